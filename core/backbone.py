@@ -1,0 +1,125 @@
+"""A timm model as feature extractor for grey images in pixel space."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from torch import Tensor, nn
+
+from core.config import BackboneConfig
+from core.errors import UserError, nearest
+
+
+class Backbone(nn.Module):
+    """Normalises grey images and turns them into timm's pooled features.
+
+    The first convolution of a three-channel model is adapted to one channel; mean and standard
+    deviation are the means over channels of timm's values for the model.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: BackboneConfig, weights: Path | None = None) -> None:
+        super().__init__()
+        network: Any = _create(config, weights)
+        if config.grad_checkpointing:
+            network.set_grad_checkpointing(True)
+        self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).mean())
+        self.register_buffer("std", torch.tensor(network.pretrained_cfg["std"]).mean())
+        self.num_features: int = network.num_features
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, F) of images (B, 1, H, W), uint8 or floating in [0, 1]."""
+        if images.dtype == torch.uint8:
+            images = images / 255
+        return self.network((images - self.mean) / self.std)
+
+
+def find_weights(config: BackboneConfig, *, optional: bool) -> tuple[Path | None, str]:
+    """The file of pretrained weights that `config` asks for, and a sentence that says which.
+
+    `optional`: hub weights that cannot be reached give None and not an error. Raises UserError for
+    an unknown model, a missing file and (unless optional) unreachable weights.
+    """
+    check_model_name(config.model)
+    if config.weights_file is not None:
+        if not config.weights_file.is_file():
+            raise UserError(f"--weights_file {config.weights_file} is not there")
+        if config.weights_file.suffix != ".safetensors":
+            raise UserError(
+                f"--weights_file {config.weights_file} must be a .safetensors file: other formats "
+                "can run code when they are read"
+            )
+        return config.weights_file, f"weights of {config.model} from {config.weights_file}"
+    if not config.pretrained:
+        return None, f"{config.model} starts untrained (--no-pretrained)"
+    source = timm.get_pretrained_cfg(config.model)
+    repository = source.hf_hub_id if source else None
+    fetched = _fetch(repository) if repository else None
+    if fetched is not None:
+        return fetched, f"ImageNet weights of {config.model} from {repository}"
+    if optional:
+        return None, (
+            f"{config.model} starts untrained: its ImageNet weights cannot be reached "
+            "(--weights_file FILE to give them)"
+        )
+    raise UserError(
+        f"the ImageNet weights of {config.model} cannot be reached; give them by --weights_file "
+        "FILE.safetensors or start untrained by --no-pretrained"
+    )
+
+
+def check_model_name(name: str) -> None:
+    """Raise UserError with the nearest name where timm has no model `name`."""
+    # a name such as "hf-hub:..." would make timm fetch settings of a stranger's choosing
+    if ":" in name or not timm.is_model(timm.models.split_model_name_tag(name)[0]):
+        raise UserError(f"timm has no model '{name}'{nearest(name, timm.list_models())}")
+
+
+def _fetch(repository: str) -> Path | None:
+    """Weights from the hub's cache, else from the hub; None where it does not answer."""
+    cached = try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    if not _answers(repository):
+        return None
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except (OSError, ValueError):  # every error of the hub is one of these
+        return None
+
+
+def _answers(repository: str) -> bool:
+    """Whether the hub answers at once; its own download retries for most of a minute."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(repository, timeout=5)
+    except Exception:  # whatever fails here, the weights cannot be had
+        return False
+    return True
+
+
+def _create(config: BackboneConfig, weights: Path | None) -> nn.Module:
+    options: dict[str, Any] = {"in_chans": 1, "num_classes": 0}
+    if config.drop_path_rate:
+        options["drop_path_rate"] = config.drop_path_rate
+    overlay = {"file": str(weights)} if weights else None
+    try:
+        return timm.create_model(
+            config.model,
+            pretrained=weights is not None,
+            pretrained_cfg_overlay=overlay,
+            **options,
+        )
+    except TypeError as error:
+        raise UserError(f"{config.model} takes no --drop_path_rate ({error})") from error
+    except Exception as error:
+        if weights is None:
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{weights} does not hold weights of {config.model}: {reason}") from error

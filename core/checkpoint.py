@@ -1,0 +1,63 @@
+"""safetensors in and out: self-describing checkpoints and resumable states. No pickle anywhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core.atomic import write_atomically
+from core.errors import UserError
+
+FORMAT_VERSION = 1
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write `tensors` and the JSON-able `facts` to one file that is whole or not there."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"facts": json.dumps({"format_version": FORMAT_VERSION} | facts)}
+    write_atomically(path, lambda temporary: _save(temporary, plain, metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and facts of a file that `save_tensors` wrote.
+
+    Raises UserError where the file is missing, truncated, of another kind or from a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            facts = json.loads(metadata.get("facts", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is no whole safetensors file ({error})") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("format_version"), int):
+        raise UserError(f"{path} was not written by this project: it does not describe itself")
+    if facts["format_version"] > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format {facts['format_version']}, newer than {FORMAT_VERSION}: update "
+            "this project to read it"
+        )
+    return tensors, facts
+
+
+def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy `tensors` into `module`, strictly. Raises UserError where names or shapes differ."""
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path} does not fit the model it describes: {reason}") from error
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        # its input-output errors are not OSErrors
+        raise OSError(str(error)) from error

@@ -1,0 +1,115 @@
+"""The command line: flat flags over a JSON file over a preset, and errors as one sentence.
+
+Torch is not imported here: `--help` and a mistyped flag are answered at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from core.config import flat
+from core.errors import UserError, nearest
+
+ConfigType = TypeVar("ConfigType")
+
+
+def parse(
+    presets: Mapping[str, Callable[[], ConfigType]],
+    *,
+    auto: str | None = None,
+    arguments: list[str] | None = None,
+    description: str | None = None,
+) -> ConfigType:
+    """Settings from flags over `--config FILE.json` over `--preset`.
+
+    `presets` maps a name to a function that makes a Config; its first entry lends its defaults
+    where the preset is "auto" and `auto` does not say which one is meant (in `--help`, and in the
+    first pass, before torch can tell whether there is an accelerator). A flag that is wrong ends
+    the program with tyro's message and exit code 2; a JSON file that is wrong raises UserError.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    scout.add_argument("--preset")
+    scout.add_argument("--config", type=Path)
+    early, _ = scout.parse_known_args(arguments)
+    from_file = _read_settings(early.config, presets) if early.config else {}
+    named = early.preset or from_file.get("preset", "auto")
+    preset = auto if named == "auto" and auto else named
+    default = presets.get(preset, next(iter(presets.values())))()
+    config = tyro.cli(
+        type(default),
+        args=_as_arguments(from_file) + arguments,
+        default=default,
+        description=description,
+        console_outputs=process_rank() == 0,
+        use_underscores=True,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if preset in presets:
+        config.preset = preset  # type: ignore[attr-defined]
+    return config
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; what the user can mend is one sentence on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        if _first_to_report():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def process_rank() -> int:
+    """This process's rank among those of a launcher; 0 without one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _first_to_report() -> bool:
+    """True in the one process that is to tell the user: whichever saw an error first.
+
+    Before processes are joined they all see the same files, and rank 0 tells.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_initialized():
+        return process_rank() == 0
+    try:
+        store = distributed.distributed_c10d._get_default_store()
+        return store.add("user_error", 1) == 1
+    except RuntimeError:  # the store went down with a process that told before
+        return False
+
+
+def _read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"--config {path} is no JSON file: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"--config {path} must hold one JSON object of settings by flag name")
+    known = list(flat(next(iter(presets.values()))()))
+    for name in settings:
+        if name not in known:
+            raise UserError(f"--config {path}: there is no setting '{name}'{nearest(name, known)}")
+    return settings
+
+
+def _as_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a JSON file as flags, so that they are checked as flags are."""
+    arguments: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            arguments.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, list):
+            arguments += [f"--{name}", *map(str, value)]
+        else:
+            arguments.append(f"--{name}={value}")
+    return arguments

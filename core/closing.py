@@ -1,0 +1,94 @@
+"""The end of a run: pooled out-of-fold metrics, the report, and where everything is."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.data.prepare import Prepared
+from core.errors import UserError
+from core.metrics import Evaluation, evaluate
+from core.report import format_table, write_report
+from core.runfolder import RunFolder
+from core.runtime import versions
+
+
+def close_run(
+    folder: RunFolder, prepared: Prepared, settings: dict[str, Any], try_next: str
+) -> Evaluation:
+    """Score the pooled predictions of all finished folds, write the report, print the summary.
+
+    `settings` by flag name; `try_next` holds flags that are worth a second run. Every number comes
+    from the prediction files that lie in the folder.
+    """
+    folds = prepared.folds
+    done = [fold for fold in range(1, folds + 1) if folder.files(fold).predictions.exists()]
+    rows, probabilities = _pooled(folder, prepared, done)
+    table = prepared.table
+    evaluation = evaluate(
+        table.targets[rows],
+        probabilities,
+        table.class_names,
+        prevalence=prepared.prevalence(),
+        patients=None if table.patients is None else table.patients[rows],
+    )
+    which = "the official split" if folds == 1 else f"{len(done)} of {folds} folds"
+    report = write_report(
+        folder.path,
+        evaluation,
+        table.targets[rows],
+        probabilities,
+        pd.read_csv(folder.metrics),
+        title=f"{folder.path.name}: {folder.model}, {which}",
+        facts=_facts(settings, prepared),
+    )
+    print(f"\nvalidation predictions of {which}, {len(rows):,} images:")
+    print(format_table(evaluation))
+    print(f"\nrun folder   {folder.path}")
+    print(f"report       {report}")
+    for fold in done:
+        print(f"checkpoint   {folder.files(fold).weights}")
+    print(f"try next     python {shlex.join(sys.argv)} {try_next}", flush=True)
+    return evaluation
+
+
+def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
+    """What a reader of the report must know to trust its numbers."""
+    table = prepared.table
+    patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
+    changed = ("model", "img_size", "epochs", "batch_size", "loss", "logit_adjust", "tta", "seed")
+    return {
+        "command": f"python {shlex.join(sys.argv)}",
+        "data": f"{settings['train_csv']}: {len(table):,} images, patients {patients}",
+        "settings": ", ".join(f"{name} {settings[name]}" for name in changed),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+    }
+
+
+def _pooled(
+    folder: RunFolder, prepared: Prepared, folds: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(table rows, probabilities (rows, C)) of the folds' prediction files, matched by name."""
+    row_of = {name: row for row, name in enumerate(prepared.table.ids)}
+    rows, probabilities = [], []
+    for fold in folds:
+        path = folder.files(fold).predictions
+        frame = read_predictions(path, list(prepared.table.class_names))
+        rows.append(np.array([row_of[name] for name in frame.index]))
+        probabilities.append(frame.to_numpy())
+    return np.concatenate(rows), np.concatenate(probabilities)
+
+
+def read_predictions(path: Path, class_names: list[str]) -> pd.DataFrame:
+    """A predictions CSV as a table indexed by ImageID with the columns `class_names`.
+
+    Raises UserError where it cannot be read or a class has no column.
+    """
+    try:
+        frame = pd.read_csv(path, dtype={"ImageID": str}, keep_default_na=False)
+        return frame.set_index("ImageID")[class_names].astype(float)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no predictions file of this run ({error})") from error

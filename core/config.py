@@ -1,0 +1,230 @@
+"""Groups of settings that the methods share; a method's Config is made of them.
+
+Neither torch nor timm is imported here, so that `--help` answers at once. Attribute docstrings are
+the flags' help; names are unique over all groups because the command line is flat.
+"""
+
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core.errors import UserError
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Where the images and their labels are, and how to read them."""
+
+    train_csv: Path = Path("data/train.csv")
+    """CSV with one row an image: image, patient, one column a label (1, 0, -1 or blank)."""
+    train_dir: Path = Path("data/images")
+    """Folder of the images; searched with its sub-folders."""
+    val_csv: Path | None = None
+    """Official validation CSV (images in --train_dir): replaces the folds by this one split."""
+    labels: str = ""
+    """Label columns in the order wanted, "A,B,C"; empty: detect them."""
+    image_column: str | None = None
+    """Column that names the image; found by its usual names when not given."""
+    patient_column: str | None = None
+    """Column that names the patient; "none" to split by image on purpose."""
+    study_column: str | None = None
+    """Column that names the study (counted in the first lines of a run)."""
+    view_column: str | None = None
+    """Column that names the view, PA, AP, ... (counted in the first lines of a run)."""
+    uncertain: Literal["ignore", "zero", "one"] = "ignore"
+    """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
+    blank: Literal["unknown", "zero"] | None = None
+    """What a blank label means: unknown, but asked where a label is more than half blank."""
+
+    def __post_init__(self) -> None:
+        names = self.label_names
+        if names is not None and len(set(names)) < len(names):
+            raise UserError(f"--labels names a label twice: {self.labels}")
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """The names given by --labels, in order; None to detect them."""
+        names = [name.strip() for name in self.labels.split(",")]
+        return [name for name in names if name] or None
+
+
+@dataclass(kw_only=True, slots=True)
+class SplitConfig:
+    """How patients are divided into folds."""
+
+    folds: int = 5
+    """Number of patient-disjoint folds."""
+    run_folds: tuple[int, ...] = ()
+    """Folds to train now, counted from 1, e.g. --run_folds 1 2; all when not given."""
+    seed: int = 0
+    """Seed of folds, weights, order, augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise UserError(f"--folds must be at least 2, not {self.folds}")
+        wrong = [fold for fold in self.run_folds if not 1 <= fold <= self.folds]
+        if wrong:
+            raise UserError(f"--run_folds counts from 1 to --folds {self.folds}, not {wrong[0]}")
+        if len(set(self.run_folds)) < len(self.run_folds):
+            raise UserError("--run_folds names a fold twice")
+
+
+@dataclass(kw_only=True, slots=True)
+class LoaderConfig:
+    """How images reach the model."""
+
+    img_size: int = 512
+    """Side of the square image, in pixels."""
+    batch_size: int = 64
+    """Images in a batch, per process."""
+    num_workers: Literal["auto"] | int = "auto"
+    """Processes that decode images, per training process; auto: one a core, at most 8."""
+
+    def __post_init__(self) -> None:
+        _at_least("img_size", self.img_size, 32)
+        _at_least("batch_size", self.batch_size, 1)
+        if self.num_workers != "auto":
+            _at_least("num_workers", self.num_workers, 0)
+
+
+@dataclass(kw_only=True, slots=True)
+class BackboneConfig:
+    """The timm model that turns images into features."""
+
+    model: str = "convnextv2_base"
+    """Name of a timm model."""
+    pretrained: bool = True
+    """Start from timm's ImageNet weights, fetched from the hub at the first use."""
+    weights_file: Path | None = None
+    """Start from this .safetensors file of the timm model's weights and not from the hub's."""
+    drop_path_rate: float = 0.0
+    """Stochastic depth of the backbone."""
+    grad_checkpointing: bool = False
+    """Compute activations twice to save memory."""
+
+    def __post_init__(self) -> None:
+        _within("drop_path_rate", self.drop_path_rate, 0, 1)
+
+
+@dataclass(kw_only=True, slots=True)
+class LossConfig:
+    """What is minimised."""
+
+    loss: Literal["asl", "bce", "focal"] = "asl"
+    """Loss: asl (Ridnik 2021), bce, focal (Lin 2017)."""
+    pos_weight: bool = False
+    """With --loss bce: weight positives by clip(negatives / positives, 1, 10) of the training."""
+    logit_adjust: float = 1.0
+    """TAU: adds TAU log-odds of the prevalence to the logits in training (Menon 2021); 0: off.
+    Adding it to the logits after training could not change a class's AP or AUROC."""
+
+    def __post_init__(self) -> None:
+        if self.pos_weight and self.loss != "bce":
+            raise UserError(f"--pos_weight belongs to --loss bce, not to --loss {self.loss}")
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    """AdamW with a linear warm-up and a cosine, both by step."""
+
+    epochs: int = 30
+    """Epochs with the whole model in training."""
+    warmup_epochs: float = 0.0
+    """Of these, the part over which the learning rate rises from 0."""
+    warmup_head_epochs: int = 3
+    """Epochs before these in which the head alone is trained on a frozen backbone."""
+    warmup_head_lr: float = 1e-3
+    """Learning rate of the head in those."""
+    backbone_lr: float = 1e-5
+    """Peak learning rate of the backbone."""
+    head_lr: float = 1e-4
+    """Peak learning rate of the head."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay; none on biases, norms and per-class scales."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    accumulate: int = 1
+    """Batches summed into one update."""
+
+    def __post_init__(self) -> None:
+        _at_least("epochs", self.epochs, 1)
+        _at_least("warmup_head_epochs", self.warmup_head_epochs, 0)
+        _within("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        _at_least("accumulate", self.accumulate, 1)
+        for name in ("warmup_head_lr", "backbone_lr", "head_lr", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name} must be above 0, not {getattr(self, name)}")
+        _at_least("weight_decay", self.weight_decay, 0)
+
+
+@dataclass(kw_only=True, slots=True)
+class LoopConfig:
+    """What happens around the steps."""
+
+    ema: bool = True
+    """Evaluate and save an exponential moving average of the whole model."""
+    ema_decay: float = 0.9999
+    """Its decay; at step t it is min(ema_decay, (1 + t) / (10 + t))."""
+    tta: bool = True
+    """Average validation probabilities over the image and its mirror. A mirror swaps the patient's
+    left and right."""
+    monitor: Literal["mAP", "mAUROC"] = "mAP"
+    """Macro metric that chooses the best epoch."""
+    patience: int | None = None
+    """Stop a fold after so many epochs without a better one."""
+    amp: bool = True
+    """bf16 (or fp16) autocast on a GPU; a CPU computes in fp32 whatever is given."""
+    compile: bool = False
+    """torch.compile the model."""
+    log_every: int = 20
+    """Steps between two looks at the loss (each waits for the device)."""
+    save_minutes: float = 10.0
+    """Minutes between two saved states, besides one an epoch."""
+
+    def __post_init__(self) -> None:
+        _within("ema_decay", self.ema_decay, 0, 1)
+        if self.patience is not None:
+            _at_least("patience", self.patience, 1)
+        _at_least("log_every", self.log_every, 1)
+        if not self.save_minutes > 0:
+            raise UserError(f"--save_minutes must be above 0, not {self.save_minutes}")
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """Where the run is kept."""
+
+    out_dir: Path = Path("outputs/run")
+    """Run folder. The same command again goes on where the run stopped."""
+    overwrite: bool = False
+    """Delete what an earlier run left in the run folder and start anew."""
+    config: Path | None = None
+    """JSON file of settings by flag name, over the preset's and under the command line's."""
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """All settings of a Config by flag name, as JSON can hold them (paths as text)."""
+    settings: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            settings |= flat(value)
+        else:
+            settings[field.name] = _plain(value)
+    return settings
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise UserError(f"--{name} must be at least {least}, not {value}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UserError(f"--{name} must lie within {low} and {high}, not {value}")

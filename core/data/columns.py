@@ -1,0 +1,151 @@
+"""A CSV as columns of text, found by the names that real files use."""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import pandas as pd
+
+from core.errors import UserError, nearest, plain, some
+
+# Compared without case and punctuation, and in this order where a file has several.
+IMAGE_COLUMNS = (
+    *("ImageID", "Image_name", "Image Index", "dicom_id", "Path", "fpath"),
+    *("image_path", "file_path", "filename", "file", "image"),
+)
+PATIENT_COLUMNS = ("PatientID", "subject_id", "deid_patient_id", "patient", "subject")
+STUDY_COLUMNS = ("StudyID", "study", "AccessionNumber", "StudyInstanceUID", "exam_id")
+VIEW_COLUMNS = ("ViewPosition", "view", "projection", "Frontal/Lateral", "AP/PA")
+# These may hold nothing but 0 and 1, and still are no finding.
+OTHER_COLUMNS = (
+    *("index", "row", "id", "age", "PatientAge", "sex", "gender", "PatientSex", "PatientGender"),
+    *("date", "time", "year", "StudyDate", "StudyTime", "StudyDate_DICOM", "Follow-up #"),
+    *("split", "OfficialSplit", "fold", "set", "subset", "site", "hospital", "institution"),
+    *("dataset", "source", "manufacturer", "width", "height", "rows", "columns", "weight"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column: cell i holds the text `values[codes[i]]`, stripped of white space."""
+
+    codes: np.ndarray  # (N,) int
+    values: list[str]  # the distinct cells
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The texts of all rows, an object array (N,)."""
+        return np.array(self.values, dtype=object)[self.codes]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many rows hold each of `values`."""
+        return np.bincount(self.codes, minlength=len(self.values))
+
+    def row_of(self, wanted: str) -> int:
+        """The row of the file, counted from 1 with its header, that first holds this text."""
+        codes = [code for code, value in enumerate(self.values) if value == wanted]
+        return int(np.isin(self.codes, codes).argmax()) + 2
+
+
+def read_columns(path: Path) -> dict[str, Column]:
+    """Read a comma-separated file, plain or .gz, as text: "00012" stays "00012".
+
+    Raises UserError where there is no such file, or where it is no table of UTF-8 text with a
+    header, named columns and at least one row, all of one length.
+    """
+    if not path.exists():
+        raise UserError(
+            f"There is no file {path}. To try this without data of your own, run `python -m "
+            "core.data.phantom data` and then `python methods/standard_head/train.py`."
+        )
+    try:
+        with _open(path) as file:
+            # Not dtype="category": pandas then turns "00012" into the number 12.
+            frame = pd.read_csv(file, header=None, dtype=object, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{path} is empty: it needs a header and one row for each image.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text ({error.reason}): save it as CSV in UTF-8."
+        ) from None
+    except pd.errors.ParserError as error:
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise UserError(
+            f"{path} is not a regular table: {reason}. Each row needs as many cells as the header."
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    names = [str(name).strip() for name in frame.iloc[0]]
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path}: more than one column is named {some(repeated)}. Rename them.")
+    if len(frame) == 1:
+        raise UserError(f"{path} has a header and no rows: it needs one row for each image.")
+    if (frame.iloc[1:, -1] == "").any():
+        _refuse_short_rows(path, len(names))
+    columns = {}
+    for position, name in enumerate(names):
+        codes, values = pd.factorize(frame[position].to_numpy()[1:])
+        columns[name] = Column(codes.astype(np.int32), [str(value).strip() for value in values])
+    return columns
+
+
+def _refuse_short_rows(path: Path, cells: int) -> None:
+    """Refuse a row that ends early, which pandas would silently fill up with blanks."""
+    with _open(path) as file:
+        reader = csv.reader(file)
+        for row in reader:
+            if len(row) < cells and "".join(row).strip():
+                raise UserError(
+                    f"{path} is not a regular table: line {reader.line_num} has {len(row)} cells "
+                    f"where the header has {cells}. Is the file cut short?"
+                )
+
+
+def _open(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def find_column(
+    path: Path, names: Iterable[str], requested: str | None, known: Sequence[str], flag: str
+) -> str | None:
+    """The requested column; without a request the first of the known names that the file has.
+
+    "none" asks for no column. Raises UserError for a request that the file does not have.
+    """
+    names = list(names)
+    if requested == "none":
+        return None
+    if requested is not None:
+        if requested not in names:
+            raise UserError(
+                f"{path} has no column '{requested}' ({flag}){nearest(requested, names)}."
+            )
+        return requested
+    present = {plain(name): name for name in names}
+    return next((present[plain(name)] for name in known if plain(name) in present), None)
+
+
+def is_known_non_label(name: str) -> bool:
+    """Whether a column of this name is never a finding: identifiers, age, dates, splits, ..."""
+    return plain(name) in _NON_LABELS or not plain(name) or plain(name).startswith("unnamed")
+
+
+_NON_LABELS = {
+    plain(name)
+    for name in (
+        *IMAGE_COLUMNS,
+        *PATIENT_COLUMNS,
+        *STUDY_COLUMNS,
+        *VIEW_COLUMNS,
+        *OTHER_COLUMNS,
+    )
+}

@@ -1,0 +1,111 @@
+"""Images and targets in batches, decoded by worker processes."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from core.data.augment import Augmentation
+from core.data.image import load_image
+from core.data.sampler import EvaluationBatches, TrainingBatches
+from core.data.table import LabelTable
+from core.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Images uint8 (B, 1, H, W), targets float32 (B, C), and the images' rows in the table (B,).
+
+    In evaluation a row of -1 is padding.
+    """
+
+    images: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
+class RadiographDataset(Dataset):
+    """The images of `rows` of a table, by (epoch, position among the rows).
+
+    Paths are held as one array of bytes: a list of strings would be copied into every worker as its
+    reference counts change.
+    """
+
+    def __init__(
+        self, table: LabelTable, rows: np.ndarray, size: int, augment: Augmentation | None = None
+    ) -> None:
+        self.paths = np.array([os.fsencode(table.paths[row]) for row in rows])
+        self.targets = torch.from_numpy(table.targets[rows])
+        self.rows, self.size, self.augment = rows, size, augment
+
+    def __getitem__(self, sample: tuple[int, int]) -> Batch | UserError:
+        """One sample without its batch dimension, or the error that its image gave.
+
+        An exception would leave a worker as a traceback in text; as a value it stays a sentence.
+        """
+        epoch, position = sample
+        if position < 0:
+            blank = torch.zeros(1, self.size, self.size, dtype=torch.uint8)
+            unknown = torch.full((self.targets.shape[1],), torch.nan)
+            return Batch(blank, unknown, torch.tensor(-1))
+        row = int(self.rows[position])
+        try:
+            image = load_image(os.fsdecode(self.paths[position]), self.size)
+        except UserError as error:
+            return error
+        if self.augment is not None:
+            image = self.augment(image, epoch, row)
+        return Batch(torch.from_numpy(image)[None], self.targets[position], torch.tensor(row))
+
+
+def build_loader(
+    dataset: RadiographDataset,
+    batches: TrainingBatches | EvaluationBatches,
+    workers: int,
+    *,
+    pin_memory: bool,
+    persistent: bool,
+) -> DataLoader:
+    """A loader that follows `batches`; read it through `unspoiled`.
+
+    `persistent` keeps its workers from one iteration to the next, as long as the loader lives.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=persistent and workers > 0,
+    )
+
+
+def unspoiled(loader: DataLoader) -> Iterator[Batch]:
+    """The loader's batches; raises the UserError of an image that could not be read."""
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _collate(samples: list[Batch | UserError]) -> Batch | UserError:
+    whole = []
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+        whole.append(sample)
+    return Batch(*(torch.stack(parts) for parts in zip(*whole, strict=True)))
+
+
+def _start_worker(_: int) -> None:
+    # one thread a worker: cv2 would start one a core in each
+    cv2.setNumThreads(0)
+    # the training process decides what Ctrl-C means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

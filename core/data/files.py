@@ -1,0 +1,147 @@
+"""The files of an image folder, found by one scan, and matched to the identifiers of a CSV."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from core.errors import UserError, some
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def scan_folder(folder: Path) -> list[str]:
+    """All files below the folder, as paths relative to it with "/" between their parts.
+
+    Hidden entries and __MACOSX are left out. A link to a folder is followed, each target once,
+    so that links in a circle come to an end. Raises UserError for a folder that is not there or
+    cannot be read, or a folder below it that cannot be read.
+    """
+    if not folder.is_dir():
+        found = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"The image folder {folder} {found}: name the folder of the images.")
+    files: list[str] = []
+    followed = {os.path.realpath(folder)}
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            with os.scandir(os.path.join(folder, inside)) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    if not entry.is_dir():
+                        if entry.is_file():
+                            files.append(inside + entry.name)
+                        continue
+                    if entry.is_symlink():
+                        target = os.path.realpath(entry.path)
+                        if target in followed:
+                            continue
+                        followed.add(target)
+                    waiting.append(f"{inside}{entry.name}/")
+        except OSError as error:
+            raise UserError(
+                f"The image folder {error.filename} cannot be read: {error.strerror}."
+            ) from None
+    return files
+
+
+def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
+    """The path of each identifier's file below the folder.
+
+    An identifier is matched, in this order, by its path relative to the folder; by that path
+    without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
+    among the files and once among the identifiers, wherever the file lies (NIH's
+    "images_001/images/..."); and then by the same three with the ending of an image added.
+    Nothing but a file that the scan found is ever returned, and no file twice. Raises UserError
+    for files that are missing, ambiguous or named twice, and as `scan_folder` does.
+    """
+    files = scan_folder(folder)
+    known = set(files)
+    matches = {name: name for name in identifiers if name in known}
+    missing = [name for name in identifiers if name not in known]
+    if missing:
+        names = Counter(map(_name, identifiers))
+        for key in (str, _without_ending):
+            found = _match(missing, files, key, names, folder)
+            matches.update(found)
+            missing = [name for name in missing if name not in found]
+            if not missing:
+                break
+    if missing:
+        holds = f"holds {len(files):,} files, such as {min(files)}" if files else "is empty"
+        raise UserError(
+            f"{len(missing):,} of {len(identifiers):,} images have no file in {folder}: "
+            f"{some(missing)}. That folder {holds}."
+        )
+    owners: dict[str, str] = {}
+    for name in identifiers:
+        other = owners.setdefault(matches[name], name)
+        if other != name:
+            raise UserError(
+                f"Images '{other}' and '{name}' are the same file in {folder}: {matches[name]}."
+            )
+    root = os.path.join(folder, "")
+    return [root + matches[name] for name in identifiers]
+
+
+def _match(
+    identifiers: Sequence[str],
+    files: Sequence[str],
+    key: Callable[[str], str | None],
+    names: Counter[str],
+    folder: Path,
+) -> dict[str, str]:
+    """Match identifiers with `key(file)`, which is None for a file that is left out."""
+    keyed = [(path, file) for file in files if (path := key(file)) is not None]
+    by_path = _index(keyed)
+    by_name = _index([(_name(path), file) for path, file in keyed])
+    found = {}
+    for identifier in identifiers:
+        parts = identifier.split("/")
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))
+        candidates = next((by_path[tail] for tail in tails if tail in by_path), None)
+        # A file name that several patients share (view1_frontal.jpg) says nothing by itself.
+        if candidates is None and names[parts[-1]] == 1:
+            candidates = by_name.get(parts[-1])
+        if isinstance(candidates, list):
+            _refuse_ambiguous(identifier, candidates, folder)
+            candidates = candidates[0]
+        if candidates is not None:
+            found[identifier] = candidates
+    return found
+
+
+def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
+    """From each key to its file, or to the list of its files where it has several.
+
+    A list for each of 400,000 keys would take most of the time and memory.
+    """
+    index: dict[str, str | list[str]] = {}
+    for key, file in keyed:
+        held = index.setdefault(key, file)
+        if isinstance(held, list):
+            held.append(file)
+        elif held != file:
+            index[key] = [held, file]
+    return index
+
+
+def _refuse_ambiguous(identifier: str, candidates: Sequence[str], folder: Path) -> None:
+    # One file that is found twice, through a link, is not ambiguous.
+    real = {os.path.realpath(os.path.join(folder, file)) for file in candidates}
+    if len(real) > 1:
+        raise UserError(
+            f"Image '{identifier}' could be any of {len(real)} files in {folder}: "
+            f"{some(sorted(candidates))}. Give its path in the CSV, or a smaller folder."
+        )
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _without_ending(path: str) -> str | None:
+    stem, ending = os.path.splitext(path)
+    return stem if ending.lower() in IMAGE_ENDINGS else None

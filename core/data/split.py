@@ -1,0 +1,167 @@
+"""Folds that keep a patient together and give every class its share of positives."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.atomic import write_atomically
+from core.data.table import LabelTable
+from core.errors import UserError, some
+
+PAGE_WIDTH = 100
+
+
+def assign_folds(
+    targets: np.ndarray, patients: np.ndarray | None = None, folds: int = 5, seed: int = 0
+) -> np.ndarray:
+    """The fold of each image, (N,) int from 0 to folds - 1, from targets (N, C).
+
+    Each class's positives and the images are spread evenly; an unknown target (NaN) counts as no
+    positive. With `patients` (N,) all images of a patient are in one fold. Reproducible for a
+    seed. Raises UserError for fewer than two folds, and for fewer patients (images) than folds.
+    """
+    if folds < 2:
+        raise UserError(f"--folds {folds}: at least two are needed, one to train on, one to test.")
+    positives = np.asarray(targets) == 1  # (N, C), False for NaN
+    if patients is None:
+        units, what = len(positives), "images"
+    else:
+        owners, people = pd.factorize(np.asarray(patients))
+        units, what = len(people), "patients"
+    if units < folds:
+        raise UserError(f"--folds {folds}: there are only {units} {what}; ask for fewer folds.")
+    if patients is None:
+        return _assign_images(positives, folds, seed)
+    return _assign_patients(positives, owners, folds, seed)[owners]
+
+
+def _assign_patients(
+    positives: np.ndarray, owners: np.ndarray, folds: int, seed: int
+) -> np.ndarray:
+    """Greedy: the patients with the largest share of the labels first, each to the fold where the
+    sum of squared relative deviations from an even share grows least."""
+    count = int(owners.max()) + 1
+    shares = np.zeros((count, positives.shape[1] + 1))  # of each class's positives, of the images
+    np.add.at(shares, owners, np.column_stack([positives, np.ones(len(positives), dtype=bool)]))
+    shares /= np.maximum(shares.sum(axis=0), 1)
+    random = np.random.default_rng(seed)
+    order = random.permutation(count)
+    order = order[np.argsort(-shares[order, :-1].sum(axis=1), kind="stable")]
+    # All folds have the same aim, so |load + share|² - |load|² is least where load · share is.
+    load = np.zeros((folds, shares.shape[1]))
+    fold_of = np.empty(count, dtype=np.int64)
+    for patient in order:
+        share = shares[patient]
+        fold = int((load @ share).argmin())
+        load[fold] += share
+        fold_of[patient] = fold
+    # Where no two patients are alike, the order leaves nothing to the seed.
+    return random.permutation(folds)[fold_of]
+
+
+def _assign_images(positives: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Iterative stratification (Sechidis 2011); without its package, by the number of findings."""
+    try:
+        from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+    except ImportError:
+        warnings.warn(
+            "iterative-stratification is not installed: the folds are balanced by the number of "
+            "findings of an image only, not by class. `pip install iterative-stratification`.",
+            stacklevel=3,
+        )
+        shuffled = np.random.default_rng(seed).permutation(len(positives))
+        order = shuffled[np.argsort(positives[shuffled].sum(axis=1), kind="stable")]
+        assignment = np.empty(len(positives), dtype=np.int64)
+        assignment[order] = np.arange(len(order)) % folds
+        return assignment
+    splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
+    assignment = np.empty(len(positives), dtype=np.int64)
+    # It refuses a single class; the complement makes two of it, and says nothing new.
+    labels = positives if positives.shape[1] > 1 else np.hstack([positives, ~positives])
+    for fold, (_, members) in enumerate(splitter.split(positives, labels)):
+        assignment[members] = fold
+    return assignment
+
+
+def check_disjoint(train: LabelTable, val: LabelTable) -> None:
+    """Raise UserError where an image, or else a patient, is in both the training and --val_csv."""
+    seen = {*train.ids, *train.paths}
+    pairs = zip(val.ids, val.paths, strict=True)
+    images = [name for name, path in pairs if name in seen or path in seen]
+    if images:
+        raise UserError(
+            f"{len(images):,} image(s) of --val_csv are in --train_csv too: {some(images)}. Take "
+            "them out of one of the two, or leave --val_csv out and let --folds split."
+        )
+    if train.patients is None or val.patients is None:
+        return
+    patients = sorted(set(train.patients) & set(val.patients))
+    if patients:
+        raise UserError(
+            f"{len(patients):,} patient(s) of --val_csv are in --train_csv too: {some(patients)}. "
+            "Their images inflate every number: take them out of one of the two, or leave "
+            "--val_csv out and let --folds split."
+        )
+
+
+def fold_table(
+    targets: np.ndarray,
+    assignment: np.ndarray,
+    class_names: Sequence[str],
+    patients: np.ndarray | None = None,
+) -> str:
+    """Positives by class and fold, for printing: lines of at most 100 characters.
+
+    From targets (N, C), folds (N,) and perhaps patients (N,). The last column is the largest
+    relative deviation of a fold from an even share; folds count from 1. Many folds take
+    several blocks of lines.
+    """
+    folds = int(assignment.max()) + 1
+    names = ["images", *class_names]
+    rows = [np.bincount(assignment, minlength=folds), *_positives(targets, assignment, folds).T]
+    if patients is not None:
+        owned = pd.DataFrame({"fold": assignment, "patient": patients}).drop_duplicates()
+        names.insert(1, "patients")
+        rows.insert(1, np.bincount(owned["fold"], minlength=folds))
+    cells = [
+        [f"{count:,}" for count in row]
+        + [f"{np.abs(row / row.mean() - 1).max():.1%}" if row.any() else "-"]
+        for row in rows
+    ]
+    columns = pd.Index([*map(str, range(1, folds + 1)), "deviation"], name="fold")
+    table = pd.DataFrame(cells, index=[name[:30] for name in names], columns=columns)
+    return table.to_string(line_width=PAGE_WIDTH)
+
+
+def _positives(targets: np.ndarray, assignment: np.ndarray, folds: int) -> np.ndarray:
+    """Positives by fold and class, (folds, C) int."""
+    return np.array([(targets[assignment == fold] == 1).sum(axis=0) for fold in range(folds)])
+
+
+def empty_in_fold(
+    targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]
+) -> list[str]:
+    """A sentence for each class that has no positive in some fold; folds count from 1."""
+    positives = _positives(targets, assignment, int(assignment.max()) + 1)
+    sentences = []
+    for name, counts in zip(class_names, positives.T, strict=True):
+        empty = np.flatnonzero(counts == 0) + 1
+        if len(empty):
+            where = "any fold" if len(empty) == len(counts) else f"fold {some(list(empty), 20)}"
+            sentences.append(
+                f"Warning: {name} has no positive in {where}, so that it cannot be scored there."
+            )
+    return sentences
+
+
+def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:
+    """Write ImageID,PatientID,fold (from 1; 0: never validated), whole or not at all.
+
+    A table without patients gives blanks.
+    """
+    patients = "" if table.patients is None else table.patients
+    frame = pd.DataFrame({"ImageID": table.ids, "PatientID": patients, "fold": assignment + 1})
+    write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))

@@ -1,0 +1,32 @@
+"""The one exception that means "the user can mend this", and words for its sentence."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """One clear sentence for the user: what is wrong, where, and what to do.
+
+    `core.cli.run` prints it without a traceback and exits with code 2.
+    """
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ ": did you mean 'X'?" for the most similar of `names`, or what there is."""
+    known = {plain(other): other for other in names if other}
+    close = get_close_matches(plain(name), known, n=1)
+    if close:
+        return f": did you mean '{known[close[0]]}'?"
+    return f"; it has {some(list(known.values()), 12)}"
+
+
+def some(names: Sequence[object], shown: int = 3) -> str:
+    """The first few names and how many more there are: "a, b, c and 7 more"."""
+    text = ", ".join(str(name) for name in names[:shown])
+    return text if len(names) <= shown else f"{text} and {len(names) - shown:,} more"
+
+
+def plain(name: str) -> str:
+    """A name without case and punctuation, for comparing."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,0 +1,330 @@
+"""The fit loop: phases, accumulation, clipping, finite check, evaluation, best weights, resume."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
+from torch import Tensor, nn
+
+from core.atomic import write_atomically
+from core.checkpoint import save_tensors
+from core.config import LoopConfig, OptimConfig
+from core.data.dataset import Batch
+from core.data.fold import FoldData
+from core.ema import MovingAverage
+from core.errors import UserError
+from core.guard import Guard, NotFiniteError
+from core.metrics import evaluate
+from core.optim import build_optimizer, rate_factor, set_rates
+from core.prediction import predict
+from core.resume import State
+from core.runfolder import RunFolder
+from core.runlog import FoldLog, cut_back
+from core.runtime import seed_stream
+
+# of an evaluation's summary, what metrics.csv and the checkpoint keep of each epoch
+SCORES = ("mAP", "mAUROC", "mF1", "micro_AP", "ECE", "ECE_flat", "classes_scored")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs that train the parts named in `rates` (peak learning rates by part).
+
+    With "head" alone the backbone is frozen: in eval mode and without gradient.
+    """
+
+    name: str
+    epochs: int
+    rates: dict[str, float]
+    warmup_epochs: float = 0.0
+
+
+def standard_phases(optim: OptimConfig) -> list[Phase]:
+    """A head-only phase (where asked for), then everything."""
+    head = Phase("head", optim.warmup_head_epochs, {"head": optim.warmup_head_lr})
+    rates = {"backbone": optim.backbone_lr, "head": optim.head_lr}
+    return [head, Phase("all", optim.epochs, rates, optim.warmup_epochs)]
+
+
+@dataclass
+class Fit:
+    """Trains one fold and keeps its best weights, its predictions and its state.
+
+    `model` has parts `backbone` and `head` with forward(images) = head(backbone(images)); `facts`
+    go into the checkpoint. A fold that was stopped is taken up at its next update, and one that is
+    finished is left alone. Raises UserError for an unreadable image and for numbers that are not
+    finite; the last state then remains.
+    """
+
+    fabric: Fabric
+    model: nn.Module
+    loss: nn.Module
+    phases: list[Phase]
+    data: FoldData
+    optim: OptimConfig
+    loop: LoopConfig
+    seed: int
+    folder: RunFolder
+    facts: dict[str, Any]
+
+    def run(self) -> None:
+        """Train to the end, or to the stop that a signal asks for (then SystemExit)."""
+        self.files = self.folder.files(self.data.fold)
+        self.log = FoldLog(
+            self.folder.metrics,
+            self.folder.timing,
+            title=f"fold {self.data.fold}/{self.facts['folds']}",
+            speaks=self.fabric.is_global_zero,
+        )
+        # kernels for this layout are the faster ones on GPUs and on CPUs
+        self.model.to(memory_format=torch.channels_last).to(self.fabric.device)
+        self.loss.to(self.fabric.device)
+        average = MovingAverage(self.model, self.loop.ema_decay) if self.loop.ema else None
+        self.state = State(self.model, average, self.fabric.device)
+        if self.files.state.exists():
+            self.state.load(self.files.state)
+        progress = self.state.progress
+        if progress.finished:
+            self.log.say(f"{self.log.title}  finished before (best epoch {progress.best_epoch})")
+            return
+        if self.fabric.is_global_zero:
+            cut_back(self.log.metrics, self.data.fold, progress.epoch)
+            cut_back(self.log.timing, self.data.fold, progress.epoch)
+        self.validation = self.data.validation()
+        self.guard = Guard(
+            self.fabric,
+            remember=self.loop.log_every * self.optim.accumulate,
+            save_minutes=self.loop.save_minutes,
+        )
+        self.epochs = sum(phase.epochs for phase in self.phases)
+        per_epoch = self.data.updates_per_epoch * self.data.images_per_update
+        self.log.start(self.epochs * per_epoch, self._images_done())
+        try:
+            with self.guard.catching_signals():
+                self._run_phases()
+        except NotFiniteError as error:
+            raise self._named(error) from error
+        finally:
+            self.log.close()
+
+    def _run_phases(self) -> None:
+        first = 0
+        for phase in self.phases:
+            last = first + phase.epochs
+            if self.state.progress.epoch < last and not self.state.progress.finished:
+                self._run_phase(phase, first, last)
+            first = last
+
+    def _run_phase(self, phase: Phase, first: int, last: int) -> None:
+        """Epochs [first, last): the trained parts are wrapped anew, as DDP needs at each change."""
+        progress, fabric = self.state.progress, self.fabric
+        head_only = "backbone" not in phase.rates
+        raw = self.model.get_submodule("head" if head_only else "")
+        if self.loop.compile:
+            raw.compile()
+        module = fabric.setup_module(raw)
+        plain = build_optimizer(self.model, phase.rates, self.optim.weight_decay)
+        self.state.load_optimizer(phase.name, plain)
+        optimizer = fabric.setup_optimizers(plain)
+        assert isinstance(optimizer, _FabricOptimizer)
+        batches = self.data.training(progress.epoch, last, progress.update)
+        steps = phase.epochs * self.data.updates_per_epoch
+        warmup = round(phase.warmup_epochs * self.data.updates_per_epoch)
+        while progress.epoch < last and not progress.finished:
+            self.model.train()
+            if head_only:
+                self.model.get_submodule("backbone").eval()
+            began, seen = time.monotonic(), self._images_done()
+            while progress.update < self.data.updates_per_epoch:
+                step = (progress.epoch - first) * self.data.updates_per_epoch + progress.update
+                set_rates(plain, rate_factor(step, steps, warmup))
+                self._update(module, optimizer, batches, head_only)
+                if progress.total_updates % self.loop.log_every == 0:
+                    self._look(phase, optimizer)
+            self._finish_epoch(phase, optimizer, began, seen)
+
+    def _update(
+        self,
+        module: _FabricModule,
+        optimizer: _FabricOptimizer,
+        batches: Iterator[Batch],
+        head_only: bool,
+    ) -> None:
+        """One optimiser update from `accumulate` batches, without waiting for the device."""
+        progress, fabric = self.state.progress, self.fabric
+        number = progress.total_updates
+        seed_stream(self.seed, self.data.fold, number, fabric.global_rank)
+        worst = torch.zeros((), device=fabric.device)
+        for left in reversed(range(self.optim.accumulate)):
+            batch = next(batches)
+            self.guard.remember(number, batch.rows)
+            images = batch.images.to(fabric.device, non_blocking=True)
+            targets = batch.targets.to(fabric.device, non_blocking=True)
+            with fabric.no_backward_sync(module, enabled=left > 0):
+                logits = module(self._frozen_features(images) if head_only else images)
+                loss = self.loss(logits, targets)
+                known = (~torch.isnan(targets)).sum()
+                fabric.backward(loss * self._share(known) / self.optim.accumulate)
+            worst = worst + loss.detach()
+            self.state.loss_sums += torch.stack([loss.detach() * known, known])
+        norm = fabric.clip_gradients(
+            module, optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
+        )
+        assert norm is not None
+        self._step(optimizer, self.guard.mark(number, worst, norm))
+        if self.state.average is not None:
+            self.state.average.update(number)
+        progress.update += 1
+        progress.total_updates += 1
+        self.log.advance(self.data.images_per_update)
+
+    def _step(self, optimizer: _FabricOptimizer, skip: Tensor) -> None:
+        """Apply the gradients, unless `skip` (on the device) is 1."""
+        if not self._scales():
+            # the fused AdamW leaves weights and moments alone where this is 1
+            optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _scales(self) -> bool:
+        """Whether fp16 gradient scaling is on: it skips overflowing updates by itself."""
+        return getattr(self.fabric.strategy.precision, "scaler", None) is not None
+
+    @torch.no_grad()
+    def _frozen_features(self, images: Tensor) -> Tensor:
+        with self.fabric.autocast():
+            return self.model.get_submodule("backbone")(images)
+
+    def _share(self, known: Tensor) -> Tensor | float:
+        """Weight of this rank's mean, so that DDP's average is the mean over all known labels."""
+        if self.fabric.world_size == 1:
+            return 1.0
+        total = self.fabric.all_reduce(known.float(), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return known * self.fabric.world_size / total.clamp(min=1)
+
+    def _images_done(self) -> int:
+        progress = self.state.progress
+        updates = progress.epoch * self.data.updates_per_epoch + progress.update
+        return updates * self.data.images_per_update
+
+    def _look(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
+        """Wait for the device, show the loss, save when it is time, stop when asked to."""
+        stop, save = self.guard.decide()
+        total, known = self.state.loss_sums.tolist()
+        self.log.loss(total / max(known, 1))
+        if save or stop:
+            self._save_state(phase, optimizer)
+        if stop:
+            self.log.close()
+            self.log.say(
+                f"{self.log.title}  stopped in epoch {self.state.progress.epoch + 1} after "
+                f"{self.state.progress.update} updates; the same command goes on from here"
+            )
+            raise SystemExit(stop)
+
+    def _save_state(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
+        if self.fabric.is_global_zero:
+            self.state.save(self.files.state, phase.name, optimizer.optimizer)
+        self.guard.saved()
+        self.fabric.barrier()
+
+    def _finish_epoch(
+        self, phase: Phase, optimizer: _FabricOptimizer, began: float, seen: int
+    ) -> None:
+        """Evaluate, keep the weights if they are the best, and record the epoch."""
+        self.guard.decide()
+        progress = self.state.progress
+        images = self._images_done() - seen
+        trained = time.monotonic()
+        train_loss = self._epoch_loss()
+        evaluated = self.state.average.module if self.state.average else self.model.eval()
+        self._share_buffers(evaluated)
+        rows = self.data.val_rows
+        probabilities = predict(self.fabric, evaluated, self.validation, rows, mirror=self.loop.tta)
+        scores = self._scores(probabilities)
+        progress.epoch, progress.update = progress.epoch + 1, 0
+        value = scores[self.loop.monitor]
+        best = progress.best is None or value > progress.best
+        if best:
+            # a run whose monitor is never defined keeps its first epoch until one is
+            progress.best = value if np.isfinite(value) else None
+            progress.best_epoch = progress.epoch
+        tired = progress.epoch - progress.best_epoch >= (self.loop.patience or self.epochs)
+        progress.finished = progress.epoch == self.epochs or tired
+        if self.fabric.is_global_zero:
+            if best:
+                self._save_best(evaluated, probabilities, scores)
+            row = {"fold": self.data.fold, "epoch": progress.epoch}
+            rates = {f"{part}_lr": rate for part, rate in phase.rates.items()}
+            learning = {"backbone_lr": 0.0, "head_lr": 0.0} | rates
+            spent = {
+                "images_per_second": images / max(trained - began, 1e-9),
+                "seconds": time.monotonic() - began,
+                "evaluation_seconds": time.monotonic() - trained,
+                "processes": self.fabric.world_size,
+                "device": self.fabric.device.type,
+            }
+            self.log.epoch(
+                row | {"phase": phase.name, "train_loss": train_loss} | scores | learning,
+                row | spent,
+                of=self.epochs,
+                best=best,
+            )
+        self._save_state(phase, optimizer)
+
+    def _epoch_loss(self) -> float:
+        sums = self.fabric.all_reduce(self.state.loss_sums.clone(), reduce_op="sum")
+        assert isinstance(sums, Tensor)
+        self.state.loss_sums.zero_()
+        total, known = sums.tolist()
+        return total / max(known, 1)
+
+    def _share_buffers(self, module: nn.Module) -> None:
+        """Give every rank the first one's buffers: batch statistics differ between ranks."""
+        if self.fabric.world_size > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def _scores(self, probabilities: np.ndarray) -> dict[str, float]:
+        """The epoch's scores, computed once and equal on all ranks."""
+        scores: dict[str, float] = {}
+        if self.fabric.is_global_zero:
+            table = self.data.table
+            summary = evaluate(
+                table.targets[self.data.val_rows], probabilities, table.class_names, resamples=0
+            ).summary
+            scores = {name: float(summary[name]) for name in SCORES}
+        return self.fabric.broadcast(scores)
+
+    def _save_best(
+        self, module: nn.Module, probabilities: np.ndarray, scores: dict[str, float]
+    ) -> None:
+        """Predictions first: a checkpoint always has those of its epoch or a later one."""
+        table = self.data.table
+        frame = pd.DataFrame(probabilities, columns=list(table.class_names))
+        frame.insert(0, "ImageID", np.asarray(table.ids, dtype=object)[self.data.val_rows])
+        write_atomically(
+            self.files.predictions,
+            lambda path: frame.to_csv(path, index=False, float_format="%.8g"),
+        )
+        positives, known = self.data.training_counts()
+        facts = self.facts | {
+            "fold": self.data.fold,
+            "epoch": self.state.progress.epoch,
+            "metrics": scores,
+            "training_positives": dict(zip(table.class_names, positives.tolist(), strict=True)),
+            "training_known": dict(zip(table.class_names, known.tolist(), strict=True)),
+        }
+        save_tensors(self.files.weights, module.state_dict(), facts)
+
+    def _named(self, error: NotFiniteError) -> UserError:
+        names = [str(self.data.table.ids[row]) for row in error.rows]
+        epoch = self.state.progress.epoch + 1
+        return error.as_user_error(names, f"fold {self.data.fold}, epoch {epoch}")

@@ -1,0 +1,51 @@
+"""Asymmetric loss."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from core.errors import UserError
+from core.losses.statistics import mean_of_known, split_known
+
+
+class Asymmetric(nn.Module):
+    """-[y (1-p)^g+ log p + (1-y) p_m^g- log(1-p_m)], p_m = max(p - m, 0).
+
+    Ridnik et al. 2021, eq. 4 to 7. The focusing factors carry gradient, as in the paper. Raises
+    UserError where a gamma is negative or the margin m lies outside [0, 1).
+    """
+
+    def __init__(
+        self, gamma_neg: float = 4.0, gamma_pos: float = 0.0, margin: float = 0.05
+    ) -> None:
+        super().__init__()
+        for name, gamma in (("gamma_neg", gamma_neg), ("gamma_pos", gamma_pos)):
+            if gamma < 0:
+                raise UserError(f"asl: {name} must be at least 0, not {gamma}")
+        if not 0 <= margin < 1:
+            raise UserError(f"asl: margin must lie in [0, 1), not {margin}")
+        self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Scalar mean over known entries of logits and targets (B, C)."""
+        logits, targets, known = split_known(logits, targets)
+        # (1-p)^g in log-space: a power of 0 has no gradient for g below 1
+        focus = torch.exp(self.gamma_pos * logsigmoid(-logits))
+        positive = -focus * logsigmoid(logits)
+        entries = targets * positive + (1 - targets) * self._negative(logits)
+        return mean_of_known(entries, known)
+
+    def _negative(self, logits: Tensor) -> Tensor:
+        if self.margin == 0:
+            return -torch.exp(self.gamma_neg * logsigmoid(logits)) * logsigmoid(-logits)
+        # log(1 - p_m) = log(min(1 - p + m, 1)), stable for any logit because m > 0
+        log_absent = torch.logaddexp(
+            logsigmoid(-logits), torch.full_like(logits, math.log(self.margin))
+        ).clamp(max=0)
+        shifted = torch.sigmoid(logits) - self.margin
+        above = shifted > 0
+        # the inner where keeps the gradient of a power below 1 finite at the margin
+        focus = torch.where(above, shifted, 1) ** self.gamma_neg
+        return torch.where(above, -focus * log_absent, 0)

@@ -1,0 +1,38 @@
+"""AdamW with a learning rate for backbone and head, warm-up and cosine by step."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def build_optimizer(
+    model: nn.Module, learning_rates: dict[str, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over the parts of `model` named in `learning_rates` ("backbone", "head": peak rates).
+
+    Biases, norms and per-class scales (all parameters of one dimension) are not decayed. Fused, so
+    that its `found_inf` can skip an update on the device.
+    """
+    groups = []
+    for part, rate in learning_rates.items():
+        parameters = list(getattr(model, part).parameters())
+        decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+        plain = [parameter for parameter in parameters if parameter.ndim <= 1]
+        groups.append({"params": decayed, "weight_decay": weight_decay, "peak": rate})
+        groups.append({"params": plain, "weight_decay": 0.0, "peak": rate})
+    groups = [group | {"lr": group["peak"]} for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def rate_factor(step: int, steps: int, warmup_steps: int) -> float:
+    """Part of the peak learning rate at `step` of `steps`: linear warm-up, then a cosine to 0."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each group's learning rate to `factor` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak"]

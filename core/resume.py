@@ -1,0 +1,99 @@
+"""The state of a fold in training, from which the same command goes on at the next update."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from core.checkpoint import load_into, load_tensors, save_tensors
+from core.ema import MovingAverage
+from core.errors import UserError
+
+
+@dataclass
+class Progress:
+    """How far a fold is. Epochs and updates count what lies behind; `best_epoch` counts from 1."""
+
+    epoch: int = 0
+    update: int = 0
+    total_updates: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    finished: bool = False
+
+
+class State:
+    """What must be kept to go on as if a run had never stopped.
+
+    Random numbers are not: they depend on seed, fold, epoch and update alone. `loss_sums` is the
+    running (sum of losses, known labels) of the epoch.
+    """
+
+    def __init__(self, model: nn.Module, average: MovingAverage | None, device: torch.device):
+        self.model, self.average = model, average
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.loss_sums = torch.zeros(2, dtype=precise, device=device)
+        self.progress = Progress()
+        self._kept: dict[str, Tensor] = {}
+        self._kept_phase = ""
+
+    def save(self, path: Path, phase: str, optimizer: torch.optim.Optimizer) -> None:
+        """Write everything; a finished fold needs no tensors any more."""
+        tensors: dict[str, Tensor] = {}
+        if not self.progress.finished:
+            tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+            if self.average is not None:
+                states = self.average.module.state_dict()
+                tensors |= {f"average.{n}": t for n, t in states.items()}
+            tensors |= _optimizer_tensors(optimizer)
+            tensors["loss_sums"] = self.loss_sums
+        save_tensors(path, tensors, {"phase": phase, "progress": asdict(self.progress)})
+
+    def load(self, path: Path) -> None:
+        """Take up what `save` wrote. Raises UserError for a spoiled file or another model's."""
+        tensors, facts = load_tensors(path)
+        try:
+            self.progress = Progress(**facts["progress"])
+            self._kept_phase = facts["phase"]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is no state of a run ({error})") from error
+        if self.progress.finished:
+            return
+        load_into(self.model, _under("model.", tensors), path)
+        if self.average is not None:
+            load_into(self.average.module, _under("average.", tensors), path)
+        self._kept = _under("optimizer.", tensors)
+        self.loss_sums.copy_(tensors["loss_sums"])
+
+    def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
+        """Give the optimiser of `phase` its moments back, if the state was saved in that phase."""
+        if self._kept and self._kept_phase == phase:
+            for index, parameter in enumerate(_parameters(optimizer)):
+                kept = _under(f"{index}.", self._kept)
+                # a fused step reads moments in the parameter's own memory layout
+                optimizer.state[parameter] = {
+                    name: torch.empty_like(parameter).copy_(value) if value.ndim else value
+                    for name, value in kept.items()
+                }
+        self._kept = {}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state[parameter].items()
+    }
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,152 @@
+"""The run folder: what is in it, whose it is, and when a command may go on in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from lightning_fabric import Fabric
+
+from core.atomic import write_atomically
+from core.config import RunConfig
+from core.data.prepare import Prepared
+from core.data.split import write_folds
+from core.errors import UserError
+from core.runtime import versions
+
+# settings in which the same run may differ from one start to the next
+_FREE = {"num_workers", "log_every", "save_minutes", "run_folds", "preset", "out_dir"}
+# settings that say how to start, and are no part of what a run is
+_UNKEPT = {"config", "overwrite"}
+# what a start that was killed at once may leave
+_BEFORE_A_RUN = {".lock", "env.json"}
+
+
+@dataclass(frozen=True)
+class FoldFiles:
+    """The files of one fold, counted from 1."""
+
+    fold: int
+    weights: Path
+    state: Path
+    predictions: Path
+
+
+def open_run(
+    fabric: Fabric, config: RunConfig, settings: dict[str, Any], prepared: Prepared
+) -> RunFolder:
+    """The run folder of `settings` (by flag name), made or taken up on the first rank.
+
+    Raises UserError, before anything is written, where the folder holds something else.
+    """
+    folder = RunFolder(config.out_dir, settings["model"])
+    if fabric.is_global_zero:
+        folder.open(settings, prepared.fingerprint(), overwrite=config.overwrite)
+        write_folds(folder.folds, prepared.table, prepared.assignment)
+    fabric.barrier()
+    return folder
+
+
+class RunFolder:
+    """A folder that holds one run: its settings, records, checkpoints and predictions."""
+
+    def __init__(self, path: Path, model: str) -> None:
+        self.path = path
+        self.model = model
+        self.metrics = path / "metrics.csv"
+        self.timing = path / "timing.csv"
+        self.folds = path / "folds.csv"
+        self._lock: IO[str] | None = None
+
+    def files(self, fold: int) -> FoldFiles:
+        """Where fold `fold` (from 1) keeps its best weights, its state and its predictions."""
+        stem = f"{self.model}_fold{fold}"
+        return FoldFiles(
+            fold,
+            self.path / f"{stem}.safetensors",
+            self.path / f"{stem}.state.safetensors",
+            self.path / f"{stem}_val.csv",
+        )
+
+    def open(self, settings: dict[str, Any], fingerprint: str, *, overwrite: bool) -> None:
+        """Make the folder this run's and lock it; a run of the same settings and data goes on.
+
+        `settings` by flag name, `fingerprint` of data and folds. Raises UserError, before anything
+        is written, where the folder holds files of another kind, a run of other settings or data
+        (unless `overwrite`), or a run that is going on.
+        """
+        kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
+        is_run = (self.path / "config.json").is_file()
+        if not is_run and self.path.is_dir() and set(os.listdir(self.path)) - _BEFORE_A_RUN:
+            raise UserError(
+                f"--out_dir {self.path} holds files that are no run's: give a new or empty folder"
+            )
+        if is_run and not overwrite:
+            self._check_same(kept, fingerprint)
+        self._make_and_lock()
+        if is_run and overwrite:
+            self._clear()
+        if overwrite or not is_run:
+            environment = {
+                "command": sys.argv,
+                "data": fingerprint,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "versions": versions(),
+            }
+            self._write_json("env.json", environment)
+            # last: a folder with config.json is a run's
+            self._write_json("config.json", kept)
+
+    def _check_same(self, settings: dict[str, Any], fingerprint: str) -> None:
+        old = self._read_json("config.json")
+        names = sorted((set(old) | set(settings)) - _FREE)
+        differing = [
+            f"{name} ({old.get(name)} there, {settings.get(name)} now)"
+            for name in names
+            if old.get(name) != settings.get(name)
+        ]
+        if not differing and self._read_json("env.json").get("data") != fingerprint:
+            differing = ["the images, labels, patients or folds that the same CSV now gives"]
+        if differing:
+            raise UserError(
+                f"{self.path} holds a run that differs in {', '.join(differing)}; give another "
+                "--out_dir, or --overwrite to delete that run"
+            )
+
+    def _make_and_lock(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is training in {self.path}") from error
+        except OSError as error:
+            raise UserError(f"--out_dir {self.path} cannot be used: {error.strerror}") from error
+
+    def _clear(self) -> None:
+        """Delete what a run writes, config.json first, and nothing else."""
+        (self.path / "config.json").unlink()
+        names = ["env.json", "metrics.csv", "timing.csv", "folds.csv", "report.html"]
+        names += ["*_fold*.safetensors", "*_fold*_val.csv", "plots/*.png"]
+        for name in names:
+            for path in self.path.glob(name):
+                path.unlink()
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        text = json.dumps(content, indent=2) + "\n"
+        write_atomically(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); give another --out_dir") from error
+        return content if isinstance(content, dict) else {}

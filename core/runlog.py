@@ -1,0 +1,98 @@
+"""What a run says while it runs: rows of metrics and timing, console lines, a progress bar."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from core.atomic import write_atomically
+from core.errors import UserError
+
+
+class FoldLog:
+    """Records and console of one fold; silent on all ranks but the first.
+
+    metrics.csv takes values that the same run always gives again, timing.csv the others.
+    """
+
+    def __init__(self, metrics: Path, timing: Path, *, title: str, speaks: bool) -> None:
+        self.metrics, self.timing = metrics, timing
+        self.title, self.speaks = title, speaks
+        self._bar: tqdm | None = None
+
+    def start(self, images: int, done: int) -> None:
+        """Show a bar over `images`, of which `done` were seen before a resume."""
+        # None: no bar where the output is no terminal
+        self._bar = tqdm(
+            desc=self.title,
+            total=images,
+            initial=done,
+            unit="img",
+            disable=None if self.speaks else True,
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def advance(self, images: int) -> None:
+        """Move the bar on."""
+        if self._bar is not None:
+            self._bar.update(images)
+
+    def loss(self, value: float) -> None:
+        """Show the loss beside the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{value:.4f}", refresh=False)
+
+    def epoch(self, row: dict[str, Any], timing: dict[str, Any], *, of: int, best: bool) -> None:
+        """Append one epoch to both files and print its line."""
+        if not self.speaks:
+            return
+        append_row(self.metrics, row)
+        append_row(self.timing, timing)
+        self.say(
+            f"{self.title}  epoch {row['epoch']:>2}/{of} {row['phase']:<4} "
+            f"loss {row['train_loss']:.4f}  mAP {row['mAP']:.3f}  mAUROC {row['mAUROC']:.3f}  "
+            f"{timing['images_per_second']:.0f} images/s  {timing['seconds']:.0f} s"
+            + ("  best" if best else "")
+        )
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar, on the first rank only."""
+        if self.speaks:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append `row` to a CSV, after a header where the file is new. Raises UserError."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+    if not path.exists():
+        writer.writeheader()
+    writer.writerow(row)
+    try:
+        # one write, so that a kill leaves whole rows
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.write(text.getvalue())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def cut_back(path: Path, fold: int, epochs: int) -> None:
+    """Drop the rows of `fold` after its first `epochs` epochs: a resumed run writes them again."""
+    if not path.exists():
+        return
+    # as text: numbers stay as they were written
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    kept = rows[(rows["fold"] != str(fold)) | (rows["epoch"].astype(int) <= epochs)]
+    if len(kept) < len(rows):
+        write_atomically(path, lambda temporary: kept.to_csv(temporary, index=False))

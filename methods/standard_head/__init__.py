@@ -1,0 +1,1 @@
+"""Pooled features and a small multi-layer head."""

@@ -1,0 +1,73 @@
+"""Settings of the standard head, and its presets."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from core.config import (
+    BackboneConfig,
+    DataConfig,
+    LoaderConfig,
+    LoopConfig,
+    LossConfig,
+    OptimConfig,
+    RunConfig,
+    SplitConfig,
+)
+from core.errors import UserError
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig(BackboneConfig):
+    """Backbone and head."""
+
+    drop_rate: float = 0.3
+    """Dropout before each of the head's two linear layers."""
+
+    def __post_init__(self) -> None:
+        # slots make a new class, which zero-argument super() would not find
+        BackboneConfig.__post_init__(self)
+        if not 0 <= self.drop_rate < 1:
+            raise UserError(f"--drop_rate must lie in [0, 1), not {self.drop_rate}")
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Settings of one run."""
+
+    preset: Literal["auto", "paper", "small"] = "auto"
+    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: by what is
+    here."""
+    run: RunConfig = field(default_factory=lambda: RunConfig(out_dir=Path("outputs/standard_head")))
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def paper() -> Config:
+    """ConvNeXtV2-Base at 512 px: the defaults of the groups."""
+    return Config()
+
+
+def small() -> Config:
+    """ConvNeXtV2-Atto at 128 px: minutes on two cores, from random weights if need be."""
+    return Config(
+        split=SplitConfig(folds=3),
+        loader=LoaderConfig(img_size=128, batch_size=32),
+        model=ModelConfig(model="convnextv2_atto"),
+        optim=OptimConfig(
+            epochs=10,
+            warmup_epochs=1,
+            warmup_head_epochs=1,
+            backbone_lr=5e-4,
+            head_lr=1e-3,
+        ),
+        loop=LoopConfig(ema_decay=0.999, log_every=10),
+    )
+
+
+PRESETS = {"paper": paper, "small": small}

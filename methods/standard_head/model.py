@@ -1,0 +1,74 @@
+"""Backbone, pooled features, and a two-layer head with batch norm and dropout."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.backbone import Backbone, check_model_name
+from core.errors import UserError
+from methods.standard_head.config import ModelConfig
+
+HIDDEN = 512
+
+
+class StandardHead(nn.Sequential):
+    """BatchNorm → Dropout → Linear(F, 512) → ReLU → BatchNorm → Dropout → Linear(512, C)."""
+
+    def __init__(self, features: int, classes: int, drop_rate: float) -> None:
+        super().__init__(
+            nn.BatchNorm1d(features),
+            nn.Dropout(drop_rate),
+            nn.Linear(features, HIDDEN),
+            nn.ReLU(),
+            nn.BatchNorm1d(HIDDEN),
+            nn.Dropout(drop_rate),
+            nn.Linear(HIDDEN, classes),
+        )
+
+    @torch.no_grad()
+    def start_at(self, logits: Tensor) -> None:
+        """Make `logits` (C,) the bias of the last layer."""
+        last = self[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias.copy_(logits)
+
+
+class StandardHeadModel(nn.Module):
+    """`forward(images (B, 1, H, W), uint8 or [0, 1]) -> logits (B, C)`."""
+
+    def __init__(self, backbone: Backbone, head: StandardHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.head(self.backbone(images))
+
+
+def build_model(
+    config: ModelConfig, num_classes: int, weights: Path | None = None
+) -> StandardHeadModel:
+    """The model, its backbone from `weights` where given (see `core.backbone.find_weights`)."""
+    backbone = Backbone(config, weights)
+    return StandardHeadModel(
+        backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate)
+    )
+
+
+def model_settings(config: ModelConfig) -> dict[str, Any]:
+    """What a checkpoint keeps, so that `restore_model` can build the same model."""
+    return {"model": config.model, "drop_rate": config.drop_rate}
+
+
+def restore_model(settings: Mapping[str, Any], num_classes: int) -> StandardHeadModel:
+    """A model without weights from a checkpoint's settings. Raises UserError for unknown ones."""
+    try:
+        config = ModelConfig(pretrained=False, **settings)
+        check_model_name(config.model)
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"the checkpoint's model settings are not understood: {error}") from error
+    return build_model(config, num_classes)

@@ -1,0 +1,78 @@
+"""Standard head: pooled features, a two-layer head, asymmetric loss with logit adjustment.
+
+Start it as `python methods/standard_head/train.py --train_csv train.csv --train_dir images`, or on
+many devices as `fabric run methods/standard_head/train.py --devices 4`.
+"""
+
+from core.cli import parse, run
+from methods.standard_head.config import PRESETS
+
+
+def main() -> None:
+    """Train every fold, then score their out-of-fold predictions together."""
+    config = parse(PRESETS, description=__doc__)
+    # late, so that --help and a mistyped flag are answered at once
+    from core.backbone import find_weights
+    from core.closing import close_run
+    from core.config import flat
+    from core.data.augment import Augmentation, light_transforms
+    from core.data.fold import fold_data
+    from core.data.prepare import prepare
+    from core.loop import Fit, standard_phases
+    from core.losses import build_loss, prevalence_log_odds
+    from core.runfolder import open_run
+    from core.runtime import make_fabric, preset_for_this_machine, seed_stream, versions
+    from methods.standard_head.model import build_model, model_settings
+
+    if config.preset == "auto":
+        config = parse(PRESETS, auto=preset_for_this_machine())
+    fabric = make_fabric(amp=config.loop.amp)
+    say = print if fabric.is_global_zero else lambda _: None
+    say(f"preset {config.preset} on {fabric.world_size} x {fabric.device.type}")
+
+    # all that can be wrong is found before anything is written
+    prepared = prepare(config.data, config.split, say)
+    classes, tau = prepared.table.class_names, config.loss.logit_adjust
+    weights, start = find_weights(config.model, optional=config.preset == "small")
+    say(start)
+    build_model(config.model, len(classes), weights)
+    augment = Augmentation(light_transforms(), config.split.seed)
+    folds = fold_data(fabric, prepared, config.loader, config.optim.accumulate, augment)
+    facts = {
+        "method": "standard_head",
+        "model": model_settings(config.model),
+        "class_names": list(classes),
+        "img_size": config.loader.img_size,
+        "folds": prepared.folds,
+        "settings": flat(config),
+        "versions": versions(),
+    }
+    folder = open_run(fabric, config.run, flat(config), prepared)
+
+    for data in folds:
+        seed_stream(config.split.seed, data.fold)
+        positives, known = data.training_counts()
+        model = build_model(config.model, len(classes), weights)
+        # the adjustment adds tau parts of the prior while training; the bias starts with the rest
+        model.head.start_at((1 - tau) * prevalence_log_odds(positives, known))
+        options = {"pos_weight": True} if config.loss.pos_weight else {}
+        loss = build_loss(config.loss.loss, positives, known, logit_adjust=tau, **options)
+        Fit(
+            fabric=fabric,
+            model=model,
+            loss=loss,
+            phases=standard_phases(config.optim),
+            data=data,
+            optim=config.optim,
+            loop=config.loop,
+            seed=config.split.seed,
+            folder=folder,
+            facts=facts,
+        ).run()
+
+    if fabric.is_global_zero:
+        close_run(folder, prepared, flat(config), try_next="--loss bce --logit_adjust 0")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,90 @@
+"""A file is read as the text that it holds, or refused with the reason."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from core.data.columns import read_columns
+from core.errors import UserError
+
+
+def write(folder: Path, data: bytes, name: str = "train.csv") -> Path:
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+def cells(path: Path) -> dict[str, list[str]]:
+    return {name: column.cells.tolist() for name, column in read_columns(path).items()}
+
+
+def test_cells_stay_the_text_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path, b'a,b,c\n00012,NA,"x,y"\n1.90E+38,,1.0\n00012,nan,-1\n')
+    assert cells(path) == {
+        "a": ["00012", "1.90E+38", "00012"],
+        "b": ["NA", "", "nan"],
+        "c": ["x,y", "1.0", "-1"],
+    }
+
+
+def test_a_row_is_told_as_a_spreadsheet_counts_it(tmp_path: Path) -> None:
+    column = read_columns(write(tmp_path, b"a\nx\ny\nx\ny\n"))["a"]
+    assert column.row_of("y") == 3
+    assert dict(zip(column.values, column.counts.tolist(), strict=True)) == {"x": 2, "y": 2}
+
+
+def test_white_space_a_byte_order_mark_and_blank_lines_do_not_matter(tmp_path: Path) -> None:
+    text = "\ufeff ImageID , Mass \r\n a.png , 1\r\n\r\nb.png,0 \r\n  \r\n"
+    assert cells(write(tmp_path, text.encode())) == {
+        "ImageID": ["a.png", "b.png"],
+        "Mass": ["1", "0"],
+    }
+
+
+def test_a_compressed_csv_is_read(tmp_path: Path) -> None:
+    data = gzip.compress(b"ImageID,Mass\na.png,\nb.png,1\n")
+    assert cells(write(tmp_path, data, "t.csv.gz")) == {
+        "ImageID": ["a.png", "b.png"],
+        "Mass": ["", "1"],
+    }
+
+
+def test_a_missing_csv_is_named_with_the_way_to_a_phantom(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        read_columns(tmp_path / "no.csv")
+    for part in (
+        str(tmp_path / "no.csv"),
+        "`python -m core.data.phantom data`",
+        "`python methods/standard_head/train.py`",
+    ):
+        assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b"ImageID,Mass\n", "header and no rows"),
+        ("ImageID,Ma\u00df\na.png,1\n".encode("latin-1"), "not UTF-8 text"),
+        ("ImageID,Mass\na.png,1\n".encode("utf-16"), "not UTF-8 text"),
+        (b"ImageID,Mass,Mass\na.png,1,0\n", "more than one column is named Mass"),
+        (b"ImageID,Mass\na.png,1\nb.png,1,0\n", "Expected 2 fields in line 3, saw 3"),
+        (b"ImageID,Mass\na.png,1,0\nb.png,1,0\n", "Expected 2 fields in line 2, saw 3"),
+        (b"ImageID,Mass,Edema\na.png,1,0\nb.png,1\n", "line 3 has 2 cells where the header has 3"),
+        (b'ImageID,Mass\n"a.png,1\nb.png,1\n', "not a regular table"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    with pytest.raises(UserError) as refused:
+        read_columns(write(tmp_path, data))
+    assert reason in str(refused.value)
+    assert "train.csv" in str(refused.value)
+
+
+def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(bytes(range(40, 90)) * 50)
+    for data in (b"no gzip", whole[: len(whole) // 2]):
+        with pytest.raises(UserError, match=r"train\.csv\.gz cannot be read"):
+            read_columns(write(tmp_path, data, "train.csv.gz"))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_columns(tmp_path)

@@ -1,0 +1,145 @@
+"""An identifier of a CSV leads to its own file, to one of the folder, or to a clear refusal."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from core.data.files import match_images, scan_folder
+from core.errors import UserError
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def matched(folder: Path, *identifiers: str) -> list[str]:
+    return [os.path.relpath(path, folder) for path in match_images(identifiers, folder)]
+
+
+@pytest.mark.parametrize(
+    ("identifier", "file"),
+    [
+        ("00012.png", "00012.png"),
+        ("p1/s1/view1.jpg", "p1/s1/view1.jpg"),
+        ("CheXpert-v1.0-small/train/p1/s1/view1.jpg", "p1/s1/view1.jpg"),
+        ("CheXpert-v1.0-small/train/p1/s1/view1.jpg", "train/p1/s1/view1.jpg"),
+        ("./a/b.png", "a/b.png"),
+        ("/data/elsewhere/a/b.png", "a/b.png"),
+        ("00000001_000.png", "images_001/images/00000001_000.png"),
+        ("images/00000001_000.png", "images_001/images/00000001_000.png"),
+        ("00012", "00012.png"),
+        ("00012", "deep/er/00012.JPG"),
+        ("files/p1/00012", "p1/00012.tiff"),
+        ("1.2.840.113", "1.2.840.113.jpeg"),
+    ],
+)
+def test_an_identifier_finds_its_file(tmp_path: Path, identifier: str, file: str) -> None:
+    touch(tmp_path, file, "other/unrelated.png")
+    assert matched(tmp_path, identifier) == [file]
+
+
+def test_the_exact_path_goes_before_a_name_elsewhere(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "sub/a.png", "sub/b.png")
+    assert matched(tmp_path, "sub/b.png", "a.png", "sub/a.png") == [
+        "sub/b.png",
+        "a.png",
+        "sub/a.png",
+    ]
+
+
+def test_an_ambiguous_name_is_refused_with_both_files(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.png", "two/a.png")
+    with pytest.raises(UserError, match=r"'a\.png'.*one/a\.png, two/a\.png"):
+        matched(tmp_path, "a.png")
+
+
+def test_an_ambiguous_ending_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg, a\.png"):
+        matched(tmp_path, "a")
+
+
+def test_another_patients_image_of_the_same_name_is_never_taken(tmp_path: Path) -> None:
+    touch(tmp_path, "patient1/study1/view1.jpg")
+    with pytest.raises(UserError, match=r"1 of 2 images have no file.*patient2/study1/view1\.jpg"):
+        matched(tmp_path, "patient1/study1/view1.jpg", "patient2/study1/view1.jpg")
+
+
+def test_missing_files_come_in_one_message_with_their_count(tmp_path: Path) -> None:
+    touch(tmp_path, "here.png")
+    with pytest.raises(UserError) as refusal:
+        matched(tmp_path, "here.png", *(f"gone{number}.png" for number in range(1200)))
+    message = str(refusal.value)
+    assert "1,200 of 1,201" in message
+    assert "gone0.png, gone1.png, gone2.png and 1,197 more" in message
+    assert "here.png" in message  # what such names look like in that folder
+    assert str(tmp_path) in message
+
+
+def test_two_identifiers_of_one_file_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    with pytest.raises(UserError, match=r"'a' and 'a\.png' are the same file"):
+        matched(tmp_path, "a", "a.png")
+
+
+def test_files_outside_of_the_folder_are_never_found(tmp_path: Path) -> None:
+    touch(tmp_path, "secret.png", "images/a.png")
+    for identifier in ("../secret.png", str(tmp_path / "secret.png")):
+        with pytest.raises(UserError, match="no file"):
+            matched(tmp_path / "images", identifier)
+
+
+def test_hidden_and_macos_entries_are_skipped(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", ".b.png", ".cache/c.png", "__MACOSX/a.png", "sub/._a.png")
+    assert scan_folder(tmp_path) == ["a.png"]
+
+
+def test_links_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
+    touch(tmp_path, "images/sub/a.png", "elsewhere/b.png")
+    (tmp_path / "images" / "sub" / "up").symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "images" / "more")
+    (tmp_path / "images" / "nowhere.png").symlink_to(tmp_path / "not-there.png")
+    assert matched(tmp_path / "images", "sub/a.png", "more/b.png") == ["sub/a.png", "more/b.png"]
+    with pytest.raises(UserError, match="no file"):
+        matched(tmp_path / "images", "nowhere.png")
+
+
+def test_one_file_reached_twice_through_a_link_is_not_ambiguous(tmp_path: Path) -> None:
+    touch(tmp_path, "sub/a.png")
+    (tmp_path / "latest").symlink_to(tmp_path / "sub")
+    (path,) = match_images(["a.png"], tmp_path)
+    assert Path(path).samefile(tmp_path / "sub" / "a.png")
+
+
+def test_folder_that_is_missing_or_a_file(tmp_path: Path) -> None:
+    touch(tmp_path, "file.png")
+    with pytest.raises(UserError, match=r"nowhere does not exist"):
+        scan_folder(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"file\.png is not a folder"):
+        scan_folder(tmp_path / "file.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="is empty"):
+        matched(tmp_path / "empty", "a.png")
+
+
+@pytest.mark.parametrize("closed", ["images", "images/sub"])
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, closed: str) -> None:
+    touch(tmp_path, "images/sub/a.png")
+    folder = tmp_path / closed
+    for parent in (tmp_path, *list(tmp_path.parents)[:2], tmp_path / "images"):
+        parent.chmod(0o755)
+    folder.chmod(0)
+    as_root = os.geteuid() == 0
+    try:
+        if as_root:
+            os.seteuid(65534)
+        with pytest.raises(UserError, match=rf"{closed}/? cannot be read: Permission denied"):
+            scan_folder(tmp_path / "images")
+    finally:
+        if as_root:
+            os.seteuid(0)
+        folder.chmod(0o755)

@@ -1,0 +1,262 @@
+"""Any readable radiograph becomes grey 8 bits; an unreadable one is refused, never made black."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data.image import load_image, read_image
+from core.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+GREY = RANDOM.integers(0, 256, (60, 40), dtype=np.uint8)
+DEEP = RANDOM.integers(100, 4096, (60, 40), dtype=np.uint16)
+
+
+def windowed(values: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(values, [0.5, 99.5])
+    return np.clip((values - low) / (high - low), 0, 1) * 255
+
+
+def png(width: int, height: int, depth: int, colour: int, raw: bytes) -> bytes:
+    """A PNG by the book, for what no library writes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def read(folder: Path, data: bytes, name: str = "image.png") -> np.ndarray:
+    (folder / name).write_bytes(data)
+    pixels = read_image(folder / name)
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 2
+    return pixels
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
+def test_8_bits_of_grey_are_kept_whatever_the_mode(tmp_path: Path, mode: str, kind: str) -> None:
+    image = Image.fromarray(GREY).convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(7)
+    assert np.array_equal(read(tmp_path, saved(image, kind)), GREY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_1_bit_is_black_and_white(tmp_path: Path, kind: str) -> None:
+    pixels = read(tmp_path, saved(Image.fromarray(GREY > 127), kind))
+    assert np.array_equal(pixels, np.where(GREY > 127, 255, 0))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colour_becomes_luma(tmp_path: Path, mode: str, kind: str) -> None:
+    colour = RANDOM.integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    image = Image.fromarray(colour)
+    image = image.quantize(64) if mode == "P" else image.convert(mode)
+    luma = np.asarray(image.convert("RGB")) @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
+    assert np.abs(read(tmp_path, saved(image, kind)) - luma).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_of_each_mode(tmp_path: Path, mode: str) -> None:
+    smooth = cv2.GaussianBlur(GREY, (0, 0), 4)
+    data = saved(Image.fromarray(smooth).convert(mode), "JPEG", quality=95)
+    assert np.abs(read(tmp_path, data, "a.jpg").astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_windowed_by_their_percentiles(tmp_path: Path, kind: str) -> None:
+    pixels = read(tmp_path, saved(Image.fromarray(DEEP), kind))
+    assert np.abs(pixels - windowed(DEEP)).max() <= 0.51
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
+def test_other_numbers_in_tiff_are_windowed_too(tmp_path: Path, dtype: type) -> None:
+    values: np.ndarray = (DEEP.astype(float) - 1500).astype(dtype)
+    pixels = read(tmp_path, cv2.imencode(".tiff", values)[1].tobytes(), "a.tiff")
+    assert np.abs(pixels - windowed(values.astype(float))).max() <= 0.51
+
+
+def test_floats_that_are_not_finite_do_not_spoil_the_rest(tmp_path: Path) -> None:
+    values = DEEP.astype(np.float32)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    pixels = read(tmp_path, saved(Image.fromarray(values), "TIFF"))
+    assert pixels[0, :3].tolist() == [0, 255, 0]
+    assert (
+        np.abs(pixels[1:] - windowed(values[np.isfinite(values)])[-2360:].reshape(59, 40)).max()
+        <= 0.51
+    )
+    with pytest.raises(UserError, match=r"image\.png.*no finite pixel"):
+        read(tmp_path, saved(Image.fromarray(values * np.nan), "TIFF"))
+
+
+@pytest.mark.parametrize("ending", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bits_of_colour_are_not_cut_to_8_first(
+    tmp_path: Path, channels: int, ending: str
+) -> None:
+    narrow = (DEEP // 40).astype(np.uint16)  # 100 levels, all below 256
+    data = cv2.imencode(ending, np.dstack([narrow] * channels))[1].tobytes()
+    assert np.abs(read(tmp_path, data) - windowed(narrow)).max() <= 1
+
+
+def test_16_bits_of_grey_with_transparency(tmp_path: Path) -> None:
+    rows = np.dstack([DEEP, DEEP]).astype(">u2")
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    assert np.abs(read(tmp_path, png(40, 60, 16, 4, raw)) - windowed(DEEP)).max() <= 0.51
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_tiff_whose_zero_is_white_is_turned(tmp_path: Path, deep: bool) -> None:
+    values = DEEP if deep else GREY
+    ordinary = saved(Image.fromarray(values), "TIFF")
+    tag = struct.pack("<HHIH", 262, 3, 1, 1)  # PhotometricInterpretation: 0 is black
+    assert ordinary.count(tag) == 1
+    turned = ordinary.replace(tag, struct.pack("<HHIH", 262, 3, 1, 0))
+    assert np.array_equal(read(tmp_path, turned), 255 - read(tmp_path, ordinary))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.filterwarnings("error")
+def test_a_constant_image_is_read(tmp_path: Path, dtype: type) -> None:
+    pixels = read(tmp_path, saved(Image.fromarray(np.full((9, 9), 77, dtype)), "TIFF"))
+    assert np.unique(pixels).tolist() == ([77] if dtype is np.uint8 else [0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_few_other_pixels_on_a_constant_ground_stay_visible(tmp_path: Path, dtype: type) -> None:
+    values: np.ndarray = np.full((60, 60), 500, dtype)
+    values[3, 4:6] = 100, 900
+    pixels = read(tmp_path, saved(Image.fromarray(values), "TIFF"))
+    assert pixels[3, 4:7].tolist() == [0, 255, 128]
+    assert np.unique(pixels).tolist() == [0, 128, 255]
+
+
+def test_exif_does_not_rotate_but_the_orientation_of_a_tiff_does(tmp_path: Path) -> None:
+    clockwise = Image.Exif()
+    clockwise[0x0112] = 6
+    smooth = cv2.GaussianBlur(GREY, (0, 0), 4)
+    for kind in ("JPEG", "PNG"):
+        data = saved(Image.fromarray(smooth), kind, exif=clockwise)
+        assert np.abs(read(tmp_path, data).astype(int) - smooth).max() <= 8
+    for values in (GREY, DEEP):
+        data = saved(Image.fromarray(values), "TIFF", exif=clockwise)
+        upright = read(tmp_path, saved(Image.fromarray(values), "TIFF"))
+        assert np.array_equal(read(tmp_path, data), np.rot90(upright, -1))
+
+
+BIG_GREY = cv2.GaussianBlur(RANDOM.integers(0, 256, (300, 200), dtype=np.uint8), (0, 0), 1)
+WHOLE = {
+    "png": saved(Image.fromarray(BIG_GREY), "PNG"),
+    "jpg": saved(Image.fromarray(BIG_GREY), "JPEG"),
+    "progressive.jpg": saved(Image.fromarray(BIG_GREY), "JPEG", progressive=True),
+    "tif": saved(Image.fromarray(BIG_GREY), "TIFF"),
+    "lzw.tif": saved(Image.fromarray(BIG_GREY), "TIFF", compression="tiff_lzw"),
+    "deep.tif": saved(Image.fromarray(BIG_GREY.astype(np.uint16) * 9), "TIFF"),
+    "deep.lzw.tif": saved(
+        Image.fromarray(BIG_GREY.astype(np.uint16) * 9), "TIFF", compression="tiff_lzw"
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, name: str, kept: float) -> None:
+    data = WHOLE[name]
+    read(tmp_path, data, name)
+    with pytest.raises(UserError, match=rf"Image .*{name} cannot be read"):
+        read(tmp_path, data[: int(len(data) * kept)], name)
+
+
+def test_a_damaged_png_is_refused(tmp_path: Path) -> None:
+    data = bytearray(WHOLE["png"])
+    data[len(data) // 2] ^= 255
+    with pytest.raises(UserError, match=r"image\.png.*checksum"):
+        read(tmp_path, bytes(data))
+
+
+def test_a_png_with_rows_missing_is_refused(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in GREY)
+    assert np.array_equal(read(tmp_path, png(40, 60, 8, 0, rows)), GREY)
+    with pytest.raises(UserError, match=r"image\.png"):
+        read(tmp_path, png(40, 60, 8, 0, rows[: len(rows) // 2]))
+
+
+@pytest.mark.parametrize(
+    "data", [b"ImageID,Mass\na,1\n", b"GIF89a" + bytes(50), b"\xff\xd8\xff\xe0"]
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(UserError, match=r"image\.png cannot be read"):
+        read(tmp_path, data)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.png cannot be read: No such file"):
+        read_image(tmp_path / "gone.png")
+    with pytest.raises(UserError, match=r"cannot be read: Is a directory"):
+        read_image(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_header_that_claims_absurd_sizes_is_refused_before_decoding(tmp_path: Path) -> None:
+    tiff = (
+        WHOLE["tif"]
+        .replace(struct.pack("<HHIH", 256, 4, 1, 200), struct.pack("<HHIH", 256, 4, 1, 60000))
+        .replace(struct.pack("<HHIH", 257, 4, 1, 300), struct.pack("<HHIH", 257, 4, 1, 60000))
+    )
+    jpeg = bytearray(WHOLE["jpg"])
+    start = jpeg.index(b"\xff\xc0")  # start of frame: length, precision, height, width
+    jpeg[start + 5 : start + 9] = struct.pack(">HH", 60000, 60000)
+    for data in (png(60000, 60000, 8, 0, bytes(100)), bytes(jpeg), tiff):
+        with pytest.raises(UserError, match="60,000 x 60,000 pixels"):
+            read(tmp_path, data)
+
+
+@pytest.mark.parametrize(("size", "way"), [(32, cv2.INTER_AREA), (448, cv2.INTER_LINEAR)])
+def test_load_image_is_a_square_of_the_size(tmp_path: Path, size: int, way: int) -> None:
+    (tmp_path / "a.png").write_bytes(WHOLE["png"])
+    pixels = load_image(tmp_path / "a.png", size)
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, cv2.resize(BIG_GREY, (size, size), interpolation=way))
+
+
+def test_an_image_of_the_size_is_left_alone(tmp_path: Path) -> None:
+    square = BIG_GREY[:200]
+    (tmp_path / "a.png").write_bytes(saved(Image.fromarray(square), "PNG"))
+    assert np.array_equal(load_image(tmp_path / "a.png", 200), square)
+
+
+@pytest.mark.parametrize(
+    ("folder", "ending"), [("nih1024", "png"), ("nih1000", "jpg"), ("nih64", "png")]
+)
+def test_real_radiographs_are_read_as_pillow_reads_them(
+    real_data: Path, folder: str, ending: str
+) -> None:
+    files = sorted((real_data / folder / "images").glob(f"*.{ending}"))[:20]
+    assert files
+    for file in files:
+        with Image.open(file) as image:
+            assert np.array_equal(read_image(file), np.asarray(image.convert("L")))

@@ -1,0 +1,264 @@
+"""The phantom dataset: what its files hold, what it rewards, and what it never overwrites."""
+
+import json
+from collections.abc import Iterable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, KFold
+from sklearn.neighbors import NearestNeighbors
+
+from core.data.phantom import (
+    COUPLINGS,
+    FINDINGS,
+    PREVALENCE,
+    draw_labels,
+    main,
+    make_phantom,
+)
+from core.data.phantom_anatomy import draw_patient
+from core.data.phantom_lesions import DRAWINGS, draw_radiograph
+from core.errors import UserError
+
+CLASSES = [*FINDINGS, "Normal"]
+SETTINGS = {"images": 60, "size": 48, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    make_phantom(folder, **SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many() -> pd.DataFrame:
+    return draw_labels(20_000, seed=1).table()
+
+
+def read_film(path: Path) -> Any:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_files_and_columns(folder: Path) -> None:
+    train = pd.read_csv(folder / "train.csv")
+    test = pd.read_csv(folder / "test.csv")
+    truth = pd.read_csv(folder / "test_labels.csv")
+    assert list(train.columns) == list(truth.columns) == ["ImageID", "PatientID", *CLASSES]
+    assert list(test.columns) == ["ImageID", "PatientID"]
+    assert (len(train), len(test)) == (60, 50)
+    pd.testing.assert_frame_equal(test, truth[["ImageID", "PatientID"]])
+    named = [*train["ImageID"], *test["ImageID"]]
+    assert sorted(named) == sorted(path.name for path in (folder / "images").iterdir())
+    for name in named:
+        pixels = read_film(folder / "images" / name)
+        assert pixels.shape == (48, 48)
+        assert pixels.dtype == np.uint8
+    couplings = pd.read_csv(folder / "couplings.csv")
+    assert list(couplings.itertuples(index=False, name=None)) == [tuple(c) for c in COUPLINGS]
+
+
+def test_every_class_has_patients_and_every_patient_several_films(folder: Path) -> None:
+    train, test = pd.read_csv(folder / "train.csv"), pd.read_csv(folder / "test_labels.csv")
+    assert not set(train["PatientID"]) & set(test["PatientID"])
+    for table in (train, test):
+        assert table["PatientID"].value_counts().min() >= 2
+        for name in CLASSES:
+            assert table.loc[table[name] == 1, "PatientID"].nunique() >= 2, name
+        assert ((table[list(FINDINGS)].sum(axis=1) == 0) == (table["Normal"] == 1)).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_default_size_has_each_class_in_a_patient_for_each_of_five_folds(seed: int) -> None:
+    table = draw_labels(1200, seed).table()
+    for name in CLASSES:
+        assert table.loc[table[name] == 1, "PatientID"].nunique() >= 5, name
+    assert table["Hernia"].mean() == pytest.approx(0.005, abs=0.01)
+
+
+@pytest.mark.parametrize("images", [20, 21, 51, 333])
+def test_any_number_of_images_gives_so_many_and_no_patient_one(images: int) -> None:
+    table = draw_labels(images, seed=images).table()
+    assert table["ImageID"].nunique() == images
+    assert table["PatientID"].value_counts().min() >= 2
+
+
+def test_prevalence_is_that_of_the_table(many: pd.DataFrame) -> None:
+    assert len(FINDINGS) >= 12
+    assert max(PREVALENCE.values()) == 0.3
+    assert min(PREVALENCE.values()) == 0.005
+    for finding, expected in PREVALENCE.items():
+        # films of one patient agree, so the standard error is that of a third as many images
+        error = 4 * np.sqrt(3 * expected / len(many))
+        assert many[finding].mean() == pytest.approx(expected, abs=error), finding
+    assert 0.25 < many["Normal"].mean() < 0.45
+
+
+def test_couplings_and_nothing_else_correlate(many: pd.DataFrame) -> None:
+    for source, target, strength in COUPLINGS:
+        present = many[source] == 1
+        assert many.loc[present, target].mean() == pytest.approx(strength, abs=0.08)
+        assert many.loc[present, target].mean() > 2 * many.loc[~present, target].mean()
+    correlation = np.abs(np.corrcoef(many[list(FINDINGS)].to_numpy(float), rowvar=False))
+    coupled = {frozenset((source, target)) for source, target, _ in COUPLINGS}
+    for i, j in combinations(range(len(FINDINGS)), 2):
+        if frozenset((FINDINGS[i], FINDINGS[j])) not in coupled:
+            assert correlation[i, j] < 0.06, (FINDINGS[i], FINDINGS[j])
+
+
+def test_findings_persist_over_a_patient_but_not_always(many: pd.DataFrame) -> None:
+    following = many.groupby("PatientID")["Effusion"].shift(-1)
+    assert 0.6 < following[many["Effusion"] == 1].dropna().to_numpy(float).mean() < 0.9
+
+
+def test_each_positive_has_one_box_inside_its_image(folder: Path) -> None:
+    boxes = pd.read_csv(folder / "boxes.csv")
+    assert list(boxes.columns) == ["ImageID", "finding", "x0", "y0", "x1", "y1"]
+    tables = [pd.read_csv(folder / name) for name in ("train.csv", "test_labels.csv")]
+    labels = pd.concat(tables).melt("ImageID", list(FINDINGS), "finding", "present")
+    present = labels[labels["present"] == 1]
+    positives = list(zip(present["ImageID"], present["finding"], strict=True))
+    assert sorted(zip(boxes["ImageID"], boxes["finding"], strict=True)) == sorted(positives)
+    assert ((boxes["x0"] >= 0) & (boxes["x0"] < boxes["x1"]) & (boxes["x1"] <= 48)).all()
+    assert ((boxes["y0"] >= 0) & (boxes["y0"] < boxes["y1"]) & (boxes["y1"] <= 48)).all()
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_a_finding_changes_the_film_inside_its_box(finding: str) -> None:
+    inside, outside = [], []
+    for number in range(6):
+        patient = draw_patient(0, number, 96)
+        healthy, none = draw_radiograph(patient, 0, 0, {})
+        ill, boxes = draw_radiograph(patient, 0, 0, {finding: 1.0})
+        x0, y0, x1, y1 = boxes[finding]
+        change = np.abs(ill.astype(float) - healthy)
+        inside.append(change[y0:y1, x0:x1].mean())
+        change[y0:y1, x0:x1] = np.nan
+        outside.append(np.nanmean(change))
+        assert not none
+    assert np.mean(inside) > 4.0
+    assert np.mean(inside) > 3 * np.mean(outside)
+
+
+def test_the_table_names_exactly_what_can_be_drawn() -> None:
+    assert set(FINDINGS) == set(DRAWINGS)
+
+
+def test_the_same_settings_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    make_phantom(tmp_path / "again", **SETTINGS)
+    assert contents(tmp_path / "again") == contents(folder)
+
+
+def test_another_seed_gives_other_labels_and_other_films() -> None:
+    assert not np.array_equal(draw_labels(60, seed=3).targets, draw_labels(60, seed=4).targets)
+    films = [draw_radiograph(draw_patient(seed, 0, 48), seed, 0, {})[0] for seed in (3, 3, 4)]
+    assert np.array_equal(films[0], films[1])
+    assert not np.array_equal(films[0], films[2])
+
+
+def test_a_split_by_image_is_rewarded(tmp_path: Path) -> None:
+    make_phantom(tmp_path, images=400, size=40)
+    table = pd.read_csv(tmp_path / "train.csv")
+    paths = [tmp_path / "images" / name for name in table["ImageID"]]
+    films = [cv2.resize(read_film(path), (32, 32)) for path in paths]
+    features = np.stack(films).reshape(len(table), -1).astype(np.float32)
+    targets = table[CLASSES].to_numpy()
+
+    def macro_auroc(folds: Iterable[tuple[Any, Any]]) -> float:
+        scores = np.zeros(targets.shape)
+        for fit, held_out in folds:
+            neighbours = NearestNeighbors(n_neighbors=3, algorithm="brute").fit(features[fit])
+            nearest = fit[neighbours.kneighbors(features[held_out], return_distance=False)]
+            scores[held_out] = targets[nearest].mean(axis=1)
+        return float(roc_auc_score(targets, scores, average="macro"))
+
+    by_image = macro_auroc(KFold(5, shuffle=True, random_state=0).split(features))
+    by_patient = macro_auroc(GroupKFold(5).split(features, groups=table["PatientID"]))
+    assert by_image > by_patient + 0.08
+    assert by_patient < 0.65
+
+
+def test_the_same_dataset_is_kept_and_another_refused(folder: Path) -> None:
+    before = contents(folder)
+    assert make_phantom(folder, **SETTINGS) is False
+    with pytest.raises(UserError, match=r"other settings.*another folder"):
+        make_phantom(folder, **{**SETTINGS, "images": 121})
+    assert contents(folder) == before
+
+
+def test_a_phantom_that_lost_a_file_is_not_taken_for_complete(tmp_path: Path) -> None:
+    small = {"images": 20, "size": 32, "seed": 0}
+    make_phantom(tmp_path, **small)
+    (tmp_path / "boxes.csv").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"lost its boxes\.csv"):
+        make_phantom(tmp_path, **small)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file is a file"):
+        make_phantom(tmp_path / "file", **SETTINGS)
+    with pytest.raises(UserError, match="cannot be written"):
+        make_phantom(tmp_path / "file" / "below", **SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "boxes.csv", "images/mine.png"])
+def test_foreign_data_is_never_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{tmp_path.name}.*{name.split('/')[0]}"):
+        make_phantom(tmp_path, **SETTINGS)
+    assert contents(tmp_path) == {name: b"mine"}
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_phantom_is_made_anew(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("core.data.phantom.draw_images", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make_phantom(tmp_path, **SETTINGS)
+    assert not (tmp_path / "phantom.json").exists()
+    # a larger phantom was under way: none of its images may stay behind
+    (tmp_path / "images" / "p09999_00.png").write_bytes(b"")
+    assert make_phantom(tmp_path, **SETTINGS) is True
+    assert contents(tmp_path) == contents(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [({"images": 19}, "--images"), ({"size": 31}, "--size"), ({"seed": -1}, "--seed")],
+)
+def test_settings_out_of_range_name_the_flag(
+    tmp_path: Path, settings: dict[str, int], flag: str
+) -> None:
+    with pytest.raises(UserError, match=flag):
+        make_phantom(tmp_path / "data", **{**SETTINGS, **settings})
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(tmp_path), "--images", "20", "--size", "32", "--seed", "5"])
+    said = capsys.readouterr().out
+    assert "20 + 50 images" in said
+    assert f"--train_csv {tmp_path / 'train.csv'} --train_dir {tmp_path / 'images'}" in said
+    assert json.loads((tmp_path / "phantom.json").read_text())["seed"] == 5
+    main([str(tmp_path), "--images", "20", "--size", "32", "--seed", "5"])
+    assert "Already there" in capsys.readouterr().out

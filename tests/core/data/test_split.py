@@ -1,0 +1,194 @@
+"""Folds keep patients whole and give every class its share; what is printed about them is true."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.data.split import assign_folds, check_disjoint, empty_in_fold, fold_table, write_folds
+from core.data.table import LabelTable
+from core.errors import UserError
+
+
+def deviations(targets: np.ndarray, assignment: np.ndarray, folds: int) -> np.ndarray:
+    """Largest relative deviation of each class's positives from an even share, (C,)."""
+    counts = np.stack([(targets[assignment == fold] == 1).sum(0) for fold in range(folds)])
+    even = counts.sum(0) / folds
+    return np.abs(counts - even).max(0) / even
+
+
+def some_table(
+    ids: list[str], patients: list[str] | None = None, folder: str = "images"
+) -> LabelTable:
+    return LabelTable(
+        ids=ids,
+        paths=[f"{folder}/{name}" for name in ids],
+        patients=None if patients is None else np.array(patients, dtype=object),
+        studies=None,
+        views=None,
+        targets=np.zeros((len(ids), 1), dtype=np.float32),
+        class_names=("Mass",),
+        notes=(),
+    )
+
+
+@pytest.fixture(scope="module")
+def nih(real_data: Path) -> pd.DataFrame:
+    return pd.read_csv(real_data / "labels" / "nih_chestxray14.csv.gz", dtype={"PatientID": str})
+
+
+@pytest.mark.parametrize(("folds", "seed"), [(3, 0), (5, 0), (5, 7), (10, 1)])
+def test_nih_patients_are_whole_and_classes_even(nih: pd.DataFrame, folds: int, seed: int) -> None:
+    targets = nih.iloc[:, 2:].to_numpy(np.float32)
+    assignment = assign_folds(targets, nih["PatientID"].to_numpy(), folds, seed)
+    assert set(assignment) == set(range(folds))
+    assert nih.assign(fold=assignment).groupby("PatientID")["fold"].nunique().max() == 1
+    positives = targets.sum(0)
+    found = deviations(targets, assignment, folds)
+    # A positive cannot be cut in two: 22 or 23 of 227 in each of ten folds is as even as it gets.
+    even = positives / folds
+    at_best = np.maximum(np.ceil(even) - even, even - np.floor(even)) / even
+    assert found[positives >= 500].max() < 0.01
+    assert (found < np.maximum(0.03, at_best + 1e-6)).all()
+    sizes = np.bincount(assignment)
+    assert np.abs(sizes / sizes.mean() - 1).max() < 0.01
+
+
+def test_nih_images_alone_are_stratified_too(nih: pd.DataFrame) -> None:
+    targets = nih.iloc[:20_000, 2:].to_numpy(np.float32)
+    found = deviations(targets, assign_folds(targets, None, 5, 0), 5)
+    assert found[targets.sum(0) >= 500].max() < 0.02
+
+
+def random_targets(count: int, classes: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return (random.random((count, classes)) < random.random(classes) * 0.3).astype(np.float32)
+
+
+@pytest.mark.parametrize("with_patients", [True, False])
+def test_a_seed_repeats_and_another_differs(with_patients: bool) -> None:
+    targets = random_targets(300, 4)
+    patients = np.arange(300) // 3 if with_patients else None
+    first = assign_folds(targets, patients, 4, 1)
+    assert np.array_equal(first, assign_folds(targets, patients, 4, 1))
+    assert not np.array_equal(first, assign_folds(targets, patients, 4, 2))
+
+
+def test_seeds_differ_even_where_no_two_patients_are_alike() -> None:
+    patients = np.repeat(np.arange(20), np.arange(20) + 1)
+    targets = np.ones((len(patients), 1))
+    assert len({assign_folds(targets, patients, 5, seed).tobytes() for seed in range(5)}) > 1
+
+
+@pytest.mark.parametrize("with_patients", [True, False])
+def test_an_unknown_target_counts_as_no_positive(with_patients: bool) -> None:
+    targets = random_targets(300, 3)
+    unknown = np.where(targets == 0, np.nan, targets)
+    patients = np.arange(300) // 2 if with_patients else None
+    assert np.array_equal(
+        assign_folds(targets, patients, 5, 0), assign_folds(unknown, patients, 5, 0)
+    )
+
+
+@pytest.mark.parametrize("with_patients", [True, False])
+@pytest.mark.parametrize("kind", ["one class", "no positive", "only positives", "tiny"])
+def test_every_fold_gets_images_whatever_the_labels(kind: str, with_patients: bool) -> None:
+    targets = {
+        "one class": random_targets(40, 1),
+        "no positive": np.zeros((40, 3)),
+        "only positives": np.ones((40, 3)),
+        "tiny": random_targets(5, 3),
+    }[kind]
+    patients = np.arange(len(targets)).astype(str) if with_patients else None
+    sizes = np.bincount(assign_folds(targets, patients, 5, 0), minlength=5)
+    assert sizes.min() >= len(targets) // 5 - 2
+    assert sizes.min() > 0
+    assert sizes.sum() == len(targets)
+
+
+def test_one_class_without_patients_is_even() -> None:
+    targets = np.zeros((1000, 1), dtype=np.float32)
+    targets[::50] = 1  # 20 positives
+    assignment = assign_folds(targets, None, 5, 3)
+    assert np.bincount(assignment[::50]).tolist() == [4] * 5
+
+
+def test_without_its_package_the_number_of_findings_is_balanced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "iterstrat.ml_stratifiers", None)
+    targets = random_targets(200, 4)
+    with pytest.warns(UserWarning, match="iterative-stratification is not installed"):
+        assignment = assign_folds(targets, None, 4, 0)
+    for findings in np.unique(targets.sum(1)):
+        share = np.bincount(assignment[targets.sum(1) == findings], minlength=4)
+        assert share.max() - share.min() <= 1
+
+
+def test_too_few_folds_patients_or_images_are_refused() -> None:
+    targets = np.zeros((6, 2))
+    with pytest.raises(UserError, match="--folds 1: at least two"):
+        assign_folds(targets, None, 1)
+    with pytest.raises(UserError, match="--folds 7: there are only 6 images"):
+        assign_folds(targets, None, 7)
+    with pytest.raises(UserError, match="--folds 4: there are only 3 patients"):
+        assign_folds(targets, np.array(["a", "a", "b", "b", "c", "c"]), 4)
+
+
+def test_a_shared_image_or_patient_is_refused_with_count_and_names() -> None:
+    train = some_table(["a.png", "b.png", "c.png"], ["1", "2", "3"])
+    check_disjoint(train, some_table(["d.png", "e.png"], ["4", "5"]))
+    check_disjoint(train, some_table(["d.png", "e.png"]))
+    with pytest.raises(UserError, match=r"2 patient\(s\).*: 2, 3\..*leave --val_csv out"):
+        check_disjoint(train, some_table(["d.png", "e.png", "f.png"], ["2", "3", "9"]))
+    with pytest.raises(UserError, match=r"1 image\(s\).*: b\.png\."):
+        check_disjoint(train, some_table(["b.png", "d.png"], folder="val_images"))
+    renamed = some_table(["../x/c.png"])
+    renamed.paths[0] = "images/c.png"
+    with pytest.raises(UserError, match=r"1 image\(s\)"):
+        check_disjoint(train, renamed)
+
+
+def test_the_table_of_folds_counts_what_is_there() -> None:
+    targets = np.array([[1, 0], [1, np.nan], [0, 0], [1, 0]], dtype=np.float32)
+    text = fold_table(
+        targets, np.array([0, 0, 1, 1]), ["Mass", "Hernia"], np.array(["a", "a", "b", "c"])
+    )
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()}
+    assert rows == {
+        "fold": ["1", "2", "deviation"],
+        "images": ["2", "2", "0.0%"],
+        "patients": ["1", "2", "33.3%"],
+        "Mass": ["2", "1", "33.3%"],
+        "Hernia": ["0", "0", "-"],
+    }
+
+
+def test_the_table_of_many_folds_fits_the_page() -> None:
+    targets = np.ones((200_000, 1))
+    text = fold_table(targets, np.arange(200_000) % 25, ["Pneumothorax " * 5])
+    assert max(map(len, text.splitlines())) <= 100
+    assert " 25 " in text
+
+
+def test_a_class_without_a_positive_in_a_fold_is_named() -> None:
+    targets = np.array([[1, 1, 0], [1, 0, 0], [1, np.nan, 0]], dtype=np.float32)
+    sentences = empty_in_fold(targets, np.array([0, 1, 2]), ["Mass", "Hernia", "Fibrosis"])
+    assert len(sentences) == 2
+    assert "Hernia has no positive in fold 2, 3," in sentences[0]
+    assert "Fibrosis has no positive in any fold" in sentences[1]
+
+
+def test_folds_csv_keeps_names_as_text_and_counts_from_one(tmp_path: Path) -> None:
+    write_folds(tmp_path / "folds.csv", some_table(["001", "a,b"], ["007", "8"]), np.array([0, 4]))
+    written = pd.read_csv(tmp_path / "folds.csv", dtype=str)
+    assert written.to_dict("list") == {
+        "ImageID": ["001", "a,b"],
+        "PatientID": ["007", "8"],
+        "fold": ["1", "5"],
+    }
+    write_folds(tmp_path / "folds.csv", some_table(["x"]), np.array([1]))
+    assert (tmp_path / "folds.csv").read_text() == "ImageID,PatientID,fold\nx,,2\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["folds.csv"]

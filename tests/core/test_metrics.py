@@ -1,0 +1,226 @@
+"""Metrics against scikit-learn, closed forms and values worked out by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
+
+from core.calibration import calibration_bins
+from core.errors import UserError
+from core.metrics import evaluate
+
+NAMES = ["Infiltration", "Effusion", "Nodule", "Hernia"]
+
+
+def table(images=400, prevalences=(0.3, 0.12, 0.05, 0.02), seed=0, levels=None, signal=1.5):
+    """Targets and probabilities of decreasing prevalence; `levels` rounds scores into ties."""
+    random = np.random.default_rng(seed)
+    targets = (random.random((images, len(prevalences))) < prevalences).astype(float)
+    logits = random.normal(size=targets.shape) + signal * targets
+    probabilities = 1 / (1 + np.exp(-logits + 1))
+    if levels is not None:
+        probabilities = np.round(probabilities * levels) / levels
+    return targets, probabilities
+
+
+# --- points ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [None, 50, 4, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_points_agree_with_scikit_learn(seed, levels):
+    targets, probabilities = table(images=200, seed=seed, levels=levels)
+    assert (targets.sum(axis=0) > 0).all()
+    rows = evaluate(targets, probabilities, NAMES, resamples=0).per_class
+    for column, name in enumerate(NAMES):
+        y, p = targets[:, column], probabilities[:, column]
+        row = rows.loc[name]
+        assert row["n"] == 200
+        assert row["positives"] == y.sum()
+        assert row["ap"] == pytest.approx(average_precision_score(y, p), abs=1e-12)
+        assert row["auroc"] == pytest.approx(roc_auc_score(y, p), abs=1e-12)
+        assert row["f1"] == pytest.approx(f1_score(y, p >= 0.5, zero_division=0), abs=1e-12)
+        assert row["brier"] == pytest.approx(brier_score_loss(y, p), abs=1e-12)
+        best = max(f1_score(y, p >= threshold) for threshold in np.unique(p))
+        assert row["f1_fitted"] == pytest.approx(best, abs=1e-12)
+        assert f1_score(y, p >= row["threshold"]) == pytest.approx(best, abs=1e-12)
+
+
+def test_macro_and_micro_agree_with_scikit_learn():
+    targets, probabilities = table(levels=30)
+    summary = evaluate(targets, probabilities, NAMES, resamples=0).summary
+    for key, expected in {
+        "mAP": average_precision_score(targets, probabilities, average="macro"),
+        "mAUROC": roc_auc_score(targets, probabilities, average="macro"),
+        "mF1": f1_score(targets, probabilities >= 0.5, average="macro", zero_division=0),
+        "micro_AP": average_precision_score(targets, probabilities, average="micro"),
+    }.items():
+        assert summary[key] == pytest.approx(expected, abs=1e-12)
+    assert summary["classes_scored"] == 4
+    assert summary["unscored"] == []
+    assert summary["intervals"] == {}
+    json.dumps(summary)
+
+
+def test_closed_forms():
+    targets = np.array([[1.0], [0], [1], [0]])
+    rising = np.array([[0.9], [0.8], [0.7], [0.1]])
+    row = evaluate(targets, rising, ["A"], resamples=0).per_class.loc["A"]
+    assert row["ap"] == pytest.approx((1 + 2 / 3) / 2)
+    assert row["auroc"] == pytest.approx(3 / 4)
+    constant = np.full((4, 1), 0.3)
+    row = evaluate(targets, constant, ["A"], resamples=0).per_class.loc["A"]
+    assert row["ap"] == pytest.approx(0.5)  # chance is the prevalence
+    assert row["auroc"] == pytest.approx(0.5)
+    reverse = evaluate(targets, 1 - targets, ["A"], resamples=0).per_class.loc["A"]
+    assert reverse["auroc"] == 0
+
+
+def test_class_without_both_kinds_is_named_and_left_out():
+    targets, probabilities = table()
+    targets[:, 1], targets[:, 2] = 0, 1
+    result = evaluate(targets, probabilities, NAMES, resamples=20)
+    rows, summary = result.per_class, result.summary
+    assert summary["unscored"] == ["Effusion", "Nodule"]
+    assert summary["classes_scored"] == 2
+    measures = ["ap", "auroc", "f1", "f1_fitted", "threshold", "ap_low", "ap_high", "auroc_low"]
+    assert rows.loc[["Effusion", "Nodule"], measures].isna().all(axis=None)
+    assert rows.loc[["Infiltration", "Hernia"], measures].notna().all(axis=None)
+    expected = [average_precision_score(targets[:, c], probabilities[:, c]) for c in (0, 3)]
+    assert summary["mAP"] == pytest.approx(np.mean(expected), abs=1e-12)
+    # calibration needs no positives: the class that never occurs counts
+    assert rows["ece"].notna().all()
+    assert summary["ECE"] == pytest.approx(rows["ece"].mean(), abs=1e-12)
+    assert rows.loc["Effusion", "ece"] == pytest.approx(probabilities[:, 1].mean())
+
+
+def test_table_without_any_scored_class_gives_nan():
+    summary = evaluate(np.zeros((3, 2)), np.full((3, 2), 0.1), ["A", "B"], resamples=5).summary
+    assert np.isnan(summary["mAP"])
+    assert np.isnan(summary["micro_AP"])
+    assert summary["classes_in_intervals"] == 0
+    assert summary["intervals"] == {}
+
+
+def test_unknown_labels_are_left_out():
+    targets, probabilities = table(levels=20)
+    unknown = np.random.default_rng(5).random(targets.shape) < 0.3
+    masked = np.where(unknown, np.nan, targets)
+    result = evaluate(masked, probabilities, NAMES, resamples=0)
+    for column, name in enumerate(NAMES):
+        known = ~unknown[:, column]
+        alone = evaluate(
+            targets[known][:, [column]], probabilities[known][:, [column]], [name], resamples=0
+        )
+        pd.testing.assert_frame_equal(result.per_class.loc[[name]], alone.per_class)
+    flat = average_precision_score(targets[~unknown], probabilities[~unknown])
+    assert result.summary["micro_AP"] == pytest.approx(flat, abs=1e-12)
+    masked[:, 0] = np.nan
+    row = evaluate(masked, probabilities, NAMES, resamples=3).per_class.loc["Infiltration"]
+    assert row["n"] == 0
+    assert row["group"] == "unknown"
+    assert np.isnan(row["ece"])
+
+
+# --- calibration ----------------------------------------------------------------------------
+
+
+def test_ece_by_hand():
+    # class A fills bins 0, 7 and 14 of 15; class B is perfectly calibrated in one bin
+    probabilities = np.array([[0.0, 0.5], [0.06, 0.5], [0.5, 0.5], [1.0, 0.5]])
+    targets = np.array([[0.0, 1], [1, 0], [0, 1], [1, 0]])
+    result = evaluate(targets, probabilities, ["A", "B"], resamples=0)
+    in_a = (2 * abs(0.5 - 0.03) + 1 * abs(0 - 0.5) + 1 * abs(1 - 1)) / 4
+    assert result.per_class.loc["A", "ece"] == pytest.approx(in_a)
+    assert result.per_class.loc["B", "ece"] == pytest.approx(0)
+    assert result.summary["ECE"] == pytest.approx(in_a / 2)
+    # flattened, bin 7 holds B's four and A's one: 2 of 5 positive at .5
+    flat = (2 * abs(0.5 - 0.03) + 5 * abs(2 / 5 - 0.5) + 0) / 8
+    assert result.summary["ECE_flat"] == pytest.approx(flat)
+
+
+def test_calibration_bins_hold_every_known_label_once():
+    targets, probabilities = table()
+    targets[3, 2] = np.nan
+    probabilities[0] = [0, 1, 1 / 3, 0.95]
+    bins = calibration_bins(targets, probabilities)
+    assert len(bins) == 15
+    assert bins["count"].sum() == targets.size - 1
+    positives = (bins["observed"] * bins["count"]).sum()
+    assert positives == pytest.approx(np.nansum(targets))
+
+
+# --- groups ---------------------------------------------------------------------------------
+
+
+def test_groups_follow_training_prevalence_by_name():
+    targets, probabilities = table(prevalences=(0.3,) * 6)
+    names = ["A", "B", "C", "D", "E", "F"]
+    shares = {"F": 0.004, "E": 0.005, "D": 0.01, "C": 0.1, "B": 0.11, "A": float("nan")}
+    result = evaluate(targets, probabilities, names, prevalence=shares, resamples=0)
+    groups = result.per_class["group"].to_dict()
+    assert groups == {
+        "A": "unknown",
+        "B": "head",
+        "C": "medium",
+        "D": "medium",
+        "E": "tail",
+        "F": "tail",
+    }
+    summary, ap = result.summary, result.per_class["ap"]
+    assert summary["prevalence_from"] == "training"
+    assert summary["mAP_head"] == pytest.approx(ap["B"])
+    assert summary["mAP_medium"] == pytest.approx(ap[["C", "D"]].mean())
+    assert summary["mAP_tail"] == pytest.approx(ap[["E", "F"]].mean())
+    assert summary["mAP_extreme"] == pytest.approx(ap["F"])
+    assert summary["group_classes"] == {"head": 1, "medium": 2, "tail": 2, "extreme": 1}
+    for same in (pd.Series(shares), [shares[name] for name in names]):
+        again = evaluate(targets, probabilities, names, prevalence=same, resamples=0)
+        assert again.per_class["group"].to_dict() == groups
+
+
+def test_groups_without_training_prevalence_and_with_other_cuts():
+    targets, probabilities = table(prevalences=(0.3, 0.05, 0.05, 0.05))
+    result = evaluate(targets, probabilities, NAMES, resamples=0)
+    assert result.summary["prevalence_from"] == "scored table"
+    assert list(result.per_class["group"]) == ["head", "medium", "medium", "medium"]
+    assert np.isnan(result.summary["mAP_tail"])
+    moved = evaluate(targets, probabilities, NAMES, resamples=0, cuts=(0.5, 0.2, 0.1))
+    assert list(moved.per_class["group"]) == ["medium", "tail", "tail", "tail"]
+    assert moved.summary["group_classes"]["extreme"] == 3
+
+
+# --- refusals -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1, 1.5])
+def test_impossible_probability_is_refused_by_class_and_row(wrong):
+    targets, probabilities = table()
+    probabilities[17, 2] = wrong
+    with pytest.raises(ValueError, match=r"'Nodule' in row 17 .*finite and within \[0, 1\]"):
+        evaluate(targets, probabilities, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_names": NAMES[:3]}, r"shape \(images, 3\)"),
+        ({"class_names": ["A", "B", "A", "C"]}, "'A' is named more than once"),
+        ({"probabilities": np.zeros((399, 4))}, r"\(399, 4\) but targets are \(400, 4\)"),
+        ({"targets": np.zeros((0, 4))}, "at least one"),
+        ({"targets": np.full((400, 4), -1.0)}, "'Infiltration' in row 0 is -1"),
+        ({"patients": ["a", "b"]}, "2 patients are given for 400 images"),
+        ({"resamples": -1}, "must not be negative"),
+        ({"prevalence": {"Effusion": 0.1}}, "'Infiltration'"),
+        ({"prevalence": [0.1, 0.1]}, "2 training prevalences are given for 4 classes"),
+        ({"prevalence": [20, 0.1, 0.1, 0.1]}, r"'Infiltration' is 20, not within \[0, 1\]"),
+        ({"cuts": (0.01, 0.1, 0.2)}, "descend"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(options, message):
+    targets, probabilities = table()
+    arguments = {"targets": targets, "probabilities": probabilities, "class_names": NAMES}
+    with pytest.raises(UserError, match=message):
+        evaluate(**(arguments | options))
