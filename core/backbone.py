@@ -6,6 +6,7 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from timm.models import get_deprecated_models, split_model_name_tag
 from torch import Tensor, nn
 
 from core.config import BackboneConfig
@@ -29,7 +30,8 @@ class Backbone(nn.Module):
             network.set_grad_checkpointing(True)
         self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).mean())
         self.register_buffer("std", torch.tensor(network.pretrained_cfg["std"]).mean())
-        self.num_features: int = network.num_features
+        # some networks end in a wider layer than their feature map
+        self.num_features: int = getattr(network, "head_hidden_size", network.num_features)
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,7 +59,8 @@ def find_weights(config: BackboneConfig, *, optional: bool) -> tuple[Path | None
         return config.weights_file, f"weights of {config.model} from {config.weights_file}"
     if not config.pretrained:
         return None, f"{config.model} starts untrained (--no-pretrained)"
-    source = timm.get_pretrained_cfg(config.model)
+    # settings of weights are kept under timm's current names only
+    source = timm.get_pretrained_cfg(get_deprecated_models().get(config.model) or config.model)
     repository = source.hf_hub_id if source else None
     fetched = _fetch(repository) if repository else None
     if fetched is not None:
@@ -74,10 +77,16 @@ def find_weights(config: BackboneConfig, *, optional: bool) -> tuple[Path | None
 
 
 def check_model_name(name: str) -> None:
-    """Raise UserError with the nearest name where timm has no model `name`."""
+    """Raise UserError with the nearest name where timm has no model, or no weights, `name`."""
+    base = split_model_name_tag(name)[0]
     # a name such as "hf-hub:..." would make timm fetch settings of a stranger's choosing
-    if ":" in name or not timm.is_model(timm.models.split_model_name_tag(name)[0]):
+    if ":" in name or not timm.is_model(base):
         raise UserError(f"timm has no model '{name}'{nearest(name, timm.list_models())}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = timm.list_pretrained(f"{base}.*")
+        raise UserError(f"timm has no weights '{name}'{nearest(name, known)}") from error
 
 
 def _fetch(repository: str) -> Path | None:

@@ -4,10 +4,12 @@ Torch is not imported here: `--help` and a mistyped flag are answered at once.
 """
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,35 +37,46 @@ def parse(
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    scout.add_argument("--preset")
-    scout.add_argument("--config", type=Path)
+    # without a value they are left for tyro to refuse
+    scout.add_argument("--preset", nargs="?")
+    scout.add_argument("--config", nargs="?", type=Path)
     early, _ = scout.parse_known_args(arguments)
     from_file = _read_settings(early.config, presets) if early.config else {}
     named = early.preset or from_file.get("preset", "auto")
+    if not isinstance(named, str):
+        raise UserError(f"--config {early.config}: preset is a name, not {named}")
     preset = auto if named == "auto" and auto else named
     default = presets.get(preset, next(iter(presets.values())))()
-    config = tyro.cli(
-        type(default),
-        args=_as_arguments(from_file) + arguments,
-        default=default,
-        description=description,
-        console_outputs=process_rank() == 0,
-        use_underscores=True,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    tells = process_rank() == 0
+    # `console_outputs` does not silence what a Config refuses (tyro 1.0.17)
+    with nullcontext() if tells else redirect_stderr(io.StringIO()):
+        config = tyro.cli(
+            type(default),
+            args=_as_arguments(from_file) + arguments,
+            default=default,
+            description=description,
+            console_outputs=tells,
+            use_underscores=True,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
     if preset in presets:
         config.preset = preset  # type: ignore[attr-defined]
     return config
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; what the user can mend is one sentence on stderr and exit code 2."""
+    """Call `main`; what the user can mend is one sentence on stderr and exit code 2.
+
+    Ctrl-C outside of training (which saves its state first) ends with 130.
+    """
     try:
         main()
     except UserError as error:
         if _first_to_report():
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def process_rank() -> int:

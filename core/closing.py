@@ -12,6 +12,7 @@ from core.data.prepare import Prepared
 from core.errors import UserError
 from core.metrics import Evaluation, evaluate
 from core.report import format_table, write_report
+from core.resume import is_finished
 from core.runfolder import RunFolder
 from core.runtime import versions
 
@@ -21,11 +22,12 @@ def close_run(
 ) -> Evaluation:
     """Score the pooled predictions of all finished folds, write the report, print the summary.
 
-    `settings` by flag name; `try_next` holds flags that are worth a second run. Every number comes
-    from the prediction files that lie in the folder.
+    `settings` by flag name; `try_next` holds flags that are worth a second run once no fold is
+    left. Every number comes from the prediction files that lie in the folder.
     """
     folds = prepared.folds
-    done = [fold for fold in range(1, folds + 1) if folder.files(fold).predictions.exists()]
+    every = range(1, folds + 1)
+    done = [fold for fold in every if is_finished(folder.files(fold).state)]
     rows, probabilities = _pooled(folder, prepared, done)
     table = prepared.table
     evaluation = evaluate(
@@ -51,7 +53,9 @@ def close_run(
     print(f"report       {report}")
     for fold in done:
         print(f"checkpoint   {folder.files(fold).weights}")
-    print(f"try next     python {shlex.join(sys.argv)} {try_next}", flush=True)
+    left = [str(fold) for fold in every if fold not in done]
+    more = f"--run_folds {' '.join(left)}" if left else try_next
+    print(f"try next     {_command()} {more}", flush=True)
     return evaluation
 
 
@@ -61,11 +65,17 @@ def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
     patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
     changed = ("model", "img_size", "epochs", "batch_size", "loss", "logit_adjust", "tta", "seed")
     return {
-        "command": f"python {shlex.join(sys.argv)}",
+        "command": _command(),
         "data": f"{settings['train_csv']}: {len(table):,} images, patients {patients}",
         "settings": ", ".join(f"{name} {settings[name]}" for name in changed),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
+
+
+def _command() -> str:
+    """This command again, without what would delete the run."""
+    words = [word for word in sys.argv if word != "--overwrite"]
+    return f"python {shlex.join(words)}"
 
 
 def _pooled(

@@ -4,6 +4,7 @@ Neither torch nor timm is imported here, so that `--help` answers at once. Attri
 the flags' help; names are unique over all groups because the command line is flat.
 """
 
+import math
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,7 @@ class SplitConfig:
     """Seed of folds, weights, order, augmentation and dropout."""
 
     def __post_init__(self) -> None:
+        _within("seed", self.seed, 0, 2**32 - 1)
         if self.folds < 2:
             raise UserError(f"--folds must be at least 2, not {self.folds}")
         wrong = [fold for fold in self.run_folds if not 1 <= fold <= self.folds]
@@ -121,6 +123,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.pos_weight and self.loss != "bce":
             raise UserError(f"--pos_weight belongs to --loss bce, not to --loss {self.loss}")
+        if not math.isfinite(self.logit_adjust):
+            raise UserError(f"--logit_adjust must be a finite number, not {self.logit_adjust}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -152,9 +156,10 @@ class OptimConfig:
         _within("warmup_epochs", self.warmup_epochs, 0, self.epochs)
         _at_least("accumulate", self.accumulate, 1)
         for name in ("warmup_head_lr", "backbone_lr", "head_lr", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} must be above 0, not {getattr(self, name)}")
-        _at_least("weight_decay", self.weight_decay, 0)
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"--{name} must be above 0 and finite, not {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"--weight_decay must be at least 0, not {self.weight_decay}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -180,6 +185,8 @@ class LoopConfig:
     """Steps between two looks at the loss (each waits for the device)."""
     save_minutes: float = 10.0
     """Minutes between two saved states, besides one an epoch."""
+    tensorboard: bool = False
+    """Write the epochs' rows for TensorBoard too (needs the extra "tensorboard")."""
 
     def __post_init__(self) -> None:
         _within("ema_decay", self.ema_decay, 0, 1)

@@ -81,6 +81,7 @@ class Fit:
             self.folder.timing,
             title=f"fold {self.data.fold}/{self.facts['folds']}",
             speaks=self.fabric.is_global_zero,
+            tensorboard=self.files.tensorboard if self.loop.tensorboard else None,
         )
         # kernels for this layout are the faster ones on GPUs and on CPUs
         self.model.to(memory_format=torch.channels_last).to(self.fabric.device)
@@ -159,10 +160,11 @@ class Fit:
         """One optimiser update from `accumulate` batches, without waiting for the device."""
         progress, fabric = self.state.progress, self.fabric
         number = progress.total_updates
-        seed_stream(self.seed, self.data.fold, number, fabric.global_rank)
         worst = torch.zeros((), device=fabric.device)
         for left in reversed(range(self.optim.accumulate)):
             batch = next(batches)
+            # after the batch is fetched: a loader draws from the same stream when it starts
+            seed_stream(self.seed, self.data.fold, number, left, fabric.global_rank)
             self.guard.remember(number, batch.rows)
             images = batch.images.to(fabric.device, non_blocking=True)
             targets = batch.targets.to(fabric.device, non_blocking=True)

@@ -79,6 +79,11 @@ class State:
         self._kept = {}
 
 
+def is_finished(path: Path) -> bool:
+    """Whether a fold's state file is there and says that its training is over."""
+    return path.exists() and bool(load_tensors(path)[1].get("progress", {}).get("finished"))
+
+
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"optimizer.{index}.{name}": value

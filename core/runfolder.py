@@ -21,7 +21,15 @@ from core.errors import UserError
 from core.runtime import versions
 
 # settings in which the same run may differ from one start to the next
-_FREE = {"num_workers", "log_every", "save_minutes", "run_folds", "preset", "out_dir"}
+_FREE = {
+    "num_workers",
+    "log_every",
+    "save_minutes",
+    "tensorboard",
+    "run_folds",
+    "preset",
+    "out_dir",
+}
 # settings that say how to start, and are no part of what a run is
 _UNKEPT = {"config", "overwrite"}
 # what a start that was killed at once may leave
@@ -36,6 +44,7 @@ class FoldFiles:
     weights: Path
     state: Path
     predictions: Path
+    tensorboard: Path
 
 
 def open_run(
@@ -72,6 +81,7 @@ class RunFolder:
             self.path / f"{stem}.safetensors",
             self.path / f"{stem}.state.safetensors",
             self.path / f"{stem}_val.csv",
+            self.path / "tensorboard" / f"fold{fold}",
         )
 
     def open(self, settings: dict[str, Any], fingerprint: str, *, overwrite: bool) -> None:
@@ -134,7 +144,7 @@ class RunFolder:
         """Delete what a run writes, config.json first, and nothing else."""
         (self.path / "config.json").unlink()
         names = ["env.json", "metrics.csv", "timing.csv", "folds.csv", "report.html"]
-        names += ["*_fold*.safetensors", "*_fold*_val.csv", "plots/*.png"]
+        names += ["*_fold*.safetensors", "*_fold*_val.csv", "plots/*.png", "tensorboard/*/events.*"]
         for name in names:
             for path in self.path.glob(name):
                 path.unlink()

@@ -19,10 +19,20 @@ class FoldLog:
     metrics.csv takes values that the same run always gives again, timing.csv the others.
     """
 
-    def __init__(self, metrics: Path, timing: Path, *, title: str, speaks: bool) -> None:
+    def __init__(
+        self,
+        metrics: Path,
+        timing: Path,
+        *,
+        title: str,
+        speaks: bool,
+        tensorboard: Path | None = None,
+    ) -> None:
+        """`tensorboard` is a folder for its event files. Raises UserError where it is missing."""
         self.metrics, self.timing = metrics, timing
         self.title, self.speaks = title, speaks
         self._bar: tqdm | None = None
+        self._board = _board(tensorboard) if tensorboard and speaks else None
 
     def start(self, images: int, done: int) -> None:
         """Show a bar over `images`, of which `done` were seen before a resume."""
@@ -53,6 +63,10 @@ class FoldLog:
             return
         append_row(self.metrics, row)
         append_row(self.timing, timing)
+        if self._board is not None:
+            for name, value in (row | timing).items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, row["epoch"])
         self.say(
             f"{self.title}  epoch {row['epoch']:>2}/{of} {row['phase']:<4} "
             f"loss {row['train_loss']:.4f}  mAP {row['mAP']:.3f}  mAUROC {row['mAUROC']:.3f}  "
@@ -70,6 +84,18 @@ class FoldLog:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "--tensorboard needs a package that is not here: pip install -e '.[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(folder))
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

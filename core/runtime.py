@@ -93,8 +93,9 @@ def _placement() -> dict:
 
 def _set_backends(fabric: Fabric) -> None:
     if fabric.device.type == "cpu":
-        # the launcher gives every process all cores
-        torch.set_num_threads(usable_cores())
+        if local_processes() > 1:
+            # the launcher gives every process all cores
+            torch.set_num_threads(usable_cores())
     else:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True

@@ -1,9 +1,17 @@
 """What several tests share."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+# before torch: two test processes share the cores, and threads that wait for each other spin
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
+
+from core.cli import run
+from core.data.phantom import make_phantom
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +22,31 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist (set CXR_REAL_DATA to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small phantom dataset that no test may change."""
+    folder = tmp_path_factory.mktemp("phantom")
+    make_phantom(folder, images=60, size=40, seed=3)
+    return folder
+
+
+@pytest.fixture
+def train(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs standard_head's train.py in this process: (exit code, stdout, stderr)."""
+    from methods.standard_head.train import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        code = 0
+        try:
+            run(main)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -36,9 +36,15 @@ class Prepared:
             yield fold, np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
     def prevalence(self) -> np.ndarray:
-        """Share of positives among each class's known labels, (C,); NaN where none is known."""
-        known = (~np.isnan(self.table.targets)).sum(axis=0)
-        positives = (self.table.targets == 1).sum(axis=0)
+        """Share of positives among each class's known training labels, (C,); NaN where none is.
+
+        Every image trains in some fold; with an official split those of --train_csv alone do.
+        """
+        targets = self.table.targets
+        if self.folds == 1:
+            targets = targets[self.assignment < 0]
+        known = (~np.isnan(targets)).sum(axis=0)
+        positives = (targets == 1).sum(axis=0)
         return np.where(known > 0, positives / np.maximum(known, 1), np.nan)
 
     def fingerprint(self) -> str:

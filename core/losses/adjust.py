@@ -1,7 +1,10 @@
 """Logit adjustment around any loss."""
 
+import math
+
 from torch import Tensor, nn
 
+from core.errors import UserError
 from core.losses.statistics import prevalence_log_odds
 
 
@@ -15,6 +18,8 @@ class LogitAdjusted(nn.Module):
 
     def __init__(self, loss: nn.Module, positives: Tensor, images: Tensor, tau: float) -> None:
         super().__init__()
+        if not math.isfinite(tau):
+            raise UserError(f"logit_adjust must be a finite number, not {tau}")
         self.loss = loss
         self.register_buffer("shift", (tau * prevalence_log_odds(positives, images)).float())
 

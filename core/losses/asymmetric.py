@@ -22,7 +22,7 @@ class Asymmetric(nn.Module):
     ) -> None:
         super().__init__()
         for name, gamma in (("gamma_neg", gamma_neg), ("gamma_pos", gamma_pos)):
-            if gamma < 0:
+            if not gamma >= 0:
                 raise UserError(f"asl: {name} must be at least 0, not {gamma}")
         if not 0 <= margin < 1:
             raise UserError(f"asl: margin must lie in [0, 1), not {margin}")

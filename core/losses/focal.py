@@ -16,9 +16,9 @@ class Focal(nn.Module):
 
     def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
         super().__init__()
-        if gamma < 0:
+        if not gamma >= 0:
             raise UserError(f"focal: gamma must be at least 0, not {gamma}")
-        if alpha > 1:
+        if not alpha <= 1:
             raise UserError(f"focal: alpha must be at most 1, not {alpha}")
         self.gamma, self.alpha = gamma, alpha
 

@@ -28,7 +28,7 @@ def main() -> None:
         config = parse(PRESETS, auto=preset_for_this_machine())
     fabric = make_fabric(amp=config.loop.amp)
     say = print if fabric.is_global_zero else lambda _: None
-    say(f"preset {config.preset} on {fabric.world_size} x {fabric.device.type}")
+    say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
 
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say)
@@ -71,7 +71,9 @@ def main() -> None:
         ).run()
 
     if fabric.is_global_zero:
-        close_run(folder, prepared, flat(config), try_next="--loss bce --logit_adjust 0")
+        other = "bce --logit_adjust 0" if config.loss.loss == "asl" else "asl --logit_adjust 1"
+        try_next = f"--loss {other} --out_dir {config.run.out_dir}_{other[:3]}"
+        close_run(folder, prepared, flat(config), try_next)
 
 
 if __name__ == "__main__":

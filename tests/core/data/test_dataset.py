@@ -1,0 +1,147 @@
+"""Batches hold the images that they name; what cannot be read is told, and never a black image."""
+
+import os
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from core.data.dataset import Batch, RadiographDataset, build_loader, unspoiled
+from core.data.sampler import EvaluationBatches
+from core.data.table import LabelTable
+from core.errors import UserError
+
+SIZE = 16
+
+
+def make_table(paths: list[Path], targets: np.ndarray | None = None) -> LabelTable:
+    if targets is None:
+        targets = np.arange(2 * len(paths), dtype=np.float32).reshape(-1, 2) % 2
+    return LabelTable(
+        ids=[path.name for path in paths],
+        paths=[str(path) for path in paths],
+        patients=None,
+        studies=None,
+        views=None,
+        targets=targets,
+        class_names=("A", "B"),
+        notes=(),
+    )
+
+
+def write(path: Path, level: int) -> Path:
+    """A PNG of one grey level."""
+    # cv2 itself takes no name that is not UTF-8
+    path.write_bytes(cv2.imencode(".png", np.full((20, 24), level, np.uint8))[1].tobytes())
+    return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> LabelTable:
+    """Seven images; image k has the grey level 10 k."""
+    return make_table([write(tmp_path / f"{k}.png", 10 * k) for k in range(7)])
+
+
+def read(
+    table: LabelTable, rows: np.ndarray, *, batch_size: int = 3, workers: int = 0
+) -> list[Batch]:
+    batches = EvaluationBatches(len(rows), batch_size=batch_size)
+    dataset = RadiographDataset(table, rows, SIZE)
+    loader = build_loader(dataset, batches, workers, pin_memory=False, persistent=False)
+    return list(unspoiled(loader))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_what_they_name(table: LabelTable, workers: int) -> None:
+    rows = np.array([6, 0, 3, 2])
+    batches = read(table, rows, batch_size=2, workers=workers)
+    assert len(batches) == 2
+    assert torch.cat([batch.rows for batch in batches]).tolist() == [6, 0, 3, 2]
+    for images, targets, numbers in batches:
+        assert images.dtype == torch.uint8
+        assert images.shape == (2, 1, SIZE, SIZE)
+        assert targets.dtype == torch.float32
+        assert torch.equal(targets, torch.from_numpy(table.targets[numbers.numpy()]))
+        levels = (10 * numbers)[:, None, None, None]
+        assert (images == levels).all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_padding_is_told_by_its_row_and_has_no_target(table: LabelTable, workers: int) -> None:
+    batches = read(table, np.arange(4), batch_size=3, workers=workers)
+    assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2], [3, -1, -1]]
+    padded = batches[1]
+    assert padded.images.shape == (3, 1, SIZE, SIZE)
+    assert padded.images.dtype == torch.uint8
+    assert padded.targets[1:].isnan().all()
+    assert not padded.targets[0].isnan().any()
+
+
+def test_unknown_targets_stay_unknown(tmp_path: Path) -> None:
+    targets = np.array([[np.nan, 1]], dtype=np.float32)
+    (batch,) = read(make_table([write(tmp_path / "a.png", 1)], targets), np.array([0]))
+    assert batch.targets[0, 0].isnan()
+    assert batch.targets[0, 1] == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["cut short", "gone", "no image"])
+def test_an_unreadable_image_is_named(table: LabelTable, workers: int, damage: str) -> None:
+    path = Path(table.paths[4])
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20] if damage == "cut short" else b"<html>")
+    with pytest.raises(UserError) as refused:
+        read(table, np.arange(7), workers=workers)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    # the others can still be read
+    assert len(read(table, np.array([0, 1, 2, 3, 5, 6]), workers=workers)) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_names_of_any_alphabet(tmp_path: Path, workers: int) -> None:
+    names = ["Röntgen ä.png", "胸部/正面 1.png", "Ж'\"%20.png", os.fsdecode(b"latin \xe4.png")]
+    paths = []
+    for level, name in enumerate(names):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        try:
+            paths.append(write(path, 50 + level))
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names only")
+    (batch,) = read(make_table(paths), np.arange(4), batch_size=4, workers=workers)
+    assert batch.images[:, 0, 0, 0].tolist() == [50, 51, 52, 53]
+
+
+def test_a_long_path_beside_short_ones(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 200) / ("e" * 200)
+    deep.mkdir(parents=True)
+    paths = [write(tmp_path / "a.png", 1), write(deep / "b.png", 2)]
+    (batch,) = read(make_table(paths), np.array([0, 1]), batch_size=2)
+    assert batch.images[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_the_dataset_can_be_sent_to_a_worker(table: LabelTable) -> None:
+    # workers are started afresh on some systems
+    dataset = RadiographDataset(table, np.array([5]), SIZE)
+    sample = pickle.loads(pickle.dumps(dataset))[(0, 0)]  # noqa: S301
+    assert isinstance(sample, Batch)
+    assert (sample.images == 50).all()
+    failed = pickle.loads(pickle.dumps(UserError("told once")))  # noqa: S301
+    assert isinstance(failed, UserError)
+    assert str(failed) == "told once"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_persistent_workers_read_the_same_again(table: LabelTable, workers: int) -> None:
+    batches = EvaluationBatches(7, batch_size=3)
+    dataset = RadiographDataset(table, np.arange(7), SIZE)
+    loader = build_loader(dataset, batches, workers, pin_memory=False, persistent=True)
+    first, second = list(unspoiled(loader)), list(unspoiled(loader))
+    assert len(first) == len(second) == len(loader) == 3
+    assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))

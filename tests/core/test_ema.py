@@ -1,0 +1,91 @@
+"""The moving average is the closed form, over parameters and buffers."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from core.ema import MovingAverage
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def train(net: nn.Sequential, step: int) -> None:
+    """Change every parameter and the running statistics."""
+    torch.manual_seed(step + 1)
+    net.train()(torch.randn(8, 3) * (step + 1))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter))
+
+
+@pytest.mark.parametrize("decay", [0.9999, 0.3, 0.0])
+def test_average_equals_a_loop_by_hand(decay: float) -> None:
+    net = model()
+    average = MovingAverage(net, decay)
+    expected = {name: value.double().numpy().copy() for name, value in net.state_dict().items()}
+    for step in range(30):
+        train(net, step)
+        average.update(step)
+        part = min(decay, (1 + step) / (10 + step))
+        for name, value in net.state_dict().items():
+            now = value.double().numpy()
+            # a count of batches has no average
+            integer = name.endswith("num_batches_tracked")
+            expected[name] = now if integer else part * expected[name] + (1 - part) * now
+    for name, value in average.module.state_dict().items():
+        np.testing.assert_allclose(value.double().numpy(), expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_first_update_keeps_a_tenth() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 0.0)
+    average = MovingAverage(net, 0.9999)
+    nn.init.constant_(net.weight, 1.0)
+    average.update(0)
+    assert average.module.get_parameter("weight").item() == pytest.approx(0.9)
+
+
+def test_counts_are_copied() -> None:
+    net = model()
+    average = MovingAverage(net, 0.9999)
+    for step in range(5):
+        train(net, step)
+        average.update(step)
+    count = average.module.get_buffer("1.num_batches_tracked")
+    assert count.dtype == torch.int64
+    assert count.item() == 5
+
+
+def test_the_model_is_left_alone() -> None:
+    net = model()
+    average = MovingAverage(net, 0.9)
+    train(net, 0)
+    kept = copy.deepcopy(net.state_dict())
+    average.update(0)
+    assert all(torch.equal(kept[name], value) for name, value in net.state_dict().items())
+    assert net.training
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    ours = {value.data_ptr() for value in average.module.state_dict().values()}
+    assert not ours & {value.data_ptr() for value in net.state_dict().values()}
+
+
+def test_the_average_is_for_evaluation_only() -> None:
+    average = MovingAverage(model().train(), 0.9).module
+    assert not any(module.training for module in average.modules())
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+
+
+def test_it_follows_weights_that_are_loaded_into_the_model() -> None:
+    # as on resume: the model's tensors are filled in place after the average was made
+    net, other = model(), model()
+    average = MovingAverage(net, 0.0)
+    nn.init.constant_(other.get_parameter("0.weight"), 7.0)
+    net.load_state_dict(other.state_dict())
+    average.update(0)
+    assert average.module.get_parameter("0.weight").eq(7).all()

@@ -1,0 +1,144 @@
+"""The optimiser decays what it should, follows its schedule, and can skip an update."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
+
+from core.optim import build_optimizer, rate_factor, set_rates
+
+
+def small_model() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    model = nn.ModuleDict(
+        {
+            "backbone": nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten()),
+            "head": nn.Sequential(nn.Linear(16, 3), nn.LayerNorm(3)),
+        }
+    )
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    return model
+
+
+def run(model: nn.ModuleDict) -> torch.Tensor:
+    return model["head"](model["backbone"](torch.randn(5, 1, 4, 4))).square().sum()
+
+
+def test_only_weights_of_more_than_one_dimension_decay() -> None:
+    model = small_model()
+    optimizer = build_optimizer(model, {"backbone": 0.1, "head": 0.01}, weight_decay=0.5)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    # AdamW without a gradient does nothing but p <- p (1 - rate decay)
+    optimizer.step()
+    shrunk = {
+        "backbone.0.weight": 1 - 0.1 * 0.5,
+        "head.0.weight": 1 - 0.01 * 0.5,
+    }
+    for name, now in model.named_parameters():
+        torch.testing.assert_close(now.detach(), before[name] * shrunk.get(name, 1.0))
+
+
+def test_a_step_is_adamws_with_each_parts_rate() -> None:
+    model, twin = small_model(), small_model()
+    optimizer = build_optimizer(model, {"backbone": 1e-3, "head": 1e-2}, weight_decay=0.0)
+    parts = [
+        {"params": list(twin[part].parameters()), "lr": rate}
+        for part, rate in (("backbone", 1e-3), ("head", 1e-2))
+    ]
+    reference = torch.optim.AdamW(parts, weight_decay=0.0, foreach=False)
+    for _ in range(3):
+        for net, stepper in ((model, optimizer), (twin, reference)):
+            torch.manual_seed(1)
+            stepper.zero_grad()
+            run(net).backward()
+            stepper.step()
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_part_without_a_rate_is_not_trained() -> None:
+    model = small_model()
+    optimizer = build_optimizer(model, {"head": 1e-3}, weight_decay=0.1)
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in model["head"].parameters()}
+
+
+def test_each_parameter_is_there_once() -> None:
+    model = small_model()
+    optimizer = build_optimizer(model, {"backbone": 1e-3, "head": 1e-2}, weight_decay=0.1)
+    trained = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(trained) == sorted(id(p) for p in model.parameters())
+
+
+def torchs_schedule(schedule: str, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = (
+        LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
+        if schedule == "linear"
+        else CosineAnnealingLR(optimizer, T_max=steps)
+    )
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(50, 0), (50, 1), (50, 7), (3, 2), (10, 10)])
+def test_schedule_is_a_linear_warmup_then_a_cosine(steps: int, warmup: int) -> None:
+    ours = [rate_factor(step, steps, warmup) for step in range(steps)]
+    linear = torchs_schedule("linear", warmup) if warmup > 1 else [1.0] * warmup
+    cosine = torchs_schedule("cosine", steps - warmup) if steps > warmup else []
+    assert ours == pytest.approx(linear + cosine, abs=1e-9)
+
+
+def test_schedule_at_its_marks() -> None:
+    assert rate_factor(0, 100, 20) == pytest.approx(1 / 20)
+    assert rate_factor(19, 100, 20) == 1
+    assert rate_factor(20, 100, 20) == 1
+    assert rate_factor(60, 100, 20) == pytest.approx(0.5)
+    last = rate_factor(99, 100, 20)
+    assert 0 < last == pytest.approx((math.pi / 80) ** 2 / 4, rel=1e-3)
+    assert rate_factor(100, 100, 20) == pytest.approx(0, abs=1e-12)
+
+
+def test_rates_are_parts_of_each_peak() -> None:
+    optimizer = build_optimizer(small_model(), {"backbone": 1e-5, "head": 1e-4}, weight_decay=0.1)
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-5, 1e-4}
+    for factor in (0.25, 0.5):  # of the peak, and not of the rate before
+        set_rates(optimizer, factor)
+        assert sorted({group["lr"] for group in optimizer.param_groups}) == pytest.approx(
+            [factor * 1e-5, factor * 1e-4]
+        )
+
+
+def test_an_update_that_is_not_finite_is_skipped_whole() -> None:
+    model = small_model()
+    optimizer = build_optimizer(model, {"backbone": 1e-2, "head": 1e-2}, weight_decay=0.1)
+    run(model).backward()
+    optimizer.step()
+
+    def snapshot() -> list[torch.Tensor]:
+        states = [value for state in optimizer.state.values() for value in state.values()]
+        return [value.detach().clone() for value in [*model.parameters(), *states]]
+
+    before = snapshot()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, math.nan)
+    optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    after = snapshot()
+    assert len(after) == len(before)
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+    optimizer.zero_grad()
+    run(model).backward()
+    optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    assert not any(torch.equal(old, new) for old, new in zip(before, snapshot(), strict=True))

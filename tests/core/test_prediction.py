@@ -1,0 +1,170 @@
+"""Each image is predicted once, in the order asked for, whatever the batches and processes."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from core.data.dataset import RadiographDataset, build_loader
+from core.data.sampler import EvaluationBatches
+from core.data.table import LabelTable
+from core.errors import UserError
+from core.prediction import predict
+
+SIZE, IMAGES = 8, 11
+
+
+class Linear(nn.Module):
+    """Logits (B, 3) from the pixels of a grey image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.randn(3, SIZE * SIZE, generator=torch.Generator().manual_seed(0)) / SIZE
+        self.weights = nn.Parameter(weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.dtype == torch.uint8
+        return (images.float() / 255).flatten(1) @ self.weights.T
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (IMAGES, SIZE, SIZE)).astype(np.uint8)
+
+
+@pytest.fixture
+def table(tmp_path: Path, pixels: np.ndarray) -> LabelTable:
+    paths = [tmp_path / f"{row}.png" for row in range(IMAGES)]
+    for path, image in zip(paths, pixels, strict=True):
+        cv2.imwrite(str(path), image)
+    return LabelTable(
+        ids=[path.name for path in paths],
+        paths=[str(path) for path in paths],
+        patients=None,
+        studies=None,
+        views=None,
+        targets=np.zeros((IMAGES, 3), np.float32),
+        class_names=("A", "B", "C"),
+        notes=(),
+    )
+
+
+def loader_of(
+    table: LabelTable, rows: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1
+) -> DataLoader:
+    batches = EvaluationBatches(len(rows), batch_size=batch_size, rank=rank, world_size=world_size)
+    dataset = RadiographDataset(table, rows, SIZE)
+    return build_loader(dataset, batches, 0, pin_memory=False, persistent=False)
+
+
+def truth(model: Linear, pixels: np.ndarray, *, mirror: bool) -> np.ndarray:
+    """Probabilities in float64: of the image, or the mean of its and its mirror's."""
+    weights = model.weights.detach().double().numpy()
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-images.reshape(len(images), -1) / 255 @ weights.T))
+
+    straight = probabilities(pixels)
+    return (straight + probabilities(pixels[:, :, ::-1])) / 2 if mirror else straight
+
+
+@pytest.fixture
+def fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1)
+
+
+ROWS = [np.arange(IMAGES), np.array([7, 2, 9, 0, 4]), np.array([10, 8, 5, 3, 1]), np.array([6])]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 32])
+@pytest.mark.parametrize("rows", ROWS, ids=lambda rows: f"{len(rows)} from {rows[0]}")
+def test_probabilities_in_the_order_of_the_rows(
+    fabric: Fabric,
+    table: LabelTable,
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    batch_size: int,
+    mirror: bool,
+) -> None:
+    model = Linear()
+    found = predict(fabric, model, loader_of(table, rows, batch_size), rows, mirror=mirror)
+    assert found.dtype == np.float32
+    assert found.shape == (len(rows), 3)
+    np.testing.assert_allclose(found, truth(model, pixels[rows], mirror=mirror), atol=1e-6)
+
+
+def test_a_mirror_makes_a_difference_and_averages_probabilities(
+    fabric: Fabric, table: LabelTable, pixels: np.ndarray
+) -> None:
+    # probabilities, not logits: the two means differ by more than the tolerance above
+    rows, model = np.arange(IMAGES), Linear()
+    both = predict(fabric, model, loader_of(table, rows, 4), rows, mirror=True)
+    one = predict(fabric, model, loader_of(table, rows, 4), rows, mirror=False)
+    assert np.abs(both - one).max() > 0.01
+    logits = (pixels / 255).reshape(IMAGES, -1) @ model.weights.detach().double().numpy().T
+    mirrored = (pixels[:, :, ::-1] / 255).reshape(IMAGES, -1)
+    mirrored = mirrored @ model.weights.detach().double().numpy().T
+    of_logits = 1 / (1 + np.exp(-(logits + mirrored) / 2))
+    assert np.abs(both - of_logits).max() > 1e-4
+
+
+def test_no_gradient_is_kept(fabric: Fabric, table: LabelTable) -> None:
+    model, rows = Linear(), np.arange(3)
+    predict(fabric, model, loader_of(table, rows, 2), rows, mirror=True)
+    assert torch.is_grad_enabled()
+    assert model.weights.grad is None
+
+
+def test_an_unreadable_image_is_an_error(fabric: Fabric, table: LabelTable) -> None:
+    Path(table.paths[3]).write_bytes(b"no image")
+    rows = np.arange(IMAGES)
+    with pytest.raises(UserError, match=r"3\.png"):
+        predict(fabric, Linear(), loader_of(table, rows, 4), rows, mirror=False)
+
+
+class OneOfSeveral:
+    """Stands for the Fabric of one process; gathering gives what `shares` has, by rank and turn."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, shares: list[list[Tensor]]) -> None:
+        self.shares = shares
+        self.world_size = len(shares)
+        self.turn = 0
+
+    def autocast(self) -> AbstractContextManager:
+        return nullcontext()
+
+    def all_gather(self, values: Tensor) -> Tensor:
+        self.turn += 1
+        return torch.stack([share[self.turn - 1] for share in self.shares])
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("rows", ROWS, ids=lambda rows: f"{len(rows)} from {rows[0]}")
+def test_several_processes_agree_with_one(
+    table: LabelTable, pixels: np.ndarray, rows: np.ndarray, world_size: int
+) -> None:
+    model = Linear()
+    loaders = [loader_of(table, rows, 2, rank, world_size) for rank in range(world_size)]
+    # each process's probabilities and rows, padding included
+    shares = []
+    for loader in loaders:
+        batches = list(loader)
+        seen = torch.cat([batch.rows for batch in batches])
+        with torch.no_grad():
+            given = torch.sigmoid(model(torch.cat([batch.images for batch in batches])))
+        shares.append([given, seen])
+    expected = truth(model, pixels[rows], mirror=False)
+    for loader in loaders:
+        fabric = cast(Fabric, OneOfSeveral(shares))
+        found = predict(fabric, model, loader, rows, mirror=False)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
