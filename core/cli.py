@@ -69,6 +69,9 @@ def run(main: Callable[[], None]) -> None:
 
     Ctrl-C outside of training (which saves its state first) ends with 130.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a log file fills while the run goes on
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         main()
     except UserError as error:

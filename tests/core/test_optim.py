@@ -84,7 +84,7 @@ def torchs_schedule(schedule: str, steps: int) -> list[float]:
     )
     rates = []
     for _ in range(steps):
-        rates.append(scheduler.get_last_lr()[0])
+        rates.append(float(scheduler.get_last_lr()[0]))
         optimizer.step()
         scheduler.step()
     return rates

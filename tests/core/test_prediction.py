@@ -69,7 +69,8 @@ def truth(model: Linear, pixels: np.ndarray, *, mirror: bool) -> np.ndarray:
     weights = model.weights.detach().double().numpy()
 
     def probabilities(images: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.exp(-images.reshape(len(images), -1) / 255 @ weights.T))
+        logits = images.reshape(len(images), -1) / 255 @ weights.T
+        return 1 / (1 + np.exp(-logits))
 
     straight = probabilities(pixels)
     return (straight + probabilities(pixels[:, :, ::-1])) / 2 if mirror else straight

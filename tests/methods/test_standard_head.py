@@ -1,6 +1,5 @@
 """The standard head is the published one, and a checkpoint is enough to have it back."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +118,14 @@ def facts_of(config: ModelConfig | None = None) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trained() -> StandardHeadModel:
     """A model whose every tensor has moved from where it starts."""
     model = tiny(drop_rate=0.1)
     for value in model.state_dict().values():
         if value.is_floating_point() and value.ndim:
             value.add_(torch.rand_like(value) * 0.1)
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 @pytest.fixture
@@ -175,8 +174,9 @@ def test_loading_asks_no_hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def refusal(folder: Path, facts: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> str:
+    """Why a file is refused; a wrong description is, whatever its tensors."""
     path = folder / "wrong.safetensors"
-    save_tensors(path, tiny().state_dict() if tensors is None else tensors, facts)
+    save_tensors(path, tensors or {}, facts)
     with pytest.raises(UserError) as refused:
         load_model(path)
     return str(refused.value)
@@ -253,8 +253,8 @@ def test_a_description_that_lacks_something(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape", "other classes"])
-def test_tensors_that_do_not_fit(tmp_path: Path, change: str) -> None:
-    tensors, facts = copy.deepcopy(tiny().state_dict()), facts_of()
+def test_tensors_that_do_not_fit(tmp_path: Path, trained: StandardHeadModel, change: str) -> None:
+    tensors, facts = dict(trained.state_dict()), facts_of()
     if change == "missing":
         del tensors["head.6.bias"]
     elif change == "extra":
