@@ -21,7 +21,7 @@ from core.ema import MovingAverage
 from core.errors import UserError
 from core.guard import Guard, NotFiniteError
 from core.metrics import evaluate
-from core.optim import build_optimizer, rate_factor, set_rates
+from core.optim import Phase, build_optimizer, rate_factor, set_rates
 from core.prediction import predict
 from core.resume import State
 from core.runfolder import RunFolder
@@ -30,26 +30,6 @@ from core.runtime import seed_stream
 
 # of an evaluation's summary, what metrics.csv and the checkpoint keep of each epoch
 SCORES = ("mAP", "mAUROC", "mF1", "micro_AP", "ECE", "ECE_flat", "classes_scored")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Epochs that train the parts named in `rates` (peak learning rates by part).
-
-    With "head" alone the backbone is frozen: in eval mode and without gradient.
-    """
-
-    name: str
-    epochs: int
-    rates: dict[str, float]
-    warmup_epochs: float = 0.0
-
-
-def standard_phases(optim: OptimConfig) -> list[Phase]:
-    """A head-only phase (where asked for), then everything."""
-    head = Phase("head", optim.warmup_head_epochs, {"head": optim.warmup_head_lr})
-    rates = {"backbone": optim.backbone_lr, "head": optim.head_lr}
-    return [head, Phase("all", optim.epochs, rates, optim.warmup_epochs)]
 
 
 @dataclass
@@ -179,6 +159,9 @@ class Fit:
             module, optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
         )
         assert norm is not None
+        if self._scales():
+            # an overflow of scaled gradients is no fault: the scaler skips it and scales less
+            norm = torch.zeros_like(norm)
         self._step(optimizer, self.guard.mark(number, worst, norm))
         if self.state.average is not None:
             self.state.average.update(number)
@@ -274,7 +257,11 @@ class Fit:
                 "device": self.fabric.device.type,
             }
             self.log.epoch(
-                row | {"phase": phase.name, "train_loss": train_loss} | scores | learning,
+                row
+                | {"phase": phase.name, "train_loss": train_loss}
+                | scores
+                | {"best": int(best)}
+                | learning,
                 row | spent,
                 of=self.epochs,
                 best=best,

@@ -1,9 +1,32 @@
-"""AdamW with a learning rate for backbone and head, warm-up and cosine by step."""
+"""Phases of training, and AdamW with a learning rate for backbone and head by step."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from core.config import OptimConfig
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs that train the parts named in `rates` (peak learning rates by part).
+
+    With "head" alone the backbone is frozen: in eval mode and without gradient.
+    """
+
+    name: str
+    epochs: int
+    rates: dict[str, float]
+    warmup_epochs: float = 0.0
+
+
+def standard_phases(optim: OptimConfig) -> list[Phase]:
+    """A head-only phase (where asked for), then everything."""
+    head = Phase("head", optim.warmup_head_epochs, {"head": optim.warmup_head_lr})
+    rates = {"backbone": optim.backbone_lr, "head": optim.head_lr}
+    return [head, Phase("all", optim.epochs, rates, optim.warmup_epochs)]
 
 
 def build_optimizer(

@@ -20,12 +20,9 @@ FOLD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 GREY = "#8a8f98"
 PANELS = {
     "train_loss": "Training loss",
-    "val_loss": "Validation loss",
     "mAP": "Macro AP",
     "mAUROC": "Macro AUROC",
 }
-# how the best epoch of a fold is told, first column that the history has
-BEST_BY = {"mAP": 1, "mAUROC": 1, "val_loss": -1, "train_loss": -1}
 NAME_WIDTH = 30
 
 
@@ -36,10 +33,10 @@ def shorten(name: object, width: int = NAME_WIDTH) -> str:
 
 
 def curves_figure(history: pd.DataFrame) -> Figure | None:
-    """Losses and macro metrics by epoch, one line a fold, its best epoch ringed.
+    """Losses and macro metrics by epoch, one line a fold, the epoch that was kept ringed.
 
-    history: one row a fold and epoch with any of the columns fold, epoch, phase, train_loss,
-    val_loss, mAP, mAUROC. None where there is nothing to draw.
+    history: one row a fold and epoch with any of the columns fold, epoch, phase, train_loss, mAP,
+    mAUROC, and best (1 where the weights were kept). None where there is nothing to draw.
     """
     shown = [name for name in PANELS if name in history and history[name].notna().any()]
     if not shown:
@@ -52,7 +49,7 @@ def curves_figure(history: pd.DataFrame) -> Figure | None:
     for place, (fold, run) in enumerate(history.groupby(folds)):
         colour = FOLD_COLOURS[place % len(FOLD_COLOURS)]
         epochs = _epochs(run)
-        best = _best_row(run[shown])
+        best = _kept_row(run)
         for axis, name in zip(axes, shown, strict=True):
             values = run[name].to_numpy(dtype=float)
             axis.plot(epochs, values, color=colour, lw=1.6, marker=".", ms=4, label=f"fold {fold}")
@@ -193,11 +190,9 @@ def _epochs(run: pd.DataFrame) -> FloatArray:
     return np.arange(1, len(run) + 1, dtype=float)
 
 
-def _best_row(run: pd.DataFrame) -> list[int]:
-    """Position of the best epoch of one fold, empty where its column is."""
-    name = next(name for name in BEST_BY if name in run)
-    values = run[name].to_numpy(dtype=float) * BEST_BY[name]
-    return [] if np.isnan(values).all() else [int(np.nanargmax(values))]
+def _kept_row(run: pd.DataFrame) -> list[int]:
+    """Position of the last epoch of one fold that was the best yet, empty where none is told."""
+    return np.flatnonzero(run["best"] == 1)[-1:].tolist() if "best" in run else []
 
 
 def _phase_changes(run: pd.DataFrame) -> Sequence[float]:

@@ -36,8 +36,8 @@ MAX_PHONE_INCHES = 6
 HEADINGS = {
     "curves": (
         "Course of the training",
-        "Losses and macro metrics by epoch, one line a fold. A ring marks the fold's best epoch by "
-        "macro AP (without one, by AUROC, then by loss); a dotted line a new phase.",
+        "Loss and macro metrics by epoch, one line a fold. A ring marks the epoch whose weights "
+        "were kept, a dotted line a new phase.",
     ),
     "classes": (
         "AP and AUROC of each class",

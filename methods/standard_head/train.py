@@ -18,8 +18,9 @@ def main() -> None:
     from core.data.augment import Augmentation, light_transforms
     from core.data.fold import fold_data
     from core.data.prepare import prepare
-    from core.loop import Fit, standard_phases
+    from core.loop import Fit
     from core.losses import build_loss, prevalence_log_odds
+    from core.optim import standard_phases
     from core.runfolder import open_run
     from core.runtime import make_fabric, preset_for_this_machine, seed_stream, versions
     from methods.standard_head.model import build_model, model_settings

@@ -233,6 +233,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
 
 
+def test_a_runs_own_settings_make_it_again(
+    finished: tuple[Path, str], tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    code, _, error = train("--config", finished[0] / "config.json", "--out_dir", out)
+    assert code == 0, error
+    name = f"{MODEL}_fold2_val.csv"
+    assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
 CHANGES = [
     *("--seed 1", "--batch_size 4", "--accumulate 2", "--img_size 40", "--loss bce"),
     *("--loss focal", "--logit_adjust 0", "--warmup_head_epochs 0", "--warmup_head_lr 0.1"),
