@@ -28,7 +28,7 @@ RECIPES = {
 BUDGET = [
     *("--preset", "small", "--model", "tf_efficientnet_lite0", "--img_size", "160"),
     *("--epochs", "7", "--warmup_head_epochs", "1", "--warmup_epochs", "0.5"),
-    *("--backbone_lr", "2e-4", "--head_lr", "2e-3", "--monitor", "mAUROC"),
+    *("--backbone_lr", "2e-4", "--head_lr", "5e-4", "--batch_size", "16", "--monitor", "mAUROC"),
 ]
 
 
