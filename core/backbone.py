@@ -6,11 +6,12 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from safetensors import safe_open
 from timm.models import get_deprecated_models, split_model_name_tag
 from torch import Tensor, nn
 
 from core.config import BackboneConfig
-from core.errors import UserError, nearest
+from core.errors import UserError, nearest, some
 
 
 class Backbone(nn.Module):
@@ -26,6 +27,8 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig, weights: Path | None = None) -> None:
         super().__init__()
         network: Any = _create(config, weights)
+        if weights is not None:
+            _check_names(network, weights, config.model)
         if config.grad_checkpointing:
             network.set_grad_checkpointing(True)
         self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).mean())
@@ -89,6 +92,16 @@ def check_model_name(name: str) -> None:
         raise UserError(f"timm has no weights '{name}'{nearest(name, known)}") from error
 
 
+@torch.no_grad()
+def check_image_size(model: nn.Module, name: str, size: int) -> None:
+    """Raise UserError where `model` cannot take images of `size` pixels a side."""
+    try:
+        model.eval()(torch.zeros(1, 1, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{name} takes no images of --img_size {size}: {reason}") from error
+
+
 def _fetch(repository: str) -> Path | None:
     """Weights from the hub's cache, else from the hub; None where it does not answer."""
     cached = try_to_load_from_cache(repository, "model.safetensors")
@@ -132,3 +145,18 @@ def _create(config: BackboneConfig, weights: Path | None) -> nn.Module:
             raise
         reason = str(error).splitlines()[0]
         raise UserError(f"{weights} does not hold weights of {config.model}: {reason}") from error
+
+
+def _check_names(network: nn.Module, weights: Path, model: str) -> None:
+    """Raise UserError where the file lacks the network's tensors: timm passes over them silently.
+
+    Some files leave out a last norm, so that a tenth may be missing.
+    """
+    wanted = set(network.state_dict())
+    with safe_open(weights, framework="pt") as file:
+        missing = sorted(wanted - set(file.keys()))
+    if len(missing) > len(wanted) / 10:
+        raise UserError(
+            f"{weights} does not hold weights of {model}: it lacks {some(missing)} of "
+            f"{len(wanted)} tensors"
+        )

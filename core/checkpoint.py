@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write `tensors` and the JSON-able `facts` to one file that is whole or not there."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"facts": json.dumps({"format_version": FORMAT_VERSION} | facts)}
+    metadata = {"facts": json.dumps({"format_version": FORMAT_VERSION} | facts, allow_nan=False)}
     write_atomically(path, lambda temporary: _save(temporary, plain, metadata))
 
 

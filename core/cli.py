@@ -111,8 +111,11 @@ def _read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict
         raise UserError(f"--config {path} is no JSON file: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} must hold one JSON object of settings by flag name")
-    known = list(flat(next(iter(presets.values()))()))
-    for name in settings:
+    known = flat(next(iter(presets.values()))())
+    settings = {name.replace("-", "_"): value for name, value in settings.items()}
+    for name, value in settings.items():
+        if value is None and known.get(name) is not None:
+            raise UserError(f"--config {path}: {name} cannot be null")
         if name not in known:
             raise UserError(f"--config {path}: there is no setting '{name}'{nearest(name, known)}")
     return settings

@@ -307,7 +307,8 @@ class Fit:
         facts = self.facts | {
             "fold": self.data.fold,
             "epoch": self.state.progress.epoch,
-            "metrics": scores,
+            # JSON knows no NaN
+            "metrics": {name: v if np.isfinite(v) else None for name, v in scores.items()},
             "training_positives": dict(zip(table.class_names, positives.tolist(), strict=True)),
             "training_known": dict(zip(table.class_names, known.tolist(), strict=True)),
         }

@@ -37,16 +37,25 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     # the name comes from a file: only a folder that is here may be imported
     if not isinstance(method, str) or method not in method_names():
         raise UserError(f'{path} names the method "{method}"; known: {", ".join(method_names())}')
+    info = _read_info(method, facts, path)
+    module = importlib.import_module(f"methods.{method}.model")
     try:
-        info = ModelInfo(method, tuple(facts["class_names"]), int(facts["img_size"]), facts)
-        settings = dict(facts["model"])
-    except (KeyError, TypeError, ValueError) as error:
+        model = module.restore_model(facts["model"], len(info.class_names))
+    except (UserError, KeyError) as error:
         raise UserError(f"{path} does not say what model it holds ({error})") from error
-    model = importlib.import_module(f"methods.{method}.model").restore_model(
-        settings, len(info.class_names)
-    )
     load_into(model, tensors, path)
     return model.eval(), info
+
+
+def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
+    """What the file says of itself, checked: it may come from anywhere."""
+    names, size = facts.get("class_names"), facts.get("img_size")
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not isinstance(names, list) or not named or not names or len(set(names)) < len(names):
+        raise UserError(f"{path} does not name its classes, each once")
+    if not isinstance(size, int) or size < 1:
+        raise UserError(f"{path} does not say what size its images have")
+    return ModelInfo(method, tuple(names), size, facts)
 
 
 def method_names() -> list[str]:

@@ -175,6 +175,11 @@ def test_spoiled_weights_file(train: Train, data: Path) -> None:
     )
 
 
+def test_image_size_that_the_model_does_not_take(train: Train, data: Path) -> None:
+    sentence = refusal(train, data, "--model", "test_vit", "--img_size", 64)
+    assert "test_vit takes no images of --img_size 64" in sentence
+
+
 def test_batch_larger_than_the_data(train: Train, data: Path) -> None:
     assert "--batch_size" in refusal(train, data, "--batch_size", 64)
 

@@ -52,6 +52,6 @@ class Augmentation:
     def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
         """Augmented copy of a grey uint8 image (H, W)."""
         stream = np.random.SeedSequence((self.seed, epoch, index))
-        numbers = stream.generate_state(4, dtype=np.uint64)
-        self.compose.set_random_state(np.random.default_rng(stream), random.Random(int(numbers[0])))
+        number = int(stream.generate_state(1, dtype=np.uint64)[0])
+        self.compose.set_random_state(np.random.default_rng(stream), random.Random(number))
         return self.compose(image=image)["image"]

@@ -40,10 +40,10 @@ class Asymmetric(nn.Module):
     def _negative(self, logits: Tensor) -> Tensor:
         if self.margin == 0:
             return -torch.exp(self.gamma_neg * logsigmoid(logits)) * logsigmoid(-logits)
-        # log(1 - p_m) = log(min(1 - p + m, 1)), stable for any logit because m > 0
+        # log(1 - p_m) = log(1 - p + m) where p > m, stable for any logit because m > 0
         log_absent = torch.logaddexp(
             logsigmoid(-logits), torch.full_like(logits, math.log(self.margin))
-        ).clamp(max=0)
+        )
         shifted = torch.sigmoid(logits) - self.margin
         above = shifted > 0
         # the inner where keeps the gradient of a power below 1 finite at the margin

@@ -22,8 +22,10 @@ def split_known(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor
     """Logits and targets in float32 or float64, unknown targets as 0, and the mask of known ones.
 
     All (B, C). Half types are raised to float32; float64 stays. Targets may be bool, integer or
-    floating, NaN where unknown.
+    floating, NaN where unknown. Raises ValueError where the shapes differ.
     """
+    if logits.shape != targets.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ")
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     targets = targets.to(dtype)
     known = ~torch.isnan(targets)

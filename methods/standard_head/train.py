@@ -12,7 +12,7 @@ def main() -> None:
     """Train every fold, then score their out-of-fold predictions together."""
     config = parse(PRESETS, description=__doc__)
     # late, so that --help and a mistyped flag are answered at once
-    from core.backbone import find_weights
+    from core.backbone import check_image_size, find_weights
     from core.closing import close_run
     from core.config import flat
     from core.data.augment import Augmentation, light_transforms
@@ -36,7 +36,8 @@ def main() -> None:
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
     weights, start = find_weights(config.model, optional=config.preset == "small")
     say(start)
-    build_model(config.model, len(classes), weights)
+    trial = build_model(config.model, len(classes), weights)
+    check_image_size(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(light_transforms(), config.split.seed)
     folds = fold_data(fabric, prepared, config.loader, config.optim.accumulate, augment)
     facts = {

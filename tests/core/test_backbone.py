@@ -120,7 +120,6 @@ def test_real_weights_give_the_colour_models_features() -> None:
         torch.testing.assert_close(backbone(images(96)), truth, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.xfail(reason="timm loads what fits and only logs the rest", strict=True)
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     _, path = weights_of(TINY, tmp_path)
     with pytest.raises(UserError, match=r"test_convnext\.safetensors does not hold weights of"):

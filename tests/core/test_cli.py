@@ -200,7 +200,7 @@ def test_preset_then_file_then_flag(from_json: Callable[..., dict[str, Any]]) ->
     assert settings("--folds", "4", "--preset", "small")["folds"] == 4
     chosen = from_json({"preset": "small", "folds": 6, "epochs": 8}, "--epochs", "9")
     # of the preset, of the file over it, of the flag over both
-    assert (chosen["img_size"], chosen["folds"], chosen["epochs"]) == (128, 6, 9)
+    assert (chosen["img_size"], chosen["folds"], chosen["epochs"]) == (96, 6, 9)
 
 
 def test_flags_win_over_the_file(from_json: Callable[..., dict[str, Any]]) -> None:
@@ -248,7 +248,7 @@ def test_a_runs_own_settings_give_the_same_run(from_json: Callable[..., dict[str
     assert {name: second[name] for name in kept} == kept
 
 
-@pytest.mark.parametrize(("machine", "img_size"), [("paper", 512), ("small", 128)])
+@pytest.mark.parametrize(("machine", "img_size"), [("paper", 512), ("small", 96)])
 def test_auto_is_resolved_by_the_machine(
     from_json: Callable[..., dict[str, Any]], machine: str, img_size: int
 ) -> None:
@@ -294,7 +294,6 @@ def test_files_that_are_no_settings(
     ("content", "word"),
     [
         ({"epochs": "many"}, "epochs"),
-        ({"epochs": None}, "epochs"),
         ({"epochs": 2.5}, "epochs"),
         ({"epochs": True}, "epochs"),
         ({"epochs": {"a": 1}}, "epochs"),
@@ -318,7 +317,7 @@ def test_wrong_values_in_a_file_are_refused_as_flags_are(
     assert word in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("preset", [None, ["small"], 3, True])
+@pytest.mark.parametrize("preset", [["small"], 3, True])
 def test_a_preset_in_a_file_is_a_name(
     from_json: Callable[..., dict[str, Any]], preset: object
 ) -> None:
@@ -417,3 +416,11 @@ def test_a_defect_is_no_error_of_the_user() -> None:
 
     with pytest.raises(ValueError, match="a defect"):
         run(defect)
+
+
+def test_null_is_refused_where_a_setting_must_have_a_value(
+    from_json: Callable[..., dict[str, Any]],
+) -> None:
+    assert from_json({"val-csv": None})["val_csv"] is None
+    with pytest.raises(UserError, match="labels cannot be null"):
+        from_json({"labels": None})

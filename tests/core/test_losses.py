@@ -412,3 +412,10 @@ def test_an_unknown_name_gives_the_nearest() -> None:
 def test_wrong_options_are_named(name: str, option: str, value: object) -> None:
     with pytest.raises(UserError, match=option):
         plain(name, **{option: value})
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 1)])
+def test_targets_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    loss = build_loss("bce", [1, 1, 1], 10)
+    with pytest.raises(ValueError, match="differ"):
+        loss(torch.zeros(4, 3), torch.zeros(shape))
