@@ -6,9 +6,10 @@ INSTALLED := .venv/.installed
 
 # Train the standard head on procedural radiographs, then say where everything is.
 demo: $(INSTALLED)
-	$(BIN)/python -m core.data.phantom demo/data
+	$(BIN)/python -m core.data.phantom demo/data --images 3000
 	$(BIN)/python methods/standard_head/train.py --preset small --no-pretrained \
-	  --train_csv demo/data/train.csv --train_dir demo/data/images --run_folds 1 --out_dir demo/run
+	  --train_csv demo/data/train.csv --train_dir demo/data/images --folds 5 --run_folds 1 \
+	  --epochs 5 --backbone_lr 1e-3 --out_dir demo/run
 
 # Everything: unit tests, whole runs on small data, real radiographs where they are at hand.
 test: $(INSTALLED)
