@@ -51,7 +51,7 @@ def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
     try:
         module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = str(error).splitlines()[-1].strip()[:200]
         raise UserError(f"{path} does not fit the model it describes: {reason}") from error
 
 

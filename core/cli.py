@@ -43,8 +43,6 @@ def parse(
     early, _ = scout.parse_known_args(arguments)
     from_file = _read_settings(early.config, presets) if early.config else {}
     named = early.preset or from_file.get("preset", "auto")
-    if not isinstance(named, str):
-        raise UserError(f"--config {early.config}: preset is a name, not {named}")
     preset = auto if named == "auto" and auto else named
     default = presets.get(preset, next(iter(presets.values())))()
     tells = process_rank() == 0
@@ -78,6 +76,9 @@ def run(main: Callable[[], None]) -> None:
         if _first_to_report():
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except PermissionError as error:
+        print(f"error: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -107,17 +108,23 @@ def _read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict
         settings = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--config {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--config {path} is no JSON file: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} must hold one JSON object of settings by flag name")
     known = flat(next(iter(presets.values()))())
     settings = {name.replace("-", "_"): value for name, value in settings.items()}
     for name, value in settings.items():
-        if value is None and known.get(name) is not None:
-            raise UserError(f"--config {path}: {name} cannot be null")
         if name not in known:
             raise UserError(f"--config {path}: there is no setting '{name}'{nearest(name, known)}")
+        if name in ("config", "overwrite"):
+            raise UserError(f"--config {path}: {name} belongs on the command line")
+        if value is None and known[name] is not None:
+            raise UserError(f"--config {path}: {name} cannot be null")
+        for kind, word in ((bool, "true or false"), (list, "a list"), (dict, "an object")):
+            if isinstance(value, kind) != isinstance(known[name], kind) and value is not None:
+                which = "must be" if isinstance(known[name], kind) else "cannot be"
+                raise UserError(f"--config {path}: {name} {which} {word}")
     return settings
 
 

@@ -18,7 +18,7 @@ from core.runtime import versions
 
 
 def close_run(
-    folder: RunFolder, prepared: Prepared, settings: dict[str, Any], try_next: str
+    folder: RunFolder, prepared: Prepared, settings: dict[str, Any], try_next: list[str]
 ) -> Evaluation:
     """Score the pooled predictions of all finished folds, write the report, print the summary.
 
@@ -43,7 +43,7 @@ def close_run(
         evaluation,
         table.targets[rows],
         probabilities,
-        pd.read_csv(folder.metrics),
+        _read_history(folder.metrics),
         title=f"{folder.path.name}: {folder.model}, {which}",
         facts=_facts(settings, prepared),
     )
@@ -54,8 +54,8 @@ def close_run(
     for fold in done:
         print(f"checkpoint   {folder.files(fold).weights}")
     left = [str(fold) for fold in every if fold not in done]
-    more = f"--run_folds {' '.join(left)}" if left else try_next
-    print(f"try next     {_command()} {more}", flush=True)
+    more = ["--run_folds", *left] if left else try_next
+    print(f"try next     {_command()} {shlex.join(more)}", flush=True)
     return evaluation
 
 
@@ -73,7 +73,7 @@ def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
 
 
 def _command() -> str:
-    """This command again, without what would delete the run."""
+    """This command again, for one process, without what would delete the run."""
     words = [word for word in sys.argv if word != "--overwrite"]
     return f"python {shlex.join(words)}"
 
@@ -82,14 +82,28 @@ def _pooled(
     folder: RunFolder, prepared: Prepared, folds: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(table rows, probabilities (rows, C)) of the folds' prediction files, matched by name."""
-    row_of = {name: row for row, name in enumerate(prepared.table.ids)}
+    names = np.asarray(prepared.table.ids, dtype=object)
     rows, probabilities = [], []
     for fold in folds:
         path = folder.files(fold).predictions
         frame = read_predictions(path, list(prepared.table.class_names))
-        rows.append(np.array([row_of[name] for name in frame.index]))
-        probabilities.append(frame.to_numpy())
+        held_out = np.flatnonzero(prepared.assignment == fold - 1)
+        if sorted(frame.index) != sorted(names[held_out]):
+            raise UserError(
+                f"{path} does not hold the images of fold {fold}, each once: it was changed after "
+                "the run; --overwrite trains anew"
+            )
+        rows.append(held_out)
+        probabilities.append(frame.loc[names[held_out]].to_numpy())
     return np.concatenate(rows), np.concatenate(probabilities)
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    """metrics.csv. Raises UserError where it cannot be read."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); --overwrite trains anew") from error
 
 
 def read_predictions(path: Path, class_names: list[str]) -> pd.DataFrame:

@@ -24,13 +24,13 @@ class DataConfig:
     """Official validation CSV (images in --train_dir): replaces the folds by this one split."""
     labels: str = ""
     """Label columns in the order wanted, "A,B,C"; empty: detect them."""
-    image_column: str | None = None
+    image_column: str = ""
     """Column that names the image; found by its usual names when not given."""
-    patient_column: str | None = None
+    patient_column: str = ""
     """Column that names the patient; "none" to split by image on purpose."""
-    study_column: str | None = None
+    study_column: str = ""
     """Column that names the study (counted in the first lines of a run)."""
-    view_column: str | None = None
+    view_column: str = ""
     """Column that names the view, PA, AP, ... (counted in the first lines of a run)."""
     uncertain: Literal["ignore", "zero", "one"] = "ignore"
     """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
@@ -84,7 +84,8 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         _at_least("img_size", self.img_size, 32)
-        _at_least("batch_size", self.batch_size, 1)
+        # batch norm has no variance of one image
+        _at_least("batch_size", self.batch_size, 2)
         if self.num_workers != "auto":
             _at_least("num_workers", self.num_workers, 0)
 
@@ -105,6 +106,10 @@ class BackboneConfig:
     """Compute activations twice to save memory."""
 
     def __post_init__(self) -> None:
+        if self.weights_file is not None and not self.pretrained:
+            raise UserError(
+                "--weights_file and --no-pretrained contradict each other: leave one out"
+            )
         _within("drop_path_rate", self.drop_path_rate, 0, 1)
 
 

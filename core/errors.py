@@ -29,4 +29,4 @@ def some(names: Sequence[object], shown: int = 3) -> str:
 
 def plain(name: str) -> str:
     """A name without case and punctuation, for comparing."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return re.sub(r"[\W_]", "", name.casefold())

@@ -110,7 +110,9 @@ class Fit:
         if self.loop.compile:
             raw.compile()
         module = fabric.setup_module(raw)
-        plain = build_optimizer(self.model, phase.rates, self.optim.weight_decay)
+        plain = build_optimizer(
+            self.model, phase.rates, self.optim.weight_decay, fused=not self._scales()
+        )
         self.state.load_optimizer(phase.name, plain)
         optimizer = fabric.setup_optimizers(plain)
         assert isinstance(optimizer, _FabricOptimizer)
@@ -140,21 +142,23 @@ class Fit:
         """One optimiser update from `accumulate` batches, without waiting for the device."""
         progress, fabric = self.state.progress, self.fabric
         number = progress.total_updates
+        parts = [next(batches) for _ in range(self.optim.accumulate)]
+        known = torch.stack([(~torch.isnan(part.targets)).sum() for part in parts])
+        shares = self._shares(known.to(fabric.device, non_blocking=True))
         worst = torch.zeros((), device=fabric.device)
-        for left in reversed(range(self.optim.accumulate)):
-            batch = next(batches)
-            # after the batch is fetched: a loader draws from the same stream when it starts
-            seed_stream(self.seed, self.data.fold, number, left, fabric.global_rank)
+        for place, (batch, share) in enumerate(zip(parts, shares, strict=True), start=1):
+            # after the batches are fetched: a loader draws from the same stream when it starts
+            seed_stream(self.seed, self.data.fold, number, place, fabric.global_rank)
             self.guard.remember(number, batch.rows)
             images = batch.images.to(fabric.device, non_blocking=True)
             targets = batch.targets.to(fabric.device, non_blocking=True)
-            with fabric.no_backward_sync(module, enabled=left > 0):
+            with fabric.no_backward_sync(module, enabled=place < len(parts)):
                 logits = module(self._frozen_features(images) if head_only else images)
                 loss = self.loss(logits, targets)
-                known = (~torch.isnan(targets)).sum()
-                fabric.backward(loss * self._share(known) / self.optim.accumulate)
+                fabric.backward(loss * share)
             worst = worst + loss.detach()
-            self.state.loss_sums += torch.stack([loss.detach() * known, known])
+            count = (~torch.isnan(targets)).sum()
+            self.state.loss_sums += torch.stack([loss.detach() * count, count])
         norm = fabric.clip_gradients(
             module, optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
         )
@@ -186,11 +190,13 @@ class Fit:
         with self.fabric.autocast():
             return self.model.get_submodule("backbone")(images)
 
-    def _share(self, known: Tensor) -> Tensor | float:
-        """Weight of this rank's mean, so that DDP's average is the mean over all known labels."""
-        if self.fabric.world_size == 1:
-            return 1.0
-        total = self.fabric.all_reduce(known.float(), reduce_op="sum")
+    def _shares(self, known: Tensor) -> Tensor:
+        """Weights (A,) of the means over batches with `known` (A,) labels each.
+
+        With them the sum over A batches, averaged over ranks by DDP, is the mean over all known
+        labels of the update.
+        """
+        total = self.fabric.all_reduce(known.sum().float(), reduce_op="sum")
         assert isinstance(total, Tensor)
         return known * self.fabric.world_size / total.clamp(min=1)
 
@@ -206,13 +212,18 @@ class Fit:
         self.log.loss(total / max(known, 1))
         if save or stop:
             self._save_state(phase, optimizer)
-        if stop:
+        self._stop_if_asked(stop)
+
+    def _stop_if_asked(self, code: int) -> None:
+        """End the program with `code` where it is not 0; the state must be saved."""
+        if code:
+            progress = self.state.progress
             self.log.close()
             self.log.say(
-                f"{self.log.title}  stopped in epoch {self.state.progress.epoch + 1} after "
-                f"{self.state.progress.update} updates; the same command goes on from here"
+                f"{self.log.title}  stopped after {progress.epoch} epochs and {progress.update} "
+                "updates; the same command goes on from here"
             )
-            raise SystemExit(stop)
+            raise SystemExit(code)
 
     def _save_state(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
         if self.fabric.is_global_zero:
@@ -236,9 +247,10 @@ class Fit:
         scores = self._scores(probabilities)
         progress.epoch, progress.update = progress.epoch + 1, 0
         value = scores[self.loop.monitor]
-        best = progress.best is None or value > progress.best
+        # a monitor that is never defined keeps the first epoch
+        first = progress.best_epoch == 0
+        best = first or (np.isfinite(value) and (progress.best is None or value > progress.best))
         if best:
-            # a run whose monitor is never defined keeps its first epoch until one is
             progress.best = value if np.isfinite(value) else None
             progress.best_epoch = progress.epoch
         tired = progress.epoch - progress.best_epoch >= (self.loop.patience or self.epochs)
@@ -267,6 +279,7 @@ class Fit:
                 best=best,
             )
         self._save_state(phase, optimizer)
+        self._stop_if_asked(self.guard.decide()[0])
 
     def _epoch_loss(self) -> float:
         sums = self.fabric.all_reduce(self.state.loss_sums.clone(), reduce_op="sum")

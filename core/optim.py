@@ -30,12 +30,16 @@ def standard_phases(optim: OptimConfig) -> list[Phase]:
 
 
 def build_optimizer(
-    model: nn.Module, learning_rates: dict[str, float], weight_decay: float
+    model: nn.Module,
+    learning_rates: dict[str, float],
+    weight_decay: float,
+    *,
+    fused: bool = True,
 ) -> torch.optim.AdamW:
     """AdamW over the parts of `model` named in `learning_rates` ("backbone", "head": peak rates).
 
-    Biases, norms and per-class scales (all parameters of one dimension) are not decayed. Fused, so
-    that its `found_inf` can skip an update on the device.
+    Biases, norms and per-class scales (all parameters of one dimension) are not decayed. `fused`
+    lets its `found_inf` skip an update on the device; Fabric's gradient scaling cannot clip then.
     """
     groups = []
     for part, rate in learning_rates.items():
@@ -45,7 +49,7 @@ def build_optimizer(
         groups.append({"params": decayed, "weight_decay": weight_decay, "peak": rate})
         groups.append({"params": plain, "weight_decay": 0.0, "peak": rate})
     groups = [group | {"lr": group["peak"]} for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, fused=True)
+    return torch.optim.AdamW(groups, fused=fused)
 
 
 def rate_factor(step: int, steps: int, warmup_steps: int) -> float:

@@ -56,15 +56,15 @@ class State:
         try:
             self.progress = Progress(**facts["progress"])
             self._kept_phase = facts["phase"]
-        except (KeyError, TypeError) as error:
+            if self.progress.finished:
+                return
+            self.loss_sums.copy_(tensors["loss_sums"])
+        except (KeyError, TypeError, RuntimeError) as error:
             raise UserError(f"{path} is no state of a run ({error})") from error
-        if self.progress.finished:
-            return
         load_into(self.model, _under("model.", tensors), path)
         if self.average is not None:
             load_into(self.average.module, _under("average.", tensors), path)
         self._kept = _under("optimizer.", tensors)
-        self.loss_sums.copy_(tensors["loss_sums"])
 
     def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
         """Give the optimiser of `phase` its moments back, if the state was saved in that phase."""
@@ -73,7 +73,9 @@ class State:
                 kept = _under(f"{index}.", self._kept)
                 # a fused step reads moments in the parameter's own memory layout
                 optimizer.state[parameter] = {
-                    name: torch.empty_like(parameter).copy_(value) if value.ndim else value
+                    name: torch.empty_like(parameter).copy_(value)
+                    if value.ndim
+                    else value.to(parameter.device)
                     for name, value in kept.items()
                 }
         self._kept = {}

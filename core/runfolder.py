@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from core.config import RunConfig
 from core.data.prepare import Prepared
 from core.data.split import write_folds
 from core.errors import UserError
+from core.report import HEADINGS
 from core.runtime import versions
 
 # settings in which the same run may differ from one start to the next
@@ -34,6 +36,8 @@ _FREE = {
 _UNKEPT = {"config", "overwrite"}
 # what a start that was killed at once may leave
 _BEFORE_A_RUN = {".lock", "env.json"}
+# what a kill leaves of a file that was being written: ours (.name.PID.ending), and safetensors' own
+_LEFTOVER = re.compile(r"\..+\.\d+\.(json|csv|html|safetensors)|\.tmp\w{6}")
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,22 @@ class RunFolder:
         (unless `overwrite`), or a run that is going on.
         """
         kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
-        is_run = (self.path / "config.json").is_file()
-        if not is_run and self.path.is_dir() and set(os.listdir(self.path)) - _BEFORE_A_RUN:
+        is_run = self._is_run()
+        others = [
+            name
+            for name in (os.listdir(self.path) if self.path.is_dir() else ())
+            if name not in _BEFORE_A_RUN and not _LEFTOVER.fullmatch(name)
+        ]
+        if others and not is_run:
             raise UserError(
                 f"--out_dir {self.path} holds files that are no run's: give a new or empty folder"
             )
         if is_run and not overwrite:
             self._check_same(kept, fingerprint)
         self._make_and_lock()
+        for name in os.listdir(self.path):
+            if _LEFTOVER.fullmatch(name):
+                (self.path / name).unlink()
         if is_run and overwrite:
             self._clear()
         if overwrite or not is_run:
@@ -113,6 +125,13 @@ class RunFolder:
             self._write_json("env.json", environment)
             # last: a folder with config.json is a run's
             self._write_json("config.json", kept)
+
+    def _is_run(self) -> bool:
+        """Whether a run of ours has begun here: other programs too write a config.json."""
+        files = [self.path / "config.json", self.path / "env.json"]
+        if not all(path.is_file() for path in files):
+            return False
+        return "out_dir" in self._read_json("config.json") and "data" in self._read_json("env.json")
 
     def _check_same(self, settings: dict[str, Any], fingerprint: str) -> None:
         old = self._read_json("config.json")
@@ -141,12 +160,18 @@ class RunFolder:
             raise UserError(f"--out_dir {self.path} cannot be used: {error.strerror}") from error
 
     def _clear(self) -> None:
-        """Delete what a run writes, config.json first, and nothing else."""
-        (self.path / "config.json").unlink()
-        names = ["env.json", "metrics.csv", "timing.csv", "folds.csv", "report.html"]
-        names += ["*_fold*.safetensors", "*_fold*_val.csv", "plots/*.png", "tensorboard/*/events.*"]
-        for name in names:
-            for path in self.path.glob(name):
+        """Delete what the earlier run wrote, config.json first, and nothing else."""
+        old = self._read_json("config.json")
+        earlier = RunFolder(self.path, str(old.get("model")))
+        paths = [self.path / "config.json", self.path / "env.json", self.path / "report.html"]
+        paths += [self.metrics, self.timing, self.folds]
+        paths += [self.path / "plots" / f"{name}.png" for name in HEADINGS]
+        for fold in range(1, int(old.get("folds", 1)) + 1):
+            files = earlier.files(fold)
+            paths += [files.weights, files.state, files.predictions]
+            paths += files.tensorboard.glob("events.*")
+        for path in paths:
+            if path.is_file():
                 path.unlink()
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -157,6 +182,6 @@ class RunFolder:
         path = self.path / name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read ({error}); give another --out_dir") from error
         return content if isinstance(content, dict) else {}

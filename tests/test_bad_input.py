@@ -169,15 +169,16 @@ def test_unreachable_weights_name_both_flags(
 
 
 def test_spoiled_weights_file(train: Train, data: Path) -> None:
-    (data / "weights.safetensors").write_bytes(b"no weights")
-    assert "weights.safetensors" in refusal(
-        train, data, "--weights_file", data / "weights.safetensors"
+    path = data / "weights.safetensors"
+    path.write_bytes(b"no weights")
+    assert f"{path} does not hold weights of" in refusal(
+        train, data, "--weights_file", path, "--pretrained"
     )
 
 
 def test_image_size_that_the_model_does_not_take(train: Train, data: Path) -> None:
-    sentence = refusal(train, data, "--model", "test_vit", "--img_size", 64)
-    assert "test_vit takes no images of --img_size 64" in sentence
+    sentence = refusal(train, data, "--model", "vit_tiny_patch16_224", "--img_size", 64)
+    assert "vit_tiny_patch16_224 takes no images of --img_size 64" in sentence
 
 
 def test_batch_larger_than_the_data(train: Train, data: Path) -> None:

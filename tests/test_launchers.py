@@ -13,7 +13,7 @@ MODEL = "test_vit"
 
 
 def launch(launcher: list[str], data: Path, out: Path, *more: str) -> subprocess.CompletedProcess:
-    """Two processes of four images train what one process of eight does."""
+    """Start train.py under a launcher on small images."""
     command = [
         *launcher,
         "methods/standard_head/train.py",

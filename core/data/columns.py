@@ -100,12 +100,15 @@ def _refuse_short_rows(path: Path, cells: int) -> None:
     """Refuse a row that ends early, which pandas would silently fill up with blanks."""
     with _open(path) as file:
         reader = csv.reader(file)
-        for row in reader:
-            if len(row) < cells and "".join(row).strip():
-                raise UserError(
-                    f"{path} is not a regular table: line {reader.line_num} has {len(row)} cells "
-                    f"where the header has {cells}. Is the file cut short?"
-                )
+        try:
+            for row in reader:
+                if len(row) < cells and "".join(row).strip():
+                    raise UserError(
+                        f"{path} is not a regular table: line {reader.line_num} has {len(row)} "
+                        f"cells where the header has {cells}. Is the file cut short?"
+                    )
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def _open(path: Path) -> TextIO:
@@ -122,7 +125,7 @@ def find_column(
     "none" asks for no column. Raises UserError for a request that the file does not have.
     """
     names = list(names)
-    if requested == "none":
+    if requested is not None and requested.lower() == "none":
         return None
     if requested is not None:
         if requested not in names:

@@ -17,16 +17,13 @@ def scan_folder(folder: Path) -> list[str]:
     so that links in a circle come to an end. Raises UserError for a folder that is not there or
     cannot be read, or a folder below it that cannot be read.
     """
-    if not folder.is_dir():
-        found = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"The image folder {folder} {found}: name the folder of the images.")
     files: list[str] = []
     followed = {os.path.realpath(folder)}
     waiting = [""]
     while waiting:
         inside = waiting.pop()
         try:
-            with os.scandir(os.path.join(folder, inside)) as entries:
+            with os.scandir(os.path.join(folder, inside) if inside else folder) as entries:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
@@ -40,6 +37,11 @@ def scan_folder(folder: Path) -> list[str]:
                             continue
                         followed.add(target)
                     waiting.append(f"{inside}{entry.name}/")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            found = "does not exist" if isinstance(error, FileNotFoundError) else "is not a folder"
+            raise UserError(
+                f"The image folder {error.filename} {found}: name the folder of the images."
+            ) from None
         except OSError as error:
             raise UserError(
                 f"The image folder {error.filename} cannot be read: {error.strerror}."

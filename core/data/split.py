@@ -96,6 +96,12 @@ def check_disjoint(train: LabelTable, val: LabelTable) -> None:
             f"{len(images):,} image(s) of --val_csv are in --train_csv too: {some(images)}. Take "
             "them out of one of the two, or leave --val_csv out and let --folds split."
         )
+    if (train.patients is None) != (val.patients is None):
+        without = "--val_csv" if val.patients is None else "--train_csv"
+        raise UserError(
+            f"{without} names no patients and the other file does, so that shared patients cannot "
+            "be found: add the column, or give --patient_column none to go without that check."
+        )
     if train.patients is None or val.patients is None:
         return
     patients = sorted(set(train.patients) & set(val.patients))

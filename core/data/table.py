@@ -32,7 +32,7 @@ BLANK = {"unknown": np.nan, "zero": 0.0}
 # A column with so large a share of label values among its filled cells is meant as a label.
 MEANT_AS_LABEL = 0.8
 # 1.90E+38 is what a spreadsheet makes of a long number: many patients become one.
-ROUNDED_NUMBER = re.compile(r"\d+(\.\d+[eE][+-]?|[eE]\+)\d+")
+ROUNDED_NUMBER = re.compile(r"-?\d+([.,]\d+[eE][+-]?|[eE]\+)\d+")
 PATIENT_IN_PATH = re.compile(r"(?:^|/)(patient\d+)/")
 
 
@@ -105,7 +105,7 @@ def read_table(
     ids = _read_ids(path, images, columns[images])
     if patients is not None:
         people: np.ndarray | None = _read_patients(path, patients, columns[patients])
-    elif patient_column == "none":
+    elif patient_column is not None and patient_column.lower() == "none":
         people = None
     else:
         people, note = _patients_from_paths(path, ids)
@@ -164,6 +164,11 @@ def _detect_labels(path: Path, columns: dict[str, Column], used: set[str]) -> tu
         return tuple(found)
     joined = [name for name, column in columns.items() if any("|" in v for v in column.values)]
     hint = f" Column '{joined[0]}' lists several in a cell: split it up." if joined else ""
+    rest = [name for name in columns if name not in used and not is_known_non_label(name)]
+    for name in rest[:1]:
+        strange = [value for value in columns[name].values if value not in LABEL_VALUES]
+        if strange and not joined:
+            hint = f" {_bad_cell(path, name, columns[name], strange[0])}"
     raise UserError(
         f"{path} has no label column: one column of 1 and 0 for each label is needed.{hint}"
     )

@@ -73,8 +73,9 @@ def main() -> None:
         ).run()
 
     if fabric.is_global_zero:
-        other = "bce --logit_adjust 0" if config.loss.loss == "asl" else "asl --logit_adjust 1"
-        try_next = f"--loss {other} --out_dir {config.run.out_dir}_{other[:3]}"
+        other = ("bce", "0") if config.loss.loss == "asl" else ("asl", "1")
+        try_next = ["--loss", other[0], "--logit_adjust", other[1], "--no-pos_weight"]
+        try_next += ["--out_dir", f"{config.run.out_dir}_{other[0]}"]
         close_run(folder, prepared, flat(config), try_next)
 
 

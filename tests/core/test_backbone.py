@@ -227,12 +227,13 @@ def test_what_was_fetched_before_needs_no_hub(
 def test_a_weights_file_needs_no_hub(unreachable: list[str], tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.touch()
-    for pretrained in (True, False):
-        config = BackboneConfig(model=TINY, weights_file=path, pretrained=pretrained)
-        weights, sentence = find_weights(config, optional=False)
-        assert weights == path
-        assert str(path) in sentence
+    config = BackboneConfig(model=TINY, weights_file=path)
+    weights, sentence = find_weights(config, optional=False)
+    assert weights == path
+    assert str(path) in sentence
     assert unreachable == []
+    with pytest.raises(UserError, match="contradict"):
+        BackboneConfig(model=TINY, weights_file=path, pretrained=False)
 
 
 def test_untrained_on_purpose(unreachable: list[str]) -> None:

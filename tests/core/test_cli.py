@@ -221,7 +221,6 @@ def test_flags_win_over_the_file(from_json: Callable[..., dict[str, Any]]) -> No
         ("run_folds", []),
         ("patience", None),
         ("patience", 4),
-        ("image_column", None),
         ("image_column", "Image Index"),
         ("val_csv", None),
         ("val_csv", "a folder/validation ä.csv"),
@@ -295,12 +294,9 @@ def test_files_that_are_no_settings(
     [
         ({"epochs": "many"}, "epochs"),
         ({"epochs": 2.5}, "epochs"),
-        ({"epochs": True}, "epochs"),
-        ({"epochs": {"a": 1}}, "epochs"),
         ({"epochs": -1}, "epochs"),
-        ({"ema": "false"}, "false"),
-        ({"model": False}, "model"),
         ({"preset": "medium"}, "medium"),
+        ({"preset": 3}, "preset"),
         ({"loss": "asll"}, "asll"),
         ({"run_folds": [9]}, "run_folds"),
     ],
@@ -317,12 +313,25 @@ def test_wrong_values_in_a_file_are_refused_as_flags_are(
     assert word in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("preset", [["small"], 3, True])
-def test_a_preset_in_a_file_is_a_name(
-    from_json: Callable[..., dict[str, Any]], preset: object
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"preset": ["small"]}, "preset cannot be a list"),
+        ({"preset": True}, "preset cannot be true or false"),
+        ({"epochs": True}, "epochs cannot be true or false"),
+        ({"epochs": {"a": 1}}, "epochs cannot be an object"),
+        ({"ema": "false"}, "ema must be true or false"),
+        ({"model": False}, "model cannot be true or false"),
+        ({"labels": ["A", "B"]}, "labels cannot be a list"),
+        ({"run_folds": 1}, "run_folds must be a list"),
+        ({"overwrite": True}, "overwrite belongs on the command line"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_its_file(
+    from_json: Callable[..., dict[str, Any]], content: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(UserError, match="preset is a name"):
-        from_json({"preset": preset})
+    with pytest.raises(UserError, match=rf"settings\.json: {words}"):
+        from_json(content)
 
 
 REFUSED = """
@@ -333,7 +342,7 @@ REFUSED = """
     --run_folds 2 2 | --run_folds names a fold twice
     --seed -1 | --seed must lie within 0 and
     --img_size 16 | --img_size must be at least 32
-    --batch_size 0 | --batch_size must be at least 1
+    --batch_size 1 | --batch_size must be at least 2
     --num_workers -1 | --num_workers must be at least 0
     --drop_path_rate 1.5 | --drop_path_rate must lie within 0 and 1
     --drop_rate 1 | --drop_rate must lie in [0, 1)

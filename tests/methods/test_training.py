@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from core.data.image import load_image
+from core.metrics import Evaluation, evaluate
 from core.runlog import FoldLog
 from methods import load_model
 
@@ -241,6 +243,22 @@ def test_a_runs_own_settings_make_it_again(
     assert code == 0, error
     name = f"{MODEL}_fold2_val.csv"
     assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_a_stop_that_is_asked_for_while_validating_is_heeded(
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def ask(*table: Any, **options: Any) -> Evaluation:
+        os.kill(os.getpid(), 15)
+        return evaluate(*table, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("core.loop.evaluate", ask)
+        assert train(*flags(phantom, out, "--log_every", 100))[0] == 128 + 15
+    assert len(pd.read_csv(out / "metrics.csv")) == 1
+    assert train(*flags(phantom, out, "--log_every", 100))[0] == 0
 
 
 CHANGES = [

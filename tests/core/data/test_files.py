@@ -130,7 +130,8 @@ def test_folder_that_is_missing_or_a_file(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, closed: str) -> None:
     touch(tmp_path, "images/sub/a.png")
     folder = tmp_path / closed
-    for parent in (tmp_path, *list(tmp_path.parents)[:2], tmp_path / "images"):
+    ours = [parent for parent in tmp_path.parents if parent.name.startswith(("pytest", "popen"))]
+    for parent in (tmp_path, *ours, tmp_path / "images"):
         parent.chmod(0o755)
     folder.chmod(0)
     as_root = os.geteuid() == 0

@@ -140,7 +140,9 @@ def test_too_few_folds_patients_or_images_are_refused() -> None:
 def test_a_shared_image_or_patient_is_refused_with_count_and_names() -> None:
     train = some_table(["a.png", "b.png", "c.png"], ["1", "2", "3"])
     check_disjoint(train, some_table(["d.png", "e.png"], ["4", "5"]))
-    check_disjoint(train, some_table(["d.png", "e.png"]))
+    with pytest.raises(UserError, match=r"--val_csv names no patients.*--patient_column none"):
+        check_disjoint(train, some_table(["d.png", "e.png"]))
+    check_disjoint(some_table(["a.png"]), some_table(["d.png", "e.png"]))
     with pytest.raises(UserError, match=r"2 patient\(s\).*: 2, 3\..*leave --val_csv out"):
         check_disjoint(train, some_table(["d.png", "e.png", "f.png"], ["2", "3", "9"]))
     with pytest.raises(UserError, match=r"1 image\(s\).*: b\.png\."):
