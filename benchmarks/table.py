@@ -26,8 +26,6 @@ def answers() -> Iterator[Answer]:
         table = read_table(csv, folder)
         took = seconds(lambda: read_table(csv, folder), repeats=3)
     yield Answer("read_table, 112,120 rows and files", took, "limit", 2, "s")
-    bare = seconds(lambda: pd.read_csv(csv), repeats=3)
-    yield Answer("read_table, 112,120 rows and files", took, "4 x pandas.read_csv", 4 * bare, "s")
     took = seconds(lambda: assign_folds(table.targets, table.patients), repeats=3)
     yield Answer("assign_folds, 30,805 patients, 5 folds", took, "limit", 3, "s")
 

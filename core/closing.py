@@ -56,6 +56,7 @@ def close_run(
     left = [str(fold) for fold in every if fold not in done]
     more = ["--run_folds", *left] if left else try_next
     print(f"try next     {_command()} {shlex.join(more)}", flush=True)
+    folder.release()
     return evaluation
 
 

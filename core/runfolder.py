@@ -126,6 +126,11 @@ class RunFolder:
             # last: a folder with config.json is a run's
             self._write_json("config.json", kept)
 
+    def release(self) -> None:
+        """Let another run have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
     def _is_run(self) -> bool:
         """Whether a run of ours has begun here: other programs too write a config.json."""
         files = [self.path / "config.json", self.path / "env.json"]

@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -46,6 +47,8 @@ def train(
             run(main)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
+        # as at the end of a process: a run that was refused lets go of its folder
+        gc.collect()
         captured = capfd.readouterr()
         return code, captured.out, captured.err
 

@@ -261,6 +261,44 @@ def test_a_stop_that_is_asked_for_while_validating_is_heeded(
     assert train(*flags(phantom, out, "--log_every", 100))[0] == 0
 
 
+def test_overwrite_does_not_touch_another_programs_folder(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    (out / "plots").mkdir(parents=True)
+    for name in ("config.json", "metrics.csv", f"{MODEL}_fold1.safetensors", "plots/curves.png"):
+        (out / name).write_text("{}")
+    code, _, error = train(*flags(phantom, out, "--overwrite"))
+    assert code == 2
+    assert "no run's" in error
+    assert len([path for path in out.rglob("*") if path.is_file()]) == 4
+
+
+def test_predictions_that_were_changed_are_not_scored(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    assert train(*flags(phantom, out, "--run_folds", 1))[0] == 0
+    path = out / f"{MODEL}_fold1_val.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    code, _, error = train(*flags(phantom, out, "--run_folds", 1))
+    assert code == 2
+    assert str(path) in error
+
+
+def test_a_monitor_that_is_never_defined_keeps_the_first_epoch(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    table = pd.read_csv(phantom / "train.csv")
+    table["Effusion"] = 1
+    table.to_csv(tmp_path / "train.csv", index=False)
+    out = tmp_path / "out"
+    arguments = flags(phantom, out, "--labels", "Effusion", "--run_folds", 1, "--patience", 2)
+    code, _, error = train(*arguments, "--train_csv", tmp_path / "train.csv", "--epochs", 9)
+    assert code == 0, error
+    assert pd.read_csv(out / "metrics.csv")["best"].tolist() == [1, 0, 0]
+
+
 CHANGES = [
     *("--seed 1", "--batch_size 4", "--accumulate 2", "--img_size 40", "--loss bce"),
     *("--loss focal", "--logit_adjust 0", "--warmup_head_epochs 0", "--warmup_head_lr 0.1"),

@@ -307,3 +307,23 @@ def test_nih1000_agrees_with_its_csv(real_data: Path, tmp_path: Path) -> None:
     assert all(Path(path).name == name for path, name in zip(table.paths, table.ids, strict=True))
     assert table.patients is not None
     assert len(set(table.patients)) == 682  # by the README of the data
+
+
+def test_labels_in_any_script_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").touch()
+    lines = [
+        "ImageID,PatientID,\u80ba\u708e,\u041e\u0442\u0451\u043a",
+        "a.png,1,1,0",
+        "b.png,2,0,1",
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+    table = read_table(tmp_path / "t.csv", tmp_path)
+    assert table.class_names == ("\u80ba\u708e", "\u041e\u0442\u0451\u043a")
+
+
+def test_a_column_of_words_for_labels_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "t.csv").write_text("ImageID,PatientID,Mass\na.png,1,True\n")
+    with pytest.raises(UserError, match=r"no label column.*row 2.*'Mass' holds 'True'"):
+        read_table(tmp_path / "t.csv", tmp_path)
