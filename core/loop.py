@@ -6,30 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor, nn
 
-from core.atomic import write_atomically
-from core.checkpoint import save_tensors
+from core.best import save_best, score_epoch
 from core.config import LoopConfig, OptimConfig
 from core.data.dataset import Batch
 from core.data.fold import FoldData
 from core.ema import MovingAverage
 from core.errors import UserError
 from core.guard import Guard, NotFiniteError
-from core.metrics import evaluate
 from core.optim import Phase, build_optimizer, rate_factor, set_rates
 from core.prediction import predict
 from core.resume import State
 from core.runfolder import RunFolder
 from core.runlog import FoldLog, cut_back
 from core.runtime import seed_stream
-
-# of an evaluation's summary, what metrics.csv and the checkpoint keep of each epoch
-SCORES = ("mAP", "mAUROC", "mF1", "micro_AP", "ECE", "ECE_flat", "classes_scored")
 
 
 @dataclass
@@ -244,7 +238,7 @@ class Fit:
         self._share_buffers(evaluated)
         rows = self.data.val_rows
         probabilities = predict(self.fabric, evaluated, self.validation, rows, mirror=self.loop.tta)
-        scores = self._scores(probabilities)
+        scores = score_epoch(self.fabric, self.data, probabilities)
         progress.epoch, progress.update = progress.epoch + 1, 0
         value = scores[self.loop.monitor]
         # a monitor that is never defined keeps the first epoch
@@ -257,7 +251,8 @@ class Fit:
         progress.finished = progress.epoch == self.epochs or tired
         if self.fabric.is_global_zero:
             if best:
-                self._save_best(evaluated, probabilities, scores)
+                facts = self.facts | {"epoch": progress.epoch}
+                save_best(self.files, self.data, evaluated, probabilities, scores, facts)
             row = {"fold": self.data.fold, "epoch": progress.epoch}
             rates = {f"{part}_lr": rate for part, rate in phase.rates.items()}
             learning = {"backbone_lr": 0.0, "head_lr": 0.0} | rates
@@ -293,39 +288,6 @@ class Fit:
         if self.fabric.world_size > 1:
             for buffer in module.buffers():
                 torch.distributed.broadcast(buffer, 0)
-
-    def _scores(self, probabilities: np.ndarray) -> dict[str, float]:
-        """The epoch's scores, computed once and equal on all ranks."""
-        scores: dict[str, float] = {}
-        if self.fabric.is_global_zero:
-            table = self.data.table
-            summary = evaluate(
-                table.targets[self.data.val_rows], probabilities, table.class_names, resamples=0
-            ).summary
-            scores = {name: float(summary[name]) for name in SCORES}
-        return self.fabric.broadcast(scores)
-
-    def _save_best(
-        self, module: nn.Module, probabilities: np.ndarray, scores: dict[str, float]
-    ) -> None:
-        """Predictions first: a checkpoint always has those of its epoch or a later one."""
-        table = self.data.table
-        frame = pd.DataFrame(probabilities, columns=list(table.class_names))
-        frame.insert(0, "ImageID", np.asarray(table.ids, dtype=object)[self.data.val_rows])
-        write_atomically(
-            self.files.predictions,
-            lambda path: frame.to_csv(path, index=False, float_format="%.8g"),
-        )
-        positives, known = self.data.training_counts()
-        facts = self.facts | {
-            "fold": self.data.fold,
-            "epoch": self.state.progress.epoch,
-            # JSON knows no NaN
-            "metrics": {name: v if np.isfinite(v) else None for name, v in scores.items()},
-            "training_positives": dict(zip(table.class_names, positives.tolist(), strict=True)),
-            "training_known": dict(zip(table.class_names, known.tolist(), strict=True)),
-        }
-        save_tensors(self.files.weights, module.state_dict(), facts)
 
     def _named(self, error: NotFiniteError) -> UserError:
         names = [str(self.data.table.ids[row]) for row in error.rows]
