@@ -8,6 +8,7 @@ Expected (two CPU cores, see the README): the table in README.md.
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,33 +35,51 @@ BUDGET = [
 
 def main() -> None:
     """Train both recipes where they are not trained yet, and print out-of-fold scores."""
-    data = real_data()
-    if data is None:
-        raise UserError("nih1000 is not at hand: set CXR_REAL_DATA to the folder that holds it")
-    weights = data.parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
-    labels = pd.read_csv(data / "nih1000" / "train.csv", dtype={"PatientID": str})
     rows = []
     for number, (name, flags) in enumerate(RECIPES.items()):
         out = Path(f"outputs/nih1000_{number}")
-        command = [
-            *(sys.executable, "methods/standard_head/train.py", *BUDGET, *flags),
-            *("--train_csv", str(data / "nih1000" / "train.csv")),
-            *("--train_dir", str(data / "nih1000" / "images")),
-            *("--weights_file", str(weights), "--out_dir", str(out)),
-        ]
-        subprocess.run(command, check=True)
-        rows += [(name, *score) for score in scores(out, labels.set_index("ImageID"))]
+        train(out, *BUDGET, *flags)
+        rows += [(name, *score) for score in scores(out)]
     print(pd.DataFrame(rows, columns=["recipe", "labels", "mAUROC", "mAP"]).to_string(index=False))
 
 
-def scores(out: Path, labels: pd.DataFrame) -> list[tuple[int, str, str]]:
-    """(number of labels, mAUROC, mAP) out of fold with 95 % intervals, for both sets of labels."""
+def train(out: Path, *flags: str) -> None:
+    """Run standard_head on nih1000 into `out`; what is there is not trained again."""
+    data = _data()
+    weights = data.parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
+    command = [
+        *(sys.executable, "methods/standard_head/train.py", *flags),
+        *("--train_csv", str(data / "nih1000" / "train.csv")),
+        *("--train_dir", str(data / "nih1000" / "images")),
+        *("--weights_file", str(weights), "--out_dir", str(out)),
+    ]
+    subprocess.run(command, check=True)
+
+
+def read(out: Path, leave_out: Sequence[str] = TOO_FEW) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(predictions, labels with PatientID) of the folds in `out`, by image and class name."""
+    labels = pd.read_csv(_data() / "nih1000" / "train.csv", dtype={"PatientID": str})
     files = sorted(out.glob("*_val.csv"))
     predictions = pd.concat([pd.read_csv(path, index_col="ImageID") for path in files])
-    labels = labels.loc[predictions.index]
-    scored = [str(name) for name in predictions if name not in TOO_FEW]
+    return (
+        predictions.drop(columns=list(leave_out)),
+        labels.set_index("ImageID").loc[predictions.index],
+    )
+
+
+def _data() -> Path:
+    data = real_data()
+    if data is None:
+        raise UserError("nih1000 is not at hand: set CXR_REAL_DATA to the folder that holds it")
+    return data
+
+
+def scores(out: Path) -> list[tuple[int, str, str]]:
+    """(number of labels, mAUROC, mAP) out of fold with 95 % intervals, for both sets of labels."""
     rows = []
-    for names in (scored, [name for name in scored if name not in BY_CONSTRUCTION]):
+    for leave_out in (TOO_FEW, TOO_FEW + BY_CONSTRUCTION):
+        predictions, labels = read(out, leave_out)
+        names = list(predictions)
         summary = evaluate(
             labels[names].to_numpy(float),
             predictions[names].to_numpy(),

@@ -97,6 +97,6 @@ class NotFiniteError(Exception):
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return UserError(
             f"the {self.what} was not finite at update {self.update + 1} ({where}; images "
-            f"{shown}); nothing of it was saved: lower the learning rates or mend the images, and "
-            "the same command goes on from the last state"
+            f"{shown}); nothing of it was saved. Mend the images, and the same command goes on "
+            "from the last state; or start anew with lower learning rates in another --out_dir"
         )

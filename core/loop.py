@@ -61,13 +61,15 @@ class Fit:
         self.model.to(memory_format=torch.channels_last).to(self.fabric.device)
         self.loss.to(self.fabric.device)
         average = MovingAverage(self.model, self.loop.ema_decay) if self.loop.ema else None
-        self.state = State(self.model, average, self.fabric.device)
+        identity = f"{self.folder.identity} fold {self.data.fold}"
+        self.state = State(self.model, average, self.fabric.device, identity)
         if self.files.state.exists():
-            self.state.load(self.files.state)
+            self.state.load(self.files.state, first=self.fabric.is_global_zero)
         progress = self.state.progress
         if progress.finished:
             self.log.say(f"{self.log.title}  finished before (best epoch {progress.best_epoch})")
             return
+        self.log.say(progress.recount(self.data.images_per_update))
         if self.fabric.is_global_zero:
             cut_back(self.log.metrics, self.data.fold, progress.epoch)
             cut_back(self.log.timing, self.data.fold, progress.epoch)
@@ -114,6 +116,8 @@ class Fit:
         steps = phase.epochs * self.data.updates_per_epoch
         warmup = round(phase.warmup_epochs * self.data.updates_per_epoch)
         while progress.epoch < last and not progress.finished:
+            if set_epoch := getattr(self.loss, "set_epoch", None):
+                set_epoch(progress.epoch + 1)
             self.model.train()
             if head_only:
                 self.model.get_submodule("backbone").eval()
@@ -202,8 +206,7 @@ class Fit:
     def _look(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
         """Wait for the device, show the loss, save when it is time, stop when asked to."""
         stop, save = self.guard.decide()
-        total, known = self.state.loss_sums.tolist()
-        self.log.loss(total / max(known, 1))
+        self.log.loss(self._gather_loss())
         if save or stop:
             self._save_state(phase, optimizer)
         self._stop_if_asked(stop)
@@ -220,6 +223,7 @@ class Fit:
             raise SystemExit(code)
 
     def _save_state(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
+        self._gather_loss()
         if self.fabric.is_global_zero:
             self.state.save(self.files.state, phase.name, optimizer.optimizer)
         self.guard.saved()
@@ -233,9 +237,9 @@ class Fit:
         progress = self.state.progress
         images = self._images_done() - seen
         trained = time.monotonic()
-        train_loss = self._epoch_loss()
+        train_loss = self._gather_loss()
+        self.state.loss_sums.zero_()
         evaluated = self.state.average.module if self.state.average else self.model.eval()
-        self._share_buffers(evaluated)
         rows = self.data.val_rows
         probabilities = predict(self.fabric, evaluated, self.validation, rows, mirror=self.loop.tta)
         scores = score_epoch(self.fabric, self.data, probabilities)
@@ -276,18 +280,16 @@ class Fit:
         self._save_state(phase, optimizer)
         self._stop_if_asked(self.guard.decide()[0])
 
-    def _epoch_loss(self) -> float:
+    def _gather_loss(self) -> float:
+        """Mean over the known labels that all ranks have seen in this epoch.
+
+        The sums move to the first rank: its state is the one that is saved.
+        """
         sums = self.fabric.all_reduce(self.state.loss_sums.clone(), reduce_op="sum")
         assert isinstance(sums, Tensor)
-        self.state.loss_sums.zero_()
+        self.state.loss_sums.copy_(sums if self.fabric.is_global_zero else torch.zeros_like(sums))
         total, known = sums.tolist()
         return total / max(known, 1)
-
-    def _share_buffers(self, module: nn.Module) -> None:
-        """Give every rank the first one's buffers: batch statistics differ between ranks."""
-        if self.fabric.world_size > 1:
-            for buffer in module.buffers():
-                torch.distributed.broadcast(buffer, 0)
 
     def _named(self, error: NotFiniteError) -> UserError:
         names = [str(self.data.table.ids[row]) for row in error.rows]

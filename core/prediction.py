@@ -16,8 +16,12 @@ def predict(
     """Probabilities float32 (len(rows), C) in the order of `rows`, equal on all ranks.
 
     `model` is in eval mode on the device and not wrapped; `mirror` averages the probabilities of an
-    image and of its mirror. Raises UserError for an image that cannot be read.
+    image and of its mirror. Every rank gets the first one's buffers: batch statistics differ.
+    Raises UserError for an image that cannot be read.
     """
+    if fabric.world_size > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
     probabilities, seen = [], []
     for batch in unspoiled(loader):
         images = batch.images.to(fabric.device, non_blocking=True)

@@ -21,17 +21,39 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     finished: bool = False
+    images_per_update: int = 0
+
+    def recount(self, images_per_update: int) -> str:
+        """Count updates of `images_per_update`, and say so where they were of another size.
+
+        Another number of processes makes them larger or smaller; an image may then be seen again.
+        """
+        before, self.images_per_update = self.images_per_update, images_per_update
+        if before in (0, images_per_update):
+            return ""
+        self.update = self.update * before // images_per_update
+        return (
+            f"An update now takes {images_per_update} images and took {before} before the stop: "
+            "the run goes on, but not to the same numbers."
+        )
 
 
 class State:
     """What must be kept to go on as if a run had never stopped.
 
     Random numbers are not: they depend on seed, fold, epoch and update alone. `loss_sums` is the
-    running (sum of losses, known labels) of the epoch.
+    running (sum of losses, known labels) of the epoch; `identity` says which run, data and fold it
+    is that a file must be of to be taken up.
     """
 
-    def __init__(self, model: nn.Module, average: MovingAverage | None, device: torch.device):
-        self.model, self.average = model, average
+    def __init__(
+        self,
+        model: nn.Module,
+        average: MovingAverage | None,
+        device: torch.device,
+        identity: str,
+    ) -> None:
+        self.model, self.average, self.identity = model, average, identity
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sums = torch.zeros(2, dtype=precise, device=device)
         self.progress = Progress()
@@ -48,17 +70,27 @@ class State:
                 tensors |= {f"average.{n}": t for n, t in states.items()}
             tensors |= _optimizer_tensors(optimizer)
             tensors["loss_sums"] = self.loss_sums
-        save_tensors(path, tensors, {"phase": phase, "progress": asdict(self.progress)})
+        facts = {"run": self.identity, "phase": phase, "progress": asdict(self.progress)}
+        save_tensors(path, tensors, facts)
 
-    def load(self, path: Path) -> None:
-        """Take up what `save` wrote. Raises UserError for a spoiled file or another model's."""
+    def load(self, path: Path, *, first: bool) -> None:
+        """Take up what `save` wrote; the loss so far goes to the `first` rank.
+
+        Raises UserError for a spoiled file or one of another run.
+        """
         tensors, facts = load_tensors(path)
+        if facts.get("run") != self.identity:
+            raise UserError(
+                f"{path} is the state of a run with other settings, data or folds: move it away, "
+                "and the fold starts anew"
+            )
         try:
             self.progress = Progress(**facts["progress"])
             self._kept_phase = facts["phase"]
             if self.progress.finished:
                 return
-            self.loss_sums.copy_(tensors["loss_sums"])
+            if first:
+                self.loss_sums.copy_(tensors["loss_sums"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise UserError(f"{path} is no state of a run ({error})") from error
         load_into(self.model, _under("model.", tensors), path)

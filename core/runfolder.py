@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -58,20 +59,31 @@ def open_run(
 
     Raises UserError, before anything is written, where the folder holds something else.
     """
-    folder = RunFolder(config.out_dir, settings["model"])
+    fingerprint = prepared.fingerprint()
+    folder = RunFolder(config.out_dir, settings["model"], _digest(settings, fingerprint))
     if fabric.is_global_zero:
-        folder.open(settings, prepared.fingerprint(), overwrite=config.overwrite)
+        folder.open(settings, fingerprint, overwrite=config.overwrite)
         write_folds(folder.folds, prepared.table, prepared.assignment)
     fabric.barrier()
     return folder
 
 
-class RunFolder:
-    """A folder that holds one run: its settings, records, checkpoints and predictions."""
+def _digest(settings: dict[str, Any], fingerprint: str) -> str:
+    kept = {name: value for name, value in settings.items() if name not in _FREE | _UNKEPT}
+    text = json.dumps(kept, sort_keys=True) + fingerprint
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def __init__(self, path: Path, model: str) -> None:
+
+class RunFolder:
+    """A folder that holds one run: its settings, records, checkpoints and predictions.
+
+    `identity` is a text that another run, of other settings or data, does not share.
+    """
+
+    def __init__(self, path: Path, model: str, identity: str = "") -> None:
         self.path = path
         self.model = model
+        self.identity = identity
         self.metrics = path / "metrics.csv"
         self.timing = path / "timing.csv"
         self.folds = path / "folds.csv"
@@ -158,7 +170,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # a lock that loader workers, which outlive a killed run for seconds, do not inherit
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another process is training in {self.path}") from error
         except OSError as error:

@@ -75,8 +75,8 @@ class FoldLog:
         )
 
     def say(self, text: str) -> None:
-        """Print a line above the bar, on the first rank only."""
-        if self.speaks:
+        """Print a line above the bar, on the first rank only; nothing where it is empty."""
+        if self.speaks and text:
             tqdm.write(text)
             sys.stdout.flush()
 

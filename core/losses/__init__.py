@@ -1,7 +1,8 @@
 """Losses by name. One file a family; every loss is `forward(logits, targets) -> scalar`.
 
-Logits (B, C), targets (B, C) with 1, 0 and NaN for unknown; the mean is over known entries, in
-float32 whatever the autocast. Class statistics are buffers.
+Logits (B, C), targets (B, C) with 1, 0 and NaN for unknown, or between 0 and 1, where the entry is
+the mean of a positive's and a negative's; the mean is over known entries, in float32 whatever the
+autocast. Class statistics are buffers. Which to try: README.md in this folder.
 """
 
 from typing import Any
@@ -11,15 +12,21 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from core.errors import UserError, nearest
-from core.losses.adjust import LogitAdjusted
-from core.losses.asymmetric import Asymmetric
-from core.losses.cross_entropy import BinaryCrossEntropy
-from core.losses.focal import Focal
-from core.losses.statistics import prevalence_log_odds
+from core.losses.asymmetric import Asymmetric, RobustAsymmetric
+from core.losses.cross_entropy import BinaryCrossEntropy, WeightedCrossEntropy
+from core.losses.distribution_balanced import DistributionBalanced
+from core.losses.focal import ClassBalancedFocal, Focal
+from core.losses.margin import LabelDistributionAware
+from core.losses.statistics import prevalence_log_odds, require
+from core.losses.two_way import TwoWay
+from core.losses.wrappers import DeferredReweighting, LabelSmoothed, LogitAdjusted
 
 __all__ = ["NAMES", "build_loss", "prevalence_log_odds"]
 
-NAMES = ("asl", "bce", "focal")
+NAMES = (
+    *("asl", "robust_asl", "bce", "weighted_bce", "focal", "cb_focal"),
+    *("ldam", "ldam_drw", "distribution_balanced", "two_way"),
+)
 
 
 def build_loss(
@@ -28,26 +35,65 @@ def build_loss(
     images: ArrayLike | Tensor,
     *,
     logit_adjust: float = 0.0,
+    label_smooth: float = 0.0,
+    drw_epoch: int | None = None,
+    epochs: int = 100,
     **options: Any,
 ) -> nn.Module:
     """The loss `name` for classes with `positives` (C,) among `images` (N, or known labels (C,)).
 
-    Options: asl: gamma_neg, gamma_pos, margin; bce: pos_weight; focal: gamma, alpha. Around any of
-    them: logit_adjust (tau). Raises UserError for an unknown name or option and for a value out of
-    range.
+    Options: asl, robust_asl: gamma_neg, gamma_pos, margin; bce: pos_weight; weighted_bce: beta;
+    focal: alpha, gamma; cb_focal: beta, gamma; ldam, ldam_drw: max_margin, scale; two_way:
+    temperature; distribution_balanced: alpha, beta, mu, neg_scale, kappa, gamma. Around any of
+    them: logit_adjust (tau), label_smooth (eps), drw_epoch (the first of `epochs`, from 1, in which
+    positives are re-weighted; ldam_drw re-weights after 60 % of them unless it is given). A loss
+    that is re-weighted has `set_epoch(epoch)`. Raises UserError for an unknown name or option, a
+    value out of range, and counts that contradict each other.
     """
-    positives = torch.as_tensor(positives)
-    images = torch.as_tensor(images)
+    if name not in NAMES:
+        raise UserError(f"there is no loss '{name}'{nearest(name, NAMES)}")
     try:
-        match name:
-            case "asl":
-                loss: nn.Module = Asymmetric(**options)
-            case "bce":
-                loss = BinaryCrossEntropy(positives, images, **options)
-            case "focal":
-                loss = Focal(**options)
-            case _:
-                raise UserError(f"there is no loss '{name}'{nearest(name, NAMES)}")
-    except TypeError as error:
+        positives, images = _counts(positives, images)
+        loss = _plain(name, positives, images, options)
+        if logit_adjust:
+            loss = LogitAdjusted(loss, positives, images, logit_adjust)
+        if label_smooth:
+            loss = LabelSmoothed(loss, label_smooth)
+        if drw_epoch is None and name == "ldam_drw":
+            drw_epoch = int(0.6 * epochs) + 1
+        return loss if drw_epoch is None else DeferredReweighting(loss, positives, drw_epoch)
+    except (TypeError, UserError) as error:
         raise UserError(f"loss {name}: {error}") from error
-    return LogitAdjusted(loss, positives, images, logit_adjust) if logit_adjust else loss
+
+
+def _plain(name: str, positives: Tensor, images: Tensor, options: dict[str, Any]) -> nn.Module:
+    match name:
+        case "asl":
+            return Asymmetric(**options)
+        case "robust_asl":
+            return RobustAsymmetric(**options)
+        case "bce":
+            return BinaryCrossEntropy(positives, images, **options)
+        case "weighted_bce":
+            return WeightedCrossEntropy(positives, **options)
+        case "focal":
+            return Focal(**options)
+        case "cb_focal":
+            return ClassBalancedFocal(positives, **options)
+        case "ldam" | "ldam_drw":
+            return LabelDistributionAware(positives, **options)
+        case "distribution_balanced":
+            return DistributionBalanced(positives, images, **options)
+        case "two_way":
+            return TwoWay(**options)
+    raise AssertionError(name)
+
+
+def _counts(positives: ArrayLike | Tensor, images: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
+    """Both counts as tensors. Raises UserError unless 0 <= positives <= images for each class."""
+    counts, known = torch.as_tensor(positives), torch.as_tensor(images)
+    fits = counts.ndim == 1 and known.shape in ((), counts.shape)
+    require(fits, "positives", "hold one number a class", f"the shape {tuple(counts.shape)}")
+    holds = bool(((counts >= 0) & (counts <= known)).all())
+    require(holds, "positives", f"lie within 0 and images ({known.tolist()})", counts.tolist())
+    return counts, known

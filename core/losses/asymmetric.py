@@ -1,4 +1,4 @@
-"""Asymmetric loss."""
+"""Asymmetric loss, plain and robust."""
 
 import math
 
@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from core.errors import UserError
-from core.losses.statistics import mean_of_known, split_known
+from core.losses.statistics import mean_of_known, require, split_known
 
 
 class Asymmetric(nn.Module):
@@ -21,21 +20,21 @@ class Asymmetric(nn.Module):
         self, gamma_neg: float = 4.0, gamma_pos: float = 0.0, margin: float = 0.05
     ) -> None:
         super().__init__()
-        for name, gamma in (("gamma_neg", gamma_neg), ("gamma_pos", gamma_pos)):
-            if not gamma >= 0:
-                raise UserError(f"asl: {name} must be at least 0, not {gamma}")
-        if not 0 <= margin < 1:
-            raise UserError(f"asl: margin must lie in [0, 1), not {margin}")
+        require(gamma_neg >= 0, "gamma_neg", "be at least 0", gamma_neg)
+        require(gamma_pos >= 0, "gamma_pos", "be at least 0", gamma_pos)
+        require(0 <= margin < 1, "margin", "lie in [0, 1)", margin)
         self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scalar mean over known entries of logits and targets (B, C)."""
         logits, targets, known = split_known(logits, targets)
         # (1-p)^g in log-space: a power of 0 has no gradient for g below 1
         focus = torch.exp(self.gamma_pos * logsigmoid(-logits))
-        positive = -focus * logsigmoid(logits)
-        entries = targets * positive + (1 - targets) * self._negative(logits)
-        return mean_of_known(entries, known)
+        entries = targets * focus * self._positive(logits) + (1 - targets) * self._negative(logits)
+        return mean_of_known(entries, known, weights)
+
+    def _positive(self, logits: Tensor) -> Tensor:
+        return -logsigmoid(logits)
 
     def _negative(self, logits: Tensor) -> Tensor:
         if self.margin == 0:
@@ -49,3 +48,21 @@ class Asymmetric(nn.Module):
         # the inner where keeps the gradient of a power below 1 finite at the margin
         focus = torch.where(above, shifted, 1) ** self.gamma_neg
         return torch.where(above, -focus * log_absent, 0)
+
+
+class RobustAsymmetric(Asymmetric):
+    """Asymmetric loss that is gentler with labels that may be wrong (Park et al. 2023).
+
+    The positive term is the cross-entropy's expansion with its first two coefficients changed,
+    -[log p + (1-p) - 1.25 (1-p)^2]; the negative one is weighted by (1.5 - p) p^2 (1.5 - q), with
+    q = 1 - p_m, which falls again where p is close to 1.
+    """
+
+    def _positive(self, logits: Tensor) -> Tensor:
+        absent = torch.sigmoid(-logits)
+        return -logsigmoid(logits) - absent + 1.25 * absent**2
+
+    def _negative(self, logits: Tensor) -> Tensor:
+        present = torch.sigmoid(logits)
+        shifted = (present - self.margin).clamp(min=0)
+        return (1.5 - present) * present**2 * (0.5 + shifted) * super()._negative(logits)

@@ -1,11 +1,10 @@
-"""Focal loss."""
+"""Focal loss, with a constant weight of positives or with class weights."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from core.errors import UserError
-from core.losses.statistics import mean_of_known, split_known
+from core.losses.statistics import effective_number_weights, mean_of_known, require, split_known
 
 
 class Focal(nn.Module):
@@ -16,21 +15,44 @@ class Focal(nn.Module):
 
     def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
         super().__init__()
-        if not gamma >= 0:
-            raise UserError(f"focal: gamma must be at least 0, not {gamma}")
-        if not alpha <= 1:
-            raise UserError(f"focal: alpha must be at most 1, not {alpha}")
-        self.gamma, self.alpha = gamma, alpha
+        require(gamma >= 0, "gamma", "be at least 0", gamma)
+        require(alpha <= 1, "alpha", "be at most 1", alpha)
+        self.gamma = gamma
+        self.alphas = (1.0, 1.0) if alpha < 0 else (alpha, 1 - alpha)
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scalar mean over known entries of logits and targets (B, C)."""
         logits, targets, known = split_known(logits, targets)
-        entries = self._entries(logits, positive=True) * targets
-        entries = entries + self._entries(-logits, positive=False) * (1 - targets)
-        return mean_of_known(entries, known)
+        entries = self.alphas[0] * targets * focal_entries(logits, self.gamma)
+        entries = entries + self.alphas[1] * (1 - targets) * focal_entries(-logits, self.gamma)
+        return mean_of_known(entries, known, weights)
 
-    def _entries(self, margin: Tensor, *, positive: bool) -> Tensor:
-        """Loss where p_t = sigmoid(margin); log-space keeps a gamma below 1 differentiable."""
-        focus = torch.exp(self.gamma * logsigmoid(-margin))
-        alpha = 1.0 if self.alpha < 0 else self.alpha if positive else 1 - self.alpha
-        return -alpha * focus * logsigmoid(margin)
+
+class ClassBalancedFocal(nn.Module):
+    """w_c (1 - p_t)^gamma BCE, w_c from the effective number (Cui et al. 2019, eq. 8).
+
+    Raises UserError where gamma is negative or beta lies outside [0, 1).
+    """
+
+    weight: Tensor
+
+    def __init__(self, positives: Tensor, beta: float = 0.9999, gamma: float = 2.0) -> None:
+        super().__init__()
+        require(gamma >= 0, "gamma", "be at least 0", gamma)
+        self.gamma = gamma
+        self.register_buffer("weight", effective_number_weights(positives, beta).float())
+
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scalar mean over known entries of logits and targets (B, C)."""
+        logits, targets, known = split_known(logits, targets)
+        entries = targets * focal_entries(logits, self.gamma)
+        entries = entries + (1 - targets) * focal_entries(-logits, self.gamma)
+        return mean_of_known(self.weight * entries, known, weights)
+
+
+def focal_entries(margin: Tensor, gamma: float) -> Tensor:
+    """-(1 - p_t)^gamma log p_t where p_t = sigmoid(margin).
+
+    In log-space: a power of 0 has no gradient for a gamma below 1.
+    """
+    return -torch.exp(gamma * logsigmoid(-margin)) * logsigmoid(margin)

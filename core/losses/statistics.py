@@ -1,8 +1,16 @@
-"""What losses know of their classes: prevalence log-odds, and the mean over known labels."""
+"""What losses know of their classes and options, and the mean over known labels."""
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+from core.errors import UserError
+
+
+def require(holds: bool, option: str, rule: str, value: object) -> None:
+    """Raise UserError, "`option` must `rule`, not `value`", unless `holds`."""
+    if not holds:
+        raise UserError(f"{option} must {rule}, not {value}")
 
 
 def prevalence_log_odds(positives: ArrayLike | Tensor, images: ArrayLike | Tensor) -> Tensor:
@@ -16,6 +24,22 @@ def prevalence_log_odds(positives: ArrayLike | Tensor, images: ArrayLike | Tenso
     known = torch.as_tensor(images).double().clamp(min=1)
     clipped = torch.minimum(counts.clamp(min=0.5), known - 0.5)
     return torch.log(clipped) - torch.log(known - clipped)
+
+
+def effective_number_weights(positives: ArrayLike | Tensor, beta: float) -> Tensor:
+    """(1 - beta) / (1 - beta^n) of each class with n positives, float64 (C,).
+
+    Cui et al. 2019, eq. 2 and 4. Scaled to mean 1 over the classes that have positives; a class
+    without any gets weight 1. Raises UserError where beta lies outside [0, 1).
+    """
+    require(0 <= beta < 1, "beta", "lie in [0, 1)", beta)
+    counts = torch.as_tensor(positives).double()
+    present = counts > 0
+    # beta - 1 is exact, and beta^n would round away its distance to 1
+    log_beta = torch.log1p(torch.tensor(beta - 1, dtype=torch.float64))
+    weights = (1 - beta) / -torch.expm1(torch.where(present, counts, 1) * log_beta)
+    mean = torch.where(present, weights, 0).sum() / present.sum().clamp(min=1)
+    return torch.where(present, weights / mean, 1)
 
 
 def split_known(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,6 +56,12 @@ def split_known(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor
     return logits.to(dtype), torch.where(known, targets, 0), known
 
 
-def mean_of_known(entries: Tensor, known: Tensor) -> Tensor:
-    """Mean of `entries` (B, C) where `known`; 0 with zero gradient where nothing is."""
+def mean_of_known(entries: Tensor, known: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean of `entries` (B, C), times `weights` (B, C) if given, over those that are `known`.
+
+    The weighted sum too is divided by the number of known entries; 0 with zero gradient where there
+    are none.
+    """
+    if weights is not None:
+        entries = weights * entries
     return torch.where(known, entries, 0).sum() / known.sum().clamp(min=1)

@@ -13,6 +13,7 @@ from core.config import (
     OptimConfig,
     RunConfig,
     SplitConfig,
+    check_drw_epoch,
 )
 from core.errors import UserError
 
@@ -46,6 +47,9 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        check_drw_epoch(self.loss, self.optim)
 
 
 def paper() -> Config:

@@ -49,16 +49,15 @@ def main() -> None:
         "settings": flat(config),
         "versions": versions(),
     }
+    options = config.loss.build_options(config.optim.all_epochs)
+    losses = [build_loss(config.loss.loss, *data.training_counts(), **options) for data in folds]
     folder = open_run(fabric, config.run, flat(config), prepared)
 
-    for data in folds:
+    for data, loss in zip(folds, losses, strict=True):
         seed_stream(config.split.seed, data.fold)
-        positives, known = data.training_counts()
         model = build_model(config.model, len(classes), weights)
         # the adjustment adds tau parts of the prior while training; the bias starts with the rest
-        model.head.start_at((1 - tau) * prevalence_log_odds(positives, known))
-        options = {"pos_weight": True} if config.loss.pos_weight else {}
-        loss = build_loss(config.loss.loss, positives, known, logit_adjust=tau, **options)
+        model.head.start_at((1 - tau) * prevalence_log_odds(*data.training_counts()))
         Fit(
             fabric=fabric,
             model=model,

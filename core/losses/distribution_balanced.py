@@ -1,0 +1,63 @@
+"""Distribution-balanced loss: re-balanced weights, and negatives that are tolerated."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from core.losses.focal import focal_entries
+from core.losses.statistics import mean_of_known, prevalence_log_odds, require, split_known
+
+
+class DistributionBalanced(nn.Module):
+    """w [y softplus(-v) + (1-y) softplus(lam v) / lam], v = z - kappa log(1/f - 1).
+
+    Wu et al. 2020, eq. 5 to 9. With r the share of a class in the chance that class-aware sampling
+    draws the image, (1/n_c) / sum over the image's positive classes of 1/n_j, the weight is
+    w = alpha + sigmoid(beta (r - mu)); an image without positives has w = alpha + 1. The focal
+    factor (1 - p_t)^gamma takes p_t of the logit that enters the entry, v or -lam v; gamma 0
+    switches it off. The shift by kappa serves training alone. Raises UserError where alpha or gamma
+    is negative, `neg_scale` (lam) is not above 0, or a value is not finite.
+    """
+
+    shift: Tensor
+    inverse_counts: Tensor
+
+    def __init__(
+        self,
+        positives: Tensor,
+        images: Tensor,
+        alpha: float = 0.1,
+        beta: float = 10.0,
+        mu: float = 0.2,
+        neg_scale: float = 2.0,
+        kappa: float = 0.05,
+        gamma: float = 2.0,
+    ) -> None:
+        super().__init__()
+        require(0 <= alpha < math.inf, "alpha", "be at least 0 and finite", alpha)
+        require(0 < neg_scale < math.inf, "neg_scale", "be above 0 and finite", neg_scale)
+        require(0 <= gamma < math.inf, "gamma", "be at least 0 and finite", gamma)
+        for option, value in (("beta", beta), ("mu", mu), ("kappa", kappa)):
+            require(math.isfinite(value), option, "be finite", value)
+        self.alpha, self.beta, self.mu = alpha, beta, mu
+        self.neg_scale, self.gamma = neg_scale, gamma
+        self.register_buffer("shift", (kappa * prevalence_log_odds(positives, images)).float())
+        self.register_buffer("inverse_counts", (1 / positives.double().clamp(min=0.5)).float())
+
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scalar mean over known entries of logits and targets (B, C)."""
+        logits, targets, known = split_known(logits, targets)
+        shifted = logits + self.shift
+        positive = focal_entries(shifted, self.gamma)
+        negative = focal_entries(-self.neg_scale * shifted, self.gamma) / self.neg_scale
+        entries = targets * positive + (1 - targets) * negative
+        return mean_of_known(self._rebalancing(targets > 0.5) * entries, known, weights)
+
+    def _rebalancing(self, positive: Tensor) -> Tensor:
+        """Weights (B, C) of an image's entries from which of its labels are positive (B, C)."""
+        chances = (positive * self.inverse_counts).sum(dim=1, keepdim=True)  # (B, 1)
+        # an image without positives: the share is infinite, and its sigmoid 1
+        share = self.inverse_counts / torch.where(chances > 0, chances, 1)
+        weights = self.alpha + torch.sigmoid(self.beta * (share - self.mu))
+        return torch.where(chances > 0, weights, self.alpha + 1)

@@ -1,0 +1,38 @@
+"""Label-distribution-aware margins: the rarer a class, the wider its margin."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from core.losses.statistics import mean_of_known, require, split_known
+
+
+class LabelDistributionAware(nn.Module):
+    """BCE(s (z - y m_c), y) with m_c in proportion to n_c^(-1/4), the largest being `max_margin`.
+
+    Cao et al. 2019, eq. 13, for binary labels. The paper's scale s of 30 is for cosine logits. The
+    largest is taken over classes that have positives; one without any gets `max_margin` too. Raises
+    UserError where `max_margin` lies outside [0, 1) or `scale` is not above 0.
+    """
+
+    margins: Tensor
+
+    def __init__(self, positives: Tensor, max_margin: float = 0.5, scale: float = 1.0) -> None:
+        super().__init__()
+        require(0 <= max_margin < 1, "max_margin", "lie in [0, 1)", max_margin)
+        require(0 < scale < math.inf, "scale", "be above 0 and finite", scale)
+        counts = positives.double()
+        counts = torch.where(counts > 0, counts, torch.inf)
+        rarest = counts.min()
+        margins = torch.where(counts.isinf(), 1, (rarest / counts) ** 0.25) * max_margin
+        self.scale = scale
+        self.register_buffer("margins", margins.float())
+
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scalar mean over known entries of logits and targets (B, C)."""
+        logits, targets, known = split_known(logits, targets)
+        positive = -logsigmoid(self.scale * (logits - self.margins))
+        negative = -logsigmoid(-self.scale * logits)
+        return mean_of_known(targets * positive + (1 - targets) * negative, known, weights)

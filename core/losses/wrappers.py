@@ -1,0 +1,70 @@
+"""What goes around any loss: logit adjustment, label smoothing, deferred re-weighting."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from core.losses.statistics import effective_number_weights, prevalence_log_odds, require
+
+
+class LogitAdjusted(nn.Module):
+    """Adds tau log(f / (1-f)) to the logits before `loss` (Menon et al. 2021, eq. 10, binary form).
+
+    A device for training: at inference the plain logits are used.
+    """
+
+    shift: Tensor
+
+    def __init__(self, loss: nn.Module, positives: Tensor, images: Tensor, tau: float) -> None:
+        super().__init__()
+        require(math.isfinite(tau), "logit_adjust", "be a finite number", tau)
+        self.loss = loss
+        self.register_buffer("shift", (tau * prevalence_log_odds(positives, images)).float())
+
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The wrapped loss of the shifted logits; logits and targets are (B, C)."""
+        # a half-typed sum would round away small logits beside a large shift
+        raised = logits if logits.element_size() > 4 else logits.float()
+        return self.loss(raised + self.shift, targets, weights)
+
+
+class LabelSmoothed(nn.Module):
+    """Gives `loss` the targets y (1 - eps) + eps / 2; unknown ones stay unknown."""
+
+    def __init__(self, loss: nn.Module, eps: float) -> None:
+        super().__init__()
+        require(0 <= eps < 1, "label_smooth", "lie in [0, 1)", eps)
+        self.loss, self.eps = loss, eps
+
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The wrapped loss of the smoothed targets; logits and targets are (B, C)."""
+        precise = targets if targets.element_size() > 4 else targets.float()
+        return self.loss(logits, precise * (1 - self.eps) + self.eps / 2, weights)
+
+
+class DeferredReweighting(nn.Module):
+    """From `first_epoch` on, multiplies the entries of positives by class weights.
+
+    Cao et al. 2019, algorithm 1. The weights are those of the effective number of positives, beta
+    .9999; the mean still counts known entries.
+    """
+
+    weight: Tensor
+
+    def __init__(self, loss: nn.Module, positives: Tensor, first_epoch: int) -> None:
+        super().__init__()
+        require(first_epoch >= 1, "drw_epoch", "be at least 1", first_epoch)
+        self.loss, self.first_epoch = loss, first_epoch
+        self.active = False
+        self.register_buffer("weight", effective_number_weights(positives, 0.9999).float())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins, counted from 1."""
+        self.active = epoch >= self.first_epoch
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The wrapped loss, re-weighted if it is time; logits and targets are (B, C)."""
+        if not self.active:
+            return self.loss(logits, targets)
+        return self.loss(logits, targets, torch.where(targets > 0.5, self.weight, 1))
