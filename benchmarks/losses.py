@@ -41,7 +41,7 @@ def scores(out: Path, base: Path) -> list[str]:
     """mAUROC, mAP, and what they have over the run in `base` with 95 % intervals, as texts."""
     # what the set was built from is no finding to compare losses by
     predictions, labels = read(out, TOO_FEW + BY_CONSTRUCTION)
-    names = list(predictions)
+    names = [str(name) for name in predictions]
     others = read(base)[0].loc[predictions.index, names].to_numpy()
     targets, patients = labels[names].to_numpy(float), labels["PatientID"].to_numpy()
     own = evaluate(targets, predictions.to_numpy(), names, resamples=0).summary

@@ -79,7 +79,7 @@ def scores(out: Path) -> list[tuple[int, str, str]]:
     rows = []
     for leave_out in (TOO_FEW, TOO_FEW + BY_CONSTRUCTION):
         predictions, labels = read(out, leave_out)
-        names = list(predictions)
+        names = [str(name) for name in predictions]
         summary = evaluate(
             labels[names].to_numpy(float),
             predictions[names].to_numpy(),
