@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from tqdm import tqdm
 
 from core.atomic import write_atomically
@@ -102,7 +101,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append `row` to a CSV, after a header where the file is new. Raises UserError."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         writer.writeheader()
     writer.writerow(row)
     try:
@@ -114,11 +113,18 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def cut_back(path: Path, fold: int, epochs: int) -> None:
-    """Drop the rows of `fold` after its first `epochs` epochs: a resumed run writes them again."""
+    """Drop the rows of `fold` after its first `epochs` epochs: a resumed run writes them again.
+
+    A last row that a full disk cut short goes too.
+    """
     if not path.exists():
         return
-    # as text: numbers stay as they were written
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    kept = rows[(rows["fold"] != str(fold)) | (rows["epoch"].astype(int) <= epochs)]
-    if len(kept) < len(rows):
-        write_atomically(path, lambda temporary: kept.to_csv(temporary, index=False))
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and not _is_later(line, fold, epochs)]
+    if len(kept) < len(lines):
+        write_atomically(path, lambda temporary: temporary.write_text("".join(kept)))
+
+
+def _is_later(line: str, fold: int, epochs: int) -> bool:
+    row_fold, epoch, *_ = [*line.split(",", 2), ""]
+    return row_fold == str(fold) and epoch.isdigit() and int(epoch) > epochs

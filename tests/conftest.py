@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from small_run import ROOT, flags
 
 from core.cli import run
 from core.data.phantom import make_phantom
@@ -31,6 +33,16 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom")
     make_phantom(folder, images=60, size=40, seed=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run to the end in a process of its own, as a user starts it, and what it printed."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    command = [sys.executable, "methods/standard_head/train.py", *flags(phantom, out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
 
 
 @pytest.fixture

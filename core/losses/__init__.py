@@ -60,7 +60,7 @@ def build_loss(
         if label_smooth:
             loss = LabelSmoothed(loss, label_smooth)
         if drw_epoch is None and name == "ldam_drw":
-            drw_epoch = int(0.6 * epochs) + 1
+            drw_epoch = 3 * epochs // 5 + 1
         return loss if drw_epoch is None else DeferredReweighting(loss, positives, drw_epoch)
     except (TypeError, UserError) as error:
         raise UserError(f"loss {name}: {error}") from error

@@ -1,0 +1,277 @@
+"""What goes around a loss and into it: prior, class weights, wrappers, schedules, refusals."""
+
+import math
+import re
+from decimal import Decimal, localcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from loss_cases import (
+    ALL,
+    AROUND,
+    BOTH,
+    COUNTS,
+    IMAGES,
+    KNOWN,
+    NAN,
+    POSITIVES,
+    at_epoch,
+    batch,
+    plain,
+)
+from loss_truth import truth
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from core.errors import UserError
+from core.losses import NAMES, build_loss, prevalence_log_odds
+from core.losses.statistics import effective_number_weights
+
+
+def agree(loss: nn.Module, name: str, *batches: tuple[Tensor, Tensor], **around: Any) -> None:
+    """Assert that the loss of COUNTS among KNOWN is its paper's in each batch."""
+    for logits, targets in batches or (batch(1, images=20), batch(2, images=20, unknown=0.3)):
+        expected = truth(name, logits, targets, COUNTS, KNOWN, **around)
+        assert loss(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+# --- what is known of the classes --------------------------------------------------------------
+
+
+def test_prevalence_log_odds() -> None:
+    # counts are clipped to [1/2, N - 1/2]
+    clipped = np.array([0.5, 3, 50, 80, 99.5])
+    expected = np.log(clipped / (100 - clipped))
+    found = prevalence_log_odds(POSITIVES, IMAGES)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-15)
+    by_class = prevalence_log_odds(np.array([2, 2, 0]), np.array([8, 3, 0]))
+    np.testing.assert_allclose(by_class.numpy(), [math.log(1 / 3), math.log(2), 0], atol=1e-15)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999, 0.999999])
+def test_effective_numbers(beta: float) -> None:
+    # with 1 - beta^n in float32 those at .999999 would be 1 % off
+    counts = [1, 0, 10, 100_000, 1_000_000]
+    with localcontext() as context:
+        context.prec = 50
+        exact = Decimal(beta)
+        raw = [(1 - exact) / (1 - exact**n) for n in counts if n]
+        mean = sum(raw) / Decimal(len(raw))
+        expected = [float(weight / mean) for weight in raw]
+    expected.insert(1, 1.0)  # the class without positives
+    found = effective_number_weights(counts, beta)
+    assert found.dtype == torch.float64
+    assert found.tolist() == pytest.approx(expected, rel=1e-9)
+    # and as a loss has them: at z = 0 an entry of y = 0 weighs w / 2 in the gradient
+    for options in ({"name": "weighted_bce"}, {"name": "cb_focal", "gamma": 0}):
+        loss = build_loss(positives=counts, images=2_000_000, beta=beta, **options)
+        logits = torch.zeros(1, 5, requires_grad=True)
+        loss(logits, torch.zeros(1, 5)).backward()
+        assert logits.grad is not None
+        assert (logits.grad[0] * 2 * 5).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+# --- logit adjustment --------------------------------------------------------------------------
+
+
+@ALL
+@BOTH
+@pytest.mark.parametrize("tau", [1.0, -0.5])
+def test_adjustment_adds_tau_log_odds(
+    name: str, options: dict[str, Any], positives: list[int], known: list[int], tau: float
+) -> None:
+    options = options | {"logit_adjust": tau}
+    logits, targets = batch(images=20, unknown=0.2)
+    expected = truth(name, logits, targets, positives, known, **options)
+    found = build_loss(name, positives, known, **options)(logits, targets)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_adjusted_bce_is_at_rest_where_a_logit_says_no_more_than_the_prior() -> None:
+    # with the wrong sign the optimum would lie at twice the log-odds
+    loss = build_loss("bce", [20], 100, logit_adjust=1.0)
+    targets = (torch.arange(100) < 20).float()[:, None]
+    shared = torch.zeros(1, 1, requires_grad=True)
+    loss(shared.expand(100, 1), targets).backward()
+    assert shared.grad is not None
+    assert shared.grad.item() == pytest.approx(0, abs=1e-7)
+
+
+def test_half_logits_are_raised_before_the_shift() -> None:
+    # in float16, 1e-3 beside a shift of -5.3 would be rounded away
+    loss = build_loss("bce", [0], 100, logit_adjust=1.0)
+    small = torch.tensor([[1e-3]], dtype=torch.float16)
+    expected = math.log1p(math.exp(-(small.item() + math.log(0.5 / 99.5))))
+    assert loss(small, torch.ones(1, 1)).item() == pytest.approx(expected, rel=1e-6)
+
+
+# --- label smoothing ---------------------------------------------------------------------------
+
+
+@ALL
+def test_targets_may_lie_between_0_and_1(name: str, options: dict[str, Any]) -> None:
+    logits, targets = batch(images=20, unknown=0.2)
+    soft = targets * torch.rand(targets.shape, generator=torch.Generator().manual_seed(0))
+    agree(build_loss(name, COUNTS, KNOWN, **options), name, (logits, soft), **options)
+
+
+@ALL
+@pytest.mark.parametrize("eps", [0.1, 0.5])
+def test_smoothing_moves_targets_towards_one_half(
+    name: str, options: dict[str, Any], eps: float
+) -> None:
+    options = options | {"label_smooth": eps}
+    agree(build_loss(name, COUNTS, KNOWN, **options), name, **options)
+
+
+def test_smoothed_bce_is_torchs_with_soft_targets() -> None:
+    logits, targets = batch(images=50)
+    expected = binary_cross_entropy_with_logits(logits, targets * 0.8 + 0.1)
+    torch.testing.assert_close(plain("bce", label_smooth=0.2)(logits, targets), expected)
+
+
+# --- deferred re-weighting ---------------------------------------------------------------------
+
+
+@ALL
+def test_positives_are_reweighted_from_drw_epoch_on(name: str, options: dict[str, Any]) -> None:
+    loss = build_loss(name, COUNTS, KNOWN, drw_epoch=4, **options)
+    agree(loss, name, **options)
+    # back to 3 as where a run is taken up again
+    for epoch, reweighted in ((1, False), (3, False), (4, True), (9, True), (3, False)):
+        agree(at_epoch(loss, epoch), name, reweighted=reweighted, **options)
+
+
+@ALL
+def test_everything_at_once(name: str, options: dict[str, Any]) -> None:
+    options = options | {"logit_adjust": 0.7, "label_smooth": 0.2}
+    loss = build_loss(name, COUNTS, KNOWN, drw_epoch=2, **options)
+    agree(loss, name, **options)
+    agree(at_epoch(loss, 2), name, reweighted=True, **options)
+
+
+def test_reweighted_entries_by_hand() -> None:
+    # effective numbers 1 and 1.9999 make the weights 1.33331 and .66669; the mean counts all four
+    loss = at_epoch(build_loss("bce", [1, 2, 0], 9, drw_epoch=1), 1)
+    targets = torch.tensor([[1.0, 0, NAN], [NAN, 1, 1]])
+    weights = np.array([1, 1 / 1.9999])
+    expected = (weights / weights.mean()).sum() + 1 + 1
+    assert loss(torch.zeros(2, 3), targets).item() == pytest.approx(
+        expected * math.log(2) / 4, rel=1e-6
+    )
+
+
+def test_reweighted_two_way_by_hand() -> None:
+    loss = at_epoch(build_loss("two_way", [1, 2, 0], 9, drw_epoch=1), 1)
+    # at z = 0 and T = 4 an entry of k positives and l negatives costs log(1 + l k^4)
+    targets = torch.tensor([[1.0, 1, 0], [0, 1, 0], [0, 0, 0]])
+    first, second = np.array([1, 1 / 1.9999]) * 2 / (1 + 1 / 1.9999)
+    images = ((first + second) / 2 * math.log(17) + second * math.log(3)) / 2
+    classes = (first * math.log(3) + second * math.log(17)) / 2
+    assert loss(torch.zeros(3, 3), targets).item() == pytest.approx(images + classes, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [({}, 61), ({"epochs": 10}, 7), ({"epochs": 7}, 5), ({"epochs": 1}, 1), ({"drw_epoch": 2}, 2)],
+    ids=str,
+)
+def test_ldam_drw_reweights_after_three_fifths(options: dict[str, Any], first: int) -> None:
+    loss = build_loss("ldam_drw", COUNTS, KNOWN, **options)
+    for epoch in range(max(first - 2, 0), first + 3):
+        agree(at_epoch(loss, epoch), "ldam", batch(1), reweighted=epoch >= first)
+
+
+def test_epochs_alone_defer_nothing() -> None:
+    loss = build_loss("ldam", COUNTS, KNOWN, epochs=2)
+    if hasattr(loss, "set_epoch"):
+        at_epoch(loss, 2)
+    agree(loss, "ldam")
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("asll", "asl"),
+        ("robust-asl", "robust_asl"),
+        ("CBFocal", "cb_focal"),
+        ("ldam_dwr", "ldam_drw"),
+        ("distribution_balance", "distribution_balanced"),
+        ("twoway", "two_way"),
+    ],
+)
+def test_an_unknown_name_gives_the_nearest(wrong: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"no loss .{wrong}.: did you mean .{meant}."):
+        plain(wrong)
+
+
+def options_refused() -> list[tuple[str, str, object]]:
+    """(loss, option, value) of what lies out of range, or belongs to another loss."""
+    below, at_least_0, part = (-0.1, 0, NAN), (-0.5, NAN), (-0.1, 1, NAN)
+    endless = (NAN, math.inf, -math.inf)
+    refused: dict[tuple[str, ...], dict[str, tuple[object, ...]]] = {
+        ("asl", "robust_asl"): {"gamma_neg": at_least_0, "gamma_pos": at_least_0, "margin": part},
+        ("focal",): {"gamma": at_least_0, "alpha": (1.5, NAN)},
+        ("weighted_bce", "cb_focal"): {"beta": part},
+        ("cb_focal", "distribution_balanced"): {"gamma": at_least_0},
+        ("ldam", "ldam_drw"): {"max_margin": part, "scale": (*below, math.inf)},
+        ("distribution_balanced",): {
+            **{"alpha": at_least_0, "neg_scale": below},
+            **{"beta": endless, "mu": endless, "kappa": endless},
+        },
+        ("two_way",): {"temperature": below},
+        NAMES: {
+            "logit_adjust": endless,
+            "label_smooth": part,
+            "drw_epoch": (0, -3),
+            "gamma_negative": (4,),
+        },
+    }
+    foreign = {
+        **{"asl": "gamma", "robust_asl": "alpha", "bce": "beta", "weighted_bce": "pos_weight"},
+        **{"focal": "margin", "cb_focal": "alpha", "ldam": "margin", "ldam_drw": "drw"},
+        **{"distribution_balanced": "max_margin", "two_way": "scale"},
+    }
+    return [
+        (name, option, value)
+        for names, ranges in refused.items()
+        for name in names
+        for option, values in ranges.items()
+        for value in values
+    ] + [(name, option, 0.5) for name, option in foreign.items()]
+
+
+@pytest.mark.parametrize(("name", "option", "value"), options_refused())
+def test_wrong_options_are_named(name: str, option: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"\b{re.escape(option)}\b"):
+        plain(name, **{option: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("positives", "images"),
+    [([3, 11], 10), ([3, 5], [10, 4]), ([-1, 3], 10), ([3, NAN], 10), ([1, 2], [9, 9, 9])],
+    ids=str,
+)
+def test_counts_that_contradict_each_other_are_refused(
+    name: str, positives: list[float], images: Any
+) -> None:
+    with pytest.raises(UserError, match="positives"):
+        build_loss(name, positives, images)
+
+
+@pytest.mark.parametrize("around", AROUND, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(3,), (4, 1)])
+def test_targets_of_another_shape_are_refused(
+    name: str, around: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    loss = build_loss(name, [1, 1, 1], 10, **around)
+    with pytest.raises(ValueError, match="differ"):
+        loss(torch.zeros(4, 3), torch.zeros(shape))

@@ -1,0 +1,172 @@
+"""A state that is spoiled or another run's is refused; a full disk loses nothing."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import MODEL, flags
+
+from core.checkpoint import load_tensors, save_tensors
+from core.runlog import append_row, cut_back
+
+Train = Callable[..., tuple[int, str, str]]
+STATE, PREDICTIONS = f"{MODEL}_fold1.state.safetensors", f"{MODEL}_fold1_val.csv"
+
+
+def fill_disk_at(monkeypatch: pytest.MonkeyPatch, ending: str, occurrence: int) -> None:
+    """Let the disk be full at this occurrence of a write to a file with this ending."""
+    replace, seen = Path.replace, 0
+
+    def full(self: Path, target: Path) -> Path:
+        nonlocal seen
+        if str(target).endswith(ending):
+            seen += 1
+            if seen == occurrence:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+
+
+@pytest.fixture
+def half_way(
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, list[str]]:
+    """A run that ended with a full disk at the state of its second epoch, and its command."""
+    arguments = flags(phantom, tmp_path / "out", "--run_folds", 1)
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, ".state.safetensors", 2)
+        code, _, error = train(*arguments)
+    assert code == 2
+    assert f"{STATE} cannot be written: No space left on device" in error
+    assert error.count("\n") == 1
+    return tmp_path / "out", arguments
+
+
+def refused(train: Train, out: Path, arguments: list[str]) -> str:
+    """The sentence with which the command ends; checks that it changed nothing."""
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    code, _, error = train(*arguments)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    return error
+
+
+def test_after_a_full_disk_the_same_command_ends_as_if_nothing_had_been(
+    half_way: tuple[Path, list[str]], finished: tuple[Path, str], train: Train
+) -> None:
+    out, arguments = half_way
+    assert not [path.name for path in out.glob(".*") if path.name != ".lock"]
+    assert load_tensors(out / STATE)[1]["progress"]["epoch"] == 1
+    assert train(*arguments)[0] == 0
+    assert (out / PREDICTIONS).read_bytes() == (finished[0] / PREDICTIONS).read_bytes()
+    rows = (finished[0] / "metrics.csv").read_text().splitlines()[:4]
+    assert (out / "metrics.csv").read_text().splitlines() == rows
+
+
+@pytest.mark.parametrize("ending", ["fold1.safetensors", "_val.csv", "folds.csv", "report.html"])
+def test_a_full_disk_at_any_other_file(
+    ending: str,
+    phantom: Path,
+    finished: tuple[Path, str],
+    tmp_path: Path,
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    arguments = flags(phantom, out, "--run_folds", 1)
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, ending, 1)
+        code, _, error = train(*arguments)
+    assert code == 2
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
+    assert train(*arguments)[0] == 0
+    assert (out / PREDICTIONS).read_bytes() == (finished[0] / PREDICTIONS).read_bytes()
+
+
+def test_a_row_that_was_cut_short_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    append_row(path, {"fold": 1, "epoch": 1, "mAP": 0.25})
+    whole = path.read_text()
+    for part in ("1", "1,", "1,2", "1,2,0."):
+        path.write_text(whole + part)
+        cut_back(path, 1, 1)
+        assert path.read_text() == whole, part
+    path.write_text("fold,ep")
+    cut_back(path, 1, 0)
+    append_row(path, {"fold": 1, "epoch": 1, "mAP": 0.25})
+    assert path.read_text() == whole
+
+
+def test_a_truncated_state(half_way: tuple[Path, list[str]], train: Train) -> None:
+    out, arguments = half_way
+    whole = (out / STATE).read_bytes()
+    for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
+        (out / STATE).write_bytes(whole[:length])
+        assert f"{out / STATE} is no whole safetensors file" in refused(train, out, arguments)
+    (out / STATE).write_bytes(whole)
+    assert train(*arguments)[0] == 0
+
+
+def test_a_state_from_a_newer_format(half_way: tuple[Path, list[str]], train: Train) -> None:
+    out, arguments = half_way
+    change_facts(out / STATE, format_version=99)
+    assert "newer than" in refused(train, out, arguments)
+
+
+def change_facts(path: Path, **changes: Any) -> None:
+    """Give a file other facts and the same tensors."""
+    tensors, facts = load_tensors(path)
+    save_tensors(path, tensors, facts | changes)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [("--seed", "5"), ("--loss", "bce"), ("--labels", "Effusion,Mass"), ("--run_folds", "2")],
+)
+def test_a_state_of_another_run(
+    other: tuple[str, str],
+    half_way: tuple[Path, list[str]],
+    phantom: Path,
+    tmp_path: Path,
+    train: Train,
+) -> None:
+    """Of other settings, labels or another fold: a file of that name that was put there."""
+    out, arguments = half_way
+    theirs = tmp_path / "theirs"
+    assert train(*flags(phantom, theirs, "--run_folds", 1, *other))[0] == 0
+    (source,) = theirs.glob("*.state.safetensors")
+    shutil.copy(source, out / STATE)
+    sentence = refused(train, out, arguments)
+    assert f"{out / STATE} is the state of a run with other settings, data or folds" in sentence
+
+
+def test_a_state_of_other_data(
+    half_way: tuple[Path, list[str]], phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out, arguments = half_way
+    rows = (phantom / "train.csv").read_text().splitlines()
+    (tmp_path / "train.csv").write_text("\n".join(rows[:-1]) + "\n")
+    settings = json.loads((out / "config.json").read_text())
+    assert settings["train_csv"] == str(phantom / "train.csv")
+    # the same settings, and a file that holds other images than it did
+    settings["train_csv"] = str(tmp_path / "train.csv")
+    (out / "config.json").write_text(json.dumps(settings))
+    sentence = refused(train, out, [*arguments, "--train_csv", str(tmp_path / "train.csv")])
+    assert "images, labels, patients or folds" in sentence
+
+
+def test_a_checkpoint_in_the_place_of_a_state(
+    half_way: tuple[Path, list[str]], train: Train
+) -> None:
+    out, arguments = half_way
+    shutil.copy(out / f"{MODEL}_fold1.safetensors", out / STATE)
+    assert str(out / STATE) in refused(train, out, arguments)

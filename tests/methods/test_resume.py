@@ -1,0 +1,182 @@
+"""The same command goes on where a run stopped; what does not belong to the run is refused."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from small_run import MODEL, contents, flags
+
+from core.metrics import Evaluation, evaluate
+from core.runlog import FoldLog
+from methods import load_model
+
+Train = Callable[..., tuple[int, str, str]]
+
+
+def test_the_same_command_again_changes_nothing(
+    finished: tuple[Path, str], phantom: Path, train: Train
+) -> None:
+    out, _ = finished
+    before = contents(out)
+    code, printed, _ = train(*flags(phantom, out))
+    assert code == 0
+    assert printed.count("finished before") == 2
+    assert "mAUROC" in printed
+    assert contents(out) == before
+
+
+def test_another_configuration_is_refused_by_name(
+    finished: tuple[Path, str], phantom: Path, train: Train
+) -> None:
+    out, _ = finished
+    before = contents(out)
+    code, _, error = train(*flags(phantom, out, "--backbone_lr", "0.5"))
+    assert code == 2
+    assert "backbone_lr (0.0005 there, 0.5 now)" in error
+    assert "--overwrite" in error
+    assert contents(out) == before
+
+
+def test_other_labels_in_the_same_file_are_refused(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(phantom, data)
+    assert train(*flags(data, out, "--run_folds", 1))[0] == 0
+    table = pd.read_csv(data / "train.csv")
+    table["Mass"] = 1 - table["Mass"]
+    table.to_csv(data / "train.csv", index=False)
+    code, _, error = train(*flags(data, out, "--run_folds", 1))
+    assert code == 2
+    assert "labels" in error
+
+
+def test_overwrite_starts_anew_and_spares_other_files(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    assert train(*flags(phantom, out, "--run_folds", 1))[0] == 0
+    (out / "notes.txt").write_text("mine")
+    again = flags(phantom, out, "--run_folds", 1, "--seed", 5, "--overwrite")
+    code, printed, _ = train(*again)
+    assert code == 0
+    assert "finished before" not in printed
+    assert json.loads((out / "config.json").read_text())["seed"] == 5
+    assert (out / "notes.txt").read_text() == "mine"
+    assert len(pd.read_csv(out / "metrics.csv")) == 3
+
+
+def test_a_truncated_image_stops_the_run_and_leaves_it_resumable(
+    finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(phantom, data)
+    folds = pd.read_csv(finished[0] / "folds.csv")
+    # an image of fold 1 is read in the middle of it: at the first validation
+    victim = data / "images" / folds.loc[folds["fold"] == 1, "ImageID"].iloc[5]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    options = ("--save_minutes", "0.00001")
+    code, _, error = train(*flags(data, out, *options))
+    assert code == 2
+    assert victim.name in error
+    assert error.count("\n") == 1
+    assert (out / f"{MODEL}_fold1.state.safetensors").exists()
+    victim.write_bytes(whole)
+    code, _, _ = train(*flags(data, out, *options))
+    assert code == 0
+    ours, theirs = contents(out), contents(finished[0])
+    for name in set(ours) - {"config.json"}:
+        # checkpoints name the data's folder among their settings
+        if not name.endswith(".safetensors"):
+            assert ours[name] == theirs[name], name
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(
+    finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    """SIGTERM in the middle of an epoch: the state is saved, and the end is the same."""
+
+    out = tmp_path / "out"
+    updates = 0
+    advance = FoldLog.advance
+
+    def stop_at_the_fifth(self: FoldLog, images: int) -> None:
+        nonlocal updates
+        updates += 1
+        if updates == 5:
+            os.kill(os.getpid(), 15)
+        advance(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FoldLog, "advance", stop_at_the_fifth)
+        code, printed, _ = train(*flags(phantom, out))
+    assert code == 128 + 15
+    assert "the same command goes on from here" in printed
+    assert not (out / "report.html").exists()
+    assert train(*flags(phantom, out))[0] == 0
+    ours, theirs = contents(out), contents(finished[0])
+    for name in ("metrics.csv", f"{MODEL}_fold1_val.csv", f"{MODEL}_fold2_val.csv"):
+        assert ours[name] == theirs[name], name
+    resumed, straight = (
+        load_model(folder / f"{MODEL}_fold1.safetensors")[0].state_dict()
+        for folder in (out, finished[0])
+    )
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+
+
+def test_a_runs_own_settings_make_it_again(
+    finished: tuple[Path, str], tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    code, _, error = train("--config", finished[0] / "config.json", "--out_dir", out)
+    assert code == 0, error
+    name = f"{MODEL}_fold2_val.csv"
+    assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_a_stop_that_is_asked_for_while_validating_is_heeded(
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def ask(*table: Any, **options: Any) -> Evaluation:
+        os.kill(os.getpid(), 15)
+        return evaluate(*table, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("core.best.evaluate", ask)
+        assert train(*flags(phantom, out, "--log_every", 100))[0] == 128 + 15
+    assert len(pd.read_csv(out / "metrics.csv")) == 1
+    assert train(*flags(phantom, out, "--log_every", 100))[0] == 0
+
+
+def test_overwrite_does_not_touch_another_programs_folder(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    (out / "plots").mkdir(parents=True)
+    for name in ("config.json", "metrics.csv", f"{MODEL}_fold1.safetensors", "plots/curves.png"):
+        (out / name).write_text("{}")
+    code, _, error = train(*flags(phantom, out, "--overwrite"))
+    assert code == 2
+    assert "no run's" in error
+    assert len([path for path in out.rglob("*") if path.is_file()]) == 4
+
+
+def test_predictions_that_were_changed_are_not_scored(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    assert train(*flags(phantom, out, "--run_folds", 1))[0] == 0
+    path = out / f"{MODEL}_fold1_val.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    code, _, error = train(*flags(phantom, out, "--run_folds", 1))
+    assert code == 2
+    assert str(path) in error
