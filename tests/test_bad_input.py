@@ -185,6 +185,24 @@ def test_batch_larger_than_the_data(train: Train, data: Path) -> None:
     assert "--batch_size" in refusal(train, data, "--batch_size", 64)
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--loss weighted_bce --loss_options beta=1", "weighted_bce: beta must lie in [0, 1)"),
+        ("--loss cb_focal --loss_options gamma=-1", "cb_focal: gamma must be at least 0"),
+        ("--loss asl --loss_options margin=1", "asl: margin must lie in [0, 1), not 1.0"),
+        ("--loss robust_asl --loss_options margin=-0.1", "margin must lie in [0, 1), not -0.1"),
+        ("--loss ldam --loss_options max_margin=nan", "ldam: max_margin must lie in [0, 1)"),
+        (
+            "--loss bce --loss_options gamma=2",
+            "bce got an unexpected keyword argument 'gamma'",
+        ),
+    ],
+)
+def test_loss_options_out_of_range(train: Train, data: Path, flags: str, sentence: str) -> None:
+    assert sentence in refusal(train, data, *flags.split())
+
+
 def test_folder_of_something_else(train: Train, data: Path) -> None:
     (data / "thesis.txt").write_text("years of work")
     out = data.parent / "elsewhere"

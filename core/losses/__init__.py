@@ -62,8 +62,12 @@ def build_loss(
         if drw_epoch is None and name == "ldam_drw":
             drw_epoch = 3 * epochs // 5 + 1
         return loss if drw_epoch is None else DeferredReweighting(loss, positives, drw_epoch)
-    except (TypeError, UserError) as error:
+    except UserError as error:
         raise UserError(f"loss {name}: {error}") from error
+    except TypeError as error:
+        # without the name of the class
+        reason = str(error).rpartition("() ")[2]
+        raise UserError(f"loss {name} {reason}") from error
 
 
 def _plain(name: str, positives: Tensor, images: Tensor, options: dict[str, Any]) -> nn.Module:

@@ -20,8 +20,8 @@ class Asymmetric(nn.Module):
         self, gamma_neg: float = 4.0, gamma_pos: float = 0.0, margin: float = 0.05
     ) -> None:
         super().__init__()
-        require(gamma_neg >= 0, "gamma_neg", "be at least 0", gamma_neg)
-        require(gamma_pos >= 0, "gamma_pos", "be at least 0", gamma_pos)
+        for option, gamma in (("gamma_neg", gamma_neg), ("gamma_pos", gamma_pos)):
+            require(0 <= gamma < math.inf, option, "be at least 0 and finite", gamma)
         require(0 <= margin < 1, "margin", "lie in [0, 1)", margin)
         self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
 

@@ -17,7 +17,7 @@ class DistributionBalanced(nn.Module):
     w = alpha + sigmoid(beta (r - mu)); an image without positives has w = alpha + 1. The focal
     factor (1 - p_t)^gamma takes p_t of the logit that enters the entry, v or -lam v; gamma 0
     switches it off. The shift by kappa serves training alone. Raises UserError where alpha or gamma
-    is negative, `neg_scale` (lam) is not above 0, or a value is not finite.
+    is negative, beta or `neg_scale` (lam) is not above 0, or a value is not finite.
     """
 
     shift: Tensor
@@ -36,9 +36,10 @@ class DistributionBalanced(nn.Module):
     ) -> None:
         super().__init__()
         require(0 <= alpha < math.inf, "alpha", "be at least 0 and finite", alpha)
-        require(0 < neg_scale < math.inf, "neg_scale", "be above 0 and finite", neg_scale)
+        for option, value in (("beta", beta), ("neg_scale", neg_scale)):
+            require(0 < value < math.inf, option, "be above 0 and finite", value)
         require(0 <= gamma < math.inf, "gamma", "be at least 0 and finite", gamma)
-        for option, value in (("beta", beta), ("mu", mu), ("kappa", kappa)):
+        for option, value in (("mu", mu), ("kappa", kappa)):
             require(math.isfinite(value), option, "be finite", value)
         self.alpha, self.beta, self.mu = alpha, beta, mu
         self.neg_scale, self.gamma = neg_scale, gamma

@@ -1,5 +1,7 @@
 """Focal loss, with a constant weight of positives or with class weights."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
@@ -15,7 +17,7 @@ class Focal(nn.Module):
 
     def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
         super().__init__()
-        require(gamma >= 0, "gamma", "be at least 0", gamma)
+        require(0 <= gamma < math.inf, "gamma", "be at least 0 and finite", gamma)
         require(alpha <= 1, "alpha", "be at most 1", alpha)
         self.gamma = gamma
         self.alphas = (1.0, 1.0) if alpha < 0 else (alpha, 1 - alpha)
@@ -38,7 +40,7 @@ class ClassBalancedFocal(nn.Module):
 
     def __init__(self, positives: Tensor, beta: float = 0.9999, gamma: float = 2.0) -> None:
         super().__init__()
-        require(gamma >= 0, "gamma", "be at least 0", gamma)
+        require(0 <= gamma < math.inf, "gamma", "be at least 0 and finite", gamma)
         self.gamma = gamma
         self.register_buffer("weight", effective_number_weights(positives, beta).float())
 

@@ -234,6 +234,8 @@ def test_flags_win_over_the_file(from_json: Callable[..., dict[str, Any]]) -> No
         ("num_workers", 2),
         ("backbone_lr", 3e-7),
         ("blank", "zero"),
+        ("loss_options", ["gamma_neg=2.0", "margin=0.1"]),
+        ("drw_epoch", None),
     ],
 )
 def test_a_file_holds_every_kind_of_value(
@@ -352,6 +354,15 @@ REFUSED = """
     --drop_rate nan | --drop_rate must lie in [0, 1)
     --loss asl --pos_weight | --pos_weight belongs to --loss bce
     --logit_adjust nan | --logit_adjust must be a finite number
+    --label_smooth 1 | --label_smooth must lie in [0, 1)
+    --label_smooth -0.1 | --label_smooth must lie in [0, 1)
+    --drw_epoch 0 | --drw_epoch must lie within 1 and the 33 epochs of the training
+    --drw_epoch 34 | --drw_epoch must lie within 1 and the 33 epochs of the training
+    --epochs 5 --drw_epoch 9 | within 1 and the 8 epochs of the training
+    --loss_options gamma | --loss_options takes NAME=NUMBER, not gamma
+    --loss_options gamma=x | --loss_options takes NAME=NUMBER, not gamma=x
+    --loss_options gama=2 | --loss_options: there is no constant 'gama': did you mean 'gamma'?
+    --loss_options gamma=2 gamma=3 | --loss_options names gamma twice
     --epochs 0 | --epochs must be at least 1
     --warmup_head_epochs -1 | --warmup_head_epochs must be at least 0
     --warmup_epochs 31 | --warmup_epochs must lie within 0 and 30

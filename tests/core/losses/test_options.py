@@ -213,7 +213,7 @@ def test_an_unknown_name_gives_the_nearest(wrong: str, meant: str) -> None:
 
 def options_refused() -> list[tuple[str, str, object]]:
     """(loss, option, value) of what lies out of range, or belongs to another loss."""
-    below, at_least_0, part = (-0.1, 0, NAN), (-0.5, NAN), (-0.1, 1, NAN)
+    below, at_least_0, part = (-0.1, 0, NAN), (-0.5, NAN, math.inf), (-0.1, 1, NAN)
     endless = (NAN, math.inf, -math.inf)
     refused: dict[tuple[str, ...], dict[str, tuple[object, ...]]] = {
         ("asl", "robust_asl"): {"gamma_neg": at_least_0, "gamma_pos": at_least_0, "margin": part},
@@ -223,7 +223,7 @@ def options_refused() -> list[tuple[str, str, object]]:
         ("ldam", "ldam_drw"): {"max_margin": part, "scale": (*below, math.inf)},
         ("distribution_balanced",): {
             **{"alpha": at_least_0, "neg_scale": below},
-            **{"beta": endless, "mu": endless, "kappa": endless},
+            **{"beta": (*below, math.inf), "mu": endless, "kappa": endless},
         },
         ("two_way",): {"temperature": below},
         NAMES: {
