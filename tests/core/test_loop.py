@@ -1,52 +1,33 @@
 """What Fit promises beside the whole runs of tests/methods: accumulation and freezing."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toy import Toy, half_known
 
 from core.config import LoaderConfig, LoopConfig, OptimConfig
 from core.data.augment import Augmentation
 from core.data.fold import FoldData
-from core.data.table import LabelTable, read_table
+from core.data.table import LabelTable
 from core.loop import Fit
 from core.losses import build_loss
 from core.optim import Phase
+from core.resume import Progress
 from core.runfolder import RunFolder
+from core.runlog import FoldLog
 from core.runtime import make_fabric
-
-Train = Callable[..., tuple[int, str, str]]
-
-
-class Scale(nn.Module):
-    """uint8 to [0, 1], as a backbone does first."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images / 255
-
-
-class Toy(nn.Module):
-    """Eight features of an image, by a convolution; with batch norm if asked for."""
-
-    def __init__(self, classes: int, norm: nn.Module) -> None:
-        super().__init__()
-        pool = [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
-        self.backbone = nn.Sequential(Scale(), nn.Conv2d(1, 2, 3), norm, nn.ReLU(), *pool)
-        self.head = nn.Linear(8, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
 
 
 def fit_toy(
     table: LabelTable, out: Path, phase: Phase, norm: nn.Module, batch: int, accumulate: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights before and after training on all but the last ten images."""
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     torch.manual_seed(0)
     model = Toy(len(table.class_names), norm)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -63,7 +44,7 @@ def fit_toy(
         phases=[phase],
         data=data,
         optim=OptimConfig(accumulate=accumulate),
-        loop=LoopConfig(ema=False),
+        loop=LoopConfig(ema=False, log_every=1),
         seed=0,
         folder=RunFolder(out, "toy"),
         facts={"folds": 1},
@@ -72,19 +53,15 @@ def fit_toy(
 
 
 @pytest.fixture
-def half_known(phantom: Path) -> LabelTable:
-    """The phantom's table with half of its labels unknown, unevenly over the images."""
-    table = read_table(phantom / "train.csv", phantom / "images")
-    random = np.random.default_rng(0)
-    unknown = random.random(table.targets.shape) < random.random((len(table), 1))
-    return replace(table, targets=np.where(unknown, np.nan, table.targets).astype(np.float32))
+def table(phantom: Path) -> LabelTable:
+    return half_known(phantom)
 
 
 def test_accumulation_is_a_larger_batch_even_where_labels_are_unknown(
-    half_known: LabelTable, tmp_path: Path
+    table: LabelTable, tmp_path: Path
 ) -> None:
     phase = Phase("all", 2, {"backbone": 1e-2, "head": 1e-2})
-    options = (half_known, tmp_path / "one", phase, nn.Identity())
+    options = (table, tmp_path / "one", phase, nn.Identity())
     before, one = fit_toy(*options, batch=8, accumulate=1)
     _, four = fit_toy(options[0], tmp_path / "four", phase, nn.Identity(), batch=2, accumulate=4)
     for name, value in one.items():
@@ -92,11 +69,46 @@ def test_accumulation_is_a_larger_batch_even_where_labels_are_unknown(
         assert (value - before[name]).abs().max() > 1e-3
 
 
-def test_a_head_only_phase_leaves_the_backbone_alone(
-    half_known: LabelTable, tmp_path: Path
-) -> None:
+def test_a_head_only_phase_leaves_the_backbone_alone(table: LabelTable, tmp_path: Path) -> None:
     phase = Phase("head", 2, {"head": 1e-2})
-    before, after = fit_toy(half_known, tmp_path / "out", phase, nn.BatchNorm2d(2), 8, 1)
+    before, after = fit_toy(table, tmp_path / "out", phase, nn.BatchNorm2d(2), 8, 1)
     for name, value in after.items():
         # batch statistics included
         assert torch.equal(value, before[name]) == name.startswith("backbone")
+
+
+def test_updates_of_another_size_are_counted_anew() -> None:
+    """As where a run goes on with two processes in place of one, or the other way round."""
+    progress = Progress(epoch=2, update=5, total_updates=25)
+    assert progress.recount(8) == ""
+    assert "takes 16 images and took 8" in progress.recount(16)
+    # 40 images are behind it, of which the last 8 are seen again
+    assert (progress.update, progress.images_per_update) == (2, 16)
+    assert "takes 4 images" in progress.recount(4)
+    assert progress.update == 8
+    assert progress.recount(4) == ""
+
+
+def test_a_run_goes_on_with_updates_of_another_size(
+    table: LabelTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    phase = Phase("all", 2, {"backbone": 1e-2, "head": 1e-2})
+    seen: list[int] = []
+    advance = FoldLog.advance
+
+    def stop_at_the_third(self: FoldLog, images: int) -> None:
+        seen.append(images)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        advance(self, images)
+
+    monkeypatch.setattr(FoldLog, "advance", stop_at_the_third)
+    with pytest.raises(SystemExit):
+        fit_toy(table, tmp_path / "out", phase, nn.Identity(), batch=8, accumulate=1)
+    fit_toy(table, tmp_path / "out", phase, nn.Identity(), batch=4, accumulate=1)
+    # 24 of 50 images, then from the seventh update of four on, and the second epoch
+    assert seen == [8] * 3 + [4] * (12 - 6) + [4] * 12
+    assert "An update now takes 4 images and took 8" in capsys.readouterr().out
