@@ -1,0 +1,157 @@
+"""What `python -m benchmarks` says, and with which exit code."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import runner
+from benchmarks.runner import Answer, medians, middle, seconds, timed
+from core.cli import run
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("measured", "bound", "verdict"),
+    [
+        (3.9, {"ceiling": 2}, "ok"),
+        (4.0, {"ceiling": 2}, "ok"),
+        (4.1, {"ceiling": 2}, "MISSED"),
+        (3.9, {"floor": 2}, "MISSED"),
+        (4.0, {"floor": 2}, "ok"),
+        (4.1, {"floor": 2}, "ok"),
+        (4.1, {}, None),
+        (float("nan"), {"ceiling": 2}, "MISSED"),
+        (float("nan"), {"floor": 2}, "MISSED"),
+    ],
+)
+def test_the_verdict_is_on_measured_over_reference(
+    measured: float, bound: dict[str, float], verdict: str | None
+) -> None:
+    answer = Answer("speed", measured, "peer", 2.0, "s", **bound)
+    assert answer.ratio == pytest.approx(measured / 2, nan_ok=True)
+    assert answer.verdict == verdict
+    assert str(answer).endswith(("ok", "MISSED")) == (verdict is not None)
+
+
+def test_works_take_turns_and_the_first_round_is_not_counted() -> None:
+    order: list[str] = []
+    measured = {"one": iter([900.0, 3.0, 1.0, 2.0]), "two": iter([0.0, 5.0, 7.0, 30.0])}
+
+    def work(name: str) -> Callable[[], float]:
+        def measure() -> float:
+            order.append(name)
+            return next(measured[name])
+
+        return measure
+
+    assert medians({"one": work("one"), "two": work("two")}, repeats=3) == {"one": 2, "two": 7}
+    assert order == ["one", "two"] * 4
+
+
+def test_seconds_are_read_off_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, took = 0.0, iter([50.0, 1.0, 9.0, 2.0, 6.0, 5.0])
+
+    def work() -> None:
+        nonlocal now
+        now += next(took)
+
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: now)
+    assert timed(work, calls=2)() == 25.5
+    took = iter([50.0, 1.0, 9.0, 2.0, 6.0, 5.0])
+    assert seconds(work) == 5
+
+
+def test_the_middle_round_is_that_of_the_median_ratio() -> None:
+    # the medians of both sides alone would give 12 / 20
+    assert middle([(8, 10), (30, 30), (12, 20)]) == (8, 10)
+
+
+def fine() -> Iterator[Answer]:
+    print("measured code talks")
+    yield Answer("speed", 3.0, "peer", 2.0, "images/s", floor=0.95)
+    yield Answer("a part", 1.0, "whole", 4000.0, "ms")
+
+
+def slow() -> Iterator[Answer]:
+    yield Answer("time", 3.0, "limit", 2.0, "s", ceiling=1)
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Runs the command with the questions `fine` and `slow`: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(command, "QUESTIONS", {"fine": fine, "slow": slow})
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            run(command.main)
+        captured = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_the_table_has_a_line_an_answer(ask: Ask) -> None:
+    code, out, error = ask("fine")
+    header, speed, part = out.splitlines()
+    assert code == 0
+    assert header.split() == ["question", "measured", "against", "ratio", "bound"]
+    assert speed.split() == ["speed", "3", "images/s", "peer", "2", "1.5", ">=", "0.95", "ok"]
+    assert part.split() == ["a", "part", "1", "ms", "whole", "4,000", "0.00025"]
+    assert "measured code talks" in error
+
+
+def test_json_is_all_that_is_on_stdout(ask: Ask) -> None:
+    code, out, _ = ask("--json", "fine")
+    assert code == 0
+    speed, part = json.loads(out)
+    assert speed == {
+        "question": "speed",
+        "measured": 3.0,
+        "unit": "images/s",
+        "against": "peer",
+        "reference": 2.0,
+        "ratio": 1.5,
+        "floor": 0.95,
+        "ceiling": None,
+        "verdict": "ok",
+    }
+    assert list(part) == list(speed)
+    assert part["verdict"] is None
+
+
+@pytest.mark.parametrize("arguments", [(), ("slow",), ("fine", "slow"), ("fine", "--json", "slow")])
+def test_a_missed_bound_is_exit_code_1(ask: Ask, arguments: tuple[str, ...]) -> None:
+    code, out, _ = ask(*arguments)
+    assert code == 1
+    assert ("speed" in out) == (arguments != ("slow",))
+    assert "MISSED" in out
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("slwo", "error: there is no benchmark 'slwo': did you mean 'slow'?\n"),
+        ("--jsno", "error: there is no flag '--jsno': did you mean '--json'?\n"),
+        ("--json=1", "error: argument --json: ignored explicit argument '1'\n"),
+    ],
+)
+def test_what_is_not_known_is_one_sentence_before_anything_is_measured(
+    ask: Ask, argument: str, sentence: str
+) -> None:
+    code, out, error = ask("fine", argument)
+    assert code == 2
+    assert out == ""
+    assert error.splitlines(keepends=True)[-1] == sentence
+    assert "measured code talks" not in error
+
+
+def test_every_question_is_asked_by_its_own_name() -> None:
+    assert {name: question.__module__ for name, question in command.QUESTIONS.items()} == {
+        name: f"benchmarks.{name}" for name in ("help", "table", "step", "memory")
+    }

@@ -1,0 +1,51 @@
+"""The two loops of `python -m benchmarks step` do the same, and it runs; its speed is no test."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks.step import BareLoop, InTurns, Task, compare, fit, floating
+from methods.standard_head.config import Config, small
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """A model of milliseconds that drops nothing: Fit and the bare loop draw other numbers."""
+    config = small()
+    config.model.model, config.model.drop_rate = "test_efficientnet", 0.0
+    config.loader.img_size, config.loader.batch_size = 32, 4
+    config.loop.log_every = 1
+    return config
+
+
+def test_both_loops_make_the_same_average(tiny: Config) -> None:
+    task = Task(tiny, updates=2)
+    # a warm-up of one update leaves Fit's schedule at its peak for two; the bare loop has none
+    task.phase = replace(task.phase, warmup_epochs=0.5)
+    bare = BareLoop(task)
+    ours, start = floating(fit(task, InTurns(task, bare))), floating(task.model())
+    changed = [not torch.equal(*pair) for pair in zip(ours, start, strict=True)]
+    # all but the backbone's mean and std
+    assert sum(changed) == len(changed) - 2
+    for average, bare_average in zip(ours, floating(bare.average), strict=True):
+        torch.testing.assert_close(average, bare_average)
+
+
+def test_each_update_but_the_last_is_timed_in_both_loops(tiny: Config) -> None:
+    task = Task(tiny, updates=3)
+    data = InTurns(task, BareLoop(task))
+    fit(task, data)
+    assert len(data.seconds) == 2
+    assert all(own > 0 and bare > 0 for own, bare in data.seconds)
+
+
+def test_speed_has_a_floor_and_parts_are_held_against_an_update(tiny: Config) -> None:
+    whole, *parts = compare(Task(tiny, updates=3))
+    assert (whole.unit, whole.floor, whole.ceiling) == ("images/s", 0.95, None)
+    assert len(parts) == 4
+    for part in parts:
+        assert (part.unit, part.verdict) == ("ms", None)
+        assert part.reference == pytest.approx(1000 * 4 / whole.reference)
+    assert all(math.isfinite(answer.ratio) and answer.ratio > 0 for answer in (whole, *parts))
