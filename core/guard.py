@@ -76,12 +76,20 @@ class Guard:
         signal.signal(number, signal.SIG_DFL)
 
     def _raise_not_finite(self, first_bad: Tensor) -> None:
-        """Tell of the first bad update; a rank whose own loss was bad knows the images."""
+        """Tell of the first bad update.
+
+        A rank whose own loss was bad knows the images; a gradient is that of all ranks together.
+        """
         what = "loss" if first_bad[:, 0].isfinite().any() else "gradient"
         column = first_bad[:, 0 if what == "loss" else 1]
         rank, update = int(column.argmin()), int(column.min())
         rows = [row for at, row in self._recent if at == update]
-        named = self.fabric.broadcast(torch.cat(rows).tolist() if rows else [], src=rank)
+        if what == "loss":
+            named = self.fabric.broadcast(torch.cat(rows).tolist() if rows else [], src=rank)
+        else:
+            every = self.fabric.all_gather(torch.cat(rows).to(self.fabric.device))
+            assert isinstance(every, Tensor)
+            named = every.flatten().tolist()
         raise NotFiniteError(what, update, named)
 
 

@@ -38,7 +38,7 @@ _UNKEPT = {"config", "overwrite"}
 # what a start that was killed at once may leave
 _BEFORE_A_RUN = {".lock", "env.json"}
 # what a kill leaves of a file that was being written: ours (.name.PID.ending), and safetensors' own
-_LEFTOVER = re.compile(r"\..+\.\d+\.(json|csv|html|safetensors)|\.tmp\w{6}")
+_LEFTOVER = re.compile(r"\..+\.\d+\.(json|csv|html|png|safetensors)|\.tmp\w{6}")
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ class RunFolder:
         if is_run and not overwrite:
             self._check_same(kept, fingerprint)
         self._make_and_lock()
-        for name in os.listdir(self.path):
-            if _LEFTOVER.fullmatch(name):
-                (self.path / name).unlink()
+        for path in (*self.path.glob(".*"), *self.path.glob("plots/.*")):
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink()
         if is_run and overwrite:
             self._clear()
         if overwrite or not is_run:
@@ -178,16 +178,20 @@ class RunFolder:
             raise UserError(f"--out_dir {self.path} cannot be used: {error.strerror}") from error
 
     def _clear(self) -> None:
-        """Delete what the earlier run wrote, config.json first, and nothing else."""
+        """Delete what the earlier run wrote, and nothing else.
+
+        States first and config.json last: after a kill in between this still is a run's folder, and
+        a fold without a state starts anew.
+        """
         old = self._read_json("config.json")
         earlier = RunFolder(self.path, str(old.get("model")))
-        paths = [self.path / "config.json", self.path / "env.json", self.path / "report.html"]
-        paths += [self.metrics, self.timing, self.folds]
+        folds = [earlier.files(fold) for fold in range(1, int(old.get("folds", 1)) + 1)]
+        paths = [files.state for files in folds]
+        for files in folds:
+            paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]
+        paths += [self.metrics, self.timing, self.folds, self.path / "report.html"]
         paths += [self.path / "plots" / f"{name}.png" for name in HEADINGS]
-        for fold in range(1, int(old.get("folds", 1)) + 1):
-            files = earlier.files(fold)
-            paths += [files.weights, files.state, files.predictions]
-            paths += files.tensorboard.glob("events.*")
+        paths += [self.path / "config.json", self.path / "env.json"]
         for path in paths:
             if path.is_file():
                 path.unlink()

@@ -1,0 +1,249 @@
+"""Two processes over gloo train as one process does; they see, decide and end together.
+
+tests/ranks.py is started once by plain `python` and once by torchrun, and goes through all cases.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ranks import GLOBAL_BATCH, LOSSES, SPOILED, STOP_AT, TRAINING_IMAGES, VALIDATION_SIZES
+from safetensors.torch import load_file
+from small_run import ROOT
+from torch import Tensor
+
+import core.runtime
+from core.data.table import read_table
+
+# one pair of launches serves all
+pytestmark = pytest.mark.xdist_group("several_processes")
+UPDATES = TRAINING_IMAGES // GLOBAL_BATCH
+CLOSE = 1e-5
+
+
+class Launch:
+    """What the cases of one launch left, `processes` of them."""
+
+    def __init__(self, folder: Path, processes: int) -> None:
+        self.folder, self.processes = folder, processes
+
+    def seen(self, case: str, time: str = "") -> list[dict[str, Any]]:
+        """What each rank wrote down of `case`; `time` is "_2" for its second start."""
+        paths = [self.folder / case / f"rank{rank}{time}.json" for rank in range(self.processes)]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+    def tensors(self, case: str, rank: int = 0, time: str = "") -> dict[str, Tensor]:
+        return load_file(self.folder / case / f"rank{rank}{time}.safetensors")
+
+    def metrics(self, case: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / case / "metrics.csv")
+
+    def predictions(self, case: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / case / "toy_fold1_val.csv", index_col="ImageID")
+
+
+@pytest.fixture(scope="module")
+def launches(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Launch, Launch]:
+    """One process, and two: both launches run at the same time."""
+    # workers of pytest-xdist may be here together
+    port = 29520 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    started = []
+    for name, launcher in (("one", []), ("two", torchrun)):
+        out = tmp_path_factory.mktemp(name)
+        command = [sys.executable, *launcher, "tests/ranks.py", str(phantom), str(out)]
+        # tests/core must not be taken for the package
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        log = (out / "printed.txt").open("w", encoding="utf-8")
+        with log:
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        started.append((process, out))
+    for process, out in started:
+        try:
+            code = process.wait(timeout=600)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            code = process.wait()
+        assert code == 0, (out / "printed.txt").read_text(encoding="utf-8")[-5000:]
+    return Launch(started[0][1], 1), Launch(started[1][1], 2)
+
+
+@pytest.fixture
+def one(launches: tuple[Launch, Launch]) -> Launch:
+    return launches[0]
+
+
+@pytest.fixture
+def two(launches: tuple[Launch, Launch]) -> Launch:
+    return launches[1]
+
+
+def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], atol=CLOSE, rtol=0)
+
+
+def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_plain_python_is_one_process(one: Launch, two: Launch) -> None:
+    assert [seen["world_size"] for seen in one.seen("bce_1")] == [1]
+    assert [(seen["rank"], seen["world_size"]) for seen in two.seen("bce_1")] == [(0, 2), (1, 2)]
+
+
+def test_plain_python_takes_one_device_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    class Recorder:
+        device = torch.device("cpu")
+
+        def __init__(self, **options: Any) -> None:
+            given.update(options)
+
+        def launch(self) -> None:
+            pass
+
+    for name in ("LT_CLI_USED", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(core.runtime, "Fabric", Recorder)
+    core.runtime.make_fabric(amp=False)
+    assert given["devices"] == 1
+
+
+@pytest.mark.parametrize("case", ["bce_1", "bce_2"])
+def test_ranks_see_the_parts_of_one_plan(case: str, one: Launch, two: Launch) -> None:
+    whole = one.seen(case)[0]["rows"]
+    first, second = (seen["rows"] for seen in two.seen(case))
+    assert len(whole) == 2 * UPDATES
+    assert whole.keys() == first.keys() == second.keys()
+    for update, rows in whole.items():
+        assert len(first[update]) == len(second[update]) == GLOBAL_BATCH // 2
+        assert len(set(rows)) == GLOBAL_BATCH
+        assert set(first[update]) | set(second[update]) == set(rows)
+
+
+@pytest.mark.parametrize("case", [f"{loss}_{n}" for loss in LOSSES for n in (1, 2)])
+def test_two_processes_learn_what_one_learns(case: str, one: Launch, two: Launch) -> None:
+    loss = case.rpartition("_")[0]
+    single = one.metrics(f"{loss}_1")
+    pd.testing.assert_frame_equal(two.metrics(case), single, atol=CLOSE, rtol=0)
+    weights = one.tensors(f"{loss}_1")
+    assert_close(two.tensors(case), weights)
+    start = one.tensors("start")
+    for name, value in start.items():
+        assert (weights[f"model.{name}"] - value).abs().max() > 100 * CLOSE, name
+
+
+@pytest.mark.parametrize("case", ["head", "head_all"])
+def test_ranks_hold_the_same_bits_after_each_phase(case: str, one: Launch, two: Launch) -> None:
+    first, second = two.tensors(case, rank=0), two.tensors(case, rank=1)
+    assert_equal(first, second)
+    assert_close(first, one.tensors(case))
+    start = one.tensors("start")
+    for name, value in start.items():
+        trained = name.startswith("head") or case == "head_all"
+        for kind in ("model", "average"):
+            assert torch.equal(first[f"{kind}.{name}"], value) != trained
+
+
+@pytest.mark.parametrize("size", VALIDATION_SIZES)
+def test_evaluation_reads_each_image_once(size: int, one: Launch, two: Launch) -> None:
+    case = f"validation{size}"
+    first, second = ([row for row in seen["rows"] if row >= 0] for seen in two.seen(case))
+    assert sorted(first + second) == list(range(60 - size, 60))
+    assert len(first) < size
+    assert_equal(two.tensors(case, rank=0), two.tensors(case, rank=1))
+    assert_close(two.tensors(case), one.tensors(case))
+    spread = one.tensors(case)["plain"].std(dim=0)
+    assert spread.min() > 20 * CLOSE
+
+
+def test_batch_statistics_are_those_of_the_weights_that_are_kept(two: Launch) -> None:
+    """The two ranks' statistics differ; predictions of both must come from the saved ones."""
+    first, second = two.tensors("norm", rank=0), two.tensors("norm", rank=1)
+    assert not torch.equal(
+        first["model.backbone.2.running_mean"], second["model.backbone.2.running_mean"]
+    )
+    again = two.tensors("norm_again")["predictions"].numpy()
+    np.testing.assert_allclose(two.predictions("norm").to_numpy(), again, atol=1e-6)
+
+
+def test_the_first_ranks_clock_saves_for_all(two: Launch) -> None:
+    looks = list(range(2, 2 * UPDATES + 1, 2))
+    ends = [UPDATES, 2 * UPDATES]
+    for seen in two.seen("first_clock"):
+        assert seen["saved_after"] == sorted(looks + ends)
+    for seen in two.seen("other_clocks"):
+        assert seen["saved_after"] == ends
+
+
+def test_patience_ends_all_ranks_in_one_epoch(one: Launch, two: Launch) -> None:
+    (alone,) = one.seen("patience")
+    for seen in two.seen("patience"):
+        assert seen["finished"]
+        assert len(seen["rows"]) == 3 * UPDATES
+        assert (
+            (seen["epoch"], seen["best_epoch"]) == (alone["epoch"], alone["best_epoch"]) == (3, 1)
+        )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_to_one_rank_stops_all_at_one_update(
+    processes: int, launches: tuple[Launch, Launch]
+) -> None:
+    ranks = launches[processes - 1]
+    # a look comes after every second update
+    stopped_at = STOP_AT + 1
+    for seen in ranks.seen("stop"):
+        assert seen["ended"] == str(128 + 15)
+        assert seen["total_updates"] == len(seen["rows"]) == stopped_at
+        assert seen["saved_after"] == [stopped_at]
+    for seen, straight in zip(ranks.seen("stop", "_2"), ranks.seen("bce_1"), strict=True):
+        assert seen["finished"]
+        plan = straight["rows"].items()
+        assert seen["rows"] == {update: rows for update, rows in plan if int(update) >= stopped_at}
+    pd.testing.assert_frame_equal(ranks.metrics("stop"), ranks.metrics("bce_1"), atol=CLOSE, rtol=0)
+    for rank in range(processes):
+        assert_equal(ranks.tensors("stop", rank, "_2"), ranks.tensors("bce_1", rank))
+
+
+# two batches an update
+SPOILED_UPDATE = (SPOILED - 1) // 2
+
+
+def spoiled_images(phantom: Path, two: Launch, case: str) -> list[str]:
+    """Images of the second rank, whose loss or gradient was spoiled."""
+    names = read_table(phantom / "train.csv", phantom / "images").ids
+    first, second = two.seen(case)
+    assert first["ended"] == second["ended"]
+    assert not (two.folder / case / "metrics.csv").exists()
+    images = [names[row] for row in second["rows"][str(SPOILED_UPDATE)]]
+    assert len(images) == GLOBAL_BATCH // 2
+    return images
+
+
+def test_a_spoiled_loss_of_one_rank_ends_all_by_its_images(phantom: Path, two: Launch) -> None:
+    images = ", ".join(spoiled_images(phantom, two, "spoiled_loss"))
+    where = f"at update {SPOILED_UPDATE + 1} (fold 1, epoch 1; images {images});"
+    assert f"the loss was not finite {where}" in two.seen("spoiled_loss")[0]["ended"]
+
+
+def test_a_spoiled_gradient_names_the_images_that_may_have_caused_it(
+    phantom: Path, two: Launch
+) -> None:
+    """The sum over ranks is not finite on any of them, whoever caused it."""
+    told = two.seen("spoiled_gradient")[0]["ended"]
+    assert f"the gradient was not finite at update {SPOILED_UPDATE + 1}" in told
+    for image in spoiled_images(phantom, two, "spoiled_gradient"):
+        assert image in told
