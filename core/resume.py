@@ -85,7 +85,7 @@ class State:
                 "and the fold starts anew"
             )
         try:
-            self.progress = Progress(**facts["progress"])
+            self.progress = _checked(Progress(**facts["progress"]))
             self._kept_phase = facts["phase"]
             if self.progress.finished:
                 return
@@ -111,6 +111,15 @@ class State:
                     for name, value in kept.items()
                 }
         self._kept = {}
+
+
+def _checked(progress: Progress) -> Progress:
+    """`progress` as it came from a file. Raises TypeError where a value is of another kind."""
+    for name, value in asdict(progress).items():
+        kinds = {"best": (float, int, type(None)), "finished": (bool,)}.get(name, (int,))
+        if type(value) not in kinds or (kinds == (int,) and value < 0):
+            raise TypeError(f"its {name} cannot be {value}")
+    return progress
 
 
 def is_finished(path: Path) -> bool:

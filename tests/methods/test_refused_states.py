@@ -122,6 +122,27 @@ def test_a_state_from_a_newer_format(half_way: tuple[Path, list[str]], train: Tr
     assert "newer than" in refused(train, out, arguments)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": "1"},
+        {"update": -1},
+        {"finished": 1},
+        {"best": "high"},
+        {"epoch": True},
+        {"day": 1},
+    ],
+    ids=str,
+)
+def test_a_state_whose_progress_is_not_understood(
+    change: dict[str, Any], half_way: tuple[Path, list[str]], train: Train
+) -> None:
+    out, arguments = half_way
+    progress = load_tensors(out / STATE)[1]["progress"] | change
+    change_facts(out / STATE, progress=progress)
+    assert f"{out / STATE} is no state of a run" in refused(train, out, arguments)
+
+
 def change_facts(path: Path, **changes: Any) -> None:
     """Give a file other facts and the same tensors."""
     tensors, facts = load_tensors(path)
