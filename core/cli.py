@@ -121,11 +121,20 @@ def _read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict
             raise UserError(f"--config {path}: {name} belongs on the command line")
         if value is None and known[name] is not None:
             raise UserError(f"--config {path}: {name} cannot be null")
+        if isinstance(value, list) and not all(_is_item(item) for item in value):
+            raise UserError(
+                f"--config {path}: {name} holds something that is no number and no plain text"
+            )
         for kind, word in ((bool, "true or false"), (list, "a list"), (dict, "an object")):
             if isinstance(value, kind) != isinstance(known[name], kind) and value is not None:
                 which = "must be" if isinstance(known[name], kind) else "cannot be"
                 raise UserError(f"--config {path}: {name} {which} {word}")
     return settings
+
+
+def _is_item(item: Any) -> bool:
+    """Whether it is one value of a list: text like --overwrite would be read as a flag."""
+    return type(item) in (int, float) or (isinstance(item, str) and not item.startswith("-"))
 
 
 def _as_arguments(settings: Mapping[str, Any]) -> list[str]:

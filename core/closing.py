@@ -28,6 +28,11 @@ def close_run(
     folds = prepared.folds
     every = range(1, folds + 1)
     done = [fold for fold in every if is_finished(folder.files(fold).state)]
+    for fold in done:
+        if not folder.files(fold).weights.is_file():
+            raise UserError(
+                f"{folder.files(fold).weights} is gone: put it back, or --overwrite trains anew"
+            )
     rows, probabilities = _pooled(folder, prepared, done)
     table = prepared.table
     evaluation = evaluate(

@@ -257,8 +257,8 @@ class LoopConfig:
         if self.patience is not None:
             _at_least("patience", self.patience, 1)
         _at_least("log_every", self.log_every, 1)
-        if not self.save_minutes > 0:
-            raise UserError(f"--save_minutes must be above 0, not {self.save_minutes}")
+        if not 0 < self.save_minutes < math.inf:
+            raise UserError(f"--save_minutes must be above 0 and finite, not {self.save_minutes}")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -223,7 +223,8 @@ class Fit:
             raise SystemExit(code)
 
     def _save_state(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
-        self._gather_loss()
+        if not self.state.is_finite():
+            raise self._diverged("weights")
         if self.fabric.is_global_zero:
             self.state.save(self.files.state, phase.name, optimizer.optimizer)
         self.guard.saved()
@@ -242,6 +243,8 @@ class Fit:
         evaluated = self.state.average.module if self.state.average else self.model.eval()
         rows = self.data.val_rows
         probabilities = predict(self.fabric, evaluated, self.validation, rows, mirror=self.loop.tta)
+        if not np.isfinite(probabilities).all():
+            raise self._diverged("predictions")
         scores = score_epoch(self.fabric, self.data, probabilities)
         progress.epoch, progress.update = progress.epoch + 1, 0
         value = scores[self.loop.monitor]
@@ -290,6 +293,14 @@ class Fit:
         self.state.loss_sums.copy_(sums if self.fabric.is_global_zero else torch.zeros_like(sums))
         total, known = sums.tolist()
         return total / max(known, 1)
+
+    def _diverged(self, what: str) -> UserError:
+        progress = self.state.progress
+        return UserError(
+            f"the {what} were not finite after update {progress.total_updates} (fold "
+            f"{self.data.fold}, epoch {progress.epoch + 1}); nothing of it was saved: start anew "
+            "with lower learning rates in another --out_dir"
+        )
 
     def _named(self, error: NotFiniteError) -> UserError:
         names = [str(self.data.table.ids[row]) for row in error.rows]

@@ -38,6 +38,10 @@ class Progress:
         )
 
 
+# what AdamW keeps of each parameter, beside its number of steps
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
 class State:
     """What must be kept to go on as if a run had never stopped.
 
@@ -59,6 +63,7 @@ class State:
         self.progress = Progress()
         self._kept: dict[str, Tensor] = {}
         self._kept_phase = ""
+        self._kept_path = Path()
 
     def save(self, path: Path, phase: str, optimizer: torch.optim.Optimizer) -> None:
         """Write everything; a finished fold needs no tensors any more."""
@@ -72,6 +77,13 @@ class State:
             tensors["loss_sums"] = self.loss_sums
         facts = {"run": self.identity, "phase": phase, "progress": asdict(self.progress)}
         save_tensors(path, tensors, facts)
+
+    def is_finite(self) -> bool:
+        """Whether all weights and averages are; waits for the device."""
+        modules = [self.model] + ([self.average.module] if self.average else [])
+        tensors = [t for module in modules for t in module.state_dict().values()]
+        norms = torch._foreach_norm([t for t in tensors if t.is_floating_point()])
+        return bool(torch.stack(norms).isfinite().all())
 
     def load(self, path: Path, *, first: bool) -> None:
         """Take up what `save` wrote; the loss so far goes to the `first` rank.
@@ -96,13 +108,22 @@ class State:
         load_into(self.model, _under("model.", tensors), path)
         if self.average is not None:
             load_into(self.average.module, _under("average.", tensors), path)
-        self._kept = _under("optimizer.", tensors)
+        self._kept, self._kept_path = _under("optimizer.", tensors), path
 
     def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
-        """Give the optimiser of `phase` its moments back, if the state was saved in that phase."""
+        """Give the optimiser of `phase` its moments back, if the state was saved in that phase.
+
+        Raises UserError where they are not those of its parameters.
+        """
         if self._kept and self._kept_phase == phase:
             for index, parameter in enumerate(_parameters(optimizer)):
                 kept = _under(f"{index}.", self._kept)
+                shapes = {name: value.shape for name, value in kept.items()}
+                if shapes != dict(step=torch.Size(), **dict.fromkeys(_MOMENTS, parameter.shape)):
+                    raise UserError(
+                        f"{self._kept_path} does not fit its optimiser: move it away, and the "
+                        "fold starts anew"
+                    )
                 # a fused step reads moments in the parameter's own memory layout
                 optimizer.state[parameter] = {
                     name: torch.empty_like(parameter).copy_(value)

@@ -185,7 +185,10 @@ class RunFolder:
         """
         old = self._read_json("config.json")
         earlier = RunFolder(self.path, str(old.get("model")))
-        folds = [earlier.files(fold) for fold in range(1, int(old.get("folds", 1)) + 1)]
+        count = old.get("folds", 1)
+        if earlier.model != Path(earlier.model).name or type(count) is not int:
+            raise UserError(f"{self.path / 'config.json'} was changed: give another --out_dir")
+        folds = [earlier.files(fold) for fold in range(1, count + 1)]
         paths = [files.state for files in folds]
         for files in folds:
             paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]

@@ -119,7 +119,10 @@ def cut_back(path: Path, fold: int, epochs: int) -> None:
     """
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); --overwrite trains anew") from error
     kept = [line for line in lines if line.endswith("\n") and not _is_later(line, fold, epochs)]
     if len(kept) < len(lines):
         write_atomically(path, lambda temporary: temporary.write_text("".join(kept)))

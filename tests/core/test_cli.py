@@ -329,6 +329,8 @@ def test_wrong_values_in_a_file_are_refused_as_flags_are(
         ({"model": False}, "model cannot be true or false"),
         ({"labels": ["A", "B"]}, "labels cannot be a list"),
         ({"run_folds": 1}, "run_folds must be a list"),
+        ({"loss_options": ["gamma_neg=1", "--overwrite"]}, "loss_options holds something"),
+        ({"run_folds": [1, [2]]}, "run_folds holds something"),
         ({"overwrite": True}, "overwrite belongs on the command line"),
     ],
 )
@@ -377,6 +379,7 @@ REFUSED = """
     --patience 0 | --patience must be at least 1
     --log_every 0 | --log_every must be at least 1
     --save_minutes 0 | --save_minutes must be above 0
+    --save_minutes inf | --save_minutes must be above 0 and finite
     --epoch 3 | --epochs
     --ema True | Unrecognized options: True
     --preset medium | --preset

@@ -137,3 +137,23 @@ def test_an_exploding_rate_leaves_the_state_before_it(
     assert error.count(".png") == 8
     assert "lower learning rates in another --out_dir" in error
     check_state(out, 1)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--save_minutes", "1e-9", "--log_every", "1", "--backbone_lr", "1e39"),
+        ("--batch_size", "24", "--head_lr", "1e3", "--backbone_lr", "1e3"),
+    ],
+    ids=["saved by the clock", "the last update of an epoch"],
+)
+def test_a_model_that_has_just_diverged_is_not_saved(
+    more: tuple[str, ...], phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    """Its last loss was finite: what is not, are the weights after it, or their predictions."""
+    out = tmp_path / "out"
+    code, _, error = train(*flags(phantom, out, *more, "--warmup_epochs", "0"))
+    assert code == 2
+    assert error.count("\n") == 1
+    assert re.search(r"were not finite after update 1 \(fold 1, epoch 1\); nothing", error)
+    assert not list(out.glob("*.safetensors"))

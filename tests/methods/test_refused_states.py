@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_run import MODEL, flags
 
 from core.checkpoint import load_tensors, save_tensors
@@ -141,6 +142,41 @@ def test_a_state_whose_progress_is_not_understood(
     progress = load_tensors(out / STATE)[1]["progress"] | change
     change_facts(out / STATE, progress=progress)
     assert f"{out / STATE} is no state of a run" in refused(train, out, arguments)
+
+
+def test_moments_of_another_shape(
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    arguments = flags(phantom, out, "--run_folds", 1, "--warmup_head_epochs", 0)
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, ".state.safetensors", 2)
+        assert train(*arguments)[0] == 2
+    tensors, facts = load_tensors(out / STATE)
+    for change in ({"optimizer.0.exp_avg": torch.zeros(3)}, {"optimizer.0.junk": torch.zeros(2)}):
+        save_tensors(out / STATE, tensors | change, facts)
+        code, _, error = train(*arguments)
+        assert code == 2
+        assert f"{out / STATE} does not fit its optimiser" in error
+
+
+def test_a_checkpoint_that_is_gone_is_missed(
+    half_way: tuple[Path, list[str]], train: Train
+) -> None:
+    out, arguments = half_way
+    assert train(*arguments)[0] == 0
+    (out / f"{MODEL}_fold1.safetensors").unlink()
+    assert f"{MODEL}_fold1.safetensors is gone" in refused(train, out, arguments)
+
+
+@pytest.mark.parametrize("change", [{"model": "../elsewhere/model"}, {"folds": "all"}], ids=str)
+def test_overwrite_does_not_trust_a_changed_config(
+    change: dict[str, Any], half_way: tuple[Path, list[str]], train: Train
+) -> None:
+    out, arguments = half_way
+    settings = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(settings | change))
+    assert "config.json was changed" in refused(train, out, [*arguments, "--overwrite"])
 
 
 def change_facts(path: Path, **changes: Any) -> None:
