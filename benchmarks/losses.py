@@ -1,4 +1,4 @@
-"""Which loss is worth trying first? `python -m benchmarks.losses` (three quarters of an hour).
+"""Which loss is worth trying first? `python -m benchmarks.losses` (50 minutes on one thread).
 
 Every loss on the first fold of nih1000 with the settings of `benchmarks.nih1000` but a shorter
 budget (1 head-only + 4 epochs), against plain BCE on the same resamples of patients. A loss of

@@ -208,6 +208,7 @@ class Fit:
         stop, save = self.guard.decide()
         self.log.loss(self._gather_loss())
         if save or stop:
+            self._check_weights()
             self._save_state(phase, optimizer)
         self._stop_if_asked(stop)
 
@@ -223,8 +224,6 @@ class Fit:
             raise SystemExit(code)
 
     def _save_state(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
-        if not self.state.is_finite():
-            raise self._diverged("weights")
         if self.fabric.is_global_zero:
             self.state.save(self.files.state, phase.name, optimizer.optimizer)
         self.guard.saved()
@@ -235,6 +234,8 @@ class Fit:
     ) -> None:
         """Evaluate, keep the weights if they are the best, and record the epoch."""
         self.guard.decide()
+        # before anything of the epoch is written
+        self._check_weights()
         progress = self.state.progress
         images = self._images_done() - seen
         trained = time.monotonic()
@@ -293,6 +294,10 @@ class Fit:
         self.state.loss_sums.copy_(sums if self.fabric.is_global_zero else torch.zeros_like(sums))
         total, known = sums.tolist()
         return total / max(known, 1)
+
+    def _check_weights(self) -> None:
+        if not self.state.is_finite():
+            raise self._diverged("weights")
 
     def _diverged(self, what: str) -> UserError:
         progress = self.state.progress

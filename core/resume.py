@@ -79,7 +79,7 @@ class State:
         save_tensors(path, tensors, facts)
 
     def is_finite(self) -> bool:
-        """Whether all weights and averages are; waits for the device."""
+        """Whether the norms of all weights and averages are; waits for the device."""
         modules = [self.model] + ([self.average.module] if self.average else [])
         tensors = [t for module in modules for t in module.state_dict().values()]
         norms = torch._foreach_norm([t for t in tensors if t.is_floating_point()])

@@ -3,7 +3,7 @@
 import math
 import re
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from loss_truth import truth
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from core.config import LOSS_CONSTANTS, LossConfig
 from core.errors import UserError
 from core.losses import NAMES, build_loss, prevalence_log_odds
 from core.losses.statistics import effective_number_weights
@@ -190,6 +191,23 @@ def test_epochs_alone_defer_nothing() -> None:
     if hasattr(loss, "set_epoch"):
         at_epoch(loss, 2)
     agree(loss, "ldam")
+
+
+# --- the command line's lists ------------------------------------------------------------------
+
+
+def test_flags_offer_every_loss_and_constant() -> None:
+    assert get_args(get_type_hints(LossConfig)["loss"]) == NAMES
+
+    def takes(name: str, constant: str) -> bool:
+        try:
+            plain(name, **{constant: 0.5})
+        except UserError:
+            return False
+        return True
+
+    taken = {constant: any(takes(name, constant) for name in NAMES) for constant in LOSS_CONSTANTS}
+    assert all(taken.values()), taken
 
 
 # --- refusals ----------------------------------------------------------------------------------
