@@ -79,7 +79,7 @@ class Task:
         seed_stream(0)
         self._start = build_model(config.model, CLASSES)
         rates = {"backbone": config.optim.backbone_lr, "head": config.optim.head_lr}
-        self.phase = Phase("all", 1, rates)
+        self.phase = Phase("all", 1, rates, config.optim.weight_decay)
 
     def model(self) -> nn.Module:
         """A new model in training; each has the same weights, in the layout that Fit gives it."""
@@ -95,7 +95,7 @@ class Task:
 
     def optimizer(self, model: nn.Module) -> torch.optim.AdamW:
         """Fused AdamW over `model`."""
-        return build_optimizer(model, self.phase.rates, self.config.optim.weight_decay)
+        return build_optimizer(model, self.phase)
 
 
 class BareLoop:

@@ -9,12 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.errors import UserError, nearest
-
-LOSS_CONSTANTS = (
-    *("gamma_neg", "gamma_pos", "margin", "alpha", "gamma", "beta", "max_margin", "scale"),
-    *("temperature", "mu", "neg_scale", "kappa"),
-)
+from core.errors import UserError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,6 +79,11 @@ class LoaderConfig:
     """Side of the square image, in pixels."""
     batch_size: int = 64
     """Images in a batch, per process."""
+    sampler: Literal["uniform", "class_aware", "repeat_factor"] = "uniform"
+    """Which images an epoch takes: each once (uniform), each class in its turn (class_aware, Shen
+    2016), or images of rare classes repeated (repeat_factor, Gupta 2019)."""
+    epoch_size: int | None = None
+    """Images in an epoch; as many as there are unless given (repeat_factor: with the repeats)."""
     num_workers: Literal["auto"] | int = "auto"
     """Processes that decode images, per training process; auto: one a core, at most 8."""
 
@@ -91,6 +91,8 @@ class LoaderConfig:
         _at_least("img_size", self.img_size, 32)
         # batch norm has no variance of one image
         _at_least("batch_size", self.batch_size, 2)
+        if self.epoch_size is not None:
+            _at_least("epoch_size", self.epoch_size, 1)
         if self.num_workers != "auto":
             _at_least("num_workers", self.num_workers, 0)
 
@@ -119,74 +121,6 @@ class BackboneConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class LossConfig:
-    """What is minimised."""
-
-    loss: Literal[
-        "asl",
-        "robust_asl",
-        "bce",
-        "weighted_bce",
-        "focal",
-        "cb_focal",
-        "ldam",
-        "ldam_drw",
-        "distribution_balanced",
-        "two_way",
-    ] = "asl"
-    """Loss; core/losses/README.md says which to try first."""
-    loss_options: tuple[str, ...] = ()
-    """Constants of the loss, e.g. --loss_options gamma_neg=2 margin=0.1."""
-    pos_weight: bool = False
-    """With --loss bce: weight positives by clip(negatives / positives, 1, 10) of the training."""
-    logit_adjust: float = 1.0
-    """TAU: adds TAU log-odds of the prevalence to the logits in training (Menon 2021); 0: off.
-    Adding it to the logits after training could not change a class's AP or AUROC."""
-    label_smooth: float = 0.0
-    """EPS: train on 1 - EPS/2 and EPS/2 in place of 1 and 0."""
-    drw_epoch: int | None = None
-    """First epoch, of all from 1, that weights positives by their class's effective number
-    (deferred re-weighting, Cao 2019); ldam_drw: after 60 % of the epochs unless given."""
-
-    def __post_init__(self) -> None:
-        if self.pos_weight and self.loss != "bce":
-            raise UserError(f"--pos_weight belongs to --loss bce, not to --loss {self.loss}")
-        if not math.isfinite(self.logit_adjust):
-            raise UserError(f"--logit_adjust must be a finite number, not {self.logit_adjust}")
-        if not 0 <= self.label_smooth < 1:
-            raise UserError(f"--label_smooth must lie in [0, 1), not {self.label_smooth}")
-        self.constants()
-
-    def constants(self) -> dict[str, float]:
-        """--loss_options by name. Raises UserError where one is no NAME=NUMBER."""
-        numbers: dict[str, float] = {}
-        for option in self.loss_options:
-            name, _, text = option.partition("=")
-            try:
-                number = float(text)
-            except ValueError as error:
-                raise UserError(f"--loss_options takes NAME=NUMBER, not {option}") from error
-            if name not in LOSS_CONSTANTS:
-                raise UserError(
-                    f"--loss_options: there is no constant '{name}'{nearest(name, LOSS_CONSTANTS)}"
-                )
-            if name in numbers:
-                raise UserError(f"--loss_options names {name} twice")
-            numbers[name] = number
-        return numbers
-
-    def build_options(self, epochs: int) -> dict[str, Any]:
-        """Keyword arguments of `core.losses.build_loss` for a training of `epochs` in all."""
-        options: dict[str, Any] = {
-            "logit_adjust": self.logit_adjust,
-            "label_smooth": self.label_smooth,
-            "drw_epoch": self.drw_epoch,
-            "epochs": epochs,
-        }
-        return options | self.constants() | ({"pos_weight": True} if self.pos_weight else {})
-
-
-@dataclass(kw_only=True, slots=True)
 class OptimConfig:
     """AdamW with a linear warm-up and a cosine, both by step."""
 
@@ -194,14 +128,6 @@ class OptimConfig:
     """Epochs with the whole model in training."""
     warmup_epochs: float = 0.0
     """Of these, the part over which the learning rate rises from 0."""
-    warmup_head_epochs: int = 3
-    """Epochs before these in which the head alone is trained on a frozen backbone."""
-    warmup_head_lr: float = 1e-3
-    """Learning rate of the head in those."""
-    backbone_lr: float = 1e-5
-    """Peak learning rate of the backbone."""
-    head_lr: float = 1e-4
-    """Peak learning rate of the head."""
     weight_decay: float = 0.05
     """Decoupled weight decay; none on biases, norms and per-class scales."""
     clip_norm: float = 1.0
@@ -211,14 +137,33 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
-        _at_least("warmup_head_epochs", self.warmup_head_epochs, 0)
         _within("warmup_epochs", self.warmup_epochs, 0, self.epochs)
         _at_least("accumulate", self.accumulate, 1)
-        for name in ("warmup_head_lr", "backbone_lr", "head_lr", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"--{name} must be above 0 and finite, not {getattr(self, name)}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"--weight_decay must be at least 0, not {self.weight_decay}")
+        check_positive(self, "clip_norm")
+        check_not_negative(self, "weight_decay")
+
+
+@dataclass(kw_only=True, slots=True)
+class TwoPhaseConfig(OptimConfig):
+    """The same after a phase that trains the head alone."""
+
+    warmup_head_epochs: int = 3
+    """Epochs before these in which the head alone is trained on a frozen backbone."""
+    warmup_head_lr: float = 1e-3
+    """Learning rate of the head in those."""
+    warmup_head_weight_decay: float = 0.05
+    """Weight decay in those."""
+    backbone_lr: float = 1e-5
+    """Peak learning rate of the backbone."""
+    head_lr: float = 1e-4
+    """Peak learning rate of the head."""
+
+    def __post_init__(self) -> None:
+        # slots make a new class, which zero-argument super() would not find
+        OptimConfig.__post_init__(self)
+        _at_least("warmup_head_epochs", self.warmup_head_epochs, 0)
+        check_positive(self, "warmup_head_lr", "backbone_lr", "head_lr")
+        check_not_negative(self, "warmup_head_weight_decay")
 
     @property
     def all_epochs(self) -> int:
@@ -257,8 +202,7 @@ class LoopConfig:
         if self.patience is not None:
             _at_least("patience", self.patience, 1)
         _at_least("log_every", self.log_every, 1)
-        if not 0 < self.save_minutes < math.inf:
-            raise UserError(f"--save_minutes must be above 0 and finite, not {self.save_minutes}")
+        check_positive(self, "save_minutes")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -273,15 +217,6 @@ class RunConfig:
     """JSON file of settings by flag name, over the preset's and under the command line's."""
 
 
-def check_drw_epoch(loss: LossConfig, optim: OptimConfig) -> None:
-    """Raise UserError where --drw_epoch lies outside the training."""
-    if loss.drw_epoch is not None and not 1 <= loss.drw_epoch <= optim.all_epochs:
-        raise UserError(
-            f"--drw_epoch must lie within 1 and the {optim.all_epochs} epochs of the training "
-            f"(--warmup_head_epochs + --epochs), not {loss.drw_epoch}"
-        )
-
-
 def flat(config: Any) -> dict[str, Any]:
     """All settings of a Config by flag name, as JSON can hold them (paths as text)."""
     settings: dict[str, Any] = {}
@@ -292,6 +227,20 @@ def flat(config: Any) -> dict[str, Any]:
         else:
             settings[field.name] = _plain(value)
     return settings
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise UserError where a setting of `config` is not above 0 and finite."""
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise UserError(f"--{name} must be above 0 and finite, not {getattr(config, name)}")
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+    """Raise UserError where a setting of `config` is below 0 or not finite."""
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise UserError(f"--{name} must be at least 0, not {getattr(config, name)}")
 
 
 def _plain(value: Any) -> Any:

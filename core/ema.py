@@ -5,12 +5,15 @@ import copy
 import torch
 from torch import nn
 
+from core.optim import sparse_parameters
+
 
 class MovingAverage:
     """A copy of a model whose parameters and buffers follow it slowly.
 
     After update t (from 0) the decay is min(decay, (1 + t) / (10 + t)), so that a short run is not
-    an average of its untrained start.
+    an average of its untrained start. Zeros of a parameter that a module names in `sparse` are
+    zeros here at once: an average of what was not 0 would never come to 0.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -20,6 +23,7 @@ class MovingAverage:
         pairs = [(ours[name], theirs[name].detach()) for name in ours]
         self._floating = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._sparse = [(ours[name], theirs[name].detach()) for name in sparse_parameters(model)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -30,3 +34,5 @@ class MovingAverage:
         torch._foreach_lerp_(averages, values, 1 - decay)
         for average, value in self._counts:
             average.copy_(value)
+        for average, value in self._sparse:
+            average.masked_fill_(value == 0, 0)

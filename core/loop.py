@@ -18,7 +18,7 @@ from core.data.fold import FoldData
 from core.ema import MovingAverage
 from core.errors import UserError
 from core.guard import Guard, NotFiniteError
-from core.optim import Phase, build_optimizer, rate_factor, set_rates
+from core.optim import Phase, build_optimizer, rate_factor, set_rates, shrink
 from core.prediction import predict
 from core.resume import State
 from core.runfolder import RunFolder
@@ -106,9 +106,7 @@ class Fit:
         if self.loop.compile:
             raw.compile()
         module = fabric.setup_module(raw)
-        plain = build_optimizer(
-            self.model, phase.rates, self.optim.weight_decay, fused=not self._scales()
-        )
+        plain = build_optimizer(self.model, phase, fused=not self._scales())
         self.state.load_optimizer(phase.name, plain)
         optimizer = fabric.setup_optimizers(plain)
         assert isinstance(optimizer, _FabricOptimizer)
@@ -177,6 +175,7 @@ class Fit:
             # the fused AdamW leaves weights and moments alone where this is 1
             optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]
         optimizer.step()
+        shrink(optimizer.optimizer, skip)
         optimizer.zero_grad(set_to_none=True)
 
     def _scales(self) -> bool:

@@ -2,54 +2,93 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from core.config import OptimConfig
+from core.config import TwoPhaseConfig
 
 
 @dataclass(frozen=True)
 class Phase:
     """Epochs that train the parts named in `rates` (peak learning rates by part).
 
-    With "head" alone the backbone is frozen: in eval mode and without gradient.
+    Without "backbone" it is frozen: in eval mode and without gradient. A part of a part ("head.x")
+    has its own rate.
     """
 
     name: str
     epochs: int
     rates: dict[str, float]
+    weight_decay: float = 0.0
     warmup_epochs: float = 0.0
+    l1: float = 0.0
+    """Strength of the L1 penalty on the parameters that modules name in `sparse`."""
 
 
-def standard_phases(optim: OptimConfig) -> list[Phase]:
+def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
     """A head-only phase (where asked for), then everything."""
-    head = Phase("head", optim.warmup_head_epochs, {"head": optim.warmup_head_lr})
+    head = Phase(
+        "head",
+        optim.warmup_head_epochs,
+        {"head": optim.warmup_head_lr},
+        optim.warmup_head_weight_decay,
+    )
     rates = {"backbone": optim.backbone_lr, "head": optim.head_lr}
-    return [head, Phase("all", optim.epochs, rates, optim.warmup_epochs)]
+    return [head, Phase("all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs)]
 
 
-def build_optimizer(
-    model: nn.Module,
-    learning_rates: dict[str, float],
-    weight_decay: float,
-    *,
-    fused: bool = True,
-) -> torch.optim.AdamW:
-    """AdamW over the parts of `model` named in `learning_rates` ("backbone", "head": peak rates).
+def build_optimizer(model: nn.Module, phase: Phase, *, fused: bool = True) -> torch.optim.AdamW:
+    """AdamW over the parts of `model` named in `phase.rates`.
 
-    Biases, norms and per-class scales (all parameters of one dimension) are not decayed. `fused`
-    lets its `found_inf` skip an update on the device; Fabric's gradient scaling cannot clip then.
+    Not decayed are biases, norms, per-class scales (all parameters of one dimension), and what
+    modules name in `sparse`. `fused` lets its `found_inf` skip an update on the device; Fabric's
+    gradient scaling cannot clip then.
     """
-    groups = []
-    for part, rate in learning_rates.items():
-        parameters = list(getattr(model, part).parameters())
-        decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-        plain = [parameter for parameter in parameters if parameter.ndim <= 1]
-        groups.append({"params": decayed, "weight_decay": weight_decay, "peak": rate})
-        groups.append({"params": plain, "weight_decay": 0.0, "peak": rate})
-    groups = [group | {"lr": group["peak"]} for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, fused=fused)
+    sparse = {id(parameter) for parameter in sparse_parameters(model).values()}
+    groups: list[dict[str, Any]] = []
+    taken: set[int] = set()
+    # a part of a part comes before the whole
+    for part in sorted(phase.rates, key=len, reverse=True):
+        ours = [p for p in model.get_submodule(part).parameters() if id(p) not in taken]
+        taken |= {id(parameter) for parameter in ours}
+        plain = [p for p in ours if p.ndim <= 1 and id(p) not in sparse]
+        decayed = [p for p in ours if p.ndim > 1 and id(p) not in sparse]
+        peak = {"peak": phase.rates[part], "lr": phase.rates[part], "l1": 0.0}
+        groups.append(peak | {"params": decayed, "weight_decay": phase.weight_decay})
+        groups.append(peak | {"params": plain, "weight_decay": 0.0})
+        penalised = [p for p in ours if id(p) in sparse]
+        groups.append(peak | {"params": penalised, "weight_decay": 0.0, "l1": phase.l1})
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
+
+
+def sparse_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that modules name in their attribute `sparse`, by name in `model`."""
+    return {
+        f"{path}.{name}".removeprefix("."): module.get_parameter(name)
+        for path, module in model.named_modules()
+        for name in getattr(module, "sparse", ())
+    }
+
+
+@torch.no_grad()
+def shrink(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """The proximal step of the L1 penalty, after a step of `optimizer` (proximal AdamW, Yun 2021).
+
+    A <- sign(A) max(|A| - lr l1 / (sqrt(v) + eps), 0) with v the bias-corrected second moment: the
+    soft threshold in the optimiser's own metric, so that an entry rests at exactly 0 while its mean
+    gradient is below l1. Where `skip` (a scalar on the device) is 1 nothing changes.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["l1"] else ():
+            state = optimizer.state[parameter]
+            if not state:
+                continue
+            corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])
+            threshold = group["lr"] * group["l1"] / (corrected.sqrt() + group["eps"])
+            rest = (parameter.abs() - threshold * (1 - skip)).clamp(min=0)
+            parameter.copy_(parameter.sign() * rest)
 
 
 def rate_factor(step: int, steps: int, warmup_steps: int) -> float:

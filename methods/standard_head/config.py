@@ -9,13 +9,12 @@ from core.config import (
     DataConfig,
     LoaderConfig,
     LoopConfig,
-    LossConfig,
-    OptimConfig,
     RunConfig,
     SplitConfig,
-    check_drw_epoch,
+    TwoPhaseConfig,
 )
 from core.errors import UserError
+from core.loss_config import LossConfig, check_drw_epoch
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,11 +44,11 @@ class Config:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: TwoPhaseConfig = field(default_factory=TwoPhaseConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        check_drw_epoch(self.loss, self.optim)
+        check_drw_epoch(self.loss, self.optim.all_epochs)
 
 
 def paper() -> Config:
@@ -63,7 +62,7 @@ def small() -> Config:
         split=SplitConfig(folds=3),
         loader=LoaderConfig(img_size=96, batch_size=32),
         model=ModelConfig(model="convnextv2_atto"),
-        optim=OptimConfig(
+        optim=TwoPhaseConfig(
             epochs=15,
             warmup_epochs=1,
             warmup_head_epochs=1,

@@ -20,7 +20,7 @@ def main() -> None:
     from core.data.prepare import prepare
     from core.loop import Fit
     from core.losses import build_loss, prevalence_log_odds
-    from core.optim import standard_phases
+    from core.optim import two_phases
     from core.runfolder import open_run
     from core.runtime import make_fabric, preset_for_this_machine, seed_stream, versions
     from methods.standard_head.model import build_model, model_settings
@@ -62,7 +62,7 @@ def main() -> None:
             fabric=fabric,
             model=model,
             loss=loss,
-            phases=standard_phases(config.optim),
+            phases=two_phases(config.optim),
             data=data,
             optim=config.optim,
             loop=config.loop,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
-from core.optim import build_optimizer, rate_factor, set_rates
+from core.optim import Phase, build_optimizer, rate_factor, set_rates
 
 
 def small_model() -> nn.ModuleDict:
@@ -29,7 +29,9 @@ def run(model: nn.ModuleDict) -> torch.Tensor:
 
 def test_only_weights_of_more_than_one_dimension_decay() -> None:
     model = small_model()
-    optimizer = build_optimizer(model, {"backbone": 0.1, "head": 0.01}, weight_decay=0.5)
+    optimizer = build_optimizer(
+        model, Phase("", 1, {"backbone": 0.1, "head": 0.01}, weight_decay=0.5)
+    )
     before = {name: value.clone() for name, value in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -45,7 +47,9 @@ def test_only_weights_of_more_than_one_dimension_decay() -> None:
 
 def test_a_step_is_adamws_with_each_parts_rate() -> None:
     model, twin = small_model(), small_model()
-    optimizer = build_optimizer(model, {"backbone": 1e-3, "head": 1e-2}, weight_decay=0.0)
+    optimizer = build_optimizer(
+        model, Phase("", 1, {"backbone": 1e-3, "head": 1e-2}, weight_decay=0.0)
+    )
     parts = [
         {"params": list(twin[part].parameters()), "lr": rate}
         for part, rate in (("backbone", 1e-3), ("head", 1e-2))
@@ -63,14 +67,16 @@ def test_a_step_is_adamws_with_each_parts_rate() -> None:
 
 def test_a_part_without_a_rate_is_not_trained() -> None:
     model = small_model()
-    optimizer = build_optimizer(model, {"head": 1e-3}, weight_decay=0.1)
+    optimizer = build_optimizer(model, Phase("", 1, {"head": 1e-3}, weight_decay=0.1))
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in model["head"].parameters()}
 
 
 def test_each_parameter_is_there_once() -> None:
     model = small_model()
-    optimizer = build_optimizer(model, {"backbone": 1e-3, "head": 1e-2}, weight_decay=0.1)
+    optimizer = build_optimizer(
+        model, Phase("", 1, {"backbone": 1e-3, "head": 1e-2}, weight_decay=0.1)
+    )
     trained = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(trained) == sorted(id(p) for p in model.parameters())
 
@@ -109,7 +115,9 @@ def test_schedule_at_its_marks() -> None:
 
 
 def test_rates_are_parts_of_each_peak() -> None:
-    optimizer = build_optimizer(small_model(), {"backbone": 1e-5, "head": 1e-4}, weight_decay=0.1)
+    optimizer = build_optimizer(
+        small_model(), Phase("", 1, {"backbone": 1e-5, "head": 1e-4}, weight_decay=0.1)
+    )
     assert {group["lr"] for group in optimizer.param_groups} == {1e-5, 1e-4}
     for factor in (0.25, 0.5):  # of the peak, and not of the rate before
         set_rates(optimizer, factor)
@@ -120,7 +128,9 @@ def test_rates_are_parts_of_each_peak() -> None:
 
 def test_an_update_that_is_not_finite_is_skipped_whole() -> None:
     model = small_model()
-    optimizer = build_optimizer(model, {"backbone": 1e-2, "head": 1e-2}, weight_decay=0.1)
+    optimizer = build_optimizer(
+        model, Phase("", 1, {"backbone": 1e-2, "head": 1e-2}, weight_decay=0.1)
+    )
     run(model).backward()
     optimizer.step()
 

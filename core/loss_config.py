@@ -1,0 +1,94 @@
+"""Settings of the loss; torch is not imported here, so that `--help` answers at once."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core.errors import UserError, nearest
+
+LOSS_CONSTANTS = (
+    *("gamma_neg", "gamma_pos", "margin", "alpha", "gamma", "beta", "max_margin", "scale"),
+    *("temperature", "mu", "neg_scale", "kappa"),
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class LossConfig:
+    """What is minimised."""
+
+    loss: Literal[
+        "asl",
+        "robust_asl",
+        "bce",
+        "weighted_bce",
+        "focal",
+        "cb_focal",
+        "ldam",
+        "ldam_drw",
+        "distribution_balanced",
+        "two_way",
+    ] = "asl"
+    """Loss; core/losses/README.md says which to try first."""
+    loss_options: tuple[str, ...] = ()
+    """Constants of the loss, e.g. --loss_options gamma_neg=2 margin=0.1."""
+    pos_weight: bool = False
+    """With --loss bce: weight positives by clip(negatives / positives, 1, 10) of the training."""
+    logit_adjust: float = 1.0
+    """TAU: adds TAU log-odds of the prevalence to the logits in training (Menon 2021); 0: off.
+    Adding it to the logits after training could not change a class's AP or AUROC."""
+    label_smooth: float = 0.0
+    """EPS: train on 1 - EPS/2 and EPS/2 in place of 1 and 0."""
+    drw_epoch: int | None = None
+    """First epoch, of all from 1, that weights positives by their class's effective number
+    (deferred re-weighting, Cao 2019); ldam_drw: after 60 % of the epochs unless given."""
+
+    def __post_init__(self) -> None:
+        if self.pos_weight and self.loss != "bce":
+            raise UserError(f"--pos_weight belongs to --loss bce, not to --loss {self.loss}")
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Raise UserError where a constant, or an option of any loss, cannot be."""
+        if not math.isfinite(self.logit_adjust):
+            raise UserError(f"--logit_adjust must be a finite number, not {self.logit_adjust}")
+        if not 0 <= self.label_smooth < 1:
+            raise UserError(f"--label_smooth must lie in [0, 1), not {self.label_smooth}")
+        self.constants()
+
+    def constants(self) -> dict[str, float]:
+        """--loss_options by name. Raises UserError where one is no NAME=NUMBER."""
+        numbers: dict[str, float] = {}
+        for option in self.loss_options:
+            name, _, text = option.partition("=")
+            try:
+                number = float(text)
+            except ValueError as error:
+                raise UserError(f"--loss_options takes NAME=NUMBER, not {option}") from error
+            if name not in LOSS_CONSTANTS:
+                raise UserError(
+                    f"--loss_options: there is no constant '{name}'{nearest(name, LOSS_CONSTANTS)}"
+                )
+            if name in numbers:
+                raise UserError(f"--loss_options names {name} twice")
+            numbers[name] = number
+        return numbers
+
+    def build_options(self, epochs: int) -> dict[str, Any]:
+        """Keyword arguments of `core.losses.build_loss` for a training of `epochs` in all."""
+        options: dict[str, Any] = {
+            "logit_adjust": self.logit_adjust,
+            "label_smooth": self.label_smooth,
+            "drw_epoch": self.drw_epoch,
+            "epochs": epochs,
+        }
+        weighted = self.pos_weight and self.loss == "bce"
+        return options | self.constants() | ({"pos_weight": True} if weighted else {})
+
+
+def check_drw_epoch(loss: LossConfig, all_epochs: int) -> None:
+    """Raise UserError where --drw_epoch lies outside a training of `all_epochs`."""
+    if loss.drw_epoch is not None and not 1 <= loss.drw_epoch <= all_epochs:
+        raise UserError(
+            f"--drw_epoch must lie within 1 and the {all_epochs} epochs of the training (all its "
+            f"phases), not {loss.drw_epoch}"
+        )
