@@ -6,7 +6,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import NoReturn
 
-from benchmarks import help, memory, step, table
+from benchmarks import help, memory, sampler, step, table
 from benchmarks.runner import HEADER, Answer, real_data
 from core.cli import run
 from core.errors import UserError, nearest
@@ -14,6 +14,7 @@ from core.errors import UserError, nearest
 QUESTIONS = {
     "help": help.answers,
     "table": table.answers,
+    "sampler": sampler.answers,
     "step": step.answers,
     "memory": memory.answers,
 }

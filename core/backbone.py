@@ -1,7 +1,9 @@
 """A timm model as feature extractor for grey images in pixel space."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -13,9 +15,11 @@ from torch import Tensor, nn
 from core.config import BackboneConfig
 from core.errors import UserError, nearest, some
 
+Config = TypeVar("Config", bound=BackboneConfig)
+
 
 class Backbone(nn.Module):
-    """Normalises grey images and turns them into timm's pooled features.
+    """Normalises grey images and turns them into timm's features: pooled, or a map of them.
 
     The first convolution of a three-channel model is adapted to one channel; mean and standard
     deviation are the means over channels of timm's values for the model.
@@ -24,9 +28,11 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: BackboneConfig, weights: Path | None = None) -> None:
+    def __init__(
+        self, config: BackboneConfig, weights: Path | None = None, *, pooled: bool = True
+    ) -> None:
         super().__init__()
-        network: Any = _create(config, weights)
+        network: Any = _create(config, weights, {} if pooled else {"global_pool": ""})
         if weights is not None:
             _check_names(network, weights, config.model)
         if config.grad_checkpointing:
@@ -36,12 +42,27 @@ class Backbone(nn.Module):
         # some networks end in a wider layer than their feature map
         self.num_features: int = getattr(network, "head_hidden_size", network.num_features)
         self.network = network
+        self._pooled = pooled
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, F) of images (B, 1, H, W), uint8 or floating in [0, 1]."""
+        """Features (B, F), or (B, F, h, w), of images (B, 1, H, W), uint8 or in [0, 1]."""
         if images.dtype == torch.uint8:
             images = images / 255
-        return self.network((images - self.mean) / self.std)
+        features = self.network((images - self.mean) / self.std)
+        return features if self._pooled else self._as_map(features)
+
+    def _as_map(self, features: Tensor) -> Tensor:
+        """Unpooled features of any timm network as (B, F, h, w).
+
+        Raises RuntimeError where they are not those of places in a square grid.
+        """
+        if features.ndim == 3:
+            places = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
+            side = math.isqrt(places.shape[1])
+            features = places.unflatten(1, (side, side))
+        if features.shape[1] != self.num_features:
+            features = features.movedim(-1, 1)
+        return features
 
 
 def find_weights(config: BackboneConfig, *, optional: bool) -> tuple[Path | None, str]:
@@ -126,8 +147,21 @@ def _answers(repository: str) -> bool:
     return True
 
 
-def _create(config: BackboneConfig, weights: Path | None) -> nn.Module:
-    options: dict[str, Any] = {"in_chans": 1, "num_classes": 0}
+def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
+    """A method's model settings from those of a checkpoint.
+
+    Raises UserError where they are not understood: they may come from anywhere.
+    """
+    try:
+        config = kind(pretrained=False, **settings)
+        check_model_name(config.model)
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"the checkpoint's model settings are not understood: {error}") from error
+    return config
+
+
+def _create(config: BackboneConfig, weights: Path | None, unpooled: dict[str, Any]) -> nn.Module:
+    options: dict[str, Any] = {"in_chans": 1, "num_classes": 0} | unpooled
     if config.drop_path_rate:
         options["drop_path_rate"] = config.drop_path_rate
     overlay = {"file": str(weights)} if weights else None

@@ -9,12 +9,31 @@ from torch import nn
 
 from core.atomic import write_atomically
 from core.checkpoint import save_tensors
+from core.config import flat
 from core.data.fold import FoldData
+from core.data.prepare import Prepared
 from core.metrics import evaluate
 from core.runfolder import FoldFiles
+from core.runtime import versions
 
 # of an evaluation's summary, what metrics.csv and the checkpoint hold
 SCORES = ("mAP", "mAUROC", "mF1", "micro_AP", "ECE", "ECE_flat", "classes_scored")
+
+
+def checkpoint_facts(
+    method: str, model: dict[str, Any], config: Any, prepared: Prepared
+) -> dict[str, Any]:
+    """What each checkpoint of a run of `config` says of itself; `model` rebuilds the model."""
+    settings = flat(config)
+    return {
+        "method": method,
+        "model": model,
+        "class_names": list(prepared.table.class_names),
+        "img_size": settings["img_size"],
+        "folds": prepared.folds,
+        "settings": settings,
+        "versions": versions(),
+    }
 
 
 def score_epoch(fabric: Fabric, data: FoldData, probabilities: np.ndarray) -> dict[str, float]:

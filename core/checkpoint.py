@@ -1,6 +1,8 @@
 """safetensors in and out: self-describing checkpoints and resumable states. No pickle anywhere."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,33 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises UserError where the file is missing, truncated, of another kind or from a newer format.
     """
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, _read_facts(file, path)
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """The facts of a file alone. Raises UserError as `load_tensors` does."""
+    with _opened(path) as file:
+        return _read_facts(file, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            facts = json.loads(metadata.get("facts", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there") from error
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is no whole safetensors file ({error})") from error
+
+
+def _read_facts(file: Any, path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((file.metadata() or {}).get("facts", "null"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} does not describe itself in JSON ({error})") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format_version"), int):
         raise UserError(f"{path} was not written by this project: it does not describe itself")
     if facts["format_version"] > FORMAT_VERSION:
@@ -43,7 +63,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} has format {facts['format_version']}, newer than {FORMAT_VERSION}: update "
             "this project to read it"
         )
-    return tensors, facts
+    return facts
 
 
 def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -26,13 +26,7 @@ def close_run(
     left. Every number comes from the prediction files that lie in the folder.
     """
     folds = prepared.folds
-    every = range(1, folds + 1)
-    done = [fold for fold in every if is_finished(folder.files(fold).state)]
-    for fold in done:
-        if not folder.files(fold).weights.is_file():
-            raise UserError(
-                f"{folder.files(fold).weights} is gone: put it back, or --overwrite trains anew"
-            )
+    done = finished_folds(folder, folds)
     rows, probabilities = _pooled(folder, prepared, done)
     table = prepared.table
     evaluation = evaluate(
@@ -58,11 +52,25 @@ def close_run(
     print(f"report       {report}")
     for fold in done:
         print(f"checkpoint   {folder.files(fold).weights}")
-    left = [str(fold) for fold in every if fold not in done]
+    left = [str(fold) for fold in range(1, folds + 1) if fold not in done]
     more = ["--run_folds", *left] if left else try_next
     print(f"try next     {_command()} {shlex.join(more)}", flush=True)
     folder.release()
     return evaluation
+
+
+def finished_folds(folder: RunFolder, folds: int) -> list[int]:
+    """Which of `folds` folds (from 1) are trained to the end.
+
+    Raises UserError where the weights of one are gone.
+    """
+    done = [fold for fold in range(1, folds + 1) if is_finished(folder.files(fold).state)]
+    for fold in done:
+        if not folder.files(fold).weights.is_file():
+            raise UserError(
+                f"{folder.files(fold).weights} is gone: put it back, or --overwrite trains anew"
+            )
+    return done
 
 
 def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from core.best import save_best, score_epoch
 from core.config import LoopConfig, OptimConfig
 from core.data.dataset import Batch
-from core.data.fold import FoldData
+from core.data.fold import FoldData, describe_sampling
 from core.ema import MovingAverage
 from core.errors import UserError
 from core.guard import Guard, NotFiniteError
 from core.optim import Phase, build_optimizer, rate_factor, set_rates, shrink
-from core.prediction import predict
+from core.prediction import as_it_is, mirror, predict
 from core.resume import State
 from core.runfolder import RunFolder
 from core.runlog import FoldLog, cut_back
@@ -70,6 +70,7 @@ class Fit:
             self.log.say(f"{self.log.title}  finished before (best epoch {progress.best_epoch})")
             return
         self.log.say(progress.recount(self.data.images_per_update))
+        self.log.say(describe_sampling(self.data))
         if self.fabric.is_global_zero:
             cut_back(self.log.metrics, self.data.fold, progress.epoch)
             cut_back(self.log.timing, self.data.fold, progress.epoch)
@@ -242,7 +243,8 @@ class Fit:
         self.state.loss_sums.zero_()
         evaluated = self.state.average.module if self.state.average else self.model.eval()
         rows = self.data.val_rows
-        probabilities = predict(self.fabric, evaluated, self.validation, rows, mirror=self.loop.tta)
+        views = (as_it_is, mirror) if self.loop.tta else (as_it_is,)
+        probabilities = predict(self.fabric, evaluated, self.validation, rows, views=views)
         if not np.isfinite(probabilities).all():
             raise self._diverged("predictions")
         scores = score_epoch(self.fabric, self.data, probabilities)
@@ -261,7 +263,7 @@ class Fit:
                 facts = self.facts | {"epoch": progress.epoch}
                 save_best(self.files, self.data, evaluated, probabilities, scores, facts)
             row = {"fold": self.data.fold, "epoch": progress.epoch}
-            rates = {f"{part}_lr": rate for part, rate in phase.rates.items()}
+            rates = {f"{part.rpartition('.')[2]}_lr": rate for part, rate in phase.rates.items()}
             learning = {"backbone_lr": 0.0, "head_lr": 0.0} | rates
             spent = {
                 "images_per_second": images / max(trained - began, 1e-9),

@@ -1,46 +1,90 @@
-"""Probabilities of a whole set of images, each covered once over all processes."""
+"""Outputs of a model for a whole set of images, each covered once over all processes."""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from core.data.dataset import unspoiled
 
+View = Callable[[Tensor], Tensor]
 
-@torch.no_grad()
+
+def as_it_is(images: Tensor) -> Tensor:
+    """The images themselves."""
+    return images
+
+
+def mirror(images: Tensor) -> Tensor:
+    """Images (..., W) with left and right exchanged."""
+    return images.flip(-1)
+
+
 def predict(
-    fabric: Fabric, model: nn.Module, loader: DataLoader, rows: np.ndarray, *, mirror: bool
+    fabric: Fabric,
+    model: nn.Module,
+    loader: DataLoader,
+    rows: np.ndarray,
+    *,
+    views: Sequence[View],
+    title: str = "",
 ) -> np.ndarray:
-    """Probabilities float32 (len(rows), C) in the order of `rows`, equal on all ranks.
+    """Probabilities float32 (len(rows), C) in the order of `rows`, averaged over the `views`.
 
-    `model` is in eval mode on the device and not wrapped; `mirror` averages the probabilities of an
-    image and of its mirror. Every rank gets the first one's buffers: batch statistics differ.
-    Raises UserError for an image that cannot be read.
+    See `collect`.
     """
+
+    def probabilities(images: Tensor) -> Tensor:
+        merged = torch.sigmoid(model(views[0](images)).float())
+        for view in views[1:]:
+            merged = merged + torch.sigmoid(model(view(images)).float())
+        return merged / len(views)
+
+    share_buffers(fabric, model)
+    return collect(fabric, probabilities, loader, rows, title=title)
+
+
+def share_buffers(fabric: Fabric, model: nn.Module) -> None:
+    """Give every rank the first one's buffers: batch statistics differ."""
     if fabric.world_size > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
-    probabilities, seen = [], []
-    for batch in unspoiled(loader):
-        images = batch.images.to(fabric.device, non_blocking=True)
+
+
+@torch.no_grad()
+def collect(
+    fabric: Fabric,
+    outputs: Callable[[Tensor], Tensor],
+    loader: DataLoader,
+    rows: np.ndarray,
+    *,
+    title: str = "",
+) -> np.ndarray:
+    """What `outputs` (images (B, 1, H, W) to (B, C)) gives, (len(rows), C), equal on all ranks.
+
+    In the order of `rows`, those that `loader` covers. The model behind it is in eval mode, on the
+    device and not wrapped. With a `title` there is a progress bar. Raises UserError for an image
+    that cannot be read.
+    """
+    results, seen = [], []
+    shown = bool(title) and fabric.is_global_zero
+    batches = tqdm(
+        unspoiled(loader), desc=title, total=len(loader), disable=None if shown else True
+    )
+    for batch in batches:
         with fabric.autocast():
-            merged = _probabilities(model, images)
-            if mirror:
-                merged = (merged + _probabilities(model, images.flip(-1))) / 2
-        probabilities.append(merged)
+            results.append(outputs(batch.images.to(fabric.device, non_blocking=True)))
         seen.append(batch.rows)
-    gathered = _gather(fabric, torch.cat(probabilities)).cpu().numpy()
+    gathered = _gather(fabric, torch.cat(results)).cpu().numpy()
     gathered_rows = _gather(fabric, torch.cat(seen).to(fabric.device)).cpu().numpy()
     covered = gathered_rows >= 0
     order = np.argsort(gathered_rows[covered])
     wanted = np.argsort(np.argsort(rows))
     return gathered[covered][order][wanted]
-
-
-def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.sigmoid(model(images).float())
 
 
 def _gather(fabric: Fabric, values: Tensor) -> Tensor:

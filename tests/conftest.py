@@ -5,16 +5,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 # before torch: two test processes share the cores, and threads that wait for each other spin
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from small_run import ROOT, flags
+from small_run import ROOT, flags, module, script
 
 from core.cli import run
 from core.data.phantom import make_phantom
+
+Train = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -36,32 +39,56 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run to the end in a process of its own, as a user starts it, and what it printed."""
-    out = tmp_path_factory.mktemp("run") / "out"
-    command = [sys.executable, "methods/standard_head/train.py", *flags(phantom, out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+def finished_method(
+    phantom: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, str]]:
+    """Of a method, a run to the end in a process of its own, as a user starts it, and what it
+    printed; each is made once."""
+
+    @cache
+    def finish(method: str) -> tuple[Path, str]:
+        out = tmp_path_factory.mktemp(method) / "out"
+        command = [sys.executable, script(method), *flags(phantom, out)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return out, done.stdout
+
+    return finish
+
+
+@pytest.fixture(scope="session")
+def finished(finished_method: Callable[[str], tuple[Path, str]]) -> tuple[Path, str]:
+    """That run of standard_head."""
+    return finished_method("standard_head")
 
 
 @pytest.fixture
-def train(
+def train_method(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+) -> Callable[[str], Train]:
+    """Of a method, what runs its train.py in this process: (exit code, stdout, stderr)."""
+
+    def choose(method: str) -> Train:
+        main = module(method, "train").main
+
+        def call(*arguments: object) -> tuple[int, str, str]:
+            monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+            code = 0
+            try:
+                run(main)
+            except SystemExit as stop:
+                code = stop.code if isinstance(stop.code, int) else 1
+            # as at the end of a process: a run that was refused lets go of its folder
+            gc.collect()
+            captured = capfd.readouterr()
+            return code, captured.out, captured.err
+
+        return call
+
+    return choose
+
+
+@pytest.fixture
+def train(train_method: Callable[[str], Train]) -> Train:
     """Runs standard_head's train.py in this process: (exit code, stdout, stderr)."""
-    from methods.standard_head.train import main
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        code = 0
-        try:
-            run(main)
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        # as at the end of a process: a run that was refused lets go of its folder
-        gc.collect()
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return train_method("standard_head")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,9 +30,11 @@ from core.errors import UserError
 from core.guard import Guard
 from core.losses import NAMES, build_loss
 from core.optim import Phase
-from core.prediction import predict
+from core.prediction import as_it_is, mirror, predict
 from core.runfolder import RunFolder
 from core.runtime import make_fabric
+from methods.csra_db_cas.model import CSRAHead
+from methods.label_coupling.model import CoupledHead, LabelCoupling
 
 # two_way compares the images of a batch with each other: another batch, another loss
 LOSSES = [name for name in NAMES if name != "two_way"]
@@ -43,8 +45,12 @@ VALIDATION_SIZES = (11, 13)
 STOP_AT = 3
 SPOILED = 9
 EVER = 1e9
+BOTH = (as_it_is, mirror)
 ALL = Phase("all", 2, {"backbone": 1e-2, "head": 1e-2})
 HEAD = Phase("head", 1, {"head": 1e-2})
+# brings some couplings back to 0, and others not
+L1 = 3e-3
+Sampler = Literal["uniform", "class_aware", "repeat_factor"]
 
 
 class Witness(Guard):
@@ -64,6 +70,17 @@ class Witness(Guard):
     def saved(self) -> None:
         super().saved()
         self.saved_after.append(len(self.rows))
+
+
+class Headed(nn.Module):
+    """A model as those of the methods are."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
 
 
 class Spoiled(nn.Module):
@@ -92,10 +109,12 @@ class Cases:
         self.last_rank = fabric.global_rank == fabric.world_size - 1
         self.table = half_known(data)
 
-    def fold(self, validation: int = 10, accumulate: int = 1) -> FoldData:
+    def fold(
+        self, validation: int = 10, accumulate: int = 1, sampler: Sampler = "uniform"
+    ) -> FoldData:
         rows = np.arange(len(self.table))
         batch = GLOBAL_BATCH // self.fabric.world_size // accumulate
-        loader = LoaderConfig(img_size=32, batch_size=batch, num_workers=0)
+        loader = LoaderConfig(img_size=32, batch_size=batch, num_workers=0, sampler=sampler)
         parts = rows[:TRAINING_IMAGES], rows[-validation:]
         nothing = Augmentation([], seed=0)
         return FoldData(self.fabric, 1, self.table, *parts, loader, accumulate, nothing)
@@ -104,13 +123,24 @@ class Cases:
         torch.manual_seed(0)
         return Toy(len(self.table.class_names), nn.BatchNorm2d(2) if norm else nn.Identity())
 
+    def with_head(self, method: str) -> nn.Module:
+        """The toy with a method's head; without the batch norm of one: its statistics would be
+        those of a rank's own images."""
+        toy, classes = self.toy(), len(self.table.class_names)
+        if method == "csra_db_cas":
+            unpooled = toy.backbone[:-2]
+            return Headed(unpooled, CSRAHead(features=2, classes=classes, heads=2))
+        return Headed(toy.backbone, CoupledHead(8, classes, 0.0, LabelCoupling(classes)))
+
     def fit(
         self,
         case: str,
         loss: str = "bce",
         phases: Sequence[Phase] = (ALL,),
         *,
+        model: nn.Module | None = None,
         accumulate: int = 1,
+        sampler: Sampler = "uniform",
         norm: bool = False,
         stop_at: int | None = None,
         spoil: str = "",
@@ -120,13 +150,13 @@ class Cases:
         folder = self.out / case
         folder.mkdir(exist_ok=True)
         Witness.rows, Witness.saved_after, Witness.stop_at = {}, [], stop_at
-        data = self.fold(accumulate=accumulate)
+        data = self.fold(accumulate=accumulate, sampler=sampler)
         counts = data.training_counts()
         epochs = sum(phase.epochs for phase in phases)
         module = build_loss(loss, *counts, epochs=epochs)
         fit = core.loop.Fit(
             fabric=self.fabric,
-            model=self.toy(norm),
+            model=model or self.toy(norm),
             loss=Spoiled(module, SPOILED, gradient=spoil == "gradient") if spoil else module,
             phases=list(phases),
             data=data,
@@ -165,7 +195,7 @@ class Cases:
         rows = torch.cat([batch.rows for batch in data.validation()]).tolist()
         options = (self.fabric, model, data.validation(), data.val_rows)
         predictions = {
-            name: torch.from_numpy(predict(*options, mirror=name == "both"))
+            name: torch.from_numpy(predict(*options, views=BOTH if name == "both" else BOTH[:1]))
             for name in ("plain", "both")
         }
         self.write(case, {"rows": rows}, predictions)
@@ -180,8 +210,21 @@ class Cases:
         model, data = self.toy(norm=True).eval(), self.fold()
         load_into(model, load_tensors(path)[0], path)
         loader, rows = data.validation(), data.val_rows
-        again = predict(self.fabric, model, loader, rows, mirror=True)
+        again = predict(self.fabric, model, loader, rows, views=BOTH)
         self.write(f"{case}_again", {}, {"predictions": torch.from_numpy(again)})
+
+    def fit_methods(self) -> None:
+        """The methods' heads, with what else is the method's own."""
+        name = "csra_db_cas"
+        self.write("start_csra", {}, self.with_head(name).state_dict())
+        options = ("csra", "distribution_balanced", [HEAD, ALL])
+        self.fit(*options, model=self.with_head(name), sampler="class_aware", ema=True)
+        name = "label_coupling"
+        self.write("start_coupling", {}, self.with_head(name).state_dict())
+        for case, l1 in (("coupling", L1), ("coupling_free", 0.0)):
+            freely = replace(ALL, name="freely", rates=ALL.rates | {"head.coupling": 5e-2})
+            phases = [freely, replace(freely, name="penalised", l1=l1)]
+            self.fit(case, phases=phases, model=self.with_head(name), ema=True)
 
     def run(self) -> None:
         """Everything that tests/test_several_processes.py asks for."""
@@ -193,6 +236,7 @@ class Cases:
         self.fit("head_all", phases=[HEAD, ALL], ema=True)
         for size in VALIDATION_SIZES:
             self.evaluate(size)
+        self.fit_methods()
         self.fit("norm", norm=True, ema=True)
         self.predict_again("norm")
         first = self.fabric.is_global_zero

@@ -1,13 +1,39 @@
-"""A run of standard_head that takes seconds: two folds, one head-only epoch and two more."""
+"""A run of a method that takes seconds: two folds, two epochs, and one of the head before these."""
 
+import importlib
+import sys
 from pathlib import Path
+from typing import Any
+
+from core.cli import parse
+from core.config import flat
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "test_efficientnet"
+# what is promised of the command line and of whole runs is tested for each of these
+METHODS = ("standard_head", "csra_db_cas", "label_coupling")
+
+
+def script(method: str) -> str:
+    """The method's train.py, seen from ROOT."""
+    return f"methods/{method}/train.py"
+
+
+def module(method: str, name: str) -> Any:
+    """The module `name` of a method: config, model or train."""
+    return importlib.import_module(f"methods.{method}.{name}")
+
+
+def settings(
+    *arguments: str, method: str = "standard_head", auto: str | None = None
+) -> dict[str, Any]:
+    """All settings of a command line by flag name."""
+    presets = module(method, "config").PRESETS
+    return flat(parse(presets, arguments=list(arguments), auto=auto))
 
 
 def flags(data: Path, out: Path, *more: object) -> list[str]:
-    """Flags of a run of a tiny network on the images of `data`."""
+    """Flags of a run of a tiny network on the images of `data`, for any method."""
     return [
         *("--preset", "small", "--train_csv", str(data / "train.csv")),
         *("--train_dir", str(data / "images"), "--out_dir", str(out)),
@@ -15,6 +41,13 @@ def flags(data: Path, out: Path, *more: object) -> list[str]:
         *("--folds", "2", "--epochs", "2", "--num_workers", "0", "--log_every", "1"),
         *map(str, more),
     ]
+
+
+def fabric_run(port: int) -> list[str]:
+    """What starts a script in two processes on a CPU; a `port` serves one run at a time."""
+    command = str(Path(sys.executable).with_name("fabric"))
+    places = ["--accelerator", "cpu", "--devices", "2", "--main-port", str(port)]
+    return [command, "run", *places]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from small_run import ROOT, fabric_run
 
-ROOT = Path(__file__).resolve().parents[1]
 MODEL = "test_vit"
 
 
@@ -27,18 +27,12 @@ def launch(launcher: list[str], data: Path, out: Path, *more: str) -> subprocess
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def fabric(port: int) -> list[str]:
-    command = str(Path(sys.executable).with_name("fabric"))
-    places = ["--accelerator", "cpu", "--devices", "2", "--main-port", str(port)]
-    return [command, "run", *places]
-
-
 def torchrun(port: int) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run"]
     return [*command, "--nproc-per-node", "2", "--master-port", str(port)]
 
 
-@pytest.mark.parametrize(("launcher", "port"), [(fabric, 29511), (torchrun, 29512)])
+@pytest.mark.parametrize(("launcher", "port"), [(fabric_run, 29511), (torchrun, 29512)])
 def test_two_processes_make_one_run(launcher, port: int, phantom: Path, tmp_path: Path) -> None:
     done = launch(launcher(port), phantom, tmp_path / "out")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -55,7 +49,7 @@ def test_two_processes_make_one_run(launcher, port: int, phantom: Path, tmp_path
 
 
 def test_one_sentence_from_two_processes(phantom: Path, tmp_path: Path) -> None:
-    done = launch(fabric(29513), phantom, tmp_path / "out", "--labels", "Mas")
+    done = launch(fabric_run(29513), phantom, tmp_path / "out", "--labels", "Mas")
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1
     assert done.stderr.count("did you mean 'Mass'?") == 1

@@ -133,6 +133,19 @@ def test_ranks_see_the_parts_of_one_plan(case: str, one: Launch, two: Launch) ->
         assert set(first[update]) | set(second[update]) == set(rows)
 
 
+def test_a_sampler_that_repeats_images_has_one_plan_too(one: Launch, two: Launch) -> None:
+    whole = one.seen("csra")[0]["rows"]
+    first, second = (seen["rows"] for seen in two.seen("csra"))
+    assert whole.keys() == first.keys() == second.keys()
+    for update, rows in whole.items():
+        assert len(first[update]) == len(second[update])
+        assert sorted(first[update] + second[update]) == sorted(rows)
+    # the first of three epochs: class_aware takes rare images twice and leaves others out
+    epoch = [row for update in range(UPDATES) for row in whole[str(update)]]
+    assert len(epoch) == UPDATES * GLOBAL_BATCH
+    assert len(set(epoch)) < len(epoch)
+
+
 @pytest.mark.parametrize("case", [f"{loss}_{n}" for loss in LOSSES for n in (1, 2)])
 def test_two_processes_learn_what_one_learns(case: str, one: Launch, two: Launch) -> None:
     loss = case.rpartition("_")[0]
@@ -155,6 +168,41 @@ def test_ranks_hold_the_same_bits_after_each_phase(case: str, one: Launch, two: 
         trained = name.startswith("head") or case == "head_all"
         for kind in ("model", "average"):
             assert torch.equal(first[f"{kind}.{name}"], value) != trained
+
+
+@pytest.mark.parametrize("case", ["csra", "coupling"])
+def test_two_processes_learn_a_methods_head(case: str, one: Launch, two: Launch) -> None:
+    """Weights, their average, the epochs' losses and scores, and the predictions."""
+    weights = one.tensors(case)
+    first, second = two.tensors(case, rank=0), two.tensors(case, rank=1)
+    assert_equal(first, second)
+    assert_close(first, weights)
+    pd.testing.assert_frame_equal(two.metrics(case), one.metrics(case), atol=CLOSE, rtol=0)
+    ours, theirs = two.predictions(case), one.predictions(case)
+    pd.testing.assert_frame_equal(ours.loc[theirs.index], theirs, atol=CLOSE, rtol=0)
+    for name, value in one.tensors(f"start_{case}").items():
+        for kind in ("model", "average"):
+            assert (weights[f"{kind}.{name}"] - value).abs().max() > 100 * CLOSE, name
+
+
+@pytest.mark.parametrize("kind", ["model", "average"])
+def test_couplings_of_two_processes_rest_at_the_same_zeros(
+    kind: str, one: Launch, two: Launch
+) -> None:
+    """Where the penalty holds them: without it none does."""
+    alone, first, second, free = (
+        ranks.tensors(case, rank)[f"{kind}.head.coupling.A"]
+        for ranks, case, rank in (
+            *((one, "coupling", 0), (two, "coupling", 0), (two, "coupling", 1)),
+            (two, "coupling_free", 0),
+        )
+    )
+    off_diagonal = ~torch.eye(len(alone), dtype=torch.bool)
+    zeros = alone == 0
+    assert 10 <= zeros[off_diagonal].sum() <= off_diagonal.sum() - 10
+    assert torch.equal(first == 0, zeros)
+    assert torch.equal(second == 0, zeros)
+    assert not (free == 0)[off_diagonal].any()
 
 
 @pytest.mark.parametrize("size", VALIDATION_SIZES)

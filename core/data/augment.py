@@ -39,19 +39,65 @@ def light_transforms(
     ]
 
 
-class Augmentation:
-    """Transforms whose outcome depends on (seed, epoch, index) alone.
+def strong_transforms(size: int) -> list[A.BasicTransform]:
+    """Mirror and affine, then local contrast, brightness, noise and holes, for `size` pixels.
 
-    So it is the same for any number of workers and processes, and needs no saved state.
+    The recipe of csra_db_cas; 6 holes of 24 pixels at 512, in proportion at other sizes.
+    """
+    mirror, affine, jitter = light_transforms(affine_p=0.4)
+    side = max(1, round(24 * size / 512))
+    return [
+        mirror,
+        affine,
+        A.CLAHE(clip_limit=(2.0, 2.0), tile_grid_size=(8, 8), p=0.2, strict=True),
+        jitter,
+        # in parts of the grey range
+        A.GaussNoise(std_range=(1 / 255, 5 / 255), p=0.15, strict=True),
+        A.CoarseDropout(
+            num_holes_range=(6, 6),
+            hole_height_range=(side, side),
+            hole_width_range=(side, side),
+            fill=0,
+            p=0.15,
+            strict=True,
+        ),
+    ]
+
+
+def crop_transforms(size: int, *, rotation: float, jitter: bool) -> list[A.BasicTransform]:
+    """A random crop (84 to 100 % of the area) at `size` pixels, mirror, rotation, and jitter.
+
+    The recipe of label_coupling; `rotation` in degrees to both sides, `jitter` for .05 of
+    brightness and contrast.
+    """
+    transforms: list[A.BasicTransform] = [
+        A.RandomResizedCrop(size=(size, size), scale=(0.84, 1.0), strict=True),
+        A.HorizontalFlip(p=0.5),
+        A.Rotate(limit=(-rotation, rotation), p=0.5, strict=True),
+    ]
+    if jitter:
+        transforms.append(
+            A.RandomBrightnessContrast(
+                brightness_limit=0.05, contrast_limit=0.05, p=0.5, strict=True
+            )
+        )
+    return transforms
+
+
+class Augmentation:
+    """Transforms whose outcome depends on (seed, epoch, place in the epoch's global plan) alone.
+
+    So it is the same for any number of workers and processes, needs no saved state, and differs
+    between the draws of an image that an epoch repeats.
     """
 
     def __init__(self, transforms: list[A.BasicTransform], seed: int) -> None:
         self.compose = A.Compose(transforms)
         self.seed = seed
 
-    def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, epoch: int, place: int) -> np.ndarray:
         """Augmented copy of a grey uint8 image (H, W)."""
-        stream = np.random.SeedSequence((self.seed, epoch, index))
+        stream = np.random.SeedSequence((self.seed, epoch, place))
         number = int(stream.generate_state(1, dtype=np.uint64)[0])
         self.compose.set_random_state(np.random.default_rng(stream), random.Random(number))
         return self.compose(image=image)["image"]

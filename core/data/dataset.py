@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from core.data.augment import Augmentation
 from core.data.image import load_image
-from core.data.sampler import EvaluationBatches, TrainingBatches
+from core.data.sampler import EvaluationBatches, Sample, TrainingBatches
 from core.data.table import LabelTable
 from core.errors import UserError
 
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class RadiographDataset(Dataset):
-    """The images of `rows` of a table, by (epoch, position among the rows).
+    """The images of `rows` of a table, by sample: (epoch, place in its plan, position among rows).
 
     Paths are held as one array of bytes: a list of strings would be copied into every worker as its
     reference counts change.
@@ -43,24 +43,24 @@ class RadiographDataset(Dataset):
         self.targets = torch.from_numpy(table.targets[rows])
         self.rows, self.size, self.augment = rows, size, augment
 
-    def __getitem__(self, sample: tuple[int, int]) -> Batch | UserError:
+    def __getitem__(self, sample: Sample) -> Batch | UserError:
         """One sample without its batch dimension, or the error that its image gave.
 
         An exception would leave a worker as a traceback in text; as a value it stays a sentence.
         """
-        epoch, position = sample
+        epoch, place, position = sample
         if position < 0:
             blank = torch.zeros(1, self.size, self.size, dtype=torch.uint8)
             unknown = torch.full((self.targets.shape[1],), torch.nan)
             return Batch(blank, unknown, torch.tensor(-1))
-        row = int(self.rows[position])
         try:
             image = load_image(os.fsdecode(self.paths[position]), self.size)
         except UserError as error:
             return error
         if self.augment is not None:
-            image = self.augment(image, epoch, row)
-        return Batch(torch.from_numpy(image)[None], self.targets[position], torch.tensor(row))
+            image = self.augment(image, epoch, place)
+        row = torch.tensor(int(self.rows[position]))
+        return Batch(torch.from_numpy(image)[None], self.targets[position], row)
 
 
 def build_loader(

@@ -10,7 +10,7 @@ import numpy as np
 from core.config import DataConfig, SplitConfig
 from core.data.split import assign_folds, check_disjoint, empty_in_fold, fold_table
 from core.data.table import LabelTable, read_table
-from core.errors import UserError
+from core.errors import UserError, some
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,27 @@ def prepare(data: DataConfig, split: SplitConfig, say: Callable[[str], None]) ->
         table.targets[validated], assignment[validated], table.class_names
     ):
         say(sentence)
-    return Prepared(table, assignment, run_folds)
+    prepared = Prepared(table, assignment, run_folds)
+    _check_training(prepared, say)
+    return prepared
+
+
+def _check_training(prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Name the classes that a fold cannot learn. Raises UserError where it can learn none."""
+    names = prepared.table.class_names
+    for fold, training, _ in prepared.rows():
+        positives = (prepared.table.targets[training] == 1).sum(axis=0)
+        if not positives.any():
+            raise UserError(
+                f"no label has a positive among the {len(training):,} training images of fold "
+                f"{fold}: nothing can be learnt; look at the label columns ({some(list(names))})"
+            )
+        for name, count in zip(names, positives, strict=True):
+            if not count:
+                say(
+                    f"Warning: {name} has no positive in the training part of fold {fold}, so that "
+                    "it cannot be learnt there."
+                )
 
 
 def _official_split(train: LabelTable, data: DataConfig) -> tuple[LabelTable, np.ndarray]:

@@ -1,29 +1,171 @@
-"""Which images make up each step: one global plan an epoch, sharded over the processes."""
+"""Which images make up each step: one global plan an epoch, sharded over the processes.
 
-from collections.abc import Iterator
+A sampler is an endless sequence of draws, in which an epoch takes `epoch_size` where the one before
+ended. Each draw depends on the seed and its place in the sequence alone, so that no state is kept.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from core.errors import UserError, nearest
 
-def uniform_plan(images: int, seed: int, epoch: int) -> np.ndarray:
-    """Each of `images` positions once, shuffled by (seed, epoch) alone; int64 (images,)."""
-    return np.random.default_rng((seed, epoch)).permutation(images)
+NAMES = ("uniform", "class_aware", "repeat_factor")
+
+THRESHOLD = 0.01
+"""Prevalence below which repeat_factor repeats a class's images (t of Gupta 2019)."""
+MOST_REPEATS = 10
+# factors as whole numbers of this part: their sums are exact in any order
+UNIT = 2**32
+# short shuffles are made so many images at a time
+BLOCK = 2**14
+
+Sample = tuple[int, int, int]
+"""Epoch, place in the epoch's global plan, and position among the rows (-1: padding)."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Positions of the images to draw, epoch by epoch."""
+
+    name: str
+    epoch_size: int
+    draws: Callable[[int, int], np.ndarray]
+    """(start, stop) -> the positions of these draws of the endless sequence, int64."""
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        """The plan of `epoch` (from 0), int64 (epoch_size,)."""
+        return self.draws(epoch * self.epoch_size, (epoch + 1) * self.epoch_size)
+
+
+def build_sampler(
+    name: str, targets: np.ndarray, seed: int, epoch_size: int | None = None
+) -> Sampler:
+    """The sampler `name` for images with `targets` (N, C) of 1, 0 and NaN for unknown.
+
+    An epoch takes `epoch_size` draws; unless given N, or repeat_factor's sum of factors (rounded
+    down). Raises UserError for an unknown name, and where a sampler finds no positive label.
+    """
+    if name not in NAMES:
+        raise UserError(f"there is no sampler '{name}'{nearest(name, NAMES)}")
+    length = len(targets)
+    if name != "uniform" and not (targets == 1).any():
+        raise UserError(
+            f"none of the {length:,} images to train on has a positive label, by which --sampler "
+            f"{name} draws: check the labels, or take --sampler uniform"
+        )
+    draws: Callable[[int, int], np.ndarray]
+    if name == "uniform":
+        draws = partial(shuffles, np.arange(length), (seed,))
+    elif name == "class_aware":
+        draws = partial(class_turns, images_by_class(targets), seed)
+    else:
+        factors = np.rint(repeat_factors(targets) * UNIT).astype(np.int64)
+        draws, length = partial(repeats, factors, seed), int(factors.sum()) // UNIT
+    return Sampler(name, epoch_size or length, draws)
+
+
+def drawn_positives(plan: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """How many draws of `plan` are positives of each class of `targets` (N, C); int64 (C,)."""
+    return (targets[plan] == 1).sum(axis=0)
+
+
+def shuffles(items: np.ndarray, stream: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+    """Draws [start, stop) of `items` shuffled by `stream`, shuffled again, and so on for ever."""
+    rounds = -(-BLOCK // len(items))
+    rows = np.tile(items, (rounds, 1))
+
+    def block(number: int) -> np.ndarray:
+        return np.random.default_rng((*stream, number)).permuted(rows, axis=1).ravel()
+
+    return _stretch(block, rows.size, start, stop)
+
+
+def images_by_class(targets: np.ndarray) -> list[np.ndarray]:
+    """Positions of the positives of each class that has any, then of the images without one."""
+    positive = targets == 1
+    classes, positions = np.nonzero(positive.T)
+    parts = np.split(positions, np.searchsorted(classes, np.arange(1, targets.shape[1])))
+    parts.append(np.flatnonzero(~positive.any(axis=1)))
+    return [part for part in parts if len(part)]
+
+
+def class_turns(images_of: list[np.ndarray], seed: int, start: int, stop: int) -> np.ndarray:
+    """Draws [start, stop) of class-aware sampling (Shen 2016).
+
+    Cycle j is a shuffle of the classes, in which class c gives draw j of its own endless shuffles
+    of `images_of`[c]: it repeats no image before it has given all.
+    """
+    classes = len(images_of)
+    first, last = start // classes, -(-stop // classes)
+    order = shuffles(np.arange(classes), (seed, 0), start, stop)
+    given = np.stack(
+        [shuffles(own, (seed, 1 + c), first, last) for c, own in enumerate(images_of)]
+    )  # (classes, cycles)
+    return given[order, np.arange(start, stop) // classes - first]
+
+
+def repeat_factors(targets: np.ndarray) -> np.ndarray:
+    """How often an epoch draws each image on average, float64 (N,) (Gupta 2019).
+
+    The largest of r_c = max(1, sqrt(t / f_c)) over its positives c, at most 10; 1 where it has
+    none. f_c is the prevalence among the class's known labels.
+    """
+    positive = targets == 1
+    known = (~np.isnan(targets)).sum(axis=0)
+    prevalence = positive.sum(axis=0) / np.maximum(known, 1)
+    # a class without positives has no image to repeat
+    of_class = np.sqrt(THRESHOLD / np.where(prevalence > 0, prevalence, 1)).clip(1, MOST_REPEATS)
+    factors = np.ones(len(targets))
+    # the rarest last, so that its factor stays
+    for c in np.argsort(of_class):
+        factors[positive[:, c]] = of_class[c]
+    return factors
+
+
+def repeats(factors: np.ndarray, seed: int, start: int, stop: int) -> np.ndarray:
+    """Draws [start, stop) of rounds in which image i comes `factors`[i] / UNIT times on average.
+
+    Systematic rounding: with C the sums of the factors over shuffled images and one random u,
+    image i comes floor(C_i + u) - floor(C_(i-1) + u) times, its factor rounded up or down. u is
+    drawn below 1 - (the fraction of the whole sum), so that each round has floor(sum) draws; it
+    lacks that fraction of one draw.
+    """
+    total = int(factors.sum())
+
+    def one_round(number: int) -> np.ndarray:
+        random = np.random.default_rng((seed, number))
+        images = random.permutation(len(factors))
+        sums = np.cumsum(factors[images]) + random.integers(UNIT - total % UNIT)
+        drawn = np.repeat(images, np.diff(sums // UNIT, prepend=0))
+        random.shuffle(drawn)
+        return drawn
+
+    return _stretch(one_round, total // UNIT, start, stop)
+
+
+def _stretch(block: Callable[[int], np.ndarray], size: int, start: int, stop: int) -> np.ndarray:
+    """Items [start, stop) of block(0), block(1), ... one after another, of `size` items each."""
+    first, last = start // size, -(-stop // size)
+    blocks = np.concatenate([block(number) for number in range(first, last)])
+    return blocks[start - first * size : stop - first * size]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBatches:
-    """Batches of (epoch, position) for process `rank`, over epochs [first_epoch, last_epoch).
+    """Batches of samples for process `rank`, over epochs [first_epoch, last_epoch).
 
-    Global batch k of an epoch is plan[k R B : (k+1) R B], cut into the R ranks' slices of B; what
-    is beyond `batches_per_epoch` is dropped. The first `skip` batches of the first epoch are left
-    out. One iteration runs over all epochs, so that workers prefetch across their borders.
+    `plan` gives an epoch's positions. Global batch k of an epoch is plan[k R B : (k+1) R B], cut
+    into the R ranks' slices of B; what is beyond `batches_per_epoch` is dropped. The first `skip`
+    batches of the first epoch are left out. One iteration runs over all epochs, so that workers
+    prefetch across their borders.
     """
 
-    images: int
+    plan: Callable[[int], np.ndarray]
     batch_size: int
     batches_per_epoch: int
-    seed: int
     first_epoch: int
     last_epoch: int
     skip: int = 0
@@ -33,18 +175,18 @@ class TrainingBatches:
     def __len__(self) -> int:
         return (self.last_epoch - self.first_epoch) * self.batches_per_epoch - self.skip
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Sample]]:
         for epoch in range(self.first_epoch, self.last_epoch):
-            plan = uniform_plan(self.images, self.seed, epoch)
+            plan = self.plan(epoch)
             skipped = self.skip if epoch == self.first_epoch else 0
             for batch in range(skipped, self.batches_per_epoch):
                 start = (batch * self.world_size + self.rank) * self.batch_size
-                positions = plan[start : start + self.batch_size]
-                yield [(epoch, int(position)) for position in positions]
+                positions = plan[start : start + self.batch_size].tolist()
+                yield [(epoch, place, p) for place, p in enumerate(positions, start)]
 
 
 class EvaluationBatches:
-    """Batches of positions for one process: every image once over all ranks, padded with -1.
+    """Batches of samples for one process: every image once over all ranks, padded with -1.
 
     All ranks have equally many batches of equal size, as gathering needs; -1 is left out after it.
     """
@@ -58,6 +200,7 @@ class EvaluationBatches:
     def __len__(self) -> int:
         return len(self._mine)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._mine:
-            yield [(0, int(position)) for position in batch]
+    def __iter__(self) -> Iterator[list[Sample]]:
+        for batch in self._mine.tolist():
+            # in the table's order, a position is its own place
+            yield [(0, position, position) for position in batch]

@@ -54,6 +54,8 @@ class LabelTable:
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
     """Sentences for the user: what was taken for what, and what looks doubtful."""
+    id_column: str = "ImageID"
+    """What the CSV calls the images' names."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,7 +104,7 @@ def read_table(
     if ignored:
         notes.append(f"Columns of {path} that are not used: {', '.join(ignored)}.")
 
-    ids = _read_ids(path, images, columns[images])
+    ids = read_ids(path, images, columns[images])
     if patients is not None:
         people: np.ndarray | None = _read_patients(path, patients, columns[patients])
     elif patient_column is not None and patient_column.lower() == "none":
@@ -119,6 +121,7 @@ def read_table(
         targets=targets,
         class_names=class_names,
         notes=tuple(notes),
+        id_column=images,
     )
 
 
@@ -223,7 +226,11 @@ def _read_targets(
     return targets, notes
 
 
-def _read_ids(path: Path, name: str, column: Column) -> list[str]:
+def read_ids(path: Path, name: str, column: Column) -> list[str]:
+    """The images that the CSV at `path` names in `column`, called `name`.
+
+    Raises UserError for a blank name, one that leaves the folder, and one that is there twice.
+    """
     for value in column.values:
         if not value:
             raise UserError(

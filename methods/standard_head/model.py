@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.backbone import Backbone, check_model_name
-from core.errors import UserError
+from core.backbone import Backbone, restore_config
 from methods.standard_head.config import ModelConfig
 
 HIDDEN = 512
@@ -66,9 +65,4 @@ def model_settings(config: ModelConfig) -> dict[str, Any]:
 
 def restore_model(settings: Mapping[str, Any], num_classes: int) -> StandardHeadModel:
     """A model without weights from a checkpoint's settings. Raises UserError for unknown ones."""
-    try:
-        config = ModelConfig(pretrained=False, **settings)
-        check_model_name(config.model)
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"the checkpoint's model settings are not understood: {error}") from error
-    return build_model(config, num_classes)
+    return build_model(restore_config(ModelConfig, settings), num_classes)

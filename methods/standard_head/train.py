@@ -13,6 +13,7 @@ def main() -> None:
     config = parse(PRESETS, description=__doc__)
     # late, so that --help and a mistyped flag are answered at once
     from core.backbone import check_image_size, find_weights
+    from core.best import checkpoint_facts
     from core.closing import close_run
     from core.config import flat
     from core.data.augment import Augmentation, light_transforms
@@ -22,7 +23,7 @@ def main() -> None:
     from core.losses import build_loss, prevalence_log_odds
     from core.optim import two_phases
     from core.runfolder import open_run
-    from core.runtime import make_fabric, preset_for_this_machine, seed_stream, versions
+    from core.runtime import make_fabric, preset_for_this_machine, seed_stream
     from methods.standard_head.model import build_model, model_settings
 
     if config.preset == "auto":
@@ -40,15 +41,7 @@ def main() -> None:
     check_image_size(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(light_transforms(), config.split.seed)
     folds = fold_data(fabric, prepared, config.loader, config.optim.accumulate, augment)
-    facts = {
-        "method": "standard_head",
-        "model": model_settings(config.model),
-        "class_names": list(classes),
-        "img_size": config.loader.img_size,
-        "folds": prepared.folds,
-        "settings": flat(config),
-        "versions": versions(),
-    }
+    facts = checkpoint_facts("standard_head", model_settings(config.model), config, prepared)
     options = config.loss.build_options(config.optim.all_epochs)
     losses = [build_loss(config.loss.loss, *data.training_counts(), **options) for data in folds]
     folder = open_run(fabric, config.run, flat(config), prepared)
@@ -57,7 +50,7 @@ def main() -> None:
         seed_stream(config.split.seed, data.fold)
         model = build_model(config.model, len(classes), weights)
         # the adjustment adds tau parts of the prior while training; the bias starts with the rest
-        model.head.start_at((1 - tau) * prevalence_log_odds(*data.training_counts()))
+        model.head.start_at((1 - tau) * prevalence_log_odds(*data.drawn_counts()))
         Fit(
             fabric=fabric,
             model=model,

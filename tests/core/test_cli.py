@@ -1,98 +1,15 @@
-"""The command line: what a flag means, where a setting comes from, and how a mistake is told."""
+"""Where a setting comes from (flag, JSON file, preset), and how a mistake is told."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_run import settings
 
-from core.cli import parse, run
-from core.config import flat
+from core.cli import run
 from core.errors import UserError
-from methods.standard_head.config import PRESETS, Config
-
-ROOT = Path(__file__).resolve().parents[2]
-TRAIN = ROOT / "methods" / "standard_head" / "train.py"
-
-# The command line is an interface: a name that goes or changes breaks somebody's script.
-FLAGS = [
-    "preset",
-    "out_dir",
-    "overwrite",
-    "config",
-    "train_csv",
-    "train_dir",
-    "val_csv",
-    "labels",
-    "image_column",
-    "patient_column",
-    "study_column",
-    "view_column",
-    "uncertain",
-    "blank",
-    "folds",
-    "run_folds",
-    "seed",
-    "img_size",
-    "batch_size",
-    "sampler",
-    "epoch_size",
-    "num_workers",
-    "model",
-    "pretrained",
-    "weights_file",
-    "drop_path_rate",
-    "grad_checkpointing",
-    "drop_rate",
-    "loss",
-    "loss_options",
-    "pos_weight",
-    "logit_adjust",
-    "label_smooth",
-    "drw_epoch",
-    "epochs",
-    "warmup_epochs",
-    "weight_decay",
-    "clip_norm",
-    "accumulate",
-    "warmup_head_epochs",
-    "warmup_head_lr",
-    "warmup_head_weight_decay",
-    "backbone_lr",
-    "head_lr",
-    "ema",
-    "ema_decay",
-    "tta",
-    "monitor",
-    "patience",
-    "amp",
-    "compile",
-    "log_every",
-    "save_minutes",
-    "tensorboard",
-]
-SWITCHES = "overwrite pretrained grad_checkpointing pos_weight ema tta amp compile tensorboard"
-# `fabric run` takes these for itself, even behind the script's name
-LAUNCHERS = [
-    "accelerator",
-    "strategy",
-    "devices",
-    "num_nodes",
-    "node_rank",
-    "main_address",
-    "main_port",
-    "precision",
-]
-
-
-def settings(*arguments: str, auto: str | None = None) -> dict[str, Any]:
-    """All settings by flag name."""
-    return flat(parse(PRESETS, arguments=list(arguments), auto=auto))
 
 
 @pytest.fixture
@@ -106,90 +23,6 @@ def from_json(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return settings("--config", str(path), *arguments, auto=auto)
 
     return read
-
-
-# --- the interface -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def help_text() -> subprocess.CompletedProcess[str]:
-    """`train.py --help` and, on stderr, every module that it imported."""
-    environment = os.environ | {"COLUMNS": "100", "TERM": "dumb"}
-    return subprocess.run(
-        [sys.executable, "-X", "importtime", str(TRAIN), "--help"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
-
-
-def test_the_names_of_all_flags(help_text: subprocess.CompletedProcess[str]) -> None:
-    shown = re.findall(r"^\W*--([a-z_]+)", help_text.stdout, flags=re.MULTILINE)
-    assert shown == FLAGS
-    assert list(settings()) == FLAGS
-
-
-def test_switches_can_be_switched_off() -> None:
-    names = SWITCHES.split()
-    for form, expected in (("--{}", True), ("--no-{}", False), ("--no_{}", False)):
-        chosen = settings("--loss", "bce", *(form.format(name) for name in names))
-        assert {name for name in names if chosen[name] is not expected} == set()
-
-
-def test_no_flag_belongs_to_the_launcher() -> None:
-    assert not set(FLAGS) & set(LAUNCHERS)
-
-
-def test_help_imports_nothing_heavy(help_text: subprocess.CompletedProcess[str]) -> None:
-    assert help_text.returncode == 0
-    imported = set(re.findall(r"\| +([\w.]+)$", help_text.stderr, flags=re.MULTILINE))
-    assert {"tyro", "core.cli", "methods.standard_head.config"} <= imported
-    heavy = {"torch", "timm", "lightning_fabric", "albumentations", "pandas", "sklearn", "cv2"}
-    assert not heavy & imported
-
-
-def test_every_flag_is_explained(help_text: subprocess.CompletedProcess[str]) -> None:
-    # a flag's text ends in its default; where there is none before it, the docstring is missing
-    entries = re.split(r"^\W*(?=--[a-z_]+)", help_text.stdout, flags=re.MULTILINE)[1:]
-    for entry in entries:
-        told = re.sub(r"--\w+|\{.*?\}", "", entry.partition("(default")[0])
-        assert len(re.findall(r"[a-z]{2,}", told)) >= 2, entry
-
-
-def test_the_help_says_what_a_mirror_and_an_adjustment_do(
-    help_text: subprocess.CompletedProcess[str],
-) -> None:
-    text = " ".join(re.sub(r"[│\n]", " ", help_text.stdout).split())
-    assert "A mirror swaps the patient's left and right" in text
-    assert "could not change a class's AP or AUROC" in text
-
-
-def test_bare_command_is_legal() -> None:
-    assert parse(PRESETS, arguments=[]) == Config()
-
-
-def test_the_paper_preset_is_the_published_recipe() -> None:
-    paper = settings("--preset", "paper")
-    recorded = {
-        "preset": "paper",
-        "model": "convnextv2_base",
-        "img_size": 512,
-        "batch_size": 64,
-        "drop_rate": 0.3,
-        "warmup_head_epochs": 3,
-        "warmup_head_lr": 1e-3,
-        "epochs": 30,
-        "backbone_lr": 1e-5,
-        "head_lr": 1e-4,
-        "weight_decay": 0.05,
-        "clip_norm": 1.0,
-        "loss": "asl",
-        "logit_adjust": 1.0,
-        "ema_decay": 0.9999,
-    }
-    assert {name: paper[name] for name in recorded} == recorded
 
 
 # --- where a setting comes from ----------------------------------------------------------------
@@ -342,65 +175,6 @@ def test_a_value_of_another_kind_is_named_with_its_file(
 ) -> None:
     with pytest.raises(UserError, match=rf"settings\.json: {words}"):
         from_json(content)
-
-
-REFUSED = """
-    --labels A,B,A | --labels names a label twice
-    --folds 1 | --folds must be at least 2
-    --run_folds 6 | --run_folds counts from 1 to --folds 5
-    --run_folds 0 | --run_folds counts from 1
-    --run_folds 2 2 | --run_folds names a fold twice
-    --seed -1 | --seed must lie within 0 and
-    --img_size 16 | --img_size must be at least 32
-    --batch_size 1 | --batch_size must be at least 2
-    --num_workers -1 | --num_workers must be at least 0
-    --drop_path_rate 1.5 | --drop_path_rate must lie within 0 and 1
-    --drop_rate 1 | --drop_rate must lie in [0, 1)
-    --drop_rate nan | --drop_rate must lie in [0, 1)
-    --loss asl --pos_weight | --pos_weight belongs to --loss bce
-    --logit_adjust nan | --logit_adjust must be a finite number
-    --label_smooth 1 | --label_smooth must lie in [0, 1)
-    --label_smooth -0.1 | --label_smooth must lie in [0, 1)
-    --drw_epoch 0 | --drw_epoch must lie within 1 and the 33 epochs of the training
-    --drw_epoch 34 | --drw_epoch must lie within 1 and the 33 epochs of the training
-    --epochs 5 --drw_epoch 9 | within 1 and the 8 epochs of the training
-    --loss_options gamma | --loss_options takes NAME=NUMBER, not gamma
-    --loss_options gamma=x | --loss_options takes NAME=NUMBER, not gamma=x
-    --loss_options gama=2 | --loss_options: there is no constant 'gama': did you mean 'gamma'?
-    --loss_options gamma=2 gamma=3 | --loss_options names gamma twice
-    --epochs 0 | --epochs must be at least 1
-    --warmup_head_epochs -1 | --warmup_head_epochs must be at least 0
-    --warmup_epochs 31 | --warmup_epochs must lie within 0 and 30
-    --warmup_epochs nan | --warmup_epochs must lie within 0 and 30
-    --accumulate 0 | --accumulate must be at least 1
-    --warmup_head_lr 0 | --warmup_head_lr must be above 0
-    --backbone_lr -1e-5 | --backbone_lr must be above 0
-    --head_lr inf | --head_lr must be above 0 and finite
-    --clip_norm nan | --clip_norm must be above 0
-    --weight_decay -0.1 | --weight_decay must be at least 0
-    --ema_decay 1.1 | --ema_decay must lie within 0 and 1
-    --patience 0 | --patience must be at least 1
-    --log_every 0 | --log_every must be at least 1
-    --save_minutes 0 | --save_minutes must be above 0
-    --save_minutes inf | --save_minutes must be above 0 and finite
-    --epoch 3 | --epochs
-    --ema True | Unrecognized options: True
-    --preset medium | --preset
-    --preset | --preset
-    --config | --config
-    --devices 2 | Unrecognized options: --devices
-"""
-
-
-@pytest.mark.parametrize("line", [line.strip() for line in REFUSED.strip().splitlines()])
-def test_refusals(capsys: pytest.CaptureFixture[str], line: str) -> None:
-    arguments, _, sentence = line.partition(" | ")
-    with pytest.raises(SystemExit) as ended:
-        settings(*arguments.split())
-    assert ended.value.code == 2
-    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert sentence in shown
-    assert "Traceback" not in shown
 
 
 def test_only_rank_0_shows_usage(

@@ -16,9 +16,12 @@ from core.data.dataset import RadiographDataset, build_loader
 from core.data.sampler import EvaluationBatches
 from core.data.table import LabelTable
 from core.errors import UserError
-from core.prediction import predict
+from core.prediction import as_it_is, predict
+from core.prediction import mirror as mirrored_view
 
 SIZE, IMAGES = 8, 11
+
+BOTH = (as_it_is, mirrored_view)
 
 
 class Linear(nn.Module):
@@ -96,7 +99,9 @@ def test_probabilities_in_the_order_of_the_rows(
     mirror: bool,
 ) -> None:
     model = Linear()
-    found = predict(fabric, model, loader_of(table, rows, batch_size), rows, mirror=mirror)
+    found = predict(
+        fabric, model, loader_of(table, rows, batch_size), rows, views=BOTH[: 1 + mirror]
+    )
     assert found.dtype == np.float32
     assert found.shape == (len(rows), 3)
     np.testing.assert_allclose(found, truth(model, pixels[rows], mirror=mirror), atol=1e-6)
@@ -107,8 +112,8 @@ def test_a_mirror_makes_a_difference_and_averages_probabilities(
 ) -> None:
     # probabilities, not logits: the two means differ by more than the tolerance above
     rows, model = np.arange(IMAGES), Linear()
-    both = predict(fabric, model, loader_of(table, rows, 4), rows, mirror=True)
-    one = predict(fabric, model, loader_of(table, rows, 4), rows, mirror=False)
+    both = predict(fabric, model, loader_of(table, rows, 4), rows, views=BOTH)
+    one = predict(fabric, model, loader_of(table, rows, 4), rows, views=BOTH[:1])
     assert np.abs(both - one).max() > 0.01
     logits = (pixels / 255).reshape(IMAGES, -1) @ model.weights.detach().double().numpy().T
     mirrored = (pixels[:, :, ::-1] / 255).reshape(IMAGES, -1)
@@ -119,7 +124,7 @@ def test_a_mirror_makes_a_difference_and_averages_probabilities(
 
 def test_no_gradient_is_kept(fabric: Fabric, table: LabelTable) -> None:
     model, rows = Linear(), np.arange(3)
-    predict(fabric, model, loader_of(table, rows, 2), rows, mirror=True)
+    predict(fabric, model, loader_of(table, rows, 2), rows, views=BOTH)
     assert torch.is_grad_enabled()
     assert model.weights.grad is None
 
@@ -128,7 +133,7 @@ def test_an_unreadable_image_is_an_error(fabric: Fabric, table: LabelTable) -> N
     Path(table.paths[3]).write_bytes(b"no image")
     rows = np.arange(IMAGES)
     with pytest.raises(UserError, match=r"3\.png"):
-        predict(fabric, Linear(), loader_of(table, rows, 4), rows, mirror=False)
+        predict(fabric, Linear(), loader_of(table, rows, 4), rows, views=BOTH[:1])
 
 
 class OneOfSeveral:
@@ -167,5 +172,5 @@ def test_several_processes_agree_with_one(
     expected = truth(model, pixels[rows], mirror=False)
     for loader in loaders:
         fabric = cast(Fabric, OneOfSeveral(shares))
-        found = predict(fabric, model, loader, rows, mirror=False)
+        found = predict(fabric, model, loader, rows, views=BOTH[:1])
         np.testing.assert_allclose(found, expected, atol=1e-6)

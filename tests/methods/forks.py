@@ -1,19 +1,21 @@
 """Runs of train.py as processes of their own that start in no time and end at a chosen moment.
 
-Imports everything once, then forks for each line of standard input, a JSON object: `arguments` of
-train.py; `output`, a file for what is printed; `moment`, [kind, at] or null; `signal`, what the run
-gets at that moment. "seconds" after its start this program sends it. The run itself sends it after
-number `at` of its updates ("update"), halves of an evaluation ("evaluation"), new rows of metrics
-and timing ("row"), or of deletions and all steps with files of its folder ("deletion", "file").
-{"resume": pid} lets a run go on that was stopped.
+`forks.py METHOD...` imports everything once, then forks for each line of standard input, a JSON
+object: `method`; `arguments` of its train.py; `output`, a file for what is printed; `moment`,
+[kind, at] or null; `signal`, what the run gets at that moment. "seconds" after its start this
+program sends it. The run itself sends it after number `at` of its updates ("update"), halves of an
+evaluation ("evaluation"), new rows of metrics and timing ("row"), or of deletions and all steps
+with files of its folder ("deletion", "file"). {"resume": pid} lets a run go on that was stopped.
 
-The answer, one line, says how the run ended. The moments of one that came to its end are counted in
-`output` with the ending .json.
+The answer, one line, says how the run ended. For one that came to its end, `output` with the ending
+.json counts its moments and names what it imported that should have been here before.
 """
 
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 import time
@@ -29,11 +31,11 @@ import core.checkpoint
 import core.closing
 import core.data.fold
 import core.loop
+import core.losses
 import core.runlog
 import core.runtime
-import methods.standard_head.model  # noqa: F401
+import methods
 from core.cli import run
-from methods.standard_head.train import main
 
 # each is counted when it has happened: a file that is opened is still empty, and so on
 PLACES: dict[str, list[tuple[Any, str]]] = {
@@ -87,6 +89,12 @@ def serve() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def import_method(name: str) -> None:
+    """Import all modules of a method, those too that its train.main imports late."""
+    for module in pkgutil.iter_modules([f"{methods.__path__[0]}/{name}"], f"methods.{name}."):
+        importlib.import_module(module.name)
+
+
 def train(request: dict[str, Any]) -> int:
     """One run, in the forked process; its exit code."""
     output = Path(request["output"])
@@ -106,15 +114,18 @@ def train(request: dict[str, Any]) -> int:
     for name, places in PLACES.items():
         for owner, function in places:
             setattr(owner, function, counted(getattr(owner, function), name, folder, count))
-    sys.argv = ["methods/standard_head/train.py", *arguments]
+    method, before = request["method"], set(sys.modules)
+    sys.argv = [f"methods/{method}/train.py", *arguments]
     try:
-        run(main)
+        run(importlib.import_module(f"methods.{method}.train").main)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except Exception:
         traceback.print_exc()
         return 1
-    output.with_suffix(".json").write_text(json.dumps(counts))
+    ours = ("core.", "methods.", "ensemble.")
+    late = sorted(name for name in set(sys.modules) - before if name.startswith(ours))
+    output.with_suffix(".json").write_text(json.dumps({"moments": counts, "late": late}))
     return 0
 
 
@@ -131,4 +142,6 @@ def counted(function: Callable, name: str, folder: Path, count: Callable[[str], 
 
 
 if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        import_method(name)
     serve()

@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_run import MODEL, ROOT, flags
+from small_run import METHODS, MODEL, ROOT, flags
 
 from core.checkpoint import load_tensors
 
@@ -24,13 +25,13 @@ pytestmark = pytest.mark.xdist_group("killed")
 SAVING = {"updates": "0.00001", "epochs": "1000"}
 
 
-class Forks:
-    """Starts runs through forks.py; see there."""
+class Server:
+    """The program forks.py; see there."""
 
-    def __init__(self, data: Path, folder: Path) -> None:
-        self.data, self.folder = data, folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forks.py"))],
+            [sys.executable, str(Path(__file__).with_name("forks.py")), *METHODS],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -38,6 +39,30 @@ class Forks:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         self.started = 0
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def output(self) -> Path:
+        """A file for what the next run prints."""
+        self.started += 1
+        return self.folder / f"{self.started}.txt"
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(timeout=20)
+
+
+class Forks:
+    """Starts runs of a method through a server."""
+
+    def __init__(self, server: Server, method: str, data: Path) -> None:
+        self.server, self.method, self.data = server, method, data
         self.finished: dict[int, tuple[Path, dict[str, float]]] = {}
 
     def run(
@@ -50,30 +75,26 @@ class Forks:
         send: int = signal.SIGKILL,
     ) -> dict[str, Any]:
         """How a run of the first `folds` of two folds ended; `printed` and `moments` beside."""
-        self.started += 1
-        output = self.folder / f"{self.started}.txt"
+        output = self.server.output()
         options = ["--run_folds", *("1", "2")[:folds], "--save_minutes", SAVING[saving], *more]
         # few labels: the report's pictures are what takes long
         options += ["--labels", "Effusion,Normal", "--batch_size", "4"]
+        if self.method == "label_coupling":
+            options += ["--test_csv", str(self.data / "test.csv"), "--out_csv", f"{out}.csv"]
         arguments = flags(self.data, out, *options)
-        ended = self.ask(arguments=arguments, output=str(output), moment=moment, signal=send)
+        run = {"method": self.method, "arguments": arguments, "output": str(output)}
+        ended = self.server.ask(**run, moment=moment, signal=send) | {"moments": {}, "late": []}
         counts = output.with_suffix(".json")
-        ended["moments"] = json.loads(counts.read_text()) if counts.exists() else {}
+        ended |= json.loads(counts.read_text()) if counts.exists() else {}
         return ended | {"printed": output.read_text()}
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
 
     def undisturbed(self, folds: int) -> tuple[Path, dict[str, float]]:
         """The folder of a run that nobody killed, and how many moments of each kind it had."""
         if folds not in self.finished:
-            out = self.folder / f"undisturbed{folds}"
+            out = self.server.folder / f"undisturbed_{self.method}{folds}"
             ended = self.run(out, folds, "updates")
             assert ended["code"] == 0, ended["printed"]
+            assert not ended["late"], "to be imported by forks.py before its first fork"
             moments = ended["moments"] | {"seconds": ended["seconds"]}
             self.finished[folds] = out, moments
         return self.finished[folds]
@@ -91,12 +112,17 @@ class Forks:
 
 
 @pytest.fixture(scope="module")
-def forks(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    forks = Forks(phantom, tmp_path_factory.mktemp("forks"))
-    yield forks
-    assert forks.process.stdin
-    forks.process.stdin.close()
-    forks.process.wait(timeout=20)
+def forks_of(
+    phantom: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Forks]]:
+    server = Server(tmp_path_factory.mktemp("forks"))
+    yield cache(lambda method: Forks(server, method, phantom))
+    server.close()
+
+
+@pytest.fixture
+def forks(forks_of: Callable[[str], Forks]) -> Forks:
+    return forks_of("standard_head")
 
 
 def names(folder: Path) -> set[str]:
@@ -106,12 +132,17 @@ def names(folder: Path) -> set[str]:
 def assert_equal(ours: Path, theirs: Path, folds: int) -> None:
     """The same files, and in those of the result the same bits."""
     assert names(ours) == names(theirs)
-    assert (ours / "metrics.csv").read_text() == (theirs / "metrics.csv").read_text()
+    for path in sorted(theirs.rglob("*.csv")):
+        if path.name != "timing.csv":
+            assert (ours / path.relative_to(theirs)).read_bytes() == path.read_bytes(), path.name
+    submissions = [Path(f"{folder}.csv") for folder in (ours, theirs)]
+    assert submissions[0].exists() == submissions[1].exists()
+    if submissions[1].exists():
+        assert submissions[0].read_bytes() == submissions[1].read_bytes()
     epochs = [pd.read_csv(path / "timing.csv")[["fold", "epoch"]] for path in (ours, theirs)]
     assert epochs[0].equals(epochs[1])
     for fold in range(1, folds + 1):
-        predictions = f"{MODEL}_fold{fold}_val.csv"
-        assert (ours / predictions).read_bytes() == (theirs / predictions).read_bytes()
+        assert (theirs / f"{MODEL}_fold{fold}_val.csv").exists()
         weights, expected = (
             load_tensors(folder / f"{MODEL}_fold{fold}.safetensors")[0] for folder in (ours, theirs)
         )
@@ -120,21 +151,35 @@ def assert_equal(ours: Path, theirs: Path, folds: int) -> None:
 
 
 def drawn_moments() -> list[Any]:
-    """Moments for one fold and for two, as shares of all that a run has of their kind."""
-    random = np.random.default_rng(7)
+    """Moments for one fold and for two, as shares of all that a run has of their kind.
+
+    The methods share the loop: after the first of them few are enough.
+    """
     kinds = [("updates", kind) for kind in ("update", "file", "file", "seconds")]
     kinds += [("epochs", kind) for kind in ("update", "evaluation")]
-    return [
-        pytest.param(folds, saving, kind, share, id=f"{folds}-{saving}-{kind}-{share:.2f}")
-        for folds in (1, 2)
-        for (saving, kind), share in zip(kinds, random.random(len(kinds)), strict=True)
-    ]
+    few = [("updates", "update"), ("updates", "file")]
+    drawn = []
+    for number, method in enumerate(METHODS):
+        chosen = few if number else kinds
+        shares = np.random.default_rng(7 * (number + 1)).random((2, len(chosen)))
+        for folds, row in enumerate(shares, start=1):
+            for (saving, kind), share in zip(chosen, row, strict=True):
+                name = f"{method}-{folds}-{saving}-{kind}-{share:.2f}"
+                drawn.append(pytest.param(method, folds, saving, kind, share, id=name))
+    return drawn
 
 
-@pytest.mark.parametrize(("folds", "saving", "kind", "share"), drawn_moments())
+@pytest.mark.parametrize(("method", "folds", "saving", "kind", "share"), drawn_moments())
 def test_a_killed_run_goes_on_bit_for_bit(
-    folds: int, saving: str, kind: str, share: float, forks: Forks, tmp_path: Path
+    method: str,
+    folds: int,
+    saving: str,
+    kind: str,
+    share: float,
+    forks_of: Callable[[str], Forks],
+    tmp_path: Path,
 ) -> None:
+    forks = forks_of(method)
     out, total = tmp_path / "out", forks.undisturbed(folds)[1][kind]
     if kind == "seconds":
         moment = (kind, total * share)
@@ -194,5 +239,5 @@ def test_a_folder_with_a_live_run_is_refused(forks: Forks, tmp_path: Path) -> No
     second = forks.run(out, 1, "updates")
     assert second["code"] == 2
     assert f"another process is training in {out}" in second["printed"]
-    assert forks.ask(resume=first["pid"])["code"] == 0
+    assert forks.server.ask(resume=first["pid"])["code"] == 0
     assert_equal(out, forks.undisturbed(1)[0], 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.backbone import Backbone
 from core.checkpoint import load_tensors
-from core.data.sampler import uniform_plan
+from core.data.sampler import build_sampler
 from methods.standard_head.model import StandardHeadModel
 
 Train = Callable[..., tuple[int, str, str]]
@@ -118,7 +118,7 @@ def test_a_planted_image_is_among_the_named_and_its_update_is_told(
     assert told is not None
     assert table["ImageID"][planted] in error
     updates = len(training) // 8
-    plan = training[uniform_plan(len(training), 0, 1)]
+    plan = training[build_sampler("uniform", np.zeros((len(training), 1)), seed=0)(1)]
     assert planted in plan[8 * (int(told[1]) - 1 - updates) :][:8]
     check_state(out, 1)
 

@@ -1,4 +1,4 @@
-"""A sample's augmentation depends on (seed, epoch, index) alone, and looks as it is said to."""
+"""A sample's augmentation depends on (seed, epoch, place) alone, and looks as it is said to."""
 
 import random
 from pathlib import Path
@@ -7,9 +7,10 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from core.data.augment import Augmentation, light_transforms
-from core.data.dataset import RadiographDataset, build_loader, unspoiled
+from core.data.dataset import Batch, RadiographDataset, build_loader, unspoiled
 from core.data.sampler import TrainingBatches
 from core.data.table import LabelTable
 
@@ -24,7 +25,7 @@ def picture(seed: int = 0) -> np.ndarray:
 
 def test_the_same_key_gives_the_same_pixels_in_any_order() -> None:
     image = picture()
-    keys = [(epoch, index) for epoch in range(3) for index in range(10)]
+    keys = [(epoch, place) for epoch in range(3) for place in range(10)]
     first = Augmentation(light_transforms(), seed=1)
     there = {key: first(image, *key) for key in keys}
     again = {key: first(image, *key) for key in reversed(keys)}
@@ -40,7 +41,7 @@ def test_global_random_numbers_have_no_part_in_it() -> None:
     for seed in (0, 1):
         np.random.seed(seed)
         random.seed(seed)
-        outcomes.append([augment(image, 0, index).tobytes() for index in range(10)])
+        outcomes.append([augment(image, 0, place).tobytes() for place in range(10)])
         drawn.append((np.random.random(), random.random()))
     assert outcomes[0] == outcomes[1]
     # nor does it draw from them
@@ -48,15 +49,15 @@ def test_global_random_numbers_have_no_part_in_it() -> None:
     assert drawn[1] == expected
 
 
-@pytest.mark.parametrize("part", ["seed", "epoch", "index"])
+@pytest.mark.parametrize("part", ["seed", "epoch", "place"])
 def test_each_part_of_the_key_matters(part: str) -> None:
     # always three transforms with a continuous parameter each
     image = picture()
 
     def outcome(value: int) -> bytes:
-        key = {"seed": 0, "epoch": 0, "index": 0} | {part: value}
+        key = {"seed": 0, "epoch": 0, "place": 0} | {part: value}
         augment = Augmentation(light_transforms(affine_p=1, jitter_p=1), key["seed"])
-        return augment(image, key["epoch"], key["index"]).tobytes()
+        return augment(image, key["epoch"], key["place"]).tobytes()
 
     assert len({outcome(value) for value in range(30)}) == 30
 
@@ -71,7 +72,7 @@ def choices(transforms: list[A.BasicTransform], samples: int = 400) -> np.ndarra
     """Whether each transform was applied: (samples, transforms), by a mark in its own pixel."""
     augment = Augmentation(transforms, seed=0)
     blank = np.zeros((1, len(transforms)), np.uint8)
-    return np.stack([augment(blank, 0, index)[0] > 0 for index in range(samples)]).astype(float)
+    return np.stack([augment(blank, 0, place)[0] > 0 for place in range(samples)]).astype(float)
 
 
 def mark(place: int) -> A.BasicTransform:
@@ -98,7 +99,7 @@ def test_mirror_and_brightness_are_independent() -> None:
     image[:, :2] = 80
     jitter = A.RandomBrightnessContrast(brightness_limit=0.08, contrast_limit=0, p=1, strict=True)
     augment = Augmentation([A.HorizontalFlip(p=0.5), jitter], seed=0)
-    outcomes = [augment(image, 0, index) for index in range(400)]
+    outcomes = [augment(image, 0, place) for place in range(400)]
     mirrored = np.array([out[0, 0] > out[0, 3] for out in outcomes], float)
     brightness = np.array([out.mean() for out in outcomes])
     assert 0.4 < mirrored.mean() < 0.6
@@ -121,8 +122,8 @@ def test_output_is_a_grey_image_of_the_same_size(shape: tuple[int, int]) -> None
     augment = Augmentation(light_transforms(), seed=0)
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     kept = image.copy()
-    for index in range(40):
-        out = augment(image, 0, index)
+    for place in range(40):
+        out = augment(image, 0, place)
         assert out.dtype == np.uint8
         assert out.shape == shape
         assert out.flags.c_contiguous
@@ -133,7 +134,7 @@ def test_output_is_a_grey_image_of_the_same_size(shape: tuple[int, int]) -> None
 def test_half_of_the_images_are_mirrored_and_nothing_else_happens_at_probability_0() -> None:
     image = picture()
     augment = Augmentation(light_transforms(affine_p=0, jitter_p=0), seed=0)
-    outcomes = [augment(image, 0, index) for index in range(200)]
+    outcomes = [augment(image, 0, place) for place in range(200)]
     mirrored = [np.array_equal(out, image[:, ::-1]) for out in outcomes]
     straight = [np.array_equal(out, image) for out in outcomes]
     assert all(a != b for a, b in zip(mirrored, straight, strict=True))
@@ -143,7 +144,7 @@ def test_half_of_the_images_are_mirrored_and_nothing_else_happens_at_probability
 def test_jitter_stays_within_its_part_of_the_grey_range() -> None:
     image = np.full((8, 8), 128, np.uint8)
     augment = Augmentation(light_transforms(affine_p=0, jitter=0.08, jitter_p=1), seed=0)
-    levels = np.array([augment(image, 0, index).mean() for index in range(200)])
+    levels = np.array([augment(image, 0, place).mean() for place in range(200)])
     # brightness shifts by up to .08 of the range, contrast scales by up to .08
     assert np.abs(levels - 128).max() <= 0.08 * 255 + 0.08 * 128 + 1
     assert levels.min() < 118
@@ -156,8 +157,8 @@ def test_the_affine_part_moves_a_dot_no_further_than_it_may() -> None:
     image[48:53, 48:53] = 255
     augment = Augmentation(light_transforms(shift=0.1, affine_p=1, jitter_p=0), seed=0)
     moves = []
-    for index in range(100):
-        out = augment(image, 0, index).astype(float)
+    for place in range(100):
+        out = augment(image, 0, place).astype(float)
         y, x = (np.average(grid, weights=out) for grid in np.indices(out.shape))
         moves.append((y - 50, x - 50))
     # the dot is in the centre, where rotation and scale do not move it
@@ -165,11 +166,13 @@ def test_the_affine_part_moves_a_dot_no_further_than_it_may() -> None:
     assert np.abs(moves).max(axis=0).min() > 0.05 * side
 
 
-def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def table(tmp_path: Path) -> LabelTable:
+    """Nine images; image k is picture(k)."""
     names = [f"{number}.png" for number in range(9)]
     for number, name in enumerate(names):
         cv2.imwrite(str(tmp_path / name), picture(number))
-    table = LabelTable(
+    return LabelTable(
         ids=names,
         paths=[str(tmp_path / name) for name in names],
         patients=None,
@@ -179,26 +182,63 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
         class_names=("A", "B"),
         notes=(),
     )
+
+
+def always() -> Augmentation:
+    """Changes every image by a continuous parameter."""
+    return Augmentation(light_transforms(affine_p=1, jitter_p=1), seed=4)
+
+
+def repeating(epoch: int) -> np.ndarray:
+    """A plan of 13 draws from 7 images, of which some come again and again."""
+    plans = [0, 1, 6, 6, 2, 0, 6, 3, 0, 4, 5, 6, 1], [3, 3, 3, 3, 3, 3, 2, 1, 0, 0, 6, 5, 4]
+    return np.array(plans[epoch])
+
+
+def read(table: LabelTable, workers: int, world_size: int = 1) -> list[Batch]:
+    """What each process reads of two epochs of 3 global batches of 4, one after another."""
     rows = np.array([8, 1, 2, 3, 4, 5, 7])
-
-    def read(workers: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    read = []
+    for rank in range(world_size):
         batches = TrainingBatches(
-            images=7, batch_size=2, batches_per_epoch=3, seed=4, first_epoch=0, last_epoch=2
+            plan=repeating,
+            batch_size=4 // world_size,
+            batches_per_epoch=3,
+            first_epoch=0,
+            last_epoch=2,
+            rank=rank,
+            world_size=world_size,
         )
-        dataset = RadiographDataset(
-            table, rows, SIZE, Augmentation(light_transforms(affine_p=1, jitter_p=1), seed=4)
-        )
+        dataset = RadiographDataset(table, rows, SIZE, always())
         loader = build_loader(dataset, batches, workers, pin_memory=False, persistent=False)
-        return [(batch.images.numpy(), batch.rows.numpy()) for batch in unspoiled(loader)]
+        read.append(list(unspoiled(loader)))
+    return [
+        Batch(*(torch.cat(parts) for parts in zip(*ranks, strict=True)))
+        for ranks in zip(*read, strict=True)
+    ]
 
-    alone = read(0)
+
+def test_the_number_of_workers_and_processes_changes_nothing(table: LabelTable) -> None:
+    alone = read(table, 0)
+    # 13 draws make three batches of 4
     assert len(alone) == 6
-    # keyed by the row in the table, and not by the place in a batch or a fold
-    by_hand = Augmentation(light_transforms(affine_p=1, jitter_p=1), seed=4)
-    for step, (images, numbers) in enumerate(alone):
-        for image, row in zip(images, numbers, strict=True):
-            assert np.array_equal(image[0], by_hand(picture(int(row)), step // 3, int(row)))
-    for workers in (1, 2):
-        for (images, numbers), (expected, order) in zip(read(workers), alone, strict=True):
-            assert np.array_equal(numbers, order)
-            assert np.array_equal(images, expected)
+    for workers, world_size in ((1, 1), (2, 1), (0, 2), (0, 4), (2, 2)):
+        others = read(table, workers, world_size)
+        assert len(others) == 6
+        for batch, expected in zip(others, alone, strict=True):
+            assert all(map(torch.equal, batch, expected))
+
+
+def test_each_draw_of_an_image_is_augmented_by_its_place_in_the_plan(table: LabelTable) -> None:
+    by_hand = always()
+    seen: dict[int, list[bytes]] = {}
+    for step, (images, _, rows) in enumerate(read(table, 0)):
+        for number, (image, row) in enumerate(zip(images.numpy(), rows.tolist(), strict=True)):
+            epoch, place = step // 3, step % 3 * 4 + number
+            assert row == [8, 1, 2, 3, 4, 5, 7][repeating(epoch)[place]]
+            assert np.array_equal(image[0], by_hand(picture(row), epoch, place))
+            seen.setdefault(row, []).append(image.tobytes())
+    # row 3 comes once in the first epoch and six times in the second
+    assert len(seen[3]) == 7
+    for outcomes in seen.values():
+        assert len(set(outcomes)) == len(outcomes)

@@ -131,7 +131,7 @@ def test_the_dataset_can_be_sent_to_a_worker(table: LabelTable) -> None:
     dataset = RadiographDataset(table, np.array([5]), SIZE)
     loader = DataLoader(
         dataset,
-        sampler=[(0, 0)],
+        sampler=[(0, 0, 0)],
         batch_size=None,
         num_workers=1,
         multiprocessing_context="spawn",

@@ -1,20 +1,34 @@
-"""Every image once, in an order that seed and epoch alone decide, however many processes."""
+"""Steps that seed and epoch alone decide, however many processes and workers there are."""
+
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
-from core.data.sampler import EvaluationBatches, TrainingBatches, uniform_plan
+from core.config import LoaderConfig
+from core.data.sampler import NAMES, EvaluationBatches, TrainingBatches, build_sampler
+from core.errors import UserError
 
-Batches = list[list[tuple[int, int]]]
+Batches = list[list[tuple[int, int, int]]]
+IMAGES = 103
 
 
-def training(world_size: int, **options: int) -> list[Batches]:
+def targets_of(images: int) -> np.ndarray:
+    """A long tail of 5 classes with unknown labels, several positives an image, and none."""
+    random = np.random.default_rng(0)
+    targets = (random.random((images, 5)) < [0.5, 0.2, 0.1, 0.05, 0.0]).astype(np.float32)
+    targets[random.random((images, 5)) < 0.2] = np.nan
+    # prevalence below .01
+    targets[0, 4] = 1
+    return targets
+
+
+def training(world_size: int, sampler: str = "uniform", **options: Any) -> list[Batches]:
     """The batches of each rank: 103 images in global batches of 12, unless said otherwise."""
-    settings = {
-        "images": 103,
+    settings: dict[str, Any] = {
+        "plan": build_sampler(sampler, targets_of(IMAGES), seed=5),
         "batch_size": 12 // world_size,
-        "batches_per_epoch": 103 // 12,
-        "seed": 5,
+        "batches_per_epoch": IMAGES // 12,
         "first_epoch": 0,
         "last_epoch": 3,
     } | options
@@ -29,71 +43,122 @@ def joined(ranks: list[Batches]) -> Batches:
     return [[sample for part in parts for sample in part] for parts in zip(*ranks, strict=True)]
 
 
-def test_plan_is_a_shuffle_by_seed_and_epoch_alone() -> None:
-    plan = uniform_plan(1000, 3, 7)
-    assert sorted(plan.tolist()) == list(range(1000))
-    np.random.seed(0)
-    assert np.array_equal(uniform_plan(1000, 3, 7), plan)
-    for other in (uniform_plan(1000, *key) for key in ((3, 8), (4, 7), (4, 6), (7, 3))):
-        # a random pair of shuffles agrees in one place on average
-        assert (other == plan).sum() < 10
-    assert abs(np.corrcoef(plan, np.arange(1000))[0, 1]) < 0.15
-
-
+@pytest.mark.parametrize("sampler", NAMES)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_global_batches_are_the_plan_in_order(world_size: int) -> None:
-    batches = joined(training(world_size))
+def test_global_batches_are_the_plan_in_order(sampler: str, world_size: int) -> None:
+    ranks = training(world_size, sampler)
+    assert [len(batches) for batches in ranks] == [24] * world_size
+    assert {len(batch) for batches in ranks for batch in batches} == {12 // world_size}
+    batches = joined(ranks)
     for epoch in range(3):
-        plan = uniform_plan(103, 5, epoch)
+        plan = build_sampler(sampler, targets_of(IMAGES), seed=5)(epoch)
         for number in range(8):
-            expected = [(epoch, int(p)) for p in plan[12 * number : 12 * (number + 1)]]
+            places = range(12 * number, 12 * (number + 1))
+            expected = [(epoch, place, int(plan[place])) for place in places]
             assert batches[8 * epoch + number] == expected
 
 
+@pytest.mark.parametrize("sampler", NAMES)
 @pytest.mark.parametrize("world_size", [2, 3, 4, 6])
-def test_any_number_of_processes_sees_the_same_steps(world_size: int) -> None:
-    assert joined(training(world_size)) == joined(training(1))
+def test_any_number_of_processes_sees_the_same_steps(sampler: str, world_size: int) -> None:
+    assert joined(training(world_size, sampler)) == joined(training(1, sampler))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_each_image_is_there_at_most_once_an_epoch(world_size: int) -> None:
+def test_uniform_has_each_image_at_most_once_an_epoch(world_size: int) -> None:
     ranks = training(world_size)
     # 8 whole global batches of 12; the 7 images over are dropped
-    assert [len(batches) for batches in ranks] == [24] * world_size
-    assert {len(batch) for batches in ranks for batch in batches} == {12 // world_size}
     for epoch in range(3):
-        seen = [p for batches in ranks for batch in batches for e, p in batch if e == epoch]
+        seen = [p for batches in ranks for batch in batches for e, _, p in batch if e == epoch]
         assert len(seen) == len(set(seen)) == 96
 
 
 def test_different_images_are_dropped_in_different_epochs() -> None:
     (batches,) = training(1, last_epoch=40)
-    assert {position for batch in batches for _, position in batch} == set(range(103))
+    assert {position for batch in batches for *_, position in batch} == set(range(IMAGES))
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("sampler", NAMES)
+@pytest.mark.parametrize("world_size", [1, 4])
 @pytest.mark.parametrize(("epoch", "skip"), [(0, 0), (0, 1), (0, 7), (0, 8), (1, 0), (2, 5)])
-def test_a_start_anywhere_is_the_tail(world_size: int, epoch: int, skip: int) -> None:
-    whole = training(world_size)
-    tails = training(world_size, first_epoch=epoch, skip=skip)
+def test_a_start_anywhere_is_the_tail(sampler: str, world_size: int, epoch: int, skip: int) -> None:
+    whole = training(world_size, sampler)
+    tails = training(world_size, sampler, first_epoch=epoch, skip=skip)
     for rank in range(world_size):
         assert tails[rank] == whole[rank][8 * epoch + skip :]
 
 
 def test_length_is_the_number_of_batches() -> None:
-    options = {"batches_per_epoch": 4, "seed": 0, "first_epoch": 1, "last_epoch": 4, "skip": 3}
-    batches = TrainingBatches(images=20, batch_size=5, **options)
+    options = {"batches_per_epoch": 4, "first_epoch": 1, "last_epoch": 4, "skip": 3}
+    plan = build_sampler("uniform", targets_of(20), seed=0)
+    batches = TrainingBatches(plan=plan, batch_size=5, **options)
     assert len(batches) == len(list(batches)) == 9
     assert list(batches) == list(batches)
 
 
 def test_an_accumulating_epoch_drops_whole_updates() -> None:
     # 103 images in updates of 4 batches of 6: 4 updates, 16 batches, 7 images over
-    (batches,) = training(1, batch_size=6, batches_per_epoch=103 // 24 * 4, last_epoch=1)
+    (batches,) = training(1, batch_size=6, batches_per_epoch=IMAGES // 24 * 4, last_epoch=1)
     assert len(batches) == 16
+    plan = build_sampler("uniform", targets_of(IMAGES), seed=5)(0)
     assert [sample for batch in batches for sample in batch] == [
-        (0, int(p)) for p in uniform_plan(103, 5, 0)[:96]
+        (0, place, int(p)) for place, p in enumerate(plan[:96])
     ]
+
+
+@pytest.mark.parametrize("sampler", NAMES)
+def test_a_plan_depends_on_seed_and_epoch_alone(sampler: str) -> None:
+    targets = targets_of(20_000)
+    draw = build_sampler(sampler, targets, seed=3)
+    plan = draw(7)
+    assert plan.dtype == np.int64
+    np.random.seed(0)
+    # no draw before it has a part in it
+    for epoch in (0, 9, 6, 7):
+        again = draw(epoch)
+    assert np.array_equal(again, plan)
+    assert np.array_equal(build_sampler(sampler, targets, seed=3)(7), plan)
+    # a random pair agrees in few places: class 4 has one image, due at one place in six of both
+    for seed, epoch in ((3, 8), (4, 7), (4, 6), (7, 3)):
+        other = build_sampler(sampler, targets, seed)(epoch)
+        assert (other == plan).mean() < 0.06
+    assert abs(np.corrcoef(plan, np.arange(len(plan)))[0, 1]) < 0.15
+
+
+@pytest.mark.parametrize("sampler", NAMES)
+@pytest.mark.parametrize("size", [1, 40, 103, 104, 250, 1000])
+def test_epochs_of_any_size_are_one_sequence(sampler: str, size: int) -> None:
+    """Parts of an epoch of another size: what one epoch leaves, the next one takes."""
+    targets = targets_of(IMAGES)
+    draw = build_sampler(sampler, targets, seed=1, epoch_size=size)
+    plans = [draw(epoch) for epoch in range(min(2000 // size, 300))]
+    assert {len(plan) for plan in plans} == {draw.epoch_size} == {size}
+    whole = build_sampler(sampler, targets, seed=1, epoch_size=2000)(0)
+    assert np.array_equal(np.concatenate(plans), whole[: len(plans) * size])
+
+
+@pytest.mark.parametrize("size", [20, 103, 300])
+def test_uniform_gives_every_image_before_any_comes_again(size: int) -> None:
+    draw = build_sampler("uniform", targets_of(IMAGES), seed=1, epoch_size=size)
+    plans = np.concatenate([draw(epoch) for epoch in range(1030 // size)])
+    rounds = [plans[start : start + IMAGES] for start in range(0, len(plans), IMAGES)]
+    for number in range(len(plans) // IMAGES):
+        assert sorted(rounds[number].tolist()) == list(range(IMAGES))
+    assert not np.array_equal(rounds[0], rounds[1])
+
+
+def test_uniform_takes_any_labels() -> None:
+    for targets in (np.zeros((50, 3)), np.full((50, 3), np.nan)):
+        assert sorted(build_sampler("uniform", targets, seed=0)(0)) == list(range(50))
+
+
+def test_names_are_those_of_the_flag() -> None:
+    assert get_args(get_type_hints(LoaderConfig)["sampler"]) == NAMES
+
+
+def test_another_name_is_told_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no sampler 'class-awar': did you mean 'class_aware'\?"):
+        build_sampler("class-awar", targets_of(10), seed=0)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
@@ -107,7 +172,7 @@ def test_evaluation_covers_each_image_once(images: int, world_size: int) -> None
     read = [list(batches) for batches in ranks]
     assert [len(batches) for batches in read] == [len(batches) for batches in ranks]
     assert all(len(batch) == 4 for batches in read for batch in batches)
-    positions = [position for batches in read for batch in batches for _, position in batch]
+    positions = [position for batches in read for batch in batches for *_, position in batch]
     assert sorted(p for p in positions if p >= 0) == list(range(images))
     padding = [p for p in positions if p < 0]
     assert set(padding) <= {-1}

@@ -1,0 +1,133 @@
+"""Which penalty for the couplings, and are planted ones found? `python -m benchmarks.couplings`.
+
+First a search on frozen logits: couplings are fitted to two thirds of the patients and scored on
+the rest, for the phantom (a model without refiner on images it has not seen) and for nih1000
+(out-of-fold predictions without refiner). Then the four couplings that the phantom was drawn with
+are looked for: among those fitted to the frozen logits, and among those of a joint training.
+Needs `benchmarks.phantom` and `benchmarks.nih1000 label_coupling`, which it runs; half an hour more
+on one thread.
+
+Expected (two CPU cores): the tables in methods/label_coupling/README.md.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from benchmarks import nih1000, phantom
+from core.checkpoint import load_tensors
+from core.cli import run
+from core.data.split import assign_folds
+from core.losses import build_loss
+from core.metrics import evaluate
+from methods.label_coupling.couplings_only import fit_couplings
+from methods.label_coupling.model import LabelCoupling
+
+PENALTIES = (0.0, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+ALPHA, RATE = 0.3, 0.01
+JOINT = ["--epochs", "8", "--lr", "5e-4"]
+# probabilities in a CSV have eight digits
+CLIP = 1e-7
+SEED = 1
+
+
+def main() -> None:
+    """Print the search for both data sets, then the ranks of the planted couplings."""
+    test = phantom.draw(phantom.TEST_SEED, phantom.TEST_IMAGES)
+    plain = ["--loss", "bce", "--no-pos_weight"]
+    base = phantom.train("label_coupling", SEED, *JOINT, *plain, "--no-refiner", name="base")
+    labels = pd.read_csv(test / "train.csv", index_col="ImageID")
+    predictions = pd.read_csv(phantom.predict(base, test), index_col="ImageID")
+    print("phantom, bce:")
+    print(search(predictions, labels, "bce").to_string(index=False))
+
+    out = Path("outputs/nih1000/label_coupling_no_refiner")
+    flags = nih1000.BUDGET["label_coupling"]
+    nih1000.train("label_coupling", out, *flags, "--no-refiner")
+    print("\nnih1000, asl:")
+    print(search(*nih1000.read(out), "asl").to_string(index=False))
+
+    joint = phantom.train("label_coupling", SEED, *JOINT, *plain, name="joint")
+    print("\nplanted couplings, rank of the weight among those that are not on the diagonal:")
+    found = {"frozen, unseen images": frozen(base, test, "unseen")}
+    found["frozen, its own training images"] = frozen(base, phantom.draw(SEED), "seen")
+    found["joint"] = [joint]
+    planted = pd.read_csv(test / "couplings.csv")
+    print(pd.concat({name: ranks(files, planted) for name, files in found.items()}).to_string())
+
+
+def search(predictions: pd.DataFrame, labels: pd.DataFrame, loss_name: str) -> pd.DataFrame:
+    """One row a penalty: scores on held-out patients, and the share of exact zeros."""
+    names = [str(name) for name in predictions]
+    targets = labels.loc[predictions.index, names].to_numpy(np.float32)
+    patients = labels.loc[predictions.index, "PatientID"].to_numpy()
+    clipped = predictions.to_numpy().clip(CLIP, 1 - CLIP)
+    logits = torch.from_numpy(np.log(clipped / (1 - clipped)).astype(np.float32))
+    folds = assign_folds(targets, patients, folds=3)
+    rows = []
+    for penalty in (None, *PENALTIES):
+        refined, zeros = logits.clone(), []
+        for fold in range(3):
+            train, held_out = torch.from_numpy(folds != fold), torch.from_numpy(folds == fold)
+            known = torch.from_numpy(targets)[train]
+            loss = build_loss(loss_name, (known == 1).sum(0), len(known))
+            coupling = LabelCoupling(len(names), ALPHA)
+            if penalty is not None:
+                fit_couplings(coupling, logits[train], known, loss, l1=penalty, lr=RATE)
+            with torch.no_grad():
+                refined[held_out] = coupling(logits[held_out])
+            zeros.append(share_of_zeros(coupling.A))
+        entropy = nn.functional.binary_cross_entropy_with_logits(refined, torch.from_numpy(targets))
+        summary = evaluate(targets, refined.sigmoid().numpy(), names, resamples=0).summary
+        rows.append(
+            {
+                "penalty": "no couplings" if penalty is None else f"{penalty:g}",
+                "zeros": f"{np.mean(zeros):.0%}",
+                "cross-entropy": f"{entropy.item():.5f}",
+                "mAUROC": f"{summary['mAUROC']:.4f}",
+                "mAP": f"{summary['mAP']:.4f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def share_of_zeros(couplings: torch.Tensor) -> float:
+    """Of the entries off the diagonal, those that are exactly 0."""
+    size = len(couplings)
+    return ((couplings == 0).sum().item() - size) / (size * size - size)
+
+
+def frozen(base: Path, data: Path, name: str) -> list[Path]:
+    """Checkpoints of couplings fitted to the frozen logits of `base` on the images of `data`."""
+    out = phantom.OUT / f"couplings_{name}"
+    command = [
+        *(sys.executable, "methods/label_coupling/train.py", "--preset", "small", "--loss", "bce"),
+        *("--no-pos_weight", "--couplings_only", str(base), "--folds", "3"),
+        *("--train_csv", str(data / "train.csv"), "--train_dir", str(data / "images")),
+        *("--out_dir", str(out)),
+    ]
+    subprocess.run(command, check=True)
+    return sorted(out.glob("*_fold[123].safetensors"))
+
+
+def ranks(files: list[Path], planted: pd.DataFrame) -> pd.DataFrame:
+    """Weight (mean over `files`) and rank by |weight| of each planted coupling."""
+    loaded = [load_tensors(path) for path in files]
+    names = loaded[0][1]["class_names"]
+    mean = torch.stack([tensors["head.coupling.A"] for tensors, _ in loaded]).mean(0)
+    order = mean.abs().fill_diagonal_(-1).flatten().argsort(descending=True).tolist()
+    rows = []
+    for source, target in zip(planted["source"], planted["target"], strict=True):
+        i, j = names.index(source), names.index(target)
+        rank = order.index(i * len(names) + j) + 1
+        rows.append({"coupling": f"{source} → {target}", "weight": mean[i, j].item(), "rank": rank})
+    return pd.DataFrame(rows).set_index("coupling").assign(zeros=share_of_zeros(mean))
+
+
+if __name__ == "__main__":
+    run(main)

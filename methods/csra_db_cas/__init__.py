@@ -1,0 +1,1 @@
+"""Class-specific residual attention, the Distribution-Balanced loss and class-aware sampling."""

@@ -1,0 +1,97 @@
+"""Settings of csra_db_cas, and its presets."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from core.config import (
+    BackboneConfig,
+    DataConfig,
+    LoaderConfig,
+    LoopConfig,
+    RunConfig,
+    SplitConfig,
+    TwoPhaseConfig,
+)
+from core.errors import UserError
+from core.loss_config import LossConfig, check_drw_epoch
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig(BackboneConfig):
+    """Backbone and head."""
+
+    csra_heads: Literal[1, 2, 4, 6, 8] = 1
+    """Attention heads, summed, each with a temperature of its own."""
+    csra_lambda: float = 0.1
+    """Weight of the attention beside the mean over the map; 0: mean pooling."""
+    csra_scale: bool = True
+    """Learn a scale and a bias for each class; the paper has neither."""
+
+    def __post_init__(self) -> None:
+        # slots make a new class, which zero-argument super() would not find
+        BackboneConfig.__post_init__(self)
+        if self.csra_heads not in (1, 2, 4, 6, 8):
+            raise UserError(f"--csra_heads is 1, 2, 4, 6 or 8, not {self.csra_heads}")
+        if not 0 <= self.csra_lambda < math.inf:
+            raise UserError(f"--csra_lambda must be at least 0, not {self.csra_lambda}")
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Settings of one run."""
+
+    preset: Literal["auto", "paper", "small"] = "auto"
+    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: by what is
+    here."""
+    run: RunConfig = field(default_factory=lambda: RunConfig(out_dir=Path("outputs/csra_db_cas")))
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(sampler="class_aware"))
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(drop_path_rate=0.2))
+    loss: LossConfig = field(
+        default_factory=lambda: LossConfig(loss="distribution_balanced", logit_adjust=0.0)
+    )
+    optim: TwoPhaseConfig = field(
+        default_factory=lambda: TwoPhaseConfig(
+            warmup_head_epochs=10,
+            warmup_head_lr=1e-3,
+            warmup_head_weight_decay=0.01,
+            epochs=60,
+            warmup_epochs=5,
+            backbone_lr=1.5e-5,
+            head_lr=1.5e-4,
+            weight_decay=0.05,
+        )
+    )
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        check_drw_epoch(self.loss, self.optim.all_epochs)
+
+
+def paper() -> Config:
+    """ConvNeXtV2-Base at 512 px: the defaults."""
+    return Config()
+
+
+def small() -> Config:
+    """ConvNeXtV2-Atto at 96 px: minutes on two cores, from random weights if need be."""
+    return Config(
+        split=SplitConfig(folds=3),
+        loader=LoaderConfig(img_size=96, batch_size=32, sampler="class_aware"),
+        model=ModelConfig(model="convnextv2_atto"),
+        optim=TwoPhaseConfig(
+            warmup_head_epochs=1,
+            warmup_head_weight_decay=0.01,
+            epochs=15,
+            warmup_epochs=1,
+            backbone_lr=5e-4,
+            head_lr=1e-3,
+        ),
+        loop=LoopConfig(ema_decay=0.999, log_every=10),
+    )
+
+
+PRESETS = {"paper": paper, "small": small}

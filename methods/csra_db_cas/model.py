@@ -1,0 +1,142 @@
+"""A map of features, batch norm, and class-specific residual attention (Zhu & Wu 2021)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.backbone import Backbone, restore_config
+from core.errors import UserError
+from methods.csra_db_cas.config import ModelConfig
+
+# a temperature of 99 stands for the maximum
+TEMPERATURES = {
+    1: (1,),
+    2: (1, 99),
+    4: (1, 2, 4, 99),
+    6: (1, 2, 3, 4, 5, 99),
+    8: (1, 2, 3, 4, 5, 6, 7, 99),
+}
+
+
+class CSRAHead(nn.Module):
+    """Class-specific residual attention, maps (B, F, H, W) to logits (B, C).
+
+    Zhu & Wu 2021, eq. 1 to 7: class c scores s_ck = <W_c, x_k> / ||W_c|| at place k; a head gives
+    mean_k s_ck + lam sum_k s_ck softmax_k(T s_ck), and the heads, each with a temperature T and a W
+    of its own, are summed. With `scale` each class's sum is scaled and shifted by learned
+    numbers that start at 1 and 0: normalised scores cannot grow, so that without them probabilities
+    could not be calibrated. Raises UserError for a number of heads that has no temperatures and for
+    a `lam` below 0.
+    """
+
+    def __init__(
+        self, features: int, classes: int, heads: int = 1, lam: float = 0.1, scale: bool = True
+    ) -> None:
+        super().__init__()
+        if heads not in TEMPERATURES:
+            raise UserError(f"there are 1, 2, 4, 6 or 8 attention heads, not {heads}")
+        if not lam >= 0:
+            raise UserError(f"the weight of the attention must be at least 0, not {lam}")
+        self.temperatures, self.lam = TEMPERATURES[heads], lam
+        # as small as in a linear layer: the smaller a W that is normalised, the faster it turns
+        bound = features**-0.5
+        self.weight = nn.Parameter(torch.empty(heads, classes, features).uniform_(-bound, bound))
+        self.scale = nn.Parameter(torch.ones(classes)) if scale else None
+        self.bias = nn.Parameter(torch.zeros(classes)) if scale else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of features (B, F, H, W)."""
+        scores = self._scores(features)
+        logits = scores.mean(dim=-1).sum(dim=1)
+        if self.lam:
+            attended = [
+                _attend(scores[:, head], temperature)
+                for head, temperature in enumerate(self.temperatures)
+            ]
+            logits = logits + self.lam * torch.stack(attended).sum(dim=0)
+        if self.scale is not None and self.bias is not None:
+            logits = self.scale * logits + self.bias
+        return logits
+
+    def maps(self, features: Tensor) -> Tensor:
+        """The scores as maps (B, C, H, W): scaled and summed over the heads, as the logits are.
+
+        Their mean over the map is the part of the logit that is not attention, without the bias.
+        """
+        maps = self._scores(features).sum(dim=1)
+        if self.scale is not None:
+            maps = self.scale[:, None] * maps
+        return maps.unflatten(-1, features.shape[-2:])
+
+    def _scores(self, features: Tensor) -> Tensor:
+        """Scores (B, heads, C, H W), in float32 whatever the autocast: a softmax follows."""
+        weight = functional.normalize(self.weight, dim=-1)
+        return torch.einsum("hcf,bfk->bhck", weight, features.flatten(2)).float()
+
+
+def _attend(scores: Tensor, temperature: int) -> Tensor:
+    """Scores (B, C, K) averaged by softmax(temperature scores) over the places K, (B, C)."""
+    if temperature == 99:
+        return scores.amax(dim=-1)
+    return (scores * (temperature * scores).softmax(dim=-1)).sum(dim=-1)
+
+
+class NormalisedCSRA(nn.Module):
+    """BatchNorm2d, then residual attention; features (B, F, H, W) to logits (B, C)."""
+
+    def __init__(self, features: int, attention: CSRAHead) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(features)
+        self.attention = attention
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.attention(self.norm(features))
+
+    @torch.no_grad()
+    def start_at(self, logits: Tensor) -> None:
+        """Make `logits` (C,) the classes' bias, where they have one."""
+        if self.attention.bias is not None:
+            self.attention.bias.copy_(logits)
+
+
+class CSRAModel(nn.Module):
+    """`forward(images (B, 1, H, W), uint8 or [0, 1]) -> logits (B, C)`."""
+
+    def __init__(self, backbone: Backbone, head: NormalisedCSRA) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.head(self.backbone(images))
+
+    def forward_maps(self, images: Tensor) -> Tensor:
+        """Heat maps (B, C, h, w) of the classes, in logits (see `CSRAHead.maps`)."""
+        return self.head.attention.maps(self.head.norm(self.backbone(images)))
+
+
+def build_model(config: ModelConfig, num_classes: int, weights: Path | None = None) -> CSRAModel:
+    """The model, its backbone from `weights` where given (see `core.backbone.find_weights`)."""
+    backbone = Backbone(config, weights, pooled=False)
+    features = backbone.num_features
+    attention = CSRAHead(
+        features, num_classes, config.csra_heads, config.csra_lambda, config.csra_scale
+    )
+    return CSRAModel(backbone, NormalisedCSRA(features, attention))
+
+
+def model_settings(config: ModelConfig) -> dict[str, Any]:
+    """What a checkpoint keeps, so that `restore_model` can build the same model."""
+    names = ("model", "csra_heads", "csra_lambda", "csra_scale")
+    return {name: getattr(config, name) for name in names}
+
+
+def restore_model(settings: Mapping[str, Any], num_classes: int) -> CSRAModel:
+    """A model without weights from a checkpoint's settings. Raises UserError for unknown ones."""
+    return build_model(restore_config(ModelConfig, settings), num_classes)

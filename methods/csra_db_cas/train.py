@@ -1,0 +1,73 @@
+"""Class-specific residual attention, Distribution-Balanced loss, class-aware sampling.
+
+Start it as `python methods/csra_db_cas/train.py --train_csv train.csv --train_dir images`, or on
+many devices as `fabric run methods/csra_db_cas/train.py --devices 4`.
+"""
+
+from core.cli import parse, run
+from methods.csra_db_cas.config import PRESETS
+
+
+def main() -> None:
+    """Train every fold, then score their out-of-fold predictions together."""
+    config = parse(PRESETS, description=__doc__)
+    # late, so that --help and a mistyped flag are answered at once
+    from core.backbone import check_image_size, find_weights
+    from core.best import checkpoint_facts
+    from core.closing import close_run
+    from core.config import flat
+    from core.data.augment import Augmentation, strong_transforms
+    from core.data.fold import fold_data
+    from core.data.prepare import prepare
+    from core.loop import Fit
+    from core.losses import build_loss, prevalence_log_odds
+    from core.optim import two_phases
+    from core.runfolder import open_run
+    from core.runtime import make_fabric, preset_for_this_machine, seed_stream
+    from methods.csra_db_cas.model import build_model, model_settings
+
+    if config.preset == "auto":
+        config = parse(PRESETS, auto=preset_for_this_machine())
+    fabric = make_fabric(amp=config.loop.amp)
+    say = print if fabric.is_global_zero else lambda _: None
+    say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
+
+    # all that can be wrong is found before anything is written
+    prepared = prepare(config.data, config.split, say)
+    classes, tau = prepared.table.class_names, config.loss.logit_adjust
+    weights, start = find_weights(config.model, optional=config.preset == "small")
+    say(start)
+    trial = build_model(config.model, len(classes), weights)
+    check_image_size(trial, config.model.model, config.loader.img_size)
+    augment = Augmentation(strong_transforms(config.loader.img_size), config.split.seed)
+    folds = fold_data(fabric, prepared, config.loader, config.optim.accumulate, augment)
+    facts = checkpoint_facts("csra_db_cas", model_settings(config.model), config, prepared)
+    options = config.loss.build_options(config.optim.all_epochs)
+    losses = [build_loss(config.loss.loss, *data.training_counts(), **options) for data in folds]
+    folder = open_run(fabric, config.run, flat(config), prepared)
+
+    for data, loss in zip(folds, losses, strict=True):
+        seed_stream(config.split.seed, data.fold)
+        model = build_model(config.model, len(classes), weights)
+        model.head.start_at((1 - tau) * prevalence_log_odds(*data.drawn_counts()))
+        Fit(
+            fabric=fabric,
+            model=model,
+            loss=loss,
+            phases=two_phases(config.optim),
+            data=data,
+            optim=config.optim,
+            loop=config.loop,
+            seed=config.split.seed,
+            folder=folder,
+            facts=facts,
+        ).run()
+
+    if fabric.is_global_zero:
+        other = "repeat_factor" if config.loader.sampler == "class_aware" else "class_aware"
+        try_next = ["--sampler", other, "--out_dir", f"{config.run.out_dir}_{other}"]
+        close_run(folder, prepared, flat(config), try_next)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,152 @@
+"""Settings of label_coupling, and its presets."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from core.config import (
+    BackboneConfig,
+    DataConfig,
+    LoaderConfig,
+    LoopConfig,
+    OptimConfig,
+    RunConfig,
+    SplitConfig,
+    check_not_negative,
+    check_positive,
+)
+from core.errors import UserError
+from core.loss_config import LossConfig, check_drw_epoch
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig(BackboneConfig):
+    """Backbone, linear head and refiner."""
+
+    drop_rate: float = 0.4
+    """Dropout before the linear layer."""
+    refiner: bool = True
+    """Refine the logits by learned couplings between the labels."""
+    coupling_alpha: float = 0.3
+    """Weight of the couplings: z + alpha sigmoid(z) A."""
+
+    def __post_init__(self) -> None:
+        # slots make a new class, which zero-argument super() would not find
+        BackboneConfig.__post_init__(self)
+        if not 0 <= self.drop_rate < 1:
+            raise UserError(f"--drop_rate must lie in [0, 1), not {self.drop_rate}")
+        if not math.isfinite(self.coupling_alpha) or self.coupling_alpha == 0:
+            raise UserError(
+                f"--coupling_alpha must be finite and not 0, not {self.coupling_alpha}; "
+                "--no-refiner trains without couplings"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class CouplingOptimConfig(OptimConfig):
+    """One learning rate, one for the couplings, and their penalty."""
+
+    lr: float = 2e-4
+    """Peak learning rate of backbone and head."""
+    coupling_lr: float = 1e-2
+    """Peak learning rate of the couplings: hundreds of updates at --lr could not move them."""
+    coupling_l1: float = 3e-5
+    """Penalty on the sum of all |A|, on the scale of the mean loss; sets entries to exactly 0."""
+    couplings_only: Path | None = None
+    """Train nothing but the couplings, on the frozen logits of this checkpoint: fast, and best on
+    images that it has not seen."""
+
+    def __post_init__(self) -> None:
+        OptimConfig.__post_init__(self)
+        check_positive(self, "lr", "coupling_lr")
+        check_not_negative(self, "coupling_l1")
+
+
+@dataclass(kw_only=True, slots=True)
+class CoupledLossConfig(LossConfig):
+    """The losses, where bce weights its positives unless told not to."""
+
+    pos_weight: bool = True
+    """With --loss bce: weight positives by clip(negatives / positives, 1, 10) of the training."""
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+
+
+@dataclass(kw_only=True, slots=True)
+class AugmentConfig:
+    """Random changes of the training images, beside a crop and a mirror."""
+
+    rotation: float = 10.0
+    """Largest rotation, in degrees to both sides."""
+    color_jitter: bool = False
+    """Change brightness and contrast by up to 5 %."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rotation <= 180:
+            raise UserError(f"--rotation must lie within 0 and 180 degrees, not {self.rotation}")
+
+
+@dataclass(kw_only=True, slots=True)
+class TestConfig:
+    """Images without labels that the trained folds predict."""
+
+    test_csv: Path | None = None
+    """Predict the images that this CSV names; else every image of --test_dir."""
+    test_dir: Path | None = None
+    """Folder of the images to predict after training; none unless it or --test_csv is given."""
+    out_csv: Path = Path("submission.csv")
+    """Where their probabilities go: the image column of --train_csv, then one column a label."""
+    ensemble_folds: bool = True
+    """Average the predictions of all folds; without it the fold with the best --monitor is used."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Settings of one run."""
+
+    preset: Literal["auto", "paper", "small"] = "auto"
+    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: by what is
+    here."""
+    run: RunConfig = field(
+        default_factory=lambda: RunConfig(out_dir=Path("outputs/label_coupling"))
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+    split: SplitConfig = field(default_factory=lambda: SplitConfig(folds=3, seed=42))
+    loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(img_size=380, batch_size=24))
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(model="seresnext101_32x4d"))
+    loss: CoupledLossConfig = field(default_factory=lambda: CoupledLossConfig(logit_adjust=0.0))
+    optim: CouplingOptimConfig = field(
+        default_factory=lambda: CouplingOptimConfig(epochs=3, warmup_epochs=1, weight_decay=1e-4)
+    )
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(ema_decay=0.999, monitor="mAUROC", patience=3)
+    )
+
+    def __post_init__(self) -> None:
+        check_drw_epoch(self.loss, self.optim.epochs)
+        if self.optim.couplings_only is not None and not self.model.refiner:
+            raise UserError(
+                "--couplings_only and --no-refiner contradict each other: leave one out"
+            )
+
+
+def paper() -> Config:
+    """SE-ResNeXt-101 at 380 px, three epochs a fold: the defaults."""
+    return Config()
+
+
+def small() -> Config:
+    """ConvNeXtV2-Atto at 96 px: minutes on two cores, from random weights if need be."""
+    return Config(
+        loader=LoaderConfig(img_size=96, batch_size=32),
+        model=ModelConfig(model="convnextv2_atto"),
+        optim=CouplingOptimConfig(epochs=15, warmup_epochs=1, weight_decay=1e-4, lr=1e-3),
+        loop=LoopConfig(ema_decay=0.999, monitor="mAUROC", patience=3, log_every=10),
+    )
+
+
+PRESETS = {"paper": paper, "small": small}

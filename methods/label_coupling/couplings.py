@@ -1,0 +1,299 @@
+"""Show what label_coupling has learned: which label speaks for or against which other one.
+
+    python -m methods.label_coupling.couplings outputs/label_coupling/*_fold?.safetensors
+
+Prints the strongest couplings that act on each label, and writes couplings.csv and couplings.png.
+A coupling is what a label adds to what the backbone sees of another one already: none does not
+mean that two findings are unrelated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from core.atomic import write_atomically
+from core.cli import run
+from core.errors import UserError, some
+
+if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+    from torch import Tensor
+
+METHOD = "label_coupling"
+TENSOR = "head.coupling.A"
+GREY, LINES = "#d9dbe0", "#e4e6ea"
+# from strongly against to strongly for; the gap in the middle shows the sign of the least weight
+AGAINST = [(0, "#00344f"), (0.25, "#0072B2"), (0.5, "#c3ddf0")]
+FOR = [(0.5, "#fbd5bd"), (0.75, "#D55E00"), (1, "#662d00")]
+# so many labels leave room for a number in each cell
+MAX_NUMBERED = 15
+
+
+@dataclass(frozen=True, eq=False)
+class FoldCouplings:
+    """The couplings of one checkpoint."""
+
+    path: Path
+    fold: int  # from 1
+    folds: int  # of the run
+    class_names: list[str]
+    weights: NDArray[np.float64]  # (C, C), from row on column, zero diagonal
+
+
+@dataclass(frozen=True, eq=False)
+class Couplings:
+    """The couplings of one run, all in one order of the labels."""
+
+    class_names: list[str]
+    numbers: list[int]  # (F,) which folds these are, ascending
+    weights: NDArray[np.float64]  # (F, C, C)
+    told_folds: str  # "3 folds", or "2 of 3 folds" where not all were given
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(C, C), over the folds; one without the coupling counts as 0."""
+        return self.weights.mean(axis=0)
+
+    @property
+    def zero(self) -> NDArray[np.bool_]:
+        """(C, C), True where the coupling is exactly 0 in every fold."""
+        return (self.weights == 0).all(axis=0)
+
+    @property
+    def sparsity(self) -> str:
+        """How many ordered pairs of two labels (the diagonal is none) are `zero`."""
+        pairs = self.zero[~np.eye(len(self.zero), dtype=bool)]
+        return f"{pairs.sum():,} of {pairs.size:,} ordered pairs ({100 * pairs.mean():.0f} %)"
+
+
+def read_fold(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> FoldCouplings:
+    """The couplings of what `core.checkpoint.load_tensors` read from `path`, checked.
+
+    Raises UserError where it is another method's, has no couplings, or does not fit its labels.
+    """
+    if facts.get("method") != METHOD:
+        is_of = f"is of {_quoted(facts['method'])}" if "method" in facts else "holds no model"
+        raise UserError(f"{path} {is_of}: give the checkpoints of a run of {METHOD}")
+    names, fold, folds = facts.get("class_names"), facts.get("fold"), facts.get("folds")
+    named = isinstance(names, list) and all(map(_is_name, names))
+    if not isinstance(names, list) or not named or not 2 <= len(names) == len(set(names)):
+        raise UserError(f"{path} does not name two or more classes, each once: give another one")
+    if type(fold) is not int or type(folds) is not int or not 1 <= fold <= folds:
+        raise UserError(f"{path} does not say which fold of how many it is: give another one")
+    if TENSOR not in tensors:
+        raise UserError(f"{path} has no couplings: give one that was trained without --no-refiner")
+    matrix, square = tensors[TENSOR], (len(names), len(names))
+    if tuple(matrix.shape) != square or not matrix.is_floating_point():
+        raise UserError(
+            f"{path}: {TENSOR} is {matrix.dtype} {tuple(matrix.shape)} where {len(names)} classes "
+            f"need floating point {square}: give a checkpoint that nobody changed"
+        )
+    weights = matrix.float().numpy().astype(np.float64) + 0.0  # no -0
+    if not np.isfinite(weights).all():
+        pair = [_quoted(names[place]) for place in np.argwhere(~np.isfinite(weights))[0]]
+        raise UserError(f"{path}: {TENSOR} is not finite from {' on '.join(pair)}: train it anew")
+    # the model leaves it out as well
+    np.fill_diagonal(weights, 0)
+    return FoldCouplings(path, fold, folds, names, weights)
+
+
+def align(found: Sequence[FoldCouplings]) -> Couplings:
+    """The folds of one run in ascending order, their labels matched by name to the first one given.
+
+    Raises UserError where their labels or numbers of folds differ, or where a fold is there twice:
+    it would count twice in the mean, and agree with itself.
+    """
+    first, names = found[0], found[0].class_names
+    seen: dict[int, FoldCouplings] = {}
+    for other in found:
+        missing, added = set(names) - set(other.class_names), set(other.class_names) - set(names)
+        if missing or added:
+            sides = ((missing, first.path), (added, other.path))
+            told = [f"{some(sorted(map(_quoted, s)), 6)} only in {path}" for s, path in sides if s]
+            raise UserError(f"These are not of one run, as classes differ: {'; '.join(told)}")
+        if other.folds != first.folds:
+            told = [f"{one.path} is one of {one.folds} folds" for one in (first, other)]
+            raise UserError(f"{', '.join(told)}: give those of one run")
+        if other.fold in seen:
+            twice = f"{seen[other.fold].path} and {other.path} are both fold {other.fold}"
+            raise UserError(f"{twice}: give one checkpoint of each fold")
+        seen[other.fold] = other
+    places = {n: [seen[n].class_names.index(name) for name in names] for n in sorted(seen)}
+    weights = np.stack([seen[n].weights[np.ix_(place, place)] for n, place in places.items()])
+    told_folds = f"{len(seen)} of " if len(seen) < first.folds else ""
+    told_folds += f"{first.folds} fold{'s' if first.folds > 1 else ''}"
+    return Couplings(names, list(places), weights, told_folds)
+
+
+def coupling_table(couplings: Couplings) -> DataFrame:
+    """One row for each ordered pair of two labels, strongest mean weight first.
+
+    Columns: source, target (it acts on), mean_weight, sign (of the mean: 1, -1 or 0),
+    folds_with_sign (in which the weight is not 0 and has that sign), folds, and fold1, ... with the
+    weight in each fold.
+    """
+    import pandas as pd
+
+    names = np.array(couplings.class_names, dtype=object)
+    sources, targets = np.nonzero(~np.eye(len(names), dtype=bool))
+    weights = couplings.weights[:, sources, targets]  # (F, pairs)
+    mean = couplings.mean[sources, targets]
+    sign = np.sign(mean).astype(int)
+    columns = {"source": names[sources], "target": names[targets], "mean_weight": mean}
+    columns |= {"sign": sign, "folds_with_sign": (weights * sign > 0).sum(axis=0)}
+    columns |= {"folds": np.full(len(mean), len(weights))}
+    columns |= {f"fold{n}": row for n, row in zip(couplings.numbers, weights, strict=True)}
+    return pd.DataFrame(columns).iloc[np.argsort(-np.abs(mean), kind="stable")]
+
+
+def format_strongest(table: DataFrame, couplings: Couplings, top: int) -> str:
+    """The `top` strongest couplings that act on each label, from the `coupling_table`."""
+    from core.plots import shorten
+
+    width = max(len("acted on by"), *(len(shorten(name)) for name in couplings.class_names))
+    line = f"{{:<{width}}}  {{:<{width}}}  {{:>9}}  {{:<7}}  {{}}"
+    head = line.format("label", "acted on by", "weight", "speaks", "with that sign")
+    lines = [
+        f"Strongest couplings acting on each label, mean over {couplings.told_folds}.",
+        f"Exactly 0 in each of them: {couplings.sparsity}.\n\n{head}\n{'-' * len(head)}",
+    ]
+    acting = table[table["sign"] != 0].groupby("target", sort=False)
+    strongest = {target: rows.head(top).to_dict("records") for target, rows in acting}
+    for name in couplings.class_names:
+        label = shorten(name)
+        if name not in strongest:
+            lines.append(f"{label:<{width}}  none")
+        for row in strongest.get(name, []):
+            says = "for it" if row["sign"] > 0 else "against"
+            folds = f"{row['folds_with_sign']} of {row['folds']} folds"
+            weight = f"{row['mean_weight']:+#.3g}"
+            lines.append(line.format(label, shorten(row["source"]), weight, says, folds))
+            label = ""
+    return "\n".join(lines)
+
+
+def block_order(weights: NDArray[np.float64]) -> list[int]:
+    """An order of the labels of `weights` (C, C) in which those that are coupled stand together.
+
+    Average linkage of |A| + |A|^T, leaves ordered so that neighbours are coupled most strongly
+    (Bar-Joseph 2001). Labels without any coupling come last, in their own order.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+    from scipy.spatial.distance import squareform
+
+    strength = np.abs(weights) + np.abs(weights).T
+    coupled = np.flatnonzero(strength.any(axis=0))
+    alone = np.flatnonzero(~strength.any(axis=0))
+    if len(coupled):
+        distance = 1 - strength[np.ix_(coupled, coupled)] / strength.max()
+        condensed = squareform(distance, checks=False)
+        tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
+        coupled = coupled[leaves_list(tree)]
+    return [*coupled.tolist(), *alone.tolist()]
+
+
+def heat_map(couplings: Couplings) -> Figure:
+    """Mean over the folds, sources as rows, targets as columns, in `block_order`.
+
+    Colours are symmetric about 0; white is exactly 0 in every fold, grey the diagonal.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    from core.plots import shorten
+
+    order = block_order(couplings.mean)
+    names, place = [shorten(couplings.class_names[i]) for i in order], np.ix_(order, order)
+    mean, zero = couplings.mean[place], couplings.zero[place]
+    limit = float(np.abs(mean).max()) or 1.0
+    # below the scale, which is grey, stands the diagonal
+    cells = np.where(np.eye(len(names)), -2 * limit, np.where(zero, np.nan, mean))
+    scale = LinearSegmentedColormap.from_list("couplings", AGAINST + FOR)
+    colours = scale.with_extremes(bad="white", under=GREY)
+    numbered, further = min(len(names), MAX_NUMBERED), max(len(names) - MAX_NUMBERED, 0)
+    grid = min(max(1.6, 0.38 * numbered + 0.26 * further), 30)  # inches
+    font = min(9, 60 * grid / len(names))
+    figure = Figure(layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    mesh = axis.pcolormesh(cells, cmap=colours, vmin=-limit, vmax=limit, edgecolors=LINES, lw=0.4)
+    for row, column in np.argwhere(np.abs(mean) >= 0.005) if not further else ():
+        ink = "white" if abs(mean[row, column]) > 0.4 * limit else "black"
+        middle, text = (column + 0.5, row + 0.5), f"{mean[row, column]:+.2f}"
+        axis.text(*middle, text, ha="center", va="center", fontsize=7, color=ink)
+    middles = np.arange(len(names)) + 0.5
+    axis.set_xticks(middles, names, rotation=90, fontsize=font, parse_math=False)
+    axis.set_yticks(middles, names, fontsize=font, parse_math=False)
+    longest = max(text.get_window_extent().width for text in axis.get_yticklabels()) / figure.dpi
+    figure.set_size_inches(max(grid + longest + 1.8, 6.4), grid + longest + 1.2)
+    axis.invert_yaxis()
+    axis.set(xlabel="acts on this label (target)", ylabel="this label's presence (source)")
+    axis.tick_params(length=0)
+    axis.spines[:].set_color(LINES)
+    bar = figure.colorbar(mesh, ax=axis, aspect=max(15, 5 * grid), pad=0.02)
+    bar.set_label("mean weight\n(+ speaks for, - against)")
+    title = f"Label couplings, mean over {couplings.told_folds}"
+    title += f"\nwhite: exactly 0 in each of them, {couplings.sparsity}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+def _is_name(name: object) -> bool:
+    """Whether it is a text, not empty, that can be written."""
+    return isinstance(name, str) and name.encode(errors="ignore").decode() == name != ""
+
+
+def _quoted(text: object) -> str:
+    """In quotes and on one line."""
+    return f'"{" ".join(str(text).split())[:60]}"'
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Which couplings to show."""
+
+    checkpoints: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT")]
+    ]
+    """Checkpoints of one run of label_coupling, one a fold."""
+    out_dir: Path | None = None
+    """Where to write couplings.csv and couplings.png; the folder of the first checkpoint."""
+    top: int = 3
+    """How many couplings to print for each label."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    config = tyro.cli(Config, args=arguments, description=__doc__, use_underscores=True)
+    paths = config.checkpoints
+    if not paths:
+        raise UserError("No checkpoint is given: name those of a run, one a fold")
+    if config.top < 1:
+        raise UserError(f"--top is {config.top}: give at least 1")
+    folder = paths[0].parent if config.out_dir is None else config.out_dir
+    # late, so that --help and a mistyped flag are answered at once
+    from core.checkpoint import load_tensors
+    from core.report import DOTS_PER_INCH
+
+    couplings = align([read_fold(path, *load_tensors(path)) for path in paths])
+    table, figure = coupling_table(couplings), heat_map(couplings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out_dir {folder} is no folder: {error.strerror}; name one") from error
+    csv, png = folder / "couplings.csv", folder / "couplings.png"
+    write_atomically(csv, lambda path: table.to_csv(path, index=False, float_format="%.8g"))
+    write_atomically(png, lambda path: figure.savefig(path, dpi=DOTS_PER_INCH))
+    print(format_strongest(table, couplings, config.top))
+    print(f"\nEvery ordered pair is in {csv}, the heat map in {png}.")
+
+
+if __name__ == "__main__":
+    run(main)

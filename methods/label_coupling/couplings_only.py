@@ -1,0 +1,161 @@
+"""Couplings alone, fitted to the logits of a frozen model: a sparse logistic regression."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from core.best import save_best, score_epoch
+from core.data.evaluation import evaluation_loader
+from core.data.fold import FoldData
+from core.data.table import LabelTable
+from core.errors import UserError
+from core.optim import Phase, build_optimizer, rate_factor, set_rates, shrink
+from core.prediction import collect, mirror
+from core.resume import Progress, State
+from core.runfolder import RunFolder
+from core.runlog import FoldLog, cut_back
+from methods import load_model
+from methods.label_coupling.config import Config
+from methods.label_coupling.model import LabelCoupling, LabelCouplingModel
+
+UPDATES = 1000
+
+
+def take_over(config: Config, checkpoint: Path) -> Config:
+    """`config` with the model and the image size of a checkpoint.
+
+    Raises UserError where it is none of label_coupling.
+    """
+    _, info = load_model(checkpoint)
+    if info.method != "label_coupling":
+        raise UserError(
+            f"--couplings_only {checkpoint} is a checkpoint of {info.method}: couplings refine "
+            "the logits of one of label_coupling (with --no-refiner, best)"
+        )
+    settings = info.facts["model"]
+    model = replace(config.model, **settings | {"refiner": True})
+    loader = replace(config.loader, img_size=info.image_size)
+    return replace(config, model=model, loader=loader)
+
+
+class FrozenBase:
+    """The logits of a checkpoint, without its couplings, for every image of `table`.
+
+    Raises UserError where the checkpoint has other labels.
+    """
+
+    def __init__(self, fabric: Fabric, checkpoint: Path, table: LabelTable, config: Config) -> None:
+        model, info = load_model(checkpoint)
+        assert isinstance(model, LabelCouplingModel)
+        differing = sorted(set(info.class_names) ^ set(table.class_names))
+        if differing:
+            raise UserError(
+                f"--couplings_only {checkpoint} and --labels do not name the same labels: "
+                f"{', '.join(differing)} in one of them only"
+            )
+        order = [info.class_names.index(name) for name in table.class_names]
+        classifier = model.head.classifier
+        with torch.no_grad():
+            classifier.weight.copy_(classifier.weight[order].clone())
+            classifier.bias.copy_(classifier.bias[order].clone())
+        self.model = model.to(fabric.device)
+        self.model.head.coupling = None
+        rows = np.arange(len(table))
+        images = evaluation_loader(fabric, table, rows, config.loader)
+        title = f"logits of {checkpoint.name}"
+        straight = collect(fabric, self.model, images, rows, title=title)
+        self.views = [torch.from_numpy(straight)]
+        if config.loop.tta:
+            mirrored = collect(fabric, lambda x: model(mirror(x)), images, rows, title=title)
+            self.views.append(torch.from_numpy(mirrored))
+
+    def probabilities(self, rows: np.ndarray, coupling: LabelCoupling | None) -> np.ndarray:
+        """Those of `rows`, refined or not, averaged over the views; (len(rows), C)."""
+        with torch.no_grad():
+            logits = [view[torch.from_numpy(rows)] for view in self.views]
+            refined = logits if coupling is None else [coupling(view) for view in logits]
+            return torch.stack(refined).sigmoid().mean(dim=0).numpy()
+
+
+def fit_fold(
+    fabric: Fabric,
+    base: FrozenBase,
+    data: FoldData,
+    loss: nn.Module,
+    config: Config,
+    folder: RunFolder,
+    facts: dict[str, Any],
+) -> None:
+    """Fit couplings to one fold's training part, score its validation part, keep the model.
+
+    Leaves the files that `core.loop.Fit` leaves. A fold that is finished is left alone.
+    """
+    files, optim = folder.files(data.fold), config.optim
+    title, speaks = f"fold {data.fold}/{facts['folds']}", fabric.is_global_zero
+    log = FoldLog(folder.metrics, folder.timing, title=title, speaks=speaks)
+    state = State(base.model, None, fabric.device, f"{folder.identity} fold {data.fold}")
+    if files.state.exists():
+        state.load(files.state, first=speaks)
+        log.say(f"{title}  finished before")
+        return
+    began = time.monotonic()
+    coupling = LabelCoupling(len(data.table.class_names), config.model.coupling_alpha)
+    rows = torch.from_numpy(data.train_rows)
+    targets = torch.from_numpy(data.table.targets[data.train_rows])
+    train_loss = fit_couplings(
+        coupling, base.views[0][rows], targets, loss, l1=optim.coupling_l1, lr=optim.coupling_lr
+    )
+    before, after = (base.probabilities(data.val_rows, refiner) for refiner in (None, coupling))
+    without, scores = score_epoch(fabric, data, before), score_epoch(fabric, data, after)
+    zeros = (coupling.A == 0).sum().item() - len(coupling.A)
+    log.say(
+        f"{title}  without couplings mAP {without['mAP']:.3f}  mAUROC {without['mAUROC']:.3f}; "
+        f"{zeros} of {coupling.A.numel() - len(coupling.A)} couplings are exactly 0"
+    )
+    base.model.head.coupling = coupling.to(fabric.device)
+    state.progress = Progress(
+        epoch=1, best=scores[config.loop.monitor], best_epoch=1, finished=True
+    )
+    if speaks:
+        cut_back(log.metrics, data.fold, 0)
+        cut_back(log.timing, data.fold, 0)
+        save_best(files, data, base.model, after, scores, facts | {"epoch": 1})
+        row = {"fold": data.fold, "epoch": 1}
+        spent = time.monotonic() - began
+        timing = {"images_per_second": len(rows) * UPDATES / spent, "seconds": spent}
+        learned = {"train_loss": train_loss} | scores | {"coupling_lr": optim.coupling_lr}
+        log.epoch(row | {"phase": "only"} | learned, row | timing, of=1, best=True)
+        state.save(files.state, "couplings", torch.optim.AdamW(coupling.parameters()))
+    fabric.barrier()
+
+
+def fit_couplings(
+    coupling: LabelCoupling,
+    logits: Tensor,
+    targets: Tensor,
+    loss: nn.Module,
+    *,
+    l1: float,
+    lr: float,
+) -> float:
+    """Fit A to all of `logits` and `targets` (N, C) at once, in `UPDATES` steps; the last loss.
+
+    Without the noise of batches an entry that is not needed comes to rest at exactly 0.
+    """
+    phase = Phase("couplings", 1, {"coupling": lr}, l1=l1)
+    optimizer = build_optimizer(nn.ModuleDict({"coupling": coupling}), phase, fused=False)
+    value = torch.zeros(())
+    for update in range(UPDATES):
+        set_rates(optimizer, rate_factor(update, UPDATES, 0))
+        value = loss(coupling(logits), targets)
+        value.backward()
+        optimizer.step()
+        shrink(optimizer, torch.zeros(()))
+        optimizer.zero_grad()
+    return value.item()

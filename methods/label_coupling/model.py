@@ -1,0 +1,89 @@
+"""Pooled features, a linear layer, and a refiner that couples the labels."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.backbone import Backbone, restore_config
+from methods.label_coupling.config import ModelConfig
+
+
+class LabelCoupling(nn.Module):
+    """z' = z + alpha sigmoid(z) A for logits z (B, C).
+
+    A[i, j] acts from label i on label j; its diagonal is 0. At the start all of A is, and the
+    refiner is the identity.
+    """
+
+    # not decayed, shrunk by the L1 penalty, and as sparse in the moving average (core/optim.py)
+    sparse = ("A",)
+    off_diagonal: Tensor
+
+    def __init__(self, classes: int, alpha: float = 0.3) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.A = nn.Parameter(torch.zeros(classes, classes))
+        self.register_buffer("off_diagonal", 1 - torch.eye(classes), persistent=False)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Refined logits (B, C)."""
+        return logits + self.alpha * torch.sigmoid(logits) @ (self.A * self.off_diagonal)
+
+
+class CoupledHead(nn.Module):
+    """Dropout → Linear(F, C) → LabelCoupling (if there is one)."""
+
+    def __init__(
+        self, features: int, classes: int, drop_rate: float, coupling: LabelCoupling | None
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(drop_rate)
+        self.classifier = nn.Linear(features, classes)
+        self.coupling = coupling
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of features (B, F)."""
+        logits = self.classifier(self.dropout(features))
+        return logits if self.coupling is None else self.coupling(logits)
+
+    @torch.no_grad()
+    def start_at(self, logits: Tensor) -> None:
+        """Make `logits` (C,) the bias of the linear layer."""
+        self.classifier.bias.copy_(logits)
+
+
+class LabelCouplingModel(nn.Module):
+    """`forward(images (B, 1, H, W), uint8 or [0, 1]) -> logits (B, C)`."""
+
+    def __init__(self, backbone: Backbone, head: CoupledHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.head(self.backbone(images))
+
+
+def build_model(
+    config: ModelConfig, num_classes: int, weights: Path | None = None
+) -> LabelCouplingModel:
+    """The model, its backbone from `weights` where given (see `core.backbone.find_weights`)."""
+    backbone = Backbone(config, weights)
+    coupling = LabelCoupling(num_classes, config.coupling_alpha) if config.refiner else None
+    head = CoupledHead(backbone.num_features, num_classes, config.drop_rate, coupling)
+    return LabelCouplingModel(backbone, head)
+
+
+def model_settings(config: ModelConfig) -> dict[str, Any]:
+    """What a checkpoint keeps, so that `restore_model` can build the same model."""
+    names = ("model", "drop_rate", "refiner", "coupling_alpha")
+    return {name: getattr(config, name) for name in names}
+
+
+def restore_model(settings: Mapping[str, Any], num_classes: int) -> LabelCouplingModel:
+    """A model without weights from a checkpoint's settings. Raises UserError for unknown ones."""
+    return build_model(restore_config(ModelConfig, settings), num_classes)

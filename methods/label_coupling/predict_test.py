@@ -1,0 +1,57 @@
+"""The test images of a run: looked at before training, predicted after it."""
+
+from dataclasses import replace
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from core.checkpoint import load_facts
+from core.closing import finished_folds
+from core.config import DataConfig, LoaderConfig
+from core.data.columns import read_columns
+from core.data.table import LabelTable
+from core.runfolder import RunFolder
+from core.runtime import worker_count
+from ensemble.images import check_readable, find_images
+from ensemble.predictions import check_output, predict_to_csv
+from methods.label_coupling.config import Config, TestConfig
+
+
+def find_test_images(
+    fabric: Fabric, test: TestConfig, data: DataConfig, table: LabelTable, loader: LoaderConfig
+) -> LabelTable | None:
+    """The images to predict, their names in a column called as in `table`; None for none.
+
+    Raises UserError where there are none, where one cannot be read, and where --out_csv holds
+    something else than such predictions.
+    """
+    if test.test_dir is None and test.test_csv is None:
+        return None
+    column = ""
+    if test.test_csv is not None and table.id_column in read_columns(test.test_csv):
+        column = table.id_column
+    folder = test.test_dir or data.train_dir
+    images = find_images(folder, test.test_csv, image_column=column, like=table.ids)
+    images = replace(images, id_column=table.id_column)
+    check_output(test.out_csv, [images.id_column, *table.class_names])
+    check_readable(fabric, images, worker_count(loader.num_workers))
+    return images
+
+
+def predict_test_images(
+    fabric: Fabric, images: LabelTable, folder: RunFolder, folds: int, config: Config
+) -> None:
+    """Write --out_csv by the folds that are trained, or by the best of them."""
+    checkpoints = [folder.files(fold).weights for fold in finished_folds(folder, folds)]
+    if not config.test.ensemble_folds:
+        monitored = [load_facts(path)["metrics"][config.loop.monitor] for path in checkpoints]
+        values = [-np.inf if value is None else value for value in monitored]
+        checkpoints = [checkpoints[int(np.argmax(values))]]
+    predict_to_csv(
+        fabric,
+        checkpoints,
+        images,
+        config.test.out_csv,
+        views="flip" if config.loop.tta else "none",
+        loader=config.loader,
+    )

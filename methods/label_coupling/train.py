@@ -1,0 +1,103 @@
+"""Label coupling: a linear head, refined by learned couplings between the labels.
+
+Start it as `python methods/label_coupling/train.py --train_csv train.csv --train_dir images
+--test_dir test_images`, or on many devices as `fabric run methods/label_coupling/train.py
+--devices 4`.
+"""
+
+from core.cli import parse, run
+from methods.label_coupling.config import PRESETS
+
+
+def main() -> None:
+    """Train every fold, score their out-of-fold predictions together, predict the test images."""
+    config = parse(PRESETS, description=__doc__)
+    # late, so that --help and a mistyped flag are answered at once
+    from core.backbone import check_image_size, find_weights
+    from core.best import checkpoint_facts
+    from core.closing import close_run
+    from core.config import flat
+    from core.data.augment import Augmentation, crop_transforms
+    from core.data.fold import fold_data
+    from core.data.prepare import prepare
+    from core.errors import UserError
+    from core.loop import Fit
+    from core.losses import build_loss, prevalence_log_odds
+    from core.optim import Phase
+    from core.runfolder import open_run
+    from core.runtime import make_fabric, preset_for_this_machine, seed_stream
+    from methods.label_coupling.couplings_only import FrozenBase, fit_fold, take_over
+    from methods.label_coupling.model import build_model, model_settings
+    from methods.label_coupling.predict_test import find_test_images, predict_test_images
+
+    if config.preset == "auto":
+        config = parse(PRESETS, auto=preset_for_this_machine())
+    if config.optim.couplings_only is not None:
+        config = take_over(config, config.optim.couplings_only)
+    fabric = make_fabric(amp=config.loop.amp)
+    say = print if fabric.is_global_zero else lambda _: None
+    say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
+
+    # all that can be wrong is found before anything is written
+    prepared = prepare(config.data, config.split, say)
+    table, tau, optim = prepared.table, config.loss.logit_adjust, config.optim
+    classes = len(table.class_names)
+    if config.model.refiner and classes < 2:
+        raise UserError(
+            f"there is one label ({table.class_names[0]}) and couplings need two: name more with "
+            "--labels, or train with --no-refiner"
+        )
+    test = find_test_images(fabric, config.test, config.data, table, config.loader)
+    weights, base = None, None
+    if optim.couplings_only is None:
+        weights, start = find_weights(config.model, optional=config.preset == "small")
+        say(start)
+        trial = build_model(config.model, classes, weights)
+        check_image_size(trial, config.model.model, config.loader.img_size)
+    size, rotation = config.loader.img_size, config.augment.rotation
+    transforms = crop_transforms(size, rotation=rotation, jitter=config.augment.color_jitter)
+    augment = Augmentation(transforms, config.split.seed)
+    folds = fold_data(fabric, prepared, config.loader, optim.accumulate, augment)
+    facts = checkpoint_facts("label_coupling", model_settings(config.model), config, prepared)
+    options = config.loss.build_options(optim.epochs)
+    losses = [build_loss(config.loss.loss, *data.training_counts(), **options) for data in folds]
+    if optim.couplings_only is not None:
+        base = FrozenBase(fabric, optim.couplings_only, table, config)
+    folder = open_run(fabric, config.run, flat(config), prepared)
+
+    rates = {"backbone": optim.lr, "head": optim.lr}
+    if config.model.refiner:
+        rates["head.coupling"] = optim.coupling_lr
+    phase = Phase(
+        "all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs, optim.coupling_l1
+    )
+    for data, loss in zip(folds, losses, strict=True):
+        if base is not None:
+            fit_fold(fabric, base, data, loss, config, folder, facts)
+            continue
+        seed_stream(config.split.seed, data.fold)
+        model = build_model(config.model, classes, weights)
+        model.head.start_at((1 - tau) * prevalence_log_odds(*data.drawn_counts()))
+        Fit(
+            fabric=fabric,
+            model=model,
+            loss=loss,
+            phases=[phase],
+            data=data,
+            optim=optim,
+            loop=config.loop,
+            seed=config.split.seed,
+            folder=folder,
+            facts=facts,
+        ).run()
+
+    if fabric.is_global_zero:
+        other = ["--loss", "bce" if config.loss.loss == "asl" else "asl"]
+        try_next = [*other, "--out_dir", f"{config.run.out_dir}_{other[1]}"]
+        close_run(folder, prepared, flat(config), try_next)
+    if test is not None:
+        predict_test_images(fabric, test, folder, prepared.folds, config)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,151 @@
+"""What a fold takes of its images each epoch, and what the user is told of it."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from core.config import LoaderConfig
+from core.data.augment import Augmentation
+from core.data.fold import FoldData, describe_sampling
+from core.data.table import LabelTable
+from core.errors import UserError
+from core.runtime import make_fabric
+
+# fracture, nodule and hernia: positive (1), negative (0) or unknown (NaN)
+TRAINING = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, np.nan, 0], [1, np.nan, 0]])
+VALIDATION = [[0, 0, 1]]
+
+
+def make_fold(
+    batch_size: int = 4,
+    accumulate: int = 1,
+    training: np.ndarray | None = None,
+    folder: Path = Path(),
+    **loader: Any,
+) -> FoldData:
+    """Fold 2: `training` targets, or 12 images of each row above; the files may not exist."""
+    if training is None:
+        training = np.repeat(TRAINING, 12, axis=0)
+    targets = np.concatenate([training, VALIDATION]).astype(np.float32)
+    names = [f"{number}.png" for number in range(len(targets))]
+    table = LabelTable(
+        ids=names,
+        paths=[str(folder / name) for name in names],
+        patients=None,
+        studies=None,
+        views=None,
+        targets=targets,
+        class_names=("Fracture", "Nodule", "Hernia"),
+        notes=(),
+    )
+    # rows are not positions
+    rows = np.arange(len(targets))[::-1]
+    settings = LoaderConfig(img_size=32, batch_size=batch_size, num_workers=0, **loader)
+    augment = Augmentation([], seed=3)
+    return FoldData(
+        make_fabric(amp=False), 2, table, rows[1:], rows[:1], settings, accumulate, augment
+    )
+
+
+def rare() -> np.ndarray:
+    """1,000 images, of which two have a label of 1 in 400: sqrt(4) draws each."""
+    targets = np.zeros((1000, 3))
+    targets[400:, :2] = np.nan
+    targets[0, 0] = targets[1, 1] = 1
+    return targets
+
+
+@pytest.mark.parametrize(
+    ("loader", "updates"),
+    [
+        ({}, 60 // 8),
+        ({"sampler": "class_aware"}, 60 // 8),
+        ({"sampler": "repeat_factor"}, 60 // 8),
+        ({"epoch_size": 25}, 25 // 8),
+        ({"epoch_size": 8, "sampler": "repeat_factor"}, 1),
+        ({"epoch_size": 203, "sampler": "class_aware"}, 203 // 8),
+    ],
+)
+def test_updates_follow_the_size_of_an_epoch(loader: dict[str, Any], updates: int) -> None:
+    data = make_fold(accumulate=2, **loader)
+    assert data.updates_per_epoch == updates
+    assert len(data.epoch_plan(0)) == len(data.epoch_plan(1)) == 8 * updates
+    assert not np.array_equal(data.epoch_plan(0), data.epoch_plan(1))
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "class_aware"])
+def test_batches_are_the_rows_of_the_plan(sampler: str, tmp_path: Path) -> None:
+    for number in range(61):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8), number, np.uint8))
+    data = make_fold(5, 3, folder=tmp_path, sampler=sampler, epoch_size=50)
+    batches = list(data.training(1, 3, updates_done=2))
+    # 3 updates of 15 images an epoch
+    expected = data.train_rows[np.concatenate([data.epoch_plan(1)[30:], data.epoch_plan(2)])]
+    assert len(expected) == 15 + 45
+    assert torch.cat([batch.rows for batch in batches]).tolist() == expected.tolist()
+    assert torch.cat([batch.images[:, 0, 0, 0] for batch in batches]).tolist() == expected.tolist()
+
+
+def test_repeats_make_an_epoch_longer() -> None:
+    data = make_fold(1002, training=rare(), sampler="repeat_factor")
+    assert data.updates_per_epoch == 1
+    with pytest.raises(UserError, match="fold 2 draws 1002: lower --batch_size"):
+        make_fold(1003, training=rare(), sampler="repeat_factor")
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "class_aware", "repeat_factor"])
+def test_an_epoch_without_an_update_is_refused(sampler: str) -> None:
+    assert make_fold(60, sampler=sampler).updates_per_epoch == 1
+    with pytest.raises(UserError) as refused:
+        make_fold(61, sampler=sampler)
+    assert str(refused.value) == (
+        "one update takes 61 images (--batch_size 61 x 1 processes x --accumulate 1) and an epoch "
+        "of fold 2 draws 60: lower --batch_size"
+    )
+    # as many as one update takes, however few images there are
+    assert make_fold(61, sampler=sampler, epoch_size=61).updates_per_epoch == 1
+    with pytest.raises(UserError, match="of fold 2 draws 11: raise --epoch_size or lower --batch"):
+        make_fold(6, 2, sampler=sampler, epoch_size=11)
+
+
+def test_what_a_sampler_needs_is_told_with_the_fold() -> None:
+    with pytest.raises(UserError, match=r"^fold 2: none of the 50 images .* positive"):
+        make_fold(training=np.zeros((50, 3)), sampler="class_aware")
+
+
+def test_nothing_is_said_of_a_uniform_epoch() -> None:
+    assert describe_sampling(make_fold()) == ""
+
+
+def test_class_aware_sampling_is_described() -> None:
+    # three classes have 36 turns each: fractures come once, and with each of the 36 nodules;
+    # nodules come 3 times, and once with their fractures
+    assert describe_sampling(make_fold(sampler="class_aware", epoch_size=111)).splitlines() == [
+        "Sampler class_aware, fold 2: an epoch makes 108 draws from 60 images.",
+        "               positives  drawn an epoch",
+        "Fracture              36              72",
+        "Nodule                12              48",
+        "(no positive)         24              36",
+        "Left out, as no image here is positive: Hernia.",
+    ]
+
+
+def test_repeat_factor_sampling_is_described() -> None:
+    data = make_fold(2, training=rare(), sampler="repeat_factor")
+    assert describe_sampling(data).splitlines() == [
+        "Sampler repeat_factor, fold 2: an epoch makes 1,002 draws from 1,000 images.",
+        "               positives  drawn an epoch",
+        "Fracture               1               2",
+        "Nodule                 1               2",
+        "(no positive)        998             998",
+        "Left out, as no image here is positive: Hernia.",
+    ]
+    whole = np.concatenate([rare(), [[0, 0, 1]] * 1000])
+    whole = whole[(whole == 1).any(axis=1)]
+    text = describe_sampling(make_fold(2, training=whole, sampler="repeat_factor"))
+    assert "no positive" not in text
+    assert "Left out" not in text

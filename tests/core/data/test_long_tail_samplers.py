@@ -1,0 +1,262 @@
+"""class_aware and repeat_factor keep to their definitions, draw by draw, on small and real data."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.data.sampler import build_sampler, drawn_positives
+from core.errors import UserError
+
+
+def plans(name: str, targets: np.ndarray, epochs: int, size: int | None = None) -> np.ndarray:
+    """The plans of the first `epochs` epochs, (epochs, draws)."""
+    draw = build_sampler(name, targets, seed=4, epoch_size=size)
+    return np.stack([draw(epoch) for epoch in range(epochs)])
+
+
+def one_class_each(sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Each image's only class in a random order, (N,), and the targets (N, C)."""
+    owner = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    return owner, np.eye(len(sizes), dtype=np.float32)[owner]
+
+
+def check_class_aware(draws: np.ndarray, owner: np.ndarray) -> None:
+    """Follow the definition draw by draw, where each image has one class.
+
+    No class has its second turn before all have had one, nor an image before all of its class.
+    """
+    classes = set(owner.tolist())
+    members = {c: set(np.flatnonzero(owner == c).tolist()) for c in classes}
+    due: set[int] = set()
+    left: dict[int, set[int]] = {c: set() for c in classes}
+    for image in draws.ravel().tolist():
+        due = due or set(classes)
+        c = int(owner[image])
+        # raises KeyError where it is not their turn
+        due.remove(c)
+        left[c] = left[c] or set(members[c])
+        left[c].remove(image)
+
+
+@pytest.mark.parametrize("size", [None, 1, 3, 50, 333])
+def test_class_aware_gives_classes_and_images_their_turns(size: int | None) -> None:
+    # a single image, fewer than an epoch's turns, more than several epochs'
+    owner, targets = one_class_each([1, 2, 9, 150])
+    draws = plans("class_aware", targets, 40, size)
+    check_class_aware(draws, owner)
+    turns = np.cumsum(owner[draws.ravel(), None] == np.arange(4), axis=0)
+    assert (turns.max(axis=1) - turns.min(axis=1) <= 1).all()
+    # an epoch may begin and end within a cycle
+    turns = (owner[draws][..., None] == np.arange(4)).sum(axis=1)
+    assert (turns.max(axis=1) - turns.min(axis=1) <= 2).all()
+    # the check itself sees an exchange of two images of other classes
+    spoiled = draws.ravel().copy()
+    other = int(np.flatnonzero(owner[spoiled] != owner[spoiled[0]])[0])
+    spoiled[0] = spoiled[other]
+    with pytest.raises(KeyError):
+        check_class_aware(spoiled, owner)
+
+
+def test_each_cycle_has_an_order_of_its_own() -> None:
+    owner, targets = one_class_each([4, 4, 4])
+    draws = plans("class_aware", targets, 10, 2400)
+    orders = Counter(map(tuple, owner[draws].reshape(-1, 3).tolist()))
+    # 8,000 cycles of 6 orders: 1,333 each, standard deviation 33
+    assert len(orders) == 6
+    assert all(1200 < times < 1470 for times in orders.values())
+    # and so has each of 2,000 shuffles of a class's images: 24 orders, 83, standard deviation 9
+    for c in range(3):
+        images = draws[owner[draws] == c].reshape(-1, 4)
+        shuffles = Counter(map(tuple, images.tolist()))
+        assert len(shuffles) == 24
+        assert all(40 < times < 130 for times in shuffles.values())
+    # which of its four images a class gives says nothing of what the next class gives
+    first, second = (draws[owner[draws] == c] for c in (0, 1))
+    pairs = Counter(zip(first.tolist(), second.tolist(), strict=True))
+    # 8,000 pairs of 16: 500 each, standard deviation 22
+    assert len(pairs) == 16
+    assert all(400 < times < 600 for times in pairs.values())
+
+
+def test_an_image_of_several_classes_is_drawn_for_each() -> None:
+    # columns of 2, 3 and 4 positives; nobody knows of the last class, and image 6 has no positive
+    nan = np.nan
+    targets = np.array(
+        [
+            [1, 1, 1, nan],
+            [1, 0, 0, nan],
+            [0, 1, nan, nan],
+            [nan, 1, 1, 0],
+            [0, 0, 1, nan],
+            [0, nan, 1, 0],
+            [0, nan, 0, nan],
+        ]
+    )
+    # 12 cycles of 4: a class of n images draws each 12 / n times, the image without positives 12
+    (plan,) = plans("class_aware", targets, 1, 4 * 12)
+    drawn = np.bincount(plan, minlength=7).tolist()
+    assert drawn == [6 + 4 + 3, 6, 4, 4 + 3, 3, 3, 12]
+    assert drawn_positives(plan, targets).tolist() == [19, 24, 26, 0]
+
+
+def test_images_without_positives_are_a_class_only_where_there_are_any() -> None:
+    targets = np.eye(3)[[0, 0, 1]]
+    (plan,) = plans("class_aware", targets, 1, 100)
+    assert np.bincount(plan).tolist() == [25, 25, 50]
+    targets = np.concatenate([targets, [[0, 0, 0], [0, np.nan, 0], [np.nan] * 3]])
+    (plan,) = plans("class_aware", targets, 1, 90)
+    assert np.bincount(plan).tolist() == [15, 15, 30, 10, 10, 10]
+
+
+@pytest.mark.parametrize("name", ["class_aware", "repeat_factor"])
+def test_without_a_positive_label_there_is_nothing_to_go_by(name: str) -> None:
+    for targets in (np.zeros((50, 3)), np.full((50, 3), np.nan)):
+        with pytest.raises(UserError, match=f"none of the 50 .* positive .*--sampler {name}") as no:
+            build_sampler(name, targets, seed=0)
+        assert "--sampler uniform" in str(no.value)
+
+
+def factors_by_hand(targets: np.ndarray) -> list[float]:
+    """r_i of each image, entry by entry as Gupta 2019 has it, with t .01 and at most 10."""
+    rows = targets.tolist()
+    class_factors = []
+    for c in range(targets.shape[1]):
+        known = [row[c] for row in rows if not math.isnan(row[c])]
+        positives = sum(known)
+        class_factors.append(max(1, math.sqrt(0.01 * len(known) / positives)) if positives else 0)
+    return [
+        min(10, max([1.0, *(r for r, label in zip(class_factors, row, strict=True) if label == 1)]))
+        for row in rows
+    ]
+
+
+def rare_labels() -> np.ndarray:
+    """1,000 images; of the first ten, image k has FACTORS[k], and another has 1.
+
+    sqrt(.01 n) draws of a single positive among n known labels, sqrt(.01 n / 4) of each of 4.
+    """
+    targets = np.full((1000, 8), np.nan)
+    for c, known in enumerate((400, 900, 225, 225, 225, 225)):
+        targets[:known, c] = 0
+        targets[c, c] = 1
+    targets[:625, 6] = 0
+    targets[6:10, 6] = 1
+    # a common label changes nothing
+    targets[:100, 7] = 1
+    return targets
+
+
+FACTORS = [2, 3, *[1.5] * 4, *[1.25] * 4]
+
+
+def test_whole_factors_are_drawn_exactly_and_others_rounded_by_chance() -> None:
+    draws = plans("repeat_factor", rare_labels(), 6000)
+    assert draws.shape[1] == 1000 + 1 + 2 + 4 * 0.5 + 4 * 0.25
+    counts = np.stack([np.bincount(plan, minlength=1000) for plan in draws])
+    for image, factor in enumerate(FACTORS):
+        low, high = counts[:, image].min(), counts[:, image].max()
+        assert (low, high) == (math.floor(factor), math.ceil(factor))
+        # standard deviation .006
+        assert abs(counts[:, image].mean() - factor) < 0.025
+    assert (counts[:, 10:] == 1).all()
+    # three of eight images are rounded up: by chance, and not always the same ones together
+    up = counts[:, 2:10] > [math.floor(factor) for factor in FACTORS[2:]]
+    assert (up.sum(axis=1) == 3).all()
+    together = up.T.astype(int) @ up
+    assert together.min() > 0.02 * 6000
+
+
+def test_a_factor_has_an_end_at_10() -> None:
+    targets = np.zeros((30_000, 2))
+    # square roots of 300 and of .01
+    targets[7, 0] = targets[:3000, 1] = 1
+    counts = np.bincount(plans("repeat_factor", targets, 1)[0])
+    assert counts[7] == 10
+    assert (np.delete(counts, 7) == 1).all()
+
+
+def test_the_result_is_shuffled() -> None:
+    targets = np.zeros((20_000, 1))
+    targets[:8, 0] = 1
+    (plan,) = plans("repeat_factor", targets, 1)
+    for image in range(8):
+        places = np.flatnonzero(plan == image)
+        # sqrt(25) draws; side by side they would be 1 apart, and are 4,000 on average
+        assert len(places) == 5
+        assert np.diff(places).mean() > 500
+
+
+@pytest.fixture(scope="module")
+def nih(real_data: Path) -> pd.DataFrame:
+    """The 15 labels of 112,120 images."""
+    table = pd.read_csv(real_data / "labels" / "nih_chestxray14.csv.gz")
+    return table.drop(columns=["ImageID", "PatientID"]).astype(np.float32)
+
+
+def long_tail() -> np.ndarray:
+    """20,000 images with 10 classes of 30 % to .1 %, a fifth of the labels unknown."""
+    random = np.random.default_rng(2)
+    targets = (random.random((20_000, 10)) < np.geomspace(0.3, 0.001, 10)).astype(np.float32)
+    targets[random.random(targets.shape) < 0.2] = np.nan
+    return targets
+
+
+def check_expectation(targets: np.ndarray, epochs: int) -> None:
+    """Draws of each class's positives, on average over `epochs`, within 1 % of the sum of r_i."""
+    factors = np.array(factors_by_hand(targets))
+    draws = plans("repeat_factor", targets, epochs)
+    assert draws.shape[1] == math.floor(math.fsum(factors))
+    counts = np.zeros(len(targets))
+    for plan in draws:
+        drawn = np.bincount(plan, minlength=len(targets))
+        assert (drawn >= np.floor(factors)).all()
+        assert (drawn <= np.ceil(factors)).all()
+        counts += drawn / epochs
+    positive = targets == 1
+    for c in range(targets.shape[1]):
+        expected = factors[positive[:, c]].sum()
+        assert abs(counts[positive[:, c]].sum() / expected - 1) < 0.01
+        effective = np.mean([drawn_positives(plan, targets)[c] for plan in draws])
+        assert effective == pytest.approx(counts[positive[:, c]].sum())
+    # the tail is repeated at all
+    rarest = positive.sum(axis=0).argmin()
+    assert counts[positive[:, rarest]].mean() > 2
+
+
+def test_repeat_factor_draws_as_expected_on_a_long_tail() -> None:
+    check_expectation(long_tail(), epochs=40)
+
+
+def test_repeat_factor_draws_as_expected_on_nih(nih: pd.DataFrame) -> None:
+    check_expectation(nih.to_numpy(), epochs=5)
+
+
+def test_class_aware_on_nih_draws_each_image_as_often_as_its_classes_ask(
+    nih: pd.DataFrame,
+) -> None:
+    targets = nih.drop(columns="No_Finding").to_numpy()
+    positive = np.concatenate([targets, targets.sum(axis=1, keepdims=True) == 0], axis=1) == 1
+    (plan,) = plans("class_aware", targets, 1)
+    assert len(plan) == len(targets) == 112_120
+    drawn = np.bincount(plan, minlength=len(targets))
+    # each of the 15 classes has 7,474 or 7,475 turns
+    images = positive.sum(axis=0)
+    assert (drawn >= positive @ (7474 // images)).all()
+    assert (drawn <= positive @ -(-7475 // images)).all()
+
+
+def test_class_aware_on_nih_gives_a_large_class_whole_over_epochs(nih: pd.DataFrame) -> None:
+    single = nih[nih.sum(axis=1) == 1]
+    owner, normal = single.to_numpy().argmax(axis=1), nih.columns.get_loc("No_Finding")
+    draws = plans("class_aware", single.to_numpy(), 12)
+    turns = owner[draws.ravel()]
+    cycles = turns[: len(turns) // 15 * 15].reshape(-1, 15)
+    assert (np.sort(cycles, axis=1) == np.arange(15)).all()
+    images = draws.ravel()[turns == normal]
+    whole = np.flatnonzero(owner == normal)
+    assert len(images) > len(whole) > 5 * len(draws[0]) / 15
+    assert np.array_equal(np.sort(images[: len(whole)]), whole)

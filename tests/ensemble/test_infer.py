@@ -1,0 +1,160 @@
+"""`python -m ensemble.infer`: what it writes is what the models say, image by image and by name."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from one_by_one import said
+from small_run import MODEL
+
+from core.checkpoint import load_tensors, save_tensors
+from core.cli import run
+from ensemble.infer import main
+from methods import load_model
+
+Infer = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def infer(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Infer:
+    """The command in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        words = ["infer.py", *map(str, arguments), "--num_workers", "0"]
+        monkeypatch.setattr(sys, "argv", words)
+        code = 0
+        try:
+            run(main)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def checkpoints(finished: tuple[Path, str]) -> list[Path]:
+    return [finished[0] / f"{MODEL}_fold{fold}.safetensors" for fold in (1, 2)]
+
+
+def test_every_image_of_a_folder_by_two_models(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.csv"
+    (tmp_path / "images" / "deeper").mkdir(parents=True)
+    names = ["a.png", "b.png", "deeper/c.png"]
+    sources = sorted((phantom / "images").iterdir())
+    for name, source in zip(names, sources, strict=False):
+        shutil.copy(source, tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    code, printed, error = infer(
+        "--checkpoints", *checkpoints, "--image_dir", tmp_path / "images", "--output", out
+    )
+    assert code == 0, error
+    assert f"predictions  {out} (3 images by 2 models" in printed
+    frame = pd.read_csv(out)
+    classes = list(load_model(checkpoints[0])[1].class_names)
+    assert list(frame) == ["ImageID", *classes]
+    assert list(frame["ImageID"]) == names
+    expected = (said(checkpoints[0], sources[:3]) + said(checkpoints[1], sources[:3])) / 2
+    np.testing.assert_allclose(frame[classes].to_numpy(), expected, atol=2e-6)
+
+
+def test_the_images_of_a_csv_in_its_order_with_weights_and_without_views(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(phantom / "test.csv").sample(7, random_state=1)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    out = tmp_path / "p.csv"
+    code, _, error = infer(
+        *("--checkpoints", *checkpoints, "--weights", 1, 3, "--no-use_tta", "--batch_size", 3),
+        *("--test_csv", tmp_path / "t.csv", "--image_dir", phantom / "images", "--output", out),
+    )
+    assert code == 0, error
+    frame = pd.read_csv(out, index_col="ImageID")
+    assert list(frame.index) == list(table["ImageID"])
+    paths = [phantom / "images" / name for name in frame.index]
+    one, other = (said(path, paths, mirror=False) for path in checkpoints)
+    np.testing.assert_allclose(frame.to_numpy(), (one + 3 * other) / 4, atol=2e-6)
+
+
+def test_classes_are_matched_by_name(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    tensors, facts = load_tensors(checkpoints[0])
+    order = np.random.default_rng(0).permutation(len(facts["class_names"]))
+    facts["class_names"] = [facts["class_names"][at] for at in order]
+    last = [name for name in tensors if name.startswith("head.6.")]
+    assert len(last) == 2
+    turned = tensors | {name: tensors[name][order] for name in last}
+    save_tensors(tmp_path / "turned.safetensors", turned, facts)
+    flags = ["--test_csv", phantom / "test.csv", "--image_dir", phantom / "images"]
+    both = [checkpoints[0], tmp_path / "turned.safetensors"]
+    assert infer("--checkpoints", both[0], *flags, "--output", tmp_path / "1.csv")[0] == 0
+    assert infer("--checkpoints", *both, *flags, "--output", tmp_path / "2.csv")[0] == 0
+    one, two = (pd.read_csv(tmp_path / name, index_col=0) for name in ("1.csv", "2.csv"))
+    assert list(one) == list(two)
+    np.testing.assert_allclose(one.to_numpy(), two.to_numpy(), atol=1e-6)
+
+
+def test_what_it_refuses_before_it_predicts(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    images, out, empty = phantom / "images", tmp_path / "p.csv", tmp_path / "empty"
+    empty.mkdir()
+    (empty / "readme.txt").write_text("")
+    spoiled = tmp_path / "spoiled"
+    shutil.copytree(images, spoiled)
+    bad = sorted(spoiled.iterdir())[3:5]
+    bad[0].write_bytes(bad[0].read_bytes()[:200])
+    bad[1].write_bytes(b"")
+    other = tmp_path / "other.csv"
+    other.write_text("x,y\n1,2\n")
+    tensors, facts = load_tensors(checkpoints[0])
+    facts["class_names"][0] = "Unheard_Of"
+    save_tensors(tmp_path / "renamed.safetensors", tensors, facts)
+    first = ["--checkpoints", checkpoints[0]]
+    for arguments, told in (
+        ([*first, "--image_dir", empty], "holds no image"),
+        ([*first, "--image_dir", tmp_path / "none"], "does not exist"),
+        ([*first, "--image_dir", images, "--test_csv", tmp_path / "no.csv"], "There is no file"),
+        ([*first, "--image_dir", images, "--test_csv", other], "no column with the images' names"),
+        (
+            [*first, "--image_dir", spoiled],
+            f"2 of the 110 images to predict cannot be read: {bad[0].name}, {bad[1].name}",
+        ),
+        (["--checkpoints", tmp_path / "no", "--image_dir", images], "is not there"),
+        (
+            [*first, tmp_path / "renamed.safetensors", "--image_dir", images],
+            "do not have the same classes: Effusion, Unheard_Of",
+        ),
+        ([*first, "--image_dir", images, "--weights", 1, 2], "2 weights do not fit 1 checkpoint"),
+        ([*first, "--image_dir", images, "--weights", 0], "one of them above it"),
+        ([*first, "--image_dir", images, "--weights", "nan"], "weights must be at least 0"),
+    ):
+        code, _, error = infer(*arguments, "--output", out)
+        assert code == 2, arguments
+        assert told in error
+        assert error.count("\n") == 1, error
+        assert not out.exists()
+    for path in (other, tmp_path):
+        code, _, error = infer(*first, "--image_dir", images, "--output", path)
+        assert code == 2
+        assert str(path) in error
+    assert other.read_text() == "x,y\n1,2\n"
+
+
+def test_predictions_of_before_may_be_replaced(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    flags = ["--test_csv", phantom / "test.csv", "--image_dir", phantom / "images"]
+    out = tmp_path / "p.csv"
+    assert infer("--checkpoints", checkpoints[0], *flags, "--output", out)[0] == 0
+    before = out.read_bytes()
+    assert infer("--checkpoints", checkpoints[1], *flags, "--output", out)[0] == 0
+    assert out.read_bytes() != before

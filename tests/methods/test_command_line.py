@@ -1,0 +1,219 @@
+"""The command line of each method: the names of its flags, what --help costs and says, presets."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import METHODS, ROOT, module, script, settings
+
+from core.cli import parse
+from methods import method_names
+
+# The command line is an interface: a name that goes or changes breaks somebody's script.
+RUN = "preset out_dir overwrite config"
+DATA = "train_csv train_dir val_csv labels image_column patient_column study_column view_column"
+DATA += " uncertain blank"
+SPLIT = "folds run_folds seed"
+LOADER = "img_size batch_size sampler epoch_size num_workers"
+BACKBONE = "model pretrained weights_file drop_path_rate grad_checkpointing"
+LOSS = "loss loss_options pos_weight logit_adjust label_smooth drw_epoch"
+OPTIM = "epochs warmup_epochs weight_decay clip_norm accumulate"
+TWO_PHASES = "warmup_head_epochs warmup_head_lr warmup_head_weight_decay backbone_lr head_lr"
+LOOP = "ema ema_decay tta monitor patience amp compile log_every save_minutes tensorboard"
+FLAGS = {
+    "standard_head": [
+        *(RUN, DATA, SPLIT, LOADER, BACKBONE, "drop_rate", LOSS, OPTIM, TWO_PHASES, LOOP)
+    ],
+    "csra_db_cas": [
+        *(RUN, DATA, SPLIT, LOADER, BACKBONE, "csra_heads csra_lambda csra_scale"),
+        *(LOSS, OPTIM, TWO_PHASES, LOOP),
+    ],
+    "label_coupling": [
+        *(RUN, DATA, "test_csv test_dir out_csv ensemble_folds", SPLIT, LOADER),
+        *("rotation color_jitter", BACKBONE, "drop_rate refiner coupling_alpha"),
+        *(LOSS, OPTIM, "lr coupling_lr coupling_l1 couplings_only", LOOP),
+    ],
+}
+SWITCHES = "overwrite pretrained grad_checkpointing pos_weight ema tta amp compile tensorboard"
+MORE_SWITCHES = {
+    "standard_head": "",
+    "csra_db_cas": "csra_scale",
+    "label_coupling": "refiner color_jitter ensemble_folds",
+}
+# `fabric run` takes these for itself, even behind the script's name
+LAUNCHERS = [
+    "accelerator",
+    "strategy",
+    "devices",
+    "num_nodes",
+    "node_rank",
+    "main_address",
+    "main_port",
+    "precision",
+]
+# the published recipes
+PAPER: dict[str, dict[str, Any]] = {
+    "standard_head": {
+        "preset": "paper",
+        "model": "convnextv2_base",
+        "img_size": 512,
+        "batch_size": 64,
+        "drop_rate": 0.3,
+        "warmup_head_epochs": 3,
+        "warmup_head_lr": 1e-3,
+        "epochs": 30,
+        "backbone_lr": 1e-5,
+        "head_lr": 1e-4,
+        "weight_decay": 0.05,
+        "clip_norm": 1.0,
+        "loss": "asl",
+        "logit_adjust": 1.0,
+        "ema_decay": 0.9999,
+    },
+    "csra_db_cas": {
+        "preset": "paper",
+        "model": "convnextv2_base",
+        "drop_path_rate": 0.2,
+        "img_size": 512,
+        "batch_size": 64,
+        "sampler": "class_aware",
+        "csra_heads": 1,
+        "csra_lambda": 0.1,
+        "csra_scale": True,
+        "warmup_head_epochs": 10,
+        "warmup_head_lr": 1e-3,
+        "warmup_head_weight_decay": 0.01,
+        "epochs": 60,
+        "warmup_epochs": 5,
+        "backbone_lr": 1.5e-5,
+        "head_lr": 1.5e-4,
+        "weight_decay": 0.05,
+        "clip_norm": 1.0,
+        "loss": "distribution_balanced",
+        "logit_adjust": 0.0,
+        "ema_decay": 0.9999,
+    },
+    "label_coupling": {
+        "preset": "paper",
+        "model": "seresnext101_32x4d",
+        "img_size": 380,
+        "batch_size": 24,
+        "folds": 3,
+        "seed": 42,
+        "epochs": 3,
+        "warmup_epochs": 1,
+        "lr": 2e-4,
+        "weight_decay": 1e-4,
+        "clip_norm": 1.0,
+        "drop_rate": 0.4,
+        "coupling_alpha": 0.3,
+        "refiner": True,
+        "rotation": 10,
+        "ema_decay": 0.999,
+        "monitor": "mAUROC",
+        "patience": 3,
+        "out_csv": "submission.csv",
+        "ensemble_folds": True,
+    },
+}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def help_text(method: str) -> subprocess.CompletedProcess[str]:
+    """`train.py --help` and, on stderr, every module that it imported."""
+    environment = os.environ | {"COLUMNS": "100", "TERM": "dumb"}
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", script(method), "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def names(method: str) -> list[str]:
+    return " ".join(FLAGS[method]).split()
+
+
+def test_every_method_is_among_the_tested() -> None:
+    assert sorted(METHODS) == method_names()
+
+
+def test_the_names_of_all_flags(method: str, help_text: subprocess.CompletedProcess[str]) -> None:
+    shown = re.findall(r"^\W --([a-z_0-9]+)", help_text.stdout, flags=re.MULTILINE)
+    assert shown == names(method)
+    assert list(settings(method=method)) == names(method)
+
+
+def test_switches_can_be_switched_off(method: str) -> None:
+    switches = f"{SWITCHES} {MORE_SWITCHES[method]}".split()
+    found = settings(method=method)
+    assert {name for name in found if isinstance(found[name], bool)} == set(switches)
+    for form, expected in (("--{}", True), ("--no-{}", False), ("--no_{}", False)):
+        given = (form.format(name) for name in switches)
+        chosen = settings("--loss", "bce", *given, method=method)
+        assert {name for name in switches if chosen[name] is not expected} == set()
+
+
+def test_no_flag_belongs_to_the_launcher(method: str) -> None:
+    assert not set(settings(method=method)) & set(LAUNCHERS)
+
+
+def test_help_imports_nothing_heavy(
+    method: str, help_text: subprocess.CompletedProcess[str]
+) -> None:
+    assert help_text.returncode == 0
+    imported = set(re.findall(r"\| +([\w.]+)$", help_text.stderr, flags=re.MULTILINE))
+    assert {"tyro", "core.cli", f"methods.{method}.config"} <= imported
+    heavy = {"torch", "timm", "lightning_fabric", "albumentations", "pandas", "sklearn", "cv2"}
+    assert not heavy & imported
+
+
+def test_every_flag_is_explained(help_text: subprocess.CompletedProcess[str]) -> None:
+    # a flag's text ends in its default; where there is none before it, the docstring is missing
+    entries = re.split(r"^\W (?=--[a-z_]+)", help_text.stdout, flags=re.MULTILINE)[1:]
+    assert entries
+    for entry in entries:
+        told = re.sub(r"--\w+|\{.*?\}", "", entry.partition("(default")[0])
+        assert len(re.findall(r"[a-z]{2,}", told)) >= 2, entry
+
+
+def test_the_help_says_what_a_mirror_and_an_adjustment_do(
+    help_text: subprocess.CompletedProcess[str],
+) -> None:
+    text = " ".join(re.sub(r"[│\n]", " ", help_text.stdout).split())
+    assert "A mirror swaps the patient's left and right" in text
+    assert "could not change a class's AP or AUROC" in text
+
+
+def test_the_help_gives_the_command(
+    method: str, help_text: subprocess.CompletedProcess[str]
+) -> None:
+    text = " ".join(help_text.stdout.split())
+    assert f"python {script(method)} --train_csv train.csv --train_dir images" in text
+    assert f"fabric run {script(method)}" in text
+
+
+def test_bare_command_is_legal(method: str) -> None:
+    config = module(method, "config")
+    assert parse(config.PRESETS, arguments=[]) == config.Config()
+
+
+def test_a_bare_command_has_a_run_folder_of_its_own(method: str) -> None:
+    assert settings(method=method)["out_dir"] == str(Path("outputs") / method)
+
+
+def test_the_paper_preset_is_the_published_recipe(method: str) -> None:
+    paper, recorded = settings("--preset", "paper", method=method), PAPER[method]
+    assert {name: paper[name] for name in recorded} == recorded

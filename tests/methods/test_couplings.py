@@ -1,0 +1,347 @@
+"""The couplings that are shown are those of the checkpoints, by name and in the right direction."""
+
+import io
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from itertools import pairwise
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+from small_run import ROOT
+
+from core.checkpoint import load_tensors, save_tensors
+from core.cli import run
+from methods.label_coupling.config import ModelConfig
+from methods.label_coupling.couplings import Couplings, block_order, heat_map, main, read_fold
+from methods.label_coupling.model import build_model
+
+pytestmark = pytest.mark.filterwarnings("error")
+# from row on column
+NAMES = ["Mass", "Edema", "Hernia"]
+FIRST = [[0, 0.5, -0.25], [0.125, 0, 0], [1, 0, 0]]
+SECOND = [[0, 0.25, 0], [-0.375, 0, -0.0], [-1, 0, 0]]
+TABLE = """source,target,mean_weight,sign,folds_with_sign,folds,fold1,fold2
+Mass,Edema,0.375,1,2,2,0.5,0.25
+Mass,Hernia,-0.125,-1,1,2,-0.25,0
+Edema,Mass,-0.125,-1,1,2,0.125,-0.375
+Edema,Hernia,0,0,0,2,0,0
+Hernia,Mass,0,0,0,2,1,-1
+Hernia,Edema,0,0,0,2,0,0
+"""
+PRINTED = """Strongest couplings acting on each label, mean over 2 of 3 folds.
+Exactly 0 in each of them: 2 of 6 ordered pairs (33 %).
+
+label | acted on by | weight | speaks | with that sign
+-
+Mass | Edema | -0.125 | against | 1 of 2 folds
+Edema | Mass | +0.375 | for it | 2 of 2 folds
+Hernia | Mass | -0.125 | against | 1 of 2 folds
+
+"""
+
+
+def write(path: Path, matrix: Any, **facts: Any) -> Path:
+    """A checkpoint, fold 1 of 3 unless `facts` say otherwise; a fact that is None is left out."""
+    told = {"method": "label_coupling", "class_names": NAMES, "fold": 1, "folds": 3} | facts
+    tensors = {} if matrix is None else {"head.coupling.A": torch.as_tensor(matrix)}
+    save_tensors(path, tensors, {name: fact for name, fact in told.items() if fact is not None})
+    return path
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    """The command in this process: (exit code, stdout, stderr)."""
+    code, out, error = 0, io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            run(lambda: main([str(argument) for argument in arguments]))
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+    return code, out.getvalue(), error.getvalue()
+
+
+def show(*arguments: object) -> str:
+    """What is printed where nothing is wrong, a bar between columns, a rule being one dash."""
+    code, out, error = call(*arguments)
+    assert (code, error) == (0, "")
+    return re.sub("--+", "-", re.sub(" {2,}", " | ", out))
+
+
+def refusal(*arguments: object) -> str:
+    """The one sentence that the command ends with."""
+    code, out, error = call(*arguments)
+    assert (code, out) == (2, "")
+    assert re.fullmatch("error: .+\n", error)
+    return error
+
+
+@pytest.fixture
+def folds(tmp_path: Path) -> list[Path]:
+    """The first two of three folds."""
+    first, second = tmp_path / "m_fold1.safetensors", tmp_path / "m_fold2.safetensors"
+    return [write(first, FIRST), write(second, SECOND, fold=2)]
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """Where to write a further checkpoint."""
+    return tmp_path / "one.safetensors"
+
+
+def test_files_and_text(folds: list[Path]) -> None:
+    out = folds[0].parent / "deep" / "er"
+    show(folds[0], "--out_dir", out)
+    printed = show(*folds, "--out_dir", out)
+    csv, png = out / "couplings.csv", out / "couplings.png"
+    assert printed == f"{PRINTED}Every ordered pair is in {csv}, the heat map in {png}.\n"
+    assert csv.read_text() == TABLE
+    assert imread(png).ndim == 3
+    assert sorted(folds[0].parent.rglob("*")) == sorted([out.parent, out, csv, png, *folds])
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_labels_are_matched_by_name(folds: list[Path], step: int) -> None:
+    turned = ["Hernia", "Mass", "Edema"]
+    matrix = [[0.0, -1, 0], [0, 0, 0.25], [0, -0.375, 0]]  # SECOND, labels in that order
+    write(folds[1], matrix, class_names=turned, fold=2)
+    printed = show(*folds[::step])
+    # in the first one's order
+    assert re.findall(r"^(\w+) \|", printed, re.MULTILINE)[1:] == (NAMES if step == 1 else turned)
+    written = (folds[0].parent / "couplings.csv").read_text().splitlines()
+    assert written[:2] == TABLE.splitlines()[:2]
+    assert sorted(written) == sorted(TABLE.splitlines())
+
+
+def test_strongest_first_and_no_more_than_top(one: Path) -> None:
+    matrix = np.zeros((5, 5))
+    matrix[1:, 0] = 0.25, -1, 0.00001, 0.5
+    printed = show(write(one, matrix, class_names=list("ABCDE"), folds=1))
+    assert "mean over 1 fold.\n" in printed
+    assert "16 of 20 ordered pairs (80 %)" in printed
+    none = ["B | none", "C | none", "D | none", "E | none"]
+    rows = ["A | C | -1.00 | against", " | E | +0.500 | for it", " | B | +0.250 | for it"]
+    rows = [f"{row} | 1 of 1 folds" for row in [*rows, " | D | +1.00e-05 | for it"]]
+    assert printed.splitlines()[5:-2] == rows[:3] + none
+    assert show(one, "--top", 1).splitlines()[5:-2] == rows[:1] + none
+    assert show(one, "--top", 9).splitlines()[5:-2] == rows + none
+
+
+def test_all_zero(one: Path) -> None:
+    printed = show(write(one, torch.zeros(3, 3)))
+    assert "Exactly 0 in each of them: 6 of 6 ordered pairs (100 %)." in printed
+    assert printed.splitlines()[5:8] == ["Mass | none", "Edema | none", "Hernia | none"]
+    table = pd.read_csv(one.parent / "couplings.csv")
+    assert len(table) == 6
+    assert (table[["mean_weight", "sign", "folds_with_sign", "fold1"]] == 0).all(axis=None)
+
+
+def test_two_labels_in_half_precision_with_a_diagonal_and_odd_names(one: Path) -> None:
+    names = ['Effusion, "large"', "$\\frac$ NA"]
+    matrix = torch.tensor([[9, 0.5], [0, 9]], dtype=torch.bfloat16)
+    assert "1 of 2 ordered pairs" in show(write(one, matrix, class_names=names))
+    table = pd.read_csv(one.parent / "couplings.csv", keep_default_na=False)
+    assert table.iloc[:, :3].to_numpy().tolist() == [[*names, 0.5], [*names[::-1], 0]]
+    # the model leaves the diagonal out
+    assert read_fold(one, *load_tensors(one)).weights.tolist() == [[0, 0.5], [0, 0]]
+
+
+def test_source_and_target_are_those_of_the_model(one: Path) -> None:
+    model = build_model(ModelConfig(model="test_efficientnet", pretrained=False), 3)
+    assert model.head.coupling is not None
+    with torch.no_grad():
+        model.head.coupling.A[0, 2] = -2
+        change = model.head.coupling(torch.zeros(1, 3))[0]
+    assert change[:2].tolist() == [0, 0]
+    assert change[2] < 0  # the presence of Mass speaks against Hernia
+    write(one, model.state_dict()["head.coupling.A"], folds=1)
+    wanted = ["Mass | none", "Edema | none", "Hernia | Mass | -2.00 | against | 1 of 1 folds"]
+    assert show(one).splitlines()[5:8] == wanted
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_are_put_together(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    block = random.permutation(np.repeat(np.arange(5), [2, 5, 3, 7, 4]))
+    same = block[:, None] == block
+    matrix = np.triu(random.normal(size=(21, 21)), 1)  # each pair acts one way
+    matrix *= np.array([50, 1e-3, 1, 1, 1])[block]  # one block far stronger, one far weaker
+    # and blocks of one strength, with weak couplings between them
+    for weights in (matrix * same, 0.5 * same + random.normal(scale=0.02, size=(21, 21))):
+        order = block_order(weights)
+        assert sorted(order) == list(range(21))
+        assert np.count_nonzero(np.diff(block[order])) == 4
+
+
+def test_labels_without_couplings_come_last_and_a_chain_is_a_chain() -> None:
+    matrix, chain = np.zeros((7, 7)), [5, 0, 4, 1, 3]
+    for strength, (source, target) in enumerate(pairwise(chain), 5):
+        matrix[source, target] = -strength
+    assert block_order(matrix) in ([*chain, 2, 6], [*chain[::-1], 2, 6])
+    assert block_order(np.zeros((4, 4))) == [0, 1, 2, 3]
+
+
+class Picture:
+    """A drawn heat map, as its reader sees it."""
+
+    def __init__(self, matrices: Any, names: list[str]) -> None:
+        numbers = list(range(1, len(matrices) + 1))
+        self.figure = heat_map(Couplings(names, numbers, np.array(matrices), "2 of 7 folds"))
+        canvas = FigureCanvasAgg(self.figure)
+        canvas.draw()
+        self.pixels = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+        self.axis, self.bar = self.figure.axes
+        self.across, self.down = self.axis.get_xticklabels(), self.axis.get_yticklabels()
+
+    def colour(self, source: str, target: str) -> tuple[float, ...]:
+        """RGB where the names cross, to the left of the number."""
+        x = next(label.get_position()[0] for label in self.across if label.get_text() == target)
+        y = next(label.get_position()[1] for label in self.down if label.get_text() == source)
+        across, up = self.axis.transData.transform((x - 0.45, y))
+        return tuple(self.pixels[int(len(self.pixels) - up), int(across)])
+
+
+def test_titles_and_colours() -> None:
+    names = ["Mass", "Edema", "Hernia", "Nodule"]
+    matrices = np.zeros((2, 4, 4))
+    matrices[:, 0, 1], matrices[:, 1, 0] = (1, 0), -0.25
+    matrices[:, 2, 3], matrices[:, 3, 2] = 1e-6, -1e-6
+    matrices[:, 0, 3] = 1, -1
+    picture = Picture(matrices, names)
+    told = "mean over 2 of 7 folds\nwhite: exactly 0 in each of them, 7 of 12 ordered pairs (58 %)"
+    assert told in picture.figure.get_suptitle()
+    assert "source" in picture.axis.get_ylabel()
+    assert "target" in picture.axis.get_xlabel()
+    assert "weight" in picture.bar.get_ylabel()
+    assert picture.bar.get_ylim() == (-0.5, 0.5)
+    for source, target in (("Mass", "Edema"), ("Hernia", "Nodule")):
+        red, _, blue = picture.colour(source, target)
+        assert red > blue + 0.2
+        red, _, blue = picture.colour(target, source)
+        assert blue > red + 0.15
+    assert picture.colour("Nodule", "Mass") == picture.colour("Edema", "Hernia") == (1, 1, 1)
+    assert picture.colour("Mass", "Nodule") != (1, 1, 1)  # two folds that disagree are no zero
+    assert all(picture.colour(name, name) == to_rgb("#d9dbe0") for name in names)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 15, 16, 40])
+@pytest.mark.parametrize("letters", ["i", "W" * 60])
+def test_legible(count: int, letters: str) -> None:
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(count, count)) * (random.random((count, count)) < 0.4)
+    picture = Picture([matrix], [f"{place:02d}{letters}" for place in range(count)])
+    down, across = ([t.get_window_extent() for t in ts] for ts in (picture.down, picture.across))
+    axis, width, height = picture.axis, *picture.figure.canvas.get_width_height()
+    others = [axis.xaxis.label, axis.yaxis.label, picture.bar.yaxis.label, *picture.figure.texts]
+    for box in (*down, *across, *(text.get_window_extent() for text in others)):
+        assert 0 <= box.x0 < box.x1 <= width
+        assert 0 <= box.y0 < box.y1 <= height
+    # the first name on top and on the left; none touches the next
+    assert all(lower.y1 <= upper.y0 for upper, lower in pairwise(down))
+    assert all(left.x1 <= right.x0 for left, right in pairwise(across))
+    assert {text.get_fontsize() for text in (*picture.down, *picture.across)} == {9}
+    assert [text.get_text() for text in picture.down] == [t.get_text() for t in picture.across]
+    cell = axis.get_window_extent().width / count
+    assert all(text.get_window_extent().width < cell for text in axis.texts)
+
+
+FLAWED_NAMES: list[Any] = [
+    None,
+    "abc",
+    ["a", "b", "a"],
+    ["a", 3, "b"],
+    [[], {}],
+    ["a", ""],
+    ["a", "\ud800"],
+]
+SPOILT: list[tuple[Any, dict[str, Any], str]] = [
+    (FIRST, {"method": "csra_db_cas"}, 'is of "csra_db_cas": give the checkpoints of a run of'),
+    (FIRST, {"method": ["a\nb"]}, "give the checkpoints of a run of label_coupling"),
+    (FIRST, {"method": None}, "holds no model"),
+    (None, {}, "without --no-refiner"),
+    (torch.zeros(3, 2), {}, "(3, 2) where 3 classes need floating point (3, 3)"),
+    (torch.zeros(4, 4), {}, "(4, 4)"),
+    (torch.zeros(9), {}, "(9,)"),
+    (torch.zeros(3, 3, dtype=torch.int64), {}, "int64"),
+    ([[0, nan, 0], [0, 0, 0], [0, 0, 0]], {}, 'not finite from "Mass" on "Edema"'),
+    ([[0, 0, 0], [0, 0, 0], [0, -inf, 0]], {}, 'not finite from "Hernia" on "Edema"'),
+    ([[0.0]], {"class_names": ["Mass"]}, "two or more classes"),
+    *((FIRST, {"class_names": names}, "two or more classes, each once") for names in FLAWED_NAMES),
+    *((FIRST, {"fold": fold}, "which fold") for fold in (None, 0, 4, True, "1", [1])),
+    *((FIRST, {"folds": number}, "which fold") for number in (None, 0, 2.5)),
+]
+
+
+@pytest.mark.parametrize(("matrix", "facts", "words"), SPOILT)
+def test_spoilt_checkpoint(folds: list[Path], matrix: Any, facts: Any, words: str) -> None:
+    write(folds[1], matrix, **({"fold": 2} | facts))
+    for order in (folds, folds[::-1]):
+        sentence = refusal(*order, "--out_dir", folds[0].parent / "out")
+        assert f"error: {folds[1]}" in sentence
+        assert words in sentence
+    assert sorted(folds[0].parent.iterdir()) == folds
+
+
+def test_no_checkpoint(folds: list[Path], one: Path) -> None:
+    assert "No checkpoint is given" in refusal()
+    assert f"{one} is not there" in refusal(*folds, one)
+    assert f"{one.parent} is no whole safetensors file" in refusal(*folds, one.parent)
+    for content in (b"text", folds[0].read_bytes()[:-7]):
+        one.write_bytes(content)
+        assert f"{one} is no whole safetensors file" in refusal(*folds, one)
+    assert sorted(one.parent.iterdir()) == [*folds, one]
+
+
+def test_several_runs_and_a_fold_twice(folds: list[Path], one: Path) -> None:
+    write(one, FIRST, fold=3, class_names=["Mass", "Oedema", "Hernia"])
+    sentence = refusal(*folds, one)
+    assert f'"Edema" only in {folds[0]}; "Oedema" only in {one}' in sentence
+    assert "Hernia" not in sentence
+    write(one, [[0, 0.5], [0, 0]], fold=3, class_names=["Hernia", "Mass"])
+    assert re.findall('"(.*)" only in (.*)\n', refusal(*folds, one)) == [("Edema", str(folds[0]))]
+    write(one, FIRST, fold=3, folds=5)
+    told = f"{folds[0]} is one of 3 folds, {one} is one of 5 folds"
+    assert told in refusal(*folds, one)
+    link = one.with_name("z_link")
+    link.symlink_to(folds[0])
+    for again in (folds[0], link, write(one, SECOND)):
+        assert f"{folds[0]} and {again} are both fold 1" in refusal(*folds, again)
+    assert sorted(one.parent.iterdir()) == [*folds, one, link]
+
+
+def test_flags_that_cannot_be(folds: list[Path]) -> None:
+    taken = folds[0].parent / "taken"
+    taken.write_text("mine")
+    for out in (taken, taken / "below"):
+        assert f"--out_dir {out} is no folder" in refusal(*folds, "--out_dir", out)
+    for top in (0, -3):
+        assert f"--top is {top}: give at least 1" in refusal(*folds, "--top", top)
+    assert taken.read_text() == "mine"
+    assert sorted(taken.parent.iterdir()) == [*folds, taken]
+
+
+def test_as_a_user_starts_it(folds: list[Path]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "methods.label_coupling.couplings"]
+    first, second = map(str, folds)
+    for more, code, told, loads in (
+        (["--help"], 0, r"\A\Z", False),
+        ([first, "--topp", "3"], 2, "--topp", False),
+        ([first, first], 2, r"\Aerror: .* are both fold 1: .*\n\Z", True),
+        ([first, second], 0, r"\A\Z", True),
+    ):
+        done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+        imported = set(re.findall(r"^import time:.*\| +(\w+)$", done.stderr, re.MULTILINE))
+        assert re.search(told, re.sub(r"(?m)^import time:.*\n", "", done.stderr))
+        assert done.returncode == code
+        assert ("torch" in imported) == loads
+        assert loads or not imported & {"matplotlib", "pandas", "scipy", "sklearn"}
+        assert (done.stdout == "") == (code == 2)
+    assert (folds[0].parent / "couplings.csv").read_text() == TABLE

@@ -1,0 +1,132 @@
+"""The refiner's formula, and what a fit of couplings finds in logits whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.losses import build_loss
+from core.optim import Phase, build_optimizer
+from methods.label_coupling.config import PRESETS
+from methods.label_coupling.couplings_only import fit_couplings
+from methods.label_coupling.model import CoupledHead, LabelCoupling
+
+CLASSES = 4
+
+
+def filled(alpha: float = 0.3) -> LabelCoupling:
+    coupling = LabelCoupling(CLASSES, alpha)
+    coupling.A.data = torch.randn(CLASSES, CLASSES, generator=torch.Generator().manual_seed(3))
+    return coupling
+
+
+def test_logits_are_refined_by_the_written_out_formula() -> None:
+    coupling, logits = filled(0.7), torch.randn(5, CLASSES)
+    expected = torch.zeros(5, CLASSES, dtype=torch.float64)
+    for image in range(5):
+        for target in range(CLASSES):
+            value = float(logits[image, target])
+            for source in range(CLASSES):
+                if source != target:
+                    present = 1 / (1 + math.exp(-float(logits[image, source])))
+                    value += 0.7 * present * coupling.A[source, target].item()
+            expected[image, target] = value
+    torch.testing.assert_close(coupling(logits).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_it_starts_as_the_identity_and_can_leave_it() -> None:
+    coupling, logits = LabelCoupling(CLASSES), torch.randn(6, CLASSES)
+    assert torch.equal(coupling(logits), logits)
+    build_loss("bce", [1] * CLASSES, 6)(coupling(logits), torch.eye(6, CLASSES)).backward()
+    assert coupling.A.grad is not None
+    off_diagonal = ~torch.eye(CLASSES, dtype=torch.bool)
+    assert (coupling.A.grad[off_diagonal] != 0).all()
+    assert (coupling.A.grad.diagonal() == 0).all()
+
+
+def test_a_head_without_refiner_is_linear() -> None:
+    head = CoupledHead(3, CLASSES, 0.5, None).eval()
+    features = torch.randn(2, 3)
+    expected = features @ head.classifier.weight.T + head.classifier.bias
+    torch.testing.assert_close(head(features), expected)
+    assert set(head.state_dict()) == {"classifier.weight", "classifier.bias"}
+
+
+def test_the_refiner_has_its_own_rate_and_no_decay() -> None:
+    model = nn.ModuleDict({"head": CoupledHead(3, CLASSES, 0.0, LabelCoupling(CLASSES))})
+    phase = Phase("all", 1, {"head": 0.1, "head.coupling": 0.7}, 0.3, l1=0.2)
+    groups = build_optimizer(model, phase).param_groups
+    facts = [(len(g["params"]), g["lr"], g["weight_decay"], g["l1"]) for g in groups]
+    assert sorted(facts) == [(1, 0.1, 0.0, 0.0), (1, 0.1, 0.3, 0.0), (1, 0.7, 0.0, 0.2)]
+
+
+def drawn(images: int, planted: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Logits, and targets that follow them refined by `planted` with alpha 1."""
+    random = torch.Generator().manual_seed(seed)
+    logits = 1.5 * torch.randn(images, CLASSES, generator=random) - 1
+    refined = logits + torch.sigmoid(logits) @ planted
+    chances = torch.rand(refined.shape, generator=random)
+    return logits, (chances < torch.sigmoid(refined)).float()
+
+
+@pytest.fixture(scope="module")
+def planted() -> Tensor:
+    couplings = torch.zeros(CLASSES, CLASSES)
+    couplings[0, 2], couplings[3, 1] = 3.0, -4.0
+    return couplings
+
+
+def test_a_fit_finds_planted_couplings_and_nothing_else(planted: Tensor) -> None:
+    logits, targets = drawn(8_000, planted, seed=0)
+    coupling = LabelCoupling(CLASSES, alpha=1.0)
+    fit_couplings(coupling, logits, targets, nn.BCEWithLogitsLoss(), l1=1e-3, lr=0.05)
+    found = coupling.A.detach()
+    assert found[0, 2] == pytest.approx(3.0, abs=0.6)
+    assert found[3, 1] == pytest.approx(-4.0, abs=1.0)
+    # what the penalty takes from a coupling others make up for a little
+    assert found[planted == 0].abs().max() < 0.2
+    assert (found == 0).sum() >= 12
+
+
+@pytest.mark.parametrize("l1", [1e-4, 1e-3])
+def test_a_fit_ends_where_the_penalised_loss_is_least(l1: float, planted: Tensor) -> None:
+    """By its optimality conditions: the gradient is -l1 sign(A), and at most l1 where A is 0."""
+    logits, targets = drawn(500, planted, seed=1)
+    coupling = LabelCoupling(CLASSES, alpha=1.0)
+    fit_couplings(coupling, logits, targets, nn.BCEWithLogitsLoss(), l1=l1, lr=0.05)
+    z, y, a = (t.detach().double().numpy() for t in (logits, targets, coupling.A))
+    present = 1 / (1 + np.exp(-z))
+    residual = 1 / (1 + np.exp(-(z + present @ a))) - y
+    gradient = present.T @ residual / y.size
+    off_diagonal = ~np.eye(CLASSES, dtype=bool)
+    zero = (a == 0) & off_diagonal
+    np.testing.assert_allclose(gradient[a != 0], -l1 * np.sign(a[a != 0]), atol=2e-6)
+    assert (np.abs(gradient[zero]) <= l1 + 2e-6).all()
+    assert (a[~off_diagonal] == 0).all()
+
+
+def test_a_larger_penalty_leaves_more_zeros_up_to_all(planted: Tensor) -> None:
+    logits, targets = drawn(500, planted, seed=1)
+    zeros = []
+    for l1 in (0.0, 1e-3, 3e-3, 1.0):
+        coupling = LabelCoupling(CLASSES, alpha=1.0)
+        fit_couplings(coupling, logits, targets, nn.BCEWithLogitsLoss(), l1=l1, lr=0.05)
+        zeros.append(int((coupling.A == 0).sum()) - CLASSES)
+    assert zeros[0] == 0
+    assert zeros == sorted(zeros)
+    assert zeros[1] < zeros[2] < zeros[3] == CLASSES * (CLASSES - 1)
+
+
+def test_the_paper_preset_is_the_published_recipe() -> None:
+    paper = PRESETS["paper"]()
+    assert (paper.model.model, paper.model.drop_rate) == ("seresnext101_32x4d", 0.4)
+    assert (paper.loader.img_size, paper.loader.batch_size) == (380, 24)
+    optim = paper.optim
+    assert (optim.epochs, optim.lr, optim.weight_decay) == (3, 2e-4, 1e-4)
+    assert (optim.warmup_epochs, paper.split.folds, paper.split.seed) == (1, 3, 42)
+    assert (paper.loop.ema_decay, paper.loop.patience, paper.loop.monitor) == (0.999, 3, "mAUROC")
+    assert (paper.augment.rotation, paper.augment.color_jitter) == (10, False)
+    assert (paper.model.coupling_alpha, paper.loss.loss) == (0.3, "asl")
+    assert str(paper.test.out_csv) == "submission.csv"
