@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stderr
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -45,12 +46,14 @@ def parse(
     named = early.preset or from_file.get("preset", "auto")
     preset = auto if named == "auto" and auto else named
     default = presets.get(preset, next(iter(presets.values())))()
+    words = _as_arguments(from_file) + arguments
+    _check_choices(default, words)
     tells = process_rank() == 0
     # `console_outputs` does not silence what a Config refuses (tyro 1.0.17)
     with nullcontext() if tells else redirect_stderr(io.StringIO()):
         config = tyro.cli(
             type(default),
-            args=_as_arguments(from_file) + arguments,
+            args=words,
             default=default,
             description=description,
             console_outputs=tells,
@@ -60,6 +63,30 @@ def parse(
     if preset in presets:
         config.preset = preset  # type: ignore[attr-defined]
     return config
+
+
+def _check_choices(config: Any, arguments: list[str]) -> None:
+    """Raise UserError with the nearest choice where a flag of few choices has none of them."""
+    for name, choices in _choices(config).items():
+        scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        # without a value it is left for tyro to refuse
+        scout.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest="given", nargs="?")
+        given = scout.parse_known_args(arguments)[0].given
+        if given is not None and given not in choices:
+            raise UserError(f"there is no --{name} '{given}'{nearest(given, choices)}")
+
+
+def _choices(config: Any) -> dict[str, list[str]]:
+    """What the settings of a Config that are a Literal may be, by flag name."""
+    hints = get_type_hints(type(config))
+    found: dict[str, list[str]] = {}
+    for field in fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if is_dataclass(value):
+            found |= _choices(value)
+        elif get_origin(hint) is Literal:
+            found[field.name] = [str(choice) for choice in get_args(hint)]
+    return found
 
 
 def run(main: Callable[[], None]) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
         ).run()
 
     if fabric.is_global_zero:
-        other = "repeat_factor" if config.loader.sampler == "class_aware" else "class_aware"
+        other = "uniform" if config.loader.sampler == "class_aware" else "class_aware"
         try_next = ["--sampler", other, "--out_dir", f"{config.run.out_dir}_{other}"]
         close_run(folder, prepared, flat(config), try_next)
 

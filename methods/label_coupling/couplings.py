@@ -260,7 +260,7 @@ class Config:
     """Which couplings to show."""
 
     checkpoints: tyro.conf.Positional[
-        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT")]
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT...")]
     ]
     """Checkpoints of one run of label_coupling, one a fold."""
     out_dir: Path | None = None

@@ -136,9 +136,6 @@ def test_files_that_are_no_settings(
         ({"epochs": "many"}, "epochs"),
         ({"epochs": 2.5}, "epochs"),
         ({"epochs": -1}, "epochs"),
-        ({"preset": "medium"}, "medium"),
-        ({"preset": 3}, "preset"),
-        ({"loss": "asll"}, "asll"),
         ({"run_folds": [9]}, "run_folds"),
     ],
 )
@@ -152,6 +149,21 @@ def test_wrong_values_in_a_file_are_refused_as_flags_are(
         from_json(content)
     assert ended.value.code == 2
     assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"preset": "medium"}, "no --preset 'medium'; it has auto, paper, small"),
+        ({"preset": 3}, "no --preset '3'"),
+        ({"loss": "asll"}, "no --loss 'asll': did you mean 'asl'"),
+    ],
+)
+def test_wrong_choices_in_a_file_are_refused_as_flags_are(
+    from_json: Callable[..., dict[str, Any]], content: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        from_json(content)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import pytest
 from small_run import METHODS, settings
 
+from core.errors import UserError
+
 REFUSED = """
     --labels A,B,A | --labels names a label twice
     --folds 1 | --folds must be at least 2
@@ -42,7 +44,6 @@ REFUSED = """
     --save_minutes inf | --save_minutes must be above 0 and finite
     --epoch 3 | --epochs
     --ema True | Unrecognized options: True
-    --preset medium | --preset
     --preset | --preset
     --config | --config
     --devices 2 | Unrecognized options: --devices
@@ -54,7 +55,6 @@ OWN = {
     --drop_rate nan | --drop_rate must lie in [0, 1)
     """,
     "csra_db_cas": """
-    --csra_heads 3 | invalid choice '3' for argument '--csra_heads'
     --csra_lambda -0.1 | --csra_lambda must be at least 0
     --csra_lambda nan | --csra_lambda must be at least 0
     --csra_lambda inf | --csra_lambda must be at least 0
@@ -102,3 +102,22 @@ def test_refusals(capsys: pytest.CaptureFixture[str], method: str, line: str) ->
     shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert sentence in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "sentence"),
+    [
+        ("standard_head", "--preset smal", "no --preset 'smal': did you mean 'small'"),
+        ("standard_head", "--sampler class-awar", "did you mean 'class_aware'"),
+        ("label_coupling", "--loss=weighted_bc", "did you mean 'weighted_bce'"),
+        ("csra_db_cas", "--loss distribution_balance", "did you mean 'distribution_balanced'"),
+        ("csra_db_cas", "--csra_heads 3", "no --csra_heads '3'; it has 1, 2, 4, 6, 8"),
+        ("csra_db_cas", "--csra-heads 99", "no --csra_heads '99'"),
+        ("csra_db_cas", "--monitor auc", "no --monitor 'auc'"),
+    ],
+)
+def test_a_choice_that_is_none_gives_the_nearest(
+    method: str, arguments: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        settings(*arguments.split(), method=method)

@@ -174,8 +174,9 @@ def test_blocks_are_put_together(seed: int) -> None:
     same = block[:, None] == block
     matrix = np.triu(random.normal(size=(21, 21)), 1)  # each pair acts one way
     matrix *= np.array([50, 1e-3, 1, 1, 1])[block]  # one block far stronger, one far weaker
-    # and blocks of one strength, with weak couplings between them
-    for weights in (matrix * same, 0.5 * same + random.normal(scale=0.02, size=(21, 21))):
+    # or both ways with opposite signs; or with weak couplings between strong blocks
+    noisy = 0.5 * same + random.normal(scale=0.02, size=(21, 21))
+    for weights in (matrix * same, (matrix - matrix.T) * same, noisy):
         order = block_order(weights)
         assert sorted(order) == list(range(21))
         assert np.count_nonzero(np.diff(block[order])) == 4
