@@ -54,27 +54,28 @@ def main() -> None:
 
     joint = phantom.train("label_coupling", SEED, *JOINT, *plain, name="joint")
     print("\nplanted couplings, rank of the weight among those that are not on the diagonal:")
-    found = {"frozen, unseen images": frozen(base, test, "unseen")}
-    found["frozen, its own training images"] = frozen(base, phantom.draw(SEED), "seen")
-    found["joint"] = [joint]
+    found = {
+        "frozen, unseen images": mean_couplings(frozen(base, test, "unseen")),
+        "frozen, its own images": mean_couplings(frozen(base, phantom.draw(SEED), "seen")),
+        "joint": mean_couplings([joint]),
+    }
+    for penalty in (1e-5, 3e-5):
+        found[f"calibrated first, {penalty:g}"] = after_calibration(predictions, labels, penalty)
     planted = pd.read_csv(test / "couplings.csv")
-    print(pd.concat({name: ranks(files, planted) for name, files in found.items()}).to_string())
+    print(pd.concat({name: ranks(mean, planted) for name, mean in found.items()}).to_string())
 
 
 def search(predictions: pd.DataFrame, labels: pd.DataFrame, loss_name: str) -> pd.DataFrame:
     """One row a penalty: scores on held-out patients, and the share of exact zeros."""
-    names = [str(name) for name in predictions]
-    targets = labels.loc[predictions.index, names].to_numpy(np.float32)
+    logits, targets, names = tensors(predictions, labels)
     patients = labels.loc[predictions.index, "PatientID"].to_numpy()
-    clipped = predictions.to_numpy().clip(CLIP, 1 - CLIP)
-    logits = torch.from_numpy(np.log(clipped / (1 - clipped)).astype(np.float32))
-    folds = assign_folds(targets, patients, folds=3)
+    folds = assign_folds(targets.numpy(), patients, folds=3)
     rows = []
     for penalty in (None, *PENALTIES):
         refined, zeros = logits.clone(), []
         for fold in range(3):
             train, held_out = torch.from_numpy(folds != fold), torch.from_numpy(folds == fold)
-            known = torch.from_numpy(targets)[train]
+            known = targets[train]
             loss = build_loss(loss_name, (known == 1).sum(0), len(known))
             coupling = LabelCoupling(len(names), ALPHA)
             if penalty is not None:
@@ -82,8 +83,8 @@ def search(predictions: pd.DataFrame, labels: pd.DataFrame, loss_name: str) -> p
             with torch.no_grad():
                 refined[held_out] = coupling(logits[held_out])
             zeros.append(share_of_zeros(coupling.A))
-        entropy = nn.functional.binary_cross_entropy_with_logits(refined, torch.from_numpy(targets))
-        summary = evaluate(targets, refined.sigmoid().numpy(), names, resamples=0).summary
+        entropy = nn.functional.binary_cross_entropy_with_logits(refined, targets)
+        summary = evaluate(targets.numpy(), refined.sigmoid().numpy(), names, resamples=0).summary
         rows.append(
             {
                 "penalty": "no couplings" if penalty is None else f"{penalty:g}",
@@ -94,6 +95,38 @@ def search(predictions: pd.DataFrame, labels: pd.DataFrame, loss_name: str) -> p
             }
         )
     return pd.DataFrame(rows)
+
+
+def tensors(
+    predictions: pd.DataFrame, labels: pd.DataFrame
+) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Logits and targets (N, C), and the labels' names."""
+    names = [str(name) for name in predictions]
+    targets = torch.from_numpy(labels.loc[predictions.index, names].to_numpy(np.float32))
+    clipped = predictions.to_numpy().clip(CLIP, 1 - CLIP)
+    return torch.from_numpy(np.log(clipped / (1 - clipped)).astype(np.float32)), targets, names
+
+
+def after_calibration(
+    predictions: pd.DataFrame, labels: pd.DataFrame, penalty: float
+) -> pd.DataFrame:
+    """Couplings of logits that were calibrated first, each label by itself (Platt 1999)."""
+    logits, targets, names = tensors(predictions, labels)
+    scale, bias = (x.requires_grad_() for x in (torch.ones(len(names)), torch.zeros(len(names))))
+    optimizer = torch.optim.LBFGS([scale, bias], max_iter=60, line_search_fn="strong_wolfe")
+    loss = nn.BCEWithLogitsLoss()
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(scale * logits + bias, targets)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    coupling = LabelCoupling(len(names), ALPHA)
+    calibrated = (scale * logits + bias).detach()
+    fit_couplings(coupling, calibrated, targets, loss, l1=penalty, lr=RATE)
+    return pd.DataFrame(coupling.A.detach().numpy(), index=names, columns=names)
 
 
 def share_of_zeros(couplings: torch.Tensor) -> float:
@@ -115,18 +148,31 @@ def frozen(base: Path, data: Path, name: str) -> list[Path]:
     return sorted(out.glob("*_fold[123].safetensors"))
 
 
-def ranks(files: list[Path], planted: pd.DataFrame) -> pd.DataFrame:
-    """Weight (mean over `files`) and rank by |weight| of each planted coupling."""
+def mean_couplings(files: list[Path]) -> pd.DataFrame:
+    """The couplings of checkpoints of the same labels: from row on column, mean over the files."""
     loaded = [load_tensors(path) for path in files]
     names = loaded[0][1]["class_names"]
     mean = torch.stack([tensors["head.coupling.A"] for tensors, _ in loaded]).mean(0)
-    order = mean.abs().fill_diagonal_(-1).flatten().argsort(descending=True).tolist()
+    return pd.DataFrame(mean.numpy(), index=names, columns=names)
+
+
+def ranks(couplings: pd.DataFrame, planted: pd.DataFrame) -> pd.DataFrame:
+    """Of each planted coupling the weight, its rank by |weight| in all, and on its target."""
+    strength = couplings.abs().to_numpy()
     rows = []
     for source, target in zip(planted["source"], planted["target"], strict=True):
-        i, j = names.index(source), names.index(target)
-        rank = order.index(i * len(names) + j) + 1
-        rows.append({"coupling": f"{source} → {target}", "weight": mean[i, j].item(), "rank": rank})
-    return pd.DataFrame(rows).set_index("coupling").assign(zeros=share_of_zeros(mean))
+        weight = couplings[target].to_dict()[source]
+        own = abs(weight)
+        rows.append(
+            {
+                "coupling": f"{source} → {target}",
+                "weight": weight,
+                "rank": int((strength > own).sum()) + 1,
+                "of": int((strength > 0).sum()),
+                "on its target": int((couplings[target].abs() > own).sum()) + 1,
+            }
+        )
+    return pd.DataFrame(rows).set_index("coupling")
 
 
 if __name__ == "__main__":

@@ -230,7 +230,10 @@ def test_titles_and_colours() -> None:
         assert blue > red + 0.15
     assert picture.colour("Nodule", "Mass") == picture.colour("Edema", "Hernia") == (1, 1, 1)
     assert picture.colour("Mass", "Nodule") != (1, 1, 1)  # two folds that disagree are no zero
-    assert all(picture.colour(name, name) == to_rgb("#d9dbe0") for name in names)
+    empty = Picture(np.zeros((1, 2, 2)), names[:2])
+    assert empty.colour("Mass", "Edema") == (1, 1, 1)
+    for drawn in (picture, empty):
+        assert drawn.colour("Mass", "Mass") == drawn.colour("Edema", "Edema") == to_rgb("#d9dbe0")
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 15, 16, 40])
