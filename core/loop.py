@@ -108,6 +108,7 @@ class Fit:
             raw.compile()
         module = fabric.setup_module(raw)
         plain = build_optimizer(self.model, phase, fused=not self._scales())
+        plain.register_step_post_hook(_shrink)
         self.state.load_optimizer(phase.name, plain)
         optimizer = fabric.setup_optimizers(plain)
         assert isinstance(optimizer, _FabricOptimizer)
@@ -176,7 +177,6 @@ class Fit:
             # the fused AdamW leaves weights and moments alone where this is 1
             optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]
         optimizer.step()
-        shrink(optimizer.optimizer, skip)
         optimizer.zero_grad(set_to_none=True)
 
     def _scales(self) -> bool:
@@ -312,3 +312,8 @@ class Fit:
         names = [str(self.data.table.ids[row]) for row in error.rows]
         epoch = self.state.progress.epoch + 1
         return error.as_user_error(names, f"fold {self.data.fold}, epoch {epoch}")
+
+
+def _shrink(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """The L1 penalty's part of each step that is made: a gradient scaler leaves some out."""
+    shrink(optimizer, getattr(optimizer, "found_inf", None))

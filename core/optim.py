@@ -73,12 +73,13 @@ def sparse_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def shrink(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+def shrink(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> None:
     """The proximal step of the L1 penalty, after a step of `optimizer` (proximal AdamW, Yun 2021).
 
     A <- sign(A) max(|A| - lr l1 / (sqrt(v) + eps), 0) with v the bias-corrected second moment: the
     soft threshold in the optimiser's own metric, so that an entry rests at exactly 0 while its mean
-    gradient is below l1. Where `skip` (a scalar on the device) is 1 nothing changes.
+    gradient (as AdamW sees it, after clipping) is below l1. Where `skip` (a scalar on the device)
+    is 1 nothing changes.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["l1"] else ():
@@ -87,8 +88,9 @@ def shrink(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
                 continue
             corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])
             threshold = group["lr"] * group["l1"] / (corrected.sqrt() + group["eps"])
-            rest = (parameter.abs() - threshold * (1 - skip)).clamp(min=0)
-            parameter.copy_(parameter.sign() * rest)
+            shrunk = parameter.sign() * (parameter.abs() - threshold).clamp(min=0)
+            # no product: before the first step that counts the threshold is not a number
+            parameter.copy_(shrunk if skip is None else torch.where(skip > 0, parameter, shrunk))
 
 
 def rate_factor(step: int, steps: int, warmup_steps: int) -> float:

@@ -64,7 +64,7 @@ def collect(
     *,
     title: str = "",
 ) -> np.ndarray:
-    """What `outputs` (images (B, 1, H, W) to (B, C)) gives, (len(rows), C), equal on all ranks.
+    """What `outputs` (images (B, 1, H, W) to (B, C)) gives, float32 (len(rows), C), on all ranks.
 
     In the order of `rows`, those that `loader` covers. The model behind it is in eval mode, on the
     device and not wrapped. With a `title` there is a progress bar. Raises UserError for an image
@@ -77,7 +77,7 @@ def collect(
     )
     for batch in batches:
         with fabric.autocast():
-            results.append(outputs(batch.images.to(fabric.device, non_blocking=True)))
+            results.append(outputs(batch.images.to(fabric.device, non_blocking=True)).float())
         seen.append(batch.rows)
     gathered = _gather(fabric, torch.cat(results)).cpu().numpy()
     gathered_rows = _gather(fabric, torch.cat(seen).to(fabric.device)).cpu().numpy()

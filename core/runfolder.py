@@ -32,6 +32,8 @@ _FREE = {
     "run_folds",
     "preset",
     "out_dir",
+    # what is predicted after the training is no part of it
+    *("test_csv", "test_dir", "out_csv", "ensemble_folds"),
 }
 # settings that say how to start, and are no part of what a run is
 _UNKEPT = {"config", "overwrite"}

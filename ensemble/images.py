@@ -21,15 +21,16 @@ def find_images(
 ) -> LabelTable:
     """The images that `csv` names, or without one every image of `folder`, without labels.
 
-    Those of a folder go by their path in it; without its ending where no identifier of `like` has
-    one. Raises UserError where there is none, and where one that is named has no file.
+    Those of a folder go by their path in it; as the identifiers of `like` without sub-folders
+    (where that is unique) and without ending. Raises UserError where there is none, and where one
+    that is named has no file.
     """
     if csv is None:
         return _all_images(folder, like)
     columns = read_columns(csv)
     name = find_column(csv, columns, image_column or None, IMAGE_COLUMNS, "--image_column")
     if name is None:
-        raise UserError(f"{csv} has no column with the images' names: name it with --image_column.")
+        raise UserError(f"{csv} has no column with the images' names: call it ImageID.")
     ids = read_ids(csv, name, columns[name])
     return _unlabelled(ids, match_images(ids, folder), name)
 
@@ -43,8 +44,11 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
             f"{len(files):,} files: there is nothing to predict."
         )
     ids = images
+    names = [name.rpartition("/")[2] for name in images]
+    if like and not any("/" in name for name in like) and len(set(names)) == len(names):
+        ids = names
     if like and not any(name.lower().endswith(IMAGE_ENDINGS) for name in like):
-        ids = [name.rpartition(".")[0] for name in images]
+        ids = [name.rpartition(".")[0] for name in ids]
         twice = sorted(name for name, count in Counter(ids).items() if count > 1)
         if twice:
             raise UserError(

@@ -12,13 +12,14 @@ import tyro
 
 from core.cli import run
 from core.config import LoaderConfig
+from core.errors import UserError
 
 
 @dataclass(kw_only=True, slots=True)
 class Config:
     """Predict images with one model or several."""
 
-    checkpoints: tuple[Path, ...]
+    checkpoints: tuple[Path, ...] = ()
     """Checkpoints of any methods; their classes are matched by name."""
     weights: tuple[float, ...] = ()
     """Weight of each checkpoint in the mean of their probabilities; equal unless given."""
@@ -51,6 +52,8 @@ def main() -> None:
 
     loader = LoaderConfig(batch_size=config.batch_size, num_workers=config.num_workers)
     images = find_images(config.image_dir, config.test_csv, image_column=config.image_column)
+    if config.test_csv is not None and config.output.resolve() == config.test_csv.resolve():
+        raise UserError(f"--output {config.output} is the --test_csv: name another file")
     check_output(config.output, [images.id_column, *class_names(config.checkpoints)])
     model_shares(config.weights, len(config.checkpoints))
     fabric = make_fabric(amp=config.amp)

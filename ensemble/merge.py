@@ -21,6 +21,7 @@ def model_shares(weights: Sequence[float], models: int) -> np.ndarray:
     numbers = np.asarray(weights, dtype=float)
     if not np.isfinite(numbers).all() or (numbers < 0).any() or not numbers.any():
         raise UserError(f"weights must be at least 0 and one of them above it, not {list(weights)}")
+    numbers = numbers / numbers.max()
     return numbers / numbers.sum()
 
 

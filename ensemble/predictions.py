@@ -10,10 +10,9 @@ import torch
 from lightning_fabric import Fabric
 
 from core.atomic import write_atomically
-from core.checkpoint import load_facts
 from core.config import LoaderConfig
 from core.data.evaluation import evaluation_loader
-from core.data.table import LabelTable
+from core.data.table import LABEL_VALUES, LabelTable
 from core.errors import UserError
 from core.prediction import predict
 from ensemble.merge import model_shares, weighted_mean
@@ -46,6 +45,7 @@ def predict_to_csv(
     if fabric.is_global_zero:
         frame = pd.DataFrame(merged, columns=names)
         frame.insert(0, images.id_column, images.ids)
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
         models = f"{len(checkpoints)} model{'s' if len(checkpoints) > 1 else ''}"
         print(f"predictions  {output} ({len(images):,} images by {models}, views: {views})")
@@ -66,35 +66,45 @@ def predict_images(
     rows = np.arange(len(images))
     batches = evaluation_loader(fabric, images, rows, replace(loader, img_size=info.image_size))
     probabilities = predict(fabric, model, batches, rows, views=VIEWS[views], title=title)
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"{checkpoint} gives probabilities that are not finite: nothing is written")
     return probabilities[:, [info.class_names.index(name) for name in names]]
 
 
 def class_names(checkpoints: Sequence[Path]) -> list[str]:
-    """The classes of the first checkpoint. Raises UserError where another one has others."""
-    first: list[str] = []
-    for checkpoint in checkpoints:
-        facts = load_facts(checkpoint)
-        names = [str(name) for name in facts.get("class_names", [])]
-        first = first or names
-        if differing := sorted(set(first) ^ set(names)):
+    """The classes of the first checkpoint; each is read whole, before any time is spent.
+
+    Raises UserError where there is none, one is not whole, or another one has other classes.
+    """
+    if not checkpoints:
+        raise UserError("no checkpoint is given: name one or several with --checkpoints")
+    names = [list(load_model(checkpoint)[1].class_names) for checkpoint in checkpoints]
+    for checkpoint, other in zip(checkpoints, names, strict=True):
+        if differing := sorted(set(names[0]) ^ set(other)):
             raise UserError(
                 f"{checkpoint} and {checkpoints[0]} do not have the same classes: "
                 f"{', '.join(differing)} in one of them only"
             )
-    return first
+    return names[0]
 
 
 def check_output(path: Path, columns: Sequence[str]) -> None:
-    """Raise UserError where `path` cannot be written, or holds something else than `columns`."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{path} cannot be written: it is a folder, or its folder is not there")
+    """Raise UserError where `path` cannot be written, or holds something else than `columns`.
+
+    Labels are something else: a CSV of ones and zeros is nobody's prediction.
+    """
+    if len(set(columns)) < len(columns):
+        raise UserError(f"a class is named {columns[0]}, as the column of the images' names is")
+    if path.is_dir() or any(above.is_file() for above in path.parents):
+        raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
     if not path.exists():
         return
     try:
-        there = [str(name) for name in pd.read_csv(path, nrows=0).columns]
+        there = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError):
-        there = []
-    if there != list(columns):
+        there = pd.DataFrame()
+    labels = there.iloc[:, 1:].isin(LABEL_VALUES).all(axis=None)
+    if list(there) != list(columns) or labels:
         raise UserError(
             f"{path} holds something else than predictions of these labels: name another file, or "
             "move it away"

@@ -12,6 +12,9 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
+# pixels a side; a file that claims more is not believed
+MAX_SIZE = 8192
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -50,12 +53,17 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
 def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
     """What the file says of itself, checked: it may come from anywhere."""
     names, size = facts.get("class_names"), facts.get("img_size")
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    named = isinstance(names, list) and all(map(_is_name, names))
     if not isinstance(names, list) or not named or not names or len(set(names)) < len(names):
         raise UserError(f"{path} does not name its classes, each once")
-    if not isinstance(size, int) or size < 1:
+    if type(size) is not int or not 1 <= size <= MAX_SIZE:
         raise UserError(f"{path} does not say what size its images have")
     return ModelInfo(method, tuple(names), size, facts)
+
+
+def _is_name(name: object) -> bool:
+    """Whether it is a text, not empty, that can be written."""
+    return isinstance(name, str) and name.encode(errors="ignore").decode() == name != ""
 
 
 def method_names() -> list[str]:

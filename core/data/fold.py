@@ -114,8 +114,12 @@ class FoldData:
         return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
 
     def drawn_counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same two counts over the draws of the first epoch: what a loss will see."""
-        targets = self.table.targets[self.train_rows][self.sampler(0)]
+        """The same two counts over as many draws as there are images, or an epoch's if more.
+
+        With the uniform sampler they are those of the images themselves.
+        """
+        draws = self.sampler.draws(0, max(len(self.train_rows), self.sampler.epoch_size))
+        targets = self.table.targets[self.train_rows][draws]
         return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
 
     def epoch_plan(self, epoch: int) -> np.ndarray:

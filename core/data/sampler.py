@@ -84,11 +84,16 @@ def shuffles(items: np.ndarray, stream: tuple[int, ...], start: int, stop: int) 
 
 
 def images_by_class(targets: np.ndarray) -> list[np.ndarray]:
-    """Positions of the positives of each class that has any, then of the images without one."""
+    """Positions of the positives of each class that has any, then of the images without one.
+
+    Images of which no label is known are in none.
+    """
     positive = targets == 1
     classes, positions = np.nonzero(positive.T)
     parts = np.split(positions, np.searchsorted(classes, np.arange(1, targets.shape[1])))
-    parts.append(np.flatnonzero(~positive.any(axis=1)))
+    # an image of which nothing is known teaches nothing
+    known = ~np.isnan(targets).all(axis=1)
+    parts.append(np.flatnonzero(known & ~positive.any(axis=1)))
     return [part for part in parts if len(part)]
 
 

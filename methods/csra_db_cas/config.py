@@ -32,7 +32,8 @@ class ModelConfig(BackboneConfig):
     def __post_init__(self) -> None:
         # slots make a new class, which zero-argument super() would not find
         BackboneConfig.__post_init__(self)
-        if self.csra_heads not in (1, 2, 4, 6, 8):
+        # a checkpoint's settings come from a file: 1.0 and true equal 1
+        if type(self.csra_heads) is not int or self.csra_heads not in (1, 2, 4, 6, 8):
             raise UserError(f"--csra_heads is 1, 2, 4, 6 or 8, not {self.csra_heads}")
         if not 0 <= self.csra_lambda < math.inf:
             raise UserError(f"--csra_lambda must be at least 0, not {self.csra_lambda}")

@@ -1,5 +1,6 @@
 """A map of features, batch norm, and class-specific residual attention (Zhu & Wu 2021)."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class CSRAHead(nn.Module):
         super().__init__()
         if heads not in TEMPERATURES:
             raise UserError(f"there are 1, 2, 4, 6 or 8 attention heads, not {heads}")
-        if not lam >= 0:
+        if not 0 <= lam < math.inf:
             raise UserError(f"the weight of the attention must be at least 0, not {lam}")
         self.temperatures, self.lam = TEMPERATURES[heads], lam
         # as small as in a linear layer: the smaller a W that is normalised, the faster it turns
@@ -74,8 +75,9 @@ class CSRAHead(nn.Module):
 
     def _scores(self, features: Tensor) -> Tensor:
         """Scores (B, heads, C, H W), in float32 whatever the autocast: a softmax follows."""
-        weight = functional.normalize(self.weight, dim=-1)
-        return torch.einsum("hcf,bfk->bhck", weight, features.flatten(2)).float()
+        with torch.autocast(features.device.type, enabled=False):
+            weight = functional.normalize(self.weight.float(), dim=-1)
+            return torch.einsum("hcf,bfk->bhck", weight, features.flatten(2).float())
 
 
 def _attend(scores: Tensor, temperature: int) -> Tensor:

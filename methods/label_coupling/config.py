@@ -36,9 +36,9 @@ class ModelConfig(BackboneConfig):
         BackboneConfig.__post_init__(self)
         if not 0 <= self.drop_rate < 1:
             raise UserError(f"--drop_rate must lie in [0, 1), not {self.drop_rate}")
-        if not math.isfinite(self.coupling_alpha) or self.coupling_alpha == 0:
+        if not 0 < self.coupling_alpha < math.inf:
             raise UserError(
-                f"--coupling_alpha must be finite and not 0, not {self.coupling_alpha}; "
+                f"--coupling_alpha must be above 0 and finite, not {self.coupling_alpha}; "
                 "--no-refiner trains without couplings"
             )
 
@@ -54,8 +54,9 @@ class CouplingOptimConfig(OptimConfig):
     coupling_l1: float = 3e-5
     """Penalty on the sum of all |A|, on the scale of the mean loss; sets entries to exactly 0."""
     couplings_only: Path | None = None
-    """Train nothing but the couplings, on the frozen logits of this checkpoint: fast, and best on
-    images that it has not seen."""
+    """Fit nothing but the couplings, to the frozen logits of this checkpoint: fast, and best on
+    images that it has not seen. Network and image size are the checkpoint's; what concerns batches
+    and epochs has no effect."""
 
     def __post_init__(self) -> None:
         OptimConfig.__post_init__(self)

@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from core.backbone import restore_config
 from core.best import save_best, score_epoch
 from core.data.evaluation import evaluation_loader
 from core.data.fold import FoldData
@@ -21,16 +22,16 @@ from core.resume import Progress, State
 from core.runfolder import RunFolder
 from core.runlog import FoldLog, cut_back
 from methods import load_model
-from methods.label_coupling.config import Config
+from methods.label_coupling.config import Config, ModelConfig
 from methods.label_coupling.model import LabelCoupling, LabelCouplingModel
 
 UPDATES = 1000
 
 
 def take_over(config: Config, checkpoint: Path) -> Config:
-    """`config` with the model and the image size of a checkpoint.
+    """`config` with the network and the image size of a checkpoint.
 
-    Raises UserError where it is none of label_coupling.
+    Raises UserError where it is none of label_coupling, or lies where the run would write.
     """
     _, info = load_model(checkpoint)
     if info.method != "label_coupling":
@@ -38,8 +39,13 @@ def take_over(config: Config, checkpoint: Path) -> Config:
             f"--couplings_only {checkpoint} is a checkpoint of {info.method}: couplings refine "
             "the logits of one of label_coupling (with --no-refiner, best)"
         )
-    settings = info.facts["model"]
-    model = replace(config.model, **settings | {"refiner": True})
+    if checkpoint.resolve().parent == config.run.out_dir.resolve():
+        raise UserError(
+            f"--couplings_only {checkpoint} lies in --out_dir, where the new checkpoints go: give "
+            "another --out_dir"
+        )
+    base = restore_config(ModelConfig, info.facts["model"])
+    model = replace(config.model, model=base.model, drop_rate=base.drop_rate)
     loader = replace(config.loader, img_size=info.image_size)
     return replace(config, model=model, loader=loader)
 
@@ -53,6 +59,12 @@ class FrozenBase:
     def __init__(self, fabric: Fabric, checkpoint: Path, table: LabelTable, config: Config) -> None:
         model, info = load_model(checkpoint)
         assert isinstance(model, LabelCouplingModel)
+        seen = info.facts.get("settings", {}).get("train_csv")
+        if fabric.is_global_zero and seen == str(config.data.train_csv):
+            print(
+                f"Warning: {checkpoint.name} was trained on images of {seen}: its logits of these "
+                "are too sure, and what is measured on them here is too good."
+            )
         differing = sorted(set(info.class_names) ^ set(table.class_names))
         if differing:
             raise UserError(
@@ -105,6 +117,8 @@ def fit_fold(
         log.say(f"{title}  finished before")
         return
     began = time.monotonic()
+    if set_epoch := getattr(loss, "set_epoch", None):
+        set_epoch(optim.epochs)
     coupling = LabelCoupling(len(data.table.class_names), config.model.coupling_alpha)
     rows = torch.from_numpy(data.train_rows)
     targets = torch.from_numpy(data.table.targets[data.train_rows])
@@ -119,16 +133,16 @@ def fit_fold(
         f"{zeros} of {coupling.A.numel() - len(coupling.A)} couplings are exactly 0"
     )
     base.model.head.coupling = coupling.to(fabric.device)
-    state.progress = Progress(
-        epoch=1, best=scores[config.loop.monitor], best_epoch=1, finished=True
-    )
+    value = scores[config.loop.monitor]
+    best = value if np.isfinite(value) else None
+    state.progress = Progress(epoch=1, best=best, best_epoch=1, finished=True)
     if speaks:
         cut_back(log.metrics, data.fold, 0)
         cut_back(log.timing, data.fold, 0)
         save_best(files, data, base.model, after, scores, facts | {"epoch": 1})
         row = {"fold": data.fold, "epoch": 1}
         spent = time.monotonic() - began
-        timing = {"images_per_second": len(rows) * UPDATES / spent, "seconds": spent}
+        timing = {"images_per_second": len(rows) / spent, "seconds": spent}
         learned = {"train_loss": train_loss} | scores | {"coupling_lr": optim.coupling_lr}
         log.epoch(row | {"phase": "only"} | learned, row | timing, of=1, best=True)
         state.save(files.state, "couplings", torch.optim.AdamW(coupling.parameters()))
@@ -156,6 +170,6 @@ def fit_couplings(
         value = loss(coupling(logits), targets)
         value.backward()
         optimizer.step()
-        shrink(optimizer, torch.zeros(()))
+        shrink(optimizer)
         optimizer.zero_grad()
     return value.item()

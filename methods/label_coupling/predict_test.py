@@ -1,6 +1,7 @@
 """The test images of a run: looked at before training, predicted after it."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -10,6 +11,7 @@ from core.closing import finished_folds
 from core.config import DataConfig, LoaderConfig
 from core.data.columns import read_columns
 from core.data.table import LabelTable
+from core.errors import UserError
 from core.runfolder import RunFolder
 from core.runtime import worker_count
 from ensemble.images import check_readable, find_images
@@ -33,6 +35,9 @@ def find_test_images(
     folder = test.test_dir or data.train_dir
     images = find_images(folder, test.test_csv, image_column=column, like=table.ids)
     images = replace(images, id_column=table.id_column)
+    for path in (data.train_csv, data.val_csv, test.test_csv):
+        if path is not None and test.out_csv.resolve() == path.resolve():
+            raise UserError(f"--out_csv {test.out_csv} is a file that is read: name another one")
     check_output(test.out_csv, [images.id_column, *table.class_names])
     check_readable(fabric, images, worker_count(loader.num_workers))
     return images
@@ -44,8 +49,7 @@ def predict_test_images(
     """Write --out_csv by the folds that are trained, or by the best of them."""
     checkpoints = [folder.files(fold).weights for fold in finished_folds(folder, folds)]
     if not config.test.ensemble_folds:
-        monitored = [load_facts(path)["metrics"][config.loop.monitor] for path in checkpoints]
-        values = [-np.inf if value is None else value for value in monitored]
+        values = [_monitored(load_facts(path), config.loop.monitor) for path in checkpoints]
         checkpoints = [checkpoints[int(np.argmax(values))]]
     predict_to_csv(
         fabric,
@@ -55,3 +59,10 @@ def predict_test_images(
         views="flip" if config.loop.tta else "none",
         loader=config.loader,
     )
+
+
+def _monitored(facts: dict[str, Any], monitor: str) -> float:
+    """What a checkpoint says of its monitor; -inf where it says nothing."""
+    metrics = facts.get("metrics")
+    value = metrics.get(monitor) if isinstance(metrics, dict) else None
+    return float(value) if isinstance(value, int | float) else -np.inf

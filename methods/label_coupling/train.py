@@ -94,6 +94,9 @@ def main() -> None:
     if fabric.is_global_zero:
         other = ["--loss", "bce" if config.loss.loss == "asl" else "asl"]
         try_next = [*other, "--out_dir", f"{config.run.out_dir}_{other[1]}"]
+        if test is not None:
+            again = config.test.out_csv.with_stem(f"{config.test.out_csv.stem}_{other[1]}")
+            try_next += ["--out_csv", str(again)]
         close_run(folder, prepared, flat(config), try_next)
     if test is not None:
         predict_test_images(fabric, test, folder, prepared.folds, config)

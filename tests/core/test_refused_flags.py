@@ -65,8 +65,8 @@ OWN = {
     "label_coupling": """
     --drop_rate 1 | --drop_rate must lie in [0, 1)
     --drop_rate nan | --drop_rate must lie in [0, 1)
-    --coupling_alpha 0 | --coupling_alpha must be finite and not 0
-    --coupling_alpha nan | --coupling_alpha must be finite and not 0
+    --coupling_alpha 0 | --coupling_alpha must be above 0
+    --coupling_alpha -0.3 | --coupling_alpha must be above 0
     --coupling_l1 -1e-4 | --coupling_l1 must be at least 0
     --coupling_l1 nan | --coupling_l1 must be at least 0
     --coupling_lr 0 | --coupling_lr must be above 0

@@ -135,6 +135,7 @@ def test_what_it_refuses_before_it_predicts(
         ),
         ([*first, "--image_dir", images, "--weights", 1, 2], "2 weights do not fit 1 checkpoint"),
         ([*first, "--image_dir", images, "--weights", 0], "one of them above it"),
+        (["--image_dir", images], "no checkpoint is given"),
         ([*first, "--image_dir", images, "--weights", "nan"], "weights must be at least 0"),
     ):
         code, _, error = infer(*arguments, "--output", out)
@@ -142,6 +143,16 @@ def test_what_it_refuses_before_it_predicts(
         assert told in error
         assert error.count("\n") == 1, error
         assert not out.exists()
+    # labels have the columns of predictions, and are none
+    classes = load_tensors(checkpoints[0])[1]["class_names"]
+    labels = tmp_path / "labels.csv"
+    pd.read_csv(phantom / "train.csv")[["ImageID", *classes]].to_csv(labels, index=False)
+    before = labels.read_bytes()
+    for more in ([], ["--test_csv", labels]):
+        code, _, error = infer(*first, "--image_dir", images, *more, "--output", labels)
+        assert code == 2
+        assert "labels.csv" in error
+        assert labels.read_bytes() == before
     for path in (other, tmp_path):
         code, _, error = infer(*first, "--image_dir", images, "--output", path)
         assert code == 2
@@ -158,3 +169,31 @@ def test_predictions_of_before_may_be_replaced(
     before = out.read_bytes()
     assert infer("--checkpoints", checkpoints[1], *flags, "--output", out)[0] == 0
     assert out.read_bytes() != before
+
+
+def test_a_model_that_gives_no_numbers_writes_nothing(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    tensors, facts = load_tensors(checkpoints[0])
+    tensors["head.6.bias"][2] = float("nan")
+    save_tensors(tmp_path / "nan.safetensors", tensors, facts)
+    images, out = phantom / "images", tmp_path / "p.csv"
+    flags = ["--checkpoints", tmp_path / "nan.safetensors", "--image_dir", images]
+    code, _, error = infer(*flags, "--output", out)
+    assert code == 2
+    assert "nan.safetensors gives probabilities that are not finite" in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("class_names", None), ("class_names", 7), ("img_size", True)]
+)
+def test_what_a_file_says_of_itself_is_checked(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    tensors, facts = load_tensors(checkpoints[0])
+    save_tensors(tmp_path / "c.safetensors", tensors, facts | {name: value})
+    flags = ["--checkpoints", tmp_path / "c.safetensors", "--image_dir", phantom / "images"]
+    code, _, error = infer(*flags, "--output", tmp_path / "p.csv")
+    assert code == 2
+    assert "c.safetensors does not" in error

@@ -60,10 +60,10 @@ def test_the_published_command_line(train: Train, workplace: Path) -> None:
     assert "predictions  submission.csv (50 images by 3 models, views: flip)" in printed
     # the same command again: nothing is trained, the same file is written
     before = Path("submission.csv").read_bytes()
-    again = train(*PUBLISHED, *QUICK)
+    again = train(*PUBLISHED, *QUICK, "--out_csv", "again.csv")
     assert again[0] == 0
     assert again[1].count("finished before") == 3
-    assert Path("submission.csv").read_bytes() == before
+    assert Path("again.csv").read_bytes() == Path("submission.csv").read_bytes() == before
 
 
 def test_the_other_published_flags(train: Train, workplace: Path) -> None:
@@ -92,7 +92,8 @@ def test_the_other_published_flags(train: Train, workplace: Path) -> None:
 
 
 def test_a_test_csv_says_which_images(train: Train, phantom: Path, tmp_path: Path) -> None:
-    out = tmp_path / "s.csv"
+    # a natural place, which is not there before the run
+    out = tmp_path / "out" / "s.csv"
     wanted = pd.read_csv(phantom / "test.csv").iloc[[5, 2, 9]]
     wanted.rename(columns={"ImageID": "Image Index"}).to_csv(tmp_path / "t.csv", index=False)
     # without --test_dir they lie beside the training images; fold 2 is not trained
@@ -125,7 +126,9 @@ def test_what_is_wrong_with_the_test_images_is_said_before_training(
         (["--test_dir", "nowhere"], "nowhere does not exist"),
         (["--test_csv", "nowhere.csv"], "There is no file nowhere.csv"),
         (["--out_csv", "mine.csv"], "mine.csv holds something else"),
-        (["--out_csv", "no/such/folder.csv"], "no/such/folder.csv cannot be written"),
+        (["--out_csv", "train.csv"], "--out_csv train.csv is a file that is read"),
+        (["--out_csv", "train.csv/s.csv"], "train.csv/s.csv cannot be written"),
+        (["--out_csv", "test_images"], "test_images cannot be written"),
     ):
         code, _, error = train(*PUBLISHED, *QUICK, *more)
         assert code == 2, told
@@ -186,6 +189,7 @@ def test_couplings_alone_refuse_what_has_no_logits_of_these_labels(
         (["--couplings_only", own, "--labels", "Effusion,Mass"], "do not name the same labels"),
         (["--couplings_only", tmp_path / "no.safetensors"], "is not there"),
         (["--couplings_only", own, "--no-refiner"], "contradict each other"),
+        (["--couplings_only", own, "--out_dir", own.parent], "lies in --out_dir"),
     ):
         code, _, error = train(*flags(phantom, tmp_path / "out"), *more)
         assert code == 2, told
