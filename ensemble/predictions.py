@@ -103,7 +103,7 @@ def check_output(path: Path, columns: Sequence[str]) -> None:
         there = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError):
         there = pd.DataFrame()
-    labels = there.iloc[:, 1:].isin(LABEL_VALUES).all(axis=None)
+    labels = there.iloc[:, 1:].isin(list(LABEL_VALUES)).all(axis=None)
     if list(there) != list(columns) or labels:
         raise UserError(
             f"{path} holds something else than predictions of these labels: name another file, or "
