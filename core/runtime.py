@@ -1,6 +1,7 @@
 """Start Fabric under any launcher: processes, precision, threads, seeds."""
 
 import os
+import warnings
 from typing import Literal
 
 import lightning_fabric
@@ -31,6 +32,8 @@ def make_fabric(*, amp: bool) -> Fabric:
         options["precision"] = _precision(amp)
     if not under_cli:
         options |= _placement()
+    # Fabric's own affair (torch 2.14 with lightning-fabric 2.6), said at each evaluation
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated")
     fabric = Fabric(**options)
     if not under_cli:
         fabric.launch()
