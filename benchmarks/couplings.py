@@ -28,7 +28,7 @@ from core.metrics import evaluate
 from methods.label_coupling.couplings_only import fit_couplings
 from methods.label_coupling.model import LabelCoupling
 
-PENALTIES = (0.0, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+PENALTIES = (0.0, 1e-6, 1e-5, 3e-5, 1e-4)
 ALPHA, RATE = 0.3, 0.01
 JOINT = ["--epochs", "8", "--lr", "5e-4"]
 # probabilities in a CSV have eight digits
@@ -49,8 +49,9 @@ def main() -> None:
     out = Path("outputs/nih1000/label_coupling_no_refiner")
     flags = nih1000.BUDGET["label_coupling"]
     nih1000.train("label_coupling", out, *flags, "--no-refiner")
-    print("\nnih1000, asl:")
-    print(search(*nih1000.read(out), "asl").to_string(index=False))
+    for loss_name in ("asl", "bce"):
+        print(f"\nnih1000, {loss_name}:")
+        print(search(*nih1000.read(out), loss_name).to_string(index=False))
 
     joint = phantom.train("label_coupling", SEED, *JOINT, *plain, name="joint")
     print("\nplanted couplings, rank of the weight among those that are not on the diagonal:")
@@ -123,6 +124,8 @@ def after_calibration(
         return value
 
     optimizer.step(closure)
+    told = ", ".join(f"{n} {x:.2f}" for n, x in zip(names, scale.tolist(), strict=True))
+    print(f"\nbest scale of each logit by itself: {told}")
     coupling = LabelCoupling(len(names), ALPHA)
     calibrated = (scale * logits + bias).detach()
     fit_couplings(coupling, calibrated, targets, loss, l1=penalty, lr=RATE)

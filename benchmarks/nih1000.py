@@ -1,9 +1,9 @@
 """What do the methods reach on real X-rays? `python -m benchmarks.nih1000 [method ...]`.
 
 Three patient-disjoint folds of the 1,000 images of NIH ChestX-ray14 in `nih1000`, 160 px, ImageNet
-weights of tf_efficientnet_lite0, eight epochs; ten minutes a recipe. Each method's defaults, then
-its parts switched off in turn, against those defaults on the same resamples of patients. Run
-folders that are there are not trained again.
+weights of tf_efficientnet_lite0, eight epochs; ten to twenty-five minutes a recipe. Each method's
+defaults, then its parts switched off in turn, against those defaults on the same resamples of
+patients. Run folders that are there are not trained again.
 
 Expected (two CPU cores): the tables in README.md and in the methods' READMEs.
 """

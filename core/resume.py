@@ -65,10 +65,13 @@ class State:
         self._kept_phase = ""
         self._kept_path = Path()
 
-    def save(self, path: Path, phase: str, optimizer: torch.optim.Optimizer) -> None:
-        """Write everything; a finished fold needs no tensors any more."""
+    def save(
+        self, path: Path, phase: str = "", optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Write everything; a finished fold needs no tensors and no optimiser any more."""
         tensors: dict[str, Tensor] = {}
         if not self.progress.finished:
+            assert optimizer is not None
             tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
             if self.average is not None:
                 states = self.average.module.state_dict()

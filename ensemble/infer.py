@@ -54,16 +54,18 @@ def main() -> None:
     images = find_images(config.image_dir, config.test_csv, image_column=config.image_column)
     if config.test_csv is not None and config.output.resolve() == config.test_csv.resolve():
         raise UserError(f"--output {config.output} is the --test_csv: name another file")
-    check_output(config.output, [images.id_column, *class_names(config.checkpoints)])
-    model_shares(config.weights, len(config.checkpoints))
+    names = class_names(config.checkpoints)
+    shares = model_shares(config.weights, len(config.checkpoints))
+    check_output(config.output, [images.id_column, *names])
     fabric = make_fabric(amp=config.amp)
     check_readable(fabric, images, worker_count(loader.num_workers))
     predict_to_csv(
         fabric,
         config.checkpoints,
         images,
+        names,
         config.output,
-        weights=config.weights,
+        shares=shares,
         views="flip" if config.use_tta else "none",
         loader=loader,
     )

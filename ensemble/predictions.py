@@ -15,7 +15,7 @@ from core.data.evaluation import evaluation_loader
 from core.data.table import LABEL_VALUES, LabelTable
 from core.errors import UserError
 from core.prediction import predict
-from ensemble.merge import model_shares, weighted_mean
+from ensemble.merge import weighted_mean
 from ensemble.tta import VIEWS
 from methods import load_model
 
@@ -24,26 +24,26 @@ def predict_to_csv(
     fabric: Fabric,
     checkpoints: Sequence[Path],
     images: LabelTable,
+    names: Sequence[str],
     output: Path,
     *,
-    weights: Sequence[float] = (),
+    shares: np.ndarray,
     views: str,
     loader: LoaderConfig,
 ) -> None:
     """Write the merged probabilities of `checkpoints` for `images`, whole or not at all.
 
     One row an image, in their order: its name in the column `images.id_column`, then a column for
-    each class of the first checkpoint. Says where the file is. Raises UserError where the
-    checkpoints have other classes, and where an image cannot be read; see `check_output` too.
+    each class of `names`, which all checkpoints have. `shares` (M,) weigh the models. Says where
+    the file is. Raises UserError where an image cannot be read or a probability is not finite.
     """
-    names, shares = class_names(checkpoints), model_shares(weights, len(checkpoints))
     predictions = []
     for number, checkpoint in enumerate(checkpoints, start=1):
         title = f"predicting, model {number}/{len(checkpoints)}"
         predictions.append(predict_images(fabric, checkpoint, images, names, views, loader, title))
     merged = weighted_mean(predictions, shares)
     if fabric.is_global_zero:
-        frame = pd.DataFrame(merged, columns=names)
+        frame = pd.DataFrame(merged, columns=list(names))
         frame.insert(0, images.id_column, images.ids)
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))

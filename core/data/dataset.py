@@ -107,5 +107,6 @@ def _collate(samples: list[Batch | UserError]) -> Batch | UserError:
 def _start_worker(_: int) -> None:
     # one thread a worker: cv2 would start one a core in each
     cv2.setNumThreads(0)
-    # the training process decides what Ctrl-C means
+    # the training process decides what Ctrl-C means, and a stop that a whole group is asked for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -13,11 +13,7 @@ from core.data.augment import Augmentation
 from core.data.dataset import Batch, RadiographDataset, build_loader, unspoiled
 from core.data.evaluation import evaluation_loader
 from core.data.prepare import Prepared
-from core.data.sampler import (
-    TrainingBatches,
-    build_sampler,
-    drawn_positives,
-)
+from core.data.sampler import TrainingBatches, build_sampler, drawn_positives
 from core.data.table import LabelTable
 from core.errors import UserError
 from core.runtime import worker_count
@@ -110,8 +106,7 @@ class FoldData:
 
     def training_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """(positives, known labels) of each class in the training part, int (C,) each."""
-        targets = self.table.targets[self.train_rows]
-        return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
+        return _counts(self.table.targets[self.train_rows])
 
     def drawn_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """The same two counts over as many draws as there are images, or an epoch's if more.
@@ -119,12 +114,15 @@ class FoldData:
         With the uniform sampler they are those of the images themselves.
         """
         draws = self.sampler.draws(0, max(len(self.train_rows), self.sampler.epoch_size))
-        targets = self.table.targets[self.train_rows][draws]
-        return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
+        return _counts(self.table.targets[self.train_rows[draws]])
 
     def epoch_plan(self, epoch: int) -> np.ndarray:
         """Positions among `train_rows` of all that `epoch` (from 0) trains on, in order; int64."""
         return self.sampler(epoch)[: self.updates_per_epoch * self.images_per_update]
+
+
+def _counts(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
 
 
 def describe_sampling(data: FoldData) -> str:

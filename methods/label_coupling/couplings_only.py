@@ -1,6 +1,8 @@
 """Couplings alone, fitted to the logits of a frozen model: a sparse logistic regression."""
 
+import copy
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from core.data.fold import FoldData
 from core.data.table import LabelTable
 from core.errors import UserError
 from core.optim import Phase, build_optimizer, rate_factor, set_rates, shrink
-from core.prediction import collect, mirror
+from core.prediction import View, as_it_is, collect, mirror
 from core.resume import Progress, State
 from core.runfolder import RunFolder
 from core.runlog import FoldLog, cut_back
@@ -28,64 +30,73 @@ from methods.label_coupling.model import LabelCoupling, LabelCouplingModel
 UPDATES = 1000
 
 
-def take_over(config: Config, checkpoint: Path) -> Config:
-    """`config` with the network and the image size of a checkpoint.
-
-    Raises UserError where it is none of label_coupling, or lies where the run would write.
-    """
-    _, info = load_model(checkpoint)
-    if info.method != "label_coupling":
-        raise UserError(
-            f"--couplings_only {checkpoint} is a checkpoint of {info.method}: couplings refine "
-            "the logits of one of label_coupling (with --no-refiner, best)"
-        )
-    if checkpoint.resolve().parent == config.run.out_dir.resolve():
-        raise UserError(
-            f"--couplings_only {checkpoint} lies in --out_dir, where the new checkpoints go: give "
-            "another --out_dir"
-        )
-    base = restore_config(ModelConfig, info.facts["model"])
-    model = replace(config.model, model=base.model, drop_rate=base.drop_rate)
-    loader = replace(config.loader, img_size=info.image_size)
-    return replace(config, model=model, loader=loader)
-
-
 class FrozenBase:
-    """The logits of a checkpoint, without its couplings, for every image of `table`.
+    """A checkpoint whose logits, without couplings, are to be refined.
 
-    Raises UserError where the checkpoint has other labels.
+    Raises UserError where it is no whole checkpoint of label_coupling.
     """
 
-    def __init__(self, fabric: Fabric, checkpoint: Path, table: LabelTable, config: Config) -> None:
+    def __init__(self, checkpoint: Path) -> None:
         model, info = load_model(checkpoint)
-        assert isinstance(model, LabelCouplingModel)
-        seen = info.facts.get("settings", {}).get("train_csv")
-        if fabric.is_global_zero and seen == str(config.data.train_csv):
-            print(
-                f"Warning: {checkpoint.name} was trained on images of {seen}: its logits of these "
-                "are too sure, and what is measured on them here is too good."
-            )
-        differing = sorted(set(info.class_names) ^ set(table.class_names))
-        if differing:
+        if not isinstance(model, LabelCouplingModel):
             raise UserError(
-                f"--couplings_only {checkpoint} and --labels do not name the same labels: "
+                f"--couplings_only {checkpoint} is a checkpoint of {info.method}: couplings refine "
+                "the logits of one of label_coupling (with --no-refiner, best)"
+            )
+        model.head.coupling = None
+        self.model, self.info, self.checkpoint = model, info, checkpoint
+        self.views: list[Tensor] = []
+
+    def lend(self, config: Config) -> Config:
+        """`config` with the network and the image size of the checkpoint.
+
+        Raises UserError where the checkpoint lies where the run would write.
+        """
+        if self.checkpoint.resolve().parent == config.run.out_dir.resolve():
+            raise UserError(
+                f"--couplings_only {self.checkpoint} lies in --out_dir, where the new checkpoints "
+                "go: give another --out_dir"
+            )
+        base = restore_config(ModelConfig, self.info.facts["model"])
+        model = replace(config.model, model=base.model, drop_rate=base.drop_rate)
+        loader = replace(config.loader, img_size=self.info.image_size)
+        return replace(config, model=model, loader=loader)
+
+    def order_as(self, class_names: Sequence[str]) -> None:
+        """Give the logits this order. Raises UserError where the labels are not the same."""
+        own = self.info.class_names
+        if differing := sorted(set(own) ^ set(class_names)):
+            raise UserError(
+                f"--couplings_only {self.checkpoint} and --labels do not name the same labels: "
                 f"{', '.join(differing)} in one of them only"
             )
-        order = [info.class_names.index(name) for name in table.class_names]
-        classifier = model.head.classifier
+        order = [own.index(name) for name in class_names]
+        classifier = self.model.head.classifier
         with torch.no_grad():
             classifier.weight.copy_(classifier.weight[order].clone())
             classifier.bias.copy_(classifier.bias[order].clone())
-        self.model = model.to(fabric.device)
-        self.model.head.coupling = None
-        rows = np.arange(len(table))
+
+    def told(self, train_csv: Path) -> str:
+        """What to say of it; a warning where it was trained on that file."""
+        text = f"Couplings alone, for the frozen logits of {self.checkpoint}."
+        settings = self.info.facts.get("settings")
+        if isinstance(settings, dict) and settings.get("train_csv") == str(train_csv):
+            text += (
+                f"\nWarning: it was trained on images of {train_csv}: its logits of these are too "
+                "sure, and what is measured on them here is too good."
+            )
+        return text
+
+    def predict(self, fabric: Fabric, table: LabelTable, config: Config) -> None:
+        """Keep the logits of every image of `table`, of each view; once."""
+        if self.views:
+            return
+        model, rows = self.model.to(fabric.device), np.arange(len(table))
         images = evaluation_loader(fabric, table, rows, config.loader)
-        title = f"logits of {checkpoint.name}"
-        straight = collect(fabric, self.model, images, rows, title=title)
-        self.views = [torch.from_numpy(straight)]
-        if config.loop.tta:
-            mirrored = collect(fabric, lambda x: model(mirror(x)), images, rows, title=title)
-            self.views.append(torch.from_numpy(mirrored))
+        title = f"logits of {self.checkpoint.name}"
+        for view in (as_it_is, mirror) if config.loop.tta else (as_it_is,):
+            logits = collect(fabric, _seen_by(model, view), images, rows, title=title)
+            self.views.append(torch.from_numpy(logits))
 
     def probabilities(self, rows: np.ndarray, coupling: LabelCoupling | None) -> np.ndarray:
         """Those of `rows`, refined or not, averaged over the views; (len(rows), C)."""
@@ -93,6 +104,10 @@ class FrozenBase:
             logits = [view[torch.from_numpy(rows)] for view in self.views]
             refined = logits if coupling is None else [coupling(view) for view in logits]
             return torch.stack(refined).sigmoid().mean(dim=0).numpy()
+
+
+def _seen_by(model: nn.Module, view: View) -> View:
+    return lambda images: model(view(images))
 
 
 def fit_fold(
@@ -114,8 +129,10 @@ def fit_fold(
     state = State(base.model, None, fabric.device, f"{folder.identity} fold {data.fold}")
     if files.state.exists():
         state.load(files.state, first=speaks)
+    if state.progress.finished:
         log.say(f"{title}  finished before")
         return
+    base.predict(fabric, data.table, config)
     began = time.monotonic()
     if set_epoch := getattr(loss, "set_epoch", None):
         set_epoch(optim.epochs)
@@ -132,20 +149,21 @@ def fit_fold(
         f"{title}  without couplings mAP {without['mAP']:.3f}  mAUROC {without['mAUROC']:.3f}; "
         f"{zeros} of {coupling.A.numel() - len(coupling.A)} couplings are exactly 0"
     )
-    base.model.head.coupling = coupling.to(fabric.device)
     value = scores[config.loop.monitor]
     best = value if np.isfinite(value) else None
     state.progress = Progress(epoch=1, best=best, best_epoch=1, finished=True)
     if speaks:
         cut_back(log.metrics, data.fold, 0)
         cut_back(log.timing, data.fold, 0)
-        save_best(files, data, base.model, after, scores, facts | {"epoch": 1})
+        refined = copy.deepcopy(base.model)
+        refined.head.coupling = coupling
+        save_best(files, data, refined, after, scores, facts | {"epoch": 1})
         row = {"fold": data.fold, "epoch": 1}
         spent = time.monotonic() - began
         timing = {"images_per_second": len(rows) / spent, "seconds": spent}
         learned = {"train_loss": train_loss} | scores | {"coupling_lr": optim.coupling_lr}
         log.epoch(row | {"phase": "only"} | learned, row | timing, of=1, best=True)
-        state.save(files.state, "couplings", torch.optim.AdamW(coupling.parameters()))
+        state.save(files.state)
     fabric.barrier()
 
 

@@ -8,25 +8,25 @@ from lightning_fabric import Fabric
 
 from core.checkpoint import load_facts
 from core.closing import finished_folds
-from core.config import DataConfig, LoaderConfig
 from core.data.columns import read_columns
+from core.data.prepare import Prepared
 from core.data.table import LabelTable
 from core.errors import UserError
 from core.runfolder import RunFolder
 from core.runtime import worker_count
 from ensemble.images import check_readable, find_images
+from ensemble.merge import model_shares
 from ensemble.predictions import check_output, predict_to_csv
-from methods.label_coupling.config import Config, TestConfig
+from methods.label_coupling.config import Config
 
 
-def find_test_images(
-    fabric: Fabric, test: TestConfig, data: DataConfig, table: LabelTable, loader: LoaderConfig
-) -> LabelTable | None:
+def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> LabelTable | None:
     """The images to predict, their names in a column called as in `table`; None for none.
 
     Raises UserError where there are none, where one cannot be read, and where --out_csv holds
     something else than such predictions.
     """
+    test, data = config.test, config.data
     if test.test_dir is None and test.test_csv is None:
         return None
     column = ""
@@ -39,15 +39,17 @@ def find_test_images(
         if path is not None and test.out_csv.resolve() == path.resolve():
             raise UserError(f"--out_csv {test.out_csv} is a file that is read: name another one")
     check_output(test.out_csv, [images.id_column, *table.class_names])
-    check_readable(fabric, images, worker_count(loader.num_workers))
+    check_readable(fabric, images, worker_count(config.loader.num_workers))
     return images
 
 
 def predict_test_images(
-    fabric: Fabric, images: LabelTable, folder: RunFolder, folds: int, config: Config
+    fabric: Fabric, images: LabelTable, folder: RunFolder, prepared: Prepared, config: Config
 ) -> None:
     """Write --out_csv by the folds that are trained, or by the best of them."""
-    checkpoints = [folder.files(fold).weights for fold in finished_folds(folder, folds)]
+    names = prepared.table.class_names
+    done = finished_folds(folder, prepared.folds)
+    checkpoints = [folder.files(fold).weights for fold in done]
     if not config.test.ensemble_folds:
         values = [_monitored(load_facts(path), config.loop.monitor) for path in checkpoints]
         checkpoints = [checkpoints[int(np.argmax(values))]]
@@ -55,7 +57,9 @@ def predict_test_images(
         fabric,
         checkpoints,
         images,
+        names,
         config.test.out_csv,
+        shares=model_shares((), len(checkpoints)),
         views="flip" if config.loop.tta else "none",
         loader=config.loader,
     )

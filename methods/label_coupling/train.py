@@ -26,14 +26,16 @@ def main() -> None:
     from core.optim import Phase
     from core.runfolder import open_run
     from core.runtime import make_fabric, preset_for_this_machine, seed_stream
-    from methods.label_coupling.couplings_only import FrozenBase, fit_fold, take_over
+    from methods.label_coupling.couplings_only import FrozenBase, fit_fold
     from methods.label_coupling.model import build_model, model_settings
     from methods.label_coupling.predict_test import find_test_images, predict_test_images
 
     if config.preset == "auto":
         config = parse(PRESETS, auto=preset_for_this_machine())
+    base = None
     if config.optim.couplings_only is not None:
-        config = take_over(config, config.optim.couplings_only)
+        base = FrozenBase(config.optim.couplings_only)
+        config = base.lend(config)
     fabric = make_fabric(amp=config.loop.amp)
     say = print if fabric.is_global_zero else lambda _: None
     say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
@@ -47,13 +49,15 @@ def main() -> None:
             f"there is one label ({table.class_names[0]}) and couplings need two: name more with "
             "--labels, or train with --no-refiner"
         )
-    test = find_test_images(fabric, config.test, config.data, table, config.loader)
-    weights, base = None, None
-    if optim.couplings_only is None:
+    test = find_test_images(fabric, config, table)
+    if base is not None:
+        base.order_as(table.class_names)
+        weights, start = None, base.told(config.data.train_csv)
+    else:
         weights, start = find_weights(config.model, optional=config.preset == "small")
-        say(start)
         trial = build_model(config.model, classes, weights)
         check_image_size(trial, config.model.model, config.loader.img_size)
+    say(start)
     size, rotation = config.loader.img_size, config.augment.rotation
     transforms = crop_transforms(size, rotation=rotation, jitter=config.augment.color_jitter)
     augment = Augmentation(transforms, config.split.seed)
@@ -61,8 +65,6 @@ def main() -> None:
     facts = checkpoint_facts("label_coupling", model_settings(config.model), config, prepared)
     options = config.loss.build_options(optim.epochs)
     losses = [build_loss(config.loss.loss, *data.training_counts(), **options) for data in folds]
-    if optim.couplings_only is not None:
-        base = FrozenBase(fabric, optim.couplings_only, table, config)
     folder = open_run(fabric, config.run, flat(config), prepared)
 
     rates = {"backbone": optim.lr, "head": optim.lr}
@@ -99,7 +101,7 @@ def main() -> None:
             try_next += ["--out_csv", str(again)]
         close_run(folder, prepared, flat(config), try_next)
     if test is not None:
-        predict_test_images(fabric, test, folder, prepared.folds, config)
+        predict_test_images(fabric, test, folder, prepared, config)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from small_run import MODEL, contents, flags
+from small_run import MODEL, ROOT, contents, flags
 
 from core.metrics import Evaluation, evaluate
 from core.runlog import FoldLog
@@ -180,3 +184,23 @@ def test_predictions_that_were_changed_are_not_scored(
     code, _, error = train(*flags(phantom, out, "--run_folds", 1))
     assert code == 2
     assert str(path) in error
+
+
+def test_a_stop_of_the_whole_process_group_saves_too(phantom: Path, tmp_path: Path) -> None:
+    """As schedulers and `timeout` send it: loader workers get the signal as well."""
+    out, output = tmp_path / "out", tmp_path / "printed.txt"
+    more = ["--epochs", 2000, "--num_workers", 2, "--save_minutes", 1000]
+    command = [sys.executable, "methods/standard_head/train.py", *flags(phantom, out, *more)]
+    with output.open("w") as file:
+        run = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
+    try:
+        while run.poll() is None and "epoch  2/" not in output.read_text():
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGTERM)
+        code = run.wait(timeout=60)
+    finally:
+        run.kill()
+    printed = output.read_text()
+    assert code == 128 + signal.SIGTERM, printed
+    assert "the same command goes on from here" in printed
+    assert "Traceback" not in printed
