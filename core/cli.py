@@ -46,12 +46,23 @@ def parse(
     named = early.preset or from_file.get("preset", "auto")
     preset = auto if named == "auto" and auto else named
     default = presets.get(preset, next(iter(presets.values())))()
-    words = _as_arguments(from_file) + arguments
+    config = _from_flags(default, _as_arguments(from_file) + arguments, description)
+    if preset in presets:
+        config.preset = preset  # type: ignore[attr-defined]
+    return config
+
+
+def flags(default: ConfigType, description: str | None) -> ConfigType:
+    """Settings from the command line over those of `default`: for a program without presets."""
+    return _from_flags(default, sys.argv[1:], description)
+
+
+def _from_flags(default: ConfigType, words: list[str], description: str | None) -> ConfigType:
     _check_choices(default, words)
     tells = process_rank() == 0
     # `console_outputs` does not silence what a Config refuses (tyro 1.0.17)
     with nullcontext() if tells else redirect_stderr(io.StringIO()):
-        config = tyro.cli(
+        return tyro.cli(
             type(default),
             args=words,
             default=default,
@@ -60,9 +71,6 @@ def parse(
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
-    if preset in presets:
-        config.preset = preset  # type: ignore[attr-defined]
-    return config
 
 
 def _check_choices(config: Any, arguments: list[str]) -> None:

@@ -42,7 +42,7 @@ class LabelTable:
 
     ids: list[str]
     paths: list[str]
-    """An existing file for each image."""
+    """An existing file for each image; empty where only the labels were read."""
     patients: np.ndarray | None
     """(N,) str"""
     studies: np.ndarray | None
@@ -63,7 +63,7 @@ class LabelTable:
 
 def read_table(
     csv: str | Path,
-    image_dir: str | Path,
+    image_dir: str | Path | None,
     labels: Sequence[str] | None = None,
     *,
     image_column: str | None = None,
@@ -73,7 +73,7 @@ def read_table(
     uncertain: str = "ignore",
     blank: str | None = None,
 ) -> LabelTable:
-    """Read a CSV with one row for each image, and find the images.
+    """Read a CSV with one row for each image, and find the images (none where `image_dir` is None).
 
     `labels` names the label columns in the wanted order; without it every column of 1, 0, -1 and
     blanks that is no known other thing is one. Columns that are not named are found by the names
@@ -114,7 +114,7 @@ def read_table(
         notes.append(note)
     return LabelTable(
         ids=ids,
-        paths=match_images(ids, Path(image_dir)),
+        paths=[] if image_dir is None else match_images(ids, Path(image_dir)),
         patients=people,
         studies=None if studies is None else columns[studies].cells,
         views=None if views is None else columns[views].cells,
