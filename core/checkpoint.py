@@ -1,7 +1,8 @@
 """safetensors in and out: self-describing checkpoints and resumable states. No pickle anywhere."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,28 +15,42 @@ from torch import Tensor
 from core.atomic import write_atomically
 from core.errors import UserError
 
-FORMAT_VERSION = 1
+# from the second on a file carries a checksum
+FORMAT_VERSION = 2
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write `tensors` and the JSON-able `facts` to one file that is whole or not there."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"facts": json.dumps({"format_version": FORMAT_VERSION} | facts, allow_nan=False)}
+    told = json.dumps({"format_version": FORMAT_VERSION} | facts, allow_nan=False)
+    metadata = {"facts": told, "sha256": _checksum(plain, told)}
     write_atomically(path, lambda temporary: _save(temporary, plain, metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (on the CPU) and facts of a file that `save_tensors` wrote.
 
-    Raises UserError where the file is missing, truncated, of another kind or from a newer format.
+    Raises UserError where the file is missing, truncated, damaged anywhere, of another kind or from
+    a newer format.
     """
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, _read_facts(file, path)
+        facts, metadata = _read_facts(file, path), file.metadata()
+    expected = metadata.get("sha256")
+    if expected is None and facts["format_version"] < 2:
+        return tensors, facts
+    if expected != _checksum(tensors, metadata["facts"]):
+        raise UserError(
+            f"{path} is damaged: its checksum does not fit what it holds. Copy it anew, or train it"
+        )
+    return tensors, facts
 
 
 def load_facts(path: Path) -> dict[str, Any]:
-    """The facts of a file alone. Raises UserError as `load_tensors` does."""
+    """The facts of a file alone, without a look at its checksum, which needs the tensors.
+
+    Raises UserError as `load_tensors` does.
+    """
     with _opened(path) as file:
         return _read_facts(file, path)
 
@@ -64,6 +79,16 @@ def _read_facts(file: Any, path: Path) -> dict[str, Any]:
             "this project to read it"
         )
     return facts
+
+
+def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """SHA-256 of the facts and of all tensors with their names, types and shapes."""
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

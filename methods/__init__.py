@@ -12,8 +12,9 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-# pixels a side; a file that claims more is not believed
+# pixels a side, and classes; a file that claims more is not believed
 MAX_SIZE = 8192
+MAX_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
     named = isinstance(names, list) and all(map(_is_name, names))
     if not isinstance(names, list) or not named or not names or len(set(names)) < len(names):
         raise UserError(f"{path} does not name its classes, each once")
+    if len(names) > MAX_CLASSES:
+        raise UserError(f"{path} claims {len(names):,} classes, more than {MAX_CLASSES:,}")
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
         raise UserError(f"{path} does not say what size its images have")
     return ModelInfo(method, tuple(names), size, facts)

@@ -108,6 +108,24 @@ def test_a_truncated_file(file: Path, part: float) -> None:
     assert "no whole safetensors file" in refusal(file)
 
 
+@pytest.mark.parametrize("change", [0x01, 0x20, 0xFF])
+def test_a_byte_that_was_changed_anywhere(file: Path, change: int) -> None:
+    data = file.read_bytes()
+    for place in range(len(data)):
+        file.write_bytes(data[:place] + bytes([data[place] ^ change]) + data[place + 1 :])
+        # the reader takes a space for another white space, and nothing else
+        if place < 8 or data[place] != 0x20:
+            refusal(file)
+
+
+def test_a_file_from_before_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(2)}, path, metadata={"facts": '{"format_version": 1}'})
+    assert load_tensors(path)[0]["a"].tolist() == [1, 1]
+    save_file({"a": torch.ones(2)}, path, metadata={"facts": '{"format_version": 2}'})
+    assert "checksum" in refusal(path)
+
+
 @pytest.mark.parametrize(
     "data",
     [b"\x80\x04\x95" + b"x" * 50, b"PK\x03\x04" + bytes(100), b"\xff" * 64, b"{}", bytes(8)],
