@@ -1,10 +1,14 @@
 """Files that are whole or not there."""
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from core.errors import UserError
+
+LOCK = ".lock"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -28,3 +32,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Make `folder` and hold it until what this returns is closed, or the process ends.
+
+    Raises BlockingIOError where another process holds it, and other OSErrors where it cannot be
+    made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / LOCK).open("w")
+    try:
+        # a lock that loader workers, which outlive a killed run for seconds, do not inherit
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise
+    return lock

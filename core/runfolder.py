@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from typing import IO, Any
 
 from lightning_fabric import Fabric
 
-from core.atomic import write_atomically
+from core.atomic import LOCK, lock_folder, write_atomically
 from core.config import RunConfig
 from core.data.prepare import Prepared
 from core.data.split import write_folds
@@ -38,7 +37,7 @@ _FREE = {
 # settings that say how to start, and are no part of what a run is
 _UNKEPT = {"config", "overwrite"}
 # what a start that was killed at once may leave
-_BEFORE_A_RUN = {".lock", "env.json"}
+_BEFORE_A_RUN = {LOCK, "env.json"}
 # what a kill leaves of a file that was being written: ours (.name.PID.ending), and safetensors' own
 _LEFTOVER = re.compile(r"\..+\.\d+\.(json|csv|html|png|safetensors)|\.tmp\w{6}")
 
@@ -170,10 +169,7 @@ class RunFolder:
 
     def _make_and_lock(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
-            # a lock that loader workers, which outlive a killed run for seconds, do not inherit
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock_folder(self.path)
         except BlockingIOError as error:
             raise UserError(f"another process is training in {self.path}") from error
         except OSError as error:

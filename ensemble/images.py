@@ -1,29 +1,39 @@
-"""The images to predict: found in a folder, named by a CSV, and looked at before any model is."""
+"""The images to predict: found in a folder or named by a CSV, and the studies they belong to."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from core.data.columns import IMAGE_COLUMNS, find_column, read_columns
+from core.data.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column, read_columns
 from core.data.files import IMAGE_ENDINGS, match_images, scan_folder
 from core.data.image import read_image
 from core.data.table import LabelTable, read_ids
-from core.errors import UserError, some
+from core.errors import UserError, plain, some
 
 
 def find_images(
-    folder: Path, csv: Path | None, *, image_column: str = "", like: Sequence[str] = ()
+    folder: Path,
+    csv: Path | None,
+    *,
+    image_column: str = "",
+    group_by: str = "",
+    view_column: str = "",
+    like: Sequence[str] = (),
 ) -> LabelTable:
     """The images that `csv` names, or without one every image of `folder`, without labels.
 
     Those of a folder go by their path in it; as the identifiers of `like` without sub-folders
-    (where that is unique) and without ending. Raises UserError where there is none, and where one
-    that is named has no file.
+    (where that is unique) and without ending. `group_by` names the column of the studies to which
+    they belong; their views are found by `view_column` or its usual names. Raises UserError where
+    there is no image, and where one that is named has no file or leaves the folder.
     """
     if csv is None:
         return _all_images(folder, like)
@@ -32,7 +42,69 @@ def find_images(
     if name is None:
         raise UserError(f"{csv} has no column with the images' names: call it ImageID.")
     ids = read_ids(csv, name, columns[name])
-    return _unlabelled(ids, match_images(ids, folder), name)
+    _refuse_elsewhere(csv, name, columns[name], folder)
+    images = _unlabelled(ids, match_images(ids, folder), name)
+    if not group_by:
+        return images
+    study = find_column(csv, columns, group_by, (), "--group_by")
+    if study is None:
+        raise UserError("--group_by none groups nothing: leave it out")
+    if "" in columns[study].values:
+        row = columns[study].row_of("")
+        raise UserError(f"{csv}: row {row} (the header is row 1) is blank in column '{study}'")
+    view = find_column(csv, columns, view_column or None, VIEW_COLUMNS, "--view_column")
+    views = None if view is None else columns[view].cells
+    return replace(images, studies=columns[study].cells, views=views, id_column=study)
+
+
+def _refuse_elsewhere(csv: Path, name: str, column: Column, folder: Path) -> None:
+    """Refuse a full path that is not below the folder."""
+    root = os.path.join(os.path.abspath(folder), "")
+    for value in column.values:
+        full = value.startswith(("/", "\\")) or value[1:2] == ":"
+        if full and not os.path.abspath(value).startswith(root):
+            raise UserError(
+                f"{csv}: row {column.row_of(value)} (the header is row 1) names '{value}' in "
+                f"column '{name}', which is not below {folder}: give paths below the image folder"
+            )
+
+
+def refuse_links_out(images: LabelTable, folder: Path) -> None:
+    """Raise UserError where an image is a link, or below one, to what is not in `folder`."""
+    root = os.path.join(os.path.realpath(folder), "")
+    real_parents: dict[str, str] = {}
+    out = []
+    for name, path in zip(images.ids, images.paths, strict=True):
+        parent = os.path.dirname(path)
+        if parent not in real_parents:
+            real_parents[parent] = os.path.join(os.path.realpath(parent), "")
+        target = os.path.realpath(path) if os.path.islink(path) else real_parents[parent]
+        if not target.startswith(root):
+            out.append(name)
+    if out:
+        raise UserError(
+            f"{len(out):,} of {len(images):,} images are links to files that are not in {folder}: "
+            f"{some(out)}; if you made these links, pass --follow_links"
+        )
+
+
+def view_groups(views: np.ndarray | None, images: int) -> np.ndarray:
+    """A number for the group of each image's view, int64 (N,): frontal, lateral, or as it is."""
+    if views is None:
+        return np.zeros(images, dtype=np.int64)
+    codes, names = pd.factorize(views)
+    groups, _ = pd.factorize(np.array([_view_group(str(name)) for name in names], dtype=object))
+    return groups[codes]
+
+
+def _view_group(view: str) -> str:
+    """frontal for AP, PA and their kin, lateral for LL, L and theirs; else the name itself."""
+    name = plain(view)
+    if "lateral" in name or name in ("ll", "rl", "l", "lat"):
+        return "lateral"
+    if name.startswith(("ap", "pa", "antero", "postero")) or "frontal" in name:
+        return "frontal"
+    return name
 
 
 def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:

@@ -1,74 +1,144 @@
-"""Checkpoints → a CSV of probabilities.
+"""Checkpoints → a CSV of probabilities, merged over views and models.
 
-    python -m ensemble.infer --checkpoints a.safetensors b.safetensors --test_csv test.csv \
-      --image_dir images --output predictions.csv
+    python -m ensemble.infer --checkpoints a.safetensors b.safetensors --weights 1.0 1.5 \
+      --test_csv test.csv --image_dir images --use_tta --tta_config flip_scale \
+      --output submission.csv
+
+On several devices: `fabric run ensemble/infer.py --devices 4 -- ...`. The same command goes on
+where a run was stopped.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-import tyro
-
-from core.cli import run
-from core.config import LoaderConfig
+from core.cli import flags, run
 from core.errors import UserError
+from ensemble.infer_config import Config
 
+if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+    from collections.abc import Callable, Sequence
 
-@dataclass(kw_only=True, slots=True)
-class Config:
-    """Predict images with one model or several."""
-
-    checkpoints: tuple[Path, ...] = ()
-    """Checkpoints of any methods; their classes are matched by name."""
-    weights: tuple[float, ...] = ()
-    """Weight of each checkpoint in the mean of their probabilities; equal unless given."""
-    test_csv: Path | None = None
-    """Predict the images that this CSV names; else every image of --image_dir."""
-    image_dir: Path = Path("data/images")
-    """Folder of the images; searched with its sub-folders."""
-    image_column: str = ""
-    """Column of --test_csv that names the image; found by its usual names when not given."""
-    use_tta: bool = True
-    """Average over the image and its mirror. A mirror swaps the patient's left and right."""
-    batch_size: int = 64
-    """Images in a batch, per process."""
-    num_workers: Literal["auto"] | int = "auto"
-    """Processes that decode images, per process; auto: one a core, at most 8."""
-    amp: bool = True
-    """bf16 (or fp16) autocast on a GPU; a CPU computes in fp32 whatever is given."""
-    output: Path = Path("predictions.csv")
-    """Where the probabilities go: the images' names, then one column a class."""
+    from core.data.table import LabelTable
+    from ensemble.merge import Probabilities
+    from ensemble.sample import Sample
 
 
 def main() -> None:
     """The command line."""
-    config = tyro.cli(Config, description=__doc__, use_underscores=True)
+    config = flags(Config(), __doc__)
+    config.check()
     # late, so that --help and a mistyped flag are answered at once
     from core.runtime import make_fabric, worker_count
-    from ensemble.images import check_readable, find_images
     from ensemble.merge import model_shares
-    from ensemble.predictions import check_output, class_names, predict_to_csv
+    from ensemble.models import describe, load_members, merged_classes
+    from ensemble.predictions import Predictor, Views, predict_to_csv
+    from ensemble.recipe import read_recipe
+    from ensemble.sample import check_classes, read_sample
+    from ensemble.single import predict_single
+    from ensemble.writing import Finish
 
-    loader = LoaderConfig(batch_size=config.batch_size, num_workers=config.num_workers)
-    images = find_images(config.image_dir, config.test_csv, image_column=config.image_column)
-    if config.test_csv is not None and config.output.resolve() == config.test_csv.resolve():
-        raise UserError(f"--output {config.output} is the --test_csv: name another file")
-    names = class_names(config.checkpoints)
-    shares = model_shares(config.weights, len(config.checkpoints))
-    check_output(config.output, [images.id_column, *names])
+    # all that can be wrong is found before an image is read
+    checkpoints, weights = list(config.checkpoints), list(config.weights)
+    if config.ensemble is not None:
+        checkpoints, weights = read_recipe(config.ensemble)
+    shares = model_shares(weights, len(checkpoints))
+    sample = None if config.sample_submission is None else read_sample(config.sample_submission)
+    output = config.output or Path("predictions.csv")
+    if config.single is None:
+        images = _find(config, sample)
+        _check_output(output, overwrite=config.overwrite)
+    members = load_members(checkpoints)
+    names = merged_classes(members, config.classes)
+    if sample is not None:
+        check_classes(sample, names)
+    finish = Finish(
+        shares=shares,
+        mode=config.ensemble_mode,
+        postprocess=_postprocess(config, names),
+        columns=() if sample is None else sample.class_names,
+        skip_unreadable=config.on_bad_image == "skip",
+    )
+    names_of_views = config.tta_config if config.use_tta else "none"
+    views = Views(names=names_of_views, merge=config.tta_merge_mode)
+
     fabric = make_fabric(amp=config.amp)
-    check_readable(fabric, images, worker_count(loader.num_workers))
+    if fabric.is_global_zero:
+        print(describe(members, shares, names))
+    predictor = Predictor(fabric, members, names, views)
+    if config.single is not None:
+        predict_single(predictor, finish, config.single, config.output, overwrite=config.overwrite)
+        return
     predict_to_csv(
         fabric,
-        config.checkpoints,
+        predictor,
         images,
-        names,
-        config.output,
-        shares=shares,
-        views="flip" if config.use_tta else "none",
-        loader=loader,
+        output,
+        finish,
+        batch_size=config.batch_size,
+        workers=worker_count(config.num_workers),
+        overwrite=config.overwrite,
     )
+
+
+def _find(config: Config, sample: Sample | None) -> LabelTable:
+    """The images to predict, in the order in which they are written."""
+    from ensemble.images import find_images, refuse_links_out
+    from ensemble.sample import arrange
+
+    images = find_images(
+        config.image_dir,
+        config.test_csv or config.sample_submission,
+        image_column=config.image_column if config.test_csv or not sample else sample.id_column,
+        group_by=config.group_by,
+        view_column=config.view_column,
+    )
+    if not config.follow_links:
+        refuse_links_out(images, config.image_dir)
+    return images if sample is None else arrange(images, sample)
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    """Raise UserError where the output cannot be written, or is there already."""
+    from ensemble.parts import parts_folder
+    from ensemble.predictions import already_there
+
+    if output.is_dir() or any(above.is_file() for above in output.parents):
+        raise UserError(f"{output} cannot be written: it is a folder, or lies below a file")
+    # with its parts beside it, it is that of a run that was killed while it wrote
+    if output.exists() and not overwrite and not parts_folder(output).exists():
+        raise UserError(already_there(output))
+
+
+def _postprocess(
+    config: Config, names: Sequence[str]
+) -> Callable[[Probabilities], Probabilities] | None:
+    """Calibration and gating as asked for, one after the other."""
+    from ensemble.postprocess import find_normal, normal_gating, read_calibration
+
+    steps: list[Callable[[Probabilities], Probabilities]] = []
+    alpha, normal = config.normal_alpha, config.normal_class
+    if config.calibration is not None:
+        calibration = read_calibration(config.calibration)
+        calibration.thresholds(names, gated=False)
+        steps.append(partial(calibration.apply, class_names=names))
+        alpha = calibration.normal_alpha if alpha is None else alpha
+        normal = normal or calibration.normal_class or ""
+    if config.postprocess == "normal_gating":
+        alpha = 0.5 if alpha is None else alpha
+        normal = find_normal(names, normal)
+        steps.append(partial(normal_gating, class_names=names, normal=normal, alpha=alpha))
+    if not steps:
+        return None
+
+    def every(probabilities: Probabilities) -> Probabilities:
+        for step in steps:
+            probabilities = step(probabilities)
+        return probabilities
+
+    return every
 
 
 if __name__ == "__main__":

@@ -1,111 +1,163 @@
-"""Probabilities of several checkpoints for the same images, merged and written to a CSV."""
+"""Probabilities of several models for the same images, each image decoded once."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
 
-from core.atomic import write_atomically
-from core.config import LoaderConfig
-from core.data.evaluation import evaluation_loader
-from core.data.table import LABEL_VALUES, LabelTable
+from core.data.table import LabelTable
 from core.errors import UserError
-from core.prediction import predict
-from ensemble.merge import weighted_mean
+from ensemble.decoding import decoding_loader
+from ensemble.merge import merge_views
+from ensemble.models import Member
+from ensemble.parts import Block, Parts
 from ensemble.tta import VIEWS
-from methods import load_model
+from ensemble.writing import Finish, write_predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Which views of each image, and how their probabilities are merged."""
+
+    names: str = "flip"
+    """One of VIEWS."""
+    merge: str = "mean"
+    """One of VIEW_MERGES."""
+
+
+class Predictor:
+    """Models on a device that see the same views of the same images."""
+
+    def __init__(
+        self, fabric: Fabric, members: Sequence[Member], class_names: Sequence[str], views: Views
+    ) -> None:
+        self.fabric, self.members, self.views = fabric, members, views
+        self.sizes = sorted({member.info.image_size for member in members})
+        self.class_names = list(class_names)
+        self._places = [member.places(class_names) for member in members]
+        for member in members:
+            member.model.to(memory_format=torch.channels_last).to(fabric.device)
+
+    @property
+    def identity(self) -> str:
+        """A text that another ensemble, other views or another precision do not share."""
+        told = [member.digest for member in self.members] + self.class_names
+        device = self.fabric.device.type
+        with self.fabric.autocast():
+            precision = (
+                torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else ""
+            )
+        told += [self.views.names, self.views.merge, device, str(precision), torch.__version__]
+        return json.dumps(told)
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Tensor]) -> NDArray[np.float32]:
+        """Probabilities (M, B, C) of uint8 (B, 1, size, size) for each of `sizes`.
+
+        The views are merged; a class that a model lacks is NaN. Raises UserError where a model
+        gives what is not finite.
+        """
+        shape = (len(self.members), len(images[0]), len(self.class_names))
+        merged = np.full(shape, np.nan, dtype=np.float32)
+        seen: dict[int, list[Tensor]] = {size: [] for size in self.sizes}
+        for number, pixels in enumerate(images):
+            scaled = pixels.to(self.fabric.device, non_blocking=True) / 255
+            seen[self.sizes[number]] = [view(scaled) for view in VIEWS[self.views.names]]
+        for number, (member, (places, own)) in enumerate(
+            zip(self.members, self._places, strict=True)
+        ):
+            with self.fabric.autocast():
+                logits = [member.model(view).float() for view in seen[member.info.image_size]]
+            together = merge_views(torch.stack(logits).sigmoid(), self.views.merge).cpu().numpy()
+            if not np.isfinite(together).all():
+                raise UserError(f"{member.path} gives probabilities that are not finite")
+            merged[number][:, places] = together[:, own]
+        return merged
 
 
 def predict_to_csv(
     fabric: Fabric,
-    checkpoints: Sequence[Path],
+    predictor: Predictor,
     images: LabelTable,
-    names: Sequence[str],
     output: Path,
+    finish: Finish,
     *,
-    shares: np.ndarray,
-    views: str,
-    loader: LoaderConfig,
+    batch_size: int,
+    workers: int,
+    overwrite: bool,
 ) -> None:
-    """Write the merged probabilities of `checkpoints` for `images`, whole or not at all.
+    """Predict `images` with all processes and write one CSV, whole or not at all; says where it is.
 
-    One row an image, in their order: its name in the column `images.id_column`, then a column for
-    each class of `names`, which all checkpoints have. `shares` (M,) weigh the models. Says where
-    the file is. Raises UserError where an image cannot be read or a probability is not finite.
+    What was predicted is kept beside `output` until then, so that the same command goes on after a
+    kill. Raises UserError where an image cannot be read, a probability is not finite, the disk is
+    full, and where `output` is there already (unless `overwrite`).
     """
-    predictions = []
-    for number, checkpoint in enumerate(checkpoints, start=1):
-        title = f"predicting, model {number}/{len(checkpoints)}"
-        predictions.append(predict_images(fabric, checkpoint, images, names, views, loader, title))
-    merged = weighted_mean(predictions, shares)
-    if fabric.is_global_zero:
-        frame = pd.DataFrame(merged, columns=list(names))
-        frame.insert(0, images.id_column, images.ids)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
-        models = f"{len(checkpoints)} model{'s' if len(checkpoints) > 1 else ''}"
-        print(f"predictions  {output} ({len(images):,} images by {models}, views: {views})")
+    with Parts(output, images.paths, predictor.identity, batch_size) as parts:
+        missing = parts.open() if fabric.is_global_zero else []
+        # all there: a run that was killed while it wrote
+        if missing and output.exists() and not overwrite:
+            raise UserError(already_there(output))
+        missing = fabric.broadcast(missing)
+        if fabric.is_global_zero and len(missing) < len(parts):
+            print(f"Going on: {len(parts) - len(missing):,} of {len(parts):,} blocks are there.")
+        try:
+            _predict_blocks(fabric, predictor, parts, missing, workers)
+        except KeyboardInterrupt:
+            if fabric.is_global_zero:
+                print("\nStopped. The same command goes on where this one was.")
+            raise
+        if fabric.is_global_zero:
+            told = write_predictions(parts, images, predictor.class_names, output, finish)
+            parts.remove()
+            models, views = len(predictor.members), predictor.views.names
+            by = f"{models} model{'s' if models > 1 else ''}"
+            print(f"predictions  {output} ({told} by {by}, views: {views})")
 
 
-def predict_images(
-    fabric: Fabric,
-    checkpoint: Path,
-    images: LabelTable,
-    names: Sequence[str],
-    views: str,
-    loader: LoaderConfig,
-    title: str = "",
-) -> np.ndarray:
-    """Probabilities float32 (N, C) of one model at its own size, classes as in `names`."""
-    model, info = load_model(checkpoint)
-    model.to(memory_format=torch.channels_last).to(fabric.device)
-    rows = np.arange(len(images))
-    batches = evaluation_loader(fabric, images, rows, replace(loader, img_size=info.image_size))
-    probabilities = predict(fabric, model, batches, rows, views=VIEWS[views], title=title)
-    if not np.isfinite(probabilities).all():
-        raise UserError(f"{checkpoint} gives probabilities that are not finite: nothing is written")
-    return probabilities[:, [info.class_names.index(name) for name in names]]
+def already_there(output: Path) -> str:
+    """What to say where a file would be overwritten."""
+    return f"{output} is there already: name another --output, or pass --overwrite to replace it"
 
 
-def class_names(checkpoints: Sequence[Path]) -> list[str]:
-    """The classes of the first checkpoint; each is read whole, before any time is spent.
-
-    Raises UserError where there is none, one is not whole, or another one has other classes.
-    """
-    if not checkpoints:
-        raise UserError("no checkpoint is given: name one or several with --checkpoints")
-    names = [list(load_model(checkpoint)[1].class_names) for checkpoint in checkpoints]
-    for checkpoint, other in zip(checkpoints, names, strict=True):
-        if differing := sorted(set(names[0]) ^ set(other)):
-            raise UserError(
-                f"{checkpoint} and {checkpoints[0]} do not have the same classes: "
-                f"{', '.join(differing)} in one of them only"
-            )
-    return names[0]
-
-
-def check_output(path: Path, columns: Sequence[str]) -> None:
-    """Raise UserError where `path` cannot be written, or holds something else than `columns`.
-
-    Labels are something else: a CSV of ones and zeros is nobody's prediction.
-    """
-    if len(set(columns)) < len(columns):
-        raise UserError(f"a class is named {columns[0]}, as the column of the images' names is")
-    if path.is_dir() or any(above.is_file() for above in path.parents):
-        raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
-    if not path.exists():
-        return
-    try:
-        there = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError):
-        there = pd.DataFrame()
-    labels = there.iloc[:, 1:].isin(list(LABEL_VALUES)).all(axis=None)
-    if list(there) != list(columns) or labels:
-        raise UserError(
-            f"{path} holds something else than predictions of these labels: name another file, or "
-            "move it away"
-        )
+def _predict_blocks(
+    fabric: Fabric, predictor: Predictor, parts: Parts, missing: Sequence[int], workers: int
+) -> None:
+    """Let each process predict its share of the `missing` blocks."""
+    mine = missing[fabric.global_rank :: fabric.world_size]
+    batches = parts.batches(mine)
+    decoded = decoding_loader(
+        parts.paths,
+        predictor.sizes,
+        batches,
+        workers=min(workers, len(batches)),
+        pin_memory=fabric.device.type == "cuda",
+    )
+    several = f" (process 1 of {fabric.world_size})" if fabric.world_size > 1 else ""
+    with tqdm(
+        desc=f"predicting{several}",
+        total=sum(map(len, batches)),
+        unit="img",
+        disable=None if fabric.is_global_zero else True,
+    ) as bar:
+        stream = iter(decoded)
+        for number in mine:
+            said = [np.empty((len(predictor.members), 0, len(predictor.class_names)), np.float32)]
+            positions: list[int] = []
+            unreadable: list[tuple[int, str]] = []
+            for batch in islice(stream, len(parts.batches([number]))):
+                if batch.positions:
+                    said.append(predictor(batch.images))
+                positions += batch.positions
+                unreadable += batch.unreadable
+                bar.update(len(batch.positions) + len(batch.unreadable))
+            block = Block(np.array(positions, np.int64), np.concatenate(said, axis=1), unreadable)
+            parts.write(number, block)
+    fabric.barrier()

@@ -81,7 +81,7 @@ def build_loader(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         prefetch_factor=4 if workers else None,
         persistent_workers=persistent and workers > 0,
     )
@@ -104,7 +104,8 @@ def _collate(samples: list[Batch | UserError]) -> Batch | UserError:
     return Batch(*(torch.stack(parts) for parts in zip(*whole, strict=True)))
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """What a process that decodes for a training does first."""
     # one thread a worker: cv2 would start one a core in each
     cv2.setNumThreads(0)
     # the training process decides what Ctrl-C means, and a stop that a whole group is asked for

@@ -51,7 +51,11 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def load_image(path: str | Path, size: int) -> np.ndarray:
     """`read_image`, resized to a square of `size` pixels: uint8 (size, size)."""
-    pixels = read_image(path)
+    return resize(read_image(path), size)
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Pixels (H, W) as a square of `size` pixels: (size, size), of the same type."""
     if pixels.shape == (size, size):
         return pixels
     shrinks = min(pixels.shape) >= size

@@ -1,22 +1,27 @@
 """The test images of a run: looked at before training, predicted after it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from lightning_fabric import Fabric
 
 from core.checkpoint import load_facts
 from core.closing import finished_folds
 from core.data.columns import read_columns
 from core.data.prepare import Prepared
-from core.data.table import LabelTable
+from core.data.table import LABEL_VALUES, LabelTable
 from core.errors import UserError
 from core.runfolder import RunFolder
 from core.runtime import worker_count
 from ensemble.images import check_readable, find_images
 from ensemble.merge import model_shares
-from ensemble.predictions import check_output, predict_to_csv
+from ensemble.models import load_members
+from ensemble.predictions import Predictor, Views, predict_to_csv
+from ensemble.writing import Finish
 from methods.label_coupling.config import Config
 
 
@@ -38,7 +43,7 @@ def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> Label
     for path in (data.train_csv, data.val_csv, test.test_csv):
         if path is not None and test.out_csv.resolve() == path.resolve():
             raise UserError(f"--out_csv {test.out_csv} is a file that is read: name another one")
-    check_output(test.out_csv, [images.id_column, *table.class_names])
+    _check_output(test.out_csv, [images.id_column, *table.class_names])
     check_readable(fabric, images, worker_count(config.loader.num_workers))
     return images
 
@@ -53,15 +58,16 @@ def predict_test_images(
     if not config.test.ensemble_folds:
         values = [_monitored(load_facts(path), config.loop.monitor) for path in checkpoints]
         checkpoints = [checkpoints[int(np.argmax(values))]]
+    views = Views(names="flip" if config.loop.tta else "none")
     predict_to_csv(
         fabric,
-        checkpoints,
+        Predictor(fabric, load_members(checkpoints), names, views),
         images,
-        names,
         config.test.out_csv,
-        shares=model_shares((), len(checkpoints)),
-        views="flip" if config.loop.tta else "none",
-        loader=config.loader,
+        Finish(shares=model_shares((), len(checkpoints))),
+        batch_size=config.loader.batch_size,
+        workers=worker_count(config.loader.num_workers),
+        overwrite=True,
     )
 
 
@@ -70,3 +76,26 @@ def _monitored(facts: dict[str, Any], monitor: str) -> float:
     metrics = facts.get("metrics")
     value = metrics.get(monitor) if isinstance(metrics, dict) else None
     return float(value) if isinstance(value, int | float) else -np.inf
+
+
+def _check_output(path: Path, columns: Sequence[str]) -> None:
+    """Raise UserError where `path` cannot be written, or holds something else than `columns`.
+
+    Labels are something else: a CSV of ones and zeros is nobody's prediction.
+    """
+    if len(set(columns)) < len(columns):
+        raise UserError(f"a class is named {columns[0]}, as the column of the images' names is")
+    if path.is_dir() or any(above.is_file() for above in path.parents):
+        raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
+    if not path.exists():
+        return
+    try:
+        there = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        there = pd.DataFrame()
+    labels = there.iloc[:, 1:].isin(list(LABEL_VALUES)).all(axis=None)
+    if list(there) != list(columns) or labels:
+        raise UserError(
+            f"{path} holds something else than predictions of these labels: name another file, or "
+            "move it away"
+        )

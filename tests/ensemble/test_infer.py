@@ -126,7 +126,7 @@ def test_what_it_refuses_before_it_predicts(
         ([*first, "--image_dir", images, "--test_csv", other], "no column with the images' names"),
         (
             [*first, "--image_dir", spoiled],
-            f"2 of the 110 images to predict cannot be read: {bad[0].name}, {bad[1].name}",
+            f"2 of 110 images cannot be read: {bad[0].name}, {bad[1].name}",
         ),
         (["--checkpoints", tmp_path / "no", "--image_dir", images], "is not there"),
         (
@@ -153,22 +153,31 @@ def test_what_it_refuses_before_it_predicts(
         assert code == 2
         assert "labels.csv" in error
         assert labels.read_bytes() == before
-    for path in (other, tmp_path):
-        code, _, error = infer(*first, "--image_dir", images, "--output", path)
+    for path, more in ((other, []), (tmp_path, []), (other, ["--test_csv", other])):
+        code, _, error = infer(*first, "--image_dir", images, *more, "--output", path)
         assert code == 2
         assert str(path) in error
     assert other.read_text() == "x,y\n1,2\n"
 
 
-def test_predictions_of_before_may_be_replaced(
+def test_predictions_of_before_are_replaced_only_if_asked_for(
     infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
     flags = ["--test_csv", phantom / "test.csv", "--image_dir", phantom / "images"]
     out = tmp_path / "p.csv"
     assert infer("--checkpoints", checkpoints[0], *flags, "--output", out)[0] == 0
     before = out.read_bytes()
-    assert infer("--checkpoints", checkpoints[1], *flags, "--output", out)[0] == 0
-    assert out.read_bytes() != before
+    code, _, error = infer("--checkpoints", checkpoints[1], *flags, "--output", out)
+    assert code == 2
+    assert f"{out} is there already" in error
+    assert out.read_bytes() == before
+    more = ["--output", out, "--overwrite"]
+    assert infer("--checkpoints", checkpoints[1], *flags, *more)[0] == 0
+    other = out.read_bytes()
+    assert other != before
+    assert infer("--checkpoints", checkpoints[0], *flags, *more)[0] == 0
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
 def test_a_model_that_gives_no_numbers_writes_nothing(

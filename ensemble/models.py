@@ -1,0 +1,97 @@
+"""The models of an ensemble: several checkpoints, their classes matched by name."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from core.errors import UserError, some
+from methods import ModelInfo, load_model
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One checkpoint, read whole."""
+
+    path: Path
+    model: nn.Module
+    info: ModelInfo
+    digest: str
+    """SHA-256 of the file."""
+
+    def told(self) -> dict[str, object]:
+        """What tells it from others, for the user."""
+        facts = self.info.facts
+        settings = facts.get("model")
+        return {
+            "method": self.info.method,
+            "model": settings.get("model") if isinstance(settings, dict) else None,
+            "pixels": self.info.image_size,
+            "fold": facts.get("fold"),
+            "classes": len(self.info.class_names),
+        }
+
+    def places(self, class_names: Sequence[str]) -> tuple[list[int], list[int]]:
+        """(places among `class_names`, places in the model's own order) of what both have."""
+        own = {name: place for place, name in enumerate(self.info.class_names)}
+        both = [place for place, name in enumerate(class_names) if name in own]
+        return both, [own[class_names[place]] for place in both]
+
+
+def load_members(checkpoints: Sequence[Path]) -> list[Member]:
+    """Read each checkpoint whole. Raises UserError where one cannot be used."""
+    members = []
+    for path in checkpoints:
+        model, info = load_model(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        members.append(Member(path, model, info, digest))
+    return members
+
+
+def merged_classes(members: Sequence[Member], classes: str = "same") -> list[str]:
+    """The classes of all members, in the order of the first that has them.
+
+    `classes`: "union" takes those that any has, "intersection" those that all have, "same" refuses
+    members that differ. Raises UserError that names the differing classes, and where
+    the intersection is empty.
+    """
+    sets = [set(member.info.class_names) for member in members]
+    everyone = list(dict.fromkeys(name for one in members for name in one.info.class_names))
+    shared = [name for name in everyone if all(name in names for names in sets)]
+    differing = [name for name in everyone if name not in shared]
+    if classes == "union":
+        return everyone
+    if differing and classes == "same":
+        odd = next(one for one in members if set(one.info.class_names) != sets[0])
+        raise UserError(
+            f"{odd.path} and {members[0].path} do not have the same classes: "
+            f"{some(sorted(set(odd.info.class_names) ^ sets[0]), 12)} in one of them only; take "
+            "--classes union or --classes intersection"
+        )
+    if not shared:
+        raise UserError("the checkpoints have no class in common: take --classes union")
+    return shared
+
+
+def describe(members: Sequence[Member], shares: np.ndarray, class_names: Sequence[str]) -> str:
+    """A line for each member with its share, then what they differ in."""
+    rows = [member.told() for member in members]
+    lines = []
+    for member, row, share in zip(members, rows, shares, strict=True):
+        cells = ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)
+        lines.append(f"{share:6.1%}  {member.path} ({cells})")
+    differing = [name for name in rows[0] if len({str(row[name]) for row in rows}) > 1]
+    without = [
+        f"{name} by {count} of {len(members)}"
+        for name in class_names
+        if (count := sum(name in one.info.class_names for one in members)) < len(members)
+    ]
+    if without:
+        lines.append(f"Not every model has each class: {some(without, 12)}.")
+    if differing:
+        lines.append(f"The models differ in {', '.join(differing)}.")
+    return "\n".join(lines)

@@ -1,0 +1,143 @@
+"""Predictions that stream to disk, block by block, so that a run that was killed goes on."""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.atomic import LOCK, lock_folder
+from core.checkpoint import load_tensors, save_tensors
+from core.errors import UserError
+
+# of one size whatever the number of processes, so that an image always meets the same batch
+BATCHES_PER_BLOCK = 4
+# a block, or what a kill leaves of one that was being written
+_OURS = re.compile(r"\.?\d{6}-[0-9a-f]{16}(\.\d+)?\.safetensors|\.tmp\w{6}")
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some consecutive images, all that is said of them, and the reason for those that failed."""
+
+    positions: NDArray[np.int64]
+    """(B,) among all images"""
+    probabilities: NDArray[np.float32]
+    """(M, B, C), NaN where a model lacks a class"""
+    unreadable: list[tuple[int, str]]
+    """(position, reason)"""
+
+
+def parts_folder(output: Path) -> Path:
+    """Where the blocks of `output` are kept."""
+    return output.with_name(f".{output.name}.parts")
+
+
+class Parts:
+    """The folder beside `output` that holds the blocks of its predictions until it is written.
+
+    A block's file is named by all that its content depends on: `settings`, and the names, sizes and
+    times of change of its images. So a block is never taken for one of other settings.
+    """
+
+    def __init__(self, output: Path, paths: Sequence[str], settings: str, batch_size: int) -> None:
+        self.folder = parts_folder(output)
+        self.output, self.paths, self.batch_size = output, paths, batch_size
+        length = batch_size * BATCHES_PER_BLOCK
+        self.starts = range(0, len(paths), length)
+        self._ends = [min(start + length, len(paths)) for start in self.starts]
+        self._files = [
+            self.folder / f"{number:06d}-{self._digest(number, settings)}.safetensors"
+            for number in range(len(self))
+        ]
+        self._lock: IO[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def _digest(self, number: int, settings: str) -> str:
+        digest = hashlib.sha256(settings.encode())
+        for position in range(self.starts[number], self._ends[number]):
+            path = self.paths[position]
+            try:
+                found = os.stat(path)
+                state = f"{found.st_size} {found.st_mtime_ns}"
+            except OSError as error:
+                state = str(error.strerror)
+            digest.update(os.fsencode(path) + f" {state}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def open(self) -> list[int]:
+        """Make and hold the folder, delete blocks of other settings; which blocks are missing.
+
+        Raises UserError where another process has the folder, or it cannot be made.
+        """
+        try:
+            self._lock = lock_folder(self.folder)
+        except BlockingIOError as error:
+            raise UserError(f"another process is predicting into {self.output}") from error
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be used: {error.strerror}") from error
+        wanted = {path.name for path in self._files}
+        for path in self.folder.iterdir():
+            if path.name not in wanted and _OURS.fullmatch(path.name):
+                path.unlink()
+        return [number for number in range(len(self)) if not self._is_whole(number)]
+
+    def _is_whole(self, number: int) -> bool:
+        if not self._files[number].exists():
+            return False
+        try:
+            self.read(number)
+        except UserError:
+            return False
+        return True
+
+    def batches(self, numbers: Sequence[int]) -> list[list[int]]:
+        """The batches of positions of these blocks, one after another."""
+        return [
+            list(range(start, min(start + self.batch_size, self._ends[number])))
+            for number in numbers
+            for start in range(self.starts[number], self._ends[number], self.batch_size)
+        ]
+
+    def write(self, number: int, block: Block) -> None:
+        """Keep a block. Raises UserError where the disk is full."""
+        tensors = {
+            "positions": torch.from_numpy(block.positions),
+            "probabilities": torch.from_numpy(block.probabilities),
+        }
+        save_tensors(self._files[number], tensors, {"unreadable": block.unreadable})
+
+    def read(self, number: int) -> Block:
+        """A block that is there. Raises UserError where it is not whole."""
+        tensors, facts = load_tensors(self._files[number])
+        return Block(
+            tensors["positions"].numpy(),
+            tensors["probabilities"].numpy(),
+            [(int(position), str(reason)) for position, reason in facts["unreadable"]],
+        )
+
+    def __enter__(self) -> "Parts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the folder, which is deleted where nothing is kept in it."""
+        if self._lock is None:
+            return
+        (self.folder / LOCK).unlink(missing_ok=True)
+        self._lock.close()
+        with suppress(OSError):  # it is not empty
+            self.folder.rmdir()
+
+    def remove(self) -> None:
+        """Delete the blocks: what they held is written."""
+        for path in self._files:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,41 @@
+"""One image, and what the models say of it, as a table in the terminal."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from core.atomic import write_atomically
+from core.data.image import read_image, resize
+from core.errors import UserError
+from ensemble.predictions import Predictor, already_there
+from ensemble.writing import Finish
+
+
+def predict_single(
+    predictor: Predictor, finish: Finish, image: Path, output: Path | None, *, overwrite: bool
+) -> None:
+    """Print a line for each class, the most probable first; write them where `output` is given.
+
+    Raises UserError where the image cannot be read, or `output` is there already.
+    """
+    if output is not None and output.exists() and not overwrite:
+        raise UserError(already_there(output))
+    pixels = read_image(image)
+    sizes = [torch.from_numpy(resize(pixels, size))[None, None] for size in predictor.sizes]
+    merged = finish.merged(predictor(sizes).astype(np.float64))
+    if finish.postprocess is not None:
+        merged = finish.postprocess(merged)
+    if not predictor.fabric.is_global_zero:
+        return
+    found = pd.Series(merged[0], index=predictor.class_names)
+    print(f"\n{image}")
+    for name, probability in found.sort_values(ascending=False, kind="stable").items():
+        print(f"{probability:8.4f}  {name}")
+    if output is not None:
+        frame = found.to_frame().T
+        frame.insert(0, "ImageID", image.name)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
+        print(f"predictions  {output} (1 image)")

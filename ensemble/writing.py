@@ -1,0 +1,128 @@
+"""From blocks of predictions to one CSV: models and studies merged, post-processed, in order."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from core.atomic import write_atomically
+from core.data.table import LabelTable
+from core.errors import UserError, some
+from ensemble.images import view_groups
+from ensemble.merge import Probabilities, merge_models, merge_studies, ranks
+from ensemble.parts import Parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """What becomes of the models' probabilities."""
+
+    shares: NDArray[np.float64]
+    """(M,) parts of 1"""
+    mode: str = "weighted_mean"
+    """One of MODEL_MERGES."""
+    postprocess: Callable[[Probabilities], Probabilities] | None = None
+    """(N, C) → (N, C), once models and studies are merged."""
+    columns: Sequence[str] = ()
+    """Which classes are written, in this order; all unless given."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, and list them; else they are an error."""
+
+    def merged(self, probabilities: Probabilities) -> Probabilities:
+        """Probabilities (M, N, C) of the models → (N, C). rank_mean needs all N at once."""
+        if self.mode == "rank_mean":
+            ranked = np.stack([ranks(one) for one in probabilities])
+            return merge_models(ranked, self.shares, "weighted_mean")
+        return merge_models(probabilities, self.shares, self.mode)
+
+
+def write_predictions(
+    parts: Parts, images: LabelTable, class_names: Sequence[str], output: Path, finish: Finish
+) -> str:
+    """Write what the blocks hold to one CSV, whole or not at all; returns what it holds, in words.
+
+    One row an image in their order, or one a study where `images` has studies. Images are streamed;
+    studies and ranks need all rows at once. Raises UserError where an image could not be read
+    (unless those are skipped, and listed beside the CSV) and where none could.
+    """
+    unreadable = [pair for number in range(len(parts)) for pair in parts.read(number).unreadable]
+    if unreadable and (not finish.skip_unreadable or len(unreadable) == len(images)):
+        raise UserError(_told(unreadable, images))
+    pieces = _pieces(parts, whole=images.studies is not None or finish.mode == "rank_mean")
+    columns = list(finish.columns or class_names)
+    rows = 0
+
+    def fill(path: Path) -> None:
+        nonlocal rows
+        with path.open("w", encoding="utf-8", newline="") as file:
+            for positions, probabilities in pieces:
+                merged = finish.merged(probabilities)
+                names = [images.ids[position] for position in positions]
+                if images.studies is not None:
+                    merged, names = _studies(merged, positions, images)
+                if finish.postprocess is not None:
+                    merged = finish.postprocess(merged)
+                frame = pd.DataFrame(merged, columns=list(class_names))[columns]
+                frame.insert(0, images.id_column, names)
+                frame.to_csv(file, index=False, header=rows == 0, float_format="%.8g")
+                rows += len(frame)
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, fill)
+    if images.studies is None:
+        told = f"{rows:,} images"
+    else:
+        told = f"{rows:,} studies of {len(images) - len(unreadable):,} images"
+    if unreadable:
+        print(f"left out     {len(unreadable):,} unreadable: {_list(unreadable, images, output)}")
+    return told
+
+
+def _pieces(parts: Parts, *, whole: bool) -> Iterator[tuple[NDArray[np.int64], Probabilities]]:
+    """(positions (B,), probabilities (M, B, C)) of each block that has any, or of all at once."""
+    blocks = (parts.read(number) for number in range(len(parts)))
+    pairs = (
+        (block.positions, block.probabilities.astype(np.float64))
+        for block in blocks
+        if len(block.positions)
+    )
+    if not whole:
+        yield from pairs
+        return
+    positions, probabilities = zip(*pairs, strict=True)
+    yield np.concatenate(positions), np.concatenate(probabilities, axis=1)
+
+
+def _studies(
+    merged: Probabilities, positions: NDArray[np.int64], images: LabelTable
+) -> tuple[Probabilities, list[str]]:
+    """Probabilities (S, C) of the studies of these images, and the studies' names."""
+    assert images.studies is not None
+    codes, names = pd.factorize(images.studies[positions])
+    groups = view_groups(images.views, len(images))[positions]
+    return merge_studies(merged, codes, groups), names.tolist()
+
+
+def skipped_path(output: Path) -> Path:
+    """Where the images are listed that could not be read."""
+    return output.with_name(f"{output.stem}_skipped.csv")
+
+
+def _list(unreadable: list[tuple[int, str]], images: LabelTable, output: Path) -> Path:
+    rows = [(images.ids[position], reason) for position, reason in unreadable]
+    frame = pd.DataFrame(rows, columns=[images.id_column, "reason"])
+    path = skipped_path(output)
+    write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
+    return path
+
+
+def _told(unreadable: list[tuple[int, str]], images: LabelTable) -> str:
+    names = [images.ids[position] for position, _ in unreadable]
+    return (
+        f"{len(names):,} of {len(images):,} images cannot be read: {some(names, 20)} "
+        f"({unreadable[0][1].rstrip('.')}); mend them and give the same command again, which keeps "
+        "what is predicted already, or pass --on_bad_image skip to go without"
+    )
