@@ -102,13 +102,14 @@ def _find(config: Config, sample: Sample | None) -> LabelTable:
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
     """Raise UserError where the output cannot be written, or is there already."""
-    from ensemble.parts import parts_folder
+    from ensemble.parts import forget_delivered, parts_folder
     from ensemble.predictions import already_there
 
     if output.is_dir() or any(above.is_file() for above in output.parents):
         raise UserError(f"{output} cannot be written: it is a folder, or lies below a file")
     # with its parts beside it, it is that of a run that was killed while it wrote
     if output.exists() and not overwrite and not parts_folder(output).exists():
+        forget_delivered(output)
         raise UserError(already_there(output))
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.atomic import LOCK, lock_folder
+from core.atomic import LOCK, lock_folder, write_atomically
 from core.checkpoint import load_tensors, save_tensors
 from core.errors import UserError
 
 # of one size whatever the number of processes, so that an image always meets the same batch
 BATCHES_PER_BLOCK = 4
 # a block, or what a kill leaves of one that was being written
-_OURS = re.compile(r"\.?\d{6}-[0-9a-f]{16}(\.\d+)?\.safetensors|\.tmp\w{6}")
+_OURS = re.compile(r"\.?\d{6}-[0-9a-f]{16}(\.\d+)?\.safetensors|\.tmp\w{6}|\.?merged(\.\d+)?\.csv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,7 @@ class Parts:
             raise UserError(f"another process is predicting into {self.output}") from error
         except OSError as error:
             raise UserError(f"{self.folder} cannot be used: {error.strerror}") from error
+        forget_delivered(self.output)
         wanted = {path.name for path in self._files}
         for path in self.folder.iterdir():
             if path.name not in wanted and _OURS.fullmatch(path.name):
@@ -132,12 +133,35 @@ class Parts:
         """Let go of the folder, which is deleted where nothing is kept in it."""
         if self._lock is None:
             return
+        # once delivered it is gone
         (self.folder / LOCK).unlink(missing_ok=True)
         self._lock.close()
         with suppress(OSError):  # it is not empty
             self.folder.rmdir()
 
-    def remove(self) -> None:
-        """Delete the blocks: what they held is written."""
-        for path in self._files:
-            path.unlink(missing_ok=True)
+    def deliver(self, fill: Callable[[Path], object]) -> None:
+        """Let `fill` write what the blocks come to, make that the output, delete the blocks.
+
+        Raises UserError as `write_atomically` does; the blocks are then kept.
+        """
+        merged = self.folder / "merged.csv"
+        write_atomically(merged, fill)
+        merged.replace(self.output)
+        # at once: a part of the blocks would be taken for a run that is to go on
+        self.folder.replace(_delivered(self.output))
+        forget_delivered(self.output)
+
+
+def _delivered(output: Path) -> Path:
+    return output.with_name(f".{output.name}.delivered")
+
+
+def forget_delivered(output: Path) -> None:
+    """Delete the blocks of a run that was killed when its output was there already."""
+    folder = _delivered(output)
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name == LOCK or _OURS.fullmatch(path.name):
+                path.unlink()
+        with suppress(OSError):  # somebody keeps something there
+            folder.rmdir()

@@ -115,8 +115,7 @@ def predict_to_csv(
                 print("\nStopped. The same command goes on where this one was.")
             raise
         if fabric.is_global_zero:
-            told = write_predictions(parts, images, predictor.class_names, output, finish)
-            parts.remove()
+            told = write_predictions(parts, images, predictor.class_names, finish)
             models, views = len(predictor.members), predictor.views.names
             by = f"{models} model{'s' if models > 1 else ''}"
             print(f"predictions  {output} ({told} by {by}, views: {views})")

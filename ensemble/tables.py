@@ -26,7 +26,7 @@ class Predictions:
     def select(self, ids: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
         """The probabilities of these images and classes, all of which are here, in their order."""
         rows = pd.Index(self.ids).get_indexer(pd.Index(ids))
-        columns = [self.class_names.index(name) for name in class_names]
+        columns = np.array([self.class_names.index(name) for name in class_names], dtype=np.intp)
         return self.probabilities[np.ix_(rows, columns)]
 
 

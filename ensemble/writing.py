@@ -40,9 +40,9 @@ class Finish:
 
 
 def write_predictions(
-    parts: Parts, images: LabelTable, class_names: Sequence[str], output: Path, finish: Finish
+    parts: Parts, images: LabelTable, class_names: Sequence[str], finish: Finish
 ) -> str:
-    """Write what the blocks hold to one CSV, whole or not at all; returns what it holds, in words.
+    """Make one CSV of the blocks, whole or not at all, and delete them; returns what it holds.
 
     One row an image in their order, or one a study where `images` has studies. Images are streamed;
     studies and ranks need all rows at once. Raises UserError where an image could not be read
@@ -70,14 +70,15 @@ def write_predictions(
                 frame.to_csv(file, index=False, header=rows == 0, float_format="%.8g")
                 rows += len(frame)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, fill)
+    parts.deliver(fill)
     if images.studies is None:
         told = f"{rows:,} images"
     else:
         told = f"{rows:,} studies of {len(images) - len(unreadable):,} images"
     if unreadable:
-        print(f"left out     {len(unreadable):,} unreadable: {_list(unreadable, images, output)}")
+        print(
+            f"left out     {len(unreadable):,} unreadable: {_list(unreadable, images, parts.output)}"
+        )
     return told
 
 

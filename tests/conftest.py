@@ -5,19 +5,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 # before torch: two test processes share the cores, and threads that wait for each other spin
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from small_run import ROOT, flags, module, script
+from small_run import MODEL, ROOT, flags, module, script
 
 from core.cli import run
 from core.data.phantom import make_phantom
+from ensemble.infer import main as infer_main
 
-Train = Callable[..., tuple[int, str, str]]
+Call = Callable[..., tuple[int, str, str]]
+Train = Call
 
 
 @pytest.fixture(scope="session")
@@ -63,29 +65,48 @@ def finished(finished_method: Callable[[str], tuple[Path, str]]) -> tuple[Path, 
 
 
 @pytest.fixture
-def train_method(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[[str], Train]:
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command's `main` with some arguments in this process: (exit code, stdout, stderr)."""
+
+    def answer(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["command.py", *map(str, arguments)])
+        code = 0
+        try:
+            run(main)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        # as at the end of a process: a run that was refused lets go of its folder
+        gc.collect()
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return answer
+
+
+@pytest.fixture
+def train_method(call: Call) -> Callable[[str], Train]:
     """Of a method, what runs its train.py in this process: (exit code, stdout, stderr)."""
 
     def choose(method: str) -> Train:
-        main = module(method, "train").main
-
-        def call(*arguments: object) -> tuple[int, str, str]:
-            monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-            code = 0
-            try:
-                run(main)
-            except SystemExit as stop:
-                code = stop.code if isinstance(stop.code, int) else 1
-            # as at the end of a process: a run that was refused lets go of its folder
-            gc.collect()
-            captured = capfd.readouterr()
-            return code, captured.out, captured.err
-
-        return call
+        return partial(call, module(method, "train").main)
 
     return choose
+
+
+@pytest.fixture
+def infer(call: Call) -> Call:
+    """Runs ensemble.infer in this process: (exit code, stdout, stderr)."""
+
+    def answer(*arguments: object) -> tuple[int, str, str]:
+        return call(infer_main, *arguments, "--num_workers", "0")
+
+    return answer
+
+
+@pytest.fixture
+def checkpoints(finished: tuple[Path, str]) -> list[Path]:
+    """The two folds of a small run of standard_head."""
+    return [finished[0] / f"{MODEL}_fold{fold}.safetensors" for fold in (1, 2)]
 
 
 @pytest.fixture

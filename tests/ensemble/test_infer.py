@@ -1,7 +1,6 @@
 """`python -m ensemble.infer`: what it writes is what the models say, image by image and by name."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,37 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from one_by_one import said
-from small_run import MODEL
 
 from core.checkpoint import load_tensors, save_tensors
-from core.cli import run
-from ensemble.infer import main
 from methods import load_model
 
 Infer = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def infer(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Infer:
-    """The command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        words = ["infer.py", *map(str, arguments), "--num_workers", "0"]
-        monkeypatch.setattr(sys, "argv", words)
-        code = 0
-        try:
-            run(main)
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def checkpoints(finished: tuple[Path, str]) -> list[Path]:
-    return [finished[0] / f"{MODEL}_fold{fold}.safetensors" for fold in (1, 2)]
 
 
 def test_every_image_of_a_folder_by_two_models(

@@ -1,0 +1,199 @@
+"""`ensemble.infer` with bad input: one sentence, exit code 2, and nothing is written or lost."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from core.checkpoint import load_tensors, save_tensors
+from ensemble.parts import parts_folder
+
+Infer = Callable[..., tuple[int, str, str]]
+
+
+def refused(infer: Infer, output: Path, *arguments: object) -> str:
+    """The sentence with which a command line is refused."""
+    code, _, error = infer(*arguments, "--output", output)
+    assert code == 2, arguments
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1, error
+    assert not output.exists()
+    assert not parts_folder(output).exists()
+    return error
+
+
+@pytest.fixture
+def first(checkpoints: list[Path], phantom: Path) -> list[object]:
+    return ["--checkpoints", checkpoints[0], "--image_dir", phantom / "images"]
+
+
+@pytest.mark.parametrize("part", [0, 1, 7, 8, 9, 300, 2000, 0.5, -1])
+def test_a_checkpoint_cut_short(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path, part: float
+) -> None:
+    data = checkpoints[1].read_bytes()
+    cut = int(part * len(data)) if part == 0.5 else int(part)
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(data[:cut])
+    pair = ["--checkpoints", checkpoints[0], path, "--image_dir", phantom / "images"]
+    assert "cut.safetensors" in refused(infer, tmp_path / "p.csv", *pair)
+
+
+@pytest.mark.parametrize("place", [3, 40, 3000, -70_000, -9])
+def test_a_checkpoint_with_a_flipped_bit(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path, place: int
+) -> None:
+    data = bytearray(checkpoints[1].read_bytes())
+    data[place] ^= 1
+    path = tmp_path / "flipped.safetensors"
+    path.write_bytes(data)
+    pair = ["--checkpoints", checkpoints[0], path, "--image_dir", phantom / "images"]
+    assert "flipped.safetensors" in refused(infer, tmp_path / "p.csv", *pair)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"method": "../../tmp"}, 'names the method "../../tmp"'),
+        ({"method": "os"}, 'names the method "os"'),
+        ({"method": ["standard_head"]}, "names the method"),
+        ({"class_names": [f"class {n}" for n in range(1_000_000)]}, "claims 1,000,000 classes"),
+        ({"class_names": [f"class {n}" for n in range(9_000)]}, "does not fit the model"),
+        ({"img_size": 10**9}, "what size its images have"),
+        ({"model": {"model": "no_such_net", "drop_rate": 0.1}}, "what model it holds"),
+        ({"model": {"model": "resnet18", "drop_rate": 0.1}}, "does not fit the model"),
+        ({"model": None}, "what model it holds"),
+        ({"format_version": 99}, "newer than"),
+    ],
+)
+def test_a_checkpoint_that_lies(
+    infer: Infer,
+    checkpoints: list[Path],
+    phantom: Path,
+    tmp_path: Path,
+    facts: dict[str, object],
+    told: str,
+) -> None:
+    tensors, there = load_tensors(checkpoints[0])
+    path = tmp_path / "lies.safetensors"
+    save_tensors(path, tensors, there | facts)
+    arguments = ["--checkpoints", path, "--image_dir", phantom / "images"]
+    assert told in refused(infer, tmp_path / "p.csv", *arguments)
+
+
+def test_files_of_other_kinds(infer: Infer, phantom: Path, tmp_path: Path) -> None:
+    images = ["--image_dir", phantom / "images"]
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.ones(2)}, foreign)
+    assert "does not describe itself" in refused(
+        infer, tmp_path / "p.csv", "--checkpoints", foreign, *images
+    )
+    for data in (b"\x80\x04\x95pickle", b"PK\x03\x04" + bytes(50), b"", b"{}"):
+        foreign.write_bytes(data)
+        told = refused(infer, tmp_path / "p.csv", "--checkpoints", foreign, *images)
+        assert "no whole safetensors file" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--weights", "1", "2"], "2 weights do not fit 1 checkpoint"),
+        (["--weights", "-1"], "weights must be at least 0"),
+        (["--weights", "inf"], "weights must be at least 0"),
+        (["--ensemble_mode", "max", "--weights", "1"], "max takes no weights"),
+        (["--ensemble_mode", "median", "--weights", "1"], "median takes no weights"),
+        (["--ensemble_mode", "mode"], "there is no --ensemble_mode 'mode'"),
+        (["--tta_config", "flipscale"], "did you mean 'flip_scale'"),
+        (["--ensemble_mode", "rank_mean", "--postprocess", "normal_gating"], "gives ranks"),
+        (["--ensemble_mode", "rank_mean", "--calibration", "c.json"], "gives ranks"),
+        (["--normal_alpha", "0.5"], "belong to --postprocess normal_gating"),
+        (["--postprocess", "normal_gating", "--normal_alpha", "-1"], "--normal_alpha must be"),
+        (["--postprocess", "normal_gating", "--normal_alpha", "nan"], "--normal_alpha must be"),
+        (["--group_by", "StudyID"], "--group_by names a column of --test_csv"),
+        (["--view_column", "View"], "--view_column belongs to --group_by"),
+        (["--calibration", "none.json"], "none.json"),
+        (["--sample_submission", "none.csv"], "none.csv"),
+        (["--ensemble", "none.json"], "--ensemble names checkpoints and weights"),
+        (["--batch_size", "0"], "--batch_size must be above 0"),
+    ],
+)
+def test_flags_that_cannot_be(
+    infer: Infer, first: list[object], tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    assert told in refused(infer, tmp_path / "p.csv", *first, *arguments)
+
+
+def test_one_image_and_what_is_for_many(infer: Infer, first: list[object], phantom: Path) -> None:
+    image = next((phantom / "images").iterdir())
+    for more in (["--test_csv", "t.csv"], ["--ensemble_mode", "rank_mean"]):
+        code, _, error = infer(image, *first[:2], *more)
+        assert code == 2
+        assert f"{more[0]}" in error
+        assert "is for many images" in error
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("../outside.png", "leaves the image folder"),
+        ("a/../../outside.png", "leaves the image folder"),
+        ("{tmp}/outside.png", "is not below"),
+        ("C:\\outside.png", "is not below"),
+        ("outside.png", "have no file in"),
+        ("", "names no image"),
+    ],
+)
+def test_names_that_leave_the_folder(
+    infer: Infer, first: list[object], phantom: Path, tmp_path: Path, named: str, told: str
+) -> None:
+    shutil.copy(next((phantom / "images").iterdir()), tmp_path / "outside.png")
+    csv = tmp_path / "t.csv"
+    names = [named.format(tmp=tmp_path), next((phantom / "images").iterdir()).name]
+    pd.DataFrame({"ImageID": names, "x": 1}).to_csv(csv, index=False)
+    assert told in refused(infer, tmp_path / "p.csv", *first, "--test_csv", csv)
+
+
+def test_links_out_of_the_folder(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    sources = sorted((phantom / "images").iterdir())
+    folder, other, out = tmp_path / "images", tmp_path / "other", tmp_path / "p.csv"
+    for path in (folder, other):
+        path.mkdir()
+    shutil.copy(sources[0], folder)
+    shutil.copy(sources[1], other)
+    arguments = ["--checkpoints", checkpoints[0], "--image_dir", folder]
+    # a link within the folder leaves nothing
+    (folder / "within.png").symlink_to(folder / sources[0].name)
+    assert infer(*arguments, "--output", tmp_path / "within.csv")[0] == 0
+    (folder / "within.png").unlink()
+    for link, target in (("link.png", other / sources[1].name), ("deeper", other)):
+        (folder / link).symlink_to(target)
+        assert "pass --follow_links" in refused(infer, out, *arguments)
+        code, _, error = infer(*arguments, "--follow_links", "--output", out)
+        assert code == 0, error
+        assert len(pd.read_csv(out)) == 2
+        out.unlink()
+        (folder / link).unlink()
+    # the folder itself may be one
+    (tmp_path / "linked").symlink_to(folder)
+    assert infer(*arguments[:3], tmp_path / "linked", "--output", out)[0] == 0
+
+
+def test_an_output_that_cannot_be(infer: Infer, first: list[object], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "p.csv"):
+        code, _, error = infer(*first, "--output", path)
+        assert code == 2
+        assert "cannot be written" in error
+    for name in ("--test_csv", "--sample_submission", "--calibration"):
+        path = tmp_path / "in.csv"
+        path.write_text("kept")
+        code, _, error = infer(*first, name, path, "--output", path, "--overwrite")
+        assert code == 2
+        assert "is a file that is read" in error
+        assert path.read_text() == "kept"
