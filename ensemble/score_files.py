@@ -1,0 +1,161 @@
+"""The JSON and the CSV of an evaluation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.atomic import write_atomically
+from core.errors import UserError
+from core.metrics import Evaluation, PairedDifference
+from ensemble.recipe import read_document, write_document
+from ensemble.scoring import Entry
+from ensemble.subgroups import SubgroupScores
+
+KIND = "evaluation"
+
+
+def output_paths(
+    prefix: Path | None, predictions: Path, inputs: Sequence[Path], *, overwrite: bool
+) -> tuple[Path, Path]:
+    """The JSON and the CSV to write: PREFIX.json and .csv; beside `predictions` without a prefix.
+
+    Raises UserError where one of them is an input or cannot be written, or (unless `overwrite`)
+    where it exists and is not of an earlier evaluation.
+    """
+    if prefix is None:
+        name = predictions.name.removesuffix(".gz")
+        prefix = predictions.with_name(f"{Path(name).stem}_metrics")
+    if prefix.name in ("", ".."):
+        raise UserError(f"--output {prefix} is a folder: add the start of a file's name")
+    start = prefix.stem if prefix.suffix in (".json", ".csv") else prefix.name
+    paths = prefix.with_name(f"{start}.json"), prefix.with_name(f"{start}.csv")
+    for path in paths:
+        if path.resolve() in {one.resolve() for one in inputs}:
+            raise UserError(f"{path} is read from: give another --output")
+        if path.is_dir() or any(above.is_file() for above in path.parents):
+            raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite and not _is_earlier(paths[0]):
+        raise UserError(
+            f"{there[0]} exists and is no earlier evaluation: give another --output, or "
+            "--overwrite replaces it"
+        )
+    return paths
+
+
+def write_scores(paths: tuple[Path, Path], content: Mapping[str, Any], table: pd.DataFrame) -> None:
+    """Write the JSON and the CSV, each whole or not at all. NaN is null, and an empty cell."""
+    # by the JSON a next evaluation knows that both files are its own
+    write_document(paths[0], KIND, _plain(content))
+    write_atomically(paths[1], lambda path: table.to_csv(path, float_format="%.8g"))
+
+
+def class_table(
+    evaluation: Evaluation, points: pd.DataFrame | None, difference: PairedDifference | None
+) -> pd.DataFrame:
+    """One row a class: all that was measured of it."""
+    table = evaluation.per_class
+    if points is not None:
+        # the threshold of the best F1 is in the table already
+        renamed = points.drop(columns="positives").rename(
+            columns={"threshold": "operating_threshold"}
+        )
+        table = table.join(renamed)
+    if difference is not None:
+        table = table.join(difference.per_class.add_prefix("difference_"))
+    return table
+
+
+def leaderboard_table(entries: Sequence[Entry]) -> pd.DataFrame:
+    """One row a file: its means, and its differences to the reference (difference_...).
+
+    With resamples the bounds of means are in ..._low and ..._high; they are over the classes that
+    are common enough, over which the mean is ..._interval_point.
+    """
+    rows = []
+    for one in entries:
+        summary = one.evaluation.summary
+        row = {name: value for name, value in summary.items() if isinstance(value, float)}
+        row |= _bounds(summary)
+        if one.difference is not None:
+            found = {name: one.difference.summary[name] for name in ("mAP", "mAUROC")}
+            found |= _bounds(one.difference.summary)
+            row |= {f"difference_{name}": value for name, value in found.items()}
+        rows.append(row)
+    paths = [str(one.path) for one in entries]
+    return pd.DataFrame(rows, index=pd.Index(paths, name="predictions"))
+
+
+def scores_json(scores: Evaluation | PairedDifference) -> dict[str, Any]:
+    """Summary and classes as JSON holds them."""
+    return {"summary": scores.summary, "per_class": scores.per_class}
+
+
+def leaderboard_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """One object a file, in the order given."""
+    return [
+        {
+            "predictions": str(one.path),
+            **scores_json(one.evaluation),
+            "difference": None if one.difference is None else scores_json(one.difference),
+        }
+        for one in entries
+    ]
+
+
+def subgroups_json(scores: SubgroupScores) -> dict[str, Any]:
+    """Each subgroup's scores, and those over the classes by which subgroups can be compared.
+
+    Which data decided on the classes' groups is said with the whole, and not here.
+    """
+    subgroups = {}
+    for name, one in scores.subgroups.items():
+        summary = {k: value for k, value in one.own.summary.items() if k != "prevalence_from"}
+        compared = None
+        if one.compared is not None:
+            kept = ("mAP", "mAUROC", "intervals", "interval_points", "too_rare_for_intervals")
+            compared = {key: value for key, value in one.compared.summary.items() if key in kept}
+        subgroups[name] = {
+            "summary": summary,
+            "compared": compared,
+            "per_class": one.own.per_class,
+        }
+    return {
+        "column": scores.grouping.source,
+        "compared_classes": scores.compared_classes,
+        "subgroups": subgroups,
+    }
+
+
+def _bounds(summary: Mapping[str, Any]) -> dict[str, float]:
+    columns = {}
+    for name, (low, high) in summary["intervals"].items():
+        columns[f"{name}_interval_point"] = summary["interval_points"][name]
+        columns |= {f"{name}_low": low, f"{name}_high": high}
+    return columns
+
+
+def _is_earlier(path: Path) -> bool:
+    """Whether it is the JSON of an evaluation."""
+    try:
+        read_document(path, KIND)
+    except UserError:
+        return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    """The same in what JSON has: a table by row and column, NaN as null."""
+    if isinstance(value, pd.DataFrame):
+        return _plain(value.to_dict("index"))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
