@@ -4,12 +4,27 @@ INSTALLED := .venv/.installed
 
 .PHONY: demo test check lock clean
 
-# Train the standard head on procedural radiographs, then say where everything is.
+DEMO_DATA := --preset small --no-pretrained --train_csv demo/data/train.csv \
+  --train_dir demo/data/images --folds 5 --run_folds 1
+DEMO_TEST := --test_csv demo/data/test.csv --image_dir demo/data/images --overwrite
+
+# Train the three methods on procedural radiographs, merge them, and score all on other patients.
 demo: $(INSTALLED)
-	$(BIN)/python -m core.data.phantom demo/data --images 3000
-	$(BIN)/python methods/standard_head/train.py --preset small --no-pretrained \
-	  --train_csv demo/data/train.csv --train_dir demo/data/images --folds 5 --run_folds 1 \
-	  --epochs 5 --backbone_lr 1e-3 --out_dir demo/run
+	$(BIN)/python -m core.data.phantom demo/data --images 1600
+	$(BIN)/python methods/standard_head/train.py $(DEMO_DATA) --epochs 4 --backbone_lr 1e-3 \
+	  --out_dir demo/standard_head
+	$(BIN)/python methods/csra_db_cas/train.py $(DEMO_DATA) --epochs 4 --backbone_lr 1e-3 \
+	  --out_dir demo/csra_db_cas
+	$(BIN)/python methods/label_coupling/train.py $(DEMO_DATA) --epochs 4 --lr 1e-3 \
+	  --out_dir demo/label_coupling
+	for method in standard_head csra_db_cas label_coupling; do \
+	  $(BIN)/python -m ensemble.infer --checkpoints demo/$$method/*_fold1.safetensors \
+	    $(DEMO_TEST) --no-use_tta --output demo/$$method.csv || exit; done
+	$(BIN)/python -m ensemble.infer --checkpoints demo/*/*_fold1.safetensors \
+	  $(DEMO_TEST) --use_tta --tta_config flip_scale --output demo/merged.csv
+	$(BIN)/python -m ensemble.evaluate --predictions demo/merged.csv demo/standard_head.csv \
+	  demo/csra_db_cas.csv demo/label_coupling.csv --labels demo/data/test_labels.csv \
+	  --train_csv demo/data/train.csv --output demo/scores
 
 # Everything: unit tests, whole runs on small data, real radiographs where they are at hand.
 test: $(INSTALLED)

@@ -74,13 +74,13 @@ def main() -> None:
     print(pd.DataFrame(rows, columns=columns).to_string(index=False))
 
 
-def train(method: str, out: Path, *flags: str) -> None:
-    """Run a method on nih1000 into `out`; what is there is not trained again."""
-    data = _data()
+def train(method: str, out: Path, *flags: str, csv: Path | None = None) -> None:
+    """Run a method on nih1000, or on the part in `csv`, into `out`, unless that is done already."""
+    data = nih1000().parent
     weights = data.parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
     command = [
         *(sys.executable, f"methods/{method}/train.py", *flags),
-        *("--train_csv", str(data / "nih1000" / "train.csv")),
+        *("--train_csv", str(csv or data / "nih1000" / "train.csv")),
         *("--train_dir", str(data / "nih1000" / "images")),
         *("--weights_file", str(weights), "--out_dir", str(out)),
     ]
@@ -89,7 +89,7 @@ def train(method: str, out: Path, *flags: str) -> None:
 
 def read(out: Path, leave_out: Sequence[str] = TOO_FEW) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(predictions, labels with PatientID) of the folds in `out`, by image and class name."""
-    labels = pd.read_csv(_data() / "nih1000" / "train.csv", dtype={"PatientID": str})
+    labels = pd.read_csv(nih1000() / "train.csv", dtype={"PatientID": str})
     files = sorted(out.glob("*_val.csv"))
     predictions = pd.concat([pd.read_csv(path, index_col="ImageID") for path in files])
     return (
@@ -98,11 +98,12 @@ def read(out: Path, leave_out: Sequence[str] = TOO_FEW) -> tuple[pd.DataFrame, p
     )
 
 
-def _data() -> Path:
+def nih1000() -> Path:
+    """The folder of the images and their table. Raises UserError where it is not at hand."""
     data = real_data()
     if data is None:
         raise UserError("nih1000 is not at hand: set CXR_REAL_DATA to the folder that holds it")
-    return data
+    return data / "nih1000"
 
 
 def scores(out: Path, base: Path, leave_out: Sequence[str]) -> list[str]:
