@@ -19,7 +19,7 @@ from benchmarks.nih1000 import BUDGET, nih1000, train
 from core.cli import run
 from core.data.split import assign_folds
 from core.metrics import evaluate
-from ensemble.postprocess import normal_gating, read_calibration
+from ensemble.postprocess import read_calibration
 from ensemble.recipe import read_recipe
 
 OUT = Path("outputs/held_out")
@@ -52,9 +52,8 @@ def main() -> None:
     names = [str(name) for name in everything]
     calibrated = calibration.apply(everything.to_numpy(), names)
     gated = calibration.gate(calibrated, names)
-    half = normal_gating(calibrated, names, "No_Finding", 0.5)
     print(f"fitted alpha: {calibration.normal_alpha}")
-    for name, table in (("", calibrated), (", fitted alpha", gated), (", alpha 0.5", half)):
+    for name, table in (("", calibrated), (", gated", gated)):
         frame = pd.DataFrame(table, index=everything.index, columns=names)
         files.append(write(f"chosen, {VIEWS[-1]}, calibrated{name}", frame))
     call(
@@ -103,9 +102,9 @@ def out_of_fold_map(folder: Path) -> float:
     """mAP of a run's out-of-fold predictions."""
     files = sorted(folder.glob("*_val.csv"))
     predictions = pd.concat([pd.read_csv(path, index_col=0) for path in files])
-    labels = pd.read_csv(DEVELOP, index_col=0).loc[predictions.index, list(predictions)]
-    scored = evaluate(labels.to_numpy(float), predictions.to_numpy(), [str(name) for name in labels], resamples=0)
-    return scored.summary["mAP"]
+    names = [str(name) for name in predictions]
+    targets = pd.read_csv(DEVELOP, index_col=0).loc[predictions.index, names].to_numpy(float)
+    return evaluate(targets, predictions.to_numpy(), names, resamples=0).summary["mAP"]
 
 
 def chosen_weights(runs: dict[str, Path]) -> dict[str, float]:

@@ -52,10 +52,8 @@ class Predictor:
         told = [member.digest for member in self.members] + self.class_names
         device = self.fabric.device.type
         with self.fabric.autocast():
-            precision = (
-                torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else ""
-            )
-        told += [self.views.names, self.views.merge, device, str(precision), torch.__version__]
+            cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        told += [self.views.names, self.views.merge, device, str(cast), torch.__version__]
         return json.dumps(told)
 
     @torch.no_grad()
@@ -71,15 +69,18 @@ class Predictor:
         for number, pixels in enumerate(images):
             scaled = pixels.to(self.fabric.device, non_blocking=True) / 255
             seen[self.sizes[number]] = [view(scaled) for view in VIEWS[self.views.names]]
-        for number, (member, (places, own)) in enumerate(
-            zip(self.members, self._places, strict=True)
-        ):
+        said = []
+        for member in self.members:
             with self.fabric.autocast():
                 logits = [member.model(view).float() for view in seen[member.info.image_size]]
-            together = merge_views(torch.stack(logits).sigmoid(), self.views.merge).cpu().numpy()
-            if not np.isfinite(together).all():
-                raise UserError(f"{member.path} gives probabilities that are not finite")
-            merged[number][:, places] = together[:, own]
+            said.append(merge_views(torch.stack(logits).sigmoid(), self.views.merge))
+        # only now, so that a device need not wait between two models
+        for number, (places, own) in enumerate(self._places):
+            probabilities = said[number].cpu().numpy()
+            if not np.isfinite(probabilities).all():
+                path = self.members[number].path
+                raise UserError(f"{path} gives probabilities that are not finite")
+            merged[number][:, places] = probabilities[:, own]
         return merged
 
 

@@ -1,51 +1,60 @@
-"""The README's commands are commands: their flags parse, their modules and targets are there."""
+"""The READMEs' commands are commands: their flags parse, their modules and targets are there."""
 
+import importlib
 import importlib.util
 import re
 import shlex
-from pathlib import Path
+import sys
 
 import pytest
+from small_run import METHODS, ROOT, module
 
-from core.cli import parse
-from methods.standard_head.config import PRESETS
+from core.cli import flags, parse
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "methods/standard_head/README.md"]
+PAGES = [
+    *("README.md", "CONTRIBUTING.md", "ensemble/README.md", "core/losses/README.md"),
+    *(f"methods/{method}/README.md" for method in METHODS),
+]
 
 
 def commands() -> list[str]:
     """Every line of the pages, and every piece of code in a line, that starts a program of ours."""
     found = []
     for page in PAGES:
-        text = (ROOT / page).read_text(encoding="utf-8")
+        text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
         pieces = [*text.splitlines(), *re.findall(r"`([^`]+)`", text)]
-        starts = [piece.strip() for piece in pieces]
+        starts = [" ".join(piece.split()) for piece in pieces]
         found += [piece for piece in starts if re.match(r"(python|fabric run|make) [a-z-]", piece)]
-    return sorted({command.split("  #")[0].strip() for command in found})
+    return sorted({command.split(" #")[0].strip() for command in found})
 
 
 def test_there_are_commands() -> None:
-    assert len(commands()) >= 8
+    for start in ("make demo", *(f"python -m ensemble.{name}" for name in ("choose", "infer"))):
+        assert any(command.startswith(start) for command in commands())
+    assert len(commands()) >= 20
 
 
 @pytest.mark.parametrize("command", commands())
-def test_command(command: str) -> None:
+def test_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words[1:]) <= set(targets)
         return
     if words[:2] == ["python", "-m"]:
-        assert importlib.util.find_spec(words[2]) is not None
-        return
-    script = next(word for word in words if word.endswith("train.py"))
-    assert (ROOT / script).is_file()
-    rest = words[words.index(script) + 1 :]
-    if words[0] == "fabric":
-        # what comes before -- is the launcher's
-        rest = rest[rest.index("--") + 1 :] if "--" in rest else []
-    parse(PRESETS, arguments=rest)
+        name, rest = words[2], words[3:]
+    else:
+        script = next(word for word in words if word.endswith(".py"))
+        name, rest = script.removesuffix(".py").replace("/", "."), words[words.index(script) + 1 :]
+        if words[0] == "fabric":
+            # what comes before -- is the launcher's
+            rest = rest[rest.index("--") + 1 :] if "--" in rest else []
+    assert importlib.util.find_spec(name) is not None
+    if name.startswith("ensemble."):
+        monkeypatch.setattr(sys, "argv", [name, *(word for word in rest if word != "...")])
+        flags(importlib.import_module(name).Config(), "")
+    elif name.startswith("methods.") and name.endswith(".train"):
+        parse(module(name.split(".")[1], "config").PRESETS, arguments=rest)
 
 
 def test_relative_links_lead_somewhere() -> None:
