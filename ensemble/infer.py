@@ -1,8 +1,7 @@
 """Checkpoints → a CSV of probabilities, merged over views and models.
 
-    python -m ensemble.infer --checkpoints a.safetensors b.safetensors --weights 1.0 1.5 \
-      --test_csv test.csv --image_dir images --use_tta --tta_config flip_scale \
-      --output submission.csv
+    python -m ensemble.infer --checkpoints a.safetensors b.safetensors --weights 1.0 1.5
+      --test_csv test.csv --image_dir images --tta_config flip_scale --output submission.csv
 
 On several devices: `fabric run ensemble/infer.py --devices 4 -- ...`. The same command goes on
 where a run was stopped.

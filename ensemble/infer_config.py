@@ -14,7 +14,7 @@ from core.errors import UserError
 class Config:
     """Predict images with one model or several."""
 
-    image: Annotated[Path | None, tyro.conf.Positional] = None
+    image: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGE]")] = None
     """A single image: its table is printed, and written only where --output is given."""
     checkpoints: tuple[Path, ...] = ()
     """Checkpoints of any methods, backbones and image sizes; classes are matched by name."""

@@ -38,20 +38,21 @@ def write_recipe(
     `made_from` says where it comes from, as JSON can hold it. Raises UserError where the folder
     cannot be written to.
     """
-    folder = path.resolve().parent
     listed = [
         {
             "name": member.name,
             "weight": member.weight,
-            "checkpoints": [
-                Path(os.path.relpath(checkpoint.resolve(), folder)).as_posix()
-                for checkpoint in member.checkpoints
-            ],
+            "checkpoints": [_relative(one, path.parent) for one in member.checkpoints],
         }
         for member in members
     ]
     content = {"members": listed, "classes": list(class_names), "made_from": dict(made_from)}
     write_document(path, "ensemble", content)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    # a checkpoint that is a link stays one; folders are resolved, as ".." is by the system
+    return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
 
 
 def read_recipe(path: Path) -> tuple[list[Path], list[float]]:
@@ -117,14 +118,20 @@ def check_output(
         try:
             read_document(path, kind)
         except UserError as error:
-            raise UserError(f"--overwrite replaces a {kind}.json only, and {error}") from error
+            raise UserError(
+                f"{path} is there and no {kind}.json, so that --overwrite leaves it alone: give "
+                "another --output"
+            ) from error
 
 
 def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> None:
     """Write `content`, in which no number is NaN, as JSON of this `kind`, whole or not at all."""
     document = {"kind": kind, "format_version": FORMAT_VERSION, **content}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 

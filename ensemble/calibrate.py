@@ -1,0 +1,278 @@
+"""Out-of-fold predictions → calibration.json: probabilities that mean what they say, thresholds.
+
+    python -m ensemble.calibrate --predictions ensemble_oof.csv --labels train.csv
+    python -m ensemble.infer --ensemble ensemble.json --calibration calibration.json ...
+
+Of each class it chooses a map (none, temperature, Platt or isotonic) by cross-validated log loss,
+then a threshold of best F1, and how strongly the normal class lowers the others (alpha, 0 for not
+at all). The predictions must be out-of-fold, as those that ensemble.choose writes. All scores are
+of patients without whom everything was chosen and fitted.
+"""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from core.cli import flags, run
+from core.config import SplitConfig
+from core.errors import UserError
+
+if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+    from collections.abc import Sequence
+
+    from pandas import DataFrame, Series
+
+    from core.metrics import PairedDifference
+    from ensemble.calibrators import HeldOut, Problem
+    from ensemble.postprocess import Calibration
+
+# each score's label, and whether more of it is better
+SCORES = {
+    "ECE": ("ECE, mean over classes", False),
+    "ECE_flat": ("ECE, flattened", False),
+    "log_loss": ("log loss, mean over classes", False),
+    "mF1": ("mF1 at 0.5", True),
+    "mF1_fitted": ("mF1 at fitted thresholds", True),
+    "mAP": ("mAP", True),
+    "mAUROC": ("mAUROC", True),
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Calibrate predictions."""
+
+    predictions: Path | None = None
+    """CSV of out-of-fold probabilities: of each image by models that did not see its patient."""
+    labels: Path | None = None
+    """CSV of the labels: one row an image, one column a class (1, 0, -1 or blank)."""
+    uncertain: Literal["ignore", "zero", "one"] = "ignore"
+    """What a label of -1 means: unknown and left out, 0, or 1."""
+    blank: Literal["unknown", "zero"] | None = None
+    """What a blank label means: unknown, but asked where a label is more than half blank."""
+    image_column: str = ""
+    """Column of --labels that has the names of --predictions; found by its usual names when not
+    given."""
+    patient_column: str = ""
+    """Column that names the patient; "none" to split by image on purpose."""
+    common: bool = False
+    """Use the images and classes that both files have; differences are an error otherwise."""
+    folds: int = 5
+    """Folds of patients, of the choice and of the held-out scores around it."""
+    seed: int = 0
+    """Seed of these folds and of the bootstrap."""
+    normal_class: str = ""
+    """Class that means "nothing found"; Normal, No Finding or No_Finding when not given."""
+    output: Path = Path("calibration.json")
+    """Where maps, thresholds and alpha go."""
+    overwrite: bool = False
+    """Replace what an earlier call wrote there."""
+
+
+def main() -> None:
+    """The command line."""
+    config = flags(Config(), __doc__)
+    SplitConfig(folds=config.folds, seed=config.seed)  # refuses what these cannot be
+    if config.predictions is None:
+        raise UserError("no predictions are given: name their CSV with --predictions")
+    if config.labels is None:
+        raise UserError("no labels are given: name their CSV with --labels")
+    # late, so that --help and a mistyped flag are answered at once
+    from tqdm import tqdm
+
+    from ensemble.calibrators import GATED, Problem, fit_calibration, held_out
+    from ensemble.postprocess import NORMAL_NAMES, find_normal, write_calibration
+    from ensemble.recipe import check_output
+    from ensemble.scoring import LabelSettings, read_scored
+
+    inputs = [config.predictions, config.labels]
+    check_output(config.output, "calibration", inputs, overwrite=config.overwrite)
+    settings = LabelSettings(
+        uncertain=config.uncertain,
+        blank=config.blank,
+        image_column=config.image_column or None,
+        patient_column=config.patient_column or None,
+    )
+    scored = read_scored(
+        (config.predictions,), config.labels, settings=settings, common=config.common
+    )
+    table = scored.table
+    normal = None
+    if config.normal_class or set(NORMAL_NAMES) & set(table.class_names):
+        normal = find_normal(table.class_names, config.normal_class)
+    problem = Problem(
+        table.targets.astype(float),
+        scored.files[config.predictions],
+        table.class_names,
+        table.patients,
+        normal,
+    )
+    notes = [*scored.notes, *(note for note in table.notes if note.startswith("Warning"))]
+    _print_inputs(problem, notes)
+    steps = len(table.class_names) * (config.folds + 1)
+    with tqdm(total=steps, desc="calibrating classes", disable=None) as bar:
+        tested = held_out(problem, config.folds, config.seed, bar)
+        calibration = fit_calibration(problem, config.folds, config.seed, bar)
+    scores, classes = score_stages(problem, tested)
+    if normal is None or not any((calibration.normal_alpha, *tested.alphas)):
+        scores = scores.drop(columns=GATED)  # the same as before it
+    _print_scores(config, problem, tested, scores)
+    _print_classes(problem, calibration, classes)
+    if normal is not None:
+        alphas = ", ".join(f"{alpha:g}" for alpha in tested.alphas)
+        print(f"Gating by {normal}: alpha {calibration.normal_alpha:g} (in the folds: {alphas}).")
+    made_from = {
+        "predictions": str(config.predictions),
+        "labels": str(config.labels),
+        "images": len(table),
+        "notes": notes,
+        "folds": config.folds,
+        "seed": config.seed,
+        "alphas_of_folds": tested.alphas,
+        "held_out": {stage: _as_json(column) for stage, column in scores.items()},
+        "held_out_classes": {str(name): _as_json(row) for name, row in classes.iterrows()},
+    }
+    write_calibration(config.output, calibration, made_from)
+    print(f"\ncalibration  {config.output}")
+    gating = " --postprocess normal_gating" if calibration.normal_alpha else ""
+    path = shlex.quote(str(config.output))
+    print(f"predict      python -m ensemble.infer ... --calibration {path}{gating}")
+
+
+def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFrame]:
+    """(SCORES by stage, classes by positives and "score, stage") of held-out patients."""
+    import numpy as np
+    import pandas as pd
+
+    from core.bootstrap import column_mean
+    from core.metrics import evaluate
+    from ensemble.calibrators import log_losses
+
+    means, columns = {}, {}
+    for stage, probabilities in tested.probabilities.items():
+        found = evaluate(problem.targets, probabilities, problem.class_names, resamples=0)
+        ranked = evaluate(problem.targets, tested.ranks[stage], problem.class_names, resamples=0)
+        table = found.per_class
+        losses = pd.DataFrame(log_losses(problem.targets, probabilities), columns=table.index)
+        called = tested.called[stage] & ~np.isnan(problem.targets)
+        hits = (called & (problem.targets == 1)).sum(axis=0)
+        fitted = 2 * hits / (called.sum(axis=0) + table["positives"]).clip(lower=1)
+        fitted = fitted.where(table["ap"].notna())  # a class of one kind has no F1
+        kept = {name: found.summary[name] for name in SCORES if name in found.summary}
+        kept |= {name: ranked.summary[name] for name in ("mAP", "mAUROC")}
+        kept |= {"log_loss": column_mean(losses.mean()), "mF1_fitted": column_mean(fitted)}
+        means[stage] = pd.Series(kept)[list(SCORES)]
+        columns["positives"] = table["positives"]
+        columns |= {f"ECE, {stage}": table["ece"], f"F1 at 0.5, {stage}": table["f1"]}
+        columns |= {f"log loss, {stage}": losses.mean(), f"F1 fitted, {stage}": fitted}
+    return pd.DataFrame(means), pd.DataFrame(columns)
+
+
+def _print_inputs(problem: Problem, notes: Sequence[str]) -> None:
+    """What was read, and what a reader must know of it."""
+    people = "patients not known, split by image"
+    if problem.patients is not None:
+        people = f"{len(set(problem.patients)):,} patients"
+    normal = f"normal class {problem.normal}" if problem.normal else "no normal class: no gating"
+    for note in notes:
+        print(note)
+    count = len(problem.class_names)
+    classes = f"{count} class{'' if count == 1 else 'es'}"
+    counts = f"{len(problem.targets):,} images, {people}, {classes}"
+    print(f"{counts}, {normal}", flush=True)
+
+
+def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: DataFrame) -> None:
+    """The scores of held-out patients before and after, and what became worse."""
+    from core.metrics import paired_difference
+
+    stages = [str(stage) for stage in scores]
+    width = max(len(label) for label, _ in SCORES.values())
+    print(f"\n{f'held-out patients, {config.folds} folds':<{width}}", *(f"{s:>11}" for s in stages))
+    for name, (label, _) in SCORES.items():
+        print(f"{label:<{width}}", *(f"{value:>11.4f}" for value in scores.loc[name]))
+    print()
+    for earlier, stage in pairwise(stages):
+        difference = paired_difference(
+            problem.targets,
+            tested.ranks[stage],
+            tested.ranks[earlier],
+            problem.class_names,
+            patients=problem.patients,
+            seed=config.seed,
+        )
+        told = f"{earlier} → {stage}: {_told(difference)}. "
+        told += _worse(scores[earlier].round(4), scores[stage].round(4))
+        print(textwrap.fill(told, 100, subsequent_indent="  "))
+    told = (
+        "mAP and mAUROC take an image's rank among all images under the maps of its fold, as maps "
+        "of other folds have another scale. A map alone keeps them, but for images that isotonic "
+        "ties."
+    )
+    print(textwrap.fill(told, 100, subsequent_indent="  "))
+
+
+def _told(difference: PairedDifference) -> str:
+    """The gain in mAP with its interval, which may leave the rarest classes out."""
+    summary = difference.summary
+    told = f"mAP {summary['mAP']:+.4f}"
+    if "mAP" not in summary["intervals"]:
+        return told
+    low, high = summary["intervals"]["mAP"]
+    count = summary["classes_in_intervals"]
+    over = f"{count} class{'' if count == 1 else 'es'} with at least five positive patients"
+    point = summary["interval_points"]["mAP"]
+    return f"{told}; over the {over} {point:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}]"
+
+
+def _worse(before: Series, after: Series) -> str:
+    """A sentence that names each score that fell."""
+    worse = [
+        f"{label} ({before[name]:.4f}, then {after[name]:.4f})"
+        for name, (label, more_is_better) in SCORES.items()
+        if (after[name] < before[name] if more_is_better else after[name] > before[name])
+    ]
+    return f"Worse than before that step: {'; '.join(worse)}." if worse else "No score is worse."
+
+
+def _print_classes(problem: Problem, calibration: Calibration, classes: DataFrame) -> None:
+    """One line a class; then which are too rare for what, and alpha."""
+    import numpy as np
+
+    from ensemble.calibrators import BEFORE, CALIBRATED, FEWEST, allowed_methods
+
+    line = "{:<30} {:>9}  {:<11} {:>10} {:>7} {:>9} {:>9} {:>9}"
+    titles = ("held-out patients", "positives", "map", "ECE before", "after", "F1 at 0.5")
+    print("\n" + line.format(*titles, "at fitted", "threshold"))
+    for name, row in classes.iterrows():
+        one = calibration.classes[str(name)]
+        scores = [f"ECE, {BEFORE}", f"ECE, {CALIBRATED}", f"F1 at 0.5, {BEFORE}"]
+        numbers = [*row[[*scores, f"F1 fitted, {CALIBRATED}"]], one.threshold]
+        cells = ["-" if value != value else f"{value:.4f}" for value in numbers]
+        print(line.format(str(name)[:30], f"{row['positives']:,.0f}", one.method, *cells))
+    people = problem.people()
+    allowed = {
+        name: allowed_methods(column[~np.isnan(column)], people[~np.isnan(column)])
+        for name, column in zip(problem.class_names, problem.targets.T, strict=True)
+    }
+    for fewest in sorted(set(FEWEST.values()) - {0}):
+        methods = [method for method in FEWEST if FEWEST[method] == fewest]
+        without = [name for name in allowed if methods[0] not in allowed[name]]
+        if without:
+            told = f"Fewer than {fewest} positive or negative patients, so that no "
+            told += f"{' and no '.join(methods)} was tried: {', '.join(without)}."
+            print(textwrap.fill(told, 100, subsequent_indent="  "))
+
+
+def _as_json(values: Series) -> dict[str, float | None]:
+    """NaN as null, which JSON has."""
+    return {str(name): float(value) if value == value else None for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    run(main)

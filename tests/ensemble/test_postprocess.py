@@ -1,0 +1,283 @@
+"""Gating and calibration against their formulas; calibration.json, which anyone may have made."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.special import logit as true_logit
+
+from core.errors import UserError
+from ensemble.postprocess import (
+    Calibration,
+    ClassCalibration,
+    find_normal,
+    logit,
+    normal_gating,
+    read_calibration,
+    sigmoid,
+    write_calibration,
+)
+
+NAMES = ["Mass", "Normal", "Effusion", "Hernia"]
+PROBABILITIES = np.random.default_rng(0).random((6, 4))
+KNOTS = {"knots": [0.1, 0.4, 0.8], "values": [0.0, 0.3, 0.9]}
+CALIBRATION = Calibration(
+    {
+        "Mass": ClassCalibration("temperature", {"temperature": 2.5}, 0.25, 0.125),
+        "Normal": ClassCalibration("platt", {"slope": 0.7, "offset": -1.5}, 0.5, 0.5),
+        "Effusion": ClassCalibration("isotonic", KNOTS, 1.0, 0.75),
+        "Hernia": ClassCalibration("identity", {}),
+    },
+    "Normal",
+    0.25,
+)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1, 2])
+def test_gating_is_its_formula(alpha: float) -> None:
+    before = PROBABILITIES.copy()
+    gated = normal_gating(PROBABILITIES, NAMES, "Normal", alpha)
+    for row in range(6):
+        for column in range(4):
+            p, normal = before[row, column], before[row, 1]
+            expected = p if column == 1 else p * (1 - normal) ** alpha
+            assert gated[row, column] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_array_equal(PROBABILITIES, before)
+
+
+def test_gating_at_its_ends() -> None:
+    certain = np.array([[0.5, 1.0], [0.5, 0.0]])
+    np.testing.assert_array_equal(normal_gating(certain, ["a", "n"], "n", 0), certain)
+    np.testing.assert_array_equal(normal_gating(certain, ["a", "n"], "n", 1), [[0, 1], [0.5, 0]])
+    half = PROBABILITIES.astype(np.float32)
+    assert normal_gating(half, NAMES, "Normal", 0.5).dtype == np.float32
+
+
+@pytest.mark.parametrize("alpha", [-0.1, math.nan, math.inf])
+def test_an_alpha_that_is_none_is_refused(alpha: float) -> None:
+    with pytest.raises(UserError, match="normal_alpha"):
+        normal_gating(PROBABILITIES, NAMES, "Normal", alpha)
+
+
+def test_the_normal_class_is_found_by_name() -> None:
+    assert find_normal(["No_Finding", "Mass", "No Finding"]) == "No Finding"
+    assert find_normal(["No_Finding", "Normal"]) == "Normal"
+    assert find_normal(["No_Finding", "Healthy"], "Healthy") == "Healthy"
+    with pytest.raises(UserError, match="did you mean 'Healthy'"):
+        find_normal(["Mass", "Healthy"], "helthy")
+    with pytest.raises(UserError, match="--normal_class"):
+        find_normal(["Mass", "Effusion"])
+    with pytest.raises(UserError, match="no class 'Normal'"):
+        normal_gating(PROBABILITIES, ["a", "b", "c", "d"], "Normal", 1)
+
+
+def test_logit_and_sigmoid_at_their_ends() -> None:
+    p = np.array([1e-6, 0.3, 0.5, 1 - 1e-6])
+    np.testing.assert_allclose(logit(p), true_logit(p), rtol=1e-9)
+    np.testing.assert_allclose(logit(np.array([0, 1])), true_logit([1e-6, 1 - 1e-6]), rtol=1e-9)
+    z = np.array([-1e9, -800, -3, 0, 5, 1e9])
+    np.testing.assert_allclose(sigmoid(z), expit(z), rtol=1e-12)
+
+
+def test_every_map_is_its_formula_and_matched_by_name() -> None:
+    order = [2, 0, 3, 1]
+    calibrated = CALIBRATION.apply(PROBABILITIES[:, order], [NAMES[place] for place in order])
+    mass, normal, effusion, hernia = PROBABILITIES.T
+    steps = [
+        0 if p <= 0.1 else (p - 0.1) if p <= 0.4 else 0.9 if p >= 0.8 else 0.3 + (p - 0.4) * 1.5
+        for p in effusion
+    ]
+    expected = [expit(true_logit(mass) / 2.5), expit(0.7 * true_logit(normal) - 1.5), steps, hernia]
+    np.testing.assert_allclose(calibrated, np.stack(expected, axis=1)[:, order], rtol=1e-9)
+
+
+def test_certain_probabilities_stay_within_0_and_1() -> None:
+    ends = np.repeat([[0.0], [1.0]], 4, axis=1)
+    extreme = Calibration(
+        dict(CALIBRATION.classes)
+        | {
+            "Mass": ClassCalibration("temperature", {"temperature": 1e-308}),
+            "Normal": ClassCalibration("platt", {"slope": 1e308, "offset": -1e308}),
+        },
+        None,
+        0,
+    )
+    for calibration in (CALIBRATION, extreme):
+        calibrated = calibration.apply(ends, NAMES)
+        assert ((calibrated >= 0) & (calibrated <= 1)).all()
+        assert (calibrated[0] <= calibrated[1]).all()
+
+
+def test_gate_takes_its_own_alpha_and_class() -> None:
+    calibrated = CALIBRATION.apply(PROBABILITIES, NAMES)
+    expected = calibrated * (1 - calibrated[:, [1]]) ** 0.25
+    expected[:, 1] = calibrated[:, 1]
+    np.testing.assert_allclose(CALIBRATION.gate(calibrated, NAMES), expected, rtol=1e-12)
+    without = Calibration(CALIBRATION.classes, None, 0)
+    np.testing.assert_array_equal(without.gate(calibrated, NAMES), calibrated)
+
+
+def test_thresholds_by_name() -> None:
+    for gated, expected in ((False, [1, np.nan, 0.25]), (True, [0.75, np.nan, 0.125])):
+        found = CALIBRATION.thresholds(["Effusion", "Hernia", "Mass"], gated=gated)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_classes_without_a_map_are_named() -> None:
+    with pytest.raises(UserError, match=r"2 of the 3 classes \(Edema, Cyst\)"):
+        CALIBRATION.apply(PROBABILITIES[:, :3], ["Edema", "Mass", "Cyst"])
+    with pytest.raises(UserError, match=r"1 of the 1 classes \(Edema\)"):
+        CALIBRATION.thresholds(["Edema"], gated=True)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "deeper" / "c.json"
+    write_calibration(path, CALIBRATION, {"labels": "l.csv"})
+    read = read_calibration(path)
+    assert (read.normal_class, read.normal_alpha) == ("Normal", 0.25)
+    assert read.class_names == tuple(NAMES)
+    for name, one in CALIBRATION.classes.items():
+        other = read.classes[name]
+        assert (other.method, dict(other.parameters)) == (one.method, dict(one.parameters))
+        thresholds = (one.threshold, one.threshold_gated)
+        np.testing.assert_array_equal((other.threshold, other.threshold_gated), thresholds)
+    assert json.loads(path.read_text())["classes"]["Hernia"] == {
+        "method": "identity",
+        "threshold": None,
+        "threshold_gated": None,
+    }
+
+
+def written(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    path = tmp_path / "c.json"
+    write_calibration(path, CALIBRATION, {})
+    return path, json.loads(path.read_text())
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def entry(name: str, **values: object) -> Change:
+    return lambda document: document["classes"][name].update(values)
+
+
+def whole(**values: object) -> Change:
+    return lambda document: document.update(values)
+
+
+def without(name: str, key: str) -> Change:
+    return lambda document: document["classes"][name].pop(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (whole(kind="ensemble"), "no calibration.json"),
+        (whole(kind=["calibration"]), "no calibration.json"),
+        (whole(format_version=2), "format version is 2"),
+        (whole(format_version=True), "format version"),
+        (whole(format_version=[[[]]]), "format version"),
+        (whole(classes=[]), '"classes"'),
+        (whole(classes={}), '"classes"'),
+        (whole(classes={"": {}}), "a class is no name"),
+        (whole(classes={"Mass": 3}), "'Mass' is no object"),
+        (whole(classes={"a\nb\x1b[31m": {}}), r"'a\nb\x1b[31m'"),
+        (whole(normal_class="Edema"), '"normal_class"'),
+        (whole(normal_class=["Mass"]), '"normal_class"'),
+        (whole(normal_class=None), '"normal_alpha"'),
+        (whole(normal_alpha=-1), '"normal_alpha"'),
+        (whole(normal_alpha="1"), '"normal_alpha"'),
+        (whole(normal_alpha=None), '"normal_alpha"'),
+        (whole(normal_alpha=10**400), '"normal_alpha" is not finite'),
+        (entry("Mass", method="spline"), "method of 'Mass'"),
+        (entry("Mass", method=["platt"]), "method of 'Mass'"),
+        (without("Mass", "method"), "method of 'Mass'"),
+        (without("Mass", "temperature"), '"temperature" of'),
+        (entry("Mass", temperature=0), '"temperature" of'),
+        (entry("Mass", temperature=-2), '"temperature" of'),
+        (entry("Mass", temperature=[2]), '"temperature" of'),
+        (entry("Mass", temperature=True), '"temperature" of'),
+        (entry("Normal", slope=0), '"slope" of'),
+        (entry("Normal", slope="1"), '"slope" of'),
+        (entry("Normal", offset=None), '"offset" of'),
+        (without("Normal", "offset"), '"offset" of'),
+        (entry("Effusion", knots=[]), '"knots"'),
+        (entry("Effusion", knots=0.5), '"knots"'),
+        (entry("Effusion", knots=[0.1, 0.4]), "knots of 'Effusion'"),
+        (entry("Effusion", knots=[0.1, 0.4, 0.4]), "knots of 'Effusion'"),
+        (entry("Effusion", knots=[0.4, 0.1, 0.8]), "knots of 'Effusion'"),
+        (entry("Effusion", knots=[-0.1, 0.4, 0.8]), "knots or values"),
+        (entry("Effusion", knots=[0.1, 0.4, 1.8]), "knots or values"),
+        (entry("Effusion", knots=[0.1, "x", 0.8]), '"knots" of'),
+        (entry("Effusion", values=[0.1, 0.3, 0.2]), "values fall"),
+        (entry("Effusion", values=[-0.1, 0.3, 0.9]), "knots or values"),
+        (entry("Effusion", values=[0.1, 0.3, 1.1]), "knots or values"),
+        (entry("Effusion", values={"0": 1}), '"values"'),
+        (entry("Mass", threshold=0), '"threshold" of'),
+        (entry("Mass", threshold=1.5), '"threshold" of'),
+        (entry("Mass", threshold="0.5"), '"threshold" of'),
+        (without("Mass", "threshold_gated"), '"threshold_gated" of'),
+    ],
+)
+def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change, told: str) -> None:
+    path, document = written(tmp_path)
+    read_calibration(path)
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError) as error:
+        read_calibration(path)
+    sentence = str(error.value)
+    assert told in sentence
+    assert str(path) in sentence
+    assert "\n" not in sentence
+    assert "\x1b" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", "no JSON"),
+        (b"[]", "no calibration.json"),
+        (b"3", "no calibration.json"),
+        (b"{", "no JSON"),
+        (b"\xff\xfe{}", "no JSON"),
+        (b'{"kind": "calibration", "normal_alpha": NaN}', "NaN is no number"),
+        (b'{"kind": "calibration", "normal_alpha": -Infinity}', "Infinity is no number"),
+        (b'{"kind": "calibration", "kind": "calibration"}', "twice"),
+        (b'{"kind": "calibration", "x": ' + b"9" * 5000 + b"}", "no JSON"),
+        (b"[" * 200_000 + b"]" * 200_000, "nested too deeply"),
+        (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply"),
+        (b" " * 16_000_001, "more than 16,000,000 bytes"),
+        (
+            b'{"kind": "calibration", "classes": {'
+            + b",".join(b'"%d": {"method": "identity"}' % number for number in range(1_000_000)),
+            "more than 16,000,000 bytes",
+        ),
+    ],
+)
+def test_a_text_that_is_no_document_is_refused(tmp_path: Path, text: bytes, told: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=told) as error:
+        read_calibration(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    path, document = written(tmp_path)
+    document["classes"] = {"\ud800": document["classes"]["Mass"]}
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match="no name"):
+        read_calibration(path)
+
+
+def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.json", tmp_path / "c.json" / "below"):
+        (tmp_path / "c.json").touch()
+        with pytest.raises(UserError, match="cannot be read"):
+            read_calibration(path)

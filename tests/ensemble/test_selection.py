@@ -1,0 +1,267 @@
+"""Weights against brute force, loops and optimality conditions; nested scores are not fooled."""
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from core.errors import UserError
+from ensemble import selection
+from ensemble.selection import (
+    PROCEDURE,
+    SINGLE_BEST,
+    STRATEGIES,
+    Pool,
+    Scorer,
+    greedy_selection,
+    measure_gains,
+    non_negative,
+    select,
+    single_best,
+)
+
+FloatArray = NDArray[np.float64]
+
+
+def made_up(
+    seed: int, images: int, noise: tuple[float, ...], classes: int = 4, unknown: float = 0.0
+) -> Pool:
+    """Models that see the same evidence through more or less noise.
+
+    Probabilities are 64ths: they tie, and their sums are exact.
+    """
+    random = np.random.default_rng(seed)
+    share = np.linspace(0.1, 0.4, classes)[:, None]
+    targets = (random.random((classes, images)) < share).astype(float)
+    evidence = 1.5 * targets - 1 + random.normal(size=targets.shape)
+    seen = [evidence + strength * random.normal(size=targets.shape) for strength in noise]
+    targets[random.random(targets.shape) < unknown] = np.nan
+    return Pool((expit(np.stack(seen)) * 64).round() / 64, targets)
+
+
+def by_sklearn(pool: Pool, scores: FloatArray, metric: Callable[..., float]) -> float:
+    values = []
+    for y, p in zip(pool.targets, scores, strict=True):
+        known = ~np.isnan(y)
+        if len(np.unique(y[known])) == 2:
+            values.append(metric(y[known], p[known]))
+    return float(np.mean(values))
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    pool = made_up(0, 300, (0.5, 2), unknown=0.2)
+    pool.targets[2] = np.where(np.isnan(pool.targets[2]), np.nan, 0)  # cannot be scored
+    for scores in pool.predictions:
+        for monitor, metric in (("mAP", average_precision_score), ("mAUROC", roc_auc_score)):
+            expected = by_sklearn(pool, scores, metric)
+            assert Scorer(pool.targets, monitor)(scores) == pytest.approx(expected, abs=1e-12)
+    pool.targets[:] = 0
+    assert np.isnan(Scorer(pool.targets, "mAP")(pool.predictions[0]))
+
+
+def test_single_best() -> None:
+    pool = made_up(1, 400, (3, 0.3, 1))
+    assert single_best(pool, "mAP").tolist() == [0, 1, 0]
+
+
+def greedy_loop(pool: Pool, patience: int, largest: int = 100) -> FloatArray:
+    """Caruana's forward selection, written out with scikit-learn's AP."""
+
+    def score(bag: list[int]) -> float:
+        total = np.sum([pool.predictions[model] for model in bag], axis=0)
+        return by_sklearn(pool, total, average_precision_score)
+
+    models = range(pool.models)
+    ranked = sorted(models, key=lambda model: -score([model]))
+    bag = max((ranked[:size] for size in range(1, len(ranked) + 1)), key=score)
+    best = bag
+    while len(bag) < min(len(best) + patience, largest):
+        bag = max(([*bag, model] for model in models), key=score)
+        if score(bag) > score(best):
+            best = bag
+    return np.bincount(best, minlength=pool.models) / len(best)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_greedy_is_the_loop_written_out(seed: int) -> None:
+    pool = made_up(seed, 120, (1, 1.2, 2), classes=2, unknown=0.1)
+    expected = greedy_loop(pool, selection.PATIENCE)
+    np.testing.assert_allclose(greedy_selection(pool, "mAP"), expected, atol=1e-12)
+
+
+def test_greedy_ends_at_the_largest_bag(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = made_up(0, 120, (1, 1.2, 2), classes=2, unknown=0.1)
+    without = greedy_selection(pool, "mAP")
+    monkeypatch.setattr(selection, "LARGEST_BAG", 4)
+    found = greedy_selection(pool, "mAP")
+    np.testing.assert_allclose(found, greedy_loop(pool, selection.PATIENCE, 4), atol=1e-12)
+    assert not np.allclose(found, without)
+
+
+def test_greedy_comes_close_to_the_best_of_all_bags() -> None:
+    pool = made_up(5, 150, (0.8, 1, 1.5), classes=2)
+    score = Scorer(pool.targets, "mAP")
+    bags = [np.array(bag) for bag in product(range(9), repeat=3) if 0 < sum(bag) <= 8]
+    best = max(score(pool.blend(bag / bag.sum())) for bag in bags)
+    alone = max(score(one) for one in pool.predictions)
+    found = score(pool.blend(greedy_selection(pool, "mAP")))
+    assert alone + 0.8 * (best - alone) < found <= best + 0.02
+    assert best > alone + 0.01
+
+
+def test_greedy_finds_the_one_bag_that_is_perfect() -> None:
+    # each model alone ranks one negative above a positive; only 2 to 1 orders all of them
+    targets = np.array([[1, 1, 0, 0]], dtype=float)
+    one, other = [0.9, 0.3, 0.35, 0.1], [0.2, 0.9, 0.1, 0.65]
+    pool = Pool(np.array([[one], [other]]), targets)
+    perfect = [
+        (a, b)
+        for a, b in product(range(4), repeat=2)
+        if a + b and Scorer(targets, "mAP")(pool.blend(np.array([a, b]) / (a + b))) == 1
+    ]
+    weights = greedy_selection(pool, "mAP")
+    assert Scorer(targets, "mAP")(pool.blend(weights)) == 1
+    assert any(np.allclose(weights, np.array(bag) / sum(bag)) for bag in perfect)
+
+
+@pytest.mark.parametrize("noise", [(0.3, 0.4, 0.5), (0.3, 3, 3), (0.5, 0.5, 0.5, 0.5, 4)])
+def test_non_negative_weights_are_optimal(noise: tuple[float, ...]) -> None:
+    """For a mixture, d loss / d w_m = -mean(q_m / q): -1 where w_m > 0, not below -1 elsewhere."""
+    pool = made_up(3, 500, noise, unknown=0.2)
+    weights = non_negative(pool, "mAP")
+    assert weights.sum() == pytest.approx(1)
+    assert (weights >= 0).all()
+    y = pool.targets[~np.isnan(pool.targets)]
+    p = np.stack([one[~np.isnan(pool.targets)] for one in pool.predictions])
+    likelihoods = np.where(y == 1, p, 1 - p).clip(1e-6)
+    slopes = (likelihoods / (weights @ likelihoods)).mean(axis=1)
+    np.testing.assert_allclose(slopes[weights > 0], 1, atol=2e-3)
+    assert (slopes[weights == 0] <= 1 + 2e-3).all()
+    # and no worse than other weights, by scikit-learn's log loss
+    random = np.random.default_rng(0)
+    others = [*random.dirichlet(np.ones(len(noise)), size=50), *np.eye(len(noise))]
+    blends = [(other @ p).clip(1e-6, 1 - 1e-6) for other in others]
+    assert log_loss(y, weights @ p) < min(log_loss(y, blend) for blend in blends) + 1e-6
+
+
+def test_no_patient_is_fitted_on_and_held_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model m gives 1 to the images of patient m and 0 to others, and a spy weighs the patients
+    that it sees: a held-out row is then the weight of its own patient, which must be 0."""
+    people = np.repeat(np.arange(12), 3)
+    random = np.random.default_rng(0)
+    targets = (random.random((2, 36)) < 0.4).astype(float)
+    own = (np.arange(12)[:, None] == people).astype(float)  # (models, images)
+    pool = Pool(np.repeat(own[:, None], 2, axis=1), targets)
+    seen = []
+
+    def spy(part: Pool, monitor: str) -> FloatArray:
+        there = part.predictions[:, 0].any(axis=1)
+        seen.append(int(there.sum()))
+        return there / there.sum()
+
+    looked_at: list[FloatArray] = []
+    monkeypatch.setattr(selection, "STRATEGIES", {SINGLE_BEST: spy, "spy": spy})
+    best = selection._best
+
+    def remembering(blends: dict[str, FloatArray], score: Scorer) -> str:
+        looked_at.extend(blends.values())
+        return best(blends, score)
+
+    monkeypatch.setattr(selection, "_best", remembering)
+    monkeypatch.setattr(selection, "ranks", lambda blend: blend)
+    patients = np.array([f"p{one}" for one in people], dtype=object)
+    found = select(pool, patients, "mAP", folds=4, seed=0)
+    # inner choices, outer choices and what is reported
+    assert len(looked_at) == 2 * (4 + 1)
+    for blend in (*looked_at, *found.held_out.values(), found.procedure):
+        assert not blend.any()
+    # 4 outer folds of 3 patients; within the 9 others 4 inner folds; at last everyone
+    assert seen.count(9) == 2 * 4
+    assert seen.count(12) == 2
+    assert len(seen) == 2 * (4 * 5 + 1)
+    # the very same weights are not 0 on their own rows
+    assert pool.blend(found.weights["spy"]).all()
+
+
+def test_noise_gains_on_its_own_rows_and_not_on_other_patients() -> None:
+    fitted, held_out = [], []
+    for seed in range(8):
+        pool = made_up(seed, 120, (0.3, *(30,) * 6), classes=2)
+        score = Scorer(pool.targets, "mAP")
+        found = select(pool, np.arange(120).astype(object), "mAP", folds=3, seed=seed)
+        single = score(pool.blend(found.weights[SINGLE_BEST]))
+        fitted.append(score(pool.blend(found.weights["greedy"])) - single)
+        held_out.append(score(found.procedure) - score(found.held_out[SINGLE_BEST]))
+    assert np.mean(fitted) > 0.005
+    assert np.mean(held_out) <= 0
+
+
+def test_folds_that_choose_runs_of_other_scales_are_not_ranked_together_at_random() -> None:
+    """Two runs that rank alike, one of which says half as much of everything: whichever of them a
+    fold takes, no image changes its place."""
+    pool = made_up(6, 200, (1,))
+    pool = Pool(np.concatenate([pool.predictions, pool.predictions / 2]), pool.targets)
+    takes = iter([0, 1] * 20)
+
+    def either(part: Pool, monitor: str) -> FloatArray:
+        return np.eye(2)[next(takes)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "STRATEGIES", {SINGLE_BEST: either})
+        found = select(pool, None, "mAP", folds=4, seed=0)
+    score = by_sklearn(pool, pool.predictions[0], average_precision_score)
+    for one in (found.held_out[SINGLE_BEST], found.procedure):
+        expected = pytest.approx(score, abs=1e-12)
+        assert by_sklearn(pool, one, average_precision_score) == expected
+
+
+def test_a_better_second_model_gains_on_other_patients() -> None:
+    pool = made_up(0, 400, (1.5, 1.5, 1.5))
+    found = select(pool, np.arange(400).astype(object) // 2, "mAUROC", folds=3, seed=0)
+    score = Scorer(pool.targets, "mAUROC")
+    assert score(found.procedure) > score(found.held_out[SINGLE_BEST]) + 0.01
+    assert found.chosen == max(found.held_out, key=lambda name: score(found.held_out[name]))
+    assert set(found.picks) <= set(STRATEGIES)
+
+
+def test_gains_are_scores_and_their_differences() -> None:
+    pool = made_up(4, 150, (0.5, 1, 2), classes=3, unknown=0.1)
+    patients = np.array([f"p{number // 2}" for number in range(150)], dtype=object)
+    found = select(pool, patients, "mAP", folds=3, seed=0)
+    names = ["a", "b", "c"]
+    gains = measure_gains(pool, found, names, patients, seed=0)
+    held_out = {**found.held_out, PROCEDURE: found.procedure}
+    for metric, of in (("mAP", average_precision_score), ("mAUROC", roc_auc_score)):
+        for name, blend in held_out.items():
+            score = by_sklearn(pool, blend, of)
+            assert gains.held_out[name].summary[metric] == pytest.approx(score, abs=1e-9)
+            low, high = gains.held_out[name].summary["intervals"][metric]
+            assert low < score < high
+            if name != SINGLE_BEST:
+                gain = gains.over_single_best[name].summary[metric]
+                single = by_sklearn(pool, found.held_out[SINGLE_BEST], of)
+                assert gain == pytest.approx(score - single, abs=1e-9)
+        for name, weights in found.weights.items():
+            score = by_sklearn(pool, pool.blend(weights), of)
+            assert gains.fitted[metric][name] == pytest.approx(score, abs=1e-9)
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    pool = made_up(0, 30, (1, 2))
+    with pytest.raises(UserError, match="nothing can be scored"):
+        select(Pool(pool.predictions, np.zeros_like(pool.targets)), None, "mAP", 3, 0)
+    people = np.array(["a", "b"] * 15, dtype=object)
+    with pytest.raises(UserError, match="only 2 patients"):
+        select(pool, people, "mAP", 3, 0)
+
+
+def test_one_model_alone_has_all_the_weight() -> None:
+    pool = made_up(0, 60, (1,), classes=2)
+    found = select(pool, None, "mAP", folds=3, seed=0)
+    for weights in found.weights.values():
+        assert weights.tolist() == [1]
+    assert found.chosen == SINGLE_BEST
