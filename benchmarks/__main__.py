@@ -6,7 +6,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import NoReturn
 
-from benchmarks import help, memory, sampler, step, table
+from benchmarks import help, infer, memory, metrics, sampler, step, table
 from benchmarks.runner import HEADER, Answer, real_data
 from core.cli import run
 from core.errors import UserError, nearest
@@ -17,6 +17,8 @@ QUESTIONS = {
     "sampler": sampler.answers,
     "step": step.answers,
     "memory": memory.answers,
+    "metrics": metrics.answers,
+    "infer": infer.answers,
 }
 
 

@@ -166,12 +166,32 @@ def bootstrap(
 
 
 def percentile_interval(samples: FloatArray, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of (R,) samples without the NaN ones; NaN where there are none."""
+    """Percentile interval of (R,) samples without the NaN ones; NaN where there are none.
+
+    Efron & Tibshirani 1993, chapter 13. How often it covers the truth, for AP and AUROC by number
+    of positives, is measured by `python -m benchmarks.coverage`.
+    """
     known = samples[~np.isnan(samples)]
     if len(known) == 0:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def mean_interval(samples: FloatArray, point: float, lowest: float) -> tuple[float, float]:
+    """Percentile interval of (R,) macro means, less twice their bias, within [lowest, 1].
+
+    AP is too high on average where positives are few, and in a resample it is so once more. For
+    one class that is little beside the spread. A mean over classes keeps the bias while its spread
+    shrinks, until the percentile interval lies above the truth: with 16 classes of 8 to 200
+    positives it covered the truth in 63 % of 400 data sets, this one in 92 %
+    (`python -m benchmarks.coverage`). The percentile interval carries the bias of the point and
+    that of the resamples; the latter, mean minus point (Efron & Tibshirani 1993, chapter 10),
+    estimates both. Where resamples are normal this is the bias-corrected interval of chapter 14.
+    """
+    low, high = percentile_interval(samples)
+    twice = 2 * (float(mean_of_known(samples)[0]) - point)
+    return max(low - twice, lowest), min(high - twice, 1.0)
 
 
 def mean_of_known(values: FloatArray) -> FloatArray:
@@ -185,16 +205,21 @@ def macro_intervals(
     subsets: Mapping[str, tuple[FloatArray, str, NDArray[np.bool_]]],
     per_class: pd.DataFrame,
     common: NDArray[np.bool_],
+    lowest: float = 0.0,
 ) -> dict[str, Any]:
-    """Intervals of macro means: metric -> (samples (R, C), column of the point, classes (C,))."""
+    """Intervals of macro means: metric -> (samples (R, C), column of the point, classes (C,)).
+
+    lowest: the least possible value, -1 for differences.
+    """
     scored = per_class["ap"].notna().to_numpy()
     used = scored & common
     intervals, points = {}, {}
     for metric, (samples, column, inside) in subsets.items():
         chosen = used & inside
         if chosen.any():
-            intervals[metric] = percentile_interval(mean_of_known(samples[:, chosen]))
             points[metric] = column_mean(per_class[column][chosen])
+            means = mean_of_known(samples[:, chosen])
+            intervals[metric] = mean_interval(means, points[metric], lowest)
     return {
         "intervals": intervals,
         "interval_points": points,

@@ -94,7 +94,8 @@ def evaluate(
     probability >= threshold). It is meant for out-of-fold predictions: on a test table it is
     optimistic, and the threshold should come from elsewhere. Intervals are 95 % percentile
     intervals; a resample in which a class loses its positives or negatives leaves that class out;
-    those of macro means run over the classes with at least five positive patients.
+    those of macro means run over the classes with at least five positive patients, and are less the
+    bias that AP has where positives are few (`core.bootstrap.mean_interval`).
 
     Raises UserError (a ValueError) for shapes that differ, repeated names, targets other than 0, 1
     and NaN, probabilities that are not finite or not within [0, 1], prevalences that are missing
@@ -172,7 +173,7 @@ def paired_difference(
         "unscored": list(per_class.index[per_class["ap"].isna()]),
         "resamples": resamples,
     }
-    summary |= macro_intervals(subsets, per_class, common_enough(labels, clusters))
+    summary |= macro_intervals(subsets, per_class, common_enough(labels, clusters), lowest=-1.0)
     return PairedDifference(with_class_intervals(per_class, aps, aurocs), summary)
 
 

@@ -76,9 +76,8 @@ def write_predictions(
     else:
         told = f"{rows:,} studies of {len(images) - len(unreadable):,} images"
     if unreadable:
-        print(
-            f"left out     {len(unreadable):,} unreadable: {_list(unreadable, images, parts.output)}"
-        )
+        listed = _list(unreadable, images, parts.output)
+        print(f"left out     {len(unreadable):,} unreadable: {listed}")
     return told
 
 

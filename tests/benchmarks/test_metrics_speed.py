@@ -1,0 +1,53 @@
+"""What `python -m benchmarks metrics` measures is what it says; its figures are no test."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from benchmarks import metrics
+from benchmarks.metrics import Table, compare, made_up_scores, scikit_learn
+from core.bootstrap import cluster_indices, resampled_weights
+
+
+@pytest.fixture
+def small() -> Table:
+    targets = (np.random.default_rng(1).random((300, 4)) < 0.3).astype(float)
+    return Table(targets, made_up_scores(targets), np.arange(300) // 3)
+
+
+def test_the_loop_scores_each_resample_as_its_repeated_rows(small: Table) -> None:
+    scores = scikit_learn(small, 5)
+    assert scores.shape == (2, 5, 4)
+    assert len(np.unique(small.probabilities[:, 0])) < 300  # ties
+    (chunk,) = resampled_weights(cluster_indices(small.patients, 300), 5, metrics.SEED)
+    for row, weights in enumerate(chunk):
+        drawn = np.repeat(np.arange(300), weights.astype(int))
+        for column in range(4):
+            y, p = small.targets[drawn, column], small.probabilities[drawn, column]
+            expected = average_precision_score(y, p), roc_auc_score(y, p)
+            np.testing.assert_allclose(scores[:, row, column], expected, atol=1e-12)
+
+
+def test_answers_are_a_time_a_speed_and_that_both_say_the_same(small: Table) -> None:
+    took, speed, same = compare(small, resamples=20, looped=2)
+    assert (took.unit, took.reference, took.ceiling) == ("s", 60, 1)
+    assert (speed.unit, speed.floor) == ("/s", 15)
+    assert speed.measured == pytest.approx(20 / took.measured)
+    assert all(math.isfinite(answer.ratio) and answer.ratio > 0 for answer in (took, speed))
+    assert same.verdict == "ok"
+
+
+def test_other_values_are_found(small: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "ours", lambda *_: scikit_learn(small, 2) + 1e-8)
+    *_, same = compare(small, resamples=20, looped=2)
+    assert same.verdict == "MISSED"
+
+
+def test_the_drawn_table_is_of_the_shape_of_the_real_one() -> None:
+    table = metrics.drawn_table()
+    assert table.targets.shape == table.probabilities.shape == (112_120, 15)
+    # of 30,805 names that are drawn, some are not
+    assert 29_000 < len(np.unique(table.patients)) <= 30_805
+    assert table.targets.sum(axis=0).min() > 100
