@@ -153,5 +153,6 @@ def test_what_is_not_known_is_one_sentence_before_anything_is_measured(
 
 def test_every_question_is_asked_by_its_own_name() -> None:
     assert {name: question.__module__ for name, question in command.QUESTIONS.items()} == {
-        name: f"benchmarks.{name}" for name in ("help", "table", "sampler", "step", "memory", "metrics", "infer")
+        name: f"benchmarks.{name}"
+        for name in ("help", "table", "sampler", "step", "memory", "metrics", "infer")
     }
