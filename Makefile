@@ -4,7 +4,7 @@ INSTALLED := .venv/.installed
 
 .PHONY: demo test check lock clean
 
-DEMO_DATA := --preset small --no-pretrained --train_csv demo/data/train.csv \
+DEMO_DATA := --preset small --no-pretrained --img_size 64 --train_csv demo/data/train.csv \
   --train_dir demo/data/images --folds 5 --run_folds 1
 DEMO_TEST := --test_csv demo/data/test.csv --image_dir demo/data/images --overwrite
 

@@ -109,7 +109,7 @@ def out_of_fold_map(folder: Path) -> float:
 
 def chosen_weights(runs: dict[str, Path]) -> dict[str, float]:
     """The weight of each run in `ensemble.json`."""
-    checkpoints, weights = read_recipe(ENSEMBLE)
+    checkpoints, weights, _ = read_recipe(ENSEMBLE)
     found = dict.fromkeys(runs, 0.0)
     for path, weight in zip(checkpoints, weights, strict=True):
         found[path.parent.name] += weight

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +32,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, inputs: Iterable[Path], flag: str = "--output") -> None:
+    """Raise UserError where a file cannot be made at `path`, or is one of the `inputs`."""
+    if path.is_dir() or any(above.is_file() for above in path.parents):
+        raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
+    if path.resolve() in {one.resolve() for one in inputs}:
+        raise UserError(f"{path} is a file that is read: give another {flag}")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises UserError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made: {error.strerror}") from error
 
 
 def lock_folder(folder: Path) -> IO[str]:

@@ -188,6 +188,7 @@ def mean_interval(samples: FloatArray, point: float, lowest: float) -> tuple[flo
     (`python -m benchmarks.coverage`). The percentile interval carries the bias of the point and
     that of the resamples; the latter, mean minus point (Efron & Tibshirani 1993, chapter 10),
     estimates both. Where resamples are normal this is the bias-corrected interval of chapter 14.
+    Over twenty and more classes that are all rare it still covers the truth in 86 % only.
     """
     low, high = percentile_interval(samples)
     twice = 2 * (float(mean_of_known(samples)[0]) - point)
@@ -219,7 +220,11 @@ def macro_intervals(
         if chosen.any():
             points[metric] = column_mean(per_class[column][chosen])
             means = mean_of_known(samples[:, chosen])
-            intervals[metric] = mean_interval(means, points[metric], lowest)
+            # over one class it is that class's own
+            if chosen.sum() > 1:
+                intervals[metric] = mean_interval(means, points[metric], lowest)
+            else:
+                intervals[metric] = percentile_interval(means)
     return {
         "intervals": intervals,
         "interval_points": points,

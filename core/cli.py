@@ -111,7 +111,10 @@ def run(main: Callable[[], None]) -> None:
         if _first_to_report():
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
-    except PermissionError as error:
+    except OSError as error:
+        # without the name of a file it is no matter of the user's files
+        if error.filename is None:
+            raise
         print(f"error: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

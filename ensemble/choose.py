@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.atomic import write_atomically
+from core.atomic import make_folder, write_atomically
 from core.cli import flags, run
 from core.config import SplitConfig
 from core.errors import UserError
@@ -110,8 +110,10 @@ def main() -> None:
         Member(name, float(weight), one.checkpoints)
         for name, weight, one in zip(names, weights, runs, strict=True)
     ]
-    write_recipe(config.output, members, labels.class_names, made_from)
+    # first: after a kill in between no recipe stands beside another one's predictions
+    make_folder(oof.parent)
     write_atomically(oof, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
+    write_recipe(config.output, members, labels.class_names, made_from)
     usual = ("", None, "ignore")
     reading = [f"--{name}={value}" for name, value in settings.items() if value not in usual]
     reading += ["--common"] if notes else []

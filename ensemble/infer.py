@@ -9,6 +9,7 @@ where a run was stopped.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ def main() -> None:
     # late, so that --help and a mistyped flag are answered at once
     from core.runtime import make_fabric, worker_count
     from ensemble.merge import model_shares
-    from ensemble.models import describe, load_members, merged_classes
+    from ensemble.models import describe, known_classes, load_members, merged_classes
     from ensemble.predictions import Predictor, Views, predict_to_csv
     from ensemble.recipe import read_recipe
     from ensemble.sample import check_classes, read_sample
@@ -41,18 +42,25 @@ def main() -> None:
 
     # all that can be wrong is found before an image is read
     checkpoints, weights = list(config.checkpoints), list(config.weights)
+    names: list[str] = []
     if config.ensemble is not None:
-        checkpoints, weights = read_recipe(config.ensemble)
+        checkpoints, weights, names = read_recipe(config.ensemble)
     shares = model_shares(weights, len(checkpoints))
+    # a model without a share would cost its passes, and alone know a class
+    checkpoints = [path for path, share in zip(checkpoints, shares, strict=True) if share]
+    shares = shares[shares > 0]
     sample = None if config.sample_submission is None else read_sample(config.sample_submission)
-    output = config.output or Path("predictions.csv")
-    if config.single is None:
-        images = _find(config, sample)
-        _check_output(output, overwrite=config.overwrite)
+    images = None if config.single else _find(config, sample)
+    output = config.output if config.single else config.output or Path("predictions.csv")
+    if output is not None:
+        _check_output(config, output, checkpoints, images)
     members = load_members(checkpoints)
-    names = merged_classes(members, config.classes)
+    names = known_classes(members, names) if names else merged_classes(members, config.classes)
     if sample is not None:
         check_classes(sample, names)
+    id_column = "ImageID" if images is None else images.id_column
+    if id_column in (names if sample is None else sample.class_names):
+        raise UserError(f"a class is named {id_column}, as the column of names is: rename that")
     finish = Finish(
         shares=shares,
         mode=config.ensemble_mode,
@@ -68,8 +76,10 @@ def main() -> None:
         print(describe(members, shares, names))
     predictor = Predictor(fabric, members, names, views)
     if config.single is not None:
-        predict_single(predictor, finish, config.single, config.output, overwrite=config.overwrite)
+        predict_single(predictor, finish, config.single, output)
         return
+    assert images is not None
+    assert output is not None
     predict_to_csv(
         fabric,
         predictor,
@@ -99,15 +109,29 @@ def _find(config: Config, sample: Sample | None) -> LabelTable:
     return images if sample is None else arrange(images, sample)
 
 
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    """Raise UserError where the output cannot be written, or is there already."""
+def _check_output(
+    config: Config, output: Path, checkpoints: Sequence[Path], images: LabelTable | None
+) -> None:
+    """Raise UserError where the output, or its list of what is skipped, would replace something."""
+    from core.atomic import check_writable
     from ensemble.parts import forget_delivered, parts_folder
     from ensemble.predictions import already_there
+    from ensemble.writing import is_skipped_list, skipped_path
 
-    if output.is_dir() or any(above.is_file() for above in output.parents):
-        raise UserError(f"{output} cannot be written: it is a folder, or lies below a file")
-    # with its parts beside it, it is that of a run that was killed while it wrote
-    if output.exists() and not overwrite and not parts_folder(output).exists():
+    read = [config.test_csv, config.sample_submission, config.calibration, config.ensemble]
+    inputs = [path for path in (*read, *checkpoints, config.single) if path is not None]
+    check_writable(output, inputs)
+    skipped = skipped_path(output)
+    if config.on_bad_image == "skip":
+        check_writable(skipped, inputs)
+        if skipped.exists() and not is_skipped_list(skipped):
+            raise UserError(f"{skipped} would be replaced by a list of unreadable images: move it")
+    if not output.exists():
+        return
+    if images is not None and any(map(output.samefile, filter(os.path.exists, images.paths))):
+        raise UserError(f"{output} is an image that is read: give another --output")
+    # with its parts beside it, it may be that of a run that was killed while it wrote
+    if not config.overwrite and not parts_folder(output).exists():
         forget_delivered(output)
         raise UserError(already_there(output))
 

@@ -41,8 +41,8 @@ class Config:
     follow_links: bool = False
     """Read images that are links to files outside of --image_dir."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """What to do about images that cannot be read: name them all and write nothing, or leave them
-    out and list them in OUTPUT_skipped.csv."""
+    """What to do about images that cannot be read: say how many and which, and write nothing, or
+    leave them out and list them in OUTPUT_skipped.csv."""
     use_tta: bool = True
     """Merge several views of each image; --no-use_tta takes the image alone."""
     tta_config: Literal["none", "flip", "light", "medium", "heavy", "flip_scale"] = "flip"
@@ -82,14 +82,21 @@ class Config:
         if self.num_workers != "auto":
             check_not_negative(self, "num_workers")
         ranked, gated = self.ensemble_mode == "rank_mean", self.postprocess == "normal_gating"
-        if self.ensemble is not None and (self.checkpoints or self.weights):
-            raise UserError("--ensemble names checkpoints and weights: leave the others out")
+        if self.ensemble is not None and (
+            self.checkpoints or self.weights or self.classes != "same"
+        ):
+            raise UserError(
+                "--ensemble names checkpoints, weights and classes: leave those flags out"
+            )
         if self.ensemble is None and not self.checkpoints:
             raise UserError(
                 "no checkpoint is given: name one or several with --checkpoints, or an --ensemble"
             )
         if self.ensemble_mode in ("median", "max") and (self.weights or self.ensemble):
-            raise UserError(f"--ensemble_mode {self.ensemble_mode} takes no weights: drop them")
+            raise UserError(
+                f"--ensemble_mode {self.ensemble_mode} takes no weights: leave out --weights, and "
+                "name --checkpoints in place of an --ensemble, which has some"
+            )
         if ranked and (gated or self.calibration is not None):
             raise UserError(
                 "--ensemble_mode rank_mean gives ranks, and calibration and gating need "
@@ -103,15 +110,12 @@ class Config:
             )
         if self.group_by and self.test_csv is None:
             raise UserError("--group_by names a column of --test_csv: give that too")
+        if self.image_column and self.test_csv is None:
+            raise UserError("--image_column names a column of --test_csv: give that too")
         if self.view_column and not self.group_by:
             raise UserError("--view_column belongs to --group_by: give that too")
         if self.single is not None:
             self._check_single(ranked)
-        elif self.output is not None:
-            read = (self.test_csv, self.sample_submission, self.calibration, self.ensemble)
-            for path in (*read, *self.checkpoints):
-                if path is not None and path.resolve() == self.output.resolve():
-                    raise UserError(f"--output {path} is a file that is read: name another one")
 
     @property
     def single(self) -> Path | None:

@@ -77,6 +77,17 @@ def merged_classes(members: Sequence[Member], classes: str = "same") -> list[str
     return shared
 
 
+def known_classes(members: Sequence[Member], class_names: list[str]) -> list[str]:
+    """`class_names`, if each is known to a member. Raises UserError that names the others."""
+    known = {name for member in members for name in member.info.class_names}
+    if missing := [name for name in class_names if name not in known]:
+        raise UserError(
+            f"{len(missing):,} of the ensemble's {len(class_names):,} classes are in none of its "
+            f"checkpoints: {some(missing, 12)}; choose anew by `python -m ensemble.choose`"
+        )
+    return class_names
+
+
 def describe(members: Sequence[Member], shares: np.ndarray, class_names: Sequence[str]) -> str:
     """A line for each member with its share, then what they differ in."""
     rows = [member.told() for member in members]

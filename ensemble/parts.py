@@ -75,7 +75,7 @@ class Parts:
         return digest.hexdigest()[:16]
 
     def open(self) -> list[int]:
-        """Make and hold the folder, delete blocks of other settings; which blocks are missing.
+        """Make and hold the folder; which blocks are missing in it.
 
         Raises UserError where another process has the folder, or it cannot be made.
         """
@@ -85,12 +85,17 @@ class Parts:
             raise UserError(f"another process is predicting into {self.output}") from error
         except OSError as error:
             raise UserError(f"{self.folder} cannot be used: {error.strerror}") from error
+        return [number for number in range(len(self)) if not self._is_whole(number)]
+
+    def clean(self) -> int:
+        """Delete what else is in the folder of ours; how many blocks that were."""
         forget_delivered(self.output)
         wanted = {path.name for path in self._files}
-        for path in self.folder.iterdir():
-            if path.name not in wanted and _OURS.fullmatch(path.name):
-                path.unlink()
-        return [number for number in range(len(self)) if not self._is_whole(number)]
+        others = [path for path in self.folder.iterdir() if path.name not in wanted]
+        ours = [path for path in others if _OURS.fullmatch(path.name)]
+        for path in ours:
+            path.unlink()
+        return sum(path.name[0] != "." and path.suffix == ".safetensors" for path in ours)
 
     def _is_whole(self, number: int) -> bool:
         if not self._files[number].exists():
@@ -133,7 +138,6 @@ class Parts:
         """Let go of the folder, which is deleted where nothing is kept in it."""
         if self._lock is None:
             return
-        # once delivered it is gone
         (self.folder / LOCK).unlink(missing_ok=True)
         self._lock.close()
         with suppress(OSError):  # it is not empty
@@ -149,6 +153,10 @@ class Parts:
         merged.replace(self.output)
         # at once: a part of the blocks would be taken for a run that is to go on
         self.folder.replace(_delivered(self.output))
+        if self._lock is not None:
+            # what is there from now on is another process's
+            self._lock.close()
+            self._lock = None
         forget_delivered(self.output)
 
 
@@ -159,9 +167,9 @@ def _delivered(output: Path) -> Path:
 def forget_delivered(output: Path) -> None:
     """Delete the blocks of a run that was killed when its output was there already."""
     folder = _delivered(output)
-    if folder.is_dir():
+    # it may not be there, or somebody keeps something in it, or another process deletes it too
+    with suppress(OSError):
         for path in folder.iterdir():
             if path.name == LOCK or _OURS.fullmatch(path.name):
-                path.unlink()
-        with suppress(OSError):  # somebody keeps something there
-            folder.rmdir()
+                path.unlink(missing_ok=True)
+        folder.rmdir()

@@ -125,11 +125,6 @@ class Calibration:
     normal_class: str | None
     normal_alpha: float
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes that have a map."""
-        return tuple(self.classes)
-
     def apply(self, probabilities: NDArray[Any], class_names: Sequence[str]) -> FloatArray:
         """Calibrated, not gated, probabilities (N, C) float64 of classes matched by name.
 

@@ -30,7 +30,7 @@ class Views:
     names: str = "flip"
     """One of VIEWS."""
     merge: str = "mean"
-    """One of VIEW_MERGES."""
+    """A mode of `merge_views`."""
 
 
 class Predictor:
@@ -106,9 +106,13 @@ def predict_to_csv(
         # all there: a run that was killed while it wrote
         if missing and output.exists() and not overwrite:
             raise UserError(already_there(output))
+        if fabric.is_global_zero:
+            if others := parts.clean():
+                print(f"Deleted {others:,} kept blocks of other images, models, views or batches.")
+            if len(missing) < len(parts):
+                there = len(parts) - len(missing)
+                print(f"Going on: {there:,} of {len(parts):,} blocks are there.")
         missing = fabric.broadcast(missing)
-        if fabric.is_global_zero and len(missing) < len(parts):
-            print(f"Going on: {len(parts) - len(missing):,} of {len(parts):,} blocks are there.")
         try:
             _predict_blocks(fabric, predictor, parts, missing, workers)
         except KeyboardInterrupt:

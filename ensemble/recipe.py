@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from core.atomic import write_atomically
+from core.atomic import check_writable, make_folder, write_atomically
 from core.errors import UserError
 
 FORMAT_VERSION = 1
@@ -55,15 +55,18 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
 
 
-def read_recipe(path: Path) -> tuple[list[Path], list[float]]:
-    """The checkpoints that `path` names and their weights, without members of weight 0.
+def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
+    """The checkpoints that `path` names, their weights, without members of weight 0, and classes.
 
     A member's weight is divided equally over its checkpoints. Raises UserError where the file is
     no whole `ensemble.json`; whether the checkpoints are there is not looked at.
     """
     document = read_document(path, "ensemble")
-    for name in checked_list(path, document, "classes"):
+    classes = checked_list(path, document, "classes")
+    for name in classes:
         check_name(path, "a class", name)
+    if len(set(classes)) < len(classes):
+        refuse(path, "a class is named twice")
     listed = checked_list(path, document, "members")
     members = [_member(path, number, member) for number, member in enumerate(listed, start=1)]
     if len({member.name for member in members}) < len(members):
@@ -76,7 +79,7 @@ def read_recipe(path: Path) -> tuple[list[Path], list[float]]:
         if member.weight:
             checkpoints += member.checkpoints
             weights += [member.weight / len(member.checkpoints)] * len(member.checkpoints)
-    return checkpoints, weights
+    return checkpoints, weights, classes
 
 
 def _member(path: Path, number: int, entry: Any) -> Member:
@@ -106,12 +109,8 @@ def check_output(
     """
     if path.suffix != ".json":
         raise UserError(f"--output {path} does not end in .json: name it so")
-    read = {one.resolve() for one in inputs}
     for one in (path, *beside):
-        if one.resolve() in read:
-            raise UserError(f"{one} is read from: give another --output")
-        if one.is_dir() or any(above.is_file() for above in one.parents):
-            raise UserError(f"{one} cannot be written: it is a folder, or lies below a file")
+        check_writable(one, inputs)
         if one.exists() and not overwrite:
             raise UserError(f"{one} exists: give another --output, or --overwrite replaces it")
     if path.exists():
@@ -128,10 +127,7 @@ def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> None:
     """Write `content`, in which no number is NaN, as JSON of this `kind`, whole or not at all."""
     document = {"kind": kind, "format_version": FORMAT_VERSION, **content}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    make_folder(path.parent)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 

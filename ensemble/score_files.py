@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.atomic import write_atomically
+from core.atomic import check_writable, write_atomically
 from core.errors import UserError
 from core.metrics import Evaluation, PairedDifference
 from ensemble.recipe import read_document, write_document
@@ -34,10 +34,7 @@ def output_paths(
     start = prefix.stem if prefix.suffix in (".json", ".csv") else prefix.name
     paths = prefix.with_name(f"{start}.json"), prefix.with_name(f"{start}.csv")
     for path in paths:
-        if path.resolve() in {one.resolve() for one in inputs}:
-            raise UserError(f"{path} is read from: give another --output")
-        if path.is_dir() or any(above.is_file() for above in path.parents):
-            raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
+        check_writable(path, inputs)
     there = [path for path in paths if path.exists()]
     if there and not overwrite and not _is_earlier(paths[0]):
         raise UserError(

@@ -6,22 +6,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from core.atomic import write_atomically
+from core.atomic import make_folder, write_atomically
 from core.data.image import read_image, resize
-from core.errors import UserError
-from ensemble.predictions import Predictor, already_there
+from ensemble.predictions import Predictor
 from ensemble.writing import Finish
 
 
-def predict_single(
-    predictor: Predictor, finish: Finish, image: Path, output: Path | None, *, overwrite: bool
-) -> None:
+def predict_single(predictor: Predictor, finish: Finish, image: Path, output: Path | None) -> None:
     """Print a line for each class, the most probable first; write them where `output` is given.
 
-    Raises UserError where the image cannot be read, or `output` is there already.
+    Raises UserError where the image cannot be read, or `output` cannot be written.
     """
-    if output is not None and output.exists() and not overwrite:
-        raise UserError(already_there(output))
     pixels = read_image(image)
     sizes = [torch.from_numpy(resize(pixels, size))[None, None] for size in predictor.sizes]
     merged = finish.merged(predictor(sizes).astype(np.float64))
@@ -36,6 +31,6 @@ def predict_single(
     if output is not None:
         frame = found.to_frame().T
         frame.insert(0, "ImageID", image.name)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
         write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
         print(f"predictions  {output} (1 image)")

@@ -23,7 +23,7 @@ class Finish:
     shares: NDArray[np.float64]
     """(M,) parts of 1"""
     mode: str = "weighted_mean"
-    """One of MODEL_MERGES."""
+    """A mode of `merge_models`, or rank_mean."""
     postprocess: Callable[[Probabilities], Probabilities] | None = None
     """(N, C) → (N, C), once models and studies are merged."""
     columns: Sequence[str] = ()
@@ -49,8 +49,13 @@ def write_predictions(
     (unless those are skipped, and listed beside the CSV) and where none could.
     """
     unreadable = [pair for number in range(len(parts)) for pair in parts.read(number).unreadable]
-    if unreadable and (not finish.skip_unreadable or len(unreadable) == len(images)):
-        raise UserError(_told(unreadable, images))
+    if len(unreadable) == len(images):
+        raise UserError(f"{_told(unreadable, images)}: there is nothing to write")
+    if unreadable and not finish.skip_unreadable:
+        raise UserError(
+            f"{_told(unreadable, images)}; mend them and give the same command again, which keeps "
+            "what is predicted already, or pass --on_bad_image skip to go without"
+        )
     pieces = _pieces(parts, whole=images.studies is not None or finish.mode == "rank_mean")
     columns = list(finish.columns or class_names)
     rows = 0
@@ -70,13 +75,14 @@ def write_predictions(
                 frame.to_csv(file, index=False, header=rows == 0, float_format="%.8g")
                 rows += len(frame)
 
+    # before the output: after a kill in between the same command writes both
+    listed = _list(unreadable, images, parts.output)
     parts.deliver(fill)
     if images.studies is None:
         told = f"{rows:,} images"
     else:
         told = f"{rows:,} studies of {len(images) - len(unreadable):,} images"
     if unreadable:
-        listed = _list(unreadable, images, parts.output)
         print(f"left out     {len(unreadable):,} unreadable: {listed}")
     return told
 
@@ -111,10 +117,27 @@ def skipped_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}_skipped.csv")
 
 
+def is_skipped_list(path: Path) -> bool:
+    """Whether a file is a list that an earlier run wrote."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline(1000).rstrip("\n") in (_LIST_HEADER, _STUDY_LIST_HEADER)
+
+
+_LIST_HEADER, _STUDY_LIST_HEADER = "ImageID,reason", "ImageID,StudyID,reason"
+
+
 def _list(unreadable: list[tuple[int, str]], images: LabelTable, output: Path) -> Path:
-    rows = [(images.ids[position], reason) for position, reason in unreadable]
-    frame = pd.DataFrame(rows, columns=[images.id_column, "reason"])
+    """Write the list of unreadable images; where there are none, delete that of an earlier run."""
     path = skipped_path(output)
+    if not unreadable:
+        if path.is_file() and is_skipped_list(path):
+            path.unlink()
+        return path
+    positions = [position for position, _ in unreadable]
+    frame = pd.DataFrame({"ImageID": [images.ids[position] for position in positions]})
+    if images.studies is not None:
+        frame["StudyID"] = images.studies[positions]
+    frame["reason"] = [reason for _, reason in unreadable]
     write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
     return path
 
@@ -123,6 +146,5 @@ def _told(unreadable: list[tuple[int, str]], images: LabelTable) -> str:
     names = [images.ids[position] for position, _ in unreadable]
     return (
         f"{len(names):,} of {len(images):,} images cannot be read: {some(names, 20)} "
-        f"({unreadable[0][1].rstrip('.')}); mend them and give the same command again, which keeps "
-        "what is predicted already, or pass --on_bad_image skip to go without"
+        f"({unreadable[0][1].rstrip('.')})"
     )

@@ -52,7 +52,10 @@ def test_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert importlib.util.find_spec(name) is not None
     if name.startswith("ensemble."):
         monkeypatch.setattr(sys, "argv", [name, *(word for word in rest if word != "...")])
-        flags(importlib.import_module(name).Config(), "")
+        config = flags(importlib.import_module(name).Config(), "")
+        if name == "ensemble.infer":
+            # --checkpoints takes all words that follow it
+            assert (config.image is not None) == any(word.endswith(".png") for word in rest)
     elif name.startswith("methods.") and name.endswith(".train"):
         parse(module(name.split(".")[1], "config").PRESETS, arguments=rest)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from lightning_fabric import Fabric
 
+from core.atomic import check_writable
 from core.checkpoint import load_facts
 from core.closing import finished_folds
 from core.data.columns import read_columns
@@ -40,9 +41,8 @@ def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> Label
     folder = test.test_dir or data.train_dir
     images = find_images(folder, test.test_csv, image_column=column, like=table.ids)
     images = replace(images, id_column=table.id_column)
-    for path in (data.train_csv, data.val_csv, test.test_csv):
-        if path is not None and test.out_csv.resolve() == path.resolve():
-            raise UserError(f"--out_csv {test.out_csv} is a file that is read: name another one")
+    read = [path for path in (data.train_csv, data.val_csv, test.test_csv) if path is not None]
+    check_writable(test.out_csv, read, "--out_csv")
     _check_output(test.out_csv, [images.id_column, *table.class_names])
     check_readable(fabric, images, worker_count(config.loader.num_workers))
     return images
@@ -85,8 +85,6 @@ def _check_output(path: Path, columns: Sequence[str]) -> None:
     """
     if len(set(columns)) < len(columns):
         raise UserError(f"a class is named {columns[0]}, as the column of the images' names is")
-    if path.is_dir() or any(above.is_file() for above in path.parents):
-        raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
     if not path.exists():
         return
     try:

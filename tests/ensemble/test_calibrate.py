@@ -134,7 +134,7 @@ def test_it_calibrates_reports_and_writes(
     assert code == 0, error
     calibration = read_calibration(out)
     assert calibration.normal_class == "Normal"
-    assert sorted(calibration.class_names) == sorted(problem.class_names)
+    assert sorted(calibration.classes) == sorted(problem.class_names)
     calibrated = calibration.apply(problem.probabilities, problem.class_names)
     after = [
         expected_calibration_error(problem.targets[:, column], calibrated[:, column])
@@ -211,7 +211,7 @@ def test_images_and_classes_that_differ(
     code, printed, error = command(*flags, "--common", "--output", tmp_path / "c.json")
     assert code == 0, error
     assert "190 images" in printed
-    assert sorted(read_calibration(tmp_path / "c.json").class_names) == ["Normal", "a", "c"]
+    assert sorted(read_calibration(tmp_path / "c.json").classes) == ["Normal", "a", "c"]
 
 
 def test_what_it_refuses(

@@ -86,7 +86,7 @@ def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) 
     assert max(map(len, printed.split("\nweights  ")[0].splitlines())) <= 100
 
     # and infer reads it: a run's weight is shared by its folds
-    checkpoints, shares = read_recipe(out)
+    checkpoints, shares, _ = read_recipe(out)
     by_run = dict.fromkeys(("one", "two"), 0.0)
     for checkpoint, share in zip(checkpoints, shares, strict=True):
         assert checkpoint.is_file()

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from core.checkpoint import load_tensors, save_tensors
 from ensemble.parts import parts_folder
+from ensemble.recipe import Member, write_recipe
 
 Infer = Callable[..., tuple[int, str, str]]
 
@@ -113,11 +114,12 @@ def test_files_of_other_kinds(infer: Infer, phantom: Path, tmp_path: Path) -> No
         (["--normal_alpha", "0.5"], "belong to --postprocess normal_gating"),
         (["--postprocess", "normal_gating", "--normal_alpha", "-1"], "--normal_alpha must be"),
         (["--postprocess", "normal_gating", "--normal_alpha", "nan"], "--normal_alpha must be"),
+        (["--image_column", "x"], "--image_column names a column of --test_csv"),
         (["--group_by", "StudyID"], "--group_by names a column of --test_csv"),
         (["--view_column", "View"], "--view_column belongs to --group_by"),
         (["--calibration", "none.json"], "none.json"),
         (["--sample_submission", "none.csv"], "none.csv"),
-        (["--ensemble", "none.json"], "--ensemble names checkpoints and weights"),
+        (["--ensemble", "none.json"], "--ensemble names checkpoints, weights and classes"),
         (["--batch_size", "0"], "--batch_size must be above 0"),
     ],
 )
@@ -190,10 +192,71 @@ def test_an_output_that_cannot_be(infer: Infer, first: list[object], tmp_path: P
         code, _, error = infer(*first, "--output", path)
         assert code == 2
         assert "cannot be written" in error
-    for name in ("--test_csv", "--sample_submission", "--calibration"):
-        path = tmp_path / "in.csv"
-        path.write_text("kept")
-        code, _, error = infer(*first, name, path, "--output", path, "--overwrite")
-        assert code == 2
-        assert "is a file that is read" in error
-        assert path.read_text() == "kept"
+    code, _, error = infer(*first, "--output", tmp_path / ("n" * 300))
+    assert code == 2
+    assert "cannot be used: File name too long" in error
+
+
+def test_no_input_is_overwritten(
+    infer: Infer,
+    first: list[object],
+    checkpoints: list[Path],
+    phantom: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(phantom / "images", images)
+    image = sorted(images.iterdir())[0]
+    table = pd.DataFrame({"ImageID": [image.name], "Effusion": [0]})
+    csv = tmp_path / "predictions.csv"
+    table.to_csv(csv, index=False)
+    model = tmp_path / "model.safetensors"
+    shutil.copy(checkpoints[0], model)
+    names = load_tensors(model)[1]["class_names"]
+    recipe = tmp_path / "ensemble.json"
+    write_recipe(recipe, [Member("run", 1.0, (model,))], names, {})
+    own: list[object] = ["--checkpoints", model, "--image_dir", images]
+    monkeypatch.chdir(tmp_path)
+    for arguments, output in (
+        ([*own, "--test_csv", csv], None),
+        ([*own, "--sample_submission", csv], csv),
+        ([*own, "--calibration", csv], csv),
+        (own, model),
+        (own, image),
+        (["--ensemble", recipe, "--image_dir", images], recipe),
+        (["--ensemble", recipe, "--image_dir", images], model),
+        ([image, "--checkpoints", model], image),
+        ([image, "--checkpoints", model], model),
+    ):
+        path = output or csv
+        before = path.read_bytes()
+        given = [] if output is None else ["--output", output]
+        code, _, error = infer(*arguments, *given, "--overwrite")
+        assert code == 2, arguments
+        assert "that is read" in error
+        assert path.read_bytes() == before
+
+
+def test_one_image_into_a_file_that_cannot_be(
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    image = sorted((phantom / "images").iterdir())[0]
+    there = tmp_path / "there.csv"
+    there.write_text("kept")
+    for output in (image / "x.csv", Path("/proc/none/y.csv"), there, tmp_path):
+        code, _, error = infer(image, "--checkpoints", checkpoints[0], "--output", output)
+        assert code == 2, output
+        assert error.count("\n") == 1
+    assert there.read_text() == "kept"
+
+
+@pytest.mark.parametrize("flag", ["--group_by", "--image_column"])
+def test_a_column_of_names_that_is_called_like_a_class(
+    infer: Infer, first: list[object], phantom: Path, tmp_path: Path, flag: str
+) -> None:
+    names = [path.name for path in sorted((phantom / "images").iterdir())[:2]]
+    csv = tmp_path / "t.csv"
+    pd.DataFrame({"ImageID": names, "Effusion": names}).to_csv(csv, index=False)
+    told = refused(infer, tmp_path / "p.csv", *first, "--test_csv", csv, flag, "Effusion")
+    assert "a class is named Effusion" in told

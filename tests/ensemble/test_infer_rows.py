@@ -15,6 +15,7 @@ from small_run import MODEL, flags
 
 from core.checkpoint import load_tensors, save_tensors
 from core.data.phantom import NORMAL
+from ensemble.recipe import Member, write_recipe
 from methods import load_model
 
 Infer = Callable[..., tuple[int, str, str]]
@@ -291,8 +292,74 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     listed = pd.read_csv(tmp_path / "p_skipped.csv")
     assert list(listed["ImageID"]) == [images[1].name, images[4].name]
     assert listed["reason"].str.contains("cannot be read").all()
+    # mended, there is nothing left to list
+    for place in (1, 4):
+        shutil.copy(images[place], folder)
+    again = [*spoiled, "--output", out, "--overwrite"]
+    assert infer(*again, "--on_bad_image", "skip")[0] == 0
+    assert sorted(path.name for path in tmp_path.glob("p*")) == ["p.csv"]
+    # a list of somebody else's stays
+    (tmp_path / "p_skipped.csv").write_text("mine")
+    code, _, error = infer(*again, "--on_bad_image", "skip")
+    assert code == 2
+    assert "p_skipped.csv would be replaced" in error
+    assert infer(*again)[0] == 0
+    assert (tmp_path / "p_skipped.csv").read_text() == "mine"
+
     for path in folder.iterdir():
         path.write_bytes(b"")
     code, _, error = infer(*spoiled, "--output", tmp_path / "q.csv", "--on_bad_image", "skip")
     assert code == 2
     assert "6 of 6 images cannot be read" in error
+    assert "--on_bad_image" not in error
+
+
+def test_a_study_whose_images_are_skipped_is_listed(
+    infer: Infer, base: list, images: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in images:
+        shutil.copy(path, folder)
+    (folder / images[1].name).write_bytes(b"")
+    names = [path.name for path in images[:3]]
+    csv = write(tmp_path / "s.csv", pd.DataFrame({"ImageID": names, "exam": ["a", "b", "a"]}))
+    out = tmp_path / "p.csv"
+    more = ["--image_dir", folder, "--test_csv", csv, "--group_by", "exam", "--output", out]
+    code, printed, error = infer(*base, *more, "--on_bad_image", "skip")
+    assert code == 0, error
+    assert "1 studies of 2 images" in printed
+    assert list(pd.read_csv(out)["exam"]) == ["a"]
+    listed = pd.read_csv(tmp_path / "p_skipped.csv")
+    assert listed[["ImageID", "StudyID"]].to_numpy().tolist() == [[images[1].name, "b"]]
+
+
+def test_a_model_without_weight_takes_no_part(
+    infer: Infer, base: list, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    names = list(load_model(checkpoints[0])[1].class_names)
+    few = part(checkpoints[1], tmp_path / "few.safetensors", names[4:0:-1])
+    pair = ["--checkpoints", few, checkpoints[0], "--classes", "union"]
+    found = predicted(infer, *base, *pair, "--weights", 1, 0, output=tmp_path / "p.csv")
+    assert list(found) == names[4:0:-1]
+    assert not found.isna().any(axis=None)
+
+
+def test_an_ensemble_file_names_models_weights_and_classes(
+    infer: Infer, base: list, checkpoints: list[Path], images: list[Path], tmp_path: Path
+) -> None:
+    names = list(load_model(checkpoints[0])[1].class_names)
+    recipe = tmp_path / "ensemble.json"
+    members = [Member("one", 0.25, (checkpoints[0],)), Member("two", 0.75, (checkpoints[1],))]
+    write_recipe(recipe, members, names[5:2:-1], {})
+    found = predicted(infer, *base[3:], "--ensemble", recipe, output=tmp_path / "p.csv")
+    assert list(found) == names[5:2:-1]
+    one, two = (
+        pd.DataFrame(said(path, images, mirror=False), columns=names) for path in checkpoints
+    )
+    expected = (one + 3 * two)[names[5:2:-1]] / 4
+    np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), atol=2e-6)
+    write_recipe(recipe, members, [*names, "Unheard"], {})
+    code, _, error = infer(*base[3:], "--ensemble", recipe, "--output", tmp_path / "q.csv")
+    assert code == 2
+    assert "Unheard" in error

@@ -124,8 +124,14 @@ def test_what_was_kept_is_for_the_same_models_views_and_images_only(
     spoiled.write_bytes(whole[:100])
     assert infer(*here, "--overwrite")[0] == 2
     spoiled.write_bytes(whole)
+    # a command that is refused leaves alone what another one kept
+    code, _, error = infer(*here, "--tta_config", "none")
+    assert code == 2
+    assert "is there already" in error
+    assert len(list(parts_folder(out).glob("*.safetensors"))) == 6
     code, printed, _ = infer(*here, "--overwrite", "--tta_config", "none")
     assert code == 0
+    assert "Deleted 6 kept blocks" in printed
     assert "Going on" not in printed
     assert out.read_bytes() != expected
 

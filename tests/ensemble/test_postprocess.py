@@ -140,7 +140,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_calibration(path, CALIBRATION, {"labels": "l.csv"})
     read = read_calibration(path)
     assert (read.normal_class, read.normal_alpha) == ("Normal", 0.25)
-    assert read.class_names == tuple(NAMES)
+    assert tuple(read.classes) == tuple(NAMES)
     for name, one in CALIBRATION.classes.items():
         other = read.classes[name]
         assert (other.method, dict(other.parameters)) == (one.method, dict(one.parameters))

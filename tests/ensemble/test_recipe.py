@@ -20,7 +20,7 @@ def test_a_checkpoint_that_is_a_link_is_named_as_such(tmp_path: Path) -> None:
     path = tmp_path / "way" / "e.json"
     write_recipe(path, [Member("a", 1, (tmp_path / "way" / "a.safetensors",))], ["Mass"], {})
     assert json.loads(path.read_text())["members"][0]["checkpoints"] == ["a.safetensors"]
-    checkpoints, weights = read_recipe(path)
+    checkpoints, weights, _ = read_recipe(path)
     assert weights == [1]
     assert checkpoints[0].is_file()
 
@@ -41,7 +41,7 @@ RECIPE: dict[str, Any] = {
 def test_a_members_weight_is_shared_by_its_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "e.json"
     path.write_text(json.dumps(RECIPE))
-    checkpoints, weights = read_recipe(path)
+    checkpoints, weights, _ = read_recipe(path)
     expected = ["a/1.safetensors", "../b/2.safetensors", "d.safetensors"]
     assert checkpoints == [tmp_path / name for name in expected]
     assert weights == [1.5, 1.5, 0.5]
