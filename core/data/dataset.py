@@ -1,9 +1,11 @@
 """Images and targets in batches, decoded by worker processes."""
 
+from __future__ import annotations
+
 import os
 import signal
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core.data.augment import Augmentation
 from core.data.image import load_image
 from core.data.sampler import EvaluationBatches, Sample, TrainingBatches
 from core.data.table import LabelTable
 from core.errors import UserError
+
+if TYPE_CHECKING:  # who only predicts need not wait for albumentations
+    from core.data.augment import Augmentation
 
 
 class Batch(NamedTuple):

@@ -7,6 +7,7 @@ whether the CSV's bytes are those of the first run, and what else is left beside
 """
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ import core.checkpoint
 import core.runtime
 from core.cli import run
 from ensemble import infer, parts
+from methods import method_names
 
 PLACES: list[tuple[Any, str]] = [
     (parts.Parts, "write"),
@@ -69,6 +71,8 @@ def forked(arguments: list[str], log: Path, moment: int | None) -> tuple[int, in
 
 def main() -> None:
     folder, count, arguments = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    for method in method_names():
+        importlib.import_module(f"methods.{method}.model")
     gc.collect()
     gc.freeze()
     first = folder / "undisturbed.csv"

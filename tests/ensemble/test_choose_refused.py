@@ -101,15 +101,15 @@ def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path
         (["--runs", *paths, "--folds", 1], "--folds must be at least 2"),
         (["--runs", *paths, "--folds", 60], "only 45 patients"),
         (["--runs", *paths, "--output", tmp_path / "e.csv"], "does not end in .json"),
-        (["--runs", *paths, "--output", config, "--overwrite"], "is read from"),
-        (["--runs", *paths, "--output", detour, "--overwrite"], "is read from"),
+        (["--runs", *paths, "--output", config, "--overwrite"], "is a file that is read"),
+        (["--runs", *paths, "--output", detour, "--overwrite"], "is a file that is read"),
         (
             ["--runs", *paths, "--output", env, "--overwrite"],
             "--overwrite leaves it alone",
         ),
         (["--runs", *paths, "--output", labels / "e.json"], "lies below a file"),
         (["--runs", *paths, "--output", f"{tmp_path}/.json/"], "does not end in .json"),
-        (["--runs", *paths, *beside_flags], "beside_oof.csv is read from"),
+        (["--runs", *paths, *beside_flags], "beside_oof.csv is a file that is read"),
         (["--runs", *paths, "--labels", tmp_path / "no.csv"], "There is no file"),
         (["--runs", *paths, "--patient_column", "Persn"], "no column 'Persn'"),
     ):

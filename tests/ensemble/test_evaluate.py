@@ -390,7 +390,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_evaluation(
         more += ["--train_csv", files.path("train"), "--overwrite", "--output", path]
         code, _, error = command(*first, *more)
         assert code == 2
-        assert f"{path} is read from" in error
+        assert f"{path} is a file that is read" in error
         assert path.read_bytes() == kept
 
 
