@@ -126,7 +126,7 @@ def test_what_is_wrong_with_the_test_images_is_said_before_training(
         (["--test_dir", "nowhere"], "nowhere does not exist"),
         (["--test_csv", "nowhere.csv"], "There is no file nowhere.csv"),
         (["--out_csv", "mine.csv"], "mine.csv holds something else"),
-        (["--out_csv", "train.csv"], "--out_csv train.csv is a file that is read"),
+        (["--out_csv", "train.csv"], "train.csv is a file that is read"),
         (["--out_csv", "train.csv/s.csv"], "train.csv/s.csv cannot be written"),
         (["--out_csv", "test_images"], "test_images cannot be written"),
     ):
