@@ -28,7 +28,7 @@ demo: $(INSTALLED)
 
 # Everything: unit tests, whole runs on small data, real radiographs where they are at hand.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Lint, format and types on the whole tree.
 check: $(INSTALLED)

@@ -23,7 +23,6 @@ import core.runtime
 from core.data.table import read_table
 
 # one pair of launches serves all
-pytestmark = pytest.mark.xdist_group("several_processes")
 UPDATES = TRAINING_IMAGES // GLOBAL_BATCH
 CLOSE = 1e-5
 

@@ -58,7 +58,6 @@ def test_killed_at_any_moment_it_goes_on_and_gives_the_same_bytes(
     assert "of 6 blocks are there" in (tmp_path / f"{middle}again.log").read_text()
 
 
-@pytest.mark.xdist_group("fabric_infer")
 def test_two_processes_give_what_one_gives(base: list[str], infer: Infer, tmp_path: Path) -> None:
     one, two = tmp_path / "one.csv", tmp_path / "two.csv"
     assert infer(*base, "--output", one)[0] == 0
