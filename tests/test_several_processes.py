@@ -22,7 +22,6 @@ from torch import Tensor
 import core.runtime
 from core.data.table import read_table
 
-# one pair of launches serves all
 UPDATES = TRAINING_IMAGES // GLOBAL_BATCH
 CLOSE = 1e-5
 

@@ -19,7 +19,6 @@ from small_run import METHODS, MODEL, ROOT, flags
 
 from core.checkpoint import load_tensors
 
-# one server of runs serves all
 # by what --save_minutes comes to: a state at each update, or one an epoch
 SAVING = {"updates": "0.00001", "epochs": "1000"}
 
