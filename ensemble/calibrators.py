@@ -17,6 +17,7 @@ from tqdm import tqdm
 from core.bootstrap import Curve, Ranking
 from core.data.split import assign_folds
 from core.errors import UserError
+from ensemble.merge import ranks
 from ensemble.postprocess import (
     SMALLEST,
     Calibration,
@@ -25,7 +26,7 @@ from ensemble.postprocess import (
     normal_gating,
     sigmoid,
 )
-from ensemble.selection import Scorer, ranks
+from ensemble.selection import Scorer
 
 FloatArray = NDArray[np.float64]
 
@@ -290,7 +291,7 @@ def held_out(problem: Problem, folds: int, seed: int, bar: tqdm) -> HeldOut:
         }
         for stage, (values, thresholds) in found.items():
             probabilities[stage][outside] = values[outside]
-            ranked[stage][outside] = ranks(values.T).T[outside]
+            ranked[stage][outside] = ranks(values)[outside]
             called[stage][outside] = values[outside] >= thresholds
         alphas.append(fitted.normal_alpha)
     return HeldOut(probabilities, ranked, called, alphas)

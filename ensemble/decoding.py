@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from core.data.dataset import start_worker
 from core.data.image import read_image, resize
 from core.errors import UserError
 
@@ -42,27 +41,8 @@ class ImagesAtSizes(Dataset):
         return position, [torch.from_numpy(resize(pixels, size))[None] for size in self.sizes]
 
 
-def decoding_loader(
-    paths: Sequence[str],
-    sizes: Sequence[int],
-    batches: Sequence[list[int]],
-    *,
-    workers: int,
-    pin_memory: bool,
-) -> DataLoader:
-    """A loader of `Decoded`, one for each of `batches` of positions, in their order."""
-    return DataLoader(
-        ImagesAtSizes(paths, sizes),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=pin_memory,
-        worker_init_fn=start_worker,
-        prefetch_factor=4 if workers else None,
-    )
-
-
-def _collate(samples: list[tuple[int, list[Tensor] | str]]) -> Decoded:
+def collate(samples: list[tuple[int, list[Tensor] | str]]) -> Decoded:
+    """A batch of what `ImagesAtSizes` gives."""
     read, positions, unreadable = [], [], []
     for position, images in samples:
         if isinstance(images, str):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 
 from core.errors import UserError
@@ -76,11 +77,12 @@ def _mean(values: Probabilities, shares: np.ndarray) -> Probabilities:
     return total / np.tensordot(shares, known, axes=1)
 
 
-def ranks(probabilities: Probabilities) -> Probabilities:
-    """Mean ranks (N, C) of a class's images as parts of N: from 1/N to 1, ties share theirs."""
-    from scipy.stats import rankdata
+def ranks(probabilities: Probabilities, axis: int = 0) -> Probabilities:
+    """Ranks along the `axis` of N images as parts of N: from 1/N to 1, ties share their mean.
 
-    return rankdata(probabilities, axis=0, nan_policy="propagate") / len(probabilities)
+    A class with a NaN has no ranks: NaN.
+    """
+    return rankdata(probabilities, axis=axis) / probabilities.shape[axis]
 
 
 def merge_studies(

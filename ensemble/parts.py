@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from core.atomic import LOCK, lock_folder, write_atomically
-from core.checkpoint import load_tensors, save_tensors
+from core.checkpoint import load_facts, load_tensors, save_tensors
 from core.errors import UserError
 
 # of one size whatever the number of processes, so that an image always meets the same batch
@@ -128,8 +128,12 @@ class Parts:
         return Block(
             tensors["positions"].numpy(),
             tensors["probabilities"].numpy(),
-            [(int(position), str(reason)) for position, reason in facts["unreadable"]],
+            _unreadable(facts),
         )
+
+    def unreadable(self) -> list[tuple[int, str]]:
+        """(position, reason) of all images that could not be read."""
+        return [pair for path in self._files for pair in _unreadable(load_facts(path))]
 
     def __enter__(self) -> "Parts":
         return self
@@ -158,6 +162,10 @@ class Parts:
             self._lock.close()
             self._lock = None
         forget_delivered(self.output)
+
+
+def _unreadable(facts: dict[str, Any]) -> list[tuple[int, str]]:
+    return [(int(position), str(reason)) for position, reason in facts["unreadable"]]
 
 
 def _delivered(output: Path) -> Path:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from core.data.dataset import decoding_loader
 from core.data.table import LabelTable
 from core.errors import UserError
-from ensemble.decoding import decoding_loader
+from ensemble.decoding import ImagesAtSizes, collate
 from ensemble.merge import merge_views
 from ensemble.models import Member
 from ensemble.parts import Block, Parts
@@ -138,10 +139,10 @@ def _predict_blocks(
     mine = missing[fabric.global_rank :: fabric.world_size]
     batches = parts.batches(mine)
     decoded = decoding_loader(
-        parts.paths,
-        predictor.sizes,
+        ImagesAtSizes(parts.paths, predictor.sizes),
         batches,
-        workers=min(workers, len(batches)),
+        collate,
+        min(workers, len(batches)),
         pin_memory=fabric.device.type == "cuda",
     )
     several = f" (process 1 of {fabric.world_size})" if fabric.world_size > 1 else ""

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.stats import rankdata
 from tqdm import tqdm
 
 from core.data.split import assign_folds
 from core.errors import UserError
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
+from ensemble.merge import ranks
 from ensemble.postprocess import SMALLEST
 
 FloatArray = NDArray[np.float64]
@@ -49,11 +49,6 @@ class Pool:
     def blend(self, weights: FloatArray) -> FloatArray:
         """Mean (C, N) of the models' probabilities by `weights` (M,), which sum to 1."""
         return np.tensordot(weights, self.predictions, axes=1)
-
-
-def ranks(scores: FloatArray) -> FloatArray:
-    """Ranks of (C, N) scores within each class as parts of N, ties sharing theirs."""
-    return rankdata(scores, axis=1) / scores.shape[1]
 
 
 class Scorer:
@@ -214,7 +209,7 @@ def select(
             inner_ranks = _held_out(training, inner, monitor, bar)
             pick = _best(inner_ranks, Scorer(training.targets, monitor))
             for name, fitted in _fit(training, monitor, bar).items():
-                held_out[name][:, outside] = ranks(pool.blend(fitted))[:, outside]
+                held_out[name][:, outside] = ranks(pool.blend(fitted), axis=1)[:, outside]
             procedure[:, outside] = held_out[pick][:, outside]
             picks.append(pick)
         final = _fit(pool, monitor, bar)
@@ -280,7 +275,7 @@ def _held_out(
     for fold in range(int(assignment.max()) + 1):
         outside = assignment == fold
         for name, fitted in _fit(pool.part(~outside), monitor, bar).items():
-            found[name][:, outside] = ranks(pool.blend(fitted))[:, outside]
+            found[name][:, outside] = ranks(pool.blend(fitted), axis=1)[:, outside]
     return found
 
 

@@ -48,7 +48,7 @@ def write_predictions(
     studies and ranks need all rows at once. Raises UserError where an image could not be read
     (unless those are skipped, and listed beside the CSV) and where none could.
     """
-    unreadable = [pair for number in range(len(parts)) for pair in parts.read(number).unreadable]
+    unreadable = parts.unreadable()
     if len(unreadable) == len(images):
         raise UserError(f"{_told(unreadable, images)}: there is nothing to write")
     if unreadable and not finish.skip_unreadable:

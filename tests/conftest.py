@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 # before torch: two test processes share the cores, and threads that wait for each other spin
@@ -75,8 +75,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
             run(main)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-        # as at the end of a process: a run that was refused lets go of its folder
-        gc.collect()
         captured = capfd.readouterr()
         return code, captured.out, captured.err
 
@@ -88,7 +86,13 @@ def train_method(call: Call) -> Callable[[str], Train]:
     """Of a method, what runs its train.py in this process: (exit code, stdout, stderr)."""
 
     def choose(method: str) -> Train:
-        return partial(call, module(method, "train").main)
+        def train(*arguments: object) -> tuple[int, str, str]:
+            ended = call(module(method, "train").main, *arguments)
+            # as at the end of a process: a run that was refused lets go of its folder
+            gc.collect()
+            return ended
+
+        return train
 
     return choose
 
@@ -113,3 +117,22 @@ def checkpoints(finished: tuple[Path, str]) -> list[Path]:
 def train(train_method: Callable[[str], Train]) -> Train:
     """Runs standard_head's train.py in this process: (exit code, stdout, stderr)."""
     return train_method("standard_head")
+
+
+@pytest.fixture
+def six_images(phantom: Path) -> list[Path]:
+    """Six of the phantom's images."""
+    return sorted((phantom / "images").iterdir())[:6]
+
+
+@pytest.fixture
+def six_flags(
+    checkpoints: list[Path], phantom: Path, six_images: list[Path], tmp_path: Path
+) -> list:
+    """Flags of ensemble.infer: two checkpoints and these images, without views."""
+    csv = tmp_path / "six.csv"
+    csv.write_text("\n".join(["ImageID", *(path.name for path in six_images)]))
+    return [
+        *("--checkpoints", *checkpoints, "--image_dir", phantom / "images", "--no-use_tta"),
+        *("--test_csv", csv),
+    ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -79,13 +79,28 @@ def build_loader(
 
     `persistent` keeps its workers from one iteration to the next, as long as the loader lives.
     """
+    return decoding_loader(
+        dataset, batches, _collate, workers, pin_memory=pin_memory, persistent=persistent
+    )
+
+
+def decoding_loader(
+    dataset: Dataset,
+    batches: Iterable[list[Any]],
+    collate: Callable[[list[Any]], Any],
+    workers: int,
+    *,
+    pin_memory: bool,
+    persistent: bool = False,
+) -> DataLoader:
+    """A loader of what `collate` makes of each of `batches` of samples, read by `workers`."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=start_worker,
+        worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
         persistent_workers=persistent and workers > 0,
     )
@@ -108,8 +123,7 @@ def _collate(samples: list[Batch | UserError]) -> Batch | UserError:
     return Batch(*(torch.stack(parts) for parts in zip(*whole, strict=True)))
 
 
-def start_worker(_: int) -> None:
-    """What a process that decodes for a training does first."""
+def _start_worker(_: int) -> None:
     # one thread a worker: cv2 would start one a core in each
     cv2.setNumThreads(0)
     # the training process decides what Ctrl-C means, and a stop that a whole group is asked for

@@ -1,18 +1,15 @@
-"""Run folders without training, and a command in this process, for tests."""
+"""Run folders without training, for tests."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 from scipy.special import expit
 
 from core.checkpoint import save_tensors
-from core.cli import run
 from core.runfolder import RunFolder
 
 Command = Callable[..., tuple[int, str, str]]
@@ -20,27 +17,6 @@ Runs = tuple[list[Path], Path, list[pd.DataFrame]]
 NAMES = ["Effusion", "Mass", "No_Finding"]
 IMAGES = 90
 MODEL = "toy"
-
-
-def in_process(
-    main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Command:
-    """What runs a command in this process: (exit code, stdout, stderr).
-
-    It holds no folder, so that unlike `call` it need not collect garbage, which takes longer.
-    """
-
-    def answer(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["command.py", *map(str, arguments)])
-        code = 0
-        try:
-            run(main)
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return answer
 
 
 def labels_of(seed: int = 0) -> pd.DataFrame:

@@ -1,13 +1,14 @@
 """`python -m ensemble.calibrate`: its scores written out fold by fold, its files, its refusals."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_up_findings import table
-from made_up_runs import Command, in_process
+from made_up_runs import Command
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, f1_score, log_loss
@@ -103,8 +104,8 @@ def test_a_class_of_one_kind_has_no_threshold_and_no_map() -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    return in_process(main, monkeypatch, capfd)
+def command(call: Command) -> Command:
+    return partial(call, main)
 
 
 @pytest.fixture

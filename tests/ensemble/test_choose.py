@@ -1,6 +1,7 @@
 """`python -m ensemble.choose` on run folders made by hand."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from made_up_runs import (
     Command,
     Runs,
     guesses,
-    in_process,
     labels_of,
     make_run,
     two_runs,
@@ -28,8 +28,8 @@ from ensemble.recipe import read_recipe
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    return in_process(main, monkeypatch, capfd)
+def command(call: Command) -> Command:
+    return partial(call, main)
 
 
 @pytest.fixture

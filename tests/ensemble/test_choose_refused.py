@@ -3,18 +3,19 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up_runs import MODEL, Command, Runs, in_process, two_runs
+from made_up_runs import MODEL, Command, Runs, two_runs
 
 from ensemble.choose import main
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    return in_process(main, monkeypatch, capfd)
+def command(call: Command) -> Command:
+    return partial(call, main)
 
 
 @pytest.fixture

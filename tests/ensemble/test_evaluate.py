@@ -2,9 +2,9 @@
 what it writes and replaces, and what it refuses."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.cli import run
 from core.metrics import evaluate, paired_difference
 from ensemble.evaluate import main
 from ensemble.operating import at_sensitivity, at_thresholds
@@ -28,23 +27,9 @@ RESAMPLES = ["--resamples", 20]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """The command in this process: (exit code, stdout, stderr).
-
-    It holds no folder, so that unlike `call` it need not collect garbage, which takes longer.
-    """
-
-    def answer(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        code = 0
-        try:
-            run(main)
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return answer
+def command(call: Command) -> Command:
+    """Runs the command in this process: (exit code, stdout, stderr)."""
+    return partial(call, main)
 
 
 @dataclass

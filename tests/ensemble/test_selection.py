@@ -172,7 +172,7 @@ def test_no_patient_is_fitted_on_and_held_out_at_once(monkeypatch: pytest.Monkey
         return best(blends, score)
 
     monkeypatch.setattr(selection, "_best", remembering)
-    monkeypatch.setattr(selection, "ranks", lambda blend: blend)
+    monkeypatch.setattr(selection, "ranks", lambda blend, axis: blend)
     patients = np.array([f"p{one}" for one in people], dtype=object)
     found = select(pool, patients, "mAP", folds=4, seed=0)
     # inner choices, outer choices and what is reported
