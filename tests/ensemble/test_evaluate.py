@@ -1,9 +1,5 @@
-"""`python -m ensemble.evaluate`: its numbers against core.metrics on tables put in order by hand,
-what it writes and replaces, and what it refuses."""
+"""`python -m ensemble.evaluate`: its numbers against core.metrics on tables ordered by hand."""
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,19 +7,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_scores import (
+    CLASSES,
+    NAMES,
+    NEVER,
+    RARE,
+    RESAMPLES,
+    Command,
+    Files,
+    make_files,
+    read_json,
+)
 
 from core.metrics import evaluate, paired_difference
 from ensemble.evaluate import main
 from ensemble.operating import at_sensitivity, at_thresholds
 from ensemble.postprocess import Calibration, ClassCalibration, write_calibration
 from ensemble.scoring import shortest_labels
-
-Command = Callable[..., tuple[int, str, str]]
-NAMES = ["Effusion", "Nodule", "Mass", "Hernia"]
-RARE = "Fracture"  # one positive: scored, but not in the intervals of means
-NEVER = "Fibrosis"  # no positive
-CLASSES = [*NAMES, RARE, NEVER]
-RESAMPLES = ["--resamples", 20]
 
 
 @pytest.fixture
@@ -32,61 +32,9 @@ def command(call: Command) -> Command:
     return partial(call, main)
 
 
-@dataclass
-class Files:
-    """Files whose rows and columns are shuffled, and what they hold in one order."""
-
-    folder: Path
-    targets: np.ndarray
-    patients: np.ndarray
-    probabilities: dict[str, np.ndarray]
-
-    def path(self, name: str) -> Path:
-        return self.folder / f"{name}.csv"
-
-    @property
-    def flags(self) -> list[object]:
-        return ["--labels", self.path("labels"), *RESAMPLES]
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    random = np.random.default_rng(11)
-    images = 150
-    targets = (random.random((images, 6)) < (0.4, 0.25, 0.15, 0.1, 0, 0)).astype(float)
-    targets[7, 4] = 1
-    targets[random.random(targets.shape) < 0.05] = np.nan
-    targets[7, 4] = 1
-    patients = random.integers(0, 60, size=images)
-    ids = [f"{number:03d}.png" for number in range(images)]
-    columns = {name: targets[:, place] for place, name in enumerate(CLASSES)}
-    labels = pd.DataFrame(columns).assign(ImageID=ids, PatientID=patients)
-    labels["Age"] = [f"{age:03d}Y" for age in random.integers(1, 95, size=images)]
-    labels.to_csv(tmp_path / "labels.csv", index=False)
-    sexes = pd.DataFrame({"ImageID": ids, "Sex": random.choice(["F", "M"], size=images)})
-    sexes[::-1].to_csv(tmp_path / "meta.csv", index=False)
-    shares = np.array([0.3, 0.2, 0.05, 0.009, 0.002, 0.0])
-    train = (np.arange(1000)[:, None] < shares * 1000).astype(int)
-    pd.DataFrame(train, columns=CLASSES).assign(
-        ImageID=[f"t{row}.png" for row in range(1000)]
-    ).to_csv(tmp_path / "train.csv", index=False)
-    probabilities = {}
-    for name, signal in (("poor", 0.3), ("best", 2.5), ("middling", 1.0)):
-        logits = random.normal(size=targets.shape) + signal * np.nan_to_num(targets) - 1
-        p = np.round(1 / (1 + np.exp(-logits)), 2)
-        probabilities[name] = p
-        order = random.permutation(6)
-        frame = pd.DataFrame(p[:, order], columns=[CLASSES[place] for place in order])
-        frame.insert(int(random.integers(3)), "ImageID", ids)
-        frame.sample(frac=1, random_state=1).to_csv(tmp_path / f"{name}.csv", index=False)
-    return Files(tmp_path, targets, patients, probabilities)
-
-
-def read_json(path: Path) -> Any:
-    def refuse(text: str) -> None:
-        raise AssertionError(f"{text} is no JSON")
-
-    return json.loads(path.read_text(), parse_constant=refuse)
+    return make_files(tmp_path)
 
 
 def assert_same(found: Any, expected: Any) -> None:
@@ -343,87 +291,6 @@ def test_studies_are_matched_by_name(command: Command, tmp_path: Path) -> None:
     assert found["mAP"] == evaluate(targets[:, None], p[:, None], ["Mass"]).summary["mAP"]
     assert "6 images without a known patient" in printed
     assert found["patients"] is None
-
-
-def test_what_is_there_is_replaced_only_if_it_is_an_evaluation(
-    command: Command, files: Files
-) -> None:
-    first = ["--predictions", files.path("best"), "--labels", files.path("labels")]
-    flags = [*first, "--resamples", 0, "--output", files.folder / "out"]
-    out = [files.folder / "out.json", files.folder / "out.csv"]
-    assert command(*flags)[0] == 0
-    before = [path.read_bytes() for path in out]
-    assert command(*flags, "--common", "--thresholds", 0.5)[0] == 0
-    assert [path.read_bytes() for path in out] != before
-    for name, text in (("out.json", '{"kind": "calibration"}'), ("out.csv", "mine")):
-        for path in out:
-            path.unlink(missing_ok=True)
-        (files.folder / name).write_text(text)
-        code, _, error = command(*flags)
-        assert code == 2
-        assert f"{name} exists and is no earlier evaluation" in error
-        assert [path.exists() for path in out] == [name == path.name for path in out]
-        assert (files.folder / name).read_text() == text
-    assert command(*flags, "--overwrite")[0] == 0
-    assert read_json(out[0])["kind"] == "evaluation"
-    assert "Nodule" in out[1].read_text()
-    # inputs stay what they are, whatever is asked
-    for name in ("labels", "best", "poor", "meta", "train"):
-        path = files.path(name)
-        kept = path.read_bytes()
-        more = ["--against", files.path("poor"), "--meta", files.path("meta"), "--by", "sex"]
-        more += ["--train_csv", files.path("train"), "--overwrite", "--output", path]
-        code, _, error = command(*first, *more)
-        assert code == 2
-        assert f"{path} is a file that is read" in error
-        assert path.read_bytes() == kept
-
-
-def test_what_it_refuses(command: Command, files: Files) -> None:
-    good = ["--predictions", files.path("best"), "--labels", files.path("labels")]
-    nan, texts, empty = (files.folder / name for name in ("nan.csv", "texts.csv", "empty.csv"))
-    nan.write_text("ImageID,Mass\n000.png,nan\n")
-    texts.write_text("ImageID,Site\n000.png,x\n")
-    empty.write_text("")
-    (files.folder / "folder.json").mkdir()
-    (files.folder / "broken.json").write_text("{")
-    below = files.path("best") / "x"
-    for arguments, told in (
-        ([], "no predictions are given"),
-        (["--predictions", files.path("best")], "no labels are given"),
-        (["--predictions", files.path("no"), *good[2:]], "There is no file"),
-        (["--predictions", nan, *good[2:]], "row 2 (the header is row 1), column 'Mass' holds"),
-        (["--predictions", empty, *good[2:]], "is empty"),
-        ([*good[:2], "--labels", texts], "has no column for any class of"),
-        ([*good, "--labels", files.path("best")], "a label is 1, 0, -1 (uncertain) or blank"),
-        ([*good, "--against", files.path("best")], "is the file itself"),
-        ([*good[:2], files.path("best"), *good[2:]], "is given more than once"),
-        ([*good, "--train_csv", texts], "has no label column 'Effusion'"),
-        ([*good, "--resamples", -1], "--resamples must be at least 0"),
-        ([*good, "--seed", -1], "--seed must be at least 0"),
-        ([*good, "--sensitivity", 0], "--sensitivity must be above 0"),
-        ([*good, "--thresholds", 2], "--thresholds must lie within 0 and 1"),
-        ([*good, "--thresholds", files.folder / "broken.json"], "it is no JSON"),
-        ([*good, "--thresholds", 0.5, "--sensitivity", 0.9], "contradict each other"),
-        ([*good, "--gated"], "--gated chooses among"),
-        ([*good, "--thresholds", 0.5, "--gated"], "--gated chooses among"),
-        ([*good, "--by", "sex"], "--by sex is no column of"),
-        ([*good, "--meta", files.path("meta")], "--meta has columns for --by"),
-        ([*good, "--view_column", "Sex"], "--view_column says what --by view means"),
-        ([*good[:2], files.path("poor"), *good[2:], "--by", "age"], "are of one file"),
-        ([*good, "--image_column", "Name"], "has no column 'Name' (--image_column)"),
-        ([*good, "--patient_column", "Who"], "has no column 'Who' (--patient_column)"),
-        ([*good, "--uncertain", "two"], "there is no --uncertain 'two'"),
-        ([*good, "--output", files.folder / "folder"], "it is a folder"),
-        ([*good, "--output", below], "lies below a file"),
-        ([*good, "--output", "."], "is a folder"),
-    ):
-        before = sorted(files.folder.rglob("*"))
-        code, _, error = command(*arguments)
-        assert code == 2, arguments
-        assert told in error
-        assert error.count("\n") == 1, error
-        assert sorted(files.folder.rglob("*")) == before
 
 
 def test_a_file_is_called_by_the_end_of_its_path_that_is_its_own() -> None:
