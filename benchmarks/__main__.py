@@ -1,25 +1,24 @@
 """`python -m benchmarks [name ...]`: every question, or those of the named files, in one table."""
 
 import argparse
+import importlib
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import help, infer, memory, metrics, sampler, step, table
 from benchmarks.runner import HEADER, Answer, real_data
+from core.atomic import check_writable, write_atomically
 from core.cli import run
 from core.errors import UserError, nearest
 
-QUESTIONS = {
-    "help": help.answers,
-    "table": table.answers,
-    "sampler": sampler.answers,
-    "step": step.answers,
-    "memory": memory.answers,
-    "metrics": metrics.answers,
-    "infer": infer.answers,
-}
+# a file of this folder each, read when it is asked
+QUESTIONS = (
+    *("loader", "step", "infer", "metrics", "split", "startup"),
+    *("pack", "wait", "sampler", "memory"),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,29 +30,37 @@ class Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
-    """Print the table, or the JSON array; exit code 1 where a bound is missed."""
-    names, as_json = arguments()
+    """Print the table, and keep it as JSON where asked; exit code 1 where a bound is missed."""
+    names, file = arguments()
+    if file is not None:
+        check_writable(file, (), "--json")
     if real_data() is None:
         print("no real data (set CXR_REAL_DATA): what needs it is left out", file=sys.stderr)
     out = sys.stdout
-    if not as_json:
-        print(HEADER, file=out)
+    print(HEADER, file=out)
     answers: list[Answer] = []
     # what the measured code prints is no part of the answers
     with redirect_stdout(sys.stderr):
         for name in names:
-            for answer in QUESTIONS[name]():
+            for answer in answers_of(name):
                 answers.append(answer)
-                if not as_json:
-                    print(answer, file=out, flush=True)
-    if as_json:
-        records = [answer.record() for answer in answers]
-        print(json.dumps(records, indent=2, allow_nan=False), file=out)
+                print(answer, file=out, flush=True)
+    if file is not None:
+        text = json.dumps([answer.record() for answer in answers], indent=2, allow_nan=False)
+        write_atomically(file, lambda path: path.write_text(text + "\n", encoding="utf-8"))
     sys.exit(int(any(answer.verdict == "MISSED" for answer in answers)))
 
 
-def arguments() -> tuple[list[str], bool]:
-    """The questions to answer, and whether as JSON. Raises UserError for what is not known."""
+def answers_of(name: str) -> Iterator[Answer]:
+    """The answers to one question, one after another as they are measured."""
+    return importlib.import_module(f"benchmarks.{name}").answers()
+
+
+def arguments() -> tuple[list[str], Path | None]:
+    """The questions to answer, and the file to keep the answers in.
+
+    Raises UserError for what is not known.
+    """
     parser = Parser(
         prog="python -m benchmarks",
         description="Print what is measured, and how it stands against a limit or a peer.",
@@ -61,7 +68,7 @@ def arguments() -> tuple[list[str], bool]:
     )
     known = ", ".join(QUESTIONS)
     parser.add_argument("names", nargs="*", metavar="name", help=f"one of {known}; all if none")
-    parser.add_argument("--json", action="store_true", help="one JSON array in place of the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the table there as JSON")
     # intermixed: names may stand on both sides of the flag
     options, unknown = parser.parse_known_intermixed_args()
     if unknown:

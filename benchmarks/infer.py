@@ -5,7 +5,6 @@ forward passes of the bare models, in the same process and on the same images. T
 of the whole command, workers and all, on 10,000 images against 1,000.
 """
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from benchmarks.memory import link_images, tree_megabytes
+from benchmarks.memory import link_images, peak_of
 from benchmarks.runner import Answer, middle, real_data, timed
 from core.checkpoint import save_tensors
 from core.data.image import read_image, resize
-from core.data.phantom import make_phantom
+from core.data.phantom_dataset import make_phantom
 from core.data.table import LabelTable
 from ensemble.images import find_images
 from ensemble.merge import model_shares
@@ -134,14 +133,4 @@ def peak_megabytes(folder: Path, checkpoints: Sequence[Path], images: int) -> fl
         *("--image_dir", str(data / "images"), "--num_workers", "2", "--no-use_tta"),
         *("--output", str(data / "p.csv")),
     ]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0.0
-    while run.poll() is None:
-        peak = max(peak, tree_megabytes(run.pid))
-        try:
-            run.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
-    if run.returncode != 0:
-        raise RuntimeError(f"ensemble.infer on {images} images ended with {run.returncode}")
-    return peak
+    return peak_of(command)

@@ -7,13 +7,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.runner import Answer
-from core.data.phantom import make_phantom
+from core.data.phantom_dataset import make_phantom
 
 SECONDS = 40  # of training, after which the peak is known
 
@@ -73,3 +74,16 @@ def tree_megabytes(process: int) -> float:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
     return total
+
+
+def peak_of(command: list[str]) -> float:
+    """Peak of the summed proportional memory of a command that ends by itself, in MB."""
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0.0
+    while run.poll() is None:
+        peak = max(peak, tree_megabytes(run.pid))
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(0.1)
+    if run.returncode != 0:
+        raise RuntimeError(f"{' '.join(command[:4])} ended with {run.returncode}")
+    return peak

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -201,8 +202,13 @@ def compare(task: Task) -> Iterator[Answer]:
         "share of a look: finite check, loss, bar": logging_part(task),
     }
     step = images / bare_speed * 1000
-    for name, spent in medians(parts).items():
-        yield Answer(f"an update's {name}", spent * 1000, "bare update", step, "ms")
+    spent = medians(parts | {"timm": timm_average(task)})
+    theirs = spent.pop("timm")
+    for name, took in spent.items():
+        yield Answer(f"an update's {name}", took * 1000, "bare update", step, "ms")
+    own = spent["moving average"]
+    what = "moving average, updates a second"
+    yield Answer(what, 1 / own, "timm's ModelEmaV3", 1 / theirs, "/s", floor=FLOOR)
 
 
 def loss_part(task: Task) -> Callable[[], float]:
@@ -216,6 +222,13 @@ def average_part(task: Task) -> Callable[[], float]:
     """Seconds of following the model once."""
     average = MovingAverage(task.model(), task.config.loop.ema_decay)
     return timed(lambda: average.update(len(task.batches)), CALLS)
+
+
+def timm_average(task: Task) -> Callable[[], float]:
+    """Seconds of timm's moving average following the same model once."""
+    model = task.model()
+    average = ModelEmaV3(model, decay=task.config.loop.ema_decay, use_warmup=True)
+    return timed(lambda: average.update(model, step=len(task.batches)), CALLS)
 
 
 def clipping_part(task: Task) -> Callable[[], float]:

@@ -72,6 +72,8 @@ def find_weights(config: BackboneConfig, *, optional: bool) -> tuple[Path | None
     an unknown model, a missing file and (unless optional) unreachable weights.
     """
     check_model_name(config.model)
+    if config.init_from is not None:
+        return None, f"{config.model} starts from {config.init_from}"
     if config.weights_file is not None:
         if not config.weights_file.is_file():
             raise UserError(f"--weights_file {config.weights_file} is not there")

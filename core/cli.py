@@ -157,8 +157,11 @@ def _read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict
             raise UserError(f"--config {path}: there is no setting '{name}'{nearest(name, known)}")
         if name in ("config", "overwrite"):
             raise UserError(f"--config {path}: {name} belongs on the command line")
-        if value is None and known[name] is not None:
+        if value is None and known[name] is not None and not isinstance(known[name], list):
             raise UserError(f"--config {path}: {name} cannot be null")
+        if isinstance(known[name], list) and (value is None or isinstance(value, str)):
+            # settings that are lists now and were not in older runs
+            settings[name] = value = [] if value is None else [value]
         if isinstance(value, list) and not all(_is_item(item) for item in value):
             raise UserError(
                 f"--config {path}: {name} holds something that is no number and no plain text"

@@ -33,7 +33,7 @@ def close_run(
         table.targets[rows],
         probabilities,
         table.class_names,
-        prevalence=prepared.prevalence(),
+        prevalence=prepared.prevalence(settings["source_weights"]),
         patients=None if table.patients is None else table.patients[rows],
     )
     which = "the official split" if folds == 1 else f"{len(done)} of {folds} folds"
@@ -77,10 +77,13 @@ def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
     """What a reader of the report must know to trust its numbers."""
     table = prepared.table
     patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
+    files = ", ".join(settings["train_csv"])
+    if settings["val_csv"]:
+        files += f", validated on {', '.join(settings['val_csv'])}"
     changed = ("model", "img_size", "epochs", "batch_size", "loss", "logit_adjust", "tta", "seed")
     return {
         "command": _command(),
-        "data": f"{settings['train_csv']}: {len(table):,} images, patients {patients}",
+        "data": f"{files}: {len(table):,} images, patients {patients}",
         "settings": ", ".join(f"{name} {settings[name]}" for name in changed),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }

@@ -13,43 +13,6 @@ from core.errors import UserError
 
 
 @dataclass(kw_only=True, slots=True)
-class DataConfig:
-    """Where the images and their labels are, and how to read them."""
-
-    train_csv: Path = Path("data/train.csv")
-    """CSV with one row an image: image, patient, one column a label (1, 0, -1 or blank)."""
-    train_dir: Path = Path("data/images")
-    """Folder of the images; searched with its sub-folders."""
-    val_csv: Path | None = None
-    """Official validation CSV (images in --train_dir): replaces the folds by this one split."""
-    labels: str = ""
-    """Label columns in the order wanted, "A,B,C"; empty: detect them."""
-    image_column: str = ""
-    """Column that names the image; found by its usual names when not given."""
-    patient_column: str = ""
-    """Column that names the patient; "none" to split by image on purpose."""
-    study_column: str = ""
-    """Column that names the study (counted in the first lines of a run)."""
-    view_column: str = ""
-    """Column that names the view, PA, AP, ... (counted in the first lines of a run)."""
-    uncertain: Literal["ignore", "zero", "one"] = "ignore"
-    """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
-    blank: Literal["unknown", "zero"] | None = None
-    """What a blank label means: unknown, but asked where a label is more than half blank."""
-
-    def __post_init__(self) -> None:
-        names = self.label_names
-        if names is not None and len(set(names)) < len(names):
-            raise UserError(f"--labels names a label twice: {self.labels}")
-
-    @property
-    def label_names(self) -> list[str] | None:
-        """The names given by --labels, in order; None to detect them."""
-        names = [name.strip() for name in self.labels.split(",")]
-        return [name for name in names if name] or None
-
-
-@dataclass(kw_only=True, slots=True)
 class SplitConfig:
     """How patients are divided into folds."""
 
@@ -84,6 +47,8 @@ class LoaderConfig:
     2016), or images of rare classes repeated (repeat_factor, Gupta 2019)."""
     epoch_size: int | None = None
     """Images in an epoch; as many as there are unless given (repeat_factor: with the repeats)."""
+    source_weights: tuple[float, ...] = ()
+    """Shares of an epoch's draws, one for each --train_csv; by their number of images if none."""
     num_workers: Literal["auto"] | int = "auto"
     """Processes that decode images, per training process; auto: one a core, at most 8."""
 
@@ -93,8 +58,22 @@ class LoaderConfig:
         _at_least("batch_size", self.batch_size, 2)
         if self.epoch_size is not None:
             _at_least("epoch_size", self.epoch_size, 1)
+        self._check_source_weights()
         if self.num_workers != "auto":
             _at_least("num_workers", self.num_workers, 0)
+
+    def _check_source_weights(self) -> None:
+        weights = self.source_weights
+        for weight in weights:
+            if not 0 <= weight < math.inf:
+                raise UserError(f"--source_weights must be at least 0 and finite, not {weight}")
+        if len(weights) == 1:
+            raise UserError(
+                "--source_weights shares the draws out between several --train_csv, and has one "
+                "number: give one for each, or leave it out"
+            )
+        if weights and not any(weights):
+            raise UserError("--source_weights are all 0: nothing would be left to train on")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,6 +86,9 @@ class BackboneConfig:
     """Start from timm's ImageNet weights, fetched from the hub at the first use."""
     weights_file: Path | None = None
     """Start from this .safetensors file of the timm model's weights and not from the hub's."""
+    init_from: Path | None = None
+    """Start from the weights of this checkpoint of another run: its backbone, and of the same
+    method's head the rows of classes that both have."""
     drop_path_rate: float = 0.0
     """Stochastic depth of the backbone."""
     grad_checkpointing: bool = False
@@ -117,6 +99,8 @@ class BackboneConfig:
             raise UserError(
                 "--weights_file and --no-pretrained contradict each other: leave one out"
             )
+        if self.weights_file is not None and self.init_from is not None:
+            raise UserError("--weights_file and --init_from contradict each other: leave one out")
         _within("drop_path_rate", self.drop_path_rate, 0, 1)
 
 
@@ -153,6 +137,11 @@ class TwoPhaseConfig(OptimConfig):
     """Learning rate of the head in those."""
     warmup_head_weight_decay: float = 0.05
     """Weight decay in those."""
+    head_phase: Literal["cached", "exact"] = "cached"
+    """cached: compute the features of --head_views augmented passes once and train the head on
+    them; exact: anew in each of those epochs."""
+    head_views: int = 4
+    """Augmented passes whose features are kept for a cached head phase."""
     backbone_lr: float = 1e-5
     """Peak learning rate of the backbone."""
     head_lr: float = 1e-4
@@ -164,6 +153,7 @@ class TwoPhaseConfig(OptimConfig):
         _at_least("warmup_head_epochs", self.warmup_head_epochs, 0)
         check_positive(self, "warmup_head_lr", "backbone_lr", "head_lr")
         check_not_negative(self, "warmup_head_weight_decay")
+        _at_least("head_views", self.head_views, 1)
 
     @property
     def all_epochs(self) -> int:
@@ -246,7 +236,7 @@ def check_not_negative(config: Any, *names: str) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -18,7 +18,17 @@ from core.data.fold import FoldData, describe_sampling
 from core.ema import MovingAverage
 from core.errors import UserError
 from core.guard import Guard, NotFiniteError
-from core.optim import Phase, build_optimizer, rate_factor, set_rates, shrink
+from core.head_phase import HeadPhase
+from core.optim import (
+    Phase,
+    build_optimizer,
+    make_step,
+    rate_factor,
+    scales,
+    set_rates,
+    shares_of,
+    shrink_after,
+)
 from core.prediction import as_it_is, mirror, predict
 from core.resume import State
 from core.runfolder import RunFolder
@@ -102,47 +112,44 @@ class Fit:
     def _run_phase(self, phase: Phase, first: int, last: int) -> None:
         """Epochs [first, last): the trained parts are wrapped anew, as DDP needs at each change."""
         progress, fabric = self.state.progress, self.fabric
-        head_only = "backbone" not in phase.rates
-        raw = self.model.get_submodule("head" if head_only else "")
+        frozen = self._freeze(phase, range(first, last)) if phase.head_only else None
+        raw = self.model.get_submodule("head" if frozen else "")
         if self.loop.compile:
             raw.compile()
         module = fabric.setup_module(raw)
-        plain = build_optimizer(self.model, phase, fused=not self._scales())
-        plain.register_step_post_hook(_shrink)
+        plain = build_optimizer(self.model, phase, fused=not scales(fabric))
+        plain.register_step_post_hook(shrink_after)
         self.state.load_optimizer(phase.name, plain)
         optimizer = fabric.setup_optimizers(plain)
         assert isinstance(optimizer, _FabricOptimizer)
-        batches = self.data.training(progress.epoch, last, progress.update)
+        where = progress.epoch, progress.update
+        batches = frozen.batches(*where) if frozen else self.data.training(where[0], last, where[1])
         steps = phase.epochs * self.data.updates_per_epoch
         warmup = round(phase.warmup_epochs * self.data.updates_per_epoch)
         while progress.epoch < last and not progress.finished:
             if set_epoch := getattr(self.loss, "set_epoch", None):
                 set_epoch(progress.epoch + 1)
             self.model.train()
-            if head_only:
+            if frozen:
                 self.model.get_submodule("backbone").eval()
             began, seen = time.monotonic(), self._images_done()
             while progress.update < self.data.updates_per_epoch:
                 step = (progress.epoch - first) * self.data.updates_per_epoch + progress.update
                 set_rates(plain, rate_factor(step, steps, warmup))
-                self._update(module, optimizer, batches, head_only)
+                self._update(module, optimizer, batches)
                 if progress.total_updates % self.loop.log_every == 0:
                     self._look(phase, optimizer)
-            self._finish_epoch(phase, optimizer, began, seen)
+            self._finish_epoch(phase, optimizer, frozen, began, seen)
 
     def _update(
-        self,
-        module: _FabricModule,
-        optimizer: _FabricOptimizer,
-        batches: Iterator[Batch],
-        head_only: bool,
+        self, module: _FabricModule, optimizer: _FabricOptimizer, batches: Iterator[Batch]
     ) -> None:
         """One optimiser update from `accumulate` batches, without waiting for the device."""
         progress, fabric = self.state.progress, self.fabric
         number = progress.total_updates
         parts = [next(batches) for _ in range(self.optim.accumulate)]
         known = torch.stack([(~torch.isnan(part.targets)).sum() for part in parts])
-        shares = self._shares(known.to(fabric.device, non_blocking=True))
+        shares = shares_of(fabric, known.to(fabric.device, non_blocking=True))
         worst = torch.zeros((), device=fabric.device)
         for place, (batch, share) in enumerate(zip(parts, shares, strict=True), start=1):
             # after the batches are fetched: a loader draws from the same stream when it starts
@@ -151,8 +158,7 @@ class Fit:
             images = batch.images.to(fabric.device, non_blocking=True)
             targets = batch.targets.to(fabric.device, non_blocking=True)
             with fabric.no_backward_sync(module, enabled=place < len(parts)):
-                logits = module(self._frozen_features(images) if head_only else images)
-                loss = self.loss(logits, targets)
+                loss = self.loss(module(images), targets)
                 fabric.backward(loss * share)
             worst = worst + loss.detach()
             count = (~torch.isnan(targets)).sum()
@@ -161,42 +167,15 @@ class Fit:
             module, optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
         )
         assert norm is not None
-        if self._scales():
+        if scales(fabric):
             # an overflow of scaled gradients is no fault: the scaler skips it and scales less
             norm = torch.zeros_like(norm)
-        self._step(optimizer, self.guard.mark(number, worst, norm))
+        make_step(fabric, optimizer, skip=self.guard.mark(number, worst, norm))
         if self.state.average is not None:
             self.state.average.update(number)
         progress.update += 1
         progress.total_updates += 1
         self.log.advance(self.data.images_per_update)
-
-    def _step(self, optimizer: _FabricOptimizer, skip: Tensor) -> None:
-        """Apply the gradients, unless `skip` (on the device) is 1."""
-        if not self._scales():
-            # the fused AdamW leaves weights and moments alone where this is 1
-            optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def _scales(self) -> bool:
-        """Whether fp16 gradient scaling is on: it skips overflowing updates by itself."""
-        return getattr(self.fabric.strategy.precision, "scaler", None) is not None
-
-    @torch.no_grad()
-    def _frozen_features(self, images: Tensor) -> Tensor:
-        with self.fabric.autocast():
-            return self.model.get_submodule("backbone")(images)
-
-    def _shares(self, known: Tensor) -> Tensor:
-        """Weights (A,) of the means over batches with `known` (A,) labels each.
-
-        With them the sum over A batches, averaged over ranks by DDP, is the mean over all known
-        labels of the update.
-        """
-        total = self.fabric.all_reduce(known.sum().float(), reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return known * self.fabric.world_size / total.clamp(min=1)
 
     def _images_done(self) -> int:
         progress = self.state.progress
@@ -230,7 +209,12 @@ class Fit:
         self.fabric.barrier()
 
     def _finish_epoch(
-        self, phase: Phase, optimizer: _FabricOptimizer, began: float, seen: int
+        self,
+        phase: Phase,
+        optimizer: _FabricOptimizer,
+        frozen: HeadPhase | None,
+        began: float,
+        seen: int,
     ) -> None:
         """Evaluate, keep the weights if they are the best, and record the epoch."""
         self.guard.decide()
@@ -242,29 +226,15 @@ class Fit:
         train_loss = self._gather_loss()
         self.state.loss_sums.zero_()
         evaluated = self.state.average.module if self.state.average else self.model.eval()
-        rows = self.data.val_rows
-        views = (as_it_is, mirror) if self.loop.tta else (as_it_is,)
-        probabilities = predict(self.fabric, evaluated, self.validation, rows, views=views)
-        if not np.isfinite(probabilities).all():
-            raise self._diverged("predictions")
+        probabilities = self._predict(evaluated, frozen)
         scores = score_epoch(self.fabric, self.data, probabilities)
-        progress.epoch, progress.update = progress.epoch + 1, 0
-        value = scores[self.loop.monitor]
-        # a monitor that is never defined keeps the first epoch
-        first = progress.best_epoch == 0
-        best = first or (np.isfinite(value) and (progress.best is None or value > progress.best))
-        if best:
-            progress.best = value if np.isfinite(value) else None
-            progress.best_epoch = progress.epoch
-        tired = progress.epoch - progress.best_epoch >= (self.loop.patience or self.epochs)
-        progress.finished = progress.epoch == self.epochs or tired
+        best = progress.end_epoch(scores[self.loop.monitor], self.epochs, self.loop.patience)
         if self.fabric.is_global_zero:
             if best:
                 facts = self.facts | {"epoch": progress.epoch}
                 save_best(self.files, self.data, evaluated, probabilities, scores, facts)
             row = {"fold": self.data.fold, "epoch": progress.epoch}
-            rates = {f"{part.rpartition('.')[2]}_lr": rate for part, rate in phase.rates.items()}
-            learning = {"backbone_lr": 0.0, "head_lr": 0.0} | rates
+            learned = {"phase": phase.name, "train_loss": train_loss} | scores
             spent = {
                 "images_per_second": images / max(trained - began, 1e-9),
                 "seconds": time.monotonic() - began,
@@ -273,17 +243,41 @@ class Fit:
                 "device": self.fabric.device.type,
             }
             self.log.epoch(
-                row
-                | {"phase": phase.name, "train_loss": train_loss}
-                | scores
-                | {"best": int(best)}
-                | learning,
+                row | learned | {"best": int(best)} | phase.peak_rates(),
                 row | spent,
                 of=self.epochs,
                 best=best,
             )
         self._save_state(phase, optimizer)
         self._stop_if_asked(self.guard.decide()[0])
+
+    def _predict(self, evaluated: nn.Module, frozen: HeadPhase | None) -> np.ndarray:
+        """Probabilities (V, C) of the validation images, all finite."""
+        rows, views = self.data.val_rows, (as_it_is, mirror) if self.loop.tta else (as_it_is,)
+        if frozen is None:
+            probabilities = predict(self.fabric, evaluated, self.validation, rows, views=views)
+        else:
+            again = self.state.progress.epoch + 1 < frozen.epochs.stop
+            probabilities = frozen.predict(
+                evaluated, self.validation, rows, views=views, again=again
+            )
+        if not np.isfinite(probabilities).all():
+            raise self._diverged("predictions")
+        return probabilities
+
+    def _freeze(self, phase: Phase, epochs: range) -> HeadPhase:
+        return HeadPhase(
+            fabric=self.fabric,
+            model=self.model,
+            data=self.data,
+            epochs=epochs,
+            views=phase.head_views,
+            accumulate=self.optim.accumulate,
+            seed=self.seed,
+            folder=self.folder.path,
+            say=self.log.say,
+            pause=lambda: self._stop_if_asked(self.guard.decide()[0]),
+        )
 
     def _gather_loss(self) -> float:
         """Mean over the known labels that all ranks have seen in this epoch.
@@ -312,8 +306,3 @@ class Fit:
         names = [str(self.data.table.ids[row]) for row in error.rows]
         epoch = self.state.progress.epoch + 1
         return error.as_user_error(names, f"fold {self.data.fold}, epoch {epoch}")
-
-
-def _shrink(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """The L1 penalty's part of each step that is made: a gradient scaler leaves some out."""
-    shrink(optimizer, getattr(optimizer, "found_inf", None))

@@ -1,10 +1,12 @@
-"""Phases of training, and AdamW with a learning rate for backbone and head by step."""
+"""Phases of training, AdamW with a learning rate for backbone and head by step, its steps."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from core.config import TwoPhaseConfig
@@ -25,6 +27,18 @@ class Phase:
     warmup_epochs: float = 0.0
     l1: float = 0.0
     """Strength of the L1 penalty on the parameters that modules name in `sparse`."""
+    head_views: int = 0
+    """Without "backbone": passes whose features are kept for later epochs (core/head_phase.py)."""
+
+    @property
+    def head_only(self) -> bool:
+        """Whether the backbone is frozen."""
+        return "backbone" not in self.rates
+
+    def peak_rates(self) -> dict[str, float]:
+        """Peak learning rates as metrics.csv names them; 0 for a part that rests."""
+        rates = {f"{part.rpartition('.')[2]}_lr": rate for part, rate in self.rates.items()}
+        return {"backbone_lr": 0.0, "head_lr": 0.0} | rates
 
 
 def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
@@ -34,6 +48,7 @@ def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
         optim.warmup_head_epochs,
         {"head": optim.warmup_head_lr},
         optim.warmup_head_weight_decay,
+        head_views=optim.head_views if optim.head_phase == "cached" else 0,
     )
     rates = {"backbone": optim.backbone_lr, "head": optim.head_lr}
     return [head, Phase("all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs)]
@@ -91,6 +106,36 @@ def shrink(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> None
             shrunk = parameter.sign() * (parameter.abs() - threshold).clamp(min=0)
             # no product: before the first step that counts the threshold is not a number
             parameter.copy_(shrunk if skip is None else torch.where(skip > 0, parameter, shrunk))
+
+
+def shrink_after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """`shrink`, as a hook of each step that is made: a gradient scaler leaves some out."""
+    shrink(optimizer, getattr(optimizer, "found_inf", None))
+
+
+def scales(fabric: Fabric) -> bool:
+    """Whether fp16 gradient scaling is on: it skips overflowing updates by itself."""
+    return getattr(fabric.strategy.precision, "scaler", None) is not None
+
+
+def make_step(fabric: Fabric, optimizer: _FabricOptimizer, *, skip: Tensor) -> None:
+    """Apply the gradients, unless `skip` (on the device) is 1, and forget them."""
+    if not scales(fabric):
+        # the fused AdamW leaves weights and moments alone where this is 1
+        optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def shares_of(fabric: Fabric, known: Tensor) -> Tensor:
+    """Weights (A,) of the means over an update's batches, of `known` (A,) labels each.
+
+    With them the sum over A batches, averaged over ranks by DDP, is the mean over all known labels
+    of the update.
+    """
+    total = fabric.all_reduce(known.sum().float(), reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return known * fabric.world_size / total.clamp(min=1)
 
 
 def rate_factor(step: int, steps: int, warmup_steps: int) -> float:

@@ -1,6 +1,7 @@
 """Outputs of a model for a whole set of images, each covered once over all processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -39,13 +40,16 @@ def predict(
     """
 
     def probabilities(images: Tensor) -> Tensor:
-        merged = torch.sigmoid(model(views[0](images)).float())
-        for view in views[1:]:
-            merged = merged + torch.sigmoid(model(view(images)).float())
-        return merged / len(views)
+        return mean_probability(model(view(images)) for view in views)
 
     share_buffers(fabric, model)
     return collect(fabric, probabilities, loader, rows, title=title)
+
+
+def mean_probability(logits: Iterable[Tensor]) -> Tensor:
+    """Probabilities (B, C), float32, averaged over the `logits` (B, C) of several views."""
+    views = [torch.sigmoid(view.float()) for view in logits]
+    return reduce(torch.add, views) / len(views)
 
 
 def share_buffers(fabric: Fabric, model: nn.Module) -> None:
@@ -79,6 +83,16 @@ def collect(
         with fabric.autocast():
             results.append(outputs(batch.images.to(fabric.device, non_blocking=True)).float())
         seen.append(batch.rows)
+    return in_order(fabric, results, seen, rows)
+
+
+def in_order(
+    fabric: Fabric, results: list[Tensor], seen: list[Tensor], rows: np.ndarray
+) -> np.ndarray:
+    """All ranks' batches of `results` (B, C) joined, without padding, in the order of `rows`.
+
+    `seen`: the table rows (B,) of each batch of this rank, -1 for padding.
+    """
     gathered = _gather(fabric, torch.cat(results)).cpu().numpy()
     gathered_rows = _gather(fabric, torch.cat(seen).to(fabric.device)).cpu().numpy()
     covered = gathered_rows >= 0

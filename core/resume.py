@@ -1,5 +1,6 @@
 """The state of a fold in training, from which the same command goes on at the next update."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +37,22 @@ class Progress:
             f"An update now takes {images_per_update} images and took {before} before the stop: "
             "the run goes on, but not to the same numbers."
         )
+
+    def end_epoch(self, value: float, epochs: int, patience: int | None) -> bool:
+        """Count an epoch of the `epochs` that the monitor gave `value`; whether it is the best yet.
+
+        A fold is finished by its last epoch, or by `patience` of them without a better one.
+        """
+        self.epoch, self.update = self.epoch + 1, 0
+        # a monitor that is never defined keeps the first epoch
+        first = self.best_epoch == 0
+        best = first or (math.isfinite(value) and (self.best is None or value > self.best))
+        if best:
+            self.best = value if math.isfinite(value) else None
+            self.best_epoch = self.epoch
+        tired = self.epoch - self.best_epoch >= (patience or epochs)
+        self.finished = self.epoch == epochs or tired
+        return best
 
 
 # what AdamW keeps of each parameter, beside its number of steps

@@ -7,7 +7,8 @@ Tries the single best run, the equal mean, greedy selection (Caruana 2004) and n
 What is gained is measured by nested cross-validation: on patients that took part neither in the
 fit of the weights nor in the choice among these four. Writes the blended out-of-fold predictions
 too, ensemble_oof.csv, for ensemble.calibrate; as the final weights were fitted on these very rows,
-scores of that file are slightly optimistic.
+scores of that file are slightly optimistic. Where labels are of several sources, or of a part of
+one, they are written as well, ensemble_labels.csv: one CSV by the names of the predictions.
 """
 
 from __future__ import annotations
@@ -75,20 +76,29 @@ def main() -> None:
     import pandas as pd
 
     from ensemble.recipe import Member, check_output, write_recipe
-    from ensemble.runs import COLUMN_SETTINGS, member_names, read_labels, read_run, shared_settings
+    from ensemble.runs import (
+        COLUMN_SETTINGS,
+        member_names,
+        read_labels,
+        read_run,
+        shared_source,
+        write_labels,
+    )
     from ensemble.selection import Pool, measure_gains, select
     from ensemble.tables import match_labels
 
     names = member_names(config.runs)
     runs = [read_run(path) for path in config.runs]
     given = {name: getattr(config, name) for name in COLUMN_SETTINGS}
-    csv, settings = shared_settings(runs, given, config.labels)
-    oof = config.output.with_name(f"{config.output.stem}_oof.csv")
-    inputs = [csv, *(file for one in runs for file in one.files)]
-    check_output(config.output, "ensemble", inputs, beside=[oof], overwrite=config.overwrite)
+    source = shared_source(runs, given, config.labels)
     tables = [one.predictions for one in runs]
-    labels = read_labels(csv, tables, settings)
-    labels, probabilities, notes = match_labels(tables, labels, csv, common=config.common)
+    labels, as_they_are = read_labels(source, tables)
+    oof = config.output.with_name(f"{config.output.stem}_oof.csv")
+    joined = config.output.with_name(f"{config.output.stem}_labels.csv")
+    beside = [oof] if as_they_are else [oof, joined]
+    inputs = [*source.csvs, *(file for one in runs for file in one.files)]
+    check_output(config.output, "ensemble", inputs, beside=beside, overwrite=config.overwrite)
+    labels, probabilities, notes = match_labels(tables, labels, source.told, common=config.common)
     pool = Pool(np.stack([one.T for one in probabilities]), labels.targets.T)
     _print_inputs(runs, names, labels, notes)
     selection = select(pool, labels.patients, config.monitor, config.folds, config.seed)
@@ -100,7 +110,7 @@ def main() -> None:
     frame.insert(0, tables[0].id_column, labels.ids)
     made_from = {
         "runs": {name: str(one.path) for name, one in zip(names, runs, strict=True)},
-        "labels": str(csv),
+        "labels": str(source.told),
         "images": len(labels),
         "left_out": notes,
         **{name: getattr(config, name) for name in ("monitor", "folds", "seed")},
@@ -113,13 +123,20 @@ def main() -> None:
     # first: after a kill in between no recipe stands beside another one's predictions
     make_folder(oof.parent)
     write_atomically(oof, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
+    if not as_they_are:
+        write_labels(joined, labels)
     write_recipe(config.output, members, labels.class_names, made_from)
-    usual = ("", None, "ignore")
-    reading = [f"--{name}={value}" for name, value in settings.items() if value not in usual]
-    reading += ["--common"] if notes else []
     print(f"\nweights      {config.output}")
     print(f"blended      {oof} (out-of-fold, {len(labels):,} images)")
-    words = ["--predictions", str(oof), "--labels", str(csv), *reading]
+    if as_they_are:
+        usual = ("", None, "ignore")
+        settings = {name: getattr(source.data, name) for name in COLUMN_SETTINGS}
+        reading = [f"--{name}={value}" for name, value in settings.items() if value not in usual]
+        words = ["--labels", str(source.csvs[0]), *reading, *(["--common"] if notes else [])]
+    else:
+        print(f"labels       {joined} (as the runs read them)")
+        words = ["--labels", str(joined), "--blank=unknown"]
+    words = ["--predictions", str(oof), *words]
     print(f"calibrate    python -m ensemble.calibrate {shlex.join(words)}")
     print(f"predict      python -m ensemble.infer --ensemble {shlex.quote(str(config.output))}")
 

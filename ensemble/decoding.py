@@ -1,6 +1,5 @@
 """Images decoded once, at the size of every model."""
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from core.data.image import read_image, resize
+from core.data.image import resize
+from core.data.store import ImageStore
 from core.errors import UserError
 
 
@@ -25,23 +25,24 @@ class Decoded(NamedTuple):
 
 
 class ImagesAtSizes(Dataset):
-    """Each image of `paths`, by its position, at each of `sizes`."""
+    """Each image of `paths`, files or below one of `packs`, by its position, at each of `sizes`."""
 
-    def __init__(self, paths: Sequence[str], sizes: Sequence[int]) -> None:
-        # one array of bytes: a list of strings would be copied into every worker
-        self.paths = np.array([os.fsencode(path) for path in paths])
+    def __init__(
+        self, paths: Sequence[str], sizes: Sequence[int], packs: Sequence[str] = ()
+    ) -> None:
+        self.images = ImageStore(paths, packs)
         self.sizes = sizes
 
-    def __getitem__(self, position: int) -> tuple[int, list[Tensor] | str]:
-        """The position, and uint8 (1, size, size) for each size, or why it cannot be read."""
+    def __getitem__(self, position: int) -> tuple[int, list[np.ndarray] | str]:
+        """The position, and uint8 (size, size) for each size, or why it cannot be read."""
         try:
-            pixels = read_image(os.fsdecode(self.paths[position]))
+            pixels = self.images.read(position)
         except UserError as error:
             return position, str(error)
-        return position, [torch.from_numpy(resize(pixels, size))[None] for size in self.sizes]
+        return position, [resize(pixels, size) for size in self.sizes]
 
 
-def collate(samples: list[tuple[int, list[Tensor] | str]]) -> Decoded:
+def collate(samples: list[tuple[int, list[np.ndarray] | str]]) -> Decoded:
     """A batch of what `ImagesAtSizes` gives."""
     read, positions, unreadable = [], [], []
     for position, images in samples:
@@ -50,4 +51,5 @@ def collate(samples: list[tuple[int, list[Tensor] | str]]) -> Decoded:
         else:
             read.append(images)
             positions.append(position)
-    return Decoded([torch.stack(same) for same in zip(*read, strict=True)], positions, unreadable)
+    stacked = [torch.from_numpy(np.stack(same))[:, None] for same in zip(*read, strict=True)]
+    return Decoded(stacked, positions, unreadable)

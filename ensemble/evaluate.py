@@ -39,7 +39,8 @@ class Config:
     predictions: tuple[Path, ...] = ()
     """CSVs of probabilities, as ensemble.infer writes them; several give a leaderboard."""
     labels: Path | None = None
-    """CSV of the labels: one row an image (or study), one column a class (1, 0, -1 or blank)."""
+    """CSV of the labels: one row an image (or study), one column a class (1, 0, -1 or blank), or a
+    known source's own table."""
     train_csv: Path | None = None
     """CSV of the training labels, whose prevalences divide classes into head, medium and tail; the
     scored labels themselves unless given."""
@@ -70,6 +71,14 @@ class Config:
     """Column that names the patient; "none" to draw images by themselves on purpose."""
     view_column: str = ""
     """Column that --by view means; found by its usual names when not given."""
+    source: str = ""
+    """What kind of table --labels is; recognised by its columns when not given."""
+    official_split: Literal["all", "train", "test"] = "all"
+    """Of a source that names official test images: score all, or all but these, or these alone."""
+    views: Literal["all", "frontal", "lateral"] = "all"
+    """Score images of these views only."""
+    readers: Literal["majority", "any"] = "majority"
+    """Where several readers labelled an image: positive for most of them, or for any of them."""
     resamples: int = 1000
     """Bootstrap resamples of patients for the 95 % intervals; 0 leaves them out."""
     seed: int = 0
@@ -108,6 +117,10 @@ def main() -> None:
             blank=config.blank,
             image_column=config.image_column or None,
             patient_column=config.patient_column or None,
+            source=config.source or None,
+            views=config.views,
+            readers=config.readers,
+            official_split=config.official_split,
         ),
         not_classes=(*config.by, config.view_column),
         common=config.common,
@@ -164,6 +177,8 @@ def _print_sources(config: Config, scored: Scored) -> None:
     classes = len(table.class_names)
     print(f"labels       {config.labels}: {len(table):,} images {of}, {classes} classes")
     print(f"prevalence   {config.train_csv or 'that of the scored labels (no --train_csv)'}")
+    for note in table.notes:
+        print(f"note         {note}")
     for note in scored.notes:
         print(f"left out     {note}")
     print()

@@ -13,10 +13,12 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from core.data.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column, read_columns
-from core.data.files import IMAGE_ENDINGS, match_images, scan_folder
-from core.data.image import read_image
+from core.data.files import IMAGE_ENDINGS, image_names, images_among, match_images
+from core.data.pack_format import is_pack, packs_of
+from core.data.store import ImageStore
 from core.data.table import LabelTable, read_ids
-from core.errors import UserError, plain, some
+from core.data.views import view_group
+from core.errors import UserError, some
 
 
 def find_images(
@@ -43,7 +45,7 @@ def find_images(
         raise UserError(f"{csv} has no column with the images' names: call it ImageID.")
     ids = read_ids(csv, name, columns[name])
     _refuse_elsewhere(csv, name, columns[name], folder)
-    images = _unlabelled(ids, match_images(ids, folder), name)
+    images = _unlabelled(ids, match_images(ids, folder), name, folder)
     if not group_by:
         return images
     study = find_column(csv, columns, group_by, (), "--group_by")
@@ -93,23 +95,13 @@ def view_groups(views: np.ndarray | None, images: int) -> np.ndarray:
     if views is None:
         return np.zeros(images, dtype=np.int64)
     codes, names = pd.factorize(views)
-    groups, _ = pd.factorize(np.array([_view_group(str(name)) for name in names], dtype=object))
+    groups, _ = pd.factorize(np.array([view_group(str(name)) for name in names], dtype=object))
     return groups[codes]
 
 
-def _view_group(view: str) -> str:
-    """frontal for AP, PA and their kin, lateral for LL, L and theirs; else the name itself."""
-    name = plain(view)
-    if "lateral" in name or name in ("ll", "rl", "l", "lat"):
-        return "lateral"
-    if name.startswith(("ap", "pa", "antero", "postero")) or "frontal" in name:
-        return "frontal"
-    return name
-
-
 def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
-    files = scan_folder(folder)
-    images = sorted(name for name in files if name.lower().endswith(IMAGE_ENDINGS))
+    files = image_names(folder)
+    images = sorted(files if is_pack(folder) else images_among(folder, files))
     if not images:
         raise UserError(
             f"The image folder {folder} holds no image ({', '.join(IMAGE_ENDINGS)}) among its "
@@ -127,10 +119,10 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
                 f"{folder} holds several images that differ in their ending only: {some(twice)}. "
                 "Keep one of each."
             )
-    return _unlabelled(ids, [str(folder / name) for name in images], "ImageID")
+    return _unlabelled(ids, [str(folder / name) for name in images], "ImageID", folder)
 
 
-def _unlabelled(ids: list[str], paths: list[str], id_column: str) -> LabelTable:
+def _unlabelled(ids: list[str], paths: list[str], id_column: str, folder: Path) -> LabelTable:
     return LabelTable(
         ids=ids,
         paths=paths,
@@ -141,6 +133,7 @@ def _unlabelled(ids: list[str], paths: list[str], id_column: str) -> LabelTable:
         class_names=(),
         notes=(),
         id_column=id_column,
+        packs=packs_of(folder),
     )
 
 
@@ -149,10 +142,11 @@ def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
 
     Raises UserError that names those which cannot be read: hours of training should not end in one.
     """
+    store = ImageStore(table.paths, table.packs)
 
-    def problem(path: str) -> str:
+    def problem(place: int) -> str:
         try:
-            read_image(path)
+            store.read(place)
         except UserError as error:
             return str(error)
         return ""
@@ -161,7 +155,7 @@ def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
     if fabric.is_global_zero:
         with ThreadPoolExecutor(max(1, threads)) as pool:
             told = tqdm(
-                pool.map(problem, table.paths),
+                pool.map(problem, range(len(table))),
                 desc="reading the test images once",
                 total=len(table),
                 disable=None,

@@ -31,6 +31,7 @@ def main() -> None:
     config = flags(Config(), __doc__)
     config.check()
     # late, so that --help and a mistyped flag are answered at once
+    from core.data.limit import max_pixels
     from core.runtime import make_fabric, worker_count
     from ensemble.merge import model_shares
     from ensemble.models import describe, known_classes, load_members, merged_classes
@@ -41,6 +42,7 @@ def main() -> None:
     from ensemble.writing import Finish
 
     # all that can be wrong is found before an image is read
+    max_pixels()
     checkpoints, weights = list(config.checkpoints), list(config.weights)
     names: list[str] = []
     if config.ensemble is not None:
@@ -94,6 +96,7 @@ def main() -> None:
 
 def _find(config: Config, sample: Sample | None) -> LabelTable:
     """The images to predict, in the order in which they are written."""
+    from ensemble.header_studies import group_by_headers
     from ensemble.images import find_images, refuse_links_out
     from ensemble.sample import arrange
 
@@ -101,11 +104,13 @@ def _find(config: Config, sample: Sample | None) -> LabelTable:
         config.image_dir,
         config.test_csv or config.sample_submission,
         image_column=config.image_column if config.test_csv or not sample else sample.id_column,
-        group_by=config.group_by,
+        group_by="" if config.by_headers else config.group_by,
         view_column=config.view_column,
     )
     if not config.follow_links:
         refuse_links_out(images, config.image_dir)
+    if config.by_headers:
+        images = group_by_headers(images)
     return images if sample is None else arrange(images, sample)
 
 

@@ -33,7 +33,7 @@ class Config:
     """Column of --test_csv that names the image; found by its usual names when not given."""
     group_by: str = ""
     """Column of --test_csv with the study: one row a study, the mean within its frontal and its
-    lateral images, then the mean of those two."""
+    lateral images, then the mean of those two. Without a --test_csv, study: by DICOM headers."""
     view_column: str = ""
     """Column of --test_csv with the view, for --group_by; found by its usual names unless given."""
     sample_submission: Path | None = None
@@ -108,14 +108,25 @@ class Config:
             raise UserError(
                 "--normal_alpha and --normal_class belong to --postprocess normal_gating: add that"
             )
-        if self.group_by and self.test_csv is None:
-            raise UserError("--group_by names a column of --test_csv: give that too")
+        if self.group_by and self.test_csv is None and not self.by_headers:
+            raise UserError(
+                "--group_by names a column of --test_csv: give that too, or, where --image_dir "
+                "holds DICOM files, --group_by study alone"
+            )
         if self.image_column and self.test_csv is None:
             raise UserError("--image_column names a column of --test_csv: give that too")
         if self.view_column and not self.group_by:
             raise UserError("--view_column belongs to --group_by: give that too")
+        if self.view_column and self.by_headers:
+            raise UserError("--view_column names a column of --test_csv: give that too")
         if self.single is not None:
             self._check_single(ranked)
+
+    @property
+    def by_headers(self) -> bool:
+        """Whether studies and views come from the headers of DICOM files."""
+        alone = self.test_csv is None and self.sample_submission is None
+        return self.group_by == "study" and alone
 
     @property
     def single(self) -> Path | None:
@@ -126,6 +137,7 @@ class Config:
         several = {
             "--test_csv": self.test_csv is not None,
             "--sample_submission": self.sample_submission is not None,
+            "--group_by": bool(self.group_by),
             "--ensemble_mode rank_mean": ranked,
         }
         if given := [name for name, there in several.items() if there]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from core.atomic import LOCK, lock_folder, write_atomically
 from core.checkpoint import load_facts, load_tensors, save_tensors
+from core.data.pack_format import open_packs
 from core.errors import UserError
 
 # of one size whatever the number of processes, so that an image always meets the same batch
@@ -44,12 +45,25 @@ class Parts:
     """The folder beside `output` that holds the blocks of its predictions until it is written.
 
     A block's file is named by all that its content depends on: `settings`, and the names, sizes and
-    times of change of its images. So a block is never taken for one of other settings.
+    times of change of its images (or the checksums of the one of `packs` that they are in). So a
+    block is never taken for one of other settings.
     """
 
-    def __init__(self, output: Path, paths: Sequence[str], settings: str, batch_size: int) -> None:
+    def __init__(
+        self,
+        output: Path,
+        paths: Sequence[str],
+        settings: str,
+        batch_size: int,
+        packs: Sequence[str] = (),
+    ) -> None:
         self.folder = parts_folder(output)
         self.output, self.paths, self.batch_size = output, paths, batch_size
+        self.packs = packs
+        self._states = {
+            os.path.join(folder, ""): " ".join(pack.identity() for pack in open_packs(folder))
+            for folder in packs
+        }
         length = batch_size * BATCHES_PER_BLOCK
         self.starts = range(0, len(paths), length)
         self._ends = [min(start + length, len(paths)) for start in self.starts]
@@ -66,13 +80,19 @@ class Parts:
         digest = hashlib.sha256(settings.encode())
         for position in range(self.starts[number], self._ends[number]):
             path = self.paths[position]
-            try:
-                found = os.stat(path)
-                state = f"{found.st_size} {found.st_mtime_ns}"
-            except OSError as error:
-                state = str(error.strerror)
-            digest.update(os.fsencode(path) + f" {state}\n".encode())
+            digest.update(os.fsencode(path) + f" {self._state(path)}\n".encode())
         return digest.hexdigest()[:16]
+
+    def _state(self, path: str) -> str:
+        """What changes where the image does."""
+        for root, state in self._states.items():
+            if path.startswith(root):
+                return state
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            return str(error.strerror)
+        return f"{found.st_size} {found.st_mtime_ns}"
 
     def open(self) -> list[int]:
         """Make and hold the folder; which blocks are missing in it.

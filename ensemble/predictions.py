@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.data.dataset import decoding_loader
+from core.data.store import check_sizes
 from core.data.table import LabelTable
 from core.errors import UserError
 from ensemble.decoding import ImagesAtSizes, collate
@@ -99,10 +100,14 @@ def predict_to_csv(
     """Predict `images` with all processes and write one CSV, whole or not at all; says where it is.
 
     What was predicted is kept beside `output` until then, so that the same command goes on after a
-    kill. Raises UserError where an image cannot be read, a probability is not finite, the disk is
-    full, and where `output` is there already (unless `overwrite`).
+    kill. Raises UserError where an image cannot be read, a pack is smaller than a model's images, a
+    probability is not finite, the disk is full, and where `output` is there already (unless
+    `overwrite`).
     """
-    with Parts(output, images.paths, predictor.identity, batch_size) as parts:
+    for sentence in check_sizes(images.packs, predictor.sizes):
+        if fabric.is_global_zero:
+            print(sentence)
+    with Parts(output, images.paths, predictor.identity, batch_size, images.packs) as parts:
         missing = parts.open() if fabric.is_global_zero else []
         # all there: a run that was killed while it wrote
         if missing and output.exists() and not overwrite:
@@ -139,7 +144,7 @@ def _predict_blocks(
     mine = missing[fabric.global_rank :: fabric.world_size]
     batches = parts.batches(mine)
     decoded = decoding_loader(
-        ImagesAtSizes(parts.paths, predictor.sizes),
+        ImagesAtSizes(parts.paths, predictor.sizes, parts.packs),
         batches,
         collate,
         min(workers, len(batches)),

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from core.data.columns import read_columns
-from core.data.table import LabelTable, read_table
+from core.atomic import write_atomically
+from core.data.gather import gather
+from core.data.sources import read_sheet
+from core.data.table import LabelTable
+from core.data_config import DataConfig
 from core.errors import UserError, some
 from core.resume import is_finished
 from core.runfolder import FoldFiles, RunFolder
@@ -17,6 +21,15 @@ from ensemble.tables import Predictions, read_predictions
 
 # settings of a run by which its labels were read
 COLUMN_SETTINGS = ("image_column", "patient_column", "uncertain", "blank")
+# and those that say which images and labels were taken of its files
+SOURCE_SETTINGS: dict[str, Any] = {
+    "source": [],
+    "official_split": "all",
+    "views": "all",
+    "readers": "majority",
+    "label_map": None,
+}
+"""With the values that runs had before there were these settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +42,8 @@ class Run:
     checkpoints: tuple[Path, ...]
     files: tuple[Path, ...]
     """all that was read"""
-    labels: Path
-    """the CSV that its images' labels are from, as its settings name it"""
+    labels: tuple[Path, ...]
+    """the CSVs that its images' labels are from, as its settings name them"""
     settings: Mapping[str, Any]
     note: str
     """a sentence on folds that are left out, or nothing"""
@@ -81,7 +94,7 @@ def read_run(path: Path) -> Run:
         predictions=join_predictions(path, [files.predictions for files in done]),
         checkpoints=tuple(files.weights for files in done),
         files=(path / "config.json", *_files(done)),
-        labels=Path(settings["val_csv"] or settings["train_csv"]),
+        labels=tuple(map(Path, settings["val_csv"] or settings["train_csv"])),
         settings=settings,
         note=note,
     )
@@ -115,43 +128,58 @@ def join_predictions(path: Path, files: Sequence[Path]) -> Predictions:
     return Predictions(path, first.id_column, list(seen), first.class_names, np.concatenate(rows))
 
 
-def read_labels(
-    path: Path, predictions: Sequence[Predictions], settings: Mapping[str, Any]
-) -> LabelTable:
-    """The labels in `path` of the classes that any of `predictions` has, in their order.
+@dataclass(frozen=True)
+class LabelSource:
+    """The CSVs of labels, and how they are to be read."""
 
-    `settings` as in a run's: image_column, patient_column, uncertain, blank. Raises UserError as
-    `read_table` does, and where the CSV has none of the classes.
+    data: DataConfig
+    validation: bool = False
+    """Whether the labels are those of --val_csv"""
+
+    @property
+    def csvs(self) -> tuple[Path, ...]:
+        """The files themselves."""
+        return self.data.val_csv if self.validation else self.data.train_csv
+
+    @property
+    def told(self) -> Path:
+        """The files as one, for a sentence."""
+        return Path(", ".join(map(str, self.csvs)))
+
+
+def read_labels(source: LabelSource, predictions: Sequence[Predictions]) -> tuple[LabelTable, bool]:
+    """The labels of the classes that any of `predictions` has, in their order.
+
+    And whether they are those of one CSV as it is, which other commands can read just so. Raises
+    UserError as `gather` does, and where no CSV has any of the classes.
     """
     names = list(dict.fromkeys(name for table in predictions for name in table.class_names))
-    columns = read_columns(path)
-    there = [name for name in names if name in columns]
-    return read_table(
-        path,
-        None,
-        there or names,
-        image_column=settings["image_column"] or None,
-        patient_column=settings["patient_column"] or None,
-        uncertain=settings["uncertain"],
-        blank=settings["blank"],
-    )
+    data, images = source.data, {"validation": source.validation, "images": False}
+    if len(source.csvs) > 1 or data.label_map is not None:
+        return gather(data, labels=names, **images), False
+    kind = data.source[0] if data.source else None
+    column = data.image_column or None
+    sheet = read_sheet(source.csvs[0], kind, image_column=column, readers=data.readers)
+    there = [name for name in names if name in sheet.columns]
+    table = gather(data, labels=there or names, **images)
+    whole = data.official_split == "all" or source.validation or sheet.official_test is None
+    as_it_is = not data.source and data.views == "all" and data.readers == "majority"
+    return table, whole and as_it_is
 
 
-def shared_settings(
+def shared_source(
     runs: Sequence[Run], given: Mapping[str, Any], labels: Path | None
-) -> tuple[Path, dict[str, Any]]:
-    """(labels CSV, how to read it): what is `given`, else what the settings of all runs say.
+) -> LabelSource:
+    """Where labels are and how to read them: what is `given`, else what all runs' settings say.
 
-    Raises UserError where they differ in something that is not given.
+    `given` by flag name: COLUMN_SETTINGS, where they are not empty. Raises UserError where runs
+    differ in something that is not given.
     """
     told = {name: value for name, value in given.items() if value}
     first = runs[0]
     for run in runs[1:]:
-        if labels is None and run.labels.resolve() != first.labels.resolve():
-            raise UserError(
-                f"{run.path} has its labels from {run.labels} and {first.path} from "
-                f"{first.labels}: say with --labels which file to score against"
-            )
+        if labels is None:
+            _refuse_other_labels(run, first)
         for name in COLUMN_SETTINGS:
             # columns are those of a file, and another one may be given
             if name not in told and run.settings[name] != first.settings[name]:
@@ -159,7 +187,40 @@ def shared_settings(
                     f"{run.path} was trained with --{name} {run.settings[name]} and {first.path} "
                     f"with {first.settings[name]}: say with --{name} how to read the labels"
                 )
-    return labels or first.labels, {name: first.settings[name] for name in COLUMN_SETTINGS} | told
+    reading = {name: first.settings[name] for name in COLUMN_SETTINGS} | told
+    if labels is not None:
+        return LabelSource(DataConfig(train_csv=(labels,), official_split="all", **reading))
+    settings = {name: first.settings[name] for name in SOURCE_SETTINGS}
+    settings["source"] = tuple(settings["source"])
+    if settings["label_map"] is not None:
+        settings["label_map"] = Path(settings["label_map"])
+    settings |= {name: tuple(map(Path, first.settings[name])) for name in ("train_csv", "val_csv")}
+    return LabelSource(DataConfig(**settings, **reading), bool(settings["val_csv"]))
+
+
+def write_labels(path: Path, labels: LabelTable) -> None:
+    """Write ImageID, PatientID and a column a class (1, 0, blank), whole or not at all."""
+    frame = pd.DataFrame(labels.targets, columns=list(labels.class_names))
+    if labels.patients is not None:
+        frame.insert(0, "PatientID", labels.patients)
+    frame.insert(0, "ImageID", labels.ids)
+    write_atomically(path, lambda part: frame.to_csv(part, index=False, float_format="%g"))
+
+
+def _refuse_other_labels(run: Run, first: Run) -> None:
+    """Refuse two runs whose labels are not the same ones."""
+    which = "say with --labels which file to score against"
+    if [path.resolve() for path in run.labels] != [path.resolve() for path in first.labels]:
+        raise UserError(
+            f"{run.path} has its labels from {', '.join(map(str, run.labels))} and {first.path} "
+            f"from {', '.join(map(str, first.labels))}: {which}"
+        )
+    for name in SOURCE_SETTINGS:
+        if run.settings[name] != first.settings[name]:
+            raise UserError(
+                f"{run.path} was trained with --{name} {run.settings[name]} and {first.path} with "
+                f"{first.settings[name]}: {which}"
+            )
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -174,13 +235,25 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no JSON file ({error}): give another run folder") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no settings: give another run folder")
-    kinds: dict[str, tuple[type, ...]] = {"model": (str,), "folds": (int,), "train_csv": (str,)}
-    kinds |= {"val_csv": (str, type(None)), "blank": (str, type(None))}
+    found = SOURCE_SETTINGS | found
+    for name in ("train_csv", "val_csv"):
+        # a run of one file, before several could be given
+        if isinstance(found.get(name, 0), (str, type(None))):
+            found[name] = [found[name]] if found[name] else []
+    kinds: dict[str, tuple[type, ...]] = {"model": (str,), "folds": (int,)}
     kinds |= dict.fromkeys(("image_column", "patient_column", "uncertain"), (str,))
+    kinds |= dict.fromkeys(("official_split", "views", "readers"), (str,))
+    kinds |= dict.fromkeys(("train_csv", "val_csv", "source"), (list,))
+    kinds |= dict.fromkeys(("blank", "label_map"), (str, type(None)))
+    texts: list[str] = []
     for name, kind in kinds.items():
-        if name not in found or type(found[name]) not in kind:
+        value = found.get(name)
+        items = value if isinstance(value, list) else [value]
+        texts += [item for item in items if isinstance(item, str)]
+        whole = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+        if name not in found or type(value) not in kind or not whole:
             raise UserError(f"{path} has no usable setting '{name}': give another run folder")
-    model, texts = found["model"], [value for value in found.values() if isinstance(value, str)]
-    if model != Path(model).name or not 1 <= found["folds"] <= 1000 or "\0" in "".join(texts):
+    changed = found["model"] != Path(found["model"]).name or not found["train_csv"]
+    if changed or "\0" in "".join(texts) or not 1 <= found["folds"] <= 1000:
         raise UserError(f"{path} was changed after the run: give another run folder")
     return {name: found[name] for name in kinds}

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.bootstrap import mean_of_known
-from core.data.columns import IMAGE_COLUMNS, Column, find_column, read_columns
-from core.data.table import LABEL_VALUES, LabelTable, is_known_non_label, read_table
+from core.data.columns import Column, find_column, is_known_non_label
+from core.data.labels import LABEL_VALUES
+from core.data.sources import read_sheet
+from core.data.table import LabelTable, read_table
 from core.errors import UserError, some
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from ensemble.tables import match_labels, read_predictions
@@ -24,6 +26,10 @@ class LabelSettings:
     blank: str | None = None
     image_column: str | None = None
     patient_column: str | None = None
+    source: str | None = None
+    views: str = "all"
+    readers: str = "majority"
+    official_split: str = "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +121,14 @@ def read_scored(
     if repeated:
         raise UserError(f"{repeated[0]} is given more than once")
     tables = [read_predictions(path) for path in predictions]
-    columns = read_columns(labels)
     wanted = settings.image_column
-    usual = find_column(labels, columns, wanted, IMAGE_COLUMNS, "--image_column")
+    sheet = read_sheet(labels, settings.source, image_column=wanted, readers=settings.readers)
+    columns = sheet.columns
+    usual = find_column(labels, columns, wanted, sheet.image, "--image_column")
     # predictions by study are named in the column that names studies in the labels
     same = tables[0].id_column if tables[0].id_column in columns else None
     predicted = {name for table in tables for name in table.class_names}
-    others = {usual or same, settings.patient_column, *not_classes}
+    others = {usual or same, settings.patient_column, *sheet.no_labels, *not_classes}
     classes = [
         name
         for name, column in columns.items()
@@ -139,6 +146,10 @@ def read_scored(
         patient_column=settings.patient_column,
         uncertain=settings.uncertain,
         blank=settings.blank,
+        source=settings.source,
+        views=settings.views,
+        readers=settings.readers,
+        official_split=settings.official_split,
     )
     table, arrays, notes = match_labels(tables, table, labels, common=common)
     files = dict(zip(predictions, arrays, strict=True))
@@ -151,8 +162,12 @@ def read_scored(
 def training_prevalence(
     path: Path, class_names: Sequence[str], settings: LabelSettings
 ) -> NDArray[np.float64]:
-    """Share of positives among the known labels of each class in a CSV, (C,); NaN without any."""
-    usual = find_column(path, read_columns(path), None, IMAGE_COLUMNS, "--image_column")
+    """Share of positives among the known labels of each class in a CSV, (C,); NaN without any.
+
+    Images of a source's official test are no training images.
+    """
+    sheet = read_sheet(path, readers=settings.readers)
+    usual = find_column(path, sheet.columns, None, sheet.image, "--image_column")
     table = read_table(
         path,
         None,
@@ -162,6 +177,8 @@ def training_prevalence(
         patient_column="none",
         uncertain=settings.uncertain,
         blank=settings.blank,
+        readers=settings.readers,
+        official_split="train",
     )
     return mean_of_known(table.targets.T.astype(float))
 

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from core.bootstrap import Patients
-from core.data.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column, read_columns
+from core.data.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column
+from core.data.sources import read_sheet
 from core.data.table import read_ids
 from core.errors import UserError, nearest, plain, some
 from core.metrics import Evaluation, evaluate
@@ -86,7 +87,7 @@ def read_groupings(
     repeated = sorted({name for name in by if by.count(name) > 1})
     if repeated:
         raise UserError(f"--by names {some(repeated)} more than once")
-    sources = {path: read_columns(path) for path in (labels, meta) if path is not None}
+    sources = {path: read_sheet(path).columns for path in (labels, meta) if path is not None}
     groupings = []
     for name in by:
         wanted = view_column if name == "view" and view_column else name

@@ -130,6 +130,7 @@ def _part(labels: LabelTable, rows: np.ndarray, columns: Sequence[int]) -> Label
         patients=of(labels.patients),
         studies=of(labels.studies),
         views=of(labels.views),
+        sources=of(labels.sources),
         targets=labels.targets[np.ix_(rows, np.asarray(columns))],
         class_names=tuple(labels.class_names[column] for column in columns),
     )

@@ -15,7 +15,7 @@ import pytest
 from small_run import MODEL, ROOT, flags, module, script
 
 from core.cli import run
-from core.data.phantom import make_phantom
+from core.data.phantom_dataset import make_phantom
 from ensemble.infer import main as infer_main
 
 Call = Callable[..., tuple[int, str, str]]

@@ -234,6 +234,9 @@ class Cases:
                 self.fit(f"{loss}_{accumulate}", loss, accumulate=accumulate)
         self.fit("head", phases=[HEAD], ema=True)
         self.fit("head_all", phases=[HEAD, ALL], ema=True)
+        for views in (0, 2, 4):
+            kept = replace(HEAD, epochs=4, head_views=views)
+            self.fit(f"head_views_{views}", phases=[kept, ALL], ema=True)
         for size in VALIDATION_SIZES:
             self.evaluate(size)
         self.fit_methods()

@@ -9,10 +9,13 @@ import sys
 import pytest
 from small_run import METHODS, ROOT, module
 
+import benchmarks.__main__
 from core.cli import flags, parse
+from core.data import pack
 
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "ensemble/README.md", "core/losses/README.md"),
+    "benchmarks/README.md",
     *(f"methods/{method}/README.md" for method in METHODS),
 ]
 
@@ -50,7 +53,13 @@ def test_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
             # what comes before -- is the launcher's
             rest = rest[rest.index("--") + 1 :] if "--" in rest else []
     assert importlib.util.find_spec(name) is not None
-    if name.startswith("ensemble."):
+    if name == "benchmarks":
+        monkeypatch.setattr(sys, "argv", [name, *rest])
+        benchmarks.__main__.arguments()
+    elif name == "core.data.pack":
+        monkeypatch.setattr(sys, "argv", [name, *rest])
+        flags(pack.Config(), "")
+    elif name.startswith("ensemble."):
         monkeypatch.setattr(sys, "argv", [name, *(word for word in rest if word != "...")])
         config = flags(importlib.import_module(name).Config(), "")
         if name == "ensemble.infer":

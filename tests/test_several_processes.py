@@ -168,6 +168,27 @@ def test_ranks_hold_the_same_bits_after_each_phase(case: str, one: Launch, two: 
             assert torch.equal(first[f"{kind}.{name}"], value) != trained
 
 
+def test_ranks_keep_the_features_of_their_own_images(one: Launch, two: Launch) -> None:
+    """With a view for each epoch they learn what they learn without; with fewer, one rank's later
+    batches are shuffled among the images that it has."""
+    for views in (2, 4):
+        first, second = (two.tensors(f"head_views_{views}", rank=rank) for rank in (0, 1))
+        assert_equal(first, second)
+    assert_equal(two.tensors("head_views_4"), two.tensors("head_views_0"))
+    assert_close(two.tensors("head_views_4"), one.tensors("head_views_0"))
+    for case, ranks in (("head_views_2", two), ("head_views_2", one)):
+        for seen in ranks.seen(case):
+            epochs = [
+                [seen["rows"][str(update)] for update in range(UPDATES * e, UPDATES * (e + 1))]
+                for e in range(4)
+            ]
+            images = [sorted(row for rows in epoch for row in rows) for epoch in epochs]
+            assert images[2:] == images[:2]
+            assert images[0] != images[1]
+            assert epochs[2] != epochs[0]
+            assert epochs[3] != epochs[1]
+
+
 @pytest.mark.parametrize("case", ["csra", "coupling"])
 def test_two_processes_learn_a_methods_head(case: str, one: Launch, two: Launch) -> None:
     """Weights, their average, the epochs' losses and scores, and the predictions."""

@@ -2,9 +2,10 @@
 
 import csv
 import gzip
+import operator
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -36,6 +37,10 @@ class Column:
 
     codes: np.ndarray  # (N,) int
     values: list[str]  # the distinct cells
+    rows: np.ndarray | None = None
+    """(N,) the row of the file that each cell is from; None where they are all there in order"""
+    path: Path | None = None
+    """The file where it is another than the table's own"""
 
     @property
     def cells(self) -> np.ndarray:
@@ -49,8 +54,35 @@ class Column:
 
     def row_of(self, wanted: str) -> int:
         """The row of the file, counted from 1 with its header, that first holds this text."""
-        codes = [code for code, value in enumerate(self.values) if value == wanted]
-        return int(np.isin(self.codes, codes).argmax()) + 2
+        return self.row_at(int((self.codes == self.values.index(wanted)).argmax()))
+
+    def row_at(self, position: int) -> int:
+        """The row of the file, counted from 1 with its header, of the cell at this position."""
+        return position + 2 if self.rows is None else int(self.rows[position])
+
+    def place(self, table: Path, wanted: str) -> str:
+        """Where this text is first, for a sentence; `table` is the file read by the user's wish."""
+        return f"{self.path or table}: row {self.row_of(wanted)} (the header is row 1)"
+
+
+def take_rows(columns: dict[str, Column], positions: np.ndarray) -> dict[str, Column]:
+    """These rows of all columns, (M,) int or (N,) bool; values that no row holds any more go."""
+    positions = np.flatnonzero(positions) if positions.dtype == bool else positions
+    in_order = (positions + 2).astype(np.int32)
+    taken: dict[str, Column] = {}
+    numbers = {id(None): in_order}  # columns of one file share their row numbers
+    for name, column in columns.items():
+        if id(column.rows) not in numbers and column.rows is not None:
+            numbers[id(column.rows)] = column.rows[positions]
+        codes = column.codes[positions]
+        held = np.flatnonzero(np.bincount(codes, minlength=len(column.values)))
+        moved = np.zeros(len(column.values), dtype=codes.dtype)
+        moved[held] = np.arange(len(held))
+        values = [column.values[code] for code in held.tolist()]
+        taken[name] = replace(
+            column, codes=moved[codes], values=values, rows=numbers[id(column.rows)]
+        )
+    return taken
 
 
 def read_columns(path: Path) -> dict[str, Column]:
@@ -92,12 +124,20 @@ def read_columns(path: Path) -> dict[str, Column]:
     columns = {}
     for position, name in enumerate(names):
         codes, values = pd.factorize(frame[position].to_numpy()[1:])
-        columns[name] = Column(codes.astype(np.int32), [str(value).strip() for value in values])
+        texts = [str(value).strip() for value in values]
+        if any(map(operator.is_not, texts, values)):  # "1" and " 1" are one text
+            same, distinct = pd.factorize(np.array(texts, dtype=object))
+            codes, texts = same[codes], distinct.tolist()
+        columns[name] = Column(codes.astype(np.int32), texts)
     return columns
 
 
 def _refuse_short_rows(path: Path, cells: int) -> None:
     """Refuse a row that ends early, which pandas would silently fill up with blanks."""
+    with _open(path) as file:
+        # counting commas is almost three times as fast, and tells the same where no cell is quoted
+        if not any('"' in line or (line.count(",") < cells - 1 and line.strip()) for line in file):
+            return
     with _open(path) as file:
         reader = csv.reader(file)
         try:

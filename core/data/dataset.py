@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core.data.image import load_image
 from core.data.sampler import EvaluationBatches, Sample, TrainingBatches
+from core.data.store import ImageStore
 from core.data.table import LabelTable
 from core.errors import UserError
 
@@ -33,38 +32,46 @@ class Batch(NamedTuple):
     rows: Tensor
 
 
+class Read(NamedTuple):
+    """One sample: a grey image uint8 (H, W), targets float32 (C,), and its row in the table.
+
+    Arrays, because a batch then costs one copy of each image, also of one in a memory map.
+    """
+
+    image: np.ndarray
+    targets: np.ndarray
+    row: int
+
+
 class RadiographDataset(Dataset):
     """The images of `rows` of a table, by sample: (epoch, place in its plan, position among rows).
 
-    Paths are held as one array of bytes: a list of strings would be copied into every worker as its
-    reference counts change.
+    Raises UserError as `ImageStore` does.
     """
 
     def __init__(
         self, table: LabelTable, rows: np.ndarray, size: int, augment: Augmentation | None = None
     ) -> None:
-        self.paths = np.array([os.fsencode(table.paths[row]) for row in rows])
-        self.targets = torch.from_numpy(table.targets[rows])
+        self.images = ImageStore([table.paths[row] for row in rows], table.packs)
+        self.targets = table.targets[rows]
         self.rows, self.size, self.augment = rows, size, augment
 
-    def __getitem__(self, sample: Sample) -> Batch | UserError:
-        """One sample without its batch dimension, or the error that its image gave.
+    def __getitem__(self, sample: Sample) -> Read | UserError:
+        """One sample, or the error that its image gave.
 
         An exception would leave a worker as a traceback in text; as a value it stays a sentence.
         """
         epoch, place, position = sample
         if position < 0:
-            blank = torch.zeros(1, self.size, self.size, dtype=torch.uint8)
-            unknown = torch.full((self.targets.shape[1],), torch.nan)
-            return Batch(blank, unknown, torch.tensor(-1))
+            blank = np.zeros((self.size, self.size), dtype=np.uint8)
+            return Read(blank, np.full(self.targets.shape[1], np.nan, dtype=np.float32), -1)
         try:
-            image = load_image(os.fsdecode(self.paths[position]), self.size)
+            image = self.images.load(position, self.size)
         except UserError as error:
             return error
         if self.augment is not None:
             image = self.augment(image, epoch, place)
-        row = torch.tensor(int(self.rows[position]))
-        return Batch(torch.from_numpy(image)[None], self.targets[position], row)
+        return Read(image, self.targets[position], int(self.rows[position]))
 
 
 def build_loader(
@@ -114,13 +121,18 @@ def unspoiled(loader: DataLoader) -> Iterator[Batch]:
         yield batch
 
 
-def _collate(samples: list[Batch | UserError]) -> Batch | UserError:
+def _collate(samples: list[Read | UserError]) -> Batch | UserError:
     whole = []
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
         whole.append(sample)
-    return Batch(*(torch.stack(parts) for parts in zip(*whole, strict=True)))
+    images, targets, rows = zip(*whole, strict=True)
+    return Batch(
+        torch.from_numpy(np.stack(images))[:, None],
+        torch.from_numpy(np.stack(targets)),
+        torch.tensor(rows),
+    )
 
 
 def _start_worker(_: int) -> None:

@@ -5,9 +5,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from core.data.dicom import DICOM_ENDINGS, dicom_files
+from core.data.pack_format import is_pack, pack_names
 from core.errors import UserError, some
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_ENDINGS)
+
+
+def image_names(folder: Path) -> list[str]:
+    """The names of the files below a folder, or of the images in a pack.
+
+    Raises UserError as `scan_folder` and `open_packs` do.
+    """
+    return pack_names(folder) if is_pack(folder) else scan_folder(folder)
+
+
+def images_among(folder: Path, names: Sequence[str]) -> list[str]:
+    """Those of the names of files below `folder` that are images: by their ending, and DICOM
+    without one by its content."""
+    of_endings = [name for name in names if name.lower().endswith(IMAGE_ENDINGS)]
+    others = set(names).difference(of_endings)
+    return of_endings + dicom_files(folder, sorted(others))
 
 
 def scan_folder(folder: Path) -> list[str]:
@@ -50,16 +68,16 @@ def scan_folder(folder: Path) -> list[str]:
 
 
 def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
-    """The path of each identifier's file below the folder.
+    """The path of each identifier's file below the folder, or of its image in a pack.
 
     An identifier is matched, in this order, by its path relative to the folder; by that path
     without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
     among the files and once among the identifiers, wherever the file lies (NIH's
     "images_001/images/..."); and then by the same three with the ending of an image added.
     Nothing but a file that the scan found is ever returned, and no file twice. Raises UserError
-    for files that are missing, ambiguous or named twice, and as `scan_folder` does.
+    for files that are missing, ambiguous or named twice, and as `image_names` does.
     """
-    files = scan_folder(folder)
+    files = image_names(folder)
     known = set(files)
     matches = {name: name for name in identifiers if name in known}
     missing = [name for name in identifiers if name not in known]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -12,8 +12,10 @@ from core.config import LoaderConfig
 from core.data.augment import Augmentation
 from core.data.dataset import Batch, RadiographDataset, build_loader, unspoiled
 from core.data.evaluation import evaluation_loader
+from core.data.mixture import build_mixture, source_shares
 from core.data.prepare import Prepared
-from core.data.sampler import TrainingBatches, build_sampler, drawn_positives
+from core.data.sampler import Sampler, TrainingBatches, build_sampler, drawn_positives
+from core.data.store import check_packs
 from core.data.table import LabelTable
 from core.errors import UserError
 from core.runtime import worker_count
@@ -26,7 +28,14 @@ def fold_data(
     accumulate: int,
     augment: Augmentation,
 ) -> list[FoldData]:
-    """The folds to run, for this process. Raises UserError where a fold cannot be trained on."""
+    """The folds to run, for this process.
+
+    Raises UserError where a fold cannot be trained on, and for a pack that is too small or lacks an
+    image.
+    """
+    for sentence in check_packs(prepared.table, loader.img_size):
+        if fabric.is_global_zero:
+            print(sentence)
     return [
         FoldData(fabric, fold, prepared.table, training, validation, loader, accumulate, augment)
         for fold, training, validation in prepared.rows()
@@ -37,8 +46,9 @@ class FoldData:
     """Training and validation images of fold `fold` (from 1), for the processes of `fabric`.
 
     `train_rows` and `val_rows` are rows of `table`; `sampler` says which of the former an epoch
-    draws. Raises UserError where one update needs more images than an epoch draws, and for a
-    sampler that has nothing to go by.
+    draws. With source weights a source of weight 0 has no part in `train_rows`. Raises UserError
+    where one update needs more images than an epoch draws, for a sampler that has nothing to go by,
+    and for weights that do not fit the table's sources.
     """
 
     def __init__(
@@ -53,12 +63,15 @@ class FoldData:
         augment: Augmentation,
     ) -> None:
         self.fold, self.table = fold, table
+        self.shares = source_shares(table, loader.source_weights)
+        if self.shares is not None:
+            assert table.sources is not None
+            train_rows = train_rows[self.shares[table.sources[train_rows]] > 0]
         self.train_rows, self.val_rows = train_rows, val_rows
         self._fabric, self._loader, self._augment = fabric, loader, augment
         self._accumulate = accumulate
-        targets = table.targets[train_rows]
         try:
-            self.sampler = build_sampler(loader.sampler, targets, augment.seed, loader.epoch_size)
+            self.sampler = self._build_sampler()
         except UserError as error:
             raise UserError(f"fold {fold}: {error}") from error
         self.images_per_update = loader.batch_size * fabric.world_size * accumulate
@@ -72,6 +85,30 @@ class FoldData:
                 f"{loader.batch_size} x {fabric.world_size} processes x --accumulate {accumulate}) "
                 f"and an epoch of fold {fold} draws {self.sampler.epoch_size}: {mend}"
             )
+
+    def _build_sampler(self) -> Sampler:
+        targets, loader, seed = (
+            self.table.targets[self.train_rows],
+            self._loader,
+            self._augment.seed,
+        )
+        if self.shares is None:
+            return build_sampler(loader.sampler, targets, seed, loader.epoch_size)
+        assert self.table.sources is not None
+        if not (targets == 1).any():
+            raise UserError(
+                "no label has a positive in the sources that --source_weights draws from: nothing "
+                "can be learnt"
+            )
+        return build_mixture(
+            loader.sampler,
+            targets,
+            seed,
+            loader.epoch_size,
+            self.table.sources[self.train_rows],
+            self.shares,
+            self.table.source_names,
+        )
 
     def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
         """Batches of epochs [first, last) without the first `updates_done` updates.
@@ -126,11 +163,12 @@ def _counts(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def describe_sampling(data: FoldData) -> str:
-    """Lines that say what the sampler draws of each class in the first epoch; "" for uniform.
+    """Lines that say what the first epoch draws of each class, and of each source that is weighted.
 
-    A draw counts for every class of which its image is a positive.
+    "" where it takes each image once. A draw counts for every class of which its image is a
+    positive.
     """
-    if data.sampler.name == "uniform":
+    if data.sampler.name == "uniform" and data.shares is None:
         return ""
     known = data.table.targets[data.train_rows]
     without = ~(known == 1).any(axis=1, keepdims=True)
@@ -138,17 +176,35 @@ def describe_sampling(data: FoldData) -> str:
     plan = data.epoch_plan(0)
     names = [*data.table.class_names, "(no positive)"]
     positives, drawn = (targets == 1).sum(axis=0), drawn_positives(plan, targets)
-    width = max(map(len, names))
     lines = [
         f"Sampler {data.sampler.name}, fold {data.fold}: an epoch makes {len(plan):,} draws from "
         f"{len(targets):,} images.",
-        f"{'':<{width}}  {'positives':>9}  {'drawn an epoch':>14}",
-    ]
-    lines += [
-        f"{name:<{width}}  {images:>9,}  {draws:>14,}"
-        for name, images, draws in zip(names, positives, drawn, strict=True)
-        if images
+        *_source_lines(data, plan),
+        *_counted(names, "positives", positives, drawn),
     ]
     if missing := [names[c] for c in np.flatnonzero(positives[:-1] == 0)]:
         lines.append(f"Left out, as no image here is positive: {', '.join(missing)}.")
     return "\n".join(lines)
+
+
+def _source_lines(data: FoldData, plan: np.ndarray) -> list[str]:
+    """What the draws of `plan` take of each source; no line without source weights."""
+    if data.shares is None:
+        return []
+    assert data.table.sources is not None
+    sources, names = data.table.sources[data.train_rows], data.table.source_names
+    images = np.bincount(sources, minlength=len(names))
+    lines = _counted(names, "images", images, np.bincount(sources[plan], minlength=len(names)))
+    if unused := [name for name, share in zip(names, data.shares, strict=True) if share == 0]:
+        lines.append(f"Not trained on, by its weight of 0: {', '.join(unused)}.")
+    return lines
+
+
+def _counted(names: Sequence[str], what: str, counts: np.ndarray, drawn: np.ndarray) -> list[str]:
+    """A small table of those names that have a count."""
+    width = max(map(len, names))
+    return [f"{'':<{width}}  {what:>9}  {'drawn an epoch':>14}"] + [
+        f"{name:<{width}}  {count:>9,}  {draws:>14,}"
+        for name, count, draws in zip(names, counts, drawn, strict=True)
+        if count
+    ]

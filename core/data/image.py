@@ -1,4 +1,4 @@
-"""Any PNG, JPEG or TIFF → one grey channel of 8 bits. What cannot be read whole is refused.
+"""Any PNG, JPEG, TIFF or DICOM → one grey channel of 8 bits. What cannot be read whole is refused.
 
 Each format has the decoder that is strict with it (measured on opencv 5.0, Pillow 13.0): Pillow
 accepts a PNG with rows missing, cv2 accepts damaged 8-bit TIFFs and, before 5.0, JPEGs that were
@@ -16,12 +16,10 @@ from PIL.Image import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+from core.data.dicom import is_dicom_data, require_pydicom
+from core.data.grey import to_grey8
+from core.data.limit import check_size, max_pixels
 from core.errors import UserError
-
-# Twice the pixels of the largest digitised films; a header that claims more is not believed.
-MAX_PIXELS = 100_000_000
-# Percentiles of the grey levels that become 0 and 255 where a file has more than 8 bits.
-WINDOW = (0.5, 99.5)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -32,10 +30,12 @@ def read_image(path: str | Path) -> np.ndarray:
     """Decode a file to grey, uint8 (H, W); EXIF does not rotate it (TIFF's own orientation does).
 
     8 bits are kept as they are; more (16 bits, 32-bit integers, floats) are scaled so that the
-    percentiles `WINDOW` become 0 and 255. Colour becomes luma, transparency is dropped. Raises
-    UserError with the file's name for one that is missing, empty, cut short, damaged, larger than
-    `MAX_PIXELS`, or no PNG, JPEG or TIFF.
+    percentiles `grey.WINDOW` become 0 and 255; DICOM is shown through its own window
+    (`dicom_pixels.decode`). Colour becomes luma, transparency is dropped. Raises UserError with the
+    file's name for one that is missing, empty, cut short, damaged, larger than `max_pixels`, or no
+    PNG, JPEG, TIFF or DICOM.
     """
+    max_pixels()  # what is wrong with the limit is no matter of this image
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -44,9 +44,8 @@ def read_image(path: str | Path) -> np.ndarray:
         return _decode(data)
     # Decoders raise about anything on a damaged file: SyntaxError, struct.error, KeyError, ...
     except Exception as error:
-        raise UserError(
-            f"Image {path} cannot be read: {str(error).rstrip('.') or type(error).__name__}."
-        ) from error
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(f"Image {path} cannot be read: {reason}.") from error
 
 
 def load_image(path: str | Path, size: int) -> np.ndarray:
@@ -69,12 +68,19 @@ def _decode(data: bytes) -> np.ndarray:
         raise ValueError("the file is empty")
     if data.startswith(_PNG):
         _check_png(data)
-        return _to_grey8(_decode_with_cv2(data))
+        return to_grey8(_decode_with_cv2(data))
     if data.startswith(_JPEG):
         return _pillow_to_grey8(JpegImageFile(io.BytesIO(data)))
+    # before TIFF, as which the 128 bytes before a DICOM file may pose (PS3.10 7.1)
+    if is_dicom_data(data):
+        require_pydicom()
+        # late: most images are no DICOM, and need neither pydicom nor the time to import it
+        from core.data.dicom_pixels import decode
+
+        return decode(data)
     if data.startswith(_TIFF):
         return _decode_tiff(data)
-    raise ValueError("it is no PNG, JPEG or TIFF file")
+    raise ValueError("it is no PNG, JPEG, TIFF or DICOM file")
 
 
 def _check_png(data: bytes) -> None:
@@ -90,7 +96,7 @@ def _check_png(data: bytes) -> None:
         if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise ValueError("the file is damaged (a checksum is wrong)")
         if kind == b"IHDR":
-            _check_size(*struct.unpack_from(">II", data, start + 8))
+            check_size(*struct.unpack_from(">II", data, start + 8))
         start = end + 4
 
 
@@ -103,10 +109,12 @@ def _decode_tiff(data: bytes) -> np.ndarray:
     width, height, bits, photometric = (tags.get(tag) for tag in (256, 257, 258, 262))
     if width is None or height is None:
         raise ValueError("the file is cut short or damaged")
-    _check_size(width, height)
+    check_size(width, height)
+    # decoders make room for a whole tile, however small the image is
+    check_size(tags.get(322, 0), tags.get(323, 0))
     if max(bits or (1,)) <= 8:
         return _pillow_to_grey8(TiffImageFile(io.BytesIO(data)))
-    pixels = _to_grey8(_decode_with_cv2(data))
+    pixels = to_grey8(_decode_with_cv2(data))
     # 0 is white; decoders see to that up to 8 bits only.
     return 255 - pixels if photometric == 0 else pixels
 
@@ -120,48 +128,5 @@ def _decode_with_cv2(data: bytes) -> np.ndarray:
 
 
 def _pillow_to_grey8(image: Image) -> np.ndarray:
-    _check_size(*image.size)
+    check_size(*image.size)
     return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"its header claims {width:,} x {height:,} pixels, more than {MAX_PIXELS:,} in all"
-        )
-
-
-def _to_grey8(pixels: np.ndarray) -> np.ndarray:
-    """Grey, blue-green-red or that with transparency, of any number type → uint8 (H, W)."""
-    if pixels.dtype not in (np.uint8, np.uint16):
-        pixels = pixels.astype(np.float32)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_BGR2GRAY)
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype == np.uint16:
-        levels = np.arange(2**16, dtype=np.float32)
-        return _scale(levels, *_window_of_levels(pixels))[pixels]
-    finite = pixels[np.isfinite(pixels)]
-    if not finite.size:
-        raise ValueError("it holds no finite pixel")
-    low, high = (float(level) for level in np.percentile(finite, WINDOW))
-    if low == high:
-        low, high = float(finite.min()), float(finite.max())
-    return _scale(np.nan_to_num(pixels, nan=low, posinf=high, neginf=low), low, high)
-
-
-def _window_of_levels(pixels: np.ndarray) -> tuple[float, float]:
-    """np.percentile by a histogram of the 65,536 levels, which is several times faster."""
-    upto = np.cumsum(np.bincount(pixels.ravel(), minlength=2**16))
-    ranks = np.array(WINDOW) / 100 * (pixels.size - 1)
-    below, above = (np.searchsorted(upto, rank(ranks), "right") for rank in (np.floor, np.ceil))
-    low, high = below + (above - below) * (ranks % 1)
-    if low == high:
-        low, high = np.searchsorted(upto, [0, pixels.size - 1], "right")
-    return float(low), float(high)
-
-
-def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """`low` becomes 0 and `high` 255, rounded; a constant image becomes 0."""
-    return (np.clip((values - low) / ((high - low) or 1.0), 0, 1) * 255 + 0.5).astype(np.uint8)

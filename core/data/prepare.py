@@ -2,14 +2,22 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.config import DataConfig, SplitConfig
-from core.data.split import assign_folds, check_disjoint, empty_in_fold, fold_table
-from core.data.table import LabelTable, read_table
+from core.config import SplitConfig
+from core.data.gather import gather
+from core.data.split import (
+    assign_folds,
+    check_disjoint,
+    empty_in_fold,
+    fold_table,
+    source_table,
+)
+from core.data.table import LabelTable
+from core.data_config import DataConfig
 from core.errors import UserError, some
 
 
@@ -35,14 +43,18 @@ class Prepared:
             held_out = self.assignment == fold - 1
             yield fold, np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
-    def prevalence(self) -> np.ndarray:
+    def prevalence(self, source_weights: Sequence[float] = ()) -> np.ndarray:
         """Share of positives among each class's known training labels, (C,); NaN where none is.
 
-        Every image trains in some fold; with an official split those of --train_csv alone do.
+        Every image trains in some fold; with an official split those of --train_csv alone do, and
+        with `source_weights` those of sources that have one above 0.
         """
-        targets = self.table.targets
+        trained = np.ones(len(self.table), dtype=bool)
         if self.folds == 1:
-            targets = targets[self.assignment < 0]
+            trained = self.assignment < 0
+        if source_weights and self.table.sources is not None:
+            trained &= np.asarray(source_weights)[self.table.sources] > 0
+        targets = self.table.targets[trained]
         known = (~np.isnan(targets)).sum(axis=0)
         positives = (targets == 1).sum(axis=0)
         return np.where(known > 0, positives / np.maximum(known, 1), np.nan)
@@ -52,6 +64,9 @@ class Prepared:
         table = self.table
         patients = [] if table.patients is None else table.patients.tolist()
         digest = hashlib.sha256("\n".join([*table.class_names, *table.ids, *patients]).encode())
+        if table.sources is not None:
+            digest.update("\n".join(table.source_names).encode())
+            digest.update(table.sources.astype(np.int32).tobytes())
         # NaN has many bit patterns
         digest.update(np.nan_to_num(table.targets, nan=-1).astype(np.int8).tobytes())
         digest.update(self.assignment.astype(np.int32).tobytes())
@@ -63,23 +78,25 @@ def prepare(data: DataConfig, split: SplitConfig, say: Callable[[str], None]) ->
 
     Raises UserError for whatever is wrong with CSV, folder, labels or folds.
     """
-    table = _read(data, data.label_names, data.train_csv)
+    table = gather(data)
     for note in table.notes:
         say(note)
-    if data.val_csv is None:
+    if not data.val_csv:
         with warnings.catch_warnings(record=True) as doubts:
             warnings.simplefilter("always", UserWarning)
-            assignment = assign_folds(table.targets, table.patients, split.folds, split.seed)
+            assignment = assign_folds(_strata(table), table.patients, split.folds, split.seed)
         for doubt in doubts:
             say(f"Warning: {doubt.message}")
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
     else:
-        table, assignment = _official_split(table, data)
+        table, assignment = _official_split(table, data, say)
         if split.run_folds not in ((), (1,)):
             raise UserError("--val_csv is a split of its own, fold 1: leave --run_folds out")
         run_folds = (1,)
     validated = assignment >= 0
     say(_inventory(table))
+    if table.sources is not None:
+        say(source_table(table))
     patients = None if table.patients is None else table.patients[validated]
     say(fold_table(table.targets[validated], assignment[validated], table.class_names, patients))
     for sentence in empty_in_fold(
@@ -109,11 +126,22 @@ def _check_training(prepared: Prepared, say: Callable[[str], None]) -> None:
                 )
 
 
-def _official_split(train: LabelTable, data: DataConfig) -> tuple[LabelTable, np.ndarray]:
+def _strata(table: LabelTable) -> np.ndarray:
+    """What is spread evenly over the folds: the labels, and where there are several the sources."""
+    if table.sources is None:
+        return table.targets
+    of_source = table.sources[:, None] == np.arange(len(table.source_names))
+    return np.concatenate([table.targets, of_source.astype(np.float32)], axis=1)
+
+
+def _official_split(
+    train: LabelTable, data: DataConfig, say: Callable[[str], None]
+) -> tuple[LabelTable, np.ndarray]:
     """Training and validation CSV as one table, with fold -1 and 0."""
-    assert data.val_csv is not None
-    val = _read(data, list(train.class_names), data.val_csv)
+    val = gather(data, validation=True, labels=train.class_names)
     check_disjoint(train, val)
+    for sentence in _unknown_in_validation(train, val):
+        say(sentence)
     joined = replace(
         train,
         ids=train.ids + val.ids,
@@ -122,22 +150,25 @@ def _official_split(train: LabelTable, data: DataConfig) -> tuple[LabelTable, np
         studies=_joined(train.studies, val.studies),
         views=_joined(train.views, val.views),
         targets=np.concatenate([train.targets, val.targets]),
+        sources=_joined(train.sources, val.sources),
+        packs=tuple(dict.fromkeys([*train.packs, *val.packs])),
     )
     return joined, np.repeat([-1, 0], [len(train), len(val)])
 
 
-def _read(data: DataConfig, labels: list[str] | None, csv: object) -> LabelTable:
-    return read_table(
-        str(csv),
-        data.train_dir,
-        labels,
-        image_column=data.image_column or None,
-        patient_column=data.patient_column or None,
-        study_column=data.study_column or None,
-        view_column=data.view_column or None,
-        uncertain=data.uncertain,
-        blank=data.blank,
-    )
+def _unknown_in_validation(train: LabelTable, val: LabelTable) -> Iterator[str]:
+    """A sentence for each source whose --val_csv lacks labels that its --train_csv has."""
+    if train.sources is None or val.sources is None:
+        return
+    for source, name in enumerate(train.source_names):
+        known = ~np.isnan(train.targets[train.sources == source]).all(axis=0)
+        scored = ~np.isnan(val.targets[val.sources == source]).all(axis=0)
+        missing = [train.class_names[c] for c in np.flatnonzero(known & ~scored)]
+        if missing:
+            yield (
+                f"Warning: the --val_csv of source '{name}' knows nothing of {', '.join(missing)}, "
+                "which is scored on the other sources alone."
+            )
 
 
 def _joined(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:

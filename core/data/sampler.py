@@ -80,7 +80,7 @@ def shuffles(items: np.ndarray, stream: tuple[int, ...], start: int, stop: int) 
     def block(number: int) -> np.ndarray:
         return np.random.default_rng((*stream, number)).permuted(rows, axis=1).ravel()
 
-    return _stretch(block, rows.size, start, stop)
+    return stretch(block, rows.size, start, stop)
 
 
 def images_by_class(targets: np.ndarray) -> list[np.ndarray]:
@@ -148,10 +148,10 @@ def repeats(factors: np.ndarray, seed: int, start: int, stop: int) -> np.ndarray
         random.shuffle(drawn)
         return drawn
 
-    return _stretch(one_round, total // UNIT, start, stop)
+    return stretch(one_round, total // UNIT, start, stop)
 
 
-def _stretch(block: Callable[[int], np.ndarray], size: int, start: int, stop: int) -> np.ndarray:
+def stretch(block: Callable[[int], np.ndarray], size: int, start: int, stop: int) -> np.ndarray:
     """Items [start, stop) of block(0), block(1), ... one after another, of `size` items each."""
     first, last = start // size, -(-stop // size)
     blocks = np.concatenate([block(number) for number in range(first, last)])

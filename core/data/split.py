@@ -44,20 +44,23 @@ def _assign_patients(
     """Greedy: the patients with the largest share of the labels first, each to the fold where the
     sum of squared relative deviations from an even share grows least."""
     count = int(owners.max()) + 1
-    shares = np.zeros((count, positives.shape[1] + 1))  # of each class's positives, of the images
-    np.add.at(shares, owners, np.column_stack([positives, np.ones(len(positives), dtype=bool)]))
-    shares /= np.maximum(shares.sum(axis=0), 1)
+    columns = [*positives.T, np.ones(len(positives), dtype=bool)]
+    # of each class's positives, of the images
+    shares = np.stack([np.bincount(owners, column, count) for column in columns], axis=1)
+    shares = shares / np.maximum(shares.sum(axis=0), 1)
     random = np.random.default_rng(seed)
     order = random.permutation(count)
     order = order[np.argsort(-shares[order, :-1].sum(axis=1), kind="stable")]
     # All folds have the same aim, so |load + share|² - |load|² is least where load · share is.
     load = np.zeros((folds, shares.shape[1]))
-    fold_of = np.empty(count, dtype=np.int64)
-    for patient in order:
-        share = shares[patient]
+    chosen = []
+    # in the order of use: a table that is larger than the caches is then read once, from end to end
+    for share in shares[order]:
         fold = int((load @ share).argmin())
         load[fold] += share
-        fold_of[patient] = fold
+        chosen.append(fold)
+    fold_of = np.empty(count, dtype=np.int64)
+    fold_of[order] = chosen
     # Where no two patients are alike, the order leaves nothing to the seed.
     return random.permutation(folds)[fold_of]
 
@@ -140,6 +143,29 @@ def fold_table(
     columns = pd.Index([*map(str, range(1, folds + 1)), "deviation"], name="fold")
     table = pd.DataFrame(cells, index=[name[:30] for name in names], columns=columns)
     return table.to_string(line_width=PAGE_WIDTH)
+
+
+def source_table(table: LabelTable) -> str:
+    """Of each label the positives among the known labels of each source, for printing.
+
+    Lines of at most 100 characters; "-" where a source does not know the label. "" for a single
+    source.
+    """
+    if table.sources is None:
+        return ""
+    cells: dict[str, list[str]] = {}
+    for source, name in enumerate(table.source_names):
+        rows = table.sources == source
+        targets = table.targets[rows]
+        known, positives = (~np.isnan(targets)).sum(axis=0), (targets == 1).sum(axis=0)
+        cells[name] = [f"{rows.sum():,}"] + [
+            f"{one:,} of {all_known:,}" if all_known else "-"
+            for one, all_known in zip(positives, known, strict=True)
+        ]
+    names = [name[:30] for name in ("images", *table.class_names)]
+    frame = pd.DataFrame(cells, index=names).rename(columns=lambda name: name[:20])
+    title = "Positives of the known labels of each source:"
+    return f"{title}\n{frame.to_string(line_width=PAGE_WIDTH)}"
 
 
 def _positives(targets: np.ndarray, assignment: np.ndarray, folds: int) -> np.ndarray:

@@ -6,33 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from core.data.columns import (
-    IMAGE_COLUMNS,
-    PATIENT_COLUMNS,
-    STUDY_COLUMNS,
-    VIEW_COLUMNS,
-    Column,
-    find_column,
-    is_known_non_label,
-    read_columns,
-)
+from core.data.columns import IMAGE_COLUMNS, Column, find_column, take_rows
+from core.data.dicom import from_headers
 from core.data.files import match_images
+from core.data.labels import choose_labels, read_targets
+from core.data.pack_format import packs_of
+from core.data.sources import read_sheet
+from core.data.sources.sheet import Sheet
+from core.data.views import of_views
 from core.errors import UserError, nearest, some
 
-LABEL_VALUES = {
-    **dict.fromkeys(("1", "1.0"), 1.0),
-    **dict.fromkeys(("0", "0.0"), 0.0),
-    **dict.fromkeys(("-1", "-1.0"), -1.0),
-    "": np.nan,
-}
-UNCERTAIN = {"ignore": np.nan, "zero": 0.0, "one": 1.0}
-BLANK = {"unknown": np.nan, "zero": 0.0}
-# A column with so large a share of label values among its filled cells is meant as a label.
-MEANT_AS_LABEL = 0.8
 # 1.90E+38 is what a spreadsheet makes of a long number: many patients become one.
 ROUNDED_NUMBER = re.compile(r"-?\d+([.,]\d+[eE][+-]?|[eE]\+)\d+")
+SPLITS = ("all", "train", "test")
 PATIENT_IN_PATH = re.compile(r"(?:^|/)(patient\d+)/")
 
 
@@ -56,6 +43,11 @@ class LabelTable:
     """Sentences for the user: what was taken for what, and what looks doubtful."""
     id_column: str = "ImageID"
     """What the CSV calls the images' names."""
+    sources: np.ndarray | None = None
+    """(N,) int: which of `source_names` each image is from; None for a single source"""
+    source_names: tuple[str, ...] = ()
+    packs: tuple[str, ...] = ()
+    """Folders of packs: a path that begins with one of them names an image in it, and no file."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,158 +64,140 @@ def read_table(
     view_column: str | None = None,
     uncertain: str = "ignore",
     blank: str | None = None,
+    source: str | None = None,
+    views: str = "all",
+    readers: str = "majority",
+    official_split: str = "all",
 ) -> LabelTable:
-    """Read a CSV with one row for each image, and find the images (none where `image_dir` is None).
+    """Read a CSV or a known dataset's own table, and find the images (none: `image_dir` is None).
 
     `labels` names the label columns in the wanted order; without it every column of 1, 0, -1 and
     blanks that is no known other thing is one. Columns that are not named are found by the names
     that common datasets use; "none" as `patient_column`, `study_column` or `view_column` means
     that there is none. `uncertain` (ignore, zero, one) says what -1 means, `blank` (unknown, zero)
-    what an empty label means.
+    what an empty label means. `source` and `readers` as in `core.data.sources.read_sheet`; `views`
+    (all, frontal, lateral) and `official_split` (all, train, test) say which images are taken.
 
     Raises UserError for anything that is missing, ambiguous or not a label, naming the place.
     """
     path = Path(csv)
-    columns = read_columns(path)
-    images = find_column(path, columns, image_column, IMAGE_COLUMNS, "--image_column")
-    if images is None:
-        raise UserError(
-            f"{path} has no column with the images' names{nearest(IMAGE_COLUMNS[0], columns)}. "
-            "Name it with --image_column; cells are separated by commas."
-        )
-    patients = find_column(path, columns, patient_column, PATIENT_COLUMNS, "--patient_column")
-    studies = find_column(path, columns, study_column, STUDY_COLUMNS, "--study_column")
-    views = find_column(path, columns, view_column, VIEW_COLUMNS, "--view_column")
-    used = {name for name in (images, patients, studies, views) if name is not None}
+    sheet = read_sheet(path, source, image_column=image_column, readers=readers)
+    requests = (image_column, patient_column, study_column, view_column)
+    image, patient, study, view = _find_columns(path, sheet, requests)
+    used = {name for name in (image, patient, study, view) if name is not None}
+    columns, notes = _take_images(path, sheet, view, official_split, views)
 
-    class_names = _choose_labels(path, columns, used, labels)
-    targets, notes = _read_targets(path, columns, class_names, uncertain, blank)
+    wished = (sheet.labels or None) if labels is None else labels
+    no_labels = used if wished is not None else used.union(sheet.no_labels)
+    class_names = choose_labels(path, columns, no_labels, wished)
+    if blank is None and sheet.blank is not None:
+        blank = sheet.blank
+        notes.append(f"A blank label of {path} means {blank}, as is usual there (--blank).")
+    targets, doubts = read_targets(path, columns, class_names, uncertain, blank)
     if labels is None:
-        notes.insert(0, f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
-    ignored = [name or "(unnamed)" for name in columns if name not in used | set(class_names)]
+        notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
+    notes += doubts
+    known = used.union(class_names, sheet.no_labels)
+    ignored = [name or "(unnamed)" for name in columns if name not in known]
     if ignored:
         notes.append(f"Columns of {path} that are not used: {', '.join(ignored)}.")
 
-    ids = read_ids(path, images, columns[images])
-    if patients is not None:
-        people: np.ndarray | None = _read_patients(path, patients, columns[patients])
-    elif patient_column is not None and patient_column.lower() == "none":
+    ids = read_ids(path, image, columns[image])
+    paths = [] if image_dir is None else match_images(ids, Path(image_dir))
+    studies = None if study is None else columns[study].cells
+    positions = None if view is None else columns[view].cells
+    if patient is not None:
+        people: np.ndarray | None = _read_patients(path, patient, columns[patient])
+    elif not sheet.patient or (patient_column is not None and patient_column.lower() == "none"):
         people = None
     else:
         people, note = _patients_from_paths(path, ids)
+        if people is None and (told := from_headers(paths)) is not None:
+            people, told_studies, told_positions, note = told
+            studies = told_studies if study is None else studies
+            positions = told_positions if view is None else positions
         notes.append(note)
     return LabelTable(
         ids=ids,
-        paths=[] if image_dir is None else match_images(ids, Path(image_dir)),
+        paths=paths,
+        packs=() if image_dir is None else packs_of(image_dir),
         patients=people,
-        studies=None if studies is None else columns[studies].cells,
-        views=None if views is None else columns[views].cells,
+        studies=studies,
+        views=positions,
         targets=targets,
         class_names=class_names,
         notes=tuple(notes),
-        id_column=images,
+        id_column=image,
     )
 
 
-def _choose_labels(
-    path: Path, columns: dict[str, Column], used: set[str], labels: Sequence[str] | None
-) -> tuple[str, ...]:
-    """The requested labels, checked, or all columns that hold label values only."""
-    if labels is None:
-        return _detect_labels(path, columns, used)
-    if not labels:
-        raise UserError("--labels is empty: name at least one column, or leave it out.")
-    for name in labels:
-        if name not in columns:
-            raise UserError(f"{path} has no label column '{name}'{nearest(name, columns)}.")
-        if name in used:
-            raise UserError(
-                f"{path}: column '{name}' names the image, patient, study or view, so that it "
-                "cannot be a label too. Take it out of --labels."
-            )
-        if list(labels).count(name) > 1:
-            raise UserError(f"--labels names '{name}' more than once.")
-    return tuple(labels)
-
-
-def _detect_labels(path: Path, columns: dict[str, Column], used: set[str]) -> tuple[str, ...]:
-    found = []
-    for name, column in columns.items():
-        if name in used or is_known_non_label(name):
-            continue
-        filled = np.array([value != "" for value in column.values])
-        valid = np.array([value in LABEL_VALUES for value in column.values])
-        cells = column.counts
-        if cells[filled & valid].sum() < MEANT_AS_LABEL * cells[filled].sum() or not filled.any():
-            continue
-        if not valid.all():
-            wrong = column.values[int((~valid).argmax())]
-            raise UserError(
-                f"{_bad_cell(path, name, column, wrong)} If '{name}' is no label, name those that "
-                "are with --labels."
-            )
-        found.append(name)
-    if found:
-        return tuple(found)
-    joined = [name for name, column in columns.items() if any("|" in v for v in column.values)]
-    hint = f" Column '{joined[0]}' lists several in a cell: split it up." if joined else ""
-    rest = [name for name in columns if name not in used and not is_known_non_label(name)]
-    for name in rest[:1]:
-        strange = [value for value in columns[name].values if value not in LABEL_VALUES]
-        if strange and not joined:
-            hint = f" {_bad_cell(path, name, columns[name], strange[0])}"
-    raise UserError(
-        f"{path} has no label column: one column of 1 and 0 for each label is needed.{hint}"
+def _find_columns(
+    path: Path, sheet: Sheet, requests: Sequence[str | None]
+) -> tuple[str, str | None, str | None, str | None]:
+    """The columns of image, patient, study and view: those of `requests`, else the usual ones."""
+    usual = (sheet.image, sheet.patient, sheet.study, sheet.view)
+    flags = ("--image_column", "--patient_column", "--study_column", "--view_column")
+    image, patient, study, view = (
+        find_column(path, sheet.columns, request, names, flag)
+        for request, names, flag in zip(requests, usual, flags, strict=True)
     )
-
-
-def _bad_cell(path: Path, name: str, column: Column, value: str) -> str:
-    return (
-        f"{path}: row {column.row_of(value)} (the header is row 1), column '{name}' holds "
-        f"'{value[:40]}'; a label is 1, 0, -1 (uncertain) or blank."
-    )
-
-
-def _read_targets(
-    path: Path, columns: dict[str, Column], names: Sequence[str], uncertain: str, blank: str | None
-) -> tuple[np.ndarray, list[str]]:
-    """Targets (N, C) float32 with NaN for unknown, and sentences about them."""
-    for flag, choice, choices in (
-        ("--uncertain", uncertain, UNCERTAIN),
-        ("--blank", blank or "unknown", BLANK),
-    ):
-        if choice not in choices:
-            raise UserError(f"{flag} {choice} is none of {', '.join(choices)}.")
-    meaning = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
-    meaning_of_blank = BLANK[blank or "unknown"]
-    rows = len(columns[names[0]].codes)
-    targets = np.empty((rows, len(names)), dtype=np.float32)
-    blanks = []
-    for position, name in enumerate(names):
-        column = columns[name]
-        for value in column.values:
-            if value not in LABEL_VALUES:
-                raise UserError(_bad_cell(path, name, column, value))
-        decoded = [
-            meaning[LABEL_VALUES[value]] if value else meaning_of_blank for value in column.values
-        ]
-        targets[:, position] = np.array(decoded, dtype=np.float32)[column.codes]
-        empty = column.counts[[not value for value in column.values]].sum() / rows
-        if empty > 0.5:
-            blanks.append(f"{name} ({empty:.0%})")
-    if blanks and blank is None:
+    if image is None:
         raise UserError(
-            f"{path}: more than half of the cells are blank in {some(blanks)}. Does a blank mean "
-            "that the finding is absent (--blank zero) or that nobody knows (--blank unknown)?"
+            f"{path} has no column with the images' names{nearest(IMAGE_COLUMNS[0], sheet.columns)}"
+            ". Name it with --image_column; cells are separated by commas."
         )
-    without = [name for name, n in zip(names, np.nansum(targets, axis=0), strict=True) if n == 0]
-    notes = []
-    if without:
-        notes.append(
-            f"Warning: no image of {path} is positive for {', '.join(without)}, so that nothing "
-            "can be learnt or measured there."
+    return image, patient, study, view
+
+
+def _take_images(
+    path: Path, sheet: Sheet, view: str | None, official_split: str, views: str
+) -> tuple[dict[str, Column], list[str]]:
+    """The rows that are wanted of a sheet, and its sentences with those about what is left out."""
+    columns, notes = sheet.columns, list(sheet.notes)
+    in_split, told = _of_split(path, sheet, official_split)
+    notes += told
+    if in_split is not None:
+        columns = take_rows(columns, in_split)
+    if views != "all":
+        wanted = of_views(path, None if view is None else columns[view], views)
+        if not wanted.all():
+            notes.append(
+                f"Of {path} {_share(wanted)} images are {views} views; the others are left out."
+            )
+            columns = take_rows(columns, wanted)
+    return columns, notes
+
+
+def _of_split(path: Path, sheet: Sheet, wanted: str) -> tuple[np.ndarray | None, list[str]]:
+    """Whether each image is in the part of the official split, (N,) bool; None where all are."""
+    if wanted not in SPLITS:
+        raise UserError(f"--official_split {wanted} is none of {', '.join(SPLITS)}.")
+    test, why = sheet.official_test, sheet.no_official_test
+    if test is None and wanted == "test":
+        raise UserError(
+            f"{path} names no official test images{why and f' ({why})'}: pass --official_split all."
         )
-    return targets, notes
+    if test is None:
+        warning = f"Warning: no official test images of {path} are left out: {why}."
+        return None, [warning] if why and wanted == "train" else []
+    if wanted == "all":
+        return None, []
+    taken = test if wanted == "test" else ~test
+    if not taken.any():
+        raise UserError(
+            f"--official_split {wanted} leaves none of the {len(test):,} images of {path}: all of "
+            f"them are {'training' if wanted == 'test' else 'official test'} images."
+        )
+    if wanted == "test":
+        return taken, [f"Of {path} {_share(taken)} images, its official test, are taken alone."]
+    return taken, [
+        f"Of {path} {_share(test)} images, its official test, are left out (--official_split all "
+        "takes them too)."
+    ]
+
+
+def _share(taken: np.ndarray) -> str:
+    return f"{int(taken.sum()):,} of {len(taken):,}"
 
 
 def read_ids(path: Path, name: str, column: Column) -> list[str]:
@@ -233,23 +207,20 @@ def read_ids(path: Path, name: str, column: Column) -> list[str]:
     """
     for value in column.values:
         if not value:
-            raise UserError(
-                f"{path}: row {column.row_of('')} (the header is row 1) names no image in column "
-                f"'{name}'."
-            )
+            raise UserError(f"{column.place(path, '')} names no image in column '{name}'.")
         if ".." in value and ".." in re.split(r"[/\\]", value):
             raise UserError(
-                f"{path}: row {column.row_of(value)} (the header is row 1) names the image "
-                f"'{value}', which leaves the image folder. Give paths without '..'."
+                f"{column.place(path, value)} names the image '{value}', which leaves the image "
+                "folder. Give paths without '..'."
             )
-    ids = column.cells
-    repeated = pd.unique(ids[pd.Series(ids).duplicated().to_numpy()]).tolist()
+    repeated = [column.values[code] for code in np.flatnonzero(column.counts > 1)]
     if repeated:
         raise UserError(
             f"{path}: {len(repeated):,} image(s) are in column '{name}' more than once: "
             f"{some(repeated)}. Keep one row for each image."
         )
-    return ids.tolist()
+    cells: list[str] = column.cells.tolist()
+    return cells
 
 
 def _read_patients(path: Path, name: str, column: Column) -> np.ndarray:
@@ -257,14 +228,14 @@ def _read_patients(path: Path, name: str, column: Column) -> np.ndarray:
     for value in column.values:
         if not value:
             raise UserError(
-                f"{path}: row {column.row_of('')} (the header is row 1) names no patient in column "
-                f"'{name}'. Fill it in, or {way_out}"
+                f"{column.place(path, '')} names no patient in column '{name}'. Fill it in, or "
+                f"{way_out}"
             )
         if ROUNDED_NUMBER.fullmatch(value):
             raise UserError(
-                f"{path}: row {column.row_of(value)} (the header is row 1), column '{name}' holds "
-                f"'{value}', a rounded number that merges many patients into one. Use a file that "
-                f"was not saved by a spreadsheet, or {way_out}"
+                f"{column.place(path, value)}, column '{name}' holds '{value}', a rounded number "
+                "that merges many patients into one. Use a file that was not saved by a "
+                f"spreadsheet, or {way_out}"
             )
     return column.cells
 

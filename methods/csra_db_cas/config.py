@@ -7,13 +7,13 @@ from typing import Literal
 
 from core.config import (
     BackboneConfig,
-    DataConfig,
     LoaderConfig,
     LoopConfig,
     RunConfig,
     SplitConfig,
     TwoPhaseConfig,
 )
+from core.data_config import DataConfig
 from core.errors import UserError
 from core.loss_config import LossConfig, check_drw_epoch
 
@@ -59,6 +59,8 @@ class Config:
             warmup_head_epochs=10,
             warmup_head_lr=1e-3,
             warmup_head_weight_decay=0.01,
+            # class-aware passes repeat images, so that fewer than these see too few
+            head_views=6,
             epochs=60,
             warmup_epochs=5,
             backbone_lr=1.5e-5,
@@ -86,6 +88,7 @@ def small() -> Config:
         optim=TwoPhaseConfig(
             warmup_head_epochs=1,
             warmup_head_weight_decay=0.01,
+            head_views=6,
             epochs=15,
             warmup_epochs=1,
             backbone_lr=5e-4,

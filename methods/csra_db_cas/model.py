@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ class CSRAHead(nn.Module):
     could not be calibrated. Raises UserError for a number of heads that has no temperatures and for
     a `lam` below 0.
     """
+
+    # which dimensions count classes (methods/initial.py)
+    class_dimensions: ClassVar = {"weight": (1,), "scale": (0,), "bias": (0,)}
 
     def __init__(
         self, features: int, classes: int, heads: int = 1, lam: float = 0.1, scale: bool = True

@@ -25,6 +25,7 @@ def main() -> None:
     from core.runfolder import open_run
     from core.runtime import make_fabric, preset_for_this_machine, seed_stream
     from methods.csra_db_cas.model import build_model, model_settings
+    from methods.initial import find_initial
 
     if config.preset == "auto":
         config = parse(PRESETS, auto=preset_for_this_machine())
@@ -35,9 +36,10 @@ def main() -> None:
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
+    initial = find_initial("csra_db_cas", config, classes)
     weights, start = find_weights(config.model, optional=config.preset == "small")
-    say(start)
     trial = build_model(config.model, len(classes), weights)
+    say(initial.give(trial) if initial else start)
     check_image_size(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(strong_transforms(config.loader.img_size), config.split.seed)
     folds = fold_data(fabric, prepared, config.loader, config.optim.accumulate, augment)
@@ -50,6 +52,8 @@ def main() -> None:
         seed_stream(config.split.seed, data.fold)
         model = build_model(config.model, len(classes), weights)
         model.head.start_at((1 - tau) * prevalence_log_odds(*data.drawn_counts()))
+        if initial:
+            initial.give(model)
         Fit(
             fabric=fabric,
             model=model,

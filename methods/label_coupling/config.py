@@ -7,7 +7,6 @@ from typing import Literal
 
 from core.config import (
     BackboneConfig,
-    DataConfig,
     LoaderConfig,
     LoopConfig,
     OptimConfig,
@@ -16,6 +15,7 @@ from core.config import (
     check_not_negative,
     check_positive,
 )
+from core.data_config import DataConfig
 from core.errors import UserError
 from core.loss_config import LossConfig, check_drw_epoch
 
@@ -133,6 +133,8 @@ class Config:
             raise UserError(
                 "--couplings_only and --no-refiner contradict each other: leave one out"
             )
+        if self.optim.couplings_only is not None and self.model.init_from is not None:
+            raise UserError("--couplings_only and --init_from contradict each other: leave one out")
 
 
 def paper() -> Config:

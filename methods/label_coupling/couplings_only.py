@@ -76,14 +76,17 @@ class FrozenBase:
             classifier.weight.copy_(classifier.weight[order].clone())
             classifier.bias.copy_(classifier.bias[order].clone())
 
-    def told(self, train_csv: Path) -> str:
+    def told(self, train_csv: Sequence[Path]) -> str:
         """What to say of it; a warning where it was trained on that file."""
         text = f"Couplings alone, for the frozen logits of {self.checkpoint}."
         settings = self.info.facts.get("settings")
-        if isinstance(settings, dict) and settings.get("train_csv") == str(train_csv):
+        known = settings.get("train_csv") if isinstance(settings, dict) else None
+        # older checkpoints name one file, as a text
+        names = known if isinstance(known, list) else [known]
+        if shared := [str(path) for path in train_csv if str(path) in names]:
             text += (
-                f"\nWarning: it was trained on images of {train_csv}: its logits of these are too "
-                "sure, and what is measured on them here is too good."
+                f"\nWarning: it was trained on images of {', '.join(shared)}: its logits of these "
+                "are too sure, and what is measured on them here is too good."
             )
         return text
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class LabelCoupling(nn.Module):
 
     # not decayed, shrunk by the L1 penalty, and as sparse in the moving average (core/optim.py)
     sparse = ("A",)
+    # which dimensions count classes (methods/initial.py)
+    class_dimensions: ClassVar = {"A": (0, 1)}
     off_diagonal: Tensor
 
     def __init__(self, classes: int, alpha: float = 0.3) -> None:
@@ -35,6 +37,8 @@ class LabelCoupling(nn.Module):
 
 class CoupledHead(nn.Module):
     """Dropout → Linear(F, C) → LabelCoupling (if there is one)."""
+
+    class_dimensions: ClassVar = {"classifier.weight": (0,), "classifier.bias": (0,)}
 
     def __init__(
         self, features: int, classes: int, drop_rate: float, coupling: LabelCoupling | None

@@ -13,8 +13,9 @@ from core.atomic import check_writable
 from core.checkpoint import load_facts
 from core.closing import finished_folds
 from core.data.columns import read_columns
+from core.data.labels import LABEL_VALUES
 from core.data.prepare import Prepared
-from core.data.table import LABEL_VALUES, LabelTable
+from core.data.table import LabelTable
 from core.errors import UserError
 from core.runfolder import RunFolder
 from core.runtime import worker_count
@@ -38,11 +39,15 @@ def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> Label
     column = ""
     if test.test_csv is not None and table.id_column in read_columns(test.test_csv):
         column = table.id_column
-    folder = test.test_dir or data.train_dir
-    images = find_images(folder, test.test_csv, image_column=column, like=table.ids)
+    folder = test.test_dir or data.train_dir[0]
+    ids = table.ids
+    if table.source_names:
+        # without the source's name, which test images do not have
+        ids = [name.partition("/")[2] for name in ids]
+    images = find_images(folder, test.test_csv, image_column=column, like=ids)
     images = replace(images, id_column=table.id_column)
-    read = [path for path in (data.train_csv, data.val_csv, test.test_csv) if path is not None]
-    check_writable(test.out_csv, read, "--out_csv")
+    tested = () if test.test_csv is None else (test.test_csv,)
+    check_writable(test.out_csv, (*data.train_csv, *data.val_csv, *tested), "--out_csv")
     _check_output(test.out_csv, [images.id_column, *table.class_names])
     check_readable(fabric, images, worker_count(config.loader.num_workers))
     return images

@@ -26,6 +26,7 @@ def main() -> None:
     from core.optim import Phase
     from core.runfolder import open_run
     from core.runtime import make_fabric, preset_for_this_machine, seed_stream
+    from methods.initial import find_initial
     from methods.label_coupling.couplings_only import FrozenBase, fit_fold
     from methods.label_coupling.model import build_model, model_settings
     from methods.label_coupling.predict_test import find_test_images, predict_test_images
@@ -50,12 +51,14 @@ def main() -> None:
             "--labels, or train with --no-refiner"
         )
     test = find_test_images(fabric, config, table)
+    initial = find_initial("label_coupling", config, table.class_names)
     if base is not None:
         base.order_as(table.class_names)
         weights, start = None, base.told(config.data.train_csv)
     else:
         weights, start = find_weights(config.model, optional=config.preset == "small")
         trial = build_model(config.model, classes, weights)
+        start = initial.give(trial) if initial else start
         check_image_size(trial, config.model.model, config.loader.img_size)
     say(start)
     size, rotation = config.loader.img_size, config.augment.rotation
@@ -80,6 +83,8 @@ def main() -> None:
         seed_stream(config.split.seed, data.fold)
         model = build_model(config.model, classes, weights)
         model.head.start_at((1 - tau) * prevalence_log_odds(*data.drawn_counts()))
+        if initial:
+            initial.give(model)
         Fit(
             fabric=fabric,
             model=model,

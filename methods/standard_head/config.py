@@ -6,13 +6,13 @@ from typing import Literal
 
 from core.config import (
     BackboneConfig,
-    DataConfig,
     LoaderConfig,
     LoopConfig,
     RunConfig,
     SplitConfig,
     TwoPhaseConfig,
 )
+from core.data_config import DataConfig
 from core.errors import UserError
 from core.loss_config import LossConfig, check_drw_epoch
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ HIDDEN = 512
 
 class StandardHead(nn.Sequential):
     """BatchNorm → Dropout → Linear(F, 512) → ReLU → BatchNorm → Dropout → Linear(512, C)."""
+
+    # which dimensions count classes (methods/initial.py)
+    class_dimensions: ClassVar = {"6.weight": (0,), "6.bias": (0,)}
 
     def __init__(self, features: int, classes: int, drop_rate: float) -> None:
         super().__init__(

@@ -24,6 +24,7 @@ def main() -> None:
     from core.optim import two_phases
     from core.runfolder import open_run
     from core.runtime import make_fabric, preset_for_this_machine, seed_stream
+    from methods.initial import find_initial
     from methods.standard_head.model import build_model, model_settings
 
     if config.preset == "auto":
@@ -35,9 +36,10 @@ def main() -> None:
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
+    initial = find_initial("standard_head", config, classes)
     weights, start = find_weights(config.model, optional=config.preset == "small")
-    say(start)
     trial = build_model(config.model, len(classes), weights)
+    say(initial.give(trial) if initial else start)
     check_image_size(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(light_transforms(), config.split.seed)
     folds = fold_data(fabric, prepared, config.loader, config.optim.accumulate, augment)
@@ -51,6 +53,8 @@ def main() -> None:
         model = build_model(config.model, len(classes), weights)
         # the adjustment adds tau parts of the prior while training; the bias starts with the rest
         model.head.start_at((1 - tau) * prevalence_log_odds(*data.drawn_counts()))
+        if initial:
+            initial.give(model)
         Fit(
             fabric=fabric,
             model=model,

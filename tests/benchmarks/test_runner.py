@@ -1,8 +1,10 @@
 """What `python -m benchmarks` says, and with which exit code."""
 
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -83,7 +85,9 @@ def slow() -> Iterator[Answer]:
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
     """Runs the command with the questions `fine` and `slow`: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(command, "QUESTIONS", {"fine": fine, "slow": slow})
+    questions = {"fine": fine, "slow": slow}
+    monkeypatch.setattr(command, "QUESTIONS", tuple(questions))
+    monkeypatch.setattr(command, "answers_of", lambda name: questions[name]())
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
@@ -106,10 +110,11 @@ def test_the_table_has_a_line_an_answer(ask: Ask) -> None:
     assert "measured code talks" in error
 
 
-def test_json_is_all_that_is_on_stdout(ask: Ask) -> None:
-    code, out, _ = ask("--json", "fine")
+def test_json_keeps_every_field(ask: Ask, tmp_path: Path) -> None:
+    code, out, _ = ask("--json", str(tmp_path / "table.json"), "fine")
     assert code == 0
-    speed, part = json.loads(out)
+    assert "images/s" in out
+    speed, part = json.loads((tmp_path / "table.json").read_text())
     assert speed == {
         "question": "speed",
         "measured": 3.0,
@@ -125,9 +130,15 @@ def test_json_is_all_that_is_on_stdout(ask: Ask) -> None:
     assert part["verdict"] is None
 
 
-@pytest.mark.parametrize("arguments", [(), ("slow",), ("fine", "slow"), ("fine", "--json", "slow")])
-def test_a_missed_bound_is_exit_code_1(ask: Ask, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [(), ("slow",), ("fine", "slow"), ("fine", "--json", "F", "slow")]
+)
+def test_a_missed_bound_is_exit_code_1(
+    ask: Ask, arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     code, out, _ = ask(*arguments)
+    assert (tmp_path / "F").exists() == ("F" in arguments)
     assert code == 1
     assert ("speed" in out) == (arguments != ("slow",))
     assert "MISSED" in out
@@ -138,7 +149,8 @@ def test_a_missed_bound_is_exit_code_1(ask: Ask, arguments: tuple[str, ...]) -> 
     [
         ("slwo", "error: there is no benchmark 'slwo': did you mean 'slow'?\n"),
         ("--jsno", "error: there is no flag '--jsno': did you mean '--json'?\n"),
-        ("--json=1", "error: argument --json: ignored explicit argument '1'\n"),
+        ("--json", "error: argument --json: expected one argument\n"),
+        ("--json=.", "error: . cannot be written: it is a folder, or lies below a file\n"),
     ],
 )
 def test_what_is_not_known_is_one_sentence_before_anything_is_measured(
@@ -151,8 +163,8 @@ def test_what_is_not_known_is_one_sentence_before_anything_is_measured(
     assert "measured code talks" not in error
 
 
-def test_every_question_is_asked_by_its_own_name() -> None:
-    assert {name: question.__module__ for name, question in command.QUESTIONS.items()} == {
-        name: f"benchmarks.{name}"
-        for name in ("help", "table", "sampler", "step", "memory", "metrics", "infer")
-    }
+def test_every_question_has_a_file_that_answers_it() -> None:
+    asked = ("loader", "step", "infer", "metrics", "split", "startup")
+    assert command.QUESTIONS[: len(asked)] == asked
+    for name in command.QUESTIONS:
+        assert inspect.isgenerator(command.answers_of(name))

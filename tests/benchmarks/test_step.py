@@ -42,10 +42,13 @@ def test_each_update_but_the_last_is_timed_in_both_loops(tiny: Config) -> None:
 
 
 def test_speed_has_a_floor_and_parts_are_held_against_an_update(tiny: Config) -> None:
-    whole, *parts = compare(Task(tiny, updates=3))
+    whole, *parts, average = compare(Task(tiny, updates=3))
     assert (whole.unit, whole.floor, whole.ceiling) == ("images/s", 0.95, None)
     assert len(parts) == 4
     for part in parts:
         assert (part.unit, part.verdict) == ("ms", None)
         assert part.reference == pytest.approx(1000 * 4 / whole.reference)
-    assert all(math.isfinite(answer.ratio) and answer.ratio > 0 for answer in (whole, *parts))
+    assert all(
+        math.isfinite(answer.ratio) and answer.ratio > 0 for answer in (whole, *parts, average)
+    )
+    assert (average.unit, average.against, average.floor) == ("/s", "timm's ModelEmaV3", 0.95)

@@ -61,8 +61,10 @@ def test_flags_win_over_the_file(from_json: Callable[..., dict[str, Any]]) -> No
         ("patience", None),
         ("patience", 4),
         ("image_column", "Image Index"),
-        ("val_csv", None),
-        ("val_csv", "a folder/validation ä.csv"),
+        ("val_csv", []),
+        ("val_csv", ["a folder/validation ä.csv"]),
+        ("train_csv", ["a.csv", "b.csv"]),
+        ("label_map", None),
         ("labels", "Pleural Thickening,Hernia"),
         ("labels", "-starts with a dash"),
         ("labels", ""),
@@ -78,6 +80,13 @@ def test_a_file_holds_every_kind_of_value(
     from_json: Callable[..., dict[str, Any]], name: str, value: object
 ) -> None:
     assert from_json({name: value})[name] == value
+
+
+def test_settings_that_were_no_lists_in_older_runs_are_read_as_such(
+    from_json: Callable[..., dict[str, Any]],
+) -> None:
+    chosen = from_json({"train_csv": "a.csv", "val_csv": None})
+    assert (chosen["train_csv"], chosen["val_csv"]) == (["a.csv"], [])
 
 
 def test_a_runs_own_settings_give_the_same_run(from_json: Callable[..., dict[str, Any]]) -> None:
@@ -236,6 +245,6 @@ def test_a_defect_is_no_error_of_the_user() -> None:
 def test_null_is_refused_where_a_setting_must_have_a_value(
     from_json: Callable[..., dict[str, Any]],
 ) -> None:
-    assert from_json({"val-csv": None})["val_csv"] is None
+    assert from_json({"label-map": None})["label_map"] is None
     with pytest.raises(UserError, match="labels cannot be null"):
         from_json({"labels": None})

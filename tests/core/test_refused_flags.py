@@ -33,6 +33,8 @@ REFUSED = """
     --warmup_epochs nan | --warmup_epochs must lie within 0 and 30
     --accumulate 0 | --accumulate must be at least 1
     --warmup_head_lr 0 | --warmup_head_lr must be above 0
+    --head_views 0 | --head_views must be at least 1
+    --weights_file a --init_from b | --weights_file and --init_from contradict each other
     --backbone_lr -1e-5 | --backbone_lr must be above 0
     --head_lr inf | --head_lr must be above 0 and finite
     --clip_norm nan | --clip_norm must be above 0
@@ -70,6 +72,8 @@ OWN = {
     --coupling_l1 -1e-4 | --coupling_l1 must be at least 0
     --coupling_l1 nan | --coupling_l1 must be at least 0
     --coupling_lr 0 | --coupling_lr must be above 0
+    --couplings_only a --init_from b | --couplings_only and --init_from contradict each other
+    --weights_file a --init_from b | --weights_file and --init_from contradict each other
     --lr 0 | --lr must be above 0
     --lr inf | --lr must be above 0 and finite
     --rotation -1 | --rotation must lie within 0 and 180

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from small_run import MODEL, flags
 
 from core.checkpoint import load_tensors, save_tensors
-from core.data.phantom import NORMAL
+from core.data.phantom_dataset import NORMAL
 from ensemble.recipe import Member, write_recipe
 from methods import load_model
 

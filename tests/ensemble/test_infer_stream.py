@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from small_run import ROOT, fabric_run
 
+from core.data import store
 from core.data.image import read_image
-from ensemble import decoding
 from ensemble.parts import Parts, parts_folder
 
 Infer = Callable[..., tuple[int, str, str]]
@@ -83,7 +83,7 @@ def test_each_image_is_read_once_for_all_models_and_views(
         read[Path(path).name] += 1
         return read_image(path)
 
-    monkeypatch.setattr(decoding, "read_image", counted)
+    monkeypatch.setattr(store, "read_image", counted)
     assert infer(*base, "--tta_config", "heavy", "--output", tmp_path / "p.csv")[0] == 0
     assert read == Counter(names)
 

@@ -30,17 +30,22 @@ import core.backbone
 import core.checkpoint
 import core.closing
 import core.data.fold
+import core.head_phase
 import core.loop
 import core.losses
 import core.runlog
 import core.runtime
 import methods
+import methods.initial
 from core.cli import run
 
 # each is counted when it has happened: a file that is opened is still empty, and so on
 PLACES: dict[str, list[tuple[Any, str]]] = {
     "update": [(core.runlog.FoldLog, "advance")],
-    "evaluation": [(core.loop, "predict"), (core.loop, "score_epoch")],
+    "evaluation": [
+        *((core.loop, "predict"), (core.head_phase.HeadPhase, "predict")),
+        (core.loop, "score_epoch"),
+    ],
     "deletion": [(Path, "unlink")],
     "row": [(core.runlog, "append_row")],
     "file": [

@@ -15,14 +15,15 @@ from methods import method_names
 
 # The command line is an interface: a name that goes or changes breaks somebody's script.
 RUN = "preset out_dir overwrite config"
-DATA = "train_csv train_dir val_csv labels image_column patient_column study_column view_column"
-DATA += " uncertain blank"
+DATA = "train_csv train_dir val_csv source official_split views readers label_map labels"
+DATA += " image_column patient_column study_column view_column uncertain blank"
 SPLIT = "folds run_folds seed"
-LOADER = "img_size batch_size sampler epoch_size num_workers"
-BACKBONE = "model pretrained weights_file drop_path_rate grad_checkpointing"
+LOADER = "img_size batch_size sampler epoch_size source_weights num_workers"
+BACKBONE = "model pretrained weights_file init_from drop_path_rate grad_checkpointing"
 LOSS = "loss loss_options pos_weight logit_adjust label_smooth drw_epoch"
 OPTIM = "epochs warmup_epochs weight_decay clip_norm accumulate"
-TWO_PHASES = "warmup_head_epochs warmup_head_lr warmup_head_weight_decay backbone_lr head_lr"
+TWO_PHASES = "warmup_head_epochs warmup_head_lr warmup_head_weight_decay head_phase head_views"
+TWO_PHASES += " backbone_lr head_lr"
 LOOP = "ema ema_decay tta monitor patience amp compile log_every save_minutes tensorboard"
 FLAGS = {
     "standard_head": [

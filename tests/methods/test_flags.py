@@ -58,6 +58,22 @@ def test_drop_path_and_grad_checkpointing(phantom: Path, tmp_path: Path, train: 
     np.testing.assert_allclose(plain, checkpointed, atol=1e-5)
 
 
+def test_the_head_phase_keeps_as_many_views_as_it_is_told(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    """With one for each epoch it is the exact phase, to the last bit; with fewer it is another."""
+    found = []
+    for phase in ("exact", "cached --head_views 3", "cached --head_views 1"):
+        out = tmp_path / phase.replace(" ", "_")
+        options = ("--run_folds", 1, "--warmup_head_epochs", 3, "--head_phase", *phase.split())
+        assert train(*flags(phantom, out, *options))[0] == 0
+        found.append([(out / f).read_bytes() for f in ("metrics.csv", f"{MODEL}_fold1_val.csv")])
+    exact, enough, fewer = found
+    assert enough == exact
+    assert fewer[0] != exact[0]
+    assert fewer[1] != exact[1]
+
+
 def losses_of(out: Path) -> np.ndarray:
     return pd.read_csv(out / "metrics.csv")["train_loss"].to_numpy()
 

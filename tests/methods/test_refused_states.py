@@ -213,9 +213,9 @@ def test_a_state_of_other_data(
     rows = (phantom / "train.csv").read_text().splitlines()
     (tmp_path / "train.csv").write_text("\n".join(rows[:-1]) + "\n")
     settings = json.loads((out / "config.json").read_text())
-    assert settings["train_csv"] == str(phantom / "train.csv")
+    assert settings["train_csv"] == [str(phantom / "train.csv")]
     # the same settings, and a file that holds other images than it did
-    settings["train_csv"] = str(tmp_path / "train.csv")
+    settings["train_csv"] = [str(tmp_path / "train.csv")]
     (out / "config.json").write_text(json.dumps(settings))
     sentence = refused(train, out, [*arguments, "--train_csv", str(tmp_path / "train.csv")])
     assert "images, labels, patients or folds" in sentence

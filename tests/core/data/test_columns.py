@@ -3,9 +3,10 @@
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from core.data.columns import read_columns
+from core.data.columns import read_columns, take_rows
 from core.errors import UserError
 
 
@@ -31,6 +32,33 @@ def test_a_row_is_told_as_a_spreadsheet_counts_it(tmp_path: Path) -> None:
     column = read_columns(write(tmp_path, b"a\nx\ny\nx\ny\n"))["a"]
     assert column.row_of("y") == 3
     assert dict(zip(column.values, column.counts.tolist(), strict=True)) == {"x": 2, "y": 2}
+
+
+def test_texts_that_differ_in_white_space_are_one(tmp_path: Path) -> None:
+    column = read_columns(write(tmp_path, b"a\n y\nx\ny \n x\n"))["a"]
+    assert column.values == ["y", "x"]
+    assert column.codes.tolist() == [0, 1, 0, 1]
+    assert column.row_of("x") == 3
+
+
+def test_rows_are_taken_with_their_place_in_the_file(tmp_path: Path) -> None:
+    columns = read_columns(write(tmp_path, b"a,b\nx,1\ny,2\nx,3\nz,4\n"))
+    some = take_rows(columns, np.array([False, True, True, True]))
+    assert [column.cells.tolist() for column in some.values()] == [["y", "x", "z"], ["2", "3", "4"]]
+    assert some["b"].values == ["2", "3", "4"]
+    assert some["a"].row_of("x") == 4
+    again = take_rows(some, np.array([2, 0]))
+    assert again["a"].cells.tolist() == ["z", "y"]
+    assert [again["a"].row_of("z"), again["b"].row_of("2")] == [5, 3]
+    assert sorted(again["a"].values) == ["y", "z"]
+
+
+def test_a_row_that_ends_early_is_found_among_quoted_cells(tmp_path: Path) -> None:
+    whole = b'a,b,c\n"1,2",3,\n"4\n5",6,\n7,8,"9"\n\n'
+    assert cells(write(tmp_path, whole))["a"] == ["1,2", "4\n5", "7"]
+    for short in (b'"1,2,3",4\n', b'"4\n5",\n', b"7,\n"):
+        with pytest.raises(UserError, match="2 cells where the header has 3"):
+            read_columns(write(tmp_path, whole + short))
 
 
 def test_white_space_a_byte_order_mark_and_blank_lines_do_not_matter(tmp_path: Path) -> None:

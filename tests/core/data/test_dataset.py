@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from core.data.dataset import Batch, RadiographDataset, build_loader, unspoiled
+from core.data.dataset import Batch, RadiographDataset, Read, build_loader, unspoiled
 from core.data.sampler import EvaluationBatches
 from core.data.table import LabelTable
 from core.errors import UserError
@@ -137,8 +137,8 @@ def test_the_dataset_can_be_sent_to_a_worker(table: LabelTable) -> None:
         multiprocessing_context="spawn",
     )
     (sample,) = loader
-    assert isinstance(sample, Batch)
-    assert (sample.images == 50).all()
+    assert isinstance(sample, Read)
+    assert (np.asarray(sample.image) == 50).all()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -14,15 +14,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.neighbors import NearestNeighbors
 
-from core.data.phantom import (
+from core.data.phantom import main
+from core.data.phantom_anatomy import draw_patient
+from core.data.phantom_dataset import (
     COUPLINGS,
     FINDINGS,
     PREVALENCE,
     draw_labels,
-    main,
     make_phantom,
 )
-from core.data.phantom_anatomy import draw_patient
 from core.data.phantom_lesions import DRAWINGS, draw_radiograph
 from core.errors import UserError
 
@@ -232,7 +232,7 @@ def test_an_interrupted_phantom_is_made_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("core.data.phantom.draw_images", interrupt)
+        patch.setattr("core.data.phantom_dataset.draw_images", interrupt)
         with pytest.raises(KeyboardInterrupt):
             make_phantom(tmp_path, **SETTINGS)
     assert not (tmp_path / "phantom.json").exists()

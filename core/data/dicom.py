@@ -1,0 +1,197 @@
+"""DICOM files: found in a folder, and what their headers say of patient, study and view.
+
+Their pixels are in `core.data.dicom_pixels`. pydicom is imported where a header is read and not
+before: most images are no DICOM.
+"""
+
+import os
+import re
+import struct
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from core.data.limit import max_pixels
+from core.errors import UserError, some
+
+DICOM_ENDINGS = (".dcm", ".dicom")
+INSTALL = 'pip install "longtail-cxr[dicom]"'
+
+# PS3.10 7.1: 128 bytes of anything, then these
+_MAGIC, _MAGIC_AT = b"DICM", 128
+# where the File Meta Information, whose length stands in its first element, goes on
+_META_AT = 144
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+# ".5" of a name that is a UID, such as 1.2.840.10008.5, is no ending
+_WITHOUT_ENDING = re.compile(r"[^.]*|.*\.\d*")
+# what a Series Description says of the view, word by word
+_VIEW_WORDS = {
+    **{"PA": "PA", "AP": "AP"},
+    **dict.fromkeys(("LATERAL", "LAT", "LL", "RL"), "LATERAL"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Headers:
+    """What the headers of N files say; "" where one does not say it."""
+
+    patients: np.ndarray
+    """(N,) str: Patient ID"""
+    studies: np.ndarray
+    """(N,) str: Study Instance UID"""
+    views: np.ndarray
+    """(N,) str: View Position, or PA, AP or LATERAL where the Series Description names one only"""
+
+
+def is_dicom_data(data: bytes) -> bool:
+    """Whether these bytes begin as a DICOM file does."""
+    return data[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Whether this file begins as a DICOM file does; False where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return is_dicom_data(file.read(_MAGIC_AT + len(_MAGIC)))
+    except OSError:
+        return False
+
+
+def dicom_files(folder: str | Path, files: Sequence[str]) -> list[str]:
+    """Those of `files` (paths below `folder`) that are DICOM by their ending or, without one, by
+    their content; without the folder's index, DICOMDIR."""
+    found = []
+    for file in files:
+        name = file.rpartition("/")[2]
+        if name.upper() == "DICOMDIR":
+            continue
+        if name.lower().endswith(DICOM_ENDINGS) or (
+            _WITHOUT_ENDING.fullmatch(name) and is_dicom(os.path.join(folder, file))
+        ):
+            found.append(file)
+    return found
+
+
+def require_pydicom() -> None:
+    """Raise UserError where pydicom is not installed."""
+    if find_spec("pydicom") is None:
+        raise UserError(f"it is a DICOM file, and pydicom is not installed: {INSTALL}")
+
+
+def read_headers(paths: Sequence[str], threads: int = 8) -> Headers:
+    """Patient, study and view of each file, from its header alone.
+
+    Raises UserError where pydicom is missing, and where a file cannot be read or is no DICOM.
+    """
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        told = tqdm(
+            pool.map(_read_header, paths), desc="DICOM headers", total=len(paths), disable=None
+        )
+        rows = list(told)
+    columns = np.array(rows, dtype=object).reshape(len(rows), 3).T
+    return Headers(*columns)
+
+
+def from_headers(
+    paths: Sequence[str],
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, str] | None:
+    """Patients, studies and views, (N,) str each, by DICOM headers, and a note for the user.
+
+    None where not every file is DICOM; in place of patients, studies or views that no header names
+    there is None too. Raises UserError as `read_headers` does, and where only some of the headers
+    name a patient.
+    """
+    if not paths or not all(map(is_dicom, paths)):
+        return None
+    headers = read_headers(paths)
+    without = [path for path, patient in zip(paths, headers.patients, strict=True) if not patient]
+    if without and len(without) < len(paths):
+        raise UserError(
+            f"{len(without):,} of {len(paths):,} DICOM headers name no patient: {some(without)}. "
+            "Name the patients in a column of the CSV, or pass --patient_column none, and the "
+            "folds may share patients."
+        )
+    note = (
+        "Warning: neither the CSV nor any DICOM header names a patient, so that images of one "
+        "patient may fall into two folds and inflate every number. Name it with --patient_column."
+        if without
+        else "Patients are taken from the DICOM headers, such as "
+        f"'{headers.patients[0]}' in {paths[0]}."
+    )
+    patients, studies, views = (
+        column if any(column) else None
+        for column in (headers.patients, headers.studies, headers.views)
+    )
+    return patients, studies, views, note
+
+
+def refuse_inflating(data: bytes) -> None:
+    """Raise ValueError for a deflated data set that is larger than any image may be.
+
+    pydicom inflates it whole, whatever its size (transfer syntax Deflated Explicit VR Little
+    Endian, PS3.5 A.5).
+    """
+    if not _is_deflated(data):
+        return
+    start = _META_AT + struct.unpack_from("<I", data, _META_AT - 4)[0]
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    # three samples of 16 bits a pixel, and something for the header
+    limit = 6 * max_pixels() + 2**20
+    inflater.decompress(data[start:], limit)
+    if inflater.unconsumed_tail:
+        raise ValueError(f"its deflated content comes to more than {limit:,} bytes")
+
+
+def _is_deflated(data: bytes) -> bool:
+    if len(data) < _META_AT:
+        return False
+    length = struct.unpack_from("<I", data, _META_AT - 4)[0]
+    return _DEFLATED in data[_META_AT : _META_AT + length]
+
+
+def _read_header(path: str) -> tuple[str, str, str]:
+    """Patient, study and view of a file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(2048)
+            if not is_dicom_data(data):
+                raise ValueError("it is no DICOM file")
+            require_pydicom()
+            # late, as at the top
+            from pydicom import dcmread
+
+            if _is_deflated(data):
+                refuse_inflating(data + file.read())
+            file.seek(0)
+            header = dcmread(
+                file,
+                stop_before_pixels=True,
+                specific_tags=[
+                    "PatientID",
+                    "StudyInstanceUID",
+                    "ViewPosition",
+                    "SeriesDescription",
+                ],
+            )
+        patient, study, view, series = (
+            str(header.get(name) or "").strip()
+            for name in ("PatientID", "StudyInstanceUID", "ViewPosition", "SeriesDescription")
+        )
+    # pydicom raises about anything on a damaged file
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(f"The header of {path} cannot be read: {reason}.") from error
+    return patient, study, view or _view_of(series)
+
+
+def _view_of(description: str) -> str:
+    """The one view that a text names: "W033 Chest PA" is PA, "PA and lateral" is none."""
+    words = re.findall(r"[A-Z]+", description.upper())
+    named = {_VIEW_WORDS[word] for word in words if word in _VIEW_WORDS}
+    return named.pop() if len(named) == 1 else ""

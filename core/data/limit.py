@@ -1,0 +1,41 @@
+"""How many pixels a header may claim before it is believed: a decompression bomb is refused.
+
+The limit is an environment variable and no flag, so that worker processes and every command that
+decodes have it without being told.
+"""
+
+import os
+
+from core.errors import UserError
+
+# Twice the pixels of the largest digitised films.
+MAX_PIXELS = 100_000_000
+VARIABLE = "CXR_MAX_PIXELS"
+# cv2 decodes no larger image (CV_IO_MAX_IMAGE_PIXELS)
+_LARGEST = 2**30
+
+
+def max_pixels() -> int:
+    """The limit: `MAX_PIXELS`, or what the environment variable CXR_MAX_PIXELS says.
+
+    Raises UserError where that is no whole number from 1 to 2^30.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return MAX_PIXELS
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= _LARGEST):
+        raise UserError(
+            f"The environment variable {VARIABLE} is '{text[:40]}': give the number of pixels that "
+            f"an image may have as a whole number up to {_LARGEST}, such as {2 * MAX_PIXELS}."
+        )
+    return int(text)
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError where an image of these sides, in pixels, is larger than `max_pixels`."""
+    limit = max_pixels()
+    if width * height > limit:
+        raise ValueError(
+            f"its header claims {width:,} x {height:,} pixels, more than the limit of {limit:,}; "
+            f"if it is sound, raise the limit by the environment variable {VARIABLE}"
+        )

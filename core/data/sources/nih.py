@@ -1,0 +1,101 @@
+"""NIH ChestX-ray14: labels in one cell, "Mass|Nodule", and lists of the official test beside it.
+
+Wang et al., "ChestX-ray8", CVPR 2017, https://nihcc.app.box.com/v/ChestXray-NIHCC:
+`Data_Entry_2017_v2020.csv`, `train_val_list.txt` and `test_list.txt`.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data.columns import Column
+from core.data.sources.sheet import Sheet, check_labels, column, indicators
+from core.errors import UserError, plain, some
+
+LABELS = (
+    *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema"),
+    *("Fibrosis", "Hernia", "Infiltration", "Mass", "No Finding", "Nodule"),
+    *("Pleural_Thickening", "Pneumonia", "Pneumothorax"),
+)
+NEEDED = ("Image Index", "Finding Labels", "Patient ID")
+# The header writes two pairs in brackets, so that a CSV has a column 'OriginalImage[Width'.
+OTHERS = (
+    *("Follow-up #", "Patient Age", "Patient Gender", "Patient Sex", "View Position"),
+    *("OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]", "Unnamed: 11"),
+)
+TEST_LIST, TRAIN_LIST = "test_list.txt", "train_val_list.txt"
+
+
+def matches(path: Path, columns: dict[str, Column]) -> bool:
+    """Whether these are its columns, and no other: a table with label columns is a plain one."""
+    names = {plain(name) for name in columns} - {""}
+    return {plain(name) for name in NEEDED} <= names <= {plain(n) for n in (*NEEDED, *OTHERS)}
+
+
+def read(path: Path, columns: dict[str, Column]) -> Sheet:
+    """Its table, with the 15 labels (one of them No Finding) and whatever others it names.
+
+    Raises UserError for a row that names no label, and for lists that share an image.
+    """
+    findings = column(path, columns, "Finding Labels", "nih")
+    images = column(path, columns, "Image Index", "nih")
+    labels = [
+        [name for part in cell.split("|") if (name := part.strip())] for cell in findings.values
+    ]
+    for cell, named in zip(findings.values, labels, strict=True):
+        if not named:
+            raise UserError(
+                f"{findings.place(path, cell)} names no label in column 'Finding Labels'; an image "
+                "without a finding has 'No Finding' there."
+            )
+    check_labels(path, "Finding Labels", labels, columns)
+    found = indicators(findings, labels, LABELS)
+    test, why, notes = _official_test(path, images)
+    return Sheet(
+        columns=columns | found,
+        labels=tuple(found),
+        no_labels=tuple(name for name in columns if plain(name) in map(plain, (*NEEDED, *OTHERS))),
+        image=("Image Index",),
+        patient=("Patient ID",),
+        study=(),
+        view=("View Position",),
+        official_test=test,
+        no_official_test=why,
+        notes=notes,
+    )
+
+
+def _official_test(path: Path, images: Column) -> tuple[np.ndarray | None, str, tuple[str, ...]]:
+    """(N,) bool by the lists beside the table, or None and why; and sentences."""
+    lists = {name: path.with_name(name) for name in (TEST_LIST, TRAIN_LIST)}
+    named = {name: _read_list(file) for name, file in lists.items() if file.is_file()}
+    if TEST_LIST not in named:
+        return None, f"there is no {TEST_LIST} beside it", ()
+    # the same images as JPEG keep their names but for the ending
+    stems = pd.Index([os.path.splitext(name)[0] for name in images.values])
+    test = np.asarray(stems.isin(named[TEST_LIST]))
+    notes: tuple[str, ...] = ()
+    if TRAIN_LIST in named:
+        both = sorted(set(named[TEST_LIST]) & set(named[TRAIN_LIST]))
+        if both:
+            raise UserError(
+                f"{len(both):,} image(s) are in {lists[TEST_LIST]} and in {lists[TRAIN_LIST]}: "
+                f"{some(both)}. Fetch the lists again."
+            )
+        neither = int((~test & ~np.asarray(stems.isin(named[TRAIN_LIST])))[images.codes].sum())
+        if neither:
+            notes = (
+                f"Warning: {neither:,} image(s) of {path} are in neither {TEST_LIST} nor "
+                f"{TRAIN_LIST} and count as training images.",
+            )
+    return test[images.codes], "", notes
+
+
+def _read_list(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as a list of images: {error}.") from error
+    return [os.path.splitext(line)[0] for line in lines]

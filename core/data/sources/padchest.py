@@ -1,0 +1,87 @@
+"""PadChest with its labels as a list in a cell; and CXR-LT 2026, which labels the same images.
+
+Bustos et al., "PadChest", Medical Image Analysis 2020, https://bimcv.cipf.es/bimcv-projects/padchest/:
+`PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz`; CXR-LT 2026 has one column a label after
+`ImageID, StudyDate_DICOM, PatientID`.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from core.data.columns import Column, take_rows
+from core.data.sources.sheet import Sheet, check_labels, column, indicators
+from core.errors import UserError, plain
+
+NEEDED = ("ImageID", "PatientID", "Projection", "Labels")
+CHALLENGE = ("ImageID", "StudyDate_DICOM", "PatientID")
+# Neither part can begin where the other does, so that hostile text takes linear time.
+ITEM = r"'[^'\\]*'" + r'|"[^"\\]*"'
+LIST = re.compile(rf"\[\s*(?:(?:{ITEM})(?:\s*,\s*(?:{ITEM}))*\s*)?\]")
+EXCLUDE = "exclude"
+
+
+def matches(path: Path, columns: dict[str, Column]) -> bool:
+    """Whether these are the columns of PadChest or of CXR-LT 2026."""
+    names = {plain(name): name for name in columns}
+    if "labels" not in names:
+        return {plain(name) for name in CHALLENGE} <= set(names)
+    are_lists = any(cell.startswith("[") for cell in columns[names["labels"]].values)
+    return are_lists and {plain(name) for name in NEEDED} <= set(names)
+
+
+def read(path: Path, columns: dict[str, Column]) -> Sheet:
+    """One column for each label of the lists; without lists the table as it is.
+
+    Left out, and counted, are images whose labels or projection are 'exclude', and those without a
+    label, of which nothing is known. Raises UserError for a cell that is no list.
+    """
+    if not any(plain(name) == "labels" for name in columns):
+        column(path, columns, "ImageID", "padchest")
+        date = tuple(name for name in columns if plain(name) == "studydatedicom")
+        return Sheet(columns=columns, no_labels=date, image=("ImageID",), patient=("PatientID",))
+    lists = column(path, columns, "Labels", "padchest")
+    labels = [_parse(path, lists, cell) for cell in lists.values]
+    check_labels(path, "Labels", labels, columns)
+    excluded = np.array([EXCLUDE in cell for cell in labels])[lists.codes]
+    views = next((columns[name] for name in columns if plain(name) == "projection"), None)
+    if views is not None:
+        excluded |= np.array([plain(view) == EXCLUDE for view in views.values])[views.codes]
+    empty = np.array([not cell for cell in labels])[lists.codes] & ~excluded
+    kept = ~(excluded | empty)
+    if not kept.any():
+        raise UserError(f"{path} has no image with a label that is not excluded.")
+    found = indicators(lists, labels, ())
+    every = take_rows(columns | found, kept)
+    names = tuple(name for name in found if name != EXCLUDE and "1" in every[name].values)
+    notes = []
+    if not kept.all():
+        notes.append(
+            f"{int((~kept).sum()):,} of {len(kept):,} images of {path} are left out: labels or "
+            f"projection of {int(excluded.sum()):,} say 'exclude', and {int(empty.sum()):,} have "
+            "no label."
+        )
+    return Sheet(
+        columns={name: c for name, c in every.items() if name in columns or name in names},
+        labels=names,
+        no_labels=tuple(columns),
+        image=("ImageID",),
+        patient=("PatientID",),
+        study=("StudyID",),
+        view=("Projection",),
+        notes=tuple(notes),
+    )
+
+
+def _parse(path: Path, lists: Column, cell: str) -> list[str]:
+    """The labels of a cell such as "['nodule', 'pleural effusion']"; none of a blank one."""
+    if not cell:
+        return []
+    if not LIST.fullmatch(cell):
+        raise UserError(
+            f"{lists.place(path, cell)}, column 'Labels' holds {cell[:60]!r}, which is no list "
+            "such as ['nodule', 'pleural effusion']."
+        )
+    texts = (" ".join(item[1:-1].split()) for item in re.findall(ITEM, cell))
+    return [text for text in texts if text]

@@ -1,0 +1,93 @@
+"""What every source becomes: a table of one row an image, in columns, and what is known of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from core.data.columns import (
+    IMAGE_COLUMNS,
+    PATIENT_COLUMNS,
+    STUDY_COLUMNS,
+    VIEW_COLUMNS,
+    Column,
+)
+from core.errors import UserError, nearest, plain
+
+# More is a column of free text, and would need gigabytes.
+MOST_LABELS = 1000
+# of CheXpert and of MIMIC-CXR, which was labelled with the same tool
+CHEXPERT_LABELS = (
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion"),
+    *("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
+    *("Pleural Other", "Fracture", "Support Devices"),
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sheet:
+    """A table with one row an image and one column a label, as `core.data.table` reads it."""
+
+    columns: dict[str, Column]
+    labels: tuple[str, ...] | None = None
+    """The columns that are labels; None where their cells must tell."""
+    no_labels: tuple[str, ...] = ()
+    """Columns that the source publishes besides, and that need not be told of."""
+    image: tuple[str, ...] = IMAGE_COLUMNS
+    """What the column of the images' names may be called, first one first; likewise the others"""
+    patient: tuple[str, ...] = PATIENT_COLUMNS
+    study: tuple[str, ...] = STUDY_COLUMNS
+    view: tuple[str, ...] = VIEW_COLUMNS
+    blank: str | None = None
+    """What a blank label means here; None where the user is asked"""
+    official_test: np.ndarray | None = None
+    """(N,) bool: images of the official test; None where the source does not name them"""
+    no_official_test: str = ""
+    """Why it does not, where it usually does"""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user"""
+
+
+def indicators(cells: Column, labels: list[list[str]], known: Iterable[str]) -> dict[str, Column]:
+    """One column of 1 and 0 for each label: those `known`, and those of any cell, by alphabet.
+
+    labels: for each of `cells.values` the labels that it names.
+    """
+    names = sorted({*known, *(name for cell in labels for name in cell)})
+    place = {name: position for position, name in enumerate(names)}
+    named = np.zeros((len(names), len(labels)), dtype=np.int8)
+    for code, cell in enumerate(labels):
+        named[[place[name] for name in cell], code] = 1
+    return {
+        name: Column(named[position][cells.codes], ["0", "1"], cells.rows, cells.path)
+        for position, name in enumerate(names)
+    }
+
+
+def check_labels(path: Path, column: str, labels: list[list[str]], columns: Iterable[str]) -> None:
+    """Raise UserError where the labels of `column` are too many, or one is called as a column."""
+    names = {name for cell in labels for name in cell}
+    if len(names) > MOST_LABELS:
+        raise UserError(
+            f"{path}: column '{column}' names {len(names):,} different labels, which looks like "
+            f"free text (the most is {MOST_LABELS:,}). Take out what is no label."
+        )
+    if both := sorted(names & set(columns)):
+        raise UserError(
+            f"{path}: column '{column}' names the label '{both[0]}', and there is a column of that "
+            "name too: rename one of them, or pass --source plain."
+        )
+
+
+def column(path: Path, columns: dict[str, Column], wanted: str, source: str) -> Column:
+    """The column of this name, whatever its case and punctuation.
+
+    Raises UserError where the table at `path` has none.
+    """
+    for name, found in columns.items():
+        if plain(name) == plain(wanted):
+            return found
+    raise UserError(
+        f"{path} has no column '{wanted}', which --source {source} needs{nearest(wanted, columns)}."
+    )

@@ -1,0 +1,92 @@
+"""Tensors kept on disk in a file without a name, by all processes of a run or by none."""
+
+import os
+import shutil
+import tempfile
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+# of the free space, what may be taken: checkpoints and states need some too
+SHARE = 0.9
+# copies from a GPU that may be under way while the next batches are computed
+COPIES = 2
+
+
+class NoRoomError(Exception):
+    """The processes together need `needed` bytes, and `free` are left."""
+
+    def __init__(self, needed: int, free: int) -> None:
+        super().__init__(needed, free)
+        self.needed, self.free = needed, free
+
+
+class KeptRows:
+    """Room for `count` rows like those of `like` (B, D), in this process's own file in `folder`.
+
+    The file has no name and is mapped into memory: the kernel keeps of it what fits, and it is gone
+    when this object is, or the process, however that ends. All ranks make theirs together. Raises
+    NoRoomError, on all of them, where the disk cannot hold the files.
+    """
+
+    def __init__(self, fabric: Fabric, folder: Path, count: int, like: Tensor) -> None:
+        self._device, self._type = fabric.device, like.dtype
+        shape = (count, like.shape[1] * like.element_size())
+        size = shape[0] * shape[1]
+        needed = size * fabric.world_size
+        # one rank looks, before any takes its part
+        free = fabric.broadcast(shutil.disk_usage(folder).free)
+        if needed > SHARE * free:
+            raise NoRoomError(needed, free)
+        mapped = None
+        try:
+            with tempfile.TemporaryFile(dir=folder, prefix=".") as file:
+                # a full disk would kill a process that writes to a mapped file (no macOS has this)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                mapped = np.memmap(file, np.uint8, "r+", shape=shape)
+        except OSError:
+            pass
+        made = torch.tensor(float(mapped is not None), device=fabric.device)
+        makers = fabric.all_reduce(made, reduce_op="sum")
+        assert isinstance(makers, Tensor)
+        if mapped is None or makers < fabric.world_size:
+            raise NoRoomError(needed, free)
+        self._mapped = mapped
+        self._under_way: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+
+    def write(self, start: int, rows: Tensor) -> None:
+        """Keep `rows` (B, D) as rows `start` and following, without waiting for the device."""
+        self._under_way.append((start, *_to_host(rows)))
+        self._store(all_but=COPIES if rows.device.type == "cuda" else 0)
+
+    def read(self, places: np.ndarray) -> Tensor:
+        """The rows (B, D) of `places` (B,), on the device."""
+        self._store(all_but=0)
+        rows = torch.from_numpy(self._mapped[places]).view(self._type)
+        if self._device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(self._device, non_blocking=True)
+
+    def _store(self, *, all_but: int) -> None:
+        while len(self._under_way) > all_but:
+            start, rows, copied = self._under_way.popleft()
+            if copied is not None:
+                copied.synchronize()
+            # NumPy has no bfloat16
+            self._mapped[start : start + len(rows)] = rows.view(torch.uint8).numpy()
+
+
+def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """A copy in the host's memory, and what to wait for before it is read."""
+    if values.device.type != "cuda":
+        return values.cpu(), None
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+    return host, copied

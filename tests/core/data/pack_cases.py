@@ -1,0 +1,54 @@
+"""Images and calls that the tests of packs share."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from core.data import pack_files
+from core.data.image import load_image
+from core.data.pack import main
+from core.data.pack_format import open_packs
+
+SIZE = 8
+ROWS = 4  # images in a block
+
+
+def write_image(path: Path, seed: int) -> Path:
+    """A PNG of noise, larger than SIZE."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 24), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    return path
+
+
+def write_csv(path: Path, names: list[str]) -> Path:
+    rows = [f"{name},{number},{number % 2}" for number, name in enumerate(names)]
+    path.write_text("\n".join(["ImageID,PatientID,Mass", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten images, three of them in a sub-folder, packed four to a block."""
+    monkeypatch.setattr(pack_files, "_MOST_ROWS", ROWS)
+    for number in range(10):
+        below = "sub/" if number > 6 else ""
+        write_image(tmp_path / "images" / f"{below}{number}.png", number)
+    return tmp_path / "images"
+
+
+def packing(images: Path, *more: object) -> list[object]:
+    """`call` packs these images into "pack" beside them, with one worker."""
+    return [
+        *(main, "--train_dir", images, "--size", SIZE),
+        *("--out", images.parent / "pack", "--num_workers", 1, *more),
+    ]
+
+
+def check_pixels(folder: Path, images: Path) -> None:
+    """All images of a pack are what training reads from the files."""
+    for pack in open_packs(folder):
+        for name, pixels in zip(pack.index["name"], pack.images(), strict=True):
+            assert np.array_equal(pixels, load_image(images / name, pack.plan.size)), name

@@ -1,0 +1,111 @@
+"""Labels of two sources are one where, and only where, the maps say so."""
+
+from pathlib import Path
+
+import pytest
+
+from core.data.labelmap import LabelMap, read_label_map
+from core.errors import UserError, plain
+
+
+def mapped(tmp_path: Path, *rows: str, header: str = "label,means") -> LabelMap:
+    path = tmp_path / "map.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return read_label_map(path)
+
+
+def means(label_map: LabelMap, label: str) -> str:
+    end = label_map.way(label)[-1]
+    return label_map.spelling(end) or end
+
+
+@pytest.mark.parametrize(
+    ("labels", "meaning"),
+    [
+        # NIH, CheXpert and MIMIC, CXR-LT, PadChest, VinDr-CXR, as each writes it
+        (
+            ["Effusion", "Pleural Effusion", "pleural effusion", "Pleural effusion"],
+            "Pleural Effusion",
+        ),
+        (["No Finding", "No_Finding", "No finding", "Normal", "normal"], "Normal"),
+        (["Pleural_Thickening", "pleural thickening"], "Pleural Thickening"),
+        (["Infiltration", "infiltrates"], "Infiltration"),
+        (["Fibrosis", "pulmonary fibrosis", "Pulmonary fibrosis"], "Fibrosis"),
+        (["Edema", "pulmonary edema"], "Edema"),
+        (["Round(ed) Atelectasis", "round atelectasis"], "Rounded Atelectasis"),
+        (["pneumoperitoneo", "Pneumoperitoneum"], "Pneumoperitoneum"),
+    ],
+)
+def test_our_map_joins_the_names_of_one_finding(labels: list[str], meaning: str) -> None:
+    ours = read_label_map(None)
+    assert {means(ours, label) for label in labels} == {meaning}
+
+
+def test_our_map_keeps_apart_what_is_not_the_same() -> None:
+    ours = read_label_map(None)
+    parts = (
+        *("Hernia", "hiatal hernia", "Mass", "pulmonary mass", "Nodule", "Nodule/Mass"),
+        *("Emphysema", "subcutaneous emphysema", "Fracture", "rib fracture", "Lung Opacity"),
+        *("Lung Lesion", "Infiltration", "Consolidation", "Pneumonia", "Pleural Other"),
+        *("loculated pleural effusion", "pericardial effusion", "calcified pleural thickening"),
+        *("apical pleural thickening", "Atelectasis", "lobar atelectasis", "pneumothorax"),
+        *("hydropneumothorax", "Enlarged Cardiomediastinum", "mediastinal enlargement"),
+    )
+    assert len({plain(means(ours, label)) for label in parts}) == len(parts)
+
+
+def test_the_users_rows_are_followed_to_the_end_and_over_ours(tmp_path: Path) -> None:
+    label_map = mapped(tmp_path, "Derrame,Effusion", "Consolidation,Opacity", "opacity,Haze")
+    # on through our row of Effusion
+    assert label_map.way("derrame") == ["derrame", "Effusion", "Pleural Effusion"]
+    assert means(label_map, "CONSOLIDATION") == "Haze"
+    assert means(label_map, "No Finding") == "Normal"
+    assert means(label_map, "Mass") == "Mass"
+
+
+def test_a_row_of_the_users_turns_ours_round_or_off(tmp_path: Path) -> None:
+    turned = mapped(tmp_path, "Pleural Effusion,Effusion")
+    assert {means(turned, one) for one in ("Effusion", "effusion", "pleural effusion")} == {
+        "Effusion"
+    }
+    kept = mapped(tmp_path, "Effusion,Effusion")
+    assert means(kept, "effusion") == "Effusion"
+    assert means(kept, "Pleural Effusion") == "Pleural Effusion"
+
+
+def test_rows_of_labels_that_are_nowhere_are_found(tmp_path: Path) -> None:
+    label_map = mapped(tmp_path, "A,B", "B,C", "Efusion,Pleural Effusion", "a_,b")
+    # B is on the way of A
+    assert label_map.idle(["a", "Mass"]) == ["Efusion"]
+    assert label_map.idle(["Mass"]) == ["A", "B", "Efusion", "a_"]
+    assert read_label_map(None).idle([]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "sentence"),
+    [
+        (["A,B", "B,C", "C,A"], "label,means", r"goes in a circle: A means B means C means A"),
+        (["A,B", "b,a"], "label,means", "goes in a circle: A means B means a"),
+        (["A,B", "a_,C"], "label,means", r"gives 'a_' two meanings, 'B' and 'C': keep one"),
+        (
+            ["A,B", ",C"],
+            "label,means",
+            r"row 3 \(the header is row 1\) names no label .*'label'",
+        ),
+        (["A,--"], "label,means", r"row 2 .* names no label in column 'means'"),
+        (["A,B"], "from,to", "needs the columns label,means, and has from, to"),
+        ([], "label,means", "has a header and no rows"),
+    ],
+)
+def test_a_map_that_cannot_be_followed_is_refused(
+    tmp_path: Path, rows: list[str], header: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence) as refused:
+        mapped(tmp_path, *rows, header=header)
+    assert "map.csv" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_no_map_where_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--label_map .*none\.csv is no file"):
+        read_label_map(tmp_path / "none.csv")

@@ -1,0 +1,24 @@
+"""The names that datasets give their views, in the groups that a radiologist would make."""
+
+import pytest
+
+from core.data.views import view_group
+
+FRONTAL = ["PA", "AP", "pa", "Frontal", "AP AXIAL", "AP LLD", "PA RLD", "AP_horizontal", "CHEST PA"]
+FRONTAL += ["postero-anterior", "antero-posterior", "anteroposterior", "Portable AP"]
+LATERAL = ["LATERAL", "Lateral", "LL", "RL", "L", "lat", "left lateral", "XTABLE LATERAL"]
+OTHER = ["", "COSTAL", "EXCLUDE", "UNK", "LAO", "RAO", "SWIMMERS", "LPO"]
+
+
+@pytest.mark.parametrize("name", FRONTAL)
+def test_frontal(name: str) -> None:
+    assert view_group(name) == "frontal"
+
+
+@pytest.mark.parametrize("name", LATERAL)
+def test_lateral(name: str) -> None:
+    assert view_group(name) == "lateral"
+
+
+def test_others_stay_by_themselves() -> None:
+    assert [view_group(name) for name in OTHER] == [name.lower() for name in OTHER]

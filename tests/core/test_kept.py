@@ -1,0 +1,49 @@
+"""Rows that are kept on disk come back as they were, and nothing of them is left."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from core.kept import KeptRows, NoRoomError
+from core.runtime import make_fabric
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_come_back_as_they_were(kind: torch.dtype, tmp_path: Path) -> None:
+    rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0)).to(kind)
+    rows[3, 2] = torch.nan
+    kept = KeptRows(make_fabric(amp=False), tmp_path, 20, rows)
+    for start in (10, 0):
+        kept.write(start, rows[start : start + 10])
+    found = kept.read(np.array([3, 19, 0, 3]))
+    assert found.dtype == kind
+    torch.testing.assert_close(found, rows[[3, 19, 0, 3]], rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_file_has_no_name(tmp_path: Path) -> None:
+    """So that nothing is left after a kill."""
+    before = set(os.listdir(tmp_path))
+    kept = KeptRows(make_fabric(amp=False), tmp_path, 1000, torch.zeros(2, 1000))
+    kept.write(0, torch.ones(2, 1000))
+    assert set(os.listdir(tmp_path)) == before
+    assert kept.read(np.array([1])).sum() == 1000
+
+
+def test_it_leaves_a_tenth_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fabric, like = make_fabric(amp=False), torch.zeros(1, 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2000, 1000, 1000))
+    KeptRows(fabric, tmp_path, 22, like)
+    with pytest.raises(NoRoomError) as refused:
+        KeptRows(fabric, tmp_path, 23, like)
+    assert (refused.value.needed, refused.value.free) == (920, 1000)
