@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.loader import make_pack
+from benchmarks.memory import make_pack
 from benchmarks.runner import Answer, real_data
 from core.data.phantom_dataset import make_phantom
 from methods.standard_head.config import small

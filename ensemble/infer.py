@@ -119,6 +119,7 @@ def _check_output(
 ) -> None:
     """Raise UserError where the output, or its list of what is skipped, would replace something."""
     from core.atomic import check_writable
+    from core.data.pack_format import is_pack
     from ensemble.parts import forget_delivered, parts_folder
     from ensemble.predictions import already_there
     from ensemble.writing import is_skipped_list, skipped_path
@@ -126,6 +127,8 @@ def _check_output(
     read = [config.test_csv, config.sample_submission, config.calibration, config.ensemble]
     inputs = [path for path in (*read, *checkpoints, config.single) if path is not None]
     check_writable(output, inputs)
+    if is_pack(output.parent):
+        raise UserError(f"{output} lies in a pack of images: give another --output")
     skipped = skipped_path(output)
     if config.on_bad_image == "skip":
         check_writable(skipped, inputs)

@@ -146,10 +146,9 @@ def read_scored(
         patient_column=settings.patient_column,
         uncertain=settings.uncertain,
         blank=settings.blank,
-        source=settings.source,
         views=settings.views,
-        readers=settings.readers,
         official_split=settings.official_split,
+        sheet=sheet,
     )
     table, arrays, notes = match_labels(tables, table, labels, common=common)
     files = dict(zip(predictions, arrays, strict=True))
@@ -177,8 +176,8 @@ def training_prevalence(
         patient_column="none",
         uncertain=settings.uncertain,
         blank=settings.blank,
-        readers=settings.readers,
         official_split="train",
+        sheet=sheet,
     )
     return mean_of_known(table.targets.T.astype(float))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from core.data.joining import Part, join_tables, rename_labels, with_source
 from core.data.labelmap import LabelMap, read_label_map
 from core.data.sources import PLAIN, read_sheet
+from core.data.sources.sheet import Sheet
 from core.data.table import LabelTable, read_table
 from core.data_config import DataConfig
 from core.errors import UserError, nearest, plain, some
@@ -36,15 +37,16 @@ def gather(
     if validation:
         data = replace(data, official_split="all")
     if len(parts) == 1 and data.label_map is None:
-        return _read(data, parts[0], wanted)
+        return _read(data, parts[0], None, wanted)
     label_map = read_label_map(data.label_map)
     if wanted is None:
-        tables = [_read(data, part, None) for part in parts]
+        tables = [_read(data, part, None, None) for part in parts]
         there: list[Sequence[str]] = [table.class_names for table in tables]
     else:
-        there = [_columns(data, part) for part in parts]
+        sheets = [_sheet(data, part) for part in parts]
+        there = [[name for name in sheet.columns if plain(name)] for sheet in sheets]
         chosen = _choose(parts, there, wanted, label_map, "val" if validation else "train")
-        tables = [_read(data, *one) for one in zip(parts, chosen, strict=True)]
+        tables = [_read(data, *one) for one in zip(parts, sheets, chosen, strict=True)]
     notes = [
         f"Warning: --label_map {data.label_map} renames '{label}', which is in no CSV."
         for label in label_map.idle([name for names in there for name in names])
@@ -97,7 +99,9 @@ def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]
     return names
 
 
-def _read(data: DataConfig, part: Part, labels: Sequence[str] | None) -> LabelTable:
+def _read(
+    data: DataConfig, part: Part, sheet: Sheet | None, labels: Sequence[str] | None
+) -> LabelTable:
     return read_table(
         part.csv,
         part.folder,
@@ -112,14 +116,13 @@ def _read(data: DataConfig, part: Part, labels: Sequence[str] | None) -> LabelTa
         views=data.views,
         readers=data.readers,
         official_split=data.official_split,
+        sheet=sheet,
     )
 
 
-def _columns(data: DataConfig, part: Part) -> list[str]:
-    """The names of all columns of a CSV, as its source's table has them."""
+def _sheet(data: DataConfig, part: Part) -> Sheet:
     image_column = data.image_column or None
-    sheet = read_sheet(part.csv, part.source, image_column=image_column, readers=data.readers)
-    return [name for name in sheet.columns if plain(name)]
+    return read_sheet(part.csv, part.source, image_column=image_column, readers=data.readers)
 
 
 def _choose(

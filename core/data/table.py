@@ -68,6 +68,7 @@ def read_table(
     views: str = "all",
     readers: str = "majority",
     official_split: str = "all",
+    sheet: Sheet | None = None,
 ) -> LabelTable:
     """Read a CSV or a known dataset's own table, and find the images (none: `image_dir` is None).
 
@@ -77,11 +78,13 @@ def read_table(
     that there is none. `uncertain` (ignore, zero, one) says what -1 means, `blank` (unknown, zero)
     what an empty label means. `source` and `readers` as in `core.data.sources.read_sheet`; `views`
     (all, frontal, lateral) and `official_split` (all, train, test) say which images are taken.
+    `sheet` is what `read_sheet` made of the CSV, where it is read already.
 
     Raises UserError for anything that is missing, ambiguous or not a label, naming the place.
     """
     path = Path(csv)
-    sheet = read_sheet(path, source, image_column=image_column, readers=readers)
+    if sheet is None:
+        sheet = read_sheet(path, source, image_column=image_column, readers=readers)
     requests = (image_column, patient_column, study_column, view_column)
     image, patient, study, view = _find_columns(path, sheet, requests)
     used = {name for name in (image, patient, study, view) if name is not None}

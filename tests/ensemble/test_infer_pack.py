@@ -37,6 +37,10 @@ def test_the_size_of_a_pack_is_looked_at_first(
     assert code == 2
     assert "holds images of 24 px and 32 px are wanted" in err
     assert not list(tmp_path.glob("*out.csv*"))
+    into = ("--output", tmp_path / "40" / "index.csv", "--overwrite")
+    code, _, err = infer(*common, "--image_dir", tmp_path / "40", *into)
+    assert code == 2
+    assert "index.csv lies in a pack of images: give another --output" in err
     code, out, _ = infer(*common, "--image_dir", tmp_path / "40")
     assert code == 0
     assert out.count("40 px, resized to 32 px") == 1
