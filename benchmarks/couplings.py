@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks import nih1000, phantom
+from benchmarks.runner import no_flags
 from core.checkpoint import load_tensors
 from core.cli import run
 from core.data.split import assign_folds
@@ -38,6 +39,7 @@ SEED = 1
 
 def main() -> None:
     """Print the search for both data sets, then the ranks of the planted couplings."""
+    no_flags(__doc__)
     test = phantom.draw(phantom.TEST_SEED, phantom.TEST_IMAGES)
     plain = ["--loss", "bce", "--no-pos_weight"]
     base = phantom.train("label_coupling", SEED, *JOINT, *plain, "--no-refiner", name="base")

@@ -30,6 +30,7 @@ from scipy.integrate import quad
 from scipy.special import expit, logit
 from scipy.stats import norm
 
+from benchmarks.runner import no_flags
 from core.cli import run
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 
@@ -47,6 +48,7 @@ KEPT = 0.8
 
 def main() -> None:
     """Print what part of the intervals covers the truth, and on which side the others lie."""
+    no_flags(__doc__)
     grid = pd.MultiIndex.from_product([POSITIVES, AUROCS], names=["positives", "true AUROC"])
     classes = grid.to_frame(index=False)
     print(f"{DATA_SETS} data sets of {IMAGES:,} images, {RESAMPLES:,} resamples")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.nih1000 import BUDGET, nih1000, train
+from benchmarks.runner import no_flags
 from core.cli import run
 from core.data.split import assign_folds
 from core.metrics import evaluate
@@ -31,6 +32,7 @@ VIEWS = ("none", "flip_scale")
 
 def main() -> None:
     """Make what is not there yet, and print the leaderboard of the held-out third."""
+    no_flags(__doc__)
     divide()
     runs = {method: OUT / method for method in BUDGET}
     for method, folder in runs.items():

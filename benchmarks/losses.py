@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.nih1000 import BUDGET, BY_CONSTRUCTION, TOO_FEW, read, train
+from benchmarks.runner import no_flags
 from core.cli import run
 from core.losses import NAMES
 from core.metrics import evaluate, paired_difference
@@ -30,6 +31,7 @@ RECIPES = {name: ["--loss", name, "--logit_adjust", "0"] for name in NAMES} | {
 
 def main() -> None:
     """Train what is not trained yet, and print one row a loss, the best mAUROC first."""
+    no_flags(__doc__)
     folders = {name: Path("outputs/losses") / re.sub(r"\W+", "_", name) for name in RECIPES}
     for name, out in folders.items():
         train("standard_head", out, *SHORT, *RECIPES[name])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.runner import real_data
+from benchmarks.runner import no_flags, real_data
 from core.cli import run
 from core.errors import UserError
 from core.metrics import evaluate, paired_difference
@@ -39,6 +39,7 @@ FOLD = "tf_efficientnet_lite0_fold1"
 
 def main() -> None:
     """Make what is not there yet, and print one row a seed and the mean over seeds."""
+    no_flags(__doc__)
     test = draw(TEST_SEED, TEST_IMAGES)
     rows = []
     for seed in SEEDS:

@@ -1,5 +1,6 @@
 """Measure pieces of work side by side, and say the ratio of two as one row."""
 
+import argparse
 import os
 import statistics
 import time
@@ -110,6 +111,12 @@ def timed(work: Callable[[], object], calls: int = 1) -> Callable[[], float]:
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
     """Median wall-clock seconds of `work`, after one run that is not counted."""
     return medians({"work": timed(work)}, repeats)["work"]
+
+
+def no_flags(description: str | None) -> None:
+    """Answer --help, and refuse every other word: for a script that takes none."""
+    shown = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=description, formatter_class=shown).parse_args()
 
 
 def real_data() -> Path | None:

@@ -57,7 +57,8 @@ def answers() -> Iterator[Answer]:
 
 
 def first_step(folder: Path) -> Answer:
-    """Seconds from the command to its first batch, less those of importing the same packages."""
+    """Seconds from the command to the start of its first step, when the batch is there, less those
+    of importing the same packages."""
     command = [
         *("-c", _FIRST_STEP, "methods/standard_head/train.py", "--preset", "small"),
         *("--no-pretrained", "--train_csv", str(folder / "data" / "train.csv")),
@@ -74,7 +75,7 @@ def first_step(folder: Path) -> Answer:
         },
         repeats=3,
     )
-    what = "train.py to its first batch, beyond imports"
+    what = "train.py to its first step, beyond imports"
     beyond = took["training"] - took["packages"]
     return Answer(what, beyond, "limit", STEP_LIMIT, "s", ceiling=1)
 

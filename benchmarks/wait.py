@@ -45,7 +45,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def answers() -> Iterator[Answer]:
-    """The part of an epoch in which the training waits for its next batch."""
+    """The part of an epoch in which the training waits for its next batch, from a pack and not."""
     with tempfile.TemporaryDirectory() as name:
         folder, data = Path(name), real_data()
         if data is None:
@@ -53,14 +53,20 @@ def answers() -> Iterator[Answer]:
         source = folder / "phantom" if data is None else data / "nih1000"
         csv, images = source / "train.csv", source / "images"
         pack = make_pack(csv, images, small().loader.img_size, folder / "pack")
-        command = [
-            *(sys.executable, "-c", _TRAIN, "methods/standard_head/train.py", "--preset", "small"),
-            *("--no-pretrained", "--train_csv", str(csv), "--train_dir", str(pack)),
-            *("--out_dir", str(folder / "out"), "--num_workers", str(WORKERS), "--epochs", "1"),
-            *("--warmup_epochs", "0", "--warmup_head_epochs", "0", "--run_folds", "1"),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    shares = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("waited:")]
-    share = 100 * float(shares[-1])
+        packed, unpacked = (waited(folder, csv, where) for where in (pack, images))
     what = f"waiting for images, {WORKERS} workers on a pack"
-    yield Answer(what, share, "limit", LIMIT, "%", ceiling=1)
+    yield Answer(what, packed, "limit", LIMIT, "%", ceiling=1)
+    yield Answer(what.replace("a pack", "files"), unpacked, "on a pack", packed, "%")
+
+
+def waited(folder: Path, csv: Path, images: Path) -> float:
+    """The share in %, in a folder where its run is kept."""
+    command = [
+        *(sys.executable, "-c", _TRAIN, "methods/standard_head/train.py", "--preset", "small"),
+        *("--no-pretrained", "--train_csv", str(csv), "--train_dir", str(images), "--epochs", "1"),
+        *("--out_dir", str(folder / "out"), "--overwrite", "--num_workers", str(WORKERS)),
+        *("--warmup_epochs", "0", "--warmup_head_epochs", "0", "--run_folds", "1"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shares = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("waited:")]
+    return 100 * float(shares[-1])

@@ -138,8 +138,9 @@ class TwoPhaseConfig(OptimConfig):
     warmup_head_weight_decay: float = 0.05
     """Weight decay in those."""
     head_phase: Literal["cached", "exact"] = "cached"
-    """cached: compute the features of --head_views augmented passes once and train the head on
-    them; exact: anew in each of those epochs."""
+    """cached: keep the features of --head_views augmented passes and train the later ones of those
+    epochs on them; exact: compute them anew in each. No difference where there are no more epochs
+    than views."""
     head_views: int = 4
     """Augmented passes whose features are kept for a cached head phase."""
     backbone_lr: float = 1e-5
