@@ -59,8 +59,6 @@ class Config:
             warmup_head_epochs=10,
             warmup_head_lr=1e-3,
             warmup_head_weight_decay=0.01,
-            # class-aware passes repeat images, so that fewer than these see too few
-            head_views=6,
             epochs=60,
             warmup_epochs=5,
             backbone_lr=1.5e-5,
@@ -88,7 +86,6 @@ def small() -> Config:
         optim=TwoPhaseConfig(
             warmup_head_epochs=1,
             warmup_head_weight_decay=0.01,
-            head_views=6,
             epochs=15,
             warmup_epochs=1,
             backbone_lr=5e-4,
