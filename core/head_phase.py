@@ -204,14 +204,20 @@ class HeadPhase:
 
     def _room(self, count: int, like: Tensor, what: str) -> KeptRows | None:
         try:
-            return KeptRows(self.fabric, self.folder, count, like)
+            kept = KeptRows(self.fabric, self.folder, count, like)
         except NoRoomError as error:
             self.say(
                 f"The features of the {what} images would need {error.needed / GB:.3g} GB in "
-                f"{self.folder}, where {error.free / GB:.3g} GB are free: they are computed anew "
-                "in each head epoch, as --head_phase exact does."
+                f"{self.folder}, where {error.free / GB:.3g} GB are free and half may be taken: they "
+                "are computed anew in each head epoch, as --head_phase exact does."
             )
             return None
+        if kept.bytes > GB:
+            self.say(
+                f"Keeps the features of the {what} images, {kept.bytes / GB:.3g} GB, on the disk "
+                f"of {self.folder} until the head's epochs are over."
+            )
+        return kept
 
 
 def _equal(model: nn.Module, other: nn.Module) -> bool:

@@ -11,8 +11,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-# of the free space, what may be taken: checkpoints and states need some too
-SHARE = 0.9
+# of the free space, what may be taken: checkpoints, states and other people need some too
+SHARE = 0.5
 # copies from a GPU that may be under way while the next batches are computed
 COPIES = 2
 
@@ -29,15 +29,15 @@ class KeptRows:
     """Room for `count` rows like those of `like` (B, D), in this process's own file in `folder`.
 
     The file has no name and is mapped into memory: the kernel keeps of it what fits, and it is gone
-    when this object is, or the process, however that ends. All ranks make theirs together. Raises
-    NoRoomError, on all of them, where the disk cannot hold the files.
+    when this object is, or the process, however that ends. All ranks make theirs together, of
+    `bytes` in all. Raises NoRoomError, on all of them, where the disk cannot hold the files.
     """
 
     def __init__(self, fabric: Fabric, folder: Path, count: int, like: Tensor) -> None:
         self._device, self._type = fabric.device, like.dtype
         shape = (count, like.shape[1] * like.element_size())
         size = shape[0] * shape[1]
-        needed = size * fabric.world_size
+        self.bytes = needed = size * fabric.world_size
         # one rank looks, before any takes its part
         free = fabric.broadcast(shutil.disk_usage(folder).free)
         if needed > SHARE * free:
