@@ -208,8 +208,8 @@ class HeadPhase:
         except NoRoomError as error:
             self.say(
                 f"The features of the {what} images would need {error.needed / GB:.3g} GB in "
-                f"{self.folder}, where {error.free / GB:.3g} GB are free and half may be taken: they "
-                "are computed anew in each head epoch, as --head_phase exact does."
+                f"{self.folder}, where {error.free / GB:.3g} GB are free and half may be taken: "
+                "they are computed anew in each head epoch, as --head_phase exact does."
             )
             return None
         if kept.bytes > GB:
