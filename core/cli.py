@@ -7,6 +7,8 @@ import argparse
 import io
 import json
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stderr
@@ -14,10 +16,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import tyro
+try:
+    import tyro
 
-from core.config import flat
-from core.errors import UserError, nearest
+    from core.config import flat
+    from core.errors import UserError, nearest
+except KeyboardInterrupt:  # `run`, which ends in the same way, is still to come
+    sys.exit(130)
 
 ConfigType = TypeVar("ConfigType")
 
@@ -100,17 +105,22 @@ def _choices(config: Any) -> dict[str, list[str]]:
 def run(main: Callable[[], None]) -> None:
     """Call `main`; what the user can mend is one sentence on stderr and exit code 2.
 
-    Ctrl-C outside of training (which saves its state first) ends with 130.
+    Ctrl-C outside of training (which saves its state first) ends with 130, and output that nobody
+    reads any more (`| head`) with 141, both in silence.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # a log file fills while the run goes on
-        sys.stdout.reconfigure(line_buffering=True)
+        # a log file fills while the run goes on; a file's name may be no UTF-8
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         main()
     except UserError as error:
         if _first_to_report():
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except BrokenPipeError:
+        if _stdout_is_read():
+            raise
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         # without the name of a file it is no matter of the user's files
         if error.filename is None:
@@ -119,6 +129,17 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _stdout_is_read() -> bool:
+    """Whether somebody is at the other end; if not, what is left to be written goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    # asked for nothing, it tells errors alone
+    if not poll.poll(0):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
 
 
 def process_rank() -> int:

@@ -43,7 +43,8 @@ class DataConfig:
     uncertain: Literal["ignore", "zero", "one"] = "ignore"
     """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
     blank: Literal["unknown", "zero"] | None = None
-    """What a blank label means: unknown, but asked where a label is more than half blank."""
+    """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
+    and MIMIC-CXR say so themselves (zero): over that only where it is the one CSV."""
 
     def __post_init__(self) -> None:
         names = self.label_names

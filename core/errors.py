@@ -27,6 +27,16 @@ def some(names: Sequence[object], shown: int = 3) -> str:
     return text if len(names) <= shown else f"{text} and {len(names) - shown:,} more"
 
 
+def size_of(size: float) -> str:
+    """Bytes as a person reads them: "1.2 GB", and "3.4 MB" below one of those."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """ "1 file", "2,000 files"; `several` where that is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 def plain(name: str) -> str:
     """A name without case and punctuation, for comparing."""
     return re.sub(r"[\W_]", "", name.casefold())

@@ -112,7 +112,8 @@ def main() -> None:
         table.patients,
         normal,
     )
-    notes = [*scored.notes, *(note for note in table.notes if note.startswith("Warning"))]
+    told = ("Warning", "Labels of")  # what is doubtful, and what was found by the label map
+    notes = [*scored.notes, *(note for note in table.notes if note.startswith(told))]
     _print_inputs(problem, notes)
     steps = len(table.class_names) * (config.folds + 1)
     with tqdm(total=steps, desc="calibrating classes", disable=None) as bar:

@@ -63,7 +63,11 @@ class Config:
     uncertain: Literal["ignore", "zero", "one"] = "ignore"
     """What a label of -1 means: unknown and left out, 0, or 1."""
     blank: Literal["unknown", "zero"] | None = None
-    """What a blank label means: unknown, but asked where a label is more than half blank."""
+    """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
+    and MIMIC-CXR say so themselves: over that in --labels, not in --train_csv."""
+    label_map: Path | None = None
+    """CSV of label,means by which classes are found in --labels and --train_csv that have no column
+    of their name there, over the map that joins those of known sources."""
     image_column: str = ""
     """Column of --labels that has the names of --predictions; found by its usual names when not
     given."""
@@ -99,7 +103,7 @@ def main() -> None:
     from ensemble.score_files import output_paths, write_scores
     from ensemble.scoring import LabelSettings, read_scored
 
-    others = (config.labels, config.train_csv, config.against, config.meta)
+    others = (config.labels, config.train_csv, config.against, config.meta, config.label_map)
     inputs = [*config.predictions, *(path for path in others if path is not None)]
     if config.thresholds:
         inputs.append(Path(config.thresholds))
@@ -121,6 +125,7 @@ def main() -> None:
             views=config.views,
             readers=config.readers,
             official_split=config.official_split,
+            label_map=config.label_map,
         ),
         not_classes=(*config.by, config.view_column),
         common=config.common,
@@ -236,6 +241,7 @@ def _groupings(config: Config, scored: Scored) -> list[Grouping]:
         scored.table.id_column,
         config.meta,
         config.view_column or None,
+        sheet=scored.sheet,
     )
 
 

@@ -10,6 +10,7 @@ where a run was stopped.
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
     from core.data.table import LabelTable
     from ensemble.merge import Probabilities
     from ensemble.sample import Sample
+
+
+# how Python holds such a byte of a file's name
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 def main() -> None:
@@ -107,11 +112,23 @@ def _find(config: Config, sample: Sample | None) -> LabelTable:
         group_by="" if config.by_headers else config.group_by,
         view_column=config.view_column,
     )
+    _check_names(images)
     if not config.follow_links:
         refuse_links_out(images, config.image_dir)
     if config.by_headers:
         images = group_by_headers(images)
     return images if sample is None else arrange(images, sample)
+
+
+def _check_names(images: LabelTable) -> None:
+    """Raise UserError where a name cannot be written to a CSV that is read again."""
+    others = [name for name in images.ids if _NOT_UTF8.search(name)]
+    if others:
+        shown = os.fsencode(others[0]).decode(errors="backslashreplace")
+        raise UserError(
+            f"{len(others):,} of {len(images):,} images without a name in UTF-8 ({shown}): no CSV "
+            "can hold it; rename the files"
+        )
 
 
 def _check_output(

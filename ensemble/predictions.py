@@ -16,7 +16,7 @@ from tqdm import tqdm
 from core.data.dataset import decoding_loader
 from core.data.store import check_sizes
 from core.data.table import LabelTable
-from core.errors import UserError
+from core.errors import UserError, counted
 from ensemble.decoding import ImagesAtSizes, collate
 from ensemble.merge import merge_views
 from ensemble.models import Member
@@ -114,7 +114,8 @@ def predict_to_csv(
             raise UserError(already_there(output))
         if fabric.is_global_zero:
             if others := parts.clean():
-                print(f"Deleted {others:,} kept blocks of other images, models, views or batches.")
+                kept = counted(others, "kept block")
+                print(f"Deleted {kept} of other images, models, views or batches.")
             if len(missing) < len(parts):
                 there = len(parts) - len(missing)
                 print(f"Going on: {there:,} of {len(parts):,} blocks are there.")
@@ -128,7 +129,7 @@ def predict_to_csv(
         if fabric.is_global_zero:
             told = write_predictions(parts, images, predictor.class_names, finish)
             models, views = len(predictor.members), predictor.views.names
-            by = f"{models} model{'s' if models > 1 else ''}"
+            by = counted(models, "model")
             print(f"predictions  {output} ({told} by {by}, views: {views})")
 
 

@@ -160,7 +160,9 @@ def read_labels(source: LabelSource, predictions: Sequence[Predictions]) -> tupl
     kind = data.source[0] if data.source else None
     column = data.image_column or None
     sheet = read_sheet(source.csvs[0], kind, image_column=column, readers=data.readers)
-    there = [name for name in names if name in sheet.columns]
+    # of what the run was trained with, a label that no list of --val_csv names is 0
+    listed = source.validation and sheet.lists
+    there = [name for name in names if name in sheet.columns or listed]
     table = gather(data, labels=there or names, **images)
     whole = data.official_split == "all" or source.validation or sheet.official_test is None
     as_it_is = not data.source and data.views == "all" and data.readers == "majority"

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from core.bootstrap import Patients
 from core.data.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column
 from core.data.sources import read_sheet
+from core.data.sources.sheet import Sheet
 from core.data.table import read_ids
 from core.errors import UserError, nearest, plain, some
 from core.metrics import Evaluation, evaluate
@@ -74,12 +75,15 @@ def read_groupings(
     id_column: str,
     meta: Path | None,
     view_column: str | None = None,
+    *,
+    sheet: Sheet | None = None,
 ) -> list[Grouping]:
     """Divide the images `ids` by each of `by`, a column of the CSV `labels`, or else of `meta`.
 
     `sex`, `view` and `age` are found by their usual names, others by their own. `labels` names the
     images in `id_column`, `meta` too or by a usual name. `view_column` is what "view" means. Ages
-    are put into the spans of AGES; what is blank, or no age, is `unknown`.
+    are put into the spans of AGES; what is blank, or no age, is `unknown`. `sheet` is what
+    `core.data.sources.read_sheet` made of `labels`, where it is read already.
 
     Raises UserError for a column that is nowhere, holds no age at all or too many values that are
     none, and where `meta` lacks images.
@@ -87,7 +91,9 @@ def read_groupings(
     repeated = sorted({name for name in by if by.count(name) > 1})
     if repeated:
         raise UserError(f"--by names {some(repeated)} more than once")
-    sources = {path: read_sheet(path).columns for path in (labels, meta) if path is not None}
+    sources = {labels: (sheet or read_sheet(labels)).columns}
+    if meta is not None:
+        sources.setdefault(meta, read_sheet(meta).columns)
     groupings = []
     for name in by:
         wanted = view_column if name == "view" and view_column else name

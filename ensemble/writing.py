@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core.atomic import write_atomically
 from core.data.table import LabelTable
-from core.errors import UserError, some
+from core.errors import UserError, counted, some
 from ensemble.images import view_groups
 from ensemble.merge import Probabilities, merge_models, merge_studies, ranks
 from ensemble.parts import Parts
@@ -52,9 +52,11 @@ def write_predictions(
     if len(unreadable) == len(images):
         raise UserError(f"{_told(unreadable, images)}: there is nothing to write")
     if unreadable and not finish.skip_unreadable:
+        mend = "mend them and give the same command again, which keeps what is predicted already,"
+        if images.packs:
+            mend = "mend them, give the command that made the pack again and then this one,"
         raise UserError(
-            f"{_told(unreadable, images)}; mend them and give the same command again, which keeps "
-            "what is predicted already, or pass --on_bad_image skip to go without"
+            f"{_told(unreadable, images)}; {mend} or pass --on_bad_image skip to go without"
         )
     pieces = _pieces(parts, whole=images.studies is not None or finish.mode == "rank_mean")
     columns = list(finish.columns or class_names)
@@ -79,9 +81,10 @@ def write_predictions(
     listed = _list(unreadable, images, parts.output)
     parts.deliver(fill)
     if images.studies is None:
-        told = f"{rows:,} images"
+        told = counted(rows, "image")
     else:
-        told = f"{rows:,} studies of {len(images) - len(unreadable):,} images"
+        told = f"{counted(rows, 'study', 'studies')} of "
+        told += counted(len(images) - len(unreadable), "image")
     if unreadable:
         print(f"left out     {len(unreadable):,} unreadable: {listed}")
     return told
@@ -138,13 +141,16 @@ def _list(unreadable: list[tuple[int, str]], images: LabelTable, output: Path) -
     if images.studies is not None:
         frame["StudyID"] = images.studies[positions]
     frame["reason"] = [reason for _, reason in unreadable]
-    write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
+    # a reason names the path, of which the folder may be no UTF-8
+    write_atomically(
+        path, lambda temporary: frame.to_csv(temporary, index=False, errors="backslashreplace")
+    )
     return path
 
 
 def _told(unreadable: list[tuple[int, str]], images: LabelTable) -> str:
     names = [images.ids[position] for position, _ in unreadable]
     return (
-        f"{len(names):,} of {len(images):,} images cannot be read: {some(names, 20)} "
+        f"{len(names):,} of {counted(len(images), 'image')} cannot be read: {some(names, 20)} "
         f"({unreadable[0][1].rstrip('.')})"
     )

@@ -24,6 +24,9 @@ def find_initial(method: str, config: Any, class_names: Sequence[str]) -> "Initi
     path = config.model.init_from
     if path is None:
         return None
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise UserError(f"--init_from {path} {what}: give a checkpoint (.safetensors)")
     if path.resolve().parent == config.run.out_dir.resolve():
         raise UserError(
             f"--init_from {path} lies in --out_dir, where the new checkpoints go: give another "
@@ -147,17 +150,19 @@ def _size(shape: Sequence[int]) -> str:
 
 
 def _seen(info: ModelInfo, config: Any) -> str:
-    """A warning where the checkpoint was trained on a table of this run; its settings are a file's,
-    and may be anything."""
+    """A warning where the checkpoint was trained or validated on a table of this run; its settings
+    are a file's, and may be anything."""
     settings = info.facts.get("settings")
-    before = settings.get("train_csv") if isinstance(settings, dict) else None
-    known = {os.path.abspath(one) for one in _texts(before)}
-    again = [csv for csv in config.data.train_csv if os.path.abspath(csv) in known]
+    before = settings if isinstance(settings, dict) else {}
+    texts = [*_texts(before.get("train_csv")), *_texts(before.get("val_csv"))]
+    known = {os.path.abspath(one) for one in texts}
+    ours = (*config.data.train_csv, *config.data.val_csv)
+    again = [csv for csv in ours if os.path.abspath(csv) in known]
     if not again:
         return ""
     return (
-        f"\nWarning: it was trained on images of {some(again)} too: what is measured here on those "
-        "is too good."
+        f"\nWarning: it was trained or validated on images of {some(again)} too: what is measured "
+        "here on those is too good."
     )
 
 

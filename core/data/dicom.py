@@ -98,19 +98,22 @@ def read_headers(paths: Sequence[str], threads: int = 8) -> Headers:
     return Headers(*columns)
 
 
-def from_headers(
-    paths: Sequence[str],
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, str] | None:
-    """Patients, studies and views, (N,) str each, by DICOM headers, and a note for the user.
+def from_headers(paths: Sequence[str]) -> Headers | None:
+    """What the headers of these files say; None where there is none, or one that is no DICOM.
 
-    None where not every file is DICOM; in place of patients, studies or views that no header names
-    there is None too. Raises UserError as `read_headers` does, and where only some of the headers
-    name a patient.
+    Raises UserError as `read_headers` does.
     """
     if not paths or not all(map(is_dicom, paths)):
         return None
-    headers = read_headers(paths)
-    without = [path for path, patient in zip(paths, headers.patients, strict=True) if not patient]
+    return read_headers(paths)
+
+
+def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray | None, str]:
+    """The patients (N,) str of these files' headers, or None without any, and a note for the user.
+
+    Raises UserError where only some of the headers name a patient.
+    """
+    without = [path for path, patient in zip(paths, patients, strict=True) if not patient]
     if without and len(without) < len(paths):
         raise UserError(
             f"{len(without):,} of {len(paths):,} DICOM headers name no patient: {some(without)}. "
@@ -121,14 +124,9 @@ def from_headers(
         "Warning: neither the CSV nor any DICOM header names a patient, so that images of one "
         "patient may fall into two folds and inflate every number. Name it with --patient_column."
         if without
-        else "Patients are taken from the DICOM headers, such as "
-        f"'{headers.patients[0]}' in {paths[0]}."
+        else f"Patients are taken from the DICOM headers, such as '{patients[0]}' in {paths[0]}."
     )
-    patients, studies, views = (
-        column if any(column) else None
-        for column in (headers.patients, headers.studies, headers.views)
-    )
-    return patients, studies, views, note
+    return None if without else patients, note
 
 
 def refuse_inflating(data: bytes) -> None:

@@ -63,12 +63,16 @@ def decode(data: bytes) -> np.ndarray:
 def _check(dataset: Dataset) -> None:
     """Raise ValueError where there is not one image of a believable size."""
     sides = dataset.get("Columns"), dataset.get("Rows")
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise ValueError("its pixels are floating-point numbers, and whole numbers are read")
     if "PixelData" not in dataset:
-        if None not in sides:
-            raise ValueError("its pixel data is missing: the file is cut short or damaged")
         kind = dataset.get("SOPClassUID")
         what = f"it is a {kind.name}" if kind else "it does not say what it is"
+        if None not in sides:
+            what += ", of which the header alone is there"
         raise ValueError(f"it is a DICOM file without pixels: {what}")
+    if not dataset.PixelData:
+        raise ValueError("its pixel data is empty")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise ValueError(f"it has {frames:,} frames, and only a single image is read")

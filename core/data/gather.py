@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from core.data.joining import Part, join_tables, rename_labels, with_source
+from core.data.joining import (
+    Part,
+    join_tables,
+    of_same_people,
+    rename_labels,
+    shared_patients,
+    with_source,
+    without_shared_images,
+)
 from core.data.labelmap import LabelMap, read_label_map
 from core.data.sources import PLAIN, read_sheet
 from core.data.sources.sheet import Sheet
@@ -36,27 +44,37 @@ def gather(
     wanted = data.label_names if labels is None else list(labels)
     if validation:
         data = replace(data, official_split="all")
+    sheets = [_sheet(data, part) for part in parts]
     if len(parts) == 1 and data.label_map is None:
-        return _read(data, parts[0], None, wanted)
+        return _read(data, parts[0], sheets[0], wanted)
     label_map = read_label_map(data.label_map)
+    homes = of_same_people(sheets)
     if wanted is None:
-        tables = [_read(data, part, None, None) for part in parts]
+        chosen = _listed(sheets, homes, [None] * len(parts))
+        tables = [_read(data, *one) for one in zip(parts, sheets, chosen, strict=True)]
         there: list[Sequence[str]] = [table.class_names for table in tables]
     else:
-        sheets = [_sheet(data, part) for part in parts]
         there = [[name for name in sheet.columns if plain(name)] for sheet in sheets]
-        chosen = _choose(parts, there, wanted, label_map, "val" if validation else "train")
+        if validation and len(parts) == 1 and sheets[0].lists:
+            # what was trained on and no list of this CSV names is 0
+            means = {plain(label_map.way(name)[-1]) for name in there[0]}
+            there[0] = [*there[0], *(name for name in wanted if plain(name) not in means)]
+        columns = _choose(parts, there, wanted, label_map, "val" if validation else "train")
+        chosen = _listed(sheets, homes, columns)
         tables = [_read(data, *one) for one in zip(parts, sheets, chosen, strict=True)]
-    notes = [
+    tables = without_shared_images(tables, sheets, parts, homes, data.official_split)
+    notes = shared_patients(tables, sheets, parts)
+    notes += [
         f"Warning: --label_map {data.label_map} renames '{label}', which is in no CSV."
         for label in label_map.idle([name for names in there for name in names])
     ]
     spelling = {plain(name): name for name in wanted or ()}
     for place, (table, part) in enumerate(zip(tables, parts, strict=True)):
-        names = _meanings(table.class_names, spelling, label_map)
+        names = _meanings(table.class_names, spelling, label_map, part.csv)
         tables[place] = rename_labels(table, names, part.csv)
         if len(parts) > 1:
-            tables[place] = with_source(tables[place], part.name)
+            people = parts[homes[place]].name
+            tables[place] = with_source(tables[place], sheets[place], part.name, people)
     class_names = wanted or list(dict.fromkeys(n for table in tables for n in table.class_names))
     joined = join_tables(tables, parts, class_names)
     return replace(joined, notes=(*joined.notes, *notes))
@@ -99,10 +117,10 @@ def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]
     return names
 
 
-def _read(
-    data: DataConfig, part: Part, sheet: Sheet | None, labels: Sequence[str] | None
-) -> LabelTable:
-    return read_table(
+def _read(data: DataConfig, part: Part, sheet: Sheet, labels: Sequence[str] | None) -> LabelTable:
+    alone = len(data.train_csv) == 1
+    blank, notes = meaning_of_blank(part.csv, sheet, data.blank, alone=alone)
+    table = read_table(
         part.csv,
         part.folder,
         labels,
@@ -111,18 +129,54 @@ def _read(
         study_column=data.study_column or None,
         view_column=data.view_column or None,
         uncertain=data.uncertain,
-        blank=data.blank,
+        blank=blank,
         source=part.source,
         views=data.views,
         readers=data.readers,
         official_split=data.official_split,
         sheet=sheet,
     )
+    return replace(table, notes=(*table.notes, *notes))
+
+
+def meaning_of_blank(
+    csv: Path, sheet: Sheet, given: str | None, *, alone: bool
+) -> tuple[str | None, list[str]]:
+    """What `read_table` is to take a blank label of `csv` for where --blank is `given`; and a note.
+
+    A source's own meaning goes before --blank, unless the CSV is the only one (`alone`).
+    """
+    if given in (None, sheet.blank) or sheet.blank is None:
+        return given, []
+    if alone:
+        return given, [
+            f"Warning: a blank label of {csv} means {given}, as --blank says, and not "
+            f"{sheet.blank} as is usual there."
+        ]
+    return None, [f"--blank {given} is not for {csv}, whose table has a meaning of its own."]
 
 
 def _sheet(data: DataConfig, part: Part) -> Sheet:
     image_column = data.image_column or None
     return read_sheet(part.csv, part.source, image_column=image_column, readers=data.readers)
+
+
+def _listed(
+    sheets: Sequence[Sheet], homes: Sequence[int], chosen: Sequence[list[str] | None]
+) -> list[list[str] | None]:
+    """The labels to read of each CSV, with those that lists of the same source name elsewhere.
+
+    A label that no list of a CSV names is 0 in all its images. None: those that are found.
+    """
+    labels = list(chosen)
+    for home in set(homes):
+        lists = [p for p, sheet in enumerate(sheets) if homes[p] == home and sheet.lists]
+        if len(lists) > 1:
+            own = {p: chosen[p] or [*(sheets[p].labels or ())] for p in lists}
+            every = (name for names in own.values() for name in names)
+            named = list({name.casefold(): name for name in every}.values())
+            labels = [named if p in lists else names for p, names in enumerate(labels)]
+    return labels
 
 
 def _choose(
@@ -159,14 +213,23 @@ def _choose(
 
 
 def _meanings(
-    labels: Sequence[str], spelling: dict[str, str], label_map: LabelMap
+    labels: Sequence[str], spelling: dict[str, str], label_map: LabelMap, csv: Path
 ) -> dict[str, str]:
     """From each label to what it is called in the joint table, whose names `spelling` collects.
 
-    As --labels writes it, else the label map, else the first CSV that has it.
+    As --labels writes it, else the label map, else the first CSV that has it. Raises UserError for
+    two labels of `csv` that are alike but for case and punctuation, and in no row of the map.
     """
-    names = {}
+    names: dict[str, str] = {}
+    alike: dict[str, str] = {}
     for label in labels:
+        other = alike.setdefault(plain(label), label)
+        if other != label and plain(label) not in label_map.steps:
+            raise UserError(
+                f"columns '{other}' and '{label}' of {csv} differ in case or punctuation only, by "
+                "which labels are not told apart: rename one of them, or join them by a row "
+                f"'{label},{label}' of a --label_map"
+            )
         end = label_map.way(label)[-1]
         names[label] = spelling.setdefault(plain(end), label_map.spelling(end) or end)
     return names

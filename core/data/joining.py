@@ -2,16 +2,21 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from core.data.columns import IMAGE_COLUMNS
+from core.data.sources.sheet import Sheet
 from core.data.table import LabelTable
-from core.errors import UserError
+from core.errors import UserError, plain
+
+# What MIMIC-CXR-JPG and CXR-LT 2023 and 2024 call patients; only one of them writes p10000032.
+MIMIC_PATIENTS = ("subject_id",)
 
 
 @dataclass(frozen=True)
@@ -44,28 +49,140 @@ def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> Lab
             targets[:, place] = np.where((several == 1).any(axis=1), 1, unless_one)
             alike = " and ".join(table.class_names[member] for member in members)
             notes.append(f"Columns {alike} of {csv} are one label, {name}: 1 where any of them is.")
-    renamed = [f"{label} is {name}" for label, name in names.items() if label != name]
+    changed = {label: name for label, name in names.items() if plain(label) != plain(name)}
+    renamed = [f"{label} is {name}" for label, name in changed.items()]
     if renamed:
         notes.append(f"Labels of {csv} by the label map: {', '.join(renamed)}.")
     return replace(table, targets=targets, class_names=tuple(columns), notes=tuple(notes))
 
 
-def with_source(table: LabelTable, name: str) -> LabelTable:
-    """The table with "name/" before its images, patients and studies."""
+def of_same_people(sheets: Sequence[Sheet]) -> list[int]:
+    """For each sheet the first one whose images and patients have the same names.
+
+    A known source says what its images and patients are called. MIMIC-CXR-JPG and CXR-LT 2023 and
+    2024 do it alike, as they are the same ones, and so do PadChest and CXR-LT 2026.
+    """
+    # MIMIC-CXR-JPG may be read by study
+    called = [
+        MIMIC_PATIENTS if sheet.patient == MIMIC_PATIENTS else sheet.image for sheet in sheets
+    ]
+    return [
+        place if names == IMAGE_COLUMNS else called.index(names)
+        for place, names in enumerate(called)
+    ]
+
+
+def without_shared_images(
+    tables: Sequence[LabelTable],
+    sheets: Sequence[Sheet],
+    parts: Sequence[Part],
+    homes: Sequence[int],
+    official_split: str,
+) -> list[LabelTable]:
+    """The tables, an image of several only in the first of them; `homes` as `of_same_people` says.
+
+    With `official_split` train an official test image of one of them is in none. Raises UserError
+    where nothing is left of a table.
+    """
+    kept = list(tables)
+    for home in {home for home in homes if homes.count(home) > 1}:
+        members = [place for place, other in enumerate(homes) if other == home]
+        of_test: set[str] = set()
+        for place in members:
+            test = sheets[place].official_test
+            if test is not None and official_split == "train":
+                named = sheets[place].columns[tables[place].id_column].cells[test]
+                of_test.update(_image_keys(named, sheets[place]))
+        seen: set[str] = set()
+        for place in members:
+            keys = pd.Index(_image_keys(tables[place].ids, sheets[place]))
+            told = "official test images of another CSV", "in a CSV before it"
+            again = keys.isin(list(of_test)), keys.isin(list(seen))
+            notes = [
+                f"Warning: {int(wrong.sum()):,} of {len(keys):,} images of {parts[place].csv} are "
+                f"left out, as they are {why}."
+                for wrong, why in zip(again, told, strict=True)
+                if wrong.any()
+            ]
+            if notes:
+                kept[place] = _take(tables[place], ~(again[0] | again[1]), notes)
+            if not len(kept[place]):
+                raise UserError(
+                    f"all images of {parts[place].csv} are in another CSV of the same images or in "
+                    "its official test: leave this CSV out"
+                )
+            seen.update(keys)
+    return kept
+
+
+def _image_keys(names: Iterable[str], sheet: Sheet) -> list[str]:
+    """Names of one source's images without their folders, ending and case."""
+    # CheXpert's patient00001/study1/view1_frontal
+    count = 3 if sheet.image == ("Path",) else 1
+    parts = (os.path.splitext(name)[0].casefold().split("/") for name in names)
+    return ["/".join(one[-count:]) for one in parts]
+
+
+def _take(table: LabelTable, rows: np.ndarray, notes: Sequence[str]) -> LabelTable:
+    """The rows, (N,) bool, of a table, with more notes."""
+
+    def of(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values[rows]
+
     return replace(
         table,
-        ids=[f"{name}/{one}" for one in table.ids],
-        patients=_prefixed(name, table.patients),
-        studies=_prefixed(name, table.studies),
+        ids=[name for name, taken in zip(table.ids, rows, strict=True) if taken],
+        paths=[path for path, taken in zip(table.paths, rows, strict=False) if taken],
+        patients=of(table.patients),
+        studies=of(table.studies),
+        views=of(table.views),
+        targets=table.targets[rows],
+        notes=(*table.notes, *notes),
     )
 
 
-def _prefixed(name: str, values: np.ndarray | None) -> np.ndarray | None:
+def shared_patients(
+    tables: Sequence[LabelTable], sheets: Sequence[Sheet], parts: Sequence[Part]
+) -> list[str]:
+    """A warning for each two CSVs in which patients have the same names and may be the same.
+
+    Those of two known sources are other people, or are of `of_same_people`.
+    """
+    warnings = []
+    for one, other in combinations(range(len(tables)), 2):
+        known = [sheets[place].image != IMAGE_COLUMNS for place in (one, other)]
+        first, second = tables[one].patients, tables[other].patients
+        if all(known) or first is None or second is None:
+            continue
+        if count := len(np.intersect1d(pd.unique(first), pd.unique(second))):
+            names = "patient name is" if count == 1 else "patient names are"
+            warnings.append(
+                f"Warning: {count:,} {names} in both {parts[one].csv} and {parts[other].csv} and "
+                f"count{'s' if count == 1 else ''} as different people: put them in one CSV if "
+                "they are the same."
+            )
+    return warnings
+
+
+def with_source(table: LabelTable, sheet: Sheet, name: str, people: str) -> LabelTable:
+    """The table with "name/" before its images, and "people/" before patients and studies."""
+    letters = ("p", "s") if sheet.patient == MIMIC_PATIENTS else ("", "")
+    return replace(
+        table,
+        ids=[f"{name}/{one}" for one in table.ids],
+        patients=_prefixed(people, table.patients, letters[0]),
+        studies=_prefixed(people, table.studies, letters[1]),
+    )
+
+
+def _prefixed(name: str, values: np.ndarray | None, letter: str) -> np.ndarray | None:
+    """The values with "name/" before them, in the place of this letter."""
     if values is None:
         return None
     # a text for each distinct value, and not for each row
     codes, distinct = pd.factorize(values)
-    return np.array([f"{name}/{value}" for value in distinct], dtype=object)[codes]
+    texts = [f"{name}/{value.removeprefix(letter)}" for value in distinct]
+    return np.array(texts, dtype=object)[codes]
 
 
 def join_tables(

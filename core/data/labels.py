@@ -41,6 +41,34 @@ def choose_labels(
     return tuple(labels)
 
 
+def add_absent(
+    path: Path, columns: dict[str, Column], labels: Sequence[str], listed: Sequence[str]
+) -> tuple[dict[str, Column], list[str]]:
+    """The columns with those of `labels` that no list of the table names, and sentences about them.
+
+    The lists' labels are `listed`, and each is 0 where a list does not name it. One that differs in
+    its case alone is meant. Without any label that is there, nothing is added.
+    """
+    there = {name.casefold(): name for name in listed}
+    absent = [name for name in labels if name not in columns]
+    if all(name.casefold() not in there for name in labels):
+        return columns, []
+    zeros = np.zeros(len(next(iter(columns.values())).codes), dtype=np.int8)
+    added, notes = {}, []
+    for name in absent:
+        if name.casefold() in there:
+            added[name] = columns[there[name.casefold()]]
+            continue
+        added[name] = Column(zeros, ["0"])
+        notes.append(
+            f"Warning: no list of {path} names '{name}', which counts as absent from every image"
+            f"{nearest(name, listed)}."
+        )
+    renamed = {there[name.casefold()] for name in absent if name.casefold() in there} - {*labels}
+    kept = {name: column for name, column in columns.items() if name not in renamed}
+    return kept | added, notes
+
+
 def _detect_labels(path: Path, columns: dict[str, Column], used: set[str]) -> tuple[str, ...]:
     found = []
     for name, column in columns.items():

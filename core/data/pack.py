@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core.cli import flags, run
-from core.errors import UserError, some
+from core.errors import UserError, counted, size_of, some
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from core.data.pack_format import Plan
@@ -47,8 +49,8 @@ class Config:
     image_column: str = ""
     """Column of --train_csv that names the image; found by its usual names when not given."""
     verify: bool = False
-    """Only compute the checksums of the pack in --out again, and compare it with --train_dir where
-    that is given."""
+    """Only compute the checksums of the pack in --out (or its --part) again, and compare it with
+    --train_dir and --train_csv where those are given."""
     overwrite: bool = False
     """Delete the pack in --out and make it anew."""
 
@@ -57,9 +59,9 @@ class Config:
         """(part from 1, number of parts). Raises UserError for what is no such pair."""
         if not self.part:
             return 1, 1
-        found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", self.part)
+        found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", self.part, re.ASCII)
         part, parts = map(int, found.groups()) if found else (0, 0)
-        if not 1 <= part <= parts or parts == 1:
+        if not 1 <= part <= parts:
             raise UserError(f"--part {self.part} is no part: give it as 2/8, the second of eight")
         return part, parts
 
@@ -88,6 +90,8 @@ def main() -> None:
     if config.verify:
         _verify(config)
         return
+    if file := next((one for one in (config.out, *config.out.parents) if one.is_file()), None):
+        raise UserError(f"--out {config.out} cannot be made, as {file} is a file: give a folder")
     # late, so that --help and a mistyped flag are answered at once
     from core.data.pack_files import list_images, look_at, plan_part
     from core.data.pack_writing import write_pack
@@ -104,16 +108,18 @@ def main() -> None:
             skip_unreadable=config.on_bad_image == "skip",
             overwrite=config.overwrite,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nStopped. The same command goes on where this one was.")
+        if signal.SIGTERM in stop.args:
+            sys.exit(128 + signal.SIGTERM)
         raise
     for name, reason in unreadable.items():
         print(f"unreadable   {name}: {reason}")
     if unreadable and config.on_bad_image == "error":
         raise UserError(
-            f"{len(unreadable):,} of {plan.count:,} images cannot be read ({some(list(unreadable))}"
-            f"); the others are in {config.out}: mend these and give the same command again, or "
-            "pass --on_bad_image skip to mark them"
+            f"{len(unreadable):,} of {counted(plan.count, 'image')} cannot be read "
+            f"({some(list(unreadable))}); the others are in {config.out}: mend these and "
+            "give the same command again, or pass --on_bad_image skip to mark them"
         )
     _say_where(config, plan, len(unreadable))
 
@@ -124,29 +130,45 @@ def _say_where(config: Config, plan: Plan, unreadable: int) -> None:
     size = plan.count * plan.size**2
     marked = f", {unreadable:,} of them marked as unreadable" if unreadable else ""
     of_parts = f"part {plan.part} of {plan.parts}, " if plan.parts > 1 else ""
-    large = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
     print(
-        f"pack         {config.out} ({of_parts}{plan.count:,} images of {plan.size} px{marked}, "
-        f"{large})"
+        f"pack         {config.out} ({of_parts}{counted(plan.count, 'image')} of {plan.size} px"
+        f"{marked}, {size_of(size)})"
     )
     if plan.parts > 1:
         parts = range(1, plan.parts + 1)
         folders = {part: part_folder(config.out, part, plan.parts) for part in parts}
         missing = [part for part, folder in folders.items() if not (folder / FACTS).is_file()]
         if missing:
-            print(f"to be packed part {some(missing, 12)} of {plan.parts}")
+            word = "part" if len(missing) == 1 else "parts"
+            print(f"still to be packed: {word} {some(missing, 12)} of {plan.parts}")
             return
-    csvs = " ".join(map(str, config.train_csv)) or "train.csv"
+    csvs = " ".join(map(str, config.train_csv)) or "YOUR_LABELS.csv"
     print(
-        f"train        python methods/csra_db_cas/train.py --train_csv {csvs} --train_dir "
+        f"train        python methods/standard_head/train.py --train_csv {csvs} --train_dir "
         f"{config.out} --img_size {plan.size}"
     )
 
 
 def _verify(config: Config) -> None:
+    from core.data.pack_files import list_images, plan_part
+    from core.data.pack_format import part_folder
     from core.data.pack_verify import verify_pack
 
-    print(verify_pack(config.out, config.train_dir, config.workers))
+    skips = config.on_bad_image == "skip"
+    for flag, given in (("--overwrite", config.overwrite), ("--on_bad_image skip", skips)):
+        if given:
+            raise UserError(f"--verify only looks at a pack: leave out {flag}")
+    files, (part, parts) = config.train_dir, config.part_of
+    if config.train_csv and files is None:
+        raise UserError("--verify looks for the images of --train_csv in --train_dir: give that")
+    names = None
+    if config.train_csv and files is not None:
+        named = list_images(files, config.train_csv, config.image_column, config.source)
+        _, names = plan_part(named, config.size, part, parts)
+    folder = config.out if parts == 1 else part_folder(config.out, part, parts)
+    # the default may be no wish of the user's
+    size = None if config.size == Config().size else config.size
+    print(verify_pack(folder, files, config.workers, names=names, size=size))
 
 
 if __name__ == "__main__":

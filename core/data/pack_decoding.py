@@ -55,7 +55,8 @@ def decode_blocks(
 
     Their rows go to the file and offset of `target`. `note` gets the finished blocks every few
     seconds and at the end, also where that is an exception. Raises UserError where a process ended,
-    OSError where the disk is full, and KeyboardInterrupt, once the blocks under way are done.
+    OSError where the disk is full, and after Ctrl-C or SIGTERM, once the blocks under way are done,
+    KeyboardInterrupt with that signal's number.
     """
     if not blocks:
         return
@@ -86,31 +87,38 @@ def decode_blocks(
                         note(finished)
                         finished, last = [], time.monotonic()
         except BrokenProcessPool as error:
-            raise UserError(
-                f"a process that decoded images of {folder} was ended, perhaps for want of memory: "
-                "the same command goes on where this one was, with fewer --num_workers if need be"
-            ) from error
+            # a signal to all of a job ends the decoding processes too
+            if not interrupted:
+                raise UserError(
+                    f"a process that decoded images of {folder} was ended, perhaps for want of "
+                    "memory: the same command goes on where this one was, with fewer --num_workers "
+                    "if need be"
+                ) from error
         finally:
             pool.shutdown(cancel_futures=True)
             if finished:
                 note(finished)
     if interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(interrupted[0])
 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """A list to which each Ctrl-C is added, in place of an exception wherever the program is: one
-    inside of the pool would leave it locked. What is started meanwhile ignores Ctrl-C."""
+    """A list to which each Ctrl-C and SIGTERM is added, in place of an exception wherever the
+    program is: one inside of the pool would leave it locked. What is started meanwhile ignores
+    Ctrl-C."""
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ended = signal.getsignal(signal.SIGTERM)
     try:
         # imported once, not in each process
         forkserver.set_forkserver_preload([__name__, "core.cli"])
         forkserver.ensure_running()
-        signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: asked.append(number))
         yield asked
     finally:
+        signal.signal(signal.SIGTERM, ended)
         signal.signal(signal.SIGINT, before)
 
 

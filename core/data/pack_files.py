@@ -13,7 +13,7 @@ from core.data.files import images_among, match_images, scan_folder
 from core.data.pack_format import Plan, digest_of_names, is_pack
 from core.data.sources import read_sheet
 from core.data.table import read_ids
-from core.errors import UserError, some
+from core.errors import UserError, counted, some
 
 # a block of about so many bytes is decoded by one process before it is written
 _BLOCK_BYTES = 2**21
@@ -79,7 +79,7 @@ def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[P
     """
     total = len(names)
     if total < parts:
-        raise UserError(f"--part: {total:,} images cannot be divided into {parts} parts")
+        raise UserError(f"--part: {counted(total, 'image')} cannot be divided into {parts} parts")
     own = list(names[total * (part - 1) // parts : total * part // parts])
     return Plan(
         size=size,
@@ -118,8 +118,8 @@ def differing_names(index: pd.DataFrame, names: Sequence[str]) -> str:
     """Which images are in a pack's index alone and which in `names` alone; "" where none is."""
     before, now = set(index["name"]), set(names)
     told = [
-        f"{len(ones):,} {what} ({some(sorted(ones))})"
-        for ones, what in ((now - before, "are new"), (before - now, "are gone"))
+        f"{counted(len(ones), 'is', 'are')} {what} ({some(sorted(ones))})"
+        for ones, what in ((now - before, "new"), (before - now, "gone"))
         if ones
     ]
     return " and ".join(told)

@@ -37,6 +37,7 @@ PARTS = "pack.parts.json"
 _COLUMNS = ("name", "bytes", "modified", "unreadable")
 _LEAVES = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ANEW = "pack the images anew with --overwrite"
 _MOST = {"size": 65_535, "parts": 100_000}
 
 
@@ -183,9 +184,9 @@ def map_images(path: Path, count: int, size: int) -> np.memmap:
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, OverflowError, TypeError) as error:
-        raise _spoiled(path, str(error).rstrip(".")) from error
+        raise _unread(path, error) from error
+    except (ValueError, EOFError, OverflowError, TypeError, SyntaxError) as error:
+        raise _spoiled(path, "it is no array of images, or was cut short") from error
     shape = (count, size, size)
     if not isinstance(images, np.memmap) or images.dtype != np.uint8 or images.shape != shape:
         raise _spoiled(path, f"it does not hold {count:,} grey images of {size} px")
@@ -200,7 +201,7 @@ def read_index(path: Path, count: int, digest: str | None = None) -> pd.DataFram
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise _unread(path, error) from error
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise _spoiled(path, "it does not have its checksum")
     kinds = {"name": object, "bytes": np.int64, "modified": np.int64, "unreadable": object}
@@ -278,7 +279,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise _unread(path, error) from error
     except (ValueError, RecursionError) as error:
         raise _spoiled(path, "it is no JSON") from error
     if not isinstance(found, dict):
@@ -292,4 +293,8 @@ def is_sha256(value: object) -> bool:
 
 
 def _spoiled(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is no valid file of a pack ({why}): pack the images anew")
+    return UserError(f"{path} is no valid file of a pack ({why}): {_ANEW}")
+
+
+def _unread(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read ({error.strerror or error}): mend that, or {_ANEW}")

@@ -34,7 +34,7 @@ from core.data.pack_format import (
     write_index,
 )
 from core.data.pack_progress import Done, lines_of, read_done
-from core.errors import UserError, some
+from core.errors import UserError, counted, size_of, some
 
 # in this order a kill in the midst of deleting leaves no pack that looks whole
 _OURS = (FACTS, BEGUN, DONE, INDEX, IMAGES)
@@ -138,7 +138,7 @@ def _difference(begun: Plan, plan: Plan) -> str:
     if begun.parts != plan.parts:
         return f"{begun.parts} parts, not {plan.parts}"
     if begun.total != plan.total:
-        return f"{begun.total:,} images, not {plan.total:,}"
+        return f"{counted(begun.total, 'image')}, not {plan.total:,}"
     return "images of other names"
 
 
@@ -152,8 +152,8 @@ def _check_space(folder: Path, plan: Plan, files: Files) -> None:
     free = shutil.disk_usage(there).free
     if needed > free:
         raise UserError(
-            f"the pack {folder} needs {needed / 1e9:,.1f} GB more and {free / 1e9:,.1f} GB are "
-            "free there: free some space, or take a smaller --size or another --out"
+            f"the pack {folder} needs {size_of(needed)} more and {size_of(free)} are free there: "
+            "free some space, or take a smaller --size or another --out"
         )
 
 
@@ -173,9 +173,10 @@ def _take_up(folder: Path, plan: Plan, files: Files) -> Begun | Pack:
     changed = changed_rows(index, files)
     others = [files.names[row] for row in changed if row not in spoiled]
     if others:
+        have = counted(len(others), "file has", "files have")
         raise UserError(
-            f"{len(others):,} files have other bytes or another time of change than when the pack "
-            f"{folder} was begun: {some(others)}; pass --overwrite to pack all anew"
+            f"{have} other bytes or another time of change than when the pack {folder} was begun: "
+            f"{some(others)}; pass --overwrite to pack all anew"
         )
     if whole and not len(changed):
         for name in (BEGUN, DONE):

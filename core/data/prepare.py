@@ -9,6 +9,7 @@ import numpy as np
 
 from core.config import SplitConfig
 from core.data.gather import gather
+from core.data.mixture import source_shares
 from core.data.split import (
     assign_folds,
     check_disjoint,
@@ -73,14 +74,23 @@ class Prepared:
         return digest.hexdigest()
 
 
-def prepare(data: DataConfig, split: SplitConfig, say: Callable[[str], None]) -> Prepared:
+def prepare(
+    data: DataConfig,
+    split: SplitConfig,
+    say: Callable[[str], None],
+    source_weights: Sequence[float] = (),
+) -> Prepared:
     """Read the table, divide it, and tell the user what was found and which classes are short.
 
-    Raises UserError for whatever is wrong with CSV, folder, labels or folds.
+    A class that only sources with a weight of 0 know is left out. Raises UserError for whatever is
+    wrong with CSV, folder, labels, folds or weights.
     """
     table = gather(data)
     for note in table.notes:
         say(note)
+    shares = source_shares(table, source_weights)
+    if shares is not None:
+        table = _without_untrained(table, shares, say)
     if not data.val_csv:
         with warnings.catch_warnings(record=True) as doubts:
             warnings.simplefilter("always", UserWarning)
@@ -104,14 +114,48 @@ def prepare(data: DataConfig, split: SplitConfig, say: Callable[[str], None]) ->
     ):
         say(sentence)
     prepared = Prepared(table, assignment, run_folds)
-    _check_training(prepared, say)
+    _check_training(prepared, shares, say)
     return prepared
 
 
-def _check_training(prepared: Prepared, say: Callable[[str], None]) -> None:
+def _without_untrained(
+    table: LabelTable, shares: np.ndarray, say: Callable[[str], None]
+) -> LabelTable:
+    """The table without the classes that only sources with a share of 0 know.
+
+    Raises UserError where one of these sources knows no class that is left.
+    """
+    assert table.sources is not None
+    known = ~np.isnan(table.targets)
+    trained = known[shares[table.sources] > 0].any(axis=0)
+    left_out = known.any(axis=0) & ~trained
+    if not left_out.any():
+        return table
+    names = np.array(table.class_names, dtype=object)
+    for source in np.flatnonzero(shares == 0):
+        if not known[table.sources == source][:, ~left_out].any():
+            raise UserError(
+                f"source '{table.source_names[source]}' has a weight of 0 in --source_weights and "
+                "no label that another source could teach: leave its CSV out"
+            )
+    say(
+        f"Warning: {', '.join(names[left_out])} cannot be learnt, as only sources with a weight of "
+        "0 in --source_weights know it: left out of the model and of all scores."
+    )
+    return replace(
+        table, targets=table.targets[:, ~left_out], class_names=tuple(names[~left_out].tolist())
+    )
+
+
+def _check_training(
+    prepared: Prepared, shares: np.ndarray | None, say: Callable[[str], None]
+) -> None:
     """Name the classes that a fold cannot learn. Raises UserError where it can learn none."""
     names = prepared.table.class_names
+    sources = prepared.table.sources
     for fold, training, _ in prepared.rows():
+        if shares is not None and sources is not None:
+            training = training[shares[sources[training]] > 0]
         positives = (prepared.table.targets[training] == 1).sum(axis=0)
         if not positives.any():
             raise UserError(

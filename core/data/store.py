@@ -13,7 +13,7 @@ import pandas as pd
 from core.data.image import read_image, resize
 from core.data.pack_format import IMAGES, Pack, map_images, open_packs
 from core.data.table import LabelTable
-from core.errors import UserError, some
+from core.errors import UserError, counted, some
 
 
 class ImageStore:
@@ -134,6 +134,6 @@ def _places(
             yield pack, inside[found], rows[found].astype(np.int64)
         if lost.any():
             raise UserError(
-                f"{int(lost.sum()):,} images are not in the pack {folder}: "
+                f"{counted(int(lost.sum()), 'image is', 'images are')} not in the pack {folder}: "
                 f"{some(names[lost].tolist())}; was it packed anew meanwhile?"
             )

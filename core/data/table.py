@@ -3,24 +3,22 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from core.data.columns import IMAGE_COLUMNS, Column, find_column, take_rows
-from core.data.dicom import from_headers
 from core.data.files import match_images
-from core.data.labels import choose_labels, read_targets
+from core.data.labels import add_absent, choose_labels, read_targets
+from core.data.origin import FIELDS, ask_headers, find_patients, without_column
 from core.data.pack_format import packs_of
 from core.data.sources import read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.views import of_views
 from core.errors import UserError, nearest, some
 
-# 1.90E+38 is what a spreadsheet makes of a long number: many patients become one.
-ROUNDED_NUMBER = re.compile(r"-?\d+([.,]\d+[eE][+-]?|[eE]\+)\d+")
 SPLITS = ("all", "train", "test")
-PATIENT_IN_PATH = re.compile(r"(?:^|/)(patient\d+)/")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +73,11 @@ def read_table(
     `labels` names the label columns in the wanted order; without it every column of 1, 0, -1 and
     blanks that is no known other thing is one. Columns that are not named are found by the names
     that common datasets use; "none" as `patient_column`, `study_column` or `view_column` means
-    that there is none. `uncertain` (ignore, zero, one) says what -1 means, `blank` (unknown, zero)
-    what an empty label means. `source` and `readers` as in `core.data.sources.read_sheet`; `views`
-    (all, frontal, lateral) and `official_split` (all, train, test) say which images are taken.
-    `sheet` is what `read_sheet` made of the CSV, where it is read already.
+    that there is none; those without a column are what the headers say, where all images are DICOM.
+    `uncertain` (ignore, zero, one) says what -1 means, `blank` (unknown, zero) what an empty label
+    means. `source` and `readers` as in `core.data.sources.read_sheet`; `views` (all, frontal,
+    lateral) and `official_split` (all, train, test) say which images are taken. `sheet` is what
+    `read_sheet` made of the CSV, where it is read already.
 
     Raises UserError for anything that is missing, ambiguous or not a label, naming the place.
     """
@@ -86,50 +85,40 @@ def read_table(
     if sheet is None:
         sheet = read_sheet(path, source, image_column=image_column, readers=readers)
     requests = (image_column, patient_column, study_column, view_column)
-    image, patient, study, view = _find_columns(path, sheet, requests)
-    used = {name for name in (image, patient, study, view) if name is not None}
-    columns, notes = _take_images(path, sheet, view, official_split, views)
-
-    wished = (sheet.labels or None) if labels is None else labels
-    no_labels = used if wished is not None else used.union(sheet.no_labels)
-    class_names = choose_labels(path, columns, no_labels, wished)
+    image, *others = found = _find_columns(path, sheet, requests)
+    used = {name for name in found if name is not None}
+    columns, notes = _take_images(path, sheet, others[-1], official_split, views)
+    columns, class_names, told = _choose_labels(path, sheet, columns, labels, used)
+    notes += told
+    ids = read_ids(path, image, columns[image])
+    paths = [] if image_dir is None else match_images(ids, Path(image_dir))
+    asked = without_column(others, requests[1:])
+    headers = ask_headers(paths, asked)
+    if others[-1] is None and views != "all":
+        wanted, told = _of_views(path, headers.get("view"), views)
+        notes += told
+        columns, headers = take_rows(columns, wanted), take_rows(headers, wanted)
+        ids, paths = list(compress(ids, wanted)), list(compress(paths, wanted))
     if blank is None and sheet.blank is not None:
         blank = sheet.blank
         notes.append(f"A blank label of {path} means {blank}, as is usual there (--blank).")
     targets, doubts = read_targets(path, columns, class_names, uncertain, blank)
-    if labels is None:
-        notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
-    notes += doubts
-    known = used.union(class_names, sheet.no_labels)
-    ignored = [name or "(unnamed)" for name in columns if name not in known]
-    if ignored:
-        notes.append(f"Columns of {path} that are not used: {', '.join(ignored)}.")
-
-    ids = read_ids(path, image, columns[image])
-    paths = [] if image_dir is None else match_images(ids, Path(image_dir))
-    studies = None if study is None else columns[study].cells
-    positions = None if view is None else columns[view].cells
-    if patient is not None:
-        people: np.ndarray | None = _read_patients(path, patient, columns[patient])
-    elif not sheet.patient or (patient_column is not None and patient_column.lower() == "none"):
-        people = None
-    else:
-        people, note = _patients_from_paths(path, ids)
-        if people is None and (told := from_headers(paths)) is not None:
-            people, told_studies, told_positions, note = told
-            studies = told_studies if study is None else studies
-            positions = told_positions if view is None else positions
-        notes.append(note)
+    notes += doubts + _unused(path, columns, used.union(class_names, sheet.no_labels))
+    patients, told = find_patients(path, columns, others[0], asked, headers, ids, paths)
+    studies, positions = (
+        headers.get(field) if name is None else columns[name]
+        for field, name in zip(FIELDS[1:], others[1:], strict=True)
+    )
     return LabelTable(
         ids=ids,
         paths=paths,
         packs=() if image_dir is None else packs_of(image_dir),
-        patients=people,
-        studies=studies,
-        views=positions,
+        patients=patients,
+        studies=None if studies is None else studies.cells,
+        views=None if positions is None else positions.cells,
         targets=targets,
         class_names=class_names,
-        notes=tuple(notes),
+        notes=(*notes, *told),
         id_column=image,
     )
 
@@ -152,6 +141,25 @@ def _find_columns(
     return image, patient, study, view
 
 
+def _choose_labels(
+    path: Path,
+    sheet: Sheet,
+    columns: dict[str, Column],
+    labels: Sequence[str] | None,
+    used: set[str],
+) -> tuple[dict[str, Column], tuple[str, ...], list[str]]:
+    """The columns with those of all labels, the labels, and sentences about them."""
+    wished = (sheet.labels or None) if labels is None else labels
+    notes: list[str] = []
+    if wished is not None and sheet.lists:
+        columns, notes = add_absent(path, columns, wished, sheet.labels or ())
+    no_labels = used if wished is not None else used.union(sheet.no_labels)
+    class_names = choose_labels(path, columns, no_labels, wished)
+    if labels is None:
+        notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
+    return columns, class_names, notes
+
+
 def _take_images(
     path: Path, sheet: Sheet, view: str | None, official_split: str, views: str
 ) -> tuple[dict[str, Column], list[str]]:
@@ -161,14 +169,31 @@ def _take_images(
     notes += told
     if in_split is not None:
         columns = take_rows(columns, in_split)
-    if views != "all":
-        wanted = of_views(path, None if view is None else columns[view], views)
-        if not wanted.all():
-            notes.append(
-                f"Of {path} {_share(wanted)} images are {views} views; the others are left out."
-            )
-            columns = take_rows(columns, wanted)
+    if view is not None and views != "all":
+        wanted, note = _of_views(path, columns[view], views)
+        notes += note
+        columns = take_rows(columns, wanted)
     return columns, notes
+
+
+def _of_views(path: Path, column: Column | None, views: str) -> tuple[np.ndarray, list[str]]:
+    """Whether each image is of the wanted views, (N,) bool, and a sentence where some are not."""
+    wanted = of_views(path, column, views)
+    if wanted.all():
+        return wanted, []
+    return wanted, [
+        f"Of {path} {_share(wanted)} images are {views} views; the others are left out."
+    ]
+
+
+def _unused(path: Path, columns: dict[str, Column], used: set[str]) -> list[str]:
+    """A sentence about the columns that are of no use; a line's trailing comma makes none."""
+    ignored = [
+        name or "(unnamed)"
+        for name, column in columns.items()
+        if name not in used and (name or any(column.values))
+    ]
+    return [f"Columns of {path} that are not used: {', '.join(ignored)}."] if ignored else []
 
 
 def _of_split(path: Path, sheet: Sheet, wanted: str) -> tuple[np.ndarray | None, list[str]]:
@@ -216,42 +241,13 @@ def read_ids(path: Path, name: str, column: Column) -> list[str]:
                 f"{column.place(path, value)} names the image '{value}', which leaves the image "
                 "folder. Give paths without '..'."
             )
-    repeated = [column.values[code] for code in np.flatnonzero(column.counts > 1)]
-    if repeated:
+    again = np.flatnonzero(column.counts > 1)
+    if len(again):
+        row = column.row_at(int(np.flatnonzero(column.codes == again[0])[1]))
         raise UserError(
-            f"{path}: {len(repeated):,} image(s) are in column '{name}' more than once: "
-            f"{some(repeated)}. Keep one row for each image."
+            f"{column.path or path}: {len(again):,} image(s) are in column '{name}' more than "
+            f"once: {some([column.values[code] for code in again])} (again in row {row}; the "
+            "header is row 1). Keep one row for each image."
         )
     cells: list[str] = column.cells.tolist()
     return cells
-
-
-def _read_patients(path: Path, name: str, column: Column) -> np.ndarray:
-    way_out = "pass --patient_column none, and the folds may share patients."
-    for value in column.values:
-        if not value:
-            raise UserError(
-                f"{column.place(path, '')} names no patient in column '{name}'. Fill it in, or "
-                f"{way_out}"
-            )
-        if ROUNDED_NUMBER.fullmatch(value):
-            raise UserError(
-                f"{column.place(path, value)}, column '{name}' holds '{value}', a rounded number "
-                "that merges many patients into one. Use a file that was not saved by a "
-                f"spreadsheet, or {way_out}"
-            )
-    return column.cells
-
-
-def _patients_from_paths(path: Path, ids: Sequence[str]) -> tuple[np.ndarray | None, str]:
-    """CheXpert has no patient column but names the patient in each path; and a note about it."""
-    found = [PATIENT_IN_PATH.search(name) for name in ids]
-    patients = [match.group(1) for match in found if match]
-    if len(patients) == len(ids):
-        return np.array(patients, dtype=object), (
-            f"Patients are taken from the images' paths, such as '{patients[0]}' in {ids[0]}."
-        )
-    return None, (
-        f"Warning: {path} has no known patient column, so that images of one patient may fall into "
-        "two folds and inflate every number. Name it with --patient_column."
-    )

@@ -9,21 +9,24 @@ from core.data.columns import Column
 from core.errors import UserError, plain
 
 VIEWS = ("all", "frontal", "lateral")
+FRONTAL = {"ap", "pa", "frontal", "antero", "postero", "anteroposterior", "posteroanterior"}
+LATERAL = {"lateral", "lat", "ll", "rl", "laterolateral", "leftlateral", "rightlateral"}
 
 
 def view_group(view: str) -> str:
     """frontal for AP, PA and their kin, lateral for LL, L and theirs; else the name itself, plain.
 
+    Whole words count, as "apical" is none of AP.
     The names are those of NIH and CheXpert (PA, AP, Frontal, Lateral, LL, RL), MIMIC-CXR ("AP
     AXIAL", LATERAL, "XTABLE LATERAL", LAO, blank, ...) and PadChest (L, AP_horizontal, COSTAL,
     EXCLUDE, UNK).
     """
-    name, words = plain(view), re.split(r"[\W_]+", view.casefold())
-    if "lateral" in name or name in ("ll", "rl", "l", "lat"):
+    name = plain(view)
+    words = {name, *re.split(r"[\W\d_]+", view.casefold())}
+    # an L beside other words may be a side
+    if words & LATERAL or name == "l":
         return "lateral"
-    if name.startswith(("ap", "pa", "antero", "postero")) or "frontal" in name:
-        return "frontal"
-    return "frontal" if {"ap", "pa"} & set(words) else name
+    return "frontal" if words & FRONTAL else name
 
 
 def of_views(path: Path, views: Column | None, wanted: str) -> np.ndarray:
@@ -35,8 +38,9 @@ def of_views(path: Path, views: Column | None, wanted: str) -> np.ndarray:
         raise UserError(f"--views {wanted} is none of {', '.join(VIEWS)}.")
     if views is None:
         raise UserError(
-            f"--views {wanted} needs a column of views, and {path} has none: name it with "
-            "--view_column, or leave --views out."
+            f"--views {wanted} needs a column of views, or an image folder of DICOM files whose "
+            f"headers tell them, and {path} has neither: name the column with --view_column, or "
+            "leave --views out."
         )
     is_wanted = np.array([view_group(view) == wanted for view in views.values])
     if not is_wanted.any():

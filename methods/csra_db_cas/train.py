@@ -34,7 +34,7 @@ def main() -> None:
     say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
 
     # all that can be wrong is found before anything is written
-    prepared = prepare(config.data, config.split, say)
+    prepared = prepare(config.data, config.split, say, config.loader.source_weights)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
     initial = find_initial("csra_db_cas", config, classes)
     weights, start = find_weights(config.model, optional=config.preset == "small")

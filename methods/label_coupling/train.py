@@ -42,7 +42,7 @@ def main() -> None:
     say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
 
     # all that can be wrong is found before anything is written
-    prepared = prepare(config.data, config.split, say)
+    prepared = prepare(config.data, config.split, say, config.loader.source_weights)
     table, tau, optim = prepared.table, config.loss.logit_adjust, config.optim
     classes = len(table.class_names)
     if config.model.refiner and classes < 2:

@@ -1,12 +1,15 @@
 """Where a setting comes from (flag, JSON file, preset), and how a mistake is told."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import settings
+from small_run import ROOT, settings
 
 from core.cli import run
 from core.errors import UserError
@@ -240,6 +243,32 @@ def test_a_defect_is_no_error_of_the_user() -> None:
 
     with pytest.raises(ValueError, match="a defect"):
         run(defect)
+
+
+def test_output_that_nobody_reads_ends_it_in_silence() -> None:
+    # `--help | head`, without a reader from the beginning
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "core.data.pack", "--help"]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_a_defect(capfd: pytest.CaptureFixture[str]) -> None:
+    def defect() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run(defect)
+
+
+def test_ctrl_c_while_it_is_imported_ends_it_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt")
+    command = [sys.executable, "-m", "core.data.pack", "--help"]
+    path = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(command, cwd=ROOT, env=path, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"")
 
 
 def test_null_is_refused_where_a_setting_must_have_a_value(

@@ -73,7 +73,7 @@ def test_what_it_refuses(command: Command, files: Files) -> None:
         ([*good, "--labels", files.path("best")], "a label is 1, 0, -1 (uncertain) or blank"),
         ([*good, "--against", files.path("best")], "is the file itself"),
         ([*good[:2], files.path("best"), *good[2:]], "is given more than once"),
-        ([*good, "--train_csv", texts], "has no label column 'Effusion'"),
+        ([*good, "--train_csv", texts], "has no column for any of the classes Effusion, "),
         ([*good, "--resamples", -1], "--resamples must be at least 0"),
         ([*good, "--seed", -1], "--seed must be at least 0"),
         ([*good, "--sensitivity", 0], "--sensitivity must be above 0"),

@@ -61,5 +61,6 @@ def test_marked_images_are_left_out_or_told(
     code, _, err = infer(*common)
     assert code == 2
     assert "bad.png" in err
+    assert "mend them, give the command that made the pack again and then this one," in err
     assert infer(*common, "--on_bad_image", "skip")[0] == 0
     assert len(pd.read_csv(tmp_path / "out.csv")) == 6

@@ -1,5 +1,6 @@
 """`ensemble.infer` with bad input: one sentence, exit code 2, and nothing is written or lost."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,17 @@ def refused(infer: Infer, output: Path, *arguments: object) -> str:
 @pytest.fixture
 def first(checkpoints: list[Path], phantom: Path) -> list[object]:
     return ["--checkpoints", checkpoints[0], "--image_dir", phantom / "images"]
+
+
+def test_a_name_that_no_csv_can_hold(
+    infer: Infer, first: list[object], six_images: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(six_images[0], folder / "Röntgen 胸.png")
+    shutil.copy(six_images[1], folder / os.fsdecode(b"bad\xff.png"))
+    error = refused(infer, tmp_path / "p.csv", *first[:2], "--image_dir", folder)
+    assert r"1 of 2 images without a name in UTF-8 (bad\xff.png): no CSV can hold it" in error
 
 
 @pytest.mark.parametrize("part", [0, 1, 7, 8, 9, 300, 2000, 0.5, -1])

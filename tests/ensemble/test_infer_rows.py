@@ -146,7 +146,7 @@ def test_a_study_whose_images_are_skipped_is_listed(
     more = ["--image_dir", folder, "--test_csv", csv, "--group_by", "exam", "--output", out]
     code, printed, error = infer(*six_flags, *more, "--on_bad_image", "skip")
     assert code == 0, error
-    assert "1 studies of 2 images" in printed
+    assert "1 study of 2 images" in printed
     assert list(pd.read_csv(out)["exam"]) == ["a"]
     listed = pd.read_csv(tmp_path / "p_skipped.csv")
     assert listed[["ImageID", "StudyID"]].to_numpy().tolist() == [[six_images[1].name, "b"]]

@@ -34,15 +34,10 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-def recognise(path: Path, columns: dict[str, Column], image_column: str | None = None) -> str:
-    """The source whose columns these are; "plain" for any other table.
-
-    `image_column` is what the user says that the images' names are in.
-    """
+def recognise(path: Path, columns: dict[str, Column]) -> str:
+    """The source whose columns these are; "plain" for any other table."""
     for name, source in SOURCES.items():
-        # labels by study that are to be read as such need no table of images
-        by_study = name == "mimic" and image_column in columns
-        if source.matches(path, columns) and not by_study:
+        if source.matches(path, columns):
             return name
     return PLAIN
 
@@ -56,8 +51,9 @@ def read_sheet(
 ) -> Sheet:
     """Read a source's table, or a plain CSV, as one row an image and one column a label.
 
-    Without `source` it is told by its columns, and a note says so. `readers` (majority, any) says
-    how the labels of several readers become one. Raises UserError for a source that is not known,
+    Without `source` it is told by its columns, and a note says so. `image_column` is what the user
+    says that the images' names are in, or MIMIC-CXR's studies. `readers` (majority, any) says how
+    the labels of several readers become one. Raises UserError for a source that is not known,
     columns that it lacks, and as the source's own `read` and `read_columns` do.
     """
     path = Path(csv)
@@ -66,11 +62,14 @@ def read_sheet(
     if readers not in vindr.READERS:
         raise UserError(f"--readers {readers} is none of {', '.join(vindr.READERS)}.")
     columns = read_columns(path)
-    name = source or recognise(path, columns, image_column)
+    name = source or recognise(path, columns)
     if name == PLAIN:
         return Sheet(columns=columns)
     known = SOURCES[name]
     read = partial(vindr.read, readers=readers) if name == "vindr" else known.read
+    # labels by study that are to be read as such need no table of images
+    if name == "mimic" and image_column in columns:
+        read = mimic.read_studies
     sheet = read(path, columns)
     if source is not None:
         return sheet

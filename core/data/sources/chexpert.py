@@ -12,6 +12,7 @@ import pandas as pd
 
 from core.data.columns import Column
 from core.data.sources.sheet import CHEXPERT_LABELS, Sheet, column
+from core.data.views import view_group
 from core.errors import UserError, plain
 
 NEEDED = ("Path", "Frontal/Lateral", "AP/PA", "No Finding")
@@ -70,14 +71,13 @@ def _texts(texts: list[str], like: Column) -> Column:
 
 
 def _views(side: Column, direction: Column) -> Column:
-    """AP, PA and so on of a frontal image, which the second column tells; else the first's."""
+    """AP, PA and so on of a frontal image, where the second column tells one; else the first's."""
     pairs = side.codes.astype(np.int64) * len(direction.values) + direction.codes
     codes, held = pd.factorize(pairs)
     texts = []
     for pair in held.tolist():
         place, way = divmod(pair, len(direction.values))
-        frontal = plain(side.values[place]) == "frontal"
-        texts.append(
-            direction.values[way] if frontal and direction.values[way] else side.values[place]
-        )
+        # some frontal images have LL or RL there
+        both = {view_group(side.values[place]), view_group(direction.values[way])}
+        texts.append(direction.values[way] if both == {"frontal"} else side.values[place])
     return _texts(texts, Column(codes, texts, side.rows, side.path))

@@ -32,7 +32,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     """One row for each image of a study with labels; a blank label counts as absent.
 
     Raises UserError where the table of the images is not beside it, a study is there twice, or the
-    tables do not agree on a study's patient.
+    tables do not agree on a study's patient or an image's study.
     """
     studies = column(path, columns, "study_id", "mimic")
     repeated = np.flatnonzero(studies.counts > 1)
@@ -65,7 +65,9 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     wanted = {name: columns[name] for name in columns if name in labels or name not in images}
     joined = kept | take_rows(wanted, rows[rows >= 0])
     _check_patients(path, columns, metadata, kept, rows[rows >= 0])
-    test, why, notes = _official_test(path, column(metadata, kept, "dicom_id", "mimic"))
+    of_image = ("dicom_id", "study_id", "subject_id")
+    told = {name: column(metadata, kept, name, "mimic") for name in of_image}
+    test, why, notes = _official_test(path, metadata, told)
     return Sheet(
         columns=joined,
         labels=tuple(labels),
@@ -78,6 +80,26 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         official_test=test,
         no_official_test=why,
         notes=(*_left_out(path, metadata, rows, len(studies.codes)), *notes),
+    )
+
+
+def read_studies(path: Path, columns: dict[str, Column]) -> Sheet:
+    """Its labels as they are, one row a study, for predictions by study.
+
+    Raises UserError where a study is in two parts of the official split.
+    """
+    studies = {"study_id": column(path, columns, "study_id", "mimic")}
+    test, why, notes = _official_test(path, path, studies)
+    return Sheet(
+        columns=columns,
+        labels=tuple(name for name in columns if plain(name) in map(plain, CHEXPERT_LABELS)),
+        image=("study_id",),
+        patient=("subject_id",),
+        study=(),
+        blank="zero",
+        official_test=test,
+        no_official_test=why,
+        notes=notes,
     )
 
 
@@ -119,27 +141,65 @@ def _check_patients(
         )
 
 
-def _official_test(path: Path, images: Column) -> tuple[np.ndarray | None, str, tuple[str, ...]]:
-    """(N,) bool by the split table beside `path`, or None and why; and sentences."""
-    table = _find(path, "split")
-    if table is None:
+def _official_test(
+    path: Path, table: Path, told: dict[str, Column]
+) -> tuple[np.ndarray | None, str, tuple[str, ...]]:
+    """(N,) bool by the split table beside `path`, or None and why; and sentences.
+
+    told: what `table` says of N rows; the first of it is what the split is taken by. Raises
+    UserError where the split table gives one of these two parts, or contradicts the others.
+    """
+    file = _find(path, "split")
+    if file is None:
         return None, f"there is no {_usual(path, 'split')} beside it", ()
-    columns = read_columns(table)
-    names = column(table, columns, "dicom_id", "mimic")
-    parts = column(table, columns, "split", "mimic")
-    part_of_code = np.empty(len(names.values), dtype=np.int64)
-    part_of_code[names.codes] = parts.codes
-    known = pd.Index(names.values).get_indexer(pd.Index(images.values))
-    is_test = np.array([plain(part) == "test" for part in parts.values])
-    test = np.where(known < 0, False, is_test[part_of_code[known]])
-    unknown = [images.values[code] for code in np.flatnonzero(known < 0).tolist()]
+    columns = read_columns(file)
+    key, *others = told
+    names, rows = column(file, columns, key, "mimic"), told[key]
+    row_of_code = np.unique(names.codes, return_index=True)[1]
+    parts = column(file, columns, "split", "mimic")
+    again = row_of_code[names.codes]
+    said = {name: c for n, c in columns.items() for name in others if plain(n) == plain(name)}
+    for name, held in {"split": parts, **said}.items():
+        for row in np.flatnonzero(held.codes != held.codes[again])[:1].tolist():
+            raise UserError(
+                f"{file}: row {held.row_at(row)} (the header is row 1) gives {key} "
+                f"'{names.values[names.codes[row]]}' the {name} "
+                f"'{held.values[held.codes[row]]}', and row {held.row_at(int(again[row]))} "
+                f"'{held.values[held.codes[again[row]]]}': fetch it again."
+            )
+    known = pd.Index(names.values).get_indexer(pd.Index(rows.values))
+    place = np.where(known < 0, -1, row_of_code[known])[rows.codes]  # (N,)
+    for name, held in said.items():
+        _check_same(file, held, place, table, told[name], name)
+    is_test = np.array([plain(part) == "test" for part in parts.values])[parts.codes]
+    unknown = [rows.values[code] for code in np.flatnonzero(known < 0).tolist()]
     notes: tuple[str, ...] = ()
     if unknown:
+        what = "image(s) are" if key == "dicom_id" else f"of {len(rows.values):,} studies are"
         notes = (
-            f"Warning: {len(unknown):,} image(s) are not in {table.name} and count as training "
-            f"images: {some(unknown)}.",
+            f"Warning: {len(unknown):,} {what} not in {file.name} and count as training images: "
+            f"{some(unknown)}.",
         )
-    return test[images.codes], "", notes
+    return (place >= 0) & is_test[place], "", notes
+
+
+def _check_same(
+    file: Path, said: Column, place: np.ndarray, table: Path, told: Column, name: str
+) -> None:
+    """Refuse a split table that says otherwise of an image than the table of the images.
+
+    place: (N,) the row of `said` for each row of `told`, or -1.
+    """
+    same = pd.Index(told.values).get_indexer(pd.Index(said.values))[said.codes][place]
+    is_blank = np.array([not value for value in told.values])[told.codes]
+    wrong = np.flatnonzero((place >= 0) & (same != told.codes) & ~is_blank)
+    if len(wrong):
+        row = int(wrong[0])
+        raise UserError(
+            f"{file}: row {said.row_at(int(place[row]))} (the header is row 1) gives its image the "
+            f"{name} '{said.values[said.codes[place[row]]]}', and {table.name}, row "
+            f"{told.row_at(row)}, '{told.values[told.codes[row]]}': give tables of one release."
+        )
 
 
 def _find(path: Path, what: str) -> Path | None:

@@ -5,12 +5,14 @@ Wang et al., "ChestX-ray8", CVPR 2017, https://nihcc.app.box.com/v/ChestXray-NIH
 """
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from core.data.columns import Column
+from core.data.columns import Column, is_known_non_label
+from core.data.labels import LABEL_VALUES
 from core.data.sources.sheet import Sheet, check_labels, column, indicators
 from core.errors import UserError, plain, some
 
@@ -29,9 +31,20 @@ TEST_LIST, TRAIN_LIST = "test_list.txt", "train_val_list.txt"
 
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
-    """Whether these are its columns, and no other: a table with label columns is a plain one."""
-    names = {plain(name) for name in columns} - {""}
-    return {plain(name) for name in NEEDED} <= names <= {plain(n) for n in (*NEEDED, *OTHERS)}
+    """Whether these are its columns; a table with columns of labels too is a plain one.
+
+    A single column of 1 and 0 may be anything, if it is not called as one of its labels.
+    """
+    if not {plain(name) for name in NEEDED} <= {plain(name) for name in columns}:
+        return False
+    own = {plain(name) for name in (*NEEDED, *OTHERS)}
+    labels = {
+        plain(name)
+        for name, c in columns.items()
+        if plain(name) not in own and not is_known_non_label(name) and any(c.values)
+        if set(c.values) <= set(LABEL_VALUES)
+    }
+    return len(labels) < 2 and not labels & set(map(plain, LABELS))
 
 
 def read(path: Path, columns: dict[str, Column]) -> Sheet:
@@ -61,6 +74,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         patient=("Patient ID",),
         study=(),
         view=("View Position",),
+        lists=True,
         official_test=test,
         no_official_test=why,
         notes=notes,
@@ -73,10 +87,13 @@ def _official_test(path: Path, images: Column) -> tuple[np.ndarray | None, str, 
     named = {name: _read_list(file) for name, file in lists.items() if file.is_file()}
     if TEST_LIST not in named:
         return None, f"there is no {TEST_LIST} beside it", ()
-    # the same images as JPEG keep their names but for the ending
-    stems = pd.Index([os.path.splitext(name)[0] for name in images.values])
+    stems = pd.Index([_stem(name) for name in images.values])
     test = np.asarray(stems.isin(named[TEST_LIST]))
-    notes: tuple[str, ...] = ()
+    notes = [
+        f"Warning: {lists[name]} names no image of {path}: do they belong together?"
+        for name, stems_of_list in named.items()
+        if not stems.isin(stems_of_list).any()
+    ]
     if TRAIN_LIST in named:
         both = sorted(set(named[TEST_LIST]) & set(named[TRAIN_LIST]))
         if both:
@@ -86,11 +103,16 @@ def _official_test(path: Path, images: Column) -> tuple[np.ndarray | None, str, 
             )
         neither = int((~test & ~np.asarray(stems.isin(named[TRAIN_LIST])))[images.codes].sum())
         if neither:
-            notes = (
+            notes.append(
                 f"Warning: {neither:,} image(s) of {path} are in neither {TEST_LIST} nor "
-                f"{TRAIN_LIST} and count as training images.",
+                f"{TRAIN_LIST} and count as training images."
             )
-    return test[images.codes], "", notes
+    return test[images.codes], "", tuple(notes)
+
+
+def _stem(name: str) -> str:
+    """An image's name without what a copy of the dataset changes: folders, case and ending."""
+    return os.path.splitext(re.split(r"[/\\]", name)[-1].casefold())[0]
 
 
 def _read_list(file: Path) -> list[str]:
@@ -98,4 +120,4 @@ def _read_list(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as a list of images: {error}.") from error
-    return [os.path.splitext(line)[0] for line in lines]
+    return [_stem(line) for line in lines]

@@ -1,6 +1,7 @@
 """PadChest with its labels as a list in a cell; and CXR-LT 2026, which labels the same images.
 
-Bustos et al., "PadChest", Medical Image Analysis 2020, https://bimcv.cipf.es/bimcv-projects/padchest/:
+Bustos et al., "PadChest", Medical Image Analysis 2020,
+https://bimcv.cipf.es/bimcv-projects/padchest/:
 `PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz`; CXR-LT 2026 has one column a label after
 `ImageID, StudyDate_DICOM, PatientID`.
 """
@@ -42,7 +43,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         date = tuple(name for name in columns if plain(name) == "studydatedicom")
         return Sheet(columns=columns, no_labels=date, image=("ImageID",), patient=("PatientID",))
     lists = column(path, columns, "Labels", "padchest")
-    labels = [_parse(path, lists, cell) for cell in lists.values]
+    labels = _one_spelling([_parse(path, lists, cell) for cell in lists.values])
     check_labels(path, "Labels", labels, columns)
     excluded = np.array([EXCLUDE in cell for cell in labels])[lists.codes]
     views = next((columns[name] for name in columns if plain(name) == "projection"), None)
@@ -70,8 +71,15 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         patient=("PatientID",),
         study=("StudyID",),
         view=("Projection",),
+        lists=True,
         notes=tuple(notes),
     )
+
+
+def _one_spelling(labels: list[list[str]]) -> list[list[str]]:
+    """Labels that differ in their case alone as they are first written, and EXCLUDE plain."""
+    spelling = {EXCLUDE: EXCLUDE}
+    return [[spelling.setdefault(name.casefold(), name) for name in cell] for cell in labels]
 
 
 def _parse(path: Path, lists: Column, cell: str) -> list[str]:

@@ -39,6 +39,8 @@ class Sheet:
     patient: tuple[str, ...] = PATIENT_COLUMNS
     study: tuple[str, ...] = STUDY_COLUMNS
     view: tuple[str, ...] = VIEW_COLUMNS
+    lists: bool = False
+    """Whether labels stand in lists, so that one that no list names is 0 in every image"""
     blank: str | None = None
     """What a blank label means here; None where the user is asked"""
     official_test: np.ndarray | None = None

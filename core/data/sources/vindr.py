@@ -19,7 +19,8 @@ CONSENSUS = ("image_id", "Aortic enlargement", "No finding")
 def matches(path: Path, columns: dict[str, Column]) -> bool:
     """Whether images have readers, or labels that only this source calls so, and no patients."""
     names = {plain(name) for name in columns}
-    if names & set(map(plain, PATIENT_COLUMNS)):
+    # a table of boxes, such as VinDr's annotations and Kaggle's train.csv, has one row a finding
+    if names & {*map(plain, PATIENT_COLUMNS), "classname", "xmin"}:
         return False
     # "No finding" is written with a capital elsewhere
     return {"imageid", "radid"} <= names or set(CONSENSUS) <= set(columns)
@@ -33,7 +34,7 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
     """
     images = column(path, columns, "image_id", "vindr")
     by = next((columns[name] for name in columns if plain(name) == "radid"), None)
-    notes = [f"{path} names no patients, so that images of one patient may be in two folds."]
+    notes = []
     others = (images, by)
     labels = tuple(n for n, c in columns.items() if c not in others and not is_known_non_label(n))
     if by is not None:
@@ -57,6 +58,8 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
 
 def _check_readers(path: Path, images: Column, readers: Column) -> int:
     """How many readers each image has."""
+    if "" in readers.values:
+        raise UserError(f"{readers.place(path, '')} names no reader in column 'rad_id'.")
     counts = images.counts
     usual = int(np.bincount(counts).argmax())
     other = np.flatnonzero(counts != usual)

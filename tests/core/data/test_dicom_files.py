@@ -167,6 +167,19 @@ def test_without_pydicom_the_command_is_told(
 def test_a_file_without_pixels_says_what_it_is(tmp_path: Path) -> None:
     report = dataset(SOPClassUID=uid.BasicTextSRStorage, PatientID="1")
     assert "without pixels: it is a Basic Text SR Storage" in refused(tmp_path, report)
+    told = refused(tmp_path, dicom(GREY, PixelData=None))
+    assert "it is a Digital X-Ray Image Storage" in told
+    assert "the header alone" in told
+
+
+def test_pixels_that_are_no_whole_numbers_or_empty_are_refused(tmp_path: Path) -> None:
+    single, double = GREY.astype(np.float32).tobytes(), GREY.astype(np.float64).tobytes()
+    for data in (
+        dicom(GREY, PixelData=None, FloatPixelData=single),
+        dicom(GREY, PixelData=None, DoubleFloatPixelData=double),
+    ):
+        assert "floating-point" in refused(tmp_path, data)
+    assert "pixel data is empty" in refused(tmp_path, dicom(GREY, PixelData=b""))
 
 
 def test_several_frames_are_counted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from dicom_files import dataset, dicom
 from pydicom import uid
 
-from core.data.dicom import dicom_files, from_headers, is_dicom, read_headers
+from core.data.dicom import dicom_files, from_headers, is_dicom, patients_of, read_headers
 from core.data.image import read_image
 from core.errors import UserError
 
@@ -81,29 +81,27 @@ def test_from_headers_speaks_for_files_that_are_all_dicom(tmp_path: Path) -> Non
     paths = [written(tmp_path, PatientID=name, ViewPosition="PA") for name in ("b", "a", "b")]
     found = from_headers(paths)
     assert found is not None
-    patients, studies, views, note = found
-    assert patients is not None
-    assert views is not None
-    assert (patients.tolist(), views.tolist()) == (["b", "a", "b"], ["PA"] * 3)
-    assert studies is None
+    assert (found.patients.tolist(), found.views.tolist()) == (["b", "a", "b"], ["PA"] * 3)
+    assert found.studies.tolist() == [""] * 3
+    patients, note = patients_of(found.patients, paths)
+    assert patients is found.patients
     assert note == f"Patients are taken from the DICOM headers, such as 'b' in {paths[0]}."
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
     assert from_headers([*paths, str(tmp_path / "a.png")]) is None
     assert from_headers([]) is None
 
 
-def test_from_headers_warns_of_patients_that_are_not_named(tmp_path: Path) -> None:
+def test_patients_that_headers_do_not_name_are_told_of(tmp_path: Path) -> None:
     blank = written(tmp_path, PatientID="", StudyInstanceUID="1.2.3")
-    found = from_headers([blank, written(tmp_path)])
+    paths = [blank, written(tmp_path)]
+    found = from_headers(paths)
     assert found is not None
-    patients, studies, views, note = found
+    assert found.studies.tolist() == ["1.2.3", ""]
+    patients, note = patients_of(found.patients, paths)
     assert patients is None
-    assert studies is not None
-    assert studies.tolist() == ["1.2.3", ""]
-    assert views is None
     assert note.startswith("Warning: neither the CSV nor any DICOM header names a patient")
     with pytest.raises(UserError, match="1 of 2 DICOM headers name no patient"):
-        from_headers([written(tmp_path, PatientID="1"), blank])
+        patients_of(np.array(["1", ""], dtype=object), paths)
 
 
 def test_files_are_dicom_by_ending_or_without_one_by_content(tmp_path: Path) -> None:

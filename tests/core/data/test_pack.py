@@ -34,7 +34,9 @@ def test_a_folder_is_packed_whole(images: Path, call: Call) -> None:
     array = np.load(pack / "images.npy", mmap_mode="r", allow_pickle=False)
     assert array.shape == (10, SIZE, SIZE)
     assert array.dtype == np.uint8
-    assert f"--train_dir {pack} --img_size {SIZE}" in out
+    # which labels it will be trained on is not known
+    command = f"--train_csv YOUR_LABELS.csv --train_dir {pack} --img_size {SIZE}"
+    assert f"train        python methods/standard_head/train.py {command}\n" in out
     assert sorted(os.listdir(pack)) == [".lock", "images.npy", "index.csv", "pack.json"]
 
 
@@ -43,8 +45,9 @@ def test_only_the_images_of_the_csvs_are_packed(images: Path, call: Call) -> Non
     first = write_csv(images.parent / "a.csv", ["3", "sub/9.png"])
     second = images.parent / "b.csv"
     second.write_text("Image Index\n8.png\n3.png\n")
-    code, _, err = call(*packing(images, "--train_csv", first, second))
+    code, out, err = call(*packing(images, "--train_csv", first, second))
     assert (code, err) == (0, "")
+    assert f"--train_csv {first} {second} --train_dir" in out
     assert pack_names(images.parent / "pack") == ["3.png", "sub/8.png", "sub/9.png"]
 
 
@@ -61,6 +64,41 @@ def test_names_of_any_bytes(images: Path, call: Call) -> None:
     assert call(*packing(images))[0] == 0
     assert set(names) < set(pack_names(images.parent / "pack"))
     check_pixels(images.parent / "pack", images)
+
+
+def test_an_unreadable_file_of_any_bytes_is_named(images: Path, call: Call) -> None:
+    (images / os.fsdecode(b"bad \xff.png")).write_bytes(b"no image")
+    code, out, err = call(*packing(images))
+    assert code == 2
+    assert err.count("\n") == 1
+    assert r"unreadable   bad \udcff.png: Image " in out
+
+
+def test_one_part_of_one_is_no_part(images: Path, call: Call) -> None:
+    code, out, _ = call(*packing(images, "--part", "1/1"))
+    assert code == 0
+    assert "(10 images of" in out
+    check_pixels(images.parent / "pack", images)
+    assert sorted(os.listdir(images.parent / "pack"))[1:] == [
+        "images.npy",
+        "index.csv",
+        "pack.json",
+    ]
+
+
+def test_one_image_is_told_as_one(images: Path, call: Call) -> None:
+    csv = write_csv(images.parent / "a.csv", ["1.png"])
+    assert "(1 image of 8 px, 0.0 MB)" in call(*packing(images, "--train_csv", csv))[1]
+
+
+def test_an_out_that_is_a_file_is_refused(images: Path, call: Call) -> None:
+    (images.parent / "pack").write_text("mine")
+    for out in (images.parent / "pack", images.parent / "pack" / "below"):
+        code, _, err = call(*packing(images, "--out", out))
+        assert code == 2
+        assert f"--out {out} cannot be made" in err
+        assert "pack is a file: give a folder" in err
+    assert (images.parent / "pack").read_text() == "mine"
 
 
 def test_the_same_command_again_leaves_a_whole_pack_alone(images: Path, call: Call) -> None:
@@ -86,11 +124,11 @@ def test_other_settings_images_or_files_are_refused(images: Path, call: Call) ->
     assert f"begun with --size {SIZE}, not 16" in refusal("--size", 16)
     write_image(images / "new.png", 99)
     (images / "4.png").rename(images.parent / "4.png")
-    assert "1 are new (new.png) and 1 are gone (4.png)" in refusal()
+    assert "1 is new (new.png) and 1 is gone (4.png)" in refusal()
     (images / "new.png").unlink()
     (images.parent / "4.png").rename(images / "4.png")
     write_image(images / "5.png", 55)
-    assert "1 files have other bytes or another time of change" in refusal()
+    assert "1 file has other bytes or another time of change" in refusal()
     assert "5.png" in refusal()
     assert (images.parent / "pack" / "images.npy").read_bytes() == kept
     (images.parent / "pack" / "mine.txt").write_text("kept")
@@ -105,7 +143,7 @@ def test_a_changed_csv_is_told_by_the_images_that_differ(images: Path, call: Cal
     write_csv(csv, ["1.png", "3.png"])
     code, _, err = call(*packing(images, "--train_csv", csv))
     assert code == 2
-    assert "1 are new (3.png) and 1 are gone (2.png)" in err
+    assert "1 is new (3.png) and 1 is gone (2.png)" in err
 
 
 @pytest.mark.parametrize("bad", ["cut short", "no image"])
@@ -153,7 +191,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 300_000_000))
     code, _, err = call(*packing(images, "--size", 60_000))
     assert code == 2
-    assert "needs 36.0 GB more and 0.3 GB are free" in err
+    assert "needs 36.0 GB more and 300.0 MB are free" in err
     assert not (images.parent / "pack").exists()
 
 
@@ -161,7 +199,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     ("flags", "told"),
     [
         (("--part", "9/8"), "--part 9/8 is no part"),
-        (("--part", "1/1"), "--part 1/1 is no part"),
+        (("--part", "٢/٨"), "is no part: give it as 2/8"),
         (("--part", "1/20"), "10 images cannot be divided into 20 parts"),
         (("--num_workers", 0), "--num_workers must be at least 1"),
         (("--size", 0), "--size must lie within"),

@@ -115,7 +115,7 @@ def test_an_image_that_is_not_in_the_pack_is_told(images: Path, pack: Path) -> N
         read_table(write_csv(images.parent / "a.csv", ["gone.png"]), pack)
     table = read_table(write_csv(images.parent / "a.csv", ["0.png"]), pack)
     gone = replace(table, paths=[f"{pack}/gone.png"])
-    with pytest.raises(UserError, match=r"1 images are not in the pack .*: gone\.png"):
+    with pytest.raises(UserError, match=r"1 image is not in the pack .*: gone\.png"):
         ImageStore(gone.paths, gone.packs)
 
 

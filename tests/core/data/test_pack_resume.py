@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,6 +48,9 @@ def is_running(process: int) -> bool:
         return False
 
 
+PIPES: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[str]]]:
     """A packer in a process of its own that has done the first of 15 blocks, and its flags."""
@@ -59,23 +63,33 @@ def slow(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[str]]]:
     flags = ["--train_dir", str(tmp_path / "images"), "--size", "1024"]
     flags += ["--out", str(tmp_path / "pack"), "--num_workers", "1"]
     command = [sys.executable, "-m", "core.data.pack", *flags]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as it:
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **PIPES) as it:
         notes = tmp_path / "pack" / "pack.blocks.jsonl"
         wait_until(lambda: notes.exists() and notes.read_text())
         yield it, flags
         it.kill()
 
 
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [(signal.SIGINT, os.kill), (signal.SIGTERM, os.kill), (signal.SIGTERM, os.killpg)],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM to the whole job"],
+)
 def test_an_interrupted_packer_ends_in_peace_and_goes_on(
-    slow: tuple[subprocess.Popen, list[str]], tmp_path: Path, call: Call
+    slow: tuple[subprocess.Popen, list[str]],
+    tmp_path: Path,
+    call: Call,
+    number: int,
+    send: Callable[[int, int], None],
 ) -> None:
     process, flags = slow
-    # once by the terminal, and again by an impatient hand
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    send(process.pid, number)
+    if send is os.kill:
+        # again by an impatient hand
+        time.sleep(0.01)
+        send(process.pid, number)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert out.decode().strip() == "Stopped. The same command goes on where this one was."
     assert not err
     assert 1 <= len((tmp_path / "pack" / "pack.blocks.jsonl").read_text().splitlines()) < 15

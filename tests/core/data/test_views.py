@@ -5,9 +5,11 @@ import pytest
 from core.data.views import view_group
 
 FRONTAL = ["PA", "AP", "pa", "Frontal", "AP AXIAL", "AP LLD", "PA RLD", "AP_horizontal", "CHEST PA"]
+FRONTAL += ["PA_decubitus", "A.P.", "view1_frontal", "antero posterior"]
 FRONTAL += ["postero-anterior", "antero-posterior", "anteroposterior", "Portable AP"]
 LATERAL = ["LATERAL", "Lateral", "LL", "RL", "L", "lat", "left lateral", "XTABLE LATERAL"]
 OTHER = ["", "COSTAL", "EXCLUDE", "UNK", "LAO", "RAO", "SWIMMERS", "LPO"]
+OTHER += ["apical", "partial", "palm", "paravertebral", "bilateral", "latent"]
 
 
 @pytest.mark.parametrize("name", FRONTAL)

@@ -185,3 +185,67 @@ def test_cxr_lt() -> None:
     assert [name[:8] for name in test.ids] == ["00000008", "00000009"]
     frontal = read_table(CXR_LT, None, views="frontal")
     assert [name[:8] for name in frontal.ids] == ["00000005", "00000007", "00000010"]
+
+
+def test_the_first_column_of_chexperts_views_is_the_authority(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [("Frontal", "LL"), ("Frontal", "PA"), ("Frontal", ""), ("Lateral", "AP")]
+    text = "Path,Frontal/Lateral,AP/PA,No Finding\n"
+    for number, row in enumerate(rows):
+        text += f"train/patient{number}/study1/a.jpg,{','.join(row)},1\n"
+    path.write_text(text)
+    table = read_table(path, None)
+    assert table.views is not None
+    assert table.views.tolist() == ["Frontal", "PA", "Frontal", "Lateral"]
+    assert len(read_table(path, None, views="frontal")) == 3
+
+
+def add(path: Path, row: str) -> None:
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + f"{row}\n".encode()))
+
+
+def test_an_image_twice_in_the_split_of_mimic(tmp_path: Path) -> None:
+    path = mimic(tmp_path)
+    split = tmp_path / f"{STEM}-split.csv.gz"
+    rows = gzip.decompress(split.read_bytes()).decode().splitlines()
+    add(split, rows[4])
+    assert len(read_table(path, None, official_split="test")) == 2
+    add(split, rows[4].replace("test", "train"))
+    place = len(rows) + 2
+    with pytest.raises(UserError, match=rf"split.csv.gz: row {place} .*'train', and row 5 'test'"):
+        read_table(path, None)
+
+
+@pytest.mark.parametrize(("old", "new"), [("57375967", "57375968"), (",10000764", ",10000765")])
+def test_a_split_of_mimic_that_contradicts_the_metadata(tmp_path: Path, old: str, new: str) -> None:
+    path = mimic(tmp_path)
+    change(tmp_path / f"{STEM}-split.csv.gz", old, new)
+    with pytest.raises(UserError, match=r"split.csv.gz: row 5 .*metadata.csv.gz, row 5, '"):
+        read_table(path, None)
+
+
+def test_an_image_twice_in_the_metadata_of_mimic(tmp_path: Path) -> None:
+    path = mimic(tmp_path)
+    metadata = tmp_path / f"{STEM}-metadata.csv.gz"
+    rows = gzip.decompress(metadata.read_bytes()).decode().splitlines()
+    add(metadata, rows[1])
+    with pytest.raises(
+        UserError, match=rf"metadata.csv.gz: 1 image.*02aa804e.*again in row {len(rows) + 1};"
+    ):
+        read_table(path, None)
+
+
+def test_the_split_of_mimics_studies(tmp_path: Path) -> None:
+    path = mimic(tmp_path, "metadata")
+    split = tmp_path / f"{STEM}-split.csv.gz"
+    test = read_table(path, None, image_column="study_id", official_split="test")
+    assert test.ids == ["57375967"]
+    assert test.patients is not None
+    assert test.patients.tolist() == ["10000764"]
+    train = read_table(path, None, image_column="study_id", official_split="train")
+    assert train.ids == ["50414267", "53189527", "50771383", "59999999"]
+    assert any("1 of 5 studies are not in" in note and "59999999" in note for note in train.notes)
+    first = gzip.decompress(split.read_bytes()).decode().splitlines()[1]
+    change(split, first, first.replace("train", "test"))
+    with pytest.raises(UserError, match=r"row 3 .*'50414267' the split 'train', and row 2 'test'"):
+        read_table(path, None, image_column="study_id")

@@ -208,3 +208,51 @@ def test_padchest_with_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="no image with a label that is not excluded"):
         read_table(path, None)
+
+
+@pytest.mark.parametrize("name", ["images_001/images/{}", "C:\\images\\{}", "{}"])
+@pytest.mark.parametrize("file", ["a.png", "A.PNG", "a.jpg"])
+def test_the_official_test_of_nih_is_known_by_the_files_name(
+    tmp_path: Path, name: str, file: str
+) -> None:
+    path = tmp_path / "t.csv"
+    named = name.format(file)
+    path.write_text(f"Image Index,Finding Labels,Patient ID\n{named},Mass,1\nb.png,Mass,2\n")
+    (tmp_path / "test_list.txt").write_text("a.png\n")
+    assert read_table(path, None, official_split="train").ids == ["b.png"]
+    (tmp_path / "test_list.txt").write_text("c.png\n")
+    notes = read_table(path, None, official_split="train").notes
+    assert any("test_list.txt names no image of" in note for note in notes)
+
+
+def test_a_label_that_no_list_names_is_absent_from_every_image() -> None:
+    table = read_table(PADCHEST, None, ["nodule", "nodules", "Normal"])
+    assert table.class_names == ("nodule", "nodules", "Normal")
+    assert np.array_equal(table.targets[:, 1], np.zeros(len(table)))
+    assert np.array_equal(table.targets[:, [2]], read_table(PADCHEST, None, ["normal"]).targets)
+    assert not any("not used" in note and " normal" in note for note in table.notes)
+    assert any("names 'nodules', which counts as absent" in note for note in table.notes)
+    assert any("did you mean 'nodule'?" in note for note in table.notes)
+    assert any("is positive for nodules," in note for note in table.notes)
+    with pytest.raises(UserError, match=r"no label column 'nodul': did you mean 'nodule'\?"):
+        read_table(PADCHEST, None, ["nodul"])
+
+
+def test_labels_that_differ_in_case_are_one(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = ["a,1,PA,\"['mass', 'COPD signs']\"", "b,2,PA,\"['Mass', 'x']\"", "c,3,PA,['EXCLUDE']"]
+    path.write_text("\n".join(["ImageID,PatientID,Projection,Labels", *rows]) + "\n")
+    table = read_table(path, None)
+    assert table.class_names == ("COPD signs", "mass", "x")
+    assert table.targets.tolist() == [[1, 1, 0], [0, 1, 1]]
+
+
+def test_nih_with_one_column_more_is_still_nihs(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    header = "Image Index,Finding Labels,Patient ID,fold,site,remark,"
+    path.write_text(f"{header}\na.png,Mass|Hernia,1,0,1,rotated,\nb.png,Mass,2,1,0,,\n")
+    table = read_table(path, None)
+    assert positives(table) == [["Hernia", "Mass"], ["Mass"]]
+    assert any(note.endswith("not used: fold, site, remark.") for note in table.notes)
+    path.write_text(path.read_text().replace("remark", "quality").replace("rotated", "1"))
+    assert positives(read_table(path, None)) == [["Hernia", "Mass"], ["Mass"]]

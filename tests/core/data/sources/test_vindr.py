@@ -33,7 +33,7 @@ def test_readers(readers: str, expected: list[list[int]]) -> None:
     assert table.targets.tolist() == expected
     assert table.patients is None
     assert any("3 reader(s)" in note for note in table.notes)
-    assert any("names no patients" in note for note in table.notes)
+    assert any("has no known patient column" in note for note in table.notes)
     assert not any("not used" in note for note in table.notes)
 
 
@@ -82,3 +82,22 @@ def test_a_readers_answer_is_1_or_0(tmp_path: Path) -> None:
     path.write_text("image_id,rad_id,Mass\na,R1,1\nb,R1,maybe\n")
     with pytest.raises(UserError, match=r"row 3 .* column 'Mass' holds 'maybe'"):
         read_table(path, None)
+
+
+def test_a_reader_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("image_id,rad_id,Mass\na,R1,1\na,,1\n")
+    with pytest.raises(UserError, match=r"row 3 .* names no reader in column 'rad_id'"):
+        read_table(path, None)
+
+
+def test_a_table_of_boxes_is_not_one_of_readers(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(
+        "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n"
+        "a,No finding,14,R11,,,,\na,Mass,8,R9,1,2,3,4\n"
+    )
+    with pytest.raises(UserError) as told:
+        read_table(path, None)
+    assert "VinDr" not in str(told.value)
+    assert "reader" not in str(told.value)
