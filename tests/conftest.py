@@ -82,8 +82,10 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def train_method(call: Call) -> Callable[[str], Train]:
+def train_method(call: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Train]:
     """Of a method, what runs its train.py in this process: (exit code, stdout, stderr)."""
+    # a third of so short a run is spent on its pictures, which others look at
+    monkeypatch.setattr("core.report.DOTS_PER_INCH", 20)
 
     def choose(method: str) -> Train:
         def train(*arguments: object) -> tuple[int, str, str]:

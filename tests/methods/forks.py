@@ -33,11 +33,15 @@ import core.data.fold
 import core.head_phase
 import core.loop
 import core.losses
+import core.report
 import core.runlog
 import core.runtime
 import methods
 import methods.initial
 from core.cli import run
+
+# pictures are looked at elsewhere, and take a third of so short a run
+core.report.DOTS_PER_INCH = 20
 
 # each is counted when it has happened: a file that is opened is still empty, and so on
 PLACES: dict[str, list[tuple[Any, str]]] = {

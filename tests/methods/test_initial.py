@@ -169,7 +169,7 @@ def checkpoint(finished: tuple[Path, str]) -> Path:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_starts_from_another_ones_weights(
     method: str,
-    finished_method: Callable[[str], tuple[Path, str]],
+    checkpoint: Path,
     train_method: Callable[[str], Train],
     phantom: Path,
     tmp_path: Path,
@@ -181,7 +181,14 @@ def test_a_run_starts_from_another_ones_weights(
         raise AssertionError("ImageNet weights were looked for")
 
     monkeypatch.setattr(core.backbone, "_fetch", fail)
-    path = finished_method(method)[0] / f"{MODEL}_fold1.safetensors"
+    path = tmp_path / "theirs.safetensors"
+    parts = module(method, "model")
+    settings = module(method, "config").ModelConfig(model=MODEL, pretrained=False)
+    facts = load_tensors(checkpoint)[1]
+    facts |= {"method": method, "model": parts.model_settings(settings)}
+    torch.manual_seed(1)
+    built = parts.build_model(settings, len(facts["class_names"]))
+    save_tensors(path, built.state_dict(), facts)
     rates = ["--lr"] if method == "label_coupling" else ["--backbone_lr", "--head_lr"]
     rates = [word for rate in rates for word in (rate, "1e-30")]
     if method != "label_coupling":
@@ -193,7 +200,7 @@ def test_a_run_starts_from_another_ones_weights(
     assert f"Starts from {path}: backbone (" in printed
     assert "head rows of 2 of 2 classes (Mass, Effusion)" in printed
     assert "Warning: it was trained or validated on images of" in printed
-    theirs, facts = load_tensors(path)
+    theirs = built.state_dict()
     ours = load_tensors(tmp_path / "out" / f"{MODEL}_fold1.safetensors")[0]
     rows = [facts["class_names"].index(name) for name in ("Mass", "Effusion")]
     name, dimension = {

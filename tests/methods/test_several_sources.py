@@ -113,6 +113,8 @@ def test_it_goes_on_where_it_stopped_and_with_no_other_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # as in the test above, where that was run before
+    assert train(*command(run_of, sources))[0] == 0
     out = tmp_path / "out"
     replace, seen = Path.replace, 0
 
