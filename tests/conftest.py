@@ -22,6 +22,11 @@ Call = Callable[..., tuple[int, str, str]]
 Train = Call
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that launch processes go first: one of them at the end would keep one core idle."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real radiographs and label tables; tests of it are skipped without it."""
