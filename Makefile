@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check lock clean
+.PHONY: demo test soak check lock clean
 
 DEMO_DATA := --preset small --no-pretrained --img_size 64 --train_csv demo/data/train.csv \
   --train_dir demo/data/images --folds 5 --run_folds 1
@@ -29,6 +29,11 @@ demo: $(INSTALLED)
 # Everything: unit tests, whole runs on small data, real radiographs where they are at hand.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The long form of the tests of faults and hostile files; its table goes to docs/reliability.md.
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults tests/fuzz --soak \
+	  --table docs/reliability.md
 
 # Lint, format and types on the whole tree.
 check: $(INSTALLED)

@@ -12,11 +12,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from ledger import fault, pytest_addoption, pytest_terminal_summary, soak
 from small_run import MODEL, ROOT, flags, module, script
 
 from core.cli import run
 from core.data.phantom_dataset import make_phantom
 from ensemble.infer import main as infer_main
+
+__all__ = ["fault", "pytest_addoption", "pytest_terminal_summary", "soak"]
 
 Call = Callable[..., tuple[int, str, str]]
 Train = Call

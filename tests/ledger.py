@@ -1,0 +1,59 @@
+"""What the tests of faults tried, added up: printed at the end, and kept where `--table` says.
+
+A test takes the fixture `fault` and says what it tries and how often; one that fails counts as a
+loss. `--soak` is the long form of the same tests: more kills, more hostile inputs.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BEGIN, END = "<!-- the last `make soak` -->\n", "<!-- end -->\n"
+_KEY = "fault"
+
+Fault = Callable[[str, int], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak", action="store_true", help="the long form of the tests of faults and hostile files"
+    )
+    parser.addoption("--table", type=Path, help="a page that is to hold the table of faults")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether this is the long form."""
+    return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture
+def fault(record_property: Callable[[str, object], None]) -> Fault:
+    """`fault(name, tried)` before trying: the row of the table, and how many tries these are."""
+    return lambda name, tried: record_property(_KEY, [name, tried])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tried: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            # what a test recorded comes again with its teardown
+            if report.when != "call":
+                continue
+            for key, value in report.user_properties:
+                if key == _KEY:
+                    tried[value[0]] += value[1]
+                    lost[value[0]] += outcome == "failed"
+    if not tried:
+        return
+    rows = [f"| {name} | {tried[name]:,} | {lost[name]:,} |" for name in sorted(tried)]
+    table = "\n".join(["| fault | tried | lost |", "| --- | --- | --- |", *rows]) + "\n"
+    terminalreporter.write_sep("-", "faults")
+    terminalreporter.write(table)
+    page = terminalreporter.config.getoption("--table")
+    if page is not None:
+        before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+        page.write_text(before + BEGIN + table + END + rest.split(END)[1], encoding="utf-8")
