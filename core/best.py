@@ -24,7 +24,7 @@ def checkpoint_facts(
     method: str, model: dict[str, Any], config: Any, prepared: Prepared
 ) -> dict[str, Any]:
     """What each checkpoint of a run of `config` says of itself; `model` rebuilds the model."""
-    settings = flat(config)
+    settings = flat(config, whole_paths=not config.data.anonymous)
     return {
         "method": method,
         "model": model,

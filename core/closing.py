@@ -76,13 +76,17 @@ def finished_folds(folder: RunFolder, folds: int) -> list[int]:
 def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
     """What a reader of the report must know to trust its numbers."""
     table = prepared.table
+    anonymous = settings["anonymous"]
     patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
-    files = ", ".join(settings["train_csv"])
-    if settings["val_csv"]:
-        files += f", validated on {', '.join(settings['val_csv'])}"
+    files, validated = (
+        ", ".join(Path(csv).name if anonymous else csv for csv in settings[name])
+        for name in ("train_csv", "val_csv")
+    )
+    if validated:
+        files += f", validated on {validated}"
     changed = ("model", "img_size", "epochs", "batch_size", "loss", "logit_adjust", "tta", "seed")
     return {
-        "command": _command(),
+        "command": "not told (--anonymous)" if anonymous else _command(),
         "data": f"{files}: {len(table):,} images, patients {patients}",
         "settings": ", ".join(f"{name} {settings[name]}" for name in changed),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),

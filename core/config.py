@@ -208,15 +208,18 @@ class RunConfig:
     """JSON file of settings by flag name, over the preset's and under the command line's."""
 
 
-def flat(config: Any) -> dict[str, Any]:
-    """All settings of a Config by flag name, as JSON can hold them (paths as text)."""
+def flat(config: Any, *, whole_paths: bool = True) -> dict[str, Any]:
+    """All settings of a Config by flag name, as JSON can hold them.
+
+    Paths are texts, of which their last part is left where `whole_paths` is False.
+    """
     settings: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            settings |= flat(value)
+            settings |= flat(value, whole_paths=whole_paths)
         else:
-            settings[field.name] = _plain(value)
+            settings[field.name] = _plain(value, whole_paths)
     return settings
 
 
@@ -234,10 +237,10 @@ def check_not_negative(config: Any, *names: str) -> None:
             raise UserError(f"--{name} must be at least 0, not {getattr(config, name)}")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, whole_paths: bool) -> Any:
     if isinstance(value, Path):
-        return str(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+        return str(value) if whole_paths else value.name
+    return [_plain(item, whole_paths) for item in value] if isinstance(value, tuple) else value
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -45,6 +45,9 @@ class DataConfig:
     blank: Literal["unknown", "zero"] | None = None
     """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
     and MIMIC-CXR say so themselves (zero): over that only where it is the one CSV."""
+    anonymous: bool = False
+    """Name images and patients by number in all that the run folder holds, and no paths in report
+    and checkpoints; config.json and env.json keep those, to go on by."""
 
     def __post_init__(self) -> None:
         names = self.label_names

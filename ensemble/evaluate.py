@@ -87,11 +87,17 @@ class Config:
     """Bootstrap resamples of patients for the 95 % intervals; 0 leaves them out."""
     seed: int = 0
     """Seed of the resamples."""
+    anonymous: bool = False
+    """Write no names of images, and those of files without their folders."""
     output: Path | None = None
     """Writes OUTPUT.json and OUTPUT.csv; the first of --predictions plus "_metrics" unless
     given."""
     overwrite: bool = False
     """Replace files there that are no earlier evaluation."""
+
+    def told(self, path: Path) -> str:
+        """What is written of a file's path."""
+        return path.name if self.anonymous else str(path)
 
 
 def main() -> None:
@@ -136,11 +142,12 @@ def main() -> None:
     score = _one_file if len(config.predictions) == 1 else _several_files
     found, table = score(config, scored)
     made_from = {
-        "predictions": [str(path) for path in config.predictions],
-        "labels": str(config.labels),
-        "train_csv": None if config.train_csv is None else str(config.train_csv),
+        "predictions": [config.told(path) for path in config.predictions],
+        "labels": config.told(config.labels),
+        "train_csv": None if config.train_csv is None else config.told(config.train_csv),
         "seed": config.seed,
-        "notes": scored.notes,
+        # they name images
+        "notes": [] if config.anonymous else scored.notes,
     }
     write_scores(paths, {"made_from": made_from, **found}, table)
     print(f"\nscores       {paths[0]}, {paths[1]}")
@@ -211,7 +218,7 @@ def _one_file(config: Config, scored: Scored) -> tuple[dict[str, Any], DataFrame
     if config.against is not None:
         difference = scored.difference(path, config.against)
         print(f"\n{difference_text(difference, path, config.against, order)}")
-        found["difference"] = {"against": str(config.against), **scores_json(difference)}
+        found["difference"] = {"against": config.told(config.against), **scores_json(difference)}
     for grouping in groupings:
         scores = score_subgroups(
             grouping,
@@ -271,8 +278,12 @@ def _several_files(config: Config, scored: Scored) -> tuple[dict[str, Any], Data
     reference = config.against or config.predictions[0]
     entries = leaderboard(scored, reference)
     print(leaderboard_text(entries))
-    found = {"reference": str(reference), "leaderboard": leaderboard_json(entries)}
-    return found, leaderboard_table(entries)
+    names = [config.told(one.path) for one in entries]
+    found = {
+        "reference": config.told(reference),
+        "leaderboard": leaderboard_json(entries, names),
+    }
+    return found, leaderboard_table(entries, names)
 
 
 if __name__ == "__main__":

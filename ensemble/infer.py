@@ -74,6 +74,7 @@ def main() -> None:
         postprocess=_postprocess(config, names),
         columns=() if sample is None else sample.class_names,
         skip_unreadable=config.on_bad_image == "skip",
+        anonymous=config.anonymous,
     )
     names_of_views = config.tta_config if config.use_tta else "none"
     views = Views(names=names_of_views, merge=config.tta_merge_mode)
@@ -101,6 +102,7 @@ def main() -> None:
 
 def _find(config: Config, sample: Sample | None) -> LabelTable:
     """The images to predict, in the order in which they are written."""
+    from core.data.anonymous import without_names
     from ensemble.header_studies import group_by_headers
     from ensemble.images import find_images, refuse_links_out
     from ensemble.sample import arrange
@@ -117,7 +119,9 @@ def _find(config: Config, sample: Sample | None) -> LabelTable:
         refuse_links_out(images, config.image_dir)
     if config.by_headers:
         images = group_by_headers(images)
-    return images if sample is None else arrange(images, sample)
+    if sample is not None:
+        return arrange(images, sample)
+    return without_names(images) if config.anonymous else images
 
 
 def _check_names(images: LabelTable) -> None:

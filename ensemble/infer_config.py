@@ -40,6 +40,9 @@ class Config:
     """Write this file's rows and columns, in its order; without --test_csv it names the images."""
     follow_links: bool = False
     """Read images that are links to files outside of --image_dir."""
+    anonymous: bool = False
+    """Write numbers in place of the names of images and studies; ensemble.evaluate finds the names
+    again by labels in the same order."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about images that cannot be read: say how many and which, and write nothing, or
     leave them out and list them in OUTPUT_skipped.csv."""
@@ -119,6 +122,10 @@ class Config:
             raise UserError("--view_column belongs to --group_by: give that too")
         if self.view_column and self.by_headers:
             raise UserError("--view_column names a column of --test_csv: give that too")
+        if self.anonymous and self.sample_submission is not None:
+            raise UserError(
+                "--sample_submission names the rows and --anonymous leaves names out: give one"
+            )
         if self.single is not None:
             self._check_single(ranked)
 
@@ -139,6 +146,7 @@ class Config:
             "--sample_submission": self.sample_submission is not None,
             "--group_by": bool(self.group_by),
             "--ensemble_mode rank_mean": ranked,
+            "--anonymous": self.anonymous,
         }
         if given := [name for name, there in several.items() if there]:
             raise UserError(f"{given[0]} is for many images, and {self.single} is a single one")

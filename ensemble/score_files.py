@@ -67,8 +67,8 @@ def class_table(
     return table
 
 
-def leaderboard_table(entries: Sequence[Entry]) -> pd.DataFrame:
-    """One row a file: its means, and its differences to the reference (difference_...).
+def leaderboard_table(entries: Sequence[Entry], names: Sequence[str]) -> pd.DataFrame:
+    """One row a file, by these names: its means, its differences to the reference (difference_...).
 
     With resamples the bounds of means are in ..._low and ..._high; they are over the classes that
     are common enough, over which the mean is ..._interval_point.
@@ -83,8 +83,7 @@ def leaderboard_table(entries: Sequence[Entry]) -> pd.DataFrame:
             found |= _bounds(one.difference.summary)
             row |= {f"difference_{name}": value for name, value in found.items()}
         rows.append(row)
-    paths = [str(one.path) for one in entries]
-    return pd.DataFrame(rows, index=pd.Index(paths, name="predictions"))
+    return pd.DataFrame(rows, index=pd.Index(names, name="predictions"))
 
 
 def scores_json(scores: Evaluation | PairedDifference) -> dict[str, Any]:
@@ -92,15 +91,15 @@ def scores_json(scores: Evaluation | PairedDifference) -> dict[str, Any]:
     return {"summary": scores.summary, "per_class": scores.per_class}
 
 
-def leaderboard_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """One object a file, in the order given."""
+def leaderboard_json(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:
+    """One object a file, by these names, in the order given."""
     return [
         {
-            "predictions": str(one.path),
+            "predictions": name,
             **scores_json(one.evaluation),
             "difference": None if one.difference is None else scores_json(one.difference),
         }
-        for one in entries
+        for one, name in zip(entries, names, strict=True)
     ]
 
 

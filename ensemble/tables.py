@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.data.anonymous import is_numbered, with_names
 from core.data.columns import IMAGE_COLUMNS, find_column, read_columns
 from core.data.table import LabelTable
 from core.errors import UserError, some
@@ -74,11 +75,13 @@ def match_labels(
 ) -> tuple[LabelTable, list[np.ndarray], list[str]]:
     """Labels and each file's probabilities for the same images and classes, in the labels' order.
 
-    Returns the table without what is left out, one array (N, C) a file, and sentences on what was
-    left out. Unless `common`, raises UserError where an image or a class is in some of the files
-    only; it always does where nothing is left.
+    Predictions without names (`core.data.anonymous`) get them back from `labels`. Returns the table
+    without what is left out, one array (N, C) a file, and sentences on that. Unless `common`,
+    raises UserError where an image or a class is in some of the files only; it always does where
+    nothing is left.
     """
     ids, names = list(labels.ids), list(labels.class_names)
+    predictions = [replace(one, ids=with_names(one.ids, ids)) for one in predictions]
     notes: list[str] = []
     for table in predictions:
         for what, here, there in (
@@ -87,7 +90,10 @@ def match_labels(
         ):
             notes += _differences(what, here, there, labels_path, table.path)
     if notes and not common:
-        raise UserError(f"{'; '.join(notes)}; --common scores what all files have")
+        hint = ""
+        if any(map(is_numbered, (table.ids[0] for table in predictions))):
+            hint = " (names of --anonymous are found again by the same list in the same order only)"
+        raise UserError(f"{'; '.join(notes)}{hint}; --common scores what all files have")
     shared_ids = set(ids).intersection(*(table.ids for table in predictions))
     shared_names = set(names).intersection(*(table.class_names for table in predictions))
     if not shared_ids or not shared_names:

@@ -30,6 +30,8 @@ class Finish:
     """Which classes are written, in this order; all unless given."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, and list them; else they are an error."""
+    anonymous: bool = False
+    """List them without the reasons, which name their files."""
 
     def merged(self, probabilities: Probabilities) -> Probabilities:
         """Probabilities (M, N, C) of the models → (N, C). rank_mean needs all N at once."""
@@ -78,7 +80,7 @@ def write_predictions(
                 rows += len(frame)
 
     # before the output: after a kill in between the same command writes both
-    listed = _list(unreadable, images, parts.output)
+    listed = _list(unreadable, images, parts.output, anonymous=finish.anonymous)
     parts.deliver(fill)
     if images.studies is None:
         told = counted(rows, "image")
@@ -129,7 +131,9 @@ def is_skipped_list(path: Path) -> bool:
 _LIST_HEADER, _STUDY_LIST_HEADER = "ImageID,reason", "ImageID,StudyID,reason"
 
 
-def _list(unreadable: list[tuple[int, str]], images: LabelTable, output: Path) -> Path:
+def _list(
+    unreadable: list[tuple[int, str]], images: LabelTable, output: Path, *, anonymous: bool
+) -> Path:
     """Write the list of unreadable images; where there are none, delete that of an earlier run."""
     path = skipped_path(output)
     if not unreadable:
@@ -140,7 +144,7 @@ def _list(unreadable: list[tuple[int, str]], images: LabelTable, output: Path) -
     frame = pd.DataFrame({"ImageID": [images.ids[position] for position in positions]})
     if images.studies is not None:
         frame["StudyID"] = images.studies[positions]
-    frame["reason"] = [reason for _, reason in unreadable]
+    frame["reason"] = ["" if anonymous else reason for _, reason in unreadable]
     # a reason names the path, of which the folder may be no UTF-8
     write_atomically(
         path, lambda temporary: frame.to_csv(temporary, index=False, errors="backslashreplace")

@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from ledger import fault, pytest_addoption, pytest_terminal_summary, soak
-from small_run import MODEL, ROOT, flags, module, script
+from small_run import MODEL, ROOT, draw_nothing, flags, module, script
 
 from core.cli import run
 from core.data.phantom_dataset import make_phantom
@@ -92,8 +92,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def train_method(call: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Train]:
     """Of a method, what runs its train.py in this process: (exit code, stdout, stderr)."""
-    # a third of so short a run is spent on its pictures, which others look at
-    monkeypatch.setattr("core.report.DOTS_PER_INCH", 20)
+    draw_nothing(monkeypatch.setattr)
 
     def choose(method: str) -> Train:
         def train(*arguments: object) -> tuple[int, str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.config import SplitConfig
+from core.data.anonymous import without_names
 from core.data.gather import gather
 from core.data.mixture import source_shares
 from core.data.split import (
@@ -98,6 +99,8 @@ def prepare(
         for doubt in doubts:
             say(f"Warning: {doubt.message}")
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
+        if data.anonymous:
+            table = without_names(table)
     else:
         table, assignment = _official_split(table, data, say)
         if split.run_folds not in ((), (1,)):
@@ -184,6 +187,8 @@ def _official_split(
     """Training and validation CSV as one table, with fold -1 and 0."""
     val = gather(data, validation=True, labels=train.class_names)
     check_disjoint(train, val)
+    if data.anonymous:
+        train, val = without_names(train), without_names(val)
     for sentence in _unknown_in_validation(train, val):
         say(sentence)
     joined = replace(

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from core.atomic import check_writable
 from core.checkpoint import load_facts
 from core.closing import finished_folds
+from core.data.anonymous import without_names
 from core.data.columns import read_columns
 from core.data.labels import LABEL_VALUES
 from core.data.prepare import Prepared
@@ -46,6 +47,8 @@ def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> Label
         ids = [name.partition("/")[2] for name in ids]
     images = find_images(folder, test.test_csv, image_column=column, like=ids)
     images = replace(images, id_column=table.id_column)
+    if data.anonymous:
+        images = without_names(images)
     tested = () if test.test_csv is None else (test.test_csv,)
     check_writable(test.out_csv, (*data.train_csv, *data.val_csv, *tested), "--out_csv")
     _check_output(test.out_csv, [images.id_column, *table.class_names])

@@ -16,7 +16,7 @@ from methods import method_names
 # The command line is an interface: a name that goes or changes breaks somebody's script.
 RUN = "preset out_dir overwrite config"
 DATA = "train_csv train_dir val_csv source official_split views readers label_map labels"
-DATA += " image_column patient_column study_column view_column uncertain blank"
+DATA += " image_column patient_column study_column view_column uncertain blank anonymous"
 SPLIT = "folds run_folds seed"
 LOADER = "img_size batch_size sampler epoch_size source_weights num_workers"
 BACKBONE = "model pretrained weights_file init_from drop_path_rate grad_checkpointing"
@@ -40,6 +40,7 @@ FLAGS = {
     ],
 }
 SWITCHES = "overwrite pretrained grad_checkpointing pos_weight ema tta amp compile tensorboard"
+SWITCHES += " anonymous"
 MORE_SWITCHES = {
     "standard_head": "",
     "csra_db_cas": "csra_scale",

@@ -1,0 +1,189 @@
+"""`--anonymous`: what a run, predictions and scores hold names nobody, and can still be scored."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Call, Train
+from small_run import MODEL, flags
+
+from core.checkpoint import load_facts
+from core.data.anonymous import numbered, with_names
+from ensemble.choose import main as choose
+from ensemble.evaluate import main as evaluate
+
+# what stays at home: the run goes on by them
+AT_HOME = {"config.json", "env.json"}
+
+
+def told(folder: Path) -> dict[str, str]:
+    """All that the files of a folder say, checkpoints as what they say of themselves."""
+    texts = {}
+    for path in folder.rglob("*"):
+        if path.suffix in (".csv", ".html", ".json", ".txt"):
+            texts[path.name] = path.read_text(encoding="utf-8")
+        elif path.suffix == ".safetensors":
+            texts[path.name] = json.dumps(load_facts(path))
+    return texts
+
+
+def identifiers(data: Path, csv: str = "train.csv") -> list[str]:
+    """What must not be found: images, patients where they are long enough to be told, folders."""
+    table = pd.read_csv(data / csv, dtype=str)
+    return [*table["ImageID"], *(name for name in table["PatientID"] if len(name) > 3), str(data)]
+
+
+def test_a_run_without_names_is_that_with_names(
+    phantom: Path, finished: tuple[Path, str], train: Train, tmp_path: Path
+) -> None:
+    out, usual = tmp_path / "out", finished[0]
+    assert train(*flags(phantom, out, "--anonymous"))[0] == 0
+    texts = told(out)
+    assert len(texts) >= 10
+    for name in set(texts) - AT_HOME:
+        for identifier in identifiers(phantom):
+            assert identifier not in texts[name], (name, identifier)
+    # a test that cannot find them would not be one
+    assert identifiers(phantom)[0] in "".join(told(usual).values())
+    assert (out / "metrics.csv").read_bytes() == (usual / "metrics.csv").read_bytes()
+    for name in (f"{MODEL}_fold1_val.csv", "folds.csv"):
+        ours, theirs = (pd.read_csv(path / name, dtype=str) for path in (out, usual))
+        left = [column for column in theirs if column not in ("ImageID", "PatientID")]
+        assert ours[left].equals(theirs[left])
+        images = pd.read_csv(phantom / "train.csv", dtype=str)["ImageID"].tolist()
+        assert with_names(ours["ImageID"].tolist(), images) == theirs["ImageID"].tolist()
+    patients = pd.read_csv(usual / "folds.csv", dtype=str)["PatientID"]
+    shown = pd.read_csv(out / "folds.csv", dtype=str)["PatientID"]
+    assert (pd.factorize(patients)[0] == pd.factorize(shown)[0]).all()
+
+
+def test_the_predictions_of_a_training_have_no_names_either(
+    phantom: Path, train_method: Callable[[str], Train], tmp_path: Path
+) -> None:
+    submission = tmp_path / "submission.csv"
+    words = ["--epochs", 1, "--run_folds", 1, "--anonymous", "--out_csv", submission]
+    words += ["--test_csv", phantom / "test.csv", "--test_dir", phantom / "images"]
+    assert train_method("label_coupling")(*flags(phantom, tmp_path / "out", *words))[0] == 0
+    names = pd.read_csv(phantom / "test.csv", dtype=str)["ImageID"].tolist()
+    assert with_names(pd.read_csv(submission)["ImageID"].tolist(), names) == names
+    assert not [name for name in names if name in submission.read_text()]
+
+
+def test_predictions_without_names_are_scored_by_labels_in_the_same_order(
+    infer: Call, call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    base = ["--checkpoints", *checkpoints, "--image_dir", phantom / "images", "--no-use_tta"]
+    base += ["--test_csv", phantom / "test.csv"]
+    usual, hidden = tmp_path / "usual.csv", tmp_path / "hidden.csv"
+    assert infer(*base, "--output", usual)[0] == 0
+    assert infer(*base, "--output", hidden, "--anonymous")[0] == 0
+    first, second = pd.read_csv(usual), pd.read_csv(hidden)
+    assert all(re.fullmatch(r"[0-9a-f]{8}-\d{6}", name) for name in second["ImageID"])
+    assert first.drop(columns="ImageID").equals(second.drop(columns="ImageID"))
+
+    labels = ["--labels", phantom / "test_labels.csv", "--resamples", 0]
+    scores = {}
+    for path, more in ((usual, []), (hidden, ["--anonymous"])):
+        code, _, error = call(evaluate, "--predictions", path, *labels, *more)
+        assert code == 0, error
+        scores[path] = json.loads(path.with_name(f"{path.stem}_metrics.json").read_text())
+    assert scores[hidden]["per_class"] == scores[usual]["per_class"]
+    assert str(tmp_path) in json.dumps(scores[usual]["made_from"])
+    assert str(tmp_path) not in json.dumps(scores[hidden])
+    assert scores[hidden]["made_from"]["predictions"] == ["hidden.csv"]
+
+    turned = pd.read_csv(phantom / "test_labels.csv", dtype=str)[::-1]
+    turned.to_csv(tmp_path / "turned.csv", index=False)
+    code, _, error = call(
+        evaluate, "--predictions", hidden, "--labels", tmp_path / "turned.csv", "--overwrite"
+    )
+    assert code == 2
+    assert "by the same list in the same order only" in error
+
+
+def test_a_leaderboard_without_names(
+    infer: Call, call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    files = []
+    for path in checkpoints:
+        files.append(tmp_path / f"{path.stem}.csv")
+        base = ["--checkpoints", path, "--image_dir", phantom / "images", "--no-use_tta"]
+        base += ["--test_csv", phantom / "test.csv", "--anonymous"]
+        assert infer(*base, "--output", files[-1])[0] == 0
+    labels = tmp_path / "labels.csv"
+    table = pd.read_csv(phantom / "test_labels.csv", dtype=str)
+    table.to_csv(labels, index=False)
+    # one without some images, which --common leaves out and a note would name
+    files.append(tmp_path / "fewer.csv")
+    pd.read_csv(files[0])[3:].to_csv(files[-1], index=False)
+    words = ["--predictions", *files, "--labels", labels, "--resamples", 20, "--common"]
+    assert call(evaluate, *words, "--output", tmp_path / "s", "--anonymous")[0] == 0
+    for name in ("s.json", "s.csv"):
+        text = (tmp_path / name).read_text()
+        assert files[0].name in text
+        assert not [one for one in (*table["ImageID"], str(tmp_path)) if one in text]
+
+
+def test_runs_without_names_are_chosen_from(
+    train: Train, call: Call, phantom: Path, tmp_path: Path
+) -> None:
+    runs = []
+    for seed in (0, 1):
+        runs.append(tmp_path / f"run{seed}")
+        words = flags(phantom, runs[-1], "--anonymous", "--seed", seed, "--epochs", 1)
+        assert train(*words, "--warmup_head_epochs", 0)[0] == 0
+    code, _, error = call(choose, "--runs", *runs, "--output", tmp_path / "ensemble.json")
+    assert code == 0, error
+    members = json.loads((tmp_path / "ensemble.json").read_text())
+    assert str(runs[0]) in json.dumps(members) or "run0" in json.dumps(members)
+
+
+def test_unreadable_images_are_listed_without_names(
+    infer: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((phantom / "images").iterdir())[:4]:
+        (images / f"patient_{path.name}").write_bytes(path.read_bytes())
+    spoiled = sorted(images.iterdir())[2]
+    spoiled.write_bytes(b"no image")
+    words = ["--checkpoints", checkpoints[0], "--image_dir", images, "--no-use_tta", "--anonymous"]
+    out = tmp_path / "p.csv"
+    assert infer(*words, "--on_bad_image", "skip", "--output", out)[0] == 0
+    texts = told(tmp_path)
+    assert set(texts) == {"p.csv", "p_skipped.csv"}
+    assert "patient_" not in "".join(texts.values())
+    assert len(pd.read_csv(out)) == 3
+    names = sorted(path.name for path in images.iterdir())
+    skipped = pd.read_csv(tmp_path / "p_skipped.csv")["ImageID"].tolist()
+    assert with_names(skipped, names) == [spoiled.name]
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--sample_submission", "s.csv"], "--sample_submission names the rows"),
+        (["one.png"], "--anonymous is for many images"),
+    ],
+)
+def test_what_needs_names_is_refused(infer: Call, more: list[str], sentence: str) -> None:
+    code, _, error = infer("--checkpoints", "a.safetensors", "--anonymous", *more)
+    assert code == 2
+    assert sentence in error
+
+
+def test_numbers_are_those_of_one_list_only() -> None:
+    names = ["b.png", "a.png", "c.png"]
+    hidden = numbered(names)
+    assert [name[8:] for name in hidden] == ["-000001", "-000002", "-000003"]
+    assert with_names(hidden, names) == names
+    assert with_names(["x", hidden[2]], names) == ["x", "c.png"]
+    for other in (names[::-1], names[:2], [*names, "d.png"], ["b.png", "a.png", "d.png"]):
+        assert not set(numbered(other)) & set(hidden)
+        assert with_names(hidden, other) == hidden
+    many = numbered(list(map(str, range(1_000_001))))
+    assert many[-1][8:] == "-1000001"
+    assert len(set(many)) == len(many)
