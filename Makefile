@@ -35,8 +35,9 @@ soak: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults tests/fuzz --soak \
 	  --table docs/reliability.md
 
-# Lint, format and types on the whole tree.
+# Lint, format and types on the whole tree, and packages that fit each other.
 check: $(INSTALLED)
+	$(BIN)/pip check --disable-pip-version-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
