@@ -1,14 +1,25 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and what to say where they cannot be."""
 
+import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from core.errors import UserError
 
 LOCK = ".lock"
+# a full disk, a quota, or a limit on the size of a file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MENDS = dict.fromkeys(FULL, "make room there, and the same command goes on") | {
+    errno.ENOENT: "its folder was removed or moved; the same command starts anew",
+    errno.EROFS: "let that be writable again, or name another place",
+    errno.EACCES: "let that be writable, or name another place",
+    errno.EIO: "look after that disk, then the same command goes on",
+}
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -29,9 +40,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # where even that is refused, the reason above is the one to tell
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The sentence for a file or folder that cannot be written: why, and what to do."""
+    mend = _MENDS.get(error.errno or 0)
+    return UserError(
+        f"{path} cannot be written: {error.strerror or error}" + (f"; {mend}" if mend else "")
+    )
 
 
 def check_writable(path: Path, inputs: Iterable[Path], flag: str = "--output") -> None:
@@ -40,6 +61,13 @@ def check_writable(path: Path, inputs: Iterable[Path], flag: str = "--output") -
         raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
     if path.resolve() in {one.resolve() for one in inputs}:
         raise UserError(f"{path} is a file that is read: give another {flag}")
+    folder = next(above for above in path.absolute().parents if above.is_dir())
+    try:
+        # only a try tells: of a read-only disk, a full one, a server that refuses root
+        with tempfile.TemporaryFile(dir=folder, prefix="."):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def make_folder(path: Path) -> None:
@@ -47,7 +75,20 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be made: {error.strerror}") from error
+        raise cannot_write(path, error) from error
+
+
+@contextmanager
+def together(*paths: Path) -> Iterator[None]:
+    """Write files that belong together: where one cannot be, those that are new go again."""
+    new = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except UserError:
+        for path in new:
+            with suppress(OSError):
+                path.unlink()
+        raise
 
 
 def lock_folder(folder: Path) -> IO[str]:
@@ -65,3 +106,12 @@ def lock_folder(folder: Path) -> IO[str]:
         lock.close()
         raise
     return lock
+
+
+def is_held(folder: Path, lock: IO[str]) -> bool:
+    """Whether it is still this folder that `lock` holds: it may be removed, moved, made anew."""
+    try:
+        there = (folder / LOCK).stat()
+    except OSError:
+        return False
+    return os.path.samestat(there, os.fstat(lock.fileno()))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,8 +122,13 @@ def check_image_size(model: nn.Module, name: str, size: int) -> None:
     try:
         model.eval()(torch.zeros(1, 1, size, size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise UserError(f"{name} takes no images of --img_size {size}: {reason}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What it says, or what it is: an assertion may say nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _fetch(repository: str) -> Path | None:
@@ -159,6 +165,11 @@ def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
         check_model_name(config.model)
     except (TypeError, AttributeError) as error:
         raise UserError(f"the checkpoint's model settings are not understood: {error}") from error
+    for name, default in asdict(kind(pretrained=False)).items():
+        value = getattr(config, name)
+        number = type(default) is float and type(value) in (int, float) and math.isfinite(value)
+        if not number and type(value) is not type(default):
+            raise UserError(f"the checkpoint's model settings are not understood: {name} {value}")
     return config
 
 
@@ -179,7 +190,7 @@ def _create(config: BackboneConfig, weights: Path | None, unpooled: dict[str, An
     except Exception as error:
         if weights is None:
             raise
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise UserError(f"{weights} does not hold weights of {config.model}: {reason}") from error
 
 

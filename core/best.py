@@ -1,5 +1,6 @@
 """What is measured of an epoch, and what is kept of the best one."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,21 @@ def score_epoch(fabric: Fabric, data: FoldData, probabilities: np.ndarray) -> di
         evaluation = evaluate(targets, probabilities, data.table.class_names, resamples=0)
         scores = {name: float(evaluation.summary[name]) for name in SCORES}
     return fabric.broadcast(scores)
+
+
+def time_epoch(fabric: Fabric, images: int, began: float, trained: float) -> dict[str, Any]:
+    """The speed of an epoch of `images` on this machine, for timing.csv.
+
+    It `began` and had `trained` at these times of `time.monotonic`.
+    """
+    now = time.monotonic()
+    return {
+        "images_per_second": images / max(trained - began, 1e-9),
+        "seconds": now - began,
+        "evaluation_seconds": now - trained,
+        "processes": fabric.world_size,
+        "device": fabric.device.type,
+    }
 
 
 def save_best(

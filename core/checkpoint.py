@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,12 @@ from torch import Tensor
 
 from core.atomic import write_atomically
 from core.errors import UserError
+from core.untrusted import LARGEST_JSON, check_regular
 
 # from the second on a file carries a checksum
 FORMAT_VERSION = 2
+# a state of the largest networks has about ten thousand
+_MOST_TENSORS = 100_000
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -34,8 +39,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     a newer format.
     """
     with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        facts, metadata = _read_facts(file, path), file.metadata()
+        facts, metadata, names = _read_facts(file, path), file.metadata(), file.keys()
+        if len(names) > _MOST_TENSORS:
+            raise UserError(f"{path} claims {len(names):,} tensors, more than {_MOST_TENSORS:,}")
+        tensors = {name: file.get_tensor(name) for name in names}
     expected = metadata.get("sha256")
     if expected is None and facts["format_version"] < 2:
         return tensors, facts
@@ -58,17 +65,24 @@ def load_facts(path: Path) -> dict[str, Any]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there") from error
-    except (SafetensorError, OSError) as error:
+    except UserError:
+        raise
+    # ValueError: a pipe; the last ones: numbers of types that torch does not have
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         raise UserError(f"{path} is no whole safetensors file ({error})") from error
 
 
 def _read_facts(file: Any, path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((file.metadata() or {}).get("facts", "null"))
+        told = (file.metadata() or {}).get("facts", "null")
+        if len(told) > LARGEST_JSON:
+            raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
+        facts = json.loads(told)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} does not describe itself in JSON ({error})") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format_version"), int):
@@ -105,5 +119,8 @@ def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> N
     try:
         save_file(tensors, path, metadata=metadata)
     except SafetensorError as error:
-        # its input-output errors are not OSErrors
-        raise OSError(str(error)) from error
+        # its input-output errors are not OSErrors, and end in that number
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise OSError(str(error)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error

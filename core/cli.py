@@ -4,27 +4,43 @@ Torch is not imported here: `--help` and a mistyped flag are answered at once.
 """
 
 import argparse
+import errno
 import io
-import json
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, redirect_stderr
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    TextIO,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 try:
     import tyro
 
-    from core.config import flat
     from core.errors import UserError, nearest
+    from core.settings_file import as_arguments, in_words, read_settings
+    from core.signals import answer_stops, leave
+    from core.workers import lost_worker
 except KeyboardInterrupt:  # `run`, which ends in the same way, is still to come
     sys.exit(130)
 
+if TYPE_CHECKING:
+    from core.ranks import Roll
+
 ConfigType = TypeVar("ConfigType")
+# what a file that was opened may meet: a full disk, a quota, a limit, a disk that fails
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def parse(
@@ -47,11 +63,15 @@ def parse(
     scout.add_argument("--preset", nargs="?")
     scout.add_argument("--config", nargs="?", type=Path)
     early, _ = scout.parse_known_args(arguments)
-    from_file = _read_settings(early.config, presets) if early.config else {}
+    from_file = read_settings(early.config, presets) if early.config else {}
     named = early.preset or from_file.get("preset", "auto")
     preset = auto if named == "auto" and auto else named
     default = presets.get(preset, next(iter(presets.values())))()
-    config = _from_flags(default, _as_arguments(from_file) + arguments, description)
+    words = as_arguments(from_file)
+    # flags may go before a value of the file that is wrong
+    if from_file and _refusal(default, words + arguments) and (told := _refusal(default, words)):
+        raise UserError(f"--config {early.config}: {told}")
+    config = _from_flags(default, words + arguments, description)
     if preset in presets:
         config.preset = preset  # type: ignore[attr-defined]
     return config
@@ -64,7 +84,7 @@ def flags(default: ConfigType, description: str | None) -> ConfigType:
 
 def _from_flags(default: ConfigType, words: list[str], description: str | None) -> ConfigType:
     _check_choices(default, words)
-    tells = process_rank() == 0
+    tells = _first_here()
     # `console_outputs` does not silence what a Config refuses (tyro 1.0.17)
     with nullcontext() if tells else redirect_stderr(io.StringIO()):
         return tyro.cli(
@@ -76,6 +96,19 @@ def _from_flags(default: ConfigType, words: list[str], description: str | None) 
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
+
+
+def _refusal(default: Any, words: list[str]) -> str:
+    """Why tyro refuses these flags; "" where it does not."""
+    # by the encoding tyro chooses the letters of its box
+    told = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
+    try:
+        with redirect_stdout(told), redirect_stderr(told):
+            _from_flags(default, words, None)
+    except SystemExit as stop:
+        told.seek(0)
+        return in_words(told.read()) or "it is refused" if stop.code == 2 else ""
+    return ""
 
 
 def _check_choices(config: Any, arguments: list[str]) -> None:
@@ -105,30 +138,63 @@ def _choices(config: Any) -> dict[str, list[str]]:
 def run(main: Callable[[], None]) -> None:
     """Call `main`; what the user can mend is one sentence on stderr and exit code 2.
 
-    Ctrl-C outside of training (which saves its state first) ends with 130, and output that nobody
-    reads any more (`| head`) with 141, both in silence.
+    Ctrl-C, SIGTERM and SIGUSR1 outside of training (which saves its state first) end with 130, 143
+    and 138, and output that nobody reads any more (`| head`) with 141, all in silence. Where
+    another process of the launch was lost, one of those that are left says which. Output that a
+    full disk does not take ends the program as a file does.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a log file fills while the run goes on; a file's name may be no UTF-8
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    answer_stops(leave)
+    explained = True
     try:
         main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        explained = False
     except UserError as error:
-        if _first_to_report():
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        _tell(str(error))
         sys.exit(2)
     except BrokenPipeError:
         if _stdout_is_read():
             raise
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        # without the name of a file it is no matter of the user's files
-        if error.filename is None:
+        if error.filename is not None:
+            sentence = f"{error.filename} cannot be used: {error.strerror}"
+        elif error.errno in _OF_A_DISK:
+            sentence = (
+                f"what is printed cannot be written: {error.strerror}; make room where it goes, "
+                "and give the same command again"
+            )
+        else:
+            # without the name of a file it is no matter of the user's files
             raise
-        print(f"error: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+        _tell(str(UserError(sentence)))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit:
+        # a launcher that sees one process end asks the others to
+        if (roll := _roll()) and roll.sibling_is_gone():
+            explained = _print(roll.sentence_of_loss())
+        raise
+    except RuntimeError as error:
+        if told := lost_worker(error):
+            _tell(str(told))
+            sys.exit(2)
+        roll = _roll()
+        if roll is None or not roll.is_loss(error):
+            raise
+        explained = _print(roll.sentence_of_loss())
+        sys.exit(2)
+    finally:
+        # the interpreter has its own way to the end, which nothing may disturb
+        answer_stops(None)
+        _settle(sys.stdout)
+        if roll := _roll():
+            roll.leave(explained=explained)
 
 
 def _stdout_is_read() -> bool:
@@ -142,71 +208,47 @@ def _stdout_is_read() -> bool:
     return False
 
 
-def process_rank() -> int:
-    """This process's rank among those of a launcher; 0 without one."""
-    return int(os.environ.get("RANK", "0"))
+def _settle(stream: TextIO | None) -> None:
+    """Let what a full disk does not take go nowhere: the interpreter would try again, and fail."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _first_to_report() -> bool:
-    """True in the one process that is to tell the user: whichever saw an error first.
+def _first_here() -> bool:
+    """Whether this is the first process of a launch on this machine; so without a launcher."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
-    Before processes are joined they all see the same files, and rank 0 tells.
+
+def _tell(sentence: str) -> None:
+    """Print an error, in one process of a launch.
+
+    Before processes are joined they see the same files, at least those of one machine.
     """
+    roll = _roll()
+    if roll.first_to_tell() if roll else _first_here():
+        _print(sentence)
+
+
+def _print(sentence: str | None) -> bool:
+    """Whether there was something to say."""
+    if sentence is not None:
+        # where stderr is on that full disk too, the exit code is left
+        with suppress(OSError):
+            print(f"error: {sentence}", file=sys.stderr)
+        _settle(sys.stderr)
+    return sentence is not None
+
+
+def _roll() -> "Roll | None":
+    """The other processes of a launch, once they are connected to each other."""
     distributed = sys.modules.get("torch.distributed")
-    if distributed is None or not distributed.is_initialized():
-        return process_rank() == 0
-    try:
-        store = distributed.distributed_c10d._get_default_store()
-        return store.add("user_error", 1) == 1
-    except RuntimeError:  # the store went down with a process that told before
-        return False
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    # late: torch is not imported for a program that does without
+    from core.ranks import Roll
 
-
-def _read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} is no JSON file: {error}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"--config {path} must hold one JSON object of settings by flag name")
-    known = flat(next(iter(presets.values()))())
-    settings = {name.replace("-", "_"): value for name, value in settings.items()}
-    for name, value in settings.items():
-        if name not in known:
-            raise UserError(f"--config {path}: there is no setting '{name}'{nearest(name, known)}")
-        if name in ("config", "overwrite"):
-            raise UserError(f"--config {path}: {name} belongs on the command line")
-        if value is None and known[name] is not None and not isinstance(known[name], list):
-            raise UserError(f"--config {path}: {name} cannot be null")
-        if isinstance(known[name], list) and (value is None or isinstance(value, str)):
-            # settings that are lists now and were not in older runs
-            settings[name] = value = [] if value is None else [value]
-        if isinstance(value, list) and not all(_is_item(item) for item in value):
-            raise UserError(
-                f"--config {path}: {name} holds something that is no number and no plain text"
-            )
-        for kind, word in ((bool, "true or false"), (list, "a list"), (dict, "an object")):
-            if isinstance(value, kind) != isinstance(known[name], kind) and value is not None:
-                which = "must be" if isinstance(known[name], kind) else "cannot be"
-                raise UserError(f"--config {path}: {name} {which} {word}")
-    return settings
-
-
-def _is_item(item: Any) -> bool:
-    """Whether it is one value of a list: text like --overwrite would be read as a flag."""
-    return type(item) in (int, float) or (isinstance(item, str) and not item.startswith("-"))
-
-
-def _as_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """The settings of a JSON file as flags, so that they are checked as flags are."""
-    arguments: list[str] = []
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            arguments.append(f"--{name}" if value else f"--no-{name}")
-        elif isinstance(value, list):
-            arguments += [f"--{name}", *map(str, value)]
-        else:
-            arguments.append(f"--{name}={value}")
-    return arguments
+    return Roll()

@@ -11,10 +11,12 @@ import pandas as pd
 from core.data.prepare import Prepared
 from core.errors import UserError
 from core.metrics import Evaluation, evaluate
+from core.plots import NUMBERS
 from core.report import format_table, write_report
 from core.resume import is_finished
 from core.runfolder import RunFolder
 from core.runtime import versions
+from core.untrusted import check_regular
 
 
 def close_run(
@@ -25,6 +27,7 @@ def close_run(
     `settings` by flag name; `try_next` holds flags that are worth a second run once no fold is
     left. Every number comes from the prediction files that lie in the folder.
     """
+    folder.check_place()
     folds = prepared.folds
     done = finished_folds(folder, folds)
     rows, probabilities = _pooled(folder, prepared, done)
@@ -120,9 +123,13 @@ def _pooled(
 
 
 def _read_history(path: Path) -> pd.DataFrame:
-    """metrics.csv. Raises UserError where it cannot be read."""
+    """metrics.csv. Raises UserError where it cannot be read, or holds text in place of a number."""
     try:
-        return pd.read_csv(path)
+        check_regular(path)
+        history = pd.read_csv(path)
+        for name in set(history) & NUMBERS:
+            history[name] = pd.to_numeric(history[name])
+        return history
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); --overwrite trains anew") from error
 
@@ -130,10 +137,14 @@ def _read_history(path: Path) -> pd.DataFrame:
 def read_predictions(path: Path, class_names: list[str]) -> pd.DataFrame:
     """A predictions CSV as a table indexed by ImageID with the columns `class_names`.
 
-    Raises UserError where it cannot be read or a class has no column.
+    Raises UserError where it cannot be read, a class has no column, or a cell is no probability.
     """
     try:
+        check_regular(path)
         frame = pd.read_csv(path, dtype={"ImageID": str}, keep_default_na=False)
-        return frame.set_index("ImageID")[class_names].astype(float)
+        frame = frame.set_index("ImageID")[class_names].astype(float)
+        if not ((frame >= 0) & (frame <= 1)).all(axis=None):
+            raise ValueError("not all cells are numbers from 0 to 1")
+        return frame
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is no predictions file of this run ({error})") from error

@@ -4,18 +4,35 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+# line breaks and other control characters, and what turns the direction of writing
+_STEERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_LONGEST = 1000
+
 
 class UserError(ValueError):
     """One clear sentence for the user: what is wrong, where, and what to do.
 
-    `core.cli.run` prints it without a traceback and exits with code 2.
+    `core.cli.run` prints it without a traceback and exits with code 2. Names from files are in it:
+    what would steer a terminal is written out, and of a text without end the middle is left out.
     """
+
+    def __init__(self, sentence: str) -> None:
+        sentence = in_plain_sight(sentence)
+        if len(sentence) > _LONGEST:
+            sentence = f"{sentence[: _LONGEST // 2]} ... {sentence[-_LONGEST // 3 :]}"
+        super().__init__(sentence)
+
+
+def in_plain_sight(text: str) -> str:
+    """The text with line breaks, and what else would steer a terminal, written out."""
+    return _STEERS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """ ": did you mean 'X'?" for the most similar of `names`, or what there is."""
     known = {plain(other): other for other in names if other}
-    close = get_close_matches(plain(name), known, n=1)
+    # the time goes by the square of the length
+    close = get_close_matches(plain(name)[:200], [key for key in known if len(key) <= 200], n=1)
     if close:
         return f": did you mean '{known[close[0]]}'?"
     return f"; it has {some(list(known.values()), 12)}"

@@ -1,17 +1,17 @@
 """What all ranks must agree on while they train: trouble with numbers, saving, stopping."""
 
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from core.errors import UserError
+from core.ranks import Roll
+from core.signals import answer_stops, leave, put_back
 
 
 class Guard:
@@ -42,15 +42,13 @@ class Guard:
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT ask for a stop at the next decision; a second one acts at once."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in before:
-            signal.signal(number, self._ask_to_stop)
+        """Let SIGTERM, SIGUSR1 and Ctrl-C ask for a stop at the next decision; a second one ends
+        the process at once."""
+        before = answer_stops(self._ask_to_stop)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            put_back(before)
 
     def decide(self) -> tuple[int, bool]:
         """(exit code of a stop that was asked for, or 0; whether to save), the same on all ranks.
@@ -71,9 +69,11 @@ class Guard:
         """Start the clock of `save_minutes` anew."""
         self._saved_at = time.monotonic()
 
-    def _ask_to_stop(self, number: int, _: FrameType | None) -> None:
+    def _ask_to_stop(self, number: int) -> None:
+        if self.fabric.world_size > 1 and Roll().sibling_is_gone():
+            # there will be no next decision
+            leave(number)
         self._stop_code = 128 + number
-        signal.signal(number, signal.SIG_DFL)
 
     def _raise_not_finite(self, first_bad: Tensor) -> None:
         """Tell of the first bad update.
@@ -108,3 +108,11 @@ class NotFiniteError(Exception):
             f"{shown}); nothing of it was saved. Mend the images, and the same command goes on "
             "from the last state; or start anew with lower learning rates in another --out_dir"
         )
+
+
+def diverged(what: str, update: int, where: str) -> UserError:
+    """The sentence for a model that has just diverged: its `what` are not finite any more."""
+    return UserError(
+        f"the {what} were not finite after update {update} ({where}); nothing of it was saved: "
+        "start anew with lower learning rates in another --out_dir"
+    )

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from core.data.dataset import Batch, unspoiled
+from core.data.dataset import Batch, Batches, unspoiled
 from core.data.fold import FoldData
 from core.kept import KeptRows, NoRoomError
 from core.prediction import View, in_order, mean_probability, share_buffers
@@ -78,7 +77,7 @@ class HeadPhase:
     def predict(
         self,
         evaluated: nn.Module,
-        loader: DataLoader,
+        loader: Batches,
         rows: np.ndarray,
         *,
         views: Sequence[View],
@@ -158,7 +157,7 @@ class HeadPhase:
                     return
 
     def _validation_features(
-        self, evaluated: nn.Module, loader: DataLoader, views: Sequence[View], again: bool
+        self, evaluated: nn.Module, loader: Batches, views: Sequence[View], again: bool
     ) -> Iterator[tuple[list[Tensor], Tensor]]:
         """The features of a batch, by view, and the batch's rows in the table."""
         if self._validation_rows:

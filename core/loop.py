@@ -9,31 +9,32 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
-from torch import Tensor, nn
+from torch import nn
 
-from core.best import save_best, score_epoch
+from core.best import save_best, score_epoch, time_epoch
 from core.config import LoopConfig, OptimConfig
 from core.data.dataset import Batch
 from core.data.fold import FoldData, describe_sampling
 from core.ema import MovingAverage
 from core.errors import UserError
-from core.guard import Guard, NotFiniteError
+from core.guard import Guard, NotFiniteError, diverged
 from core.head_phase import HeadPhase
 from core.optim import (
     Phase,
     build_optimizer,
     make_step,
     rate_factor,
-    scales,
     set_rates,
     shares_of,
     shrink_after,
 )
 from core.prediction import as_it_is, mirror, predict
+from core.ranks import check_equal
 from core.resume import State
 from core.runfolder import RunFolder
 from core.runlog import FoldLog, cut_back
 from core.runtime import seed_stream
+from core.scaling import check_scale, scaler_of, scales, told_skipped
 
 
 @dataclass
@@ -72,10 +73,16 @@ class Fit:
         self.loss.to(self.fabric.device)
         average = MovingAverage(self.model, self.loop.ema_decay) if self.loop.ema else None
         identity = f"{self.folder.identity} fold {self.data.fold}"
-        self.state = State(self.model, average, self.fabric.device, identity)
+        scaler = scaler_of(self.fabric)
+        self.state = State(self.model, average, self.fabric.device, identity, scaler)
         if self.files.state.exists():
             self.state.load(self.files.state, first=self.fabric.is_global_zero)
         progress = self.state.progress
+        check_equal(
+            self.fabric,
+            {str(self.files.state): str(progress)},
+            "--out_dir must be one folder that all machines share",
+        )
         if progress.finished:
             self.log.say(f"{self.log.title}  finished before (best epoch {progress.best_epoch})")
             return
@@ -162,13 +169,15 @@ class Fit:
                 fabric.backward(loss * share)
             worst = worst + loss.detach()
             count = (~torch.isnan(targets)).sum()
-            self.state.loss_sums += torch.stack([loss.detach() * count, count])
+            self.state.loss_sums[:2] += torch.stack([loss.detach() * count, count])
         norm = fabric.clip_gradients(
             module, optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
         )
         assert norm is not None
         if scales(fabric):
             # an overflow of scaled gradients is no fault: the scaler skips it and scales less
+            if fabric.is_global_zero:
+                self.state.loss_sums[2] += ~torch.isfinite(norm)
             norm = torch.zeros_like(norm)
         make_step(fabric, optimizer, skip=self.guard.mark(number, worst, norm))
         if self.state.average is not None:
@@ -185,7 +194,7 @@ class Fit:
     def _look(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
         """Wait for the device, show the loss, save when it is time, stop when asked to."""
         stop, save = self.guard.decide()
-        self.log.loss(self._gather_loss())
+        self.log.loss(*self._gather_sums())
         if save or stop:
             self._check_weights()
             self._save_state(phase, optimizer)
@@ -204,6 +213,7 @@ class Fit:
 
     def _save_state(self, phase: Phase, optimizer: _FabricOptimizer) -> None:
         if self.fabric.is_global_zero:
+            self.folder.check_place()
             self.state.save(self.files.state, phase.name, optimizer.optimizer)
         self.guard.saved()
         self.fabric.barrier()
@@ -217,37 +227,35 @@ class Fit:
         seen: int,
     ) -> None:
         """Evaluate, keep the weights if they are the best, and record the epoch."""
-        self.guard.decide()
+        if self.guard.decide()[0]:
+            # a stop does not wait for an evaluation
+            self._look(phase, optimizer)
         # before anything of the epoch is written
         self._check_weights()
         progress = self.state.progress
-        images = self._images_done() - seen
-        trained = time.monotonic()
-        train_loss = self._gather_loss()
+        images, trained = self._images_done() - seen, time.monotonic()
+        train_loss, skipped = self._gather_sums()
         self.state.loss_sums.zero_()
         evaluated = self.state.average.module if self.state.average else self.model.eval()
         probabilities = self._predict(evaluated, frozen)
         scores = score_epoch(self.fabric, self.data, probabilities)
         best = progress.end_epoch(scores[self.loop.monitor], self.epochs, self.loop.patience)
         if self.fabric.is_global_zero:
+            self.folder.check_place()
             if best:
                 facts = self.facts | {"epoch": progress.epoch}
                 save_best(self.files, self.data, evaluated, probabilities, scores, facts)
             row = {"fold": self.data.fold, "epoch": progress.epoch}
             learned = {"phase": phase.name, "train_loss": train_loss} | scores
-            spent = {
-                "images_per_second": images / max(trained - began, 1e-9),
-                "seconds": time.monotonic() - began,
-                "evaluation_seconds": time.monotonic() - trained,
-                "processes": self.fabric.world_size,
-                "device": self.fabric.device.type,
-            }
+            spent = time_epoch(self.fabric, images, began, trained) | {"skipped": skipped}
             self.log.epoch(
                 row | learned | {"best": int(best)} | phase.peak_rates(),
                 row | spent,
                 of=self.epochs,
                 best=best,
             )
+            self.log.say(told_skipped(skipped, self.data.updates_per_epoch))
+        self.log.say(self.data.told_constant())
         self._save_state(phase, optimizer)
         self._stop_if_asked(self.guard.decide()[0])
 
@@ -279,30 +287,22 @@ class Fit:
             pause=lambda: self._stop_if_asked(self.guard.decide()[0]),
         )
 
-    def _gather_loss(self) -> float:
-        """Mean over the known labels that all ranks have seen in this epoch.
-
-        The sums move to the first rank: its state is the one that is saved.
-        """
-        sums = self.fabric.all_reduce(self.state.loss_sums.clone(), reduce_op="sum")
-        assert isinstance(sums, Tensor)
-        self.state.loss_sums.copy_(sums if self.fabric.is_global_zero else torch.zeros_like(sums))
-        total, known = sums.tolist()
-        return total / max(known, 1)
+    def _gather_sums(self) -> tuple[float, int]:
+        """Mean loss and skipped updates of this epoch, over all ranks."""
+        loss, skipped = self.state.gather(self.fabric)
+        check_scale(self.fabric, skipped, self._where())
+        return loss, skipped
 
     def _check_weights(self) -> None:
         if not self.state.is_finite():
             raise self._diverged("weights")
 
     def _diverged(self, what: str) -> UserError:
-        progress = self.state.progress
-        return UserError(
-            f"the {what} were not finite after update {progress.total_updates} (fold "
-            f"{self.data.fold}, epoch {progress.epoch + 1}); nothing of it was saved: start anew "
-            "with lower learning rates in another --out_dir"
-        )
+        return diverged(what, self.state.progress.total_updates, self._where())
 
     def _named(self, error: NotFiniteError) -> UserError:
         names = [str(self.data.table.ids[row]) for row in error.rows]
-        epoch = self.state.progress.epoch + 1
-        return error.as_user_error(names, f"fold {self.data.fold}, epoch {epoch}")
+        return error.as_user_error(names, self._where())
+
+    def _where(self) -> str:
+        return f"fold {self.data.fold}, epoch {self.state.progress.epoch + 1}"

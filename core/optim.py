@@ -10,6 +10,7 @@ from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from core.config import TwoPhaseConfig
+from core.scaling import scales
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,6 @@ def shrink(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> None
 def shrink_after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """`shrink`, as a hook of each step that is made: a gradient scaler leaves some out."""
     shrink(optimizer, getattr(optimizer, "found_inf", None))
-
-
-def scales(fabric: Fabric) -> bool:
-    """Whether fp16 gradient scaling is on: it skips overflowing updates by itself."""
-    return getattr(fabric.strategy.precision, "scaler", None) is not None
 
 
 def make_step(fabric: Fabric, optimizer: _FabricOptimizer, *, skip: Tensor) -> None:

@@ -23,6 +23,8 @@ PANELS = {
     "mAP": "Macro AP",
     "mAUROC": "Macro AUROC",
 }
+# columns of a history of which the curves are drawn
+NUMBERS = {"fold", "epoch", "best", *PANELS}
 NAME_WIDTH = 30
 
 

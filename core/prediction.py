@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from core.data.dataset import unspoiled
+from core.data.dataset import Batches, unspoiled
 
 View = Callable[[Tensor], Tensor]
 
@@ -28,7 +27,7 @@ def mirror(images: Tensor) -> Tensor:
 def predict(
     fabric: Fabric,
     model: nn.Module,
-    loader: DataLoader,
+    loader: Batches,
     rows: np.ndarray,
     *,
     views: Sequence[View],
@@ -63,7 +62,7 @@ def share_buffers(fabric: Fabric, model: nn.Module) -> None:
 def collect(
     fabric: Fabric,
     outputs: Callable[[Tensor], Tensor],
-    loader: DataLoader,
+    loader: Batches,
     rows: np.ndarray,
     *,
     title: str = "",

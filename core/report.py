@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from core.atomic import write_atomically
+from core.atomic import cannot_write, write_atomically
 from core.bootstrap import MIN_POSITIVE_PATIENTS
 from core.metrics import Evaluation
 from core.plots import (
@@ -97,7 +97,11 @@ def write_report(
         "reliability": reliability_figure(evaluation, labels, scores),
     }
     plots = run_dir / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
+    try:
+        # not its parents: a run folder that was removed stays so
+        plots.mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(plots, error) from error
     pictures = []
     for name, figure in figures.items():
         if figure is None:

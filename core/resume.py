@@ -5,11 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from core.checkpoint import load_into, load_tensors, save_tensors
 from core.ema import MovingAverage
 from core.errors import UserError
+from core.scaling import kept_scale, take_up_scale
 
 
 @dataclass
@@ -63,8 +65,9 @@ class State:
     """What must be kept to go on as if a run had never stopped.
 
     Random numbers are not: they depend on seed, fold, epoch and update alone. `loss_sums` is the
-    running (sum of losses, known labels) of the epoch; `identity` says which run, data and fold it
-    is that a file must be of to be taken up.
+    running (sum of losses, known labels, skipped updates) of the epoch, of which the last is the
+    first rank's alone; `identity` says which run, data and fold it is that a file must be of to be
+    taken up.
     """
 
     def __init__(
@@ -73,10 +76,12 @@ class State:
         average: MovingAverage | None,
         device: torch.device,
         identity: str,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        self.scaler = scaler
         self.model, self.average, self.identity = model, average, identity
         precise = torch.float32 if device.type == "mps" else torch.float64
-        self.loss_sums = torch.zeros(2, dtype=precise, device=device)
+        self.loss_sums = torch.zeros(3, dtype=precise, device=device)
         self.progress = Progress()
         self._kept: dict[str, Tensor] = {}
         self._kept_phase = ""
@@ -96,7 +101,19 @@ class State:
             tensors |= _optimizer_tensors(optimizer)
             tensors["loss_sums"] = self.loss_sums
         facts = {"run": self.identity, "phase": phase, "progress": asdict(self.progress)}
+        facts["scale"] = kept_scale(self.scaler)
         save_tensors(path, tensors, facts)
+
+    def gather(self, fabric: Fabric) -> tuple[float, int]:
+        """Of this epoch, over all ranks: the mean loss of the known labels, and updates skipped.
+
+        The sums move to the first rank: its state is the one that is saved.
+        """
+        sums = fabric.all_reduce(self.loss_sums.clone(), reduce_op="sum")
+        assert isinstance(sums, Tensor)
+        self.loss_sums.copy_(sums if fabric.is_global_zero else torch.zeros_like(sums))
+        total, known, skipped = sums.tolist()
+        return total / max(known, 1), int(skipped)
 
     def is_finite(self) -> bool:
         """Whether the norms of all weights and averages are; waits for the device."""
@@ -121,8 +138,11 @@ class State:
             self._kept_phase = facts["phase"]
             if self.progress.finished:
                 return
+            take_up_scale(self.scaler, facts.get("scale", {}))
             if first:
-                self.loss_sums.copy_(tensors["loss_sums"])
+                # an older state has not counted what was skipped
+                kept = tensors["loss_sums"]
+                self.loss_sums[: max(2, len(kept))].copy_(kept)
         except (KeyError, TypeError, RuntimeError) as error:
             raise UserError(f"{path} is no state of a run ({error})") from error
         load_into(self.model, _under("model.", tensors), path)
@@ -165,7 +185,10 @@ def _checked(progress: Progress) -> Progress:
 
 def is_finished(path: Path) -> bool:
     """Whether a fold's state file is there and says that its training is over."""
-    return path.exists() and bool(load_tensors(path)[1].get("progress", {}).get("finished"))
+    if not path.exists():
+        return False
+    progress = load_tensors(path)[1].get("progress")
+    return isinstance(progress, dict) and progress.get("finished") is True
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

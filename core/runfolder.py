@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from lightning_fabric import Fabric
 
-from core.atomic import LOCK, lock_folder, write_atomically
+from core.atomic import LOCK, is_held, lock_folder, write_atomically
 from core.config import RunConfig
 from core.data.prepare import Prepared
 from core.data.split import write_folds
+from core.environment import (
+    earlier_starts,
+    kept_starts,
+    this_start,
+    told_changes,
+    told_files,
+)
 from core.errors import UserError
+from core.ranks import check_equal
 from core.report import HEADINGS
-from core.runtime import versions
+from core.untrusted import read_json
 
 # settings in which the same run may differ from one start to the next
 _FREE = {
@@ -34,8 +40,12 @@ _FREE = {
     # what is predicted after the training is no part of it
     *("test_csv", "test_dir", "out_csv", "ensemble_folds"),
 }
+# settings that older runs did not have, with what these did
+_SINCE = {"anonymous": False}
 # settings that say how to start, and are no part of what a run is
 _UNKEPT = {"config", "overwrite"}
+# settings in which the machines of one run may differ
+_OF_A_NODE = {*_UNKEPT, "num_workers"}
 # what a start that was killed at once may leave
 _BEFORE_A_RUN = {LOCK, "env.json"}
 # what a kill leaves of a file that was being written: ours (.name.PID.ending), and safetensors' own
@@ -58,19 +68,39 @@ def open_run(
 ) -> RunFolder:
     """The run folder of `settings` (by flag name), made or taken up on the first rank.
 
-    Raises UserError, before anything is written, where the folder holds something else.
+    Raises UserError, before anything is written, where the folder holds something else, and where
+    the processes were given other settings or see other data.
     """
     fingerprint = prepared.fingerprint()
+    given = {f"--{name}": str(value) for name, value in settings.items() if name not in _OF_A_NODE}
+    check_equal(
+        fabric,
+        given | prepared.digests(),
+        "give the same command on each machine, and the same files",
+    )
     folder = RunFolder(config.out_dir, settings["model"], _digest(settings, fingerprint))
     if fabric.is_global_zero:
-        folder.open(settings, fingerprint, overwrite=config.overwrite)
+        data = {"data": fingerprint, "parts": prepared.digests(), "files": prepared.files}
+        for sentence in folder.open(settings, data, overwrite=config.overwrite):
+            print(sentence)
         write_folds(folder.folds, prepared.table, prepared.assignment)
     fabric.barrier()
     return folder
 
 
+def _other_parts(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of two runs' data differs; all that may, where an older run does not tell its parts."""
+    parts = before.get("parts")
+    if not isinstance(parts, dict):
+        return "images, labels, patients or folds"
+    others = [name for name, digest in now["parts"].items() if parts.get(name) != digest]
+    return " and ".join([", ".join(others[:-1]), *others[-1:]]).removeprefix(" and ") or "data"
+
+
 def _digest(settings: dict[str, Any], fingerprint: str) -> str:
     kept = {name: value for name, value in settings.items() if name not in _FREE | _UNKEPT}
+    # the state of an older run goes on too
+    kept = {name: value for name, value in kept.items() if _SINCE.get(name, ()) != value}
     text = json.dumps(kept, sort_keys=True) + fingerprint
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -101,12 +131,13 @@ class RunFolder:
             self.path / "tensorboard" / f"fold{fold}",
         )
 
-    def open(self, settings: dict[str, Any], fingerprint: str, *, overwrite: bool) -> None:
+    def open(self, settings: dict[str, Any], data: dict[str, Any], *, overwrite: bool) -> list[str]:
         """Make the folder this run's and lock it; a run of the same settings and data goes on.
 
-        `settings` by flag name, `fingerprint` of data and folds. Raises UserError, before anything
-        is written, where the folder holds files of another kind, a run of other settings or data
-        (unless `overwrite`), or a run that is going on.
+        `settings` by flag name; digests of `data` and folds together, of their `parts`, and of the
+        `files`. Gives sentences on what is not as it was when the run began. Raises UserError,
+        before anything is written, where the folder holds files of another kind, a run of other
+        settings or data (unless `overwrite`), or a run that is going on.
         """
         kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
         is_run = self._is_run()
@@ -120,24 +151,31 @@ class RunFolder:
                 f"--out_dir {self.path} holds files that are no run's: give a new or empty folder"
             )
         if is_run and not overwrite:
-            self._check_same(kept, fingerprint)
+            self._check_same(kept, data)
         self._make_and_lock()
         for path in (*self.path.glob(".*"), *self.path.glob("plots/.*")):
             if _LEFTOVER.fullmatch(path.name):
                 path.unlink()
         if is_run and overwrite:
             self._clear()
-        if overwrite or not is_run:
-            environment = {
-                "command": sys.argv,
-                "data": fingerprint,
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "versions": versions(),
-            }
-            self._write_json("env.json", environment)
+        fresh = overwrite or not is_run
+        starts = [] if fresh else earlier_starts(self._read_json("env.json"))
+        starts.append(this_start() | {"files": data["files"]})
+        told = {"data": data["data"], "parts": data["parts"], "seed": settings["seed"]}
+        self._write_json("env.json", told | {"starts": kept_starts(starts)})
+        if fresh:
             # last: a folder with config.json is a run's
             self._write_json("config.json", kept)
+        return [sentence for sentence in (told_changes(starts), told_files(starts)) if sentence]
+
+    def check_place(self) -> None:
+        """Raise UserError where the folder is not this run's any more: another may be there."""
+        if self._lock is not None and not is_held(self.path, self._lock):
+            raise UserError(
+                f"{self.path} was removed or moved while this run was training in it: nothing more "
+                "is written there; the same command starts anew, and one with the --out_dir that "
+                "it was moved to goes on"
+            )
 
     def release(self) -> None:
         """Let another run have the folder."""
@@ -151,16 +189,17 @@ class RunFolder:
             return False
         return "out_dir" in self._read_json("config.json") and "data" in self._read_json("env.json")
 
-    def _check_same(self, settings: dict[str, Any], fingerprint: str) -> None:
-        old = self._read_json("config.json")
+    def _check_same(self, settings: dict[str, Any], data: dict[str, Any]) -> None:
+        old = _SINCE | self._read_json("config.json")
         names = sorted((set(old) | set(settings)) - _FREE)
         differing = [
             f"{name} ({old.get(name)} there, {settings.get(name)} now)"
             for name in names
             if old.get(name) != settings.get(name)
         ]
-        if not differing and self._read_json("env.json").get("data") != fingerprint:
-            differing = ["the images, labels, patients or folds that the same CSV now gives"]
+        before = self._read_json("env.json")
+        if not differing and before.get("data") != data["data"]:
+            differing = [f"the {_other_parts(before, data)} that the same CSV now gives"]
         if differing:
             raise UserError(
                 f"{self.path} holds a run that differs in {', '.join(differing)}; give another "
@@ -178,13 +217,14 @@ class RunFolder:
     def _clear(self) -> None:
         """Delete what the earlier run wrote, and nothing else.
 
-        States first and config.json last: after a kill in between this still is a run's folder, and
-        a fold without a state starts anew.
+        States first, and not config.json and env.json, which are replaced: after a kill in between
+        this still is a run's folder, and a fold without a state starts anew.
         """
         old = self._read_json("config.json")
         earlier = RunFolder(self.path, str(old.get("model")))
         count = old.get("folds", 1)
-        if earlier.model != Path(earlier.model).name or type(count) is not int:
+        usable = type(count) is int and 1 <= count <= 1000
+        if earlier.model != Path(earlier.model).name or not usable:
             raise UserError(f"{self.path / 'config.json'} was changed: give another --out_dir")
         folds = [earlier.files(fold) for fold in range(1, count + 1)]
         paths = [files.state for files in folds]
@@ -192,7 +232,6 @@ class RunFolder:
             paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]
         paths += [self.metrics, self.timing, self.folds, self.path / "report.html"]
         paths += [self.path / "plots" / f"{name}.png" for name in HEADINGS]
-        paths += [self.path / "config.json", self.path / "env.json"]
         for path in paths:
             if path.is_file():
                 path.unlink()
@@ -204,7 +243,6 @@ class RunFolder:
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            return read_json(path)
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}); give another --out_dir") from error
-        return content if isinstance(content, dict) else {}

@@ -2,14 +2,18 @@
 
 import csv
 import io
+import os
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from core.atomic import write_atomically
-from core.errors import UserError
+from core.atomic import cannot_write, write_atomically
+from core.errors import UserError, counted
+from core.untrusted import check_regular
 
 
 class FoldLog:
@@ -27,11 +31,14 @@ class FoldLog:
         speaks: bool,
         tensorboard: Path | None = None,
     ) -> None:
-        """`tensorboard` is a folder for its event files. Raises UserError where it is missing."""
+        """`tensorboard` is a folder for its event files.
+
+        Raises UserError where that package is missing or its folder cannot be made.
+        """
         self.metrics, self.timing = metrics, timing
         self.title, self.speaks = title, speaks
         self._bar: tqdm | None = None
-        self._board = _board(tensorboard) if tensorboard and speaks else None
+        self._board = _Board(tensorboard) if tensorboard and speaks else None
 
     def start(self, images: int, done: int) -> None:
         """Show a bar over `images`, of which `done` were seen before a resume."""
@@ -51,26 +58,26 @@ class FoldLog:
         if self._bar is not None:
             self._bar.update(images)
 
-    def loss(self, value: float) -> None:
-        """Show the loss beside the bar."""
+    def loss(self, value: float, skipped: int = 0) -> None:
+        """Show the loss beside the bar, and how many updates were skipped where any was."""
         if self._bar is not None:
-            self._bar.set_postfix(loss=f"{value:.4f}", refresh=False)
+            more = {"skipped": skipped} if skipped else {}
+            self._bar.set_postfix(loss=f"{value:.4f}", **more, refresh=False)
 
     def epoch(self, row: dict[str, Any], timing: dict[str, Any], *, of: int, best: bool) -> None:
-        """Append one epoch to both files and print its line."""
+        """Append one epoch to all files and print its line. Raises UserError for a full disk."""
         if not self.speaks:
             return
         append_row(self.metrics, row)
         append_row(self.timing, timing)
         if self._board is not None:
-            for name, value in (row | timing).items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, row["epoch"])
+            self._board.epoch(row["epoch"], row | timing)
         self.say(
             f"{self.title}  epoch {row['epoch']:>2}/{of} {row['phase']:<4} "
             f"loss {row['train_loss']:.4f}  mAP {row['mAP']:.3f}  mAUROC {row['mAUROC']:.3f}  "
             f"{timing['images_per_second']:.0f} images/s  {timing['seconds']:.0f} s"
             + ("  best" if best else "")
+            + (f"  {counted(timing['skipped'], 'update')} skipped" if timing.get("skipped") else "")
         )
 
     def say(self, text: str) -> None:
@@ -83,33 +90,80 @@ class FoldLog:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
-        if self._board is not None:
-            self._board.close()
 
 
-def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "--tensorboard needs a package that is not here: pip install -e '.[tensorboard]'"
-        ) from error
-    return SummaryWriter(str(folder))
+class _Board:
+    """A file of TensorBoard's events, as that lays it out.
+
+    Its own writer has a thread, which tells of a full disk in tracebacks, and later.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError as error:
+            raise UserError(
+                "--tensorboard needs a package that is not here: pip install -e '.[tensorboard]'"
+            ) from error
+        self._event, self._summary, self._records = Event, Summary, RecordWriter
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.0"
+        self._path = folder / name
+        try:
+            # not those above: a run folder that was removed stays so
+            for one in (folder.parent, folder):
+                one.mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+
+    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
+        """Add the numbers among `values`. Raises UserError where they cannot be written."""
+        # not before: a start that finds its fold finished has nothing to tell
+        if not self._path.exists():
+            self._append(self._event(wall_time=time.time(), file_version="brain.Event:2"))
+        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+        summary = self._summary()
+        for name, value in numbers.items():
+            summary.value.add(tag=name, simple_value=value)
+        self._append(self._event(wall_time=time.time(), step=epoch, summary=summary))
+
+    def _append(self, event: Any) -> None:
+        record = io.BytesIO()
+        self._records(record).write(event.SerializeToString())
+        try:
+            with self._path.open("ab") as file:
+                file.write(record.getvalue())
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Append `row` to a CSV, after a header where the file is new. Raises UserError."""
+    """Append `row` to a CSV, after a header where the file is new. Raises UserError.
+
+    A file that an older version began keeps its columns: what it has none for is left out.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-    if not path.exists() or not path.stat().st_size:
-        writer.writeheader()
-    writer.writerow(row)
     try:
+        columns = _columns(path)
+        names = columns or list(row)
+        writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
+        if not columns:
+            writer.writeheader()
+        writer.writerow(row)
         # one write, so that a kill leaves whole rows
         with path.open("a", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+        raise cannot_write(path, error) from error
+
+
+def _columns(path: Path) -> list[str]:
+    """The header of a CSV; [] where there is none yet."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def cut_back(path: Path, fold: int, epochs: int) -> None:
@@ -120,6 +174,7 @@ def cut_back(path: Path, fold: int, epochs: int) -> None:
     if not path.exists():
         return
     try:
+        check_regular(path)
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); --overwrite trains anew") from error
@@ -130,4 +185,6 @@ def cut_back(path: Path, fold: int, epochs: int) -> None:
 
 def _is_later(line: str, fold: int, epochs: int) -> bool:
     row_fold, epoch, *_ = [*line.split(",", 2), ""]
-    return row_fold == str(fold) and epoch.isdigit() and int(epoch) > epochs
+    # other digits, and thousands of them, are no number that was written here
+    is_number = epoch.isdecimal() and len(epoch) < 10
+    return row_fold == str(fold) and is_number and int(epoch) > epochs

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from core.errors import UserError
+from core.ranks import Roll
 
 
 def preset_for_this_machine() -> str:
@@ -37,6 +38,8 @@ def make_fabric(*, amp: bool) -> Fabric:
     fabric = Fabric(**options)
     if not under_cli:
         fabric.launch()
+    if fabric.world_size > 1:
+        Roll().announce()
     _set_backends(fabric)
     return fabric
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.atomic import make_folder, write_atomically
+from core.atomic import make_folder, together, write_atomically
 from core.cli import flags, run
 from core.config import SplitConfig
 from core.errors import UserError
@@ -122,10 +122,11 @@ def main() -> None:
     ]
     # first: after a kill in between no recipe stands beside another one's predictions
     make_folder(oof.parent)
-    write_atomically(oof, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
-    if not as_they_are:
-        write_labels(joined, labels)
-    write_recipe(config.output, members, labels.class_names, made_from)
+    with together(oof, joined):
+        write_atomically(oof, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
+        if not as_they_are:
+            write_labels(joined, labels)
+        write_recipe(config.output, members, labels.class_names, made_from)
     print(f"\nweights      {config.output}")
     print(f"blended      {oof} (out-of-fold, {len(labels):,} images)")
     if as_they_are:

@@ -46,6 +46,8 @@ def main() -> None:
     from ensemble.single import predict_single
     from ensemble.writing import Finish
 
+    # first, so that what one machine alone does not have ends the processes of all
+    fabric = make_fabric(amp=config.amp)
     # all that can be wrong is found before an image is read
     max_pixels()
     checkpoints, weights = list(config.checkpoints), list(config.weights)
@@ -79,7 +81,6 @@ def main() -> None:
     names_of_views = config.tta_config if config.use_tta else "none"
     views = Views(names=names_of_views, merge=config.tta_merge_mode)
 
-    fabric = make_fabric(amp=config.amp)
     if fabric.is_global_zero:
         print(describe(members, shares, names))
     predictor = Predictor(fabric, members, names, views)

@@ -25,12 +25,13 @@ class Member:
     def told(self) -> dict[str, object]:
         """What tells it from others, for the user."""
         facts = self.info.facts
-        settings = facts.get("model")
+        settings, fold = facts.get("model"), facts.get("fold")
         return {
             "method": self.info.method,
             "model": settings.get("model") if isinstance(settings, dict) else None,
             "pixels": self.info.image_size,
-            "fold": facts.get("fold"),
+            # the one that nothing has checked yet
+            "fold": fold if type(fold) is int else None,
             "classes": len(self.info.class_names),
         }
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.atomic import LOCK, lock_folder, write_atomically
+from core.atomic import LOCK, cannot_write, is_held, lock_folder, write_atomically
 from core.checkpoint import load_facts, load_tensors, save_tensors
 from core.data.pack_format import open_packs
 from core.errors import UserError
@@ -135,21 +135,32 @@ class Parts:
         ]
 
     def write(self, number: int, block: Block) -> None:
-        """Keep a block. Raises UserError where the disk is full."""
+        """Keep a block. Raises UserError where the disk is full, and where the folder is gone."""
         tensors = {
             "positions": torch.from_numpy(block.positions),
             "probabilities": torch.from_numpy(block.probabilities),
         }
+        self._check_place()
         save_tensors(self._files[number], tensors, {"unreadable": block.unreadable})
 
     def read(self, number: int) -> Block:
         """A block that is there. Raises UserError where it is not whole."""
-        tensors, facts = load_tensors(self._files[number])
-        return Block(
-            tensors["positions"].numpy(),
-            tensors["probabilities"].numpy(),
-            _unreadable(facts),
-        )
+        path = self._files[number]
+        tensors, facts = load_tensors(path)
+        try:
+            block = Block(
+                tensors["positions"].numpy(),
+                tensors["probabilities"].numpy(),
+                _unreadable(facts),
+            )
+            told = [*block.positions.tolist(), *(position for position, _ in block.unreadable)]
+            if sorted(told) != list(range(self.starts[number], self._ends[number])):
+                raise ValueError("its images are others")
+            if block.probabilities.shape[1:2] != block.positions.shape:
+                raise ValueError("its images are not as many as its rows")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} holds no predictions of a block ({error})") from error
+        return block
 
     def unreadable(self) -> list[tuple[int, str]]:
         """(position, reason) of all images that could not be read."""
@@ -162,21 +173,44 @@ class Parts:
         """Let go of the folder, which is deleted where nothing is kept in it."""
         if self._lock is None:
             return
-        (self.folder / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # it is not empty, or is read-only by now
+            if is_held(self.folder, self._lock):
+                (self.folder / LOCK).unlink(missing_ok=True)
+                self.folder.rmdir()
         self._lock.close()
-        with suppress(OSError):  # it is not empty
-            self.folder.rmdir()
+
+    def _check_place(self) -> None:
+        if self._lock is not None and not is_held(self.folder, self._lock):
+            raise UserError(
+                f"{self.folder} was removed or moved while predictions were kept in it: the same "
+                "command starts anew"
+            )
+
+    def place(self, path: Path, fill: Callable[[Path], object]) -> None:
+        """Let `fill` write a file that then is at `path`, whole or not at all.
+
+        What a kill leaves of it lies with the blocks and goes with them. Raises UserError as
+        `write_atomically` does.
+        """
+        self._check_place()
+        draft = self.folder / "merged.csv"
+        write_atomically(draft, fill)
+        try:
+            draft.replace(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
     def deliver(self, fill: Callable[[Path], object]) -> None:
         """Let `fill` write what the blocks come to, make that the output, delete the blocks.
 
         Raises UserError as `write_atomically` does; the blocks are then kept.
         """
-        merged = self.folder / "merged.csv"
-        write_atomically(merged, fill)
-        merged.replace(self.output)
-        # at once: a part of the blocks would be taken for a run that is to go on
-        self.folder.replace(_delivered(self.output))
+        self.place(self.output, fill)
+        try:
+            # at once: a part of the blocks would be taken for a run that is to go on
+            self.folder.replace(_delivered(self.output))
+        except OSError as error:
+            raise cannot_write(self.output, error) from error
         if self._lock is not None:
             # what is there from now on is another process's
             self._lock.close()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from core.data.dataset import decoding_loader
+from core.data.dataset import decoding_loader, started
 from core.data.store import check_sizes
 from core.data.table import LabelTable
 from core.errors import UserError, counted
@@ -122,7 +122,7 @@ def predict_to_csv(
         missing = fabric.broadcast(missing)
         try:
             _predict_blocks(fabric, predictor, parts, missing, workers)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             if fabric.is_global_zero:
                 print("\nStopped. The same command goes on where this one was.")
             raise
@@ -158,7 +158,7 @@ def _predict_blocks(
         unit="img",
         disable=None if fabric.is_global_zero else True,
     ) as bar:
-        stream = iter(decoded)
+        stream = started(decoded)
         for number in mine:
             said = [np.empty((len(predictor.members), 0, len(predictor.class_names)), np.float32)]
             positions: list[int] = []

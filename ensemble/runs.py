@@ -1,6 +1,5 @@
 """Finished runs and prediction files as out-of-fold predictions, and their labels."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from core.data_config import DataConfig
 from core.errors import UserError, some
 from core.resume import is_finished
 from core.runfolder import FoldFiles, RunFolder
+from core.untrusted import read_json
 from ensemble.tables import Predictions, read_predictions
 
 # settings of a run by which its labels were read
@@ -228,15 +228,13 @@ def _refuse_other_labels(run: Run, first: Run) -> None:
 def _read_settings(path: Path) -> dict[str, Any]:
     """What is needed of the config.json of a run. Raises UserError where it is not whole."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except OSError as error:
         raise UserError(
             f"{path.parent} is no run folder: {path} cannot be read ({error.strerror})"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON file ({error}): give another run folder") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no settings: give another run folder")
+    except ValueError as error:
+        raise UserError(f"{path} cannot be used: {error}; give another run folder") from error
     found = SOURCE_SETTINGS | found
     for name in ("train_csv", "val_csv"):
         # a run of one file, before several could be given

@@ -9,6 +9,7 @@ import pandas as pd
 
 from core.data.anonymous import is_numbered, with_names
 from core.data.columns import IMAGE_COLUMNS, find_column, read_columns
+from core.data.labels import check_printable
 from core.data.table import LabelTable
 from core.errors import UserError, some
 
@@ -56,6 +57,7 @@ def read_predictions(path: Path) -> Predictions:
         raise UserError(f"{path} is no predictions file: it needs a named column for each class")
     probabilities = np.empty((len(ids), len(class_names)))
     for position, label in enumerate(class_names):
+        check_printable(path, label)
         column = columns[label]
         values = pd.to_numeric(pd.Series(column.values, dtype=object), errors="coerce").to_numpy()
         values = values.astype(float)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.atomic import write_atomically
 from core.data.table import LabelTable
 from core.errors import UserError, counted, some
 from ensemble.images import view_groups
@@ -80,7 +79,7 @@ def write_predictions(
                 rows += len(frame)
 
     # before the output: after a kill in between the same command writes both
-    listed = _list(unreadable, images, parts.output, anonymous=finish.anonymous)
+    listed = _list(unreadable, images, parts, anonymous=finish.anonymous)
     parts.deliver(fill)
     if images.studies is None:
         told = counted(rows, "image")
@@ -132,10 +131,10 @@ _LIST_HEADER, _STUDY_LIST_HEADER = "ImageID,reason", "ImageID,StudyID,reason"
 
 
 def _list(
-    unreadable: list[tuple[int, str]], images: LabelTable, output: Path, *, anonymous: bool
+    unreadable: list[tuple[int, str]], images: LabelTable, parts: Parts, *, anonymous: bool
 ) -> Path:
     """Write the list of unreadable images; where there are none, delete that of an earlier run."""
-    path = skipped_path(output)
+    path = skipped_path(parts.output)
     if not unreadable:
         if path.is_file() and is_skipped_list(path):
             path.unlink()
@@ -146,7 +145,7 @@ def _list(
         frame["StudyID"] = images.studies[positions]
     frame["reason"] = ["" if anonymous else reason for _, reason in unreadable]
     # a reason names the path, of which the folder may be no UTF-8
-    write_atomically(
+    parts.place(
         path, lambda temporary: frame.to_csv(temporary, index=False, errors="backslashreplace")
     )
     return path

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError
+from core.errors import UserError, in_plain_sight, some
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # pixels a side, and classes; a file that claims more is not believed
 MAX_SIZE = 8192
 MAX_CLASSES = 10_000
+LONGEST_NAME = 500
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     The model takes uint8 or float in [0, 1], (B, 1, H, W), and gives logits (B, C) in the order of
     `class_names`. Raises UserError where the file is no whole checkpoint of a method that is here.
     """
+    import torch
+
     from core.checkpoint import load_into, load_tensors
 
     path = Path(path)
@@ -44,29 +47,49 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     info = _read_info(method, facts, path)
     module = importlib.import_module(f"methods.{method}.model")
     try:
-        model = module.restore_model(facts["model"], len(info.class_names))
-    except (UserError, KeyError) as error:
+        # as an outline first: a small file may name a network of many gigabytes
+        with torch.device("meta"):
+            outline = module.restore_model(facts["model"], len(info.class_names))
+    # timm raises about anything where settings are not those of a network
+    except Exception as error:
         raise UserError(f"{path} does not say what model it holds ({error})") from error
+    _check_shapes(outline.state_dict(), tensors, path)
+    model = module.restore_model(facts["model"], len(info.class_names))
     load_into(model, tensors, path)
     return model.eval(), info
+
+
+def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    shapes, others = ({name: one.shape for name, one in part.items()} for part in (wanted, found))
+    names = sorted(shapes.keys() | others.keys())
+    if differing := [name for name in names if shapes.get(name) != others.get(name)]:
+        raise UserError(
+            f"{path} does not fit the model it describes: {some(differing)} "
+            f"{'differs' if len(differing) == 1 else 'differ'}"
+        )
 
 
 def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
     """What the file says of itself, checked: it may come from anywhere."""
     names, size = facts.get("class_names"), facts.get("img_size")
+    if isinstance(names, list) and len(names) > MAX_CLASSES:
+        raise UserError(f"{path} claims {len(names):,} classes, more than {MAX_CLASSES:,}")
     named = isinstance(names, list) and all(map(_is_name, names))
     if not isinstance(names, list) or not named or not names or len(set(names)) < len(names):
         raise UserError(f"{path} does not name its classes, each once")
-    if len(names) > MAX_CLASSES:
-        raise UserError(f"{path} claims {len(names):,} classes, more than {MAX_CLASSES:,}")
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
         raise UserError(f"{path} does not say what size its images have")
     return ModelInfo(method, tuple(names), size, facts)
 
 
 def _is_name(name: object) -> bool:
-    """Whether it is a text, not empty, that can be written."""
-    return isinstance(name, str) and name.encode(errors="ignore").decode() == name != ""
+    """Whether it is a text, not empty, that can be written, to a terminal too."""
+    return (
+        isinstance(name, str)
+        and name.encode(errors="ignore").decode() == name != ""
+        and in_plain_sight(name) == name
+        and len(name) <= LONGEST_NAME
+    )
 
 
 def method_names() -> list[str]:

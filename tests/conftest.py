@@ -2,9 +2,10 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from small_run import MODEL, ROOT, draw_nothing, flags, module, script
 
 from core.cli import run
 from core.data.phantom_dataset import make_phantom
+from core.signals import STOPS, put_back
 from ensemble.infer import main as infer_main
 
 __all__ = ["fault", "pytest_addoption", "pytest_terminal_summary", "soak"]
@@ -38,6 +40,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist (set CXR_REAL_DATA to its folder)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were() -> Iterator[None]:
+    """What a command answers to signals is meant for a process of its own."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    yield
+    put_back(before)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ import core.loop
 from core.checkpoint import load_into, load_tensors
 from core.config import LoaderConfig, LoopConfig, OptimConfig
 from core.data.augment import Augmentation
+from core.data.dataset import unspoiled
 from core.data.fold import FoldData
 from core.errors import UserError
 from core.guard import Guard
@@ -144,10 +145,12 @@ class Cases:
         norm: bool = False,
         stop_at: int | None = None,
         spoil: str = "",
+        elsewhere: str = "",
         **loop: Any,
     ) -> None:
-        """Train in OUT/`case` and write down what this rank saw; a second time, as rankR_2."""
-        folder = self.out / case
+        """Train in OUT/`case` (or `elsewhere`) and write down what this rank saw; a second time, as
+        rankR_2."""
+        folder = self.out / (elsewhere or case)
         folder.mkdir(exist_ok=True)
         Witness.rows, Witness.saved_after, Witness.stop_at = {}, [], stop_at
         data = self.fold(accumulate=accumulate, sampler=sampler)
@@ -192,7 +195,7 @@ class Cases:
         """Predict `size` images, and write down which of them this rank read."""
         case = f"validation{size}"
         data, model = self.fold(size), self.toy().eval()
-        rows = torch.cat([batch.rows for batch in data.validation()]).tolist()
+        rows = torch.cat([batch.rows for batch in unspoiled(data.validation())]).tolist()
         options = (self.fabric, model, data.validation(), data.val_rows)
         predictions = {
             name: torch.from_numpy(predict(*options, views=BOTH if name == "both" else BOTH[:1]))
@@ -249,6 +252,8 @@ class Cases:
         self.fit("patience", phases=[still], patience=2)
         self.fit("stop", stop_at=STOP_AT if self.last_rank else None)
         self.fit("stop")
+        # the first rank sees the state of the last case, as on a disk of its own
+        self.fit("unshared", elsewhere="stop" if first else "")
         for what in ("loss", "gradient"):
             self.fit(f"spoiled_{what}", accumulate=2, spoil=what if self.last_rank else "")
 

@@ -105,6 +105,7 @@ def test_plain_python_takes_one_device_of_many(monkeypatch: pytest.MonkeyPatch) 
 
     class Recorder:
         device = torch.device("cpu")
+        world_size = 1
 
         def __init__(self, **options: Any) -> None:
             given.update(options)
@@ -283,6 +284,14 @@ def test_a_signal_to_one_rank_stops_all_at_one_update(
     pd.testing.assert_frame_equal(ranks.metrics("stop"), ranks.metrics("bce_1"), atol=CLOSE, rtol=0)
     for rank in range(processes):
         assert_equal(ranks.tensors("stop", rank, "_2"), ranks.tensors("bce_1", rank))
+
+
+def test_a_state_that_one_process_does_not_have_is_told(two: Launch) -> None:
+    first, second = two.seen("unshared")
+    assert first["ended"] == second["ended"]
+    assert first["ended"].startswith("processes 1 and 2 of 2 (ranks 0 and 1) do not have the same ")
+    assert first["ended"].endswith(": --out_dir must be one folder that all machines share")
+    assert not first["rows"]
 
 
 # two batches an update

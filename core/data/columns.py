@@ -1,17 +1,16 @@
 """A CSV as columns of text, found by the names that real files use."""
 
 import csv
-import gzip
-import operator
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import pandas as pd
 
+from core.data.table_text import count_columns, open_text
 from core.errors import UserError, nearest, plain, some
 
 # Compared without case and punctuation, and in this order where a file has several.
@@ -29,6 +28,9 @@ OTHER_COLUMNS = (
     *("split", "OfficialSplit", "fold", "set", "subset", "site", "hospital", "institution"),
     *("dataset", "source", "manufacturer", "width", "height", "rows", "columns", "weight"),
 )
+# read in pieces, of which each distinct text is kept once
+CELLS_AT_ONCE = 2_000_000
+MOST_TEXTS = 5_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,8 @@ def read_columns(path: Path) -> dict[str, Column]:
     """Read a comma-separated file, plain or .gz, as text: "00012" stays "00012".
 
     Raises UserError where there is no such file, or where it is no table of UTF-8 text with a
-    header, named columns and at least one row, all of one length.
+    header, named columns and at least one row, all of one length; and where it is larger than a
+    table of images can be.
     """
     if not path.exists():
         raise UserError(
@@ -97,9 +100,7 @@ def read_columns(path: Path) -> dict[str, Column]:
             "core.data.phantom data` and then `python methods/standard_head/train.py`."
         )
     try:
-        with _open(path) as file:
-            # Not dtype="category": pandas then turns "00012" into the number 12.
-            frame = pd.read_csv(file, header=None, dtype=object, keep_default_na=False)
+        return _read(path)
     except pd.errors.EmptyDataError:
         raise UserError(f"{path} is empty: it needs a header and one row for each image.") from None
     except UnicodeDecodeError as error:
@@ -113,32 +114,72 @@ def read_columns(path: Path) -> dict[str, Column]:
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
-    names = [str(name).strip() for name in frame.iloc[0]]
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
+
+
+def _read(path: Path) -> dict[str, Column]:
+    rows_at_once = max(2, CELLS_AT_ONCE // max(1, count_columns(path)))
+    names: list[str] = []
+    held: list[_Texts] = []
+    with open_text(path) as file:
+        # Not dtype="category": pandas then turns "00012" into the number 12.
+        frames = pd.read_csv(
+            file, header=None, dtype=object, keep_default_na=False, chunksize=rows_at_once
+        )
+        for frame in frames:
+            rows = frame
+            if not names:
+                names = _names(path, frame.iloc[0])
+                held = [_Texts() for _ in names]
+                rows = frame.iloc[1:]
+            for position, texts in enumerate(held):
+                texts.add(rows[position].to_numpy())
+            if sum(len(texts.values) for texts in held) > MOST_TEXTS:
+                raise UserError(
+                    f"{path} has more than {MOST_TEXTS:,} different texts in its cells: leave out "
+                    "columns that are not needed."
+                )
+    columns = {name: texts.column() for name, texts in zip(names, held, strict=True)}
+    last = columns[names[-1]]
+    if not len(last.codes):
+        raise UserError(f"{path} has a header and no rows: it needs one row for each image.")
+    if "" in held[-1].values:
+        _refuse_short_rows(path, len(names))
+    return columns
+
+
+def _names(path: Path, header: Iterable[object]) -> list[str]:
+    names = [str(name).strip() for name in header]
+    repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if repeated:
         raise UserError(f"{path}: more than one column is named {some(repeated)}. Rename them.")
-    if len(frame) == 1:
-        raise UserError(f"{path} has a header and no rows: it needs one row for each image.")
-    if (frame.iloc[1:, -1] == "").any():
-        _refuse_short_rows(path, len(names))
-    columns = {}
-    for position, name in enumerate(names):
-        codes, values = pd.factorize(frame[position].to_numpy()[1:])
-        texts = [str(value).strip() for value in values]
-        if any(map(operator.is_not, texts, values)):  # "1" and " 1" are one text
-            same, distinct = pd.factorize(np.array(texts, dtype=object))
-            codes, texts = same[codes], distinct.tolist()
-        columns[name] = Column(codes.astype(np.int32), texts)
-    return columns
+    return names
+
+
+class _Texts:
+    """The cells of one column, as they come."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, int] = {}  # each distinct text, stripped, and its code
+        self._codes: list[np.ndarray] = []
+
+    def add(self, cells: np.ndarray) -> None:
+        """Some rows more."""
+        codes, texts = pd.factorize(cells)
+        known = [self.values.setdefault(str(text).strip(), len(self.values)) for text in texts]
+        self._codes.append(np.array(known, dtype=np.int32)[codes])
+
+    def column(self) -> Column:
+        """All of them."""
+        return Column(np.concatenate(self._codes), list(self.values))
 
 
 def _refuse_short_rows(path: Path, cells: int) -> None:
     """Refuse a row that ends early, which pandas would silently fill up with blanks."""
-    with _open(path) as file:
+    with open_text(path) as file:
         # counting commas is almost three times as fast, and tells the same where no cell is quoted
         if not any('"' in line or (line.count(",") < cells - 1 and line.strip()) for line in file):
             return
-    with _open(path) as file:
+    with open_text(path) as file:
         reader = csv.reader(file)
         try:
             for row in reader:
@@ -151,18 +192,13 @@ def _refuse_short_rows(path: Path, cells: int) -> None:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
 
 
-def _open(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
 def find_column(
     path: Path, names: Iterable[str], requested: str | None, known: Sequence[str], flag: str
 ) -> str | None:
     """The requested column; without a request the first of the known names that the file has.
 
-    "none" asks for no column. Raises UserError for a request that the file does not have.
+    "none" asks for no column. Raises UserError for a request that the file does not have, and
+    where two columns differ in case and punctuation only, and neither is as the known name is.
     """
     names = list(names)
     if requested is not None and requested.lower() == "none":
@@ -173,8 +209,17 @@ def find_column(
                 f"{path} has no column '{requested}' ({flag}){nearest(requested, names)}."
             )
         return requested
-    present = {plain(name): name for name in names}
-    return next((present[plain(name)] for name in known if plain(name) in present), None)
+    for name in known:
+        present = [one for one in names if plain(one) == plain(name)]
+        if len(present) > 1 and name not in present:
+            which = f"name one of them with {flag}" if flag else "rename one of them"
+            raise UserError(
+                f"{path} has the columns {' and '.join(present[:2])}, which differ in case or "
+                f"punctuation only: {which}."
+            )
+        if present:
+            return name if name in present else present[0]
+    return None
 
 
 def is_known_non_label(name: str) -> bool:

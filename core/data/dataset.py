@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from core.data.sampler import EvaluationBatches, Sample, TrainingBatches
 from core.data.store import ImageStore
 from core.data.table import LabelTable
 from core.errors import UserError
+from core.signals import STOPS
+from core.workers import cannot_start, end_where_memory_is_full
 
 if TYPE_CHECKING:  # who only predicts need not wait for albumentations
     from core.data.augment import Augmentation
@@ -24,16 +26,27 @@ if TYPE_CHECKING:  # who only predicts need not wait for albumentations
 class Batch(NamedTuple):
     """Images uint8 (B, 1, H, W), targets float32 (B, C), and the images' rows in the table (B,).
 
-    In evaluation a row of -1 is padding.
+    In evaluation a row of -1 is padding. `constant` says which images have the same grey
+    everywhere as they were read, bool (B,); None where nothing was.
     """
 
     images: Tensor
     targets: Tensor
     rows: Tensor
+    constant: Tensor | None = None
+
+
+class Batches(Protocol):
+    """A loader of batches, or of the error that an image in one gave."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch | UserError]: ...
 
 
 class Read(NamedTuple):
-    """One sample: a grey image uint8 (H, W), targets float32 (C,), and its row in the table.
+    """One sample: a grey image uint8 (H, W), targets float32 (C,), its row in the table, and
+    whether it had the same grey everywhere when it was read.
 
     Arrays, because a batch then costs one copy of each image, also of one in a memory map.
     """
@@ -41,6 +54,7 @@ class Read(NamedTuple):
     image: np.ndarray
     targets: np.ndarray
     row: int
+    constant: bool
 
 
 class RadiographDataset(Dataset):
@@ -64,14 +78,15 @@ class RadiographDataset(Dataset):
         epoch, place, position = sample
         if position < 0:
             blank = np.zeros((self.size, self.size), dtype=np.uint8)
-            return Read(blank, np.full(self.targets.shape[1], np.nan, dtype=np.float32), -1)
+            return Read(blank, np.full(self.targets.shape[1], np.nan, dtype=np.float32), -1, False)
         try:
             image = self.images.load(position, self.size)
         except UserError as error:
             return error
+        constant = bool(image.min() == image.max())
         if self.augment is not None:
             image = self.augment(image, epoch, place)
-        return Read(image, self.targets[position], int(self.rows[position]))
+        return Read(image, self.targets[position], int(self.rows[position]), constant)
 
 
 def build_loader(
@@ -113,9 +128,20 @@ def decoding_loader(
     )
 
 
-def unspoiled(loader: DataLoader) -> Iterator[Batch]:
+def started(loader: Iterable[Any]) -> Iterator[Any]:
+    """What the loader gives. Raises UserError where its processes cannot be started."""
+    try:
+        return iter(loader)
+    except OSError as error:
+        told = cannot_start(error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def unspoiled(loader: Batches) -> Iterator[Batch]:
     """The loader's batches; raises the UserError of an image that could not be read."""
-    for batch in loader:
+    for batch in started(loader):
         if isinstance(batch, UserError):
             raise batch
         yield batch
@@ -127,11 +153,12 @@ def _collate(samples: list[Read | UserError]) -> Batch | UserError:
         if isinstance(sample, UserError):
             return sample
         whole.append(sample)
-    images, targets, rows = zip(*whole, strict=True)
+    images, targets, rows, constant = zip(*whole, strict=True)
     return Batch(
         torch.from_numpy(np.stack(images))[:, None],
         torch.from_numpy(np.stack(targets)),
         torch.tensor(rows),
+        torch.tensor(constant),
     )
 
 
@@ -139,5 +166,6 @@ def _start_worker(_: int) -> None:
     # one thread a worker: cv2 would start one a core in each
     cv2.setNumThreads(0)
     # the training process decides what Ctrl-C means, and a stop that a whole group is asked for
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    end_where_memory_is_full()

@@ -6,8 +6,7 @@ before: most images are no DICOM.
 
 import os
 import re
-import struct
-import zlib
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,17 +16,19 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from core.data.limit import max_pixels
+from core.data.dicom_bounds import BoundedReads, bounded, check_lengths, is_deflated
+from core.data.limit import BYTES, max_pixels
 from core.errors import UserError, some
+
+# Of values that break a rule of the standard, which hospital files are full of; what makes pixels
+# doubtful is an error below. (catch_warnings is not safe in threads.)
+warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 DICOM_ENDINGS = (".dcm", ".dicom")
 INSTALL = 'pip install "longtail-cxr[dicom]"'
 
 # PS3.10 7.1: 128 bytes of anything, then these
 _MAGIC, _MAGIC_AT = b"DICM", 128
-# where the File Meta Information, whose length stands in its first element, goes on
-_META_AT = 144
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 # ".5" of a name that is a UID, such as 1.2.840.10008.5, is no ending
 _WITHOUT_ENDING = re.compile(r"[^.]*|.*\.\d*")
 # what a Series Description says of the view, word by word
@@ -129,30 +130,6 @@ def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray 
     return None if without else patients, note
 
 
-def refuse_inflating(data: bytes) -> None:
-    """Raise ValueError for a deflated data set that is larger than any image may be.
-
-    pydicom inflates it whole, whatever its size (transfer syntax Deflated Explicit VR Little
-    Endian, PS3.5 A.5).
-    """
-    if not _is_deflated(data):
-        return
-    start = _META_AT + struct.unpack_from("<I", data, _META_AT - 4)[0]
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    # three samples of 16 bits a pixel, and something for the header
-    limit = 6 * max_pixels() + 2**20
-    inflater.decompress(data[start:], limit)
-    if inflater.unconsumed_tail:
-        raise ValueError(f"its deflated content comes to more than {limit:,} bytes")
-
-
-def _is_deflated(data: bytes) -> bool:
-    if len(data) < _META_AT:
-        return False
-    length = struct.unpack_from("<I", data, _META_AT - 4)[0]
-    return _DEFLATED in data[_META_AT : _META_AT + length]
-
-
 def _read_header(path: str) -> tuple[str, str, str]:
     """Patient, study and view of a file."""
     try:
@@ -164,11 +141,12 @@ def _read_header(path: str) -> tuple[str, str, str]:
             # late, as at the top
             from pydicom import dcmread
 
-            if _is_deflated(data):
-                refuse_inflating(data + file.read())
+            deflated = is_deflated(data)
+            if deflated:
+                data += file.read(BYTES * max_pixels())
             file.seek(0)
             header = dcmread(
-                file,
+                bounded(data) if deflated else BoundedReads(file),
                 stop_before_pixels=True,
                 specific_tags=[
                     "PatientID",
@@ -177,6 +155,7 @@ def _read_header(path: str) -> tuple[str, str, str]:
                     "SeriesDescription",
                 ],
             )
+        check_lengths(header)
         patient, study, view, series = (
             str(header.get(name) or "").strip()
             for name in ("PatientID", "StudyInstanceUID", "ViewPosition", "SeriesDescription")

@@ -7,27 +7,22 @@ wrap their index where an entry has 8 bits (pydicom 3.0.2).
 """
 
 import struct
-import warnings
 
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.encaps import get_frame
-from pydicom.filebase import DicomBytesIO
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import JPEGExtended12Bit, RLELossless
 
-from core.data.dicom import INSTALL, refuse_inflating
+from core.data.dicom import INSTALL
+from core.data.dicom_bounds import bounded, check_lengths, check_runs
 from core.data.grey import scale, to_grey8, window_of_levels
-from core.data.limit import check_size
-
-# Of values that break a rule of the standard, which hospital files are full of; what makes pixels
-# doubtful is an error below. (catch_warnings is not safe in threads.)
-warnings.filterwarnings("ignore", module=r"pydicom\.")
+from core.data.jpeg import check_scans, frame_size
+from core.data.limit import BYTES, check_size
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as for other files
 _SIZ = b"\xff\x4f\xff\x51"
-_START_OF_FRAME = {0xFFF7, *range(0xFFC0, 0xFFD0)} - {0xFFC4, 0xFFC8, 0xFFCC}
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -37,11 +32,11 @@ def decode(data: bytes) -> np.ndarray:
     width) 8 bits are kept and of more the percentiles `grey.WINDOW` become 0 and 255, padding left
     out of account. Colour becomes luma.
 
-    Raises ValueError for a file without pixels, with several frames, larger than `max_pixels`, or
-    compressed with what no installed plug-in reads; damaged files raise about anything.
+    Raises ValueError for a file without pixels, with several frames, larger than `max_pixels`, of
+    which nothing would be seen, or compressed with what no installed plug-in reads; damaged files
+    raise about anything.
     """
-    refuse_inflating(data)
-    dataset = dcmread(DicomBytesIO(data))
+    dataset = dcmread(bounded(data))
     _check(dataset)
     decoder = _find_decoder(dataset)
     stored, properties = decoder.as_array(dataset, index=0)
@@ -57,11 +52,15 @@ def decode(data: bytes) -> np.ndarray:
     if colours == "PALETTE COLOR":
         return _palette(levels, dataset)[codes]
     grey = _grey(levels, codes, dataset)
-    return (255 - grey if colours == "MONOCHROME1" else grey)[codes]
+    shown = (255 - grey if colours == "MONOCHROME1" else grey)[codes]
+    if shown.min() == shown.max() and codes.min() < codes.max():
+        raise ValueError("its window, look-up table or rescaling makes all of it one grey")
+    return shown
 
 
 def _check(dataset: Dataset) -> None:
     """Raise ValueError where there is not one image of a believable size."""
+    check_lengths(dataset)
     sides = dataset.get("Columns"), dataset.get("Rows")
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise ValueError("its pixels are floating-point numbers, and whole numbers are read")
@@ -79,6 +78,8 @@ def _check(dataset: Dataset) -> None:
     if not all(sides):
         raise ValueError("its header does not say how many rows and columns it has")
     check_size(*sides)
+    if len(dataset.PixelData) > 2 * BYTES * sides[0] * sides[1] + 2**20:
+        raise ValueError(f"its pixel data is far more than {sides[0]:,} x {sides[1]:,} pixels")
     if dataset.BitsAllocated not in (1, 8, 16):
         raise ValueError(f"its pixels have {dataset.BitsAllocated} bits, and up to 16 are read")
 
@@ -97,14 +98,17 @@ def _find_decoder(dataset: Dataset) -> Decoder:
     if not decoder.is_available:
         plugin = "pylibjpeg-openjpeg" if "High-Throughput" in syntax.name else "python-gdcm"
         raise ValueError(f"{needs} {plugin}: {INSTALL}")
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == RLELossless:
+        check_runs(frame)
         return decoder
-    width, height, bits = _coded_size(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    width, height, bits = _coded_size(frame)
     if (width, height) != (dataset.Columns, dataset.Rows):
         raise ValueError(
             f"its header claims {dataset.Columns:,} x {dataset.Rows:,} pixels and its compressed "
             f"image {width:,} x {height:,}"
         )
+    check_scans(frame, width * height)
     if syntax == JPEGExtended12Bit and bits > 8 and "pylibjpeg" not in decoder.available_plugins:
         raise ValueError(
             f"{needs} pylibjpeg-libjpeg (under the GPL) where it has {bits} bits: pip install "
@@ -122,16 +126,7 @@ def _coded_size(frame: bytes) -> tuple[int, int, int]:
             raise ValueError("its compressed pixel data is damaged")
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
         return right - left, bottom - top, (frame[start + 42] & 127) + 1
-    place = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", frame, place)
-        if marker in _START_OF_FRAME:
-            bits, height, width = struct.unpack_from(">BHH", frame, place + 4)
-            return width, height, bits
-        if marker < 0xFF01 or marker == 0xFFDA:
-            raise ValueError("its compressed pixel data is damaged")
-        # any number of FF may precede a marker
-        place += 1 if marker == 0xFFFF else 2 + length
+    return frame_size(frame)
 
 
 def _grey(levels: np.ndarray, codes: np.ndarray, dataset: Dataset) -> np.ndarray:
@@ -156,10 +151,12 @@ def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Stored levels → what the machine measured, float64 (L,)."""
     if dataset.get("ModalityLUTSequence"):
         item = dataset.ModalityLUTSequence[0]
+        check_lengths(item)
         return _look_up(levels, item.LUTDescriptor, item.LUTData, dataset)
     slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
     slope = 1.0 if slope is None else float(slope)
-    values = levels * slope + (0.0 if intercept is None else float(intercept))
+    with np.errstate(all="ignore"):
+        values = levels * slope + (0.0 if intercept is None else float(intercept))
     if not slope or not np.isfinite(values).all():
         raise ValueError(f"its Rescale Slope is {slope} and its Rescale Intercept {intercept}")
     return values
@@ -169,10 +166,14 @@ def _voi(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, float, float
     """Values (L,), which of them is black and which is white; None without LUT and window."""
     if dataset.get("VOILUTSequence"):
         item = dataset.VOILUTSequence[0]
+        check_lengths(item)
         shown = _look_up(values, item.LUTDescriptor, item.LUTData, dataset)
         # not 2^bits - 1, of which too many files claim too much
         return shown, shown.min(), shown.max()
     center, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    # half of what a number can be at most, as they are added
+    if not all(one is None or abs(one) < 8e307 for one in (center, width)):
+        raise ValueError(f"its Window Center is {center} and its Window Width {width}")
     function = dataset.get("VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise ValueError(f"its VOI LUT Function {function} is unknown")

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
 
 from core.config import LoaderConfig
 from core.data.augment import Augmentation
-from core.data.dataset import Batch, RadiographDataset, build_loader, unspoiled
+from core.data.constant import ConstantImages, Watched
+from core.data.dataset import Batch, Batches, RadiographDataset, build_loader, unspoiled
 from core.data.evaluation import evaluation_loader
 from core.data.mixture import build_mixture, source_shares
 from core.data.prepare import Prepared
@@ -70,6 +70,7 @@ class FoldData:
         self.train_rows, self.val_rows = train_rows, val_rows
         self._fabric, self._loader, self._augment = fabric, loader, augment
         self._accumulate = accumulate
+        self._constant = ConstantImages(len(table))
         try:
             self.sampler = self._build_sampler()
         except UserError as error:
@@ -135,11 +136,19 @@ class FoldData:
             pin_memory=self._fabric.device.type == "cuda",
             persistent=False,
         )
-        return unspoiled(loader)
+        return self._constant.noting(unspoiled(loader))
 
-    def validation(self) -> DataLoader:
+    def validation(self) -> Batches:
         """A loader of the validation images; its workers end with it."""
-        return evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
+        loader = evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
+        return Watched(loader, self._constant)
+
+    def told_constant(self) -> str:
+        """A sentence on images of one grey level that were read since the last; "" without any.
+
+        All ranks call it together.
+        """
+        return self._constant.tell(self._fabric, self.table.ids)
 
     def training_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """(positives, known labels) of each class in the training part, int (C,) each."""

@@ -5,6 +5,8 @@ import numpy as np
 
 # Percentiles of the grey levels that become 0 and 255 where a file has more than 8 bits.
 WINDOW = (0.5, 99.5)
+_BLUE_GREEN_RED = (0.114, 0.587, 0.299)  # ITU-R 601-2
+_AT_ONCE = 2**22  # pixels
 
 
 def to_grey8(pixels: np.ndarray) -> np.ndarray:
@@ -13,23 +15,42 @@ def to_grey8(pixels: np.ndarray) -> np.ndarray:
     8 bits are kept; of more, the percentiles `WINDOW` become 0 and 255. Raises ValueError where no
     pixel is finite.
     """
-    if pixels.dtype not in (np.uint8, np.uint16):
-        pixels = pixels.astype(np.float32)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_BGR2GRAY)
     if pixels.dtype == np.uint8:
-        return pixels
+        return _luma(pixels)
     if pixels.dtype == np.uint16:
+        pixels = _luma(pixels)
         levels = np.arange(2**16, dtype=np.float32)
         counts = np.bincount(pixels.ravel(), minlength=2**16)
         return scale(levels, *window_of_levels(levels, counts))[pixels]
+    # levels of 32 bits that are close would be one as float32
+    exact = np.can_cast(pixels.dtype, np.float32)
+    pixels = _luma(pixels.astype(np.float32 if exact else np.float64, copy=False))
     finite = pixels[np.isfinite(pixels)]
     if not finite.size:
         raise ValueError("it holds no finite pixel")
-    low, high = (float(level) for level in np.percentile(finite, WINDOW))
+    ends = float(finite.min()), float(finite.max())
+    low, high = (float(level) for level in np.percentile(finite, WINDOW, overwrite_input=True))
+    del finite
     if low == high:
-        low, high = float(finite.min()), float(finite.max())
-    return scale(np.nan_to_num(pixels, nan=low, posinf=high, neginf=low), low, high)
+        low, high = ends
+    shown = np.empty(pixels.shape, np.uint8)
+    # in parts: they are computed in float64, and an image may be large
+    rows = max(1, _AT_ONCE // pixels.shape[1])
+    for start in range(0, len(pixels), rows):
+        part = pixels[start : start + rows].astype(np.float64)
+        part = np.nan_to_num(part, copy=False, nan=low, posinf=high, neginf=low)
+        shown[start : start + rows] = scale(part, low, high)
+    return shown
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """Grey as it is, and blue-green-red as grey: (H, W)."""
+    if pixels.ndim == 2:
+        return pixels
+    colours = np.ascontiguousarray(pixels[..., :3])
+    if pixels.dtype == np.float64:  # which cvtColor does not take
+        return cv2.transform(colours, np.array([_BLUE_GREEN_RED]))
+    return cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY)
 
 
 def window_of_levels(levels: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
@@ -52,4 +73,6 @@ def window_of_levels(levels: np.ndarray, counts: np.ndarray) -> tuple[float, flo
 
 def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """`low` becomes 0 and `high` 255, rounded; a constant image becomes 0. uint8, same shape."""
+    if np.isinf(high - low):
+        values, low, high = values / 2, low / 2, high / 2
     return (np.clip((values - low) / ((high - low) or 1.0), 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -6,7 +6,10 @@ cut short; Pillow reduces colour of 16 bits to 8 and knows no 64-bit TIFF.
 """
 
 import io
+import os
+import stat
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -18,12 +21,22 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from core.data.dicom import is_dicom_data, require_pydicom
 from core.data.grey import to_grey8
-from core.data.limit import check_size, max_pixels
-from core.errors import UserError
+from core.data.jpeg import check_scans, frame_size
+from core.data.limit import BYTES, check_size, max_pixels
+from core.errors import UserError, size_of
+
+# what a decoder has to say goes into the error, or is nothing to the user
+warnings.filterwarnings("ignore", module=r"PIL\.")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# samples of a pixel by colour type (PNG, table 11.1)
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_MOST_CHUNKS = 2**18
+# bytes that are inflated in no time, and how many at most one deflated byte becomes
+_SOON, _MOST_INFLATED = 2**29, 1032
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -37,11 +50,10 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     max_pixels()  # what is wrong with the limit is no matter of this image
     try:
-        data = Path(path).read_bytes()
+        return _decode(_read_bytes(path))
     except OSError as error:
-        raise UserError(f"Image {path} cannot be read: {error.strerror}.") from None
-    try:
-        return _decode(data)
+        reason = error.strerror or str(error)
+        raise UserError(f"Image {path} cannot be read: {reason.rstrip('.')}.") from None
     # Decoders raise about anything on a damaged file: SyntaxError, struct.error, KeyError, ...
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -63,13 +75,29 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     )
 
 
+def _read_bytes(path: str | Path) -> bytes:
+    """A file's content. Raises OSError where it cannot be read, and ValueError where it is a pipe
+    or a device, which may have no end, or larger than any image."""
+    # a pipe would wait for somebody who writes
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is no file but a pipe, a device or the like")
+        limit = BYTES * max_pixels() + 2**24
+        if state.st_size > limit:
+            raise ValueError(f"the file has {size_of(state.st_size)}, more than any image")
+        return file.read(limit)
+
+
 def _decode(data: bytes) -> np.ndarray:
     if not data:
         raise ValueError("the file is empty")
     if data.startswith(_PNG):
-        _check_png(data)
-        return to_grey8(_decode_with_cv2(data))
+        return to_grey8(_decode_with_cv2(_bare_png(data)))
     if data.startswith(_JPEG):
+        width, height, _ = frame_size(data)
+        check_size(width, height)
+        check_scans(data, width * height)
         return _pillow_to_grey8(JpegImageFile(io.BytesIO(data)))
     # before TIFF, as which the 128 bytes before a DICOM file may pose (PS3.10 7.1)
     if is_dicom_data(data):
@@ -83,10 +111,14 @@ def _decode(data: bytes) -> np.ndarray:
     raise ValueError("it is no PNG, JPEG, TIFF or DICOM file")
 
 
-def _check_png(data: bytes) -> None:
-    """Every chunk there, to the last, and whole: libpng would talk to the terminal instead."""
-    kind, start = b"", len(_PNG)
-    while kind != b"IEND":
+def _bare_png(data: bytes) -> bytes:
+    """A PNG without what decides nothing about its pixels: texts and profiles may be bombs.
+
+    Every chunk must be there, to the last, and whole: libpng would talk to the terminal instead.
+    """
+    start, whole, body = len(_PNG), [_PNG], 0
+    expected = 0
+    for _ in range(_MOST_CHUNKS):
         if start + 12 > len(data):
             raise ValueError("the file is cut short")
         length, kind = struct.unpack_from(">I4s", data, start)
@@ -96,8 +128,36 @@ def _check_png(data: bytes) -> None:
         if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise ValueError("the file is damaged (a checksum is wrong)")
         if kind == b"IHDR":
-            check_size(*struct.unpack_from(">II", data, start + 8))
+            width, height, bits, colour = struct.unpack_from(">IIBB", data, start + 8)
+            pixel = _SAMPLES.get(colour, 0) * bits / 8
+            check_size(width, height, pixel)
+            # interlaced, a row has up to seven parts, each with a byte of its own
+            expected = int(height * (width * pixel + 16)) + 2**16
+        if kind == b"IDAT":
+            body += length
+        # of the others the name begins with a small letter
+        if kind[:1].isupper():
+            whole.append(data[start : end + 4])
+        if kind == b"IEND":
+            break
         start = end + 4
+    else:
+        raise ValueError(f"it has more than {_MOST_CHUNKS:,} chunks")
+    if body * _MOST_INFLATED > expected + _SOON:
+        _check_inflated(whole, expected)
+    return b"".join(whole)
+
+
+def _check_inflated(chunks: list[bytes], expected: int) -> None:
+    """Raise ValueError where the pixel data goes on behind the last pixel, maybe for hours."""
+    inflater = zlib.decompressobj()
+    for chunk in chunks:
+        rest = chunk[8:-4] if chunk[4:8] == b"IDAT" else b""
+        while rest and not inflater.eof:
+            expected -= len(inflater.decompress(rest, 2**20))
+            rest = inflater.unconsumed_tail
+            if expected < 0:
+                raise ValueError("it holds more pixels than its header claims")
 
 
 def _decode_tiff(data: bytes) -> np.ndarray:
@@ -109,9 +169,11 @@ def _decode_tiff(data: bytes) -> np.ndarray:
     width, height, bits, photometric = (tags.get(tag) for tag in (256, 257, 258, 262))
     if width is None or height is None:
         raise ValueError("the file is cut short or damaged")
-    check_size(width, height)
+    pixel = max(bits or (1,)) * tags.get(277, 1) / 8
+    check_size(width, height, pixel)
     # decoders make room for a whole tile, however small the image is
-    check_size(tags.get(322, 0), tags.get(323, 0))
+    check_size(tags.get(322, 1), tags.get(323, 1), pixel)
+    check_scans(data, width * height)
     if max(bits or (1,)) <= 8:
         return _pillow_to_grey8(TiffImageFile(io.BytesIO(data)))
     pixels = to_grey8(_decode_with_cv2(data))

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.columns import Column, read_columns
+from core.data.labels import check_printable
 from core.errors import UserError, plain, some
 
 OURS = Path(__file__).with_name("label_map.csv")
+# each row is followed to its end
+MOST_ROWS, MOST_STEPS = 10_000, 20
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ def _read(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     """The labels of a map's CSV, and from each, made plain, to what it means."""
     columns = read_columns(path)
     labels, meanings = _column(path, columns, "label"), _column(path, columns, "means")
+    if len(labels.codes) > MOST_ROWS:
+        raise UserError(
+            f"{path} has {len(labels.codes):,} rows, and a label map at most {MOST_ROWS:,}: keep "
+            "those of labels that your tables have"
+        )
     for name, column in (("label", labels), ("means", meanings)):
         blank = next((value for value in column.values if not plain(value)), None)
         if blank is not None:
@@ -79,6 +87,8 @@ def _read(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
                 f"{path}: row {column.row_of(blank)} (the header is row 1) names no label in "
                 f"column '{name}'"
             )
+        for value in column.values:
+            check_printable(path, value)
     steps: dict[str, str] = {}
     for label, meaning in zip(labels.cells, meanings.cells, strict=True):
         other = steps.setdefault(plain(label), meaning)
@@ -100,11 +110,19 @@ def _column(path: Path, columns: Mapping[str, Column], name: str) -> Column:
 
 
 def _way(steps: Mapping[str, str], label: str) -> list[str]:
-    """From `label` on by `steps`, to a label without a step, to itself, or back on the way."""
+    """From `label` on by `steps`, to a label without a step, to itself, or back on the way.
+
+    Raises UserError where that is far.
+    """
     way, passed = [label], {plain(label)}
     while (following := steps.get(plain(way[-1]))) is not None:
         if plain(following) in passed:
             break
+        if len(way) > MOST_STEPS:
+            raise UserError(
+                f"the label map leads from '{label}' on over more than {MOST_STEPS} rows: say at "
+                "once what it means"
+            )
         way.append(following)
         passed.add(plain(following))
     return way

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from core.data.columns import Column, is_known_non_label
-from core.errors import UserError, nearest, some
+from core.errors import UserError, in_plain_sight, nearest, some
 
 LABEL_VALUES = {
     **dict.fromkeys(("1", "1.0"), 1.0),
@@ -25,7 +25,10 @@ def choose_labels(
 ) -> tuple[str, ...]:
     """The requested labels, checked, or all columns that hold label values only."""
     if labels is None:
-        return _detect_labels(path, columns, used)
+        found = _detect_labels(path, columns, used)
+        for name in found:
+            check_printable(path, name)
+        return found
     if not labels:
         raise UserError("--labels is empty: name at least one column, or leave it out.")
     for name in labels:
@@ -38,7 +41,17 @@ def choose_labels(
             )
         if list(labels).count(name) > 1:
             raise UserError(f"--labels names '{name}' more than once.")
+        check_printable(path, name)
     return tuple(labels)
+
+
+def check_printable(path: Path, label: str) -> None:
+    """Raise UserError where a label of the table at `path` could not be printed on one line."""
+    if in_plain_sight(label) != label:
+        raise UserError(
+            f"{path}: the label '{label}' has a line break or another control character in its "
+            "name, so that no table could show it: rename it."
+        )
 
 
 def add_absent(

@@ -1,4 +1,4 @@
-"""How many pixels a header may claim before it is believed: a decompression bomb is refused.
+"""How much a header may claim before it is believed: a decompression bomb is refused.
 
 The limit is an environment variable and no flag, so that worker processes and every command that
 decodes have it without being told.
@@ -11,6 +11,8 @@ from core.errors import UserError
 # Twice the pixels of the largest digitised films.
 MAX_PIXELS = 100_000_000
 VARIABLE = "CXR_MAX_PIXELS"
+# of each of these, that a decoder makes room for: three samples of 16 bits
+BYTES = 6
 # cv2 decodes no larger image (CV_IO_MAX_IMAGE_PIXELS)
 _LARGEST = 2**30
 
@@ -31,11 +33,16 @@ def max_pixels() -> int:
     return int(text)
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise ValueError where an image of these sides, in pixels, is larger than `max_pixels`."""
+def check_size(width: int, height: int, pixel: float = 1) -> None:
+    """Raise ValueError where an image of these sides, in pixels, is larger than `max_pixels`, or
+    than these would be at `BYTES` a pixel where each has `pixel` bytes."""
     limit = max_pixels()
-    if width * height > limit:
+    if width < 1 or height < 1:
+        raise ValueError(f"its header claims {width:,} x {height:,} pixels")
+    if width * height * max(1, pixel / BYTES) > limit:
+        each, most = (f" of {pixel:g} bytes", f" of {BYTES}") if pixel > BYTES else ("", "")
         raise ValueError(
-            f"its header claims {width:,} x {height:,} pixels, more than the limit of {limit:,}; "
-            f"if it is sound, raise the limit by the environment variable {VARIABLE}"
+            f"its header claims {width:,} x {height:,} pixels{each}, more than the limit of "
+            f"{limit:,}{most}; if it is sound, raise the limit by the environment variable "
+            f"{VARIABLE}"
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,9 +109,7 @@ def main() -> None:
         )
     except KeyboardInterrupt as stop:
         print("\nStopped. The same command goes on where this one was.")
-        if signal.SIGTERM in stop.args:
-            sys.exit(128 + signal.SIGTERM)
-        raise
+        sys.exit(128 + stop.args[0] if stop.args else 130)
     for name, reason in unreadable.items():
         print(f"unreadable   {name}: {reason}")
     if unreadable and config.on_bad_image == "error":

@@ -25,6 +25,7 @@ from core.data.pack_files import state
 from core.data.pack_format import Plan
 from core.data.pack_progress import Done
 from core.errors import UserError
+from core.signals import answer_stops, put_back
 
 # blocks are noted as done as often as this; each time waits for the disk
 _SECONDS = 2.0
@@ -55,8 +56,8 @@ def decode_blocks(
 
     Their rows go to the file and offset of `target`. `note` gets the finished blocks every few
     seconds and at the end, also where that is an exception. Raises UserError where a process ended,
-    OSError where the disk is full, and after Ctrl-C or SIGTERM, once the blocks under way are done,
-    KeyboardInterrupt with that signal's number.
+    OSError where the disk is full, and after Ctrl-C, SIGTERM or SIGUSR1, once the blocks under way
+    are done, KeyboardInterrupt with that signal's number.
     """
     if not blocks:
         return
@@ -104,22 +105,20 @@ def decode_blocks(
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """A list to which each Ctrl-C and SIGTERM is added, in place of an exception wherever the
+    """A list to which a stop is added that was asked for, in place of an exception wherever the
     program is: one inside of the pool would leave it locked. What is started meanwhile ignores
-    Ctrl-C."""
+    Ctrl-C and SIGUSR1, and a second stop ends the program at once."""
     asked: list[int] = []
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ended = signal.getsignal(signal.SIGTERM)
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGUSR1)}
+    before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
     try:
         # imported once, not in each process
         forkserver.set_forkserver_preload([__name__, "core.cli"])
         forkserver.ensure_running()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: asked.append(number))
+        answer_stops(asked.append)
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, ended)
-        signal.signal(signal.SIGINT, before)
+        put_back(before)
 
 
 def _in_turn(
@@ -177,8 +176,9 @@ def _write(path: Path, data: memoryview, start: int) -> None:
 
 def _start() -> None:
     cv2.setNumThreads(0)
-    # the packer decides what Ctrl-C means, also where this is forked by another's server
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # the packer decides what they mean, also where this is forked by another's server
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_packer, daemon=True).start()
 
 

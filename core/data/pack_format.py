@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from core.errors import UserError, some
+from core.untrusted import check_regular, read_json
 
 FORMAT, VERSION = "longtail-cxr pack", 1
 FACTS, IMAGES, INDEX = "pack.json", "images.npy", "index.csv"
@@ -38,6 +39,8 @@ _COLUMNS = ("name", "bytes", "modified", "unreadable")
 _LEAVES = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ANEW = "pack the images anew with --overwrite"
+# the checksums of half a million blocks
+_LARGEST_FACTS = 50_000_000
 _MOST = {"size": 65_535, "parts": 100_000}
 
 
@@ -182,10 +185,12 @@ def map_images(path: Path, count: int, size: int) -> np.memmap:
     Raises UserError where the file is missing or holds anything else.
     """
     try:
+        check_regular(path)
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise _unread(path, error) from error
-    except (ValueError, EOFError, OverflowError, TypeError, SyntaxError) as error:
+    # NumPy parses the header as Python's own text, and lets all errors of that through
+    except Exception as error:
         raise _spoiled(path, "it is no array of images, or was cut short") from error
     shape = (count, size, size)
     if not isinstance(images, np.memmap) or images.dtype != np.uint8 or images.shape != shape:
@@ -199,9 +204,12 @@ def read_index(path: Path, count: int, digest: str | None = None) -> pd.DataFram
     """The rows of an index.csv. Raises UserError where they are not `count` valid ones, or where
     the file does not have the SHA-256 `digest`."""
     try:
+        check_regular(path)
         data = path.read_bytes()
     except OSError as error:
         raise _unread(path, error) from error
+    except ValueError as error:
+        raise _spoiled(path, str(error)) from error
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise _spoiled(path, "it does not have its checksum")
     kinds = {"name": object, "bytes": np.int64, "modified": np.int64, "unreadable": object}
@@ -277,14 +285,11 @@ def digest_of_names(names: Iterable[str]) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, _LARGEST_FACTS)
     except OSError as error:
         raise _unread(path, error) from error
-    except (ValueError, RecursionError) as error:
-        raise _spoiled(path, "it is no JSON") from error
-    if not isinstance(found, dict):
-        raise _spoiled(path, "it is no JSON object")
-    return found
+    except ValueError as error:
+        raise _spoiled(path, str(error)) from error
 
 
 def is_sha256(value: object) -> bool:

@@ -73,8 +73,9 @@ def write_pack(
             stack.enter_context(lock_folder(folder))
         except BlockingIOError as error:
             raise UserError(f"another process is packing into {folder}") from error
+        _tidy(folder)
         if plan.parts > 1:
-            _note_parts(out, plan)
+            _note_parts(out, folder, plan)
         if overwrite:
             delete_pack(folder)
         begun = _take_up(folder, plan, files)
@@ -89,9 +90,17 @@ def write_pack(
 
 def delete_pack(folder: Path) -> None:
     """Delete the files of a pack, finished or not, and nothing else."""
-    left = [name for name in os.listdir(folder) if _LEFT.fullmatch(name)]
-    for name in (*_OURS, *left):
+    for name in _OURS:
         (folder / name).unlink(missing_ok=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Delete what a kill left of files that were being written."""
+    for name in os.listdir(folder):
+        if _LEFT.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
+    # on its way to the folder of all parts
+    (folder / PARTS).unlink(missing_ok=True)
 
 
 def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> None:
@@ -119,11 +128,15 @@ def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> No
         )
 
 
-def _note_parts(out: Path, plan: Plan) -> None:
-    """Let a folder of parts say what they all have in common."""
+def _note_parts(out: Path, folder: Path, plan: Plan) -> None:
+    """Let a folder of parts say what they all have in common.
+
+    It is written in the part's own folder: what a kill leaves in the other nobody may clear away.
+    """
     whole = _whole(plan)
     if not (out / PARTS).exists() or read_plan(out / PARTS) != whole:
-        write_atomically(out / PARTS, lambda path: write_facts(path, whole))
+        write_atomically(folder / PARTS, lambda path: write_facts(path, whole))
+        (folder / PARTS).replace(out / PARTS)
 
 
 def _whole(plan: Plan) -> Plan:
@@ -218,12 +231,18 @@ def _check_same(folder: Path, before: Plan, plan: Plan, index: pd.DataFrame, fil
 def _begin(folder: Path, plan: Plan, files: Files) -> Begun:
     """The files of a new pack, with the room for all of its images."""
     shape = (plan.count, plan.size, plan.size)
-    with (folder / IMAGES).open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.flush()
-        _reserve(file.fileno(), file.tell(), plan.count * plan.size**2)
-        os.fsync(file.fileno())
+    try:
+        with (folder / IMAGES).open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.flush()
+            _reserve(file.fileno(), file.tell(), plan.count * plan.size**2)
+            os.fsync(file.fileno())
+    except OSError:
+        # what it got of the room is of no use yet
+        with suppress(OSError):
+            (folder / IMAGES).unlink()
+        raise
     index = files.index()
     write_atomically(folder / INDEX, lambda path: write_index(path, index))
     write_atomically(folder / DONE, lambda path: path.write_text(""))

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from core.atomic import cannot_write
 from core.data.phantom_anatomy import Stream, draw_patient
 from core.data.phantom_lesions import draw_radiograph
 from core.errors import UserError
@@ -174,9 +175,8 @@ def draw_images(labels: Labels, folder: Path, size: int, seed: int) -> pd.DataFr
                 findings = {FINDINGS[column]: visibility[FINDINGS[column]] for column in present}
                 pixels, boxes = draw_radiograph(patient, seed, int(labels.films[row]), findings)
                 name = str(table["ImageID"][row])
-                # imwrite answers a full disk with False
-                if not cv2.imwrite(str(folder / name), pixels):
-                    raise UserError(f"{folder / name} could not be written: is the disk full?")
+                # imwrite is silent where the disk is full at its last bytes
+                (folder / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
                 rows += [(name, finding, *box) for finding, box in boxes.items()]
                 progress.update()
     return pd.DataFrame(rows, columns=["ImageID", "finding", "x0", "y0", "x1", "y1"])
@@ -218,7 +218,8 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
     patient and its labels alone.
 
     Raises:
-        UserError: too few images, too small a size, a negative seed, or a folder with other data.
+        UserError: too few images, too small a size, a negative seed, a folder with other data, or
+            one that cannot be written or is on a full disk.
     """
     for name, value, least in (
         ("images", images, LEAST_IMAGES),
@@ -230,13 +231,20 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
     settings = {"version": VERSION, "images": images, "size": size, "seed": seed}
     if refuse_or_resume(folder, settings):
         return False
-    picture_folder = folder / "images"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # first of all: it tells an interrupted phantom, which may be redone, from foreign data
-        (folder / UNFINISHED).touch()
+        fill_folder(folder, settings)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): name another.") from error
+        raise cannot_write(folder, error) from error
+    return True
+
+
+def fill_folder(folder: Path, settings: dict[str, int]) -> None:
+    """Writes the dataset of these settings into a folder that is free."""
+    images, size, seed = settings["images"], settings["size"], settings["seed"]
+    picture_folder = folder / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    # first of all: it tells an interrupted phantom, which may be redone, from foreign data
+    (folder / UNFINISHED).touch()
     picture_folder.mkdir(exist_ok=True)
     for leftover in picture_folder.glob("p[0-9]*_[0-9][0-9].png"):
         leftover.unlink()
@@ -252,7 +260,6 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
     # written last and in one step: its presence says that all the rest is complete
     (folder / UNFINISHED).write_text(json.dumps(settings))
     (folder / UNFINISHED).replace(folder / RECORD)
-    return True
 
 
 def report(folder: Path, drawn: bool) -> str:

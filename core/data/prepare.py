@@ -9,6 +9,14 @@ import numpy as np
 
 from core.config import SplitConfig
 from core.data.anonymous import without_names
+from core.data.copies import (
+    check_no_copies,
+    digest_of_files,
+    file_sizes,
+    first_copies,
+    together,
+    told_copies,
+)
 from core.data.gather import gather
 from core.data.mixture import source_shares
 from core.data.split import (
@@ -20,7 +28,7 @@ from core.data.split import (
 )
 from core.data.table import LabelTable
 from core.data_config import DataConfig
-from core.errors import UserError, some
+from core.errors import UserError, in_plain_sight, some
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class Prepared:
     table: LabelTable
     assignment: np.ndarray
     run_folds: tuple[int, ...]
+    files: str = ""
+    """Digest of the sizes of the image files, and of the pixels of packs."""
 
     @property
     def folds(self) -> int:
@@ -74,6 +84,21 @@ class Prepared:
         digest.update(self.assignment.astype(np.int32).tobytes())
         return digest.hexdigest()
 
+    def digests(self) -> dict[str, str]:
+        """The parts of `fingerprint`, each by itself, by what a user calls them."""
+        table = self.table
+        sources = [] if table.sources is None else [*table.source_names, *map(str, table.sources)]
+        parts: dict[str, list[bytes]] = {
+            "images": ["\n".join([*table.ids, *sources]).encode(errors="surrogateescape")],
+            "labels": [
+                "\n".join(table.class_names).encode(),
+                np.nan_to_num(table.targets, nan=-1).astype(np.int8).tobytes(),
+            ],
+            "patients": ["\n".join(() if table.patients is None else table.patients).encode()],
+            "folds": [self.assignment.astype(np.int32).tobytes()],
+        }
+        return {name: hashlib.sha256(b"\0".join(part)).hexdigest() for name, part in parts.items()}
+
 
 def prepare(
     data: DataConfig,
@@ -93,16 +118,12 @@ def prepare(
     if shares is not None:
         table = _without_untrained(table, shares, say)
     if not data.val_csv:
-        with warnings.catch_warnings(record=True) as doubts:
-            warnings.simplefilter("always", UserWarning)
-            assignment = assign_folds(_strata(table), table.patients, split.folds, split.seed)
-        for doubt in doubts:
-            say(f"Warning: {doubt.message}")
+        assignment, files = _divide(table, split, say)
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
         if data.anonymous:
             table = without_names(table)
     else:
-        table, assignment = _official_split(table, data, say)
+        table, assignment, files = _official_split(table, data, say)
         if split.run_folds not in ((), (1,)):
             raise UserError("--val_csv is a split of its own, fold 1: leave --run_folds out")
         run_folds = (1,)
@@ -116,7 +137,7 @@ def prepare(
         table.targets[validated], assignment[validated], table.class_names
     ):
         say(sentence)
-    prepared = Prepared(table, assignment, run_folds)
+    prepared = Prepared(table, assignment, run_folds, files)
     _check_training(prepared, shares, say)
     return prepared
 
@@ -173,6 +194,23 @@ def _check_training(
                 )
 
 
+def _divide(
+    table: LabelTable, split: SplitConfig, say: Callable[[str], None]
+) -> tuple[np.ndarray, str]:
+    """The fold of each image, copies of an image all in one; and the digest of the files."""
+    sizes = file_sizes(table.paths)
+    first = first_copies(table.paths, table.packs, sizes)
+    if sentence := told_copies(table.ids, table.patients, first):
+        say(sentence)
+    groups = together(table.patients, first)
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always", UserWarning)
+        assignment = assign_folds(_strata(table), groups, split.folds, split.seed)
+    for doubt in doubts:
+        say(f"Warning: {doubt.message}")
+    return assignment, digest_of_files(sizes, table.packs)
+
+
 def _strata(table: LabelTable) -> np.ndarray:
     """What is spread evenly over the folds: the labels, and where there are several the sources."""
     if table.sources is None:
@@ -183,10 +221,14 @@ def _strata(table: LabelTable) -> np.ndarray:
 
 def _official_split(
     train: LabelTable, data: DataConfig, say: Callable[[str], None]
-) -> tuple[LabelTable, np.ndarray]:
-    """Training and validation CSV as one table, with fold -1 and 0."""
+) -> tuple[LabelTable, np.ndarray, str]:
+    """Training and validation CSV as one table, with fold -1 and 0; and the digest of its files."""
     val = gather(data, validation=True, labels=train.class_names)
     check_disjoint(train, val)
+    paths = train.paths + val.paths
+    packs = tuple(dict.fromkeys([*train.packs, *val.packs]))
+    sizes = file_sizes(paths)
+    check_no_copies(train.ids, val.ids, first_copies(paths, packs, sizes))
     if data.anonymous:
         train, val = without_names(train), without_names(val)
     for sentence in _unknown_in_validation(train, val):
@@ -194,15 +236,16 @@ def _official_split(
     joined = replace(
         train,
         ids=train.ids + val.ids,
-        paths=train.paths + val.paths,
+        paths=paths,
         patients=_joined(train.patients, val.patients),
         studies=_joined(train.studies, val.studies),
         views=_joined(train.views, val.views),
         targets=np.concatenate([train.targets, val.targets]),
         sources=_joined(train.sources, val.sources),
-        packs=tuple(dict.fromkeys([*train.packs, *val.packs])),
+        packs=packs,
     )
-    return joined, np.repeat([-1, 0], [len(train), len(val)])
+    assignment = np.repeat([-1, 0], [len(train), len(val)])
+    return joined, assignment, digest_of_files(sizes, packs)
 
 
 def _unknown_in_validation(train: LabelTable, val: LabelTable) -> Iterator[str]:
@@ -233,8 +276,6 @@ def _inventory(table: LabelTable) -> str:
         parts.append(f"{len(np.unique(table.studies)):,} studies")
     if table.views is not None:
         views, counts = np.unique(table.views, return_counts=True)
-        parts.append(
-            "views "
-            + ", ".join(f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True))
-        )
+        told = [f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True)]
+        parts.append(f"views {in_plain_sight(some(told, 12))}")
     return ", ".join(parts)

@@ -16,9 +16,11 @@ from core.data.pack_format import packs_of
 from core.data.sources import read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.views import of_views
-from core.errors import UserError, nearest, some
+from core.errors import UserError, in_plain_sight, nearest, some
 
 SPLITS = ("all", "train", "test")
+# what a spreadsheet runs
+FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,7 @@ def read_table(
         views=None if positions is None else positions.cells,
         targets=targets,
         class_names=class_names,
-        notes=(*notes, *told),
+        notes=tuple(map(in_plain_sight, (*notes, *told, *_formulas(path, ids, class_names)))),
         id_column=image,
     )
 
@@ -196,6 +198,18 @@ def _unused(path: Path, columns: dict[str, Column], used: set[str]) -> list[str]
     return [f"Columns of {path} that are not used: {', '.join(ignored)}."] if ignored else []
 
 
+def _formulas(path: Path, ids: Sequence[str], class_names: Sequence[str]) -> list[str]:
+    """A sentence where names look like formulas: they are written as they are, to be found."""
+    found = [name for name in (*class_names, *ids) if name.startswith(FORMULA)]
+    if not found:
+        return []
+    return [
+        f"Warning: {len(found):,} image(s) or label(s) of {path} begin as formulas do "
+        f"({some([name[:60] for name in found])}): do not open files with these names in a "
+        "spreadsheet, unless as text."
+    ]
+
+
 def _of_split(path: Path, sheet: Sheet, wanted: str) -> tuple[np.ndarray | None, list[str]]:
     """Whether each image is in the part of the official split, (N,) bool; None where all are."""
     if wanted not in SPLITS:
@@ -231,11 +245,17 @@ def _share(taken: np.ndarray) -> str:
 def read_ids(path: Path, name: str, column: Column) -> list[str]:
     """The images that the CSV at `path` names in `column`, called `name`.
 
-    Raises UserError for a blank name, one that leaves the folder, and one that is there twice.
+    Raises UserError for a blank name, one that leaves the folder or that no CSV would hold, and one
+    that is there twice.
     """
     for value in column.values:
         if not value:
             raise UserError(f"{column.place(path, '')} names no image in column '{name}'.")
+        if "\r" in value:
+            raise UserError(
+                f"{column.place(path, value)} names the image '{value}', with a carriage return, "
+                "by which a CSV that is written would be torn: rename it."
+            )
         if ".." in value and ".." in re.split(r"[/\\]", value):
             raise UserError(
                 f"{column.place(path, value)} names the image '{value}', which leaves the image "

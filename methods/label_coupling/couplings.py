@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from core.atomic import write_atomically
+from core.atomic import cannot_write, write_atomically
 from core.cli import run
 from core.errors import UserError, some
 
@@ -215,8 +215,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table, figure = coupling_table(couplings), heat_map(couplings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"--out_dir {folder} is no folder: {error.strerror}; name one") from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     csv, png = folder / "couplings.csv", folder / "couplings.png"
     write_atomically(csv, lambda path: table.to_csv(path, index=False, float_format="%.8g"))
     write_atomically(png, lambda path: figure.savefig(path, dpi=DOTS_PER_INCH))

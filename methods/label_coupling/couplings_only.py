@@ -156,6 +156,7 @@ def fit_fold(
     best = value if np.isfinite(value) else None
     state.progress = Progress(epoch=1, best=best, best_epoch=1, finished=True)
     if speaks:
+        folder.check_place()
         cut_back(log.metrics, data.fold, 0)
         cut_back(log.timing, data.fold, 0)
         refined = copy.deepcopy(base.model)

@@ -33,11 +33,11 @@ def main() -> None:
 
     if config.preset == "auto":
         config = parse(PRESETS, auto=preset_for_this_machine())
+    fabric = make_fabric(amp=config.loop.amp)
     base = None
     if config.optim.couplings_only is not None:
         base = FrozenBase(config.optim.couplings_only)
         config = base.lend(config)
-    fabric = make_fabric(amp=config.loop.amp)
     say = print if fabric.is_global_zero else lambda _: None
     say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
 

@@ -14,6 +14,8 @@ from small_run import ROOT, settings
 from core.cli import run
 from core.errors import UserError
 
+NO_NAME = "holds a control character, or is longer than settings are"
+
 
 @pytest.fixture
 def from_json(tmp_path: Path) -> Callable[..., dict[str, Any]]:
@@ -129,38 +131,48 @@ def test_an_unknown_setting_in_a_file_gives_the_nearest(
 def test_files_that_are_no_settings(
     from_json: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="is no JSON file"):
+    with pytest.raises(UserError, match="is no JSON"):
         from_json('{"epochs": 3')
-    with pytest.raises(UserError, match="must hold one JSON object"):
+    with pytest.raises(UserError, match="holds no JSON object"):
         from_json([1, 2])
     with pytest.raises(UserError, match=r"nowhere\.json cannot be read: No such file"):
         settings("--config", str(tmp_path / "nowhere.json"))
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         settings("--config", str(tmp_path))
     (tmp_path / "latin.json").write_bytes(b'{"labels": "\xe4"}')
-    with pytest.raises(UserError, match="is no JSON file"):
+    with pytest.raises(UserError, match="is no JSON"):
         settings("--config", str(tmp_path / "latin.json"))
 
 
 @pytest.mark.parametrize(
-    ("content", "word"),
+    ("content", "sentence"),
     [
-        ({"epochs": "many"}, "epochs"),
-        ({"epochs": 2.5}, "epochs"),
-        ({"epochs": -1}, "epochs"),
-        ({"run_folds": [9]}, "run_folds"),
+        ({"epochs": "many"}, "--epochs: invalid literal for int() with base 10: 'many'"),
+        ({"epochs": 2.5}, "--epochs: invalid literal for int() with base 10: '2.5'"),
+        ({"epochs": -1}, "--epochs must be at least 1, not -1"),
+        ({"run_folds": [9]}, "--run_folds counts from 1 to --folds 5, not 9"),
+        ({"model": "a" * 100_001}, f"model {NO_NAME}"),
+        ({"model": "a\0b"}, f"model {NO_NAME}"),
+        ({"out_dir": "\ud800"}, f"out_dir {NO_NAME}"),
     ],
 )
-def test_wrong_values_in_a_file_are_refused_as_flags_are(
+def test_wrong_values_in_a_file_are_one_sentence_with_file_and_flag(
+    from_json: Callable[..., dict[str, Any]], content: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        from_json(content)
+    assert str(refused.value).endswith(f"settings.json: {sentence}")
+
+
+def test_a_flag_goes_before_a_wrong_value_of_the_file(
     from_json: Callable[..., dict[str, Any]],
     capsys: pytest.CaptureFixture[str],
-    content: dict[str, Any],
-    word: str,
+    tmp_path: Path,
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        from_json(content)
-    assert ended.value.code == 2
-    assert word in capsys.readouterr().err
+    assert from_json({"epochs": -1}, "--epochs", "3")["epochs"] == 3
+    with pytest.raises(SystemExit):
+        from_json({"epochs": 2}, "--epochs", "many")
+    assert "many" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -204,7 +216,7 @@ def test_a_value_of_another_kind_is_named_with_its_file(
 def test_only_rank_0_shows_usage(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     for arguments in (["--epochs", "0"], ["--epochs", "x"], ["--epoch", "3"], ["--preset"]):
         with pytest.raises(SystemExit) as ended:
             settings(*arguments)
@@ -229,7 +241,7 @@ def test_an_error_of_the_user_is_one_line(capsys: pytest.CaptureFixture[str]) ->
 def test_another_rank_is_silent(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(SystemExit) as ended:
         run(_fail)
     shown = capsys.readouterr()

@@ -39,9 +39,9 @@ VAL = f"{MODEL}_fold2_val.csv"
     ("change", "told"),
     [
         (lambda one: shutil.rmtree(one), "is no run folder"),
-        (lambda one: (one / "config.json").write_text("{"), "is no JSON file"),
-        (lambda one: (one / "config.json").write_text("[" * 100_000), "is no JSON file"),
-        (lambda one: (one / "config.json").write_text("[]"), "holds no settings"),
+        (lambda one: (one / "config.json").write_text("{"), "is no JSON"),
+        (lambda one: (one / "config.json").write_text("[" * 100_000), "nested too deeply"),
+        (lambda one: (one / "config.json").write_text("[]"), "no JSON object"),
         (lambda one: (one / "config.json").write_text("{}"), "no usable setting 'model'"),
         (lambda one: setting(one, folds="2"), "no usable setting 'folds'"),
         (lambda one: setting(one, folds=10**9), "was changed after the run"),

@@ -1,6 +1,5 @@
 """`ensemble.infer`: what was predicted is kept, by one process or several, and read once."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_run import ROOT, fabric_run
+from small_run import ROOT
 
 from core.data import store
 from core.data.image import read_image
@@ -35,43 +34,6 @@ def base(checkpoints: list[Path], phantom: Path, names: list[str], tmp_path: Pat
     pd.DataFrame({"ImageID": names}).to_csv(csv, index=False)
     words = ["--checkpoints", *checkpoints, "--image_dir", phantom / "images", "--batch_size", 2]
     return list(map(str, [*words, "--test_csv", csv]))
-
-
-def test_killed_at_any_moment_it_goes_on_and_gives_the_same_bytes(
-    base: list[str], tmp_path: Path
-) -> None:
-    script = str(Path(__file__).with_name("infer_forks.py"))
-    one = [*base[:2], *base[3:], "--no-use_tta", "--num_workers", "0"]
-    command = [sys.executable, script, str(tmp_path), "8", *one]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)
-    assert len(answers) == 8
-    for answer in answers[:-1]:
-        told = (tmp_path / f"{answer['moment']}again.log").read_text()
-        assert answer["ends"][0] == -9, answer
-        # killed when all was done: the file is there, and is said to be
-        assert answer["ends"][1] == 0 or "is there already" in told, answer
-        assert answer["same"], answer
-        assert answer["left"] == ["p.csv"], answer
-    middle = answers[len(answers) // 2]["moment"]
-    assert "of 6 blocks are there" in (tmp_path / f"{middle}again.log").read_text()
-
-
-def test_two_processes_give_what_one_gives(base: list[str], infer: Infer, tmp_path: Path) -> None:
-    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
-    assert infer(*base, "--output", one)[0] == 0
-    words = [*fabric_run(29591), "ensemble/infer.py", "--", *base]
-    command = [*words, "--num_workers", "0", "--output", str(two)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    # by rank 0 alone, and once
-    assert done.stdout.count("predictions  ") == 1
-    first, second = (pd.read_csv(path, index_col=0) for path in (one, two))
-    assert list(first.index) == list(second.index)
-    assert list(first) == list(second)
-    assert np.abs(first.to_numpy() - second.to_numpy()).max() < 1e-5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["inputs", "one.csv", "two.csv"]
 
 
 def test_each_image_is_read_once_for_all_models_and_views(

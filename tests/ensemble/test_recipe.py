@@ -72,7 +72,7 @@ def test_a_members_weight_is_shared_by_its_checkpoints(tmp_path: Path) -> None:
         ("member", "checkpoints", [], '"checkpoints"'),
         ("member", "checkpoints", [["a"]], "is no name"),
         ("member", "checkpoints", ["/etc/passwd"], "no path relative"),
-        ("member", "checkpoints", ["a\0b"], "no path relative"),
+        ("member", "checkpoints", ["a\0b"], "control character"),
         ("member", "checkpoints", [""], "is no name"),
     ],
 )

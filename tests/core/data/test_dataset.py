@@ -60,7 +60,9 @@ def test_batches_hold_what_they_name(table: LabelTable, workers: int) -> None:
     batches = read(table, rows, batch_size=2, workers=workers)
     assert len(batches) == 2
     assert torch.cat([batch.rows for batch in batches]).tolist() == [6, 0, 3, 2]
-    for images, targets, numbers in batches:
+    for images, targets, numbers, constant in batches:
+        assert constant is not None
+        assert constant.all()
         assert images.dtype == torch.uint8
         assert images.shape == (2, 1, SIZE, SIZE)
         assert targets.dtype == torch.float32

@@ -99,6 +99,24 @@ def test_other_numbers_in_tiff_are_windowed_too(tmp_path: Path, dtype: type) -> 
     assert np.abs(pixels - windowed(values.astype(float))).max() <= 0.51
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        2**30 + DEEP.astype(np.int32) // 100,
+        DEEP * 1e-300,
+        DEEP * 1e300,
+        1e9 + DEEP / 1e6,
+        (DEEP - 2000.0) * 8e304,
+    ],
+    ids=["large integers", "tiny", "huge", "close", "both signs"],
+)
+def test_levels_that_are_close_or_extreme_stay_apart(tmp_path: Path, values: np.ndarray) -> None:
+    pixels = read(tmp_path, cv2.imencode(".tiff", values)[1].tobytes(), "a.tiff")
+    # a smaller scale and zero for the formula
+    plain = (values / 1e10 if values.max() > 1e250 else values).astype(float)
+    assert np.abs(pixels - windowed(plain - plain.min())).max() <= 0.51
+
+
 def test_floats_that_are_not_finite_do_not_spoil_the_rest(tmp_path: Path) -> None:
     values = DEEP.astype(np.float32)
     values[0, :3] = np.nan, np.inf, -np.inf

@@ -1,19 +1,17 @@
-"""`fabric run --devices 2` trains each method into one run folder."""
+"""Two processes train each method into one run folder, as `fabric run --devices 2` starts them."""
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from small_run import METHODS, MODEL, ROOT, fabric_run, flags, script
+from launches import Place, shared
+from small_run import METHODS, MODEL, flags
 
 from methods import load_model
 
-# two processes each; standard_head is launched in test_launchers.py
-PORTS = dict(zip(METHODS[1:], (29571, 29572), strict=True))
 
-
+# standard_head is trained in test_processes.py
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_two_processes_make_one_run_of_a_method(method: str, phantom: Path, tmp_path: Path) -> None:
     out, submission = tmp_path / "out", tmp_path / "submission.csv"
@@ -21,11 +19,10 @@ def test_two_processes_make_one_run_of_a_method(method: str, phantom: Path, tmp_
     if method == "label_coupling":
         options += ["--test_csv", phantom / "test.csv", "--test_dir", phantom / "images"]
         options += ["--out_csv", submission]
-    command = [*fabric_run(PORTS[method]), script(method), *flags(phantom, out, *options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 x cpu" in done.stdout
-    assert done.stdout.count("run folder") == 1
+    words = flags(phantom, out, *options)
+    printed = shared().start(f"methods.{method}.train", *words, place=Place(2)).finishes()
+    assert "2 x cpu" in printed
+    assert printed.count("run folder") == 1
 
     plots = ("classes", "curves", "precision_recall", "reliability")
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {

@@ -1,13 +1,14 @@
-"""Runs of train.py as processes of their own that start in no time and end at a chosen moment.
+"""Commands as processes of their own that start in no time and end at a chosen moment.
 
-`forks.py METHOD...` imports everything once, then forks for each line of standard input, a JSON
-object: `method`; `arguments` of its train.py; `output`, a file for what is printed; `moment`,
-[kind, at] or null; `signal`, what the run gets at that moment. "seconds" after its start this
-program sends it. The run itself sends it after number `at` of its updates ("update"), halves of an
-evaluation ("evaluation"), new rows of metrics and timing ("row"), or of deletions and all steps
-with files of its folder ("deletion", "file"). {"resume": pid} lets a run go on that was stopped.
+Imports everything once, then forks for each line of standard input, a JSON object: `module`, the
+command's; `arguments`; `folder`, where all that it writes lies; `output`, a file for what it
+prints; `moment`, [kind, at] or null; `signal`, what it gets at that moment, and `tree`, whether all
+processes below it get that too. "seconds" after its start this program sends it. The command itself
+sends it after number `at` of its updates ("update"), halves of an evaluation ("evaluation"), new
+rows of metrics and timing ("row"), or of deletions and all steps with its files ("deletion",
+"file"). {"resume": pid} lets one go on that was stopped.
 
-The answer, one line, says how the run ended. For one that came to its end, `output` with the ending
+The answer, one line, says how it ended. For one that came to its end, `output` with the ending
 .json counts its moments and names what it imported that should have been here before.
 """
 
@@ -16,32 +17,30 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import sys
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-# what train.main imports late is to be there before the first fork
-import core.backbone
+from small_run import draw_nothing
+
 import core.checkpoint
-import core.closing
-import core.data.fold
+import core.data
 import core.head_phase
 import core.loop
-import core.losses
-import core.report
 import core.runlog
-import core.runtime
+import ensemble
 import methods
-import methods.initial
 from core.cli import run
 
-# pictures are looked at elsewhere, and take a third of so short a run
-core.report.DOTS_PER_INCH = 20
+draw_nothing()
 
 # each is counted when it has happened: a file that is opened is still empty, and so on
 PLACES: dict[str, list[tuple[Any, str]]] = {
@@ -53,15 +52,21 @@ PLACES: dict[str, list[tuple[Any, str]]] = {
     "deletion": [(Path, "unlink")],
     "row": [(core.runlog, "append_row")],
     "file": [
-        *((Path, name) for name in ("touch", "open", "chmod", "replace", "unlink")),
+        *((Path, name) for name in ("touch", "open", "chmod", "replace", "unlink", "rmdir")),
         *((core.checkpoint, "save_file"), (os, "fsync"), (core.loop, "cut_back")),
     ],
 }
 
 
+def import_all(package: ModuleType) -> None:
+    """Import what is in a package: commands import it late, and forks are to find it here."""
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+
+
 def serve() -> None:
-    """Answer requests until standard input ends; a run that is still there then is ended."""
-    # or else each run's garbage collector walks through, and copies, all that was imported
+    """Answer requests until standard input ends; what is still there then is ended."""
+    # or else each fork's garbage collector walks through, and copies, all that was imported
     gc.collect()
     gc.freeze()
     running: set[int] = set()
@@ -76,16 +81,18 @@ def serve() -> None:
             assert not tasks.exists() or len(list(tasks.iterdir())) == 1, "threads do not survive"
             pid = os.fork()
             if pid == 0:
-                code = train(request)
+                code = command(request)
                 sys.stdout.flush()
                 sys.stderr.flush()
                 # to take the interpreter apart costs half a second
                 os._exit(code)
+            with suppress(OSError):
+                # here too, as either may be the first
+                os.setpgid(pid, pid)
             running.add(pid)
             kind, at = request["moment"] or ("", 0)
-            if kind == "seconds":
-                time.sleep(at)
-                os.kill(pid, request["signal"])
+            if kind == "seconds" and not ends_within(pid, at):
+                send(pid, request)
         _, status = os.waitpid(pid, os.WUNTRACED)
         ended = {"pid": pid, "seconds": time.monotonic() - began}
         if os.WIFSTOPPED(status):
@@ -98,14 +105,24 @@ def serve() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def import_method(name: str) -> None:
-    """Import all modules of a method, those too that its train.main imports late."""
-    for module in pkgutil.iter_modules([f"{methods.__path__[0]}/{name}"], f"methods.{name}."):
-        importlib.import_module(module.name)
+def ends_within(pid: int, seconds: float) -> bool:
+    """Wait as long, or until a child ends if that is sooner."""
+    watched = os.pidfd_open(pid)
+    try:
+        return bool(select.select([watched], [], [], seconds)[0])
+    finally:
+        os.close(watched)
 
 
-def train(request: dict[str, Any]) -> int:
-    """One run, in the forked process; its exit code."""
+def send(pid: int, request: dict[str, Any]) -> None:
+    """The signal of a request, to one command."""
+    (os.killpg if request["tree"] else os.kill)(pid, request["signal"])
+
+
+def command(request: dict[str, Any]) -> int:
+    """One command, in the forked process; its exit code."""
+    # a group of its own, which all processes below it share
+    os.setpgid(0, 0)
     output = Path(request["output"])
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
@@ -116,17 +133,19 @@ def train(request: dict[str, Any]) -> int:
     def count(passed: str) -> None:
         counts[passed] += 1
         if passed == kind and counts[passed] == at:
-            os.kill(os.getpid(), request["signal"])
+            send(os.getpid(), request)
 
-    arguments = request["arguments"]
-    folder = Path(arguments[arguments.index("--out_dir") + 1])
+    folder = Path(request["folder"])
     for name, places in PLACES.items():
         for owner, function in places:
             setattr(owner, function, counted(getattr(owner, function), name, folder, count))
-    method, before = request["method"], set(sys.modules)
-    sys.argv = [f"methods/{method}/train.py", *arguments]
+    before = set(sys.modules)
+    sys.argv = [f"{request['module'].replace('.', '/')}.py", *request["arguments"]]
+    module = importlib.import_module(request["module"])
+    # processes that it starts anew import the main module of this one
+    sys.modules["__main__"] = module
     try:
-        run(importlib.import_module(f"methods.{method}.train").main)
+        run(module.main)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except Exception:
@@ -151,6 +170,6 @@ def counted(function: Callable, name: str, folder: Path, count: Callable[[str], 
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        import_method(name)
+    for package in (core.data, core, methods, ensemble):
+        import_all(package)
     serve()

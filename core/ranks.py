@@ -1,0 +1,209 @@
+"""What the processes of one launch tell each other when one of them leaves before the end.
+
+They write to the launcher's store that they are there, and that they leave; it is asked only when
+something has failed, so that a training step costs nothing more.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, distributed
+
+from core.errors import UserError, some
+
+# less than the 30 s after which torchrun ends those that it asked to end
+PATIENCE = 10.0
+_PAUSE = 0.05
+GOING_ON = "the same command goes on from the last state"
+
+
+def check_equal(fabric: Fabric, texts: dict[str, str], mend: str) -> None:
+    """Raise UserError, on all ranks, where they do not have the same `texts`, by what these are.
+
+    Says which rank differs in what from the first, and how to `mend` it.
+    """
+    if fabric.world_size == 1:
+        return
+    told = json.dumps(texts).encode()
+    lengths = fabric.all_gather(torch.tensor(len(told), device=fabric.device))
+    assert isinstance(lengths, Tensor)
+    padded = torch.frombuffer(bytearray(told.ljust(int(lengths.max()))), dtype=torch.uint8)
+    every = fabric.all_gather(padded.to(fabric.device))
+    assert isinstance(every, Tensor)
+    views = [json.loads(bytes(row.tolist())) for row in every.cpu()]
+    for rank, view in enumerate(views):
+        if view != views[0]:
+            differing = [name for name in view if view[name] != views[0].get(name)]
+            raise UserError(
+                f"{named([0, rank], fabric.world_size)} do not have the same {some(differing)}: "
+                f"{mend}"
+            )
+
+
+def named(ranks: Iterable[int], world: int) -> str:
+    """ "process 2 of 4 (rank 1)": numbers as a user counts them, and as PyTorch does."""
+    listed = sorted(ranks)
+    numbers, own = (
+        " and ".join(str(rank + first) for rank in listed)
+        if len(listed) < 3
+        else some([rank + first for rank in listed], 8)
+        for first in (1, 0)
+    )
+    several = "es" if len(listed) > 1 else ""
+    return f"process{several} {numbers} of {world} (rank{several[1:]} {own})"
+
+
+@dataclass
+class Account:
+    """What is known of the others: that they ask too, left in good order, or are gone."""
+
+    asking: set[int] = field(default_factory=set)
+    left: set[int] = field(default_factory=set)
+    gone: set[int] = field(default_factory=set)
+    explained: bool = False
+    """The user knows why one of them left."""
+    hosted: bool = True
+    """The store is still there."""
+
+
+class Roll:
+    """The processes of this launch, seen from one of them, which must be `joined`."""
+
+    def __init__(self) -> None:
+        # at hand also when the connections between the processes are closed
+        self._store = distributed.distributed_c10d._get_default_store()
+        self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
+        self._per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+    def announce(self) -> None:
+        """Let the others on this machine see later whether this process is still there."""
+        self._store.set(f"pid/{self.rank}", str(os.getpid()))
+
+    def first_to_tell(self) -> bool:
+        """True in the one process that is to tell the user: whichever saw an error first."""
+        try:
+            return self._store.add("told", 1) == 1
+        except RuntimeError:
+            # the store went down with a process that told before
+            return False
+
+    def leave(self, *, explained: bool) -> None:
+        """Let no other take this process for lost; `explained`: nor say why."""
+        try:
+            self._store.set(f"left/{self.rank}", json.dumps(explained))
+        except RuntimeError:
+            return
+        if explained and self.world > self._per_node:
+            # the store may end with this node; the others ask once their connection is closed
+            distributed.destroy_process_group()
+            self._account(asks=False)
+
+    @staticmethod
+    def is_loss(error: BaseException) -> bool:
+        """Whether `error` is what a process gets when another one is no longer there."""
+        return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+    def sibling_is_gone(self) -> bool:
+        """Whether a process of this machine ended without a word."""
+        try:
+            return bool(self._gone_here())
+        except RuntimeError:
+            return False
+
+    def sentence_of_loss(self) -> str | None:
+        """Which process ended without a word, for the user, after up to `PATIENCE` seconds.
+
+        None where another process tells the user.
+        """
+        # the launcher asks those that are left to end; they have something to say before
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        known = self._account(asks=True)
+        if known.explained or min(known.asking, default=self.rank) < self.rank:
+            return None
+        if not known.hosted and self.rank % self._per_node:
+            # without the store the others cannot be heard: the first one of each machine tells
+            return None
+        everyone = set(range(self.world))
+        silent = everyone - known.asking - known.left - known.gone - {self.rank}
+        if known.gone:
+            what = (
+                f"{named(known.gone, self.world)} ended without a word: killed, perhaps for want "
+                "of memory, or crashed"
+            )
+        elif not known.hosted:
+            first = silent & set(range(self._per_node))
+            what = (
+                f"the launcher of the first machine is gone, and {named(first, self.world)} with it"
+                if first
+                else "the launcher of this machine is gone"
+            )
+        else:
+            what = (
+                f"{named(silent, self.world)} cannot be reached any more: the machine, its "
+                "launcher or the network is gone"
+                if silent
+                else "the connection between the processes was lost"
+            )
+        return f"{what}; {GOING_ON}"
+
+    def _account(self, *, asks: bool) -> Account:
+        """What is known once every rank is accounted for, or `PATIENCE` is over.
+
+        `asks`: this rank is one that lost another; else it only waits for the others' questions.
+        """
+        known, until = Account(), time.monotonic() + PATIENCE
+        everyone = set(range(self.world))
+        try:
+            while True:
+                left = self._read("left")
+                known.left, known.explained = set(left), any(left.values())
+                known.gone |= self._gone_here()
+                if asks:
+                    self._store.set(f"asks/{self.rank}", json.dumps(sorted(known.gone)))
+                asking = self._read("asks")
+                known.asking = set(asking)
+                known.gone = known.gone.union(*asking.values()) - known.left
+                met = known.asking | known.left | known.gone | {self.rank}
+                if met == everyone or time.monotonic() > until:
+                    return known
+                time.sleep(_PAUSE)
+        except RuntimeError:
+            known.hosted = False
+            return known
+
+    def _gone_here(self) -> set[int]:
+        """Ranks of this machine that ended without having said that they leave."""
+        first = self.rank - self.rank % self._per_node
+        gone = {
+            rank
+            for rank, pid in self._read("pid", range(first, first + self._per_node)).items()
+            if not _is_there(pid)
+        }
+        # asked afterwards: who says so and ends in between is not gone
+        return gone - set(self._read("left", gone))
+
+    def _read(self, kind: str, ranks: Iterable[int] | None = None) -> dict[int, Any]:
+        """What the `ranks` (all of them) wrote of a kind, where they did."""
+        found: dict[int, Any] = {}
+        for rank in range(self.world) if ranks is None else ranks:
+            # to get what is not there would wait for it
+            if self._store.check([f"{kind}/{rank}"]):
+                found[rank] = json.loads(self._store.get(f"{kind}/{rank}"))
+        return found
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,58 @@
+"""Signals that ask a program to stop: Ctrl-C, SIGTERM, and SIGUSR1 as schedulers send it."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# `timeout`, launchers and SLURM send to a process what they sent to its whole group as well
+SECONDS_OF_ONE_WISH = 1.0
+
+Asked = Callable[[int], object]
+
+
+def answer_stops(asked: Asked | None) -> dict[int, Any]:
+    """Let the first of `STOPS` call `asked` with its number; returns what answered them before.
+
+    What comes within a second of it is the same wish, and a later one ends the process at once,
+    with exit code 128 + number and without a word. None: as if the first one had come just now.
+    """
+    since = time.monotonic() if asked is None else None
+
+    def answer(number: int, _: FrameType | None) -> None:
+        nonlocal since
+        if since is None and asked is not None:
+            since = time.monotonic()
+            asked(number)
+        elif since is not None and time.monotonic() - since > SECONDS_OF_ONE_WISH:
+            os._exit(128 + number)
+
+    return {number: signal.signal(number, answer) for number in STOPS}
+
+
+def leave(number: int) -> None:
+    """Answer a stop where nothing need be brought to its end: raise what ends the program."""
+    if _importing(sys._getframe()):
+        # an exception might be lost, or told, in a module that is half imported
+        os._exit(128 + number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt(number)
+    sys.exit(128 + number)
+
+
+def put_back(answers: Mapping[Any, Any]) -> None:
+    """Answer the signals again as `answer_stops` found them."""
+    for number, handler in answers.items():
+        signal.signal(number, handler)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,49 @@
+"""Files that others made: a look at what they are, and JSON that holds no surprise."""
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+# settings have kilobytes; isotonic maps of every class of a large table a few hundred
+LARGEST_JSON = 16_000_000
+
+
+def check_regular(path: Path) -> None:
+    """Raise ValueError where reading might never end, as of a pipe or a device."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is a pipe or a device, and no file on a disk")
+
+
+def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
+    """The JSON object in a file; none of its keys is there twice, and NaN is no number.
+
+    Raises OSError where the file cannot be opened, and ValueError, in words that follow a colon,
+    where it is something else, or larger than settings can be.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise ValueError(f"it has more than {largest:,} bytes")
+    try:
+        found = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_number
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError("it holds no JSON object")
+    return found
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")

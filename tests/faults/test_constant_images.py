@@ -1,0 +1,133 @@
+"""Images of one grey level, as failed exports are: they spoil no number, and are named."""
+
+import re
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Call, Train
+from dicom_files import dicom
+from ledger import Fault
+from small_run import METHODS, MODEL, flags
+
+from core.checkpoint import load_tensors
+from core.data.augment import Augmentation, crop_transforms, light_transforms, strong_transforms
+from core.data.image import read_image
+
+NAME = "image of one grey level"
+
+
+def constant(path: Path, level: int) -> None:
+    cv2.imwrite(str(path), np.full((40, 40), level, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("level", [0, 1, 128, 255])
+def test_augmentations_take_a_constant_image(level: int, soak: bool, fault: Fault) -> None:
+    image = np.full((32, 32), level, dtype=np.uint8)
+    recipes = (
+        light_transforms(),
+        strong_transforms(32),
+        crop_transforms(32, rotation=10, jitter=True),
+    )
+    draws = 2000 if soak else 60
+    fault(NAME, len(recipes) * draws)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for transforms in recipes:
+            augment = Augmentation(transforms, seed=0)
+            for place in range(draws):
+                made = augment(image, 0, place)
+                assert made.shape == (32, 32)
+                assert made.dtype == np.uint8
+
+
+@pytest.mark.parametrize("level", [0, 700, 4095])
+def test_a_constant_dicom_film_is_read(level: int, tmp_path: Path, fault: Fault) -> None:
+    fault(NAME, 1)
+    path = tmp_path / "film.dcm"
+    path.write_bytes(dicom(np.full((20, 24), level, dtype=np.uint16)))
+    pixels = read_image(path)
+    assert pixels.shape == (20, 24)
+    assert len(np.unique(pixels)) == 1
+
+
+@pytest.fixture
+def data(phantom: Path, tmp_path: Path) -> Path:
+    """A copy of the phantom that a test may spoil."""
+    return Path(shutil.copytree(phantom, tmp_path / "data"))
+
+
+def check_finite(out: Path) -> None:
+    history = pd.read_csv(out / "metrics.csv")
+    assert np.isfinite(history[["train_loss", "mAP", "mAUROC"]]).all(axis=None)
+    for path in out.glob("*.safetensors"):
+        tensors, _ = load_tensors(path)
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_of_constant_images_spoil_no_number(
+    method: str,
+    data: Path,
+    tmp_path: Path,
+    train_method: Callable[[str], Train],
+    infer: Call,
+    fault: Fault,
+) -> None:
+    """Every image is constant, each of another grey, with a batch of one image too."""
+    names = pd.read_csv(data / "train.csv")["ImageID"]
+    fault(NAME, len(names))
+    for number, name in enumerate(names):
+        constant(data / "images" / name, 4 * number)
+    out = tmp_path / "out"
+    code, printed, error = train_method(method)(*flags(data, out, "--run_folds", 1, "--epochs", 1))
+    assert code == 0, error
+    check_finite(out)
+    told = re.findall(r"Warning: (\d+) images? ha\w+ the same grey everywhere", printed)
+    # an epoch leaves out less than a batch
+    assert len(names) - 8 < sum(map(int, told)) <= len(names)
+    checkpoint = out / f"{MODEL}_fold1.safetensors"
+    for batch in (1, 60):
+        csv = tmp_path / f"{batch}.csv"
+        arguments = ("--checkpoints", checkpoint, "--image_dir", data / "images")
+        images = ("--test_csv", data / "train.csv", "--batch_size", batch, "--output", csv)
+        code, _, error = infer(*arguments, *images)
+        assert code == 0, error
+        predicted = pd.read_csv(csv).drop(columns="ImageID")
+        assert predicted.shape[0] == len(names)
+        assert np.isfinite(predicted).all(axis=None)
+
+
+def test_constant_images_are_named_once_a_fold(
+    data: Path, tmp_path: Path, train: Train, soak: bool, fault: Fault
+) -> None:
+    names = pd.read_csv(data / "train.csv")["ImageID"].tolist()
+    planted = [names[7], names[40]]
+    fault(NAME, len(planted))
+    for level, name in enumerate(planted):
+        constant(data / "images" / name, 200 * level)
+    for workers in (0, 1) if soak else (1,):
+        out = tmp_path / str(workers)
+        code, printed, _ = train(*flags(data, out, "--num_workers", workers, "--epochs", 1))
+        assert code == 0
+        told = [line for line in printed.splitlines() if "same grey everywhere" in line]
+        sentence = (
+            "Warning: 2 images have the same grey everywhere, as a failed export does "
+            f"({planted[0]}, {planted[1]}): look at them, and take them out of the CSV if they "
+            "are no radiographs."
+        )
+        assert told == [sentence] * 2
+    # the images of training are seen before they are augmented
+    table = pd.read_csv(data / "train.csv")
+    last = table["PatientID"].isin(table["PatientID"].iloc[[0, 59]])
+    for part, name in ((table[~last], "part"), (table[last], "val")):
+        part.to_csv(data / f"{name}.csv", index=False)
+    split = ("--train_csv", data / "part.csv", "--val_csv", data / "val.csv")
+    code, printed, error = train(*flags(data, tmp_path / "official", *split, "--epochs", 1))
+    assert code == 0, error
+    assert printed.count(f"({planted[0]}, {planted[1]}): look at them") == 1

@@ -1,0 +1,198 @@
+"""Classes and images without what a score or a loss needs: whole runs, of each method and loss.
+
+What is undefined is NaN, named and left out of means; no loss is NaN and no library warns.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Call, Train
+from ledger import Fault
+from small_run import METHODS, flags
+
+from core import plots
+from core.loss_config import LossConfig
+from ensemble.calibrate import main as calibrate
+from ensemble.choose import main as choose
+from ensemble.evaluate import main as evaluate
+
+LABELS = ["Effusion", "Atelectasis", "Cardiomegaly", "Mass", "Normal"]
+LOSSES = get_args(get_type_hints(LossConfig)["loss"])
+TrainMethod = Callable[[str], Train]
+
+
+def missing_in_fold(table: pd.DataFrame, folds: pd.Series) -> None:
+    table.loc[folds == 1, "Mass"] = 0
+    table.loc[np.flatnonzero(folds == 2)[:3], "Mass"] = 1
+
+
+def never(table: pd.DataFrame, folds: pd.Series) -> None:
+    table["Mass"] = 0
+
+
+def always(table: pd.DataFrame, folds: pd.Series) -> None:
+    table["Mass"] = 1
+
+
+def unknown(table: pd.DataFrame, folds: pd.Series) -> None:
+    table["Mass"] = np.nan
+
+
+def unknown_images(table: pd.DataFrame, folds: pd.Series) -> None:
+    """More in a row than a batch takes."""
+    table.loc[10:29, LABELS] = np.nan
+
+
+CASES = {
+    "class without positives in validation": (missing_in_fold, "has no positive in any fold"),
+    "class that never appears": (never, "has no positive in any fold"),
+    "class without negatives": (always, ""),
+    "class whose labels are all unknown": (unknown, "has no positive in any fold"),
+    "images without a known label": (unknown_images, ""),
+}
+
+
+def labels_of(case: str, data: Path, path: Path, folds: pd.Series) -> Path:
+    table = pd.read_csv(data / "train.csv")
+    table[LABELS] = table[LABELS].astype(float)
+    CASES[case][0](table, folds)
+    table.to_csv(path, index=False)
+    return path
+
+
+def run_of(data: Path, csv: Path, out: Path, *more: object) -> list[str]:
+    labels = ("--train_csv", csv, "--blank", "unknown", "--labels", ",".join(LABELS))
+    return flags(data, out, *labels, "--epochs", 1, *more)
+
+
+@pytest.fixture
+def folds(finished: tuple[Path, str], phantom: Path) -> pd.Series:
+    """Of each image of the table, a fold of two that have the same patients."""
+    told = pd.read_csv(finished[0] / "folds.csv").set_index("ImageID")["fold"]
+    return told.reindex(pd.read_csv(phantom / "train.csv")["ImageID"]).reset_index(drop=True)
+
+
+def official(data: Path, csv: Path, folds: pd.Series, out: Path, *more: object) -> list[str]:
+    """A run on fold 2, validated on fold 1."""
+    table = pd.read_csv(csv)
+    for fold, name in ((2, "part"), (1, "val")):
+        table[folds == fold].to_csv(csv.with_stem(name), index=False)
+    val = ("--val_csv", csv.with_stem("val"))
+    return run_of(data, csv.with_stem("part"), out, *val, *more)
+
+
+def check(out: Path, case: str, printed: str, error: str) -> None:
+    assert "Traceback" not in error
+    assert not [line for line in error.splitlines() if "Warning" in line]
+    history = pd.read_csv(out / "metrics.csv")
+    assert np.isfinite(history["train_loss"]).all()
+    assert np.isfinite(history["mAP"]).all()
+    assert (out / "report.html").exists()
+    if case != "images without a known label":
+        # four of the five can be scored; of Mass nothing is
+        assert (history["classes_scored"] == 4).all()
+        (line,) = [line for line in printed.splitlines() if line.startswith("Mass  ")][-1:]
+        assert line.split()[2:4] == ["-", "-"]
+        assert "left out of the" in printed
+        assert "Here: Mass." in " ".join(printed.split())
+    assert CASES[case][1] in printed
+
+
+@pytest.fixture
+def drawn(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with their pictures."""
+    for name in ("curves", "classes", "precision_recall", "reliability"):
+        monkeypatch.setattr(f"core.report.{name}_figure", getattr(plots, f"{name}_figure"))
+
+
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_trains_on_few_labels(
+    method: str,
+    phantom: Path,
+    folds: pd.Series,
+    tmp_path: Path,
+    train_method: TrainMethod,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    cases = list(CASES) if soak else list(CASES)[METHODS.index(method) :: len(METHODS)]
+    for number, case in enumerate(cases):
+        fault(case, 1)
+        csv = labels_of(case, phantom, tmp_path / f"{number}.csv", folds)
+        out = tmp_path / str(number)
+        arguments = official(phantom, csv, folds, out)
+        code, printed, error = train_method(method)(*arguments)
+        assert code == 0, error
+        check(out, case, printed, error)
+        code, again, _ = train_method(method)(*arguments)
+        assert code == 0
+        assert "finished before" in again
+
+
+def test_each_loss_trains_on_few_labels(
+    phantom: Path, folds: pd.Series, tmp_path: Path, train: Train, soak: bool, fault: Fault
+) -> None:
+    pairs = [(loss, case) for loss in LOSSES for case in CASES]
+    for number, (loss, case) in enumerate(pairs if soak else pairs[3 :: len(pairs) // 2]):
+        fault(case, 1)
+        csv = labels_of(case, phantom, tmp_path / f"{number}.csv", folds)
+        out = tmp_path / str(number)
+        code, printed, error = train(*official(phantom, csv, folds, out, "--loss", loss))
+        assert code == 0, (loss, case, error)
+        check(out, case, printed, error)
+
+
+def test_labels_of_which_nothing_can_be_learnt_are_refused(
+    phantom: Path, tmp_path: Path, train: Train, fault: Fault
+) -> None:
+    for name, value in (("unknown", np.nan), ("zero", 0)):
+        fault(f"labels that are all {name}", 1)
+        table = pd.read_csv(phantom / "train.csv")
+        table[LABELS] = value
+        table.to_csv(tmp_path / "train.csv", index=False)
+        out = tmp_path / "out"
+        code, _, error = train(*run_of(phantom, tmp_path / "train.csv", out))
+        assert code == 2
+        assert error.startswith("error: no label has a positive among the ")
+        assert error.count("\n") == 1
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("case", ["class that never appears", "class whose labels are all unknown"])
+def test_ensembles_of_such_runs(
+    case: str,
+    phantom: Path,
+    folds: pd.Series,
+    tmp_path: Path,
+    train: Train,
+    call: Call,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    if case == "class that never appears" and not soak:
+        pytest.skip("in the long form")
+    fault(case, 3)
+    csv = labels_of(case, phantom, tmp_path / "train.csv", folds)
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for seed, out in enumerate(runs):
+        assert train(*run_of(phantom, csv, out, "--head_lr", 10 ** -(seed + 2)))[0] == 0
+    oof = tmp_path / "ensemble_oof.csv"
+    known = ("--labels", csv, "--blank", "unknown", "--common", "--predictions", oof)
+    told = []
+    for main, arguments in (
+        (choose, ["--runs", *runs, "--output", tmp_path / "ensemble.json"]),
+        (calibrate, [*known, "--output", tmp_path / "calibration.json"]),
+        (evaluate, [*known, "--train_csv", csv, "--output", tmp_path / "report"]),
+    ):
+        code, printed, error = call(main, *arguments)
+        assert code == 0, error
+        assert "Warning:" not in error
+        told.append(printed)
+    for printed in told:
+        assert "Mass" in printed
+    assert "Here: Mass." in " ".join(told[2].split())

@@ -1,0 +1,196 @@
+"""Updates that overflow fp16 are counted and shown, after a stop too; one that always does ends.
+
+There is no GPU: a network in float32, of which a scaler for the CPU scales the gradients; these are
+then rounded to fp16, which has nothing above 65,504.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import Train
+from ledger import Fault
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from small_run import MODEL, flags
+from torch.optim.adamw import AdamW
+
+from core.checkpoint import load_facts, load_tensors, save_tensors
+from core.runlog import FoldLog
+
+TOO_MUCH = 2.0**22  # halved by each update that overflows
+NAME = "fp16 overflow"
+
+
+def scaled(factor: float) -> Callable[..., Fabric]:
+    """Makes a Fabric whose gradients are scaled, by `factor` at first."""
+
+    class Rounded(MixedPrecision):
+        """Computes in float32, and has fp16's gradients."""
+
+        def __init__(self) -> None:
+            scaler = torch.amp.GradScaler("cpu", init_scale=factor)
+            super().__init__("16-mixed", "cpu", scaler=scaler)
+            self._desired_input_dtype = torch.float32
+
+        def forward_context(self) -> torch.autocast:
+            return torch.autocast("cpu", enabled=False)
+
+        def unscale_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.copy_(parameter.grad.half())
+            super().unscale_gradients(optimizer)
+
+    def make(*, amp: bool) -> Fabric:
+        return Fabric(accelerator="cpu", devices=1, plugins=Rounded())
+
+    return make
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The learning rate of each step that AdamW really makes."""
+    made: list[float] = []
+    step = AdamW.step
+
+    def count(self: AdamW, *arguments: object) -> object:
+        made.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(AdamW, "step", count)
+    return made
+
+
+def arguments(phantom: Path, out: Path, *more: object) -> list[str]:
+    options = ("--run_folds", 1, "--warmup_head_epochs", 0, "--epochs", 3, "--log_every", 2)
+    return flags(phantom, out, *options, *more)
+
+
+def test_skipped_updates_are_counted_and_shown(
+    phantom: Path,
+    tmp_path: Path,
+    train: Train,
+    steps: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+) -> None:
+    fault(NAME, 1)
+    monkeypatch.setattr("core.runtime.make_fabric", scaled(TOO_MUCH))
+    out = tmp_path / "out"
+    code, printed, error = train(*arguments(phantom, out))
+    assert code == 0, error
+    skipped = pd.read_csv(out / "timing.csv")["skipped"].tolist()
+    updates = (pd.read_csv(out / "folds.csv")["fold"] != 1).sum() // 8
+    assert skipped[0] == updates
+    assert sum(skipped) + len(steps) == 3 * updates
+    assert 0 < skipped[1] < updates
+    assert printed.count("Warning: every update of this epoch overflowed fp16 and was skipped") == 1
+    lines = [line for line in printed.splitlines() if line.startswith("fold 1/")]
+    for line, count in zip(lines, skipped, strict=True):
+        assert line.endswith(f"{count} {'update' if count == 1 else 'updates'} skipped") == (
+            count > 0
+        )
+    assert "skipped" not in (out / "metrics.csv").read_text()
+    assert (out / "report.html").exists()
+
+
+def test_a_stopped_run_goes_on_with_its_count_and_its_scale(
+    phantom: Path,
+    tmp_path: Path,
+    train: Train,
+    steps: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+) -> None:
+    fault(NAME, 1)
+    monkeypatch.setattr("core.runtime.make_fabric", scaled(TOO_MUCH))
+    straight, out = tmp_path / "straight", tmp_path / "out"
+    assert train(*arguments(phantom, straight))[0] == 0
+    undisturbed = list(steps)
+    steps.clear()
+    updates = 0
+    advance = FoldLog.advance
+
+    def stop_at_the_second(self: FoldLog, images: int) -> None:
+        nonlocal updates
+        updates += 1
+        if updates == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        advance(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldLog, "advance", stop_at_the_second)
+        assert train(*arguments(phantom, out))[0] == 128 + signal.SIGTERM
+    kept = load_facts(out / f"{MODEL}_fold1.state.safetensors")["scale"]["scale"]
+    assert kept < TOO_MUCH
+    assert train(*arguments(phantom, out))[0] == 0
+    assert steps == undisturbed
+    assert (out / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
+    ours, theirs = (pd.read_csv(path / "timing.csv")["skipped"] for path in (out, straight))
+    assert ours.tolist() == theirs.tolist()
+
+
+def test_gradients_that_overflow_at_any_scale_end_the_run(
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """As where they are no numbers: a scaler alone would go on for ever, and learn nothing."""
+    fault(NAME, 1)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("core.runtime.make_fabric", scaled(2.0))
+        spoil_gradients(patch)
+        code, _, error = train(*arguments(phantom, out))
+    assert code == 2
+    assert "gradients overflow fp16 at any scale (fold 1, epoch 1, 2 updates skipped)" in error
+    assert error.count("\n") == 1
+    assert not list(out.glob("*.safetensors"))
+    # in full precision the same command goes on
+    assert train(*arguments(phantom, out))[0] == 0
+
+
+def spoil_gradients(patch: pytest.MonkeyPatch) -> None:
+    """All gradients become infinite, while the loss stays what it is."""
+    backward = Fabric.backward
+
+    def spoil(self: Fabric, loss: torch.Tensor, *rest: object) -> None:
+        loss.register_hook(lambda gradient: gradient * torch.inf)
+        backward(self, loss, *rest)
+
+    patch.setattr(Fabric, "backward", spoil)
+
+
+def test_a_state_of_before_goes_on(
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """Its sums are two, it keeps no scale, and its timing.csv has no column for what is skipped."""
+    fault("a run of an older version goes on", 1)
+    monkeypatch.setattr("core.runtime.make_fabric", scaled(2.0))
+    out, updates, advance = tmp_path / "out", 0, FoldLog.advance
+
+    def stop_at_the_fifth(self: FoldLog, images: int) -> None:
+        nonlocal updates
+        updates += 1
+        if updates == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        advance(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldLog, "advance", stop_at_the_fifth)
+        assert train(*arguments(phantom, out))[0] == 128 + signal.SIGTERM
+    path = out / f"{MODEL}_fold1.state.safetensors"
+    tensors, facts = load_tensors(path)
+    del facts["scale"]
+    older = {name: facts[name] for name in ("run", "phase", "progress")}
+    save_tensors(path, tensors | {"loss_sums": tensors["loss_sums"][:2].clone()}, older)
+    timing = pd.read_csv(out / "timing.csv").drop(columns="skipped")
+    timing.to_csv(out / "timing.csv", index=False)
+    assert train(*arguments(phantom, out))[0] == 0
+    rows = (out / "timing.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert {row.count(",") for row in rows} == {len(timing.columns) - 1}

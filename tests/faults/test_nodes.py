@@ -1,0 +1,189 @@
+"""Two launchers, each a node, make one launch: they train, stop, go on, and end together."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from launches import (
+    TRAIN,
+    Launch,
+    Launches,
+    Place,
+    assert_complete,
+    differing,
+    leave_to_soak,
+    sentence_of,
+    shared,
+    small_data,
+    training,
+    wait_until,
+)
+from ledger import Fault
+
+PORTS = range(29656, 29661)
+
+
+@pytest.fixture(scope="module", params=["forked", "real"])
+def launches(
+    soak: bool, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Launches]:
+    """In the long form by `fabric run` too, as a user starts them."""
+    if request.param == "forked":
+        yield shared()
+        return
+    leave_to_soak(soak)
+    started = Launches(tmp_path_factory.mktemp("launches"), PORTS, real=True)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def data() -> Path:
+    return small_data()
+
+
+def train_until(nodes: list[Launch], out: Path, epochs: int) -> None:
+    """Wait until so many epochs are recorded, and some of the next one's updates are made."""
+    metrics = out / "metrics.csv"
+
+    def recorded() -> bool:
+        assert not nodes[0].has_ended(), nodes[0].printed[-3000:]
+        return metrics.exists() and len(metrics.read_text().splitlines()) > epochs
+
+    wait_until(recorded, 200)
+    time.sleep(0.1)
+
+
+def test_nodes_stop_and_go_on_in_any_number(
+    launches: Launches, data: Path, tmp_path: Path, fault: Fault
+) -> None:
+    """Two nodes of one process, then one process, then two nodes of two."""
+    fault("stop of two nodes, going on with another number of processes", 3)
+    out = tmp_path / "out"
+    words = training(data, out, "--epochs", 30)
+    nodes = launches.nodes(TRAIN, *words, processes=1)
+    train_until(nodes, out, 2)
+    for node in nodes:
+        node.send(signal.SIGTERM)
+    assert all(node.ends() for node in nodes)
+    told = nodes[0].printed + nodes[1].printed
+    assert told.count("; the same command goes on from here") == 1, told
+    assert not any(node.has_traceback() for node in nodes)
+    alone = launches.start(TRAIN, *words)
+    epochs = len(pd.read_csv(out / "metrics.csv"))
+    train_until([alone], out, epochs + 2)
+    alone.send(signal.SIGTERM)
+    assert alone.ends() == 128 + signal.SIGTERM
+    assert "An update now takes 4 images and took 8" in alone.printed
+    words = training(data, out, "--epochs", 30)
+    four = launches.nodes(TRAIN, *words, processes=2)
+    assert "An update now takes 16 images and took 4" in four[0].finishes()
+    four[1].finishes()
+    assert_complete(out, epochs=31)
+    processes = pd.read_csv(out / "timing.csv")["processes"].tolist()
+    assert sorted(set(processes), key=processes.index) == [2, 1, 4]
+
+
+def test_two_nodes_go_on_as_one_to_the_same_bits(
+    launches: Launches, data: Path, tmp_path: Path, soak: bool, fault: Fault
+) -> None:
+    leave_to_soak(soak)
+    fault("stop of two nodes, going on with another number of processes", 1)
+    out, words = tmp_path / "out", training(data, tmp_path / "out", "--epochs", 12)
+    launches.start(TRAIN, *words, place=Place(2), fabric=False).finishes()
+    expected = out.rename(tmp_path / "expected")
+    nodes = launches.nodes(TRAIN, *words, processes=1)
+    train_until(nodes, out, 2)
+    for node in nodes:
+        node.send(signal.SIGTERM)
+    assert all(node.ends() for node in nodes)
+    assert "An update now takes" not in launches.start(TRAIN, *words, place=Place(2)).finishes()
+    assert not differing(out, expected)
+
+
+@pytest.mark.parametrize(("lost", "processes"), [(1, 1), (0, 1), (1, 2), (0, 2)])
+def test_a_lost_node_ends_the_other_one(
+    lost: int,
+    processes: int,
+    launches: Launches,
+    data: Path,
+    tmp_path: Path,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    """The launcher and all its processes, killed at once."""
+    leave_to_soak(soak, processes == 2)
+    fault("SIGKILL to a whole node of two", 1)
+    out = tmp_path / "out"
+    nodes = launches.nodes(TRAIN, *training(data, out, "--epochs", 2000), processes=processes)
+    train_until(nodes, out, 2)
+    nodes[lost].kill()
+    told = sentence_of(nodes[1 - lost])
+    ranks = [lost * processes + local for local in range(processes)]
+    world = 2 * processes
+    named = f"process {ranks[0] + 1} of {world} (rank {ranks[0]})"
+    if processes == 2:
+        both = f"{ranks[0] + 1} and {ranks[1] + 1} of {world}"
+        named = f"processes {both} (ranks {ranks[0]} and {ranks[1]})"
+    assert named in told
+    assert told.endswith("; the same command goes on from the last state")
+    if not soak:
+        return
+    words = training(data, out, "--epochs", 2000)
+    again = launches.nodes(TRAIN, *words, processes=processes)
+    before = len(pd.read_csv(out / "metrics.csv"))
+    train_until(again, out, before + 1)
+    for node in again:
+        node.send(signal.SIGTERM)
+    assert all(node.ends() for node in again)
+
+
+def test_one_killed_process_of_four_on_two_nodes_is_named(
+    launches: Launches, data: Path, tmp_path: Path, soak: bool, fault: Fault
+) -> None:
+    """By whoever shares its node, and once."""
+    leave_to_soak(soak)
+    fault("SIGKILL to one process of several", 1)
+    out = tmp_path / "out"
+    nodes = launches.nodes(TRAIN, *training(data, out, "--epochs", 2000), processes=2)
+    train_until(nodes, out, 2)
+    nodes[1].kill(3)
+    assert all(node.ends() for node in nodes)
+    (told,) = nodes[0].errors + nodes[1].errors
+    assert told.startswith("process 4 of 4 (rank 3) ended without a word: ")
+
+
+def test_nodes_that_see_other_files_do_not_train(
+    launches: Launches, data: Path, tmp_path: Path, fault: Fault
+) -> None:
+    """Other labels, other settings, another run folder, no images at all."""
+    fault("nodes with other data or settings", 4)
+    table = pd.read_csv(data / "train.csv")
+    table["Effusion"] = 1 - table["Effusion"]
+    table.to_csv(tmp_path / "other.csv", index=False)
+    same = training(data, tmp_path / "out")
+
+    def told(*second: object) -> str:
+        port = next(launches.ports)
+        given: list[list[object]] = [[*same], [*same, *second]]
+        nodes = [
+            launches.start(TRAIN, *words, place=Place(1, 2, node), port=port)
+            for node, words in enumerate(given)
+        ]
+        assert all(node.ends() for node in nodes)
+        sentences = nodes[0].errors + nodes[1].errors
+        assert len(sentences) == 1, sentences
+        return sentences[0]
+
+    both = "processes 1 and 2 of 2 (ranks 0 and 1) do not have the same"
+    mend = "give the same command on each machine, and the same files"
+    other = told("--train_csv", tmp_path / "other.csv")
+    assert other == f"{both} --train_csv, labels, folds: {mend}"
+    assert told("--log_every", 3) == f"{both} --log_every: {mend}"
+    assert told("--out_dir", tmp_path / "elsewhere") == f"{both} --out_dir: {mend}"
+    nowhere = tmp_path / "nowhere"
+    assert told("--train_dir", nowhere).startswith(f"The image folder {nowhere} does not exist")
+    assert {path.name for path in tmp_path.iterdir()} == {"other.csv"}

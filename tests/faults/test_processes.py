@@ -1,0 +1,202 @@
+"""Several processes on one machine: what one of them meets, all end by, and nothing is lost."""
+
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from launches import (
+    INFER,
+    TRAIN,
+    Launches,
+    Place,
+    assert_complete,
+    differing,
+    leave_to_soak,
+    predicting,
+    sentence_of,
+    shared,
+    small_data,
+    training,
+)
+from ledger import Fault
+from small_run import MODEL
+
+
+@pytest.fixture(scope="module")
+def data() -> Path:
+    return small_data()
+
+
+@pytest.fixture(scope="module")
+def launches() -> Launches:
+    return shared()
+
+
+@pytest.fixture(scope="module")
+def trained(launches: Launches, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of two processes that nobody disturbed."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    launches.start(TRAIN, *training(data, out), place=Place(2)).finishes()
+    return out.rename(out.with_name("trained"))
+
+
+@pytest.fixture
+def out(trained: Path) -> Iterator[Path]:
+    """Where that training was: checkpoints name their folder."""
+    yield trained.with_name("out")
+    shutil.rmtree(trained.with_name("out"), ignore_errors=True)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_validation_and_predictions_are_complete(
+    processes: int,
+    launches: Launches,
+    data: Path,
+    trained: Path,
+    out: Path,
+    tmp_path: Path,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    leave_to_soak(soak, processes != 4)
+    fault("number of processes that divides no number of images", 2)
+    launches.start(TRAIN, *training(data, out), place=Place(processes)).finishes()
+    assert_complete(out)
+    one, several = tmp_path / "one.csv", tmp_path / "several.csv"
+    launches.start(INFER, *predicting(data, trained, one)).finishes()
+    words = predicting(data, trained, several)
+    printed = launches.start(INFER, *words, place=Place(processes)).finishes()
+    assert printed.count("predictions  ") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"one.csv", "several.csv"}
+    ours, theirs = (pd.read_csv(path, index_col="ImageID") for path in (several, one))
+    assert list(ours.index) == pd.read_csv(data / "train.csv")["ImageID"].tolist()
+    assert np.abs(ours - theirs).max(axis=None) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["update", "batch"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_is_named_and_the_same_command_goes_on(
+    kind: str,
+    rank: int,
+    launches: Launches,
+    data: Path,
+    trained: Path,
+    out: Path,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    """Also where the others are in the middle of an evaluation."""
+    leave_to_soak(soak, (kind == "batch") != bool(rank))
+    fault("SIGKILL to one process of several", 1)
+    moment = (rank, kind, 6, signal.SIGKILL)
+    launch = launches.start(TRAIN, *training(data, out), place=Place(2), moment=moment)
+    launch.comes_to_its_moment(rank)
+    told = sentence_of(launch)
+    assert told.startswith(f"process {rank + 1} of 2 (rank {rank}) ended without a word: ")
+    assert told.endswith("; the same command goes on from the last state")
+    assert launch.failed_rank == 1 - rank
+    launches.start(TRAIN, *training(data, out), place=Place(2)).finishes()
+    assert not differing(out, trained)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_of_a_prediction_is_named(
+    rank: int,
+    launches: Launches,
+    data: Path,
+    trained: Path,
+    tmp_path: Path,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    leave_to_soak(soak, rank == 0)
+    fault("SIGKILL to one process of several", 1)
+    output = tmp_path / "p.csv"
+    words = predicting(data, trained, output)
+    launch = launches.start(INFER, *words, place=Place(2), moment=(rank, "block", 2, 9))
+    told = sentence_of(launch)
+    assert told.startswith(f"process {rank + 1} of 2 (rank {rank}) ended without a word: ")
+    assert not output.exists()
+    assert "Going on: " in launches.start(INFER, *words, place=Place(2)).finishes()
+    undisturbed = predicting(data, trained, tmp_path / "q.csv")
+    launches.start(INFER, *undisturbed, place=Place(2)).finishes()
+    assert output.read_bytes() == (tmp_path / "q.csv").read_bytes()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_unreadable_image_of_one_process_ends_all_by_its_name(
+    rank: int,
+    launches: Launches,
+    data: Path,
+    trained: Path,
+    out: Path,
+    tmp_path: Path,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    leave_to_soak(soak, rank == 0)
+    fault("unreadable image or NaN of one process", 1)
+    images = tmp_path / "images"
+    shutil.copytree(data / "images", images)
+    # in the order of the table: the first batch is of the first rank, and so on
+    held_out = pd.read_csv(trained / f"{MODEL}_fold1_val.csv")["ImageID"]
+    spoiled = images / str(held_out[4 * rank])
+    whole = spoiled.read_bytes()
+    spoiled.write_bytes(whole[: len(whole) // 2])
+    words = [*training(data, out), "--train_dir", str(images)]
+    launch = launches.start(TRAIN, *words, place=Place(2))
+    assert str(spoiled) in sentence_of(launch)
+    assert launch.failed_rank == rank
+    assert not (out / "metrics.csv").exists()
+    spoiled.write_bytes(whole)
+    launches.start(TRAIN, *words, place=Place(2)).finishes()
+    # these name --train_dir
+    assert differing(out, trained) == {"config.json", f"{MODEL}_fold1.safetensors"}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_nan_of_one_process_ends_all_by_its_images(
+    rank: int, launches: Launches, data: Path, trained: Path, out: Path, soak: bool, fault: Fault
+) -> None:
+    leave_to_soak(soak, rank == 0)
+    fault("unreadable image or NaN of one process", 1)
+    moment = (rank, "update", 6, "nan")
+    launch = launches.start(TRAIN, *training(data, out), place=Place(2), moment=moment)
+    told = sentence_of(launch)
+    assert told.startswith("the loss was not finite at update 7 (fold 1, epoch 3; images ")
+    assert len(re.findall(r"\w+\.png", told)) == 4
+    launches.start(TRAIN, *training(data, out), place=Place(2)).finishes()
+    assert not differing(out, trained)
+
+
+def test_an_unreadable_image_of_a_prediction_is_told_once(
+    launches: Launches, data: Path, trained: Path, tmp_path: Path, fault: Fault
+) -> None:
+    fault("unreadable image or NaN of one process", 1)
+    images, output = tmp_path / "images", tmp_path / "p.csv"
+    shutil.copytree(data / "images", images)
+    # blocks of 8: the second is the second rank's
+    spoiled = images / pd.read_csv(data / "train.csv")["ImageID"][9]
+    whole = spoiled.read_bytes()
+    spoiled.write_bytes(b"")
+    words = [*predicting(data, trained, output), "--image_dir", images]
+    assert spoiled.name in sentence_of(launches.start(INFER, *words, place=Place(2)))
+    assert not output.exists()
+    spoiled.write_bytes(whole)
+    assert "7 of 8 blocks are there" in launches.start(INFER, *words, place=Place(2)).finishes()
+
+
+def test_a_mistake_that_one_process_sees_does_not_let_the_others_wait(
+    launches: Launches, data: Path, tmp_path: Path, fault: Fault
+) -> None:
+    """The first rank alone opens the run folder; the other one waits for it."""
+    fault("start-up that fails in one process of several", 1)
+    (tmp_path / "file").touch()
+    launch = launches.start(TRAIN, *training(data, tmp_path / "file" / "out"), place=Place(2))
+    assert "cannot be used: Not a directory" in sentence_of(launch)
+    assert launch.failed_rank == 0

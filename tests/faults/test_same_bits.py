@@ -1,0 +1,108 @@
+"""The same command and seed give the same bits on a CPU, for any number of loader workers, in any
+folder, and where the run was stopped in between."""
+
+import os
+import signal
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Train
+from ledger import Fault
+from small_run import METHODS, flags
+
+from core.checkpoint import load_tensors
+from core.runlog import FoldLog
+
+SAMPLERS = ("uniform", "class_aware", "repeat_factor")
+TrainMethod = Callable[[str], Train]
+# what of a checkpoint's settings says how it was made, and not what it is
+FREE = {"num_workers", "out_dir"}
+
+
+def assert_same_numbers(ours: Path, theirs: Path) -> None:
+    for name in ("metrics.csv", "folds.csv"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    files = [*theirs.glob("*_val.csv"), *theirs.glob("*.safetensors")]
+    assert len(files) == 6
+    for path in files:
+        if path.suffix == ".csv":
+            assert (ours / path.name).read_bytes() == path.read_bytes(), path.name
+            continue
+        (found, facts), (expected, told) = load_tensors(ours / path.name), load_tensors(path)
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), (path.name, name)
+        # a state of a finished fold is without tensors
+        assert len(expected) > 10 or path.name.endswith(".state.safetensors")
+        for one in (facts, told):
+            for setting in FREE & set(one.get("settings", {})):
+                del one["settings"][setting]
+        assert facts == told
+
+
+def stopped_at(train: Train, update: int, *arguments: object) -> None:
+    """Runs the command until a signal asks for a stop at this update."""
+    updates, advance = 0, FoldLog.advance
+
+    def ask(self: FoldLog, images: int) -> None:
+        nonlocal updates
+        updates += 1
+        if updates == update:
+            os.kill(os.getpid(), signal.SIGTERM)
+        advance(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FoldLog, "advance", ask)
+        assert train(*arguments)[0] == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_processes_folders_and_a_stop_change_no_bit(
+    method: str,
+    finished_method: Callable[[str], tuple[Path, str]],
+    phantom: Path,
+    tmp_path: Path,
+    train_method: TrainMethod,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    """Against a run without workers, in another process and folder."""
+    if method != "csra_db_cas" and not soak:
+        pytest.skip("in the long form")
+    expected, train = finished_method(method)[0], train_method(method)
+    # undisturbed, at the end of the head's epoch, and later
+    trials = [*product((0, 3, 6), (0, 1, 3))] if soak else [(5, 3)]
+    for stop, workers in trials:
+        fault("the same command again, with other workers and stops", 1)
+        out = tmp_path / f"{stop}_{workers}"
+        arguments = flags(phantom, out, "--num_workers", workers)
+        if stop:
+            stopped_at(train, stop, *flags(phantom, out, "--num_workers", 1))
+        code, _, error = train(*arguments)
+        assert code == 0, error
+        assert_same_numbers(out, expected)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_with_the_strong_augmentation_give_the_same_bits(
+    sampler: str,
+    phantom: Path,
+    tmp_path: Path,
+    train_method: TrainMethod,
+    soak: bool,
+    fault: Fault,
+) -> None:
+    """csra_db_cas augments strongly."""
+    if sampler != "repeat_factor" and not soak:
+        pytest.skip("in the long form")
+    train = train_method("csra_db_cas")
+    more = ("--sampler", sampler, "--warmup_head_epochs", 0, "--epochs", 2 if soak else 1)
+    outs = []
+    for workers in (0, 1, 3) if soak else (0, 1):
+        fault("the same command again, with other workers and stops", 1)
+        outs.append(tmp_path / str(workers))
+        assert train(*flags(phantom, outs[-1], "--num_workers", workers, *more))[0] == 0
+        assert_same_numbers(outs[-1], outs[0])

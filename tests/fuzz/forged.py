@@ -1,0 +1,115 @@
+"""safetensors files that say what no library would write, their checksum made to fit."""
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from core.checkpoint import _checksum
+
+
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """The header's JSON and the tensors' bytes of a file."""
+    length = struct.unpack_from("<Q", data)[0]
+    return data[8 : 8 + length], data[8 + length :]
+
+
+def joined(header: bytes, body: bytes) -> bytes:
+    """A file of this header and this body."""
+    return struct.pack("<Q", len(header)) + header + body
+
+
+def header_of(data: bytes) -> dict[str, Any]:
+    """The header of a file."""
+    return json.loads(split(data)[0])
+
+
+def forged(header: Any, body: bytes) -> bytes:
+    """A file of this header and this body."""
+    return joined(json.dumps(header).encode(), body)
+
+
+def with_facts(data: bytes, told: str) -> bytes:
+    """The file with the JSON text `told` as what it says of itself."""
+    header, body = header_of(data), split(data)[1]
+    header["__metadata__"]["facts"] = told
+    return forged(header, body)
+
+
+def resealed(path: Path) -> None:
+    """Give a file the checksum of what it holds, where it can be read at all."""
+    data = path.read_bytes()
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = file.metadata()["facts"]
+        seal = _checksum(tensors, facts)
+    # whatever is wrong with it, the project is to say it
+    except Exception:
+        return
+    header = header_of(data)
+    header["__metadata__"]["sha256"] = seal
+    path.write_bytes(forged(header, split(data)[1]))
+
+
+def of_tensors(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> bytes:
+    """A whole file, with its checksum, whatever the facts."""
+    header: dict[str, Any] = {}
+    body, told = b"", json.dumps({"format_version": 2} | facts)
+    for name, tensor in tensors.items():
+        data = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        kind = {torch.float32: "F32", torch.int64: "I64", torch.float64: "F64"}[tensor.dtype]
+        place = [len(body), len(body) + len(data)]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": place}
+        body += data
+    header["__metadata__"] = {"facts": told, "sha256": _checksum(tensors, told)}
+    return forged(header, body)
+
+
+def lying_headers(data: bytes) -> dict[str, bytes]:
+    """Files like `data` that lie about a tensor, by what the lie is."""
+    body = split(data)[1]
+    names = [name for name in header_of(data) if name != "__metadata__"]
+    made: dict[str, bytes] = {}
+
+    def lie(what: str, **changes: Any) -> None:
+        header = header_of(data)
+        header[names[0]] |= changes
+        made[what] = forged(header, body)
+
+    shape = header_of(data)[names[0]]["shape"]
+    for number, other in enumerate(
+        ([], [0], [-1], [2**63], [2**32, 2**32], [*shape, 1], [math.prod(shape)], [1] * 99, ["a"])
+    ):
+        lie(f"shape {number}", shape=other)
+    for kind in ("F64", "I8", "BOOL", "U64", "F16", "F8_E4M3", "F8_E8M0", "F4", "C64", "X", "", 5):
+        lie(f"dtype {kind}", dtype=kind)
+    for number, places in enumerate(
+        ([0, 0], [0, 2**63], [2**40, 2**41], [8, 4], [0], [-4, 4], "ab")
+    ):
+        lie(f"offsets {number}", data_offsets=places)
+    second = header_of(data)[names[1]]
+    lie("overlap", **second)
+    lie("extra key", other=1)
+    text = split(data)[0]
+    twice = json.dumps({names[0]: header_of(data)[names[0]]})[1:-1].encode()
+    made["a name twice"] = joined(text[:-1] + b", " + twice + b"}", body)
+    made["metadata twice"] = joined(text[:-1] + b', "__metadata__": {}}', body)
+    for name in ("../../x", "\x1b[2J", "", "a" * 100_000, "\ud800", "__metadata__\0"):
+        header = header_of(data)
+        header[name] = header.pop(names[0])
+        made[f"named {name[:9]!r}"] = forged(header, body)
+    for number, length in enumerate((0, 1, 8, 10**8, 10**8 + 1, 2**31, 2**63, 2**64 - 1)):
+        made[f"length {number}"] = struct.pack("<Q", length) + data[8:]
+    for number, text_of in enumerate(
+        (b"", b"{}", b"[]", b"null", b"{", b"\xff" * 9, b"[" * 200_000)
+    ):
+        made[f"header {number}"] = joined(text_of, body)
+    made["deep header"] = joined(b'{"a":' * 100_000, body)
+    made["padded"] = joined(text + b" " * 10_000_000, body)
+    made["more bytes"] = data + b"x"
+    return made

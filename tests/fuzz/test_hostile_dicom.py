@@ -1,0 +1,145 @@
+"""A DICOM file is read rightly or refused by its name, whatever it says of itself."""
+
+import re
+import struct
+from collections.abc import Iterator
+
+import pytest
+from dicom_bytes import PIXELS, built, element, image, rle, unwanted_dicom, whole_dicom, wrapped
+from dicom_files import dicom
+from harness import Watched
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from image_files import NOISE
+from ledger import Fault
+from pydicom import uid
+
+FAULT = "hostile DICOM file"
+# bombs that take seconds to make or to refuse
+SLOW = {"deflated bomb.dcm", "runs.dcm", "runs of one.dcm", "no ops.dcm", "small runs.dcm"} | {
+    *("deep.dcm", "elements.dcm", "all elements.dcm", "items.dcm", "fragments.dcm"),
+    *("implicit windows.dcm", "deflated elements.dcm"),
+}
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with Watched(tmp_path_factory.mktemp("dicom"), ["image_targets"]) as one:
+        yield one
+
+
+def test_whole_files_are_read_as_they_are(watched: Watched, fault: Fault) -> None:
+    inputs = [[name] for name in whole_dicom()]
+    fault(FAULT, len(inputs))
+    outcomes = watched.call("image_targets:whole", inputs)
+    assert [outcome.text for outcome in outcomes if outcome.kind != "ok"] == []
+
+
+def test_a_file_that_was_cut_loses_no_pixel_in_silence(
+    watched: Watched, fault: Fault, soak: bool
+) -> None:
+    """At every fifth length."""
+    inputs = [
+        [name, length]
+        for name, whole in whole_dicom().items()
+        for length in range(0, len(whole.data), 5 if soak else len(whole.data) // 3)
+    ]
+    fault(FAULT, len(inputs))
+    assert watched.bad("image_targets:cut", inputs) == []
+    assert watched.bad("image_targets:headers", [[*one, 0] for one in inputs]) == []
+
+
+def test_a_spoiled_file_is_refused_or_shows_something(
+    watched: Watched, fault: Fault, soak: bool
+) -> None:
+    inputs = [[name, number] for name in whole_dicom() for number in range(150 if soak else 5)]
+    fault(FAULT, len(inputs))
+    assert watched.bad("image_targets:spoiled", inputs) == []
+    headers = [[name, -1, number] for name, number in inputs]
+    assert watched.bad("image_targets:headers", headers) == []
+
+
+def test_bombs_and_lies(watched: Watched, fault: Fault, soak: bool) -> None:
+    files = {name: make for name, make in unwanted_dicom().items() if soak or name not in SLOW}
+    fault(FAULT, len(files))
+    for name, make in files.items():
+        (watched.out / name).write_bytes(make())
+    paths = [[str(watched.out / name)] for name in files]
+    assert watched.bad("image_targets:shown", paths) == []
+    assert watched.bad("image_targets:header_at", paths) == []
+    for (path,) in paths:
+        (watched.out / path).unlink()
+
+
+LIMITS = {
+    "elements": (element((8, 8), "CS", b"") * 400_000, "more elements than any image needs"),
+    "items": (
+        struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 2**32 - 1)
+        + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 300_000,
+        "more elements than any image needs|No tag to read",
+    ),
+    "windows": (element((0x28, 0x1050), "UT", b"1\\" * 200_000), r"0028,1050\) has 400,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_what_would_cost_memory_and_time_is_refused(watched: Watched, what: str) -> None:
+    hostile, reason = LIMITS[what]
+    path = watched.out / f"{what}.dcm"
+    path.write_bytes(wrapped(hostile + built(image())[len(wrapped(b"")) :]))
+    (outcome,) = watched.call("image_targets:at", [[str(path)]])
+    assert outcome.kind == "refused"
+    assert re.search(reason, outcome.text)
+
+
+@pytest.mark.parametrize("segment", [b"\0\0", b"\x80", b"\x81\0"], ids=["ones", "none", "zeros"])
+def test_runs_without_end_are_refused(watched: Watched, segment: bytes) -> None:
+    frame = rle(b"")[:64] + segment * 5_000_000
+    data = dicom(NOISE, frame, uid.RLELossless, Rows=4000, Columns=4000)
+    (watched.out / "runs.dcm").write_bytes(data)
+    (outcome,) = watched.call("image_targets:at", [[str(watched.out / "runs.dcm")]])
+    assert outcome.kind == "refused"
+    assert "more runs than any image" in outcome.text
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["nan", "inf", "1e308", "-1e308", "0", "1", "40000", "1e-300", "1\\2", "", "x"]
+    ),
+    st.floats(width=32).map(str),
+)
+TEXTS = st.one_of(WORDS, st.text(max_size=12)).map(lambda text: text.encode("utf-8", "replace"))
+SHORTS = st.one_of(st.integers(0, 20), st.sampled_from([255, 32768, 65535]))
+VALUES = st.one_of(
+    st.tuples(st.sampled_from(["DS", "IS", "CS", "LO", "SQ", "UN", "OW"]), TEXTS),
+    st.tuples(st.just("US"), SHORTS.map(lambda number: struct.pack("<H", number))),
+    st.tuples(st.sampled_from(["US", "OB", "SQ", "UN"]), st.binary(max_size=40)),
+    st.just(("", b"")),
+)
+PLACES = st.sampled_from(
+    [(0x28, tag) for tag in (2, 4, 6, 8, 0x10, 0x11, 0x34, 0x100, 0x101, 0x102, 0x103, 0x120)]
+    + [(0x28, tag) for tag in (0x121, 0x1050, 0x1051, 0x1052, 0x1053, 0x1056, 0x3000, 0x3010)]
+    + [(8, 0x16), (8, 5), (0x10, 0x20), (0x18, 0x5101), PIXELS]
+)
+BATCH = 25
+# nothing is kept between runs, and what fails is told without a search for something smaller
+RULES = settings(
+    database=None, deadline=None, derandomize=True, phases=[Phase.generate], print_blob=False
+)
+
+
+def test_elements_of_any_content(watched: Watched, fault: Fault, soak: bool) -> None:
+    examples = 40 if soak else 3
+    fault(FAULT, BATCH * examples)
+
+    @settings(RULES, max_examples=examples)
+    @given(st.lists(st.dictionaries(PLACES, VALUES, max_size=4), min_size=BATCH, max_size=BATCH))
+    def look(batch: list[dict]) -> None:
+        paths = [watched.out / f"{number}.dcm" for number in range(len(batch))]
+        for path, elements in zip(paths, batch, strict=True):
+            path.write_bytes(built(image(elements)))
+        inputs = [[str(path)] for path in paths]
+        assert watched.bad("image_targets:shown", inputs) == []
+        assert watched.bad("image_targets:header_at", inputs) == []
+
+    look()

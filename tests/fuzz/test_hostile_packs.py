@@ -1,0 +1,250 @@
+"""A pack gives the images that its index names, or is refused by the name of the spoiled file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Watched
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from ledger import Fault
+
+FAULT = "hostile pack"
+FILES = ("pack.json", "index.csv", "images.npy")
+# of a file of version 1.0 (numpy.lib.format)
+HEADER = 128
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with Watched(tmp_path_factory.mktemp("packs"), ["pack_targets"]) as one:
+        assert one.call("pack_targets:make", [[]])[0].kind == "ok"
+        yield one
+
+
+def sound(watched: Watched, name: str) -> bytes:
+    return (watched.out / "base" / name).read_bytes()
+
+
+def pack(watched: Watched, name: str, files: dict[str, bytes], *, seal: bool = True) -> Path:
+    """A copy of the sound pack with these files, the index's checksum made to fit."""
+    folder = watched.out / name
+    folder.mkdir()
+    every = {name: sound(watched, name) for name in FILES} | files
+    if seal and "pack.json" not in files:
+        digest = hashlib.sha256(every["index.csv"]).hexdigest()
+        facts = json.loads(every["pack.json"]) | {"index_sha256": digest}
+        every["pack.json"] = json.dumps(facts).encode()
+    for file, data in every.items():
+        (folder / file).write_bytes(data)
+    return folder
+
+
+def tried(watched: Watched, fault: Fault, packs: dict[str, dict[str, bytes]]) -> None:
+    """All of these packs are refused."""
+    fault(FAULT, len(packs))
+    folders = [
+        pack(watched, f"made {number}", files) for number, files in enumerate(packs.values())
+    ]
+    outcomes = watched.call("pack_targets:use", [[str(folder)] for folder in folders])
+    for folder in folders:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    told = {what: one for what, one in zip(packs, outcomes, strict=True) if one.kind != "refused"}
+    assert told == {}
+
+
+def test_the_sound_pack_is_used(watched: Watched, fault: Fault) -> None:
+    fault(FAULT, 1)
+    (outcome,) = watched.call("pack_targets:use", [[str(watched.out / "base")]])
+    assert outcome.kind == "ok", outcome.text
+
+
+@pytest.mark.parametrize("seal", [False, True], ids=["damaged", "with its checksum"])
+def test_every_byte(watched: Watched, fault: Fault, soak: bool, seal: bool) -> None:
+    inputs: list[list[Any]] = []
+    for name in FILES:
+        length = HEADER if name == "images.npy" else len(sound(watched, name))
+        step = 1 if soak else length // 12
+        masks = (0x01, 0x20, 0xFF) if soak else (0x01,)
+        inputs += [[name, at, mask, seal] for mask in masks for at in range(0, length, step)]
+    fault(FAULT, len(inputs))
+    assert watched.bad("pack_targets:flip", inputs) == []
+
+
+def test_a_file_that_was_cut_is_refused(watched: Watched, fault: Fault, soak: bool) -> None:
+    inputs = []
+    for name in FILES:
+        # the last byte is a line break
+        size = len(sound(watched, name)) - (name == "pack.json")
+        inputs += [[name, at] for at in range(0, size, 1 if soak else size // 6)]
+    fault(FAULT, len(inputs))
+    outcomes = watched.call("pack_targets:cut", inputs)
+    assert [one.text for one in outcomes if one.kind != "refused"] == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_spoiled_file(watched: Watched, fault: Fault, soak: bool, name: str) -> None:
+    inputs = [[name, number] for number in range(400 if soak else 15)]
+    fault(FAULT, len(inputs))
+    assert watched.bad("pack_targets:spoiled", inputs) == []
+
+
+def npy(header: str, body: bytes = bytes(112)) -> bytes:
+    """An array whose header is this text."""
+    text = header.encode("latin-1") + b"\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + body
+
+
+def test_arrays_that_lie(watched: Watched, fault: Fault) -> None:
+    whole = "{'descr': '|u1', 'fortran_order': False, 'shape': (7, 4, 4), }"
+    headers = [
+        *(
+            whole.replace("(7, 4, 4)", shape)
+            for shape in ("(8, 4, 4)", "(7, 4)", "()", "(-7, 4, 4)")
+        ),
+        *(whole.replace("(7, 4, 4)", shape) for shape in (f"({2**40}, {2**40}, 4)", "(7, 4.0, 4)")),
+        *(
+            whole.replace("'|u1'", kind)
+            for kind in ("'|O'", "'<f8'", "'|V1'", "'|S1'", "[('a', '|O')]")
+        ),
+        *(
+            whole.replace("'|u1'", kind)
+            for kind in ("'m8'", "None", "'|u1', 'x': 1", "'" + "," * 99 + "'")
+        ),
+        *(
+            whole.replace("False", value)
+            for value in ("True", "1", "__import__('os')", "[].__class__")
+        ),
+        *(
+            "",
+            "[]",
+            "(" * 5_000,
+            "-" * 9_000 + "1",
+            "[" * 9_000,
+            "{'a':" * 1_500,
+            "1e999",
+            "9" * 9_000,
+        ),
+    ]
+    files = {f"{number} {header[:60]}": npy(header) for number, header in enumerate(headers)}
+    files["objects"] = b"\x80\x04\x95" + bytes(200)
+    files["zip"] = b"PK\3\4" + bytes(200)
+    files["version"] = sound(watched, "images.npy").replace(b"NUMPY\1\0", b"NUMPY\x09\0")
+    files["long header"] = b"\x93NUMPY\2\0\xff\xff\xff\xff" + bytes(200)
+    files["more"] = sound(watched, "images.npy") + bytes(16)
+    tried(watched, fault, {what: {"images.npy": data} for what, data in files.items()})
+
+
+def test_indices_that_lie(watched: Watched, fault: Fault) -> None:
+    whole = sound(watched, "index.csv").decode()
+    lines = whole.splitlines(keepends=True)
+    texts = {
+        "a name that leaves": whole.replace("sub/0.png", "../../etc/passwd"),
+        "an absolute one": whole.replace("sub/0.png", "/etc/passwd"),
+        "one that leaves within": whole.replace("sub/0.png", "sub/../../x.png"),
+        "a name twice": whole.replace("sub/0.png", "sub/1.png"),
+        "none": whole.replace("sub/0.png", ""),
+        "NUL": whole.replace("sub/0.png", "sub/\0.png"),
+        "longer": whole + lines[1].replace("0.png", "x.png"),
+        "shorter": "".join(lines[:-2]),
+        "no rows": lines[0],
+        "numbers": whole.replace(",0,0,", ",x,0,"),
+        "large numbers": whole.replace(",0,0,", f",{10**30},0,"),
+        "columns": whole.replace('"modified"', '"name"'),
+        "more columns": whole.replace(",0,0,", ",0,0,1,2,3,"),
+        "a quote": whole.replace(",0,0,", ',0,0,"'),
+        "wide": whole.replace(",0,0,", ",0,0," + "," * 100_000),
+        "empty": "",
+    }
+    tried(watched, fault, {what: {"index.csv": text.encode()} for what, text in texts.items()})
+
+
+HUGE = [0, -1, 2**40, 10**30, 1.5, "7", None, True, [], {}, "x" * 10**6]
+
+
+def test_facts_that_lie(watched: Watched, fault: Fault, soak: bool) -> None:
+    whole = json.loads(sound(watched, "pack.json"))
+    keys = [key for key in whole if key not in ("total", "names_sha256")]
+    said = {
+        f"{key} {value!r:.20}": json.dumps(whole | {key: value})
+        for key in keys
+        for value in HUGE
+        # Python's True is 1
+        if not (key in ("version", "part", "parts") and value is True)
+    }
+    said |= {
+        "a key twice": sound(watched, "pack.json").decode().replace("{", '{"size": 4,', 1),
+        "deep": '{"a":' * 10**6,
+        "long": '{"blocks": [' + "[]," * 10_000_000 + "[]]}",
+        "longer": " " * 60_000_000,
+        "NaN": json.dumps(whole | {"size": float("nan")}),
+    }
+    if not soak:
+        said = {what: text for what, text in list(said.items())[::4] if len(text) < 10**6}
+    tried(watched, fault, {what: {"pack.json": text.encode()} for what, text in said.items()})
+
+
+def test_parts_that_are_not_there(watched: Watched, fault: Fault, soak: bool) -> None:
+    facts = json.loads(sound(watched, "pack.json"))
+    for parts in (2, 100_000, 2**40) if soak else (2, 2**40):
+        fault(FAULT, 1)
+        folder = watched.out / f"in {parts}"
+        folder.mkdir()
+        (folder / "pack.parts.json").write_text(json.dumps(facts | {"parts": parts}))
+        (outcome,) = watched.call("pack_targets:use", [[str(folder)]])
+        assert outcome.kind == "refused", outcome
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "itself"])
+def test_what_is_no_file(watched: Watched, fault: Fault, name: str, kind: str) -> None:
+    fault(FAULT, 1)
+    folder = pack(watched, f"{kind} {name}", {})
+    path = folder / name
+    path.unlink()
+    makes: dict[str, Callable[[], None]] = {
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "itself": lambda: path.symlink_to(path),
+    }
+    makes[kind]()
+    (outcome,) = watched.call("pack_targets:use", [[str(folder)]])
+    assert outcome.kind == "refused", outcome
+
+
+NAMES = st.text(st.sampled_from('a/.\0\n",\r \\é\u202e-'), max_size=6)
+ROWS = st.lists(st.tuples(NAMES, st.integers(), st.integers(), NAMES), min_size=7, max_size=7)
+BATCH = 20
+RULES = settings(
+    database=None, deadline=None, derandomize=True, phases=[Phase.generate], print_blob=False
+)
+
+
+def test_names_of_any_kind(watched: Watched, fault: Fault, soak: bool) -> None:
+    @settings(RULES, max_examples=15 if soak else 1)
+    @given(st.lists(ROWS, min_size=BATCH, max_size=BATCH))
+    def look(batch: list[list[tuple]]) -> None:
+        fault(FAULT, len(batch))
+        folders = []
+        for number, rows in enumerate(batch):
+            quoted = [
+                ",".join('"' + cell.replace('"', '""') + '"' if isinstance(cell, str) else str(cell)
+                         for cell in row)
+                for row in rows
+            ]  # fmt: skip
+            text = "\n".join(['"name","bytes","modified","unreadable"', *quoted]) + "\n"
+            folders.append(pack(watched, f"any {number}", {"index.csv": text.encode()}))
+        assert watched.bad("pack_targets:use", [[str(folder)] for folder in folders]) == []
+        for folder in folders:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+    look()

@@ -1,0 +1,200 @@
+"""What the fuzzer found, or would have: each of these ended otherwise before it was mended."""
+
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from core.closing import _read_history
+from core.closing import read_predictions as read_pooled
+from core.data import columns as columns_module
+from core.data import table_text
+from core.data.columns import find_column, read_columns
+from core.data.labelmap import read_label_map
+from core.data.table import read_table
+from core.environment import told_changes, told_files
+from core.errors import UserError, nearest
+from core.runfolder import RunFolder
+from core.runlog import cut_back
+from core.untrusted import read_json
+from ensemble.recipe import read_recipe
+from ensemble.tables import read_predictions
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_a_hundred_thousand_columns_are_refused_at_once(tmp_path: Path) -> None:
+    """They took five minutes."""
+    names = ",".join(map(str, range(100_000)))
+    path = write(tmp_path / "t.csv", f"ImageID,{names}\na{',1' * 100_000}\n")
+    began = time.monotonic()
+    with pytest.raises(UserError, match="100,001 columns, and a table of images at most 10,000"):
+        read_columns(path)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("LARGEST_TEXT", "no table of images"),
+        ("MOST_CELLS", "no table of images"),
+        ("LONGEST_HEADER", "no header of columns' names within its first 5 letters"),
+    ],
+)
+def test_tables_without_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, told: str
+) -> None:
+    path = write(tmp_path / "t.csv", "ImageID,Mass\na,1\nb,0\n")
+    monkeypatch.setattr(table_text, limit, 5)
+    with pytest.raises(UserError, match=told):
+        read_columns(path)
+
+
+def test_too_many_different_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "t.csv", "ImageID,Mass\na,1\nb,0\n")
+    monkeypatch.setattr(columns_module, "MOST_TEXTS", 3)
+    with pytest.raises(UserError, match="more than 3 different texts"):
+        read_columns(path)
+
+
+def test_a_table_that_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """White space at the ends, quotes over lines and short rows, where two pieces meet too."""
+    path = write(tmp_path / "t.csv", 'i,m\na, 1\nb,0\n"c\nd",1 \nb,0\n\n a,\n')
+    monkeypatch.setattr(columns_module, "CELLS_AT_ONCE", 4)
+    read = read_columns(path)
+    assert read["i"].cells.tolist() == ["a", "b", "c\nd", "b", "a"]
+    assert read["m"].cells.tolist() == ["1", "0", "1", "0", ""]
+    assert read["i"].values == ["a", "b", "c\nd"]
+    for short in ("e\n", "e,1,\n"):
+        with pytest.raises(UserError, match="is not a regular table"):
+            read_columns(write(tmp_path / "s.csv", path.read_bytes() + short.encode()))
+
+
+def test_nul_bytes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="it holds NUL bytes"):
+        read_columns(write(tmp_path / "t.csv", b"ImageID,Mass\na\0,1\n"))
+
+
+def a_cut(path: Path) -> None:
+    cut_back(path, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["pipe", "zeros"])
+def test_what_has_no_end_is_not_begun(tmp_path: Path, name: str) -> None:
+    """Reading a pipe waited for ever."""
+    path = tmp_path / name
+    if name == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (read_columns, read_recipe, _read_history, read_json, a_cut):
+        with pytest.raises(ValueError, match="a pipe or a device"):
+            read(path)
+    with pytest.raises(UserError, match="a pipe or a device"):
+        read_pooled(path, ["Mass"])
+
+
+def test_columns_that_differ_in_case_only(tmp_path: Path) -> None:
+    """The last of them was taken without a word."""
+    path, known = tmp_path / "t.csv", ("PatientID", "subject")
+    assert find_column(path, ["patient_id", "PatientID"], None, known, "--x") == "PatientID"
+    with pytest.raises(UserError, match=r"has the columns patient_id and PATIENTID.*with --x"):
+        find_column(path, ["patient_id", "PATIENTID"], None, known, "--x")
+
+
+def test_a_class_that_would_steer_the_terminal(tmp_path: Path) -> None:
+    text = "ImageID,\x1b[2JMass\na,1\nb,0\n"
+    path = write(tmp_path / "t.csv", text)
+    for labels in (None, ["\x1b[2JMass"]):
+        with pytest.raises(UserError, match=r"label '\\x1b\[2JMass' has a line break"):
+            read_table(path, None, labels)
+    with pytest.raises(UserError, match="has a line break"):
+        read_predictions(path)
+    with pytest.raises(UserError, match="has a line break"):
+        read_label_map(write(tmp_path / "m.csv", "label,means\nMass,\x1b[2JMass\n"))
+
+
+def test_what_is_told_of_other_columns_is_on_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", 'ImageID,Mass,"no\n\x1b[2Jte"\na,1,x\nb,0,y\n')
+    notes = read_table(path, None).notes
+    assert any("no\\n\\x1b[2Jte" in note for note in notes)
+    assert not any("\x1b" in note or "\n" in note for note in notes)
+
+
+def test_names_like_formulas_are_told_and_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "ImageID,=1+1\n=cmd|' /C calc'!A0,1\nb,0\n")
+    table = read_table(path, None)
+    assert table.ids == ["=cmd|' /C calc'!A0", "b"]
+    assert table.class_names == ("=1+1",)
+    assert any("2 image(s) or label(s)" in note and "formulas" in note for note in table.notes)
+
+
+def test_an_image_that_would_tear_a_csv(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", b'ImageID,Mass\n"a\rb",1\nb,0\n')
+    with pytest.raises(UserError, match=r"row 2 .* carriage return"):
+        read_table(path, None)
+
+
+def test_a_label_map_that_leads_far(tmp_path: Path) -> None:
+    """A chain of some thousand rows took minutes."""
+    rows = "".join(f"a{row},a{row + 1}\n" for row in range(9000))
+    with pytest.raises(UserError, match="over more than 20 rows"):
+        read_label_map(write(tmp_path / "m.csv", f"label,means\n{rows}"))
+    rows = "".join(f"a{row},Mass\n" for row in range(10_001))
+    with pytest.raises(UserError, match="10,001 rows, and a label map at most 10,000"):
+        read_label_map(write(tmp_path / "m.csv", f"label,means\n{rows}"))
+
+
+def test_the_nearest_of_endless_names_is_not_looked_for() -> None:
+    chance = random.Random(0)
+    letters = [chr(0x4E00 + chance.randrange(3000)) for _ in range(60_000)]
+    name, other = "".join(letters), "".join(reversed(letters))
+    began = time.monotonic()
+    nearest(name, [other])
+    assert time.monotonic() - began < 2
+
+
+def test_a_history_with_text_for_a_number(tmp_path: Path) -> None:
+    """It ended a training in a traceback, after its last epoch."""
+    path = write(tmp_path / "metrics.csv", "fold,epoch,phase,train_loss\n1,1,full,~\n")
+    with pytest.raises(UserError, match=r"metrics\.csv cannot be read"):
+        _read_history(path)
+
+
+@pytest.mark.parametrize("epoch", ["\u00b2", "9" * 5000])
+def test_epochs_that_are_no_numbers(tmp_path: Path, epoch: str) -> None:
+    text = f"fold,epoch,mAP\n1,{epoch},0\n1,1,0\n1,3,0\n"
+    path = write(tmp_path / "metrics.csv", text)
+    cut_back(path, 1, 2)
+    assert path.read_text() == text.removesuffix("1,3,0\n")
+
+
+@pytest.mark.parametrize("cell", ["nan", "1.5", "-1", "inf"])
+def test_pooled_predictions_that_are_none(tmp_path: Path, cell: str) -> None:
+    path = write(tmp_path / "val.csv", f"ImageID,Mass\na,{cell}\n")
+    with pytest.raises(UserError, match="not all cells are numbers from 0 to 1"):
+        read_pooled(path, ["Mass"])
+
+
+def test_a_folder_of_a_billion_folds_is_not_deleted(tmp_path: Path) -> None:
+    write(tmp_path / "config.json", json.dumps({"out_dir": "", "model": "m", "folds": 10**9}))
+    write(tmp_path / "env.json", json.dumps({"data": ""}))
+    run = RunFolder(tmp_path, "m", "identity")
+    with pytest.raises(UserError, match="was changed"):
+        run.open({"seed": 0}, {"data": "", "parts": {}, "files": ""}, overwrite=True)
+    run.release()
+
+
+def test_an_environment_that_another_wrote() -> None:
+    start = {"files": ["a"], "versions": {"torch\x1b[2J": "2\n" + "0" * 10**6}}
+    now = {"files": "b", "versions": {"torch\x1b[2J": "3"}}
+    assert told_files([start, now]) == ""
+    told = told_changes([start, now])
+    assert "torch\\x1b[2J 2\\n000" in told
+    assert len(told) < 400

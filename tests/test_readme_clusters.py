@@ -1,0 +1,72 @@
+"""The README's batch file and its torchrun lines, as far as can be judged without a cluster."""
+
+import re
+import shlex
+import subprocess
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from small_run import METHODS, ROOT, module
+from torch.distributed.run import get_args_parser
+
+from core.cli import parse
+
+README = ROOT / "README.md"
+# of the manual of sbatch
+OPTIONS = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time"}
+OPTIONS |= {"signal", "requeue"}
+
+
+def batch_file() -> str:
+    """The README's example."""
+    (found,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", README.read_text(), re.DOTALL)
+    return found
+
+
+def torchrun_lines() -> list[str]:
+    text = README.read_text().replace("\\\n", " ")
+    return [line.strip(" &") for line in re.findall(r"torchrun --nnodes.*", text)]
+
+
+def arguments(line: str) -> Namespace:
+    """What torchrun makes of it, with what the shell fills in."""
+    words = ["2" if word == "$SLURM_NNODES" else word for word in shlex.split(line)]
+    return get_args_parser().parse_args(words[1:])
+
+
+def test_the_batch_file_is_bash(tmp_path: Path) -> None:
+    path = tmp_path / "batch.sh"
+    path.write_text(batch_file())
+    judged = subprocess.run(["bash", "-n", path], capture_output=True, check=False)
+    assert (judged.returncode, judged.stderr) == (0, b"")
+
+
+def test_its_options_are_those_of_sbatch() -> None:
+    given = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", batch_file(), re.MULTILINE))
+    assert batch_file().count("#SBATCH") == len(given)
+    assert given.keys() <= OPTIONS
+    # to the batch shell alone, and the run has time to save before the limit
+    before = re.fullmatch(r"B:USR1@(\d+)", given["signal"])
+    assert before
+    launcher = arguments(torchrun_lines()[1])
+    assert int(before[1]) >= launcher.shutdown_timeout + 30
+    passed_on = launcher.signals_to_handle.split(",")
+    assert set(passed_on) > set(get_args_parser().get_default("signals_to_handle").split(","))
+    assert "SIGUSR1" in passed_on
+
+
+@pytest.mark.parametrize("line", torchrun_lines())
+def test_torchrun_takes_its_flags_and_a_method_its_own(line: str) -> None:
+    given = arguments(line)
+    assert given.nnodes == "2"
+    assert int(given.nproc_per_node) > 0
+    method = given.training_script.split("/")[1]
+    assert method in METHODS
+    assert (ROOT / given.training_script).is_file()
+    settings = parse(module(method, "config").PRESETS, arguments=given.training_script_args)
+    assert settings.data.train_csv
+
+
+def test_there_are_torchrun_lines() -> None:
+    assert len(torchrun_lines()) == 2
