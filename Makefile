@@ -28,11 +28,11 @@ demo: $(INSTALLED)
 
 # Everything: unit tests, whole runs on small data, real radiographs where they are at hand.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The long form of the tests of faults and hostile files; its table goes to docs/reliability.md.
 soak: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults tests/fuzz --soak \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/fuzz --soak \
 	  --table docs/reliability.md
 
 # Lint, format and types on the whole tree, and packages that fit each other.

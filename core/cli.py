@@ -168,6 +168,8 @@ def run(main: Callable[[], None]) -> None:
                 f"what is printed cannot be written: {error.strerror}; make room where it goes, "
                 "and give the same command again"
             )
+        elif (error.strerror or "").startswith("No usable temporary directory"):
+            sentence = f"{error.strerror}: make room in one of them, or name another with TMPDIR"
         else:
             # without the name of a file it is no matter of the user's files
             raise

@@ -35,8 +35,8 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # samples of a pixel by colour type (PNG, table 11.1)
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _MOST_CHUNKS = 2**18
-# bytes that are inflated in no time, and how many at most one deflated byte becomes
-_SOON, _MOST_INFLATED = 2**29, 1032
+# bytes that are inflated within seconds, and how many at most one deflated byte becomes
+_SOON, _MOST_INFLATED = 2**31, 1032
 
 
 def read_image(path: str | Path) -> np.ndarray:

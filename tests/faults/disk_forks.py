@@ -150,6 +150,7 @@ BLOWS: dict[str, Callable[..., object]] = {
     "remove": shutil.rmtree,
     "move": os.rename,
     "mkdir": os.mkdir,
+    "mknod": os.mknod,
     "cover": cover,
 }
 

@@ -212,8 +212,11 @@ class Launch:
         if rank is not None:
             os.kill(self.rank_id(rank), signal.SIGKILL)
             return
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+        processes = self.processes()
+        # at once, as with the power of a machine: none sees another one go
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in processes:
+                os.kill(pid, number)
 
     def rank_id(self, rank: int) -> int:
         """The process id of a rank."""

@@ -124,6 +124,18 @@ def test_each_write_of_another_command(
         task.try_full({"at": number, "errno": "ENOSPC"})
 
 
+def test_a_phantom_ends_at_the_first_picture_without_room(room: Room, task_of: TaskOf) -> None:
+    """OpenCV says that it wrote what it did not."""
+    if not room.mounted:
+        pytest.skip("this system lets nobody mount a file system of his own")
+    task = task_of("core.data.phantom")
+    task.begin()
+    begun = task.number("open", "phantom.partial")
+    told = task.run({"at": begun, "fill": str(room.path / "ballast")}).sentence()
+    assert "No space left on device" in told
+    assert len(list(task.seen.rglob("*.png"))) <= 1
+
+
 def test_other_reasons_of_a_disk(task_of: TaskOf, soak: bool, fault: Fault) -> None:
     """A quota, a limit on a file's size, a disk that fails, for a moment only."""
     task = task_of("standard_head")

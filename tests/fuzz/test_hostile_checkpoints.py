@@ -237,10 +237,9 @@ def odd_facts(watched: Watched) -> dict[str, tuple[str, str]]:
 # a traceback, a hang or more than 2 GB before they were refused
 FOUND = (
     *("standard_head method '\\x00'", "standard_head model '\\x1b[2J'", "state progress []"),
-    *("standard_head model 'vit_giant_patch14_di'", "start model 'eva02_enormous_patch'"),
+    *("standard_head model 'vit_giant_patch14_di'", "state progress nan"),
     *("csra_db_cas csra_lambda 10000000000000000000", "block unreadable None", "block pair 0"),
     *("label_coupling coupling_alpha 10000000000000000000", "block position 'nan'"),
-    *("standard_head model 'xxxxxxxxxxxxxxxxxxxx'", "state progress nan"),
 )
 
 
@@ -248,7 +247,7 @@ def test_facts_that_are_odd(watched: Watched, fault: Fault, soak: bool) -> None:
     found = odd_facts(watched)
     assert set(FOUND) <= found.keys()
     if not soak:
-        found = dict(list(found.items())[::12]) | {what: found[what] for what in FOUND}
+        found = dict(list(found.items())[::25]) | {what: found[what] for what in FOUND}
     for name in KINDS:
         files = {
             what: with_facts(sound(watched, name), text)
@@ -271,7 +270,7 @@ JSON = st.recursive(
 )  # fmt: skip
 KEYS = ["method", "model", "class_names", "img_size", "settings", "fold", "folds", "format_version"]
 KEYS += ["run", "phase", "progress", "unreadable", "metrics", "scale"]
-BATCH = 20
+BATCH = 15
 # nothing is kept between runs, and what fails is told without a search for something smaller
 RULES = settings(
     database=None, deadline=None, derandomize=True, phases=[Phase.generate], print_blob=False
