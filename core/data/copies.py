@@ -7,11 +7,13 @@ file that was encoded anew, and one whose header alone differs, is no copy unles
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
 
 from core.data.pack_format import open_packs
 from core.data.store import ImageStore
@@ -19,6 +21,7 @@ from core.errors import UserError, counted, some
 
 # bytes of the middle of an image that are looked at before the whole of it
 _SAMPLE = 4096
+_READERS, _TOGETHER = 16, 256
 
 
 def file_sizes(paths: Sequence[str]) -> np.ndarray:
@@ -150,13 +153,36 @@ def _in_packs(paths: Sequence[str], packs: Sequence[str]) -> tuple[np.ndarray, _
 
 def _with_same_sample(places: np.ndarray, sample: _Key) -> Iterator[list[int]]:
     """Those of `places` that share a sample, together; in little memory for a million of them."""
+
+    def digests_of(some_places: np.ndarray) -> list[int]:
+        found = []
+        for place in some_places.tolist():
+            try:
+                data = sample(place)
+            except OSError:
+                data = place.to_bytes(8, "big")
+            digest = hashlib.blake2b(data, digest_size=8).digest()
+            found.append(int.from_bytes(digest, "big"))
+        return found
+
+    pieces = np.array_split(places, max(1, len(places) // _TOGETHER))
     digests = np.zeros(len(places), dtype=np.uint64)
-    for number, place in enumerate(places.tolist()):
-        try:
-            data = sample(place)
-        except OSError:
-            data = place.to_bytes(8, "big")
-        digests[number] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+    done = 0
+    # of files on a server it is the waiting that takes long
+    with (
+        ThreadPoolExecutor(_READERS) as pool,
+        tqdm(
+            desc="looking for equal images",
+            total=len(places),
+            delay=2,
+            leave=False,
+            disable=None if os.environ.get("RANK", "0") == "0" else True,
+        ) as bar,
+    ):
+        for found in pool.map(digests_of, pieces):
+            digests[done : done + len(found)] = found
+            done += len(found)
+            bar.update(len(found))
     order = np.argsort(digests, kind="stable")
     ends = np.flatnonzero(np.diff(digests[order])) + 1
     for alike in np.split(order, ends) if len(order) else ():
