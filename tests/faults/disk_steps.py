@@ -19,8 +19,7 @@ Step = tuple[str, str]
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 # of `os`: which of the arguments is the path, or a file's number
 _PLACES = {"fsync": 0, "replace": 1, "rename": 1, "mkdir": 0, "chmod": 0}
-_PLACES |= {"posix_fallocate": 0, "ftruncate": 0, "pwrite": 0, "rmdir": 0}
-_REMOVES = ("unlink", "rmdir")
+_PLACES |= {"posix_fallocate": 0, "ftruncate": 0, "pwrite": 0}
 
 
 class Steps:
@@ -50,13 +49,10 @@ class Steps:
         finally:
             self._resting = False
 
-    def install(self, *, removals: bool = False) -> None:
-        """Watch this process from now on; its deletions too with `removals`."""
+    def install(self) -> None:
+        """Watch this process from now on."""
         for name, place in _PLACES.items():
-            if removals or name not in _REMOVES:
-                setattr(os, name, self._watched(getattr(os, name), name, place))
-        if removals:
-            os.unlink = self._watched(os.unlink, "unlink", 0)
+            setattr(os, name, self._watched(getattr(os, name), name, place))
         system_open, file_open, save = os.open, io.open, core.checkpoint.save_file
 
         def open_number(path: Any, flags: int, *more: Any, **named: Any) -> int:

@@ -164,7 +164,7 @@ def test_a_disk_that_is_really_full(room: Room, task_of: TaskOf, soak: bool, fau
             for number, (what, _) in enumerate(task_of(name).steps, start=1)
             if what == "open"
         ]
-        chosen[name] = opened[1::4] if soak else opened[len(opened) // 2 :][:1]
+        chosen[name] = opened[1::8] if soak else opened[len(opened) // 2 :][:1]
         tried += len(chosen[name])
     fault("a disk that is really full (tmpfs)", tried)
     for name, numbers in chosen.items():

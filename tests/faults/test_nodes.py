@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from launched_runs import assert_complete, differing, training
 from launches import (
     TRAIN,
     Launch,
     Launches,
     Place,
-    assert_complete,
-    differing,
     leave_to_soak,
     sentence_of,
     shared,
     small_data,
-    training,
     wait_until,
 )
 from ledger import Fault

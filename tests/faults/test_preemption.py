@@ -8,18 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
+from launched_runs import differing, predicting, training
 from launches import (
     INFER,
     TRAIN,
     Launch,
     Launches,
     Place,
-    differing,
     leave_to_soak,
-    predicting,
     shared,
     small_data,
-    training,
     wait_until,
 )
 from ledger import Fault

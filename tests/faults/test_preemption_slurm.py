@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launches import assert_complete, in_session, leave_to_soak, training, wait_until
+from launched_runs import assert_complete, training
+from launches import in_session, leave_to_soak, wait_until
 from ledger import Fault
 from small_run import ROOT
 from test_readme_clusters import batch_file

@@ -9,20 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from launches import (
-    INFER,
-    TRAIN,
-    Launches,
-    Place,
-    assert_complete,
-    differing,
-    leave_to_soak,
-    predicting,
-    sentence_of,
-    shared,
-    small_data,
-    training,
-)
+from launched_runs import assert_complete, differing, predicting, training
+from launches import INFER, TRAIN, Launches, Place, leave_to_soak, sentence_of, shared, small_data
 from ledger import Fault
 from small_run import MODEL
 
