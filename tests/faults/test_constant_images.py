@@ -35,7 +35,7 @@ def test_augmentations_take_a_constant_image(level: int, soak: bool, fault: Faul
         crop_transforms(32, rotation=10, jitter=True),
     )
     draws = 2000 if soak else 60
-    fault(NAME, len(recipes) * draws)
+    fault(NAME, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for transforms in recipes:

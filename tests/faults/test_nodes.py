@@ -59,7 +59,7 @@ def test_nodes_stop_and_go_on_in_any_number(
     launches: Launches, data: Path, tmp_path: Path, fault: Fault
 ) -> None:
     """Two nodes of one process, then one process, then two nodes of two."""
-    fault("stop of two nodes, going on with another number of processes", 3)
+    fault("stop of two nodes, going on with another number of processes", 2)
     out = tmp_path / "out"
     words = training(data, out, "--epochs", 30)
     nodes = launches.nodes(TRAIN, *words, processes=1)
