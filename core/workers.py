@@ -33,7 +33,8 @@ def lost_worker(error: RuntimeError) -> UserError | None:
     """The sentence for one that ended; None where the error is something else."""
     # the number it ended with may be told in the cause alone
     told = f"{error} {error.__cause__}"
-    if "DataLoader worker" not in told:
+    # a mistake in such a process is told in other words
+    if "DataLoader worker (pid" not in told:
         return None
     if re.search(rf"Bus error|exit code {_NO_ROOM}\b", told):
         return UserError(f"decoded images find no room in shared memory: {_room()}; {_MEND}")

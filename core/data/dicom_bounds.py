@@ -20,8 +20,9 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _EXPLICIT = b"1.2.840.10008.1.2.1\0"
 # an element takes two or three
 _MOST_READS = 2**18
-# the longest that is read are look-up tables of 65,536 entries
-_LONGEST_ELEMENT = 2**18
+# the longest that is read are look-up tables of 65,536 entries, of which a sequence holds several
+_LONGEST_ELEMENT, _LONGEST_TABLES = 2**18, 2**22
+_TABLES = (0x00283000, 0x00283010)
 # a step of pydicom's own decoder of RLE each
 _MOST_RUNS = 2**22
 
@@ -74,7 +75,8 @@ def check_lengths(dataset: "Dataset") -> None:
     for tag in dataset.keys():  # noqa: SIM118 - to iterate over the elements would convert them
         item: Any = dataset.get_item(tag)
         length = getattr(item, "length", 0)
-        if tag.group <= 0x28 and tag.group % 2 == 0 and length > _LONGEST_ELEMENT:
+        longest = _LONGEST_TABLES if tag in _TABLES else _LONGEST_ELEMENT
+        if tag.group <= 0x28 and tag.group % 2 == 0 and length > longest:
             raise ValueError(f"its element {tag} has {length:,} bytes")
 
 

@@ -12,6 +12,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +37,9 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _MOST_CHUNKS = 2**18
 # bytes that are inflated within seconds, and how many at most one deflated byte becomes
-_SOON, _MOST_INFLATED = 2**31, 1032
+_SOON, _MOST_INFLATED = 2**33, 1032
+# compression by JPEG, old and new; where strips and tiles begin (TIFF 6.0)
+_JPEG_IN_TIFF, _OFFSETS = (6, 7), (273, 324)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -173,12 +176,20 @@ def _decode_tiff(data: bytes) -> np.ndarray:
     check_size(width, height, pixel)
     # decoders make room for a whole tile, however small the image is
     check_size(tags.get(322, 1), tags.get(323, 1), pixel)
-    check_scans(data, width * height)
+    if tags.get(259) in _JPEG_IN_TIFF:
+        # each strip or tile is an image of its own
+        pieces = max(len(set(_several(tags.get(tag)))) for tag in _OFFSETS)
+        check_scans(data, width * height // max(1, pieces))
     if max(bits or (1,)) <= 8:
         return _pillow_to_grey8(TiffImageFile(io.BytesIO(data)))
     pixels = to_grey8(_decode_with_cv2(data))
     # 0 is white; decoders see to that up to 8 bits only.
     return 255 - pixels if photometric == 0 else pixels
+
+
+def _several(values: Any) -> tuple[Any, ...]:
+    """What a tag holds, of which one alone is told by itself."""
+    return values if isinstance(values, tuple) else () if values is None else (values,)
 
 
 def _decode_with_cv2(data: bytes) -> np.ndarray:

@@ -278,3 +278,27 @@ def test_real_radiographs_are_read_as_pillow_reads_them(
     for file in files:
         with Image.open(file) as image:
             assert np.array_equal(read_image(file), np.asarray(image.convert("L")))
+
+
+@pytest.mark.parametrize(("compression", "side"), [("tiff_adobe_deflate", 3000), ("raw", 3000)])
+def test_bytes_of_a_tiff_that_look_like_scans_of_a_jpeg(
+    compression: str, side: int, tmp_path: Path
+) -> None:
+    """Only where a TIFF holds JPEG do these say anything."""
+    pixels = np.full((side, side), 0xDA, dtype=np.uint8)
+    pixels[:, ::2] = 0xFF
+    path = tmp_path / "film.tif"
+    Image.fromarray(pixels).save(path, compression=compression)
+    if compression == "raw":
+        assert path.read_bytes().count(b"\xff\xda") > 1_000_000
+    assert (read_image(path) == pixels).all()
+
+
+def test_a_tiff_of_many_jpeg_strips_is_read(tmp_path: Path) -> None:
+    """Each of them has a scan of its own, over its own pixels alone."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
+    pixels = noise.repeat(100, axis=0).repeat(100, axis=1)
+    path = tmp_path / "film.tif"
+    Image.fromarray(pixels).save(path, compression="jpeg", strip_size=3000 * 8)
+    assert path.read_bytes().count(b"\xff\xda") > 360
+    assert np.abs(read_image(path).astype(int) - pixels).mean() < 5
