@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -108,7 +107,7 @@ class _Board:
                 "--tensorboard needs a package that is not here: pip install -e '.[tensorboard]'"
             ) from error
         self._event, self._summary, self._records = Event, Summary, RecordWriter
-        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.0"
+        name = f"events.out.tfevents.{time.time():010.0f}.run.{os.getpid()}.0"
         self._path = folder / name
         try:
             # not those above: a run folder that was removed stays so

@@ -36,10 +36,12 @@ def without_names(table: LabelTable) -> LabelTable:
 
 
 def with_names(ids: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of `names` whose numbers `ids` are; `ids` as they are where they are no such numbers.
+    """Those of `names` whose numbers `ids` are; `ids` themselves where the first is no number.
 
     `names` is the whole list, in the order in which it was numbered.
     """
+    if not any(map(is_numbered, ids[:1])):
+        return list(ids)
     real = dict(zip(numbered(names), names, strict=True))
     return [real.get(one, one) for one in ids]
 

@@ -209,8 +209,11 @@ def find_column(
                 f"{path} has no column '{requested}' ({flag}){nearest(requested, names)}."
             )
         return requested
+    alike: dict[str, list[str]] = {}
+    for one in names:
+        alike.setdefault(plain(one), []).append(one)
     for name in known:
-        present = [one for one in names if plain(one) == plain(name)]
+        present = alike.get(plain(name), [])
         if len(present) > 1 and name not in present:
             which = f"name one of them with {flag}" if flag else "rename one of them"
             raise UserError(

@@ -62,7 +62,7 @@ def first_copies(paths: Sequence[str], packs: Sequence[str], sizes: np.ndarray) 
     return first
 
 
-def together(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:
+def joined_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:
     """Groups (N,) that no fold may divide: patients, joined where they share an image.
 
     `first` of `first_copies`. Without a copy of another patient's image they are `patients`.

@@ -14,7 +14,7 @@ from core.data.copies import (
     digest_of_files,
     file_sizes,
     first_copies,
-    together,
+    joined_patients,
     told_copies,
 )
 from core.data.gather import gather
@@ -202,7 +202,7 @@ def _divide(
     first = first_copies(table.paths, table.packs, sizes)
     if sentence := told_copies(table.ids, table.patients, first):
         say(sentence)
-    groups = together(table.patients, first)
+    groups = joined_patients(table.patients, first)
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", UserWarning)
         assignment = assign_folds(_strata(table), groups, split.folds, split.seed)

@@ -12,7 +12,7 @@ from ledger import Fault
 from pack_cases import images, packing, write_csv, write_image
 
 from core.config import SplitConfig
-from core.data.copies import digest_of_files, file_sizes, first_copies, together
+from core.data.copies import digest_of_files, file_sizes, first_copies, joined_patients
 from core.data.prepare import Prepared, prepare
 from core.data_config import DataConfig
 from core.errors import UserError
@@ -73,13 +73,13 @@ def test_images_of_a_pack_are_copies_where_every_pixel_is_equal(images: Path, ca
 def test_patients_are_joined_by_what_they_share() -> None:
     patients = np.array(["a", "b", "c", "a", "d", "e"], dtype=object)
     first = np.array([0, 0, 2, 3, 2, 5])
-    groups = together(patients, first)
+    groups = joined_patients(patients, first)
     assert groups is not None
     assert pairs_of(groups) == {(0, 1), (0, 3), (1, 3), (2, 4)}
     # a copy of a patient's own image changes nothing, to the object
-    assert together(patients, np.array([0, 1, 2, 0, 4, 5])) is patients
-    assert together(None, np.arange(6)) is None
-    alone = together(None, np.array([0, 0, 2, 3, 2, 5]))
+    assert joined_patients(patients, np.array([0, 1, 2, 0, 4, 5])) is patients
+    assert joined_patients(None, np.arange(6)) is None
+    alone = joined_patients(None, np.array([0, 0, 2, 3, 2, 5]))
     assert alone is not None
     assert pairs_of(alone) == {(0, 1), (2, 4)}
 
