@@ -71,16 +71,16 @@ def open_run(
     Raises UserError, before anything is written, where the folder holds something else, and where
     the processes were given other settings or see other data.
     """
-    fingerprint = prepared.fingerprint()
+    fingerprint, parts = prepared.fingerprint(), prepared.digests()
     given = {f"--{name}": str(value) for name, value in settings.items() if name not in _OF_A_NODE}
     check_equal(
         fabric,
-        given | prepared.digests(),
+        given | parts,
         "give the same command on each machine, and the same files",
     )
     folder = RunFolder(config.out_dir, settings["model"], _digest(settings, fingerprint))
     if fabric.is_global_zero:
-        data = {"data": fingerprint, "parts": prepared.digests(), "files": prepared.files}
+        data = {"data": fingerprint, "parts": parts, "files": prepared.files}
         for sentence in folder.open(settings, data, overwrite=config.overwrite):
             print(sentence)
         write_folds(folder.folds, prepared.table, prepared.assignment)

@@ -1,7 +1,8 @@
 """What the tests of faults tried, added up: printed at the end, and kept where `--table` says.
 
-A test takes the fixture `fault` and says what it tries and how often; one that fails counts as a
-loss. `--soak` is the long form of the same tests: more kills, more hostile inputs.
+A test takes the fixture `fault` and says what it tries and how often. One that fails counts as one
+loss in each of its rows, and one that fails without a row, or does not begin, in a row of its own.
+`--soak` is the long form of the same tests: more kills, more hostile inputs.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 BEGIN, END = "<!-- the last `make soak` -->\n", "<!-- end -->\n"
-_KEY = "fault"
+_KEY, _OTHER = "fault", "tests without a row, or that did not begin"
 
 Fault = Callable[[str, int], None]
 
@@ -38,19 +39,23 @@ def fault(record_property: Callable[[str, object], None]) -> Fault:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     tried: Counter[str] = Counter()
     lost: Counter[str] = Counter()
-    for outcome in ("passed", "failed"):
+    for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.getreports(outcome):
             # what a test recorded comes again with its teardown
-            if report.when != "call":
-                continue
-            for key, value in report.user_properties:
-                if key == _KEY:
-                    tried[value[0]] += value[1]
-                    lost[value[0]] += outcome == "failed"
+            recorded = report.user_properties if report.when == "call" else []
+            rows = [value for key, value in recorded if key == _KEY]
+            for name, number in rows:
+                tried[name] += number
+            if outcome != "passed":
+                lost.update({name for name, _ in rows} or {_OTHER})
     if not tried:
         return
-    rows = [f"| {name} | {tried[name]:,} | {lost[name]:,} |" for name in sorted(tried)]
+    rows = [f"| {name} | {tried[name]:,} | {lost[name]:,} |" for name in sorted(tried | lost)]
+    rows.append(f"| **all** | **{tried.total():,}** | **{lost.total():,}** |")
     table = "\n".join(["| fault | tried | lost |", "| --- | --- | --- |", *rows]) + "\n"
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.getreports("skipped"))
+    for reason, number in sorted(reasons.items()):
+        table += f"\n{number} tests were left out: {reason.removeprefix('Skipped: ')}.\n"
     terminalreporter.write_sep("-", "faults")
     terminalreporter.write(table)
     page = terminalreporter.config.getoption("--table")

@@ -89,7 +89,7 @@ class Prepared:
         table = self.table
         sources = [] if table.sources is None else [*table.source_names, *map(str, table.sources)]
         parts: dict[str, list[bytes]] = {
-            "images": ["\n".join([*table.ids, *sources]).encode(errors="surrogateescape")],
+            "images": ["\n".join([*table.ids, *sources]).encode()],
             "labels": [
                 "\n".join(table.class_names).encode(),
                 np.nan_to_num(table.targets, nan=-1).astype(np.int8).tobytes(),

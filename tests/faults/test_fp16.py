@@ -4,8 +4,6 @@ There is no GPU: a network in float32, of which a scaler for the CPU scales the 
 then rounded to fp16, which has nothing above 65,504.
 """
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +15,10 @@ from ledger import Fault
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from small_run import MODEL, flags
+from stopping import stopped_at
 from torch.optim.adamw import AdamW
 
 from core.checkpoint import load_facts, load_tensors, save_tensors
-from core.runlog import FoldLog
 
 TOO_MUCH = 2.0**22  # halved by each update that overflows
 NAME = "fp16 overflow"
@@ -114,19 +112,7 @@ def test_a_stopped_run_goes_on_with_its_count_and_its_scale(
     assert train(*arguments(phantom, straight))[0] == 0
     undisturbed = list(steps)
     steps.clear()
-    updates = 0
-    advance = FoldLog.advance
-
-    def stop_at_the_second(self: FoldLog, images: int) -> None:
-        nonlocal updates
-        updates += 1
-        if updates == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        advance(self, images)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FoldLog, "advance", stop_at_the_second)
-        assert train(*arguments(phantom, out))[0] == 128 + signal.SIGTERM
+    stopped_at(train, 2, *arguments(phantom, out))
     kept = load_facts(out / f"{MODEL}_fold1.state.safetensors")["scale"]["scale"]
     assert kept < TOO_MUCH
     assert train(*arguments(phantom, out))[0] == 0
@@ -171,18 +157,8 @@ def test_a_state_of_before_goes_on(
     """Its sums are two, it keeps no scale, and its timing.csv has no column for what is skipped."""
     fault("a run of an older version goes on", 1)
     monkeypatch.setattr("core.runtime.make_fabric", scaled(2.0))
-    out, updates, advance = tmp_path / "out", 0, FoldLog.advance
-
-    def stop_at_the_fifth(self: FoldLog, images: int) -> None:
-        nonlocal updates
-        updates += 1
-        if updates == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        advance(self, images)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FoldLog, "advance", stop_at_the_fifth)
-        assert train(*arguments(phantom, out))[0] == 128 + signal.SIGTERM
+    out = tmp_path / "out"
+    stopped_at(train, 5, *arguments(phantom, out))
     path = out / f"{MODEL}_fold1.state.safetensors"
     tensors, facts = load_tensors(path)
     del facts["scale"]

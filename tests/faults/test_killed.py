@@ -111,6 +111,19 @@ def test_killed_again_and_again(
         assert len(one.killed) >= (6 if soak else 1)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_training_does_not_start_anew(
+    method: str, commands: Callable[..., Command], tried: Try
+) -> None:
+    """Which would give the same bits: it goes on at the last update that was saved."""
+    with tried(commands(method)) as one:
+        every = one.undisturbed.moments["update"]
+        at = 2 * int(every) // 3
+        # at that moment the update is made and its state is not saved yet
+        one.kill(("update", at))
+        assert one.finish().moments["update"] == every - (at - 1)
+
+
 @pytest.mark.parametrize("words", [("infer",), ("pack", "--part", "1/2")], ids=["infer", "pack"])
 def test_killed_between_any_two_steps(
     words: tuple[str, ...], commands: Callable[..., Command], tried: Try, fault: Fault, soak: bool

@@ -1,8 +1,6 @@
 """The same command and seed give the same bits on a CPU, for any number of loader workers, in any
 folder, and where the run was stopped in between."""
 
-import os
-import signal
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -12,9 +10,9 @@ import torch
 from conftest import Train
 from ledger import Fault
 from small_run import METHODS, flags
+from stopping import stopped_at
 
 from core.checkpoint import load_tensors
-from core.runlog import FoldLog
 
 SAMPLERS = ("uniform", "class_aware", "repeat_factor")
 TrainMethod = Callable[[str], Train]
@@ -41,22 +39,6 @@ def assert_same_numbers(ours: Path, theirs: Path) -> None:
             for setting in FREE & set(one.get("settings", {})):
                 del one["settings"][setting]
         assert facts == told
-
-
-def stopped_at(train: Train, update: int, *arguments: object) -> None:
-    """Runs the command until a signal asks for a stop at this update."""
-    updates, advance = 0, FoldLog.advance
-
-    def ask(self: FoldLog, images: int) -> None:
-        nonlocal updates
-        updates += 1
-        if updates == update:
-            os.kill(os.getpid(), signal.SIGTERM)
-        advance(self, images)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FoldLog, "advance", ask)
-        assert train(*arguments)[0] == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("method", METHODS)

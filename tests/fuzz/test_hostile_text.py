@@ -2,15 +2,15 @@
 refused, within ten seconds and two gigabytes, and nothing of it is run."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import text_cases
 import text_files
 from harness import Watched
+from ledger import Fault
 
-Fault = Callable[[str, int], None]
 # of these commands each file is spoiled in turn
 COMMANDS: dict[str, tuple[list[str], str, list[str]]] = {
     "evaluate": (

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ledger import Fault
 
 from core.data.columns import read_columns
 from core.data.split import write_folds
@@ -39,7 +40,6 @@ MANY = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 FEW = settings(MANY, max_examples=60)
-Fault = Callable[[str, int], None]
 
 
 def written(path: Path, rows: list[list[str]], quoting: int, end: str) -> Path:

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import torch
 from small_run import MODEL, ROOT, contents, flags
+from stopping import stopped_at
 
 from core.metrics import Evaluation, evaluate
-from core.runlog import FoldLog
 from methods import load_model
 
 Train = Callable[..., tuple[int, str, str]]
@@ -106,22 +106,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train
 ) -> None:
     """SIGTERM in the middle of an epoch: the state is saved, and the end is the same."""
-
     out = tmp_path / "out"
-    updates = 0
-    advance = FoldLog.advance
-
-    def stop_at_the_fifth(self: FoldLog, images: int) -> None:
-        nonlocal updates
-        updates += 1
-        if updates == 5:
-            os.kill(os.getpid(), 15)
-        advance(self, images)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FoldLog, "advance", stop_at_the_fifth)
-        code, printed, _ = train(*flags(phantom, out))
-    assert code == 128 + 15
+    printed = stopped_at(train, 5, *flags(phantom, out))
     assert "the same command goes on from here" in printed
     assert not (out / "report.html").exists()
     assert train(*flags(phantom, out))[0] == 0
