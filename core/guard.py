@@ -65,6 +65,11 @@ class Guard:
             self._raise_not_finite(ranks[:, :2])
         return int(ranks[:, 2].max()), bool(ranks[0, 3])
 
+    @property
+    def stops_now(self) -> bool:
+        """Whether a stop was asked for to which no other process need agree."""
+        return self._stop_code != 0 and self.fabric.world_size == 1
+
     def saved(self) -> None:
         """Start the clock of `save_minutes` anew."""
         self._saved_at = time.monotonic()

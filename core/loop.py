@@ -144,7 +144,7 @@ class Fit:
                 step = (progress.epoch - first) * self.data.updates_per_epoch + progress.update
                 set_rates(plain, rate_factor(step, steps, warmup))
                 self._update(module, optimizer, batches)
-                if progress.total_updates % self.loop.log_every == 0:
+                if progress.total_updates % self.loop.log_every == 0 or self.guard.stops_now:
                     self._look(phase, optimizer)
             self._finish_epoch(phase, optimizer, frozen, began, seen)
 

@@ -17,6 +17,7 @@ import torch
 from small_run import MODEL, ROOT, contents, flags
 from stopping import stopped_at
 
+from core.checkpoint import load_facts
 from core.metrics import Evaluation, evaluate
 from methods import load_model
 
@@ -119,6 +120,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         for folder in (out, finished[0])
     )
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+
+
+def test_a_stop_waits_for_no_more_than_its_update(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    words = ["--warmup_head_epochs", 0, "--log_every", 1000, "--save_minutes", 1000]
+    stopped_at(train, 2, *flags(phantom, out, *words))
+    facts = load_facts(out / f"{MODEL}_fold1.state.safetensors")
+    assert facts["progress"]["total_updates"] == 2
 
 
 def test_a_runs_own_settings_make_it_again(
