@@ -42,7 +42,7 @@ class Guard:
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:
-        """Let SIGTERM, SIGUSR1 and Ctrl-C ask for a stop at the next decision; a second one ends
+        """Let SIGTERM, SIGUSR1 and Ctrl-C ask for a stop at the next decision; a second Ctrl-C ends
         the process at once."""
         before = answer_stops(self._ask_to_stop)
         try:

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-# `timeout`, launchers and SLURM send to a process what they sent to its whole group as well
+# a terminal and a launcher send the same Ctrl-C to a process
 SECONDS_OF_ONE_WISH = 1.0
 
 Asked = Callable[[int], object]
@@ -18,8 +18,9 @@ Asked = Callable[[int], object]
 def answer_stops(asked: Asked | None) -> dict[int, Any]:
     """Let the first of `STOPS` call `asked` with its number; returns what answered them before.
 
-    What comes within a second of it is the same wish, and a later one ends the process at once,
-    with exit code 128 + number and without a word. None: as if the first one had come just now.
+    A Ctrl-C more than a second later ends the process at once, with exit code 130 and without a
+    word. SIGTERM and SIGUSR1 are the same wish however often a scheduler sends them: to be faster
+    there is SIGKILL. None: as if the first one had come just now.
     """
     since = time.monotonic() if asked is None else None
 
@@ -28,7 +29,7 @@ def answer_stops(asked: Asked | None) -> dict[int, Any]:
         if since is None and asked is not None:
             since = time.monotonic()
             asked(number)
-        elif since is not None and time.monotonic() - since > SECONDS_OF_ONE_WISH:
+        elif number == signal.SIGINT and time.monotonic() - (since or 0) > SECONDS_OF_ONE_WISH:
             os._exit(128 + number)
 
     return {number: signal.signal(number, answer) for number in STOPS}

@@ -2,6 +2,7 @@
 
 Files are equal where they are so byte for byte, images of packs where they are pixel for pixel. A
 file that was encoded anew, and one whose header alone differs, is no copy unless it is in a pack.
+Images of one grey everywhere, as failed exports are, have nothing in common but that.
 """
 
 import hashlib
@@ -49,7 +50,7 @@ def first_copies(paths: Sequence[str], packs: Sequence[str], sizes: np.ndarray) 
 
     Of files those of the same size (`sizes`, of `file_sizes`) are opened for a sample of 4 KiB;
     of these, as of the images of packs, those with the same sample are read whole. At the most each
-    image is read once.
+    image is read once. An image of one grey everywhere is nobody's copy.
     """
     first = np.arange(len(paths))
     kinds = [_among_files(paths, sizes)]
@@ -58,8 +59,18 @@ def first_copies(paths: Sequence[str], packs: Sequence[str], sizes: np.ndarray) 
     for places, sample, whole in kinds:
         for alike in _with_same_sample(places, sample):
             for equal in _with_same_content(alike, whole):
-                first[equal] = equal[0]
+                if not _is_blank(paths[equal[0]], packs):
+                    first[equal] = equal[0]
     return first
+
+
+def _is_blank(path: str, packs: Sequence[str]) -> bool:
+    """Whether it can be read, and is of one grey everywhere."""
+    try:
+        pixels = ImageStore([path], packs).read(0)
+    except UserError:
+        return False
+    return bool(pixels.min() == pixels.max())
 
 
 def joined_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -39,15 +40,15 @@ class Room:
         self.path, self.notes = folder / "room", folder / "notes"
         self.path.mkdir()
         self.notes.mkdir()
-        self.mounted = not subprocess.run(
-            ["unshare", "-Urm", "mount", "-t", "tmpfs", "room", str(self.path)],
-            capture_output=True,
-            check=False,
-        ).returncode
+        mount = ["unshare", "-Urm", "mount", "-t", "tmpfs", "room", str(self.path)]
+        self.mounted = (
+            shutil.which("unshare") is not None
+            and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+        )
         inside = [sys.executable, str(Path(__file__).with_name("disk_forks.py"))]
         if self.mounted:
-            mount = f'mount -t tmpfs -o size={size} room "$1" && shift && exec "$@"'
-            inside = ["unshare", "-Urm", "sh", "-c", mount, "sh", str(self.path), *inside]
+            script = f'mount -t tmpfs -o size={size} room "$1" && shift && exec "$@"'
+            inside = ["unshare", "-Urm", "sh", "-c", script, "sh", str(self.path), *inside]
         self._process = subprocess.Popen(
             inside,
             cwd=ROOT,

@@ -89,6 +89,7 @@ class Task:
         self.begin()
         ended = self.run(blow)
         (self.room.seen / "ballast").unlink(missing_ok=True)
+        assert len(ended.steps) >= blow["at"], "the disk was never full"
         if ended.code == 0:
             # features that find no room are computed anew, and what is left may need no more room
             assert not ended.error

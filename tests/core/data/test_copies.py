@@ -70,6 +70,20 @@ def test_images_of_a_pack_are_copies_where_every_pixel_is_equal(images: Path, ca
     assert pairs_of(first_copies(files, (str(pack),), file_sizes(files))) == {(1, 2), (6, 7)}
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_blank_images_are_nobodys_copies(packed: bool, images: Path, call: Call) -> None:
+    """A hundred failed exports would make one of as many patients, whom no fold could divide."""
+    for name in ("black.png", "blank.png", "grey.png"):
+        cv2.imwrite(str(images / name), np.full((40, 40), 90 * (name == "grey.png"), np.uint8))
+    (images / "again.png").write_bytes((images / "3.png").read_bytes())
+    where = images.parent / "pack" if packed else images
+    if packed:
+        assert call(*packing(images))[0] == 0
+    names = ["3.png", "again.png", "black.png", "blank.png", "grey.png"]
+    paths, packs = [str(where / name) for name in names], (str(where),) if packed else ()
+    assert first_copies(paths, packs, file_sizes(paths)).tolist() == [0, 0, 2, 3, 4]
+
+
 def test_patients_are_joined_by_what_they_share() -> None:
     patients = np.array(["a", "b", "c", "a", "d", "e"], dtype=object)
     first = np.array([0, 0, 2, 3, 2, 5])
