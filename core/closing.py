@@ -56,8 +56,12 @@ def close_run(
     for fold in done:
         print(f"checkpoint   {folder.files(fold).weights}")
     left = [str(fold) for fold in range(1, folds + 1) if fold not in done]
-    more = ["--run_folds", *left] if left else try_next
-    print(f"try next     {_command()} {shlex.join(more)}", flush=True)
+    if settings["dry_run"]:
+        print("dry run      all of it works, and its numbers mean nothing; the real run:")
+        print(_command(real=True), flush=True)
+    else:
+        more = ["--run_folds", *left] if left else try_next
+        print(f"try next     {_command()} {shlex.join(more)}", flush=True)
     folder.release()
     return evaluation
 
@@ -96,9 +100,10 @@ def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
     }
 
 
-def _command() -> str:
-    """This command again, for one process, without what would delete the run."""
-    words = [word for word in sys.argv if word != "--overwrite"]
+def _command(*, real: bool = False) -> str:
+    """This command again, for one process, without what would delete the run; `real`: not dry."""
+    unwanted = {"--overwrite", "--dry_run", "--dry-run"} if real else {"--overwrite"}
+    words = [word for word in sys.argv if word not in unwanted]
     return f"python {shlex.join(words)}"
 
 

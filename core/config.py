@@ -186,7 +186,8 @@ class LoopConfig:
     save_minutes: float = 10.0
     """Minutes between two saved states, besides one an epoch."""
     tensorboard: bool = False
-    """Write the epochs' rows for TensorBoard too (needs the extra "tensorboard")."""
+    """Write for TensorBoard too: the epochs' rows, precision-recall curves, images that are trained
+    on (needs the extra "tensorboard")."""
 
     def __post_init__(self) -> None:
         _within("ema_decay", self.ema_decay, 0, 1)
@@ -204,6 +205,9 @@ class RunConfig:
     """Run folder. The same command again goes on where the run stopped."""
     overwrite: bool = False
     """Delete what an earlier run left in the run folder and start anew."""
+    dry_run: bool = False
+    """Try all of this command in a minute: two updates of each phase of the first fold, on a few
+    images, into a folder of its own beside --out_dir."""
     config: Path | None = None
     """JSON file of settings by flag name, over the preset's and under the command line's."""
 

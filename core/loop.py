@@ -146,7 +146,10 @@ class Fit:
                 self._update(module, optimizer, batches)
                 if progress.total_updates % self.loop.log_every == 0 or self.guard.stops_now:
                     self._look(phase, optimizer)
-            self._finish_epoch(phase, optimizer, frozen, began, seen)
+            # of its last update, also where none was left to make after a resume
+            done = (progress.epoch + 1 - first) * self.data.updates_per_epoch
+            rates = phase.peak_rates() | {"lr_factor": rate_factor(done - 1, steps, warmup)}
+            self._finish_epoch(phase, optimizer, frozen, rates, began, seen)
 
     def _update(
         self, module: _FabricModule, optimizer: _FabricOptimizer, batches: Iterator[Batch]
@@ -223,10 +226,11 @@ class Fit:
         phase: Phase,
         optimizer: _FabricOptimizer,
         frozen: HeadPhase | None,
+        rates: dict[str, float],
         began: float,
         seen: int,
     ) -> None:
-        """Evaluate, keep the weights if they are the best, and record the epoch."""
+        """Evaluate, keep the weights if they are the best, and record the epoch with its rates."""
         if self.guard.decide()[0]:
             # a stop does not wait for an evaluation
             self._look(phase, optimizer)
@@ -245,11 +249,12 @@ class Fit:
             if best:
                 facts = self.facts | {"epoch": progress.epoch}
                 save_best(self.files, self.data, evaluated, probabilities, scores, facts)
+            self._show(probabilities)
             row = {"fold": self.data.fold, "epoch": progress.epoch}
             learned = {"phase": phase.name, "train_loss": train_loss} | scores
             spent = time_epoch(self.fabric, images, began, trained) | {"skipped": skipped}
             self.log.epoch(
-                row | learned | {"best": int(best)} | phase.peak_rates(),
+                row | learned | {"best": int(best)} | rates,
                 row | spent,
                 of=self.epochs,
                 best=best,
@@ -258,6 +263,16 @@ class Fit:
         self.log.say(self.data.told_constant())
         self._save_state(phase, optimizer)
         self._stop_if_asked(self.guard.decide()[0])
+
+    def _show(self, probabilities: np.ndarray) -> None:
+        """Give the epoch's curves to TensorBoard, and at first what the model is trained on."""
+        if self.log.board is None:
+            return
+        data, epoch = self.data, self.state.progress.epoch
+        targets = data.table.targets[data.val_rows]
+        self.log.board.curves(epoch, data.table.class_names, targets, probabilities)
+        if epoch == 1 and not self.facts["settings"]["anonymous"]:
+            self.log.board.images("training images, augmented", data.examples(8))
 
     def _predict(self, evaluated: nn.Module, frozen: HeadPhase | None) -> np.ndarray:
         """Probabilities (V, C) of the validation images, all finite."""

@@ -41,7 +41,7 @@ _FREE = {
     *("test_csv", "test_dir", "out_csv", "ensemble_folds"),
 }
 # settings that older runs did not have, with what these did
-_SINCE = {"anonymous": False}
+_SINCE = {"anonymous": False, "dry_run": False}
 # settings that say how to start, and are no part of what a run is
 _UNKEPT = {"config", "overwrite"}
 # settings in which the machines of one run may differ

@@ -2,17 +2,18 @@
 
 import csv
 import io
-import os
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from core.atomic import cannot_write, write_atomically
 from core.errors import UserError, counted
 from core.untrusted import check_regular
+
+if TYPE_CHECKING:
+    from core.board import Board
 
 
 class FoldLog:
@@ -30,14 +31,12 @@ class FoldLog:
         speaks: bool,
         tensorboard: Path | None = None,
     ) -> None:
-        """`tensorboard` is a folder for its event files.
-
-        Raises UserError where that package is missing or its folder cannot be made.
-        """
+        """`tensorboard` is a folder for event files. Raises UserError without that package."""
         self.metrics, self.timing = metrics, timing
         self.title, self.speaks = title, speaks
         self._bar: tqdm | None = None
-        self._board = _Board(tensorboard) if tensorboard and speaks else None
+        # where there is one, it is saved with each epoch
+        self.board = _board(tensorboard) if tensorboard and speaks else None
 
     def start(self, images: int, done: int) -> None:
         """Show a bar over `images`, of which `done` were seen before a resume."""
@@ -69,8 +68,8 @@ class FoldLog:
             return
         append_row(self.metrics, row)
         append_row(self.timing, timing)
-        if self._board is not None:
-            self._board.epoch(row["epoch"], row | timing)
+        if self.board is not None:
+            self.board.epoch(row["epoch"], row | timing)
         self.say(
             f"{self.title}  epoch {row['epoch']:>2}/{of} {row['phase']:<4} "
             f"loss {row['train_loss']:.4f}  mAP {row['mAP']:.3f}  mAUROC {row['mAUROC']:.3f}  "
@@ -91,50 +90,15 @@ class FoldLog:
             self._bar.close()
 
 
-class _Board:
-    """A file of TensorBoard's events, as that lays it out.
-
-    Its own writer has a thread, which tells of a full disk in tracebacks, and later.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from tensorboard.compat.proto.event_pb2 import Event
-            from tensorboard.compat.proto.summary_pb2 import Summary
-            from tensorboard.summary.writer.record_writer import RecordWriter
-        except ImportError as error:
-            raise UserError(
-                "--tensorboard needs a package that is not here: pip install -e '.[tensorboard]'"
-            ) from error
-        self._event, self._summary, self._records = Event, Summary, RecordWriter
-        name = f"events.out.tfevents.{time.time():010.0f}.run.{os.getpid()}.0"
-        self._path = folder / name
-        try:
-            # not those above: a run folder that was removed stays so
-            for one in (folder.parent, folder):
-                one.mkdir(exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-
-    def epoch(self, epoch: int, values: dict[str, Any]) -> None:
-        """Add the numbers among `values`. Raises UserError where they cannot be written."""
-        # not before: a start that finds its fold finished has nothing to tell
-        if not self._path.exists():
-            self._append(self._event(wall_time=time.time(), file_version="brain.Event:2"))
-        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
-        summary = self._summary()
-        for name, value in numbers.items():
-            summary.value.add(tag=name, simple_value=value)
-        self._append(self._event(wall_time=time.time(), step=epoch, summary=summary))
-
-    def _append(self, event: Any) -> None:
-        record = io.BytesIO()
-        self._records(record).write(event.SerializeToString())
-        try:
-            with self._path.open("ab") as file:
-                file.write(record.getvalue())
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
+def _board(folder: Path) -> "Board":
+    try:
+        from core.board import Board
+    except ImportError as error:
+        raise UserError(
+            "--tensorboard needs a package that is not here: pip install -c constraints.txt -e "
+            "'.[tensorboard]'"
+        ) from error
+    return Board(folder)
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from core.config import LoaderConfig
 from core.data.augment import Augmentation
 from core.data.constant import ConstantImages, Watched
-from core.data.dataset import Batch, Batches, RadiographDataset, build_loader, unspoiled
+from core.data.dataset import Batch, Batches, RadiographDataset, Read, build_loader, unspoiled
 from core.data.evaluation import evaluation_loader
 from core.data.mixture import build_mixture, source_shares
 from core.data.prepare import Prepared
@@ -137,6 +137,15 @@ class FoldData:
             persistent=False,
         )
         return self._constant.noting(unspoiled(loader))
+
+    def examples(self, count: int) -> np.ndarray:
+        """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
+        dataset = RadiographDataset(
+            self.table, self.train_rows, self._loader.img_size, self._augment
+        )
+        plan = enumerate(self.epoch_plan(0)[:count].tolist())
+        read = [dataset[0, place, position] for place, position in plan]
+        return np.stack([one.image for one in read if isinstance(one, Read)])
 
     def validation(self) -> Batches:
         """A loader of the validation images; its workers end with it."""

@@ -105,7 +105,8 @@ def without_shared_images(
                 if wrong.any()
             ]
             if notes:
-                kept[place] = _take(tables[place], ~(again[0] | again[1]), notes)
+                left = tables[place].take(~(again[0] | again[1]))
+                kept[place] = replace(left, notes=(*left.notes, *notes))
             if not len(kept[place]):
                 raise UserError(
                     f"all images of {parts[place].csv} are in another CSV of the same images or in "
@@ -121,24 +122,6 @@ def _image_keys(names: Iterable[str], sheet: Sheet) -> list[str]:
     count = 3 if sheet.image == ("Path",) else 1
     parts = (os.path.splitext(name)[0].casefold().split("/") for name in names)
     return ["/".join(one[-count:]) for one in parts]
-
-
-def _take(table: LabelTable, rows: np.ndarray, notes: Sequence[str]) -> LabelTable:
-    """The rows, (N,) bool, of a table, with more notes."""
-
-    def of(values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else values[rows]
-
-    return replace(
-        table,
-        ids=[name for name, taken in zip(table.ids, rows, strict=True) if taken],
-        paths=[path for path, taken in zip(table.paths, rows, strict=False) if taken],
-        patients=of(table.patients),
-        studies=of(table.studies),
-        views=of(table.views),
-        targets=table.targets[rows],
-        notes=(*table.notes, *notes),
-    )
 
 
 def shared_patients(

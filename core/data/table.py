@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
@@ -51,6 +51,25 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> "LabelTable":
+        """These rows alone, (M,) int or (N,) bool, in their order."""
+        places = np.flatnonzero(rows) if rows.dtype == bool else rows
+
+        def of(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[places]
+
+        return replace(
+            self,
+            ids=[self.ids[place] for place in places.tolist()],
+            # there are none where the labels alone were read
+            paths=[self.paths[place] for place in places.tolist()] if self.paths else [],
+            patients=of(self.patients),
+            studies=of(self.studies),
+            views=of(self.views),
+            targets=self.targets[places],
+            sources=of(self.sources),
+        )
 
 
 def read_table(

@@ -17,6 +17,7 @@ from core.data.columns import read_columns
 from core.data.labels import LABEL_VALUES
 from core.data.prepare import Prepared
 from core.data.table import LabelTable
+from core.dry_run import few_images
 from core.errors import UserError
 from core.runfolder import RunFolder
 from core.runtime import worker_count
@@ -47,6 +48,8 @@ def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> Label
         ids = [name.partition("/")[2] for name in ids]
     images = find_images(folder, test.test_csv, image_column=column, like=ids)
     images = replace(images, id_column=table.id_column)
+    if config.run.dry_run:
+        images = few_images(images, config.loader.batch_size)
     if data.anonymous:
         images = without_names(images)
     tested = () if test.test_csv is None else (test.test_csv,)

@@ -20,6 +20,7 @@ def main() -> None:
     from core.data.augment import Augmentation, crop_transforms
     from core.data.fold import fold_data
     from core.data.prepare import prepare
+    from core.dry_run import shorten
     from core.errors import UserError
     from core.loop import Fit
     from core.losses import build_loss, prevalence_log_odds
@@ -43,6 +44,8 @@ def main() -> None:
 
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say, config.loader.source_weights)
+    if config.run.dry_run:
+        config, prepared = shorten(config, prepared, fabric.world_size, say)
     table, tau, optim = prepared.table, config.loss.logit_adjust, config.optim
     classes = len(table.class_names)
     if config.model.refiner and classes < 2:

@@ -19,6 +19,7 @@ def main() -> None:
     from core.data.augment import Augmentation, light_transforms
     from core.data.fold import fold_data
     from core.data.prepare import prepare
+    from core.dry_run import shorten
     from core.loop import Fit
     from core.losses import build_loss, prevalence_log_odds
     from core.optim import two_phases
@@ -35,6 +36,8 @@ def main() -> None:
 
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say, config.loader.source_weights)
+    if config.run.dry_run:
+        config, prepared = shorten(config, prepared, fabric.world_size, say)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
     initial = find_initial("standard_head", config, classes)
     weights, start = find_weights(config.model, optional=config.preset == "small")

@@ -46,8 +46,6 @@ def serve() -> None:
     for package in (core, methods, ensemble):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    import tensorboard.compat.proto.event_pb2  # noqa: F401
-
     # or else each run's garbage collector walks through, and copies, all that was imported
     gc.collect()
     gc.freeze()

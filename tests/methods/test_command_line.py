@@ -14,7 +14,7 @@ from core.cli import parse
 from methods import method_names
 
 # The command line is an interface: a name that goes or changes breaks somebody's script.
-RUN = "preset out_dir overwrite config"
+RUN = "preset out_dir overwrite dry_run config"
 DATA = "train_csv train_dir val_csv source official_split views readers label_map labels"
 DATA += " image_column patient_column study_column view_column uncertain blank anonymous"
 SPLIT = "folds run_folds seed"
@@ -40,7 +40,7 @@ FLAGS = {
     ],
 }
 SWITCHES = "overwrite pretrained grad_checkpointing pos_weight ema tta amp compile tensorboard"
-SWITCHES += " anonymous"
+SWITCHES += " anonymous dry_run"
 MORE_SWITCHES = {
     "standard_head": "",
     "csra_db_cas": "csra_scale",

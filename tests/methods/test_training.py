@@ -127,8 +127,34 @@ def test_tensorboard_gets_the_epochs(phantom: Path, tmp_path: Path, train: Train
     out = tmp_path / "out"
     assert train(*flags(phantom, out, "--run_folds", 1, "--tensorboard"))[0] == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
 
-    events = EventAccumulator(str(out / "tensorboard" / "fold1"))
+    events = EventAccumulator(str(out / "tensorboard" / "fold1"), {"images": 0, "tensors": 0})
     events.Reload()
+    metrics = pd.read_csv(out / "metrics.csv")
     values = [event.value for event in events.Scalars("mAP")]
-    np.testing.assert_allclose(values, pd.read_csv(out / "metrics.csv")["mAP"], rtol=1e-6)
+    np.testing.assert_allclose(values, metrics["mAP"], rtol=1e-6)
+    # the last epoch's curve of a class: its true positives at threshold 0 are all its positives
+    predicted = pd.read_csv(out / f"{MODEL}_fold1_val.csv").set_index("ImageID")
+    truth = pd.read_csv(phantom / "train.csv").set_index("ImageID").loc[predicted.index]
+    curves = events.Tensors("Effusion")
+    assert [curve.step for curve in curves] == metrics["epoch"].tolist()
+    true_positives = tensor_util.make_ndarray(curves[-1].tensor_proto)[0]
+    assert true_positives[0] == (truth["Effusion"] == 1).sum()
+    # eight images side by side, as large as those that are trained on
+    (image,) = events.Images("training images, augmented")
+    assert (image.width, image.height) == (8 * 32, 32)
+
+
+def test_tensorboard_shows_no_images_where_nothing_may_be_named(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
+    out = tmp_path / "out"
+    words = ["--run_folds", 1, "--tensorboard", "--anonymous", "--epochs", 1]
+    assert train(*flags(phantom, out, *words))[0] == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard" / "fold1")).Reload()
+    assert events.Tags()["images"] == []
+    assert "mAP" in events.Tags()["scalars"]

@@ -1,0 +1,92 @@
+"""--dry_run: each step of a training and each of its files, in seconds, beside the real run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Train
+from small_run import METHODS, MODEL, flags
+
+from core.config import SplitConfig
+from core.data.prepare import prepare
+from core.data_config import DataConfig
+from core.dry_run import shorten
+from core.resume import is_finished
+from methods import load_model
+from methods.standard_head.config import PRESETS
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_dry_run_writes_all_that_a_run_does(
+    method: str, phantom: Path, tmp_path: Path, train_method: Callable[[str], Train]
+) -> None:
+    out, submission = tmp_path / "out", tmp_path / "submission.csv"
+    words = flags(phantom, out, "--run_folds", 2, "--batch_size", 4)
+    phases = 2
+    if method == "label_coupling":
+        words += ["--test_csv", str(phantom / "test.csv"), "--out_csv", str(submission)]
+        phases = 1
+    code, printed, error = train_method(method)(*words, "--dry_run")
+    assert code == 0, error
+    assert not out.exists()
+    assert not submission.exists()
+    dry = tmp_path / "out_dry_run"
+    metrics = pd.read_csv(dry / "metrics.csv")
+    assert metrics["phase"].tolist() == ["head", "all"][-phases:]
+    assert metrics["fold"].tolist() == [2] * phases
+    assert is_finished(dry / f"{MODEL}_fold2.state.safetensors")
+    # two batches, or a few more for a positive of each class
+    assert 8 <= len(pd.read_csv(dry / f"{MODEL}_fold2_val.csv")) < 16
+    load_model(dry / f"{MODEL}_fold2.safetensors")
+    assert "its numbers mean nothing" in printed
+    again = printed.rstrip().splitlines()[-1 if submission.name not in names(dry) else -2]
+    assert "--dry_run" not in again
+    # what the real run of the same words leaves
+    assert train_method(method)(*words)[0] == 0
+    expected = names(out) | ({submission.name} if method == "label_coupling" else set())
+    assert names(dry) == expected
+    if method == "label_coupling":
+        assert len(pd.read_csv(dry / submission.name)) == 8
+        assert len(pd.read_csv(submission)) == len(pd.read_csv(phantom / "test.csv"))
+
+
+def test_a_dry_run_begins_anew_and_leaves_the_real_run_alone(
+    phantom: Path, finished: tuple[Path, str], train: Train
+) -> None:
+    before = {path: path.read_bytes() for path in finished[0].rglob("*") if path.is_file()}
+    for _ in range(2):
+        code, _, error = train(*flags(phantom, finished[0], "--overwrite", "--dry-run"))
+        assert code == 0, error
+    assert {path: path.read_bytes() for path in before} == before
+    assert set(before) == {path for path in finished[0].rglob("*") if path.is_file()}
+
+
+def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
+    """Of those that have one; and all of them where there are few."""
+    config = PRESETS["small"]()
+    config.loader.batch_size = 6
+    config.run.out_dir = Path("somewhere")
+    data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))
+    prepared = prepare(data, SplitConfig(folds=2), lambda _: None)
+    said: list[str] = []
+    short, few = shorten(config, prepared, 1, said.append)
+    assert (short.optim.epochs, short.optim.warmup_head_epochs) == (1, 1)
+    assert (config.optim.epochs, config.run.out_dir) != (1, short.run.out_dir)
+    (parts,) = few.rows()
+    (fold, *whole) = next(prepared.rows())
+    assert parts[0] == fold == 1
+    for rows, of_all in zip(parts[1:], whole, strict=True):
+        chosen, every = few.table.targets[rows] == 1, prepared.table.targets[of_all] == 1
+        assert (chosen.any(axis=0) == every.any(axis=0)).all()
+        assert 12 <= len(rows) < 20
+        assert set(np.array(few.table.ids)[rows]) <= set(np.array(prepared.table.ids)[of_all])
+    told = f"{len(few.table)} of {len(prepared.table)} images, all into somewhere_dry_run"
+    assert told in said[0]
+    config.loader.batch_size = 600
+    assert len(shorten(config, prepared, 1, said.append)[1].table) == len(prepared.table)
