@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test soak check lock clean
+.PHONY: demo test test-browser soak check lock clean
 
 DEMO_DATA := --preset small --no-pretrained --img_size 64 --train_csv demo/data/train.csv \
   --train_dir demo/data/images --folds 5 --run_folds 1
@@ -30,6 +30,13 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Reports and the page in a real browser: this machine's Chromium, or one that is fetched.
+test-browser: $(INSTALLED)
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  $(BIN)/playwright install --with-deps chromium || \
+	  (apt-get update -qq && apt-get install -yqq chromium)
+	$(BIN)/python -m pytest -m browser tests/browser
+
 # The long form of the tests of faults and hostile files; its table goes to docs/reliability.md.
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/fuzz \
@@ -47,7 +54,7 @@ check: $(INSTALLED)
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install -q -e ".[dev,tensorboard]"
+	.venv-lock/bin/pip install -q -e ".[dev]"
 	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-lock
 

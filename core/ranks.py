@@ -130,8 +130,8 @@ class Roll:
         if not known.hosted and self.rank % self._per_node:
             # without the store the others cannot be heard: the first one of each machine tells
             return None
-        everyone = set(range(self.world))
-        silent = everyone - known.asking - known.left - known.gone - {self.rank}
+        elsewhere = set(range(self.world)) - set(self._here())
+        silent = elsewhere - known.asking - known.left - known.gone
         if known.gone:
             what = (
                 f"{named(known.gone, self.world)} ended without a word: killed, perhaps for want "
@@ -180,14 +180,16 @@ class Roll:
 
     def _gone_here(self) -> set[int]:
         """Ranks of this machine that ended without having said that they leave."""
-        first = self.rank - self.rank % self._per_node
         gone = {
-            rank
-            for rank, pid in self._read("pid", range(first, first + self._per_node)).items()
-            if not _is_there(pid)
+            rank for rank, pid in self._read("pid", self._here()).items() if not _is_there(pid)
         }
         # asked afterwards: who says so and ends in between is not gone
         return gone - set(self._read("left", gone))
+
+    def _here(self) -> range:
+        """Ranks of this machine, of which it is known whether they are there."""
+        first = self.rank - self.rank % self._per_node
+        return range(first, first + self._per_node)
 
     def _read(self, kind: str, ranks: Iterable[int] | None = None) -> dict[int, Any]:
         """What the `ranks` (all of them) wrote of a kind, where they did."""

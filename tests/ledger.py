@@ -2,7 +2,8 @@
 
 A test takes the fixture `fault` and says what it tries and how often. One that fails counts as one
 loss in each of its rows, and one that fails without a row, or does not begin, in a row of its own.
-`--soak` is the long form of the same tests: more kills, more hostile inputs.
+`--soak` is the long form of the same tests: more kills, more hostile inputs. The page keeps whole
+runs alone: not those of some tests (`-k`), nor one that Ctrl-C ended.
 """
 
 from collections import Counter
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from core.errors import counted
 
 BEGIN, END = "<!-- the last `make soak` -->\n", "<!-- end -->\n"
 _KEY, _OTHER = "fault", "tests without a row, or that did not begin"
@@ -36,7 +39,9 @@ def fault(record_property: Callable[[str, object], None]) -> Fault:
     return lambda name, tried: record_property(_KEY, [name, tried])
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode
+) -> None:
     tried: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     for outcome in ("passed", "failed", "error"):
@@ -55,10 +60,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     table = "\n".join(["| fault | tried | lost |", "| --- | --- | --- |", *rows]) + "\n"
     reasons = Counter(report.longrepr[2] for report in terminalreporter.getreports("skipped"))
     for reason, number in sorted(reasons.items()):
-        table += f"\n{number} tests were left out: {reason.removeprefix('Skipped: ')}.\n"
+        left_out = counted(number, "test was", "tests were")
+        table += f"\n{left_out} left out: {reason.removeprefix('Skipped: ')}.\n"
     terminalreporter.write_sep("-", "faults")
     terminalreporter.write(table)
     page = terminalreporter.config.getoption("--table")
-    if page is not None:
+    ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if page is not None and ended and not terminalreporter.config.getoption("keyword"):
         before, rest = page.read_text(encoding="utf-8").split(BEGIN)
         page.write_text(before + BEGIN + table + END + rest.split(END)[1], encoding="utf-8")

@@ -15,8 +15,8 @@ from ledger import Fault
 from sklearn.metrics import average_precision_score
 from small_run import METHODS, MODEL, flags
 
-from core import plots
 from core.loss_config import LossConfig
+from core.report import draw_pictures
 from ensemble.calibrate import main as calibrate
 from ensemble.choose import main as choose
 from ensemble.evaluate import main as evaluate
@@ -120,8 +120,7 @@ def check(out: Path, csv: Path, case: str, printed: str, error: str) -> None:
 @pytest.fixture
 def drawn(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports with their pictures."""
-    for name in ("curves", "classes", "precision_recall", "reliability"):
-        monkeypatch.setattr(f"core.report.{name}_figure", getattr(plots, f"{name}_figure"))
+    monkeypatch.setattr("core.closing.draw_pictures", draw_pictures)
 
 
 @pytest.mark.usefixtures("drawn")

@@ -24,7 +24,8 @@ def test_two_processes_make_one_run_of_a_method(method: str, phantom: Path, tmp_
     assert "2 x cpu" in printed
     assert printed.count("run folder") == 1
 
-    plots = ("classes", "curves", "precision_recall", "reliability")
+    plots = ["classes", "curves", "precision_recall", "score_histograms", "reliability"]
+    plots.append("co_occurrence")
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
         *(f"{MODEL}_fold1{end}" for end in (".safetensors", ".state.safetensors", "_val.csv")),
         *(f"plots/{name}.png" for name in plots),
