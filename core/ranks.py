@@ -180,9 +180,7 @@ class Roll:
 
     def _gone_here(self) -> set[int]:
         """Ranks of this machine that ended without having said that they leave."""
-        gone = {
-            rank for rank, pid in self._read("pid", self._here()).items() if not _is_there(pid)
-        }
+        gone = {rank for rank, pid in self._read("pid", self._here()).items() if not _is_there(pid)}
         # asked afterwards: who says so and ends in between is not gone
         return gone - set(self._read("left", gone))
 
