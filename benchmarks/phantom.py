@@ -70,7 +70,7 @@ def train(method: str, seed: int, *flags: str, name: str = "") -> Path:
     command = [
         *(sys.executable, f"methods/{method}/train.py", *BUDGET, *flags, "--seed", str(seed)),
         *("--train_csv", str(data / "train.csv"), "--train_dir", str(data / "images")),
-        *("--weights_file", str(_weights()), "--out_dir", str(out)),
+        *("--weights_file", str(imagenet_weights()), "--out_dir", str(out)),
     ]
     subprocess.run(command, check=True)
     return out / f"{FOLD}.safetensors"
@@ -121,7 +121,8 @@ def compare(plain: Path, other: Path, test: Path, tail: list[str]) -> dict[str, 
     return row
 
 
-def _weights() -> Path:
+def imagenet_weights() -> Path:
+    """The file of them. Raises UserError where it is not at hand."""
     data = real_data()
     if data is None:
         raise UserError("the ImageNet weights are not at hand: set CXR_REAL_DATA")

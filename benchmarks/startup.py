@@ -16,7 +16,7 @@ COMMANDS = (
     *(("methods/label_coupling/train.py",), ("-m", "methods.label_coupling.couplings")),
     *(("-m", "core.data.phantom"), ("-m", "core.data.pack"), ("-m", "ensemble.infer")),
     *(("-m", "ensemble.choose"), ("-m", "ensemble.calibrate"), ("-m", "ensemble.evaluate")),
-    ("-m", "benchmarks"),
+    *(("-m", "core.doctor"), ("-m", "benchmarks")),
 )
 HELP_LIMIT = 0.6
 STEP_LIMIT = 1.5

@@ -47,10 +47,14 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, F), or (B, F, h, w), of images (B, 1, H, W), uint8 or in [0, 1]."""
+        features = self.network(self.normalised(images))
+        return features if self._pooled else self._as_map(features)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network takes: float (B, 1, H, W) of images, uint8 or in [0, 1]."""
         if images.dtype == torch.uint8:
             images = images / 255
-        features = self.network((images - self.mean) / self.std)
-        return features if self._pooled else self._as_map(features)
+        return (images - self.mean) / self.std
 
     def _as_map(self, features: Tensor) -> Tensor:
         """Unpooled features of any timm network as (B, F, h, w).

@@ -32,7 +32,8 @@ class Board(TensorBoardLogger):
 
     def epoch(self, epoch: int, values: dict[str, Any]) -> None:
         """Add the numbers among `values`, and save. Raises UserError for a full disk."""
-        self.log_metrics({name: one for name, one in values.items() if type(one) is float}, epoch)
+        numbers = {name: one for name, one in values.items() if isinstance(one, float)}
+        self.log_metrics(numbers, epoch)
         self.save()
 
     def curves(
@@ -44,7 +45,7 @@ class Board(TensorBoardLogger):
         """
         for name, truth, scores in zip(names, targets.T, probabilities.T, strict=True):
             known = ~np.isnan(truth)
-            if 0 < truth[known].mean() < 1:
+            if {0, 1} <= set(truth[known]):
                 self.experiment.add_pr_curve(name, truth[known], scores[known], epoch)
 
     def images(self, tag: str, images: np.ndarray) -> None:

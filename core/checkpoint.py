@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from core.atomic import write_atomically
-from core.errors import UserError
+from core.errors import UserError, see_doctor
 from core.untrusted import LARGEST_JSON, check_regular
 
 # from the second on a file carries a checksum
 FORMAT_VERSION = 2
+# of the states of a run, beside its checkpoints
+STATE_ENDING = ".state.safetensors"
 # a state of the largest networks has about ten thousand
 _MOST_TENSORS = 100_000
 
@@ -48,7 +50,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, facts
     if expected != _checksum(tensors, metadata["facts"]):
         raise UserError(
-            f"{path} is damaged: its checksum does not fit what it holds. Copy it anew, or train it"
+            f"{path} is damaged: its checksum does not fit what it holds. {_mend(path)}"
         )
     return tensors, facts
 
@@ -74,7 +76,18 @@ def _opened(path: Path) -> Iterator[Any]:
         raise
     # ValueError: a pipe; the last ones: numbers of types that torch does not have
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        raise UserError(f"{path} is no whole safetensors file ({error})") from error
+        raise UserError(f"{path} is no whole safetensors file ({error}). {_mend(path)}") from error
+
+
+def _mend(path: Path) -> str:
+    """What to do about a file that is not whole: a state has a fold that can start anew."""
+    if path.name.endswith(STATE_ENDING):
+        return "Copy it anew, or move it away, and its fold starts anew" + see_doctor(
+            "tells what else of the run is whole", " --run FOLDER"
+        )
+    return "Copy it anew, or train it" + see_doctor(
+        "tells which others are whole", " --checkpoint FILES"
+    )
 
 
 def _read_facts(file: Any, path: Path) -> dict[str, Any]:
@@ -84,7 +97,9 @@ def _read_facts(file: Any, path: Path) -> dict[str, Any]:
             raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
         facts = json.loads(told)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} does not describe itself in JSON ({error})") from error
+        raise UserError(
+            f"{path} does not describe itself in JSON ({error}). {_mend(path)}"
+        ) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format_version"), int):
         raise UserError(f"{path} was not written by this project: it does not describe itself")
     if facts["format_version"] > FORMAT_VERSION:

@@ -9,14 +9,19 @@ import numpy as np
 import pandas as pd
 
 from core.data.prepare import Prepared
+from core.environment import earlier_starts, told_changes
 from core.errors import UserError
 from core.metrics import Evaluation, evaluate
-from core.plots import NUMBERS
-from core.report import format_table, write_report
+from core.plots.curves import number_columns
+from core.report import Contents, draw_pictures, format_table, worst_cases, write_report
+from core.report.command import command_again
+from core.report.tables import class_table, fold_tables, lead_of, summary_table
 from core.resume import is_finished
 from core.runfolder import RunFolder
-from core.runtime import versions
-from core.untrusted import check_regular
+from core.untrusted import check_regular, read_json
+
+# no run has more, and their curves can be drawn
+_MOST_EPOCHS = 100_000
 
 
 def close_run(
@@ -24,31 +29,45 @@ def close_run(
 ) -> Evaluation:
     """Score the pooled predictions of all finished folds, write the report, print the summary.
 
-    `settings` by flag name; `try_next` holds flags that are worth a second run once no fold is
-    left. Every number comes from the prediction files that lie in the folder.
+    `settings` by flag name are told as they are: without names, of paths the last part alone.
+    `try_next` holds flags that are worth a second run once no fold is left. Every number comes from
+    the prediction files that lie in the folder.
     """
     folder.check_place()
-    folds = prepared.folds
+    folds, table = prepared.folds, prepared.table
     done = finished_folds(folder, folds)
-    rows, probabilities = _pooled(folder, prepared, done)
-    table = prepared.table
-    evaluation = evaluate(
-        table.targets[rows],
-        probabilities,
-        table.class_names,
-        prevalence=prepared.prevalence(settings["source_weights"]),
-        patients=None if table.patients is None else table.patients[rows],
-    )
+    parts = [_predictions_of(folder, prepared, fold) for fold in done]
+    rows, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
+    prevalence = prepared.prevalence(settings["source_weights"])
+    targets, names = table.targets[rows], table.class_names
+    patients = None if table.patients is None else table.patients[rows]
+    evaluation = evaluate(targets, probabilities, names, prevalence, patients)
+    of_folds = {
+        fold: evaluate(table.targets[held_out], predicted, names, prevalence, resamples=0)
+        for fold, (held_out, predicted) in zip(done, parts, strict=True)
+    }
     which = "the official split" if folds == 1 else f"{len(done)} of {folds} folds"
-    report = write_report(
-        folder.path,
-        evaluation,
-        table.targets[rows],
-        probabilities,
-        _read_history(folder.metrics),
-        title=f"{folder.path.name}: {folder.model}, {which}",
+    anonymous, dry = settings["anonymous"], ", dry run" if settings["dry_run"] else ""
+    pictures = draw_pictures(evaluation, targets, probabilities, _read_history(folder.metrics))
+    contents = Contents(
+        title=f"{folder.path.name}: {folder.model}, {which}{dry}",
+        lead=lead_of(evaluation),
+        sections=[
+            summary_table(evaluation),
+            *pictures[:1],
+            class_table(evaluation),
+            *pictures[1:],
+            *fold_tables(evaluation, of_folds),
+        ],
+        worst=None if anonymous else worst_cases(evaluation, table, rows, probabilities),
+        command="" if anonymous else _command(),
         facts=_facts(settings, prepared),
+        settings={name: _as_text(value) for name, value in settings.items()},
+        environment=_environment(folder.path / "env.json"),
     )
+    report = write_report(folder.path, contents)
+    # a folder that was put in the place of this one has a report by now that is not its own
+    folder.check_place()
     print(f"\nvalidation predictions of {which}, {len(rows):,} images:")
     print(format_table(evaluation))
     print(f"\nrun folder   {folder.path}")
@@ -57,7 +76,7 @@ def close_run(
         print(f"checkpoint   {folder.files(fold).weights}")
     left = [str(fold) for fold in range(1, folds + 1) if fold not in done]
     if settings["dry_run"]:
-        print("dry run      all of it works, and its numbers mean nothing; the real run:")
+        print("dry run      all of it works, and its numbers mean nothing; now")
         print(_command(real=True), flush=True)
     else:
         more = ["--run_folds", *left] if left else try_next
@@ -81,59 +100,84 @@ def finished_folds(folder: RunFolder, folds: int) -> list[int]:
 
 
 def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
-    """What a reader of the report must know to trust its numbers."""
+    """What else it takes to repeat a run: the same data, divided in the same way."""
     table = prepared.table
-    anonymous = settings["anonymous"]
     patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
-    files, validated = (
-        ", ".join(Path(csv).name if anonymous else csv for csv in settings[name])
-        for name in ("train_csv", "val_csv")
-    )
+    files, validated = (_as_text(settings[name]) for name in ("train_csv", "val_csv"))
     if validated:
         files += f", validated on {validated}"
-    changed = ("model", "img_size", "epochs", "batch_size", "loss", "logit_adjust", "tta", "seed")
-    return {
-        "command": "not told (--anonymous)" if anonymous else _command(),
+    facts = {
         "data": f"{files}: {len(table):,} images, patients {patients}",
-        "settings": ", ".join(f"{name} {settings[name]}" for name in changed),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "digest": f"{prepared.fingerprint()[:16]} (images, labels, patients and folds)",
     }
+    if settings["anonymous"]:
+        facts["command"] = "not told (--anonymous)"
+    return facts
+
+
+def _as_text(value: Any) -> str:
+    """A setting as it is given."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_as_text, value))
+    return "" if value is None else str(value)
+
+
+def _environment(path: Path) -> dict[str, str]:
+    """What this start of the run ran with, as its env.json tells it."""
+    try:
+        starts = earlier_starts(read_json(path))
+    except (OSError, ValueError) as error:
+        return {path.name: f"cannot be read ({error})"}
+    versions = starts[-1].get("versions") if starts else None
+    told = {name: starts[-1].get(name) for name in ("python", "platform", "commit")}
+    told |= versions if isinstance(versions, dict) else {}
+    told["note"] = told_changes(starts)
+    return {name: str(value) for name, value in told.items() if value}
 
 
 def _command(*, real: bool = False) -> str:
     """This command again, for one process, without what would delete the run; `real`: not dry."""
-    unwanted = {"--overwrite", "--dry_run", "--dry-run"} if real else {"--overwrite"}
-    words = [word for word in sys.argv if word not in unwanted]
-    return f"python {shlex.join(words)}"
+    program = ["python", sys.argv[0]]
+    if not real:
+        return command_again(program)
+    dry = {"--dry_run", "--dry-run"}
+    # without the flag a file of settings asked for it
+    more = [] if dry & set(sys.argv) else ["--no-dry_run"]
+    return command_again(program, {"--overwrite", *dry}, more)
 
 
-def _pooled(
-    folder: RunFolder, prepared: Prepared, folds: list[int]
+def _predictions_of(
+    folder: RunFolder, prepared: Prepared, fold: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(table rows, probabilities (rows, C)) of the folds' prediction files, matched by name."""
+    """(table rows, probabilities (rows, C)) of a fold's prediction file, matched by name."""
     names = np.asarray(prepared.table.ids, dtype=object)
-    rows, probabilities = [], []
-    for fold in folds:
-        path = folder.files(fold).predictions
-        frame = read_predictions(path, list(prepared.table.class_names))
-        held_out = np.flatnonzero(prepared.assignment == fold - 1)
-        if sorted(frame.index) != sorted(names[held_out]):
-            raise UserError(
-                f"{path} does not hold the images of fold {fold}, each once: it was changed after "
-                "the run; --overwrite trains anew"
-            )
-        rows.append(held_out)
-        probabilities.append(frame.loc[names[held_out]].to_numpy())
-    return np.concatenate(rows), np.concatenate(probabilities)
+    path = folder.files(fold).predictions
+    frame = read_predictions(path, list(prepared.table.class_names))
+    held_out = np.flatnonzero(prepared.assignment == fold - 1)
+    if sorted(frame.index) != sorted(names[held_out]):
+        raise UserError(
+            f"{path} does not hold the images of fold {fold}, each once: it was changed after "
+            "the run; --overwrite trains anew"
+        )
+    return held_out, frame.loc[names[held_out]].to_numpy()
 
 
 def _read_history(path: Path) -> pd.DataFrame:
-    """metrics.csv. Raises UserError where it cannot be read, or holds text in place of a number."""
+    """metrics.csv. Raises UserError where it cannot be read, or no run has written it so.
+
+    Each fold and epoch is a count; what else is drawn is a number, and may be missing.
+    """
     try:
         check_regular(path)
         history = pd.read_csv(path)
-        for name in set(history) & NUMBERS:
+        for name in number_columns(history):
             history[name] = pd.to_numeric(history[name])
+        for name in ("fold", "epoch"):
+            if name not in history:
+                raise ValueError(f"it has no column {name}")
+            counts = history[name]
+            if not (counts.between(1, _MOST_EPOCHS) & (counts % 1 == 0)).all():
+                raise ValueError(f"not each {name} is a number from 1 to {_MOST_EPOCHS:,}")
         return history
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); --overwrite trains anew") from error

@@ -2,27 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.data.prepare import Prepared
 from core.data.table import LabelTable
+from core.errors import UserError
+from core.untrusted import read_json
 
 # of each phase, in the one epoch that it then has
 UPDATES = 2
 
 
-def shorten(
+def for_dry_run(
     config: Any, prepared: Prepared, processes: int, say: Callable[[str], None]
 ) -> tuple[Any, Prepared]:
     """`config` and what was `prepared` for it, cut down to `UPDATES` updates of each phase of the
     first fold, and as many validation images.
 
     Networks, sizes and batches stay what they are: what does not fit into memory is found. All is
-    written, into a folder beside --out_dir that each dry run begins anew.
+    written, into a folder beside --out_dir that each dry run begins anew. Raises UserError where
+    that holds something else.
     """
-    out_dir = config.run.out_dir.with_name(f"{config.run.out_dir.name}_dry_run")
+    out_dir = _folder_beside(config.run.out_dir)
     images = UPDATES * config.loader.batch_size * processes * config.optim.accumulate
     optim = {
         name: min(1, getattr(config.optim, name))
@@ -45,6 +49,25 @@ def shorten(
         f"{len(prepared.table):,} images, all into {out_dir}."
     )
     return replace(config, **parts), few
+
+
+def _folder_beside(out_dir: Path) -> Path:
+    # "." and ".." have no name to add to
+    named = out_dir if out_dir.name not in ("", "..") else out_dir.resolve()
+    if not named.name:
+        raise UserError(f"--dry_run writes beside --out_dir, and {out_dir} has no place beside it")
+    folder = named.with_name(f"{named.name}_dry_run")
+    try:
+        settings = read_json(folder / "config.json") if folder.is_dir() else {"dry_run": True}
+    except (OSError, ValueError):
+        settings = {}
+    # what is no run's folder is refused as for any run
+    if (folder / "config.json").exists() and settings.get("dry_run") is not True:
+        raise UserError(
+            f"{folder}, where --dry_run would write, holds a run that is none: give another "
+            "--out_dir, or move it away"
+        )
+    return folder
 
 
 def few_images(table: LabelTable, batch_size: int) -> LabelTable:

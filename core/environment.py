@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import core
-from core.errors import in_plain_sight, some
-from core.runtime import versions
+from core.errors import in_plain_sight, see_doctor, some
 
 PROJECT = "longtail-cxr"
 # of a run that is stopped and goes on for years, how many starts are told
@@ -21,13 +20,16 @@ MOST_STARTS = 100
 
 def this_start() -> dict[str, Any]:
     """When and how this process was started, and on what; JSON can hold it. No host is named."""
+    # late: what tells versions alone need not wait for torch
+    from core.runtime import versions
+
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "commit": commit(Path(core.__file__).resolve().parents[1]),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": versions() | _installed(),
+        "versions": versions() | installed(),
     }
 
 
@@ -71,14 +73,21 @@ def told_changes(starts: list[dict[str, Any]]) -> str:
     changes = [
         in_plain_sight(f"{name:.40} {before[name]:.60} then, {now[name]:.60} now")
         for name in before
-        if name in now and before[name] != now[name]
+        if name in now and not _is_same(before[name], now[name])
     ]
     if not changes:
         return ""
     return (
         f"This run began with other software ({some(changes, 6)}): its numbers may differ from "
-        "those of a run without a stop."
+        f"those of a run without a stop{see_doctor('compares versions with constraints.txt')}."
     )
+
+
+def _is_same(before: str, now: str) -> bool:
+    """Whether two versions are equal; where one does not tell its build (2.14.1+cu130) without."""
+    if before and now and ("+" in before) != ("+" in now):
+        return before.partition("+")[0] == now.partition("+")[0]
+    return before == now
 
 
 def told_files(starts: list[dict[str, Any]]) -> str:
@@ -97,7 +106,7 @@ def kept_starts(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return starts[:1] + starts[1:][-(MOST_STARTS - 1) :]
 
 
-def _installed() -> dict[str, str]:
+def installed() -> dict[str, str]:
     """The versions of this project and of what it can use, as far as they are installed."""
     try:
         needed = metadata.requires(PROJECT) or []

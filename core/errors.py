@@ -7,6 +7,7 @@ from difflib import get_close_matches
 # line breaks and other control characters, and what turns the direction of writing
 _STEERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LONGEST = 1000
+DOCTOR = "; `python -m core.doctor"
 
 
 class UserError(ValueError):
@@ -29,13 +30,18 @@ def in_plain_sight(text: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """ ": did you mean 'X'?" for the most similar of `names`, or what there is."""
+    """ ": did you mean 'X'?" for the most similar of `names`, or what there is, if anything."""
     known = {plain(other): other for other in names if other}
     # the time goes by the square of the length
     close = get_close_matches(plain(name)[:200], [key for key in known if len(key) <= 200], n=1)
     if close:
         return f": did you mean '{known[close[0]]}'?"
-    return f"; it has {some(list(known.values()), 12)}"
+    return f"; it has {some(list(known.values()), 12)}" if known else ""
+
+
+def see_doctor(does: str, flags: str = "") -> str:
+    """The end of a sentence that `python -m core.doctor` says more about."""
+    return f"{DOCTOR}{flags}` {does}"
 
 
 def some(names: Sequence[object], shown: int = 3) -> str:

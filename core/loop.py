@@ -146,9 +146,11 @@ class Fit:
                 self._update(module, optimizer, batches)
                 if progress.total_updates % self.loop.log_every == 0 or self.guard.stops_now:
                     self._look(phase, optimizer)
-            # of its last update, also where none was left to make after a resume
-            done = (progress.epoch + 1 - first) * self.data.updates_per_epoch
-            rates = phase.peak_rates() | {"lr_factor": rate_factor(done - 1, steps, warmup)}
+            # of all its updates, however many were left to make after a resume
+            updates = self.data.updates_per_epoch
+            done = (progress.epoch - first) * updates
+            factors = [rate_factor(done + n, steps, warmup) for n in range(updates)]
+            rates = phase.peak_rates() | {"lr_factor": sum(factors) / updates}
             self._finish_epoch(phase, optimizer, frozen, rates, began, seen)
 
     def _update(

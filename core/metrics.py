@@ -112,7 +112,7 @@ def evaluate(
     per_class = _score_classes(labels, scores, rankings, names)
     shares = _prevalence_by_name(prevalence, per_class)
     per_class.insert(2, "prevalence", shares)
-    per_class.insert(3, "group", [_group(share, cuts) for share in shares])
+    per_class.insert(3, "group", [group_of(share, cuts) for share in shares])
 
     members = {name: per_class["group"].eq(name).to_numpy() for name in GROUPS}
     members["extreme"] = shares < cuts[2]
@@ -236,7 +236,8 @@ def _summarise(
     return summary
 
 
-def _group(share: float, cuts: tuple[float, float, float]) -> str:
+def group_of(share: float, cuts: tuple[float, float, float] = GROUP_CUTS) -> str:
+    """The group of a class with this training prevalence: one of GROUPS, or unknown for NaN."""
     if np.isnan(share):
         return "unknown"
     if share > cuts[0]:

@@ -40,7 +40,8 @@ def check_equal(fabric: Fabric, texts: dict[str, str], mend: str) -> None:
     views = [json.loads(bytes(row.tolist())) for row in every.cpu()]
     for rank, view in enumerate(views):
         if view != views[0]:
-            differing = [name for name in view if view[name] != views[0].get(name)]
+            names = views[0] | view
+            differing = [name for name in names if view.get(name) != views[0].get(name)]
             raise UserError(
                 f"{named([0, rank], fabric.world_size)} do not have the same {some(differing)}: "
                 f"{mend}"

@@ -1,11 +1,13 @@
 """Files that others made: a look at what they are, and JSON that holds no surprise."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
 # settings have kilobytes; isotonic maps of every class of a large table a few hundred
 LARGEST_JSON = 16_000_000
+_DEEPEST = 20
 
 
 def check_regular(path: Path) -> None:
@@ -36,6 +38,26 @@ def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("it holds no JSON object")
     return found
+
+
+def unsurprising(value: Any, depth: int = 0) -> Any:
+    """What JSON held, as any of JSON, Markdown and protobuf can hold it.
+
+    None is in the place of a number that is not finite or has more than 64 bits, and of what is
+    nested deeper than settings are; "?" in that of half a UTF-16 pair.
+    """
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, (int, float)):
+        # NaN is below nothing
+        return value if abs(value) < (2**63 if isinstance(value, int) else math.inf) else None
+    if depth >= _DEEPEST:
+        return None
+    if isinstance(value, list):
+        return [unsurprising(one, depth + 1) for one in value]
+    if isinstance(value, dict):
+        return {unsurprising(name): unsurprising(one, depth + 1) for name, one in value.items()}
+    return value
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

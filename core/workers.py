@@ -7,11 +7,13 @@ import shutil
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-from core.errors import UserError, size_of
+from core.errors import UserError, see_doctor, size_of
 
 # through it images come from those processes; some containers have 64 MB of it
 SHARED = Path("/dev/shm")
-_MEND = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)"
+_MEND = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)" + see_doctor(
+    "tells how much is needed", " --num_workers NUMBER --img_size PIXELS --batch_size IMAGES"
+)
 _NO_ROOM = 77
 
 

@@ -38,10 +38,14 @@ def main() -> None:
     # late, so that --help and a mistyped flag are answered at once
     from core.data.limit import max_pixels
     from core.runtime import make_fabric, worker_count
-    from ensemble.merge import model_shares
-    from ensemble.models import describe, known_classes, load_members, merged_classes
+    from ensemble.models import (
+        describe,
+        known_classes,
+        load_members,
+        merged_classes,
+        named_checkpoints,
+    )
     from ensemble.predictions import Predictor, Views, predict_to_csv
-    from ensemble.recipe import read_recipe
     from ensemble.sample import check_classes, read_sample
     from ensemble.single import predict_single
     from ensemble.writing import Finish
@@ -50,14 +54,9 @@ def main() -> None:
     fabric = make_fabric(amp=config.amp)
     # all that can be wrong is found before an image is read
     max_pixels()
-    checkpoints, weights = list(config.checkpoints), list(config.weights)
-    names: list[str] = []
-    if config.ensemble is not None:
-        checkpoints, weights, names = read_recipe(config.ensemble)
-    shares = model_shares(weights, len(checkpoints))
-    # a model without a share would cost its passes, and alone know a class
-    checkpoints = [path for path, share in zip(checkpoints, shares, strict=True) if share]
-    shares = shares[shares > 0]
+    checkpoints, shares, names = named_checkpoints(
+        config.checkpoints, config.weights, config.ensemble
+    )
     sample = None if config.sample_submission is None else read_sample(config.sample_submission)
     images = None if config.single else _find(config, sample)
     output = config.output if config.single else config.output or Path("predictions.csv")
@@ -73,7 +72,7 @@ def main() -> None:
     finish = Finish(
         shares=shares,
         mode=config.ensemble_mode,
-        postprocess=_postprocess(config, names),
+        postprocess=postprocess_of(config, names),
         columns=() if sample is None else sample.class_names,
         skip_unreadable=config.on_bad_image == "skip",
         anonymous=config.anonymous,
@@ -166,10 +165,13 @@ def _check_output(
         raise UserError(already_there(output))
 
 
-def _postprocess(
+def postprocess_of(
     config: Config, names: Sequence[str]
 ) -> Callable[[Probabilities], Probabilities] | None:
-    """Calibration and gating as asked for, one after the other."""
+    """Calibration and gating of classes `names` as asked for, one after the other.
+
+    Raises UserError where the calibration cannot be used, or has nothing for one of them.
+    """
     from ensemble.postprocess import find_normal, normal_gating, read_calibration
 
     steps: list[Callable[[Probabilities], Probabilities]] = []

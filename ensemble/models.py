@@ -9,6 +9,8 @@ import numpy as np
 from torch import nn
 
 from core.errors import UserError, some
+from ensemble.merge import model_shares
+from ensemble.recipe import read_recipe
 from methods import ModelInfo, load_model
 
 
@@ -40,6 +42,23 @@ class Member:
         own = {name: place for place, name in enumerate(self.info.class_names)}
         both = [place for place, name in enumerate(class_names) if name in own]
         return both, [own[class_names[place]] for place in both]
+
+
+def named_checkpoints(
+    checkpoints: Sequence[Path], weights: Sequence[float], ensemble: Path | None
+) -> tuple[list[Path], np.ndarray, list[str]]:
+    """What --checkpoints and --weights, or an ensemble.json in their place, name.
+
+    The checkpoints, their shares (M,) as parts of 1, and the ensemble's classes ([] without one).
+    Raises UserError where the weights or the file cannot be used.
+    """
+    names: list[str] = []
+    if ensemble is not None:
+        checkpoints, weights, names = read_recipe(ensemble)
+    shares = model_shares(weights, len(checkpoints))
+    # a model without a share would cost its passes, and alone know a class
+    taken = [path for path, share in zip(checkpoints, shares, strict=True) if share]
+    return taken, shares[shares > 0], names
 
 
 def load_members(checkpoints: Sequence[Path]) -> list[Member]:

@@ -19,24 +19,32 @@ KIND = "evaluation"
 
 
 def output_paths(
-    prefix: Path | None, predictions: Path, inputs: Sequence[Path], *, overwrite: bool
-) -> tuple[Path, Path]:
-    """The JSON and the CSV to write: PREFIX.json and .csv; beside `predictions` without a prefix.
+    prefix: Path | None,
+    predictions: Path,
+    inputs: Sequence[Path],
+    endings: Sequence[str] = (".json", ".csv"),
+    *,
+    overwrite: bool,
+) -> tuple[Path, ...]:
+    """The files to write: PREFIX and each of `endings`; beside `predictions` without a prefix.
 
-    Raises UserError where one of them is an input or cannot be written, or (unless `overwrite`)
-    where it exists and is not of an earlier evaluation.
+    The first one is the JSON. Raises UserError where one of them is an input or cannot be written,
+    or (unless `overwrite`) where it exists and is not of an earlier evaluation, as that JSON says.
     """
     if prefix is None:
         name = predictions.name.removesuffix(".gz")
         prefix = predictions.with_name(f"{Path(name).stem}_metrics")
     if prefix.name in ("", ".."):
         raise UserError(f"--output {prefix} is a folder: add the start of a file's name")
-    start = prefix.stem if prefix.suffix in (".json", ".csv") else prefix.name
-    paths = prefix.with_name(f"{start}.json"), prefix.with_name(f"{start}.csv")
+    start = prefix.stem if prefix.suffix in endings else prefix.name
+    paths = tuple(prefix.with_name(f"{start}{ending}") for ending in endings)
     for path in paths:
         check_writable(path, inputs)
     there = [path for path in paths if path.exists()]
-    if there and not overwrite and not _is_earlier(paths[0]):
+    if _earlier(paths[0]) is not None:
+        # any other page of this name is somebody else's
+        there = [path for path in there if path.suffix == ".html" and not owns_page(paths[0])]
+    if there and not overwrite:
         raise UserError(
             f"{there[0]} exists and is no earlier evaluation: give another --output, or "
             "--overwrite replaces it"
@@ -44,11 +52,19 @@ def output_paths(
     return paths
 
 
-def write_scores(paths: tuple[Path, Path], content: Mapping[str, Any], table: pd.DataFrame) -> None:
+def owns_page(scores: Path) -> bool:
+    """Whether there is a page beside this JSON, which it says that an evaluation wrote."""
+    page = (_earlier(scores) or {}).get("page")
+    return page is True and scores.with_suffix(".html").exists()
+
+
+def write_scores(paths: Sequence[Path], content: Mapping[str, Any], table: pd.DataFrame) -> None:
     """Write the JSON and the CSV, each whole or not at all. NaN is null, and an empty cell."""
-    # by the JSON a next evaluation knows that both files are its own
+    # by the JSON a next evaluation knows that the CSV is its own, and by its "page" the page
     write_document(paths[0], KIND, _plain(content))
-    write_atomically(paths[1], lambda path: table.to_csv(path, float_format="%.8g"))
+    write_atomically(
+        paths[1], lambda path: table.to_csv(path, float_format="%.8g", errors="replace")
+    )
 
 
 def class_table(
@@ -135,13 +151,12 @@ def _bounds(summary: Mapping[str, Any]) -> dict[str, float]:
     return columns
 
 
-def _is_earlier(path: Path) -> bool:
-    """Whether it is the JSON of an evaluation."""
+def _earlier(path: Path) -> dict[str, Any] | None:
+    """What the JSON of an evaluation holds; None where it is none."""
     try:
-        read_document(path, KIND)
+        return read_document(path, KIND)
     except UserError:
-        return False
-    return True
+        return None
 
 
 def _plain(value: Any) -> Any:
@@ -154,4 +169,7 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if isinstance(value, np.generic):
         return _plain(value.item())
+    if isinstance(value, str):
+        # a file's name may be no UTF-8
+        return value.encode("utf-8", "replace").decode("utf-8")
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ from core.bootstrap import MIN_POSITIVE_PATIENTS
 from core.errors import some
 from core.metrics import PairedDifference
 from core.plots import shorten
+from core.report.tables import number
 from ensemble.operating import POINTS
 from ensemble.scoring import Entry
 from ensemble.subgroups import SubgroupScores
@@ -24,12 +25,17 @@ STAR = "*"
 
 def operating_text(points: pd.DataFrame, title: str, order: Sequence[str]) -> str:
     """Operating points at what `title` says, one line a class, in this order."""
+    return f"Operating points at {title}:\n{_aligned(operating_rows(points, order))}"
+
+
+def operating_rows(points: pd.DataFrame, order: Sequence[str]) -> list[list[str]]:
+    """Their cells, under a row of headings."""
     rows = [["class", "positives", "threshold", "sensitivity", "specificity", "PPV"]]
     for name, row in points.loc[list(order)].iterrows():
-        cells = [_number(row[p], (row.get(f"{p}_low"), row.get(f"{p}_high"))) for p in POINTS]
+        cells = [number(row[p], (row.get(f"{p}_low"), row.get(f"{p}_high"))) for p in POINTS]
         threshold = "-" if math.isnan(row["threshold"]) else f"{row['threshold']:.3g}"
         rows.append([shorten(name), f"{row['positives']:,.0f}", threshold, *cells])
-    return f"Operating points at {title}:\n{_aligned(rows)}"
+    return rows
 
 
 def difference_text(
@@ -39,7 +45,7 @@ def difference_text(
     rows = [["class", "AP difference", "AUROC difference"]]
     for name, row in difference.per_class.loc[list(order)].iterrows():
         bounds = [(row.get(f"{m}_low"), row.get(f"{m}_high")) for m in ("ap", "auroc")]
-        cells = [_number(row["ap"], bounds[0], "+"), _number(row["auroc"], bounds[1], "+")]
+        cells = [number(row["ap"], bounds[0], "+"), number(row["auroc"], bounds[1], "+")]
         rows.append([shorten(name), *cells])
     rows += [["mean", *(_mean_difference(difference, metric) for metric in MEANS)]]
     return "\n".join(
@@ -49,16 +55,26 @@ def difference_text(
 
 def leaderboard_text(entries: Sequence[Entry]) -> str:
     """One line a file, in the order given."""
+    return "\n".join([_aligned(leaderboard_rows(entries)), *leaderboard_notes(entries)])
+
+
+def leaderboard_rows(entries: Sequence[Entry]) -> list[list[str]]:
+    """Their cells, under a row of headings."""
     rows = [["file", "mAP", "mAUROC", "mAP tail", "ECE", "mAP difference", "mAUROC difference"]]
     for one in entries:
         summary = one.evaluation.summary
-        cells = [_number(summary[metric]) for metric in (*MEANS, "mAP_tail", "ECE")]
+        cells = [number(summary[metric]) for metric in (*MEANS, "mAP_tail", "ECE")]
         if one.difference is None:
             cells += ["reference"] * len(MEANS)
         else:
             cells += [_mean_difference(one.difference, metric) for metric in MEANS]
         rows.append([one.label, *cells])
-    lines = [_aligned(rows)]
+    return rows
+
+
+def leaderboard_notes(entries: Sequence[Entry]) -> list[str]:
+    """What a reader must know of these numbers."""
+    lines = []
     summary = entries[0].evaluation.summary
     if summary["unscored"]:
         lines.append(f"Classes that cannot be scored: {', '.join(summary['unscored'])}.")
@@ -69,11 +85,20 @@ def leaderboard_text(entries: Sequence[Entry]) -> str:
             "for all files."
         )
     paired = next(one.difference for one in entries if one.difference is not None)
-    return "\n".join(lines + _rare_note(paired))
+    reference = next(one.label for one in entries if one.difference is None)
+    lines.append(f"Differences: the file minus {reference}; above 0 the file is better.")
+    return lines + _rare_note(paired)
 
 
 def subgroup_text(scores: SubgroupScores) -> str:
     """One line a subgroup, with means over the classes that all of them can score."""
+    rows = subgroup_rows(scores)
+    title = f"By {scores.grouping.name} ({scores.grouping.source}):"
+    return "\n".join([title, _aligned(rows), *subgroup_notes(scores, rows[1:])])
+
+
+def subgroup_rows(scores: SubgroupScores) -> list[list[str]]:
+    """Their cells, under a row of headings."""
     rows = [[scores.grouping.name, "images", "patients", "classes scored", *MEANS]]
     for name, subgroup in scores.subgroups.items():
         summary = subgroup.own.summary
@@ -83,11 +108,10 @@ def subgroup_text(scores: SubgroupScores) -> str:
             cells = [_compared_mean(subgroup.compared.summary, metric) for metric in MEANS]
         counts = [f"{summary['images']:,}", patients, f"{summary['classes_scored']}"]
         rows.append([shorten(name), *counts, *cells])
-    title = f"By {scores.grouping.name} ({scores.grouping.source}):"
-    return "\n".join([title, _aligned(rows), *_subgroup_notes(scores, rows[1:])])
+    return rows
 
 
-def _subgroup_notes(scores: SubgroupScores, rows: Sequence[Sequence[str]]) -> list[str]:
+def subgroup_notes(scores: SubgroupScores, rows: Sequence[Sequence[str]]) -> list[str]:
     """What a reader must know of the means in these rows."""
     names, notes = scores.compared_classes, []
     if names:
@@ -114,8 +138,8 @@ def _mean_difference(difference: PairedDifference, metric: str) -> str:
     """The difference over the classes of its interval; over all where there is no interval."""
     summary = difference.summary
     if metric in summary["intervals"]:
-        return _number(summary["interval_points"][metric], summary["intervals"][metric], "+")
-    return _number(summary[metric], sign="+")
+        return number(summary["interval_points"][metric], summary["intervals"][metric], "+")
+    return number(summary[metric], sign="+")
 
 
 def _rare_note(difference: PairedDifference) -> list[str]:
@@ -138,24 +162,11 @@ def _compared_mean(summary: Mapping[str, Any], metric: str) -> str:
     """
     interval = summary["intervals"].get(metric)
     if interval is None:
-        return _number(summary[metric])
+        return number(summary[metric])
     point = summary["interval_points"][metric]
     if point == summary[metric]:
-        return _number(point, interval)
-    return f"{_number(summary[metric])} {STAR}{_number(point, interval)}"
-
-
-def _number(
-    value: float, bounds: tuple[float | None, float | None] = (None, None), sign: str = ""
-) -> str:
-    """ "0.812 [0.790, 0.833]", without the interval where there is none, "-" for NaN."""
-    low, high = bounds
-    if math.isnan(value):
-        return "-"
-    text = f"{value:{sign}.3f}"
-    if low is None or high is None or math.isnan(low):
-        return text
-    return f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
+        return number(point, interval)
+    return f"{number(summary[metric])} {STAR}{number(point, interval)}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

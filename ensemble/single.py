@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from core.atomic import make_folder, write_atomically
 from core.data.image import read_image, resize
@@ -17,14 +18,10 @@ def predict_single(predictor: Predictor, finish: Finish, image: Path, output: Pa
 
     Raises UserError where the image cannot be read, or `output` cannot be written.
     """
-    pixels = read_image(image)
-    sizes = [torch.from_numpy(resize(pixels, size))[None, None] for size in predictor.sizes]
-    merged = finish.merged(predictor(sizes).astype(np.float64))
-    if finish.postprocess is not None:
-        merged = finish.postprocess(merged)
+    probabilities = probabilities_of(predictor, finish, read_image(image))
     if not predictor.fabric.is_global_zero:
         return
-    found = pd.Series(merged[0], index=predictor.class_names)
+    found = pd.Series(probabilities, index=predictor.class_names)
     print(f"\n{image}")
     for name, probability in found.sort_values(ascending=False, kind="stable").items():
         print(f"{probability:8.4f}  {name}")
@@ -34,3 +31,17 @@ def predict_single(predictor: Predictor, finish: Finish, image: Path, output: Pa
         make_folder(output.parent)
         write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
         print(f"predictions  {output} (1 image)")
+
+
+def probabilities_of(
+    predictor: Predictor, finish: Finish, pixels: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """What all models together say of one image, uint8 (H, W) of any size: probabilities (C,).
+
+    Raises UserError where a model gives what is not finite.
+    """
+    sizes = [torch.from_numpy(resize(pixels, size))[None, None] for size in predictor.sizes]
+    merged = finish.merged(predictor(sizes).astype(np.float64))
+    if finish.postprocess is not None:
+        merged = finish.postprocess(merged)
+    return merged[0]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,13 +77,15 @@ def read_groupings(
     view_column: str | None = None,
     *,
     sheet: Sheet | None = None,
+    told: Callable[[Path], str] = str,
 ) -> list[Grouping]:
     """Divide the images `ids` by each of `by`, a column of the CSV `labels`, or else of `meta`.
 
     `sex`, `view` and `age` are found by their usual names, others by their own. `labels` names the
     images in `id_column`, `meta` too or by a usual name. `view_column` is what "view" means. Ages
     are put into the spans of AGES; what is blank, or no age, is `unknown`. `sheet` is what
-    `core.data.sources.read_sheet` made of `labels`, where it is read already.
+    `core.data.sources.read_sheet` made of `labels`, where it is read already; `told` is what the
+    groupings call a file.
 
     Raises UserError for a column that is nowhere, holds no age at all or too many values that are
     none, and where `meta` lacks images.
@@ -101,7 +103,7 @@ def read_groupings(
             column = _column_of(path, columns, wanted)
             if column is not None:
                 rows = _rows_of(path, columns, id_column, ids)
-                source = f"column '{column}' of {path}"
+                source = f"column '{column}' of {told(path)}"
                 groupings.append(_grouping(name, source, columns[column], rows))
                 break
         else:

@@ -19,7 +19,7 @@ def turn_and_scale(images: Tensor, *, degrees: float = 0.0, scale: float = 1.0) 
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
     # from where each pixel comes, in coordinates that reach from -1 to 1 on either axis
     rows = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
-    theta = images.new_tensor(rows).expand(len(images), 2, 3)
+    theta = images.new_tensor(rows).expand(images.shape[0], 2, 3)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     return functional.grid_sample(
         images, grid, mode="bilinear", padding_mode="reflection", align_corners=False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, in_plain_sight, some
+from core.untrusted import unsurprising
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,7 +21,7 @@ LONGEST_NAME = 500
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint says of itself; `facts` holds all of it."""
+    """What a checkpoint says of itself; `facts` holds all of it that is sound (`unsurprising`)."""
 
     method: str
     class_names: tuple[str, ...]
@@ -32,13 +33,16 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     """The model of a checkpoint, on the CPU in eval mode, and what the file says of it.
 
     The model takes uint8 or float in [0, 1], (B, 1, H, W), and gives logits (B, C) in the order of
-    `class_names`. Raises UserError where the file is no whole checkpoint of a method that is here.
+    `class_names`. A folder is one that `python -m ensemble.export --format folder` made of one
+    checkpoint. Raises UserError where the file is no whole checkpoint of a method that is here.
     """
     import torch
 
     from core.checkpoint import load_into, load_tensors
 
     path = Path(path)
+    if path.is_dir():
+        path = _weights_in(path)
     tensors, facts = load_tensors(path)
     method = facts.get("method")
     # the name comes from a file: only a folder that is here may be imported
@@ -57,6 +61,26 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     model = module.restore_model(facts["model"], len(info.class_names))
     load_into(model, tensors, path)
     return model.eval(), info
+
+
+def _weights_in(folder: Path) -> Path:
+    """The checkpoint of an exported folder. Raises UserError that names those of another one."""
+    path = folder / "model.safetensors"
+    if path.is_file():
+        return path
+    found = sorted(
+        one.name
+        for one in folder.glob("*.safetensors")
+        if not one.name.startswith(".") and not one.name.endswith(".state.safetensors")
+    )
+    if (recipe := folder / "ensemble.json").is_file():
+        raise UserError(
+            f"{folder} holds several models: `python -m ensemble.infer --ensemble {recipe}` "
+            f"predicts by all of them; to load one, name its file: {some(found)}"
+        )
+    if found:
+        raise UserError(f"{folder} is no exported folder: name one of its files: {some(found)}")
+    raise UserError(f"{folder} holds no checkpoint: name a folder that does, or a checkpoint")
 
 
 def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
@@ -79,7 +103,7 @@ def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
         raise UserError(f"{path} does not name its classes, each once")
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
         raise UserError(f"{path} does not say what size its images have")
-    return ModelInfo(method, tuple(names), size, facts)
+    return ModelInfo(method, tuple(names), size, unsurprising(facts))
 
 
 def _is_name(name: object) -> bool:

@@ -3,7 +3,7 @@
 A test takes the fixture `fault` and says what it tries and how often. One that fails counts as one
 loss in each of its rows, and one that fails without a row, or does not begin, in a row of its own.
 `--soak` is the long form of the same tests: more kills, more hostile inputs. The page keeps whole
-runs alone: not those of some tests (`-k`), nor one that Ctrl-C ended.
+soaks alone: none of some tests (`-k`, `-x`), nor one that Ctrl-C ended.
 """
 
 from collections import Counter
@@ -64,8 +64,9 @@ def pytest_terminal_summary(
         table += f"\n{left_out} left out: {reason.removeprefix('Skipped: ')}.\n"
     terminalreporter.write_sep("-", "faults")
     terminalreporter.write(table)
-    page = terminalreporter.config.getoption("--table")
+    option = terminalreporter.config.getoption
+    page, in_part = option("--table"), any(map(option, ("keyword", "deselect", "lf", "maxfail")))
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-    if page is not None and ended and not terminalreporter.config.getoption("keyword"):
+    if page is not None and option("--soak") and ended and not in_part:
         before, rest = page.read_text(encoding="utf-8").split(BEGIN)
         page.write_text(before + BEGIN + table + END + rest.split(END)[1], encoding="utf-8")

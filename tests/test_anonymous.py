@@ -48,6 +48,9 @@ def test_a_run_without_names_is_that_with_names(
             assert identifier not in texts[name], (name, identifier)
     # a test that cannot find them would not be one
     assert identifiers(phantom)[0] in "".join(told(usual).values())
+    # nor pixels
+    assert "data:image/jpeg" in (usual / "report.html").read_text()
+    assert "data:image/jpeg" not in texts["report.html"]
     assert (out / "metrics.csv").read_bytes() == (usual / "metrics.csv").read_bytes()
     for name in (f"{MODEL}_fold1_val.csv", "folds.csv"):
         ours, theirs = (pd.read_csv(path / name, dtype=str) for path in (out, usual))

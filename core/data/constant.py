@@ -40,13 +40,16 @@ class ConstantImages:
         found_anywhere = of_all.cpu().numpy() > 0
         rows = np.flatnonzero(found_anywhere & ~self._told).tolist()
         self._told |= found_anywhere
-        if not rows:
-            return ""
-        return (
-            f"Warning: {counted(len(rows), 'image has', 'images have')} the same grey everywhere, "
-            f"as a failed export does ({some([names[row] for row in rows])}): look at them, and "
-            "take them out of the CSV if they are no radiographs."
-        )
+        return told_constant([names[row] for row in rows]) if rows else ""
+
+
+def told_constant(names: list[str]) -> str:
+    """A sentence on images of one grey level."""
+    return (
+        f"Warning: {counted(len(names), 'image has', 'images have')} the same grey everywhere, as "
+        f"a failed export does ({some(names)}): look at them, and take them out of the CSV if they "
+        "are no radiographs."
+    )
 
 
 class Watched:

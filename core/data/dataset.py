@@ -15,12 +15,15 @@ from torch.utils.data import DataLoader, Dataset
 from core.data.sampler import EvaluationBatches, Sample, TrainingBatches
 from core.data.store import ImageStore
 from core.data.table import LabelTable
-from core.errors import UserError
+from core.errors import UserError, see_doctor
 from core.signals import STOPS
 from core.workers import cannot_start, end_where_memory_is_full
 
 if TYPE_CHECKING:  # who only predicts need not wait for albumentations
     from core.data.augment import Augmentation
+
+# batches that each worker holds ready
+PREFETCHED = 4
 
 
 class Batch(NamedTuple):
@@ -123,7 +126,7 @@ def decoding_loader(
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
         persistent_workers=persistent and workers > 0,
     )
 
@@ -143,7 +146,10 @@ def unspoiled(loader: Batches) -> Iterator[Batch]:
     """The loader's batches; raises the UserError of an image that could not be read."""
     for batch in started(loader):
         if isinstance(batch, UserError):
-            raise batch
+            others = see_doctor(
+                "with the same flags of the data, or --config, names all such images", " --full"
+            )
+            raise UserError(f"{str(batch).rstrip('.')}{others}") from batch
         yield batch
 
 

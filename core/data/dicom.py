@@ -25,7 +25,7 @@ from core.errors import UserError, some
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 DICOM_ENDINGS = (".dcm", ".dicom")
-INSTALL = 'pip install "longtail-cxr[dicom]"'
+INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
 
 # PS3.10 7.1: 128 bytes of anything, then these
 _MAGIC, _MAGIC_AT = b"DICM", 128

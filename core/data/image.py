@@ -11,6 +11,7 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,25 @@ def read_image(path: str | Path) -> np.ndarray:
     file's name for one that is missing, empty, cut short, damaged, larger than `max_pixels`, or no
     PNG, JPEG, TIFF or DICOM.
     """
+    return _decoded(path, lambda: _read_bytes(path))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """`read_image` of a file's content; `name` is what an error calls the image."""
+    return _decoded(name, lambda: data)
+
+
+def _decoded(name: str | Path, read: Callable[[], bytes]) -> np.ndarray:
     max_pixels()  # what is wrong with the limit is no matter of this image
     try:
-        return _decode(_read_bytes(path))
+        return _decode(read())
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"Image {path} cannot be read: {reason.rstrip('.')}.") from None
+        raise UserError(f"Image {name} cannot be read: {reason.rstrip('.')}.") from None
     # Decoders raise about anything on a damaged file: SyntaxError, struct.error, KeyError, ...
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise UserError(f"Image {path} cannot be read: {reason}.") from error
+        raise UserError(f"Image {name} cannot be read: {reason}.") from error
 
 
 def load_image(path: str | Path, size: int) -> np.ndarray:
@@ -76,6 +86,15 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(
         pixels, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
+
+
+def within(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """Pixels (H, W) with their longer side shrunk to `longest`, where it is longer than that."""
+    shrink = longest / max(pixels.shape)
+    if shrink >= 1:
+        return pixels
+    height, width = (max(1, round(side * shrink)) for side in pixels.shape)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _read_bytes(path: str | Path) -> bytes:

@@ -28,7 +28,7 @@ from core.data.split import (
 )
 from core.data.table import LabelTable
 from core.data_config import DataConfig
-from core.errors import UserError, in_plain_sight, some
+from core.errors import UserError, in_plain_sight, see_doctor, some
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,21 @@ def prepare(
     A class that only sources with a weight of 0 know is left out. Raises UserError for whatever is
     wrong with CSV, folder, labels, folds or weights.
     """
+    try:
+        return _prepare(data, split, say, source_weights)
+    except UserError as error:
+        if not all(csv.is_file() for csv in data.train_csv):
+            raise
+        more = see_doctor("with the same flags of the data, or --config, looks at all of it")
+        raise UserError(f"{str(error).rstrip('.')}{more}") from error
+
+
+def _prepare(
+    data: DataConfig,
+    split: SplitConfig,
+    say: Callable[[str], None],
+    source_weights: Sequence[float],
+) -> Prepared:
     table = gather(data)
     for note in table.notes:
         say(note)
@@ -138,7 +153,7 @@ def prepare(
     ):
         say(sentence)
     prepared = Prepared(table, assignment, run_folds, files)
-    _check_training(prepared, shares, say)
+    check_training(prepared, shares, say)
     return prepared
 
 
@@ -171,7 +186,7 @@ def _without_untrained(
     )
 
 
-def _check_training(
+def check_training(
     prepared: Prepared, shares: np.ndarray | None, say: Callable[[str], None]
 ) -> None:
     """Name the classes that a fold cannot learn. Raises UserError where it can learn none."""
@@ -205,13 +220,13 @@ def _divide(
     groups = joined_patients(table.patients, first)
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", UserWarning)
-        assignment = assign_folds(_strata(table), groups, split.folds, split.seed)
+        assignment = assign_folds(strata(table), groups, split.folds, split.seed)
     for doubt in doubts:
         say(f"Warning: {doubt.message}")
     return assignment, digest_of_files(sizes, table.packs)
 
 
-def _strata(table: LabelTable) -> np.ndarray:
+def strata(table: LabelTable) -> np.ndarray:
     """What is spread evenly over the folds: the labels, and where there are several the sources."""
     if table.sources is None:
         return table.targets

@@ -19,7 +19,7 @@ def main() -> None:
     from core.data.augment import Augmentation, strong_transforms
     from core.data.fold import fold_data
     from core.data.prepare import prepare
-    from core.dry_run import shorten
+    from core.dry_run import for_dry_run
     from core.loop import Fit
     from core.losses import build_loss, prevalence_log_odds
     from core.optim import two_phases
@@ -37,7 +37,7 @@ def main() -> None:
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say, config.loader.source_weights)
     if config.run.dry_run:
-        config, prepared = shorten(config, prepared, fabric.world_size, say)
+        config, prepared = for_dry_run(config, prepared, fabric.world_size, say)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
     initial = find_initial("csra_db_cas", config, classes)
     weights, start = find_weights(config.model, optional=config.preset == "small")
@@ -73,7 +73,8 @@ def main() -> None:
     if fabric.is_global_zero:
         other = "uniform" if config.loader.sampler == "class_aware" else "class_aware"
         try_next = ["--sampler", other, "--out_dir", f"{config.run.out_dir}_{other}"]
-        close_run(folder, prepared, flat(config), try_next)
+        settings = flat(config, whole_paths=not config.data.anonymous)
+        close_run(folder, prepared, settings, try_next)
 
 
 if __name__ == "__main__":

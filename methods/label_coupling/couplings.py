@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = paths[0].parent if config.out_dir is None else config.out_dir
     # late, so that --help and a mistyped flag are answered at once
     from core.checkpoint import load_tensors
-    from core.report import DOTS_PER_INCH
+    from core.plots import DOTS_PER_INCH
     from methods.label_coupling.coupling_map import heat_map
 
     couplings = align([read_fold(path, *load_tensors(path)) for path in paths])

@@ -20,7 +20,7 @@ def main() -> None:
     from core.data.augment import Augmentation, crop_transforms
     from core.data.fold import fold_data
     from core.data.prepare import prepare
-    from core.dry_run import shorten
+    from core.dry_run import for_dry_run
     from core.errors import UserError
     from core.loop import Fit
     from core.losses import build_loss, prevalence_log_odds
@@ -45,7 +45,7 @@ def main() -> None:
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say, config.loader.source_weights)
     if config.run.dry_run:
-        config, prepared = shorten(config, prepared, fabric.world_size, say)
+        config, prepared = for_dry_run(config, prepared, fabric.world_size, say)
     table, tau, optim = prepared.table, config.loss.logit_adjust, config.optim
     classes = len(table.class_names)
     if config.model.refiner and classes < 2:
@@ -107,7 +107,8 @@ def main() -> None:
         if test is not None:
             again = config.test.out_csv.with_stem(f"{config.test.out_csv.stem}_{other[1]}")
             try_next += ["--out_csv", str(again)]
-        close_run(folder, prepared, flat(config), try_next)
+        settings = flat(config, whole_paths=not config.data.anonymous)
+        close_run(folder, prepared, settings, try_next)
     if test is not None:
         predict_test_images(fabric, test, folder, prepared, config)
 

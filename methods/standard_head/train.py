@@ -19,7 +19,7 @@ def main() -> None:
     from core.data.augment import Augmentation, light_transforms
     from core.data.fold import fold_data
     from core.data.prepare import prepare
-    from core.dry_run import shorten
+    from core.dry_run import for_dry_run
     from core.loop import Fit
     from core.losses import build_loss, prevalence_log_odds
     from core.optim import two_phases
@@ -37,7 +37,7 @@ def main() -> None:
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say, config.loader.source_weights)
     if config.run.dry_run:
-        config, prepared = shorten(config, prepared, fabric.world_size, say)
+        config, prepared = for_dry_run(config, prepared, fabric.world_size, say)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
     initial = find_initial("standard_head", config, classes)
     weights, start = find_weights(config.model, optional=config.preset == "small")
@@ -75,7 +75,8 @@ def main() -> None:
         other = ("bce", "0") if config.loss.loss == "asl" else ("asl", "1")
         try_next = ["--loss", other[0], "--logit_adjust", other[1], "--no-pos_weight"]
         try_next += ["--out_dir", f"{config.run.out_dir}_{other[0]}"]
-        close_run(folder, prepared, flat(config), try_next)
+        settings = flat(config, whole_paths=not config.data.anonymous)
+        close_run(folder, prepared, settings, try_next)
 
 
 if __name__ == "__main__":

@@ -1,52 +1,47 @@
-"""The report page, its pictures and the closing table."""
+"""The report page and the closing table."""
 
 import base64
+import hashlib
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.patches import StepPatch
+from made_up_report import EVIL, NAMES, TRAINING, made_up_history, made_up_scores
 
 from core.metrics import evaluate
-from core.plots import (
-    classes_figure,
-    curves_figure,
-    precision_recall_figure,
-    reliability_figure,
-    shorten,
+from core.plots import shorten
+from core.report import (
+    HEADINGS,
+    Contents,
+    Picture,
+    draw_pictures,
+    format_table,
+    render,
+    write_report,
 )
-from core.report import format_table, write_report
+from core.report.tables import Table, class_table, fold_tables, lead_of, summary_table
+from core.report.worst import Case, Worst, WorstCases
 
 PNG = b"\x89PNG\r\n\x1a\n"
-EVIL = "<script>alert('x')</script>"
-NAMES = ["Effusion", "Nodule $x_$", EVIL, "A very long name of a very rare finding", "Never seen"]
-TRAINING = [0.3, 0.12, 0.05, 0.002, 0.001]
 
 
 @pytest.fixture(scope="module")
 def scored():
-    """Evaluation, targets and probabilities of five classes, the last without positives."""
-    random = np.random.default_rng(0)
-    targets = (random.random((300, 5)) < [0.3, 0.2, 0.1, 0, 0]).astype(float)
-    targets[[5, 100, 200], 3] = 1
-    targets[0, 0] = np.nan
-    probabilities = 1 / (1 + np.exp(1 - 2 * np.nan_to_num(targets) - random.normal(size=(300, 5))))
-    patients = np.arange(300) // 2
-    evaluation = evaluate(targets, probabilities, NAMES, TRAINING, patients, resamples=100)
-    return evaluation, targets, probabilities
+    return made_up_scores()
 
 
-@pytest.fixture(scope="module")
-def history():
-    """Two folds of four epochs in two phases; the weights of epochs 3 and 2 were kept."""
-    table = pd.DataFrame({"fold": [1] * 4 + [2] * 4, "epoch": [1, 2, 3, 4] * 2})
-    table["phase"] = ["head", "all", "all", "all"] * 2
-    table["train_loss"] = [0.5, 0.4, 0.3, 0.2] * 2
-    table["mAP"] = [0.1, 0.2, 0.4, 0.3, 0.1, 0.5, 0.2, 0.3]
-    table["mAUROC"] = [0.6, 0.7, 0.8, 0.9] * 2
-    table["best"] = [1, 1, 1, 0, 1, 1, 0, 0]
-    return table
+def contents(scored, history, title, **more):
+    """A page of all that a run tells."""
+    evaluation = scored[0]
+    tables = summary_table(evaluation), class_table(evaluation)
+    _, targets, probabilities = scored
+    sections: list[Table | Picture] = [
+        *tables,
+        *draw_pictures(evaluation, targets, probabilities, history),
+    ]
+    return Contents(title=title, lead=lead_of(evaluation), sections=sections, **more)
 
 
 class Page(HTMLParser):
@@ -70,12 +65,22 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory, scored, history):
+def written(tmp_path_factory, scored):
     """Run folder and parsed page."""
     folder = tmp_path_factory.mktemp("run")
-    facts = {"Command": "python train.py --labels \"A,B\" <in> 'x'", EVIL: EVIL}
-    evaluation, targets, probabilities = scored
-    path = write_report(folder, evaluation, targets, probabilities, history, f"Run {EVIL}", facts)
+    facts = {"data": "\"A,B\" <in> 'x'", EVIL: EVIL}
+    cases = [Case(EVIL, 0.25, 7, b"\xff\xd8 a jpeg"), Case("gone.png", 0.5, 3, b"")]
+    page = contents(
+        scored,
+        made_up_history(),
+        f"Run {EVIL}",
+        worst=WorstCases([Worst("Effusion", "head", 1234, cases, [])], each=2, left_out=31),
+        command=f"python train.py {EVIL}",
+        facts=facts,
+        settings={"model": EVIL, "val_csv": ""},
+        environment={"python": "3.11"},
+    )
+    path = write_report(folder, page)
     assert path == folder / "report.html"
     return folder, Page(path.read_text(encoding="utf-8"))
 
@@ -86,29 +91,56 @@ def written(tmp_path_factory, scored, history):
 def test_run_folder_holds_the_page_and_the_pictures_and_nothing_else(written):
     folder, _ = written
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    names = ["classes", "curves", "precision_recall", "reliability"]
-    assert files == [f"plots/{name}.png" for name in names] + ["report.html"]
+    assert files == [f"plots/{name}.png" for name in sorted(HEADINGS)] + ["report.html"]
 
 
 def test_page_embeds_its_pictures_and_loads_nothing(written):
     folder, page = written
     prefix = "data:image/png;base64,"
-    images = page.all("img")
-    assert [image["src"].startswith(prefix) for image in images] == [True] * 4
+    *images, worst = page.all("img")
+    assert worst["src"] == "data:image/jpeg;base64," + base64.b64encode(b"\xff\xd8 a jpeg").decode()
+    assert worst["alt"] == f"Miss of Effusion: image {EVIL}, predicted 0.250"
+    assert [image["src"].startswith(prefix) for image in images] == [True] * 6
     embedded = {base64.b64decode(image["src"].removeprefix(prefix)) for image in images}
     assert embedded == {path.read_bytes() for path in folder.glob("plots/*.png")}
     assert all(data.startswith(PNG) for data in embedded)
-    assert all(len(image["alt"]) > 40 for image in images)
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
+    alts = [image["alt"] for image in images]
+    assert len(set(alts)) == 6
+    assert all(len(alt) > 40 for alt in alts)
+    assert "macro AP of an epoch is 0.500" in alts[1]
+    assert "flattened ECE" in alts[4]
+    assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object"}
     assert [image for tag in page.tags for image in tag[1] if image.startswith("on")] == []
     assert "http" not in page.text
 
 
+def test_page_lets_no_script_run_but_its_own(written):
+    folder, page = written
+    assert len(page.all("script")) == 1
+    (script,) = re.findall("<script>(.*?)</script>", (folder / "report.html").read_text(), re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [tag["content"] for tag in page.all("meta") if "http-equiv" in tag]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["script-src"] == f"'sha256-{digest}'"
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+
+
 def test_names_from_files_are_text_and_never_markup(written):
     _, page = written
-    # title (twice), class, note of the fact's name and its value
-    assert page.text.count(EVIL) == 5
-    assert "python train.py --labels \"A,B\" <in> 'x'" in page.text
+    # title (twice), class, image, command, setting, name and value of a fact
+    assert page.text.count(EVIL) == 8
+    assert "\"A,B\" <in> 'x'" in page.text
+
+
+def test_page_shows_the_worst_cases_and_survives_an_image_that_is_gone(written):
+    _, page = written
+    assert f"0.250 rank 7 of 1,234 {EVIL}" in page.text
+    assert "cannot be read 0.500 rank 3 of 1,234 gone.png" in page.text
+    assert "Positives with the lowest scores" in page.text
+    assert "Negatives with the highest scores" not in page.text
+    assert "up to 2 images labelled positive" in page.text
+    assert "Only the 1 rarest classes are shown: 31 that are more prevalent" in page.text
 
 
 def test_page_tells_the_numbers(written, scored):
@@ -132,132 +164,49 @@ def test_page_tells_the_numbers(written, scored):
     assert "the 3 classes with at least 5 positive patients, without A very long name" in page.text
 
 
+def test_folds_are_beside_each_other(scored):
+    pooled, targets, probabilities = scored
+    halves = {
+        fold: evaluate(targets[part], probabilities[part], NAMES, TRAINING, resamples=0)
+        for fold, part in ((1, slice(0, 150)), (2, slice(150, 300)))
+    }
+    means, classes = fold_tables(pooled, halves)
+    assert [row[0] for row in means.rows] == ["fold 1", "fold 2", "all together"]
+    for row, one in zip(means.rows, (*halves.values(), pooled), strict=True):
+        told = dict(zip(means.columns, row, strict=True))
+        assert told["Images"] == ("300" if one is pooled else "150")
+        assert told["Classes scored"] == str(one.summary["classes_scored"])
+        for metric in ("mAP", "mAUROC", "ECE"):
+            assert told[metric] == f"{one.summary[metric]:.3f}"
+    effusion = classes.rows[0]
+    aps = [one.per_class.at["Effusion", "ap"] for one in (*halves.values(), pooled)]
+    assert effusion[3:] == [f"{ap:.3f}" for ap in aps]
+    assert classes.rows[-1][3:] == ["-", "-", "-"]
+    assert fold_tables(pooled, {1: halves[1]}) == []
+
+
 def test_report_is_tolerant_of_what_a_run_has_not(tmp_path):
     """Nothing scored, no intervals, an empty history, no facts."""
     targets, probabilities = np.zeros((4, 2)), np.full((4, 2), 0.2)
     evaluation = evaluate(targets, probabilities, ["A", "B"], resamples=0)
-    path = write_report(tmp_path, evaluation, targets, probabilities, pd.DataFrame(), "Empty", {})
-    page = Page(path.read_text(encoding="utf-8"))
-    assert sorted(plot.name for plot in tmp_path.glob("plots/*")) == [
-        "classes.png",
-        "reliability.png",
-    ]
-    assert len(page.all("img")) == 2
+    empty = contents((evaluation, targets, probabilities), pd.DataFrame(), "Empty")
+    page = Page(write_report(tmp_path, empty).read_text(encoding="utf-8"))
+    names = ["classes", "co_occurrence", "reliability", "score_histograms"]
+    assert sorted(plot.stem for plot in tmp_path.glob("plots/*")) == names
+    assert len(page.all("img")) == 4
     assert "mAP 0 -" in page.text
     assert "Here: A, B." in page.text
     assert "bootstrap" not in page.text
 
 
-def test_second_report_replaces_the_first(tmp_path, scored, history):
-    evaluation, targets, probabilities = scored
+def test_the_same_report_twice_is_the_same_page(scored):
+    _, targets, probabilities = scored
+    two = targets[:, :2], probabilities[:, :2]
+    evaluation = evaluate(*two, NAMES[:2], resamples=10)
     first, second = (
-        write_report(tmp_path, evaluation, targets, probabilities, history, title, {}).read_text()
-        for title in ("First", "Second")
+        render(contents((evaluation, *two), made_up_history(), "Run")) for _ in range(2)
     )
-    assert first.replace("First", "Second") == second
-
-
-# --- pictures -------------------------------------------------------------------------------
-
-
-def axes_of(figure):
-    """The axes of a figure that must be there."""
-    assert figure is not None
-    return figure.axes
-
-
-def lines_of(axis, **wanted):
-    """Data of an axis's lines whose properties are as wanted."""
-    return [
-        line.get_xydata()
-        for line in axis.lines
-        if all(getattr(line, f"get_{name}")() == value for name, value in wanted.items())
-    ]
-
-
-def test_curves_ring_the_kept_epoch_of_each_fold(history):
-    loss, ap, auroc = axes_of(curves_figure(history))
-    assert [axis.get_title(loc="left") for axis in (loss, ap, auroc)] == [
-        "Training loss",
-        "Macro AP",
-        "Macro AUROC",
-    ]
-    rings = np.concatenate(lines_of(ap, marker="o"))
-    np.testing.assert_array_equal(rings, [[3, 0.4], [2, 0.5]])
-    np.testing.assert_array_equal(np.concatenate(lines_of(auroc, marker="o")), [[3, 0.8], [2, 0.7]])
-    (first, second) = lines_of(ap, marker=".")
-    np.testing.assert_array_equal(first, [[1, 0.1], [2, 0.2], [3, 0.4], [4, 0.3]])
-    np.testing.assert_array_equal(second[:, 1], [0.1, 0.5, 0.2, 0.3])
-    (change,) = lines_of(loss, linestyle=":")
-    np.testing.assert_array_equal(change[:, 0], 1.5)
-
-
-def test_curves_take_a_history_with_missing_columns_and_epochs_counted_anew(history):
-    assert curves_figure(pd.DataFrame()) is None
-    assert curves_figure(history[["fold", "epoch"]]) is None
-    lone = pd.DataFrame({"epoch": [1, 2, 1, 2], "train_loss": [0.4, 0.3, np.nan, 0.35]})
-    (axis,) = axes_of(curves_figure(lone))
-    (line,) = lines_of(axis, marker=".")
-    np.testing.assert_array_equal(line[:, 0], [1, 2, 3, 4])
-    assert not len(np.concatenate(lines_of(axis, marker="o")))
-
-
-def test_classes_are_ordered_by_training_prevalence_with_chance_and_interval(scored):
-    evaluation = scored[0]
-    left, right = classes_figure(evaluation).axes
-    labels = [label.get_text() for label in left.get_yticklabels()]
-    assert [label.rsplit("  ", 1)[0] for label in labels] == [shorten(name) for name in NAMES]
-    assert list(left.get_yticks()) == [4, 3, 2, 1, 0]  # first on top
-    for axis, metric in ((left, "ap"), (right, "auroc")):
-        dots = np.concatenate(lines_of(axis, marker="o"))
-        np.testing.assert_array_equal(dots[:, 0], evaluation.per_class[metric])
-        bars = lines_of(axis, marker="None", linestyle="-")
-        bounds = evaluation.per_class[[f"{metric}_low", f"{metric}_high"]]
-        np.testing.assert_array_equal([bar[:, 0] for bar in bars], bounds)
-    (chance,) = lines_of(left, marker="|")
-    shares = evaluation.per_class["positives"] / evaluation.per_class["n"]
-    np.testing.assert_allclose(chance[:4, 0], shares[:4])
-    assert [text.get_text() for text in left.texts] == ["not scored: no positives"]
-
-
-def test_area_under_each_drawn_precision_recall_curve_is_the_ap(scored):
-    axes = axes_of(precision_recall_figure(*scored))
-    drawn = [axis for axis in axes if axis.get_title()]
-    assert len(drawn) == 4
-    for axis, (name, row) in zip(drawn, scored[0].per_class.iterrows(), strict=False):
-        assert axis.get_title() == f"{shorten(name, 22)}  {row['ap']:.2f}"
-        curve = next(line for line in axis.lines if line.get_drawstyle() != "default")
-        assert curve.get_drawstyle() == "steps-post"  # a height holds until the next point
-        recall, precision = curve.get_xydata().T
-        area = -np.sum(np.diff(recall) * precision[:-1])
-        assert area == pytest.approx(row["ap"], abs=1e-9)
-
-
-def test_reliability_shows_every_filled_bin(scored):
-    evaluation, targets, probabilities = scored
-    top, bottom = reliability_figure(evaluation, targets, probabilities).axes
-    known = ~np.isnan(targets)
-    y, p = targets[known], probabilities[known]
-    cells = [(p >= low / 15) & (p < (low + 1) / 15) for low in range(15)]
-    expected = [(p[cell].mean(), y[cell].mean()) for cell in cells if cell.any()]
-    (points,) = lines_of(top, marker="o")
-    np.testing.assert_allclose(points, expected)
-    (histogram,) = bottom.patches
-    assert isinstance(histogram, StepPatch)
-    assert list(histogram.get_data()[0]) == [cell.sum() for cell in cells]
-    assert f"{evaluation.summary['ECE_flat']:.3f}" in top.get_title(loc="left")
-
-
-def test_pictures_grow_with_the_number_of_classes():
-    random = np.random.default_rng(0)
-    targets = (random.random((80, 60)) < 0.3).astype(float)
-    probabilities = random.random((80, 60))
-    names = [f"class {number}" for number in range(60)]
-    evaluation = evaluate(targets, probabilities, names, resamples=0)
-    assert classes_figure(evaluation).get_figheight() > 60 * 0.25
-    figure = precision_recall_figure(evaluation, targets, probabilities)
-    assert figure is not None
-    assert figure.get_figheight() > 15 * 2
+    assert first == second
 
 
 # --- terminal -------------------------------------------------------------------------------
@@ -294,3 +243,4 @@ def test_long_names_are_cut_with_an_ellipsis():
     assert shorten("short") == "short"
     assert shorten("two\nlines\tand tabs") == "two lines and tabs"
     assert shorten("x" * 50, 10) == "x" * 9 + "…"
+    assert shorten("a\udcff.csv") == "a?.csv"  # a file's name that is no UTF-8

@@ -12,7 +12,7 @@ from small_run import METHODS, MODEL, flags
 from core.config import SplitConfig
 from core.data.prepare import prepare
 from core.data_config import DataConfig
-from core.dry_run import shorten
+from core.dry_run import for_dry_run
 from core.resume import is_finished
 from methods import load_model
 from methods.standard_head.config import PRESETS
@@ -75,9 +75,13 @@ def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
     data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))
     prepared = prepare(data, SplitConfig(folds=2), lambda _: None)
     said: list[str] = []
-    short, few = shorten(config, prepared, 1, said.append)
+    short, few = for_dry_run(config, prepared, 1, said.append)
     assert (short.optim.epochs, short.optim.warmup_head_epochs) == (1, 1)
-    assert (config.optim.epochs, config.run.out_dir) != (1, short.run.out_dir)
+    assert config.optim.epochs > 1
+    assert (config.run.out_dir, short.run.out_dir) == (
+        Path("somewhere"),
+        Path("somewhere_dry_run"),
+    )
     (parts,) = few.rows()
     (fold, *whole) = next(prepared.rows())
     assert parts[0] == fold == 1
@@ -89,4 +93,33 @@ def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
     told = f"{len(few.table)} of {len(prepared.table)} images, all into somewhere_dry_run"
     assert told in said[0]
     config.loader.batch_size = 600
-    assert len(shorten(config, prepared, 1, said.append)[1].table) == len(prepared.table)
+    assert len(for_dry_run(config, prepared, 1, said.append)[1].table) == len(prepared.table)
+
+
+def test_where_a_dry_run_may_write(phantom: Path, tmp_path: Path, train: Train) -> None:
+    """Beside the folder that is meant, whatever it is called; never over a real run."""
+    (tmp_path / "out").mkdir()
+    words = flags(phantom, tmp_path / "out" / "..", "--dry_run", "--run_folds", 1)
+    assert train(*words)[0] == 0
+    dry = tmp_path.with_name(f"{tmp_path.name}_dry_run")
+    assert "metrics.csv" in names(dry)
+    real = flags(phantom, dry, "--run_folds", 1, "--epochs", 1)
+    assert train(*real, "--overwrite")[0] == 0
+    before = (dry / "metrics.csv").read_bytes()
+    code, _, error = train(*words)
+    assert code == 2
+    assert f"{dry}, where --dry_run would write, holds a run that is none" in error
+    assert (dry / "metrics.csv").read_bytes() == before
+    code, _, error = train(*flags(phantom, Path("/"), "--dry_run"))
+    assert code == 2
+    assert "/ has no place beside it" in error
+
+
+def test_a_dry_run_by_a_file_of_settings_tells_how_to_run_it(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    (tmp_path / "c.json").write_text('{"dry_run": true, "run_folds": [1]}')
+    words = flags(phantom, tmp_path / "out", "--config", tmp_path / "c.json")
+    code, printed, error = train(*words)
+    assert code == 0, error
+    assert printed.rstrip().endswith("--no-dry_run")

@@ -1,5 +1,6 @@
 """Whole runs of standard_head on a small phantom: what they leave behind."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,9 +24,10 @@ def test_a_run_leaves_exactly_these_files(finished: tuple[Path, str]) -> None:
         for fold in (1, 2)
         for end in (".safetensors", ".state.safetensors", "_val.csv")
     }
-    plots = {f"plots/{name}.png" for name in ("classes", "curves", "precision_recall")}
-    assert files == folds | plots | {
-        *("plots/reliability.png", "report.html", "config.json", "env.json"),
+    plots = ["classes", "curves", "precision_recall", "score_histograms", "reliability"]
+    plots.append("co_occurrence")
+    assert files == folds | {f"plots/{name}.png" for name in plots} | {
+        *("report.html", "config.json", "env.json"),
         *("metrics.csv", "timing.csv", "folds.csv", ".lock"),
     }
 
@@ -43,6 +45,25 @@ def test_metrics_has_one_row_an_epoch(finished: tuple[Path, str]) -> None:
     assert rows["epoch"].tolist() == [1, 2, 3, 1, 2, 3]
     assert rows["phase"].tolist() == ["head", "all", "all"] * 2
     assert rows["train_loss"].gt(0).all()
+
+
+def test_metrics_tell_the_mean_learning_rate_of_each_epoch(finished: tuple[Path, str]) -> None:
+    """A linear rise, then half a cosine to 0, one step an update."""
+    out, _ = finished
+    rows = pd.read_csv(out / "metrics.csv")
+    settings = json.loads((out / "config.json").read_text())
+    images = rows["fold"].map(pd.read_csv(out / "folds.csv").groupby("fold").size())
+    updates = [n // settings["batch_size"] for n in 60 - images]
+    for fold in (1, 2):
+        own = rows[rows["fold"] == fold]
+        for phase, epochs, warmup in (("head", 1, 0), ("all", 2, settings["warmup_epochs"])):
+            each = updates[int(own.index[0])]
+            rise = round(warmup * each)
+            falls = epochs * each - rise
+            used = [(step + 1) / rise for step in range(rise)]
+            used += [(1 + np.cos(np.pi * step / falls)) / 2 for step in range(falls)]
+            told = own.loc[own["phase"] == phase, "lr_factor"]
+            np.testing.assert_allclose(told, np.reshape(used, (epochs, each)).mean(axis=1))
 
 
 def test_predictions_cover_every_image_once(finished: tuple[Path, str], phantom: Path) -> None:

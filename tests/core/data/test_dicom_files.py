@@ -121,13 +121,13 @@ def deep_jpeg() -> bytes:
             uid.JPEGLosslessSV1,
             coded(GREY, "JPEG"),
             "python-gdcm",
-            r'pip install "longtail-cxr\[dicom\]"',
+            r'pip install -c constraints.txt -e ".\[dicom\]"',
         ),
         (
             uid.HTJ2KLossless,
             coded(GREY, "JPEG2000"),
             "pylibjpeg-openjpeg",
-            r'pip install "longtail-cxr\[dicom\]"',
+            r'pip install -c constraints.txt -e ".\[dicom\]"',
         ),
         (uid.JPEGExtended12Bit, deep_jpeg(), "pylibjpeg-libjpeg", "pip install pylibjpeg-libjpeg"),
     ],
@@ -160,7 +160,7 @@ def test_without_pydicom_the_command_is_told(
 ) -> None:
     monkeypatch.setattr("core.data.dicom.find_spec", lambda _: None)
     assert refused(tmp_path, dicom(GREY)).endswith(
-        'pydicom is not installed: pip install "longtail-cxr[dicom]".'
+        'pydicom is not installed: pip install -c constraints.txt -e ".[dicom]".'
     )
 
 

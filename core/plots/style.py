@@ -1,0 +1,118 @@
+"""Colours, sizes and small things that all pictures share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+DOTS_PER_INCH = 130
+# Okabe & Ito (2008): told apart by readers of every kind of colour vision
+GROUP_COLOURS = {"head": "#0072B2", "medium": "#009E73", "tail": "#D55E00", "unknown": "#666666"}
+# of folds, and of files that are compared
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
+GREY = "#8a8f98"
+NAME_WIDTH = 30
+
+
+def shorten(name: object, width: int = NAME_WIDTH) -> str:
+    """The name on one line of at most `width` characters, cut with an ellipsis.
+
+    What of a file's name is no UTF-8 is "?", as no font can draw it.
+    """
+    line = " ".join(str(name).encode("utf-8", "replace").decode("utf-8").split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def by_prevalence(per_class: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an evaluation, most prevalent class first."""
+    return per_class.sort_values("prevalence", ascending=False, na_position="last", kind="stable")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, which finds room for its letters by itself."""
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def small_multiples(count: int, *, columns: int, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` small axes in rows of at most `columns`, and these.
+
+    Their places are given: to find them anew for dozens of axes takes seconds.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    # inches: around all axes, between two of them, of each
+    left, right, bottom, top, gap_x, gap_y = 0.75, 0.15, 0.65, 0.35, 0.22, 0.42
+    width, height = 2.3, 1.85
+    whole = left + right + columns * width + (columns - 1) * gap_x
+    tall = bottom + top + rows * height + (rows - 1) * gap_y
+    figure = Figure(figsize=(whole, tall), facecolor="white")
+    figure.subplots_adjust(
+        left=left / whole,
+        right=1 - right / whole,
+        bottom=bottom / tall,
+        top=1 - top / tall,
+        wspace=gap_x / width,
+        hspace=gap_y / height,
+    )
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, **shared).ravel().tolist()
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    for axis in axes[max(0, count - columns) : count]:
+        axis.tick_params(labelbottom=True)
+    return figure, axes[:count]
+
+
+def label_all(figure: Figure, x: str, y: str) -> None:
+    """Name the axes of `small_multiples`, once for all of them."""
+    width, height = figure.get_size_inches()
+    figure.supxlabel(x, fontsize=10, y=0.12 / height)
+    figure.supylabel(y, fontsize=10, x=0.12 / width)
+
+
+def tidy(axis: Axes) -> None:
+    """No box around the axis, and a light grid behind it."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(color="#e4e6ea", lw=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(labelsize=9)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 6) -> None:
+    """A legend under all axes of a figure that lays itself out."""
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), columns),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def group_handles(groups: set[str]) -> list[Any]:
+    """What a legend needs for the groups that are there, and for the ticks of chance."""
+    handles: list[Any] = [
+        Line2D([], [], color=colour, marker="o", lw=2.2, label=group)
+        for group, colour in GROUP_COLOURS.items()
+        if group in groups
+    ]
+    chance = Line2D([], [], color="black", marker="|", ms=11, ls="", mew=1.6, label="chance")
+    return [*handles, chance]
+
+
+def say_unscored(axis: Axes, rows: pd.DataFrame, height: np.ndarray) -> None:
+    """Write why, where a class has no AP; `height` (C,) is the place of each row."""
+    for y, (_, row) in zip(height, rows.iterrows(), strict=True):
+        if np.isnan(row["ap"]):
+            missing = "positives" if row["positives"] == 0 else "negatives"
+            missing = missing if row["n"] else "known labels"
+            axis.text(0.01, y, f"not scored: no {missing}", va="center", color=GREY, fontsize=8)
+
+
+def lowest_auroc(values: np.ndarray) -> float:
+    """Where the axis of AUROC begins, for these values and bounds of any shape."""
+    known = values[~np.isnan(values)]
+    return min([0.47, *known.tolist()]) - 0.02

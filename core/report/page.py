@@ -1,0 +1,81 @@
+"""One page of HTML that holds all it shows, and the run folder's pictures beside it."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import methodcaller
+from pathlib import Path
+
+import jinja2
+
+from core.atomic import cannot_write, write_atomically
+from core.report.pictures import Picture
+from core.report.tables import GROUP, Table, facts_table
+from core.report.worst import WorstCases
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a page shows; what is empty is left out."""
+
+    title: str
+    lead: str
+    """A line under the title: of how many images and classes."""
+    sections: Sequence[Table | Picture]
+    """In this order."""
+    worst: WorstCases | None = None
+    command: str = ""
+    """How to repeat it."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What else a reader must know to trust the numbers."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(run_dir: Path, contents: Contents) -> Path:
+    """Write run_dir/plots/*.png and run_dir/report.html, and return the latter's path.
+
+    Each file appears whole or not at all. Raises UserError where one cannot be written.
+    """
+    plots = run_dir / "plots"
+    try:
+        # not its parents: a run folder that was removed stays so
+        plots.mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(plots, error) from error
+    for one in contents.sections:
+        if isinstance(one, Picture):
+            write_atomically(plots / f"{one.name}.png", methodcaller("write_bytes", one.png))
+    html = render(contents)
+    write_atomically(run_dir / "report.html", methodcaller("write_bytes", html))
+    return run_dir / "report.html"
+
+
+def render(contents: Contents) -> bytes:
+    """The page in UTF-8; it embeds its pictures and needs no network.
+
+    Names from files are text on it. Its one script sorts tables, and no other would run.
+    """
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(_HERE),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
+    script = (_HERE / "sort.js").read_text(encoding="utf-8")
+    page = environment.get_template("page.html.jinja").render(
+        contents=contents,
+        settings=facts_table("Settings", contents.settings),
+        environment=facts_table("Environment", contents.environment),
+        facts=facts_table("Data", contents.facts),
+        group=GROUP,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
+    # a file's name may be no UTF-8
+    return page.encode("utf-8", errors="replace")

@@ -1,0 +1,31 @@
+"use strict";
+// A heading of a sortable table becomes a button: numbers fall first, texts rise first.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const isNumber = head.classList.contains("number");
+      const before = head.getAttribute("aria-sort");
+      const falls = before ? before === "ascending" : isNumber;
+      const key = (row) => {
+        const text = row.cells[column].textContent.trim();
+        return isNumber ? parseFloat(text.replaceAll(",", "")) : text;
+      };
+      const compare = (a, b) => {
+        const [one, other] = falls ? [key(b), key(a)] : [key(a), key(b)];
+        if (!isNumber) return one.localeCompare(other);
+        // what has no number stays below, whichever way
+        if (isNaN(one) || isNaN(other)) return isNaN(key(a)) - isNaN(key(b));
+        return one - other;
+      };
+      body.append(...[...body.rows].sort(compare));
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", falls ? "descending" : "ascending");
+    });
+  });
+}

@@ -1,0 +1,205 @@
+"""The tables of a page and of the terminal: summary, classes, folds, and what to know of them."""
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.bootstrap import MIN_POSITIVE_PATIENTS
+from core.metrics import Evaluation
+from core.plots.style import NAME_WIDTH, by_prevalence, shorten
+
+# name, what it is, key of the group's number of classes
+SUMMARY_ROWS = (
+    ("mAP", "mAP", None),
+    ("mAP_head", "mAP, head", "head"),
+    ("mAP_medium", "mAP, medium", "medium"),
+    ("mAP_tail", "mAP, tail", "tail"),
+    ("mAP_extreme", "mAP, extreme tail", "extreme"),
+    ("mAUROC", "mAUROC", None),
+    ("mF1", "mF1 at 0.5", None),
+    ("mF1_fitted", "mF1, fitted thresholds", None),
+    ("micro_AP", "micro AP", None),
+    ("ECE", "ECE, mean over classes", None),
+    ("ECE_flat", "ECE, flattened", None),
+    ("Brier", "Brier, mean over classes", None),
+)
+# of a fold, or of a file among several
+SHORT_ROWS = ("mAP", "mAP_head", "mAP_medium", "mAP_tail", "mAUROC", "ECE", "Brier")
+GROUP = "Group"
+# columns of text; all others are numbers
+_TEXTS = (GROUP, "95 % interval")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, of which the first in each row names it."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: list[list[str]]
+    notes: tuple[str, ...] = ()
+    sortable: bool = True
+
+    def is_number(self, column: int) -> bool:
+        """Whether its cells are set to the right."""
+        return column > 0 and self.columns[column] not in _TEXTS
+
+
+def lead_of(evaluation: Evaluation) -> str:
+    """One line: of how many images, patients and classes."""
+    summary = evaluation.summary
+    patients = f", {summary['patients']:,} patients" if summary["patients"] else ""
+    classes = f"{summary['classes']} classes, {summary['classes_scored']} of them scored"
+    return f"{summary['images']:,} images{patients}, {classes}"
+
+
+def summary_table(evaluation: Evaluation) -> Table:
+    """The means, and the sentences to know of them."""
+    rows = [list(row.values()) for row in _summary_rows(evaluation)]
+    columns = ("Measure", "Classes", "Value", "95 % interval")
+    return Table("Summary", columns, rows, tuple(_notes(evaluation.summary)), sortable=False)
+
+
+def class_table(evaluation: Evaluation) -> Table:
+    """One row a class."""
+    columns = ("Class", GROUP, "Positives", "AP", "AUROC", "F1 at 0.5", "ECE")
+    return Table("Classes", columns, [list(row.values()) for row in _class_rows(evaluation)])
+
+
+def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Table]:
+    """Means of each fold, and the AP of each class by fold; [] for a single one."""
+    if len(folds) < 2:
+        return []
+    named = [*((f"fold {fold}", one) for fold, one in folds.items()), ("all together", pooled)]
+    shown = [name for name in SHORT_ROWS if not np.isnan(pooled.summary[name])]
+    rows = []
+    for name, one in named:
+        values = [number(one.summary[metric]) for metric in shown]
+        rows.append(
+            [name, f"{one.summary['images']:,}", f"{one.summary['classes_scored']}", *values]
+        )
+    columns = ("Fold", "Images", "Classes scored", *map(short_label, shown))
+    notes = (
+        "Each fold has a model of its own, scored on the images that it was not trained on; a mean "
+        "is over the classes that are scored in that fold, so that folds with other rare classes "
+        "have other means.",
+    )
+    classes = []
+    for name in by_prevalence(pooled.per_class).index:
+        cells = [number(one.per_class.loc[name, "ap"]) for _, one in named]
+        row = pooled.per_class.loc[name]
+        classes.append([str(name), str(row["group"]), f"{row['positives']:,}", *cells])
+    heads = ("Class", GROUP, "Positives", *(name for name, _ in named))
+    return [
+        Table("Folds", columns, rows, notes, sortable=False),
+        Table("AP of each class by fold", heads, classes),
+    ]
+
+
+def short_label(metric: str) -> str:
+    """What a column of a metric is called."""
+    return metric.replace("_", " ")
+
+
+def facts_table(heading: str, facts: Mapping[str, str]) -> Table:
+    """Names and what they are."""
+    rows = [[name, value] for name, value in facts.items()]
+    return Table(heading, ("Name", "Value"), rows, sortable=False)
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """The closing summary for a terminal, at most 100 columns wide."""
+    width = 20 if evaluation.summary["resamples"] > 0 else 7
+    line = f"{{:<{NAME_WIDTH}}} {{:>9}}  {{:>{width}}}  {{:>{width}}}  {{:<7}}"
+    rule = "-" * len(line.format("", "", "", "", ""))
+    lines = [line.format("class", "positives", "AP", "AUROC", "group").rstrip(), rule]
+    for row in _class_rows(evaluation):
+        cells = (shorten(row["name"]), row["positives"], row["ap"], row["auroc"], row["group"])
+        lines.append(line.format(*cells).rstrip())
+    lines.append(rule)
+    for row in _summary_rows(evaluation):
+        text = f"{row['label']:<{NAME_WIDTH}} {row['classes']:>9}  {row['value']} {row['interval']}"
+        lines.append(text.rstrip())
+    for note in _notes(evaluation.summary):
+        lines.append(textwrap.fill(note, 100, subsequent_indent="  "))
+    return "\n".join(lines)
+
+
+def number(
+    value: float, bounds: tuple[float | None, float | None] = (None, None), sign: str = ""
+) -> str:
+    """ "0.812 [0.790, 0.833]", without the interval where there is none, "-" for NaN."""
+    if np.isnan(value):
+        return "-"
+    text = f"{value:{sign}.3f}"
+    low, high = bounds
+    if low is None or high is None or np.isnan(low):
+        return text
+    return f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _summary_rows(evaluation: Evaluation) -> list[dict[str, str]]:
+    """Label, number of classes, value and interval of each summary value, as text."""
+    summary = evaluation.summary
+    rows = []
+    for metric, label, group in SUMMARY_ROWS:
+        classes = summary["group_classes"][group] if group else summary["classes_scored"]
+        if group and not classes:
+            continue
+        interval = ""
+        if metric in summary["intervals"]:
+            low, high = summary["intervals"][metric]
+            interval = f"[{low:.3f}, {high:.3f}]"
+            point = summary["interval_points"][metric]
+            if point != summary[metric]:
+                interval = f"without the rarest: {point:.3f} {interval}"
+        per_class = metric.startswith(("mAP", "mAUROC", "mF1"))
+        rows.append(
+            {
+                "label": label,
+                "classes": f"{classes}" if per_class else "",
+                "value": number(summary[metric]),
+                "interval": interval,
+            }
+        )
+    return rows
+
+
+def _class_rows(evaluation: Evaluation) -> list[dict[str, str]]:
+    """Cells of the per-class table as text, most prevalent class first."""
+    rows = []
+    for name, row in by_prevalence(evaluation.per_class).iterrows():
+        cells = {"name": str(name), "group": row["group"], "positives": f"{row['positives']:,}"}
+        for metric in ("ap", "auroc"):
+            bounds = row.get(f"{metric}_low"), row.get(f"{metric}_high")
+            cells[metric] = number(row[metric], bounds)
+        rows.append(cells | {"f1": number(row["f1"]), "ece": number(row["ece"])})
+    return rows
+
+
+def _notes(summary: dict[str, Any]) -> list[str]:
+    """What a reader must know of how these numbers came about, one sentence or two each."""
+    notes = [f"Groups by the prevalence in the {_source(summary)}."]
+    if summary["resamples"]:
+        units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
+        note = (
+            f"Intervals: 95 %, {summary['resamples']:,} bootstrap resamples of {units}; those of "
+            f"means run over the {summary['classes_in_intervals']} classes with at least "
+            f"{MIN_POSITIVE_PATIENTS} positive patients"
+        )
+        rare = ", ".join(summary["too_rare_for_intervals"])
+        notes.append(f"{note}, without {rare}." if rare else f"{note}.")
+    if summary["unscored"]:
+        names = ", ".join(summary["unscored"])
+        notes.append(
+            "A class without positives (or without negatives) has no AP and no AUROC and is left "
+            f"out of the means. Here: {names}."
+        )
+    return notes
+
+
+def _source(summary: dict[str, Any]) -> str:
+    return "training data" if summary["prevalence_from"] == "training" else "scored table itself"

@@ -1,0 +1,41 @@
+"""The end of a run: which records of it can be drawn, and what its settings are called."""
+
+from pathlib import Path
+
+import pytest
+
+from core.closing import _as_text, _read_history
+from core.config import flat
+from core.data_config import DataConfig
+from core.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("fold,epoch,mAP\n,1,0.5\n", "not each fold is a number from 1"),
+        ("fold,epoch,mAP\n1,1e300,0.5\n", "not each epoch is a number from 1"),
+        ("fold,epoch,mAP\n1,inf,0.5\n", "not each epoch is a number from 1"),
+        ("fold,epoch,mAP\n1,1.5,0.5\n", "not each epoch is a number from 1"),
+        ("fold,epoch,mAP\n1,,0.5\n", "not each epoch is a number from 1"),
+        ("epoch,mAP\n1,0.5\n", "it has no column fold"),
+        ("fold,mAP\n1,0.5\n", "it has no column epoch"),
+    ],
+)
+def test_a_damaged_history_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=told):
+        _read_history(path)
+
+
+def test_a_history_with_losses_that_are_no_numbers_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("fold,epoch,train_loss,mAP\n1,1,inf,0.5\n1,2,,0.25\n")
+    assert _read_history(path)["mAP"].tolist() == [0.5, 0.25]
+
+
+def test_without_names_paths_alone_are_cut() -> None:
+    config = DataConfig(train_csv=(Path("/of/patients/t.csv"),), labels="Mass/Nodule,Hernia")
+    told = {name: _as_text(value) for name, value in flat(config, whole_paths=False).items()}
+    assert (told["train_csv"], told["labels"]) == ("t.csv", "Mass/Nodule,Hernia")

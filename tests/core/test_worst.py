@@ -1,0 +1,114 @@
+"""The images that are the furthest off: which they are, and their small pictures."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from core.data.table import LabelTable
+from core.metrics import Evaluation, evaluate
+from core.report import worst
+from core.report.worst import SIDE, worst_cases
+
+NAMES = ("Common", "Rare")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> LabelTable:
+    """Twelve images, of which the third is none and the fourth gone; two classes."""
+    random = np.random.default_rng(5)
+    paths = []
+    for number in range(12):
+        path = tmp_path / f"{number:02d}.png"
+        pixels = cv2.resize(random.integers(0, 255, (4, 3), np.uint8), (300, 400))
+        cv2.imwrite(str(path), pixels)
+        paths.append(str(path))
+    Path(paths[2]).write_text("no image")
+    Path(paths[3]).unlink()
+    targets = np.zeros((12, 2), np.float32)
+    targets[:6, 0], targets[4, 1] = 1, 1
+    targets[5, 0] = np.nan
+    ids = [f"image {number}" for number in range(12)]
+    return LabelTable(ids, paths, None, None, None, targets, NAMES, ())
+
+
+def scores(table: LabelTable) -> tuple[Evaluation, np.ndarray]:
+    p = np.column_stack([np.linspace(0.1, 0.9, 12), np.linspace(0.9, 0.1, 12)])
+    return evaluate(table.targets, p, NAMES, resamples=0), p
+
+
+def test_the_furthest_off_are_chosen_by_their_rank(table: LabelTable) -> None:
+    evaluation, p = scores(table)
+    common, rare = worst_cases(evaluation, table, np.arange(12), p).classes
+    assert (common.name, common.group, common.known) == ("Common", "head", 11)
+    assert [case.name for case in common.misses] == ["image 0", "image 1", "image 2"]
+    assert [case.rank for case in common.misses] == [11, 10, 9]
+    assert [case.name for case in common.alarms] == ["image 11", "image 10", "image 9"]
+    assert [case.score for case in common.alarms] == p[[11, 10, 9], 0].tolist()
+    assert [case.name for case in rare.misses] == ["image 4"]
+    assert [case.rank for case in rare.misses] == [5]
+    assert [case.name for case in rare.alarms] == ["image 0", "image 1", "image 2"]
+
+
+def test_rows_are_those_of_the_predictions(table: LabelTable) -> None:
+    rows = np.array([9, 1, 0])
+    p = np.array([[0.2, 0.5], [0.6, 0.4], [0.7, 0.3]])
+    evaluation = evaluate(table.targets[rows], p, NAMES, resamples=0)
+    common, _ = worst_cases(evaluation, table, rows, p).classes
+    assert [case.name for case in common.misses] == ["image 1", "image 0"]
+    assert [case.name for case in common.alarms] == ["image 9"]
+
+
+def test_pictures_are_the_images_made_small_and_none_that_cannot_be_read(table: LabelTable) -> None:
+    evaluation, p = scores(table)
+    cases = worst_cases(evaluation, table, np.arange(12), p).classes[0].misses
+    assert cases[2].jpeg == b""
+    for number in (0, 1):
+        shown = cv2.imdecode(np.frombuffer(cases[number].jpeg, np.uint8), cv2.IMREAD_UNCHANGED)
+        original = cv2.imread(table.paths[number], cv2.IMREAD_GRAYSCALE)
+        assert shown is not None
+        assert original is not None
+        assert shown.shape == (SIDE, SIDE * 3 // 4)
+        small = cv2.resize(original, shown.shape[::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(shown.astype(float) - small).mean() < 3
+    assert len(cases[0].jpeg) < 8_000
+
+
+def test_a_pack_that_is_gone_leaves_the_report_without_pictures(table: LabelTable) -> None:
+    evaluation, p = scores(table)
+    gone = LabelTable(
+        table.ids,
+        ["/gone/a.png"] * 12,
+        None,
+        None,
+        None,
+        table.targets,
+        NAMES,
+        (),
+        packs=("/gone",),
+    )
+    cases = worst_cases(evaluation, gone, np.arange(12), p).classes
+    assert {case.jpeg for one in cases for case in (*one.misses, *one.alarms)} == {b""}
+
+
+def test_of_very_many_classes_the_rarest_are_shown(
+    table: LabelTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation, p = scores(table)
+    for most, expected in ((12, [(3, 3), (1, 3)]), (8, [(2, 2), (1, 2)]), (2, [(1, 1)])):
+        monkeypatch.setattr(worst, "MOST", most)
+        found = worst_cases(evaluation, table, np.arange(12), p)
+        assert [(len(one.misses), len(one.alarms)) for one in found.classes] == expected
+        assert found.classes[-1].name == "Rare"
+        assert (found.each, found.left_out) == (expected[0][1], 2 - len(expected))
+
+
+def test_a_class_of_no_known_prevalence_gives_way_to_a_rare_one(
+    table: LabelTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, p = scores(table)
+    evaluation = evaluate(table.targets, p, NAMES, [np.nan, 0.01], resamples=0)
+    monkeypatch.setattr(worst, "MOST", 2)
+    found = worst_cases(evaluation, table, np.arange(12), p)
+    assert [one.name for one in found.classes] == ["Rare"]
