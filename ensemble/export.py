@@ -1,0 +1,107 @@
+"""Checkpoints → something to hand on: an ONNX file or a folder, and a model card.
+
+    python -m ensemble.export --checkpoints a.safetensors b.safetensors --weights 1.0 1.5
+      --tta_config flip --calibration calibration.json --image_dir images --output export
+    python -m ensemble.export --checkpoints a.safetensors --format folder --output export
+
+onnx: images in, probabilities out, as `python -m ensemble.infer` gives with the same flags, checked
+by ONNX Runtime on noise and on --image_dir. folder: what `methods.load_model` and
+`ensemble.infer` read, without the network. No names of images or patients are in either.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.cli import flags, run
+from core.errors import counted, size_of
+from ensemble.export_config import Config
+
+if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+    from ensemble.export_files import Export
+
+# what a call writes, and nothing else is replaced
+_OURS = re.compile(
+    r"model(_\d+)?\.(onnx|safetensors)|(config|ensemble|calibration)\.json|README\.md|MODEL_CARD\.md"
+)
+
+
+def main() -> None:
+    """The command line."""
+    config = flags(Config(), __doc__)
+    config.check()
+    # late, so that --help and a mistyped flag are answered at once
+    from ensemble.export_files import Export
+    from ensemble.export_graph import one_size
+    from ensemble.export_onnx import check_installed
+    from ensemble.export_scores import score_members
+    from ensemble.folders import check_folder, write_folder
+    from ensemble.models import (
+        describe,
+        known_classes,
+        load_members,
+        merged_classes,
+        named_checkpoints,
+    )
+    from ensemble.postprocess import read_calibration
+
+    if config.format == "onnx":
+        check_installed()
+    paths, shares, names = named_checkpoints(config.checkpoints, config.weights, config.ensemble)
+    read = [*paths, config.ensemble, config.calibration, config.test_csv]
+    inputs = [path for path in read if path is not None]
+    check = partial(check_folder, config.output, inputs, _OURS, "model", overwrite=config.overwrite)
+    check()
+    calibration = None if config.calibration is None else read_calibration(config.calibration)
+    members = load_members(paths)
+    if config.format == "onnx":
+        one_size(members)
+    names = known_classes(members, names) if names else merged_classes(members, config.classes)
+    if calibration is not None:
+        calibration.thresholds(names, gated=False)
+    print(describe(members, shares, names), flush=True)
+    export = Export(
+        config=config,
+        members=members,
+        shares=shares,
+        class_names=names,
+        calibration=calibration,
+        scores=score_members(members) if config.scores else [None] * len(members),
+    )
+    checked: list[str] = []
+
+    def fill(folder: Path) -> None:
+        if config.format == "onnx":
+            checked.append(export.write_graph(folder))
+        else:
+            export.write_folder(folder)
+
+    write_folder(config.output, fill, check)
+    _close(export, checked)
+
+
+def _close(export: Export, checked: list[str]) -> None:
+    """Where everything is, and how far it agrees."""
+    from ensemble.export_files import GRAPH
+
+    config = export.config
+    models = counted(len(export.members), "model")
+    if config.format == "folder":
+        print(f"model        {config.output} ({models}; reads back to the same bits)")
+        print(f"card         {config.output / 'README.md'}")
+        return
+    path = config.output / GRAPH
+    state = "calibrated" if export.calibrated else "not calibrated"
+    if export.calibration is not None and not export.calibrated:
+        state += ", as an isotonic map is too steep for 32 bits: it is in the metadata"
+    print(f"checked      ONNX Runtime against PyTorch, at most {checked[0]}")
+    size = size_of(path.stat().st_size)
+    print(f"model        {path} ({size}, {models}, views: {config.views}, {state})")
+    print(f"card         {config.output / 'MODEL_CARD.md'}")
+
+
+if __name__ == "__main__":
+    run(main)

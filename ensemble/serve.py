@@ -1,0 +1,122 @@
+"""A local web page and a JSON endpoint: drop an X-ray, see probabilities and heat maps.
+
+    python -m ensemble.serve --checkpoints a.safetensors b.safetensors
+    python -m ensemble.serve --ensemble ensemble.json --calibration calibration.json
+
+For research use only. Nothing that is sent is written to disk. Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from contextlib import closing
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from core.cli import flags, run
+from core.errors import UserError
+from core.signals import answer_stops, leave
+from ensemble.serve_config import Config
+
+if TYPE_CHECKING:
+    import uvicorn
+
+INSTALL = 'pip install -c constraints.txt -e ".[serve]"'
+# what is under way may end within these, once a stop was asked for
+_SECONDS_TO_END = 3
+
+
+def main() -> None:
+    """The command line."""
+    config = flags(Config(), __doc__)
+    config.check()
+    for package in ("fastapi", "uvicorn"):
+        if find_spec(package) is None:
+            raise UserError(f"the page needs {package}, which is not installed: {INSTALL}")
+    # before the models, which take their time: a port that is taken is told at once
+    with closing(listen(config.host, config.port)) as listener:
+        # late, so that --help and a mistyped flag are answered at once
+        import uvicorn
+
+        from core.data.limit import max_pixels
+        from core.runtime import make_fabric
+        from ensemble.models import describe
+        from ensemble.serve_app import make_app
+        from ensemble.serve_model import Served
+        from ensemble.serve_turns import Limits
+
+        max_pixels()
+        served = Served.of(config.as_infer(), make_fabric(amp=config.amp))
+        print(describe(served.predictor.members, served.finish.shares, served.names))
+        limits = Limits(bytes=config.max_megabytes * 1_000_000)
+        app = make_app(served, config.host, limits)
+        # no line for a request, an address may name a patient; and none for those that a stop ends
+        settings = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_SECONDS_TO_END,
+        )
+        port = listener.getsockname()[1]
+        print(f"page         {address(config.host, port)} (research use only; Ctrl-C ends it)")
+        if not config.for_this_machine:
+            print(
+                f"Warning: with --host {config.host} everybody who reaches this machine may send "
+                "images and see answers, without a password and in plain text.",
+                file=sys.stderr,
+            )
+        serve_until_stopped(uvicorn.Server(settings), listener)
+
+
+def serve_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Answer requests until a signal asks for a stop, and end as `core.cli.run` does then."""
+    stops: list[int] = []
+
+    def stop(number: int) -> None:
+        stops.append(number)
+        server.should_exit = True
+
+    # uvicorn answers the first two of STOPS itself, and sends them again at its end
+    answer_stops(stop)
+    server.run(sockets=[listener])
+    if stops:
+        leave(stops[0])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises UserError where that is not possible."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, place = found[0]
+        return socket.create_server(place[:2], family=family, backlog=256)
+    except (OSError, UnicodeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.EADDRINUSE:
+            raise UserError(
+                f"port {port} of {host} is taken by another program: give another --port, or 0 for "
+                "a free one"
+            ) from error
+        if number == errno.EACCES:
+            raise UserError(f"port {port} is not for every user: give one above 1023") from error
+        told = error.strerror if isinstance(error, OSError) else None
+        raise UserError(
+            f"--host '{host}' is no address of this machine ({told or 'it is no name'}): give one "
+            "that is, as 127.0.0.1 always is"
+        ) from error
+
+
+def address(host: str, port: int) -> str:
+    """What to type into a browser on this machine."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,97 @@
+"""Who may ask the page: nobody by a name that is not its own, and no page of another site.
+
+A site in the user's browser may send requests to 127.0.0.1, and by a name of its own that it lets
+point there (DNS rebinding) it could read the answers too. starlette's TrustedHostMiddleware
+knows fixed names alone; an address in figures is nobody's name and so is always harmless.
+"""
+
+import base64
+import hashlib
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# a name or an address, and a port
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/]+)(:\d{1,5})?")
+
+
+class Guard:
+    """Refuses requests by foreign names and from foreign sites; gives all answers `headers`."""
+
+    def __init__(self, app: ASGIApp, *, host: str, headers: Mapping[str, str]) -> None:
+        self.app, self.headers = app, headers
+        self.names = {"localhost", socket.gethostname().lower(), host.lower()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self.headers)
+            await send(message)
+
+        app = self.app
+        if refused := self.refusal(Headers(scope=scope)):
+            app = JSONResponse({"error": refused}, status_code=403)
+        await app(scope, receive, with_headers)
+
+    def refusal(self, headers: Headers) -> str:
+        """Why a request with these headers is refused; "" where it is not."""
+        host = headers.get("host", "").lower()
+        if not self.is_ours(host):
+            return (
+                f"this page is not called '{host[:100]}': open it by the address that "
+                "ensemble.serve printed"
+            )
+        origin = headers.get("origin")
+        other = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        # a link on another site may open the page itself
+        opens = headers.get("sec-fetch-mode") == "navigate" and origin is None
+        if (other and not opens) or (origin is not None and origin != f"http://{host}"):
+            return "pages of other sites may not ask this one"
+        return ""
+
+    def is_ours(self, host: str) -> bool:
+        """Whether a Host header names this server."""
+        parts = _HOST.fullmatch(host)
+        if parts is None:
+            return False
+        name = parts[1].strip("[]")
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self.names
+        return True
+
+
+def safe_headers(page: str) -> dict[str, str]:
+    """Headers for all answers of a server whose one page is this HTML: nothing is fetched from
+    elsewhere, no script runs but the page's own, and nothing is kept."""
+    hashes = {}
+    for tag in ("script", "style"):
+        digests = (
+            base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        )
+        hashes[tag] = " ".join(f"'sha256-{digest}'" for digest in digests)
+    policy = (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+        "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }

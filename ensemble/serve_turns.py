@@ -1,0 +1,109 @@
+"""Many requests at once: a bounded number waits, few are held in memory, one is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+
+from core.errors import size_of
+
+Result = TypeVar("Result")
+
+
+class RefusedError(Exception):
+    """A request that is answered by a status and one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much is taken on."""
+
+    bytes: int
+    """of one file"""
+    files: int = 8
+    """that are held in memory at a time"""
+    requests: int = 64
+    """at a time; those beyond are told to come again"""
+    seconds_to_wait: float = 120
+    """until a file is read"""
+    seconds_to_send: float = 60
+    """a file"""
+
+    @property
+    def too_large(self) -> str:
+        """What to say of a larger file."""
+        return (
+            f"the file has more than {size_of(self.bytes)}: start ensemble.serve with a larger "
+            "--max_megabytes to take it"
+        )
+
+
+@dataclass(eq=False)
+class Turns:
+    """Requests take turns: a file is read when its turn comes, and worked on after those before."""
+
+    limits: Limits
+    requests: int = 0
+    """that wait or are worked on"""
+    _files: anyio.Semaphore = field(init=False)
+    _work: anyio.Lock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._files = anyio.Semaphore(self.limits.files)
+        # one device computes one prediction, and one decoder's memory is enough
+        self._work = anyio.Lock()
+
+    async def do(self, request: Request, work: Callable[[bytes], Result]) -> Result:
+        """What `work` makes of the request's body, in a thread.
+
+        Raises RefusedError where the body is too large or too slow, or the queue too long.
+        """
+        async with self._turn():
+            body = await self._body(request)
+            async with self._work:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                return await anyio.to_thread.run_sync(work, body)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        busy = "too many images wait for their answer: try again in a minute"
+        if self.requests >= self.limits.requests:
+            raise RefusedError(503, busy)
+        self.requests += 1
+        try:
+            with anyio.move_on_after(self.limits.seconds_to_wait) as waiting:
+                await self._files.acquire()
+            if waiting.cancelled_caught:
+                raise RefusedError(503, busy)
+            try:
+                yield
+            finally:
+                self._files.release()
+        finally:
+            self.requests -= 1
+
+    async def _body(self, request: Request) -> bytes:
+        most, told = self.limits.bytes, request.headers.get("content-length", "")
+        large = RefusedError(413, self.limits.too_large)
+        if told.isascii() and told.isdigit() and int(told[:20]) > most:
+            raise large
+        body = bytearray()
+        with anyio.move_on_after(self.limits.seconds_to_send) as sending:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise large
+        if sending.cancelled_caught:
+            seconds = f"{self.limits.seconds_to_send:g}"
+            raise RefusedError(408, f"the file did not arrive within {seconds} seconds")
+        return bytes(body)

@@ -1,0 +1,35 @@
+"""Models behind the page in this process, for tests of it."""
+
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from core.runtime import make_fabric
+from ensemble.postprocess import Calibration, ClassCalibration, write_calibration
+from ensemble.serve_app import make_app
+from ensemble.serve_config import Config
+from ensemble.serve_model import Served
+from ensemble.serve_turns import Limits
+
+LIMITS = Limits(bytes=1_000_000)
+
+
+def serve(*, limits: Limits = LIMITS, **settings: Any) -> tuple[Served, TestClient]:
+    """The models of these settings, and a client of their page."""
+    config = Config(**settings)
+    config.check()
+    served = Served.of(config.as_infer(), make_fabric(amp=True))
+    app = make_app(served, config.host, limits)
+    return served, TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+
+
+def calibrated(path: Path, names: list[str]) -> Path:
+    """A calibration with a temperature and thresholds; of the last class there is no threshold."""
+    classes = {
+        name: ClassCalibration("temperature", {"temperature": 1.5 + place / 10}, 0.3, 0.2)
+        for place, name in enumerate(names)
+    }
+    classes[names[-1]] = ClassCalibration("identity", {})
+    write_calibration(path, Calibration(classes, "Normal", 0.25), {})
+    return path
