@@ -15,7 +15,6 @@ import gc
 import importlib
 import json
 import os
-import pkgutil
 import shutil
 import subprocess
 import sys
@@ -27,11 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from disk_steps import Step, Steps
+from preloaded import import_all
 from small_run import draw_nothing
 
-import core
-import ensemble
-import methods
 from core.cli import run
 from core.data import pack_decoding
 
@@ -43,9 +40,7 @@ def serve() -> None:
     """Answer requests until standard input ends."""
     draw_nothing()
     decode_here()
-    for package in (core, methods, ensemble):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
+    import_all()
     # or else each run's garbage collector walks through, and copies, all that was imported
     gc.collect()
     gc.freeze()

@@ -16,7 +16,6 @@ import gc
 import importlib
 import json
 import os
-import pkgutil
 import select
 import signal
 import sys
@@ -26,9 +25,9 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from preloaded import import_all
 from small_run import draw_nothing
 
 import core.checkpoint
@@ -36,8 +35,6 @@ import core.data
 import core.head_phase
 import core.loop
 import core.runlog
-import ensemble
-import methods
 from core.cli import run
 
 draw_nothing()
@@ -56,12 +53,6 @@ PLACES: dict[str, list[tuple[Any, str]]] = {
         *((core.checkpoint, "save_file"), (os, "fsync"), (core.loop, "cut_back")),
     ],
 }
-
-
-def import_all(package: ModuleType) -> None:
-    """Import what is in a package: commands import it late, and forks are to find it here."""
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
 
 
 def serve() -> None:
@@ -170,6 +161,5 @@ def counted(function: Callable, name: str, folder: Path, count: Callable[[str], 
 
 
 if __name__ == "__main__":
-    for package in (core.data, core, methods, ensemble):
-        import_all(package)
+    import_all()
     serve()

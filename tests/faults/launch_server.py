@@ -18,7 +18,6 @@ import gc
 import json
 import logging
 import os
-import pkgutil
 import select
 import signal
 import sys
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from preloaded import import_all
 from small_run import draw_nothing
 from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -45,7 +45,6 @@ import core.prediction
 import core.runlog
 import ensemble
 import ensemble.parts
-import methods
 from core.cli import run
 
 # as torchrun reads it from the environment; also under `fabric run`, which has no flag for it
@@ -54,9 +53,7 @@ SIGNALS = "PET_SIGNALS_TO_HANDLE"
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    for package in (core.data, core, methods, ensemble):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            import_module(module.name)
+    import_all()
     draw_nothing()
     # or else each fork's garbage collector walks through, and copies, all that was imported
     gc.collect()

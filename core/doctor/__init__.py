@@ -1,0 +1,1 @@
+"""`python -m core.doctor`: is all that a training needs here, and sound?"""

@@ -1,0 +1,91 @@
+"""Which images look the same: copies that were changed, and no strangers."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from core.data.image import read_image
+from core.doctor.near import LEAST_CORRELATION, near_pairs, print_of
+
+
+def changed(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """An image as other archives may hold it."""
+    height, width = pixels.shape
+    jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
+    again = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
+    assert again is not None
+    return {
+        "encoded": again,
+        "smaller": cv2.resize(pixels, (width // 2, height // 2), interpolation=cv2.INTER_AREA),
+        "flatter": (40 + 0.6 * pixels).astype(np.uint8),
+        "brighter": (255 * (pixels / 255) ** 0.7).astype(np.uint8),
+        "inverted": 255 - pixels,
+    }
+
+
+@pytest.fixture(scope="module")
+def radiographs(real_data: Path) -> list[Path]:
+    folder = real_data / "nih1000" / "images"
+    # and the two of different patients that are most alike of all 1,000
+    closest = [folder / "00001710_000.jpg", folder / "00002469_003.jpg"]
+    return [*sorted(set(folder.iterdir()) - {*closest})[:100], *closest]
+
+
+def test_a_copy_looks_the_same_and_strangers_do_not(radiographs: list[Path]) -> None:
+    patients = [path.name[:8] for path in radiographs]
+    images = [read_image(path) for path in radiographs]
+    prints = np.stack([print_of(pixels) for pixels in images])
+    assert not near_pairs(prints, np.array(patients))[0].tolist()
+    for pixels in images[:10]:
+        for how, other in changed(pixels).items():
+            pair = np.stack([print_of(pixels), print_of(other)])
+            assert near_pairs(pair, np.arange(2))[0].tolist() == [[0, 1]], how
+
+
+def test_the_one_real_pair(real_data: Path) -> None:
+    folder = real_data / "nih1000" / "images"
+    names = ["00002658_000.jpg", "00002658_001.jpg", "00002658_002.jpg"]
+    there = [name for name in names if (folder / name).exists()]
+    prints = np.stack([print_of(read_image(folder / name)) for name in there])
+    pairs = [(there[a], there[b]) for a, b in near_pairs(prints, np.arange(len(there)))[0].tolist()]
+    assert pairs == [("00002658_001.jpg", "00002658_002.jpg")]
+
+
+def test_all_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    prints = random.normal(size=(50, 576)).astype(np.float32)
+    # two copies, one far away and negative, and one across the blocks
+    prints[40], prints[7] = -prints[3], prints[6] + 0.1 * prints[9]
+    prints /= np.linalg.norm(prints, axis=1, keepdims=True)
+    expected = [
+        [a, b]
+        for a in range(50)
+        for b in range(a + 1, 50)
+        if abs(np.corrcoef(prints[a], prints[b])[0, 1]) >= LEAST_CORRELATION
+    ]
+    assert expected == [[3, 40], [6, 7]]
+    for rows in (1, 7, 64):
+        monkeypatch.setattr("core.doctor.near._ROWS", rows)
+        pairs, same = near_pairs(prints, np.arange(50))
+        assert (sorted(pairs.tolist()), same) == (expected, 0)
+        # two of one patient's own
+        owners = np.arange(50)
+        owners[40] = 3
+        pairs, same = near_pairs(prints, owners)
+        assert (pairs.tolist(), same) == ([[6, 7]], 1)
+    assert near_pairs(prints[:1], np.arange(1))[0].tolist() == []
+
+
+def test_many_that_are_alike_make_no_more_pairs_than_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("core.doctor.near._ROWS", 64)
+    alike = np.ones((300, 576), dtype=np.float32) / 24
+    pairs, same = near_pairs(alike, np.arange(300))
+    assert (pairs.tolist(), same) == ([[0, image] for image in range(1, 300)], 0)
+    # of two patients each image has a first one that is the other's
+    pairs, same = near_pairs(alike, np.arange(300) % 2)
+    expected = [[(image + 1) % 2, image] for image in range(1, 300)]
+    assert (pairs.tolist(), same) == (expected, 2 * (150 * 149 // 2))

@@ -1,0 +1,47 @@
+"""docs/reliability.md holds the last `make soak`, and the README says no more than that."""
+
+import re
+
+from ledger import BEGIN, END
+from small_run import ROOT
+
+OTHERS = [
+    *("SIGTERM", "second Ctrl-C", "time limit of a SLURM job", "going on with other data"),
+    *("SIGKILL to one process", "SIGKILL to a whole node", "unreadable image or NaN"),
+    *("full disk", "a disk that is really full", "read-only folder", "folder removed or moved"),
+    *("too small a /dev/shm", "fp16 overflow", "class that never appears", "equal pixels"),
+]
+ROW = re.compile(r"\| (.+) \| ([\d,]+) \| ([\d,]+) \|")
+
+
+def rows() -> dict[str, tuple[int, int]]:
+    """Fault: (times tried, lost), as the page has them."""
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    table = page.split(BEGIN)[1].split(END)[0]
+    return {
+        name: (int(tried.replace(",", "")), int(lost.replace(",", "")))
+        for name, tried, lost in ROW.findall(table)
+    }
+
+
+def tried(start: str) -> int:
+    return sum(count for name, (count, _) in rows().items() if name.startswith(start))
+
+
+def test_the_page_holds_a_whole_soak_and_says_what_became_of_losses() -> None:
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    mended = "".join(page.partition("**Lost, and mended since**")[1:])
+    assert [name for name, (_, lost) in rows().items() if lost and name not in mended] == []
+    assert tried("SIGKILL while") >= 50
+    assert tried("hostile") >= 20_000
+    for fault in OTHERS:
+        assert tried(fault) > 0, fault
+
+
+def test_the_readme_says_no_more_than_the_page() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = re.search(r"packing some (\d+) times", readme)
+    assert told
+    assert 0.9 * int(told[1]) <= tried("SIGKILL while") <= 1.3 * int(told[1])
+    assert "feeds tens of thousands of hostile files" in readme
+    assert 20_000 <= tried("hostile") < 100_000
