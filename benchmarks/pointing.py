@@ -3,8 +3,8 @@
 The three methods at an equal budget on a procedural dataset of 1,200 images: tf_efficientnet_lite0
 at 160 px (maps of 5 x 5 cells), 1 + 2 epochs (label_coupling: 3), four fifths of the patients. Then
 `ensemble.explain` on its test images, whose lesions have known places: how often the highest place
-of a map lies in the lesion, against the share of the image that lesions take. A quarter of an hour
-on two cores; what is there is not made again, and a training that was stopped goes on.
+of a map lies in the lesion, against the share of the image that lesions take. Ten minutes on two
+cores; what is there is not made again, and a training that was stopped goes on.
 
 Expected (two CPU cores): the table in ensemble/README.md.
 """
