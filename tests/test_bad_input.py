@@ -220,8 +220,10 @@ def test_fold_that_is_not_there(train: Train, data: Path) -> None:
     )
 
 
-def test_devices_auto_under_fabric_run(data: Path) -> None:
+def test_devices_auto_under_fabric_run(data: Path, soak: bool) -> None:
     """`fabric run` itself answers 1 to a script's 2; the sentence comes first."""
+    if not soak:
+        pytest.skip("in the long form: it imports PyTorch in several processes")
     fabric = Path(sys.executable).with_name("fabric")
     command = [
         *(str(fabric), "run", "methods/standard_head/train.py", "--accelerator", "cpu"),

@@ -52,7 +52,9 @@ def test_two_processes_make_one_run(
     assert np.isfinite(predicted.drop(columns="ImageID")).all(axis=None)
 
 
-def test_one_sentence_from_two_processes(phantom: Path, tmp_path: Path) -> None:
+def test_one_sentence_from_two_processes(phantom: Path, tmp_path: Path, soak: bool) -> None:
+    if not soak:
+        pytest.skip("in the long form: tests/faults has processes that fail in start-up")
     done = launch(fabric_run(29513), phantom, tmp_path / "out", "--labels", "Mas")
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1

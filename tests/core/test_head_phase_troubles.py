@@ -33,11 +33,11 @@ def fold(phantom: Path) -> FoldData:
     return fold_of(phantom)
 
 
-@pytest.mark.parametrize("stop_at", [3, UPDATES, UPDATES + 2, 3 * UPDATES + 4])
+@pytest.mark.parametrize("stop_at", [UPDATES + 2, 3 * UPDATES + 4])
 def test_a_stopped_phase_goes_on_to_the_same_bits(
     stop_at: int, fold: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the first kept pass, between the two, in the second, and in epochs that use them."""
+    """In the second kept pass, and in epochs that use them both."""
     undisturbed = train(fold, tmp_path / "whole", 2, ema=True)
     monkeypatch.setattr(FoldLog, "advance", stopping_at(FoldLog.advance, stop_at))
     with pytest.raises(SystemExit):

@@ -118,9 +118,12 @@ def check(out: Path, csv: Path, case: str, printed: str, error: str) -> None:
 
 
 @pytest.fixture
-def drawn(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports with their pictures."""
-    monkeypatch.setattr("core.closing.draw_pictures", draw_pictures)
+def drawn(
+    train: Train, monkeypatch: pytest.MonkeyPatch, soak: bool, request: pytest.FixtureRequest
+) -> None:
+    """Reports with their pictures; in the short form those of one method, which costs seconds."""
+    if soak or request.node.callspec.params["method"] == METHODS[0]:
+        monkeypatch.setattr("core.closing.draw_pictures", draw_pictures)
 
 
 @pytest.mark.usefixtures("drawn")

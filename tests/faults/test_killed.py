@@ -24,6 +24,7 @@ from killing import (
     training,
     trial,
 )
+from launches import leave_to_soak
 from ledger import Fault
 from same_results import assert_same
 from small_run import METHODS, MODEL
@@ -113,9 +114,10 @@ def test_killed_again_and_again(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_training_does_not_start_anew(
-    method: str, commands: Callable[..., Command], tried: Try
+    method: str, commands: Callable[..., Command], tried: Try, soak: bool
 ) -> None:
     """Which would give the same bits: it goes on at the last update that was saved."""
+    leave_to_soak(soak, method != "standard_head")
     with tried(commands(method)) as one:
         every = one.undisturbed.moments["update"]
         at = 2 * int(every) // 3
@@ -147,9 +149,10 @@ def test_killed_between_any_two_steps(
 
 @pytest.mark.parametrize("name", ["standard_head", "infer", "pack"])
 def test_overwrite_that_is_killed_can_be_given_again(
-    name: str, commands: Callable[..., Command], tried: Try, fault: Fault
+    name: str, commands: Callable[..., Command], tried: Try, fault: Fault, soak: bool
 ) -> None:
     """Killed at each deletion of what was there, a whole result, and then early in the next."""
+    leave_to_soak(soak, name != "standard_head")
     with tried(commands(name, "--overwrite")) as one:
         try:
             for at in range(1, 20):

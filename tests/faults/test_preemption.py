@@ -104,7 +104,7 @@ def test_one_wish_that_comes_twice_is_one(
     """`timeout`, launchers and SLURM signal a process and its whole group, at once or later."""
     fault("SIGTERM, SIGUSR1 or Ctrl-C", 1)
     words = training(data, tmp_path / "out", "--epochs", 2000)
-    launch = launches.start(TRAIN, *words, moment=(0, "batch", 2, 0), batch_seconds=2)
+    launch = launches.start(TRAIN, *words, moment=(0, "batch", 2, 0), batch_seconds=0.6)
     launch.comes_to_its_moment()
     for seconds in (0.05, SECONDS_OF_ONE_WISH + 0.2, 0):
         launch.send(TERM)

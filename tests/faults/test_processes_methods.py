@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from launches import Place, shared
+from launches import Place, leave_to_soak, shared
 from small_run import METHODS, MODEL, flags
 
 from methods import load_model
@@ -13,7 +13,10 @@ from methods import load_model
 
 # standard_head is trained in test_processes.py
 @pytest.mark.parametrize("method", METHODS[1:])
-def test_two_processes_make_one_run_of_a_method(method: str, phantom: Path, tmp_path: Path) -> None:
+def test_two_processes_make_one_run_of_a_method(
+    method: str, phantom: Path, tmp_path: Path, soak: bool
+) -> None:
+    leave_to_soak(soak, method == "csra_db_cas")
     out, submission = tmp_path / "out", tmp_path / "submission.csv"
     options = ["--run_folds", 1, "--batch_size", 4]
     if method == "label_coupling":

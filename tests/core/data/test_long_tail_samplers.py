@@ -233,7 +233,7 @@ def test_repeat_factor_draws_as_expected_on_a_long_tail() -> None:
 
 
 def test_repeat_factor_draws_as_expected_on_nih(nih: pd.DataFrame) -> None:
-    check_expectation(nih.to_numpy(), epochs=5)
+    check_expectation(nih.to_numpy(), epochs=2)
 
 
 def test_class_aware_on_nih_draws_each_image_as_often_as_its_classes_ask(
