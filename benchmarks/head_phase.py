@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.nih1000 import TOO_FEW, nih1000, scores
+from benchmarks.runner import imagenet_weights
 from core.cli import run
 
 EPOCHS = 10
@@ -75,14 +76,13 @@ def train(method: str, out: Path, flags: list[str]) -> float:
     if not note.exists():
         note.parent.mkdir(parents=True, exist_ok=True)
         data = nih1000()
-        weights = data.parents[1] / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
         command = [
             *(sys.executable, "-c", _TRAIN, str(note), f"methods/{method}/train.py", *flags),
             *("--preset", "small", "--model", "tf_efficientnet_lite0", "--img_size", "160"),
             *("--batch_size", "16", "--monitor", "mAUROC", "--num_workers", "0"),
             *("--warmup_head_epochs", str(EPOCHS), "--run_folds", *FOLDS[method]),
             *("--train_csv", str(data / "train.csv"), "--train_dir", str(data / "images")),
-            *("--weights_file", str(weights), "--out_dir", str(out), "--overwrite"),
+            *("--weights_file", str(imagenet_weights()), "--out_dir", str(out), "--overwrite"),
         ]
         # threads that wait for each other would count
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.runner import real_data
+from benchmarks.runner import imagenet_weights, real_data
 from core.cli import run
 from core.errors import UserError
 from core.metrics import evaluate, paired_difference
@@ -77,12 +77,11 @@ def main() -> None:
 def train(method: str, out: Path, *flags: str, csv: Path | None = None) -> None:
     """Run a method on nih1000, or on the part in `csv`, into `out`, unless that is done already."""
     data = nih1000().parent
-    weights = data.parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
     command = [
         *(sys.executable, f"methods/{method}/train.py", *flags),
         *("--train_csv", str(csv or data / "nih1000" / "train.csv")),
         *("--train_dir", str(data / "nih1000" / "images")),
-        *("--weights_file", str(weights), "--out_dir", str(out)),
+        *("--weights_file", str(imagenet_weights()), "--out_dir", str(out)),
     ]
     subprocess.run(command, check=True)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.runner import no_flags, real_data
+from benchmarks.runner import imagenet_weights, no_flags
 from core.cli import run
 from core.errors import UserError
 from core.metrics import evaluate, paired_difference
@@ -119,14 +119,6 @@ def compare(plain: Path, other: Path, test: Path, tail: list[str]) -> dict[str, 
         low, high = gain["intervals"]["mAP"]
         row[f"{name} interval"] = f"[{low:+.3f}, {high:+.3f}]"
     return row
-
-
-def imagenet_weights() -> Path:
-    """The file of them. Raises UserError where it is not at hand."""
-    data = real_data()
-    if data is None:
-        raise UserError("the ImageNet weights are not at hand: set CXR_REAL_DATA")
-    return data.parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
 
 
 if __name__ == "__main__":

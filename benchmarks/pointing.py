@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.phantom import FOLD, imagenet_weights
-from benchmarks.runner import no_flags
+from benchmarks.phantom import FOLD
+from benchmarks.runner import imagenet_weights, no_flags
 from core.cli import run
 
 OUT = Path("outputs/pointing")

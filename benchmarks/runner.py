@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.errors import UserError
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -117,6 +119,14 @@ def no_flags(description: str | None) -> None:
     """Answer --help, and refuse every other word: for a script that takes none."""
     shown = argparse.RawDescriptionHelpFormatter
     argparse.ArgumentParser(description=description, formatter_class=shown).parse_args()
+
+
+def imagenet_weights() -> Path:
+    """The file of tf_efficientnet_lite0's. Raises UserError where no real data is at hand."""
+    data = real_data()
+    if data is None:
+        raise UserError("the ImageNet weights are not at hand: set CXR_REAL_DATA")
+    return data.parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
 
 
 def real_data() -> Path | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.errors import UserError
+from ensemble.infer_config import check_models
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,25 +57,11 @@ class Config:
 
     def check(self) -> None:
         """Raise UserError where two settings contradict each other, or ask what cannot be."""
-        if self.ensemble is not None and (
-            self.checkpoints or self.weights or self.classes != "same"
-        ):
-            raise UserError(
-                "--ensemble names checkpoints, weights and classes: leave those flags out"
-            )
-        if self.ensemble is None and not self.checkpoints:
-            raise UserError(
-                "no checkpoint is given: name one or several with --checkpoints, or an --ensemble"
-            )
+        check_models(self)
         if self.ensemble_mode == "rank_mean":
             raise UserError(
                 "--ensemble_mode rank_mean ranks each image among all others, which a model that "
                 "is handed on does not see: take another mode"
-            )
-        if self.ensemble_mode in ("median", "max") and (self.weights or self.ensemble):
-            raise UserError(
-                f"--ensemble_mode {self.ensemble_mode} takes no weights: leave out --weights, and "
-                "name --checkpoints in place of an --ensemble, which has some"
             )
         if self.test_csv is not None and self.image_dir is None:
             raise UserError("--test_csv names images of --image_dir: give that too")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -85,21 +85,7 @@ class Config:
         if self.num_workers != "auto":
             check_not_negative(self, "num_workers")
         ranked, gated = self.ensemble_mode == "rank_mean", self.postprocess == "normal_gating"
-        if self.ensemble is not None and (
-            self.checkpoints or self.weights or self.classes != "same"
-        ):
-            raise UserError(
-                "--ensemble names checkpoints, weights and classes: leave those flags out"
-            )
-        if self.ensemble is None and not self.checkpoints:
-            raise UserError(
-                "no checkpoint is given: name one or several with --checkpoints, or an --ensemble"
-            )
-        if self.ensemble_mode in ("median", "max") and (self.weights or self.ensemble):
-            raise UserError(
-                f"--ensemble_mode {self.ensemble_mode} takes no weights: leave out --weights, and "
-                "name --checkpoints in place of an --ensemble, which has some"
-            )
+        check_models(self)
         if ranked and (gated or self.calibration is not None):
             raise UserError(
                 "--ensemble_mode rank_mean gives ranks, and calibration and gating need "
@@ -150,3 +136,20 @@ class Config:
         }
         if given := [name for name, there in several.items() if there]:
             raise UserError(f"{given[0]} is for many images, and {self.single} is a single one")
+
+
+def check_models(config: Any) -> None:
+    """Raise UserError where the flags that name and merge models cannot be meant together."""
+    if config.ensemble is not None and (
+        config.checkpoints or config.weights or config.classes != "same"
+    ):
+        raise UserError("--ensemble names checkpoints, weights and classes: leave those flags out")
+    if config.ensemble is None and not config.checkpoints:
+        raise UserError(
+            "no checkpoint is given: name one or several with --checkpoints, or an --ensemble"
+        )
+    if config.ensemble_mode in ("median", "max") and (config.weights or config.ensemble):
+        raise UserError(
+            f"--ensemble_mode {config.ensemble_mode} takes no weights: leave out --weights, and "
+            "name --checkpoints in place of an --ensemble, which has some"
+        )
