@@ -80,7 +80,7 @@ def train(method: str, out: Path, flags: list[str]) -> float:
             *(sys.executable, "-c", _TRAIN, str(note), f"methods/{method}/train.py", *flags),
             *("--preset", "small", "--model", "tf_efficientnet_lite0", "--img_size", "160"),
             *("--batch_size", "16", "--monitor", "mAUROC", "--num_workers", "0"),
-            *("--warmup_head_epochs", str(EPOCHS), "--run_folds", *FOLDS[method]),
+            *("--warmup_head_epochs", str(EPOCHS), "--run_folds", *FOLDS[method], "--seed", "0"),
             *("--train_csv", str(data / "train.csv"), "--train_dir", str(data / "images")),
             *("--weights_file", str(imagenet_weights()), "--out_dir", str(out), "--overwrite"),
         ]

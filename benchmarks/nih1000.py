@@ -49,6 +49,8 @@ EVERY = [
 TWO_PHASES = [
     *("--epochs", "7", "--warmup_head_epochs", "1"),
     *("--backbone_lr", "2e-4", "--head_lr", "5e-4"),
+    # the seed that the published tables were measured with
+    *("--seed", "0"),
 ]
 BUDGET = {
     "standard_head": EVERY + TWO_PHASES,

@@ -25,7 +25,7 @@ BUDGET = [
 ]
 TWO_PHASES = [
     *("--epochs", "2", "--warmup_head_epochs", "1"),
-    *("--backbone_lr", "3e-4", "--head_lr", "1e-3"),
+    *("--backbone_lr", "3e-4", "--head_lr", "1e-3", "--seed", "0"),
 ]
 RECIPES = {
     "standard_head": TWO_PHASES,

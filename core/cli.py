@@ -3,7 +3,6 @@
 Torch is not imported here: `--help` and a mistyped flag are answered at once.
 """
 
-import argparse
 import errno
 import io
 import os
@@ -29,7 +28,14 @@ try:
     import tyro
 
     from core.errors import UserError, nearest
-    from core.settings_file import as_arguments, in_words, read_settings
+    from core.settings_file import (
+        as_arguments,
+        earlier_settings,
+        in_words,
+        last_value,
+        read_settings,
+        sentence_of_group,
+    )
     from core.signals import answer_stops, leave
     from core.workers import lost_worker
 except KeyboardInterrupt:  # `run`, which ends in the same way, is still to come
@@ -46,35 +52,71 @@ _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def parse(
     presets: Mapping[str, Callable[[], ConfigType]],
     *,
-    auto: str | None = None,
+    auto: str | Callable[[], str] | None = None,
     arguments: list[str] | None = None,
     description: str | None = None,
 ) -> ConfigType:
-    """Settings from flags over `--config FILE.json` over `--preset`.
+    """Settings from flags over `--config FILE.json` over an earlier run's over `--preset`.
 
-    `presets` maps a name to a function that makes a Config; its first entry lends its defaults
-    where the preset is "auto" and `auto` does not say which one is meant (in `--help`, and in the
-    first pass, before torch can tell whether there is an accelerator). A flag that is wrong ends
-    the program with tyro's message and exit code 2; a JSON file that is wrong raises UserError.
+    The earlier run is the one in --out_dir, which the command resumes. `presets` maps a name to a
+    function that makes a Config. Where the preset is "auto", `auto` is its name, or is called for
+    it; without `auto`, and for `--help`, the first entry lends its defaults. A flag that is wrong
+    ends the program with a message and exit code 2; a JSON file that is wrong raises UserError.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    # without a value they are left for tyro to refuse
-    scout.add_argument("--preset", nargs="?")
-    scout.add_argument("--config", nargs="?", type=Path)
-    early, _ = scout.parse_known_args(arguments)
-    from_file = read_settings(early.config, presets) if early.config else {}
-    named = early.preset or from_file.get("preset", "auto")
-    preset = auto if named == "auto" and auto else named
-    default = presets.get(preset, next(iter(presets.values())))()
-    words = as_arguments(from_file)
+    file = last_value(arguments, "config")
+    from_file = as_arguments(read_settings(Path(file), presets)) if file else []
+    given = from_file + arguments
+    earlier = earlier_settings(presets, given)
+    words = as_arguments(earlier) + given
+    if earlier and _refusal(_default(presets, earlier.get("preset", "auto"), words), words):
+        # the flags contradict the run: the run folder says in what
+        earlier, words = {}, given
+    preset = last_value(given, "preset") or "auto"
+    if preset == "auto":
+        preset = earlier.get("preset") or _automatic(presets, auto, words)
+    default = _default(presets, preset, words)
     # flags may go before a value of the file that is wrong
-    if from_file and _refusal(default, words + arguments) and (told := _refusal(default, words)):
-        raise UserError(f"--config {early.config}: {told}")
-    config = _from_flags(default, words + arguments, description)
+    if file and _refusal(default, words) and (refused := _refusal(default, from_file)):
+        raise UserError(f"--config {file}: {in_words(refused) or 'it is refused'}")
+    config = _from_flags(default, words, description)
     if preset in presets:
         config.preset = preset  # type: ignore[attr-defined]
     return config
+
+
+def machine_preset() -> str:
+    """The preset that suits this machine."""
+    # late: torch takes seconds
+    from core.runtime import preset_for_this_machine
+
+    return preset_for_this_machine()
+
+
+def _automatic(
+    presets: Mapping[str, Callable[[], ConfigType]],
+    auto: str | Callable[[], str] | None,
+    words: list[str],
+) -> str:
+    """The preset that "auto" stands for, decided where it can matter."""
+    if not callable(auto):
+        return auto or "auto"
+    if {"-h", "--help"} & {*words}:
+        return "auto"
+    refusals = {in_words(_refusal(_default(presets, name, words), words)) for name in presets}
+    # what all presets refuse in the same words needs no torch
+    return "auto" if len(refusals) == 1 and "" not in refusals else auto()
+
+
+def _default(
+    presets: Mapping[str, Callable[[], ConfigType]], preset: str, words: list[str]
+) -> ConfigType:
+    """Settings of a preset, the first one for "auto", with a warm-up that suits --epochs."""
+    default = presets.get(preset, next(iter(presets.values())))()
+    epochs = last_value(words, "epochs") or ""
+    if hasattr(default, "optim") and epochs.isdecimal():
+        default.optim.shorten_warmup(int(epochs))
+    return default
 
 
 def flags(default: ConfigType, description: str | None) -> ConfigType:
@@ -83,6 +125,14 @@ def flags(default: ConfigType, description: str | None) -> ConfigType:
 
 
 def _from_flags(default: ConfigType, words: list[str], description: str | None) -> ConfigType:
+    if sentence := sentence_of_group(_refusal(default, words)):
+        _tell(sentence)
+        sys.exit(2)
+    return _read_flags(default, words, description)
+
+
+def _read_flags(default: ConfigType, words: list[str], description: str | None) -> ConfigType:
+    """As tyro reads them: what it refuses is printed in a box, and ends the program."""
     _check_choices(default, words)
     tells = _first_here()
     # `console_outputs` does not silence what a Config refuses (tyro 1.0.17)
@@ -99,25 +149,22 @@ def _from_flags(default: ConfigType, words: list[str], description: str | None) 
 
 
 def _refusal(default: Any, words: list[str]) -> str:
-    """Why tyro refuses these flags; "" where it does not."""
+    """The box in which tyro refuses these flags; "" where it does not."""
     # by the encoding tyro chooses the letters of its box
     told = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
     try:
         with redirect_stdout(told), redirect_stderr(told):
-            _from_flags(default, words, None)
+            _read_flags(default, words, None)
     except SystemExit as stop:
         told.seek(0)
-        return in_words(told.read()) or "it is refused" if stop.code == 2 else ""
+        return told.read() if stop.code == 2 else ""
     return ""
 
 
 def _check_choices(config: Any, arguments: list[str]) -> None:
     """Raise UserError with the nearest choice where a flag of few choices has none of them."""
     for name, choices in _choices(config).items():
-        scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        # without a value it is left for tyro to refuse
-        scout.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest="given", nargs="?")
-        given = scout.parse_known_args(arguments)[0].given
+        given = last_value(arguments, name)
         if given is not None and given not in choices:
             raise UserError(f"there is no --{name} '{given}'{nearest(given, choices)}")
 

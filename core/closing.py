@@ -94,7 +94,8 @@ def finished_folds(folder: RunFolder, folds: int) -> list[int]:
     for fold in done:
         if not folder.files(fold).weights.is_file():
             raise UserError(
-                f"{folder.files(fold).weights} is gone: put it back, or --overwrite trains anew"
+                f"{folder.files(fold).weights} is gone: put it back, or delete "
+                f"{folder.files(fold).state.name} there to train that fold again"
             )
     return done
 
@@ -157,16 +158,19 @@ def _predictions_of(
     if sorted(frame.index) != sorted(names[held_out]):
         raise UserError(
             f"{path} does not hold the images of fold {fold}, each once: it was changed after "
-            "the run; --overwrite trains anew"
+            f"the run; put it back, or delete {folder.files(fold).state.name} there to train that "
+            "fold again"
         )
     return held_out, frame.loc[names[held_out]].to_numpy()
 
 
-def _read_history(path: Path) -> pd.DataFrame:
-    """metrics.csv. Raises UserError where it cannot be read, or no run has written it so.
+def _read_history(path: Path) -> pd.DataFrame | None:
+    """metrics.csv; None where it is gone. Raises UserError where no run has written it so.
 
     Each fold and epoch is a count; what else is drawn is a number, and may be missing.
     """
+    if not path.exists():
+        return None
     try:
         check_regular(path)
         history = pd.read_csv(path)
@@ -180,7 +184,10 @@ def _read_history(path: Path) -> pd.DataFrame:
                 raise ValueError(f"not each {name} is a number from 1 to {_MOST_EPOCHS:,}")
         return history
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); --overwrite trains anew") from error
+        raise UserError(
+            f"{path} cannot be read ({error}): put it back, or move it away for a report without "
+            "curves"
+        ) from error
 
 
 def read_predictions(path: Path, class_names: list[str]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ class SplitConfig:
     """Number of patient-disjoint folds."""
     run_folds: tuple[int, ...] = ()
     """Folds to train now, counted from 1, e.g. --run_folds 1 2; all when not given."""
-    seed: int = 0
+    seed: int = 42
     """Seed of folds, weights, order, augmentation and dropout."""
 
     def __post_init__(self) -> None:
@@ -111,7 +111,8 @@ class OptimConfig:
     epochs: int = 30
     """Epochs with the whole model in training."""
     warmup_epochs: float = 0.0
-    """Of these, the part over which the learning rate rises from 0."""
+    """Of these, the part over which the learning rate rises from 0; at most half of --epochs unless
+    given."""
     weight_decay: float = 0.05
     """Decoupled weight decay; none on biases, norms and per-class scales."""
     clip_norm: float = 1.0
@@ -125,6 +126,10 @@ class OptimConfig:
         _at_least("accumulate", self.accumulate, 1)
         check_positive(self, "clip_norm")
         check_not_negative(self, "weight_decay")
+
+    def shorten_warmup(self, epochs: int) -> None:
+        """Let a default warm-up take at most half of so many `epochs`."""
+        self.warmup_epochs = min(self.warmup_epochs, epochs / 2)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -130,8 +130,8 @@ class State:
         tensors, facts = load_tensors(path)
         if facts.get("run") != self.identity:
             raise UserError(
-                f"{path} is the state of a run with other settings, data or folds: move it away, "
-                "and the fold starts anew"
+                f"{path} is the state of a run with other settings, data or folds: move it to the "
+                "folder of that run, and put this run's own state back"
             )
         try:
             self.progress = _checked(Progress(**facts["progress"]))

@@ -16,6 +16,7 @@ from core.atomic import LOCK, is_held, lock_folder, write_atomically
 from core.config import RunConfig
 from core.data.prepare import Prepared
 from core.data.split import write_folds
+from core.earlier_run import SINCE, EarlierRun, find_run
 from core.environment import (
     earlier_starts,
     kept_starts,
@@ -26,7 +27,6 @@ from core.environment import (
 from core.errors import UserError
 from core.ranks import check_equal
 from core.report import HEADINGS
-from core.untrusted import read_json
 
 # settings in which the same run may differ from one start to the next
 _FREE = {
@@ -40,8 +40,6 @@ _FREE = {
     # what is predicted after the training is no part of it
     *("test_csv", "test_dir", "out_csv", "ensemble_folds"),
 }
-# settings that older runs did not have, with what these did
-_SINCE = {"anonymous": False, "dry_run": False}
 # settings that say how to start, and are no part of what a run is
 _UNKEPT = {"config", "overwrite"}
 # settings in which the machines of one run may differ
@@ -78,13 +76,14 @@ def open_run(
         given | parts,
         "give the same command on each machine, and the same files",
     )
-    folder = RunFolder(config.out_dir, settings["model"], _digest(settings, fingerprint))
+    folder = RunFolder(config.out_dir, settings["model"])
     if fabric.is_global_zero:
         data = {"data": fingerprint, "parts": parts, "files": prepared.files}
         for sentence in folder.open(settings, data, overwrite=config.overwrite):
             print(sentence)
         write_folds(folder.folds, prepared.table, prepared.assignment)
-    fabric.barrier()
+    # no process goes ahead of what the first one writes
+    folder.identity = fabric.broadcast(folder.identity)
     return folder
 
 
@@ -97,10 +96,31 @@ def _other_parts(before: dict[str, Any], now: dict[str, Any]) -> str:
     return " and ".join([", ".join(others[:-1]), *others[-1:]]).removeprefix(" and ") or "data"
 
 
+def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, Any]) -> None:
+    """Raise UserError where `settings` or `data` are not those of the earlier run."""
+    old = SINCE | earlier.settings
+    names = sorted((set(old) | set(settings)) - _FREE)
+    differing = [
+        f"{name} ({old.get(name)} there, {settings.get(name)} now)"
+        for name in names
+        if old.get(name) != settings.get(name)
+    ]
+    remedy = "leave what differs out to resume it"
+    if not differing and earlier.environment.get("data") != data["data"]:
+        parts = _other_parts(earlier.environment, data)
+        differing = [f"the {parts} that the same CSV now gives"]
+        remedy = "put the earlier CSV back to resume it"
+    if differing:
+        raise UserError(
+            f"{earlier.path} holds a run that differs in {', '.join(differing)}: {remedy}, or give "
+            "another --out_dir (--overwrite deletes that run)"
+        )
+
+
 def _digest(settings: dict[str, Any], fingerprint: str) -> str:
     kept = {name: value for name, value in settings.items() if name not in _FREE | _UNKEPT}
-    # the state of an older run goes on too
-    kept = {name: value for name, value in kept.items() if _SINCE.get(name, ()) != value}
+    # an older run has the same digest
+    kept = {name: value for name, value in kept.items() if SINCE.get(name, ()) != value}
     text = json.dumps(kept, sort_keys=True) + fingerprint
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -108,7 +128,8 @@ def _digest(settings: dict[str, Any], fingerprint: str) -> str:
 class RunFolder:
     """A folder that holds one run: its settings, records, checkpoints and predictions.
 
-    `identity` is a text that another run, of other settings or data, does not share.
+    `identity` is a text that another run, of other settings or data, does not share. `open` sets
+    it from config.json, so that 1 and 1.0 on two command lines are one setting.
     """
 
     def __init__(self, path: Path, model: str, identity: str = "") -> None:
@@ -140,33 +161,36 @@ class RunFolder:
         settings or data (unless `overwrite`), or a run that is going on.
         """
         kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
-        is_run = self._is_run()
+        earlier = find_run(self.path)
         others = [
             name
             for name in (os.listdir(self.path) if self.path.is_dir() else ())
             if name not in _BEFORE_A_RUN and not _LEFTOVER.fullmatch(name)
         ]
-        if others and not is_run:
+        if others and earlier is None:
             raise UserError(
                 f"--out_dir {self.path} holds files that are no run's: give a new or empty folder"
             )
-        if is_run and not overwrite:
-            self._check_same(kept, data)
+        if earlier is not None and not overwrite:
+            _check_same(earlier, kept, data)
         self._make_and_lock()
         for path in (*self.path.glob(".*"), *self.path.glob("plots/.*")):
             if _LEFTOVER.fullmatch(path.name):
                 path.unlink()
-        if is_run and overwrite:
-            self._clear()
-        fresh = overwrite or not is_run
-        starts = [] if fresh else earlier_starts(self._read_json("env.json"))
+        if earlier is not None and overwrite:
+            self._clear(earlier)
+            earlier = None
+        starts = earlier_starts(earlier.environment) if earlier else []
         starts.append(this_start() | {"files": data["files"]})
-        told = {"data": data["data"], "parts": data["parts"], "seed": settings["seed"]}
-        self._write_json("env.json", told | {"starts": kept_starts(starts)})
-        if fresh:
+        record = {"data": data["data"], "parts": data["parts"], "seed": settings["seed"]}
+        self._write_json("env.json", record | {"starts": kept_starts(starts)})
+        if earlier is None:
             # last: a folder with config.json is a run's
             self._write_json("config.json", kept)
-        return [sentence for sentence in (told_changes(starts), told_files(starts)) if sentence]
+        self.identity = _digest(earlier.settings if earlier else kept, data["data"])
+        resumed = f"Resuming the run in {self.path}: what no flag sets is as in its config.json."
+        sentences = (resumed if earlier else "", told_changes(starts), told_files(starts))
+        return [sentence for sentence in sentences if sentence]
 
     def check_place(self) -> None:
         """Raise UserError where the folder is not this run's any more: another may be there."""
@@ -182,30 +206,6 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
 
-    def _is_run(self) -> bool:
-        """Whether a run of ours has begun here: other programs too write a config.json."""
-        files = [self.path / "config.json", self.path / "env.json"]
-        if not all(path.is_file() for path in files):
-            return False
-        return "out_dir" in self._read_json("config.json") and "data" in self._read_json("env.json")
-
-    def _check_same(self, settings: dict[str, Any], data: dict[str, Any]) -> None:
-        old = _SINCE | self._read_json("config.json")
-        names = sorted((set(old) | set(settings)) - _FREE)
-        differing = [
-            f"{name} ({old.get(name)} there, {settings.get(name)} now)"
-            for name in names
-            if old.get(name) != settings.get(name)
-        ]
-        before = self._read_json("env.json")
-        if not differing and before.get("data") != data["data"]:
-            differing = [f"the {_other_parts(before, data)} that the same CSV now gives"]
-        if differing:
-            raise UserError(
-                f"{self.path} holds a run that differs in {', '.join(differing)}; give another "
-                "--out_dir, or --overwrite to delete that run"
-            )
-
     def _make_and_lock(self) -> None:
         try:
             self._lock = lock_folder(self.path)
@@ -214,13 +214,13 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--out_dir {self.path} cannot be used: {error.strerror}") from error
 
-    def _clear(self) -> None:
+    def _clear(self, run: EarlierRun) -> None:
         """Delete what the earlier run wrote, and nothing else.
 
         States first, and not config.json and env.json, which are replaced: after a kill in between
         this still is a run's folder, and a fold without a state starts anew.
         """
-        old = self._read_json("config.json")
+        old = run.settings
         earlier = RunFolder(self.path, str(old.get("model")))
         count = old.get("folds", 1)
         usable = type(count) is int and 1 <= count <= 1000
@@ -239,10 +239,3 @@ class RunFolder:
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2) + "\n"
         write_atomically(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            return read_json(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); give another --out_dir") from error

@@ -140,7 +140,10 @@ def cut_back(path: Path, fold: int, epochs: int) -> None:
         check_regular(path)
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); --overwrite trains anew") from error
+        raise UserError(
+            f"{path} cannot be read ({error}): move it away, and the same command resumes without "
+            "the rows of earlier epochs"
+        ) from error
     kept = [line for line in lines if line.endswith("\n") and not _is_later(line, fold, epochs)]
     if len(kept) < len(lines):
         write_atomically(path, lambda temporary: temporary.write_text("".join(kept)))

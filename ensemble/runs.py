@@ -1,7 +1,7 @@
 """Finished runs and prediction files as out-of-fold predictions, and their labels."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from core.atomic import write_atomically
+from core.data.anonymous import with_names
 from core.data.gather import gather
 from core.data.sources import read_sheet
 from core.data.table import LabelTable
@@ -47,6 +48,8 @@ class Run:
     settings: Mapping[str, Any]
     note: str
     """a sentence on folds that are left out, or nothing"""
+    seed: int | None = None
+    """of its folds, where its settings name one"""
 
 
 def member_names(paths: Sequence[Path]) -> list[str]:
@@ -97,7 +100,50 @@ def read_run(path: Path) -> Run:
         labels=tuple(map(Path, settings["val_csv"] or settings["train_csv"])),
         settings=settings,
         note=note,
+        seed=settings["seed"],
     )
+
+
+def check_same_images(runs: Sequence[Run]) -> None:
+    """Raise UserError where runs of which folds are left out hold out different images."""
+    first = runs[0]
+    for run in runs[1:]:
+        if not (run.note or first.note) or _same_images(run, first):
+            continue
+        own, other = (f"--folds {one.settings['folds']} --seed {one.seed}" for one in (run, first))
+        why = " ".join(one.note for one in (first, run) if one.note)
+        if own != other:
+            why = f"its folds are of {own} and those of {first.path} of {other}. {why}"
+        alone = len(set(run.predictions.ids) ^ set(first.predictions.ids))
+        raise UserError(
+            f"{alone:,} images of {run.path} or {first.path} are in one of them only: {why} Train "
+            "the same folds in both, or take the images that all runs have with --common"
+        )
+
+
+def of_trained_folds(
+    runs: Sequence[Run], labels: LabelTable
+) -> tuple[LabelTable, list[Predictions], list[str]]:
+    """Labels of the images that runs predict, their predictions by real names, and a sentence.
+
+    Images are left out where all runs leave the same folds out; the sentence counts them.
+    """
+    tables = [
+        replace(one.predictions, ids=with_names(one.predictions.ids, labels.ids)) for one in runs
+    ]
+    if not all(one.note and _same_images(one, runs[0]) for one in runs):
+        return labels, tables, []
+    known = set(tables[0].ids)
+    rows = np.flatnonzero([name in known for name in labels.ids])
+    return (
+        labels.take(rows),
+        tables,
+        [f"{len(rows):,} of {len(labels):,} images are of the folds that the runs have trained."],
+    )
+
+
+def _same_images(one: Run, other: Run) -> bool:
+    return set(one.predictions.ids) == set(other.predictions.ids)
 
 
 def _files(done: Sequence[FoldFiles]) -> list[Path]:
@@ -235,7 +281,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}; give another run folder") from error
-    found = SOURCE_SETTINGS | found
+    found = SOURCE_SETTINGS | {"seed": None} | found
     for name in ("train_csv", "val_csv"):
         # a run of one file, before several could be given
         if isinstance(found.get(name, 0), (str, type(None))):
@@ -245,6 +291,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     kinds |= dict.fromkeys(("official_split", "views", "readers"), (str,))
     kinds |= dict.fromkeys(("train_csv", "val_csv", "source"), (list,))
     kinds |= dict.fromkeys(("blank", "label_map"), (str, type(None)))
+    kinds["seed"] = (int, type(None))
     texts: list[str] = []
     for name, kind in kinds.items():
         value = found.get(name)

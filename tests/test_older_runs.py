@@ -8,12 +8,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import Call, Train
-from small_run import METHODS, MODEL
+from small_run import METHODS, MODEL, module
 
 OLDER = Path(__file__).with_name("older_runs") / "0.1.0"
 # the flags that the run of each method was started with; label_coupling's came from a JSON file
@@ -76,13 +77,84 @@ def test_a_checkpoint_predicts_the_same(method: str, older: Path, infer: Call) -
     assert_close(output, OLDER / "finished" / method / "predictions.csv")
 
 
+WAYS = {
+    "flags": flags_of,
+    "config": lambda method: ["--config", f"{method}/config.json"],
+    "both": lambda method: [*flags_of(method), "--config", f"{method}/config.json"],
+    "the folder alone": lambda method: ["--out_dir", method],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_resumes_by_its_flags(
-    method: str, older: Path, train_method: Callable[[str], Train]
+def test_a_run_resumes(
+    method: str, way: str, older: Path, train_method: Callable[[str], Train]
 ) -> None:
     before = json.loads((older / method / "config.json").read_text())
-    code, printed, error = train_method(method)(*flags_of(method))
+    code, printed, error = train_method(method)(*WAYS[way](method))
     assert code == 0, error
     assert printed.count("finished before") == 1
     assert_finished(older / method, method)
     assert json.loads((older / method / "config.json").read_text()) == before
+
+
+def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
+    older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As later versions may have them: another seed, other labels by detection, other folds."""
+
+    def detect_less(*_: Any) -> tuple[str, ...]:
+        return ("Mass",)
+
+    def reverse(targets: np.ndarray, *_: Any) -> np.ndarray:
+        return np.arange(len(targets))[::-1] // 6
+
+    small = module("standard_head", "config").PRESETS["small"]
+
+    def with_other_defaults() -> Any:
+        config = small()
+        config.split.seed, config.optim.head_lr, config.loop.ema_decay = 7, 0.5, 0.1
+        return config
+
+    monkeypatch.setitem(module("standard_head", "config").PRESETS, "small", with_other_defaults)
+    monkeypatch.setattr("core.data.labels._detect_labels", detect_less)
+    monkeypatch.setattr("core.data.prepare.assign_folds", reverse)
+    code, _, error = train_method("standard_head")(*flags_of("standard_head"))
+    assert code == 0, error
+    assert_finished(older / "standard_head", "standard_head")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--epochs", "1"], "differs in epochs (3 there, 1 now)"),
+        (["--train_csv", "other.csv"], "differs in train_csv"),
+        (["--labels", "Mass"], "differs in labels ( there, Mass now)"),
+    ],
+)
+def test_a_flag_that_contradicts_the_run_is_refused(
+    arguments: list[str], sentence: str, older: Path, train_method: Callable[[str], Train]
+) -> None:
+    shutil.copy("data/train.csv", "other.csv")
+    before = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
+    code, _, error = train_method("standard_head")(*arguments, "--out_dir", "standard_head")
+    assert code == 2
+    assert sentence in error
+    after = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
+    assert {path for path in after if path.name != ".lock"} == set(before)
+    assert all(after[path] == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("spoil", ["missing", "edited"])
+def test_folds_that_are_not_the_runs_are_computed_again(
+    spoil: str, older: Path, train_method: Callable[[str], Train]
+) -> None:
+    folds = older / "csra_db_cas" / "folds.csv"
+    recorded = folds.read_text()
+    folds.unlink()
+    if spoil == "edited":
+        folds.write_text(recorded.replace(",1\n", ",3\n").replace(",2\n", ",1\n"))
+    code, _, error = train_method("csra_db_cas")("--out_dir", "csra_db_cas")
+    assert code == 0, error
+    assert folds.read_text() == recorded
+    assert_finished(older / "csra_db_cas", "csra_db_cas")

@@ -3,11 +3,12 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.config import SplitConfig
+from core.config import RunConfig, SplitConfig
 from core.data.anonymous import without_names
 from core.data.copies import (
     check_no_copies,
@@ -24,10 +25,12 @@ from core.data.split import (
     check_disjoint,
     empty_in_fold,
     fold_table,
+    read_folds,
     source_table,
 )
 from core.data.table import LabelTable
 from core.data_config import DataConfig
+from core.earlier_run import EarlierRun, find_run
 from core.errors import UserError, in_plain_sight, see_doctor, some
 
 
@@ -105,14 +108,17 @@ def prepare(
     split: SplitConfig,
     say: Callable[[str], None],
     source_weights: Sequence[float] = (),
+    run: RunConfig | None = None,
 ) -> Prepared:
     """Read the table, divide it, and tell the user what was found and which classes are short.
 
-    A class that only sources with a weight of 0 know is left out. Raises UserError for whatever is
+    Labels and folds are those of the earlier run in the folder of `run`, where it resumes one. A
+    class that only sources with a weight of 0 know is left out. Raises UserError for whatever is
     wrong with CSV, folder, labels, folds or weights.
     """
     try:
-        return _prepare(data, split, say, source_weights)
+        earlier = None if run is None or run.overwrite else find_run(run.out_dir)
+        return _prepare(data, split, say, source_weights, earlier)
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
             raise
@@ -125,18 +131,19 @@ def _prepare(
     split: SplitConfig,
     say: Callable[[str], None],
     source_weights: Sequence[float],
+    earlier: EarlierRun | None,
 ) -> Prepared:
-    table = gather(data)
+    table = _gather(data, earlier)
     for note in table.notes:
         say(note)
     shares = source_shares(table, source_weights)
     if shares is not None:
         table = _without_untrained(table, shares, say)
     if not data.val_csv:
-        assignment, files = _divide(table, split, say)
+        named = without_names(table) if data.anonymous else table
+        assignment, files = _divide(table, split, say, _folds_of(earlier, named))
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
-        if data.anonymous:
-            table = without_names(table)
+        table = named
     else:
         table, assignment, files = _official_split(table, data, say)
         if split.run_folds not in ((), (1,)):
@@ -155,6 +162,27 @@ def _prepare(
     prepared = Prepared(table, assignment, run_folds, files)
     check_training(prepared, shares, say)
     return prepared
+
+
+def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
+    """The table, with the labels of the earlier run unless --labels names some."""
+    names = earlier.class_names() if earlier and data.label_names is None else None
+    if names is not None:
+        # where the CSV has them no more, the run folder says that its labels are others
+        with suppress(UserError):
+            return gather(data, labels=names)
+    return gather(data)
+
+
+def _folds_of(earlier: EarlierRun | None, table: LabelTable) -> np.ndarray | None:
+    """The earlier run's fold of each image, (N,) from 0; None where it was not of these data."""
+    if earlier is None:
+        return None
+    assignment = read_folds(earlier.path / "folds.csv", table)
+    if assignment is None:
+        return None
+    is_own = Prepared(table, assignment, ()).fingerprint() == earlier.environment["data"]
+    return assignment if is_own else None
 
 
 def _without_untrained(
@@ -210,13 +238,21 @@ def check_training(
 
 
 def _divide(
-    table: LabelTable, split: SplitConfig, say: Callable[[str], None]
+    table: LabelTable,
+    split: SplitConfig,
+    say: Callable[[str], None],
+    earlier_folds: np.ndarray | None,
 ) -> tuple[np.ndarray, str]:
-    """The fold of each image, copies of an image all in one; and the digest of the files."""
+    """The fold of each image, copies of an image all in one; and the digest of the files.
+
+    `earlier_folds` (N,) are taken as they are.
+    """
     sizes = file_sizes(table.paths)
     first = first_copies(table.paths, table.packs, sizes)
     if sentence := told_copies(table.ids, table.patients, first):
         say(sentence)
+    if earlier_folds is not None:
+        return earlier_folds, digest_of_files(sizes, table.packs)
     groups = joined_patients(table.patients, first)
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", UserWarning)

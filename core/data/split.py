@@ -10,6 +10,7 @@ import pandas as pd
 from core.atomic import write_atomically
 from core.data.table import LabelTable
 from core.errors import UserError, some
+from core.untrusted import check_regular
 
 PAGE_WIDTH = 100
 
@@ -197,3 +198,17 @@ def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:
     patients = "" if table.patients is None else table.patients
     frame = pd.DataFrame({"ImageID": table.ids, "PatientID": patients, "fold": assignment + 1})
     write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
+
+
+def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
+    """The fold of each image of `table`, (N,) int from 0, as `write_folds` wrote it.
+
+    None where the file cannot be read or is of other images.
+    """
+    try:
+        check_regular(path)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        same = frame["ImageID"].tolist() == list(table.ids)
+        return frame["fold"].to_numpy().astype(np.int64) - 1 if same else None
+    except (OSError, ValueError, KeyError):
+        return None

@@ -115,13 +115,13 @@ class Config:
     )
     data: DataConfig = field(default_factory=DataConfig)
     test: TestConfig = field(default_factory=TestConfig)
-    split: SplitConfig = field(default_factory=lambda: SplitConfig(folds=3, seed=42))
+    split: SplitConfig = field(default_factory=lambda: SplitConfig(folds=3))
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(img_size=380, batch_size=24))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig(model="seresnext101_32x4d"))
     loss: CoupledLossConfig = field(default_factory=lambda: CoupledLossConfig(logit_adjust=0.0))
     optim: CouplingOptimConfig = field(
-        default_factory=lambda: CouplingOptimConfig(epochs=3, warmup_epochs=1, weight_decay=1e-4)
+        default_factory=lambda: CouplingOptimConfig(epochs=3, warmup_epochs=1.0, weight_decay=1e-4)
     )
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(ema_decay=0.999, monitor="mAUROC", patience=3)
@@ -147,7 +147,7 @@ def small() -> Config:
     return Config(
         loader=LoaderConfig(img_size=96, batch_size=32),
         model=ModelConfig(model="convnextv2_atto"),
-        optim=CouplingOptimConfig(epochs=15, warmup_epochs=1, weight_decay=1e-4, lr=1e-3),
+        optim=CouplingOptimConfig(epochs=15, warmup_epochs=1.0, weight_decay=1e-4, lr=1e-3),
         loop=LoopConfig(ema_decay=0.999, monitor="mAUROC", patience=3, log_every=10),
     )
 

@@ -5,13 +5,13 @@ Start it as `python methods/label_coupling/train.py --train_csv train.csv --trai
 --devices 4`.
 """
 
-from core.cli import parse, run
+from core.cli import machine_preset, parse, run
 from methods.label_coupling.config import PRESETS
 
 
 def main() -> None:
     """Train every fold, score their out-of-fold predictions together, predict the test images."""
-    config = parse(PRESETS, description=__doc__)
+    config = parse(PRESETS, auto=machine_preset, description=__doc__)
     # late, so that --help and a mistyped flag are answered at once
     from core.backbone import check_image_size, find_weights
     from core.best import checkpoint_facts
@@ -26,14 +26,12 @@ def main() -> None:
     from core.losses import build_loss, prevalence_log_odds
     from core.optim import Phase
     from core.runfolder import open_run
-    from core.runtime import make_fabric, preset_for_this_machine, seed_stream
+    from core.runtime import make_fabric, seed_stream
     from methods.initial import find_initial
     from methods.label_coupling.couplings_only import FrozenBase, fit_fold
     from methods.label_coupling.model import build_model, model_settings
     from methods.label_coupling.predict_test import find_test_images, predict_test_images
 
-    if config.preset == "auto":
-        config = parse(PRESETS, auto=preset_for_this_machine())
     fabric = make_fabric(amp=config.loop.amp)
     base = None
     if config.optim.couplings_only is not None:
@@ -43,7 +41,7 @@ def main() -> None:
     say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
 
     # all that can be wrong is found before anything is written
-    prepared = prepare(config.data, config.split, say, config.loader.source_weights)
+    prepared = prepare(config.data, config.split, say, config.loader.source_weights, config.run)
     if config.run.dry_run:
         config, prepared = for_dry_run(config, prepared, fabric.world_size, say)
     table, tau, optim = prepared.table, config.loss.logit_adjust, config.optim

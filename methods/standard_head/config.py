@@ -64,7 +64,7 @@ def small() -> Config:
         model=ModelConfig(model="convnextv2_atto"),
         optim=TwoPhaseConfig(
             epochs=15,
-            warmup_epochs=1,
+            warmup_epochs=1.0,
             warmup_head_epochs=1,
             backbone_lr=5e-4,
             head_lr=1e-3,

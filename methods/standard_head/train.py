@@ -4,13 +4,13 @@ Start it as `python methods/standard_head/train.py --train_csv train.csv --train
 many devices as `fabric run methods/standard_head/train.py --devices 4`.
 """
 
-from core.cli import parse, run
+from core.cli import machine_preset, parse, run
 from methods.standard_head.config import PRESETS
 
 
 def main() -> None:
     """Train every fold, then score their out-of-fold predictions together."""
-    config = parse(PRESETS, description=__doc__)
+    config = parse(PRESETS, auto=machine_preset, description=__doc__)
     # late, so that --help and a mistyped flag are answered at once
     from core.backbone import check_image_size, find_weights
     from core.best import checkpoint_facts
@@ -24,18 +24,16 @@ def main() -> None:
     from core.losses import build_loss, prevalence_log_odds
     from core.optim import two_phases
     from core.runfolder import open_run
-    from core.runtime import make_fabric, preset_for_this_machine, seed_stream
+    from core.runtime import make_fabric, seed_stream
     from methods.initial import find_initial
     from methods.standard_head.model import build_model, model_settings
 
-    if config.preset == "auto":
-        config = parse(PRESETS, auto=preset_for_this_machine())
     fabric = make_fabric(amp=config.loop.amp)
     say = print if fabric.is_global_zero else lambda _: None
     say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
 
     # all that can be wrong is found before anything is written
-    prepared = prepare(config.data, config.split, say, config.loader.source_weights)
+    prepared = prepare(config.data, config.split, say, config.loader.source_weights, config.run)
     if config.run.dry_run:
         config, prepared = for_dry_run(config, prepared, fabric.world_size, say)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
-from small_run import ROOT, settings
+from small_run import METHODS, ROOT, module, settings
 
-from core.cli import run
+from core.cli import parse, run
 from core.errors import UserError
 
 NO_NAME = "holds a control character, or is longer than settings are"
@@ -116,6 +117,77 @@ def test_auto_is_resolved_by_the_machine(
         assert (chosen["preset"], chosen["img_size"], chosen["epochs"]) == (machine, img_size, 4)
     # what is named is not overruled
     assert settings("--preset", "small", auto="paper")["preset"] == "small"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", ["paper", "small"])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 7, 40])
+def test_a_default_warmup_takes_at_most_half_of_the_epochs(
+    method: str, preset: str, epochs: int
+) -> None:
+    usual = settings("--preset", preset, method=method)["warmup_epochs"]
+    chosen = settings("--preset", preset, "--epochs", str(epochs), method=method)
+    assert chosen["warmup_epochs"] == min(usual, epochs / 2)
+    given = settings(
+        "--preset", preset, f"--epochs={epochs}", "--warmup-epochs", "1", method=method
+    )
+    assert given["warmup_epochs"] == 1
+
+
+def test_a_files_epochs_shorten_a_default_warmup_too(
+    from_json: Callable[..., dict[str, Any]],
+) -> None:
+    assert from_json({"epochs": 1, "preset": "small"})["warmup_epochs"] == 0.5
+    assert from_json({"epochs": 1, "warmup_epochs": 1, "preset": "small"})["warmup_epochs"] == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("epochs", range(1, 5))
+def test_few_epochs_without_a_preset_are_accepted(method: str, epochs: int) -> None:
+    """As a bare command on a CPU: the preset is decided before anything is judged."""
+    presets = module(method, "config").PRESETS
+    config = parse(presets, arguments=["--epochs", str(epochs)], auto=lambda: "small")
+    assert (config.preset, config.optim.epochs) == ("small", epochs)
+    assert config.optim.warmup_epochs <= epochs
+
+
+def test_a_preset_is_not_asked_for_where_the_answer_cannot_matter(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ask() -> str:
+        raise AssertionError("torch would be imported")
+
+    presets = module("csra_db_cas", "config").PRESETS
+    for arguments in (["--help"], ["--epoch", "3"], ["--epochs", "x"], ["--img_size", "1"]):
+        with pytest.raises(SystemExit):
+            parse(presets, arguments=arguments, auto=ask)
+    with pytest.raises(UserError, match="no --loss 'asll'"):
+        parse(presets, arguments=["--loss", "asll"], auto=ask)
+    # refused by one preset alone: the machine decides
+    flags = ["--drw_epoch", "20"]
+    assert parse(presets, arguments=flags, auto=lambda: "paper").loss.drw_epoch == 20
+    with pytest.raises(SystemExit):
+        parse(presets, arguments=flags, auto=lambda: "small")
+    assert "within 1 and the 16 epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_numbers_of_a_preset_are_of_their_fields_type(method: str) -> None:
+    """1 and 1.0 are different texts in a config.json."""
+    for preset in module(method, "config").PRESETS.values():
+        config = preset()
+        for group in fields(config):
+            part = getattr(config, group.name)
+            hints = get_type_hints(type(part)) if is_dataclass(part) else {}
+            for name, hint in hints.items():
+                assert hint is not float or type(getattr(part, name)) is float, name
+
+
+def test_a_refused_value_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        settings("--preset", "small", "--warmup_epochs", "31")
+    error = capsys.readouterr().err
+    assert error == "error: --warmup_epochs must lie within 0 and 15, not 31.0\n"
 
 
 # --- mistakes ----------------------------------------------------------------------------------

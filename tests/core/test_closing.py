@@ -32,7 +32,13 @@ def test_a_damaged_history_is_refused(tmp_path: Path, text: str, told: str) -> N
 def test_a_history_with_losses_that_are_no_numbers_is_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("fold,epoch,train_loss,mAP\n1,1,inf,0.5\n1,2,,0.25\n")
-    assert _read_history(path)["mAP"].tolist() == [0.5, 0.25]
+    history = _read_history(path)
+    assert history is not None
+    assert history["mAP"].tolist() == [0.5, 0.25]
+
+
+def test_a_history_that_is_gone_is_none(tmp_path: Path) -> None:
+    assert _read_history(tmp_path / "metrics.csv") is None
 
 
 def test_without_names_paths_alone_are_cut() -> None:

@@ -1,6 +1,7 @@
 """`python -m ensemble.choose` on run folders made by hand."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,48 @@ def test_unfinished_folds_and_what_all_have(command: Command, runs: Runs, tmp_pa
     weights = [member["weight"] for member in document["members"]]
     blend = weights[0] * tables[0] + weights[1] * tables[1]
     np.testing.assert_allclose(oof, blend.loc[oof.index, oof.columns], rtol=1e-7)
+
+
+def with_fold_1_alone(folder: Path, labels: Path, frame: pd.DataFrame, seed: int) -> Path:
+    """A run of two folds, divided by this seed, of which the first one is trained."""
+    make_run(folder, labels, frame, 2, seed=1)
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"seed": seed}))
+    RunFolder(folder, MODEL).files(2).state.unlink()
+    return folder
+
+
+def test_runs_of_fold_1_alone_are_merged(command: Command, runs: Runs, tmp_path: Path) -> None:
+    _, labels, tables = runs
+    paths = [with_fold_1_alone(tmp_path / f"half{n}", labels, tables[n], seed=42) for n in (0, 1)]
+    code, printed, error = command("--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json")
+    assert code == 0, error
+    half, whole = len(tables[0]) // 2, len(tables[0])
+    assert f"{half} of {whole} images are of the folds that the runs have trained." in printed
+    oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
+    first = pd.read_csv(RunFolder(paths[0], MODEL).files(1).predictions, index_col="ImageID")
+    assert sorted(oof.index) == sorted(first.index)
+    # the command that is printed calibrates them
+    calibrate = re.search(r"ensemble.calibrate (.*)", printed)
+    assert calibrate is not None
+    assert "--common" in calibrate[1]
+
+
+def test_runs_of_other_folds_are_refused_with_the_reason(
+    command: Command, runs: Runs, tmp_path: Path
+) -> None:
+    _, labels, tables = runs
+    halves = [
+        with_fold_1_alone(tmp_path / "first", labels, tables[0], seed=0),
+        with_fold_1_alone(tmp_path / "second", labels, tables[1].iloc[::-1], seed=42),
+    ]
+    flags = ["--runs", *halves, "--folds", 2, "--output", tmp_path / "e.json"]
+    code, _, error = command(*flags)
+    assert code == 2
+    assert "its folds are of --folds 2 --seed 42" in error
+    assert "of --folds 2 --seed 0" in error
+    assert "--common" in error
+    assert not (tmp_path / "e.json").exists()
 
 
 def test_labels_are_read_as_the_runs_read_them(

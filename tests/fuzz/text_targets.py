@@ -178,7 +178,8 @@ def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None
         return
     core.runlog.cut_back(run.metrics, 1, 1)
     history = _read_history(run.metrics)
-    curves_figure(history)
+    if history is not None:
+        curves_figure(history)
     for fold in (1, 2):
         read = read_pooled(run.files(fold).predictions, settings["classes"])
         assert ((read >= 0) & (read <= 1)).to_numpy().all()
