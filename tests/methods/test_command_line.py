@@ -219,3 +219,13 @@ def test_a_bare_command_has_a_run_folder_of_its_own(method: str) -> None:
 def test_the_paper_preset_is_the_published_recipe(method: str) -> None:
     paper, recorded = settings("--preset", "paper", method=method), PAPER[method]
     assert {name: paper[name] for name in recorded} == recorded
+
+
+def test_all_methods_and_presets_share_one_seed() -> None:
+    """So that their folds are the same and their out-of-fold predictions can be merged."""
+    seeds = [
+        settings("--preset", preset, method=name)["seed"]
+        for name in METHODS
+        for preset in ("paper", "small")
+    ]
+    assert set(seeds) == {42}
