@@ -64,6 +64,11 @@ def dataset(syntax: UID = ExplicitVRLittleEndian, **elements: Any) -> bytes:
     return stream.getvalue()
 
 
+def data_set(data: bytes) -> bytes:
+    """A file without preamble and meta information, whose length is its first element."""
+    return data[144 + int.from_bytes(data[140:144], "little") :]
+
+
 def element(name: str, kind: str, value: Any) -> DataElement:
     """An element of that value representation, which the standard may forbid."""
     return DataElement(name, kind, value, already_converted=True)

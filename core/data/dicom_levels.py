@@ -115,7 +115,7 @@ def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Stored levels → what the machine measured, float64 (L,)."""
     if (table := _table(dataset, "ModalityLUTSequence")) is not None:
         return _look_up(levels, table.LUTDescriptor, table.LUTData, dataset)
-    slope, intercept = _scalar(dataset, "RescaleSlope", 1), _scalar(dataset, "RescaleIntercept", 0)
+    slope, intercept = scalar(dataset, "RescaleSlope", 1), scalar(dataset, "RescaleIntercept", 0)
     rescale = _of_numbers(RescaleSlope=slope, RescaleIntercept=intercept)
     with np.errstate(all="ignore"):
         values = apply_modality_lut(levels, rescale)
@@ -200,7 +200,7 @@ def _of_numbers(**numbers: float) -> Dataset:
     return made
 
 
-def _scalar(dataset: Dataset, name: str, default: float) -> float:
+def scalar(dataset: Dataset, name: str, default: float) -> float:
     """The first number of an element; `default` where it is blank or missing."""
     text = _texts(dataset, name)[0]
     number = _number(text) if text else default

@@ -31,11 +31,12 @@ from pydicom.uid import (
 
 from core.data.dicom import INSTALL
 from core.data.dicom_bounds import bounded, check_lengths, check_runs
-from core.data.dicom_levels import grey_of_levels, grey_of_palette
+from core.data.dicom_levels import grey_of_levels, grey_of_palette, scalar
 from core.data.grey import to_grey8
 from core.data.jpeg import check_scans, frame_size
 from core.data.limit import BYTES, check_size
 
+_ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _SIZ = b"\xff\x4f\xff\x51"
 _OF_OWN_BITS = (*JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
 _LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
@@ -43,7 +44,7 @@ _LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ
 _CORRECTIONS = ("correct_unused_bits", "apply_j2k_sign_correction", "apply_jls_sign_correction")
 # what a Presentation LUT Shape must be (PS3.3 C.8.11.3)
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
-_CONVERT = "convert it to an uncompressed file first, as dcmdjpeg and gdcmconv --raw do"
+_CONVERT = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
 
 
 class _Coded(NamedTuple):
@@ -73,12 +74,21 @@ def decode(data: bytes, name: str) -> np.ndarray:
     decoder, coded = _find_decoder(dataset)
     grey = dataset.get("SamplesPerPixel") == 1
     options = dict.fromkeys(_CORRECTIONS, not grey) | {"view_only": grey}
-    stored, properties = decoder.as_array(dataset, index=0, **options)
+    if coded and coded.bits <= 8:
+        # whatever the header of the file claims (PS3.5 8.2.1)
+        options |= {"bits_allocated": 8, "bits_stored": coded.bits}
+    try:
+        stored, properties = decoder.as_array(dataset, index=0, **options)
+    except RuntimeError as error:
+        raise ValueError(
+            f"its pixels, compressed as {decoder.UID.name}, are damaged or of a kind that no "
+            f"installed plug-in reads; if other programs read them, {_CONVERT}"
+        ) from error
     stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
     colours = str(properties["photometric_interpretation"])
     if colours == "RGB":
         return to_grey8(stored[..., ::-1])
-    if colours not in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"):
+    if colours not in _ONE_SAMPLE:
         raise ValueError(f"its colours are {colours}, and grey, RGB, YBR and palettes are read")
     codes = stored.view(f"u{stored.itemsize}")
     levels = _stored_levels(codes, dataset, coded)
@@ -148,10 +158,10 @@ def _check(dataset: Dataset) -> None:
         raise ValueError(f"it is a DICOM file without pixels: {what}")
     if not dataset.PixelData:
         raise ValueError("its pixel data is empty")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = scalar(dataset, "NumberOfFrames", 1)
     if frames > 1:
         raise ValueError(
-            f"it has {frames:,} frames, and only a single image is read: save the frame that is "
+            f"it has {frames:,.0f} frames, and only a single image is read: save the frame that is "
             "needed as a file of its own"
         )
     if not all(sides):
@@ -159,6 +169,11 @@ def _check(dataset: Dataset) -> None:
     check_size(*sides)
     if len(dataset.PixelData) > 2 * BYTES * sides[0] * sides[1] + 2**20:
         raise ValueError(f"its pixel data is far more than {sides[0]:,} x {sides[1]:,} pixels")
+    colours = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    dataset.PhotometricInterpretation = colours
+    samples = dataset.get("SamplesPerPixel")
+    if samples is not None and (samples == 1) != (colours in _ONE_SAMPLE):
+        raise ValueError(f"its colours are '{colours}' and its samples a pixel {samples}")
     if dataset.BitsAllocated not in (1, 8, 16):
         raise ValueError(f"its pixels have {dataset.BitsAllocated} bits, and up to 16 are read")
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import close, coded, dataset, dicom, percentiles, read, refused
+from dicom_files import close, coded, data_set, dataset, dicom, percentiles, read, refused
 from pydicom import uid
 
 from core.data.dicom import from_headers
 from core.data.files import images_among, match_images, scan_folder
+from core.errors import UserError
 
 DEEP = np.random.default_rng(0).integers(0, 4096, (60, 40), dtype=np.uint16)
 GREY = (DEEP // 16).astype(np.uint8)
@@ -26,30 +27,26 @@ def whole(syntax: uid.UID) -> bytes:
     return dicom(DEEP, syntax=syntax, PixelData=pixels.tobytes(), **about)
 
 
-def data_set(syntax: uid.UID) -> bytes:
-    """What comes behind the meta information, whose length is its first element (PS3.10 7.1)."""
-    data = whole(syntax)
-    return data[144 + int.from_bytes(data[140:144], "little") :]
-
-
 def without_syntax() -> bytes:
     """Meta information that names no transfer syntax, before an implicit data set."""
     name = b"\2\0\2\0UI\x08\0" + b"1.2.3.4\0"
-    return b"DICM\2\0\0\0UL\4\0" + len(name).to_bytes(4, "little") + name + data_set(IMPLICIT)
+    return (
+        b"DICM\2\0\0\0UL\4\0" + len(name).to_bytes(4, "little") + name + data_set(whole(IMPLICIT))
+    )
 
 
 BARE = {
-    "implicit": data_set(IMPLICIT),
-    "explicit": data_set(LITTLE),
-    "big-endian": data_set(BIG),
+    "implicit": data_set(whole(IMPLICIT)),
+    "explicit": data_set(whole(LITTLE)),
+    "big-endian": data_set(whole(BIG)),
     **{f"meta, {one.name}": whole(one)[132:] for one in (IMPLICIT, LITTLE, BIG, DEFLATED)},
     "magic word, meta": whole(LITTLE)[128:],
-    "magic word": b"DICM" + data_set(IMPLICIT),
-    "blank preamble": bytes(128) + data_set(IMPLICIT),
+    "magic word": b"DICM" + data_set(whole(IMPLICIT)),
+    "blank preamble": bytes(128) + data_set(whole(IMPLICIT)),
     "blank preamble, meta": bytes(128) + whole(LITTLE)[132:],
-    "preamble, implicit": bytes(128) + b"DICM" + data_set(IMPLICIT),
-    "preamble, explicit": b"x" * 128 + b"DICM" + data_set(LITTLE),
-    "preamble, big-endian": bytes(128) + b"DICM" + data_set(BIG),
+    "preamble, implicit": bytes(128) + b"DICM" + data_set(whole(IMPLICIT)),
+    "preamble, explicit": b"x" * 128 + b"DICM" + data_set(whole(LITTLE)),
+    "preamble, big-endian": bytes(128) + b"DICM" + data_set(whole(BIG)),
     "no syntax": bytes(128) + without_syntax(),
     "magic word, no syntax": without_syntax(),
 }
@@ -67,8 +64,7 @@ def test_bare_data_sets_are_read(tmp_path: Path, what: str) -> None:
 
 def test_compressed_pixels_need_a_transfer_syntax(tmp_path: Path) -> None:
     data = dicom(GREY, coded(GREY, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless)
-    start = 144 + int.from_bytes(data[140:144], "little")
-    for bare in (data[start:], bytes(128) + b"DICM" + data[start:]):
+    for bare in (data_set(data), bytes(128) + b"DICM" + data_set(data)):
         assert "without a Transfer Syntax UID it does not say how" in refused(tmp_path, bare)
     assert np.array_equal(read(tmp_path, data[132:]), GREY)
 
@@ -81,7 +77,7 @@ NO_DICOM = {
     "UTF-16": "a table of words".encode("utf-16") * 90,
     "counting": np.arange(1000, dtype="<u2").tobytes(),
     "group 8, then noise": b"\x08\0" + np.random.default_rng(1).bytes(4000),
-    "falling tags": data_set(LITTLE)[10:60] + data_set(LITTLE)[:60],
+    "falling tags": data_set(whole(LITTLE))[10:60] + data_set(whole(LITTLE))[:60],
     "one element": b"\x08\0\x05\0CS\x04\0ABCD",
 }
 
