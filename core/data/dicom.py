@@ -4,9 +4,11 @@ Their pixels are in `core.data.dicom_pixels`. pydicom is imported where a header
 before: most images are no DICOM.
 """
 
+import mmap
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ from core.errors import UserError, some
 # Of values that break a rule of the standard, which hospital files are full of; what makes pixels
 # doubtful is an error below. (catch_warnings is not safe in threads.)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+# a byte for each warning that was given, here or in a process that was forked to decode
+_WARNED = mmap.mmap(-1, 2**20)
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
@@ -74,6 +79,14 @@ def require_pydicom() -> None:
     """Raise UserError where pydicom is not installed."""
     if find_spec("pydicom") is None:
         raise UserError(f"it is a DICOM file, and pydicom is not installed: {INSTALL}")
+
+
+def warn_once(text: str) -> None:
+    """Warn of a file, once in all processes of a run that read it."""
+    place = zlib.crc32(text.encode("utf-8", "surrogateescape")) % len(_WARNED)
+    if not _WARNED[place]:
+        _WARNED[place] = 1
+        warnings.warn(text, stacklevel=2)
 
 
 def read_headers(paths: Sequence[str], threads: int = 8) -> Headers:

@@ -5,8 +5,6 @@ pydicom reads and decompresses; `core.data.dicom_levels` shows the stored levels
 """
 
 import struct
-import warnings
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from core.data.dicom import INSTALL
+from core.data.dicom import INSTALL, warn_once
 from core.data.dicom_bounds import bounded, check_lengths, check_runs
 from core.data.dicom_levels import grey_of_levels, grey_of_palette, scalar
 from core.data.grey import to_grey8
@@ -96,22 +94,15 @@ def decode(data: bytes, name: str) -> np.ndarray:
         return grey_of_palette(levels, dataset)[codes]
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
     if shape in _SHAPES.values() and shape != _SHAPES[colours]:
-        _warn_of_shape(name, shape, colours)
+        warn_once(
+            f"Image {name}: its Presentation LUT Shape {shape} contradicts its Photometric "
+            f"Interpretation {colours}, which is followed; look whether it is shown as a negative."
+        )
     lossy = decoder.UID in _LOSSY or str(dataset.get("LossyImageCompression")) == "01"
     shown = grey_of_levels(levels, codes, dataset, lossy=lossy)[codes]
     if shown.min() == shown.max() and codes.min() < codes.max():
         raise ValueError("its window, look-up table or rescaling makes all of it one grey")
     return shown
-
-
-@lru_cache(2**16)
-def _warn_of_shape(name: str, shape: str, colours: str) -> None:
-    """Warn once a file."""
-    warnings.warn(
-        f"Image {name}: its Presentation LUT Shape {shape} contradicts its Photometric "
-        f"Interpretation {colours}, which is followed; look whether it is shown as a negative.",
-        stacklevel=2,
-    )
 
 
 def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) -> np.ndarray:
