@@ -29,14 +29,15 @@ def grey_of_levels(
 ) -> np.ndarray:
     """What each stored level is shown as, uint8 (L,), in an image whose pixels are
     `levels[codes]`: MONOCHROME1 inverted, padding black."""
-    padding = _padding(levels, codes, dataset, lossy)
+    padding, near = _padding(levels, codes, dataset, lossy)
     values = _modality(levels, dataset)
     grey = _voi(values, dataset)
     if grey is None:
-        grey = _without_window(levels, values, codes, dataset, padding)
+        grey = _without_window(levels, values, codes, dataset, near)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
-    grey[padding] = 0
+    # what is near to dark padding is as dark by itself
+    grey[near if (grey[padding] > 127).any() else padding] = 0
     return grey
 
 
@@ -57,11 +58,13 @@ def grey_of_palette(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
     return scale(luma, 0, 65535 if deep else 255)
 
 
-def _padding(levels: np.ndarray, codes: np.ndarray, dataset: Dataset, lossy: bool) -> np.ndarray:
-    """Which levels are padding and no part of the image (C.7.5.1.1.2), bool (L,).
+def _padding(
+    levels: np.ndarray, codes: np.ndarray, dataset: Dataset, lossy: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which levels are padding and no part of the image (C.7.5.1.1.2), bool (L,), and which may be
+    after lossy compression, where a single value has become a range.
 
-    Lossy compression makes a range of a single value. None is padding where all of the image
-    would be.
+    None is where all of the image would be.
     """
     none = np.zeros(len(levels), dtype=bool)
     ends = [
@@ -69,15 +72,14 @@ def _padding(levels: np.ndarray, codes: np.ndarray, dataset: Dataset, lossy: boo
         for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")
     ]
     if ends[0] is None:
-        return none
+        return none, none
     known = [end for end in ends if end is not None]
-    spread = 0.0
+    padding = near = (levels >= min(known)) & (levels <= max(known))
     if lossy and len(known) == 1:
-        present = levels[np.unique(codes)]
-        spread = _LOSS * int(present.max() - present.min())
-    padding = (levels >= min(known) - spread) & (levels <= max(known) + spread)
+        present = levels[codes]
+        near = np.abs(levels - known[0]) <= _LOSS * int(present.max() - present.min())
     # a few rows first, which mostly decide it
-    return none if padding[codes[::64]].all() and padding[codes].all() else padding
+    return (none, none) if near[codes[::64]].all() and near[codes].all() else (padding, near)
 
 
 def _of_same_bits(value: Any, levels: np.ndarray) -> int | None:
@@ -99,14 +101,14 @@ def _without_window(
     values: np.ndarray,
     codes: np.ndarray,
     dataset: Dataset,
-    padding: np.ndarray,
+    left_out: np.ndarray,
 ) -> np.ndarray:
-    """8 bits as they are; of more, the percentiles `grey.WINDOW` of what is no padding as 0 and
+    """8 bits as they are; of more, the percentiles `grey.WINDOW` of what is not left out as 0 and
     255; uint8 (L,)."""
     plain = levels.min() >= 0 and levels.max() <= 255 and np.array_equal(values, levels)
     if dataset.BitsStored == 8 and plain:
         return levels.astype(np.uint8)
-    counts = np.where(padding, 0, np.bincount(codes.ravel(), minlength=len(levels)))
+    counts = np.where(left_out, 0, np.bincount(codes.ravel(), minlength=len(levels)))
     order = np.argsort(values, kind="stable")
     return scale(values, *window_of_levels(values[order], counts[order]))
 

@@ -172,7 +172,7 @@ def unwanted_dicom() -> dict[str, Callable[[], bytes]]:
         "plain.dcm": lambda: wrapped(body),
         "deflated bomb.dcm": lambda: wrapped(zlib.compress(bytes(2**30))[2:-4], DEFLATED),
         "deflated bomb without length.dcm": lambda: (
-            wrapped(b"", DEFLATED)[132 + 12 :] + zlib.compress(bytes(2**30))[2:-4]
+            bytes(128) + b"DICM" + wrapped(b"", DEFLATED)[144:] + zlib.compress(bytes(2**30))[2:-4]
         ),
         "deflated hidden.dcm": lambda: wrapped(zlib.compress(body)[2:-4], DEFLATED),
         "runs.dcm": lambda: encapsulated(_segments([runs * 2**24])),
