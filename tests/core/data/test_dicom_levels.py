@@ -73,7 +73,7 @@ def test_padding_is_found_by_its_bits(
 def test_a_range_of_padding_in_either_order(tmp_path: Path, ends: tuple[int, int]) -> None:
     pixels = bordered(SIGNED, -2000)
     pixels[:5] = -1900
-    limits = {
+    limits: dict[str, Any] = {
         name: element(name, "US" if end > 0 else "SS", end)
         for name, end in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), ends, strict=True)
     }
@@ -93,11 +93,11 @@ def test_padding_that_is_blank_absent_or_everything_is_none(tmp_path: Path, valu
 
 def test_padding_is_black_through_a_window_and_in_8_bits(tmp_path: Path) -> None:
     grey = RANDOM.integers(50, 200, (60, 40), dtype=np.uint8)
-    inverse = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 0}
+    inverse: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 0}
     shown = read(tmp_path, dicom(bordered(grey, 0), **inverse))
     assert np.array_equal(shown[10:], 255 - grey[10:])
     assert not shown[:10].any()
-    window = {"WindowCenter": 2000, "WindowWidth": 1500}
+    window: dict[str, Any] = {"WindowCenter": 2000, "WindowWidth": 1500}
     shown = read(tmp_path, dicom(bordered(DEEP, 0), **inverse, **window))
     assert close(shown[10:], 255 - linear(DEEP[10:].astype(float), 2000, 1500))
     assert not shown[:10].any()
@@ -106,15 +106,15 @@ def test_padding_is_black_through_a_window_and_in_8_bits(tmp_path: Path) -> None
 @pytest.mark.parametrize("kept", [{}, {"LossyImageCompression": "01"}])
 @pytest.mark.parametrize("colours", ["MONOCHROME1", "MONOCHROME2"])
 def test_padding_that_was_compressed_with_loss(
-    tmp_path: Path, kept: dict[str, str], colours: str
+    tmp_path: Path, kept: dict[str, Any], colours: str
 ) -> None:
     tall, wide = 400, 300
     native = np.add.outer(np.arange(tall), np.arange(wide)) * 4 + 900
     pixels = (native + RANDOM.integers(0, 40, native.shape)).astype(np.uint16)
     pixels[:80] = 0
-    options = {"no_jp2": True, "irreversible": True, "quality_mode": "rates"}
+    options: dict[str, Any] = {"no_jp2": True, "irreversible": True, "quality_mode": "rates"}
     frame = coded(pixels, "JPEG2000", quality_layers=[15], **options)
-    about = {"PixelPaddingValue": 0, "PhotometricInterpretation": colours}
+    about: dict[str, Any] = {"PixelPaddingValue": 0, "PhotometricInterpretation": colours}
     data = dicom(pixels, frame, uid.JPEG2000, BitsStored=12, **about)
     if kept:  # decompressed since
         values = dcmread(io.BytesIO(data)).pixel_array
@@ -264,11 +264,12 @@ BROKEN: dict[str, list[Dataset]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_sequence_without_a_look_up_table_is_ignored(tmp_path: Path, what: str) -> None:
-    window = {"WindowCenter": 900, "WindowWidth": 700}
-    rescale = {"RescaleSlope": 0.5, "RescaleIntercept": -100}
+    window: dict[str, Any] = {"WindowCenter": 900, "WindowWidth": 700}
+    rescale: dict[str, Any] = {"RescaleSlope": 0.5, "RescaleIntercept": -100}
     expected = linear(DEEP * 0.5 - 100, 900, 700)
     for name in ("VOILUTSequence", "ModalityLUTSequence"):
-        data = dicom(DEEP, **{name: BROKEN[what]}, **window, **rescale)
+        broken: dict[str, Any] = {name: BROKEN[what]}
+        data = dicom(DEEP, **broken, **window, **rescale)
         assert close(read(tmp_path, data), expected)
     curve = np.sqrt(np.arange(4096))
     luts = [*BROKEN[what], table(curve * 60, 0)]
@@ -297,14 +298,14 @@ def test_look_up_tables_of_any_first_value(
     lut = table(curve, written, kind)
     voi = read(tmp_path, dicom(pixels, VOILUTSequence=[lut]))
     assert close(voi, values / 62500 * 255)
-    window = {"WindowCenter": 30000, "WindowWidth": 40000}
+    window: dict[str, Any] = {"WindowCenter": 30000, "WindowWidth": 40000}
     modality = read(tmp_path, dicom(pixels, ModalityLUTSequence=[lut], **window))
     assert close(modality, linear(values, 30000, 40000))
 
 
 def test_a_voi_lut_after_rescaling_to_fractions(tmp_path: Path) -> None:
     curve = np.arange(4096) ** 2 // 300
-    rescale = {"RescaleSlope": 0.7, "RescaleIntercept": 0}
+    rescale: dict[str, Any] = {"RescaleSlope": 0.7, "RescaleIntercept": 0}
     shown = read(tmp_path, dicom(DEEP, VOILUTSequence=[table(curve, 0)], **rescale))
     assert close(shown, curve[np.rint(DEEP * 0.7).astype(int)] / curve.max() * 255)
 

@@ -1,6 +1,7 @@
 """DICOM without preamble, meta information or ending; and what is taken for DICOM by neither."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ IMPLICIT, LITTLE, BIG, DEFLATED = (
 
 def whole(syntax: uid.UID) -> bytes:
     pixels = DEEP.byteswap() if syntax == BIG else DEEP
-    about = {"PatientID": "7", "StudyInstanceUID": "1.2", "ViewPosition": "PA"}
+    about: dict[str, Any] = {"PatientID": "7", "StudyInstanceUID": "1.2", "ViewPosition": "PA"}
     return dicom(DEEP, syntax=syntax, PixelData=pixels.tobytes(), **about)
 
 
