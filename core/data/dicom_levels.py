@@ -157,7 +157,7 @@ def _table(dataset: Dataset, name: str) -> Dataset | None:
     items = dataset.get(name)
     for item in items if isinstance(items, Sequence) else ():
         check_lengths(item)
-        if all(item.get(part) not in (None, b"", "") for part in ("LUTDescriptor", "LUTData")):
+        if all(item.get(part) not in (None, b"", "", []) for part in ("LUTDescriptor", "LUTData")):
             return item
     return None
 
