@@ -145,12 +145,12 @@ def _read_header(path: str) -> tuple[str, str, str]:
             # late, as at the top
             from pydicom import dcmread
 
-            as_it_is = has_preamble(data) and not is_deflated(data)
-            if not as_it_is:
+            is_plain = has_preamble(data) and not is_deflated(data)
+            if not is_plain:
                 data += file.read(BYTES * max_pixels())
             file.seek(0)
             header = dcmread(
-                BoundedReads(file) if as_it_is else bounded(data),
+                BoundedReads(file) if is_plain else bounded(data),
                 stop_before_pixels=True,
                 specific_tags=[
                     "PatientID",
