@@ -13,7 +13,13 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from core.data.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column, read_columns
-from core.data.files import IMAGE_ENDINGS, image_names, images_among, match_images
+from core.data.files import (
+    IMAGE_ENDINGS,
+    image_names,
+    images_among,
+    match_images,
+    without_ending,
+)
 from core.data.pack_format import is_pack, packs_of
 from core.data.store import ImageStore
 from core.data.table import LabelTable, read_ids
@@ -104,15 +110,15 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
     images = sorted(files if is_pack(folder) else images_among(folder, files))
     if not images:
         raise UserError(
-            f"The image folder {folder} holds no image ({', '.join(IMAGE_ENDINGS)}) among its "
-            f"{len(files):,} files: there is nothing to predict."
+            f"The image folder {folder} holds no image ({', '.join(IMAGE_ENDINGS)}, or "
+            f"DICOM of any name) among its {len(files):,} files: there is nothing to predict."
         )
     ids = images
     names = [name.rpartition("/")[2] for name in images]
     if like and not any("/" in name for name in like) and len(set(names)) == len(names):
         ids = names
     if like and not any(name.lower().endswith(IMAGE_ENDINGS) for name in like):
-        ids = [name.rpartition(".")[0] for name in ids]
+        ids = [without_ending(name) or name for name in ids]
         twice = sorted(name for name, count in Counter(ids).items() if count > 1)
         if twice:
             raise UserError(

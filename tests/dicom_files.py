@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import Dataset, dcmwrite
+from pydicom import DataElement, Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -46,20 +46,32 @@ def dicom(
 
 
 def dataset(syntax: UID = ExplicitVRLittleEndian, **elements: Any) -> bytes:
-    """A file of these elements, without those that are None."""
+    """A file of these elements, without those that are None; those of `element` as they are."""
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = syntax
     made.SOPClassUID = DigitalXRayImageStorageForPresentation
     made.SOPInstanceUID = generate_uid()
     for name, value in elements.items():
-        if value is not None:
+        if isinstance(value, DataElement):
+            made[name] = value
+        elif value is not None:
             setattr(made, name, value)
     if "PixelData" in made:
         made["PixelData"].VR = "OB" if made.BitsAllocated <= 8 or syntax.is_compressed else "OW"
     stream = io.BytesIO()
     dcmwrite(stream, made, enforce_file_format=True)
     return stream.getvalue()
+
+
+def data_set(data: bytes) -> bytes:
+    """A file without preamble and meta information, whose length is its first element."""
+    return data[144 + int.from_bytes(data[140:144], "little") :]
+
+
+def element(name: str, kind: str, value: Any) -> DataElement:
+    """An element of that value representation, which the standard may forbid."""
+    return DataElement(name, kind, value, already_converted=True)
 
 
 def coded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:

@@ -4,9 +4,11 @@ Their pixels are in `core.data.dicom_pixels`. pydicom is imported where a header
 before: most images are no DICOM.
 """
 
+import mmap
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from core.data.dicom_bounds import BoundedReads, bounded, check_lengths, is_deflated
+from core.data.dicom_start import START, has_preamble, is_dicom_data
 from core.data.limit import BYTES, max_pixels
 from core.errors import UserError, some
 
@@ -24,13 +27,14 @@ from core.errors import UserError, some
 # doubtful is an error below. (catch_warnings is not safe in threads.)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
-DICOM_ENDINGS = (".dcm", ".dicom")
+# a byte for each warning that was given, here or in a process that was forked to decode
+_WARNED = mmap.mmap(-1, 2**20)
+
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
 
-# PS3.10 7.1: 128 bytes of anything, then these
-_MAGIC, _MAGIC_AT = b"DICM", 128
-# ".5" of a name that is a UID, such as 1.2.840.10008.5, is no ending
-_WITHOUT_ENDING = re.compile(r"[^.]*|.*\.\d*")
+# of what lies beside images, maybe a report for each: these are not opened to look for DICOM
+_NO_IMAGES = (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".md", ".gz", ".zip", ".npy")
 # what a Series Description says of the view, word by word
 _VIEW_WORDS = {
     **{"PA": "PA", "AP": "AP"},
@@ -50,31 +54,23 @@ class Headers:
     """(N,) str: View Position, or PA, AP or LATERAL where the Series Description names one only"""
 
 
-def is_dicom_data(data: bytes) -> bool:
-    """Whether these bytes begin as a DICOM file does."""
-    return data[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
-
-
 def is_dicom(path: str | Path) -> bool:
     """Whether this file begins as a DICOM file does; False where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return is_dicom_data(file.read(_MAGIC_AT + len(_MAGIC)))
+            return is_dicom_data(file.read(START))
     except OSError:
         return False
 
 
 def dicom_files(folder: str | Path, files: Sequence[str]) -> list[str]:
-    """Those of `files` (paths below `folder`) that are DICOM by their ending or, without one, by
-    their content; without the folder's index, DICOMDIR."""
+    """Those of `files` (paths below `folder`) that are DICOM by their ending or by their content,
+    whatever their ending; without the folder's index, DICOMDIR."""
     found = []
     for file in files:
-        name = file.rpartition("/")[2]
-        if name.upper() == "DICOMDIR":
-            continue
-        if name.lower().endswith(DICOM_ENDINGS) or (
-            _WITHOUT_ENDING.fullmatch(name) and is_dicom(os.path.join(folder, file))
-        ):
+        name = file.rpartition("/")[2].lower()
+        other = name.startswith("dicomdir") or name.endswith(_NO_IMAGES)
+        if name.endswith(DICOM_ENDINGS) or (not other and is_dicom(os.path.join(folder, file))):
             found.append(file)
     return found
 
@@ -83,6 +79,14 @@ def require_pydicom() -> None:
     """Raise UserError where pydicom is not installed."""
     if find_spec("pydicom") is None:
         raise UserError(f"it is a DICOM file, and pydicom is not installed: {INSTALL}")
+
+
+def warn_once(text: str) -> None:
+    """Warn of a file, once in all processes of a run that read it."""
+    place = zlib.crc32(text.encode("utf-8", "surrogateescape")) % len(_WARNED)
+    if not _WARNED[place]:
+        _WARNED[place] = 1
+        warnings.warn(text, stacklevel=2)
 
 
 def read_headers(paths: Sequence[str], threads: int = 8) -> Headers:
@@ -141,12 +145,12 @@ def _read_header(path: str) -> tuple[str, str, str]:
             # late, as at the top
             from pydicom import dcmread
 
-            deflated = is_deflated(data)
-            if deflated:
+            is_plain = has_preamble(data) and not is_deflated(data)
+            if not is_plain:
                 data += file.read(BYTES * max_pixels())
             file.seek(0)
             header = dcmread(
-                bounded(data) if deflated else BoundedReads(file),
+                BoundedReads(file) if is_plain else bounded(data),
                 stop_before_pixels=True,
                 specific_tags=[
                     "PatientID",

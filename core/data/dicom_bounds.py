@@ -8,6 +8,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from core.data.dicom_start import with_preamble
 from core.data.limit import BYTES, max_pixels
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class BoundedReads:
         self._left = _MOST_READS
 
     def read(self, size: int = -1) -> bytes:
-        """As that of the file."""
+        """As that of the file, but never to its end: so pydicom would inflate it without bounds."""
+        if size < 0:
+            raise ValueError("its content is deflated, and its File Meta Information is damaged")
         self._left -= 1
         if self._left < 0:
             raise ValueError("its header has more elements than any image needs")
@@ -43,10 +46,12 @@ class BoundedReads:
 
 
 def bounded(data: bytes) -> BoundedReads:
-    """A DICOM file's bytes as `BoundedReads`; a deflated data set (PS3.5 A.5) as a plain one.
+    """A DICOM file's bytes as `BoundedReads`, with a preamble; a deflated data set (PS3.5 A.5) as
+    a plain one.
 
     Raises ValueError where that is larger than any image may be: pydicom would inflate it whole.
     """
+    data = with_preamble(data)
     if not is_deflated(data):
         return BoundedReads(io.BytesIO(data))
     start = _META_AT + struct.unpack_from("<I", data, _META_AT - 4)[0]
@@ -62,7 +67,7 @@ def bounded(data: bytes) -> BoundedReads:
 
 
 def is_deflated(data: bytes) -> bool:
-    """Whether the beginning of a DICOM file says that the rest is deflated."""
+    """Whether the beginning of a DICOM file with a preamble says that the rest is deflated."""
     if len(data) < _META_AT:
         return False
     length = struct.unpack_from("<I", data, _META_AT - 4)[0]

@@ -1,36 +1,67 @@
 """The pixels of a DICOM file → one grey channel of 8 bits, as a viewer first shows them.
 
-PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT, window), C.7.6.3.1.2 (photometric interpretation).
-pydicom reads and decompresses. The grey levels are computed here, once for each of the 65,536 that
-a pixel may have: pydicom's functions work on every pixel in float64, and those of look-up tables
-wrap their index where an entry has 8 bits (pydicom 3.0.2).
+PS3.3 C.7.6.3.1.2 (photometric interpretation), PS3.5 8.1.1 (stored bits), 8.2.4 (JPEG 2000).
+pydicom reads and decompresses; `core.data.dicom_levels` shows the stored levels.
 """
 
 import struct
+from typing import NamedTuple
 
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import JPEGExtended12Bit, RLELossless
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+)
 
-from core.data.dicom import INSTALL
+from core.data.dicom import INSTALL, warn_once
 from core.data.dicom_bounds import bounded, check_lengths, check_runs
-from core.data.grey import scale, to_grey8, window_of_levels
+from core.data.dicom_levels import grey_of_levels, grey_of_palette, scalar
+from core.data.grey import to_grey8
 from core.data.jpeg import check_scans, frame_size
 from core.data.limit import BYTES, check_size
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as for other files
+_ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _SIZ = b"\xff\x4f\xff\x51"
+_OF_OWN_BITS = (*JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
+_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
+# what pydicom does to pixels that `_stored_levels` does once for each level
+_CORRECTIONS = ("correct_unused_bits", "apply_j2k_sign_correction", "apply_jls_sign_correction")
+# what a Presentation LUT Shape must be (PS3.3 C.8.11.3)
+_SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
+_CONVERT = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
 
 
-def decode(data: bytes) -> np.ndarray:
-    """The single frame of a DICOM file as grey uint8 (H, W), MONOCHROME1 inverted.
+class _Coded(NamedTuple):
+    """What the header of a compressed image says of itself."""
 
-    The first VOI LUT, or else the first window, becomes 0..255; without one (or with a window of no
-    width) 8 bits are kept and of more the percentiles `grey.WINDOW` become 0 and 255, padding left
-    out of account. Colour becomes luma.
+    width: int
+    height: int
+    bits: int
+    signed: bool | None = None
+    """None where the format does not say"""
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """The single frame of a DICOM file as grey uint8 (H, W), MONOCHROME1 inverted, padding black.
+
+    The first VOI LUT, or else the first valid window, becomes 0..255; without one 8 bits are kept
+    and of more the percentiles `grey.WINDOW` become 0 and 255, padding left out of account. Colour
+    becomes luma. A Presentation LUT Shape that contradicts the photometric interpretation is
+    ignored, with one warning a file, which calls it `name`.
 
     Raises ValueError for a file without pixels, with several frames, larger than `max_pixels`, of
     which nothing would be seen, or compressed with what no installed plug-in reads; damaged files
@@ -38,24 +69,70 @@ def decode(data: bytes) -> np.ndarray:
     """
     dataset = dcmread(bounded(data))
     _check(dataset)
-    decoder = _find_decoder(dataset)
-    stored, properties = decoder.as_array(dataset, index=0)
+    decoder, coded = _find_decoder(dataset)
+    grey = dataset.get("SamplesPerPixel") == 1
+    options = dict.fromkeys(_CORRECTIONS, not grey) | {"view_only": grey}
+    if coded and coded.bits <= 8:
+        # whatever the header of the file claims (PS3.5 8.2.1)
+        options |= {"bits_allocated": 8, "bits_stored": coded.bits}
+    try:
+        stored, properties = decoder.as_array(dataset, index=0, **options)
+    except RuntimeError as error:
+        raise ValueError(
+            f"its pixels, compressed as {decoder.UID.name}, are damaged or of a kind that no "
+            f"installed plug-in reads; if other programs read them, {_CONVERT}"
+        ) from error
     stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
     colours = str(properties["photometric_interpretation"])
     if colours == "RGB":
         return to_grey8(stored[..., ::-1])
-    if colours not in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"):
+    if colours not in _ONE_SAMPLE:
         raise ValueError(f"its colours are {colours}, and grey, RGB, YBR and palettes are read")
-    kind = np.dtype(f"u{stored.itemsize}")
-    codes = stored.view(kind)
-    levels = np.arange(2 ** (8 * stored.itemsize), dtype=kind).view(stored.dtype).astype(np.int64)
+    codes = stored.view(f"u{stored.itemsize}")
+    levels = _stored_levels(codes, dataset, coded)
     if colours == "PALETTE COLOR":
-        return _palette(levels, dataset)[codes]
-    grey = _grey(levels, codes, dataset)
-    shown = (255 - grey if colours == "MONOCHROME1" else grey)[codes]
+        return grey_of_palette(levels, dataset)[codes]
+    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
+    if shape in _SHAPES.values() and shape != _SHAPES[colours]:
+        warn_once(
+            f"Image {name}: its Presentation LUT Shape {shape} contradicts its Photometric "
+            f"Interpretation {colours}, which is followed; look whether it is shown as a negative."
+        )
+    lossy = decoder.UID in _LOSSY or str(dataset.get("LossyImageCompression")) == "01"
+    shown = grey_of_levels(levels, codes, dataset, lossy=lossy)[codes]
     if shown.min() == shown.max() and codes.min() < codes.max():
         raise ValueError("its window, look-up table or rescaling makes all of it one grey")
     return shown
+
+
+def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) -> np.ndarray:
+    """The value of each code that a pixel may have, int64 (L,), without the bits that are not
+    stored, which may hold overlays (PS3.5 8.1.1).
+
+    The header of a JPEG 2000 or JPEG-LS image goes before that of the file (PS3.5 8.2.4), but not
+    its sign where that tears the image: encoders have written signed pixels as the unsigned ones
+    of the same bits.
+    """
+    allocated = 8 * codes.itemsize
+    bits, high = dataset.BitsStored, dataset.get("HighBit")
+    signed = bool(dataset.PixelRepresentation)
+    low = 0
+    if high is not None and bits <= high < (coded.bits if coded else allocated):
+        low = high + 1 - bits
+    elif coded and dataset.file_meta.TransferSyntaxUID in _OF_OWN_BITS:
+        bits = min(coded.bits, allocated)
+    levels = _extended(np.arange(2**allocated) >> low, bits, signed=signed)
+    if coded is None or coded.signed in (None, signed):
+        return levels
+    coded_levels = _extended(np.arange(2**allocated) >> low, bits, signed=not signed)
+    jumps, coded_jumps = (np.abs(np.diff(one[codes])).mean() for one in (levels, coded_levels))
+    return levels if jumps < coded_jumps / 2 else coded_levels
+
+
+def _extended(codes: np.ndarray, bits: int, *, signed: bool) -> np.ndarray:
+    """The numbers in the lowest `bits` of these codes."""
+    codes = codes & (2**bits - 1)
+    return np.where(codes >> (bits - 1), codes - 2**bits, codes) if signed else codes
 
 
 def _check(dataset: Dataset) -> None:
@@ -72,28 +149,40 @@ def _check(dataset: Dataset) -> None:
         raise ValueError(f"it is a DICOM file without pixels: {what}")
     if not dataset.PixelData:
         raise ValueError("its pixel data is empty")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = scalar(dataset, "NumberOfFrames", 1)
     if frames > 1:
-        raise ValueError(f"it has {frames:,} frames, and only a single image is read")
+        raise ValueError(
+            f"it has {frames:,.0f} frames, and only a single image is read: save the frame that is "
+            "needed as a file of its own"
+        )
     if not all(sides):
         raise ValueError("its header does not say how many rows and columns it has")
     check_size(*sides)
     if len(dataset.PixelData) > 2 * BYTES * sides[0] * sides[1] + 2**20:
         raise ValueError(f"its pixel data is far more than {sides[0]:,} x {sides[1]:,} pixels")
+    colours = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    dataset.PhotometricInterpretation = colours
+    samples = dataset.get("SamplesPerPixel")
+    if samples is not None and (samples == 1) != (colours in _ONE_SAMPLE):
+        raise ValueError(f"its colours are '{colours}' and its samples a pixel {samples}")
     if dataset.BitsAllocated not in (1, 8, 16):
         raise ValueError(f"its pixels have {dataset.BitsAllocated} bits, and up to 16 are read")
 
 
-def _find_decoder(dataset: Dataset) -> Decoder:
-    """What reads the pixels. Raises ValueError where nothing does, or where their own header
-    contradicts that of the file."""
-    syntax = dataset.file_meta.TransferSyntaxUID
+def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
+    """What reads the pixels, and the header of a JPEG, JPEG-LS or JPEG 2000 image.
+
+    Raises ValueError where nothing reads them, or where that header contradicts that of the file.
+    """
+    syntax = _syntax(dataset)
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise ValueError(f"its pixels are compressed as {syntax.name}, which is not read") from None
+        raise ValueError(
+            f"its pixels are compressed as {syntax.name}, which is not read: {_CONVERT}"
+        ) from None
     if not decoder.is_encapsulated:
-        return decoder
+        return decoder, None
     needs = f"its pixels are compressed as {syntax.name}, which needs the plug-in"
     if not decoder.is_available:
         plugin = "pylibjpeg-openjpeg" if "High-Throughput" in syntax.name else "python-gdcm"
@@ -101,127 +190,49 @@ def _find_decoder(dataset: Dataset) -> Decoder:
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == RLELossless:
         check_runs(frame)
-        return decoder
-    width, height, bits = _coded_size(frame)
-    if (width, height) != (dataset.Columns, dataset.Rows):
+        return decoder, None
+    coded = _coded(frame)
+    if (coded.width, coded.height) != (dataset.Columns, dataset.Rows):
         raise ValueError(
             f"its header claims {dataset.Columns:,} x {dataset.Rows:,} pixels and its compressed "
-            f"image {width:,} x {height:,}"
+            f"image {coded.width:,} x {coded.height:,}"
         )
-    check_scans(frame, width * height)
-    if syntax == JPEGExtended12Bit and bits > 8 and "pylibjpeg" not in decoder.available_plugins:
+    check_scans(frame, coded.width * coded.height)
+    deep = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and coded.bits > 8
+    if deep and "pylibjpeg" not in decoder.available_plugins:
         raise ValueError(
-            f"{needs} pylibjpeg-libjpeg (under the GPL) where it has {bits} bits: pip install "
-            "pylibjpeg-libjpeg"
+            f"{needs} pylibjpeg-libjpeg (under the GPL) where it has {coded.bits} bits: pip "
+            "install pylibjpeg-libjpeg"
         )
-    return decoder
+    return decoder, coded
 
 
-def _coded_size(frame: bytes) -> tuple[int, int, int]:
-    """(width, height, bits) in the header of a JPEG (ITU-T T.81 B.2.2), JPEG-LS (T.87 C.2.2) or
-    JPEG 2000 (T.800 A.5.1) image, from which a decoder takes how much memory it wants."""
-    if not frame.startswith(b"\xff\xd8"):
-        start = frame.find(_SIZ)
-        if start < 0:
-            raise ValueError("its compressed pixel data is damaged")
-        right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
-        return right - left, bottom - top, (frame[start + 42] & 127) + 1
-    return frame_size(frame)
+def _syntax(dataset: Dataset) -> UID:
+    """How the pixels are written; where the file does not say it, as its elements are.
+
+    Raises ValueError where they are compressed and it does not say how.
+    """
+    meta = dataset.file_meta
+    if not meta.get("TransferSyntaxUID"):
+        if dataset["PixelData"].is_undefined_length:
+            raise ValueError(
+                "its pixels are compressed, and without a Transfer Syntax UID it does not say how: "
+                "export the file again with its File Meta Information"
+            )
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return meta.TransferSyntaxUID
 
 
-def _grey(levels: np.ndarray, codes: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """What each stored level is shown as, uint8 (L,), in an image whose pixels are
-    `levels[codes]`."""
-    values = _modality(levels, dataset)
-    window = _voi(values, dataset)
-    if window is not None:
-        return scale(*window)
-    if dataset.BitsStored == 8 and not dataset.PixelRepresentation and (values == levels).all():
-        return np.clip(levels, 0, 255).astype(np.uint8)
-    counts = np.bincount(codes.ravel(), minlength=len(levels))
-    if (padding := dataset.get("PixelPaddingValue")) is not None:
-        ends = sorted((padding, dataset.get("PixelPaddingRangeLimit", padding)))
-        others = np.where((levels >= ends[0]) & (levels <= ends[1]), 0, counts)
-        counts = others if others.any() else counts
-    order = np.argsort(values, kind="stable")
-    return scale(values, *window_of_levels(values[order], counts[order]))
-
-
-def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Stored levels → what the machine measured, float64 (L,)."""
-    if dataset.get("ModalityLUTSequence"):
-        item = dataset.ModalityLUTSequence[0]
-        check_lengths(item)
-        return _look_up(levels, item.LUTDescriptor, item.LUTData, dataset)
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    slope = 1.0 if slope is None else float(slope)
-    with np.errstate(all="ignore"):
-        values = levels * slope + (0.0 if intercept is None else float(intercept))
-    if not slope or not np.isfinite(values).all():
-        raise ValueError(f"its Rescale Slope is {slope} and its Rescale Intercept {intercept}")
-    return values
-
-
-def _voi(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, float, float] | None:
-    """Values (L,), which of them is black and which is white; None without LUT and window."""
-    if dataset.get("VOILUTSequence"):
-        item = dataset.VOILUTSequence[0]
-        check_lengths(item)
-        shown = _look_up(values, item.LUTDescriptor, item.LUTData, dataset)
-        # not 2^bits - 1, of which too many files claim too much
-        return shown, shown.min(), shown.max()
-    center, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
-    # half of what a number can be at most, as they are added
-    if not all(one is None or abs(one) < 8e307 for one in (center, width)):
-        raise ValueError(f"its Window Center is {center} and its Window Width {width}")
-    function = dataset.get("VOILUTFunction") or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise ValueError(f"its VOI LUT Function {function} is unknown")
-    if center is None or width is None or not width > 0:
-        return None
-    if function == "SIGMOID":  # C.11.2.1.3.1: 1 / (1 + exp(-4 (x - c) / w)), which overflows
-        return 0.5 + 0.5 * np.tanh(2 * (values - center) / width), 0.0, 1.0
-    if function == "LINEAR":  # C.11.2.1.2.1, where a width is 1 at least
-        if width < 1:
-            return None
-        center, width = center - 0.5, max(width - 1, 1e-6)
-    return values, center - width / 2, center + width / 2
-
-
-def _first(value: object) -> float | None:
-    """The first of several values of an element, or the only one."""
-    if value is None or isinstance(value, (int, float)):
-        return None if value is None else float(value)
-    values = list(value)  # type: ignore[call-overload]
-    return float(values[0]) if values else None
-
-
-def _look_up(
-    values: np.ndarray, descriptor: list[int], data: bytes | list[int], dataset: Dataset
-) -> np.ndarray:
-    """Each value's entry in a look-up table (C.11.1.1), float64 (L,); beyond it that of its end."""
-    count, first, bits = (int(number) for number in descriptor)
-    count = count or 2**16
-    order = "<"
-    if not isinstance(data, bytes):
-        data = np.atleast_1d(np.asarray(data)).astype("<u2").tobytes()
-    elif not dataset.original_encoding[1]:
-        order = ">"
-    # entries of 8 bits stand two in a word, or one, as many programs write them
-    packed = bits <= 8 and len(data) <= count + 1
-    entries = np.frombuffer(data, np.uint8 if packed else f"{order}u2")[:count]
-    if len(entries) < count:
-        raise ValueError(f"a look-up table has {len(entries):,} of its {count:,} entries")
-    places = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
-    return entries[places].astype(np.float64)
-
-
-def _palette(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """The luma of each stored level's colour (C.7.6.3.1.6), uint8 (L,)."""
-    luma = np.zeros(len(levels))
-    for share, colour in zip(_LUMA, ("Red", "Green", "Blue"), strict=True):
-        descriptor = dataset[f"{colour}PaletteColorLookupTableDescriptor"].value
-        entries = dataset[f"{colour}PaletteColorLookupTableData"].value
-        luma += share * _look_up(levels, descriptor, entries, dataset)
-    deep = descriptor[2] > 8
-    return scale(luma, 0, 65535 if deep else 255)
+def _coded(frame: bytes) -> _Coded:
+    """The header of a JPEG (ITU-T T.81 B.2.2), JPEG-LS (T.87 C.2.2) or JPEG 2000 (T.800 A.5.1)
+    image, from which a decoder takes how much memory it wants."""
+    if frame.startswith(b"\xff\xd8"):
+        return _Coded(*frame_size(frame))
+    start = frame.find(_SIZ)
+    if start < 0:
+        raise ValueError("its compressed pixel data is damaged")
+    right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
+    depth = frame[start + 42]
+    return _Coded(right - left, bottom - top, (depth & 127) + 1, depth > 127)

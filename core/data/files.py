@@ -21,8 +21,8 @@ def image_names(folder: Path) -> list[str]:
 
 
 def images_among(folder: Path, names: Sequence[str]) -> list[str]:
-    """Those of the names of files below `folder` that are images: by their ending, and DICOM
-    without one by its content."""
+    """Those of the names of files below `folder` that are images: by their ending, and DICOM of
+    any other ending, or without one, by its content."""
     of_endings = [name for name in names if name.lower().endswith(IMAGE_ENDINGS)]
     others = set(names).difference(of_endings)
     return of_endings + dicom_files(folder, sorted(others))
@@ -83,7 +83,7 @@ def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
     missing = [name for name in identifiers if name not in known]
     if missing:
         names = Counter(map(_name, identifiers))
-        for key in (str, _without_ending):
+        for key in (str, without_ending):
             found = _match(missing, files, key, names, folder)
             matches.update(found)
             missing = [name for name in missing if name not in found]
@@ -162,6 +162,7 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _without_ending(path: str) -> str | None:
+def without_ending(path: str) -> str | None:
+    """A path without the ending of an image; None where it has no such ending."""
     stem, ending = os.path.splitext(path)
     return stem if ending.lower() in IMAGE_ENDINGS else None

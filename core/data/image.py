@@ -63,7 +63,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 def _decoded(name: str | Path, read: Callable[[], bytes]) -> np.ndarray:
     max_pixels()  # what is wrong with the limit is no matter of this image
     try:
-        return _decode(read())
+        return _decode(read(), str(name))
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"Image {name} cannot be read: {reason.rstrip('.')}.") from None
@@ -111,7 +111,7 @@ def _read_bytes(path: str | Path) -> bytes:
         return file.read(limit)
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _decode(data: bytes, name: str) -> np.ndarray:
     if not data:
         raise ValueError("the file is empty")
     if data.startswith(_PNG):
@@ -127,7 +127,7 @@ def _decode(data: bytes) -> np.ndarray:
         # late: most images are no DICOM, and need neither pydicom nor the time to import it
         from core.data.dicom_pixels import decode
 
-        return decode(data)
+        return decode(data, name)
     if data.startswith(_TIFF):
         return _decode_tiff(data)
     raise ValueError("it is no PNG, JPEG, TIFF or DICOM file")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from dicom_files import dataset, dicom
+from dicom_files import data_set, dataset, dicom
 from infer_files import Infer, predicted, write
 from PIL import Image
 from pydicom import uid
@@ -16,20 +16,22 @@ STUDIES = [uid.generate_uid(), uid.generate_uid()]
 
 @pytest.fixture
 def folder(six_images: list[Path], tmp_path: Path) -> Path:
-    """The six images as DICOM under the names that hospitals give them, of two studies, and what
-    lies beside them: an index and a text."""
+    """The six images as DICOM under the names that hospitals give them, of two studies, two of them
+    without preamble, and what lies beside them: an index, a text and checksums."""
     made = tmp_path / "dicom"
     (made / "series").mkdir(parents=True)
-    names = ["0.dcm", "1.DCM", "2.dicom", "series/IM0003", "series/1.2.840.4", "series/5.dcm"]
+    names = ["0.dcm", "1.DCM", "2.dicom", "series/IM0003", "series/1.2.840.4", "series/5.IMA"]
     for number, (image, name) in enumerate(zip(six_images, names, strict=True)):
         header: dict[str, Any] = {
             "PatientID": "1",
             "StudyInstanceUID": STUDIES[number % 2],
             "ViewPosition": ["PA", "LL"][number // 3],
         }
-        (made / name).write_bytes(dicom(np.asarray(Image.open(image)), **header))
+        data = dicom(np.asarray(Image.open(image)), **header)
+        (made / name).write_bytes(data_set(data) if number in (3, 5) else data)
     (made / "DICOMDIR").write_bytes(dataset(SOPClassUID=uid.MediaStorageDirectoryStorage))
     (made / "LICENSE").write_text("no image")
+    (made / "series" / "md5sums").write_text(f"{'0' * 32}  5.IMA\n" * 60)
     return made
 
 
@@ -45,9 +47,20 @@ def test_a_folder_without_any_csv(
 ) -> None:
     flags = ["--checkpoints", *checkpoints, "--image_dir", folder, "--no-use_tta"]
     frame = predicted(infer, *flags, output=tmp_path / "p.csv")
-    names = ["0.dcm", "1.DCM", "2.dicom", "series/IM0003", "series/1.2.840.4", "series/5.dcm"]
+    names = ["0.dcm", "1.DCM", "2.dicom", "series/IM0003", "series/1.2.840.4", "series/5.IMA"]
     assert frame.index.tolist() == sorted(names)
     assert np.abs(frame.loc[names].to_numpy() - expected).max() < 1e-5
+
+
+def test_names_without_ending_in_a_sample(
+    infer: Infer, checkpoints: list[Path], folder: Path, tmp_path: Path
+) -> None:
+    ids = ["0", "1", "2", "IM0003", "1.2.840.4", "5"]
+    sample = write(tmp_path / "s.csv", pd.DataFrame({"ImageID": ids, "Mass": 0}))
+    flags = ["--checkpoints", *checkpoints, "--image_dir", folder, "--no-use_tta"]
+    more = ["--sample_submission", sample]
+    frame = predicted(infer, *flags, *more, output=tmp_path / "p.csv")
+    assert frame.index.tolist() == ids
 
 
 def test_one_file(

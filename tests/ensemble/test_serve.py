@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Call
-from dicom_files import dicom
+from dicom_files import data_set, dicom
 from one_by_one import said
 from PIL import Image
 from serving import LIMITS, calibrated, serve
@@ -179,9 +179,11 @@ def test_the_heat_map_is_the_mean_of_the_models(
     np.testing.assert_allclose(shown, expected, atol=0.51)
 
 
-def test_dicom_is_shown_as_it_is_read(page: TestClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bare", [False, True])
+def test_dicom_is_shown_as_it_is_read(page: TestClient, tmp_path: Path, bare: bool) -> None:
     grey = np.arange(30 * 20, dtype=np.uint16).reshape(30, 20)
     data = dicom(grey, PhotometricInterpretation="MONOCHROME1", ViewPosition="<B>\n")
+    data = data_set(data) if bare else data
     (tmp_path / "a.dcm").write_bytes(data)
     told = asked(page, data)
     assert told["image"] == {"width": 20, "height": 30}

@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from dicom_files import coded, dicom
+from dicom_files import coded, data_set, dicom
 from image_files import DEEP, NOISE, Whole, windowed
 from pydicom import uid
 from pydicom.pixels.utils import pack_bits
@@ -91,6 +91,8 @@ def whole_dicom() -> dict[str, Whole]:
             (NOISE > 127) * 255,
         ),
         "implicit.dcm": Whole(dicom(NOISE, None, uid.ImplicitVRLittleEndian, **plain), NOISE),
+        "bare.dcm": Whole(data_set(dicom(NOISE, None, uid.ImplicitVRLittleEndian, **plain)), NOISE),
+        "bare 16.dcm": Whole(data_set(dicom(DEEP, **plain)), windowed(DEEP)),
         "deflated.dcm": Whole(
             dicom(NOISE, None, uid.DeflatedExplicitVRLittleEndian, **plain), NOISE
         ),
@@ -169,6 +171,9 @@ def unwanted_dicom() -> dict[str, Callable[[], bytes]]:
     made: dict[str, Callable[[], bytes]] = {
         "plain.dcm": lambda: wrapped(body),
         "deflated bomb.dcm": lambda: wrapped(zlib.compress(bytes(2**30))[2:-4], DEFLATED),
+        "deflated bomb without length.dcm": lambda: (
+            bytes(128) + b"DICM" + wrapped(b"", DEFLATED)[144:] + zlib.compress(bytes(2**30))[2:-4]
+        ),
         "deflated hidden.dcm": lambda: wrapped(zlib.compress(body)[2:-4], DEFLATED),
         "runs.dcm": lambda: encapsulated(_segments([runs * 2**24])),
         "runs of one.dcm": lambda: encapsulated(_segments([b"\0\0" * 10_000_000])),
@@ -182,6 +187,12 @@ def unwanted_dicom() -> dict[str, Callable[[], bytes]]:
         "all elements.dcm": lambda: wrapped(
             b"".join(
                 element((g, e), "CS", b"x") for g in range(9, 0x28, 2) for e in range(16, 60_000)
+            )
+            + body
+        ),
+        "bare elements.dcm": lambda: (
+            b"".join(
+                element((g, e), "CS", b"x") for g in range(8, 0x28, 2) for e in range(16, 60_000)
             )
             + body
         ),

@@ -17,7 +17,8 @@ from pydicom import uid
 FAULT = "hostile DICOM file"
 # bombs that take seconds to make or to refuse
 SLOW = {"deflated bomb.dcm", "runs.dcm", "runs of one.dcm", "no ops.dcm", "small runs.dcm"} | {
-    *("deep.dcm", "elements.dcm", "all elements.dcm", "items.dcm", "fragments.dcm"),
+    *("deep.dcm", "elements.dcm", "all elements.dcm", "bare elements.dcm", "items.dcm"),
+    *("fragments.dcm", "deflated bomb without length.dcm"),
     *("implicit windows.dcm", "deflated elements.dcm"),
 }
 

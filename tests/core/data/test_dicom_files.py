@@ -8,7 +8,7 @@ import cv2
 import gdcm
 import numpy as np
 import pytest
-from dicom_files import close, coded, dataset, dicom, percentiles, read, refused
+from dicom_files import close, coded, dataset, dicom, element, percentiles, read, refused
 from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.pixels.encoders import RLELosslessEncoder
@@ -101,6 +101,12 @@ def test_jpeg_of_8_bits(tmp_path: Path, syntax: uid.UID, options: dict[str, Any]
     assert np.abs(read(tmp_path, data).astype(int) - GREY).max() <= 4
 
 
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
+def test_jpeg_of_8_bits_under_a_header_of_12(tmp_path: Path, syntax: uid.UID) -> None:
+    data = dicom(DEEP, coded(GREY, "JPEG", quality=95), syntax, BitsStored=12)
+    assert np.abs(read(tmp_path, data) - percentiles(GREY)).max() <= 12
+
+
 def test_jpeg_of_colour(tmp_path: Path) -> None:
     colour = np.dstack([GREY, 255 - GREY, GREY // 2])
     frame = coded(colour, "JPEG", quality=95, subsampling=0)
@@ -130,6 +136,7 @@ def deep_jpeg() -> bytes:
             r'pip install -c constraints.txt -e ".\[dicom\]"',
         ),
         (uid.JPEGExtended12Bit, deep_jpeg(), "pylibjpeg-libjpeg", "pip install pylibjpeg-libjpeg"),
+        (uid.JPEGBaseline8Bit, deep_jpeg(), "pylibjpeg-libjpeg", "pip install pylibjpeg-libjpeg"),
     ],
 )
 def test_a_missing_plug_in_is_named(
@@ -141,18 +148,13 @@ def test_a_missing_plug_in_is_named(
     command: str,
 ) -> None:
     decoder = get_decoder(syntax)
-    there = {"gdcm": None} if syntax == uid.JPEGExtended12Bit else {}
+    there = {"gdcm": None} if frame == deep_jpeg() else {}
     monkeypatch.setattr(decoder, "_available", there)
     data = dicom(GREY, frame, syntax)
     (tmp_path / "image.dcm").write_bytes(data)
     with pytest.raises(UserError, match=rf"{plugin}.*: {command}\.$") as told:
         read_image(tmp_path / "image.dcm")
     assert syntax.name in str(told.value)
-
-
-def test_a_film_is_refused(tmp_path: Path) -> None:
-    data = dicom(GREY, b"film", uid.MPEG2MPML)
-    assert "MPEG2" in refused(tmp_path, data)
 
 
 def test_without_pydicom_the_command_is_told(
@@ -184,8 +186,45 @@ def test_pixels_that_are_no_whole_numbers_or_empty_are_refused(tmp_path: Path) -
 
 def test_several_frames_are_counted(tmp_path: Path) -> None:
     data = dicom(GREY, NumberOfFrames=12, PixelData=GREY.tobytes() * 12)
-    assert "12 frames" in refused(tmp_path, data)
+    told = refused(tmp_path, data)
+    assert "12 frames" in told
+    assert "save the frame that is needed as a file of its own" in told
+    one = element("NumberOfFrames", "IS", "1A")
+    assert "its NumberOfFrames is '1A'" in refused(tmp_path, dicom(GREY, NumberOfFrames=one))
     assert np.array_equal(read(tmp_path, dicom(GREY, NumberOfFrames=1)), GREY)
+
+
+def test_a_segmented_palette_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    palette: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        palette[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+        palette[f"Segmented{colour}PaletteColorLookupTableData"] = b"\0\1\0\1\xff\xff"
+    told = refused(tmp_path, dicom(GREY, **palette))
+    assert "its palette is segmented" in told
+    assert "convert it to RGB, as pydicom.pixels.apply_color_lut does" in told
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.55", uid.MPEG2MPML])
+def test_what_is_not_read_is_refused_with_a_remedy(tmp_path: Path, syntax: str) -> None:
+    told = refused(tmp_path, dicom(GREY, coded(GREY, "JPEG"), uid.UID(syntax)))
+    assert "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do" in told
+
+
+@pytest.mark.parametrize(
+    ("colours", "fits"), [("RGB", GREY), ("MONOCHROME2", np.dstack([GREY] * 3))]
+)
+def test_samples_that_do_not_fit_the_colours_are_refused(
+    tmp_path: Path, colours: str, fits: np.ndarray
+) -> None:
+    told = refused(tmp_path, dicom(fits, PhotometricInterpretation=colours))
+    assert f"its colours are '{colours}' and its samples a pixel" in told
+
+
+def test_colours_in_lower_case(tmp_path: Path) -> None:
+    colours = element("PhotometricInterpretation", "CS", "monochrome1")
+    assert np.array_equal(
+        read(tmp_path, dicom(GREY, PhotometricInterpretation=colours)), 255 - GREY
+    )
 
 
 @pytest.mark.parametrize("columns", [None, 0])
@@ -221,4 +260,5 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, name: str, kept: fl
 )
 def test_damaged_pixel_data_is_refused(tmp_path: Path, frame: bytes, syntax: uid.UID) -> None:
     for spoiled in (frame[: len(frame) // 2], frame[:30] + bytes(len(frame) - 30), bytes(100)):
-        refused(tmp_path, dicom(GREY, spoiled, syntax))
+        told = refused(tmp_path, dicom(GREY, spoiled, syntax))
+        assert "plugins:" not in told

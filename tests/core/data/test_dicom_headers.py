@@ -104,7 +104,7 @@ def test_patients_that_headers_do_not_name_are_told_of(tmp_path: Path) -> None:
         patients_of(np.array(["1", ""], dtype=object), paths)
 
 
-def test_files_are_dicom_by_ending_or_without_one_by_content(tmp_path: Path) -> None:
+def test_files_are_dicom_by_ending_or_by_content(tmp_path: Path) -> None:
     data = dicom(GREY)
     for name in ("a.dcm", "b.DICOM", "plain", "1.2.840.5", "DICOMDIR", "c.png", "dicomdir.dcm"):
         (tmp_path / name).write_bytes(data)
@@ -115,6 +115,7 @@ def test_files_are_dicom_by_ending_or_without_one_by_content(tmp_path: Path) -> 
         "1.2.840.5",
         "a.dcm",
         "b.DICOM",
+        "c.png",
         "dicomdir.dcm",
         "plain",
     ]
