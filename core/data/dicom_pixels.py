@@ -126,7 +126,7 @@ def _coded_size(frame: bytes) -> tuple[int, int, int]:
             raise ValueError("its compressed pixel data is damaged")
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
         return right - left, bottom - top, (frame[start + 42] & 127) + 1
-    return frame_size(frame)
+    return frame_size(frame)[:3]
 
 
 def _grey(levels: np.ndarray, codes: np.ndarray, dataset: Dataset) -> np.ndarray:
