@@ -15,15 +15,15 @@ _MOST_SEGMENTS, _MOST_BETWEEN = 10_000, 2**20
 _MOST_SCANS = 30
 
 
-def frame_size(data: bytes) -> tuple[int, int, int, int]:
+def frame_size(data: bytes, most: int = _MOST_SEGMENTS) -> tuple[int, int, int, int]:
     """(width, height, bits, components) of a JPEG or JPEG-LS image (ITU-T T.81 B.2.2, T.87 C.2.2),
     from which a decoder takes how much memory it wants.
 
     Bytes between the segments are skipped. Raises ValueError where there is no size before the
-    first scan, or more than a header needs, and struct.error where it is cut short.
+    first scan, or more than `most` segments, and struct.error where it is cut short.
     """
     size, between = None, 0
-    for code, place, skipped in _segments(data):
+    for code, place, skipped in _segments(data, most):
         between += skipped
         if code in (_START_OF_SCAN, _END) or between > _MOST_BETWEEN:
             break
@@ -32,7 +32,9 @@ def frame_size(data: bytes) -> tuple[int, int, int, int]:
             size = width, height, bits, components
     else:
         raise ValueError("the file is cut short or damaged")
-    if size is None or between > _MOST_BETWEEN:
+    if between > _MOST_BETWEEN:
+        raise ValueError(f"over {_MOST_BETWEEN:,} bytes of its header belong to no segment")
+    if size is None:
         raise ValueError("its header is damaged")
     return size
 
@@ -42,7 +44,7 @@ def check_scans(data: bytes, pixels: int) -> None:
     most = _MOST_SCANS * max_pixels() // max(1, pixels)
     # the quick count also finds what follows the image
     if data.count(bytes([0xFF, _START_OF_SCAN])) > most:
-        scans = sum(code == _START_OF_SCAN for code, _, _ in _segments(data))
+        scans = sum(code == _START_OF_SCAN for code, _, _ in _segments(data, _MOST_SEGMENTS))
         if scans > most:
             raise ValueError(f"it goes over its {pixels:,} pixels {scans:,} times")
 
@@ -52,10 +54,10 @@ def is_whole(data: bytes) -> bool:
     return data.rfind(bytes([0xFF, _END])) > data.rfind(bytes([0xFF, _START_OF_SCAN]))
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def _segments(data: bytes, most: int) -> Iterator[tuple[int, int, int]]:
     """(second byte of its marker, place, bytes skipped before it) of each segment to the end."""
     place = 2
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(most):
         found = _MARKER.search(data, place)
         if found is None:
             return
@@ -65,4 +67,4 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             return
         (length,) = struct.unpack_from(">H", data, found.end())
         place = found.end() + max(2, length)
-    raise ValueError(f"it has more than {_MOST_SEGMENTS:,} segments")
+    raise ValueError(f"it has more than {most:,} segments")

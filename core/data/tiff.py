@@ -8,6 +8,7 @@ pieces are decoded one by one in this thread, and each must be there and whole.
 import io
 import zlib
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from tifffile import COMPRESSION as COMPRESSIONS
@@ -24,6 +25,7 @@ _READ = {_NONE, 2, 3, 4, 5, _JPEG, *_DEFLATE, 32773, 34925, 50000}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _INDEXED, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _INDEXED: 1, _CMYK: 4, _YCBCR: 3}
 _PREMULTIPLIED = 1
+_FEW_SEGMENTS, _MANY_SEGMENTS = 32, 10_000
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -36,8 +38,11 @@ def decode(data: bytes) -> np.ndarray:
     """
     header = read_header(data)
     _check_supported(header)
-    samples = _read_samples(data, header)
-    return np.ascontiguousarray(_upright(_to_grey(samples, header), header.get(Tag.ORIENTATION, 1)))
+    # no name for what is read: it can go as soon as it is grey
+    grey = to_grey8(_to_colours(_read_samples(data, header), header))
+    if header.get(Tag.PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    return np.ascontiguousarray(_upright(grey, header.get(Tag.ORIENTATION, 1)))
 
 
 def _check_supported(header: TiffHeader) -> None:
@@ -82,10 +87,10 @@ def _name(names: type[IntEnum], code: int) -> str:
 
 def _read_samples(data: bytes, header: TiffHeader) -> np.ndarray:
     """Samples (H, W, S) as they are stored."""
-    width, height = header.size
+    (width, height), start = header.size, header.offsets[0]
     # some writers fill the last strip up to the height of the others
     heights = height, -(-height // header.rows) * header.rows
-    page, tall = (_page(header, rows, data[header.offsets[0] :][:10]) for rows in heights)
+    page, tall = (_page(header, rows, data[start : start + 10]) for rows in heights)
     if page.dtype is None or page.dtype.kind == "c":
         raise ValueError(
             f"its samples of {page.bitspersample} bits and type "
@@ -95,12 +100,14 @@ def _read_samples(data: bytes, header: TiffHeader) -> np.ndarray:
     each = header.get(Tag.SAMPLES, 1) // header.planes
     pixels = np.zeros((header.planes, height, width, each), page.dtype)
     compression = header.get(Tag.COMPRESSION, _NONE)
+    view: Any = memoryview(data)  # of which a slice is no copy
     for index, (offset, count) in enumerate(zip(header.offsets, header.counts, strict=True)):
-        piece = data[offset : offset + count]
+        piece = view[offset : offset + count]
         # uncompressed, what is there may be enough
         if compression != _NONE and len(piece) < count:
             raise ValueError("a strip or tile ends behind the file, which is cut short or damaged")
         if compression == _JPEG:
+            piece = bytes(piece)
             _check_jpeg(piece, header, each)
         if compression in _DEFLATE:
             row = -(-header.columns * each * header.get(Tag.BITS, 1) // 8)
@@ -153,7 +160,9 @@ def _decode_piece(
 def _check_jpeg(piece: bytes, header: TiffHeader, samples: int) -> None:
     """Raise ValueError where a strip or tile is another image than the header claims, or has no
     end: a decoder makes room for whatever it claims, and makes up what is missing."""
-    width, height, bits, components = frame_size(piece)
+    # together they may have as many segments as seconds allow
+    most = _FEW_SEGMENTS + _MANY_SEGMENTS // len(header.offsets)
+    width, height, bits, components = frame_size(piece, most)
     rows, depth = header.rows, header.get(Tag.BITS, 1)
     if Tag.TILE_WIDTH not in header.tags and rows == header.size[1]:
         # one strip may be filled up to whole blocks
@@ -170,8 +179,8 @@ def _check_jpeg(piece: bytes, header: TiffHeader, samples: int) -> None:
         raise ValueError("a strip or tile is cut short")
 
 
-def _to_grey(samples: np.ndarray, header: TiffHeader) -> np.ndarray:
-    """Samples (H, W, S) as grey, uint8 (H, W)."""
+def _to_colours(samples: np.ndarray, header: TiffHeader) -> np.ndarray:
+    """Samples (H, W, S) as grey (H, W) or blue-green-red (H, W, 3)."""
     photometric, bits = header.get(Tag.PHOTOMETRIC, 1), header.get(Tag.BITS, 1)
     if photometric == _INDEXED:
         return _look_up(samples[..., 0], header)
@@ -189,8 +198,7 @@ def _to_grey(samples: np.ndarray, header: TiffHeader) -> np.ndarray:
     if _PREMULTIPLIED in extra[: samples.shape[-1] - _COLOURS[photometric]]:
         alpha = samples[..., _COLOURS[photometric] + extra.index(_PREMULTIPLIED)]
         colours = _divided(colours, alpha)
-    grey = to_grey8(colours)
-    return 255 - grey if photometric == _WHITE_IS_ZERO else grey
+    return colours
 
 
 def _is_rgb_by_now(header: TiffHeader) -> bool:
@@ -215,7 +223,10 @@ def _without_black(inks: np.ndarray) -> np.ndarray:
     if inks.dtype != np.uint8:
         raise ValueError("its colour space CMYK is supported with 8 bits alone: save it as grey")
     white = (255 - inks[..., :3]).astype(np.uint16)
-    return ((white * (255 - inks[..., 3:4]) + 127) // 255).astype(np.uint8)
+    white *= 255 - inks[..., 3:4]
+    white += 127
+    white //= 255
+    return white.astype(np.uint8)
 
 
 def _divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ _SEVERAL = {Tag.EXTRA, Tag.JPEG_TABLES, Tag.SUBSAMPLING, Tag.PALETTE}
 _APART = {Tag.ORIENTATION, Tag.PALETTE, Tag.DEPTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS}
 _KINDS = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 13: "u4", 16: "u8", 18: "u8"}
 _CODES = {1: 1, 2: 3, 4: 4, 8: 16}
-_MOST_ENTRIES, _MOST_PIECES, _MOST_VALUES = 2**12, 2**18, 3 * 2**16
+_MOST_ENTRIES, _MOST_PIECES, _MOST_VALUES = 2**12, 2**17, 3 * 2**16
 _DAMAGED = "the file is cut short or damaged"
 
 
@@ -143,6 +143,8 @@ def _read_tags(data: bytes) -> tuple[str, dict[Tag, np.ndarray]]:
     place, offset, number = (8, "Q", "Q") if 43 in data[2:4] else (4, "I", "H")
     entry = struct.Struct(f"{order}HH{offset}{place}s")
     (start,) = struct.unpack_from(order + offset, data, place)
+    if start > len(data):
+        raise ValueError(_DAMAGED)
     (entries,) = struct.unpack_from(order + number, data, start)
     if entries > _MOST_ENTRIES:
         raise ValueError(f"its directory claims {entries:,} entries")
