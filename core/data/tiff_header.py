@@ -12,6 +12,7 @@ from core.data.limit import BYTES, check_size, max_pixels
 class Tag(IntEnum):
     """Tags that pixels depend on (TIFF 6.0, its technical note 2, libtiff)."""
 
+    KIND = 254
     WIDTH = 256
     HEIGHT = 257
     BITS = 258
@@ -41,10 +42,12 @@ class Tag(IntEnum):
 # of these a decoder needs more values than the first
 _SEVERAL = {Tag.EXTRA, Tag.JPEG_TABLES, Tag.SUBSAMPLING, Tag.PALETTE}
 # what decides nothing about the samples, or is given anew
-_APART = {Tag.ORIENTATION, Tag.PALETTE, Tag.DEPTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS}
+_APART = {Tag.KIND, Tag.ORIENTATION, Tag.PALETTE, Tag.DEPTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS}
 _KINDS = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 13: "u4", 16: "u8", 18: "u8"}
 _CODES = {1: 1, 2: 3, 4: 4, 8: 16}
 _MOST_ENTRIES, _MOST_PIECES, _MOST_VALUES = 2**12, 2**17, 3 * 2**16
+# bits of KIND
+_SMALLER, _MASK = 1, 4
 _DAMAGED = "the file is cut short or damaged"
 
 
@@ -117,8 +120,11 @@ def read_header(data: bytes) -> TiffHeader:
     samples = _first(tags, Tag.SAMPLES, 1)
     pixel = samples * int(max(tags[Tag.BITS][:samples], default=1) if Tag.BITS in tags else 1) / 8
     check_size(width, height, pixel)
-    if _first(tags, Tag.DEPTH, 1) > 1:
-        raise ValueError("it is a stack of slices: save the right one as a file of its own")
+    if _first(tags, Tag.DEPTH, 1) > 1 or _first(tags, Tag.KIND, 0) & (_SMALLER | _MASK):
+        raise ValueError(
+            "it begins with a stack of slices, a thumbnail or a mask: save the X-ray as a file of "
+            "its own"
+        )
     columns, rows = width, min(_first(tags, Tag.ROWS, height), height)
     if Tag.TILE_WIDTH in tags:
         columns, rows = _first(tags, Tag.TILE_WIDTH, 0), _first(tags, Tag.TILE_HEIGHT, 0)
