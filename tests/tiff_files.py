@@ -22,7 +22,7 @@ def tiff(
     """
     lengths = list(counts if counts is not None else map(len, pieces))
     places = (_TILE_OFFSETS, _TILE_COUNTS) if _TILE_WIDTH in tags else (_OFFSETS, _COUNTS)
-    tags = dict(tags) | {places[0]: [0] * len(lengths), places[1]: lengths}
+    tags = {places[0]: [0] * len(lengths), places[1]: lengths} | dict(tags)
     values = {
         tag: np.atleast_1d(np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value)
         for tag, value in tags.items()

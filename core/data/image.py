@@ -22,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from core.data.dicom import is_dicom_data, require_pydicom
 from core.data.grey import to_grey8
-from core.data.jpeg import check_scans, frame_size
+from core.data.jpeg import check_end, check_scans, frame_size
 from core.data.limit import BYTES, check_size, max_pixels
 from core.errors import UserError, size_of
 
@@ -119,6 +119,7 @@ def _decode(data: bytes) -> np.ndarray:
         width, height, *_ = frame_size(data)
         check_size(width, height)
         check_scans(data, width * height)
+        check_end(data)
         return _pillow_to_grey8(JpegImageFile(io.BytesIO(data)))
     # before TIFF, as which the 128 bytes before a DICOM file may pose (PS3.10 7.1)
     if is_dicom_data(data):

@@ -49,9 +49,14 @@ def check_scans(data: bytes, pixels: int) -> None:
             raise ValueError(f"it goes over its {pixels:,} pixels {scans:,} times")
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether the last scan of a JPEG has an end."""
-    return data.rfind(bytes([0xFF, _END])) > data.rfind(bytes([0xFF, _START_OF_SCAN]))
+def check_end(data: bytes) -> None:
+    """Raise ValueError where no end follows the first scan: of a file that was cut short, decoders
+    take whatever follows, such as zeros, for pixels."""
+    for code, place, _ in _segments(data, _MOST_SEGMENTS):
+        if code == _START_OF_SCAN:
+            if data.find(bytes([0xFF, _END]), place) < 0:
+                raise ValueError("the file is cut short")
+            return
 
 
 def _segments(data: bytes, most: int) -> Iterator[tuple[int, int, int]]:

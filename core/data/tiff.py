@@ -16,7 +16,7 @@ from tifffile import PHOTOMETRIC as PHOTOMETRICS
 from tifffile import SAMPLEFORMAT, TiffFile, TiffPage
 
 from core.data.grey import luma, to_grey8
-from core.data.jpeg import check_scans, frame_size, is_whole
+from core.data.jpeg import check_end, check_scans, frame_size
 from core.data.tiff_header import Tag, TiffHeader, read_header
 
 _NONE, _JPEG, _DEFLATE = 1, 7, (8, 32946)
@@ -175,8 +175,7 @@ def _check_jpeg(piece: bytes, header: TiffHeader, samples: int) -> None:
         )
     # as if each went over the whole image: together they then take no longer
     check_scans(piece, header.size[0] * header.size[1])
-    if not is_whole(piece):
-        raise ValueError("a strip or tile is cut short")
+    check_end(piece)
 
 
 def _to_colours(samples: np.ndarray, header: TiffHeader) -> np.ndarray:
