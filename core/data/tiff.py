@@ -32,9 +32,9 @@ def decode(data: bytes) -> np.ndarray:
     """First image of a TIFF as grey, uint8 (H, W), upright by its Orientation.
 
     Unsigned samples of up to 8 bits keep their scale, all others are windowed (`to_grey8`). Colour
-    becomes luma. Transparency and other extra samples are dropped; colour that was multiplied by
-    its transparency is divided by it again, unless a sample is larger than that, which no such
-    product can be. Raises ValueError for what is damaged or not supported, with its name.
+    becomes luma. Transparency and other extra samples are dropped; premultiplied colour is divided
+    by its alpha first, unless a sample exceeds that. Raises ValueError for what is damaged or not
+    supported, with its name.
     """
     header = read_header(data)
     _check_supported(header)
@@ -105,7 +105,7 @@ def _read_samples(data: bytes, header: TiffHeader) -> np.ndarray:
         piece = view[offset : offset + count]
         # uncompressed, what is there may be enough
         if compression != _NONE and len(piece) < count:
-            raise ValueError("a strip or tile ends behind the file, which is cut short or damaged")
+            raise ValueError("a strip or tile ends beyond the file, which is cut short or damaged")
         if compression == _JPEG:
             piece = bytes(piece)
             _check_jpeg(piece, header, each)
@@ -181,6 +181,7 @@ def _check_jpeg(piece: bytes, header: TiffHeader, samples: int) -> None:
 def _to_colours(samples: np.ndarray, header: TiffHeader) -> np.ndarray:
     """Samples (H, W, S) as grey (H, W) or blue-green-red (H, W, 3)."""
     photometric, bits = header.get(Tag.PHOTOMETRIC, 1), header.get(Tag.BITS, 1)
+    jpeg = header.get(Tag.COMPRESSION, _NONE) == _JPEG
     if photometric == _INDEXED:
         return _look_up(samples[..., 0], header)
     if samples.dtype == bool or (samples.dtype == np.uint8 and bits < 8):
@@ -188,21 +189,16 @@ def _to_colours(samples: np.ndarray, header: TiffHeader) -> np.ndarray:
         samples = scale[samples.view(np.uint8)]
     if photometric == _CMYK:
         colours = _without_black(samples)[..., ::-1]
-    elif photometric == _RGB or (photometric == _YCBCR and _is_rgb_by_now(header)):
+    elif photometric == _RGB or (photometric == _YCBCR and jpeg and header.planes == 1):
         colours = samples[..., 2::-1]
     else:
-        # of YCbCr the first sample is the luma
+        # of YCbCr the first sample is the luma; with JPEG tifffile has made RGB of it
         colours = samples[..., 0]
     extra = header.tags.get(Tag.EXTRA, np.zeros(0, int)).tolist()
     if _PREMULTIPLIED in extra[: samples.shape[-1] - _COLOURS[photometric]]:
         alpha = samples[..., _COLOURS[photometric] + extra.index(_PREMULTIPLIED)]
         colours = _divided(colours, alpha)
     return colours
-
-
-def _is_rgb_by_now(header: TiffHeader) -> bool:
-    """Whether tifffile made RGB of YCbCr."""
-    return header.get(Tag.COMPRESSION, _NONE) == _JPEG and header.planes == 1
 
 
 def _look_up(indices: np.ndarray, header: TiffHeader) -> np.ndarray:
@@ -229,9 +225,9 @@ def _without_black(inks: np.ndarray) -> np.ndarray:
 
 
 def _divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Grey (H, W) of colours (H, W[, 3]) that were multiplied by `alpha` (H, W), from before that.
+    """Grey (H, W) of premultiplied colours (H, W[, 3]), divided by their `alpha` (H, W).
 
-    As they are where all is opaque, or a sample is larger than its alpha: then it was no product.
+    The colours themselves where all is opaque or a sample exceeds its alpha, as no product does.
     """
     top = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
     opaque = bool((alpha == top).all())
@@ -245,7 +241,7 @@ def _divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels (H, W) as they are meant to be seen (TIFF 6.0, Orientation), by rows from the top."""
+    """Pixels (H, W) turned by the tag Orientation (TIFF 6.0 section 8)."""
     if orientation in (5, 6, 7, 8):
         # rows and columns change places
         pixels, orientation = pixels.T, {5: 1, 6: 2, 7: 3, 8: 4}[orientation]

@@ -39,13 +39,13 @@ class Tag(IntEnum):
     DEPTH = 32997
 
 
-# of these a decoder needs more values than the first
-_SEVERAL = {Tag.EXTRA, Tag.JPEG_TABLES, Tag.SUBSAMPLING, Tag.PALETTE}
+# of these a decoder needs more values than the first, but no more than so many
+_SEVERAL = {Tag.EXTRA: 2**16, Tag.JPEG_TABLES: 2**12, Tag.SUBSAMPLING: 2, Tag.PALETTE: 3 * 2**16}
 # what decides nothing about the samples, or is given anew
 _APART = {Tag.KIND, Tag.ORIENTATION, Tag.PALETTE, Tag.DEPTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS}
 _KINDS = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 13: "u4", 16: "u8", 18: "u8"}
 _CODES = {1: 1, 2: 3, 4: 4, 8: 16}
-_MOST_ENTRIES, _MOST_PIECES, _MOST_VALUES = 2**12, 2**17, 3 * 2**16
+_MOST_ENTRIES, _MOST_PIECES = 2**12, 2**17
 # bits of KIND
 _SMALLER, _MASK = 1, 4
 _DAMAGED = "the file is cut short or damaged"
@@ -161,7 +161,7 @@ def _read_tags(data: bytes) -> tuple[str, dict[Tag, np.ndarray]]:
         if code not in Tag.__members__.values() or code in tags or not length:
             continue
         tag, values = Tag(code), np.dtype(order + _KINDS.get(kind, "V"))
-        if (tag in _SEVERAL and length > _MOST_VALUES) or kind not in _KINDS:
+        if length > _SEVERAL.get(tag, length) or kind not in _KINDS:
             raise ValueError(f"its tag {tag.name} is damaged")
         begin = at + entry.size - place
         if length * values.itemsize > place:

@@ -242,48 +242,38 @@ def test_a_strip_that_is_cut_short_or_missing_is_refused(compression: int, fille
             decode_image(data, "a.tif")
 
 
-REFUSED: dict[str, tuple[dict[int, Any], bytes]] = {
-    "JPEG2000 (34712) is not supported: save it again": (
-        HEAD | {259: 34712},
-        bytes(9),
-    ),
-    "WEBP (50001) is not supported": (HEAD | {259: 50001}, bytes(9)),
-    "OJPEG (6) is not supported": (HEAD | {259: 6}, bytes(9)),
-    "compression 4711 is not supported": (HEAD | {259: 4711}, bytes(9)),
-    "CIELAB (8) is not supported: save it as grey or RGB": (HEAD | {262: 8}, bytes(9)),
-    "whether 0 is black or white: save it again": (
-        {tag: value for tag, value in HEAD.items() if tag != 262},
-        GREY.tobytes(),
-    ),
-    "64 bits and type COMPLEXIEEEFP (6) are not supported": (
-        HEAD | {258: 64, 339: 6},
-        bytes(15360),
-    ),
-    "several sizes": (HEAD | {258: [5, 6, 5], 262: 2, 277: 3}, bytes(3840)),
-    "several types": (HEAD | {258: [8] * 3, 339: [1, 2, 1], 262: 2, 277: 3}, bytes(5760)),
-    "CMYK is supported with 8 bits alone": (HEAD | {258: 16, 262: 5, 277: 4}, bytes(15360)),
-    "2 samples a pixel, too few for its colour space RGB": (HEAD | {262: 2, 277: 2}, bytes(3840)),
-    "subsampled without JPEG": (HEAD | {262: 6, 277: 3, 530: [2, 2]}, bytes(5760)),
-    "predictor 2 is not supported": (HEAD | {317: 2}, GREY.tobytes()),
-    "stack of slices": (HEAD | {32997: 3}, bytes(5760)),
-    "a thumbnail": (HEAD | {254: 1}, GREY.tobytes()),
-    "48 x 40 pixels of 1 x 8 bits holds 40 x 48": (
-        HEAD | {259: 7},
-        bytes(imagecodecs.jpeg_encode(np.ascontiguousarray(GREY.T))),
-    ),
-    "of 1 x 8 bits holds 48 x 40 of 3 x 8": (
-        HEAD | {259: 7},
-        bytes(imagecodecs.jpeg_encode(np.dstack([GREY] * 3))),
-    ),
+REFUSED: dict[str, dict[int, Any]] = {
+    "JPEG2000 (34712) is not supported: save it again": {259: 34712},
+    "WEBP (50001) is not supported": {259: 50001},
+    "OJPEG (6) is not supported": {259: 6},
+    "compression 4711 is not supported": {259: 4711},
+    "CIELAB (8) is not supported: save it as grey or RGB": {262: 8},
+    "whether 0 is black or white: save it again": {262: b""},
+    "64 bits and type COMPLEXIEEEFP (6) are not supported": {258: 64, 339: 6},
+    "several sizes": {258: [5, 6, 5], 262: 2, 277: 3},
+    "several types": {258: [8] * 3, 339: [1, 2, 1], 262: 2, 277: 3},
+    "CMYK is supported with 8 bits alone": {258: 16, 262: 5, 277: 4},
+    "2 samples a pixel, too few for its colour space RGB": {262: 2, 277: 2},
+    "subsampled without JPEG": {262: 6, 277: 3, 530: [2, 2]},
+    "predictor 2 is not supported": {317: 2},
+    "stack of slices": {32997: 3},
+    "a thumbnail": {254: 1},
 }
 
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_is_not_supported_is_refused_by_its_name(reason: str) -> None:
-    tags, piece = REFUSED[reason]
     with pytest.raises(UserError, match=r"^Image a\.tif cannot be read: [^\n]*\.$") as error:
-        decode_image(tiff(tags, piece), "a.tif")
+        decode_image(tiff(HEAD | REFUSED[reason], GREY.tobytes() * 8), "a.tif")
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("pixels", [np.ascontiguousarray(GREY.T), np.dstack([GREY] * 3)])
+def test_a_jpeg_of_another_shape_than_its_strip_is_refused(pixels: np.ndarray) -> None:
+    """Which tifffile would fill row by row."""
+    data = tiff(HEAD | {259: 7}, bytes(imagecodecs.jpeg_encode(pixels)))
+    with pytest.raises(UserError, match=r"of 48 x 40 pixels of 1 x 8 bits holds 4. x 4. of . x 8"):
+        decode_image(data, "a.tif")
 
 
 def test_nothing_is_printed_or_logged(
