@@ -229,7 +229,7 @@ def _coded(frame: bytes) -> _Coded:
     """The header of a JPEG (ITU-T T.81 B.2.2), JPEG-LS (T.87 C.2.2) or JPEG 2000 (T.800 A.5.1)
     image, from which a decoder takes how much memory it wants."""
     if frame.startswith(b"\xff\xd8"):
-        return _Coded(*frame_size(frame))
+        return _Coded(*frame_size(frame)[:3])
     start = frame.find(_SIZ)
     if start < 0:
         raise ValueError("its compressed pixel data is damaged")

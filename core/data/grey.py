@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy.typing import DTypeLike
 
 # Percentiles of the grey levels that become 0 and 255 where a file has more than 8 bits.
 WINDOW = (0.5, 99.5)
@@ -16,15 +17,14 @@ def to_grey8(pixels: np.ndarray) -> np.ndarray:
     pixel is finite.
     """
     if pixels.dtype == np.uint8:
-        return _luma(pixels)
+        return luma(pixels)
     if pixels.dtype == np.uint16:
-        pixels = _luma(pixels)
+        pixels = luma(pixels)
         levels = np.arange(2**16, dtype=np.float32)
         counts = np.bincount(pixels.ravel(), minlength=2**16)
         return scale(levels, *window_of_levels(levels, counts))[pixels]
     # levels of 32 bits that are close would be one as float32
-    exact = np.can_cast(pixels.dtype, np.float32)
-    pixels = _luma(pixels.astype(np.float32 if exact else np.float64, copy=False))
+    pixels = luma(pixels, np.float32 if np.can_cast(pixels.dtype, np.float32) else np.float64)
     finite = pixels[np.isfinite(pixels)]
     if not finite.size:
         raise ValueError("it holds no finite pixel")
@@ -43,14 +43,24 @@ def to_grey8(pixels: np.ndarray) -> np.ndarray:
     return shown
 
 
-def _luma(pixels: np.ndarray) -> np.ndarray:
-    """Grey as it is, and blue-green-red as grey: (H, W)."""
+def luma(pixels: np.ndarray, kind: DTypeLike | None = None) -> np.ndarray:
+    """Grey as it is, and blue-green-red (H, W, 3 or more) as grey: (H, W).
+
+    Computed as `kind` (uint8, uint16, float32 or float64), or as the type of the pixels.
+    """
+    kind = np.dtype(kind or pixels.dtype)
     if pixels.ndim == 2:
-        return pixels
-    colours = np.ascontiguousarray(pixels[..., :3])
-    if pixels.dtype == np.float64:  # which cvtColor does not take
-        return cv2.transform(colours, np.array([_BLUE_GREEN_RED]))
-    return cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY)
+        return pixels.astype(kind, copy=False)
+    grey = np.empty(pixels.shape[:2], kind)
+    rows = max(1, _AT_ONCE // pixels.shape[1])
+    for start in range(0, len(pixels), rows):
+        colours = np.ascontiguousarray(pixels[start : start + rows, :, :3], kind)
+        if kind == np.float64:  # which cvtColor does not take
+            part = cv2.transform(colours, np.array([_BLUE_GREEN_RED]))
+        else:
+            part = cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY)
+        grey[start : start + rows] = part
+    return grey
 
 
 def window_of_levels(levels: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

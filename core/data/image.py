@@ -1,8 +1,9 @@
 """Any PNG, JPEG, TIFF or DICOM → one grey channel of 8 bits. What cannot be read whole is refused.
 
-Each format has the decoder that is strict with it (measured on opencv 5.0, Pillow 13.0): Pillow
-accepts a PNG with rows missing, cv2 accepts damaged 8-bit TIFFs and, before 5.0, JPEGs that were
-cut short; Pillow reduces colour of 16 bits to 8 and knows no 64-bit TIFF.
+Each format has the decoder that is strict with it (measured on opencv 5.0, Pillow 13.0, tifffile
+2026.3): Pillow accepts a PNG with rows missing, cv2 accepts damaged 8-bit TIFFs and, before 5.0,
+JPEGs that were cut short. Of TIFFs Pillow reduces colour of 16 bits to 8, and cv2 reads separate
+planes of 16 bits as whatever its memory held.
 """
 
 import io
@@ -13,17 +14,15 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL.Image import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from core.data.dicom import is_dicom_data, require_pydicom
 from core.data.grey import to_grey8
-from core.data.jpeg import check_scans, frame_size
+from core.data.jpeg import check_end, check_scans, frame_size
 from core.data.limit import BYTES, check_size, max_pixels
 from core.errors import UserError, size_of
 
@@ -39,8 +38,6 @@ _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _MOST_CHUNKS = 2**18
 # bytes that are inflated within seconds, and how many at most one deflated byte becomes
 _SOON, _MOST_INFLATED = 2**33, 1032
-# compression by JPEG, old and new; where strips and tiles begin (TIFF 6.0)
-_JPEG_IN_TIFF, _OFFSETS = (6, 7), (273, 324)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -67,7 +64,9 @@ def _decoded(name: str | Path, read: Callable[[], bytes]) -> np.ndarray:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"Image {name} cannot be read: {reason.rstrip('.')}.") from None
-    # Decoders raise about anything on a damaged file: SyntaxError, struct.error, KeyError, ...
+    except struct.error:
+        raise UserError(f"Image {name} cannot be read: the file is cut short or damaged.") from None
+    # Decoders raise about anything on a damaged file: SyntaxError, KeyError, ...
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise UserError(f"Image {name} cannot be read: {reason}.") from error
@@ -117,9 +116,10 @@ def _decode(data: bytes, name: str) -> np.ndarray:
     if data.startswith(_PNG):
         return to_grey8(_decode_with_cv2(_bare_png(data)))
     if data.startswith(_JPEG):
-        width, height, _ = frame_size(data)
+        width, height, *_ = frame_size(data)
         check_size(width, height)
         check_scans(data, width * height)
+        check_end(data)
         return _pillow_to_grey8(JpegImageFile(io.BytesIO(data)))
     # before TIFF, as which the 128 bytes before a DICOM file may pose (PS3.10 7.1)
     if is_dicom_data(data):
@@ -129,7 +129,10 @@ def _decode(data: bytes, name: str) -> np.ndarray:
 
         return decode(data, name)
     if data.startswith(_TIFF):
-        return _decode_tiff(data)
+        # late: tifffile and imagecodecs take time to import
+        from core.data import tiff
+
+        return tiff.decode(data)
     raise ValueError("it is no PNG, JPEG, TIFF or DICOM file")
 
 
@@ -180,35 +183,6 @@ def _check_inflated(chunks: list[bytes], expected: int) -> None:
             rest = inflater.unconsumed_tail
             if expected < 0:
                 raise ValueError("it holds more pixels than its header claims")
-
-
-def _decode_tiff(data: bytes) -> np.ndarray:
-    header = data[:16] if data[2] == 43 or data[3] == 43 else data[:8]
-    tags = ImageFileDirectory_v2(header)
-    stream = io.BytesIO(data)
-    stream.seek(tags.next)
-    tags.load(stream)
-    width, height, bits, photometric = (tags.get(tag) for tag in (256, 257, 258, 262))
-    if width is None or height is None:
-        raise ValueError("the file is cut short or damaged")
-    pixel = max(bits or (1,)) * tags.get(277, 1) / 8
-    check_size(width, height, pixel)
-    # decoders make room for a whole tile, however small the image is
-    check_size(tags.get(322, 1), tags.get(323, 1), pixel)
-    if tags.get(259) in _JPEG_IN_TIFF:
-        # each strip or tile is an image of its own
-        pieces = max(len(set(_several(tags.get(tag)))) for tag in _OFFSETS)
-        check_scans(data, width * height // max(1, pieces))
-    if max(bits or (1,)) <= 8:
-        return _pillow_to_grey8(TiffImageFile(io.BytesIO(data)))
-    pixels = to_grey8(_decode_with_cv2(data))
-    # 0 is white; decoders see to that up to 8 bits only.
-    return 255 - pixels if photometric == 0 else pixels
-
-
-def _several(values: Any) -> tuple[Any, ...]:
-    """What a tag holds, of which one alone is told by itself."""
-    return values if isinstance(values, tuple) else () if values is None else (values,)
 
 
 def _decode_with_cv2(data: bytes) -> np.ndarray:

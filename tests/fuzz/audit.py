@@ -24,6 +24,9 @@ _TRUSTED = tuple(
 )
 # these write the text that they run: methods of a class, and what an annotation stands for
 _GENERATE = (dataclasses.__file__, collections.__file__, typing.__file__)
+# what Cython compiles and runs for the traceback of an error, whatever the file
+_CYTHON = b"_getframe()"
+_FRAME = compile(_CYTHON, "Cython", "eval")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # the arguments that name what is changed, each with that of the folder it is seen from
 _CHANGES = {
@@ -129,6 +132,8 @@ def _executed(arguments: tuple[Any, ...]) -> str:
     code = arguments[0]
     if code.co_filename.startswith(_TRUSTED) or _caller().f_code.co_filename in _GENERATE:
         return ""
+    if (code.co_code, code.co_names) == (_FRAME.co_code, _FRAME.co_names):
+        return ""
     return f"{code.co_filename}, {code.co_names}"
 
 
@@ -137,6 +142,8 @@ def _compiled(arguments: tuple[Any, ...]) -> str:
     caller = _caller()
     if caller.f_code.co_filename in (ast.__file__, *_GENERATE):
         # to parse is not to run: what runs raises "exec"
+        return ""
+    if source == _CYTHON:
         return ""
     if isinstance(filename, (str, bytes)) and os.fsdecode(filename).startswith(_TRUSTED):
         return ""

@@ -1,6 +1,7 @@
 """Whole small images of every kind, with what is to be read from them, and images no one wants."""
 
 import io
+import itertools
 import struct
 import zipfile
 import zlib
@@ -11,9 +12,11 @@ from multiprocessing.reduction import ForkingPickler
 
 import cv2
 import numpy as np
+import tifffile
 from mutations import chunk, png
 from PIL import Image, PngImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from tiff_files import tiff
 
 SHAPE = (22, 18)
 RANDOM = np.random.default_rng(7)
@@ -108,10 +111,37 @@ def whole_images() -> dict[str, Whole]:
     clockwise = ImageFileDirectory_v2()
     clockwise[0x0112] = 6
     files["turned.tif"] = Whole(saved(NOISE, "TIFF", tiffinfo=clockwise), np.rot90(NOISE, -1))
+    files |= _tiffs_of_tifffile()
     for shape in ((1, 1), (1, 30_000), (30_000, 1)):
         line = np.arange(shape[0] * shape[1], dtype=np.uint8).reshape(shape)
         for kind in ("PNG", "TIFF"):
             files[f"{shape[0]}x{shape[1]}.{kind.lower()}"] = Whole(saved(line, kind), line)
+    return files
+
+
+def _tiffs_of_tifffile() -> dict[str, Whole]:
+    """TIFFs that Pillow does not write."""
+    byte = (NOISE.astype(int) - 128).astype(np.int8)
+    alpha = np.dstack([NOISE, np.full_like(NOISE, 255)])
+    kinds: dict[str, tuple[np.ndarray, np.ndarray, dict[str, object]]] = {
+        "planes": (np.stack([DEEP] * 3), windowed(DEEP), {"photometric": "rgb"}),
+        "tiles": (DEEP, windowed(DEEP), {"tile": (16, 16), "compression": "lzw"}),
+        "signed": (byte, windowed(byte), {"compression": "deflate", "predictor": 2}),
+        "alpha": (alpha, NOISE, {"extrasamples": ["assocalpha"], "compression": "packbits"}),
+        "zstd": (DEEP, windowed(DEEP), {"compression": "zstd", "rowsperstrip": 7}),
+    }
+    files = {}
+    for (name, (pixels, truth, options)), order in itertools.product(kinds.items(), "<>"):
+        stream = io.BytesIO()
+        options = {
+            "photometric": "minisblack",
+            "byteorder": order,
+            "bigtiff": order == ">",
+        } | options
+        tifffile.imwrite(stream, pixels, **options)
+        files[f"{name} {'big' if order == '>' else 'small'}.tif"] = Whole(
+            stream.getvalue(), truth, 1.0
+        )
     return files
 
 
@@ -125,13 +155,6 @@ def _zip() -> bytes:
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("../../evil.py", "print(1)")
     return stream.getvalue()
-
-
-def tiff(tags: dict[int, int], body: bytes = b"") -> bytes:
-    """A little-endian TIFF of these tags, its one strip behind them."""
-    tags = tags | {273: 8 + 2 + 12 * (len(tags) + 2) + 4, 279: len(body)}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + body
 
 
 def _jpeg_of_scans(scans: int, side: int) -> bytes:
@@ -154,6 +177,44 @@ def _late_markers() -> bytes:
     data = saved(GREY, "JPEG")
     scan = data.index(b"\xff\xda")
     return data[:scan] + b"\xff\xfe\0\2" * 5_000_000 + data[scan:]
+
+
+def _unwanted_tiffs() -> dict[str, Callable[[], bytes]]:
+    """TIFFs whose strips, tiles and tags are not what the file holds."""
+    head = {256: 18, 257: 22, 258: 8, 259: 1, 262: 1, 277: 1, 278: 22}
+    thin, pieces = head | {256: 380, 257: 2**17, 278: 1}, 2**17
+    jpeg = saved(np.zeros((1, 380), np.uint8), "JPEG")
+    frame = jpeg.index(b"\xff\xc0") + 5
+    claims = jpeg[:frame] + struct.pack(">HH", 65_500, 65_500) + jpeg[frame + 4 :]
+    talks = jpeg[:2] + b"\xff\xfe\0\2" * 400 + jpeg[2:]
+    scans = _jpeg_of_scans(3_000, 64)
+    return {
+        "next is itself.tif": lambda: tiff(head, NOISE.tobytes(), following=8),
+        "below is itself.tif": lambda: tiff(head | {330: [8] * 9}, NOISE.tobytes()),
+        "tile.tif": lambda: tiff(head | {322: 2**31, 323: 2**31}, bytes(99)),
+        "thin tiles.tif": lambda: tiff(head | {322: 1, 323: 2**26}, *[b"x"] * 18),
+        "no rows.tif": lambda: tiff(head | {278: 0}, bytes(99)),
+        "outside.tif": lambda: tiff(head | {259: 5, 273: 2**31}, counts=[99]),
+        "long strip.tif": lambda: tiff(head | {259: 8}, _zeros(), counts=[2**32 - 1]),
+        "too many strips.tif": lambda: tiff(thin | {257: 2**20}, *[b"x"] * 2**20),
+        "many strips.tif": lambda: tiff(thin, *[bytes(380)] * pieces),
+        "many deflated.tif": lambda: tiff(thin | {259: 8}, *[zlib.compress(bytes(380))] * pieces),
+        "many jpegs.tif": lambda: tiff(thin | {259: 7}, *[jpeg] * pieces),
+        "many comments.tif": lambda: tiff(thin | {259: 7}, *[talks] * pieces),
+        "jpeg claims.tif": lambda: tiff(thin | {257: 1, 259: 7}, claims),
+        "jpeg tables.tif": lambda: tiff(thin | {257: 1, 259: 7, 347: claims}, jpeg),
+        "jpeg scans.tif": lambda: tiff(
+            head | {256: 64, 257: 64 * 9_000, 259: 7, 278: 64}, *[scans] * 9_000
+        ),
+        "deflated.tif": lambda: tiff(head | {259: 8}, _zeros()),
+        "many planes.tif": lambda: tiff(
+            head | {256: 1, 257: 1, 277: 65_535, 284: 2, 278: 1}, *[b"x"] * 65_535
+        ),
+        "packed.tif": lambda: tiff(head | {259: 32773}, b"\x80" * 50_000_000),
+        "palette.tif": lambda: tiff(head | {262: 3, 320: [0] * 5}, NOISE.tobytes()),
+        "far directory.tif": lambda: b"II+\0" + struct.pack("<HHQ", 8, 0, 2**64 - 1),
+        "huge directory.tif": lambda: b"MM\0+" + struct.pack(">HHQQ", 8, 0, 16, 2**63) + bytes(99),
+    }
 
 
 def unwanted_images() -> dict[str, Callable[[], bytes]]:
@@ -224,6 +285,7 @@ def unwanted_images() -> dict[str, Callable[[], bytes]]:
         "bilevel.tif": lambda: tiff(
             {256: 9_999, 257: 9_999, 258: 1, 259: 4, 262: 0, 277: 1}, b"\0" * 99
         ),
+        **_unwanted_tiffs(),
         "circle.tif": lambda: b"II*\0" + struct.pack("<IHI", 8, 0, 8),
         "large.png": lambda: png(
             9_999, 9_999, 16, 4, zlib.compress(bytes(9_999 * (4 * 9_999 + 1)), 1)

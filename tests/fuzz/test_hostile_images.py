@@ -8,15 +8,17 @@ import pytest
 from harness import Watched
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from image_files import small_ones, tiff, unwanted_images, whole_images
+from image_files import small_ones, unwanted_images, whole_images
 from ledger import Fault
 from mutations import chunk, png
+from tiff_files import tiff
 
 FAULT = "hostile image"
 # bombs that take seconds to make
 SLOW = {"bits.tif", "chunks.png", "few scans.jpg", "filled.jpg", "large.png", "largest.png"} | {
     *("largest float.tif", "markers.jpg", "more pixels.png", "much more pixels.png", "scans.tif"),
     *("samples.tif", "samples16.tif", "bomb.png"),
+    *("many jpegs.tif", "many deflated.tif", "jpeg scans.tif", "packed.tif"),
 }
 
 

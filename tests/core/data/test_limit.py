@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from dicom_files import coded, dicom
 from PIL import Image
 from pydicom import uid
@@ -28,11 +29,19 @@ def saved(kind: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
+def big_tiff() -> bytes:
+    """Of the other byte order, in three planes."""
+    stream, planes = io.BytesIO(), np.stack([GREY.astype(np.uint16)] * 3)
+    tifffile.imwrite(stream, planes, photometric="rgb", bigtiff=True, byteorder=">")
+    return stream.getvalue()
+
+
 FILES = {
     "a.png": saved("PNG"),
     "a.jpg": saved("JPEG"),
     "a.tif": saved("TIFF"),
     "deep.tif": cv2.imencode(".tiff", GREY.astype(np.uint16))[1].tobytes(),
+    "big.tif": big_tiff(),
     "a.dcm": dicom(GREY),
     "jpeg.dcm": dicom(GREY, coded(GREY, "JPEG"), uid.JPEGBaseline8Bit),
 }
