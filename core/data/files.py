@@ -1,6 +1,7 @@
 """The files of an image folder, found by one scan, and matched to the identifiers of a CSV."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from core.data.dicom import DICOM_ENDINGS, dicom_files
 from core.data.pack_format import is_pack, pack_names
 from core.errors import UserError, some
 
+_SLASH = re.compile(r"[/\\]")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_ENDINGS)
 
 
@@ -73,17 +75,19 @@ def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
     An identifier is matched, in this order, by its path relative to the folder; by that path
     without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
     among the files and once among the identifiers, wherever the file lies (NIH's
-    "images_001/images/..."); and then by the same three with the ending of an image added.
-    Nothing but a file that the scan found is ever returned, and no file twice. Raises UserError
-    for files that are missing, ambiguous or named twice, and as `image_names` does.
+    "images_001/images/..."); then by the same three with the ending of an image added; and then by
+    all of these without white space around a file's name, as no identifier has any. A backslash
+    separates folders as "/" does. Nothing but a file that the scan found is ever returned, and no
+    file twice. Raises UserError for files that are missing, ambiguous or named twice, and as
+    `image_names` does.
     """
     files = image_names(folder)
     known = set(files)
     matches = {name: name for name in identifiers if name in known}
     missing = [name for name in identifiers if name not in known]
     if missing:
-        names = Counter(map(_name, identifiers))
-        for key in (str, _without_ending):
+        names = Counter(_SLASH.split(name)[-1] for name in identifiers)
+        for key in (str, _without_ending, _stripped, _stripped_without_ending):
             found = _match(missing, files, key, names, folder)
             matches.update(found)
             missing = [name for name in missing if name not in found]
@@ -93,7 +97,7 @@ def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
         holds = f"holds {len(files):,} files, such as {min(files)}" if files else "is empty"
         raise UserError(
             f"{len(missing):,} of {len(identifiers):,} images have no file in {folder}: "
-            f"{some(missing)}. That folder {holds}."
+            f"{some(missing)}. That folder {holds}.{_similar(missing, files)}"
         )
     owners: dict[str, str] = {}
     for name in identifiers:
@@ -119,7 +123,7 @@ def _match(
     by_name = _index([(_name(path), file) for path, file in keyed])
     found = {}
     for identifier in identifiers:
-        parts = identifier.split("/")
+        parts = _SLASH.split(identifier)
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
         candidates = next((by_path[tail] for tail in tails if tail in by_path), None)
         # A file name that several patients share (view1_frontal.jpg) says nothing by itself.
@@ -131,6 +135,24 @@ def _match(
         if candidates is not None:
             found[identifier] = candidates
     return found
+
+
+def _similar(missing: Sequence[str], files: Sequence[str]) -> str:
+    """A sentence about the missing images of which a file differs in ending or case only."""
+    stems = {_stem(file): file for file in files}
+    found = [(name, file) for name in missing if (file := stems.get(_stem(name))) is not None]
+    if not found:
+        return ""
+    (name, file), count = found[0], len(found)
+    return (
+        f" {count:,} of them {'has a file' if count == 1 else 'have files'} of another ending or "
+        f"case: '{name}' is {file}. Write their names in the CSV as the files are named."
+    )
+
+
+def _stem(path: str) -> str:
+    name = _SLASH.split(path)[-1]
+    return (_without_ending(name) or name).casefold()
 
 
 def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
@@ -165,3 +187,12 @@ def _name(path: str) -> str:
 def _without_ending(path: str) -> str | None:
     stem, ending = os.path.splitext(path)
     return stem if ending.lower() in IMAGE_ENDINGS else None
+
+
+def _stripped(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.strip()
+
+
+def _stripped_without_ending(path: str) -> str | None:
+    return _without_ending(_stripped(path))

@@ -1,6 +1,7 @@
 """Tables of several sources joined to one."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -120,7 +121,7 @@ def _image_keys(names: Iterable[str], sheet: Sheet) -> list[str]:
     """Names of one source's images without their folders, ending and case."""
     # CheXpert's patient00001/study1/view1_frontal
     count = 3 if sheet.image == ("Path",) else 1
-    parts = (os.path.splitext(name)[0].casefold().split("/") for name in names)
+    parts = (re.split(r"[/\\]", os.path.splitext(name)[0].casefold()) for name in names)
     return ["/".join(one[-count:]) for one in parts]
 
 

@@ -137,7 +137,16 @@ def test_a_csv_that_cannot_be_read(doctor: Doctor, data: Path) -> None:
             "!",
             "each image is another patient's",
         ),
-        (lambda table: table.assign(Normal="1"), "!", "1 label has no negative: Normal"),
+        (
+            lambda table: table.assign(Normal=["", *["1"] * (len(table) - 1)]),
+            "!",
+            "1 label has no negative: Normal",
+        ),
+        (
+            lambda table: table.assign(Normal="1"),
+            "!",
+            "are left out: Normal. Name them by --labels",
+        ),
         (
             lambda table: table.assign(Normal=["-1", *table["Normal"][1:]]),
             "!",

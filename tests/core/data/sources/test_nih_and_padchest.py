@@ -172,7 +172,7 @@ def test_padchest(tmp_path: Path) -> None:
         "['a\\x41']",
         "[['nodule']]",
         "__import__('os').getcwd()",
-        "nan",
+        "nan, nan",
     ],
 )
 def test_a_list_that_does_not_parse_is_refused_with_its_row(tmp_path: Path, cell: str) -> None:
