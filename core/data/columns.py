@@ -34,6 +34,7 @@ OTHER_COLUMNS = (
     *("manufacturer", "scanner", "width", "rows", "columns", "channels", "bits", "size"),
     *("frontal", "lateral", "ap", "pa", "laterality", "orientation", "position", "direction"),
     *("xmin", "xmax", "ymin", "ymax", "pixelspacing_x", "pixelspacing_y", "folder", "dir"),
+    "OriginalImagePixelSpacing[x",
     *("rad_id", "reader", "radiologist", "annotator", "rater", "accession"),
 )
 # What stands before and after such a name: PatientSex, Sex_code, cv_fold, fold_0, is_test.
@@ -256,8 +257,7 @@ def is_known_non_label(name: str) -> bool:
         or key in _NON_LABELS
         or (len(inner[1]) > 2 and inner[1] in _NON_LABELS)
         or key.removesuffix("dicom") in _dicom_names()
-        # NIH's header "OriginalImagePixelSpacing[x,y]", cut in two by its comma
-        or name.count("[") != name.count("]")
+        or name == "y]"  # of NIH's "OriginalImagePixelSpacing[x,y]", which its comma cuts in two
     )
 
 
