@@ -76,10 +76,7 @@ class DataConfig:
     def label_names(self) -> list[str] | None:
         """The names given by --labels, in order; None to detect them."""
         try:
-            cells = next(csv.reader([self.labels], skipinitialspace=True, strict=True), [])
+            cells = next(csv.reader([self.labels], skipinitialspace=True), [])
         except csv.Error as error:
-            raise UserError(
-                f"--labels {self.labels} cannot be read ({error}): put double quotes around a name "
-                "with a comma, and double those inside it"
-            ) from error
+            raise UserError(f"--labels {self.labels} cannot be read: {error}") from error
         return [name for cell in cells if (name := cell.strip())] or None
