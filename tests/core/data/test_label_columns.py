@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from pydicom.datadict import dictionary_VR, keyword_dict
 
-from core.data.columns import _DICOM_NAMES, is_known_non_label, read_columns
+from core.data import columns
+from core.data.columns import is_known_non_label, read_columns
 from core.data.gather import gather
 from core.data.sources.nih import LABELS as NIH_LABELS
 from core.data.sources.sheet import CHEXPERT_LABELS
@@ -17,16 +18,17 @@ from core.data_config import DataConfig
 from core.errors import UserError
 
 NAN = np.nan
+DATA = Path(columns.__file__).parent
 
 
 def read(
-    folder: Path, columns: dict[str, Sequence[str]], labels: list[str] | None = None
+    folder: Path, others: dict[str, Sequence[str]], labels: list[str] | None = None
 ) -> LabelTable:
     """A table of these columns beside the label Effusion, 0, 1, 0, ..."""
-    path, rows = folder / "t.csv", len(next(iter(columns.values())))
+    path, rows = folder / "t.csv", len(next(iter(others.values())))
     given = {"ImageID": [f"{row}.png" for row in range(rows)], "PatientID": range(rows)}
     effusion = {"Effusion": [str(row % 2) for row in range(rows)]}
-    pd.DataFrame(given | effusion | columns).to_csv(path, index=False)
+    pd.DataFrame(given | effusion | others).to_csv(path, index=False)
     return read_table(path, None, labels, blank="unknown", source="plain")
 
 
@@ -183,7 +185,7 @@ Aorta,Tube,Tuberculosis,abnormal,density,exclude,label,normal,unchanged,NSG tube
 
 
 def test_findings_are_not_taken_for_header_columns() -> None:
-    ours = read_columns(Path(_DICOM_NAMES).with_name("label_map.csv"))
+    ours = read_columns(DATA / "label_map.csv")
     mapped = [text for column in ours.values() for text in column.values]
     names = [*NIH_LABELS, *CHEXPERT_LABELS, *mapped, *" ".join(FINDINGS.split()).split(",")]
     assert [name for name in names if is_known_non_label(name.strip())] == []
@@ -198,7 +200,7 @@ def test_the_dicom_names_are_the_standards() -> None:
         if keyword and tag >> 16 in groups and dictionary_VR(tag) not in binary
     }
     # a test's result is what a classifier is trained for
-    assert set(_DICOM_NAMES.read_text().split()) == standard - {"TestResult"}
+    assert set((DATA / "dicom_names.txt").read_text().split()) == standard - {"TestResult"}
 
 
 @pytest.mark.parametrize(
