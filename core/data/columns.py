@@ -25,8 +25,21 @@ STUDY_COLUMNS = ("StudyID", "study", "AccessionNumber", "StudyInstanceUID", "exa
 VIEW_COLUMNS = ("ViewPosition", "view", "projection", "Frontal/Lateral", "AP/PA")
 # These may hold nothing but 0 and 1, and still are no finding.
 OTHER_COLUMNS = (
-    *("index", "row", "number", "id", "unnamed", "level", "sheet", "batch", "series", "instance"),
-    *("age", "sex", "gender", "male", "female", "sex_m", "sex_f", "race", "ethnicity", "birth"),
+    *("index", "row", "number", "no", "nr", "num", "id", "level", "sheet", "batch", "series"),
+    *("instance", "sequence", "order", "counter"),
+    *(
+        "age",
+        "sex",
+        "gender",
+        "male",
+        "female",
+        "sex_m",
+        "sex_f",
+        "malesex",
+        "race",
+        "ethnicity",
+        "birth",
+    ),
     *("bmi", "height", "weight", "pediatric", "insurance", "language", "marital_status"),
     *("date", "time", "year", "month", "day", "visit", "timepoint", "Follow-up #", "followup_days"),
     *("split", "OfficialSplit", "fold", "set", "subset", "partition", "train", "val", "valid"),
@@ -38,9 +51,11 @@ OTHER_COLUMNS = (
     *("rad_id", "reader", "radiologist", "annotator", "rater", "accession"),
 )
 # What stands before and after such a name: PatientSex, Sex_code, cv_fold, fold_0, is_test.
-_AFFIXES = re.compile(
-    r"(?:patient|subject|study|image|img|sample|exam|cv|k|is|original)?(.+?)"
-    r"(?:code|count|flag|group|id|idx|index|no|nr|num|number|\d)*"
+_BEFORE = re.compile(
+    r"^(?:patient|subject|study|image|img|sample|exam|official|validation|val|train|test|cv|k|is)"
+)
+_AFTER = re.compile(
+    r"(?:code|count|flag|group|id|idx|index|name|no|nr|num|number|male|female|ap|pa|s|\d+)$"
 )
 _LONGEST_NAME = 100
 _DICOM_NAMES = Path(__file__).with_name("dicom_names.txt")
@@ -251,14 +266,19 @@ def find_column(
 def is_known_non_label(name: str) -> bool:
     """Whether a column of this name is never a finding: identifiers, age, dates, DICOM headers."""
     key = plain(name)
-    inner = _AFFIXES.fullmatch(key[:_LONGEST_NAME])
-    return (
-        inner is None
-        or key in _NON_LABELS
-        or (len(inner[1]) > 2 and inner[1] in _NON_LABELS)
-        or key.removesuffix("dicom") in _dicom_names()
-        or name == "y]"  # of NIH's "OriginalImagePixelSpacing[x,y]", which its comma cuts in two
-    )
+    if not key or key.startswith("unnamed") or name == "y]":
+        return True  # "y]": NIH's "OriginalImagePixelSpacing[x,y]", which its comma cuts in two
+    if key in _NON_LABELS or key.removesuffix("dicom") in _dicom_names():
+        return True
+    stems = [key, _BEFORE.sub("", key)] if len(key) <= _LONGEST_NAME else []
+    for stem in stems:
+        while len(stem) > 2:
+            if stem in _NON_LABELS:
+                return True
+            stem, found = _AFTER.subn("", stem)
+            if not found:
+                break
+    return False
 
 
 @cache

@@ -17,7 +17,8 @@ LOOKS_LIKE_LABEL = 0.5
 # Answers that look like a label and are not read, as F is also a sex.
 ANSWERS = (
     *({"y", "n"}, {"t", "f"}, {"+", "-"}, {"pos", "neg"}),
-    *({"positive", "negative"}, {"present", "absent"}),
+    *({"positive", "negative"}, {"present", "absent"}, {"wahr", "falsch"}, {"vrai", "faux"}),
+    *({"verdadero", "falso"}, {"ja", "nein"}, {"oui", "non"}, {"si"}, {"s\u00ed"}),
 )
 
 
@@ -155,16 +156,18 @@ def _wrong_cell(column: Column) -> str | None:
     is_blank = np.array([is_missing(text) for text in texts], dtype=bool)
     is_filled_label = np.array([value is not None for value in values], dtype=bool) & ~is_blank
     share = cells[is_filled_label].sum() / (len(column.codes) - cells[is_blank].sum())
+    if not {0, 1} & set(values):
+        share = 0  # -1 alone stands for no mask, no score and so on
     answers = {t.casefold() for t, value in zip(texts, values, strict=True) if value is None}
     looks_so = share >= LOOKS_LIKE_LABEL or answers in ANSWERS or _is_soft(column)
     return wrong if looks_so else None
 
 
 def _is_soft(column: Column) -> bool:
-    """Whether the cells are probabilities, labels and blanks, and not all the same number."""
-    if not all(is_probability(text) or label_value(text) is not None for text in column.values):
-        return False
-    return sum(not is_missing(text) for text in column.values) > 1
+    """Whether the cells are probabilities, labels and blanks, and not one number everywhere."""
+    return len(column.values) > 1 and all(
+        is_probability(text) or label_value(text) is not None for text in column.values
+    )
 
 
 def _bad_cell(path: Path, name: str, column: Column, value: str) -> str:

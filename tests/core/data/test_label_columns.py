@@ -66,6 +66,7 @@ def test_a_label_in_any_notation_is_found(
         (["Y", "N", "N", ""], 2, "Y"),
         (["t", "f", "f", "t"], 2, "t"),
         (["", "Positive", "Negative", ""], 3, "Positive"),
+        (["WAHR", "FALSCH", "FALSCH", ""], 2, "WAHR"),
         (["0.9", "0.05", "0.2", "0.7"], 2, "0.9"),
         (["1", "0", "0.5", "0"], 4, "0.5"),
         (["0.9", "NA", "1e-3", ""], 2, "0.9"),
@@ -96,6 +97,7 @@ def _number(value: str) -> float:
         ["2.5", "0.5", "0.1", "0.2", "1"],
         ["F", "M", "F", "F", ""],
         ["PA", "AP", "1", "PA", "L"],
+        ["-1", "-1", "-1", "1 20 3 40", "-1"],
     ],
 )
 def test_other_columns_stay_out_with_a_note(tmp_path: Path, cells: list[str]) -> None:
@@ -155,8 +157,9 @@ HEADERS = [
     *("PixelRepresentation_DICOM", "Instance Number", "samples_per_pixel", "QualityControlImage"),
     *("Follow-up", "Follow-up #", "FollowUp", "follow_up_number", "View", "ViewPosition", "Index"),
     *("Fold", "fold_id", "cv_fold", "kfold", "fold0", "Sex", "PatientSex", "sex_code", "Gender"),
-    *("Male", "is_female", "Unnamed: 0", "Unnamed: 0.1", "index", "level_0", "Laterality"),
+    *("Male", "is_female", "Unnamed: 0", "Unnamed: 0_level_0", "index", "level_0", "Laterality"),
     *("Projection", "Frontal", "AP", "visit", "visit_no", "split", "is_test", "Age", "age_group"),
+    *("validation_fold", "kfolds", "gender_male", "View_AP", "No.", "series_no", "Index 1"),
     *("ImageDir", "Pediatric", "batch", "site", "study_year", "image_width", "rater_id"),
 ]
 

@@ -163,6 +163,13 @@ def test_what_looks_doubtful(
     assert sentence in marked(findings, mark)
 
 
+def test_a_label_that_would_be_lost_is_an_error(doctor: Doctor, data: Path) -> None:
+    edit(data, lambda table: table.assign(Normal=["large", "0"] * (len(table) // 2)))
+    code, findings, _ = doctor()
+    assert code == 1
+    assert "column 'Normal' holds 'large'" in marked(findings, "✗")
+
+
 def test_time_of_decoding_counts_the_wait(
     doctor: Doctor, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
