@@ -1,7 +1,6 @@
 """The files of an image folder, found by one scan, and matched to the identifiers of a CSV."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from core.data.dicom import DICOM_ENDINGS, dicom_files
 from core.data.pack_format import is_pack, pack_names
 from core.errors import UserError, some
 
-_SLASH = re.compile(r"[/\\]")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_ENDINGS)
 
 
@@ -86,7 +84,7 @@ def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
     matches = {name: name for name in identifiers if name in known}
     missing = [name for name in identifiers if name not in known]
     if missing:
-        names = Counter(_SLASH.split(name)[-1] for name in identifiers)
+        names = Counter(_name(_with_slashes(name)) for name in identifiers)
         for key in (str, _without_ending, _stripped, _stripped_without_ending):
             found = _match(missing, files, key, names, folder)
             matches.update(found)
@@ -123,7 +121,7 @@ def _match(
     by_name = _index([(_name(path), file) for path, file in keyed])
     found = {}
     for identifier in identifiers:
-        parts = _SLASH.split(identifier)
+        parts = _with_slashes(identifier).split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
         candidates = next((by_path[tail] for tail in tails if tail in by_path), None)
         # A file name that several patients share (view1_frontal.jpg) says nothing by itself.
@@ -151,7 +149,7 @@ def _similar(missing: Sequence[str], files: Sequence[str]) -> str:
 
 
 def _stem(path: str) -> str:
-    name = _SLASH.split(path)[-1]
+    name = _name(_with_slashes(path))
     return (_without_ending(name) or name).casefold()
 
 
@@ -178,6 +176,10 @@ def _refuse_ambiguous(identifier: str, candidates: Sequence[str], folder: Path) 
             f"Image '{identifier}' could be any of {len(real)} files in {folder}: "
             f"{some(sorted(candidates))}. Give its path in the CSV, or a smaller folder."
         )
+
+
+def _with_slashes(identifier: str) -> str:
+    return identifier.replace("\\", "/")
 
 
 def _name(path: str) -> str:

@@ -1,7 +1,6 @@
 """Tables of several sources joined to one."""
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,7 +120,8 @@ def _image_keys(names: Iterable[str], sheet: Sheet) -> list[str]:
     """Names of one source's images without their folders, ending and case."""
     # CheXpert's patient00001/study1/view1_frontal
     count = 3 if sheet.image == ("Path",) else 1
-    parts = (re.split(r"[/\\]", os.path.splitext(name)[0].casefold()) for name in names)
+    stems = (os.path.splitext(name.replace("\\", "/"))[0].casefold() for name in names)
+    parts = (stem.split("/") for stem in stems)
     return ["/".join(one[-count:]) for one in parts]
 
 
