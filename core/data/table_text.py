@@ -70,8 +70,9 @@ def _rank_separator(start: str, separator: str) -> tuple[bool, bool, int]:
                 rows.append(len(row))
             if len(rows) == 2:
                 break
-    header = rows[0] if rows else 0
-    return header > 1 and header == rows[-1], header > 1 and separator == ",", header
+    # a separator that separates nothing is none
+    header = rows[0] if rows and rows[0] > 1 else 0
+    return header > 0 and header == rows[-1], header > 0 and separator == ",", header
 
 
 def _check_size(path: Path, file: BinaryIO) -> None:

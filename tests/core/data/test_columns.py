@@ -105,6 +105,7 @@ def test_other_separators_are_read_as_pandas_does(tmp_path: Path, mark: str, end
         (b"ImageID,Note;a;b\nx.png,1;2;3\n", ["ImageID", "Note;a;b"]),
         (b"ImageID\t,Mass\t\nx.png,1\n", ["ImageID", "Mass"]),
         (b"ImageID\nx;png\n", ["ImageID"]),
+        (b",\n,\n", [""]),
         (b"ImageID\tEdema, pulmonary\tMass\na\t1\t0\n", ["ImageID", "Edema, pulmonary", "Mass"]),
         (b"ImageID;Mass\na;1,0\nb;0,0\n", ["ImageID", "Mass"]),
     ],
