@@ -1,5 +1,6 @@
 """Settings that say where images and labels are; without torch, as `core.config` is."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,7 +32,7 @@ class DataConfig:
     label_map: Path | None = None
     """CSV of label,means that renames labels, over the map that joins those of known sources."""
     labels: str = ""
-    """Label columns in the order wanted, "A,B,C"; empty: detect them."""
+    """Label columns in the order wanted, 'A,B,"C, with a comma"'; empty: detect them."""
     image_column: str = ""
     """Column that names the image; found by its usual names when not given."""
     patient_column: str = ""
@@ -74,5 +75,8 @@ class DataConfig:
     @property
     def label_names(self) -> list[str] | None:
         """The names given by --labels, in order; None to detect them."""
-        names = [name.strip() for name in self.labels.split(",")]
-        return [name for name in names if name] or None
+        try:
+            cells = next(csv.reader([self.labels], skipinitialspace=True), [])
+        except csv.Error as error:
+            raise UserError(f"--labels {self.labels} cannot be read: {error}") from error
+        return [name for cell in cells if (name := cell.strip())] or None

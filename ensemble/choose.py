@@ -93,6 +93,11 @@ def main() -> None:
     runs = [read_run(path) for path in config.runs]
     given = {name: getattr(config, name) for name in COLUMN_SETTINGS}
     source = shared_source(runs, given, config.labels)
+    if source.gone and config.labels is None:
+        raise UserError(
+            f"{runs[0].path} took its labels from {source.gone[0]}, which is not found from here "
+            f"({Path.cwd()}): name the CSV by --labels, or run this where the training was started"
+        )
     tables = [one.predictions for one in runs]
     labels, as_they_are = read_labels(source, tables)
     oof = config.output.with_name(f"{config.output.stem}_oof.csv")

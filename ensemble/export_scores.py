@@ -58,10 +58,10 @@ def _predictions(path: Path) -> Path:
 def _read(folder: Path) -> tuple[Run, LabelSource, LabelTable]:
     run = read_run(folder)
     source = shared_source([run], {}, None)
-    if gone := [csv for csv in source.csvs if not csv.exists()]:
+    if source.gone:
         raise UserError(
-            f"its labels were read from {some(gone)}, which is not there (a relative path is one "
-            "from where the training was started)"
+            f"its labels were read from {some(source.gone)}, which is not there (a relative path "
+            "is one from where the training was started)"
         )
     return run, source, read_labels(source, [run.predictions])[0]
 

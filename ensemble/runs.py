@@ -188,6 +188,12 @@ class LabelSource:
         return self.data.val_csv if self.validation else self.data.train_csv
 
     @property
+    def gone(self) -> list[Path]:
+        """The files that are not there, with the label map."""
+        read = (*self.csvs, *([self.data.label_map] if self.data.label_map else []))
+        return [path for path in read if not path.exists()]
+
+    @property
     def told(self) -> Path:
         """The files as one, for a sentence."""
         return Path(", ".join(map(str, self.csvs)))

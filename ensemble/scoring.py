@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.bootstrap import mean_of_known
-from core.data.columns import Column, find_column, is_known_non_label
+from core.data.columns import find_column, is_known_non_label
 from core.data.gather import meaning_of_blank
 from core.data.labelmap import read_label_map
-from core.data.labels import LABEL_VALUES
+from core.data.labels import is_label
 from core.data.sources import read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.table import LabelTable, read_table
@@ -136,7 +136,8 @@ def read_scored(
     classes = [
         name
         for name, column in columns.items()
-        if name in predicted or (name not in others and _is_label(name, column))
+        if name in predicted
+        or (name not in others and not is_known_non_label(name) and is_label(column))
     ]
     if not set(predicted).intersection(classes):
         raise UserError(
@@ -271,9 +272,3 @@ def shortest_labels(paths: Sequence[Path]) -> dict[Path, str]:
         )
         labels[path] = str(Path(*own[-length:]))
     return labels
-
-
-def _is_label(name: str, column: Column) -> bool:
-    """Whether a column that nobody predicts is meant as a label."""
-    values = set(column.values)
-    return not is_known_non_label(name) and values != {""} and values <= set(LABEL_VALUES)

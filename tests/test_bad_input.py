@@ -83,10 +83,15 @@ def test_unknown_label_gets_the_nearest(train: Train, data: Path) -> None:
     assert "Effusion" in refusal(train, data, "--labels", "Mass,Efusion")
 
 
-def test_text_in_a_label_names_row_column_and_value(train: Train, data: Path) -> None:
-    edit(data, lambda table: table.__setitem__("Mass", ["yes", *table["Mass"][1:]]))
+@pytest.mark.parametrize("cells", [["maybe"], ["small", "large"] * 15, ["0.9", "0.05"] * 30])
+def test_text_in_a_label_names_row_column_and_value(
+    train: Train, data: Path, cells: list[str]
+) -> None:
+    edit(
+        data, lambda table: table.__setitem__("Mass", (cells + [*table["Mass"]][len(cells) :])[:60])
+    )
     sentence = refusal(train, data)
-    for part in ("Mass", "yes", "row 2"):
+    for part in ("Mass", f"'{cells[0]}'", "row 2", "--labels"):
         assert part in sentence
 
 

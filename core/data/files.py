@@ -73,17 +73,19 @@ def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
     An identifier is matched, in this order, by its path relative to the folder; by that path
     without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
     among the files and once among the identifiers, wherever the file lies (NIH's
-    "images_001/images/..."); and then by the same three with the ending of an image added.
-    Nothing but a file that the scan found is ever returned, and no file twice. Raises UserError
-    for files that are missing, ambiguous or named twice, and as `image_names` does.
+    "images_001/images/..."); then by the same three with the ending of an image added; and then by
+    all of these without white space around a file's name, as no identifier has any. A backslash
+    separates folders as "/" does. Nothing but a file that the scan found is ever returned, and no
+    file twice. Raises UserError for files that are missing, ambiguous or named twice, and as
+    `image_names` does.
     """
     files = image_names(folder)
     known = set(files)
     matches = {name: name for name in identifiers if name in known}
     missing = [name for name in identifiers if name not in known]
     if missing:
-        names = Counter(map(_name, identifiers))
-        for key in (str, without_ending):
+        names = Counter(_name(_with_slashes(name)) for name in identifiers)
+        for key in (str, without_ending, _stripped, _stripped_without_ending):
             found = _match(missing, files, key, names, folder)
             matches.update(found)
             missing = [name for name in missing if name not in found]
@@ -93,7 +95,7 @@ def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
         holds = f"holds {len(files):,} files, such as {min(files)}" if files else "is empty"
         raise UserError(
             f"{len(missing):,} of {len(identifiers):,} images have no file in {folder}: "
-            f"{some(missing)}. That folder {holds}."
+            f"{some(missing)}. That folder {holds}.{_similar(missing, files)}"
         )
     owners: dict[str, str] = {}
     for name in identifiers:
@@ -119,7 +121,7 @@ def _match(
     by_name = _index([(_name(path), file) for path, file in keyed])
     found = {}
     for identifier in identifiers:
-        parts = identifier.split("/")
+        parts = _with_slashes(identifier).split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
         candidates = next((by_path[tail] for tail in tails if tail in by_path), None)
         # A file name that several patients share (view1_frontal.jpg) says nothing by itself.
@@ -131,6 +133,24 @@ def _match(
         if candidates is not None:
             found[identifier] = candidates
     return found
+
+
+def _similar(missing: Sequence[str], files: Sequence[str]) -> str:
+    """A sentence about the missing images of which a file differs in ending or case only."""
+    stems = {_stem(file): file for file in files}
+    found = [(name, file) for name in missing if (file := stems.get(_stem(name))) is not None]
+    if not found:
+        return ""
+    (name, file), count = found[0], len(found)
+    return (
+        f" {count:,} of them {'has a file' if count == 1 else 'have files'} of another ending or "
+        f"case: '{name}' is {file}. Write their names in the CSV as the files are named."
+    )
+
+
+def _stem(path: str) -> str:
+    name = _name(_with_slashes(path))
+    return (without_ending(name) or name).casefold()
 
 
 def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
@@ -158,6 +178,10 @@ def _refuse_ambiguous(identifier: str, candidates: Sequence[str], folder: Path) 
         )
 
 
+def _with_slashes(identifier: str) -> str:
+    return identifier.replace("\\", "/")
+
+
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
@@ -166,3 +190,12 @@ def without_ending(path: str) -> str | None:
     """A path without the ending of an image; None where it has no such ending."""
     stem, ending = os.path.splitext(path)
     return stem if ending.lower() in IMAGE_ENDINGS else None
+
+
+def _stripped(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.strip()
+
+
+def _stripped_without_ending(path: str) -> str | None:
+    return without_ending(_stripped(path))

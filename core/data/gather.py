@@ -18,6 +18,8 @@ from core.data.joining import (
     without_shared_images,
 )
 from core.data.labelmap import LabelMap, read_label_map
+from core.data.labels import is_always_positive
+from core.data.notation import label_key
 from core.data.sources import PLAIN, read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.table import LabelTable, read_table
@@ -52,6 +54,10 @@ def gather(
     if wanted is None:
         chosen = _listed(sheets, homes, [None] * len(parts))
         tables = [_read(data, *one) for one in zip(parts, sheets, chosen, strict=True)]
+        for place, lost in enumerate(_constant_here(sheets, tables, label_map)):
+            if lost:
+                labels = [*tables[place].class_names, *lost]
+                tables[place] = _read(data, parts[place], sheets[place], labels)
         there: list[Sequence[str]] = [table.class_names for table in tables]
     else:
         there = [[name for name in sheet.columns if plain(name)] for sheet in sheets]
@@ -174,9 +180,25 @@ def _listed(
         if len(lists) > 1:
             own = {p: chosen[p] or [*(sheets[p].labels or ())] for p in lists}
             every = (name for names in own.values() for name in names)
-            named = list({name.casefold(): name for name in every}.values())
+            named = list({label_key(name): name for name in every}.values())
             labels = [named if p in lists else names for p, names in enumerate(labels)]
     return labels
+
+
+def _constant_here(
+    sheets: Sequence[Sheet], tables: Sequence[LabelTable], label_map: LabelMap
+) -> list[list[str]]:
+    """For each CSV the columns that are 1 for every image, and a label in another CSV."""
+    known = {plain(label_map.way(name)[-1]) for table in tables for name in table.class_names}
+    return [
+        [
+            name
+            for name, column in sheet.columns.items()
+            if sheet.labels is None and is_always_positive(column)
+            if name not in table.class_names and plain(label_map.way(name)[-1]) in known
+        ]
+        for sheet, table in zip(sheets, tables, strict=True)
+    ]
 
 
 def _choose(

@@ -120,7 +120,8 @@ def _image_keys(names: Iterable[str], sheet: Sheet) -> list[str]:
     """Names of one source's images without their folders, ending and case."""
     # CheXpert's patient00001/study1/view1_frontal
     count = 3 if sheet.image == ("Path",) else 1
-    parts = (os.path.splitext(name)[0].casefold().split("/") for name in names)
+    stems = (os.path.splitext(name.replace("\\", "/"))[0].casefold() for name in names)
+    parts = (stem.split("/") for stem in stems)
     return ["/".join(one[-count:]) for one in parts]
 
 

@@ -14,7 +14,7 @@ from core.errors import UserError
 # 1.90E+38 is what a spreadsheet makes of a long number: many patients become one.
 ROUNDED_NUMBER = re.compile(r"-?\d+([.,]\d+[eE][+-]?|[eE]\+)\d+")
 FIELDS = ("patient", "study", "view")
-PATIENT_IN_PATH = re.compile(r"(?:^|/)(patient\d+)/")
+PATIENT_IN_PATH = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]")
 
 
 def without_column(names: Sequence[str | None], requests: Sequence[str | None]) -> list[str]:

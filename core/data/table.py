@@ -157,7 +157,7 @@ def _find_columns(
     if image is None:
         raise UserError(
             f"{path} has no column with the images' names{nearest(IMAGE_COLUMNS[0], sheet.columns)}"
-            ". Name it with --image_column; cells are separated by commas."
+            ". Name it with --image_column."
         )
     return image, patient, study, view
 
@@ -175,7 +175,8 @@ def _choose_labels(
     if wished is not None and sheet.lists:
         columns, notes = add_absent(path, columns, wished, sheet.labels or ())
     no_labels = used if wished is not None else used.union(sheet.no_labels)
-    class_names = choose_labels(path, columns, no_labels, wished)
+    class_names, told = choose_labels(path, columns, no_labels, wished)
+    notes += told
     if labels is None:
         notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
     return columns, class_names, notes

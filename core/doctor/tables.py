@@ -22,7 +22,7 @@ from core.errors import UserError, counted, some
 
 _WARNING = "Warning: "
 _TOLD_BELOW = re.compile(
-    r"Warning: (no image of .* is positive for |.* has no known patient column, |"
+    r"Warning: (no image of .* is (positive|negative) for |.* has no known patient column, |"
     r"neither the CSV nor any DICOM header names a patient, )"
 )
 _FILES = "name their folder by --train_dir, or take the rows of missing images out of the CSV"

@@ -14,7 +14,7 @@ from core.checkpoint import load_facts
 from core.closing import finished_folds
 from core.data.anonymous import without_names
 from core.data.columns import read_columns
-from core.data.labels import LABEL_VALUES
+from core.data.notation import label_value
 from core.data.prepare import Prepared
 from core.data.table import LabelTable
 from core.dry_run import few_images
@@ -102,7 +102,8 @@ def _check_output(path: Path, columns: Sequence[str]) -> None:
         there = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError):
         there = pd.DataFrame()
-    labels = there.iloc[:, 1:].isin(list(LABEL_VALUES)).all(axis=None)
+    cells = pd.unique(there.iloc[:, 1:].to_numpy().ravel())
+    labels = all(label_value(str(cell).strip()) is not None for cell in cells)
     if list(there) != list(columns) or labels:
         raise UserError(
             f"{path} holds something else than predictions of these labels: name another file, or "

@@ -85,6 +85,27 @@ def test_a_broken_run_is_one_sentence_and_nothing_is_written(
     assert not list(tmp_path.glob("*oof*"))
 
 
+@pytest.mark.parametrize("gone", ["labels.csv", "map.csv"])
+def test_paths_of_another_folder_lead_to_labels(
+    command: Command, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    paths, labels, _ = runs
+    for path in paths:
+        setting(path, train_csv="labels.csv" if gone == "labels.csv" else str(labels))
+        setting(path, label_map=None if gone == "labels.csv" else gone)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    code, _, error = command("--runs", *paths, "--folds", 2)
+    assert code == 2
+    assert f"{paths[0]} took its labels from {gone}, which is not found from here" in error
+    assert "--labels" in error
+    assert "phantom" not in error
+    assert not any(elsewhere.iterdir())
+    code, _, error = command("--runs", *paths, "--folds", 2, "--labels", labels)
+    assert (code, error) == (0, "")
+
+
 def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path) -> None:
     paths, labels, _ = runs
     config = paths[0] / "config.json"

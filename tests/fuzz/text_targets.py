@@ -89,14 +89,26 @@ def plain(path: str, source: str | None = None) -> None:
     if b'"' in data or source:
         return
     lines = re.split("\r\n|\r|\n", data.decode().lstrip("\ufeff"))
-    rows = [[cell.strip() for cell in line.split(",")] for line in lines if line.strip()]
-    header = rows.pop(0)
+    for mark in ",\t;|":
+        rows = [[cell.strip() for cell in line.split(mark)] for line in lines if line.strip()]
+        header = rows.pop(0)
+        if table.id_column in header:
+            break
     assert table.ids == [row[header.index(table.id_column)] for row in rows]
-    truth = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
     for name, targets in zip(table.class_names, table.targets.T, strict=True):
         cells = [row[header.index(name)] for row in rows]
-        wanted = [truth.get(cell, math.nan) for cell in cells]
+        wanted = [_truth(cell) for cell in cells]
         np.testing.assert_array_equal(targets, np.array(wanted, dtype=np.float32))
+
+
+def _truth(cell: str) -> float:
+    """1, 0 or NaN, of a cell that was accepted."""
+    words = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+    try:
+        number = words.get(cell.casefold()) or float(cell.replace(",", "."))
+    except ValueError:
+        number = words.get(cell.casefold(), math.nan)
+    return math.nan if number == -1 else number
 
 
 def mutated_plain(good: str, name: str, seed: int) -> None:

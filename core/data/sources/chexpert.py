@@ -16,7 +16,7 @@ from core.data.views import view_group
 from core.errors import UserError, plain
 
 NEEDED = ("Path", "Frontal/Lateral", "AP/PA", "No Finding")
-PLACE = re.compile(r"(?:^|/)(patient\d+)/(study\d+)/")
+PLACE = re.compile(r"(?:^|[/\\])(patient\d+)[/\\](study\d+)[/\\]")
 
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.columns import Column, is_known_non_label
-from core.data.labels import LABEL_VALUES
-from core.data.sources.sheet import Sheet, check_labels, column, indicators
+from core.data.columns import Column, is_known_non_label, take_rows
+from core.data.notation import is_missing, label_value
+from core.data.sources.sheet import Sheet, column, drop_namesakes, indicators, one_spelling
 from core.errors import UserError, plain, some
 
 LABELS = (
@@ -41,8 +41,9 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
     labels = {
         plain(name)
         for name, c in columns.items()
-        if plain(name) not in own and not is_known_non_label(name) and any(c.values)
-        if set(c.values) <= set(LABEL_VALUES)
+        if plain(name) not in own and not is_known_non_label(name)
+        if all(label_value(text) is not None for text in c.values)
+        if not all(map(is_missing, c.values))
     }
     return len(labels) < 2 and not labels & set(map(plain, LABELS))
 
@@ -50,24 +51,26 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
 def read(path: Path, columns: dict[str, Column]) -> Sheet:
     """Its table, with the 15 labels (one of them No Finding) and whatever others it names.
 
-    Raises UserError for a row that names no label, and for lists that share an image.
+    Left out, and counted, are images whose cell is blank or a word for a missing value. Raises
+    UserError for another cell that names no label, and for lists that share an image.
     """
     findings = column(path, columns, "Finding Labels", "nih")
-    images = column(path, columns, "Image Index", "nih")
-    labels = [
-        [name for part in cell.split("|") if (name := part.strip())] for cell in findings.values
-    ]
-    for cell, named in zip(findings.values, labels, strict=True):
-        if not named:
-            raise UserError(
-                f"{findings.place(path, cell)} names no label in column 'Finding Labels'; an image "
-                "without a finding has 'No Finding' there."
-            )
-    check_labels(path, "Finding Labels", labels, columns)
+    labels = one_spelling([_parse(path, findings, cell) for cell in findings.values], LABELS)
+    known = np.array([bool(cell) for cell in labels])
+    kept = known[findings.codes]
+    if not kept.any():
+        raise UserError(f"{path} has no image with a label in column 'Finding Labels'.")
+    columns, told = drop_namesakes(path, "Finding Labels", labels, columns, (*NEEDED, *OTHERS))
     found = indicators(findings, labels, LABELS)
-    test, why, notes = _official_test(path, images)
+    every = take_rows(columns | found, kept)
+    test, why, notes = _official_test(path, column(path, every, "Image Index", "nih"))
+    if not kept.all():
+        told.append(
+            f"{int((~kept).sum()):,} of {len(kept):,} images of {path} are left out: they have no "
+            "label in column 'Finding Labels'."
+        )
     return Sheet(
-        columns=columns | found,
+        columns=every,
         labels=tuple(found),
         no_labels=tuple(name for name in columns if plain(name) in map(plain, (*NEEDED, *OTHERS))),
         image=("Image Index",),
@@ -77,8 +80,19 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         lists=True,
         official_test=test,
         no_official_test=why,
-        notes=notes,
+        notes=(*told, *notes),
     )
+
+
+def _parse(path: Path, findings: Column, cell: str) -> list[str]:
+    """The labels of a cell such as "Mass|Nodule"; none of a missing one."""
+    parts = [part.strip() for part in cell.split("|")]
+    if cell and not any(parts):
+        raise UserError(
+            f"{findings.place(path, cell)} names no label in column 'Finding Labels'; an image "
+            "without a finding has 'No Finding' there."
+        )
+    return [part for part in parts if not is_missing(part)]
 
 
 def _official_test(path: Path, images: Column) -> tuple[np.ndarray | None, str, tuple[str, ...]]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from core.data.columns import Column, take_rows
-from core.data.sources.sheet import Sheet, check_labels, column, indicators
+from core.data.notation import is_missing
+from core.data.sources.sheet import Sheet, column, drop_namesakes, indicators, one_spelling
 from core.errors import UserError, plain
 
 NEEDED = ("ImageID", "PatientID", "Projection", "Labels")
@@ -36,15 +37,17 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     """One column for each label of the lists; without lists the table as it is.
 
     Left out, and counted, are images whose labels or projection are 'exclude', and those without a
-    label, of which nothing is known. Raises UserError for a cell that is no list.
+    label (an empty list, a blank, nan), of which nothing is known. Raises UserError for another
+    cell that is no list.
     """
     if not any(plain(name) == "labels" for name in columns):
         column(path, columns, "ImageID", "padchest")
         date = tuple(name for name in columns if plain(name) == "studydatedicom")
         return Sheet(columns=columns, no_labels=date, image=("ImageID",), patient=("PatientID",))
     lists = column(path, columns, "Labels", "padchest")
-    labels = _one_spelling([_parse(path, lists, cell) for cell in lists.values])
-    check_labels(path, "Labels", labels, columns)
+    parsed = [_parse(path, lists, cell) for cell in lists.values]
+    labels = one_spelling(parsed, (EXCLUDE,))
+    columns, notes = drop_namesakes(path, "Labels", labels, columns, (*NEEDED, "StudyID"))
     excluded = np.array([EXCLUDE in cell for cell in labels])[lists.codes]
     views = next((columns[name] for name in columns if plain(name) == "projection"), None)
     if views is not None:
@@ -56,7 +59,6 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     found = indicators(lists, labels, ())
     every = take_rows(columns | found, kept)
     names = tuple(name for name in found if name != EXCLUDE and "1" in every[name].values)
-    notes = []
     if not kept.all():
         notes.append(
             f"{int((~kept).sum()):,} of {len(kept):,} images of {path} are left out: labels or "
@@ -76,15 +78,9 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     )
 
 
-def _one_spelling(labels: list[list[str]]) -> list[list[str]]:
-    """Labels that differ in their case alone as they are first written, and EXCLUDE plain."""
-    spelling = {EXCLUDE: EXCLUDE}
-    return [[spelling.setdefault(name.casefold(), name) for name in cell] for cell in labels]
-
-
 def _parse(path: Path, lists: Column, cell: str) -> list[str]:
-    """The labels of a cell such as "['nodule', 'pleural effusion']"; none of a blank one."""
-    if not cell:
+    """The labels of a cell such as "['nodule', 'pleural effusion']"; none of a missing one."""
+    if is_missing(cell):
         return []
     if not LIST.fullmatch(cell):
         raise UserError(

@@ -13,6 +13,7 @@ from core.data.columns import (
     VIEW_COLUMNS,
     Column,
 )
+from core.data.notation import label_key
 from core.errors import UserError, nearest, plain
 
 # More is a column of free text, and would need gigabytes.
@@ -67,19 +68,47 @@ def indicators(cells: Column, labels: list[list[str]], known: Iterable[str]) -> 
     }
 
 
-def check_labels(path: Path, column: str, labels: list[list[str]], columns: Iterable[str]) -> None:
-    """Raise UserError where the labels of `column` are too many, or one is called as a column."""
-    names = {name for cell in labels for name in cell}
+def one_spelling(labels: list[list[str]], known: Iterable[str]) -> list[list[str]]:
+    """Labels that differ in case, blanks, hyphens or underscores alone, in one spelling.
+
+    It is that of `known`, else the first one. Each label is once in a cell.
+    """
+    spelling = {label_key(name): name for name in known}
+    return [
+        list(dict.fromkeys(spelling.setdefault(label_key(name), name) for name in cell))
+        for cell in labels
+    ]
+
+
+def drop_namesakes(
+    path: Path,
+    column: str,
+    labels: list[list[str]],
+    columns: dict[str, Column],
+    needed: Iterable[str],
+) -> tuple[dict[str, Column], list[str]]:
+    """The columns without those named as a label of the lists in `column`, and a warning.
+
+    Raises UserError where the labels are too many, or one is named as a column that is `needed`.
+    """
+    names = {label_key(name): name for cell in labels for name in cell}
     if len(names) > MOST_LABELS:
         raise UserError(
             f"{path}: column '{column}' names {len(names):,} different labels, which looks like "
             f"free text (the most is {MOST_LABELS:,}). Take out what is no label."
         )
-    if both := sorted(names & set(columns)):
-        raise UserError(
-            f"{path}: column '{column}' names the label '{both[0]}', and there is a column of that "
-            "name too: rename one of them, or pass --source plain."
-        )
+    same = [name for name in columns if label_key(name) in names]
+    for name in same:
+        if plain(name) in map(plain, needed):
+            raise UserError(
+                f"{path}: column '{column}' names the label '{names[label_key(name)]}', and there "
+                f"is a column '{name}', which is needed: rename that label."
+            )
+    notes = [
+        f"Warning: column '{name}' of {path} is ignored: the lists in '{column}' name that label."
+        for name in same
+    ]
+    return {name: c for name, c in columns.items() if name not in same}, notes
 
 
 def column(path: Path, columns: dict[str, Column], wanted: str, source: str) -> Column:

@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from core.data.columns import PATIENT_COLUMNS, Column, is_known_non_label, take_rows
+from core.data.notation import label_value
 from core.data.sources.sheet import Sheet, column
 from core.errors import UserError, plain
 
 READERS = ("majority", "any")
 CONSENSUS = ("image_id", "Aortic enlargement", "No finding")
+BOXES = ("class_name", "x_min")
 
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
     """Whether images have readers, or labels that only this source calls so, and no patients."""
     names = {plain(name) for name in columns}
-    # a table of boxes, such as VinDr's annotations and Kaggle's train.csv, has one row a finding
-    if names & {*map(plain, PATIENT_COLUMNS), "classname", "xmin"}:
+    if names & {*map(plain, PATIENT_COLUMNS), *map(plain, BOXES)}:
         return False
     # "No finding" is written with a capital elsewhere
     return {"imageid", "radid"} <= names or set(CONSENSUS) <= set(columns)
@@ -30,8 +31,13 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
     """One row an image: 1 where more than half of its readers say so, or with "any" one of them.
 
     Raises UserError where images have not the same number of readers, one reader is there twice
-    for an image, and for a cell that is neither 1 nor 0.
+    for an image, for a cell that is neither 1 nor 0, and for a table of boxes.
     """
+    if boxes := [name for name in columns if plain(name) in map(plain, BOXES)]:
+        raise UserError(
+            f"{path} is a table of boxes (column '{boxes[0]}'), with one row a finding: give "
+            "--source vindr a table with one column a label, such as image_labels_train.csv."
+        )
     images = column(path, columns, "image_id", "vindr")
     by = next((columns[name] for name in columns if plain(name) == "radid"), None)
     notes = []
@@ -90,13 +96,14 @@ def _vote(
     voted = {}
     for name in labels:
         answers = columns[name]
-        for value in answers.values:
-            if value not in ("0", "0.0", "1", "1.0"):
+        said = [label_value(text) for text in answers.values]
+        for text, value in zip(answers.values, said, strict=True):
+            if value not in (0, 1):
                 raise UserError(
-                    f"{answers.place(path, value)}, column '{name}' holds '{value[:40]}'; a "
+                    f"{answers.place(path, text)}, column '{name}' holds '{text[:40]}'; a "
                     "reader's label is 1 or 0."
                 )
-        says_yes = np.array([value.startswith("1") for value in answers.values])[answers.codes]
+        says_yes = np.array([value == 1 for value in said])[answers.codes]
         votes = np.bincount(images.codes, weights=says_yes)
         positive = votes > (0 if readers == "any" else images.counts / 2)
         # the votes are in the order of the images' codes, as the first rows are

@@ -1,9 +1,12 @@
 """A file is read as the text that it holds, or refused with the reason."""
 
+import csv
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from core.data.columns import read_columns, take_rows
@@ -75,6 +78,50 @@ def test_a_compressed_csv_is_read(tmp_path: Path) -> None:
         "ImageID": ["a.png", "b.png"],
         "Mass": ["", "1"],
     }
+
+
+@pytest.mark.parametrize("mark", ["\t", ";", "|", ","])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_other_separators_are_read_as_pandas_does(tmp_path: Path, mark: str, end: str) -> None:
+    rows = [
+        ["ImageID", "Note; |\tand, more", "Edema, pulmonary", "Mass"],
+        ["a.png", "left; right", "1,0", ""],
+        ["b.png", "|", "0", 'say "x"'],
+        [" c.png ", "two\nlines", "1", "0,0"],
+    ]
+    text = io.StringIO()
+    csv.writer(text, delimiter=mark, lineterminator=end).writerows(rows)
+    path = write(tmp_path, text.getvalue().encode())
+    truth = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False)
+    wanted = {name: [cell.strip() for cell in truth[name]] for name in truth}
+    assert cells(path) == wanted
+    assert list(wanted) == rows[0]
+    assert cells(write(tmp_path, gzip.compress(path.read_bytes()), "t.tsv.gz")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        (b"ImageID,Note;a;b\nx.png,1;2;3\n", ["ImageID", "Note;a;b"]),
+        (b"ImageID\t,Mass\t\nx.png,1\n", ["ImageID", "Mass"]),
+        (b"ImageID\nx;png\n", ["ImageID"]),
+        (b",\n,\n", [""]),
+        (b"ImageID\tEdema, pulmonary\tMass\na\t1\t0\n", ["ImageID", "Edema, pulmonary", "Mass"]),
+        (b"ImageID;Mass\na;1,0\nb;0,0\n", ["ImageID", "Mass"]),
+    ],
+)
+def test_the_separator_is_the_one_that_rows_share(
+    tmp_path: Path, text: bytes, header: list[str]
+) -> None:
+    assert list(read_columns(write(tmp_path, text))) == header
+
+
+@pytest.mark.parametrize("mark", [b"\t", b";"])
+def test_ragged_rows_of_other_separators_are_refused(tmp_path: Path, mark: bytes) -> None:
+    for row in (b"b.png,1\n", b"b.png,1,0,1\n"):
+        text = b"ImageID,Mass,Edema\na.png,1,\n" + row
+        with pytest.raises(UserError, match=r"is not a regular table.* line 3"):
+            read_columns(write(tmp_path, text.replace(b",", mark)))
 
 
 def test_a_missing_csv_is_named_with_the_way_to_a_phantom(tmp_path: Path) -> None:

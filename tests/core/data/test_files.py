@@ -34,6 +34,13 @@ def matched(folder: Path, *identifiers: str) -> list[str]:
         ("00012", "deep/er/00012.JPG"),
         ("files/p1/00012", "p1/00012.tiff"),
         ("1.2.840.113", "1.2.840.113.jpeg"),
+        ("images\\x.png", "x.png"),
+        ("C:\\data\\images\\x.png", "images/x.png"),
+        ("train\\p1\\s1\\view1.jpg", "p1/s1/view1.jpg"),
+        ("images\\x", "images/x.dcm"),
+        ("x.png", " x.png"),
+        ("x.png", "below/ x.png "),
+        ("x", " x.png"),
     ],
 )
 def test_an_identifier_finds_its_file(tmp_path: Path, identifier: str, file: str) -> None:
@@ -77,6 +84,32 @@ def test_missing_files_come_in_one_message_with_their_count(tmp_path: Path) -> N
     assert "gone0.png, gone1.png, gone2.png and 1,197 more" in message
     assert "here.png" in message  # what such names look like in that folder
     assert str(tmp_path) in message
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("a.jpg", "a.png"),
+        ("images/a.JPEG", "sub/a.dcm"),
+        ("A.png", "a.png"),
+        ("images\\a.png", "a.jpg"),
+        ("a.PNG", "a.png"),
+    ],
+)
+def test_a_file_of_another_ending_is_named(tmp_path: Path, name: str, file: str) -> None:
+    touch(tmp_path, file, "b.png")
+    with pytest.raises(UserError) as refusal:
+        matched(tmp_path, name, "b.png", "gone.png")
+    assert "2 of 3 images have no file" in str(refusal.value)
+    assert f"1 of them has a file of another ending or case: '{name}' is {file}." in str(
+        refusal.value
+    )
+
+
+def test_backslashes_do_not_lead_to_another_patients_image(tmp_path: Path) -> None:
+    touch(tmp_path, "patient1/view1.jpg")
+    with pytest.raises(UserError, match="1 of 2 images have no file"):
+        matched(tmp_path, "patient1\\view1.jpg", "patient2\\view1.jpg")
 
 
 def test_two_identifiers_of_one_file_are_refused(tmp_path: Path) -> None:

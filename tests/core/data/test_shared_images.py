@@ -206,3 +206,11 @@ def test_a_list_that_names_no_label_of_the_training_is_0_there(tmp_path: Path) -
     place = names.index("Tumour")
     np.testing.assert_array_equal(table.targets[:, place], [1, 0])
     np.testing.assert_array_equal(table.targets[:, 1 - place], [0, 0])
+
+
+def test_an_image_is_the_same_with_backslashes(tmp_path: Path) -> None:
+    header = "Image Index,Finding Labels,Patient ID"
+    one = save(tmp_path / "one.csv", header, "x.png,Mass,1", "y.png,No Finding,2")
+    other = save(tmp_path / "other.csv", header, "images\\x.png,Mass,1", "images\\z.png,Edema,3")
+    table = joint(one, other)
+    assert table.ids == ["one/x.png", "one/y.png", "other/images\\z.png"]

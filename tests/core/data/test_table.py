@@ -173,7 +173,7 @@ def test_wrong_choices_are_named(tmp_path: Path) -> None:
     assert "--blank one is none of unknown, zero" in refusal(tmp_path, NIH, blank="one")
 
 
-@pytest.mark.parametrize("cell", ["2", "yes", "0.5", "nan", "NA", "1;0"])
+@pytest.mark.parametrize("cell", ["2", "maybe", "0.5", "1;0"])
 def test_a_cell_that_is_no_label_is_refused_with_its_place(tmp_path: Path, cell: str) -> None:
     rows = "".join(f"a{number}.png,{number},1\n" for number in range(10))
     text = f"ImageID,PatientID,Mass\n{rows}b.png,99,{cell}\n"
@@ -191,7 +191,7 @@ def test_a_mostly_other_column_is_left_out_with_a_note(tmp_path: Path) -> None:
 
 
 def test_a_label_without_a_positive_is_a_warning(tmp_path: Path) -> None:
-    table = read(tmp_path, "ImageID,PatientID,Mass,Edema\na.png,1,1,0\nb.png,2,1,-1\n")
+    table = read(tmp_path, "ImageID,PatientID,Mass,Edema\na.png,1,1,0\nb.png,2,0,-1\n")
     (warning,) = [note for note in table.notes if note.startswith("Warning")]
     assert "positive for Edema," in warning
 
@@ -244,7 +244,7 @@ def test_repeated_images_come_in_one_message(tmp_path: Path) -> None:
 
 
 def test_missing_files_come_in_one_message(tmp_path: Path) -> None:
-    message = refusal(tmp_path, "ImageID,PatientID,Mass\na.png,1,1\nb,2,1\nc,3,1\n")
+    message = refusal(tmp_path, "ImageID,PatientID,Mass\na.png,1,1\nb,2,1\nc,3,0\n")
     assert "2 of 3 images have no file" in message
     assert "b, c" in message
 
@@ -282,7 +282,6 @@ def test_no_image_column(tmp_path: Path) -> None:
     message = refusal(tmp_path, "film,Mass\na.png,1\n")
     assert "--image_column" in message
     assert "film, Mass" in message
-    assert "commas" in refusal(tmp_path, "ImageID;Mass\na.png;1\n")
 
 
 def test_no_label_column(tmp_path: Path) -> None:
@@ -324,6 +323,6 @@ def test_labels_in_any_script_are_found(tmp_path: Path) -> None:
 
 def test_a_column_of_words_for_labels_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
-    (tmp_path / "t.csv").write_text("ImageID,PatientID,Mass\na.png,1,True\n")
-    with pytest.raises(UserError, match=r"no label column.*row 2.*'Mass' holds 'True'"):
+    (tmp_path / "t.csv").write_text("ImageID,PatientID,Mass\na.png,1,large\n")
+    with pytest.raises(UserError, match=r"no label column.*row 2.*'Mass' holds 'large'"):
         read_table(tmp_path / "t.csv", tmp_path)

@@ -137,7 +137,16 @@ def test_a_csv_that_cannot_be_read(doctor: Doctor, data: Path) -> None:
             "!",
             "each image is another patient's",
         ),
-        (lambda table: table.assign(Normal="1"), "!", "1 label has no negative: Normal"),
+        (
+            lambda table: table.assign(Normal=["", *["1"] * (len(table) - 1)]),
+            "!",
+            "1 label has no negative: Normal",
+        ),
+        (
+            lambda table: table.assign(Normal="1"),
+            "!",
+            "are left out: Normal. Name them by --labels",
+        ),
         (
             lambda table: table.assign(Normal=["-1", *table["Normal"][1:]]),
             "!",
@@ -152,6 +161,13 @@ def test_what_looks_doubtful(
     code, findings, _ = doctor()
     assert code == 0
     assert sentence in marked(findings, mark)
+
+
+def test_a_label_that_would_be_lost_is_an_error(doctor: Doctor, data: Path) -> None:
+    edit(data, lambda table: table.assign(Normal=["large", "0"] * (len(table) // 2)))
+    code, findings, _ = doctor()
+    assert code == 1
+    assert "column 'Normal' holds 'large'" in marked(findings, "✗")
 
 
 def test_time_of_decoding_counts_the_wait(

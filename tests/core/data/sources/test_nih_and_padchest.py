@@ -122,7 +122,9 @@ def test_nih_rows_without_a_label_and_free_text_are_refused(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"row 3 \(the header is row 1\) names no label"):
         read_table(path, None)
     path.write_text(f"{header}a.png,Mass|Patient ID,1\n")
-    with pytest.raises(UserError, match="names the label 'Patient ID', and there is a column"):
+    with pytest.raises(
+        UserError, match=r"names the label 'Patient ID', and there is a column .* need"
+    ):
         read_table(path, None)
     path.write_text(header + "".join(f"{n}.png,text {n},{n}\n" for n in range(1001)))
     with pytest.raises(UserError, match="1,001 different labels, which looks like free text"):
@@ -159,6 +161,68 @@ def test_padchest(tmp_path: Path) -> None:
     assert read_table(path, None, ["nodule"]).targets[:, 0].tolist() == [0, 0, 1, 0]
 
 
+MISSING = ["nan", "NaN", "None", "NA", "", "<NA>", "null", "N/A"]
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_images_without_a_report_are_left_out_and_counted(tmp_path: Path, missing: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "ImageID,PatientID,StudyID,Projection,Labels\na,1,1,PA,['mass']\n"
+        f"b,2,2,PA,{missing}\nc,3,3,EXCLUDE,{missing}\nd,4,4,L,\"['mass', 'kyphosis']\"\n"
+    )
+    table = read_table(path, None)
+    assert (table.ids, positives(table)) == (["a", "d"], [["mass"], ["kyphosis", "mass"]])
+    assert any("2 of 4 images" in note and "1 have no label" in note for note in table.notes)
+    path.write_text(
+        f"Image Index,Finding Labels,Patient ID\na,Mass|Hernia,1\nb,{missing},2\n"
+        f"c,Mass|{missing},3\nd,No Finding,4\n"
+    )
+    table = read_table(path, None)
+    assert table.ids == ["a", "c", "d"]
+    assert positives(table) == [["Hernia", "Mass"], ["Mass"], ["No Finding"]]
+    assert any("1 of 4 images" in note and "no label" in note for note in table.notes)
+    path.write_text(f"Image Index,Finding Labels,Patient ID\na,{missing},1\n")
+    with pytest.raises(UserError, match="no image with a label in column 'Finding Labels'"):
+        read_table(path, None, source="nih")
+
+
+def test_spellings_of_one_label_in_lists_are_one_class(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    cells = ["No Finding", "No_Finding", "no finding", "Pleural Thickening| Mass", "mass|Cavity"]
+    rows = [f"{n},{cell},{n}" for n, cell in enumerate([*cells, "cavity|Mass|MASS"])]
+    path.write_text("\n".join(["Image Index,Finding Labels,Patient ID", *rows]))
+    table = read_table(path, None)
+    assert len(table.class_names) == 16
+    assert positives(table) == [
+        *([["No Finding"]] * 3),
+        ["Mass", "Pleural_Thickening"],
+        *([["Cavity", "Mass"]] * 2),
+    ]
+    asked = read_table(path, None, ["No_Finding", "mass"])
+    assert asked.targets.tolist() == [[1, 0]] * 3 + [[0, 1]] * 3
+    assert not any("counts as absent" in note for note in asked.notes)
+
+
+def test_a_column_named_as_a_label_of_the_lists_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "ImageID,PatientID,StudyID,Projection,Labels,Normal,Report\n"
+        "a,1,1,PA,['normal'],0,x\nb,2,2,PA,\"['mass', 'report']\",1,y\n"
+    )
+    table = read_table(path, None)
+    assert positives(table) == [["normal"], ["mass", "report"]]
+    for name in ("Normal", "Report"):
+        assert any(
+            note.startswith(f"Warning: column '{name}'") and "is ignored" in note
+            for note in table.notes
+        )
+    path.write_text(
+        "Image Index,Finding Labels,Patient ID,Scoliosis\na,Scoliosis,1,0\nb,Mass,2,1\n"
+    )
+    assert positives(read_table(path, None)) == [["Scoliosis"], ["Mass"]]
+
+
 @pytest.mark.parametrize(
     "cell",
     [
@@ -172,7 +236,7 @@ def test_padchest(tmp_path: Path) -> None:
         "['a\\x41']",
         "[['nodule']]",
         "__import__('os').getcwd()",
-        "nan",
+        "nan, nan",
     ],
 )
 def test_a_list_that_does_not_parse_is_refused_with_its_row(tmp_path: Path, cell: str) -> None:

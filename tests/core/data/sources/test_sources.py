@@ -139,11 +139,13 @@ def test_a_table_without_views_and_views_that_leave_nothing_are_refused(tmp_path
 
 def test_a_place_in_the_file_stays_right_after_rows_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,L,yes\nc,3,PA,0\nd, ,PA,no\n")
-    with pytest.raises(UserError, match=r"row 5 \(the header is row 1\), column 'Mass' holds 'no'"):
+    path.write_text("ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,L,small\nc,3,PA,0\nd, ,PA,large\n")
+    with pytest.raises(
+        UserError, match=r"row 5 \(the header is row 1\), column 'Mass' holds 'large'"
+    ):
         read_table(path, None, ["Mass"], views="frontal")
     with pytest.raises(
-        UserError, match=r"row 3 \(the header is row 1\), column 'Mass' holds 'yes'"
+        UserError, match=r"row 3 \(the header is row 1\), column 'Mass' holds 'small'"
     ):
         read_table(path, None, ["Mass"], views="lateral")
 

@@ -84,6 +84,29 @@ def test_a_readers_answer_is_1_or_0(tmp_path: Path) -> None:
         read_table(path, None)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "image_id,class_name,class_id,rad_id,x_min,y_min\na,No finding,14,R11,,\na,Mass,8,R9,1,2\n",
+        "image_id,class_name,x_min,y_min,x_max,y_max\na,Mass,1,2,3,4\nb,Nodule/Mass,1,2,3,4\n",
+        "image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R2,Mass,1\n",
+    ],
+)
+def test_a_table_of_boxes_is_named(tmp_path: Path, rows: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(rows)
+    with pytest.raises(UserError, match=r"is a table of boxes .*image_labels_train\.csv"):
+        read_table(path, None, source="vindr")
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1.00", "0.00"), ("yes", "no")])
+def test_readers_answers_in_another_notation(tmp_path: Path, yes: str, no: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"image_id,rad_id,Mass\na,R1,{yes}\na,R2,{no}\nb,R1,{yes}\nb,R2,{yes}\n")
+    assert read_table(path, None).targets.tolist() == [[0], [1]]
+    assert read_table(path, None, readers="any").targets.tolist() == [[1], [1]]
+
+
 def test_a_reader_without_a_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("image_id,rad_id,Mass\na,R1,1\na,,1\n")
