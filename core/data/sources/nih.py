@@ -62,13 +62,14 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         raise UserError(f"{path} has no image with a label in column 'Finding Labels'.")
     columns, told = drop_namesakes(path, "Finding Labels", labels, columns, (*NEEDED, *OTHERS))
     found = indicators(findings, labels, LABELS)
-    every = take_rows(columns | found, kept)
-    test, why, notes = _official_test(path, column(path, every, "Image Index", "nih"))
+    every = columns | found
     if not kept.all():
+        every = take_rows(every, kept)
         told.append(
             f"{int((~kept).sum()):,} of {len(kept):,} images of {path} are left out: they have no "
             "label in column 'Finding Labels'."
         )
+    test, why, notes = _official_test(path, column(path, every, "Image Index", "nih"))
     return Sheet(
         columns=every,
         labels=tuple(found),
