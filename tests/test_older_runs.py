@@ -158,8 +158,8 @@ def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
 ) -> None:
     """As later versions may have them: another seed, other labels by detection, other folds."""
 
-    def detect_less(*_: Any) -> tuple[str, ...]:
-        return ("Mass",)
+    def detect_less(*_: Any) -> tuple[tuple[str, ...], list[str]]:
+        return ("Mass",), []
 
     def reverse(targets: np.ndarray, *_: Any) -> np.ndarray:
         return np.arange(len(targets))[::-1] // 6
