@@ -145,6 +145,11 @@ def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
         raise UserError(f"{path} does not fit the model it describes: {reason}") from error
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity in float32."""
+    return sorted(n for n, tensor in tensors.items() if not tensor.float().isfinite().all())
+
+
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     try:
         save_file(tensors, path, metadata=metadata)

@@ -1,6 +1,6 @@
 """Check of pretrained weights: every tensor of the backbone comes from the file, and is finite."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from core.checkpoint import not_finite
 from core.errors import UserError, some
 
 
@@ -64,7 +65,7 @@ def _check_tensors(network: Any, tensors: Mapping[str, Tensor], path: Path, mode
         standard = _backbone_names(model)
         missing, extra = missing & standard, extra - standard - _classifier_names(network, extra)
     unlike = {name for name in common if not _is_alike(wanted[name], tensors[name])}
-    spoiled = {name for name in common if not tensors[name].float().isfinite().all()}
+    spoiled = not_finite({name: tensors[name] for name in common})
     faults = {
         f"of {len(wanted)} tensors missing": missing,
         f"of {len(wanted)} tensors of another shape or type": unlike,
@@ -81,7 +82,7 @@ def _refusal(path: Path, model: str, reason: str) -> UserError:
     )
 
 
-def _describe(faults: Mapping[str, set[str]]) -> str:
+def _describe(faults: Mapping[str, Collection[str]]) -> str:
     """ "62 of 73 tensors missing (a, b, c and 59 more); 1 unknown to this network (d)" """
     found = {what: names for what, names in faults.items() if names}
     return "; ".join(f"{len(n):,} {what} ({some(sorted(n))})" for what, n in found.items())

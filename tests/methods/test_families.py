@@ -157,8 +157,9 @@ def train_family(
     out = tmp_path / "out"
 
     def train(method: str, network: str, size: int) -> None:
-        options = ["--model", network, "--img_size", size, "--batch_size", 2, "--epoch_size", 2]
-        options += ["--folds", 10, "--run_folds", 1, "--labels", "Effusion,Atelectasis", "--no-tta"]
+        options = ["--model", network, "--img_size", size, "--batch_size", 2, "--epoch_size", 4]
+        options += ["--folds", 12, "--run_folds", 1, "--epochs", 1, "--no-tta"]
+        options += ["--labels", "Effusion,Atelectasis"]
         if method != "label_coupling":
             options += ["--warmup_head_epochs", 0]
         code, _, error = train_method(method)(*flags(phantom, out, *options))
