@@ -142,9 +142,11 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
     except Exception as error:
         network: Any = model.get_submodule("backbone.network")
         own = network.pretrained_cfg["input_size"][-1]
-        remedy = f"give --img_size {own}, its own" if own != size else "give another --model"
+        what, remedy = "takes no images of", f"give --img_size {own}, its own"
+        if own == size:
+            what, remedy = "fails on one-channel images of its own", "give another --model"
         raise UserError(
-            f"{name} takes no images of --img_size {size} ({first_line(error)}): {remedy}"
+            f"{name} {what} --img_size {size} ({first_line(error)}): {remedy}"
         ) from error
     if not outputs.isfinite().all():
         raise UserError(
