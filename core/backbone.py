@@ -13,8 +13,9 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from timm.models import get_deprecated_models, split_model_name_tag
 from torch import Tensor, nn
 
+from core.checkpoint import not_finite
 from core.config import BackboneConfig
-from core.errors import UserError, nearest
+from core.errors import UserError, counted, nearest, some
 from core.weights import checked_loading, first_line
 
 Config = TypeVar("Config", bound=BackboneConfig)
@@ -130,8 +131,14 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
     """Try `model` on images of `size` pixels a side: predict one, and pass two in train mode.
 
     It changes the model's batch statistics. Raises UserError where the network of timm's `name`
-    takes no such images, or its outputs are not finite.
+    takes no such images, or its tensors or outputs are not finite.
     """
+    if infinite := not_finite(model.state_dict()):
+        # a training that watches for overflow could not go on
+        raise UserError(
+            f"{name} has numbers that are not finite in {counted(len(infinite), 'tensor')} "
+            f"({some(infinite)}): give another --model"
+        )
     images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
     try:
         outputs = model.eval()(images[:1])

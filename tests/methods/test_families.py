@@ -126,7 +126,9 @@ xcit xcit_nano_12_p8_224 224
 TOO_LARGE = {"deepseek_vit"}
 NO_MAP = "has no map of features"
 REFUSED = {
-    "csatv2": (METHODS, "give another --model"),
+    "csatv2": (METHODS, "fails on one-channel images of its own --img_size 512"),
+    # bounds of its activations
+    "gemma4_vit_167m": (METHODS, "has numbers that are not finite in 448 tensors"),
     **dict.fromkeys(
         ("coat_tiny", "crossvit_tiny_240", "efficientvim_m1", "efficientvit_b0"),
         (("csra_db_cas",), NO_MAP),
