@@ -111,7 +111,8 @@ def test_a_state_of_tied_and_of_unused_parameters(tmp_path: Path) -> None:
 
     path = tmp_path / "s.state.safetensors"
     state, optimizer = start(1.0)
-    state.model["two"](state.model["one"](torch.ones(3, 2))).sum().backward()
+    one, two = (state.model.get_submodule(name) for name in ("one", "two"))
+    two(one(torch.ones(3, 2))).sum().backward()
     optimizer.step()
     state.save(path, "all", optimizer)
     other, its_optimizer = start(2.0)
