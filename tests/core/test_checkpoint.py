@@ -18,9 +18,7 @@ from torch import Tensor, nn
 
 import core.checkpoint
 from core.checkpoint import FORMAT_VERSION, load_into, load_tensors, save_tensors
-from core.ema import MovingAverage
 from core.errors import UserError
-from core.resume import State
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,33 +96,6 @@ def test_the_caller_keeps_its_tensors(tmp_path: Path) -> None:
     save_tensors(tmp_path / "a.safetensors", given, {})
     assert {name: tensor.stride() for name, tensor in given.items()} == strides
     assert given["needs a gradient"].requires_grad
-
-
-def test_a_state_of_tied_and_of_unused_parameters(tmp_path: Path) -> None:
-    def start(value: float) -> tuple[State, torch.optim.Optimizer]:
-        model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("one", "two", "unused")})
-        model["two"].weight = model["one"].weight
-        for parameter in model.parameters():
-            nn.init.constant_(parameter, value)
-        state = State(model, MovingAverage(model, 0.5), torch.device("cpu"), "a run")
-        return state, torch.optim.AdamW(model.parameters(), lr=0.5)
-
-    path = tmp_path / "s.state.safetensors"
-    state, optimizer = start(1.0)
-    one, two = (state.model.get_submodule(name) for name in ("one", "two"))
-    two(one(torch.ones(3, 2))).sum().backward()
-    optimizer.step()
-    state.save(path, "all", optimizer)
-    other, its_optimizer = start(2.0)
-    other.load(path, first=True)
-    other.load_optimizer("all", its_optimizer)
-    for name, tensor in state.model.state_dict().items():
-        assert torch.equal(other.model.state_dict()[name], tensor)
-    states = [one.state_dict()["state"] for one in (optimizer, its_optimizer)]
-    moments = [{index: kept for index, kept in state.items() if kept} for state in states]
-    # one weight, the biases of both; nothing of what had no part in the loss
-    assert moments[0].keys() == moments[1].keys() == {0, 1, 2}
-    assert all(torch.equal(moments[0][n]["exp_avg"], moments[1][n]["exp_avg"]) for n in range(3))
 
 
 # --- files that cannot be read -----------------------------------------------------------------
