@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-browser soak check lock clean
+.PHONY: demo test test-browser test-families soak check lock clean
 
 DEMO_DATA := --preset small --no-pretrained --img_size 64 --train_csv demo/data/train.csv \
   --train_dir demo/data/images --folds 5 --run_folds 1
@@ -36,6 +36,10 @@ test-browser: $(INSTALLED)
 	  $(BIN)/playwright install --with-deps chromium || \
 	  (apt-get update -qq && apt-get install -yqq chromium)
 	$(BIN)/python -m pytest -m browser tests/browser
+
+# A small network of each family of timm, trained, saved and loaded by each method.
+test-families: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -m families tests/methods/test_families.py
 
 # The long form of the tests of faults and hostile files; its table goes to docs/reliability.md.
 soak: $(INSTALLED)

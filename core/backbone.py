@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,12 +10,13 @@ from typing import Any, TypeVar
 import timm
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from safetensors import safe_open
 from timm.models import get_deprecated_models, split_model_name_tag
 from torch import Tensor, nn
 
+from core.checkpoint import not_finite
 from core.config import BackboneConfig
-from core.errors import UserError, nearest, some
+from core.errors import UserError, counted, nearest, some
+from core.weights import checked_loading, first_line
 
 Config = TypeVar("Config", bound=BackboneConfig)
 
@@ -33,17 +35,15 @@ class Backbone(nn.Module):
         self, config: BackboneConfig, weights: Path | None = None, *, pooled: bool = True
     ) -> None:
         super().__init__()
-        network: Any = _create(config, weights, {} if pooled else {"global_pool": ""})
-        if weights is not None:
-            _check_names(network, weights, config.model)
+        network: Any = _create(config, weights, pooled=pooled)
         if config.grad_checkpointing:
-            network.set_grad_checkpointing(True)
+            _checkpoint_gradients(network, config.model)
         self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).mean())
         self.register_buffer("std", torch.tensor(network.pretrained_cfg["std"]).mean())
         # some networks end in a wider layer than their feature map
         self.num_features: int = getattr(network, "head_hidden_size", network.num_features)
         self.network = network
-        self._pooled = pooled
+        self._pooled, self._model = pooled, config.model
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, F), or (B, F, h, w), of images (B, 1, H, W), uint8 or in [0, 1]."""
@@ -59,14 +59,20 @@ class Backbone(nn.Module):
     def _as_map(self, features: Tensor) -> Tensor:
         """Unpooled features of any timm network as (B, F, h, w).
 
-        Raises RuntimeError where they are not those of places in a square grid.
+        Raises UserError where they are not those of places in a square grid.
         """
+        if not isinstance(features, Tensor):
+            raise _no_map(self._model, f"its features are a {type(features).__name__}")
         if features.ndim == 3:
             places = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
             side = math.isqrt(places.shape[1])
+            if side**2 != places.shape[1]:
+                raise _no_map(self._model, f"its {places.shape[1]} tokens are no square grid")
             features = places.unflatten(1, (side, side))
         if features.shape[1] != self.num_features:
             features = features.movedim(-1, 1)
+        if features.ndim != 4 or features.shape[1] != self.num_features:
+            raise _no_map(self._model, f"its features have the shape {tuple(features.shape)}")
         return features
 
 
@@ -121,18 +127,39 @@ def check_model_name(name: str) -> None:
 
 
 @torch.no_grad()
-def check_image_size(model: nn.Module, name: str, size: int) -> None:
-    """Raise UserError where `model` cannot take images of `size` pixels a side."""
+def check_network(model: nn.Module, name: str, size: int) -> None:
+    """Try `model` on images of `size` pixels a side: predict one, and pass two in train mode.
+
+    It changes the model's batch statistics. Raises UserError where the network of timm's `name`
+    takes no such images, or its tensors or outputs are not finite.
+    """
+    if infinite := not_finite(model.state_dict()):
+        # a training that watches for overflow could not go on
+        raise UserError(
+            f"{name} has numbers that are not finite in {counted(len(infinite), 'tensor')} "
+            f"({some(infinite)}): give another --model"
+        )
+    images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
     try:
-        model.eval()(torch.zeros(1, 1, size, size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = _first_line(error)
-        raise UserError(f"{name} takes no images of --img_size {size}: {reason}") from error
-
-
-def _first_line(error: Exception) -> str:
-    """What it says, or what it is: an assertion may say nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        outputs = model.eval()(images[:1])
+        model.train()(images)
+    except UserError:
+        raise
+    # a network raises anything at a size that it was not made for
+    except Exception as error:
+        network: Any = model.get_submodule("backbone.network")
+        own = network.pretrained_cfg["input_size"][-1]
+        what, remedy = "takes no images of", f"give --img_size {own}, its own"
+        if own == size:
+            what, remedy = "fails on one-channel images of its own", "give another --model"
+        raise UserError(
+            f"{name} {what} --img_size {size} ({first_line(error)}): {remedy}"
+        ) from error
+    if not outputs.isfinite().all():
+        raise UserError(
+            f"the outputs of {name} on images of --img_size {size} are not finite: its weights "
+            "are damaged, give another file of them"
+        )
 
 
 def _fetch(repository: str) -> Path | None:
@@ -177,37 +204,43 @@ def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
     return config
 
 
-def _create(config: BackboneConfig, weights: Path | None, unpooled: dict[str, Any]) -> nn.Module:
-    options: dict[str, Any] = {"in_chans": 1, "num_classes": 0} | unpooled
+def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn.Module:
+    """timm's network. Raises UserError where it cannot be built, or `weights` do not fill it."""
+    model = config.model
+    options: dict[str, Any] = {"in_chans": 1, "num_classes": 0}
     if config.drop_path_rate:
         options["drop_path_rate"] = config.drop_path_rate
-    overlay = {"file": str(weights)} if weights else None
+    if not pooled:
+        options["global_pool"] = ""
     try:
-        return timm.create_model(
-            config.model,
-            pretrained=weights is not None,
-            pretrained_cfg_overlay=overlay,
-            **options,
-        )
-    except TypeError as error:
-        raise UserError(f"{config.model} takes no --drop_path_rate ({error})") from error
+        # with weights an outline first: what fails then is not their fault
+        with nullcontext() if weights is None else torch.device("meta"):
+            network = timm.create_model(model, pretrained=False, **options)
+    # timm's constructors raise anything
     except Exception as error:
-        if weights is None:
-            raise
-        reason = _first_line(error)
-        raise UserError(f"{weights} does not hold weights of {config.model}: {reason}") from error
-
-
-def _check_names(network: nn.Module, weights: Path, model: str) -> None:
-    """Raise UserError where the file lacks the network's tensors: timm passes over them silently.
-
-    Some files leave out a last norm, so that a tenth may be missing.
-    """
-    wanted = set(network.state_dict())
-    with safe_open(weights, framework="pt") as file:
-        missing = sorted(wanted - set(file.keys()))
-    if len(missing) > len(wanted) / 10:
+        if "drop_path_rate" in str(error):
+            raise UserError(f"{model} takes no --drop_path_rate: leave it out") from error
+        if not pooled:
+            raise _no_map(model, first_line(error)) from error
         raise UserError(
-            f"{weights} does not hold weights of {model}: it lacks {some(missing)} of "
-            f"{len(wanted)} tensors"
-        )
+            f"timm cannot build {model} ({first_line(error)}): give another --model"
+        ) from error
+    if weights is None:
+        return network
+    with checked_loading(weights, model):
+        overlay = {"file": str(weights)}
+        return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+
+
+def _checkpoint_gradients(network: Any, model: str) -> None:
+    try:
+        network.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError) as error:
+        raise UserError(f"{model} takes no --grad_checkpointing: leave it out") from error
+
+
+def _no_map(model: str, reason: str) -> UserError:
+    return UserError(
+        f"{model} has no map of features, which this method needs ({reason}): give another "
+        "--model, or train with a method that pools them"
+    )

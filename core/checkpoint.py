@@ -28,10 +28,25 @@ _MOST_TENSORS = 100_000
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write `tensors` and the JSON-able `facts` to one file that is whole or not there."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = _apart(tensors)
     told = json.dumps({"format_version": FORMAT_VERSION} | facts, allow_nan=False)
     metadata = {"facts": told, "sha256": _checksum(plain, told)}
     write_atomically(path, lambda temporary: _save(temporary, plain, metadata))
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, none of which shares memory with another: safetensors refuses that.
+
+    Of tied tensors each name holds a copy, so that a file has all names of the model's state.
+    """
+    apart: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        apart[name] = plain.clone() if place in places else plain
+        places.add(place)
+    return apart
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -128,6 +143,11 @@ def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()[:200]
         raise UserError(f"{path} does not fit the model it describes: {reason}") from error
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity in float32."""
+    return sorted(n for n, tensor in tensors.items() if not tensor.float().isfinite().all())
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

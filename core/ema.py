@@ -20,7 +20,9 @@ class MovingAverage:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         ours, theirs = self.module.state_dict(), model.state_dict(keep_vars=True)
-        pairs = [(ours[name], theirs[name].detach()) for name in ours]
+        # tied tensors have several names, and follow once
+        names = {id(theirs[name]): name for name in ours}.values()
+        pairs = [(ours[name], theirs[name].detach()) for name in names]
         self._floating = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
         self._sparse = [(ours[name], theirs[name].detach()) for name in sparse_parameters(model)]

@@ -158,6 +158,9 @@ class State:
         if self._kept and self._kept_phase == phase:
             for index, parameter in enumerate(_parameters(optimizer)):
                 kept = _under(f"{index}.", self._kept)
+                # a parameter that had no part in the loss was never stepped
+                if not kept:
+                    continue
                 shapes = {name: value.shape for name, value in kept.items()}
                 if shapes != dict(step=torch.Size(), **dict.fromkeys(_MOMENTS, parameter.shape)):
                     raise UserError(

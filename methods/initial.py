@@ -11,6 +11,7 @@ import torch
 from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
+from core.checkpoint import not_finite
 from core.errors import UserError, some
 from methods import ModelInfo, load_model
 
@@ -41,8 +42,11 @@ def find_initial(method: str, config: Any, class_names: Sequence[str]) -> "Initi
             "same one"
         )
     tensors = source.state_dict()
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise UserError(f"--init_from {path} holds weights that are not finite: take another")
+    if spoiled := not_finite(tensors):
+        raise UserError(
+            f"--init_from {path} holds weights that are not finite ({len(spoiled)} of "
+            f"{len(tensors)} tensors: {some(spoiled)}): take another"
+        )
     return Initial(path, info, tensors, method, tuple(class_names), _seen(info, config))
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import timm
+from safetensors.torch import save_file
 
 Train = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,6 +186,34 @@ def test_spoiled_weights_file(train: Train, data: Path) -> None:
 def test_image_size_that_the_model_does_not_take(train: Train, data: Path) -> None:
     sentence = refusal(train, data, "--model", "vit_tiny_patch16_224", "--img_size", 64)
     assert "vit_tiny_patch16_224 takes no images of --img_size 64" in sentence
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "own"),
+    [("mvitv2_tiny", 250, 224), ("hiera_tiny_224", 250, 224), ("levit_128s", 32, 224),
+     ("halonet_h1", 250, 256), ("inception_v3", 64, 299)],
+)  # fmt: skip
+def test_sizes_that_networks_do_not_take(
+    network: str, size: int, own: int, train: Train, data: Path
+) -> None:
+    sentence = refusal(train, data, "--model", network, "--img_size", size)
+    assert f"{network} takes no images of --img_size {size} (" in sentence
+    assert sentence.strip().endswith(f"): give --img_size {own}, its own")
+
+
+def test_a_network_that_cannot_save_memory(train: Train, data: Path) -> None:
+    flags = ("--model", "dla46x_c", "--img_size", 64, "--grad_checkpointing")
+    assert "dla46x_c takes no --grad_checkpointing: leave it out" in refusal(train, data, *flags)
+
+
+def test_weights_of_no_finite_output(train: Train, data: Path) -> None:
+    """Finite themselves: a variance below 0 has no root."""
+    path = data / "weights.safetensors"
+    tensors = timm.create_model("test_efficientnet", pretrained=False).state_dict()
+    tensors["bn1.running_var"].fill_(-1)
+    save_file(tensors, path)
+    sentence = refusal(train, data, "--weights_file", path, "--pretrained")
+    assert "the outputs of test_efficientnet on images of --img_size 32 are not finite" in sentence
 
 
 def test_batch_larger_than_the_data(train: Train, data: Path) -> None:

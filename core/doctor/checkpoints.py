@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import torch
-
-from core.checkpoint import FORMAT_VERSION, STATE_ENDING, load_facts
+from core.checkpoint import FORMAT_VERSION, STATE_ENDING, load_facts, not_finite
 from core.doctor.above import load_model
 from core.doctor.findings import Findings
 from core.errors import UserError, counted, nearest, size_of, some
@@ -27,13 +25,7 @@ def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:
     if "progress" in load_facts(path):
         raise UserError(f"{path} is a resume state: give --run {path.parent}")
     model, info = load_model(path)
-    tensors = model.state_dict()
-    spoiled = [
-        name
-        for name, tensor in tensors.items()
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
-    ]
-    if spoiled:
+    if spoiled := not_finite(model.state_dict()):
         raise UserError(
             f"{path} holds numbers that are not finite ({some(spoiled)}): train that fold again"
         )

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from core.backbone import restore_config
 from core.best import save_best, score_epoch
+from core.checkpoint import not_finite
 from core.data.evaluation import evaluation_loader
 from core.data.fold import FoldData
 from core.data.table import LabelTable
-from core.errors import UserError
+from core.errors import UserError, some
 from core.optim import Phase, build_optimizer, rate_factor, set_rates, shrink
 from core.prediction import View, as_it_is, collect, mirror
 from core.resume import Progress, State
@@ -33,7 +34,7 @@ UPDATES = 1000
 class FrozenBase:
     """A checkpoint whose logits, without couplings, are to be refined.
 
-    Raises UserError where it is no whole checkpoint of label_coupling.
+    Raises UserError where it is no whole checkpoint of label_coupling, or is not finite.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -42,6 +43,11 @@ class FrozenBase:
             raise UserError(
                 f"--couplings_only {checkpoint} is a checkpoint of {info.method}: couplings refine "
                 "the logits of one of label_coupling (with --no-refiner, best)"
+            )
+        if spoiled := not_finite(model.state_dict()):
+            raise UserError(
+                f"--couplings_only {checkpoint} holds weights that are not finite "
+                f"({some(spoiled)}): take another"
             )
         model.head.coupling = None
         self.model, self.info, self.checkpoint = model, info, checkpoint

@@ -13,7 +13,7 @@ def main() -> None:
     """Train every fold, score their out-of-fold predictions together, predict the test images."""
     config = parse(PRESETS, auto=machine_preset, description=__doc__)
     # late, so that --help and a mistyped flag are answered at once
-    from core.backbone import check_image_size, find_weights
+    from core.backbone import check_network, find_weights
     from core.best import checkpoint_facts
     from core.closing import close_run
     from core.config import flat
@@ -60,7 +60,7 @@ def main() -> None:
         weights, start = find_weights(config.model, optional=config.preset == "small")
         trial = build_model(config.model, classes, weights)
         start = initial.give(trial) if initial else start
-        check_image_size(trial, config.model.model, config.loader.img_size)
+        check_network(trial, config.model.model, config.loader.img_size)
     say(start)
     size, rotation = config.loader.img_size, config.augment.rotation
     transforms = crop_transforms(size, rotation=rotation, jitter=config.augment.color_jitter)

@@ -12,7 +12,7 @@ def main() -> None:
     """Train every fold, then score their out-of-fold predictions together."""
     config = parse(PRESETS, auto=machine_preset, description=__doc__)
     # late, so that --help and a mistyped flag are answered at once
-    from core.backbone import check_image_size, find_weights
+    from core.backbone import check_network, find_weights
     from core.best import checkpoint_facts
     from core.closing import close_run
     from core.config import flat
@@ -41,7 +41,7 @@ def main() -> None:
     weights, start = find_weights(config.model, optional=config.preset == "small")
     trial = build_model(config.model, len(classes), weights)
     say(initial.give(trial) if initial else start)
-    check_image_size(trial, config.model.model, config.loader.img_size)
+    check_network(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(light_transforms(), config.split.seed)
     folds = fold_data(fabric, prepared, config.loader, config.optim.accumulate, augment)
     facts = checkpoint_facts("standard_head", model_settings(config.model), config, prepared)

@@ -75,6 +75,21 @@ def test_a_file_without_tensors(tmp_path: Path) -> None:
     assert facts["progress"] == {"best": None}
 
 
+def test_tensors_that_share_memory(tmp_path: Path) -> None:
+    """Tied ones, and views of one another."""
+    whole, path = torch.arange(12.0).reshape(3, 4), tmp_path / "a.safetensors"
+    given = {"a": whole, "b": whole, "row": whole[1], "part": whole[1:, 1:], "turned": whole.T}
+    given |= {"none": whole[:0], "none too": torch.zeros(0)}
+    save_tensors(path, given, {})
+    found = load_tensors(path)[0]
+    rows = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert found["a"].tolist() == found["b"].tolist() == rows
+    assert found["row"].tolist() == rows[1]
+    assert found["part"].tolist() == [[5, 6, 7], [9, 10, 11]]
+    assert found["turned"].tolist() == [list(column) for column in zip(*rows, strict=True)]
+    assert (found["none"].shape, found["none too"].shape) == ((0, 4), (0,))
+
+
 def test_the_caller_keeps_its_tensors(tmp_path: Path) -> None:
     given = tensors()
     strides = {name: tensor.stride() for name, tensor in given.items()}

@@ -51,6 +51,18 @@ def test_first_update_keeps_a_tenth() -> None:
     assert average.module.get_parameter("weight").item() == pytest.approx(0.9)
 
 
+def test_tied_parameters_follow_once() -> None:
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    nn.init.constant_(net.get_parameter("0.weight"), 0.0)
+    net[1].weight = net[0].weight
+    average = MovingAverage(net, 0.9999)
+    nn.init.constant_(net.get_parameter("0.weight"), 1.0)
+    average.update(0)
+    # as of any parameter, a tenth is kept
+    values = [value.item() for value in average.module.state_dict().values()]
+    assert values == pytest.approx([0.9, 0.9])
+
+
 def test_counts_are_copied() -> None:
     net = model()
     average = MovingAverage(net, 0.9999)

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from forged import header_of, lying_headers, resealed, split, with_facts
-from harness import Watched
+from harness import Outcome, Watched
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from ledger import Fault
+from safetensors.torch import load, save
 
 FAULT = "hostile checkpoint"
 METHODS = ("standard_head", "csra_db_cas", "label_coupling")
@@ -36,8 +38,10 @@ def sound(watched: Watched, name: str) -> bytes:
     return (watched.out / "base" / f"{name}.safetensors").read_bytes()
 
 
-def tried(watched: Watched, fault: Fault, name: str, files: dict[str, bytes], seal: bool) -> None:
-    """None of these files is more than used or refused."""
+def tried(
+    watched: Watched, fault: Fault, name: str, files: dict[str, bytes], seal: bool
+) -> list[Outcome]:
+    """None of these files is more than used or refused; which it was."""
     fault(FAULT, len(files))
     paths, whats = [], list(files)
     for number, data in enumerate(files.values()):
@@ -55,6 +59,7 @@ def tried(watched: Watched, fault: Fault, name: str, files: dict[str, bytes], se
         if not one.good
     }
     assert bad == {}
+    return outcomes
 
 
 def test_sound_files_are_taken_up(watched: Watched, fault: Fault) -> None:
@@ -101,6 +106,40 @@ def test_headers_that_lie(watched: Watched, fault: Fault, soak: bool, name: str)
             if place % 4 == 0 or "x1b" in what
         }
     tried(watched, fault, name, files, seal=True)
+
+
+def test_weights_that_do_not_fill_the_network(watched: Watched, fault: Fault) -> None:
+    own = load(sound(watched, "weights"))
+    name = "conv_stem.weight"
+    stem = own[name]
+    changed = {
+        "none": {},
+        "few": dict(list(own.items())[:12]),
+        "all but one": {n: tensor for n, tensor in own.items() if n != "bn1.running_var"},
+        "prefix": {f"model.{n}": tensor for n, tensor in own.items()},
+        "a tensor named as timm's own key": own | {"state_dict": stem.clone()},
+        "deeper": own | {f"blocks.{n}.bn1.weight": stem.clone() for n in range(90, 2000)},
+        "steering": own | {"\x1b[2J\n": stem.clone()},
+        "long name": own | {"a" * 100_000: stem.clone()},
+    }
+    odd = {
+        "NaN": stem * torch.nan,
+        "infinite halves": (stem + torch.inf).half(),
+        "too large": stem.double() + 1e300,
+        "integers": stem.to(torch.int8),
+        "truths": stem > 0,
+        "complex": stem.to(torch.complex64),
+        "eight bits": torch.full_like(stem, torch.nan).to(torch.float8_e4m3fn),
+        "empty": stem[:0],
+        "scalar": stem[0, 0, 0, 0].clone(),
+        "wider": torch.cat([stem, stem]),
+        "four channels": stem.repeat(1, 4, 1, 1),
+        "deep": stem[(None,) * 20],
+    }
+    changed |= {what: own | {name: tensor} for what, tensor in odd.items()}
+    files = {what: save(tensors) for what, tensors in changed.items()}
+    outcomes = tried(watched, fault, "weights", files, seal=False)
+    assert [what for what, one in zip(files, outcomes, strict=True) if one.kind != "refused"] == []
 
 
 def told(watched: Watched, name: str) -> dict[str, Any]:

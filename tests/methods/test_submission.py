@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from one_by_one import said
 from small_run import MODEL, flags
 
-from core.checkpoint import load_facts, load_tensors
+from core.checkpoint import load_facts, load_tensors, save_tensors
 
 Train = Callable[..., tuple[int, str, str]]
 LABELS = "Effusion,Atelectasis,Hernia"
@@ -183,11 +184,15 @@ def test_couplings_alone_refuse_what_has_no_logits_of_these_labels(
     tmp_path: Path,
 ) -> None:
     name = f"{MODEL}_fold1.safetensors"
-    own = finished_method("label_coupling")[0] / name
+    own, spoiled = finished_method("label_coupling")[0] / name, tmp_path / "spoiled.safetensors"
+    tensors, facts = load_tensors(own)
+    tensors["head.classifier.bias"][0] = torch.nan
+    save_tensors(spoiled, tensors, facts)
     for more, told in (
         (["--couplings_only", finished[0] / name], "is a checkpoint of standard_head"),
         (["--couplings_only", own, "--labels", "Effusion,Mass"], "do not name the same labels"),
         (["--couplings_only", tmp_path / "no.safetensors"], "is not there"),
+        (["--couplings_only", spoiled], "weights that are not finite (head.classifier.bias)"),
         (["--couplings_only", own, "--no-refiner"], "contradict each other"),
         (["--couplings_only", own, "--out_dir", own.parent], "lies in --out_dir"),
     ):
