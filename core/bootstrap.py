@@ -214,10 +214,11 @@ def macro_intervals(
     """
     scored = per_class["ap"].notna().to_numpy()
     used = scored & common
-    intervals, points = {}, {}
+    intervals, points, classes = {}, {}, {}
     for metric, (samples, column, inside) in subsets.items():
         chosen = used & inside
         if chosen.any():
+            classes[metric] = int(chosen.sum())
             points[metric] = column_mean(per_class[column][chosen])
             means = mean_of_known(samples[:, chosen])
             # over one class it is that class's own
@@ -228,6 +229,7 @@ def macro_intervals(
     return {
         "intervals": intervals,
         "interval_points": points,
+        "interval_classes": classes,
         "classes_in_intervals": int(used.sum()),
         "too_rare_for_intervals": list(per_class.index[scored & ~common]),
     }
