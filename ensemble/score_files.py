@@ -97,7 +97,7 @@ def leaderboard_table(entries: Sequence[Entry], names: Sequence[str]) -> pd.Data
     rows = []
     for one in entries:
         summary = one.evaluation.summary
-        row = {name: value for name, value in summary.items() if isinstance(value, float)}
+        row: dict[str, Any] = {k: value for k, value in summary.items() if isinstance(value, float)}
         row |= _bounds(summary)
         if one.difference is not None:
             found = {name: one.difference.summary[name] for name in MEANS}

@@ -51,7 +51,7 @@ def difference_text(
     for name, row in difference.per_class.loc[list(order)].iterrows():
         cells = []
         for key in MEANS.values():
-            cells += [number(one.per_class[key][name]) for one in (first, second)]
+            cells += [number(one.per_class[key][str(name)]) for one in (first, second)]
             cells.append(number(row[key], (row.get(f"{key}_low"), row.get(f"{key}_high")), "+"))
         rows.append([shorten(name), *cells])
     compared = compare(first, second, difference)

@@ -118,11 +118,11 @@ def test_a_leaderboard(command: Command, files: Files, resamples: int, classes: 
         assert f"cannot be scored: {NEVER}." in text
         assert ("over the 4 classes with at least 5 positive patients" in text) == bool(more)
         assert (f"are, without {RARE}." in text) == bool(more)
-    row = table.loc[str(files.path("flip"))]
-    assert row["difference_mAP"] == pytest.approx(row["mAP"] - table["mAP"][str(paths[0])])
-    assert (row["classes_scored"], row["unscored"]) == (5, NEVER)
+    own = table.T[str(files.path("flip"))]
+    assert own["difference_mAP"] == pytest.approx(own["mAP"] - table["mAP"][str(paths[0])])
+    assert (own["classes_scored"], own["unscored"]) == (5, NEVER)
     if resamples:
-        assert (row["classes_in_intervals"], row["too_rare_for_intervals"]) == (4, RARE)
+        assert (own["classes_in_intervals"], own["too_rare_for_intervals"]) == (4, RARE)
 
 
 @pytest.mark.parametrize(("resamples", "classes"), [(20, NAMES), (0, SCORED)])
@@ -182,8 +182,8 @@ def test_subgroups_name_the_classes_of_an_interval(files: Files) -> None:
 
 
 def test_a_calibration_names_both_sets_of_classes(files: Files) -> None:
-    pair = (files.probabilities[name] for name in ("flip", "best"))
-    told = _told(paired_difference(files.targets, *pair, CLASSES, resamples=20))
+    flip, best = (files.probabilities[name] for name in ("flip", "best"))
+    told = _told(paired_difference(files.targets, flip, best, CLASSES, resamples=20))
     differences = [
         mean(files, "flip", "mAP", classes) - mean(files, "best", "mAP", classes)
         for classes in (SCORED, NAMES)
