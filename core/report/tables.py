@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.bootstrap import MIN_POSITIVE_PATIENTS
-from core.errors import counted, some
+from core.errors import some
 from core.metrics import Evaluation
 from core.plots.style import NAME_WIDTH, by_prevalence, shorten
 
@@ -158,8 +158,7 @@ def _summary_rows(evaluation: Evaluation) -> list[dict[str, str]]:
             interval = f"[{low:.3f}, {high:.3f}]"
             if (count := summary["interval_classes"][metric]) != classes:
                 point = summary["interval_points"][metric]
-                over = counted(count, "class", "classes")
-                interval = f"without the rarest: {point:.3f} {interval} ({over})"
+                interval = f"without the rarest: {point:.3f} {interval} (over {count})"
         per_class = metric.startswith(("mAP", "mAUROC", "mF1"))
         rows.append(
             {
