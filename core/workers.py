@@ -58,6 +58,12 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def require_files(count: int) -> None:
+    """Raise UserError where so many more files cannot be opened."""
+    if number := _files_left(count):
+        raise UserError(_reason(number))
+
+
 def is_shortage(error: OSError) -> bool:
     """Whether files, processes or memory are used up, which is no fault of the file at hand."""
     return error.errno in _SHORTAGES
@@ -173,11 +179,11 @@ def _number(error: BaseException, words: dict[str, int]) -> int | None:
     return _files_left() or known
 
 
-def _files_left() -> int | None:
-    """The errno of opening a few files; None where that succeeds."""
+def _files_left(count: int = _PROBES) -> int | None:
+    """The errno of opening `count` more files; None where that succeeds."""
     opened = []
     try:
-        for _ in range(_PROBES):
+        for _ in range(count):
             opened.append(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
         return error.errno
