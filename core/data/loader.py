@@ -1,5 +1,6 @@
 """A DataLoader that raises a sentence where its workers are lost, and leaves none behind."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,22 @@ from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from core.workers import cannot_start, lost_worker
+
+_look = signal_handling._error_if_any_worker_fails
+
+
+def _raise_once() -> None:
+    """Raise RuntimeError for a worker that ended, and none for those that end after it."""
+    try:
+        _look()
+    except RuntimeError:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal_handling._SIGCHLD_handler_set = False
+        raise
+
+
+# what PyTorch's handler of SIGCHLD calls
+signal_handling._error_if_any_worker_fails = _raise_once
 
 
 class DecodingLoader(DataLoader):
