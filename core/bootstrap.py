@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -56,11 +57,13 @@ class Ranking:
         weights: (R, N), how often each resample drew each image; None counts each image once.
         """
         size = 3 * len(self.thresholds) + 2
-        rows = [None] if weights is None else list(weights)
-        counts = np.empty((len(rows), size))
-        for row, row_weights in enumerate(rows):
-            counts[row] = np.bincount(self.bins, weights=row_weights, minlength=size)
-        return counts[:, :-1]
+        images = len(self.bins)
+        if weights is None:
+            weights = np.ones((1, images))
+        order, ends = np.argsort(self.bins), np.bincount(self.bins, minlength=size).cumsum()
+        members = csr_array((np.ones(images), order, np.append(0, ends)), shape=(size, images))
+        # whole numbers, whose sums are exact in any order
+        return np.ascontiguousarray((members @ weights.T).T)[:, :-1]
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ _WORDS = {
     "items of ancdata": errno.EMFILE,
     "can't start new thread": errno.EAGAIN,
     "Cannot allocate memory": errno.ENOMEM,
+    "failed to map segment": errno.ENOMEM,
 }
 _WORDS_OF_WORKERS = {
     "No space left on device": errno.ENOSPC,

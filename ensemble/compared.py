@@ -46,7 +46,7 @@ def compare(file: Evaluation, reference: Evaluation, difference: PairedDifferenc
     """The means over the classes of the difference's intervals; over all scored without these."""
     ap, summary = difference.per_class["ap"], difference.summary
     left_out = summary["too_rare_for_intervals"] if summary["intervals"] else []
-    classes = [name for name in ap.index[ap.notna()] if name not in set(left_out)]
+    classes = ap.index[ap.notna() & ~ap.index.isin(left_out)].tolist()
 
     def means(table: Evaluation | PairedDifference) -> dict[str, float]:
         return {name: column_mean(table.per_class[key][classes]) for name, key in MEANS.items()}
