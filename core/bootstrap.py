@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -56,11 +57,13 @@ class Ranking:
         weights: (R, N), how often each resample drew each image; None counts each image once.
         """
         size = 3 * len(self.thresholds) + 2
-        rows = [None] if weights is None else list(weights)
-        counts = np.empty((len(rows), size))
-        for row, row_weights in enumerate(rows):
-            counts[row] = np.bincount(self.bins, weights=row_weights, minlength=size)
-        return counts[:, :-1]
+        images = len(self.bins)
+        if weights is None:
+            weights = np.ones((1, images))
+        order, ends = np.argsort(self.bins), np.bincount(self.bins, minlength=size).cumsum()
+        members = csr_array((np.ones(images), order, np.append(0, ends)), shape=(size, images))
+        # whole numbers, whose sums are exact in any order
+        return np.ascontiguousarray((members @ weights.T).T)[:, :-1]
 
 
 @dataclass(frozen=True)
@@ -214,10 +217,11 @@ def macro_intervals(
     """
     scored = per_class["ap"].notna().to_numpy()
     used = scored & common
-    intervals, points = {}, {}
+    intervals, points, classes = {}, {}, {}
     for metric, (samples, column, inside) in subsets.items():
         chosen = used & inside
         if chosen.any():
+            classes[metric] = int(chosen.sum())
             points[metric] = column_mean(per_class[column][chosen])
             means = mean_of_known(samples[:, chosen])
             # over one class it is that class's own
@@ -228,6 +232,7 @@ def macro_intervals(
     return {
         "intervals": intervals,
         "interval_points": points,
+        "interval_classes": classes,
         "classes_in_intervals": int(used.sum()),
         "too_rare_for_intervals": list(per_class.index[scored & ~common]),
     }

@@ -37,7 +37,7 @@ try:
         sentence_of_group,
     )
     from core.signals import answer_stops, leave
-    from core.workers import lost_worker
+    from core.workers import allow_open_files, describe_shortage, lost_worker
 except KeyboardInterrupt:  # `run`, which ends in the same way, is still to come
     sys.exit(130)
 
@@ -193,6 +193,7 @@ def run(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a log file fills while the run goes on; a file's name may be no UTF-8
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    allow_open_files()
     answer_stops(leave)
     explained = True
     try:
@@ -208,7 +209,9 @@ def run(main: Callable[[], None]) -> None:
             raise
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.filename is not None:
+        if told := describe_shortage(error):
+            sentence = str(told)
+        elif error.filename is not None:
             sentence = f"{error.filename} cannot be used: {error.strerror}"
         elif error.errno in _OF_A_DISK:
             sentence = (
@@ -229,8 +232,8 @@ def run(main: Callable[[], None]) -> None:
         if (roll := _roll()) and roll.sibling_is_gone():
             explained = _print(roll.sentence_of_loss())
         raise
-    except RuntimeError as error:
-        if told := lost_worker(error):
+    except (RuntimeError, MemoryError, ImportError) as error:
+        if told := lost_worker(error) or describe_shortage(error):
             _tell(str(told))
             sys.exit(2)
         roll = _roll()
@@ -241,6 +244,8 @@ def run(main: Callable[[], None]) -> None:
     finally:
         # the interpreter has its own way to the end, which nothing may disturb
         answer_stops(None)
+        # loader workers that are left are killed, which PyTorch would take for an error
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _settle(sys.stdout)
         if roll := _roll():
             roll.leave(explained=explained)

@@ -50,8 +50,9 @@ class Evaluation:
         group_classes (scored classes in each group); images, patients, classes, classes_scored,
         unscored (names), prevalence_from ("training" or "scored table"); resamples,
         intervals (metric -> (low, high)), interval_points (metric -> value over just the classes
-        that its interval runs over), classes_in_intervals (their number) and
-        too_rare_for_intervals (scored classes left out of the macro intervals).
+        that its interval runs over), interval_classes (metric -> number of these),
+        classes_in_intervals (number of all of them) and too_rare_for_intervals (scored classes left
+        out of the macro intervals).
     """
 
     per_class: pd.DataFrame
@@ -63,8 +64,8 @@ class PairedDifference:
     """First minus second prediction table, on the same resamples.
 
     per_class: indexed by class name, columns ap, ap_low, ap_high, auroc, auroc_low, auroc_high.
-    summary: mAP, mAUROC (differences over the scored classes), intervals, interval_points,
-        classes_in_intervals, too_rare_for_intervals, classes_scored, unscored, resamples.
+    summary: mAP, mAUROC (differences over the scored classes), classes_scored, unscored, resamples,
+        and of the intervals what `Evaluation` has.
     """
 
     per_class: pd.DataFrame
@@ -119,7 +120,8 @@ def evaluate(
     summary = _summarise(per_class, labels, scores, members)
     summary["patients"] = int(clusters.max()) + 1 if patients is not None else None
     summary["prevalence_from"] = "scored table" if prevalence is None else "training"
-    summary |= {"resamples": resamples, "intervals": {}, "interval_points": {}}
+    summary["resamples"] = resamples
+    summary |= {"intervals": {}, "interval_points": {}, "interval_classes": {}}
     if resamples > 0:
         aps, aurocs = bootstrap(rankings, clusters, resamples, seed)
         per_class = with_class_intervals(per_class, aps, aurocs)

@@ -1,49 +1,229 @@
-"""What is said where a process that decodes images ends, most often for want of shared memory."""
+"""Loader workers: how one ends for want of files, processes or memory, and the sentence for that.
+
+Torch is not imported here: every command needs these sentences.
+"""
 
 import errno
+import multiprocessing
 import os
 import re
+import resource
 import shutil
+import signal
+import sys
+from contextlib import suppress
+from copy import copy
+from functools import partial
+from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 from core.errors import UserError, see_doctor, size_of
 
-# through it images come from those processes; some containers have 64 MB of it
+# through it images come from workers; some containers have 64 MB of it
 SHARED = Path("/dev/shm")
+# macOS refuses a higher limit; 256 workers need no more
+_ENOUGH_FILES = 10_240
+_FEWER = "give fewer --num_workers"
 _MEND = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)" + see_doctor(
     "tells how much is needed", " --num_workers NUMBER --img_size PIXELS --batch_size IMAGES"
 )
-_NO_ROOM = 77
+# a worker that ends for want of something ends with this plus the errno
+_EXIT = 100
+_FILES = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
+_SHORTAGES = (*_FILES, errno.EAGAIN, errno.ENOMEM)
+# what libraries write where they keep no errno
+_WORDS = {
+    "Too many open files in system": errno.ENFILE,
+    "Too many open files": errno.EMFILE,
+    "items of ancdata": errno.EMFILE,
+    "can't start new thread": errno.EAGAIN,
+    "Cannot allocate memory": errno.ENOMEM,
+    "failed to map segment": errno.ENOMEM,
+}
+_WORDS_OF_WORKERS = {
+    "No space left on device": errno.ENOSPC,
+    "Bus error": errno.ENOSPC,
+    "Resource temporarily unavailable": errno.EAGAIN,
+}
+_PROBES = 4
 
 
-def end_where_memory_is_full() -> None:
-    """In such a process: let it end where an image finds no room, which otherwise never arrives."""
+def allow_open_files() -> None:
+    """Raise the soft limit of open files towards the hard one, as far as workers can need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def require_files(count: int) -> None:
+    """Raise UserError where so many more files cannot be opened."""
+    if number := _files_left(count):
+        raise UserError(_reason(number))
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether files, processes or memory are used up, which is no fault of the file at hand."""
+    return error.errno in _SHORTAGES
+
+
+def describe_shortage(error: BaseException) -> UserError | None:
+    """The sentence where files, processes or memory are used up; None for other errors."""
+    number = _number(error, _WORDS)
+    return UserError(_reason(number)) if number in _SHORTAGES else None
+
+
+def cannot_start(error: BaseException) -> UserError | None:
+    """The sentence for loader workers that cannot be started; None where it is something else."""
+    if getattr(error, "filename", None) is not None:
+        return None
+    number = _number(error, _WORDS | _WORDS_OF_WORKERS)
+    if number is None and isinstance(error, ImportError) and "sem_open" in str(error):
+        number = errno.ENOSYS
+    return (
+        None if number is None else UserError(f"no loader worker can be started: {_reason(number)}")
+    )
+
+
+def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserError | None:
+    """The sentence for a loader worker that ended, or cannot be reached; None for other errors.
+
+    exit_codes: of the workers that ended, negative for a signal. The error may lack them.
+    """
+    # the number it ended with may be in the cause alone
+    text = f"{error} {error.__cause__}"
+    # a mistake in such a process comes in other words
+    ended = "DataLoader worker (pid" in text or "Pin memory thread exited" in text
+    number = _number(error, _WORDS | (_WORDS_OF_WORKERS if ended else {}))
+    codes = [int(code) for code in re.findall(r"exit code (\d+)", text)]
+    number = next((code - _EXIT for code in (*codes, *exit_codes) if code > _EXIT), number)
+    if number in _SHORTAGES or (number and ended):
+        return UserError(_reason(number))
+    if not ended:
+        return None
+    name = _signal_name(text, exit_codes)
+    if name in ("", "SIGKILL"):
+        return UserError(
+            f"a loader worker was ended{name and f' by {name}'}, for want of memory perhaps "
+            f"({_room()}): the same command goes on; with fewer --num_workers, if need be, or a "
+            f"larger {SHARED}"
+        )
+    finds = see_doctor("finds an image that cannot be read", " --full")
+    return UserError(f"a loader worker crashed ({name}): the same command goes on{finds}")
+
+
+def worker_context() -> BaseContext:
+    """What starts loader workers: they end as `end_on_shortage` says, and at once if they must."""
+    context: Any = copy(multiprocessing.get_context())
+    context.Process = _Worker
+    return context
+
+
+def end_on_shortage() -> None:
+    """In a worker: end where a batch cannot be sent, with an exit code that says why.
+
+    The loader would wait for it without end.
+    """
     hook = "_on_queue_feeder_error"
     assert hasattr(Queue, hook)
-    setattr(Queue, hook, staticmethod(lambda *_: os._exit(_NO_ROOM)))
+    setattr(Queue, hook, staticmethod(lambda error, _: _end(error)))
+    before = sys.excepthook
+
+    def handle(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # in the thread that hands over files
+        if _number(error, _WORDS | _WORDS_OF_WORKERS) is not None:
+            _end(error)
+        before(kind, error, trace)
+
+    sys.excepthook = handle
 
 
-def cannot_start(error: OSError) -> UserError | None:
-    """The sentence for such processes that cannot be started; None where it is something else."""
-    if error.errno not in (errno.ENOSPC, errno.ENOENT) or error.filename is not None:
-        return None
-    return UserError(f"no processes can be started to decode images: {_room()}; {_MEND}")
+class _Worker(multiprocessing.Process):
+    """A loader worker."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except (OSError, RuntimeError, MemoryError) as error:
+            if _number(error, _WORDS | _WORDS_OF_WORKERS) is None:
+                raise
+            _end(error)
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:  # noqa: N802, as multiprocessing calls it
+        started: Any = multiprocessing.Process._Popen(process)
+        # workers ignore SIGTERM, and the interpreter would wait for them at its end; a reference
+        # to itself would keep its files open
+        started.terminate = partial(os.kill, started.pid, signal.SIGKILL)
+        return started
 
 
-def lost_worker(error: RuntimeError) -> UserError | None:
-    """The sentence for one that ended; None where the error is something else."""
-    # the number it ended with may be told in the cause alone
-    told = f"{error} {error.__cause__}"
-    # a mistake in such a process is told in other words
-    if "DataLoader worker (pid" not in told:
-        return None
-    if re.search(rf"Bus error|exit code {_NO_ROOM}\b", told):
-        return UserError(f"decoded images find no room in shared memory: {_room()}; {_MEND}")
-    return UserError(
-        f"a process that decoded images was ended, for want of memory perhaps ({_room()}): the "
-        f"same command goes on; with fewer --num_workers, if need be, or a larger /dev/shm"
-    )
+def _end(error: BaseException) -> None:
+    number = _number(error, _WORDS | _WORDS_OF_WORKERS)
+    os._exit(1 if number is None else _EXIT + number)
+
+
+def _number(error: BaseException, words: dict[str, int]) -> int | None:
+    """The errno of what is used up, from the error, its words, or a try; None where nothing is."""
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    known = error.errno if isinstance(error, OSError) else None
+    if known in _SHORTAGES:
+        return known
+    text = f"{error} {error.__cause__}"
+    if found := next((number for word, number in words.items() if word in text), None):
+        return found
+    # tempfile and others replace the errno by one of their own
+    return _files_left() or known
+
+
+def _files_left(count: int = _PROBES) -> int | None:
+    """The errno of opening `count` more files; None where that succeeds."""
+    opened = []
+    try:
+        for _ in range(count):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno
+    finally:
+        for file in opened:
+            os.close(file)
+    return None
+
+
+def _reason(number: int | None) -> str:
+    """What is used up, and what to do."""
+    if number in (errno.EMFILE, errno.ETOOMANYREFS):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return (
+            f"too many open files: a process may have {limit:,} here (ulimit -n); {_FEWER}, or "
+            "raise the limit (ulimit -n 4096)"
+        )
+    if number == errno.ENFILE:
+        return f"too many open files on this computer: {_FEWER}, or end other programs"
+    if number == errno.EAGAIN:
+        return (
+            "no further process or thread can be started: the limit of processes (ulimit -u, a "
+            f"container's --pids-limit) or of memory (ulimit -v) is reached; {_FEWER}, or raise it"
+        )
+    if number == errno.ENOMEM:
+        return f"memory is used up: {_FEWER} or a smaller --batch_size, or free memory (ulimit -v)"
+    if number == errno.ENOSPC:
+        return f"decoded images find no room in shared memory: {_room()}; {_MEND}"
+    return f"{_room()} ({os.strerror(number or 0)}); {_MEND}"
+
+
+def _signal_name(text: str, exit_codes: tuple[int, ...]) -> str:
+    """The signal by which a worker ended, such as SIGKILL; "" where it is not known."""
+    for code in exit_codes:
+        if code < 0:
+            return signal.Signals(-code).name
+    found = re.search(r"killed by signal: ([\w ]+)", text)
+    words = {signal.strsignal(number): number.name for number in signal.Signals}
+    return words.get(found[1].strip(), "") if found else ""
 
 
 def _room() -> str:

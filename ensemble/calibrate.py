@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from core.cli import flags, run
 from core.config import SplitConfig
-from core.errors import UserError
+from core.errors import UserError, counted, some
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from collections.abc import Sequence
@@ -219,14 +219,19 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
 
 
 def _told(difference: PairedDifference) -> str:
-    """The gain in mAP with its interval, which may leave the rarest classes out."""
+    """The gain in mAP, and over the classes of its interval that with the interval."""
+    from core.report.tables import SHOWN_NAMES
+
     summary = difference.summary
-    told = f"mAP {summary['mAP']:+.4f}"
+    over = counted(summary["classes_scored"], "class", "classes")
+    told = f"mAP {summary['mAP']:+.4f} over the {over} that can be scored"
     if "mAP" not in summary["intervals"]:
         return told
     low, high = summary["intervals"]["mAP"]
-    count = summary["classes_in_intervals"]
-    over = f"{count} class{'' if count == 1 else 'es'} with at least five positive patients"
+    over = counted(summary["classes_in_intervals"], "class", "classes")
+    rare = summary["too_rare_for_intervals"]
+    over += " with at least five positive patients"
+    over += f", without {some(rare, SHOWN_NAMES)}" if rare else ""
     point = summary["interval_points"]["mAP"]
     return f"{told}; over the {over} {point:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}]"
 

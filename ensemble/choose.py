@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from core.atomic import make_folder, together, write_atomically
 from core.cli import flags, run
 from core.config import SplitConfig
-from core.errors import UserError
+from core.errors import UserError, some
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from core.data.table import LabelTable
@@ -219,6 +219,7 @@ def _with_interval(
 
 def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
     """Sentences on what was chosen and what it gains, whatever its sign."""
+    from core.report.tables import SHOWN_NAMES
     from ensemble.selection import PROCEDURE, SINGLE_BEST
 
     metric, chosen = config.monitor, selection.chosen
@@ -228,9 +229,10 @@ def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
     sentences = [
         "Own rows: scored on the rows that the weights were fitted on, which flatters them. Held "
         f"out, and the gain over the single best: weights fitted without these patients, "
-        f"{config.folds} folds. Intervals: 95 %, bootstrap, with the mean that they are of: it is "
-        f"over the {gain.summary['classes_in_intervals']} classes with at least five positive "
-        f"patients{', without ' if rare else ''}{', '.join(rare)}.",
+        f"{config.folds} folds. All are means over the {gain.summary['classes_scored']} "
+        "classes that can be scored. Intervals: 95 %, bootstrap, with the mean that they are of: "
+        f"it is over the {gain.summary['classes_in_intervals']} classes with at least five "
+        f"positive patients{', without ' if rare else ''}{some(rare, SHOWN_NAMES)}.",
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
         f"The whole procedure, this choice included, gains {_told(gain, metric)} over "
         f"the single best run on held-out patients. Its own rows would promise "

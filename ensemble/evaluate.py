@@ -18,6 +18,7 @@ truth in 92 % (`python -m benchmarks.coverage`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,7 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
     """Score one file, print it, and return what is written of it."""
     from core.plots.style import by_prevalence
     from core.report import format_table
+    from ensemble.compared import compare
     from ensemble.score_files import class_table, scores_json, subgroups_json
     from ensemble.score_page import Outcome, operating_section, subgroup_section
     from ensemble.score_tables import difference_text, operating_text, subgroup_text
@@ -141,11 +143,21 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
         print(f"\n{operating_text(points, title, order)}")
         found["operating_points"] = {"at": title, "per_class": points}
         sections.append(operating_section(points, title, order))
-    difference = None
-    if config.against is not None:
-        difference = scored.difference(path, config.against)
-        print(f"\n{difference_text(difference, path, config.against, order)}")
-        found["difference"] = {"against": config.told(config.against), **scores_json(difference)}
+    labels = shortest_labels(list(scored.files))
+    difference, other = None, config.against
+    entries = [Entry(path, labels[path], evaluation, None)]
+    if other is not None:
+        difference = scored.difference(path, other)
+        # the page draws the intervals of both files
+        reference = scored if config.report else replace(scored, resamples=0)
+        entries = [
+            Entry(path, labels[path], evaluation, difference),
+            Entry(other, labels[other], reference.evaluate(other), None),
+        ]
+        print(f"\n{difference_text(difference, entries, order)}")
+        found["difference"] = {"against": config.told(other), **scores_json(difference)}
+        compared = compare(evaluation, entries[1].evaluation, difference)
+        found["compared"] = compared.as_json()
     for grouping in groupings:
         scores = score_subgroups(
             grouping,
@@ -160,11 +172,6 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
         print(f"\n{subgroup_text(scores)}")
         found.setdefault("subgroups", {})[grouping.name] = subgroups_json(scores)
         sections.append(subgroup_section(scores))
-    labels = shortest_labels(list(scored.files))
-    entries = [Entry(path, labels[path], evaluation, difference)]
-    if config.report and config.against is not None:
-        other = config.against
-        entries.append(Entry(other, labels[other], scored.evaluate(other), None))
     return Outcome(found, class_table(evaluation, points, difference), entries, sections)
 
 

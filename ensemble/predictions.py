@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from core.data.dataset import decoding_loader, started
+from core.data.dataset import decoding_loader
 from core.data.store import check_sizes
 from core.data.table import LabelTable
 from core.errors import UserError, counted
@@ -158,7 +158,7 @@ def _predict_blocks(
         unit="img",
         disable=None if fabric.is_global_zero else True,
     ) as bar:
-        stream = started(decoded)
+        stream = iter(decoded)
         for number in mine:
             said = [np.empty((len(predictor.members), 0, len(predictor.class_names)), np.float32)]
             positions: list[int] = []

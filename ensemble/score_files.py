@@ -11,11 +11,14 @@ import pandas as pd
 from core.atomic import check_writable, write_atomically
 from core.errors import UserError
 from core.metrics import Evaluation, PairedDifference
+from ensemble.compared import MEANS, compare
 from ensemble.recipe import read_document, write_document
 from ensemble.scoring import Entry
 from ensemble.subgroups import SubgroupScores
 
 KIND = "evaluation"
+# number of the classes that means run over, and names of the others
+_CLASSES = {"classes_scored": "unscored", "classes_in_intervals": "too_rare_for_intervals"}
 
 
 def output_paths(
@@ -86,18 +89,23 @@ def class_table(
 def leaderboard_table(entries: Sequence[Entry], names: Sequence[str]) -> pd.DataFrame:
     """One row a file, by these names: its means, its differences to the reference (difference_...).
 
-    With resamples the bounds of means are in ..._low and ..._high; they are over the classes that
-    are common enough, over which the mean is ..._interval_point.
+    Means and differences are over the scored classes: their number and the names of the others are
+    columns too. With resamples the bounds of means are in ..._low and ..._high; they are over the
+    classes that are common enough, over which the mean is ..._interval_point. These have columns of
+    number and names as well.
     """
     rows = []
     for one in entries:
         summary = one.evaluation.summary
-        row = {name: value for name, value in summary.items() if isinstance(value, float)}
+        row: dict[str, Any] = {k: value for k, value in summary.items() if isinstance(value, float)}
         row |= _bounds(summary)
         if one.difference is not None:
-            found = {name: one.difference.summary[name] for name in ("mAP", "mAUROC")}
+            found = {name: one.difference.summary[name] for name in MEANS}
             found |= _bounds(one.difference.summary)
             row |= {f"difference_{name}": value for name, value in found.items()}
+        for count, others in _CLASSES.items():
+            if count in summary:
+                row |= {count: summary[count], others: "; ".join(summary[others])}
         rows.append(row)
     return pd.DataFrame(rows, index=pd.Index(names, name="predictions"))
 
@@ -108,15 +116,18 @@ def scores_json(scores: Evaluation | PairedDifference) -> dict[str, Any]:
 
 
 def leaderboard_json(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:
-    """One object a file, by these names, in the order given."""
-    return [
-        {
-            "predictions": name,
-            **scores_json(one.evaluation),
-            "difference": None if one.difference is None else scores_json(one.difference),
-        }
-        for one, name in zip(entries, names, strict=True)
-    ]
+    """One object a file, by these names, in the order given; null of the reference itself is its
+    difference, and its means and the reference's over the same classes (compared)."""
+    reference = next(one.evaluation for one in entries if one.difference is None)
+    rows = []
+    for one, name in zip(entries, names, strict=True):
+        row: dict[str, Any] = {"predictions": name, **scores_json(one.evaluation)}
+        row |= {"difference": None, "compared": None}
+        if one.difference is not None:
+            row["difference"] = scores_json(one.difference)
+            row["compared"] = compare(one.evaluation, reference, one.difference).as_json()
+        rows.append(row)
+    return rows
 
 
 def subgroups_json(scores: SubgroupScores) -> dict[str, Any]:
@@ -129,7 +140,7 @@ def subgroups_json(scores: SubgroupScores) -> dict[str, Any]:
         summary = {k: value for k, value in one.own.summary.items() if k != "prevalence_from"}
         compared = None
         if one.compared is not None:
-            kept = ("mAP", "mAUROC", "intervals", "interval_points", "too_rare_for_intervals")
+            kept = (*MEANS, "intervals", "interval_points", *_CLASSES, *_CLASSES.values())
             compared = {key: value for key, value in one.compared.summary.items() if key in kept}
         subgroups[name] = {
             "summary": summary,

@@ -15,10 +15,10 @@ from core.environment import installed
 from core.plots.compared import MOST_FILES, compared_figure
 from core.plots.precision_recall import compared_precision_recall
 from core.plots.reliability import compared_reliability
-from core.plots.style import by_prevalence
+from core.plots.style import by_prevalence, head_and_tail
 from core.report import Contents, Picture, draw_pictures, worst_cases
 from core.report.command import command_again
-from core.report.pictures import as_pictures
+from core.report.pictures import as_pictures, bounded_headings
 from core.report.tables import GROUP, Table, class_table, lead_of, number, summary_table
 from ensemble.evaluate_config import Config
 from ensemble.score_tables import (
@@ -137,17 +137,19 @@ def _beside(
         "compared_reliability": compared_reliability(targets, tables),
     }
     files = f"the files {', '.join(drawn)}"
-    scored_classes = evaluation.summary["classes_scored"]
+    note = head_and_tail(evaluation.per_class)[1]
+    classes = note or f"{len(evaluation.per_class)} classes"
+    scored_classes = note or f"{evaluation.summary['classes_scored']} classes"
     told = {
-        "compared": f"Dots of AP and AUROC of {len(evaluation.per_class)} classes in {files}.",
+        "compared": f"Dots of AP and AUROC of {classes} in {files}.",
         "compared_precision_recall": f"Small plots of precision against recall of "
-        f"{scored_classes} classes, with one curve for each of {files}.",
+        f"{scored_classes}, with one curve for each of {files}.",
         "compared_reliability": f"Curves of the observed share of positives against the predicted "
         f"probability, one for each of {files}.",
     }
     if len(drawn) < len(entries):
         board = replace(board, notes=(*board.notes, f"The first {len(drawn)} of them are drawn."))
-    pictures = as_pictures(figures, HEADINGS, told)
+    pictures = as_pictures(figures, bounded_headings(HEADINGS, evaluation), told)
     return [board, pictures[0], _classes_beside(entries, names), *pictures[1:]]
 
 

@@ -9,16 +9,15 @@ from typing import Any
 import pandas as pd
 
 from core.bootstrap import MIN_POSITIVE_PATIENTS
-from core.errors import some
+from core.errors import counted, some
 from core.metrics import PairedDifference
 from core.plots import shorten
-from core.report.tables import number
+from core.report.tables import SHOWN_NAMES, number
+from ensemble.compared import MEANS, Compared, compare, describe_classes
 from ensemble.operating import POINTS
 from ensemble.scoring import Entry
 from ensemble.subgroups import SubgroupScores
 
-MEANS = ("mAP", "mAUROC")
-SHOWN_NAMES = 20
 # before a mean and an interval over fewer classes
 STAR = "*"
 
@@ -39,55 +38,96 @@ def operating_rows(points: pd.DataFrame, order: Sequence[str]) -> list[list[str]
 
 
 def difference_text(
-    difference: PairedDifference, first: Path, second: Path, order: Sequence[str]
+    difference: PairedDifference, entries: Sequence[Entry], order: Sequence[str]
 ) -> str:
-    """A paired difference: the means, then one line a class in this order."""
-    rows = [["class", "AP difference", "AUROC difference"]]
+    """A paired difference of two files beside both: one line a class in this order, then the means.
+
+    entries: the file, and the one that is taken from it.
+    """
+    first, second = (one.evaluation for one in entries)
+    rows = [
+        ["class", *(word for name in ("AP", "AUROC") for word in (name, "other", "difference"))]
+    ]
     for name, row in difference.per_class.loc[list(order)].iterrows():
-        bounds = [(row.get(f"{m}_low"), row.get(f"{m}_high")) for m in ("ap", "auroc")]
-        cells = [number(row["ap"], bounds[0], "+"), number(row["auroc"], bounds[1], "+")]
+        cells = []
+        for key in MEANS.values():
+            cells += [number(one.per_class[key][str(name)]) for one in (first, second)]
+            cells.append(number(row[key], (row.get(f"{key}_low"), row.get(f"{key}_high")), "+"))
         rows.append([shorten(name), *cells])
-    rows += [["mean", *(_mean_difference(difference, metric) for metric in MEANS)]]
-    return "\n".join(
-        [f"Differences, {first} minus {second}:", _aligned(rows), *_rare_note(difference)]
-    )
+    compared = compare(first, second, difference)
+    means = []
+    for name in MEANS:
+        means += [number(compared.file[name]), number(compared.reference[name])]
+        means.append(_difference(compared, name))
+    rows.append([f"mean of {counted(len(compared.classes), 'class', 'classes')}", *means])
+    title = f"Differences, {entries[0].path} minus {entries[1].path} (other):"
+    note = _fill(f"Means and their differences are over the {describe_classes(compared)}.")
+    return "\n".join([title, _aligned(rows), note])
 
 
 def leaderboard_text(entries: Sequence[Entry]) -> str:
     """One line a file, in the order given."""
-    return "\n".join([_aligned(leaderboard_rows(entries)), *leaderboard_notes(entries)])
+    return "\n".join([_aligned(leaderboard_rows(entries)), *map(_fill, leaderboard_notes(entries))])
 
 
 def leaderboard_rows(entries: Sequence[Entry]) -> list[list[str]]:
-    """Their cells, under a row of headings."""
-    rows = [["file", "mAP", "mAUROC", "mAP tail", "ECE", "mAP difference", "mAUROC difference"]]
+    """Their cells, under a row of headings with the number of classes in brackets.
+
+    Where differences are over fewer classes than the means, the means over these come again.
+    """
+    metrics, (compared, of_files) = (*MEANS, "mAP_tail", "ECE"), _compared(entries)
+    summary, table = entries[0].evaluation.summary, entries[0].evaluation.per_class
+    every, tail = summary["classes_scored"], summary["group_classes"]["tail"]
+    counts = (every, every, tail, (table["n"] > 0).sum())
+    heads = [f"{m.replace('_', ' ')} ({n})" for m, n in zip(metrics, counts, strict=True)]
+    again = list(MEANS) if compared.left_out else []
+    words = [*again, *(f"{name} difference" for name in MEANS)]
+    rows = [["file", *heads, *(f"{word} ({len(compared.classes)})" for word in words)]]
     for one in entries:
-        summary = one.evaluation.summary
-        cells = [number(summary[metric]) for metric in (*MEANS, "mAP_tail", "ECE")]
-        if one.difference is None:
-            cells += ["reference"] * len(MEANS)
-        else:
-            cells += [_mean_difference(one.difference, metric) for metric in MEANS]
+        cells = [number(one.evaluation.summary[metric]) for metric in metrics]
+        own = of_files.get(one.path)
+        means = compared.reference if own is None else own.file
+        cells += [number(means[name]) for name in again]
+        cells += ["reference" if own is None else _difference(own, name) for name in MEANS]
         rows.append([one.label, *cells])
     return rows
 
 
 def leaderboard_notes(entries: Sequence[Entry]) -> list[str]:
     """What a reader must know of these numbers."""
-    lines = []
+    compared, _ = _compared(entries)
     summary = entries[0].evaluation.summary
+    reference = next(one.label for one in entries if one.difference is None)
+    lines = ["Beside the name of a mean: the number of its classes."]
     if summary["unscored"]:
-        lines.append(f"Classes that cannot be scored: {', '.join(summary['unscored'])}.")
+        lines.append(f"Classes that cannot be scored: {some(summary['unscored'], SHOWN_NAMES)}.")
     if summary["resamples"]:
         units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
         lines.append(
             f"Intervals: 95 %, {summary['resamples']:,} bootstrap resamples of {units}, the same "
             "for all files."
         )
-    paired = next(one.difference for one in entries if one.difference is not None)
-    reference = next(one.label for one in entries if one.difference is None)
     lines.append(f"Differences: the file minus {reference}; above 0 the file is better.")
-    return lines + _rare_note(paired)
+    if compared.left_out:
+        lines.append(
+            f"Differences, and the means beside them, are over the {describe_classes(compared)}."
+        )
+    return lines
+
+
+def _compared(entries: Sequence[Entry]) -> tuple[Compared, dict[Path, Compared]]:
+    """Each file but the reference beside it, by path, and any one of these first."""
+    reference = next(one.evaluation for one in entries if one.difference is None)
+    found = {
+        one.path: compare(one.evaluation, reference, one.difference)
+        for one in entries
+        if one.difference is not None
+    }
+    return next(iter(found.values())), found
+
+
+def _difference(compared: Compared, name: str) -> str:
+    return number(compared.difference[name], compared.intervals.get(name, (None, None)), "+")
 
 
 def subgroup_text(scores: SubgroupScores) -> str:
@@ -126,33 +166,16 @@ def subgroup_notes(scores: SubgroupScores, rows: Sequence[Sequence[str]]) -> lis
             if names
             else "There is no class by which subgroups can be compared; own means are in the JSON."
         )
-    if any(STAR in "".join(row[-2:]) for row in rows):
-        notes.append(
-            f"{STAR} Mean and interval over the classes with at least {MIN_POSITIVE_PATIENTS} "
-            "positive patients in the subgroup."
-        )
-    return [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes]
-
-
-def _mean_difference(difference: PairedDifference, metric: str) -> str:
-    """The difference over the classes of its interval; over all where there is no interval."""
-    summary = difference.summary
-    if metric in summary["intervals"]:
-        return number(summary["interval_points"][metric], summary["intervals"][metric], "+")
-    return number(summary[metric], sign="+")
-
-
-def _rare_note(difference: PairedDifference) -> list[str]:
-    summary = difference.summary
-    rare = summary["too_rare_for_intervals"]
-    if not rare or not summary["intervals"]:
-        return []
-    note = (
-        f"Mean differences are over the {summary['classes_in_intervals']} classes with at least "
-        f"{MIN_POSITIVE_PATIENTS} positive patients, as their intervals are, without "
-        f"{some(rare, SHOWN_NAMES)}."
-    )
-    return [textwrap.fill(note, 100, subsequent_indent="  ")]
+    for name, subgroup in scores.subgroups.items():
+        summary = {} if subgroup.compared is None else subgroup.compared.summary
+        if summary.get("intervals") and (rare := summary["too_rare_for_intervals"]):
+            over = counted(summary["classes_in_intervals"], "class", "classes")
+            notes.append(
+                f"{STAR} {shorten(name)}: mean and interval over the {over} with at least "
+                f"{MIN_POSITIVE_PATIENTS} positive patients in the subgroup, without "
+                f"{some(rare, SHOWN_NAMES)}."
+            )
+    return list(map(_fill, notes))
 
 
 def _compared_mean(summary: Mapping[str, Any], metric: str) -> str:
@@ -164,9 +187,13 @@ def _compared_mean(summary: Mapping[str, Any], metric: str) -> str:
     if interval is None:
         return number(summary[metric])
     point = summary["interval_points"][metric]
-    if point == summary[metric]:
+    if not summary["too_rare_for_intervals"]:
         return number(point, interval)
     return f"{number(summary[metric])} {STAR}{number(point, interval)}"
+
+
+def _fill(note: str) -> str:
+    return textwrap.fill(note, 100, subsequent_indent="  ")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

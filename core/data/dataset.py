@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from core.data.loader import DecodingLoader
 from core.data.sampler import EvaluationBatches, Sample, TrainingBatches
 from core.data.store import ImageStore
 from core.data.table import LabelTable
 from core.errors import UserError, see_doctor
 from core.signals import STOPS
-from core.workers import cannot_start, end_where_memory_is_full
+from core.workers import end_on_shortage, worker_context
 
 if TYPE_CHECKING:  # who only predicts need not wait for albumentations
     from core.data.augment import Augmentation
@@ -118,33 +119,26 @@ def decoding_loader(
     pin_memory: bool,
     persistent: bool = False,
 ) -> DataLoader:
-    """A loader of what `collate` makes of each of `batches` of samples, read by `workers`."""
-    return DataLoader(
+    """A loader of what `collate` makes of each of `batches` of samples, read by `workers`.
+
+    It raises UserError where these cannot be started or are lost.
+    """
+    return DecodingLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
+        multiprocessing_context=worker_context() if workers else None,
         prefetch_factor=PREFETCHED if workers else None,
         persistent_workers=persistent and workers > 0,
     )
 
 
-def started(loader: Iterable[Any]) -> Iterator[Any]:
-    """What the loader gives. Raises UserError where its processes cannot be started."""
-    try:
-        return iter(loader)
-    except OSError as error:
-        told = cannot_start(error)
-        if told is None:
-            raise
-        raise told from error
-
-
 def unspoiled(loader: Batches) -> Iterator[Batch]:
     """The loader's batches; raises the UserError of an image that could not be read."""
-    for batch in started(loader):
+    for batch in loader:
         if isinstance(batch, UserError):
             others = see_doctor(
                 "with the same flags of the data, or --config, names all such images", " --full"
@@ -174,4 +168,4 @@ def _start_worker(_: int) -> None:
     # the training process decides what Ctrl-C means, and a stop that a whole group is asked for
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
-    end_where_memory_is_full()
+    end_on_shortage()

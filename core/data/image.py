@@ -25,6 +25,7 @@ from core.data.grey import to_grey8
 from core.data.jpeg import check_end, check_scans, frame_size
 from core.data.limit import BYTES, check_size, max_pixels
 from core.errors import UserError, size_of
+from core.workers import is_shortage
 
 # what a decoder has to say goes into the error, or is nothing to the user
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -62,6 +63,8 @@ def _decoded(name: str | Path, read: Callable[[], bytes]) -> np.ndarray:
     try:
         return _decode(read(), str(name))
     except OSError as error:
+        if is_shortage(error):
+            raise
         reason = error.strerror or str(error)
         raise UserError(f"Image {name} cannot be read: {reason.rstrip('.')}.") from None
     except struct.error:

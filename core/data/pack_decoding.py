@@ -26,9 +26,12 @@ from core.data.pack_format import Plan
 from core.data.pack_progress import Done
 from core.errors import UserError
 from core.signals import answer_stops, put_back
+from core.workers import require_files
 
 # blocks are noted as done as often as this; each time waits for the disk
 _SECONDS = 2.0
+# files that are open for the processes together, and for each
+_FILES, _FILES_EACH = 14, 2
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,11 @@ def decode_blocks(
     images = sum(len(plan.rows(block)) for block in blocks)
     finished: list[Done] = []
     last = -_SECONDS  # the first one at once
+    workers = min(workers, len(blocks))
+    # the server of the processes would print a traceback
+    require_files(_FILES + _FILES_EACH * workers)
     with _interrupts() as interrupted:
         context = multiprocessing.get_context("forkserver")
-        workers = min(workers, len(blocks))
         pool = ProcessPoolExecutor(workers, context, initializer=_start)
         bar = tqdm(
             desc="packing", total=plan.count, initial=plan.count - images, unit="img", disable=None

@@ -35,6 +35,7 @@ from core.data.pack_format import (
 )
 from core.data.pack_progress import Done, lines_of, read_done
 from core.errors import UserError, counted, size_of, some
+from core.workers import describe_shortage
 
 # in this order a kill in the midst of deleting leaves no pack that looks whole
 _OURS = (FACTS, BEGUN, DONE, INDEX, IMAGES)
@@ -314,6 +315,8 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if told := describe_shortage(error):
+            raise told from error
         raise UserError(
             f"the pack {folder} cannot be written: {error.strerror or error}; what is done of it "
             "is kept, and the same command goes on once that is mended"

@@ -7,7 +7,7 @@ from core.plots.curves import curves_figure
 from core.plots.histograms import histograms_figure
 from core.plots.precision_recall import precision_recall_figure
 from core.plots.reliability import reliability_figure
-from core.plots.style import DOTS_PER_INCH, NAME_WIDTH, shorten
+from core.plots.style import DOTS_PER_INCH, NAME_WIDTH, head_and_tail, shorten
 
 __all__ = [
     "DOTS_PER_INCH",
@@ -16,6 +16,7 @@ __all__ = [
     "compared_figure",
     "cooccurrence_figure",
     "curves_figure",
+    "head_and_tail",
     "histograms_figure",
     "precision_recall_figure",
     "reliability_figure",

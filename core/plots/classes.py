@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from core.metrics import Evaluation
 from core.plots.style import (
     GROUP_COLOURS,
-    by_prevalence,
     group_handles,
+    head_and_tail,
     legend_below,
     lowest_auroc,
     new_figure,
@@ -18,8 +18,11 @@ from core.plots.style import (
 
 
 def classes_figure(evaluation: Evaluation) -> Figure:
-    """Bars of AP and dots of AUROC by class with their intervals, most prevalent class on top."""
-    rows = by_prevalence(evaluation.per_class)
+    """Bars of AP and dots of AUROC by class with their intervals, most prevalent class on top.
+
+    Of very many classes the head and the tail (`head_and_tail`).
+    """
+    rows, note = head_and_tail(evaluation.per_class)
     height = np.arange(len(rows))[::-1]
     figure = new_figure(10, 1.5 + 0.3 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
@@ -41,6 +44,8 @@ def classes_figure(evaluation: Evaluation) -> Figure:
     left.set_xlim(0, 1.02)
     drawn = rows.filter(["auroc", "auroc_low"]).to_numpy(dtype=float)
     right.set_xlim(lowest_auroc(drawn), 1.02)
+    if note:
+        figure.suptitle(note, fontsize=10)
     left.set_title("AP", loc="left")
     right.set_title("AUROC", loc="left")
     legend_below(figure, group_handles(set(rows["group"])))

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from core.metrics import Evaluation
 from core.plots.style import (
     COLOURS,
-    by_prevalence,
+    head_and_tail,
     legend_below,
     lowest_auroc,
     new_figure,
@@ -24,16 +24,19 @@ MOST_FILES = len(COLOURS)
 
 
 def compared_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
-    """The dots and intervals of each file below each other, by what it is called."""
+    """The dots and intervals of each file below each other, by what it is called.
+
+    Of very many classes the head and the tail (`head_and_tail`).
+    """
     files = dict(list(evaluations.items())[:MOST_FILES])
-    orders = [by_prevalence(one.per_class) for one in files.values()]
-    rows, count = orders[0], len(files)
+    tables = [one.per_class for one in files.values()]
+    (rows, note), count = head_and_tail(tables[0]), len(files)
     step = 1.0 + 0.45 * (count - 1)
     height = step * np.arange(len(rows))[::-1].astype(float)
     figure = new_figure(10, 1.5 + 0.26 * step * len(rows) + 0.25 * -(-count // 2))
     left, right = figure.subplots(1, 2, sharey=True)
     lowest = []
-    for place, (colour, own) in enumerate(zip(COLOURS, orders, strict=False)):
+    for place, (colour, own) in enumerate(zip(COLOURS, tables, strict=False)):
         own = own.loc[rows.index]
         at = height + 0.45 * ((count - 1) / 2 - place)
         for axis, metric in ((left, "ap"), (right, "auroc")):
@@ -52,6 +55,8 @@ def compared_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
     left.set_xlim(0, 1.02)
     right.axvline(0.5, color="black", lw=1, ls=":")
     right.set_xlim(min(lowest), 1.02)
+    if note:
+        figure.suptitle(note, fontsize=10)
     left.set_title("AP", loc="left")
     right.set_title("AUROC", loc="left")
     handles: list[Any] = [

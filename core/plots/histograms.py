@@ -10,7 +10,7 @@ from core.metrics import Evaluation
 from core.plots.style import (
     GREY,
     GROUP_COLOURS,
-    by_prevalence,
+    head_and_tail,
     label_all,
     shorten,
     small_multiples,
@@ -29,10 +29,12 @@ def histograms_figure(
 ) -> Figure | None:
     """One small histogram a class with a known label, most prevalent first; None without any.
 
+    Of very many classes the head and the tail (`head_and_tail`).
+
     On the axis of log odds, as most scores of a rare class are far below 0.5; the bars of the
     positives, and those of the negatives, have a sum of 1 each.
     """
-    table = by_prevalence(evaluation.per_class)
+    table, note = head_and_tail(evaluation.per_class)
     table = table[table["n"] > 0]
     if table.empty:
         return None
@@ -43,7 +45,7 @@ def histograms_figure(
     ticks = _within(_TICKS, edges)
     if len(ticks) < 3:
         ticks = _within(_FINE_TICKS, edges)[:5]
-    figure, axes = small_multiples(len(table), columns=4)
+    figure, axes = small_multiples(len(table), columns=4, note=note)
     # they share these: to set them on each of dozens takes seconds
     axes[0].set_xlim(edges[0], edges[-1])
     axes[0].set_xticks([_log_odds(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])

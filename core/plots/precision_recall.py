@@ -11,7 +11,7 @@ from core.metrics import Evaluation
 from core.plots.style import (
     COLOURS,
     GROUP_COLOURS,
-    by_prevalence,
+    head_and_tail,
     label_all,
     shorten,
     small_multiples,
@@ -22,7 +22,10 @@ from core.plots.style import (
 def precision_recall_figure(
     evaluation: Evaluation, targets: FloatArray, probabilities: FloatArray
 ) -> Figure | None:
-    """One small precision-recall plot a scored class, most prevalent first; None without any."""
+    """One small precision-recall plot a scored class, most prevalent first; None without any.
+
+    Of very many classes the head and the tail (`head_and_tail`).
+    """
     return _curves(evaluation, targets, {"": probabilities})
 
 
@@ -37,11 +40,12 @@ def _curves(
     evaluation: Evaluation, targets: FloatArray, files: Mapping[str, FloatArray]
 ) -> Figure | None:
     table = evaluation.per_class
-    scored = [name for name in by_prevalence(table).index if table["ap"].notna()[name]]
-    if not scored:
+    shown, note = head_and_tail(table)
+    scored = shown.index[shown["ap"].notna()]
+    if scored.empty:
         return None
     alone = len(files) == 1
-    figure, axes = small_multiples(len(scored), columns=4, sharey=True)
+    figure, axes = small_multiples(len(scored), columns=4, note=note, sharey=True)
     # they share these: to set them on each of dozens takes seconds
     axes[0].set(xlim=(0, 1.03), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     for axis, name in zip(axes, scored, strict=True):

@@ -16,6 +16,9 @@ GROUP_COLOURS = {"head": "#0072B2", "medium": "#009E73", "tail": "#D55E00", "unk
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
 GREY = "#8a8f98"
 NAME_WIDTH = 30
+# more rows or small plots take minutes to draw, and nobody can look at them; a whole number of rows
+# of small plots
+HEAD, TAIL = 32, 32
 
 
 def shorten(name: object, width: int = NAME_WIDTH) -> str:
@@ -32,20 +35,40 @@ def by_prevalence(per_class: pd.DataFrame) -> pd.DataFrame:
     return per_class.sort_values("prevalence", ascending=False, na_position="last", kind="stable")
 
 
+def head_and_tail(per_class: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows that a picture of each class shows, most prevalent first, and a note.
+
+    Of more than HEAD + TAIL classes these are the most and the least prevalent of those with an AP,
+    as the note says; else all, and "".
+    """
+    rows = by_prevalence(per_class)
+    if len(rows) <= HEAD + TAIL:
+        return rows, ""
+    scored, kind = rows[rows["ap"].notna()], "scored classes"
+    if scored.empty:
+        scored, kind = rows, "classes"
+    shown = pd.concat([scored[:HEAD], scored[HEAD:][-TAIL:]])
+    which = "all" if len(shown) == len(scored) else f"the {HEAD} most and {TAIL} least prevalent"
+    return shown, f"{which} of {len(scored):,} {kind} ({len(rows):,} in all)"
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of this size in inches, which finds room for its letters by itself."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def small_multiples(count: int, *, columns: int, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` small axes in rows of at most `columns`, and these.
+def small_multiples(
+    count: int, *, columns: int, note: str = "", **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` small axes in rows of at most `columns`, a note above, and these.
 
     Their places are given: to find them anew for dozens of axes takes seconds.
     """
     columns = min(columns, count)
     rows = -(-count // columns)
     # inches: around all axes, between two of them, of each
-    left, right, bottom, top, gap_x, gap_y = 0.75, 0.15, 0.65, 0.35, 0.22, 0.42
+    left, right, bottom, gap_x, gap_y = 0.75, 0.15, 0.65, 0.22, 0.42
+    top = 0.7 if note else 0.35
     width, height = 2.3, 1.85
     whole = left + right + columns * width + (columns - 1) * gap_x
     tall = bottom + top + rows * height + (rows - 1) * gap_y
@@ -58,6 +81,8 @@ def small_multiples(count: int, *, columns: int, **shared: Any) -> tuple[Figure,
         wspace=gap_x / width,
         hspace=gap_y / height,
     )
+    if note:
+        figure.suptitle(note, fontsize=10, y=1 - 0.12 / tall, va="top")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, **shared).ravel().tolist()
     for axis in axes[count:]:
         axis.set_axis_off()

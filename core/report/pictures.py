@@ -14,6 +14,7 @@ from core.plots import (
     classes_figure,
     cooccurrence_figure,
     curves_figure,
+    head_and_tail,
     histograms_figure,
     precision_recall_figure,
     reliability_figure,
@@ -62,6 +63,11 @@ HEADINGS = {
         "The pattern should be the same; unsure predictions make it paler.",
     ),
 }
+# pictures with a row or a small plot for each class
+_OF_CLASSES = (
+    *("classes", "precision_recall", "score_histograms"),
+    *("compared", "compared_precision_recall"),
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,19 @@ def draw_pictures(
         "reliability": reliability_figure(*data),
         "co_occurrence": cooccurrence_figure(*data),
     }
-    return as_pictures(figures, HEADINGS, _sentences(evaluation, history))
+    headings = bounded_headings(HEADINGS, evaluation)
+    return as_pictures(figures, headings, _sentences(evaluation, history))
+
+
+def bounded_headings(
+    headings: Mapping[str, tuple[str, str]], evaluation: Evaluation
+) -> dict[str, tuple[str, str]]:
+    """The headings and captions, with a note where a picture shows some of the classes alone."""
+    note = head_and_tail(evaluation.per_class)[1]
+    return {
+        name: (heading, f"{caption} Shown: {note}." if note and name in _OF_CLASSES else caption)
+        for name, (heading, caption) in headings.items()
+    }
 
 
 def as_pictures(
@@ -120,6 +138,7 @@ def _sentences(evaluation: Evaluation, history: pd.DataFrame | None) -> dict[str
     """What each picture shows in one sentence."""
     table, summary = evaluation.per_class, evaluation.summary
     ap, known = table["ap"].dropna(), int((table["n"] > 0).sum())
+    note = head_and_tail(table)[1]
     extremes = "none of which can be scored"
     if len(ap):
         extremes = (
@@ -127,11 +146,13 @@ def _sentences(evaluation: Evaluation, history: pd.DataFrame | None) -> dict[str
             f"{shorten(ap.idxmin())} ({ap.min():.3f})"
         )
     return {
-        "classes": f"Bars of AP and dots of AUROC of {len(table)} classes, {extremes}.",
+        "classes": f"Bars of AP and dots of AUROC of {note or f'{len(table)} classes'}, "
+        f"{extremes}.",
         "curves": f"Lines of the training by epoch{_best_epoch(history)}.",
-        "precision_recall": f"A small plot of precision against recall for each of {len(ap)} "
-        f"classes, {extremes}.",
-        "score_histograms": f"Two small histograms for each of {known} classes: the predicted "
+        "precision_recall": f"A small plot of precision against recall for "
+        f"{note or f'each of {len(ap)} classes'}, {extremes}.",
+        "score_histograms": "Two small histograms for "
+        f"{note or f'each of {known} classes'}: the predicted "
         "probabilities of its positives and of its negatives.",
         "reliability": "The observed share of positives against the predicted probability in "
         f"15 bins, with a flattened ECE of {summary['ECE_flat']:.3f}.",

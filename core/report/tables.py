@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.bootstrap import MIN_POSITIVE_PATIENTS
+from core.errors import some
 from core.metrics import Evaluation
 from core.plots.style import NAME_WIDTH, by_prevalence, shorten
 
@@ -28,6 +29,8 @@ SUMMARY_ROWS = (
 )
 # of a fold, or of a file among several
 SHORT_ROWS = ("mAP", "mAP_head", "mAP_medium", "mAP_tail", "mAUROC", "ECE", "Brier")
+# names of classes in a sentence: of more, the table says which they are
+SHOWN_NAMES = 20
 GROUP = "Group"
 # columns of text; all others are numbers
 _TEXTS = (GROUP, "95 % interval")
@@ -153,9 +156,9 @@ def _summary_rows(evaluation: Evaluation) -> list[dict[str, str]]:
         if metric in summary["intervals"]:
             low, high = summary["intervals"][metric]
             interval = f"[{low:.3f}, {high:.3f}]"
-            point = summary["interval_points"][metric]
-            if point != summary[metric]:
-                interval = f"without the rarest: {point:.3f} {interval}"
+            if (count := summary["interval_classes"][metric]) != classes:
+                point = summary["interval_points"][metric]
+                interval = f"without the rarest: {point:.3f} {interval} (over {count})"
         per_class = metric.startswith(("mAP", "mAUROC", "mF1"))
         rows.append(
             {
@@ -190,10 +193,10 @@ def _notes(summary: dict[str, Any]) -> list[str]:
             f"means run over the {summary['classes_in_intervals']} classes with at least "
             f"{MIN_POSITIVE_PATIENTS} positive patients"
         )
-        rare = ", ".join(summary["too_rare_for_intervals"])
+        rare = some(summary["too_rare_for_intervals"], SHOWN_NAMES)
         notes.append(f"{note}, without {rare}." if rare else f"{note}.")
     if summary["unscored"]:
-        names = ", ".join(summary["unscored"])
+        names = some(summary["unscored"], SHOWN_NAMES)
         notes.append(
             "A class without positives (or without negatives) has no AP and no AUROC and is left "
             f"out of the means. Here: {names}."
