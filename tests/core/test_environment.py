@@ -102,7 +102,7 @@ def test_each_start_of_a_run_is_recorded(
     (first,) = json.loads((out / "env.json").read_text())["starts"]
     assert first["command"][0].endswith("train.py")
     assert str(finished[0]) in first["command"]
-    assert json.loads((out / "env.json").read_text())["seed"] == 0
+    assert json.loads((out / "env.json").read_text())["seed"] == 42
     for name in ("torch", "opencv_python_headless", "pillow", "pydicom", "longtail_cxr"):
         assert Version(first["versions"][name]) > Version("0")
     here = Path(__file__).parents[2]

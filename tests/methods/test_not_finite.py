@@ -39,7 +39,8 @@ def test_a_nan_in_the_second_epoch_names_images_and_keeps_the_last_state(
 
     def spoil_the_fifth(self: StandardHeadModel, images: Tensor) -> Tensor:
         nonlocal calls
-        calls += self.training
+        # not the trial before the training
+        calls += self.training and len(images) == 8
         logits = forward(self, images)
         return logits * torch.nan if self.training and calls == 5 else logits
 
@@ -65,10 +66,11 @@ def test_an_update_that_is_not_finite_changes_no_weight(
     forward = StandardHeadModel.forward
 
     def spoil_the_first(self: StandardHeadModel, images: Tensor) -> Tensor:
-        if self.training:
+        trained = self.training and len(images) == 8  # no trial before the training
+        if trained:
             seen.append(self.head.state_dict()["2.weight"].clone())
         logits = forward(self, images)
-        return logits * torch.inf if len(seen) == 1 and self.training else logits
+        return logits * torch.inf if len(seen) == 1 and trained else logits
 
     monkeypatch.setattr(StandardHeadModel, "forward", spoil_the_first)
     code, _, error = train(*flags(phantom, tmp_path / "out"))
@@ -118,7 +120,7 @@ def test_a_planted_image_is_among_the_named_and_its_update_is_told(
     assert told is not None
     assert table["ImageID"][planted] in error
     updates = len(training) // 8
-    plan = training[build_sampler("uniform", np.zeros((len(training), 1)), seed=0)(1)]
+    plan = training[build_sampler("uniform", np.zeros((len(training), 1)), seed=42)(1)]
     assert planted in plan[8 * (int(told[1]) - 1 - updates) :][:8]
     check_state(out, 1)
 
