@@ -24,7 +24,8 @@ def checked_loading(path: Path, model: str) -> Iterator[None]:
     load: Callable[..., Any] = nn.Module.load_state_dict
 
     def checked_load(network: nn.Module, tensors: Mapping[str, Tensor], **_: Any) -> Any:
-        _check_tensors(network, tensors, path, model)
+        if faults := _describe(_find_faults(network, tensors, names, model)):
+            raise _refusal(path, model, faults)
         return load(network, tensors, strict=False)
 
     names: set[str] = set()
@@ -49,8 +50,10 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _check_tensors(network: Any, tensors: Mapping[str, Tensor], path: Path, model: str) -> None:
-    """Raise UserError where the adapted `tensors` of a file do not fill the `network`.
+def _find_faults(
+    network: Any, tensors: Mapping[str, Tensor], names: set[str], model: str
+) -> dict[str, Collection[str]]:
+    """Names of tensors by what is wrong with them: a file has `names`, `tensors` when adapted.
 
     Left aside are the classifier, and counters and indexes, which are no floats.
     """
@@ -66,14 +69,13 @@ def _check_tensors(network: Any, tensors: Mapping[str, Tensor], path: Path, mode
         missing, extra = missing & standard, extra - standard - _classifier_names(network, extra)
     unlike = {name for name in common if not _is_alike(wanted[name], tensors[name])}
     spoiled = not_finite({name: tensors[name] for name in common})
-    faults = {
-        f"of {len(wanted)} tensors missing": missing,
+    return {
+        f"of {len(wanted)} tensors missing": missing - names,
+        f"of {len(wanted)} tensors not adaptable to one channel": missing & names,
         f"of {len(wanted)} tensors of another shape or type": unlike,
         f"of {len(wanted)} tensors not finite": spoiled,
         "unknown to this network": extra,
     }
-    if found := _describe(faults):
-        raise _refusal(path, model, found)
 
 
 def _refusal(path: Path, model: str, reason: str) -> UserError:

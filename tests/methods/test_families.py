@@ -12,9 +12,13 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from small_run import METHODS, flags
 
+from core.backbone import Backbone
+from core.config import BackboneConfig
 from core.data.image import load_image
+from core.errors import UserError
 from methods import load_model
 
 Train = Callable[..., tuple[int, str, str]]
@@ -207,3 +211,14 @@ def test_every_family(
 def test_no_family_is_left_out() -> None:
     """A newer timm may have more."""
     assert set(timm.list_modules()) - {module for module, *_ in NETWORKS} == TOO_LARGE
+
+
+@pytest.mark.families
+def test_a_first_layer_that_timm_would_leave_at_random(tmp_path: Path) -> None:
+    """A linear layer of flattened patches of three colours."""
+    model, path = "naflexvit_base_patch16_gap", tmp_path / "w.safetensors"
+    save_file(timm.create_model(model, pretrained=False).state_dict(), path)
+    sentence = r"1 of 174 tensors not adaptable to one channel \(embeds\.proj\.weight\)"
+    with pytest.raises(UserError, match=sentence):
+        Backbone(BackboneConfig(model=model), path)
+    path.unlink()
