@@ -44,7 +44,7 @@ def test_what_the_computer_lacks_is_no_fault_of_an_image(
         raise OSError(number, os.strerror(number), "a.png")
 
     monkeypatch.setattr("core.data.image._read_bytes", lack)
-    with pytest.raises(OSError, match="a.png"):
+    with pytest.raises(OSError, match=r"a\.png"):
         read_image("a.png")
     monkeypatch.setattr("core.data.image._read_bytes", lambda _: b"")
     with pytest.raises(UserError, match="the file is empty"):
