@@ -96,7 +96,8 @@ def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserE
     # the number it ended with may be in the cause alone
     text = f"{error} {error.__cause__}"
     # a mistake in such a process comes in other words
-    ended = "DataLoader worker (pid" in text or "Pin memory thread exited" in text
+    words = ("DataLoader worker (pid", "Pin memory thread exited")
+    ended = bool(exit_codes) or isinstance(error, EOFError) or any(word in text for word in words)
     number = _number(error, _WORDS | (_WORDS_OF_WORKERS if ended else {}))
     codes = [int(code) for code in re.findall(r"exit code (\d+)", text)]
     number = next((code - _EXIT for code in (*codes, *exit_codes) if code > _EXIT), number)

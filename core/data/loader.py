@@ -3,7 +3,8 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from multiprocessing.util import get_temp_dir
 from traceback import clear_frames
 from typing import Any
@@ -14,6 +15,8 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 
 from core.workers import cannot_start, lost_worker
 
+# seconds in which a process that has closed its files is gone
+_SOON = 5.0
 _look = signal_handling._error_if_any_worker_fails
 
 
@@ -22,9 +25,16 @@ def _raise_once() -> None:
     try:
         _look()
     except RuntimeError:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal_handling._SIGCHLD_handler_set = False
+        _look_no_more()
         raise
+
+
+def _look_no_more() -> None:
+    # elsewhere than in the main thread nothing would be raised
+    with suppress(ValueError):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # the next loader sets it again
+        signal_handling._SIGCHLD_handler_set = False
 
 
 # what PyTorch's handler of SIGCHLD calls
@@ -73,7 +83,11 @@ class _Batches(_MultiProcessingDataLoaderIter):
         """Raise UserError where a worker is lost."""
         try:
             yield
-        except (OSError, RuntimeError, MemoryError) as error:
+        except (OSError, RuntimeError, MemoryError, EOFError) as error:
+            if isinstance(error, (EOFError, ConnectionError)):
+                # its end of a connection is closed before it is gone
+                self._forget()
+                wait([worker.sentinel for worker in self._workers], _SOON)
             told = lost_worker(error, self._exit_codes())
             if told is None:
                 raise
@@ -84,13 +98,18 @@ class _Batches(_MultiProcessingDataLoaderIter):
     def _exit_codes(self) -> tuple[int, ...]:
         return tuple(worker.exitcode for worker in self._workers if worker.exitcode)
 
-    def _abandon(self) -> None:
-        """Kill the workers: to end them in order waits for a lock that a lost one may hold."""
-        self._shutdown = True
+    def _forget(self) -> None:
+        """Let PyTorch raise nothing more for these workers."""
         if self._worker_pids_set:
             signal_handling._remove_worker_pids(id(self))
             self._worker_pids_set = False
-        if self._pin_memory and hasattr(self, "_pin_memory_thread"):
+
+    def _abandon(self) -> None:
+        """Kill the workers: to end them in order waits for a lock that a lost one may hold."""
+        self._shutdown = True
+        _look_no_more()
+        self._forget()
+        if hasattr(self, "_pin_memory_thread"):
             self._pin_memory_thread_done_event.set()
         for worker in self._workers:
             worker.kill()

@@ -1,12 +1,15 @@
 """Which errors tell of a process that decoded images and is lost."""
 
+import errno
 import os
 import signal
 
 import pytest
 from torch.utils.data import DataLoader
 
-from core.workers import lost_worker
+from core.data.image import read_image
+from core.errors import UserError
+from core.workers import cannot_start, lost_worker
 
 
 class Broken:
@@ -29,3 +32,43 @@ def test_a_mistake_in_such_a_process_is_no_loss_of_it(killed: bool) -> None:
     with pytest.raises(RuntimeError) as raised:
         list(DataLoader(Broken(killed), num_workers=1))  # type: ignore[arg-type]
     assert ("same command goes on" in str(lost_worker(raised.value))) == killed
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_computer_lacks_is_no_fault_of_an_image(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be left out of predictions, or noted as unreadable in a pack."""
+
+    def lack(_: str) -> bytes:
+        raise OSError(number, os.strerror(number), "a.png")
+
+    monkeypatch.setattr("core.data.image._read_bytes", lack)
+    with pytest.raises(OSError, match=r"a\.png"):
+        read_image("a.png")
+    monkeypatch.setattr("core.data.image._read_bytes", lambda _: b"")
+    with pytest.raises(UserError, match="the file is empty"):
+        read_image("a.png")
+
+
+@pytest.mark.parametrize(
+    ("number", "told", "room"),
+    [
+        (errno.EMFILE, "too many open files: a process may have", False),
+        (errno.ENFILE, "too many open files on this computer", False),
+        (errno.EAGAIN, "no further process or thread can be started", False),
+        (errno.ENOMEM, "memory is used up", False),
+        (errno.ENOSPC, "decoded images find no room in shared memory: /dev/shm", True),
+        (errno.ENOENT, "/dev/shm", True),
+    ],
+)
+def test_the_sentence_of_a_start_and_of_an_end_name_the_same_cause(
+    number: int, told: str, room: bool
+) -> None:
+    start = str(cannot_start(OSError(number, os.strerror(number))))
+    ended = f"DataLoader worker (pid 3) exited unexpectedly with exit code {100 + number}. Details"
+    for sentence in (start, str(lost_worker(RuntimeError(ended)))):
+        assert told in sentence
+        assert ("/dev/shm" in sentence) == room
+    # what has a name is a matter of that file
+    assert cannot_start(OSError(number, os.strerror(number), "a.csv")) is None

@@ -1,0 +1,108 @@
+"""Loader workers that cannot start, or are lost: one sentence with the true cause, and an end."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger import Fault
+from small_run import ROOT, flags, script
+
+from core.workers import allow_open_files
+
+ROW = "too few files, processes or memory for loader workers"
+FILES = "too many open files: a process may have {files} here (ulimit -n); give fewer --num_workers"
+CASES: list[tuple[dict[str, Any], str]] = [
+    *(({"workers": workers, "files": files}, FILES) for workers, files in ((2, 20), (8, 50))),
+    ({"workers": 4, "trouble": "fork"}, "no further process or thread can be started"),
+    ({"workers": 2, "trouble": "threads"}, "no further process or thread can be started"),
+    ({"workers": 2, "trouble": "memory"}, "memory is used up: give fewer --num_workers"),
+    ({"workers": 2, "trouble": "files", "files": 200}, FILES),
+    ({"workers": 4, "trouble": "SIGKILL"}, "a loader worker was ended by SIGKILL, for want of"),
+    ({"workers": 2, "trouble": "SIGSEGV"}, "a loader worker crashed (SIGSEGV)"),
+    ({"workers": 2, "trouble": "SIGABRT"}, "a loader worker crashed (SIGABRT)"),
+]
+
+
+def play(cases: list[dict[str, Any]], folder: Path) -> list[tuple[int, float, str, bool]]:
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("loader_cases.py"), folder],
+        input=json.dumps(cases),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def errors(text: str) -> list[str]:
+    """Without what PyTorch says of the number of workers, and of a signal to one."""
+    own = ("UserWarning", "check_worker_number", "ERROR: Unexpected")
+    return [line for line in text.splitlines() if not any(word in line for word in own)]
+
+
+def test_each_cause_is_told_and_nothing_is_left(tmp_path: Path, fault: Fault) -> None:
+    fault(ROW, len(CASES))
+    outcomes = play([case for case, _ in CASES], tmp_path)
+    for (case, told), (code, seconds, text, left) in zip(CASES, outcomes, strict=True):
+        assert code == 2, (case, text)
+        (sentence,) = errors(text)
+        assert sentence.removeprefix("\0").startswith(f"error: {told.format(**case)}"), case
+        assert ("/dev/shm" in sentence) == (case.get("trouble") == "SIGKILL")
+        assert seconds < 60
+        assert not left, case
+
+
+def test_any_limit_of_open_files_ends_well(tmp_path: Path, soak: bool, fault: Fault) -> None:
+    """From a start that is impossible to one that has all that it needs."""
+    limits = range(20, 121, 2) if soak else (30, 76)
+    cases = [{"workers": w, "files": n} for n in limits for w in ((2, 4, 8) if soak else (8,))]
+    fault(ROW, len(cases))
+    for case, (code, _, text, left) in zip(cases, play(cases, tmp_path), strict=True):
+        assert not left, case
+        if code or case["files"] < 60:
+            (sentence,) = errors(text)
+            assert (code, FILES.format(**case) in sentence) == (2, True), (case, text)
+        else:
+            assert not errors(text)
+
+
+@pytest.mark.parametrize(("files", "workers"), [(64, 4), (90, 8)])
+def test_a_training_with_few_open_files(
+    files: int, workers: int, phantom: Path, tmp_path: Path, soak: bool, fault: Fault
+) -> None:
+    """With the real command; its validation keeps the training's workers."""
+    if not soak:
+        pytest.skip("these real trainings are for make soak")
+    fault(ROW, 1)
+    more = ["--run_folds", 1, "--num_workers", workers, "--epochs", 1]
+    arguments = flags(phantom, tmp_path / "out", *more)
+    done = subprocess.run(
+        [sys.executable, script("standard_head"), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
+    )
+    if done.returncode:
+        (sentence,) = errors(done.stderr)
+        assert (done.returncode, FILES.format(files=files) in sentence) == (2, True), sentence
+    else:
+        assert not errors(done.stderr)
+
+
+def test_the_soft_limit_of_open_files_is_raised() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        allow_open_files()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert hard == before[1]
+        assert soft == 10_240 if hard == resource.RLIM_INFINITY else min(hard, 10_240)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
