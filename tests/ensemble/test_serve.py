@@ -163,14 +163,14 @@ def test_the_heat_map_is_the_mean_of_the_models(
     grey = read_image(sorted((phantom / "images").iterdir())[1])[:32, :32]
     stream = io.BytesIO()
     Image.fromarray(grey).save(stream, "PNG")
-    answer = page.post("/map?class=Mass", content=stream.getvalue())
+    answer = page.post("/map?class=Effusion", content=stream.getvalue())
     assert answer.status_code == 200, answer.text
     maps = []
     for path in folds:
         model, info = load_model(path)
         # of the models' own size, so that nothing is resized
         assert info.image_size == 32
-        places = [info.class_names.index("Mass")]
+        places = [info.class_names.index("Effusion")]
         maps.append(heat_maps(model, torch.from_numpy(grey.copy())[None, None], places)[0, 0])
     expected = 255 * torch.stack(maps).mean(0).numpy()
     shown = pixels_of(answer.json()["map"])

@@ -83,13 +83,13 @@ def _ended(call: Callable[[], Any], printed: int) -> tuple[str, str]:
         kind = "ok"
     except SystemExit as stop:
         kind = "refused" if stop.code == 2 else "traceback"
-    except MemoryError:
-        return "memory", traceback.format_exc()
     except BaseException:
         return "traceback", traceback.format_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     text = os.pread(printed, 2**20, 0).decode(errors="replace")
+    if kind == "refused" and "memory is used up" in text:
+        kind = "memory"
     if kind == "refused" and not _is_sentence(text):
         kind = "traceback"
     return kind, text
