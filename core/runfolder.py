@@ -109,7 +109,7 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
     if not differing and earlier.environment.get("data") != data["data"]:
         parts = _other_parts(earlier.environment, data)
         differing = [f"the {parts} that the same CSV now gives"]
-        remedy = "put the earlier CSV back to resume it"
+        remedy = "to resume it put the earlier files back, or use the versions in its env.json"
     if differing:
         raise UserError(
             f"{earlier.path} holds a run that differs in {', '.join(differing)}: {remedy}, or give "
