@@ -128,7 +128,7 @@ def check_model_name(name: str) -> None:
 
 @torch.no_grad()
 def check_network(model: nn.Module, name: str, size: int) -> None:
-    """Try `model` on images of `size` pixels a side: predict one, pass the backbone two in training.
+    """Try `model` on images of `size` pixels a side: predict one, let the backbone train on two.
 
     It changes the model's batch statistics. Raises UserError where the network of timm's `name`
     takes no such images, or its tensors or outputs are not finite.
