@@ -128,7 +128,7 @@ def check_model_name(name: str) -> None:
 
 @torch.no_grad()
 def check_network(model: nn.Module, name: str, size: int) -> None:
-    """Try `model` on images of `size` pixels a side: predict one, and pass two in train mode.
+    """Try `model` on images of `size` pixels a side: predict one, let the backbone train on two.
 
     It changes the model's batch statistics. Raises UserError where the network of timm's `name`
     takes no such images, or its tensors or outputs are not finite.
@@ -142,7 +142,7 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
     images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
     try:
         outputs = model.eval()(images[:1])
-        model.train()(images)
+        model.get_submodule("backbone").train()(images)
     except UserError:
         raise
     # a network raises anything at a size that it was not made for
