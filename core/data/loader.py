@@ -26,6 +26,14 @@ def _raise_once() -> None:
         _look()
     except RuntimeError:
         _look_no_more()
+        before = sys.unraisablehook
+
+        def hide_loss(error: Any) -> None:
+            # where nothing can be raised: the next batch that is awaited will tell
+            if error.exc_value is None or lost_worker(error.exc_value) is None:
+                before(error)
+
+        sys.unraisablehook = hide_loss
         raise
 
 

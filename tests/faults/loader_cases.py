@@ -76,7 +76,7 @@ def play(case: dict[str, Any]) -> None:
             persistent=True,
         )
         loaders.append((loader, iter(loader)))
-        for _ in range(case.get("batches", 50)):
+        for _ in range(20):
             next(loaders[-1][1])
 
 

@@ -58,7 +58,7 @@ def test_each_cause_is_told_and_nothing_is_left(tmp_path: Path, fault: Fault) ->
 
 def test_any_limit_of_open_files_ends_well(tmp_path: Path, soak: bool, fault: Fault) -> None:
     """From a start that is impossible to one that has all that it needs."""
-    limits = range(20, 121, 2) if soak else (30, 76)
+    limits = range(20, 121, 8) if soak else (30, 76)
     cases = [{"workers": w, "files": n} for n in limits for w in ((2, 4, 8) if soak else (8,))]
     fault(ROW, len(cases))
     for case, (code, _, text, left) in zip(cases, play(cases, tmp_path), strict=True):
