@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from core.ranks import Roll
 
 ConfigType = TypeVar("ConfigType")
+_HELP = {"-h", "--help"}
 # what a file that was opened may meet: a full disk, a quota, a limit, a disk that fails
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -67,11 +68,10 @@ def parse(
     file = last_value(arguments, "config")
     from_file = as_arguments(read_settings(Path(file), presets)) if file else []
     given = from_file + arguments
-    earlier = earlier_settings(presets, given)
+    earlier = {} if _HELP & {*arguments} else earlier_settings(presets, given)
     words = as_arguments(earlier) + given
-    if earlier and _refusal(_default(presets, earlier.get("preset", "auto"), words), words):
-        # the flags contradict the run: the run folder says in what
-        earlier, words = {}, given
+    if earlier:
+        _check_together(_default(presets, earlier.get("preset", "auto"), words), words, given)
     preset = last_value(given, "preset") or "auto"
     if preset == "auto":
         preset = earlier.get("preset") or _automatic(presets, auto, words)
@@ -83,6 +83,16 @@ def parse(
     if preset in presets:
         config.preset = preset  # type: ignore[attr-defined]
     return config
+
+
+def _check_together(default: Any, words: list[str], given: list[str]) -> None:
+    """Raise UserError where flags that are sound by themselves contradict the run they resume."""
+    refused = _refusal(default, words)
+    if refused and not _refusal(default, given):
+        raise UserError(
+            f"with the settings of the run in --out_dir: {in_words(refused)}; leave what differs "
+            "from its config.json out to resume it, or give another --out_dir"
+        )
 
 
 def machine_preset() -> str:
@@ -101,7 +111,7 @@ def _automatic(
     """The preset that "auto" stands for, decided where it can matter."""
     if not callable(auto):
         return auto or "auto"
-    if {"-h", "--help"} & {*words}:
+    if _HELP & {*words}:
         return "auto"
     refusals = {in_words(_refusal(_default(presets, name, words), words)) for name in presets}
     # what all presets refuse in the same words needs no torch

@@ -79,7 +79,9 @@ def close_run(
         print("dry run      all of it works, and its numbers mean nothing; now")
         print(_command(real=True), flush=True)
     else:
-        more = ["--run_folds", *left] if left else try_next
+        # settings that a resume took from the run are not in its command
+        settings_of_run = ["--config", str(folder.path / "config.json")] if folder.resumed else []
+        more = ["--run_folds", *left] if left else settings_of_run + try_next
         print(f"try next     {_command()} {shlex.join(more)}", flush=True)
     folder.release()
     return evaluation

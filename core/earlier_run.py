@@ -24,7 +24,10 @@ class EarlierRun:
     """env.json: digests of the data, and of each start versions and command"""
 
     def class_names(self) -> list[str] | None:
-        """The labels that the run's predictions are of; None where it has none yet."""
+        """The labels of the run, by env.json or its predictions; None where neither names them."""
+        recorded = self.environment.get("labels")
+        if isinstance(recorded, list) and recorded and all(isinstance(n, str) for n in recorded):
+            return recorded
         for path in sorted(self.path.glob("*_fold*_val.csv")):
             with suppress(OSError, ValueError, csv.Error):
                 check_regular(path)

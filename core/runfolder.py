@@ -79,6 +79,7 @@ def open_run(
     folder = RunFolder(config.out_dir, settings["model"])
     if fabric.is_global_zero:
         data = {"data": fingerprint, "parts": parts, "files": prepared.files}
+        data["labels"] = list(prepared.table.class_names)
         for sentence in folder.open(settings, data, overwrite=config.overwrite):
             print(sentence)
         write_folds(folder.folds, prepared.table, prepared.assignment)
@@ -100,16 +101,25 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
     """Raise UserError where `settings` or `data` are not those of the earlier run."""
     old = SINCE | earlier.settings
     names = sorted((set(old) | set(settings)) - _FREE)
+    same_data = earlier.environment.get("data") == data["data"]
+    if same_data and not old.get("labels"):
+        # the labels that were detected then, by name
+        names.remove("labels")
     differing = [
         f"{name} ({old.get(name)} there, {settings.get(name)} now)"
         for name in names
         if old.get(name) != settings.get(name)
     ]
+    if differing and old.get("preset") != settings.get("preset"):
+        differing.insert(0, f"preset ({old.get('preset')} there, {settings.get('preset')} now)")
     remedy = "leave what differs out to resume it"
-    if not differing and earlier.environment.get("data") != data["data"]:
+    if not differing and not same_data:
         parts = _other_parts(earlier.environment, data)
         differing = [f"the {parts} that the same CSV now gives"]
-        remedy = "to resume it put the earlier files back, or use the versions in its env.json"
+        remedy = (
+            "to resume it put the earlier files back, or name its labels by --labels where another "
+            "version detected them"
+        )
     if differing:
         raise UserError(
             f"{earlier.path} holds a run that differs in {', '.join(differing)}: {remedy}, or give "
@@ -139,6 +149,7 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.timing = path / "timing.csv"
         self.folds = path / "folds.csv"
+        self.resumed = False
         self._lock: IO[str] | None = None
 
     def files(self, fold: int) -> FoldFiles:
@@ -156,9 +167,10 @@ class RunFolder:
         """Make the folder this run's and lock it; a run of the same settings and data goes on.
 
         `settings` by flag name; digests of `data` and folds together, of their `parts`, and of the
-        `files`. Gives sentences on what is not as it was when the run began. Raises UserError,
-        before anything is written, where the folder holds files of another kind, a run of other
-        settings or data (unless `overwrite`), or a run that is going on.
+        `files`, and the names of its `labels`. Gives sentences on what is not as it was when the
+        run began. Raises UserError, before anything is written, where the folder holds files of
+        another kind, a run of other settings or data (unless `overwrite`), or a run that is going
+        on.
         """
         kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
         earlier = find_run(self.path)
@@ -182,11 +194,13 @@ class RunFolder:
             earlier = None
         starts = earlier_starts(earlier.environment) if earlier else []
         starts.append(this_start() | {"files": data["files"]})
-        record = {"data": data["data"], "parts": data["parts"], "seed": settings["seed"]}
+        record = {name: data[name] for name in ("data", "parts", "labels")}
+        record["seed"] = settings["seed"]
         self._write_json("env.json", record | {"starts": kept_starts(starts)})
         if earlier is None:
             # last: a folder with config.json is a run's
             self._write_json("config.json", kept)
+        self.resumed = earlier is not None
         self.identity = _digest(earlier.settings if earlier else kept, data["data"])
         resumed = f"Resuming the run in {self.path}: what no flag sets is as in its config.json."
         sentences = (resumed if earlier else "", told_changes(starts), told_files(starts))

@@ -70,9 +70,9 @@ def check_settings(
 def earlier_settings(presets: Mapping[str, Callable[[], Any]], words: list[str]) -> dict[str, Any]:
     """Settings of the run in --out_dir that a command line of `words` resumes, by flag name.
 
-    They are empty where there is no such run, where it is deleted (--overwrite), where the words
-    name another --preset, and where they cannot be settings of `presets`: the run folder is then
-    compared with the command line alone. Raises UserError as `find_run` does.
+    They are empty where there is no such run, where it is deleted (--overwrite), and where the
+    words name another --preset. Raises UserError as `find_run` does, and where its settings are not
+    those of `presets`: it is a run of another method or version.
     """
     own = getattr(next(iter(presets.values()))(), "run", None)
     if not isinstance(own, RunConfig) or "--overwrite" in words:
@@ -82,9 +82,12 @@ def earlier_settings(presets: Mapping[str, Callable[[], Any]], words: list[str])
         return {}
     settings = {n: value for n, value in (SINCE | run.settings).items() if n not in _OF_A_START}
     try:
-        return check_settings(settings, presets, "")
-    except UserError:
-        return {}
+        return check_settings(settings, presets, str(run.path / "config.json"))
+    except UserError as error:
+        raise UserError(
+            f"{error}; it is of another method or version, or was changed: give another --out_dir "
+            "(--overwrite deletes that run)"
+        ) from error
 
 
 def last_value(words: list[str], name: str) -> str | None:

@@ -78,7 +78,6 @@ def main() -> None:
     from ensemble.recipe import Member, check_output, write_recipe
     from ensemble.runs import (
         COLUMN_SETTINGS,
-        check_same_images,
         member_names,
         of_trained_folds,
         read_labels,
@@ -105,9 +104,7 @@ def main() -> None:
     beside = [oof] if as_they_are else [oof, joined]
     inputs = [*source.csvs, *(file for one in runs for file in one.files)]
     check_output(config.output, "ensemble", inputs, beside=beside, overwrite=config.overwrite)
-    if not config.common:
-        check_same_images(runs)
-    labels, tables, left_out = of_trained_folds(runs, labels)
+    labels, tables, left_out = of_trained_folds(runs, labels, common=config.common)
     labels, probabilities, notes = match_labels(tables, labels, source.told, common=config.common)
     notes = [*left_out, *notes]
     pool = Pool(np.stack([one.T for one in probabilities]), labels.targets.T)

@@ -104,17 +104,17 @@ def read_run(path: Path) -> Run:
     )
 
 
-def check_same_images(runs: Sequence[Run]) -> None:
+def _check_same_images(runs: Sequence[Run], tables: Sequence[Predictions]) -> None:
     """Raise UserError where runs of which folds are left out hold out different images."""
     first = runs[0]
-    for run in runs[1:]:
-        if not (run.note or first.note) or _same_images(run, first):
+    for run, table in zip(runs[1:], tables[1:], strict=True):
+        alone = len(set(table.ids) ^ set(tables[0].ids))
+        if not (run.note or first.note) or not alone:
             continue
         own, other = (f"--folds {one.settings['folds']} --seed {one.seed}" for one in (run, first))
         why = " ".join(one.note for one in (first, run) if one.note)
         if own != other:
             why = f"its folds are of {own} and those of {first.path} of {other}. {why}"
-        alone = len(set(run.predictions.ids) ^ set(first.predictions.ids))
         raise UserError(
             f"{alone:,} images of {run.path} or {first.path} are in one of them only: {why} Train "
             "the same folds in both, or take the images that all runs have with --common"
@@ -122,28 +122,27 @@ def check_same_images(runs: Sequence[Run]) -> None:
 
 
 def of_trained_folds(
-    runs: Sequence[Run], labels: LabelTable
+    runs: Sequence[Run], labels: LabelTable, *, common: bool
 ) -> tuple[LabelTable, list[Predictions], list[str]]:
     """Labels of the images that runs predict, their predictions by real names, and a sentence.
 
-    Images are left out where all runs leave the same folds out; the sentence counts them.
+    Images are left out where all runs leave the same folds out; the sentence counts them. Unless
+    `common`, raises UserError where runs leave out others.
     """
     tables = [
         replace(one.predictions, ids=with_names(one.predictions.ids, labels.ids)) for one in runs
     ]
-    if not all(one.note and _same_images(one, runs[0]) for one in runs):
-        return labels, tables, []
+    if not common:
+        _check_same_images(runs, tables)
     known = set(tables[0].ids)
+    if not all(one.note for one in runs) or any(set(table.ids) != known for table in tables):
+        return labels, tables, []
     rows = np.flatnonzero([name in known for name in labels.ids])
     return (
         labels.take(rows),
         tables,
         [f"{len(rows):,} of {len(labels):,} images are of the folds that the runs have trained."],
     )
-
-
-def _same_images(one: Run, other: Run) -> bool:
-    return set(one.predictions.ids) == set(other.predictions.ids)
 
 
 def _files(done: Sequence[FoldFiles]) -> list[Path]:

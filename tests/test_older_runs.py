@@ -124,7 +124,7 @@ def test_every_preset_resumes_by_flags_config_and_both(
     started = settings(*given, method=method)
     # version 0.1.0 kept the whole numbers of its presets as such
     started["warmup_epochs"] = int(started["warmup_epochs"])
-    data = {"data": "data", "parts": {}, "files": ""}
+    data = {"data": "data", "parts": {}, "files": "", "labels": []}
     first = RunFolder(out, started["model"])
     first.open(started, data, overwrite=False)
     first.release()
@@ -182,7 +182,8 @@ def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--epochs", "1"], "differs in epochs (3 there, 1 now)"),
+        (["--epochs", "2"], "differs in epochs (3 there, 2 now)"),
+        (["--warmup_epochs", "5"], "--warmup_epochs must lie within 0 and 3, not 5.0; leave what"),
         (["--train_csv", "other.csv"], "differs in train_csv"),
         (["--labels", "Mass"], "differs in labels ( there, Mass now)"),
     ],
@@ -198,6 +199,65 @@ def test_a_flag_that_contradicts_the_run_is_refused(
     after = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
     assert {path for path in after if path.name != ".lock"} == set(before)
     assert all(after[path] == content for path, content in before.items())
+
+
+def test_a_run_without_predictions_resumes_by_the_names_of_its_labels(
+    older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its first epoch by a version that detects other labels."""
+    train = train_method("standard_head")
+    words = [*COMMON.split(), "--out_dir", "early"]
+    stopped_at(train, 2, *words)
+    environment = json.loads(Path("early/env.json").read_text())
+    assert environment.pop("labels") == ["Effusion", "Mass"]
+    Path("early/env.json").write_text(json.dumps(environment))
+    monkeypatch.setattr("core.data.labels._detect_labels", lambda *_: (("Mass",), []))
+    code, _, error = train("--out_dir", "early")
+    assert code == 2
+    assert "differs in the labels" in error
+    assert "name its labels by --labels" in error
+    code, _, error = train("--out_dir", "early", "--labels", "Effusion,Mass")
+    assert code == 0, error
+
+
+def test_a_setting_of_another_method_or_version_is_named(
+    older: Path, train_method: Callable[[str], Train]
+) -> None:
+    code, _, error = train_method("csra_db_cas")("--out_dir", "standard_head")
+    assert code == 2
+    assert "there is no setting 'drop_rate'" in error
+    assert "of another method or version" in error
+
+
+def test_a_resume_from_another_folder_names_what_is_not_found(
+    older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(older / "data" / "images")
+    code, _, error = train_method("standard_head")("--out_dir", older / "standard_head")
+    assert code == 2
+    assert "there is no file data/train.csv below" in error
+    assert "where the training was started" in error
+
+
+def test_what_to_try_next_holds_the_settings_of_the_run(
+    older: Path, train_method: Callable[[str], Train]
+) -> None:
+    code, printed, error = train_method("standard_head")("--out_dir", "standard_head")
+    assert code == 0, error
+    line = printed.strip().splitlines()[-1]
+    assert "--config standard_head/config.json --loss bce" in line
+
+
+@pytest.mark.parametrize("fold", ["9" * 25, "4294967297", "-5", "x", "1.5"])
+def test_folds_that_are_no_folds_are_computed_again(
+    fold: str, older: Path, train_method: Callable[[str], Train]
+) -> None:
+    folds = older / "csra_db_cas" / "folds.csv"
+    recorded = folds.read_text()
+    folds.write_text(recorded.replace(",1\n", f",{fold}\n", 1))
+    code, _, error = train_method("csra_db_cas")("--out_dir", "csra_db_cas", "--run_folds", 1)
+    assert code == 0, error
+    assert folds.read_text() == recorded
 
 
 @pytest.mark.parametrize("spoil", ["missing", "edited"])

@@ -25,9 +25,26 @@ STUDY_COLUMNS = ("StudyID", "study", "AccessionNumber", "StudyInstanceUID", "exa
 VIEW_COLUMNS = ("ViewPosition", "view", "projection", "Frontal/Lateral", "AP/PA")
 # These may hold nothing but 0 and 1, and still are no finding.
 OTHER_COLUMNS = (
-    *("index", "row", "number", "no", "nr", "num", "id", "level", "sheet", "batch", "series"),
+    *(
+        "index",
+        "idx",
+        "serial",
+        "sno",
+        "srno",
+        "row",
+        "number",
+        "no",
+        "nr",
+        "num",
+        "id",
+        "level",
+        "sheet",
+        "batch",
+        "series",
+    ),
     *("instance", "sequence", "order", "counter"),
-    *("age", "sex", "gender", "male", "female", "sex_m", "sex_f", "malesex", "birth"),
+    *("age", "sex", "gender", "male", "female", "m/f", "malesex", "birth"),
+    *("PresentationLUTShape", "TransferSyntaxUID", "FrameNumber"),
     *("race", "ethnicity"),
     *("bmi", "height", "weight", "pediatric", "insurance", "language", "marital_status"),
     *("date", "time", "year", "month", "day", "visit", "timepoint", "Follow-up #", "followup_days"),
@@ -41,11 +58,17 @@ OTHER_COLUMNS = (
 )
 # What stands before and after such a name: PatientSex, Sex_code, cv_fold, fold_0, is_test.
 _BEFORE = re.compile(
-    r"^(?:patient|subject|study|image|img|sample|exam|official|validation|val|train|test|cv|k|is)"
+    r"^(?:patient|subject|study|image|img|sample|case|exam|official|validation|val|train|test|cv|k"
+    r"|is|has|fu)"
 )
 _AFTER = re.compile(
-    r"(?:code|count|flag|group|id|idx|index|name|no|nr|num|number|male|female|ap|pa|s|\d+)$"
+    r"(?:code|count|encoded|binary|bin|flag|group|id|idx|index|name|no|nr|num|number|male|female"
+    r"|0f|ap|pa|view|type|visit|atbirth|m|f|s|\d+)$"
 )
+# What tools add to a DICOM keyword: dicom_SeriesNumber, SeriesNumber_x, SeriesNumber.1; or a tag.
+_DICOM_BEFORE = re.compile(r"^(?:dicom|dcm)[\W_]*", re.IGNORECASE)
+_DICOM_AFTER = re.compile(r"(?:[\W_]+(?:x|y|left|right|dicom|\d+))+$", re.IGNORECASE)
+_DICOM_TAG = re.compile(r"\W*(?:0x)?[0-9a-f]{4}\W*[0-9a-f]{4}\W*", re.IGNORECASE)
 _LONGEST_NAME = 100
 _DICOM_NAMES = Path(__file__).with_name("dicom_names.txt")
 # read in pieces, of which each distinct text is kept once
@@ -259,9 +282,14 @@ def is_known_non_label(name: str) -> bool:
         return True  # "y]": NIH's "OriginalImagePixelSpacing[x,y]", which its comma cuts in two
     if key in _NON_LABELS or key.removesuffix("dicom") in _dicom_names():
         return True
-    stems = [key, _BEFORE.sub("", key)] if len(key) <= _LONGEST_NAME else []
-    for stem in stems:
-        while len(stem) > 2:
+    if len(key) > _LONGEST_NAME:
+        return False
+    if _DICOM_TAG.fullmatch(name) or plain(_DICOM_AFTER.sub("", _DICOM_BEFORE.sub("", name))) in (
+        _dicom_names()
+    ):
+        return True
+    for stem in (key, _BEFORE.sub("", key)):
+        while len(stem) > 1:
             if stem in _NON_LABELS:
                 return True
             stem, found = _AFTER.subn("", stem)

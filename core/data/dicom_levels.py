@@ -78,19 +78,25 @@ def _padding(
     if lossy and len(known) == 1:
         present = levels[codes]
         near = np.abs(levels - known[0]) <= _LOSS * int(present.max() - present.min())
+        # a flat area keeps its level mostly; without one, what is near is image
+        if 2 * (present == known[0]).sum() < near[codes].sum():
+            near = padding
     # a few rows first, which mostly decide it
     return (none, none) if near[codes[::64]].all() and near[codes].all() else (padding, near)
 
 
 def _of_same_bits(value: Any, levels: np.ndarray) -> int | None:
     """The stored level with the bits of a number, which may be written with the other sign: 63536
-    for -2000. None where no level has them."""
+    for -2000. None where no level has them: 65535 is no level of unsigned pixels of 12 bits."""
     number = _number(str(_several(value)[0]))
     if not number.is_integer():
         return None
     low, high = int(levels.min()), int(levels.max())
     count = high - low + 1
     written = int(number)
+    if low >= 0:
+        level = written % 2**16
+        return level if level <= high else None
     if any(-count // 2 <= one < count for one in (written, written - 2**16)):
         return low + (written - low) % count
     return None

@@ -109,9 +109,9 @@ def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) ->
     """The value of each code that a pixel may have, int64 (L,), without the bits that are not
     stored, which may hold overlays (PS3.5 8.1.1).
 
-    The header of a JPEG 2000 or JPEG-LS image goes before that of the file (PS3.5 8.2.4), but not
-    its sign where that tears the image: encoders have written signed pixels as the unsigned ones
-    of the same bits.
+    The header of a JPEG 2000 or JPEG-LS image goes before that of the file (PS3.5 8.2.4). Only the
+    sign of an unsigned stream does not, as encoders have written signed pixels as the unsigned ones
+    of the same bits. Where one of the two signs tears the image, the other is taken.
     """
     allocated = 8 * codes.itemsize
     bits, high = dataset.BitsStored, dataset.get("HighBit")
@@ -125,8 +125,15 @@ def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) ->
     if coded is None or coded.signed in (None, signed):
         return levels
     coded_levels = _extended(np.arange(2**allocated) >> low, bits, signed=not signed)
-    jumps, coded_jumps = (np.abs(np.diff(one[codes])).mean() for one in (levels, coded_levels))
-    return levels if jumps < coded_jumps / 2 else coded_levels
+    jumps, coded_jumps = (_jumps(one[codes]) for one in (levels, coded_levels))
+    if coded.signed:
+        return levels if jumps < coded_jumps / 2 else coded_levels
+    return coded_levels if coded_jumps < jumps / 2 else levels
+
+
+def _jumps(pixels: np.ndarray) -> float:
+    """Sum of the differences between neighbours in rows and in columns."""
+    return sum(float(np.abs(np.diff(pixels, axis=axis)).sum()) for axis in (0, 1))
 
 
 def _extended(codes: np.ndarray, bits: int, *, signed: bool) -> np.ndarray:

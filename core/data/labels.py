@@ -18,8 +18,11 @@ LOOKS_LIKE_LABEL = 0.5
 ANSWERS = (
     *({"y", "n"}, {"t", "f"}, {"+", "-"}, {"pos", "neg"}),
     *({"positive", "negative"}, {"present", "absent"}, {"wahr", "falsch"}, {"vrai", "faux"}),
-    *({"verdadero", "falso"}, {"ja", "nein"}, {"oui", "non"}, {"si"}, {"s\u00ed"}),
+    *({"verdadero", "falso"}, {"ja", "nein"}, {"oui", "non"}, {"si"}, {"s\u00ed"}, {"x"}),
+    *({".true.", ".false."}, {"on", "off"}, {"abnormal", "normal"}, {"[1]", "[0]"}, {"'1", "'0"}),
+    *({'="1"', '="0"'}, {"100%", "0%"}),
 )
+UNSURE = {"u", "?", "uncertain", "unsure", "unknown", "possible", "equivocal", "unclear", "unklar"}
 
 
 def choose_labels(
@@ -159,8 +162,15 @@ def _wrong_cell(column: Column) -> str | None:
     if not {0, 1} & set(values):
         share = 0  # -1 alone stands for no mask, no score and so on
     answers = {t.casefold() for t, value in zip(texts, values, strict=True) if value is None}
-    looks_so = share >= LOOKS_LIKE_LABEL or answers in ANSWERS or _is_soft(column)
+    looks_so = share >= LOOKS_LIKE_LABEL or _are_answers(answers) or _is_soft(column)
     return wrong if looks_so else None
+
+
+def _are_answers(words: set[str]) -> bool:
+    """Whether these are the words of one language for present and absent, or unsure beside them."""
+    sure = words - UNSURE
+    # F alone is a sex
+    return bool(sure) and sure != {"f"} and any(sure <= pair for pair in ANSWERS)
 
 
 def _is_soft(column: Column) -> bool:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -166,6 +167,12 @@ def _prepare(
 
 def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
     """The table, with the labels of the earlier run unless --labels names some."""
+    gone = [csv for csv in (*data.train_csv, *data.val_csv) if not csv.exists()]
+    if gone and earlier and str(gone[0]) in str(earlier.settings):
+        raise UserError(
+            f"there is no file {gone[0]} below {Path.cwd()}, and the run in {earlier.path} was "
+            "trained on it: put it back, or give this command where the training was started"
+        )
     names = earlier.class_names() if earlier and data.label_names is None else None
     if names is not None:
         # where the CSV has them no more, the run folder says that its labels are others

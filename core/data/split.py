@@ -13,6 +13,7 @@ from core.errors import UserError, some
 from core.untrusted import check_regular
 
 PAGE_WIDTH = 100
+MOST_FOLDS = 1000
 
 
 def assign_folds(
@@ -209,6 +210,9 @@ def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
         check_regular(path)
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
         same = frame["ImageID"].tolist() == list(table.ids)
-        return frame["fold"].to_numpy().astype(np.int64) - 1 if same else None
-    except (OSError, ValueError, KeyError):
+        folds = frame["fold"].to_numpy().astype(np.int64)
+        # with an official split 0 is never validated; more folds no run has
+        usable = same and folds.min() >= 0 and folds.max() <= MOST_FOLDS
+        return folds - 1 if usable else None
+    except (OSError, ValueError, KeyError, OverflowError):
         return None

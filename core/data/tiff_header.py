@@ -169,6 +169,9 @@ def _read_tags(data: bytes) -> tuple[str, dict[Tag, np.ndarray]]:
         if begin + length * values.itemsize > len(data):
             raise ValueError(_DAMAGED)
         tags[tag] = np.frombuffer(data, values, length, begin)
+    if not any(data[start + entries * entry.size :][:place]):
+        # the only image of a file, whatever it is called
+        tags.pop(Tag.KIND, None)
     return order, tags
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from core.data.columns import Column, is_known_non_label, take_rows
-from core.data.notation import is_missing, label_value
+from core.data.labels import is_label
+from core.data.notation import is_missing
 from core.data.sources.sheet import Sheet, column, drop_namesakes, indicators, one_spelling
 from core.errors import UserError, plain, some
 
@@ -37,15 +38,15 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
     """
     if not {plain(name) for name in NEEDED} <= {plain(name) for name in columns}:
         return False
-    own = {plain(name) for name in (*NEEDED, *OTHERS)}
+    own, found = {plain(name) for name in (*NEEDED, *OTHERS)}, set(map(plain, LABELS))
     labels = {
         plain(name)
         for name, c in columns.items()
-        if plain(name) not in own and not is_known_non_label(name)
-        if all(label_value(text) is not None for text in c.values)
-        if not all(map(is_missing, c.values))
+        if plain(name) not in own and not is_known_non_label(name) and is_label(c)
+        # words such as yes are about the file or the patient as often as about a finding
+        if plain(name) in found or not any(text.isalpha() for text in c.values)
     }
-    return len(labels) < 2 and not labels & set(map(plain, LABELS))
+    return len(labels) < 2 and not labels & found
 
 
 def read(path: Path, columns: dict[str, Column]) -> Sheet:

@@ -69,6 +69,11 @@ def test_a_label_in_any_notation_is_found(
         (["WAHR", "FALSCH", "FALSCH", ""], 2, "WAHR"),
         (["0.9", "0.05", "0.2", "0.7"], 2, "0.9"),
         (["1", "0", "0.5", "0"], 4, "0.5"),
+        (["", "Positive", "", "Positive"], 3, "Positive"),
+        (["Y", "N", "U", "N"], 2, "Y"),
+        (["positive", "negative", "uncertain", ""], 2, "positive"),
+        (["x", "", "", "x"], 2, "x"),
+        ([".TRUE.", ".FALSE.", ".FALSE.", ""], 2, ".TRUE."),
         (["0.9", "NA", "1e-3", ""], 2, "0.9"),
     ],
 )
@@ -160,6 +165,17 @@ HEADERS = [
     *("Male", "is_female", "Unnamed: 0", "Unnamed: 0_level_0", "index", "level_0", "Laterality"),
     *("Projection", "Frontal", "AP", "visit", "visit_no", "split", "is_test", "Age", "age_group"),
     *("validation_fold", "kfolds", "gender_male", "View_AP", "No.", "series_no", "Index 1"),
+    *("InstanceNumber_x", "SamplesPerPixel_y", "WindowWidth.1", "PixelSpacing_0", "sex_at_birth"),
+    *(
+        "dicom_SeriesNumber",
+        "dcm.SeriesNumber",
+        "DICOM: Instance Number",
+        "(0020,0013)",
+        "00280002",
+    ),
+    *("Gender_M", "Patient Gender_M", "sex_encoded", "sex_binary", "M/F", "is_PA", "ap_view"),
+    *("frontal_view", "has_lateral", "projection_type", "follow_up_visit", "FU_number", "idx"),
+    *("idx_1", "S.No", "serial", "case_id", "img_no", "TransferSyntaxUID", "PresentationLUTShape"),
     *("ImageDir", "Pediatric", "batch", "site", "study_year", "image_width", "rater_id"),
 ]
 

@@ -257,7 +257,6 @@ REFUSED: dict[str, dict[int, Any]] = {
     "subsampled without JPEG": {262: 6, 277: 3, 530: [2, 2]},
     "predictor 2 is not supported": {317: 2},
     "stack of slices": {32997: 3},
-    "a thumbnail": {254: 1},
 }
 
 
@@ -266,6 +265,16 @@ def test_what_is_not_supported_is_refused_by_its_name(reason: str) -> None:
     with pytest.raises(UserError, match=r"^Image a\.tif cannot be read: [^\n]*\.$") as error:
         decode_image(tiff(HEAD | REFUSED[reason], GREY.tobytes() * 8), "a.tif")
     assert reason in str(error.value)
+
+
+def test_a_thumbnail_is_refused_where_it_is_not_the_only_image() -> None:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, GREY, subfiletype=1)
+    assert missed(stream.getvalue(), GREY) == 0
+    stream.seek(0)
+    tifffile.imwrite(stream, GREY, append=True)
+    with pytest.raises(UserError, match="a thumbnail"):
+        decode_image(stream.getvalue(), "a.tif")
 
 
 @pytest.mark.parametrize("pixels", [np.ascontiguousarray(GREY.T), np.dstack([GREY] * 3)])

@@ -311,6 +311,25 @@ def test_labels_that_differ_in_case_are_one(tmp_path: Path) -> None:
     assert table.targets.tolist() == [[1, 1, 0], [0, 1, 1]]
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"Hospitalised": ["yes", "no"], "Portable": ["no", "yes"]},
+        {"downloaded": ["True", "False"], "is_corrupt": ["False", "True"]},
+        {"exists": ["1", "1"], "downloaded": ["1", "1"]},
+    ],
+)
+def test_nih_with_columns_about_its_files_is_still_nihs(
+    tmp_path: Path, columns: dict[str, list[str]]
+) -> None:
+    table = {"Image Index": ["a.png", "b.png"], "Finding Labels": ["Mass", "No Finding"]}
+    table |= {"Patient ID": ["1", "2"], **columns}
+    pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
+    read = read_table(tmp_path / "t.csv", None)
+    assert len(read.class_names) == 15
+    assert read.targets[:, read.class_names.index("Mass")].tolist() == [1, 0]
+
+
 def test_nih_with_one_column_more_is_still_nihs(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     header = "Image Index,Finding Labels,Patient ID,fold,site,remark,"
