@@ -145,7 +145,8 @@ def resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterator
     images, number = len(clusters), int(clusters.max()) + 1
     chunk = max(1, min(CHUNK_RESAMPLES, CHUNK_BYTES // (BYTES_PER_IMAGE * images)))
     for start in range(0, resamples, chunk):
-        weights = np.empty((min(chunk, resamples - start), images))
+        # in the order in which `Ranking.count` reads them
+        weights = np.empty((images, min(chunk, resamples - start))).T
         for row in weights:
             draws = random.integers(number, size=number)
             row[:] = np.bincount(draws, minlength=number)[clusters]
