@@ -123,12 +123,12 @@ def _detect_labels(
                 "are with --labels."
             )
     constant = [name for name, column in others.items() if is_always_positive(column)]
-    told = (
+    sentence = (
         f"columns of {path} that are 1 for every image are left out: {some(constant, 12)}. Name "
         "them by --labels if they are labels."
     )
     if found:
-        return tuple(found), [f"Warning: {told}"] if constant else []
+        return tuple(found), [f"Warning: {sentence}"] if constant else []
     joined = [name for name, column in columns.items() if any("|" in v for v in column.values)]
     hint = ""
     if joined:
@@ -137,7 +137,7 @@ def _detect_labels(
             "a table such as NIH's."
         )
     elif constant:
-        hint = f" All {told}"
+        hint = f" All {sentence}"
     for name, column in list(others.items())[: 0 if hint else 1]:
         strange = [text for text in column.values if label_value(text) is None]
         if strange:

@@ -168,7 +168,10 @@ def _prepare(
 def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
     """The table, with the labels of the earlier run unless --labels names some."""
     gone = [csv for csv in (*data.train_csv, *data.val_csv) if not csv.exists()]
-    if gone and earlier and str(gone[0]) in str(earlier.settings):
+    trained_on = (
+        [earlier.settings.get(name) for name in ("train_csv", "val_csv")] if earlier else []
+    )
+    if gone and earlier and str(gone[0]) in str(trained_on):
         raise UserError(
             f"there is no file {gone[0]} below {Path.cwd()}, and the run in {earlier.path} was "
             "trained on it: put it back, or give this command where the training was started"

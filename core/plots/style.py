@@ -16,8 +16,8 @@ GROUP_COLOURS = {"head": "#0072B2", "medium": "#009E73", "tail": "#D55E00", "unk
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
 GREY = "#8a8f98"
 NAME_WIDTH = 30
-# more rows or small plots take minutes to draw, and nobody can look at them; a whole number of rows
-# of small plots
+# more rows or small plots take minutes to draw, and are too many to look at; a whole number of
+# rows of small plots
 HEAD, TAIL = 32, 32
 
 
