@@ -1,1 +1,1 @@
-"""Each file answers one question by a ratio; `python -m benchmarks` prints them in one table."""
+"""Speed by ratios (`python -m benchmarks`) and scores by studies."""

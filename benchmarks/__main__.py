@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.runner import HEADER, Answer, real_data
-from core.atomic import check_writable, write_atomically
-from core.cli import run
+from core.config.command_line import run
 from core.errors import UserError, nearest
+from core.io.atomic import check_writable, write_atomically
 
-# a file of this folder each, read when it is asked
+# a file of `benchmarks/speed` each, read when it is asked
 QUESTIONS = (
     *("loader", "step", "infer", "metrics", "split", "startup"),
     *("pack", "wait", "sampler", "memory"),
@@ -53,7 +53,7 @@ def main() -> None:
 
 def answers_of(name: str) -> Iterator[Answer]:
     """The answers to one question, one after another as they are measured."""
-    return importlib.import_module(f"benchmarks.{name}").answers()
+    return importlib.import_module(f"benchmarks.speed.{name}").answers()
 
 
 def arguments() -> tuple[list[str], Path | None]:

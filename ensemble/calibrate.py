@@ -18,8 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from core.cli import flags, run
-from core.config import SplitConfig
+from core.config.command_line import flags, run
+from core.config.training import SplitConfig
 from core.errors import UserError, counted, some
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
     from pandas import DataFrame, Series
 
     from core.metrics import PairedDifference
-    from ensemble.calibrators import HeldOut, Problem
-    from ensemble.postprocess import Calibration
+    from ensemble.fitting.calibrators import HeldOut, Problem
+    from ensemble.predict.calibration import Calibration
 
 # each score's label, and whether more of it is better
 SCORES = {
@@ -85,10 +85,10 @@ def main() -> None:
     # late, so that --help and a mistyped flag are answered at once
     from tqdm import tqdm
 
-    from ensemble.calibrators import GATED, Problem, fit_calibration, held_out
-    from ensemble.postprocess import NORMAL_NAMES, find_normal, write_calibration
-    from ensemble.recipe import check_output
-    from ensemble.scoring import LabelSettings, read_scored
+    from ensemble.fitting.calibrators import GATED, Problem, fit_calibration, held_out
+    from ensemble.predict.calibration import NORMAL_NAMES, find_normal, write_calibration
+    from ensemble.predict.ensemble_json import check_output
+    from ensemble.scoring.score import LabelSettings, read_scored
 
     inputs = [config.predictions, config.labels]
     check_output(config.output, "calibration", inputs, overwrite=config.overwrite)
@@ -150,9 +150,9 @@ def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFram
     import numpy as np
     import pandas as pd
 
-    from core.bootstrap import column_mean
     from core.metrics import evaluate
-    from ensemble.calibrators import log_losses
+    from core.metrics.bootstrap import column_mean
+    from ensemble.fitting.calibrators import log_losses
 
     means, columns = {}, {}
     for stage, probabilities in tested.probabilities.items():
@@ -250,7 +250,7 @@ def _print_classes(problem: Problem, calibration: Calibration, classes: DataFram
     """One line a class; then which are too rare for what, and alpha."""
     import numpy as np
 
-    from ensemble.calibrators import BEFORE, CALIBRATED, FEWEST, allowed_methods
+    from ensemble.fitting.calibrators import BEFORE, CALIBRATED, FEWEST, allowed_methods
 
     line = "{:<30} {:>9}  {:<11} {:>10} {:>7} {:>9} {:>9} {:>9}"
     titles = ("held-out patients", "positives", "map", "ECE before", "after", "F1 at 0.5")

@@ -21,16 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.atomic import make_folder, together, write_atomically
-from core.cli import flags, run
-from core.config import SplitConfig
+from core.config.command_line import flags, run
+from core.config.training import SplitConfig
 from core.errors import UserError, some
+from core.io.atomic import make_folder, together, write_atomically
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
-    from core.data.table import LabelTable
+    from core.data.tables.label_table import LabelTable
     from core.metrics import Evaluation, PairedDifference
-    from ensemble.runs import Run
-    from ensemble.selection import Gains, Selection
+    from ensemble.fitting.out_of_fold import Run
+    from ensemble.fitting.weights import Gains, Selection
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,8 +75,8 @@ def main() -> None:
     import numpy as np
     import pandas as pd
 
-    from ensemble.recipe import Member, check_output, write_recipe
-    from ensemble.runs import (
+    from core.runs.prediction_files import match_labels
+    from ensemble.fitting.out_of_fold import (
         COLUMN_SETTINGS,
         member_names,
         of_trained_folds,
@@ -85,8 +85,8 @@ def main() -> None:
         shared_source,
         write_labels,
     )
-    from ensemble.selection import Pool, measure_gains, select
-    from ensemble.tables import match_labels
+    from ensemble.fitting.weights import Pool, measure_gains, select
+    from ensemble.predict.ensemble_json import Member, check_output, write_recipe
 
     names = member_names(config.runs)
     runs = [read_run(path) for path in config.runs]
@@ -173,7 +173,7 @@ def _print_results(
     config: Config, names: Sequence[str], selection: Selection, gains: Gains
 ) -> None:
     """The weights, what they score, and what that means."""
-    from ensemble.selection import METRICS
+    from ensemble.fitting.weights import METRICS
 
     width = max(len(name) for name in ("weights on all rows", *names))
     print(f"\n{'weights on all rows':<{width}}", *(f"{name:>12}" for name in selection.weights))
@@ -217,7 +217,7 @@ def _with_interval(
 def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
     """Sentences on what was chosen and what it gains, whatever its sign."""
     from core.report.tables import SHOWN_NAMES
-    from ensemble.selection import PROCEDURE, SINGLE_BEST
+    from ensemble.fitting.weights import PROCEDURE, SINGLE_BEST
 
     metric, chosen = config.monitor, selection.chosen
     picks = ", ".join(f"{name} {count}" for name, count in Counter(selection.picks).most_common())
@@ -250,7 +250,7 @@ def _told(gain: PairedDifference, metric: str) -> str:
 
 def _as_json(selection: Selection, gains: Gains) -> dict[str, Any]:
     """What was chosen, and all scores."""
-    from ensemble.selection import METRICS
+    from ensemble.fitting.weights import METRICS
 
     def of(scores: Evaluation | PairedDifference) -> dict[str, Any]:
         kept = ("intervals", "interval_points")

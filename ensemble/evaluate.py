@@ -13,7 +13,7 @@ truth in 92 to 96 % where it had 50 positives or more, in 93 to 95 % with 20 and
 high. Where the images of a patient resemble each other, AP was covered one to two points less
 often; with resamples of images in place of patients in 81 to 89 % only. The interval of a mean over
 classes is corrected for the bias of AP where positives are few, and that of mAP then covered the
-truth in 92 % (`python -m benchmarks.coverage`).
+truth in 92 % (`python -m benchmarks.studies.coverage`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.cli import flags, run
-from ensemble.evaluate_config import Config, check
+from core.config.command_line import flags, run
+from ensemble.scoring.config import Config, check
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from pandas import DataFrame
 
-    from ensemble.score_page import Outcome
-    from ensemble.scoring import Scored
-    from ensemble.subgroups import Grouping
+    from ensemble.scoring.page import Outcome
+    from ensemble.scoring.score import Scored
+    from ensemble.scoring.subgroups import Grouping
 
 
 def main() -> None:
@@ -40,11 +40,11 @@ def main() -> None:
     check(config)
     assert config.labels is not None
     # late, so that --help and a mistyped flag are answered at once
-    from core.atomic import write_atomically
+    from core.io.atomic import write_atomically
     from core.report import render
-    from ensemble.score_files import output_paths, owns_page, write_scores
-    from ensemble.score_page import page_of, with_images
-    from ensemble.scoring import LabelSettings, read_scored
+    from ensemble.scoring.outputs import output_paths, owns_page, write_scores
+    from ensemble.scoring.page import page_of, with_images
+    from ensemble.scoring.score import LabelSettings, read_scored
 
     others = (config.labels, config.train_csv, config.against, config.meta, config.label_map)
     inputs = [*config.predictions, *(path for path in others if path is not None)]
@@ -121,14 +121,14 @@ def _print_sources(config: Config, scored: Scored) -> None:
 
 def _one_file(config: Config, scored: Scored) -> Outcome:
     """Score one file, print it, and return what is written of it."""
-    from core.plots.style import by_prevalence
     from core.report import format_table
-    from ensemble.compared import compare
-    from ensemble.score_files import class_table, scores_json, subgroups_json
-    from ensemble.score_page import Outcome, operating_section, subgroup_section
-    from ensemble.score_tables import difference_text, operating_text, subgroup_text
-    from ensemble.scoring import Entry, shortest_labels
-    from ensemble.subgroups import score_subgroups
+    from core.report.plots.style import by_prevalence
+    from ensemble.scoring.comparison import compare
+    from ensemble.scoring.outputs import class_table, scores_json, subgroups_json
+    from ensemble.scoring.page import Outcome, operating_section, subgroup_section
+    from ensemble.scoring.score import Entry, shortest_labels
+    from ensemble.scoring.subgroups import score_subgroups
+    from ensemble.scoring.text import difference_text, operating_text, subgroup_text
 
     path, table = config.predictions[0], scored.table
     # what may be refused comes before what takes time
@@ -176,7 +176,7 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
 
 
 def _groupings(config: Config, scored: Scored) -> list[Grouping]:
-    from ensemble.subgroups import read_groupings
+    from ensemble.scoring.subgroups import read_groupings
 
     if not config.by:
         return []
@@ -195,7 +195,7 @@ def _groupings(config: Config, scored: Scored) -> list[Grouping]:
 
 def _operating_points(config: Config, scored: Scored) -> tuple[DataFrame | None, str]:
     """The table of operating points that is asked for, and where they are, in words."""
-    from ensemble.operating import at_sensitivity, at_thresholds, read_thresholds
+    from ensemble.scoring.operating_points import at_sensitivity, at_thresholds, read_thresholds
 
     table, probabilities = scored.table, scored.files[config.predictions[0]]
     data = table.targets, probabilities, table.class_names
@@ -212,10 +212,10 @@ def _operating_points(config: Config, scored: Scored) -> tuple[DataFrame | None,
 
 def _several_files(config: Config, scored: Scored) -> Outcome:
     """Score several files, print who is better, and return what is written of it."""
-    from ensemble.score_files import leaderboard_json, leaderboard_table
-    from ensemble.score_page import Outcome
-    from ensemble.score_tables import leaderboard_text
-    from ensemble.scoring import leaderboard
+    from ensemble.scoring.outputs import leaderboard_json, leaderboard_table
+    from ensemble.scoring.page import Outcome
+    from ensemble.scoring.score import leaderboard
+    from ensemble.scoring.text import leaderboard_text
 
     reference = config.against or config.predictions[0]
     entries = leaderboard(scored, reference)

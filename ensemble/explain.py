@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.cli import flags, run
+from core.config.command_line import flags, run
 from core.errors import UserError, counted, nearest
-from ensemble.explain_config import Config
+from ensemble.heatmaps.config import Config
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
-    from core.data.table import LabelTable
-    from ensemble.explain_images import Explained
-    from ensemble.models import Member
+    from core.data.tables.label_table import LabelTable
+    from ensemble.heatmaps.explain import Explained
+    from ensemble.predict.members import Member
 
 # what a call writes, and nothing else is replaced
 _OURS = re.compile(r"maps\.csv|pointing\.csv|sheet\.png|\d{4,}_[\w.-]*\.png")
@@ -35,13 +35,13 @@ def main() -> None:
     config = flags(Config(), __doc__)
     config.check()
     # late, so that --help and a mistyped flag are answered at once
-    from core.data.anonymous import without_names
-    from core.data.limit import max_pixels
-    from core.runtime import make_fabric
-    from ensemble.explain_images import Explainer, check_explainable, explain_images
-    from ensemble.explain_pointing import boxed_classes, boxes_of, read_boxes
-    from ensemble.folders import check_folder, write_folder
-    from ensemble.models import (
+    from core.data.images.size_limit import max_pixels
+    from core.data.tables.anonymous import without_names
+    from core.io.output_folder import check_folder, write_folder
+    from core.runtime.fabric import make_fabric
+    from ensemble.heatmaps.explain import Explainer, check_explainable, explain_images
+    from ensemble.heatmaps.pointing_game import boxed_classes, boxes_of, read_boxes
+    from ensemble.predict.members import (
         describe,
         known_classes,
         load_members,
@@ -93,8 +93,8 @@ def _find(config: Config) -> LabelTable:
     """The images to explain."""
     import numpy as np
 
-    from core.data.files import match_images
-    from ensemble.images import find_images
+    from core.data.images.find_files import match_images
+    from core.data.tables.images_to_predict import find_images
 
     images = find_images(config.image_dir, config.test_csv, image_column=config.image_column)
     if names := list(config.images):
@@ -105,8 +105,8 @@ def _find(config: Config) -> LabelTable:
 
 def _close(config: Config, images: LabelTable, members: Sequence[Member], found: Explained) -> None:
     """Where everything is, and what it says."""
-    from ensemble.explain_images import SHEET_ROWS
-    from ensemble.explain_pointing import told
+    from ensemble.heatmaps.explain import SHEET_ROWS
+    from ensemble.heatmaps.pointing_game import told
 
     if found.pointing is not None:
         print(f"\n{told(found.pointing)}\n")

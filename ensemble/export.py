@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.cli import flags, run
+from core.config.command_line import flags, run
 from core.errors import counted, size_of
-from ensemble.export_config import Config
+from ensemble.exporting.config import Config
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
-    from ensemble.export_files import Export
+    from ensemble.exporting.export import Export
 
 # what a call writes, and nothing else is replaced
 _OURS = re.compile(
@@ -34,19 +34,19 @@ def main() -> None:
     config = flags(Config(), __doc__)
     config.check()
     # late, so that --help and a mistyped flag are answered at once
-    from ensemble.export_files import Export
-    from ensemble.export_graph import one_size
-    from ensemble.export_onnx import check_installed
-    from ensemble.export_scores import score_members
-    from ensemble.folders import check_folder, write_folder
-    from ensemble.models import (
+    from core.io.output_folder import check_folder, write_folder
+    from ensemble.exporting.card_scores import score_members
+    from ensemble.exporting.export import Export
+    from ensemble.exporting.graph import one_size
+    from ensemble.exporting.onnx import check_installed
+    from ensemble.predict.calibration import read_calibration
+    from ensemble.predict.members import (
         describe,
         known_classes,
         load_members,
         merged_classes,
         named_checkpoints,
     )
-    from ensemble.postprocess import read_calibration
 
     if config.format == "onnx":
         check_installed()
@@ -85,7 +85,7 @@ def main() -> None:
 
 def _close(export: Export, checked: list[str]) -> None:
     """Where everything is, and how far it agrees."""
-    from ensemble.export_files import GRAPH
+    from ensemble.exporting.export import GRAPH
 
     config = export.config
     models = counted(len(export.members), "model")

@@ -15,16 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.cli import flags, run
+from core.config.command_line import flags, run
 from core.errors import UserError
-from ensemble.infer_config import Config
+from ensemble.predict.config import Config
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from collections.abc import Callable, Sequence
 
-    from core.data.table import LabelTable
-    from ensemble.merge import Probabilities
-    from ensemble.sample import Sample
+    from core.data.tables.label_table import LabelTable
+    from ensemble.predict.merge import Probabilities
+    from ensemble.predict.submission_format import Sample
 
 
 # how Python holds such a byte of a file's name
@@ -36,19 +36,19 @@ def main() -> None:
     config = flags(Config(), __doc__)
     config.check()
     # late, so that --help and a mistyped flag are answered at once
-    from core.data.limit import max_pixels
-    from core.runtime import make_fabric, worker_count
-    from ensemble.models import (
+    from core.data.images.size_limit import max_pixels
+    from core.runtime.fabric import make_fabric, worker_count
+    from ensemble.predict.members import (
         describe,
         known_classes,
         load_members,
         merged_classes,
         named_checkpoints,
     )
-    from ensemble.predictions import Predictor, Views, predict_to_csv
-    from ensemble.sample import check_classes, read_sample
-    from ensemble.single import predict_single
-    from ensemble.writing import Finish
+    from ensemble.predict.predictor import Predictor, Views, predict_to_csv
+    from ensemble.predict.single_image import predict_single
+    from ensemble.predict.submission_format import check_classes, read_sample
+    from ensemble.predict.write_csv import Finish
 
     # first, so that what one machine alone does not have ends the processes of all
     fabric = make_fabric(amp=config.amp)
@@ -102,10 +102,10 @@ def main() -> None:
 
 def _find(config: Config, sample: Sample | None) -> LabelTable:
     """The images to predict, in the order in which they are written."""
-    from core.data.anonymous import without_names
-    from ensemble.header_studies import group_by_headers
-    from ensemble.images import find_images, refuse_links_out
-    from ensemble.sample import arrange
+    from core.data.tables.anonymous import without_names
+    from core.data.tables.images_to_predict import find_images, refuse_links_out
+    from ensemble.predict.dicom_studies import group_by_headers
+    from ensemble.predict.submission_format import arrange
 
     images = find_images(
         config.image_dir,
@@ -139,11 +139,11 @@ def _check_output(
     config: Config, output: Path, checkpoints: Sequence[Path], images: LabelTable | None
 ) -> None:
     """Raise UserError where the output, or its list of what is skipped, would replace something."""
-    from core.atomic import check_writable
-    from core.data.pack_format import is_pack
-    from ensemble.parts import forget_delivered, parts_folder
-    from ensemble.predictions import already_there
-    from ensemble.writing import is_skipped_list, skipped_path
+    from core.data.images.pack_format import is_pack
+    from core.io.atomic import check_writable
+    from ensemble.predict.blocks import forget_delivered, parts_folder
+    from ensemble.predict.predictor import already_there
+    from ensemble.predict.write_csv import is_skipped_list, skipped_path
 
     read = [config.test_csv, config.sample_submission, config.calibration, config.ensemble]
     inputs = [path for path in (*read, *checkpoints, config.single) if path is not None]
@@ -172,7 +172,7 @@ def postprocess_of(
 
     Raises UserError where the calibration cannot be used, or has nothing for one of them.
     """
-    from ensemble.postprocess import find_normal, normal_gating, read_calibration
+    from ensemble.predict.calibration import find_normal, normal_gating, read_calibration
 
     steps: list[Callable[[Probabilities], Probabilities]] = []
     alpha, normal = config.normal_alpha, config.normal_class

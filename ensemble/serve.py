@@ -15,10 +15,10 @@ from contextlib import closing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from core.cli import flags, run
+from core.config.command_line import flags, run
 from core.errors import UserError
-from core.signals import answer_stops, leave
-from ensemble.serve_config import Config
+from core.runtime.signals import answer_stops, leave
+from ensemble.serving.config import Config
 
 if TYPE_CHECKING:
     import uvicorn
@@ -40,12 +40,12 @@ def main() -> None:
         # late, so that --help and a mistyped flag are answered at once
         import uvicorn
 
-        from core.data.limit import max_pixels
-        from core.runtime import make_fabric
-        from ensemble.models import describe
-        from ensemble.serve_app import make_app
-        from ensemble.serve_model import Served
-        from ensemble.serve_turns import Limits
+        from core.data.images.size_limit import max_pixels
+        from core.runtime.fabric import make_fabric
+        from ensemble.predict.members import describe
+        from ensemble.serving.app import make_app
+        from ensemble.serving.model import Served
+        from ensemble.serving.queue import Limits
 
         max_pixels()
         served = Served.of(config.as_infer(), make_fabric(amp=config.amp))
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def serve_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Answer requests until a signal asks for a stop, and end as `core.cli.run` does then."""
+    """Answer requests until a signal asks for a stop, and end as a command does then."""
     stops: list[int] = []
 
     def stop(number: int) -> None:

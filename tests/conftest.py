@@ -16,9 +16,9 @@ import pytest
 from ledger import fault, pytest_addoption, pytest_terminal_summary, soak
 from small_run import MODEL, ROOT, draw_nothing, flags, module, script
 
-from core.cli import run
-from core.data.phantom_dataset import make_phantom
-from core.signals import STOPS, put_back
+from core.config.command_line import run
+from core.data.phantom.dataset import make_phantom
+from core.runtime.signals import STOPS, put_back
 from ensemble.infer import main as infer_main
 
 __all__ = ["fault", "pytest_addoption", "pytest_terminal_summary", "soak"]

@@ -17,7 +17,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from core.data.image import read_image
+from core.data.images.decode import read_image
 from core.errors import UserError
 
 

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from toy import Toy, half_known
 
-from core.config import LoaderConfig, LoopConfig, OptimConfig
-from core.data.augment import Augmentation, light_transforms
-from core.data.fold import FoldData
-from core.loop import Fit
+from core.config.training import LoaderConfig, LoopConfig, OptimConfig
+from core.data.loading.augmentation import Augmentation, light_transforms
+from core.data.loading.fold_data import FoldData
 from core.losses import build_loss
-from core.optim import Phase
-from core.runfolder import RunFolder
-from core.runtime import make_fabric
+from core.runs.run_folder import RunFolder
+from core.runtime.fabric import make_fabric
+from core.training.loop import Fit
+from core.training.optimizer import Phase
 from methods.csra_db_cas.model import CSRAHead, NormalisedCSRA
 
 BATCH, VALIDATION = 4, 10

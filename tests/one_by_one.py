@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.data.image import load_image
+from core.data.images.decode import load_image
 from methods import load_model
 
 

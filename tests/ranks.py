@@ -21,19 +21,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from toy import Toy, half_known
 
-import core.loop
-from core.checkpoint import load_into, load_tensors
-from core.config import LoaderConfig, LoopConfig, OptimConfig
-from core.data.augment import Augmentation
-from core.data.dataset import unspoiled
-from core.data.fold import FoldData
+import core.training.loop
+from core.config.training import LoaderConfig, LoopConfig, OptimConfig
+from core.data.loading.augmentation import Augmentation
+from core.data.loading.dataset import unspoiled
+from core.data.loading.fold_data import FoldData
 from core.errors import UserError
-from core.guard import Guard
 from core.losses import NAMES, build_loss
-from core.optim import Phase
-from core.prediction import as_it_is, mirror, predict
-from core.runfolder import RunFolder
-from core.runtime import make_fabric
+from core.models.checkpoint import load_into, load_tensors
+from core.models.predict import as_it_is, mirror, predict
+from core.runs.run_folder import RunFolder
+from core.runtime.fabric import make_fabric
+from core.training.optimizer import Phase
+from core.training.step_monitor import Guard
 from methods.csra_db_cas.model import CSRAHead
 from methods.label_coupling.model import CoupledHead, LabelCoupling
 
@@ -157,7 +157,7 @@ class Cases:
         counts = data.training_counts()
         epochs = sum(phase.epochs for phase in phases)
         module = build_loss(loss, *counts, epochs=epochs)
-        fit = core.loop.Fit(
+        fit = core.training.loop.Fit(
             fabric=self.fabric,
             model=model or self.toy(norm),
             loss=Spoiled(module, SPOILED, gradient=spoil == "gradient") if spoil else module,
@@ -259,5 +259,5 @@ class Cases:
 
 
 if __name__ == "__main__":
-    core.loop.Guard = Witness  # type: ignore[misc]
+    core.training.loop.Guard = Witness  # type: ignore[misc]
     Cases(make_fabric(amp=False), *map(Path, sys.argv[1:])).run()

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from cv2 import imencode
 
-from core.cli import parse
-from core.config import flat
+from core.config.command_line import parse
+from core.config.training import flat
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "test_efficientnet"

@@ -6,7 +6,7 @@ import signal
 import pytest
 from conftest import Train
 
-from core.runlog import FoldLog
+from core.runs.log import FoldLog
 
 
 def stopped_at(train: Train, update: int, *arguments: object) -> str:

@@ -10,8 +10,8 @@ import pytest
 from conftest import Call, Train
 from small_run import MODEL, flags
 
-from core.checkpoint import load_facts
-from core.data.anonymous import numbered, with_names
+from core.data.tables.anonymous import numbered, with_names
+from core.models.checkpoint import load_facts
 from ensemble.choose import main as choose
 from ensemble.evaluate import main as evaluate
 

@@ -163,7 +163,7 @@ def test_unknown_model_gets_the_nearest(train: Train, data: Path) -> None:
 def test_unreachable_weights_name_both_flags(
     train: Train, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.backbone._fetch", lambda repository: None)
+    monkeypatch.setattr("core.models.backbone._fetch", lambda repository: None)
     out = data.parent / "out"
     code, _, error = train(
         *("--train_csv", data / "train.csv", "--train_dir", data / "images", "--out_dir", out),

@@ -18,8 +18,8 @@ from conftest import Call, Train
 from small_run import METHODS, MODEL, module, settings
 from stopping import stopped_at
 
-from core.resume import is_finished
-from core.runfolder import RunFolder
+from core.runs.run_folder import RunFolder
+from core.training.resume import is_finished
 
 OLDER = Path(__file__).with_name("older_runs") / "0.1.0"
 # the flags that the run of each method was started with; label_coupling's came from a JSON file
@@ -172,8 +172,8 @@ def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
         return config
 
     monkeypatch.setitem(module("standard_head", "config").PRESETS, "small", with_other_defaults)
-    monkeypatch.setattr("core.data.labels._detect_labels", detect_less)
-    monkeypatch.setattr("core.data.prepare.assign_folds", reverse)
+    monkeypatch.setattr("core.data.csv.labels._detect_labels", detect_less)
+    monkeypatch.setattr("core.data.splits.prepare.assign_folds", reverse)
     code, _, error = train_method("standard_head")(*flags_of("standard_head"))
     assert code == 0, error
     assert_finished(older / "standard_head", "standard_head")
@@ -211,7 +211,7 @@ def test_a_run_without_predictions_resumes_by_the_names_of_its_labels(
     environment = json.loads(Path("early/env.json").read_text())
     assert environment.pop("labels") == ["Effusion", "Mass"]
     Path("early/env.json").write_text(json.dumps(environment))
-    monkeypatch.setattr("core.data.labels._detect_labels", lambda *_: (("Mass",), []))
+    monkeypatch.setattr("core.data.csv.labels._detect_labels", lambda *_: (("Mass",), []))
     code, _, error = train("--out_dir", "early")
     assert code == 2
     assert "differs in the labels" in error

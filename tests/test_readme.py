@@ -10,8 +10,8 @@ import pytest
 from small_run import METHODS, ROOT, module
 
 import benchmarks.__main__
-from core.cli import flags, parse
-from core.data import pack
+from core.config.command_line import flags, parse
+from core.data.pack import __main__ as pack
 
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "ensemble/README.md", "core/losses/README.md"),
@@ -64,7 +64,7 @@ def test_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         flags(pack.Config(), "")
     elif name == "core.doctor":
         monkeypatch.setattr(sys, "argv", [name, *rest])
-        flags(importlib.import_module("core.doctor.settings").Config(), "")
+        flags(importlib.import_module("core.doctor.config").Config(), "")
     elif name.startswith("ensemble."):
         monkeypatch.setattr(sys, "argv", [name, *(word for word in rest if word != "...")])
         config = flags(importlib.import_module(name).Config(), "")

@@ -10,7 +10,7 @@ import pytest
 from small_run import METHODS, ROOT, module
 from torch.distributed.run import get_args_parser
 
-from core.cli import parse
+from core.config.command_line import parse
 
 README = ROOT / "README.md"
 # of the manual of sbatch

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from small_run import ROOT
 from torch import Tensor
 
-import core.runtime
-from core.data.table import read_table
+import core.runtime.fabric
+from core.data.tables.label_table import read_table
 
 UPDATES = TRAINING_IMAGES // GLOBAL_BATCH
 CLOSE = 1e-5
@@ -115,8 +115,8 @@ def test_plain_python_takes_one_device_of_many(monkeypatch: pytest.MonkeyPatch) 
 
     for name in ("LT_CLI_USED", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(core.runtime, "Fabric", Recorder)
-    core.runtime.make_fabric(amp=False)
+    monkeypatch.setattr(core.runtime.fabric, "Fabric", Recorder)
+    core.runtime.fabric.make_fabric(amp=False)
     assert given["devices"] == 1
 
 

@@ -14,9 +14,9 @@ from conftest import Call, Train
 from packaging.requirements import Requirement
 from small_run import ROOT, flags
 
-from core.checkpoint import load_tensors
-from core.data.pack import main as pack
+from core.data.pack.__main__ import main as pack
 from core.errors import UserError
+from core.models.checkpoint import load_tensors
 from ensemble.calibrate import main as calibrate
 from methods import load_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from core.data.table import LabelTable, read_table
+from core.data.tables.label_table import LabelTable, read_table
 
 
 class Scale(nn.Module):

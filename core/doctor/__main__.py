@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli import parse, run
-from core.config import flat
+from core.config.command_line import parse, run
+from core.config.config_file import as_arguments, read_settings
+from core.config.training import flat
 from core.doctor.above import method_names, presets_of
-from core.doctor.settings import Config, DataFlags
+from core.doctor.config import Config, DataFlags
 from core.errors import UserError
-from core.settings_file import as_arguments, read_settings
 
 # of a training's settings; the others would ask for an estimate
 _TAKEN = {*flat(DataFlags()), "folds", "seed", "num_workers", "out_dir", "test_csv", "test_dir"}

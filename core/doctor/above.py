@@ -45,11 +45,11 @@ def load_model(path: Path) -> tuple[Any, Any]:
 
 
 def find_images(folder: Path, csv: Path | None, column: str) -> Any:
-    """As `ensemble.images.find_images`: the table of images without labels."""
-    found = importlib.import_module("ensemble.images").find_images
+    """As `core.data.tables.images_to_predict.find_images`: the table of images without labels."""
+    found = importlib.import_module("core.data.tables.images_to_predict").find_images
     return found(folder, csv, image_column=column)
 
 
 def read_predictions(path: Path) -> Any:
-    """As `ensemble.tables.read_predictions`."""
-    return importlib.import_module("ensemble.tables").read_predictions(path)
+    """As `core.runs.prediction_files.read_predictions`."""
+    return importlib.import_module("core.runs.prediction_files").read_predictions(path)

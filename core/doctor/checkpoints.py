@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from core.checkpoint import FORMAT_VERSION, STATE_ENDING, load_facts, not_finite
 from core.doctor.above import load_model
 from core.doctor.findings import Findings
 from core.errors import UserError, counted, nearest, size_of, some
+from core.models.checkpoint import FORMAT_VERSION, STATE_ENDING, load_facts, not_finite
 
 
 def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.config import LoaderConfig, SplitConfig
+from core.config.training import LoaderConfig, SplitConfig
 from core.doctor import machine, packages
 from core.doctor.above import presets_of
+from core.doctor.config import Config
 from core.doctor.findings import Findings
-from core.doctor.settings import Config
-from core.runtime import preset_for_this_machine
+from core.runtime.fabric import preset_for_this_machine
 
 if TYPE_CHECKING:
     from core.doctor.estimate import Data
@@ -25,7 +25,7 @@ def check_all(config: Config) -> int:
     preset = preset_for_this_machine() if config.preset == "auto" else config.preset
     settings = config.training(presets_of(method)[preset])
     if config.model:
-        from core.backbone import check_model_name
+        from core.models.backbone import check_model_name
 
         check_model_name(config.model)
     find = Findings()
@@ -67,7 +67,7 @@ def _check_environment(find: Findings, config: Config, loader: LoaderConfig) -> 
 
 def _check_data(find: Findings, config: Config, split: SplitConfig) -> Data | None:
     from core.doctor.estimate import Data
-    from core.doctor.pictures import check_pictures
+    from core.doctor.images import check_pictures
     from core.doctor.tables import check_tables
 
     find.heading("Data")

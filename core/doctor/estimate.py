@@ -112,7 +112,7 @@ def device_of_training() -> torch.device:
 
 
 def autocast(settings: Any, device: torch.device) -> torch.autocast:
-    """What `core.runtime.make_fabric` asks for: bf16 on a GPU."""
+    """What `core.runtime.fabric.make_fabric` asks for: bf16 on a GPU."""
     enabled = settings.loop.amp and device.type == "cuda"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.columns import PATIENT_COLUMNS, find_column, read_columns
-from core.data.copies import file_sizes, first_copies, told_copies
-from core.data.split import check_disjoint
-from core.data.table import LabelTable
+from core.data.csv.columns import PATIENT_COLUMNS, find_column, read_columns
+from core.data.splits.duplicates import file_sizes, first_copies, told_copies
+from core.data.splits.folds import check_disjoint
+from core.data.tables.label_table import LabelTable
 from core.doctor.findings import Findings
 from core.errors import counted, some
 

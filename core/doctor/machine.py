@@ -8,13 +8,13 @@ from typing import Literal
 
 import torch
 
-from core.atomic import check_writable
-from core.config import LoaderConfig
-from core.data.dataset import PREFETCHED
+from core.config.training import LoaderConfig
+from core.data.loading.dataset import PREFETCHED
 from core.doctor.findings import Findings
 from core.errors import counted, size_of
-from core.runtime import usable_cores, worker_count
-from core.workers import SHARED
+from core.io.atomic import check_writable
+from core.runtime.fabric import usable_cores, worker_count
+from core.runtime.worker_failures import SHARED
 
 _CGROUP = Path("/sys/fs/cgroup")
 _NVIDIA = Path("/proc/driver/nvidia/version")

@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 
 import core
 from core.doctor.findings import Findings
-from core.environment import PROJECT
 from core.errors import UserError, counted, some
+from core.runtime.environment import PROJECT
 
 CHECKOUT = Path(core.__file__).resolve().parents[1]
 # what each extra is for; "dev" is for those who change the project

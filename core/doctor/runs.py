@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.atomic import LOCK
-from core.checkpoint import load_tensors
 from core.doctor.above import read_predictions
 from core.doctor.checkpoints import check_checkpoint
 from core.doctor.findings import Findings
-from core.environment import earlier_starts, this_start, told_changes
 from core.errors import UserError, counted, nearest, some
-from core.runfolder import FoldFiles, RunFolder
-from core.untrusted import read_json
+from core.io.atomic import LOCK
+from core.io.untrusted_files import read_json
+from core.models.checkpoint import load_tensors
+from core.runs.run_folder import FoldFiles, RunFolder
+from core.runtime.environment import earlier_starts, this_start, told_changes
 
 
 @dataclass(frozen=True)

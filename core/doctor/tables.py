@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.config import SplitConfig
-from core.data.columns import read_columns
-from core.data.copies import joined_patients
-from core.data.gather import gather
-from core.data.prepare import Prepared, check_training, strata
-from core.data.split import assign_folds
-from core.data.table import LabelTable
+from core.config.training import SplitConfig
+from core.data.csv.columns import read_columns
+from core.data.splits.duplicates import joined_patients
+from core.data.splits.folds import assign_folds
+from core.data.splits.prepare import Prepared, check_training, strata
+from core.data.tables.label_table import LabelTable
+from core.data.tables.load import gather
 from core.doctor.above import find_images
+from core.doctor.config import Config
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, check_copies, check_leaks, check_test_leaks, patients_of
-from core.doctor.settings import Config
 from core.errors import UserError, counted, some
 
 _WARNING = "Warning: "

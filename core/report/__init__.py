@@ -1,9 +1,9 @@
 """What a run says when it ends: one page with its figures, and one table in the terminal."""
 
+from core.report.figures import HEADINGS, Picture, draw_pictures
 from core.report.page import Contents, render, write_report
-from core.report.pictures import HEADINGS, Picture, draw_pictures
 from core.report.tables import format_table
-from core.report.worst import Worst, WorstCases, worst_cases
+from core.report.worst_cases import Worst, WorstCases, worst_cases
 
 __all__ = [
     "HEADINGS",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import jinja2
 
-from core.atomic import cannot_write, write_atomically
-from core.report.pictures import Picture
+from core.io.atomic import cannot_write, write_atomically
+from core.report.figures import Picture
 from core.report.tables import GROUP, Table, facts_table
-from core.report.worst import WorstCases
+from core.report.worst_cases import WorstCases
 
 _HERE = Path(__file__).parent
 

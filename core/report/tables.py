@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from core.bootstrap import MIN_POSITIVE_PATIENTS
 from core.errors import some
 from core.metrics import Evaluation
-from core.plots.style import NAME_WIDTH, by_prevalence, shorten
+from core.metrics.bootstrap import MIN_POSITIVE_PATIENTS
+from core.report.plots.style import NAME_WIDTH, by_prevalence, shorten
 
 # name, what it is, key of the group's number of classes
 SUMMARY_ROWS = (

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.backbone import Backbone, restore_config
 from core.errors import UserError
+from core.models.backbone import Backbone, restore_config
 from methods.csra_db_cas.config import ModelConfig
 
 # a temperature of 99 stands for the maximum
@@ -34,7 +34,7 @@ class CSRAHead(nn.Module):
     a `lam` below 0.
     """
 
-    # which dimensions count classes (methods/initial.py)
+    # which dimensions count classes (core/models/init_from.py)
     class_dimensions: ClassVar = {"weight": (1,), "scale": (0,), "bias": (0,)}
 
     def __init__(
@@ -127,7 +127,7 @@ class CSRAModel(nn.Module):
 
 
 def build_model(config: ModelConfig, num_classes: int, weights: Path | None = None) -> CSRAModel:
-    """The model, its backbone from `weights` where given (see `core.backbone.find_weights`)."""
+    """The model, its backbone from `weights` where given (see `find_weights`)."""
     backbone = Backbone(config, weights, pooled=False)
     features = backbone.num_features
     attention = CSRAHead(

@@ -4,7 +4,7 @@ Start it as `python methods/csra_db_cas/train.py --train_csv train.csv --train_d
 many devices as `fabric run methods/csra_db_cas/train.py --devices 4`.
 """
 
-from core.cli import machine_preset, parse, run
+from core.config.command_line import machine_preset, parse, run
 from methods.csra_db_cas.config import PRESETS
 
 
@@ -12,21 +12,21 @@ def main() -> None:
     """Train every fold, then score their out-of-fold predictions together."""
     config = parse(PRESETS, auto=machine_preset, description=__doc__)
     # late, so that --help and a mistyped flag are answered at once
-    from core.backbone import check_network, find_weights
-    from core.best import checkpoint_facts
-    from core.closing import close_run
-    from core.config import flat
-    from core.data.augment import Augmentation, strong_transforms
-    from core.data.fold import fold_data
-    from core.data.prepare import prepare
-    from core.dry_run import for_dry_run
-    from core.loop import Fit
+    from core.config.training import flat
+    from core.data.loading.augmentation import Augmentation, strong_transforms
+    from core.data.loading.fold_data import fold_data
+    from core.data.splits.prepare import prepare
     from core.losses import build_loss, prevalence_log_odds
-    from core.optim import two_phases
-    from core.runfolder import open_run
-    from core.runtime import make_fabric, seed_stream
+    from core.models.backbone import check_network, find_weights
+    from core.models.init_from import find_initial
+    from core.runs.run_folder import open_run
+    from core.runtime.fabric import make_fabric, seed_stream
+    from core.training.best_checkpoint import checkpoint_facts
+    from core.training.dry_run import for_dry_run
+    from core.training.finish import close_run
+    from core.training.loop import Fit
+    from core.training.optimizer import two_phases
     from methods.csra_db_cas.model import build_model, model_settings
-    from methods.initial import find_initial
 
     fabric = make_fabric(amp=config.loop.amp)
     say = print if fabric.is_global_zero else lambda _: None

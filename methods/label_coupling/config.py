@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from core.config import (
+from core.config.data import DataConfig
+from core.config.loss import LossConfig, check_drw_epoch
+from core.config.training import (
     BackboneConfig,
     LoaderConfig,
     LoopConfig,
@@ -15,9 +17,7 @@ from core.config import (
     check_not_negative,
     check_positive,
 )
-from core.data_config import DataConfig
 from core.errors import UserError
-from core.loss_config import LossConfig, check_drw_epoch
 
 
 @dataclass(kw_only=True, slots=True)

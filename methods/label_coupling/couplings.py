@@ -18,9 +18,9 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from core.atomic import cannot_write, write_atomically
-from core.cli import run
+from core.config.command_line import run
 from core.errors import UserError, some
+from core.io.atomic import cannot_write, write_atomically
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from pandas import DataFrame
@@ -68,7 +68,7 @@ class Couplings:
 
 
 def read_fold(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> FoldCouplings:
-    """The couplings of what `core.checkpoint.load_tensors` read from `path`, checked.
+    """The couplings of what `core.models.checkpoint.load_tensors` read from `path`, checked.
 
     Raises UserError where it is another method's, has no couplings, or does not fit its labels.
     """
@@ -149,7 +149,7 @@ def coupling_table(couplings: Couplings) -> DataFrame:
 
 def format_strongest(table: DataFrame, couplings: Couplings, top: int) -> str:
     """The `top` strongest couplings that act on each label, from the `coupling_table`."""
-    from core.plots import shorten
+    from core.report.plots import shorten
 
     width = max(len("acted on by"), *(len(shorten(name)) for name in couplings.class_names))
     line = f"{{:<{width}}}  {{:<{width}}}  {{:>9}}  {{:<7}}  {{}}"
@@ -207,9 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--top is {config.top}: give at least 1")
     folder = paths[0].parent if config.out_dir is None else config.out_dir
     # late, so that --help and a mistyped flag are answered at once
-    from core.checkpoint import load_tensors
-    from core.plots import DOTS_PER_INCH
-    from methods.label_coupling.coupling_map import heat_map
+    from core.models.checkpoint import load_tensors
+    from core.report.plots import DOTS_PER_INCH
+    from methods.label_coupling.plot_couplings import heat_map
 
     couplings = align([read_fold(path, *load_tensors(path)) for path in paths])
     table, figure = coupling_table(couplings), heat_map(couplings)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core.backbone import Backbone, restore_config
+from core.models.backbone import Backbone, restore_config
 from methods.label_coupling.config import ModelConfig
 
 
@@ -18,9 +18,9 @@ class LabelCoupling(nn.Module):
     refiner is the identity.
     """
 
-    # not decayed, shrunk by the L1 penalty, and as sparse in the moving average (core/optim.py)
+    # not decayed, shrunk by the L1 penalty, and as sparse in the moving average
     sparse = ("A",)
-    # which dimensions count classes (methods/initial.py)
+    # which dimensions count classes (core/models/init_from.py)
     class_dimensions: ClassVar = {"A": (0, 1)}
     off_diagonal: Tensor
 
@@ -75,7 +75,7 @@ class LabelCouplingModel(nn.Module):
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
 ) -> LabelCouplingModel:
-    """The model, its backbone from `weights` where given (see `core.backbone.find_weights`)."""
+    """The model, its backbone from `weights` where given (see `find_weights`)."""
     backbone = Backbone(config, weights)
     coupling = LabelCoupling(num_classes, config.coupling_alpha) if config.refiner else None
     head = CoupledHead(backbone.num_features, num_classes, config.drop_rate, coupling)

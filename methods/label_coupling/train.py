@@ -5,7 +5,7 @@ Start it as `python methods/label_coupling/train.py --train_csv train.csv --trai
 --devices 4`.
 """
 
-from core.cli import machine_preset, parse, run
+from core.config.command_line import machine_preset, parse, run
 from methods.label_coupling.config import PRESETS
 
 
@@ -13,24 +13,24 @@ def main() -> None:
     """Train every fold, score their out-of-fold predictions together, predict the test images."""
     config = parse(PRESETS, auto=machine_preset, description=__doc__)
     # late, so that --help and a mistyped flag are answered at once
-    from core.backbone import check_network, find_weights
-    from core.best import checkpoint_facts
-    from core.closing import close_run
-    from core.config import flat
-    from core.data.augment import Augmentation, crop_transforms
-    from core.data.fold import fold_data
-    from core.data.prepare import prepare
-    from core.dry_run import for_dry_run
+    from core.config.training import flat
+    from core.data.loading.augmentation import Augmentation, crop_transforms
+    from core.data.loading.fold_data import fold_data
+    from core.data.splits.prepare import prepare
     from core.errors import UserError
-    from core.loop import Fit
     from core.losses import build_loss, prevalence_log_odds
-    from core.optim import Phase
-    from core.runfolder import open_run
-    from core.runtime import make_fabric, seed_stream
-    from methods.initial import find_initial
-    from methods.label_coupling.couplings_only import FrozenBase, fit_fold
+    from core.models.backbone import check_network, find_weights
+    from core.models.init_from import find_initial
+    from core.runs.run_folder import open_run
+    from core.runtime.fabric import make_fabric, seed_stream
+    from core.training.best_checkpoint import checkpoint_facts
+    from core.training.dry_run import for_dry_run
+    from core.training.finish import close_run
+    from core.training.loop import Fit
+    from core.training.optimizer import Phase
+    from methods.label_coupling.fit_couplings import FrozenBase, fit_fold
     from methods.label_coupling.model import build_model, model_settings
-    from methods.label_coupling.predict_test import find_test_images, predict_test_images
+    from methods.label_coupling.predict import find_test_images, predict_test_images
 
     fabric = make_fabric(amp=config.loop.amp)
     base = None

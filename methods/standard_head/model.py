@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core.backbone import Backbone, restore_config
+from core.models.backbone import Backbone, restore_config
 from methods.standard_head.config import ModelConfig
 
 HIDDEN = 512
@@ -16,7 +16,7 @@ HIDDEN = 512
 class StandardHead(nn.Sequential):
     """BatchNorm → Dropout → Linear(F, 512) → ReLU → BatchNorm → Dropout → Linear(512, C)."""
 
-    # which dimensions count classes (methods/initial.py)
+    # which dimensions count classes (core/models/init_from.py)
     class_dimensions: ClassVar = {"6.weight": (0,), "6.bias": (0,)}
 
     def __init__(self, features: int, classes: int, drop_rate: float) -> None:
@@ -54,7 +54,7 @@ class StandardHeadModel(nn.Module):
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
 ) -> StandardHeadModel:
-    """The model, its backbone from `weights` where given (see `core.backbone.find_weights`)."""
+    """The model, its backbone from `weights` where given (see `find_weights`)."""
     backbone = Backbone(config, weights)
     return StandardHeadModel(
         backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from benchmarks.infer import compare, decode_and_pass, save_models
-from ensemble.models import load_members
-from ensemble.tta import VIEWS
+from benchmarks.speed.infer import compare, decode_and_pass, save_models
+from ensemble.predict.members import load_members
+from ensemble.predict.tta import VIEWS
 from methods.standard_head.config import ModelConfig
 
 TINY = ModelConfig(model="test_efficientnet", pretrained=False)

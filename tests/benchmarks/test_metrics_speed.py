@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks import metrics
-from benchmarks.metrics import Table, compare, made_up_scores, scikit_learn
-from core.bootstrap import cluster_indices, resampled_weights
+from benchmarks.speed import metrics
+from benchmarks.speed.metrics import Table, compare, made_up_scores, scikit_learn
+from core.metrics.bootstrap import cluster_indices, resampled_weights
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import runner
 from benchmarks.runner import Answer, medians, middle, seconds, timed
-from core.cli import run
+from core.config.command_line import run
 
 Ask = Callable[..., tuple[int, str, str]]
 

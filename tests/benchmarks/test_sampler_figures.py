@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import sampler
-from benchmarks.sampler import effective_positives, largest_deviation, peak_megabytes
-from core.data.sampler import Sampler
+from benchmarks.speed import sampler
+from benchmarks.speed.sampler import effective_positives, largest_deviation, peak_megabytes
+from core.data.loading.samplers import Sampler
 
 
 def test_the_peak_is_of_all_that_was_there_at_a_time() -> None:

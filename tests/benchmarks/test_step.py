@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.step import BareLoop, InTurns, Task, compare, fit, floating
+from benchmarks.speed.step import BareLoop, InTurns, Task, compare, fit, floating
 from methods.standard_head.config import Config, small
 
 

@@ -14,11 +14,11 @@ from dicom_files import dicom
 from playwright.sync_api import Browser, Page, expect
 from small_run import MODEL
 
-from benchmarks.serve_load import served
-from core.checkpoint import load_tensors, save_tensors
-from core.data.image import read_image
+from benchmarks.studies.serve_load import served
+from core.data.images.decode import read_image
 from core.errors import UserError
-from ensemble.postprocess import Calibration, ClassCalibration, write_calibration
+from core.models.checkpoint import load_tensors, save_tensors
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
 
 pytestmark = pytest.mark.browser
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import core.backbone
-from core.backbone import Backbone, check_model_name, find_weights
-from core.config import BackboneConfig
+import core.models.backbone
+from core.config.training import BackboneConfig
 from core.errors import UserError
+from core.models.backbone import Backbone, check_model_name, find_weights
 
 # timm's own miniature models; the first has a mean of its own for each colour
 COLOUR, TINY = "test_efficientnet", "test_convnext"
@@ -163,8 +163,8 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(repository)
         return False
 
-    monkeypatch.setattr(core.backbone, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(core.backbone, "_answers", answers)
+    monkeypatch.setattr(core.models.backbone, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(core.models.backbone, "_answers", answers)
     return asked
 
 
@@ -189,13 +189,13 @@ def test_a_hub_that_fails_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(*_: object, **__: object) -> None:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(core.backbone, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(core.models.backbone, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail)
     with pytest.raises(UserError, match="cannot be reached"):
         find_weights(BackboneConfig(model="convnextv2_atto"), optional=False)
     # it answers, and fails in the middle
-    monkeypatch.setattr(core.backbone, "_answers", lambda _: True)
-    monkeypatch.setattr(core.backbone, "hf_hub_download", fail)
+    monkeypatch.setattr(core.models.backbone, "_answers", lambda _: True)
+    monkeypatch.setattr(core.models.backbone, "hf_hub_download", fail)
     with pytest.raises(UserError, match="cannot be reached"):
         find_weights(BackboneConfig(model="convnextv2_atto"), optional=False)
 
@@ -217,7 +217,7 @@ def test_what_was_fetched_before_needs_no_hub(
     unreachable: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cached = str(tmp_path / "model.safetensors")
-    monkeypatch.setattr(core.backbone, "try_to_load_from_cache", lambda *_: cached)
+    monkeypatch.setattr(core.models.backbone, "try_to_load_from_cache", lambda *_: cached)
     weights, sentence = find_weights(BackboneConfig(model="convnextv2_atto"), optional=False)
     assert weights == Path(cached)
     assert "ImageNet weights of convnextv2_atto" in sentence

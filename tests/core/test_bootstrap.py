@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from core import bootstrap
-from core.bootstrap import Curve, Ranking, cluster_indices, mean_interval, resampled_weights
 from core.errors import UserError
-from core.metrics import evaluate, paired_difference
+from core.metrics import bootstrap, evaluate, paired_difference
+from core.metrics.bootstrap import Curve, Ranking, cluster_indices, mean_interval, resampled_weights
 
 NAMES = ["Infiltration", "Effusion", "Nodule", "Hernia"]
 

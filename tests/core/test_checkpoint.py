@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import core.checkpoint
-from core.checkpoint import FORMAT_VERSION, load_into, load_tensors, save_tensors
+import core.models.checkpoint
 from core.errors import UserError
+from core.models.checkpoint import FORMAT_VERSION, load_into, load_tensors, save_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,7 +214,7 @@ def test_a_failure_while_writing_leaves_the_old_file(
         path.write_bytes(b"half of a fi")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(core.checkpoint, "save_file", half)
+    monkeypatch.setattr(core.models.checkpoint, "save_file", half)
     with pytest.raises(KeyboardInterrupt):
         save_tensors(file, tensors(), {})
     the_old_file_remains(file, before)
@@ -237,7 +237,7 @@ def test_a_full_disk_is_a_sentence(
         path.write_bytes(b"half of a fi")
         raise error
 
-    monkeypatch.setattr(core.checkpoint, "save_file", full)
+    monkeypatch.setattr(core.models.checkpoint, "save_file", full)
     with pytest.raises(UserError, match=r"model\.safetensors cannot be written: .*No space left"):
         save_tensors(file, tensors(), {})
     the_old_file_remains(file, before)

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import pytest
 from small_run import METHODS, ROOT, module, settings
 
-from core.cli import parse, run
+from core.config.command_line import parse, run
 from core.errors import UserError
 
 NO_NAME = "holds a control character, or is longer than settings are"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from core.closing import _as_text, _read_history
-from core.config import flat
-from core.data_config import DataConfig
+from core.config.data import DataConfig
+from core.config.training import flat
 from core.errors import UserError
+from core.training.finish import _as_text, _read_history
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.ema import MovingAverage
+from core.training.ema import MovingAverage
 
 
 def model() -> nn.Sequential:

@@ -14,8 +14,8 @@ from ledger import Fault
 from packaging.version import Version
 from small_run import flags
 
-from core import environment
-from core.environment import commit, kept_starts, told_changes
+from core.runtime import environment
+from core.runtime.environment import commit, kept_starts, told_changes
 
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "init.defaultBranch=main")
 

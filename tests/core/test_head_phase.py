@@ -22,10 +22,10 @@ from head_runs import (
     watched,
 )
 
-from core.data.fold import FoldData
-from core.head_phase import HeadPhase
-from core.optim import Phase
-from core.runtime import make_fabric
+from core.data.loading.fold_data import FoldData
+from core.runtime.fabric import make_fabric
+from core.training.head_phase import HeadPhase
+from core.training.optimizer import Phase
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_one_epoch_keeps_nothing(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("nothing that is kept here would be used again")
 
-    monkeypatch.setattr("core.head_phase.KeptRows", fail)
+    monkeypatch.setattr("core.training.head_phase.KeptRows", fail)
     train(fold, tmp_path / "out", 2, replace(HEAD, epochs=1))
 
 

@@ -21,11 +21,11 @@ from head_runs import (
     watched,
 )
 
-import core.kept
-from core.data.fold import FoldData
+import core.training.feature_cache
+from core.data.loading.fold_data import FoldData
 from core.errors import UserError
-from core.kept import KeptRows
-from core.runlog import FoldLog
+from core.runs.log import FoldLog
+from core.training.feature_cache import KeptRows
 
 
 @pytest.fixture
@@ -136,6 +136,6 @@ def test_a_disk_that_fills_up_at_that_moment_is_as_one_that_is_too_small(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     exact = train(fold, tmp_path / "exact", 0)
-    monkeypatch.setattr(core.kept.os, "posix_fallocate", full)
+    monkeypatch.setattr(core.training.feature_cache.os, "posix_fallocate", full)
     assert_same(train(fold, tmp_path / "full", 2), exact)
     assert "are computed anew in each head epoch" in capsys.readouterr().out

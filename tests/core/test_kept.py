@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.kept import KeptRows, NoRoomError
-from core.runtime import make_fabric
+from core.runtime.fabric import make_fabric
+from core.training.feature_cache import KeptRows, NoRoomError
 
 
 class Usage(NamedTuple):

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from toy import Toy, half_known
 
-from core.config import LoaderConfig, LoopConfig, OptimConfig
-from core.data.augment import Augmentation
-from core.data.fold import FoldData
-from core.data.table import LabelTable
-from core.loop import Fit
+from core.config.training import LoaderConfig, LoopConfig, OptimConfig
+from core.data.loading.augmentation import Augmentation
+from core.data.loading.fold_data import FoldData
+from core.data.tables.label_table import LabelTable
 from core.losses import build_loss
-from core.optim import Phase
-from core.resume import Progress
-from core.runfolder import RunFolder
-from core.runlog import FoldLog
-from core.runtime import make_fabric
+from core.runs.log import FoldLog
+from core.runs.run_folder import RunFolder
+from core.runtime.fabric import make_fabric
+from core.training.loop import Fit
+from core.training.optimizer import Phase
+from core.training.resume import Progress
 
 
 def fit_toy(

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from core.bootstrap import Ranking
 from core.metrics import Evaluation, evaluate
-from core.plots import (
+from core.metrics.bootstrap import Ranking
+from core.report.figures import HEADINGS, _sentences, bounded_headings, draw_pictures
+from core.report.plots import (
     classes_figure,
     compared_figure,
     histograms_figure,
     precision_recall_figure,
 )
-from core.plots.precision_recall import compared_precision_recall
-from core.report.pictures import HEADINGS, _sentences, bounded_headings, draw_pictures
+from core.report.plots.precision_recall import compared_precision_recall
 from core.report.tables import class_table, fold_tables, format_table
-from ensemble.score_page import HEADINGS as COMPARED
+from ensemble.scoring.page import HEADINGS as COMPARED
 
 Scored = tuple[Evaluation, np.ndarray, np.ndarray]
 CLASSES, WITHOUT = 300, 10
@@ -98,7 +98,7 @@ def test_captions_say_what_is_shown_and_tables_stay_whole(
 ) -> None:
     evaluation, targets, probabilities = scored
     note = "the 32 most and 32 least prevalent of 290 scored classes (300 in all)"
-    monkeypatch.setattr("core.report.pictures._png", lambda _: b"")
+    monkeypatch.setattr("core.report.figures._png", lambda _: b"")
     pictures = {one.name: one for one in draw_pictures(evaluation, targets, probabilities)}
     for name in ("classes", "precision_recall", "score_histograms"):
         assert pictures[name].caption.endswith(f"Shown: {note}.")

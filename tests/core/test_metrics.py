@@ -13,9 +13,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from core.calibration import calibration_bins
 from core.errors import UserError
 from core.metrics import evaluate
+from core.metrics.calibration_error import calibration_bins
 
 NAMES = ["Infiltration", "Effusion", "Nodule", "Hernia"]
 

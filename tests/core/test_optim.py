@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
-from core.optim import Phase, build_optimizer, rate_factor, set_rates
+from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates
 
 
 def small_model() -> nn.ModuleDict:

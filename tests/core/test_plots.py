@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle, StepPatch
 from scipy.stats import spearmanr
 
 from core.metrics import evaluate
-from core.plots import (
+from core.report.plots import (
     classes_figure,
     compared_figure,
     cooccurrence_figure,
@@ -22,7 +22,7 @@ from core.plots import (
     reliability_figure,
     shorten,
 )
-from core.plots.cooccurrence import cooccurrence
+from core.report.plots.cooccurrence import cooccurrence
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_a_class_that_is_never_predicted_comes_with_others_as_by_chance():
 
 
 def test_of_very_many_classes_the_map_says_which_it_shows(monkeypatch):
-    monkeypatch.setattr("core.plots.cooccurrence.MOST_CLASSES", 3)
+    monkeypatch.setattr("core.report.plots.cooccurrence.MOST_CLASSES", 3)
     left, *_ = axes_of(cooccurrence_figure(*made_up_scores()))
     assert left.get_title(loc="left") == "Labels, the 3 most prevalent of 5 classes"
     assert len(left.get_yticklabels()) == 3

@@ -12,12 +12,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from core.data.dataset import RadiographDataset, build_loader
-from core.data.sampler import EvaluationBatches
-from core.data.table import LabelTable
+from core.data.loading.dataset import RadiographDataset, build_loader
+from core.data.loading.samplers import EvaluationBatches
+from core.data.tables.label_table import LabelTable
 from core.errors import UserError
-from core.prediction import as_it_is, predict
-from core.prediction import mirror as mirrored_view
+from core.models.predict import as_it_is, predict
+from core.models.predict import mirror as mirrored_view
 
 SIZE, IMAGES = 8, 11
 

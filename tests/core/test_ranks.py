@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from torch import distributed
 
-from core import ranks
+from core.runtime import ranks
 
 Join = Callable[[int], ranks.Roll]
 

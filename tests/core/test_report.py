@@ -11,7 +11,6 @@ import pytest
 from made_up_report import EVIL, NAMES, TRAINING, made_up_history, made_up_scores
 
 from core.metrics import evaluate
-from core.plots import shorten
 from core.report import (
     HEADINGS,
     Contents,
@@ -21,8 +20,9 @@ from core.report import (
     render,
     write_report,
 )
+from core.report.plots import shorten
 from core.report.tables import Table, class_table, fold_tables, lead_of, summary_table
-from core.report.worst import Case, Worst, WorstCases
+from core.report.worst_cases import Case, Worst, WorstCases
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from core.ema import MovingAverage
-from core.resume import State
+from core.training.ema import MovingAverage
+from core.training.resume import State
 
 
 def test_a_state_of_tied_and_of_unused_parameters(tmp_path: Path) -> None:

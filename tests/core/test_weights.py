@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from small_run import METHODS, flags
 from torch import Tensor
 
-from core.backbone import Backbone
-from core.config import BackboneConfig
+from core.config.training import BackboneConfig
 from core.errors import UserError
+from core.models.backbone import Backbone
 
 Train = Callable[..., tuple[int, str, str]]
 Tensors = dict[str, Tensor]

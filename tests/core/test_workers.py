@@ -7,9 +7,9 @@ import signal
 import pytest
 from torch.utils.data import DataLoader
 
-from core.data.image import read_image
+from core.data.images.decode import read_image
 from core.errors import UserError
-from core.workers import cannot_start, lost_worker
+from core.runtime.worker_failures import cannot_start, lost_worker
 
 
 class Broken:
@@ -43,10 +43,10 @@ def test_what_the_computer_lacks_is_no_fault_of_an_image(
     def lack(_: str) -> bytes:
         raise OSError(number, os.strerror(number), "a.png")
 
-    monkeypatch.setattr("core.data.image._read_bytes", lack)
+    monkeypatch.setattr("core.data.images.decode._read_bytes", lack)
     with pytest.raises(OSError, match=r"a\.png"):
         read_image("a.png")
-    monkeypatch.setattr("core.data.image._read_bytes", lambda _: b"")
+    monkeypatch.setattr("core.data.images.decode._read_bytes", lambda _: b"")
     with pytest.raises(UserError, match="the file is empty"):
         read_image("a.png")
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from core.data.table import LabelTable
+from core.data.tables.label_table import LabelTable
 from core.metrics import Evaluation, evaluate
-from core.report import worst
-from core.report.worst import SIDE, worst_cases
+from core.report import worst_cases as worst
+from core.report.worst_cases import SIDE, worst_cases
 
 NAMES = ("Common", "Rare")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.checkpoint import load_tensors, save_tensors
+from core.models.checkpoint import load_tensors, save_tensors
 
 Infer = Callable[..., tuple[int, str, str]]
 HEAD = ("head.6.weight", "head.6.bias")

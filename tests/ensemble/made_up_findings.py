@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import expit
 
-from ensemble.calibrators import Problem
+from ensemble.fitting.calibrators import Problem
 
 
 def table(seed: int, rows: int = 200, exclusive: bool = True) -> Problem:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from core.checkpoint import save_tensors
-from core.runfolder import RunFolder
+from core.models.checkpoint import save_tensors
+from core.runs.run_folder import RunFolder
 
 Command = Callable[..., tuple[int, str, str]]
 Runs = tuple[list[Path], Path, list[pd.DataFrame]]

@@ -5,12 +5,12 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from core.runtime import make_fabric
-from ensemble.postprocess import Calibration, ClassCalibration, write_calibration
-from ensemble.serve_app import make_app
-from ensemble.serve_config import Config
-from ensemble.serve_model import Served
-from ensemble.serve_turns import Limits
+from core.runtime.fabric import make_fabric
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.serving.app import make_app
+from ensemble.serving.config import Config
+from ensemble.serving.model import Served
+from ensemble.serving.queue import Limits
 
 LIMITS = Limits(bytes=1_000_000)
 

@@ -14,11 +14,11 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 from tqdm import tqdm
 
-from core.calibration import expected_calibration_error
-from core.config import flat
+from core.config.training import flat
 from core.metrics import evaluate
+from core.metrics.calibration_error import expected_calibration_error
 from ensemble.calibrate import Config, main, score_stages
-from ensemble.calibrators import (
+from ensemble.fitting.calibrators import (
     ALPHAS,
     BEFORE,
     CALIBRATED,
@@ -27,7 +27,7 @@ from ensemble.calibrators import (
     fit_calibration,
     held_out,
 )
-from ensemble.postprocess import normal_gating, read_calibration
+from ensemble.predict.calibration import normal_gating, read_calibration
 
 FloatArray = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 from tqdm import tqdm
 
-from ensemble import calibrators
-from ensemble.calibrators import (
+from ensemble.fitting import calibrators
+from ensemble.fitting.calibrators import (
     ALPHAS,
     BEFORE,
     CALIBRATED,

@@ -21,11 +21,11 @@ from made_up_runs import (
 )
 from sklearn.metrics import average_precision_score
 
-from core.config import flat
-from core.runfolder import RunFolder
-from ensemble import selection
+from core.config.training import flat
+from core.runs.run_folder import RunFolder
 from ensemble.choose import Config, main
-from ensemble.recipe import read_recipe
+from ensemble.fitting import weights as selection
+from ensemble.predict.ensemble_json import read_recipe
 
 
 @pytest.fixture

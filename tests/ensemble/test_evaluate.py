@@ -21,9 +21,9 @@ from made_up_scores import (
 
 from core.metrics import evaluate, paired_difference
 from ensemble.evaluate import main
-from ensemble.operating import at_sensitivity, at_thresholds
-from ensemble.postprocess import Calibration, ClassCalibration, write_calibration
-from ensemble.scoring import shortest_labels
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.scoring.operating_points import at_sensitivity, at_thresholds
+from ensemble.scoring.score import shortest_labels
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 from test_evaluate_report import words
 
-from core.metrics import GROUPS, evaluate, paired_difference
+from core.metrics import evaluate, paired_difference
+from core.metrics.evaluation import GROUPS
 from core.report import format_table
 from ensemble.calibrate import _told
 from ensemble.evaluate import main
-from ensemble.score_tables import subgroup_text
-from ensemble.subgroups import Grouping, score_subgroups
+from ensemble.scoring.subgroups import Grouping, score_subgroups
+from ensemble.scoring.text import subgroup_text
 
 SCORED = [*NAMES, RARE]
 METRICS = {"mAP": average_precision_score, "mAUROC": roc_auc_score}
@@ -28,11 +29,11 @@ METRICS = {"mAP": average_precision_score, "mAUROC": roc_auc_score}
 @pytest.fixture
 def command(call: Call, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs the command in this process without drawing: (exit code, stdout, stderr)."""
-    monkeypatch.setattr("core.report.pictures._png", lambda _: b"\x89PNG")
+    monkeypatch.setattr("core.report.figures._png", lambda _: b"\x89PNG")
     for name in ("classes", "precision_recall", "histograms", "reliability", "cooccurrence"):
-        monkeypatch.setattr(f"core.report.pictures.{name}_figure", lambda *_: Figure())
+        monkeypatch.setattr(f"core.report.figures.{name}_figure", lambda *_: Figure())
     for name in ("compared_figure", "compared_precision_recall", "compared_reliability"):
-        monkeypatch.setattr(f"ensemble.score_page.{name}", lambda *_: Figure())
+        monkeypatch.setattr(f"ensemble.scoring.page.{name}", lambda *_: Figure())
     return partial(call, main)
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from core.metrics import evaluate, paired_difference
 from ensemble.evaluate import main
-from ensemble.postprocess import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ def files(tmp_path: Path) -> Files:
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages with blank pictures: to draw them takes most of the time."""
     dot = b"\x89PNG"
-    monkeypatch.setattr("core.report.pictures._png", lambda _: dot)
+    monkeypatch.setattr("core.report.figures._png", lambda _: dot)
     for name in ("classes", "precision_recall", "histograms", "reliability", "cooccurrence"):
-        monkeypatch.setattr(f"core.report.pictures.{name}_figure", lambda *_: Figure())
+        monkeypatch.setattr(f"core.report.figures.{name}_figure", lambda *_: Figure())
     for name in ("compared_figure", "compared_precision_recall", "compared_reliability"):
-        monkeypatch.setattr(f"ensemble.score_page.{name}", lambda *_: Figure())
+        monkeypatch.setattr(f"ensemble.scoring.page.{name}", lambda *_: Figure())
 
 
 def words(page: str) -> str:

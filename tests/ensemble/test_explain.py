@@ -13,9 +13,9 @@ import pytest
 from one_by_one import said
 from PIL import Image
 
-from core.checkpoint import load_tensors, save_tensors
+from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.explain import main
-from ensemble.explain_pointing import Pointing, highest_place, read_boxes
+from ensemble.heatmaps.pointing_game import Pointing, highest_place, read_boxes
 from methods import load_model
 
 Call = Callable[..., tuple[int, str, str]]

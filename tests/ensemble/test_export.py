@@ -15,17 +15,17 @@ from lightning_fabric import Fabric
 from one_by_one import said
 from torch import nn
 
-from core.checkpoint import load_facts, load_tensors, save_tensors
-from core.data.image import load_image
+from core.data.images.decode import load_image
 from core.errors import UserError
-from ensemble import export_onnx
+from core.models.checkpoint import load_facts, load_tensors, save_tensors
 from ensemble.export import main
-from ensemble.export_card import escaped
-from ensemble.export_graph import Merged
-from ensemble.models import Member
-from ensemble.postprocess import Calibration, ClassCalibration, write_calibration
-from ensemble.predictions import Predictor, Views
-from ensemble.writing import Finish
+from ensemble.exporting import onnx as export_onnx
+from ensemble.exporting.graph import Merged
+from ensemble.exporting.model_card import escaped
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.members import Member
+from ensemble.predict.predictor import Predictor, Views
+from ensemble.predict.write_csv import Finish
 from methods import ModelInfo, load_model
 
 Call = Callable[..., tuple[int, str, str]]
@@ -156,7 +156,7 @@ def test_nothing_is_left_where_the_graph_differs(
         )
         onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [put], [got])), path)
 
-    monkeypatch.setattr("ensemble.export_files.write_onnx", write)
+    monkeypatch.setattr("ensemble.exporting.export.write_onnx", write)
     code, _, error = export("--checkpoints", checkpoints[0], "--no-scores")
     assert code == 2
     assert "ONNX Runtime differs from PyTorch by 1.0e+00 on a batch of 1" in error
@@ -236,7 +236,7 @@ def test_a_missing_extra_is_told_with_its_command(
 
 
 def test_an_isotonic_map_is_told_and_not_applied(checkpoints: list[Path]) -> None:
-    from ensemble.export_graph import in_graph
+    from ensemble.exporting.graph import in_graph
 
     isotonic = ClassCalibration("isotonic", {"knots": [0.1, 0.2], "values": [0.0, 1.0]}, 0.5, 0.5)
     assert not in_graph(Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0), ["a", "b"])

@@ -15,12 +15,12 @@ from one_by_one import said
 from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 
-from core.checkpoint import _checksum, load_facts, load_tensors, save_tensors
 from core.errors import UserError
+from core.models.checkpoint import _checksum, load_facts, load_tensors, save_tensors
 from ensemble.export import main
 from ensemble.infer import main as infer_main
-from ensemble.recipe import Member as Recipe
-from ensemble.recipe import write_recipe
+from ensemble.predict.ensemble_json import Member as Recipe
+from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 
 Call = Callable[..., tuple[int, str, str]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from ensemble.folders import check_folder, write_folder
+from core.io.output_folder import check_folder, write_folder
 
 
 def fill(folder: Path) -> None:

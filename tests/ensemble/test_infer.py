@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from one_by_one import said
 
-from core.checkpoint import load_tensors, save_tensors
+from core.models.checkpoint import load_tensors, save_tensors
 from methods import load_model
 
 Infer = Callable[..., tuple[int, str, str]]

@@ -13,9 +13,9 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 from small_run import MODEL, flags
 
-from core.checkpoint import load_tensors, save_tensors
-from core.data.phantom_dataset import NORMAL
-from ensemble.recipe import Member, write_recipe
+from core.data.phantom.dataset import NORMAL
+from core.models.checkpoint import load_tensors, save_tensors
+from ensemble.predict.ensemble_json import Member, write_recipe
 from methods import load_model
 
 

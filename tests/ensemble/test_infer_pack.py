@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from conftest import Call
 
-from core.data.pack import main as pack_main
+from core.data.pack.__main__ import main as pack_main
 
 
 def test_a_pack_is_predicted_as_its_files(

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.checkpoint import load_tensors, save_tensors
-from ensemble.parts import parts_folder
-from ensemble.recipe import Member, write_recipe
+from core.models.checkpoint import load_tensors, save_tensors
+from ensemble.predict.blocks import parts_folder
+from ensemble.predict.ensemble_json import Member, write_recipe
 
 Infer = Callable[..., tuple[int, str, str]]
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from small_run import ROOT
 
-from core.data import store
-from core.data.image import read_image
-from ensemble.parts import Parts, parts_folder
+from core.data.images import image_store as store
+from core.data.images.decode import read_image
+from ensemble.predict.blocks import Parts, parts_folder
 
 Infer = Callable[..., tuple[int, str, str]]
 
@@ -126,7 +126,7 @@ def test_a_block_that_is_damaged_is_made_again(
 def test_two_at_once_do_not_write_one_file(base: list[str], infer: Infer, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
     hold = (
-        "import sys, time; from pathlib import Path; from core.atomic import lock_folder\n"
+        "import sys, time; from pathlib import Path; from core.io.atomic import lock_folder\n"
         "lock = lock_folder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(parts_folder(out))]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.errors import UserError
-from ensemble.maps import ensemble_maps, heat_maps
-from ensemble.models import Member
+from ensemble.heatmaps.maps import ensemble_maps, heat_maps
+from ensemble.predict.members import Member
 from methods import ModelInfo
 from methods.csra_db_cas.model import CSRAHead, CSRAModel, NormalisedCSRA
 from methods.label_coupling.model import CoupledHead, LabelCoupling

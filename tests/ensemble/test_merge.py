@@ -6,9 +6,9 @@ import torch
 from scipy import stats
 from scipy.special import expit, logit
 
+from core.data.tables.images_to_predict import view_groups
 from core.errors import UserError
-from ensemble.images import view_groups
-from ensemble.merge import merge_models, merge_studies, merge_views, model_shares, ranks
+from ensemble.predict.merge import merge_models, merge_studies, merge_views, model_shares, ranks
 
 RANDOM = np.random.default_rng(0)
 TABLES = RANDOM.random((5, 7, 3))  # models or views, images, classes

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from core.bootstrap import cluster_indices, resampled_weights
 from core.errors import UserError
-from ensemble.operating import at_sensitivity, at_thresholds, read_thresholds
-from ensemble.postprocess import Calibration, ClassCalibration, write_calibration
+from core.metrics.bootstrap import cluster_indices, resampled_weights
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.scoring.operating_points import at_sensitivity, at_thresholds, read_thresholds
 
 NAMES = ["Effusion", "Nodule", "Hernia"]
 

@@ -12,7 +12,7 @@ from scipy.special import expit
 from scipy.special import logit as true_logit
 
 from core.errors import UserError
-from ensemble.postprocess import (
+from ensemble.predict.calibration import (
     Calibration,
     ClassCalibration,
     find_normal,

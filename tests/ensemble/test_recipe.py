@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
-from ensemble.recipe import Member, read_recipe, write_recipe
+from ensemble.predict.ensemble_json import Member, read_recipe, write_recipe
 
 
 def test_a_checkpoint_that_is_a_link_is_named_as_such(tmp_path: Path) -> None:

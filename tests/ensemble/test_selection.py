@@ -10,8 +10,8 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from core.errors import UserError
-from ensemble import selection
-from ensemble.selection import (
+from ensemble.fitting import weights as selection
+from ensemble.fitting.weights import (
     PROCEDURE,
     SINGLE_BEST,
     STRATEGIES,

@@ -20,12 +20,12 @@ from serving import LIMITS, calibrated, serve
 from small_run import MODEL
 from starlette.testclient import TestClient
 
-from benchmarks.serve_load import wrong_files
-from core.checkpoint import load_tensors, save_tensors
-from core.data.image import read_image
+from benchmarks.studies.serve_load import wrong_files
+from core.data.images.decode import read_image
 from core.errors import UserError
-from ensemble.maps import heat_maps
-from ensemble.serve_model import Served
+from core.models.checkpoint import load_tensors, save_tensors
+from ensemble.heatmaps.maps import heat_maps
+from ensemble.serving.model import Served
 from methods import load_model
 
 

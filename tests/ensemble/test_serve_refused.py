@@ -22,10 +22,10 @@ from small_run import MODEL, ROOT
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from benchmarks.serve_load import ask, load, same, wrong_files
+from benchmarks.studies.serve_load import ask, load, same, wrong_files
 from ensemble import serve as command
-from ensemble.serve_app import PAGE
-from ensemble.serve_turns import Limits, RefusedError, Turns
+from ensemble.serving.app import PAGE
+from ensemble.serving.queue import Limits, RefusedError, Turns
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,7 @@ def test_help_imports_nothing_heavy() -> None:
     words = [sys.executable, "-X", "importtime", "-m", "ensemble.serve", "--help"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, flags=re.MULTILINE))
-    assert "ensemble.serve_config" in imported
+    assert "ensemble.serving.config" in imported
     heavy = {
         "torch",
         "timm",

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import UserError
 from core.metrics import evaluate
-from ensemble.subgroups import Grouping, read_groupings, score_subgroups, years
+from ensemble.scoring.subgroups import Grouping, read_groupings, score_subgroups, years
 
 IDS = [f"{number}.png" for number in range(6)]
 

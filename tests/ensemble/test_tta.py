@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.prediction import mirror
-from ensemble.tta import VIEWS, brighten, scaled_mirror, turn_and_scale
+from core.models.predict import mirror
+from ensemble.predict.tta import VIEWS, brighten, scaled_mirror, turn_and_scale
 
 HEIGHT, WIDTH = 60, 80
 

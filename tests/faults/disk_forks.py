@@ -29,8 +29,8 @@ from disk_steps import Step, Steps
 from preloaded import import_all
 from small_run import draw_nothing
 
-from core.cli import run
-from core.data import pack_decoding
+from core.config.command_line import run
+from core.data.pack import workers as pack_decoding
 
 # what a full disk refuses; it can still rename and delete
 _WRITING = ("open", "write", "save", "mkdir", "posix_fallocate", "pwrite")

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
-import core.checkpoint
+import core.models.checkpoint
 
 Step = tuple[str, str]
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -53,7 +53,7 @@ class Steps:
         """Watch this process from now on."""
         for name, place in _PLACES.items():
             setattr(os, name, self._watched(getattr(os, name), name, place))
-        system_open, file_open, save = os.open, io.open, core.checkpoint.save_file
+        system_open, file_open, save = os.open, io.open, core.models.checkpoint.save_file
 
         def open_number(path: Any, flags: int, *more: Any, **named: Any) -> int:
             if flags & _WRITES:
@@ -81,7 +81,7 @@ class Steps:
 
         for owner, function in ((os, open_number), (io, open_file), (builtins, open_file)):
             setattr(owner, "open", function)  # noqa: B010
-        setattr(core.checkpoint, "save_file", save_file)  # noqa: B010
+        setattr(core.models.checkpoint, "save_file", save_file)  # noqa: B010
 
     def _watched(self, function: Callable, what: str, place: int) -> Callable:
         def call(*arguments: Any, **named: Any) -> Any:

@@ -12,7 +12,7 @@ from disk_room import Ended, Room
 from same_results import assert_same
 from small_run import MODEL, flags
 
-from core.checkpoint import load_tensors
+from core.models.checkpoint import load_tensors
 
 # a file that is appended to may end in half a row, which the next start drops
 _APPENDED = {"metrics.csv", "timing.csv", "pack.blocks.jsonl"}

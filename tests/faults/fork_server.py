@@ -30,27 +30,27 @@ from typing import Any
 from preloaded import import_all
 from small_run import draw_nothing
 
-import core.checkpoint
 import core.data
-import core.head_phase
-import core.loop
-import core.runlog
-from core.cli import run
+import core.models.checkpoint
+import core.runs.log
+import core.training.head_phase
+import core.training.loop
+from core.config.command_line import run
 
 draw_nothing()
 
 # each is counted when it has happened: a file that is opened is still empty, and so on
 PLACES: dict[str, list[tuple[Any, str]]] = {
-    "update": [(core.runlog.FoldLog, "advance")],
+    "update": [(core.runs.log.FoldLog, "advance")],
     "evaluation": [
-        *((core.loop, "predict"), (core.head_phase.HeadPhase, "predict")),
-        (core.loop, "score_epoch"),
+        *((core.training.loop, "predict"), (core.training.head_phase.HeadPhase, "predict")),
+        (core.training.loop, "score_epoch"),
     ],
     "deletion": [(Path, "unlink")],
-    "row": [(core.runlog, "append_row")],
+    "row": [(core.runs.log, "append_row")],
     "file": [
         *((Path, name) for name in ("touch", "open", "chmod", "replace", "unlink", "rmdir")),
-        *((core.checkpoint, "save_file"), (os, "fsync"), (core.loop, "cut_back")),
+        *((core.models.checkpoint, "save_file"), (os, "fsync"), (core.training.loop, "cut_back")),
     ],
 }
 

@@ -36,16 +36,16 @@ from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import core
-import core.closing
 import core.data
-import core.data.pack_writing
-import core.guard
-import core.loop
-import core.prediction
-import core.runlog
+import core.data.pack.writer
+import core.models.predict
+import core.runs.log
+import core.training.finish
+import core.training.loop
+import core.training.step_monitor
 import ensemble
-import ensemble.parts
-from core.cli import run
+import ensemble.predict.blocks
+from core.config.command_line import run
 
 # as torchrun reads it from the environment; also under `fabric run`, which has no flag for it
 SIGNALS = "PET_SIGNALS_TO_HANDLE"
@@ -148,12 +148,12 @@ def command(request: dict[str, Any]) -> None:
 
         setattr(owner, name, call)
 
-    counted(core.runlog.FoldLog, "advance", "update")
-    counted(core.loop.Fit, "run", "fold")
-    counted(core.closing, "write_report", "report", before=True)
-    counted(ensemble.parts.Parts, "write", "block")
-    counted(core.data.pack_writing, "lines_of", "block")
-    read, mark = core.prediction.unspoiled, core.guard.Guard.mark
+    counted(core.runs.log.FoldLog, "advance", "update")
+    counted(core.training.loop.Fit, "run", "fold")
+    counted(core.training.finish, "write_report", "report", before=True)
+    counted(ensemble.predict.blocks.Parts, "write", "block")
+    counted(core.data.pack.writer, "lines_of", "block")
+    read, mark = core.models.predict.unspoiled, core.training.step_monitor.Guard.mark
 
     def batches(loader: Any) -> Iterator[Any]:
         for batch in read(loader):
@@ -164,8 +164,8 @@ def command(request: dict[str, Any]) -> None:
     def marked(self: Any, update: int, loss: Tensor, norm: Tensor) -> Tensor:
         return mark(self, update, loss * torch.nan if spoiled else loss, norm)
 
-    core.prediction.unspoiled = batches
-    core.guard.Guard.mark = marked  # type: ignore[method-assign]
+    core.models.predict.unspoiled = batches
+    core.training.step_monitor.Guard.mark = marked  # type: ignore[method-assign]
     sys.argv = [f"{request['module'].replace('.', '/')}.py", *request["arguments"]]
     module = import_module(request["module"])
     sys.modules["__main__"] = module

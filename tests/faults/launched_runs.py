@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from small_run import MODEL, flags
 
-from core.checkpoint import load_tensors
+from core.models.checkpoint import load_tensors
 
 
 def training(data: Path, out: Path, *more: object) -> list[str]:

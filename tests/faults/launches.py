@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from small_run import ROOT
 
-from core.data.phantom_dataset import make_phantom
+from core.data.phantom.dataset import make_phantom
 
 Moment = tuple[int, str, int, Any]
 TRAIN, INFER = "methods.standard_head.train", "ensemble.infer"

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.cli import run
-from core.data.dataset import decoding_loader
+from core.config.command_line import run
+from core.data.loading.dataset import decoding_loader
 
 ENDS_WITHIN = 60.0
 

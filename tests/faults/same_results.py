@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from core.checkpoint import load_tensors
+from core.models.checkpoint import load_tensors
 
 
 def assert_same(ours: Path, theirs: Path) -> None:

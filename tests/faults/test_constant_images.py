@@ -15,9 +15,14 @@ from dicom_files import dicom
 from ledger import Fault
 from small_run import METHODS, MODEL, flags
 
-from core.checkpoint import load_tensors
-from core.data.augment import Augmentation, crop_transforms, light_transforms, strong_transforms
-from core.data.image import read_image
+from core.data.images.decode import read_image
+from core.data.loading.augmentation import (
+    Augmentation,
+    crop_transforms,
+    light_transforms,
+    strong_transforms,
+)
+from core.models.checkpoint import load_tensors
 
 NAME = "image of one grey level"
 

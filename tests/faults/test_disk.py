@@ -15,7 +15,7 @@ from disk_tasks import COMMANDS, Task, arguments_of, training
 from ledger import Fault
 from small_run import METHODS, MODEL
 
-from core.data.phantom_dataset import make_phantom
+from core.data.phantom.dataset import make_phantom
 
 TaskOf = Callable[[str], Task]
 # where a training may fail in the short form: what, with which file, which time

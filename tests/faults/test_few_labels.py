@@ -15,7 +15,7 @@ from ledger import Fault
 from sklearn.metrics import average_precision_score
 from small_run import METHODS, MODEL, flags
 
-from core.loss_config import LossConfig
+from core.config.loss import LossConfig
 from core.report import draw_pictures
 from ensemble.calibrate import main as calibrate
 from ensemble.choose import main as choose
@@ -123,7 +123,7 @@ def drawn(
 ) -> None:
     """Reports with their pictures; in the short form those of one method, which costs seconds."""
     if soak or request.node.callspec.params["method"] == METHODS[0]:
-        monkeypatch.setattr("core.closing.draw_pictures", draw_pictures)
+        monkeypatch.setattr("core.training.finish.draw_pictures", draw_pictures)
 
 
 @pytest.mark.usefixtures("drawn")

@@ -12,9 +12,9 @@ from disk_tasks import COMMANDS, Task, arguments_of, training
 from ledger import Fault
 from small_run import MODEL, ROOT, flags
 
-from core.atomic import LOCK, check_writable
-from core.data.phantom_dataset import make_phantom
+from core.data.phantom.dataset import make_phantom
 from core.errors import UserError
+from core.io.atomic import LOCK, check_writable
 
 STATE = f"{MODEL}_fold1.state.safetensors"
 

@@ -18,7 +18,7 @@ from small_run import MODEL, flags
 from stopping import stopped_at
 from torch.optim.adamw import AdamW
 
-from core.checkpoint import load_facts, load_tensors, save_tensors
+from core.models.checkpoint import load_facts, load_tensors, save_tensors
 
 TOO_MUCH = 2.0**22  # halved by each update that overflows
 NAME = "fp16 overflow"
@@ -79,7 +79,7 @@ def test_skipped_updates_are_counted_and_shown(
     fault: Fault,
 ) -> None:
     fault(NAME, 1)
-    monkeypatch.setattr("core.runtime.make_fabric", scaled(TOO_MUCH))
+    monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(TOO_MUCH))
     out = tmp_path / "out"
     code, printed, error = train(*arguments(phantom, out))
     assert code == 0, error
@@ -107,7 +107,7 @@ def test_a_stopped_run_goes_on_with_its_count_and_its_scale(
     fault: Fault,
 ) -> None:
     fault(NAME, 1)
-    monkeypatch.setattr("core.runtime.make_fabric", scaled(TOO_MUCH))
+    monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(TOO_MUCH))
     straight, out = tmp_path / "straight", tmp_path / "out"
     assert train(*arguments(phantom, straight))[0] == 0
     undisturbed = list(steps)
@@ -129,7 +129,7 @@ def test_gradients_that_overflow_at_any_scale_end_the_run(
     fault(NAME, 1)
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("core.runtime.make_fabric", scaled(2.0))
+        patch.setattr("core.runtime.fabric.make_fabric", scaled(2.0))
         spoil_gradients(patch)
         code, _, error = train(*arguments(phantom, out))
     assert code == 2
@@ -156,7 +156,7 @@ def test_a_state_of_before_goes_on(
 ) -> None:
     """Its sums are two, it keeps no scale, and its timing.csv has no column for what is skipped."""
     fault("a run of an older version goes on", 1)
-    monkeypatch.setattr("core.runtime.make_fabric", scaled(2.0))
+    monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(2.0))
     out = tmp_path / "out"
     stopped_at(train, 5, *arguments(phantom, out))
     path = out / f"{MODEL}_fold1.state.safetensors"

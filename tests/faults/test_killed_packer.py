@@ -16,8 +16,8 @@ from conftest import Call
 from killing import members, wait_until
 from small_run import ROOT
 
-from core.data.pack import main
-from core.data.pack_format import open_packs
+from core.data.images.pack_format import open_packs
+from core.data.pack.__main__ import main
 from core.errors import UserError
 
 PIPES: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}

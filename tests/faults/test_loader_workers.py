@@ -11,7 +11,7 @@ import pytest
 from ledger import Fault
 from small_run import ROOT, flags, script
 
-from core.workers import allow_open_files
+from core.runtime.worker_failures import allow_open_files
 
 ROW = "too few files, processes or memory for loader workers"
 FILES = "too many open files: a process may have {files} here (ulimit -n); give fewer --num_workers"

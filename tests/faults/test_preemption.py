@@ -23,7 +23,7 @@ from launches import (
 from ledger import Fault
 from small_run import ROOT
 
-from core.signals import SECONDS_OF_ONE_WISH
+from core.runtime.signals import SECONDS_OF_ONE_WISH
 
 INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
 PASS_ON = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}

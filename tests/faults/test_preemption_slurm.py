@@ -13,7 +13,7 @@ from ledger import Fault
 from small_run import ROOT
 from test_readme_clusters import batch_file
 
-from core.data.phantom_dataset import make_phantom
+from core.data.phantom.dataset import make_phantom
 
 SRUN = """#!/bin/bash
 log=${1#--output=}; shift

@@ -12,7 +12,7 @@ from ledger import Fault
 from small_run import METHODS, flags
 from stopping import stopped_at
 
-from core.checkpoint import load_tensors
+from core.models.checkpoint import load_tensors
 
 SAMPLERS = ("uniform", "class_aware", "repeat_factor")
 TrainMethod = Callable[[str], Train]

@@ -9,8 +9,8 @@ from checkpoint_targets import CLASSES, PARTS, kept_blocks, new_state
 from safetensors.torch import save_file
 from small_run import MODEL
 
-from core.checkpoint import save_tensors
-from ensemble.parts import Block
+from core.models.checkpoint import save_tensors
+from ensemble.predict.blocks import Block
 
 
 def facts_of(method: str) -> dict[str, Any]:

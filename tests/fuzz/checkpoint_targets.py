@@ -10,17 +10,17 @@ from forged import resealed
 from mutations import flipped
 from small_run import MODEL
 
-from core.backbone import Backbone
-from core.checkpoint import load_tensors
-from core.config import BackboneConfig, RunConfig
-from core.ema import MovingAverage
+from core.config.training import BackboneConfig, RunConfig
 from core.errors import UserError
-from core.resume import State, is_finished
-from ensemble.models import describe, load_members
-from ensemble.parts import Parts
+from core.models.backbone import Backbone
+from core.models.checkpoint import load_tensors
+from core.models.init_from import find_initial
+from core.training.ema import MovingAverage
+from core.training.resume import State, is_finished
+from ensemble.predict.blocks import Parts
+from ensemble.predict.members import describe, load_members
 from methods.csra_db_cas import model as csra
 from methods.csra_db_cas.config import ModelConfig as CSRAConfig
-from methods.initial import find_initial
 from methods.label_coupling import model as coupled
 from methods.label_coupling.config import ModelConfig as CoupledConfig
 from methods.label_coupling.couplings import read_fold

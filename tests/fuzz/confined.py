@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import cv2
 from audit import Guard
 
-from core.cli import run
+from core.config.command_line import run
 
 # so that no input takes the machine down: address space, of which much is never used
 _ADDRESSES = 3

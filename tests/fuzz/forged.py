@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from core.checkpoint import _checksum
+from core.models.checkpoint import _checksum
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:

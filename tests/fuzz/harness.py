@@ -52,7 +52,7 @@ class Watched:
     def __init__(
         self,
         folder: Path,
-        modules: Sequence[str] = ("methods.initial",),
+        modules: Sequence[str] = ("core.models.init_from",),
         *,
         most_memory: int = MOST_MEMORY,
     ) -> None:

@@ -8,8 +8,8 @@ from dicom_bytes import whole_dicom
 from image_files import whole_images
 from mutations import spoil
 
-from core.data.dicom import read_headers
-from core.data.image import read_image, resize
+from core.data.images.decode import read_image, resize
+from core.data.images.dicom.header import read_headers
 
 OUT = Path(os.environ["FUZZ_OUT"])
 # before the first fork

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from mutations import flipped, spoil
 
-from core.data.pack_format import (
+from core.data.images.image_store import ImageStore
+from core.data.images.pack_format import (
     FACTS,
     IMAGES,
     INDEX,
@@ -20,7 +21,6 @@ from core.data.pack_format import (
     write_facts,
     write_index,
 )
-from core.data.store import ImageStore
 
 OUT = Path(os.environ["FUZZ_OUT"])
 SIZE, COUNT, ROWS = 4, 7, 3

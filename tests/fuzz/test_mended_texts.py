@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from core.closing import _read_history
-from core.closing import read_predictions as read_pooled
-from core.data import columns as columns_module
-from core.data import table_text
-from core.data.columns import find_column, read_columns
-from core.data.labelmap import read_label_map
-from core.data.table import read_table
-from core.environment import told_changes, told_files
+from core.data.csv import columns as columns_module
+from core.data.csv import text as table_text
+from core.data.csv.columns import find_column, read_columns
+from core.data.tables.label_map import read_label_map
+from core.data.tables.label_table import read_table
 from core.errors import UserError, nearest
-from core.runfolder import RunFolder
-from core.runlog import cut_back
-from core.untrusted import read_json
-from ensemble.recipe import read_recipe
-from ensemble.tables import read_predictions
+from core.io.untrusted_files import read_json
+from core.runs.log import cut_back
+from core.runs.prediction_files import read_predictions
+from core.runs.run_folder import RunFolder
+from core.runtime.environment import told_changes, told_files
+from core.training.finish import _read_history
+from core.training.finish import read_predictions as read_pooled
+from ensemble.predict.ensemble_json import read_recipe
 
 
 def write(path: Path, text: str | bytes) -> Path:

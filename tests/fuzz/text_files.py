@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.checkpoint import save_tensors
-from core.cli import parse
-from core.config import flat
+from core.config.command_line import parse
+from core.config.training import flat
+from core.models.checkpoint import save_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "tests/core/data/sources"

@@ -17,27 +17,27 @@ import numpy as np
 import pandas as pd
 from text_mutations import mutate
 
-import core.runfolder
-import core.runlog
-from core.cli import parse
-from core.closing import _read_history
-from core.closing import read_predictions as read_pooled
-from core.config import SplitConfig, flat
-from core.data.prepare import prepare
-from core.data.split import write_folds
-from core.data.table import LabelTable, read_table
-from core.data_config import DataConfig
+import core.runs.log
+import core.runs.run_folder
+from core.config.command_line import parse
+from core.config.data import DataConfig
+from core.config.training import SplitConfig, flat
+from core.data.splits.folds import write_folds
+from core.data.splits.prepare import prepare
+from core.data.tables.images_to_predict import find_images
+from core.data.tables.label_table import LabelTable, read_table
 from core.errors import in_plain_sight
-from core.plots import curves_figure
-from core.runfolder import RunFolder
-from ensemble.images import find_images
+from core.report.plots import curves_figure
+from core.runs.run_folder import RunFolder
+from core.training.finish import _read_history
+from core.training.finish import read_predictions as read_pooled
 from ensemble.infer import main as _infer  # noqa: F401  imported before the fork
-from ensemble.merge import model_shares
-from ensemble.models import load_members
-from ensemble.operating import read_thresholds
-from ensemble.postprocess import read_calibration
-from ensemble.recipe import read_recipe
-from ensemble.sample import read_sample
+from ensemble.predict.calibration import read_calibration
+from ensemble.predict.ensemble_json import read_recipe
+from ensemble.predict.members import load_members
+from ensemble.predict.merge import model_shares
+from ensemble.predict.submission_format import read_sample
+from ensemble.scoring.operating_points import read_thresholds
 
 for _name in ("calibrate", "calibrators", "choose", "evaluate", "score_files", "score_tables"):
     importlib.import_module(f"ensemble.{_name}")
@@ -48,7 +48,9 @@ METHODS = {
     for name in ("standard_head", "csra_db_cas", "label_coupling")
 }
 # which asks git, and no file
-core.runfolder.this_start = partial(dict, python="3.12", commit="def", versions={"torch": "2.1"})
+core.runs.run_folder.this_start = partial(
+    dict, python="3.12", commit="def", versions={"torch": "2.1"}
+)
 OUT = Path(os.environ["FUZZ_OUT"])
 HERE = OUT / "here"
 
@@ -190,7 +192,7 @@ def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None
     assert all(in_plain_sight(sentence) == sentence for sentence in told)
     if overwrite:
         return
-    core.runlog.cut_back(run.metrics, 1, 1)
+    core.runs.log.cut_back(run.metrics, 1, 1)
     history = _read_history(run.metrics)
     if history is not None:
         curves_figure(history)

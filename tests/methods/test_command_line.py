@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from small_run import METHODS, ROOT, module, script, settings
 
-from core.cli import parse
+from core.config.command_line import parse
 from methods import method_names
 
 # The command line is an interface: a name that goes or changes breaks somebody's script.
@@ -177,7 +177,7 @@ def test_help_imports_nothing_heavy(
 ) -> None:
     assert help_text.returncode == 0
     imported = set(re.findall(r"\| +([\w.]+)$", help_text.stderr, flags=re.MULTILINE))
-    assert {"tyro", "core.cli", f"methods.{method}.config"} <= imported
+    assert {"tyro", "core.config.command_line", f"methods.{method}.config"} <= imported
     heavy = {"torch", "timm", "lightning_fabric", "albumentations", "pandas", "sklearn", "cv2"}
     assert not heavy & imported
 

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from methods.label_coupling.coupling_map import block_order, heat_map
 from methods.label_coupling.couplings import Couplings
+from methods.label_coupling.plot_couplings import block_order, heat_map
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -16,8 +16,8 @@ import torch
 from matplotlib.image import imread
 from small_run import ROOT
 
-from core.checkpoint import load_tensors, save_tensors
-from core.cli import run
+from core.config.command_line import run
+from core.models.checkpoint import load_tensors, save_tensors
 from methods.label_coupling.config import ModelConfig
 from methods.label_coupling.couplings import main, read_fold
 from methods.label_coupling.model import build_model

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
-from core.optim import build_optimizer, two_phases
+from core.training.optimizer import build_optimizer, two_phases
 from methods.csra_db_cas.config import PRESETS, ModelConfig
 from methods.csra_db_cas.model import CSRAHead, build_model
 

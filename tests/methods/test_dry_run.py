@@ -9,11 +9,11 @@ import pytest
 from conftest import Train
 from small_run import METHODS, MODEL, flags
 
-from core.config import SplitConfig
-from core.data.prepare import prepare
-from core.data_config import DataConfig
-from core.dry_run import for_dry_run
-from core.resume import is_finished
+from core.config.data import DataConfig
+from core.config.training import SplitConfig
+from core.data.splits.prepare import prepare
+from core.training.dry_run import for_dry_run
+from core.training.resume import is_finished
 from methods import load_model
 from methods.standard_head.config import PRESETS
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 from small_run import METHODS, flags
 
-from core.backbone import Backbone
-from core.config import BackboneConfig
-from core.data.image import load_image
+from core.config.training import BackboneConfig
+from core.data.images.decode import load_image
 from core.errors import UserError
+from core.models.backbone import Backbone
 from methods import load_model
 
 Train = Callable[..., tuple[int, str, str]]

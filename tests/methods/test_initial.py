@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from small_run import METHODS, MODEL, contents, flags, module
 from torch import Tensor, nn
 
-import core.backbone
-from core.backbone import find_weights
-from core.checkpoint import load_tensors, save_tensors
-from core.config import BackboneConfig
+import core.models.backbone
+from core.config.training import BackboneConfig
 from core.errors import UserError
+from core.models.backbone import find_weights
+from core.models.checkpoint import load_tensors, save_tensors
+from core.models.init_from import Initial, class_dimensions, find_initial
 from methods import ModelInfo
-from methods.initial import Initial, class_dimensions, find_initial
 
 Train = Callable[..., tuple[int, str, str]]
 # what a model is built with, by method; small enough to write down
@@ -180,7 +180,7 @@ def test_a_run_starts_from_another_ones_weights(
     def fail(*_: object) -> None:
         raise AssertionError("ImageNet weights were looked for")
 
-    monkeypatch.setattr(core.backbone, "_fetch", fail)
+    monkeypatch.setattr(core.models.backbone, "_fetch", fail)
     path = tmp_path / "theirs.safetensors"
     parts = module(method, "model")
     settings = module(method, "config").ModelConfig(model=MODEL, pretrained=False)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from core.losses import build_loss
-from core.optim import Phase, build_optimizer
+from core.training.optimizer import Phase, build_optimizer
 from methods.label_coupling.config import PRESETS
-from methods.label_coupling.couplings_only import fit_couplings
+from methods.label_coupling.fit_couplings import fit_couplings
 from methods.label_coupling.model import CoupledHead, LabelCoupling
 
 CLASSES = 4

@@ -12,9 +12,9 @@ import torch
 from small_run import MODEL
 from torch import Tensor
 
-from core.backbone import Backbone
-from core.checkpoint import load_tensors
-from core.data.sampler import build_sampler
+from core.data.loading.samplers import build_sampler
+from core.models.backbone import Backbone
+from core.models.checkpoint import load_tensors
 from methods.standard_head.model import StandardHeadModel
 
 Train = Callable[..., tuple[int, str, str]]

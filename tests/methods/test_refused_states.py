@@ -12,8 +12,8 @@ import pytest
 import torch
 from small_run import MODEL, flags
 
-from core.checkpoint import load_tensors, save_tensors
-from core.runlog import append_row, cut_back
+from core.models.checkpoint import load_tensors, save_tensors
+from core.runs.log import append_row, cut_back
 
 Train = Callable[..., tuple[int, str, str]]
 STATE = f"{MODEL}_fold1.state.safetensors"

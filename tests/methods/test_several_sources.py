@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from small_run import MODEL, contents, flags
 
-from core.data.phantom_dataset import make_phantom
+from core.data.phantom.dataset import make_phantom
 from ensemble.choose import main as choose
 from methods import load_model
 

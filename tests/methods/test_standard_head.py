@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import methods
-from core.checkpoint import save_tensors
 from core.errors import UserError
+from core.models import load
+from core.models.checkpoint import save_tensors
 from methods import load_model, method_names
 from methods.standard_head.config import ModelConfig
 from methods.standard_head.model import (
@@ -205,7 +206,7 @@ def test_only_a_method_that_is_here_is_imported(
     def fail(name: str) -> None:
         raise AssertionError(f"{name} was imported")
 
-    monkeypatch.setattr(methods.importlib, "import_module", fail)
+    monkeypatch.setattr(load.importlib, "import_module", fail)
     message = refusal(tmp_path, facts_of() | {"method": method})
     assert "wrong.safetensors" in message
     assert "standard_head" in message

@@ -11,7 +11,7 @@ import torch
 from one_by_one import said
 from small_run import MODEL, flags
 
-from core.checkpoint import load_facts, load_tensors, save_tensors
+from core.models.checkpoint import load_facts, load_tensors, save_tensors
 
 Train = Callable[..., tuple[int, str, str]]
 LABELS = "Effusion,Atelectasis,Hernia"

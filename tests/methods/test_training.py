@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_run import MODEL, flags
 
-from core.data.image import load_image
+from core.data.images.decode import load_image
 from methods import load_model
 
 Train = Callable[..., tuple[int, str, str]]

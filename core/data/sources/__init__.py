@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from core.data.columns import Column, read_columns
+from core.data.csv.columns import Column, read_columns
 from core.data.sources import chexpert, cxr_lt, mimic, nih, padchest, vindr
 from core.data.sources.sheet import Sheet
 from core.errors import UserError, nearest

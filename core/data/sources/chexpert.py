@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.columns import Column
+from core.data.csv.columns import Column
+from core.data.csv.views import view_group
 from core.data.sources.sheet import CHEXPERT_LABELS, Sheet, column
-from core.data.views import view_group
 from core.errors import UserError, plain
 
 NEEDED = ("Path", "Frontal/Lateral", "AP/PA", "No Finding")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.columns import Column
+from core.data.csv.columns import Column
 from core.data.sources.sheet import Sheet, column
 from core.errors import plain
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.columns import IMAGE_COLUMNS, Column, read_columns, take_rows
+from core.data.csv.columns import IMAGE_COLUMNS, Column, read_columns, take_rows
 from core.data.sources.sheet import CHEXPERT_LABELS, Sheet, column
 from core.errors import UserError, plain, some
 

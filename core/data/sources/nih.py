@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.columns import Column, is_known_non_label, take_rows
-from core.data.labels import is_label
-from core.data.notation import is_missing
+from core.data.csv.columns import Column, is_known_non_label, take_rows
+from core.data.csv.label_values import is_missing
+from core.data.csv.labels import is_label
 from core.data.sources.sheet import Sheet, column, drop_namesakes, indicators, one_spelling
 from core.errors import UserError, plain, some
 

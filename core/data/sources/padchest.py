@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.columns import Column, take_rows
-from core.data.notation import is_missing
+from core.data.csv.columns import Column, take_rows
+from core.data.csv.label_values import is_missing
 from core.data.sources.sheet import Sheet, column, drop_namesakes, indicators, one_spelling
 from core.errors import UserError, plain
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.columns import (
+from core.data.csv.columns import (
     IMAGE_COLUMNS,
     PATIENT_COLUMNS,
     STUDY_COLUMNS,
     VIEW_COLUMNS,
     Column,
 )
-from core.data.notation import label_key
+from core.data.csv.label_values import label_key
 from core.errors import UserError, nearest, plain
 
 # More is a column of free text, and would need gigabytes.
@@ -28,7 +28,7 @@ CHEXPERT_LABELS = (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sheet:
-    """A table with one row an image and one column a label, as `core.data.table` reads it."""
+    """A table with one row an image and one column a label, as `read_table` reads it."""
 
     columns: dict[str, Column]
     labels: tuple[str, ...] | None = None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.columns import PATIENT_COLUMNS, Column, is_known_non_label, take_rows
-from core.data.notation import label_value
+from core.data.csv.columns import PATIENT_COLUMNS, Column, is_known_non_label, take_rows
+from core.data.csv.label_values import label_value
 from core.data.sources.sheet import Sheet, column
 from core.errors import UserError, plain
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from core.data import pack_files
-from core.data.image import load_image
-from core.data.pack import main
-from core.data.pack_format import open_packs
+from core.data.images.decode import load_image
+from core.data.images.pack_format import open_packs
+from core.data.pack import inputs as pack_files
+from core.data.pack.__main__ import main
 
 SIZE = 8
 ROWS = 4  # images in a block

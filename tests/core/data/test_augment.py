@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from core.data.augment import Augmentation, light_transforms
-from core.data.dataset import Batch, RadiographDataset, build_loader, unspoiled
-from core.data.sampler import TrainingBatches
-from core.data.table import LabelTable
+from core.data.loading.augmentation import Augmentation, light_transforms
+from core.data.loading.dataset import Batch, RadiographDataset, build_loader, unspoiled
+from core.data.loading.samplers import TrainingBatches
+from core.data.tables.label_table import LabelTable
 
 SIZE = 32
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.columns import read_columns, take_rows
+from core.data.csv.columns import read_columns, take_rows
 from core.errors import UserError
 
 

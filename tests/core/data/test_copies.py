@@ -11,10 +11,10 @@ from conftest import Call
 from ledger import Fault
 from pack_cases import images, packing, write_csv, write_image
 
-from core.config import SplitConfig
-from core.data.copies import digest_of_files, file_sizes, first_copies, joined_patients
-from core.data.prepare import Prepared, prepare
-from core.data_config import DataConfig
+from core.config.data import DataConfig
+from core.config.training import SplitConfig
+from core.data.splits.duplicates import digest_of_files, file_sizes, first_copies, joined_patients
+from core.data.splits.prepare import Prepared, prepare
 from core.errors import UserError
 
 __all__ = ["images"]

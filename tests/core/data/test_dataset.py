@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from core.data.dataset import Batch, RadiographDataset, Read, build_loader, unspoiled
-from core.data.sampler import EvaluationBatches
-from core.data.table import LabelTable
+from core.data.loading.dataset import Batch, RadiographDataset, Read, build_loader, unspoiled
+from core.data.loading.samplers import EvaluationBatches
+from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 
 SIZE = 16

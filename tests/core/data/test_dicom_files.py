@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.pixels.encoders import RLELosslessEncoder
 
-from core.data.image import read_image
+from core.data.images.decode import read_image
 from core.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def test_a_missing_plug_in_is_named(
 def test_without_pydicom_the_command_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.data.dicom.find_spec", lambda _: None)
+    monkeypatch.setattr("core.data.images.dicom.header.find_spec", lambda _: None)
     assert refused(tmp_path, dicom(GREY)).endswith(
         'pydicom is not installed: pip install -c constraints.txt -e ".[dicom]".'
     )

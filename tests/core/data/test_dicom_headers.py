@@ -9,8 +9,14 @@ import pytest
 from dicom_files import dataset, dicom
 from pydicom import uid
 
-from core.data.dicom import dicom_files, from_headers, is_dicom, patients_of, read_headers
-from core.data.image import read_image
+from core.data.images.decode import read_image
+from core.data.images.dicom.header import (
+    dicom_files,
+    from_headers,
+    is_dicom,
+    patients_of,
+    read_headers,
+)
 from core.errors import UserError
 
 GREY = np.arange(96, dtype=np.uint8).reshape(8, 12)

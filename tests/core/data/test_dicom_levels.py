@@ -15,7 +15,7 @@ from pydicom.data import get_testdata_file
 from test_dicom_files import LOSSLESS, recompressed
 from test_dicom_pixels import linear
 
-from core.data.image import read_image
+from core.data.images.decode import read_image
 
 RANDOM = np.random.default_rng(0)
 DEEP = RANDOM.integers(1000, 3000, (60, 40), dtype=np.uint16)

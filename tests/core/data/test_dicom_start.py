@@ -8,8 +8,8 @@ import pytest
 from dicom_files import close, coded, data_set, dataset, dicom, percentiles, read, refused
 from pydicom import uid
 
-from core.data.dicom import from_headers
-from core.data.files import images_among, match_images, scan_folder
+from core.data.images.dicom.header import from_headers
+from core.data.images.find_files import images_among, match_images, scan_folder
 from core.errors import UserError
 
 DEEP = np.random.default_rng(0).integers(0, 4096, (60, 40), dtype=np.uint16)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.files import match_images, scan_folder
+from core.data.images.find_files import match_images, scan_folder
 from core.errors import UserError
 
 

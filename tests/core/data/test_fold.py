@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from core.config import LoaderConfig
-from core.data.augment import Augmentation
-from core.data.fold import FoldData, describe_sampling
-from core.data.table import LabelTable
+from core.config.training import LoaderConfig
+from core.data.loading.augmentation import Augmentation
+from core.data.loading.fold_data import FoldData, describe_sampling
+from core.data.tables.label_table import LabelTable
 from core.errors import UserError
-from core.runtime import make_fabric
+from core.runtime.fabric import make_fabric
 
 # fracture, nodule and hernia: positive (1), negative (0) or unknown (NaN)
 TRAINING = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, np.nan, 0], [1, np.nan, 0]])

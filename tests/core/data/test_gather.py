@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from two_sources import NIH, two, write
 
-from core.data.gather import gather, source_names
-from core.data.table import read_table
-from core.data_config import DataConfig
+from core.config.data import DataConfig
+from core.data.tables.label_table import read_table
+from core.data.tables.load import gather, source_names
 from core.errors import UserError
 
 NAN = np.nan

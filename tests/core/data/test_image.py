@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data.image import load_image, read_image
+from core.data.images.decode import load_image, read_image
 from core.errors import UserError
 
 RANDOM = np.random.default_rng(0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data.image import decode_image
-from core.data.jpeg import check_scans, frame_size
+from core.data.images.decode import decode_image
+from core.data.images.jpeg_header import check_scans, frame_size
 from core.errors import UserError
 
 GREY = cv2.GaussianBlur(

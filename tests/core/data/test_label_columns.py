@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from pydicom.datadict import dictionary_VR, keyword_dict
 
-from core.data import columns
-from core.data.columns import is_known_non_label, read_columns
-from core.data.gather import gather
+from core.config.data import DataConfig
+from core.data.csv import columns
+from core.data.csv.columns import is_known_non_label, read_columns
 from core.data.sources.nih import LABELS as NIH_LABELS
 from core.data.sources.sheet import CHEXPERT_LABELS
-from core.data.table import LabelTable, read_table
-from core.data_config import DataConfig
+from core.data.tables.label_table import LabelTable, read_table
+from core.data.tables.load import gather
 from core.errors import UserError
 
 NAN = np.nan

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.labelmap import LabelMap, read_label_map
+from core.data.tables.label_map import LabelMap, read_label_map
 from core.errors import UserError, plain
 
 

@@ -15,8 +15,8 @@ from dicom_files import coded, dicom
 from PIL import Image
 from pydicom import uid
 
-from core.data.image import read_image
-from core.data.limit import MAX_PIXELS, max_pixels
+from core.data.images.decode import read_image
+from core.data.images.size_limit import MAX_PIXELS, max_pixels
 from core.errors import UserError
 
 GREY = np.arange(2400, dtype=np.uint8).reshape(60, 40)
@@ -120,7 +120,7 @@ def test_a_tile_is_no_way_around_the_limit(tmp_path: Path, bits: int) -> None:
 
 PEAK = """
 import resource, sys
-from core.data.image import read_image
+from core.data.images.decode import read_image
 from core.errors import UserError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.sampler import build_sampler, drawn_positives
+from core.data.loading.samplers import build_sampler, drawn_positives
 from core.errors import UserError
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.config import LoaderConfig
-from core.data.augment import Augmentation
-from core.data.fold import FoldData, describe_sampling
-from core.data.mixture import build_mixture
-from core.data.sampler import NAMES, Sampler
-from core.data.table import LabelTable
+from core.config.training import LoaderConfig
+from core.data.loading.augmentation import Augmentation
+from core.data.loading.fold_data import FoldData, describe_sampling
+from core.data.loading.samplers import NAMES, Sampler
+from core.data.loading.source_weights import build_mixture
+from core.data.tables.label_table import LabelTable
 from core.errors import UserError
-from core.runtime import make_fabric
+from core.runtime.fabric import make_fabric
 
 SIZES = (700, 90, 210)
 SOURCES = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], SIZES))

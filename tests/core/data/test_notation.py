@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
-from core.data.notation import is_missing, is_probability, label_key, label_value
+from core.data.csv.label_values import is_missing, is_probability, label_key, label_value
 
 NUMBERS = [
     *("1", "1.0", "1.00", "+1", "1e0", "1E+00", "+1.000", "01", "10e-1", "0.1E1", "1."),

@@ -12,8 +12,8 @@ import pytest
 from conftest import Call
 from pack_cases import SIZE, check_pixels, images, packing, write_csv, write_image
 
-from core.data.pack import main
-from core.data.pack_format import open_packs, pack_names
+from core.data.images.pack_format import open_packs, pack_names
+from core.data.pack.__main__ import main
 
 __all__ = ["images"]
 
@@ -231,7 +231,7 @@ def test_folders_of_something_else_are_refused(images: Path, call: Call, tmp_pat
 
 def test_help_needs_no_decoder() -> None:
     code = f"import sys; sys.argv = ['pack', '--help']; sys.path.insert(0, {os.getcwd()!r})\n"
-    code += "from core.data.pack import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "from core.data.pack.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
     code += "assert not {'cv2', 'torch', 'pandas', 'numpy'} & set(sys.modules)"
     assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", code) == 0
 
@@ -239,7 +239,7 @@ def test_help_needs_no_decoder() -> None:
 def test_a_file_that_changes_while_it_is_packed_is_told(
     images: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.data import pack_writing
+    from core.data.pack import writer as pack_writing
 
     decode = pack_writing.decode_blocks
 

@@ -13,9 +13,9 @@ import pytest
 from conftest import Call
 from pack_cases import SIZE, check_pixels, images, packing, write_image
 
-from core.data.files import match_images
-from core.data.pack import main
-from core.data.pack_format import is_pack, open_packs, pack_names
+from core.data.images.find_files import match_images
+from core.data.images.pack_format import is_pack, open_packs, pack_names
+from core.data.pack.__main__ import main
 from core.errors import UserError
 
 __all__ = ["images"]

@@ -13,17 +13,17 @@ from pack_cases import SIZE, images, packing, write_csv, write_image
 from safetensors.torch import load_file
 from small_run import MODEL, flags
 
-from core.data.dataset import RadiographDataset, build_loader, unspoiled
-from core.data.files import images_among, match_images
-from core.data.image import load_image, read_image
-from core.data.pack import main
-from core.data.sampler import EvaluationBatches
-from core.data.store import ImageStore, check_packs, check_sizes
-from core.data.table import LabelTable, read_table
+from core.data.images.decode import load_image, read_image
+from core.data.images.find_files import images_among, match_images
+from core.data.images.image_store import ImageStore, check_packs, check_sizes
+from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
+from core.data.loading.samplers import EvaluationBatches
+from core.data.pack.__main__ import main
+from core.data.tables.images_to_predict import find_images, refuse_links_out
+from core.data.tables.label_table import LabelTable, read_table
 from core.errors import UserError
-from ensemble.decoding import ImagesAtSizes
-from ensemble.images import find_images, refuse_links_out
-from ensemble.parts import Parts
+from ensemble.predict.blocks import Parts
+from ensemble.predict.dataset import ImagesAtSizes
 
 __all__ = ["images"]
 

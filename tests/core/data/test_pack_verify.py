@@ -7,7 +7,7 @@ import pytest
 from conftest import Call
 from pack_cases import SIZE, images, packing, write_csv, write_image
 
-from core.data.pack import main
+from core.data.pack.__main__ import main
 
 __all__ = ["images"]
 

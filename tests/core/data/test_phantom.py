@@ -14,16 +14,16 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.neighbors import NearestNeighbors
 
-from core.data.phantom import main
-from core.data.phantom_anatomy import draw_patient
-from core.data.phantom_dataset import (
+from core.data.phantom.__main__ import main
+from core.data.phantom.anatomy import draw_patient
+from core.data.phantom.dataset import (
     COUPLINGS,
     FINDINGS,
     PREVALENCE,
     draw_labels,
     make_phantom,
 )
-from core.data.phantom_lesions import DRAWINGS, draw_radiograph
+from core.data.phantom.lesions import DRAWINGS, draw_radiograph
 from core.errors import UserError
 
 CLASSES = [*FINDINGS, "Normal"]
@@ -232,7 +232,7 @@ def test_an_interrupted_phantom_is_made_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("core.data.phantom_dataset.draw_images", interrupt)
+        patch.setattr("core.data.phantom.dataset.draw_images", interrupt)
         with pytest.raises(KeyboardInterrupt):
             make_phantom(tmp_path, **SETTINGS)
     assert not (tmp_path / "phantom.json").exists()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from two_sources import NIH, two, write
 
-from core.config import SplitConfig
-from core.data.gather import gather
-from core.data.prepare import Prepared, prepare
-from core.data.split import source_table
-from core.data_config import DataConfig
+from core.config.data import DataConfig
+from core.config.training import SplitConfig
+from core.data.splits.folds import source_table
+from core.data.splits.prepare import Prepared, prepare
+from core.data.tables.load import gather
 from core.errors import UserError
 
 NAN = np.nan

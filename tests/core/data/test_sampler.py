@@ -5,8 +5,8 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
-from core.config import LoaderConfig
-from core.data.sampler import NAMES, EvaluationBatches, TrainingBatches, build_sampler
+from core.config.training import LoaderConfig
+from core.data.loading.samplers import NAMES, EvaluationBatches, TrainingBatches, build_sampler
 from core.errors import UserError
 
 Batches = list[list[tuple[int, int, int]]]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from two_sources import two, write
 
-from core.data.gather import gather
-from core.data.table import LabelTable
-from core.data_config import DataConfig
+from core.config.data import DataConfig
+from core.data.tables.label_table import LabelTable
+from core.data.tables.load import gather
 from core.errors import UserError
 
 CHEXPERT = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema"

@@ -7,8 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.split import assign_folds, check_disjoint, empty_in_fold, fold_table, write_folds
-from core.data.table import LabelTable
+from core.data.splits.folds import (
+    assign_folds,
+    check_disjoint,
+    empty_in_fold,
+    fold_table,
+    write_folds,
+)
+from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 
 

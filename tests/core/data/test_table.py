@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.table import LabelTable, read_table
+from core.data.tables.label_table import LabelTable, read_table
 from core.errors import UserError
 
 NAN = np.nan

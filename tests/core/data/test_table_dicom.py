@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dicom_files import dicom
 
-from core.data.table import read_table
+from core.data.tables.label_table import read_table
 from core.errors import UserError
 
 GREY = np.zeros((8, 8), np.uint8)

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from small_run import ROOT
 from tiff_files import tiff
 
-from core.data.image import decode_image
+from core.data.images.decode import decode_image
 from core.errors import UserError
 
 SMOOTH = cv2.GaussianBlur(np.random.default_rng(0).random((40, 48, 4)), (0, 0), 3)
@@ -312,7 +312,7 @@ def test_nothing_is_printed_or_logged(
 LATE = """
 import sys
 import numpy as np
-from core.data.image import decode_image
+from core.data.images.decode import decode_image
 png, tif = (open(path, "rb").read() for path in sys.argv[1:])
 loaded = lambda: sorted({"tifffile", "imagecodecs"} & sys.modules.keys())
 before = decode_image(png, "a.png"), loaded()

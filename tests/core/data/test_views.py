@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.data.views import view_group
+from core.data.csv.views import view_group
 
 FRONTAL = ["PA", "AP", "pa", "Frontal", "AP AXIAL", "AP LLD", "PA RLD", "AP_horizontal", "CHEST PA"]
 FRONTAL += ["PA_decubitus", "A.P.", "view1_frontal", "antero posterior"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from core.data_config import DataConfig
+from core.config.data import DataConfig
 
 NIH = """
 ImageID,PatientID,Effusion,Mass,No_Finding

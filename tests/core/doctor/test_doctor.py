@@ -17,8 +17,8 @@ from conftest import Call
 from doctor_cases import ROWS, Doctor, data, doctor, edit, sound_machine
 from told import listed, marked
 
-from core.config import flat
-from core.data.store import ImageStore
+from core.config.training import flat
+from core.data.images.image_store import ImageStore
 from core.doctor import machine
 from core.doctor.__main__ import main
 from core.doctor.above import presets_of

@@ -11,9 +11,9 @@ from torch import nn
 from core.doctor import estimate
 from core.doctor.__main__ import main
 from core.doctor.above import build_model, presets_of
+from core.doctor.config import Config
 from core.doctor.estimate import Data, Memory, check_estimate, count_memory, saved_bytes
 from core.doctor.findings import Findings
-from core.doctor.settings import Config
 from core.errors import UserError
 
 FLOAT = 4

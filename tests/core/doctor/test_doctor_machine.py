@@ -9,12 +9,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from told import marked, told
 
-from core.config import LoaderConfig
-from core.data.dataset import PREFETCHED
+from core.config.training import LoaderConfig
+from core.data.loading.dataset import PREFETCHED
 from core.doctor import machine, packages
 from core.doctor.packages import Wanted, read_wanted
 from core.errors import UserError
-from core.workers import lost_worker
+from core.runtime.worker_failures import lost_worker
 
 
 def wanted(pinned: dict[str, str] | None = None, **changed: object) -> Wanted:

@@ -14,17 +14,17 @@ from conftest import Call
 from small_run import MODEL
 from told import marked, told
 
-from core.checkpoint import load_tensors, save_tensors
 from core.doctor.__main__ import main
 from core.doctor.checkpoints import check_checkpoint
 from core.doctor.runs import check_run
-from core.environment import told_changes
 from core.errors import UserError, nearest
+from core.models.checkpoint import load_tensors, save_tensors
+from core.runtime.environment import told_changes
 
 HOLD = """
 import sys
 from pathlib import Path
-from core.atomic import lock_folder
+from core.io.atomic import lock_folder
 lock = lock_folder(Path(sys.argv[1]))
 print("held", flush=True)
 input()

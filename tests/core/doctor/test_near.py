@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from core.data.image import read_image
-from core.doctor.near import LEAST_CORRELATION, near_pairs, print_of
+from core.data.images.decode import read_image
+from core.doctor.near_duplicates import LEAST_CORRELATION, near_pairs, print_of
 
 
 def changed(pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -67,7 +67,7 @@ def test_all_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert expected == [[3, 40], [6, 7]]
     for rows in (1, 7, 64):
-        monkeypatch.setattr("core.doctor.near._ROWS", rows)
+        monkeypatch.setattr("core.doctor.near_duplicates._ROWS", rows)
         pairs, same = near_pairs(prints, np.arange(50))
         assert (sorted(pairs.tolist()), same) == (expected, 0)
         # two of one patient's own
@@ -81,7 +81,7 @@ def test_all_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_that_are_alike_make_no_more_pairs_than_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("core.doctor.near._ROWS", 64)
+    monkeypatch.setattr("core.doctor.near_duplicates._ROWS", 64)
     alike = np.ones((300, 576), dtype=np.float32) / 24
     pairs, same = near_pairs(alike, np.arange(300))
     assert (pairs.tolist(), same) == ([[0, image] for image in range(1, 300)], 0)

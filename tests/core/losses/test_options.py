@@ -25,8 +25,8 @@ from loss_truth import truth
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from core.config.loss import LOSS_CONSTANTS, LossConfig
 from core.errors import UserError
-from core.loss_config import LOSS_CONSTANTS, LossConfig
 from core.losses import NAMES, build_loss, prevalence_log_odds
 from core.losses.statistics import effective_number_weights
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.table import LabelTable, read_table
+from core.data.tables.label_table import LabelTable, read_table
 from core.errors import UserError
 
 HERE = Path(__file__).parent

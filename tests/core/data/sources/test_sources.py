@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.columns import read_columns
+from core.data.csv.columns import read_columns
 from core.data.sources import SOURCES, read_sheet, recognise
-from core.data.table import read_table
+from core.data.tables.label_table import read_table
 from core.errors import UserError
 
 HERE = Path(__file__).parent

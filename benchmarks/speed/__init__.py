@@ -1,0 +1,1 @@
+"""Speed and memory: each file answers one question by a ratio."""

@@ -1,0 +1,87 @@
+"""Does an epoch's plan of 377,110 images take a moment, and does it draw what it should?"""
+
+import itertools
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.runner import Answer, real_data, seconds
+from core.data.loading.samplers import NAMES, build_sampler, drawn_positives
+
+IMAGES, CLASSES = 377_110, 26  # of MIMIC-CXR-JPG, with the labels of CXR-LT 2023
+EPOCHS = 10
+
+
+def answers() -> Iterator[Answer]:
+    """Seconds and memory of plans of a synthetic long tail, and draws on the full NIH table."""
+    targets = long_tail()
+    for name in ("class_aware", "repeat_factor"):
+        yield from costs(name, targets)
+    data = real_data()
+    if data is None:
+        return
+    table = pd.read_csv(data / "labels" / "nih_chestxray14.csv.gz")
+    labels = table.drop(columns=["ImageID", "PatientID"]).astype(np.float32)
+    print(effective_positives(labels).to_string())
+    worst = largest_deviation(labels.to_numpy()) * 100
+    yield Answer(
+        "repeat_factor on NIH: deviation of a class's draws", worst, "limit", 1, "%", ceiling=1
+    )
+
+
+def long_tail() -> np.ndarray:
+    """Targets (IMAGES, CLASSES) of independent labels, with prevalences of 40 % to .02 %."""
+    random = np.random.default_rng(0)
+    targets = np.empty((IMAGES, CLASSES), np.float32)
+    for c, prevalence in enumerate(np.geomspace(0.4, 0.0002, CLASSES)):
+        targets[:, c] = random.random(IMAGES) < prevalence
+    return targets
+
+
+def costs(name: str, targets: np.ndarray) -> Iterator[Answer]:
+    """Seconds and peak memory of building a sampler, and of its plans."""
+    build = partial(build_sampler, name, targets, seed=0)
+    # another epoch each time
+    sampler, epochs = build(), itertools.count()
+    for what, work in (
+        ("building the sampler", build),
+        ("a plan", lambda: sampler(next(epochs))),
+    ):
+        took, used = seconds(work), peak_megabytes(work)
+        yield Answer(f"{name}: {what}, 377,110 x 26", took, "limit", 0.2, "s", ceiling=1)
+        yield Answer(f"{name}: {what}, peak memory", used, "limit", 100, "MB", ceiling=1)
+
+
+def peak_megabytes(work: Callable[[], object]) -> float:
+    """Largest sum of what `work` had allocated at a time, NumPy's arrays included."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def largest_deviation(targets: np.ndarray) -> float:
+    """Largest |draws / expected - 1| over classes, by the mean of EPOCHS epochs; no NaN."""
+    sampler = build_sampler("repeat_factor", targets, seed=0)
+    of_class = np.sqrt(0.01 / targets.mean(axis=0, dtype=np.float64)).clip(1, 10)
+    factors = np.where(targets == 1, of_class, 1).max(axis=1)
+    drawn = sum(drawn_positives(sampler(epoch), targets) for epoch in range(EPOCHS)) / EPOCHS
+    expected = factors @ (targets == 1)
+    return float(np.abs(drawn / expected - 1).max())
+
+
+def effective_positives(labels: pd.DataFrame) -> pd.DataFrame:
+    """For each class its prevalence in %, and the draws of its positives in the first epoch."""
+    targets = labels.to_numpy()
+    drawn = {}
+    for name in NAMES:
+        plan = build_sampler(name, targets, seed=0)(0)
+        drawn[f"{name} ({len(plan):,})"] = drawn_positives(plan, targets)
+    table = pd.DataFrame(drawn, index=labels.columns)
+    table.insert(0, "prevalence %", (labels.mean() * 100).round(2))
+    return table.sort_values("prevalence %", ascending=False)

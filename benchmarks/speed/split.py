@@ -1,0 +1,127 @@
+"""Does a table of any size read, split and plan in seconds? Two minutes on two cores.
+
+First the NIH table as it is, with a file for each of its 112,120 rows; then tables of 100,000 and
+1,000,000 rows made from it, each in a process of its own, so that its peak memory is known.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.runner import Answer, middle, real_data, seconds
+from core.data.splits.folds import assign_folds
+from core.data.tables.label_table import read_table
+
+COMMON = 500  # positives from which on a class counts as common
+FEW, MANY = 100_000, 1_000_000
+SECONDS, MEGABYTES = 60, 2_000
+STEPS = ("read", "split", "plan")
+ROUNDS = 5
+
+# rows are read, split and planned so many times; the sums of seconds, and the peak memory in MB
+_MEASURE = """
+import json, re, sys, time
+from core.data.loading.samplers import build_sampler
+from core.data.splits.folds import assign_folds
+from core.data.tables.label_table import read_table
+
+sums = [0.0, 0.0, 0.0]
+for _ in range(int(sys.argv[2])):
+    times = [time.perf_counter()]
+    table = read_table(sys.argv[1], None)
+    times.append(time.perf_counter())
+    folds = assign_folds(table.targets, table.patients)
+    times.append(time.perf_counter())
+    build_sampler("class_aware", table.targets[folds != 0], seed=0)(0)
+    times.append(time.perf_counter())
+    sums = [total + after - before for total, before, after in zip(sums, times, times[1:])]
+# not getrusage, which starts from what the process that forked this one had
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e3
+print(json.dumps([*sums, peak]))
+"""
+
+
+def answers() -> Iterator[Answer]:
+    """Seconds of reading, splitting and planning, the folds' balance, and growth with the rows."""
+    data = real_data()
+    if data is None:
+        return
+    csv = data / "labels" / "nih_chestxray14.csv.gz"
+    yield from nih(csv)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from growth(csv, Path(folder))
+
+
+def nih(csv: Path) -> Iterator[Answer]:
+    """The table as it is, with its files."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in pd.read_csv(csv, usecols=["ImageID"])["ImageID"]:
+            (Path(folder) / name).touch()
+        table = read_table(csv, folder)
+        took = seconds(lambda: read_table(csv, folder), repeats=3)
+    yield Answer("read_table, 112,120 rows and files", took, "limit", 2, "s", ceiling=1)
+    took = seconds(lambda: assign_folds(table.targets, table.patients), repeats=3)
+    yield Answer("assign_folds, 30,805 patients, 5 folds", took, "limit", 3, "s", ceiling=1)
+
+    folds = assign_folds(table.targets, table.patients)
+    positives = np.array([(table.targets[folds == fold] == 1).sum(axis=0) for fold in range(5)])
+    deviation = np.abs(positives / positives.mean(axis=0) - 1).max(axis=0) * 100
+    common = positives.sum(axis=0) >= COMMON
+    worst = float(deviation[common].max())
+    yield Answer(
+        "folds: largest deviation, 500 positives or more", worst, "limit", 1, "%", ceiling=1
+    )
+    hernia = float(deviation[table.class_names.index("Hernia")])
+    yield Answer("folds: largest deviation, Hernia (227)", hernia, "limit", 3, "%", ceiling=1)
+    patients = pd.DataFrame({"patient": table.patients, "fold": folds})
+    shared = int((patients.groupby("patient")["fold"].nunique() > 1).sum())
+    # a ratio needs a limit above 0
+    yield Answer(
+        "folds: patients in two folds", shared, "limit (fewer than one)", 0.5, "", ceiling=1
+    )
+
+
+def growth(csv: Path, folder: Path) -> Iterator[Answer]:
+    """What a million rows cost in all, and each step against ten times a tenth of them.
+
+    Both sides take turns, and do as much: what else the machine does meets them alike.
+    """
+    table = pd.read_csv(csv, dtype=str)
+    few, many = (enlarged(table, rows, folder / f"{rows}.csv") for rows in (FEW, MANY))
+    rounds = [(measured(many, 1), measured(few, MANY // FEW)) for _ in range(ROUNDS)]
+    for place, step in enumerate(STEPS):
+        own, reference = middle([(large[place], small[place]) for large, small in rounds])
+        against = f"{MANY // FEW} x {FEW:,} rows"
+        yield Answer(f"{step}, {MANY:,} rows", own, against, reference, "s", ceiling=1)
+    whole = statistics.median(sum(large[: len(STEPS)]) for large, _ in rounds)
+    yield Answer(f"all three, {MANY:,} rows", whole, "limit", SECONDS, "s", ceiling=1)
+    peak = max(large[-1] for large, _ in rounds)
+    yield Answer(f"peak memory, {MANY:,} rows", peak, "limit", MEGABYTES, "MB", ceiling=1)
+
+
+def enlarged(table: pd.DataFrame, rows: int, path: Path) -> Path:
+    """A CSV of `rows` rows made from `table`.
+
+    Rows beyond its own are other images of other patients with the same labels.
+    """
+    copies = np.arange(rows) // len(table)
+    large = table.iloc[np.arange(rows) % len(table)].copy()
+    for name in ("ImageID", "PatientID"):
+        large[name] = [f"{copy}_{one}" for copy, one in zip(copies, large[name], strict=True)]
+    large.to_csv(path, index=False)
+    return path
+
+
+def measured(path: Path, times: int) -> list[float]:
+    """Seconds of each of the steps, `times` over, and the peak memory in MB."""
+    command = [sys.executable, "-c", _MEASURE, str(path), str(times)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    figures: list[float] = json.loads(done.stdout)
+    return figures

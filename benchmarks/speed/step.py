@@ -1,0 +1,273 @@
+"""What does `Fit` cost over a bare loop? Two to three minutes on two cores, on the CPU.
+
+Both train the model of standard_head's preset `small` with its loss, clipping and moving average,
+from the same weights and on the same batches, which lie in memory: neither reads or augments. They
+take turns by the update, within one process, because the speed of a shared machine changes by more
+than what is to be measured, and within seconds.
+"""
+
+import copy
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.utils.data import DataLoader
+
+from benchmarks.runner import Answer, medians, middle, timed
+from core.data.loading.augmentation import Augmentation
+from core.data.loading.dataset import Batch
+from core.data.loading.fold_data import FoldData
+from core.data.tables.label_table import LabelTable
+from core.losses import build_loss
+from core.runs.log import FoldLog
+from core.runs.run_folder import RunFolder
+from core.runtime.fabric import seed_stream
+from core.training.ema import MovingAverage
+from core.training.loop import Fit
+from core.training.optimizer import Phase, build_optimizer
+from core.training.step_monitor import Guard
+from methods.standard_head.config import Config, small
+from methods.standard_head.model import build_model
+
+FLOOR = 0.95
+ROUNDS = 10  # of `log_every` updates, so that each has its look at the loss; the first warms up
+CLASSES = 14
+PREVALENCE = 0.2
+VALIDATION = 4  # images
+CALLS = 20  # of a part in a row, which alone would be too short for the clock
+
+
+def answers() -> Iterator[Answer]:
+    """Images a second of Fit against the bare loop, then what the parts of an update cost."""
+    config = small()
+    # Fit asks for no batch after its last, so that the end of that update is not seen
+    yield from compare(Task(config, updates=ROUNDS * config.loop.log_every + 1))
+
+
+class Task:
+    """What both loops train on: `config`'s model, loss and rates, and as many random batches."""
+
+    def __init__(self, config: Config, updates: int) -> None:
+        self.config = config
+        self.fabric = Fabric(accelerator="cpu", devices=1)
+        size, batch = config.loader.img_size, config.loader.batch_size
+        count = updates * batch + VALIDATION
+        random = torch.Generator().manual_seed(0)
+        shape = (count, 1, size, size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+        targets = (torch.rand(count, CLASSES, generator=random) < PREVALENCE).float()
+        parts = [column.split(batch) for column in (images, targets, torch.arange(count))]
+        *self.batches, self.validation = [Batch(*part) for part in zip(*parts, strict=True)]
+        self.table = LabelTable(
+            ids=[str(row) for row in range(count)],
+            paths=[""] * count,
+            patients=None,
+            studies=None,
+            views=None,
+            targets=targets.numpy(),
+            class_names=tuple(f"class {number}" for number in range(CLASSES)),
+            notes=(),
+        )
+        seed_stream(0)
+        self._start = build_model(config.model, CLASSES)
+        rates = {"backbone": config.optim.backbone_lr, "head": config.optim.head_lr}
+        self.phase = Phase("all", 1, rates, config.optim.weight_decay)
+
+    def model(self) -> nn.Module:
+        """A new model in training; each has the same weights, in the layout that Fit gives it."""
+        return copy.deepcopy(self._start).to(memory_format=torch.channels_last).train()
+
+    def loss(self) -> nn.Module:
+        """The loss with the statistics of these labels."""
+        settings = self.config.loss
+        positives = (self.table.targets == 1).sum(axis=0)
+        return build_loss(
+            settings.loss, positives, len(self.table), logit_adjust=settings.logit_adjust
+        )
+
+    def optimizer(self, model: nn.Module) -> torch.optim.AdamW:
+        """Fused AdamW over `model`."""
+        return build_optimizer(model, self.phase)
+
+
+class BareLoop:
+    """The shortest training that does the same: no Fabric, no checks, no log, no schedule."""
+
+    def __init__(self, task: Task) -> None:
+        self.loss, self.model = task.loss(), task.model()
+        self.optimizer = task.optimizer(self.model)
+        self.clip_norm, self.ema_decay = task.config.optim.clip_norm, task.config.loop.ema_decay
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self._averages, self._values = floating(self.average), floating(self.model)
+
+    def update(self, number: int, batch: Batch) -> None:
+        """One update, the `number`th from 0."""
+        self.loss(self.model(batch.images), batch.targets).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = min(self.ema_decay, (1 + number) / (10 + number))
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
+
+
+def floating(model: nn.Module) -> list[torch.Tensor]:
+    """The floating parameters and buffers of `model`, without gradient."""
+    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+
+
+class InTurns(FoldData):
+    """Gives the batches of `task` to Fit; the bare loop trains on each before Fit gets it.
+
+    `seconds` are those of Fit and of the bare loop, by update. Fit's run from the batch that it
+    gets to its asking for the next one: all that it does between two updates is in.
+    """
+
+    def __init__(self, task: Task, bare: BareLoop) -> None:
+        self._task, self._bare = task, bare
+        self.seconds: list[tuple[float, float]] = []
+        training, validation = np.split(np.arange(len(task.table)), [-VALIDATION])
+        augment = Augmentation([], seed=0)
+        loader = task.config.loader
+        super().__init__(task.fabric, 1, task.table, training, validation, loader, 1, augment)
+
+    def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
+        """The batches of the only epoch."""
+        assert (first_epoch, last_epoch, updates_done) == (0, 1, 0)
+        for number, batch in enumerate(self._task.batches):
+            began = time.perf_counter()
+            self._bare.update(number, batch)
+            turned = time.perf_counter()
+            yield batch
+            self.seconds.append((time.perf_counter() - turned, turned - began))
+
+    def validation(self) -> DataLoader:
+        """One small batch."""
+        # a list is all that a DataLoader asks for
+        return DataLoader([self._task.validation], batch_size=None)  # type: ignore[arg-type]
+
+
+class Terminal(io.StringIO):
+    """Takes a progress bar as a terminal does, so that its cost is in, and shows it to nobody."""
+
+    def isatty(self) -> bool:
+        """True, as tqdm asks."""
+        return True
+
+
+def fit(task: Task, data: FoldData) -> nn.Module:
+    """Train by Fit on `data`; the moving average."""
+    with tempfile.TemporaryDirectory() as folder:
+        loop = Fit(
+            fabric=task.fabric,
+            model=task.model(),
+            loss=task.loss(),
+            phases=[task.phase],
+            data=data,
+            optim=task.config.optim,
+            loop=task.config.loop,
+            seed=0,
+            folder=RunFolder(Path(folder), "model"),
+            facts={"folds": 1},
+        )
+        with redirect_stdout(io.StringIO()), redirect_stderr(Terminal()):
+            loop.run()
+    assert loop.state.average is not None
+    return loop.state.average.module
+
+
+def compare(task: Task) -> Iterator[Answer]:
+    """The answers: of rounds of `log_every` updates, and of each part by itself."""
+    data = InTurns(task, BareLoop(task))
+    fit(task, data)
+    every = task.config.loop.log_every
+    seconds = np.array(data.seconds[every:])
+    rounds = seconds[: len(seconds) // every * every].reshape(-1, every, 2).mean(axis=1)
+    images = task.config.loader.batch_size
+    speeds = [(images / own, images / bare) for own, bare in rounds.tolist()]
+    speed, bare_speed = middle(speeds)
+    yield Answer("Fit, training", speed, "bare loop", bare_speed, "images/s", floor=FLOOR)
+    parts = {
+        "loss, forward and backward": loss_part(task),
+        "moving average": average_part(task),
+        "clipping": clipping_part(task),
+        "share of a look: finite check, loss, bar": logging_part(task),
+    }
+    step = images / bare_speed * 1000
+    spent = medians(parts | {"timm": timm_average(task)})
+    theirs = spent.pop("timm")
+    for name, took in spent.items():
+        yield Answer(f"an update's {name}", took * 1000, "bare update", step, "ms")
+    own = spent["moving average"]
+    what = "moving average, updates a second"
+    yield Answer(what, 1 / own, "timm's ModelEmaV3", 1 / theirs, "/s", floor=FLOOR)
+
+
+def loss_part(task: Task) -> Callable[[], float]:
+    """Seconds of the loss of one batch of logits, and of its gradient by them."""
+    loss, targets = task.loss(), task.batches[0].targets
+    logits = torch.randn_like(targets).requires_grad_()
+    return timed(lambda: torch.autograd.grad(loss(logits, targets), logits), CALLS)
+
+
+def average_part(task: Task) -> Callable[[], float]:
+    """Seconds of following the model once."""
+    average = MovingAverage(task.model(), task.config.loop.ema_decay)
+    return timed(lambda: average.update(len(task.batches)), CALLS)
+
+
+def timm_average(task: Task) -> Callable[[], float]:
+    """Seconds of timm's moving average following the same model once."""
+    model = task.model()
+    average = ModelEmaV3(model, decay=task.config.loop.ema_decay, use_warmup=True)
+    return timed(lambda: average.update(model, step=len(task.batches)), CALLS)
+
+
+def clipping_part(task: Task) -> Callable[[], float]:
+    """Seconds of clipping the gradients of one batch as Fit does."""
+    model, batch = task.model(), task.batches[0]
+    task.loss()(model(batch.images), batch.targets).backward()
+    optimizer = task.fabric.setup_optimizers(task.optimizer(model))
+    assert isinstance(optimizer, _FabricOptimizer)
+    module = task.fabric.setup_module(model)
+    most = task.config.optim.clip_norm
+    return timed(
+        lambda: task.fabric.clip_gradients(
+            module, optimizer, max_norm=most, error_if_nonfinite=False
+        ),
+        CALLS,
+    )
+
+
+def logging_part(task: Task) -> Callable[[], float]:
+    """Seconds of moving the bar by an update, and of its share of a look every `log_every`."""
+    every, images = task.config.loop.log_every, task.config.loader.batch_size
+    guard = Guard(task.fabric, remember=every, save_minutes=task.config.loop.save_minutes)
+    log = FoldLog(Path("metrics.csv"), Path("timing.csv"), title="fold 1/1", speaks=True)
+    sums = torch.ones(2, dtype=torch.float64)
+
+    def measure() -> float:
+        with redirect_stderr(Terminal()):
+            log.start(every * images, 0)
+        spent = 0.0
+        for _ in range(every):
+            # a bar draws once in 0.1 s at most, and an update takes longer
+            time.sleep(0.11)
+            spent += timed(lambda: log.advance(images))()
+        began = time.perf_counter()
+        guard.decide()
+        total, known = sums.tolist()
+        log.loss(total / known)
+        spent += time.perf_counter() - began
+        log.close()
+        return spent / every
+
+    return measure

@@ -1,0 +1,1 @@
+"""Settings: the command line, configuration files, and the groups of flags."""

@@ -1,0 +1,82 @@
+"""Settings that say where images and labels are; without torch, as `core.config.training` is."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from core.errors import UserError
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Where the images and their labels are, and how to read them."""
+
+    train_csv: tuple[Path, ...] = (Path("data/train.csv"),)
+    """CSV with one row an image: image, patient, one column a label (1, 0, -1 or blank), or a known
+    source's own table. Several are joined: their labels united, their patients kept apart."""
+    train_dir: tuple[Path, ...] = (Path("data/images"),)
+    """Folder of the images, searched with its sub-folders, or a pack of them (python -m
+    core.data.pack); one for each --train_csv."""
+    val_csv: tuple[Path, ...] = ()
+    """Official validation CSV (images in --train_dir), one for each --train_csv: replaces the folds
+    by this one split."""
+    source: tuple[str, ...] = ()
+    """What kind of table each --train_csv is; recognised by its columns when not given."""
+    official_split: Literal["train", "test", "all"] = "train"
+    """Of a source that names official test images: leave these out, take them alone, or all."""
+    views: Literal["all", "frontal", "lateral"] = "all"
+    """Take images of these views only."""
+    readers: Literal["majority", "any"] = "majority"
+    """Where several readers labelled an image: positive for most of them, or for any of them."""
+    label_map: Path | None = None
+    """CSV of label,means that renames labels, over the map that joins those of known sources."""
+    labels: str = ""
+    """Label columns in the order wanted, 'A,B,"C, with a comma"'; empty: detect them."""
+    image_column: str = ""
+    """Column that names the image; found by its usual names when not given."""
+    patient_column: str = ""
+    """Column that names the patient; "none" to split by image on purpose."""
+    study_column: str = ""
+    """Column that names the study (counted in the first lines of a run)."""
+    view_column: str = ""
+    """Column that names the view, PA, AP, ... (counted in the first lines of a run)."""
+    uncertain: Literal["ignore", "zero", "one"] = "ignore"
+    """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
+    blank: Literal["unknown", "zero"] | None = None
+    """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
+    and MIMIC-CXR say so themselves (zero): over that only where it is the one CSV."""
+    anonymous: bool = False
+    """Name images and patients by number in all that the run folder holds, and no paths in report
+    and checkpoints; config.json and env.json keep those, to go on by."""
+
+    def __post_init__(self) -> None:
+        names = self.label_names
+        if names is not None and len(set(names)) < len(names):
+            raise UserError(f"--labels names a label twice: {self.labels}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Refuse lists that do not belong together."""
+        count = len(self.train_csv)
+        if not count:
+            raise UserError("--train_csv names no file: give one, or leave it out")
+        for name, given, otherwise in (
+            ("train_dir", self.train_dir, 1),
+            ("val_csv", self.val_csv, 0),
+            ("source", self.source, 0),
+        ):
+            if len(given) not in (count, otherwise):
+                raise UserError(
+                    f"--{name} has {len(given)} of them and --train_csv {count}: give one for "
+                    f"each --train_csv, or {'one for all' if otherwise else 'none'}"
+                )
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """The names given by --labels, in order; None to detect them."""
+        try:
+            cells = next(csv.reader([self.labels], skipinitialspace=True), [])
+        except csv.Error as error:
+            raise UserError(f"--labels {self.labels} cannot be read: {error}") from error
+        return [name for cell in cells if (name := cell.strip())] or None

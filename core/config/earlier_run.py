@@ -1,0 +1,57 @@
+"""An earlier run in a run folder: its settings and the record of its data."""
+
+import csv
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError
+from core.io.untrusted_files import check_regular, read_json
+
+# settings that older runs did not have, with what these did
+SINCE = {"anonymous": False, "dry_run": False}
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A run that was started in the folder `path`."""
+
+    path: Path
+    settings: dict[str, Any]
+    """config.json: every setting by flag name, as the first start was given them"""
+    environment: dict[str, Any]
+    """env.json: digests of the data, and of each start versions and command"""
+
+    def class_names(self) -> list[str] | None:
+        """The labels of the run, by env.json or its predictions; None where neither names them."""
+        recorded = self.environment.get("labels")
+        if isinstance(recorded, list) and recorded and all(isinstance(n, str) for n in recorded):
+            return recorded
+        for path in sorted(self.path.glob("*_fold*_val.csv")):
+            with suppress(OSError, ValueError, csv.Error):
+                check_regular(path)
+                with path.open(encoding="utf-8", newline="") as file:
+                    names = next(csv.reader(file), [])[1:]
+                if names:
+                    return names
+        return None
+
+
+def find_run(path: Path) -> EarlierRun | None:
+    """The run in the folder `path`; None where it holds none of this project's.
+
+    Raises UserError where config.json or env.json cannot be read.
+    """
+    if not all((path / name).is_file() for name in ("config.json", "env.json")):
+        return None
+    found = EarlierRun(path, _read(path / "config.json"), _read(path / "env.json"))
+    # other programs too write a config.json
+    return found if "out_dir" in found.settings and "data" in found.environment else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give another --out_dir") from error

@@ -1,0 +1,1 @@
+"""CSV files: text, columns, label columns and their values, views."""

@@ -1,0 +1,235 @@
+"""Which columns of a table are labels, and their cells as 1, 0 and unknown."""
+
+from collections.abc import Sequence
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+
+from core.data.csv.columns import Column, is_known_non_label
+from core.data.csv.label_values import is_missing, is_probability, label_key, label_value
+from core.errors import UserError, in_plain_sight, nearest, some
+
+UNCERTAIN = {"ignore": np.nan, "zero": 0.0, "one": 1.0}
+BLANK = {"unknown": np.nan, "zero": 0.0}
+# A column with so large a share of label values among its filled cells looks like a label.
+LOOKS_LIKE_LABEL = 0.5
+# Answers that look like a label and are not read, as F is also a sex.
+ANSWERS = (
+    *({"y", "n"}, {"t", "f"}, {"+", "-"}, {"pos", "neg"}),
+    *({"positive", "negative"}, {"present", "absent"}, {"wahr", "falsch"}, {"vrai", "faux"}),
+    *({"verdadero", "falso"}, {"ja", "nein"}, {"oui", "non"}, {"si"}, {"s\u00ed"}, {"x"}),
+    *({".true.", ".false."}, {"on", "off"}, {"abnormal", "normal"}, {"[1]", "[0]"}, {"'1", "'0"}),
+    *({'="1"', '="0"'}, {"100%", "0%"}),
+)
+UNSURE = {"u", "?", "uncertain", "unsure", "unknown", "possible", "equivocal", "unclear", "unklar"}
+
+
+def choose_labels(
+    path: Path, columns: dict[str, Column], used: set[str], labels: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """The requested labels, checked, or the detected ones; and sentences about the others.
+
+    A column is detected by its cells: all are labels or blank, and not all are 1. Raises UserError
+    for a request that cannot be met, and for a column that looks like a label but for some cells.
+    """
+    if labels is None:
+        found, notes = _detect_labels(path, columns, used)
+        for name in found:
+            check_printable(path, name)
+        return found, notes
+    if not labels:
+        raise UserError("--labels is empty: name at least one column, or leave it out.")
+    for name in labels:
+        if name not in columns:
+            quotes = " (double quotes go around a name with a comma)"
+            hint = quotes if any("," in column for column in columns) else ""
+            raise UserError(f"{path} has no label column '{name}'{nearest(name, columns)}{hint}.")
+        if name in used:
+            raise UserError(
+                f"{path}: column '{name}' names the image, patient, study or view, so that it "
+                "cannot be a label too. Take it out of --labels."
+            )
+        if list(labels).count(name) > 1:
+            raise UserError(f"--labels names '{name}' more than once.")
+        check_printable(path, name)
+    return tuple(labels), []
+
+
+def check_printable(path: Path, label: str) -> None:
+    """Raise UserError where a label of the table at `path` could not be printed on one line."""
+    if in_plain_sight(label) != label:
+        raise UserError(
+            f"{path}: the label '{label}' has a line break or another control character in its "
+            "name, so that no table could show it: rename it."
+        )
+
+
+def add_absent(
+    path: Path, columns: dict[str, Column], labels: Sequence[str], listed: Sequence[str]
+) -> tuple[dict[str, Column], list[str]]:
+    """The columns with those of `labels` that no list of the table names, and sentences about them.
+
+    The lists' labels are `listed`, and each is 0 where a list does not name it. One that differs in
+    case, blanks, hyphens or underscores alone is meant. Without any label that is there, nothing is
+    added.
+    """
+    there = {label_key(name): name for name in listed}
+    absent = [name for name in labels if name not in columns]
+    if all(label_key(name) not in there for name in labels):
+        return columns, []
+    zeros = np.zeros(len(next(iter(columns.values())).codes), dtype=np.int8)
+    added, notes = {}, []
+    for name in absent:
+        if label_key(name) in there:
+            added[name] = columns[there[label_key(name)]]
+            continue
+        added[name] = Column(zeros, ["0"])
+        notes.append(
+            f"Warning: no list of {path} names '{name}', which counts as absent from every image"
+            f"{nearest(name, listed)}."
+        )
+    renamed = {there[label_key(name)] for name in absent if label_key(name) in there} - {*labels}
+    kept = {name: column for name, column in columns.items() if name not in renamed}
+    return kept | added, notes
+
+
+def is_label(column: Column) -> bool:
+    """Whether a column is a label by its cells: 1, 0, -1 and blanks, and not 1 for every image."""
+    if any(label_value(text) is None for text in column.values):
+        return False
+    return not all(map(is_missing, column.values)) and not is_always_positive(column)
+
+
+def is_always_positive(column: Column) -> bool:
+    """Whether each of several images has a 1; of a single image nothing can be said."""
+    return len(column.codes) > 1 and all(label_value(text) == 1 for text in column.values)
+
+
+def _detect_labels(
+    path: Path, columns: dict[str, Column], used: set[str]
+) -> tuple[tuple[str, ...], list[str]]:
+    rest = {
+        name: column
+        for name, column in columns.items()
+        if name not in used and not is_known_non_label(name)
+    }
+    found = [name for name, column in rest.items() if is_label(column)]
+    others = {name: column for name, column in rest.items() if not is_label(column)}
+    for name, column in others.items():
+        if (wrong := _wrong_cell(column)) is not None:
+            raise UserError(
+                f"{_bad_cell(path, name, column, wrong)} If '{name}' is no label, name those that "
+                "are with --labels."
+            )
+    constant = [name for name, column in others.items() if is_always_positive(column)]
+    sentence = (
+        f"columns of {path} that are 1 for every image are left out: {some(constant, 12)}. Name "
+        "them by --labels if they are labels."
+    )
+    if found:
+        return tuple(found), [f"Warning: {sentence}"] if constant else []
+    joined = [name for name, column in columns.items() if any("|" in v for v in column.values)]
+    hint = ""
+    if joined:
+        hint = (
+            f" Column '{joined[0]}' lists several in a cell: split it up, or pass --source nih for "
+            "a table such as NIH's."
+        )
+    elif constant:
+        hint = f" All {sentence}"
+    for name, column in list(others.items())[: 0 if hint else 1]:
+        strange = [text for text in column.values if label_value(text) is None]
+        if strange:
+            hint = f" {_bad_cell(path, name, column, strange[0])}"
+    raise UserError(
+        f"{path} has no label column: one column of 1 and 0 for each label is needed.{hint}"
+    )
+
+
+def _wrong_cell(column: Column) -> str | None:
+    """A cell that is no label in a column that looks like one; None in any other column."""
+    wrong = next((text for text in column.values if label_value(text) is None), None)
+    if wrong is None:
+        return None
+    # A label has few spellings: those of a thousandth of the images decide, and are soon read.
+    common = np.flatnonzero(column.counts * 1000 > len(column.codes))
+    texts = [column.values[place] for place in common.tolist()]
+    values, cells = [label_value(text) for text in texts], column.counts[common]
+    is_blank = np.array([is_missing(text) for text in texts], dtype=bool)
+    is_filled_label = np.array([value is not None for value in values], dtype=bool) & ~is_blank
+    share = cells[is_filled_label].sum() / (len(column.codes) - cells[is_blank].sum())
+    if not {0, 1} & set(values):
+        share = 0  # -1 alone stands for no mask, no score and so on
+    answers = {t.casefold() for t, value in zip(texts, values, strict=True) if value is None}
+    looks_so = share >= LOOKS_LIKE_LABEL or _are_answers(answers) or _is_soft(column)
+    return wrong if looks_so else None
+
+
+def _are_answers(words: set[str]) -> bool:
+    """Whether these are the words of one language for present and absent, or unsure beside them."""
+    sure = words - UNSURE
+    # F alone is a sex
+    return bool(sure) and sure != {"f"} and any(sure <= pair for pair in ANSWERS)
+
+
+def _is_soft(column: Column) -> bool:
+    """Whether the cells are probabilities, labels and blanks, and not one number everywhere."""
+    return len(column.values) > 1 and all(
+        is_probability(text) or label_value(text) is not None for text in column.values
+    )
+
+
+def _bad_cell(path: Path, name: str, column: Column, value: str) -> str:
+    soft = ", and probabilities are not supported yet" if is_probability(value) else ""
+    return (
+        f"{column.place(path, value)}, column '{name}' holds '{value[:40]}'; a label is 1, 0, "
+        f"-1 (uncertain) or blank{soft}."
+    )
+
+
+def read_targets(
+    path: Path, columns: dict[str, Column], names: Sequence[str], uncertain: str, blank: str | None
+) -> tuple[np.ndarray, list[str]]:
+    """Targets (N, C) float32 with NaN for unknown, and sentences about them."""
+    for flag, choice, choices in (
+        ("--uncertain", uncertain, UNCERTAIN),
+        ("--blank", blank or "unknown", BLANK),
+    ):
+        if choice not in choices:
+            raise UserError(f"{flag} {choice} is none of {', '.join(choices)}.")
+    meaning = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
+    meaning_of_blank = BLANK[blank or "unknown"]
+    rows = len(columns[names[0]].codes)
+    targets = np.empty((rows, len(names)), dtype=np.float32)
+    blanks, words = [], set[str]()
+    for position, name in enumerate(names):
+        column = columns[name]
+        decoded = []
+        for text in column.values:
+            value = label_value(text)
+            if value is None:
+                raise UserError(_bad_cell(path, name, column, text))
+            decoded.append(meaning.get(value, meaning_of_blank))
+        targets[:, position] = np.array(decoded, dtype=np.float32)[column.codes]
+        missing = [is_missing(text) for text in column.values]
+        words.update(text for text in compress(column.values, missing) if text)
+        empty = column.counts[missing].sum() / rows
+        if empty > 0.5:
+            blanks.append(f"{name} ({empty:.0%})")
+    if blanks and blank is None:
+        raise UserError(
+            f"{path}: more than half of the cells are blank in {some(blanks)}. Does a blank mean "
+            "that the finding is absent (--blank zero) or that nobody knows (--blank unknown)?"
+        )
+    notes = []
+    if words:
+        notes.append(f"Label cells of {path} that count as blank: {some(sorted(words), 12)}.")
+    for what, number in (("positive", 1), ("negative", 0)):
+        counts = (targets == number).sum(axis=0)
+        if without := [name for name, count in zip(names, counts, strict=True) if not count]:
+            notes.append(
+                f"Warning: no image of {path} is {what} for {', '.join(without)}, so that nothing "
+                "can be learnt or measured there."
+            )
+    return targets, notes

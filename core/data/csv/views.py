@@ -1,0 +1,53 @@
+"""Which views are frontal and which lateral, by the names that datasets give them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from core.data.csv.columns import Column
+from core.errors import UserError, plain
+
+VIEWS = ("all", "frontal", "lateral")
+FRONTAL = {"ap", "pa", "frontal", "antero", "postero", "anteroposterior", "posteroanterior"}
+LATERAL = {"lateral", "lat", "ll", "rl", "laterolateral", "leftlateral", "rightlateral"}
+
+
+def view_group(view: str) -> str:
+    """frontal for AP, PA and their kin, lateral for LL, L and theirs; else the name itself, plain.
+
+    Whole words count, as "apical" is none of AP.
+    The names are those of NIH and CheXpert (PA, AP, Frontal, Lateral, LL, RL), MIMIC-CXR ("AP
+    AXIAL", LATERAL, "XTABLE LATERAL", LAO, blank, ...) and PadChest (L, AP_horizontal, COSTAL,
+    EXCLUDE, UNK).
+    """
+    name = plain(view)
+    words = {name, *re.split(r"[\W\d_]+", view.casefold())}
+    # an L beside other words may be a side
+    if words & LATERAL or name == "l":
+        return "lateral"
+    return "frontal" if words & FRONTAL else name
+
+
+def of_views(path: Path, views: Column | None, wanted: str) -> np.ndarray:
+    """Whether each image's view is of the group `wanted`, frontal or lateral: (N,) bool.
+
+    Raises UserError where the table at `path` has no column of views, or no image of that group.
+    """
+    if wanted not in VIEWS:
+        raise UserError(f"--views {wanted} is none of {', '.join(VIEWS)}.")
+    if views is None:
+        raise UserError(
+            f"--views {wanted} needs a column of views, or an image folder of DICOM files whose "
+            f"headers tell them, and {path} has neither: name the column with --view_column, or "
+            "leave --views out."
+        )
+    is_wanted = np.array([view_group(view) == wanted for view in views.values])
+    if not is_wanted.any():
+        held = sorted(zip(views.counts.tolist(), views.values, strict=True), reverse=True)
+        there = ", ".join(f"{view or '(blank)'} {count:,}" for count, view in held[:12])
+        raise UserError(
+            f"--views {wanted} leaves none of the {len(views.codes):,} images of {path}: their "
+            f"views are {there}."
+        )
+    return is_wanted[views.codes]

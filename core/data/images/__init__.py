@@ -1,0 +1,1 @@
+"""Images: finding, decoding, greyscale, and the file format of a pack."""

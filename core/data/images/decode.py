@@ -1,0 +1,201 @@
+"""Any PNG, JPEG, TIFF or DICOM → one grey channel of 8 bits. What cannot be read whole is refused.
+
+Each format has the decoder that is strict with it (measured on opencv 5.0, Pillow 13.0, tifffile
+2026.3): Pillow accepts a PNG with rows missing, cv2 accepts damaged 8-bit TIFFs and, before 5.0,
+JPEGs that were cut short. Of TIFFs Pillow reduces colour of 16 bits to 8, and cv2 reads separate
+planes of 16 bits as whatever its memory held.
+"""
+
+import io
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL.Image import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from core.data.images.dicom.header import is_dicom_data, require_pydicom
+from core.data.images.greyscale import to_grey8
+from core.data.images.jpeg_header import check_end, check_scans, frame_size
+from core.data.images.size_limit import BYTES, check_size, max_pixels
+from core.errors import UserError, size_of
+from core.runtime.worker_failures import is_shortage
+
+# what a decoder has to say goes into the error, or is nothing to the user
+warnings.filterwarnings("ignore", module=r"PIL\.")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# samples of a pixel by colour type (PNG, table 11.1)
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_MOST_CHUNKS = 2**18
+# bytes that are inflated within seconds, and how many at most one deflated byte becomes
+_SOON, _MOST_INFLATED = 2**33, 1032
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decode a file to grey, uint8 (H, W); EXIF does not rotate it (TIFF's own orientation does).
+
+    8 bits are kept as they are; more (16 bits, 32-bit integers, floats) are scaled so that the
+    percentiles `grey.WINDOW` become 0 and 255; DICOM is shown through its own window
+    (`dicom_pixels.decode`). Colour becomes luma, transparency is dropped. Raises UserError with the
+    file's name for one that is missing, empty, cut short, damaged, larger than `max_pixels`, or no
+    PNG, JPEG, TIFF or DICOM.
+    """
+    return _decoded(path, lambda: _read_bytes(path))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """`read_image` of a file's content; `name` is what an error calls the image."""
+    return _decoded(name, lambda: data)
+
+
+def _decoded(name: str | Path, read: Callable[[], bytes]) -> np.ndarray:
+    max_pixels()  # what is wrong with the limit is no matter of this image
+    try:
+        return _decode(read(), str(name))
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        reason = error.strerror or str(error)
+        raise UserError(f"Image {name} cannot be read: {reason.rstrip('.')}.") from None
+    except struct.error:
+        raise UserError(f"Image {name} cannot be read: the file is cut short or damaged.") from None
+    # Decoders raise about anything on a damaged file: SyntaxError, KeyError, ...
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(f"Image {name} cannot be read: {reason}.") from error
+
+
+def load_image(path: str | Path, size: int) -> np.ndarray:
+    """`read_image`, resized to a square of `size` pixels: uint8 (size, size)."""
+    return resize(read_image(path), size)
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Pixels (H, W) as a square of `size` pixels: (size, size), of the same type."""
+    if pixels.shape == (size, size):
+        return pixels
+    shrinks = min(pixels.shape) >= size
+    return cv2.resize(
+        pixels, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+
+
+def within(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """Pixels (H, W) with their longer side shrunk to `longest`, where it is longer than that."""
+    shrink = longest / max(pixels.shape)
+    if shrink >= 1:
+        return pixels
+    height, width = (max(1, round(side * shrink)) for side in pixels.shape)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    """A file's content. Raises OSError where it cannot be read, and ValueError where it is a pipe
+    or a device, which may have no end, or larger than any image."""
+    # a pipe would wait for somebody who writes
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is no file but a pipe, a device or the like")
+        limit = BYTES * max_pixels() + 2**24
+        if state.st_size > limit:
+            raise ValueError(f"the file has {size_of(state.st_size)}, more than any image")
+        return file.read(limit)
+
+
+def _decode(data: bytes, name: str) -> np.ndarray:
+    if not data:
+        raise ValueError("the file is empty")
+    if data.startswith(_PNG):
+        return to_grey8(_decode_with_cv2(_bare_png(data)))
+    if data.startswith(_JPEG):
+        width, height, *_ = frame_size(data)
+        check_size(width, height)
+        check_scans(data, width * height)
+        check_end(data)
+        return _pillow_to_grey8(JpegImageFile(io.BytesIO(data)))
+    # before TIFF, as which the 128 bytes before a DICOM file may pose (PS3.10 7.1)
+    if is_dicom_data(data):
+        require_pydicom()
+        # late: most images are no DICOM, and need neither pydicom nor the time to import it
+        from core.data.images.dicom.pixels import decode
+
+        return decode(data, name)
+    if data.startswith(_TIFF):
+        # late: tifffile and imagecodecs take time to import
+        from core.data.images import tiff
+
+        return tiff.decode(data)
+    raise ValueError("it is no PNG, JPEG, TIFF or DICOM file")
+
+
+def _bare_png(data: bytes) -> bytes:
+    """A PNG without what decides nothing about its pixels: texts and profiles may be bombs.
+
+    Every chunk must be there, to the last, and whole: libpng would talk to the terminal instead.
+    """
+    start, whole, body = len(_PNG), [_PNG], 0
+    expected = 0
+    for _ in range(_MOST_CHUNKS):
+        if start + 12 > len(data):
+            raise ValueError("the file is cut short")
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 8 + length
+        if end + 4 > len(data):
+            raise ValueError("the file is cut short")
+        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise ValueError("the file is damaged (a checksum is wrong)")
+        if kind == b"IHDR":
+            width, height, bits, colour = struct.unpack_from(">IIBB", data, start + 8)
+            pixel = _SAMPLES.get(colour, 0) * bits / 8
+            check_size(width, height, pixel)
+            # interlaced, a row has up to seven parts, each with a byte of its own
+            expected = int(height * (width * pixel + 16)) + 2**16
+        if kind == b"IDAT":
+            body += length
+        # of the others the name begins with a small letter
+        if kind[:1].isupper():
+            whole.append(data[start : end + 4])
+        if kind == b"IEND":
+            break
+        start = end + 4
+    else:
+        raise ValueError(f"it has more than {_MOST_CHUNKS:,} chunks")
+    if body * _MOST_INFLATED > expected + _SOON:
+        _check_inflated(whole, expected)
+    return b"".join(whole)
+
+
+def _check_inflated(chunks: list[bytes], expected: int) -> None:
+    """Raise ValueError where the pixel data goes on behind the last pixel, maybe for hours."""
+    inflater = zlib.decompressobj()
+    for chunk in chunks:
+        rest = chunk[8:-4] if chunk[4:8] == b"IDAT" else b""
+        while rest and not inflater.eof:
+            expected -= len(inflater.decompress(rest, 2**20))
+            rest = inflater.unconsumed_tail
+            if expected < 0:
+                raise ValueError("it holds more pixels than its header claims")
+
+
+def _decode_with_cv2(data: bytes) -> np.ndarray:
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    if pixels is None:
+        raise ValueError("the file is cut short, damaged or of an unknown kind")
+    return pixels
+
+
+def _pillow_to_grey8(image: Image) -> np.ndarray:
+    check_size(*image.size)
+    return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))

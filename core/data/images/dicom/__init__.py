@@ -1,0 +1,1 @@
+"""DICOM: header, limits, pixel data and window."""

@@ -1,0 +1,178 @@
+"""DICOM files: found in a folder, and what their headers say of patient, study and view.
+
+`pixels` reads their pixels. pydicom is imported where a header is read and not
+before: most images are no DICOM.
+"""
+
+import mmap
+import os
+import re
+import warnings
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from core.data.images.dicom.limits import BoundedReads, bounded, check_lengths, is_deflated
+from core.data.images.dicom.preamble import START, has_preamble, is_dicom_data
+from core.data.images.size_limit import BYTES, max_pixels
+from core.errors import UserError, some
+
+# Of values that break a rule of the standard, which hospital files are full of; what makes pixels
+# doubtful is an error below. (catch_warnings is not safe in threads.)
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+# a byte for each warning that was given, here or in a process that was forked to decode
+_WARNED = mmap.mmap(-1, 2**20)
+
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
+
+# of what lies beside images, maybe a report for each: these are not opened to look for DICOM
+_NO_IMAGES = (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".md", ".gz", ".zip", ".npy")
+# what a Series Description says of the view, word by word
+_VIEW_WORDS = {
+    **{"PA": "PA", "AP": "AP"},
+    **dict.fromkeys(("LATERAL", "LAT", "LL", "RL"), "LATERAL"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Headers:
+    """What the headers of N files say; "" where one does not say it."""
+
+    patients: np.ndarray
+    """(N,) str: Patient ID"""
+    studies: np.ndarray
+    """(N,) str: Study Instance UID"""
+    views: np.ndarray
+    """(N,) str: View Position, or PA, AP or LATERAL where the Series Description names one only"""
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Whether this file begins as a DICOM file does; False where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return is_dicom_data(file.read(START))
+    except OSError:
+        return False
+
+
+def dicom_files(folder: str | Path, files: Sequence[str]) -> list[str]:
+    """Those of `files` (paths below `folder`) that are DICOM by their ending or by their content,
+    whatever their ending; without the folder's index, DICOMDIR."""
+    found = []
+    for file in files:
+        name = file.rpartition("/")[2].lower()
+        other = name.startswith("dicomdir") or name.endswith(_NO_IMAGES)
+        if name.endswith(DICOM_ENDINGS) or (not other and is_dicom(os.path.join(folder, file))):
+            found.append(file)
+    return found
+
+
+def require_pydicom() -> None:
+    """Raise UserError where pydicom is not installed."""
+    if find_spec("pydicom") is None:
+        raise UserError(f"it is a DICOM file, and pydicom is not installed: {INSTALL}")
+
+
+def warn_once(text: str) -> None:
+    """Warn of a file, once in all processes of a run that read it."""
+    place = zlib.crc32(text.encode("utf-8", "surrogateescape")) % len(_WARNED)
+    if not _WARNED[place]:
+        _WARNED[place] = 1
+        warnings.warn(text, stacklevel=2)
+
+
+def read_headers(paths: Sequence[str], threads: int = 8) -> Headers:
+    """Patient, study and view of each file, from its header alone.
+
+    Raises UserError where pydicom is missing, and where a file cannot be read or is no DICOM.
+    """
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        told = tqdm(
+            pool.map(_read_header, paths), desc="DICOM headers", total=len(paths), disable=None
+        )
+        rows = list(told)
+    columns = np.array(rows, dtype=object).reshape(len(rows), 3).T
+    return Headers(*columns)
+
+
+def from_headers(paths: Sequence[str]) -> Headers | None:
+    """What the headers of these files say; None where there is none, or one that is no DICOM.
+
+    Raises UserError as `read_headers` does.
+    """
+    if not paths or not all(map(is_dicom, paths)):
+        return None
+    return read_headers(paths)
+
+
+def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray | None, str]:
+    """The patients (N,) str of these files' headers, or None without any, and a note for the user.
+
+    Raises UserError where only some of the headers name a patient.
+    """
+    without = [path for path, patient in zip(paths, patients, strict=True) if not patient]
+    if without and len(without) < len(paths):
+        raise UserError(
+            f"{len(without):,} of {len(paths):,} DICOM headers name no patient: {some(without)}. "
+            "Name the patients in a column of the CSV, or pass --patient_column none, and the "
+            "folds may share patients."
+        )
+    note = (
+        "Warning: neither the CSV nor any DICOM header names a patient, so that images of one "
+        "patient may fall into two folds and inflate every number. Name it with --patient_column."
+        if without
+        else f"Patients are taken from the DICOM headers, such as '{patients[0]}' in {paths[0]}."
+    )
+    return None if without else patients, note
+
+
+def _read_header(path: str) -> tuple[str, str, str]:
+    """Patient, study and view of a file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(2048)
+            if not is_dicom_data(data):
+                raise ValueError("it is no DICOM file")
+            require_pydicom()
+            # late, as at the top
+            from pydicom import dcmread
+
+            is_plain = has_preamble(data) and not is_deflated(data)
+            if not is_plain:
+                data += file.read(BYTES * max_pixels())
+            file.seek(0)
+            header = dcmread(
+                BoundedReads(file) if is_plain else bounded(data),
+                stop_before_pixels=True,
+                specific_tags=[
+                    "PatientID",
+                    "StudyInstanceUID",
+                    "ViewPosition",
+                    "SeriesDescription",
+                ],
+            )
+        check_lengths(header)
+        patient, study, view, series = (
+            str(header.get(name) or "").strip()
+            for name in ("PatientID", "StudyInstanceUID", "ViewPosition", "SeriesDescription")
+        )
+    # pydicom raises about anything on a damaged file
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(f"The header of {path} cannot be read: {reason}.") from error
+    return patient, study, view or _view_of(series)
+
+
+def _view_of(description: str) -> str:
+    """The one view that a text names: "W033 Chest PA" is PA, "PA and lateral" is none."""
+    words = re.findall(r"[A-Z]+", description.upper())
+    named = {_VIEW_WORDS[word] for word in words if word in _VIEW_WORDS}
+    return named.pop() if len(named) == 1 else ""

@@ -1,0 +1,245 @@
+"""The pixels of a DICOM file → one grey channel of 8 bits, as a viewer first shows them.
+
+PS3.3 C.7.6.3.1.2 (photometric interpretation), PS3.5 8.1.1 (stored bits), 8.2.4 (JPEG 2000).
+pydicom reads and decompresses; `core.data.images.dicom.window` shows the stored levels.
+"""
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+)
+
+from core.data.images.dicom.header import INSTALL, warn_once
+from core.data.images.dicom.limits import bounded, check_lengths, check_runs
+from core.data.images.dicom.window import grey_of_levels, grey_of_palette, scalar
+from core.data.images.greyscale import to_grey8
+from core.data.images.jpeg_header import check_scans, frame_size
+from core.data.images.size_limit import BYTES, check_size
+
+_ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_SIZ = b"\xff\x4f\xff\x51"
+_OF_OWN_BITS = (*JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
+_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
+# what pydicom does to pixels that `_stored_levels` does once for each level
+_CORRECTIONS = ("correct_unused_bits", "apply_j2k_sign_correction", "apply_jls_sign_correction")
+# what a Presentation LUT Shape must be (PS3.3 C.8.11.3)
+_SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
+_CONVERT = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
+
+
+class _Coded(NamedTuple):
+    """What the header of a compressed image says of itself."""
+
+    width: int
+    height: int
+    bits: int
+    signed: bool | None = None
+    """None where the format does not say"""
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """The single frame of a DICOM file as grey uint8 (H, W), MONOCHROME1 inverted, padding black.
+
+    The first VOI LUT, or else the first valid window, becomes 0..255; without one 8 bits are kept
+    and of more the percentiles `grey.WINDOW` become 0 and 255, padding left out of account. Colour
+    becomes luma. A Presentation LUT Shape that contradicts the photometric interpretation is
+    ignored, with one warning a file, which calls it `name`.
+
+    Raises ValueError for a file without pixels, with several frames, larger than `max_pixels`, of
+    which nothing would be seen, or compressed with what no installed plug-in reads; damaged files
+    raise about anything.
+    """
+    dataset = dcmread(bounded(data))
+    _check(dataset)
+    decoder, coded = _find_decoder(dataset)
+    grey = dataset.get("SamplesPerPixel") == 1
+    options = dict.fromkeys(_CORRECTIONS, not grey) | {"view_only": grey}
+    if coded and coded.bits <= 8:
+        # whatever the header of the file claims (PS3.5 8.2.1)
+        options |= {"bits_allocated": 8, "bits_stored": coded.bits}
+    try:
+        stored, properties = decoder.as_array(dataset, index=0, **options)
+    except RuntimeError as error:
+        raise ValueError(
+            f"its pixels, compressed as {decoder.UID.name}, are damaged or of a kind that no "
+            f"installed plug-in reads; if other programs read them, {_CONVERT}"
+        ) from error
+    stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
+    colours = str(properties["photometric_interpretation"])
+    if colours == "RGB":
+        return to_grey8(stored[..., ::-1])
+    if colours not in _ONE_SAMPLE:
+        raise ValueError(f"its colours are {colours}, and grey, RGB, YBR and palettes are read")
+    codes = stored.view(f"u{stored.itemsize}")
+    levels = _stored_levels(codes, dataset, coded)
+    if colours == "PALETTE COLOR":
+        return grey_of_palette(levels, dataset)[codes]
+    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
+    if shape in _SHAPES.values() and shape != _SHAPES[colours]:
+        warn_once(
+            f"Image {name}: its Presentation LUT Shape {shape} contradicts its Photometric "
+            f"Interpretation {colours}, which is followed; look whether it is shown as a negative."
+        )
+    lossy = decoder.UID in _LOSSY or str(dataset.get("LossyImageCompression")) == "01"
+    shown = grey_of_levels(levels, codes, dataset, lossy=lossy)[codes]
+    if shown.min() == shown.max() and codes.min() < codes.max():
+        raise ValueError("its window, look-up table or rescaling makes all of it one grey")
+    return shown
+
+
+def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) -> np.ndarray:
+    """The value of each code that a pixel may have, int64 (L,), without the bits that are not
+    stored, which may hold overlays (PS3.5 8.1.1).
+
+    The header of a JPEG 2000 or JPEG-LS image goes before that of the file (PS3.5 8.2.4). Only the
+    sign of an unsigned stream does not, as encoders have written signed pixels as the unsigned ones
+    of the same bits. Where one of the two signs tears the image, the other is taken.
+    """
+    allocated = 8 * codes.itemsize
+    bits, high = dataset.BitsStored, dataset.get("HighBit")
+    signed = bool(dataset.PixelRepresentation)
+    low = 0
+    if high is not None and bits <= high < (coded.bits if coded else allocated):
+        low = high + 1 - bits
+    elif coded and dataset.file_meta.TransferSyntaxUID in _OF_OWN_BITS:
+        bits = min(coded.bits, allocated)
+    levels = _extended(np.arange(2**allocated) >> low, bits, signed=signed)
+    if coded is None or coded.signed in (None, signed):
+        return levels
+    coded_levels = _extended(np.arange(2**allocated) >> low, bits, signed=not signed)
+    jumps, coded_jumps = (_jumps(one[codes]) for one in (levels, coded_levels))
+    if coded.signed:
+        return levels if jumps < coded_jumps / 2 else coded_levels
+    return coded_levels if coded_jumps < jumps / 2 else levels
+
+
+def _jumps(pixels: np.ndarray) -> float:
+    """Sum of the differences between neighbours in rows and in columns."""
+    return sum(float(np.abs(np.diff(pixels, axis=axis)).sum()) for axis in (0, 1))
+
+
+def _extended(codes: np.ndarray, bits: int, *, signed: bool) -> np.ndarray:
+    """The numbers in the lowest `bits` of these codes."""
+    codes = codes & (2**bits - 1)
+    return np.where(codes >> (bits - 1), codes - 2**bits, codes) if signed else codes
+
+
+def _check(dataset: Dataset) -> None:
+    """Raise ValueError where there is not one image of a believable size."""
+    check_lengths(dataset)
+    sides = dataset.get("Columns"), dataset.get("Rows")
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise ValueError("its pixels are floating-point numbers, and whole numbers are read")
+    if "PixelData" not in dataset:
+        kind = dataset.get("SOPClassUID")
+        what = f"it is a {kind.name}" if kind else "it does not say what it is"
+        if None not in sides:
+            what += ", of which the header alone is there"
+        raise ValueError(f"it is a DICOM file without pixels: {what}")
+    if not dataset.PixelData:
+        raise ValueError("its pixel data is empty")
+    frames = scalar(dataset, "NumberOfFrames", 1)
+    if frames > 1:
+        raise ValueError(
+            f"it has {frames:,.0f} frames, and only a single image is read: save the frame that is "
+            "needed as a file of its own"
+        )
+    if not all(sides):
+        raise ValueError("its header does not say how many rows and columns it has")
+    check_size(*sides)
+    if len(dataset.PixelData) > 2 * BYTES * sides[0] * sides[1] + 2**20:
+        raise ValueError(f"its pixel data is far more than {sides[0]:,} x {sides[1]:,} pixels")
+    colours = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    dataset.PhotometricInterpretation = colours
+    samples = dataset.get("SamplesPerPixel")
+    if samples is not None and (samples == 1) != (colours in _ONE_SAMPLE):
+        raise ValueError(f"its colours are '{colours}' and its samples a pixel {samples}")
+    if dataset.BitsAllocated not in (1, 8, 16):
+        raise ValueError(f"its pixels have {dataset.BitsAllocated} bits, and up to 16 are read")
+
+
+def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
+    """What reads the pixels, and the header of a JPEG, JPEG-LS or JPEG 2000 image.
+
+    Raises ValueError where nothing reads them, or where that header contradicts that of the file.
+    """
+    syntax = _syntax(dataset)
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise ValueError(
+            f"its pixels are compressed as {syntax.name}, which is not read: {_CONVERT}"
+        ) from None
+    if not decoder.is_encapsulated:
+        return decoder, None
+    needs = f"its pixels are compressed as {syntax.name}, which needs the plug-in"
+    if not decoder.is_available:
+        plugin = "pylibjpeg-openjpeg" if "High-Throughput" in syntax.name else "python-gdcm"
+        raise ValueError(f"{needs} {plugin}: {INSTALL}")
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    if syntax == RLELossless:
+        check_runs(frame)
+        return decoder, None
+    coded = _coded(frame)
+    if (coded.width, coded.height) != (dataset.Columns, dataset.Rows):
+        raise ValueError(
+            f"its header claims {dataset.Columns:,} x {dataset.Rows:,} pixels and its compressed "
+            f"image {coded.width:,} x {coded.height:,}"
+        )
+    check_scans(frame, coded.width * coded.height)
+    deep = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and coded.bits > 8
+    if deep and "pylibjpeg" not in decoder.available_plugins:
+        raise ValueError(
+            f"{needs} pylibjpeg-libjpeg (under the GPL) where it has {coded.bits} bits: pip "
+            "install pylibjpeg-libjpeg"
+        )
+    return decoder, coded
+
+
+def _syntax(dataset: Dataset) -> UID:
+    """How the pixels are written; where the file does not say it, as its elements are.
+
+    Raises ValueError where they are compressed and it does not say how.
+    """
+    meta = dataset.file_meta
+    if not meta.get("TransferSyntaxUID"):
+        if dataset["PixelData"].is_undefined_length:
+            raise ValueError(
+                "its pixels are compressed, and without a Transfer Syntax UID it does not say how: "
+                "export the file again with its File Meta Information"
+            )
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return meta.TransferSyntaxUID
+
+
+def _coded(frame: bytes) -> _Coded:
+    """The header of a JPEG (ITU-T T.81 B.2.2), JPEG-LS (T.87 C.2.2) or JPEG 2000 (T.800 A.5.1)
+    image, from which a decoder takes how much memory it wants."""
+    if frame.startswith(b"\xff\xd8"):
+        return _Coded(*frame_size(frame)[:3])
+    start = frame.find(_SIZ)
+    if start < 0:
+        raise ValueError("its compressed pixel data is damaged")
+    right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
+    depth = frame[start + 42]
+    return _Coded(right - left, bottom - top, (depth & 127) + 1, depth > 127)

@@ -1,0 +1,201 @@
+"""The files of an image folder, found by one scan, and matched to the identifiers of a CSV."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from core.data.images.dicom.header import DICOM_ENDINGS, dicom_files
+from core.data.images.pack_format import is_pack, pack_names
+from core.errors import UserError, some
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_ENDINGS)
+
+
+def image_names(folder: Path) -> list[str]:
+    """The names of the files below a folder, or of the images in a pack.
+
+    Raises UserError as `scan_folder` and `open_packs` do.
+    """
+    return pack_names(folder) if is_pack(folder) else scan_folder(folder)
+
+
+def images_among(folder: Path, names: Sequence[str]) -> list[str]:
+    """Those of the names of files below `folder` that are images: by their ending, and DICOM of
+    any other ending, or without one, by its content."""
+    of_endings = [name for name in names if name.lower().endswith(IMAGE_ENDINGS)]
+    others = set(names).difference(of_endings)
+    return of_endings + dicom_files(folder, sorted(others))
+
+
+def scan_folder(folder: Path) -> list[str]:
+    """All files below the folder, as paths relative to it with "/" between their parts.
+
+    Hidden entries and __MACOSX are left out. A link to a folder is followed, each target once,
+    so that links in a circle come to an end. Raises UserError for a folder that is not there or
+    cannot be read, or a folder below it that cannot be read.
+    """
+    files: list[str] = []
+    followed = {os.path.realpath(folder)}
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            with os.scandir(os.path.join(folder, inside) if inside else folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    if not entry.is_dir():
+                        if entry.is_file():
+                            files.append(inside + entry.name)
+                        continue
+                    if entry.is_symlink():
+                        target = os.path.realpath(entry.path)
+                        if target in followed:
+                            continue
+                        followed.add(target)
+                    waiting.append(f"{inside}{entry.name}/")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            found = "does not exist" if isinstance(error, FileNotFoundError) else "is not a folder"
+            raise UserError(
+                f"The image folder {error.filename} {found}: name the folder of the images."
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"The image folder {error.filename} cannot be read: {error.strerror}."
+            ) from None
+    return files
+
+
+def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
+    """The path of each identifier's file below the folder, or of its image in a pack.
+
+    An identifier is matched, in this order, by its path relative to the folder; by that path
+    without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
+    among the files and once among the identifiers, wherever the file lies (NIH's
+    "images_001/images/..."); then by the same three with the ending of an image added; and then by
+    all of these without white space around a file's name, as no identifier has any. A backslash
+    separates folders as "/" does. Nothing but a file that the scan found is ever returned, and no
+    file twice. Raises UserError for files that are missing, ambiguous or named twice, and as
+    `image_names` does.
+    """
+    files = image_names(folder)
+    known = set(files)
+    matches = {name: name for name in identifiers if name in known}
+    missing = [name for name in identifiers if name not in known]
+    if missing:
+        names = Counter(_name(_with_slashes(name)) for name in identifiers)
+        for key in (str, without_ending, _stripped, _stripped_without_ending):
+            found = _match(missing, files, key, names, folder)
+            matches.update(found)
+            missing = [name for name in missing if name not in found]
+            if not missing:
+                break
+    if missing:
+        holds = f"holds {len(files):,} files, such as {min(files)}" if files else "is empty"
+        raise UserError(
+            f"{len(missing):,} of {len(identifiers):,} images have no file in {folder}: "
+            f"{some(missing)}. That folder {holds}.{_similar(missing, files)}"
+        )
+    owners: dict[str, str] = {}
+    for name in identifiers:
+        other = owners.setdefault(matches[name], name)
+        if other != name:
+            raise UserError(
+                f"Images '{other}' and '{name}' are the same file in {folder}: {matches[name]}."
+            )
+    root = os.path.join(folder, "")
+    return [root + matches[name] for name in identifiers]
+
+
+def _match(
+    identifiers: Sequence[str],
+    files: Sequence[str],
+    key: Callable[[str], str | None],
+    names: Counter[str],
+    folder: Path,
+) -> dict[str, str]:
+    """Match identifiers with `key(file)`, which is None for a file that is left out."""
+    keyed = [(path, file) for file in files if (path := key(file)) is not None]
+    by_path = _index(keyed)
+    by_name = _index([(_name(path), file) for path, file in keyed])
+    found = {}
+    for identifier in identifiers:
+        parts = _with_slashes(identifier).split("/")
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))
+        candidates = next((by_path[tail] for tail in tails if tail in by_path), None)
+        # A file name that several patients share (view1_frontal.jpg) says nothing by itself.
+        if candidates is None and names[parts[-1]] == 1:
+            candidates = by_name.get(parts[-1])
+        if isinstance(candidates, list):
+            _refuse_ambiguous(identifier, candidates, folder)
+            candidates = candidates[0]
+        if candidates is not None:
+            found[identifier] = candidates
+    return found
+
+
+def _similar(missing: Sequence[str], files: Sequence[str]) -> str:
+    """A sentence about the missing images of which a file differs in ending or case only."""
+    stems = {_stem(file): file for file in files}
+    found = [(name, file) for name in missing if (file := stems.get(_stem(name))) is not None]
+    if not found:
+        return ""
+    (name, file), count = found[0], len(found)
+    return (
+        f" {count:,} of them {'has a file' if count == 1 else 'have files'} of another ending or "
+        f"case: '{name}' is {file}. Write their names in the CSV as the files are named."
+    )
+
+
+def _stem(path: str) -> str:
+    name = _name(_with_slashes(path))
+    return (without_ending(name) or name).casefold()
+
+
+def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
+    """From each key to its file, or to the list of its files where it has several.
+
+    A list for each of 400,000 keys would take most of the time and memory.
+    """
+    index: dict[str, str | list[str]] = {}
+    for key, file in keyed:
+        held = index.setdefault(key, file)
+        if isinstance(held, list):
+            held.append(file)
+        elif held != file:
+            index[key] = [held, file]
+    return index
+
+
+def _refuse_ambiguous(identifier: str, candidates: Sequence[str], folder: Path) -> None:
+    # One file that is found twice, through a link, is not ambiguous.
+    real = {os.path.realpath(os.path.join(folder, file)) for file in candidates}
+    if len(real) > 1:
+        raise UserError(
+            f"Image '{identifier}' could be any of {len(real)} files in {folder}: "
+            f"{some(sorted(candidates))}. Give its path in the CSV, or a smaller folder."
+        )
+
+
+def _with_slashes(identifier: str) -> str:
+    return identifier.replace("\\", "/")
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def without_ending(path: str) -> str | None:
+    """A path without the ending of an image; None where it has no such ending."""
+    stem, ending = os.path.splitext(path)
+    return stem if ending.lower() in IMAGE_ENDINGS else None
+
+
+def _stripped(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.strip()
+
+
+def _stripped_without_ending(path: str) -> str | None:
+    return without_ending(_stripped(path))

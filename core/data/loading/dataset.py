@@ -1,0 +1,171 @@
+"""Images and targets in batches, decoded by worker processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from core.data.images.image_store import ImageStore
+from core.data.loading.loader import DecodingLoader
+from core.data.loading.samplers import EvaluationBatches, Sample, TrainingBatches
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, see_doctor
+from core.runtime.signals import STOPS
+from core.runtime.worker_failures import end_on_shortage, worker_context
+
+if TYPE_CHECKING:  # who only predicts need not wait for albumentations
+    from core.data.loading.augmentation import Augmentation
+
+# batches that each worker holds ready
+PREFETCHED = 4
+
+
+class Batch(NamedTuple):
+    """Images uint8 (B, 1, H, W), targets float32 (B, C), and the images' rows in the table (B,).
+
+    In evaluation a row of -1 is padding. `constant` says which images have the same grey
+    everywhere as they were read, bool (B,); None where nothing was.
+    """
+
+    images: Tensor
+    targets: Tensor
+    rows: Tensor
+    constant: Tensor | None = None
+
+
+class Batches(Protocol):
+    """A loader of batches, or of the error that an image in one gave."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch | UserError]: ...
+
+
+class Read(NamedTuple):
+    """One sample: a grey image uint8 (H, W), targets float32 (C,), its row in the table, and
+    whether it had the same grey everywhere when it was read.
+
+    Arrays, because a batch then costs one copy of each image, also of one in a memory map.
+    """
+
+    image: np.ndarray
+    targets: np.ndarray
+    row: int
+    constant: bool
+
+
+class RadiographDataset(Dataset):
+    """The images of `rows` of a table, by sample: (epoch, place in its plan, position among rows).
+
+    Raises UserError as `ImageStore` does.
+    """
+
+    def __init__(
+        self, table: LabelTable, rows: np.ndarray, size: int, augment: Augmentation | None = None
+    ) -> None:
+        self.images = ImageStore([table.paths[row] for row in rows], table.packs)
+        self.targets = table.targets[rows]
+        self.rows, self.size, self.augment = rows, size, augment
+
+    def __getitem__(self, sample: Sample) -> Read | UserError:
+        """One sample, or the error that its image gave.
+
+        An exception would leave a worker as a traceback in text; as a value it stays a sentence.
+        """
+        epoch, place, position = sample
+        if position < 0:
+            blank = np.zeros((self.size, self.size), dtype=np.uint8)
+            return Read(blank, np.full(self.targets.shape[1], np.nan, dtype=np.float32), -1, False)
+        try:
+            image = self.images.load(position, self.size)
+        except UserError as error:
+            return error
+        constant = bool(image.min() == image.max())
+        if self.augment is not None:
+            image = self.augment(image, epoch, place)
+        return Read(image, self.targets[position], int(self.rows[position]), constant)
+
+
+def build_loader(
+    dataset: RadiographDataset,
+    batches: TrainingBatches | EvaluationBatches,
+    workers: int,
+    *,
+    pin_memory: bool,
+    persistent: bool,
+) -> DataLoader:
+    """A loader that follows `batches`; read it through `unspoiled`.
+
+    `persistent` keeps its workers from one iteration to the next, as long as the loader lives.
+    """
+    return decoding_loader(
+        dataset, batches, _collate, workers, pin_memory=pin_memory, persistent=persistent
+    )
+
+
+def decoding_loader(
+    dataset: Dataset,
+    batches: Iterable[list[Any]],
+    collate: Callable[[list[Any]], Any],
+    workers: int,
+    *,
+    pin_memory: bool,
+    persistent: bool = False,
+) -> DataLoader:
+    """A loader of what `collate` makes of each of `batches` of samples, read by `workers`.
+
+    It raises UserError where these cannot be started or are lost.
+    """
+    return DecodingLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=worker_context() if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
+        persistent_workers=persistent and workers > 0,
+    )
+
+
+def unspoiled(loader: Batches) -> Iterator[Batch]:
+    """The loader's batches; raises the UserError of an image that could not be read."""
+    for batch in loader:
+        if isinstance(batch, UserError):
+            others = see_doctor(
+                "with the same flags of the data, or --config, names all such images", " --full"
+            )
+            raise UserError(f"{str(batch).rstrip('.')}{others}") from batch
+        yield batch
+
+
+def _collate(samples: list[Read | UserError]) -> Batch | UserError:
+    whole = []
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+        whole.append(sample)
+    images, targets, rows, constant = zip(*whole, strict=True)
+    return Batch(
+        torch.from_numpy(np.stack(images))[:, None],
+        torch.from_numpy(np.stack(targets)),
+        torch.tensor(rows),
+        torch.tensor(constant),
+    )
+
+
+def _start_worker(_: int) -> None:
+    # one thread a worker: cv2 would start one a core in each
+    cv2.setNumThreads(0)
+    # the training process decides what Ctrl-C means, and a stop that a whole group is asked for
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    end_on_shortage()

@@ -1,0 +1,235 @@
+"""One fold's images, ready to be read by the fit loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from core.config.training import LoaderConfig
+from core.data.images.image_store import check_packs
+from core.data.loading.augmentation import Augmentation
+from core.data.loading.blank_images import ConstantImages, Watched
+from core.data.loading.dataset import (
+    Batch,
+    Batches,
+    RadiographDataset,
+    Read,
+    build_loader,
+    unspoiled,
+)
+from core.data.loading.evaluation import evaluation_loader
+from core.data.loading.samplers import Sampler, TrainingBatches, build_sampler, drawn_positives
+from core.data.loading.source_weights import build_mixture, source_shares
+from core.data.splits.prepare import Prepared
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError
+from core.runtime.fabric import worker_count
+
+
+def fold_data(
+    fabric: Fabric,
+    prepared: Prepared,
+    loader: LoaderConfig,
+    accumulate: int,
+    augment: Augmentation,
+) -> list[FoldData]:
+    """The folds to run, for this process.
+
+    Raises UserError where a fold cannot be trained on, and for a pack that is too small or lacks an
+    image.
+    """
+    for sentence in check_packs(prepared.table, loader.img_size):
+        if fabric.is_global_zero:
+            print(sentence)
+    return [
+        FoldData(fabric, fold, prepared.table, training, validation, loader, accumulate, augment)
+        for fold, training, validation in prepared.rows()
+    ]
+
+
+class FoldData:
+    """Training and validation images of fold `fold` (from 1), for the processes of `fabric`.
+
+    `train_rows` and `val_rows` are rows of `table`; `sampler` says which of the former an epoch
+    draws. With source weights a source of weight 0 has no part in `train_rows`. Raises UserError
+    where one update needs more images than an epoch draws, for a sampler that has nothing to go by,
+    and for weights that do not fit the table's sources.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        fold: int,
+        table: LabelTable,
+        train_rows: np.ndarray,
+        val_rows: np.ndarray,
+        loader: LoaderConfig,
+        accumulate: int,
+        augment: Augmentation,
+    ) -> None:
+        self.fold, self.table = fold, table
+        self.shares = source_shares(table, loader.source_weights)
+        if self.shares is not None:
+            assert table.sources is not None
+            train_rows = train_rows[self.shares[table.sources[train_rows]] > 0]
+        self.train_rows, self.val_rows = train_rows, val_rows
+        self._fabric, self._loader, self._augment = fabric, loader, augment
+        self._accumulate = accumulate
+        self._constant = ConstantImages(len(table))
+        try:
+            self.sampler = self._build_sampler()
+        except UserError as error:
+            raise UserError(f"fold {fold}: {error}") from error
+        self.images_per_update = loader.batch_size * fabric.world_size * accumulate
+        self.updates_per_epoch = self.sampler.epoch_size // self.images_per_update
+        if not self.updates_per_epoch:
+            mend = "lower --batch_size"
+            if loader.epoch_size is not None:
+                mend = f"raise --epoch_size or {mend}"
+            raise UserError(
+                f"one update takes {self.images_per_update} images (--batch_size "
+                f"{loader.batch_size} x {fabric.world_size} processes x --accumulate {accumulate}) "
+                f"and an epoch of fold {fold} draws {self.sampler.epoch_size}: {mend}"
+            )
+
+    def _build_sampler(self) -> Sampler:
+        targets, loader, seed = (
+            self.table.targets[self.train_rows],
+            self._loader,
+            self._augment.seed,
+        )
+        if self.shares is None:
+            return build_sampler(loader.sampler, targets, seed, loader.epoch_size)
+        assert self.table.sources is not None
+        if not (targets == 1).any():
+            raise UserError(
+                "no label has a positive in the sources that --source_weights draws from: nothing "
+                "can be learnt"
+            )
+        return build_mixture(
+            loader.sampler,
+            targets,
+            seed,
+            loader.epoch_size,
+            self.table.sources[self.train_rows],
+            self.shares,
+            self.table.source_names,
+        )
+
+    def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
+        """Batches of epochs [first, last) without the first `updates_done` updates.
+
+        Raises UserError for an image that cannot be read.
+        """
+        batches = TrainingBatches(
+            plan=self.sampler,
+            batch_size=self._loader.batch_size,
+            batches_per_epoch=self.updates_per_epoch * self._accumulate,
+            first_epoch=first_epoch,
+            last_epoch=last_epoch,
+            skip=updates_done * self._accumulate,
+            rank=self._fabric.global_rank,
+            world_size=self._fabric.world_size,
+        )
+        dataset = RadiographDataset(
+            self.table, self.train_rows, self._loader.img_size, self._augment
+        )
+        loader = build_loader(
+            dataset,
+            batches,
+            worker_count(self._loader.num_workers),
+            pin_memory=self._fabric.device.type == "cuda",
+            persistent=False,
+        )
+        return self._constant.noting(unspoiled(loader))
+
+    def examples(self, count: int) -> np.ndarray:
+        """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
+        dataset = RadiographDataset(
+            self.table, self.train_rows, self._loader.img_size, self._augment
+        )
+        plan = enumerate(self.epoch_plan(0)[:count].tolist())
+        read = [dataset[0, place, position] for place, position in plan]
+        return np.stack([one.image for one in read if isinstance(one, Read)])
+
+    def validation(self) -> Batches:
+        """A loader of the validation images; its workers end with it."""
+        loader = evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
+        return Watched(loader, self._constant)
+
+    def told_constant(self) -> str:
+        """A sentence on images of one grey level that were read since the last; "" without any.
+
+        All ranks call it together.
+        """
+        return self._constant.tell(self._fabric, self.table.ids)
+
+    def training_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """(positives, known labels) of each class in the training part, int (C,) each."""
+        return _counts(self.table.targets[self.train_rows])
+
+    def drawn_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same two counts over as many draws as there are images, or an epoch's if more.
+
+        With the uniform sampler they are those of the images themselves.
+        """
+        draws = self.sampler.draws(0, max(len(self.train_rows), self.sampler.epoch_size))
+        return _counts(self.table.targets[self.train_rows[draws]])
+
+    def epoch_plan(self, epoch: int) -> np.ndarray:
+        """Positions among `train_rows` of all that `epoch` (from 0) trains on, in order; int64."""
+        return self.sampler(epoch)[: self.updates_per_epoch * self.images_per_update]
+
+
+def _counts(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
+
+
+def describe_sampling(data: FoldData) -> str:
+    """Lines that say what the first epoch draws of each class, and of each source that is weighted.
+
+    "" where it takes each image once. A draw counts for every class of which its image is a
+    positive.
+    """
+    if data.sampler.name == "uniform" and data.shares is None:
+        return ""
+    known = data.table.targets[data.train_rows]
+    without = ~(known == 1).any(axis=1, keepdims=True)
+    targets = np.concatenate([known, without], axis=1)  # (N, C + 1)
+    plan = data.epoch_plan(0)
+    names = [*data.table.class_names, "(no positive)"]
+    positives, drawn = (targets == 1).sum(axis=0), drawn_positives(plan, targets)
+    lines = [
+        f"Sampler {data.sampler.name}, fold {data.fold}: an epoch makes {len(plan):,} draws from "
+        f"{len(targets):,} images.",
+        *_source_lines(data, plan),
+        *_counted(names, "positives", positives, drawn),
+    ]
+    if missing := [names[c] for c in np.flatnonzero(positives[:-1] == 0)]:
+        lines.append(f"Left out, as no image here is positive: {', '.join(missing)}.")
+    return "\n".join(lines)
+
+
+def _source_lines(data: FoldData, plan: np.ndarray) -> list[str]:
+    """What the draws of `plan` take of each source; no line without source weights."""
+    if data.shares is None:
+        return []
+    assert data.table.sources is not None
+    sources, names = data.table.sources[data.train_rows], data.table.source_names
+    images = np.bincount(sources, minlength=len(names))
+    lines = _counted(names, "images", images, np.bincount(sources[plan], minlength=len(names)))
+    if unused := [name for name, share in zip(names, data.shares, strict=True) if share == 0]:
+        lines.append(f"Not trained on, by its weight of 0: {', '.join(unused)}.")
+    return lines
+
+
+def _counted(names: Sequence[str], what: str, counts: np.ndarray, drawn: np.ndarray) -> list[str]:
+    """A small table of those names that have a count."""
+    width = max(map(len, names))
+    return [f"{'':<{width}}  {what:>9}  {'drawn an epoch':>14}"] + [
+        f"{name:<{width}}  {count:>9,}  {draws:>14,}"
+        for name, count, draws in zip(names, counts, drawn, strict=True)
+        if count
+    ]

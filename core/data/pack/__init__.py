@@ -1,0 +1,1 @@
+"""`python -m core.data.pack`: decode a folder of images once into one array."""

@@ -1,0 +1,125 @@
+"""The image files that a pack is made of: which they are, and whether they have changed."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data.csv.columns import find_column
+from core.data.images.find_files import images_among, match_images, scan_folder
+from core.data.images.pack_format import Plan, digest_of_names, is_pack
+from core.data.sources import read_sheet
+from core.data.tables.label_table import read_ids
+from core.errors import UserError, counted, some
+
+# a block of about so many bytes is decoded by one process before it is written
+_BLOCK_BYTES = 2**21
+_MOST_ROWS = 64
+GONE = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Images of a folder, by their name in it, in the order of a pack."""
+
+    folder: Path
+    names: list[str]
+    bytes: np.ndarray
+    """(N,) int64; `GONE` for a file that cannot be looked at."""
+    modified: np.ndarray
+    """(N,) int64: time of change in ns since 1970; `GONE` likewise."""
+
+    def index(self) -> pd.DataFrame:
+        """The index of a pack of these files, all readable."""
+        columns = {"name": self.names, "bytes": self.bytes, "modified": self.modified}
+        return pd.DataFrame({**columns, "unreadable": ""}).astype(
+            {"name": object, "unreadable": object}
+        )
+
+
+def list_images(
+    folder: Path, csvs: Sequence[Path], image_column: str = "", source: Sequence[str] = ()
+) -> list[str]:
+    """Sorted names, in `folder`, of the images that the CSVs name, or of all without a CSV.
+
+    `source` says what kind of table each CSV is. Raises UserError where there is no image, and
+    where one that is named has no file or leaves the folder.
+    """
+    if is_pack(folder):
+        raise UserError(f"{folder} is a pack already: name the folder of its images")
+    if not csvs:
+        names = images_among(folder, scan_folder(folder))
+        if not names:
+            raise UserError(f"the image folder {folder} holds no image: there is nothing to pack")
+        return sorted(names)
+    root = os.path.join(folder, "")
+    found: set[str] = set()
+    kinds = source or [""] * len(csvs)
+    for csv, kind in zip(csvs, kinds, strict=True):
+        found.update(path.removeprefix(root) for path in _named(csv, folder, image_column, kind))
+    return sorted(found)
+
+
+def _named(csv: Path, folder: Path, image_column: str, source: str) -> list[str]:
+    """The paths of the images that a CSV names, whatever their labels, views and official split."""
+    sheet = read_sheet(csv, source or None, image_column=image_column or None)
+    name = find_column(csv, sheet.columns, image_column or None, sheet.image, "--image_column")
+    if name is None:
+        raise UserError(f"{csv} has no column with the images' names: name it with --image_column")
+    return match_images(read_ids(csv, name, sheet.columns[name]), folder)
+
+
+def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[Plan, list[str]]:
+    """The plan of part `part` (from 1) of `parts`, and its own share of the sorted `names`.
+
+    Raises UserError where a part would hold nothing.
+    """
+    total = len(names)
+    if total < parts:
+        raise UserError(f"--part: {counted(total, 'image')} cannot be divided into {parts} parts")
+    own = list(names[total * (part - 1) // parts : total * part // parts])
+    return Plan(
+        size=size,
+        count=len(own),
+        block_rows=max(1, min(_MOST_ROWS, _BLOCK_BYTES // size**2)),
+        total=total,
+        names_sha256=digest_of_names(names),
+        part=part,
+        parts=parts,
+    ), own
+
+
+def look_at(folder: Path, names: Sequence[str]) -> Files:
+    """The files of `names` in `folder` as they are now."""
+    states = np.array([state(os.path.join(folder, name)) for name in names], dtype=np.int64)
+    states = states.reshape(-1, 2)
+    return Files(folder, list(names), states[:, 0], states[:, 1])
+
+
+def state(path: str) -> tuple[int, int]:
+    """Bytes and time of change of a file; `GONE` twice where it cannot be looked at."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return GONE, GONE
+    return found.st_size, found.st_mtime_ns
+
+
+def changed_rows(index: pd.DataFrame, files: Files) -> np.ndarray:
+    """Rows of the index whose file now has other bytes or another time of change; int64."""
+    same = (index["bytes"] == files.bytes) & (index["modified"] == files.modified)
+    return np.flatnonzero(~same)
+
+
+def differing_names(index: pd.DataFrame, names: Sequence[str]) -> str:
+    """Which images are in a pack's index alone and which in `names` alone; "" where none is."""
+    before, now = set(index["name"]), set(names)
+    told = [
+        f"{counted(len(ones), 'is', 'are')} {what} ({some(sorted(ones))})"
+        for ones, what in ((now - before, "new"), (before - now, "gone"))
+        if ones
+    ]
+    return " and ".join(told)

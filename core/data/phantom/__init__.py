@@ -1,0 +1,1 @@
+"""`python -m core.data.phantom`: procedural chest X-rays with known findings."""

@@ -1,0 +1,211 @@
+"""Equal images under two names: a leak between folds that patients do not show.
+
+Files are equal where they are so byte for byte, images of packs where they are pixel for pixel. A
+file that was encoded anew, and one whose header alone differs, is no copy unless it is in a pack.
+Images of one grey everywhere, as failed exports are, have nothing in common but that.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
+
+from core.data.images.image_store import ImageStore
+from core.data.images.pack_format import open_packs
+from core.errors import UserError, counted, some
+
+# bytes of the middle of an image that are looked at before the whole of it
+_SAMPLE = 4096
+_READERS, _TOGETHER = 16, 256
+
+
+def file_sizes(paths: Sequence[str]) -> np.ndarray:
+    """Bytes of each file, (N,) int64; 0 for an image of a pack, or a file that cannot be seen."""
+    sizes = np.zeros(len(paths), dtype=np.int64)
+    for place, path in enumerate(paths):
+        try:
+            sizes[place] = os.stat(path).st_size
+        except OSError:  # whoever reads it will say so
+            continue
+    return sizes
+
+
+def digest_of_files(sizes: np.ndarray, packs: Sequence[str]) -> str:
+    """A digest that changes with the size of a file, and with any pixel of a pack."""
+    digest = hashlib.sha256(sizes.tobytes())
+    for folder in packs:
+        for pack in open_packs(folder):
+            digest.update(pack.identity().encode())
+    return digest.hexdigest()
+
+
+def first_copies(paths: Sequence[str], packs: Sequence[str], sizes: np.ndarray) -> np.ndarray:
+    """Of each image the first one that equals it, (N,) int64: itself where there is none before.
+
+    Of files those of the same size (`sizes`, of `file_sizes`) are opened for a sample of 4 KiB;
+    of these, as of the images of packs, those with the same sample are read whole. At the most each
+    image is read once. An image of one grey everywhere is nobody's copy.
+    """
+    first = np.arange(len(paths))
+    kinds = [_among_files(paths, sizes)]
+    if packs:
+        kinds.append(_in_packs(paths, packs))
+    for places, sample, whole in kinds:
+        for alike in _with_same_sample(places, sample):
+            for equal in _with_same_content(alike, whole):
+                if not _is_blank(paths[equal[0]], packs):
+                    first[equal] = equal[0]
+    return first
+
+
+def _is_blank(path: str, packs: Sequence[str]) -> bool:
+    """Whether it can be read, and is of one grey everywhere."""
+    try:
+        pixels = ImageStore([path], packs).read(0)
+    except UserError:
+        return False
+    return bool(pixels.min() == pixels.max())
+
+
+def joined_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:
+    """Groups (N,) that no fold may divide: patients, joined where they share an image.
+
+    `first` of `first_copies`. Without a copy of another patient's image they are `patients`.
+    """
+    owners = _owners(patients, len(first))
+    if (owners == owners[first]).all():
+        return patients
+    count = int(owners.max()) + 1
+    edges = coo_array((np.ones(len(first)), (owners, owners[first])), shape=(count, count))
+    return connected_components(edges, directed=False)[1][owners]
+
+
+def told_copies(ids: Sequence[str], patients: np.ndarray | None, first: np.ndarray) -> str:
+    """A sentence on the images that another patient has too; "" where there is none."""
+    owners = _owners(patients, len(first))
+    copies = np.flatnonzero(owners != owners[first])
+    if not len(copies):
+        return ""
+    whose = "" if patients is None else " of another patient"
+    return (
+        f"Warning: {counted(len(copies), 'image equals', 'images equal')} another one{whose} "
+        f"({_pairs(ids, copies, first)}): equal images are kept in one fold, as if one patient's. "
+        "If they are mistakes, take them out of the CSV."
+    )
+
+
+def check_no_copies(train: Sequence[str], val: Sequence[str], first: np.ndarray) -> None:
+    """Raise UserError where an image of --val_csv equals one of --train_csv.
+
+    `train` and `val` name their images; `first` is of both, one after the other.
+    """
+    copies = len(train) + np.flatnonzero(first[len(train) :] < len(train))
+    if len(copies):
+        raise UserError(
+            f"{counted(len(copies), 'image')} of --val_csv can be found in --train_csv under "
+            f"another name ({_pairs([*train, *val], copies, first)}), which inflates every number: "
+            "take them out of one of the two, or leave --val_csv out and let --folds split"
+        )
+
+
+def _pairs(ids: Sequence[str], copies: np.ndarray, first: np.ndarray) -> str:
+    return some([f"{ids[copy]} = {ids[first[copy]]}" for copy in copies.tolist()])
+
+
+def _owners(patients: np.ndarray | None, images: int) -> np.ndarray:
+    """Whose each image is, as a number; its own where no patients are known."""
+    return np.arange(images) if patients is None else pd.factorize(patients)[0]
+
+
+_Key = Callable[[int], bytes]
+
+
+def _among_files(paths: Sequence[str], sizes: np.ndarray) -> tuple[np.ndarray, _Key, _Key]:
+    """The files of which another has the same size, and how to sample and to read one."""
+    _, codes, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    places = np.flatnonzero((counts[codes] > 1) & (sizes > 0))
+
+    def sample(place: int) -> bytes:
+        size = int(sizes[place])
+        with open(paths[place], "rb", buffering=0) as file:
+            file.seek(max(0, size - _SAMPLE) // 2)
+            return size.to_bytes(8, "little") + file.read(_SAMPLE)
+
+    def whole(place: int) -> bytes:
+        with open(paths[place], "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    return places, sample, whole
+
+
+def _in_packs(paths: Sequence[str], packs: Sequence[str]) -> tuple[np.ndarray, _Key, _Key]:
+    """The images of packs, and how to sample and to read one."""
+    store = ImageStore(paths, packs)
+    roots = tuple(os.path.join(folder, "") for folder in packs)
+    packed = np.array([path.startswith(roots) for path in paths])
+    packed[[place for place, _ in store.unreadable()]] = False
+
+    def sample(place: int) -> bytes:
+        pixels = store.read(place)
+        start = max(0, pixels.size - _SAMPLE) // 2
+        return len(pixels).to_bytes(8, "little") + pixels.reshape(-1)[start:][:_SAMPLE].tobytes()
+
+    def whole(place: int) -> bytes:
+        return hashlib.sha256(store.read(place).tobytes()).digest()
+
+    return np.flatnonzero(packed), sample, whole
+
+
+def _with_same_sample(places: np.ndarray, sample: _Key) -> Iterator[list[int]]:
+    """Those of `places` that share a sample, together; in little memory for a million of them."""
+
+    def digests_of(some_places: np.ndarray) -> list[int]:
+        found = []
+        for place in some_places.tolist():
+            try:
+                data = sample(place)
+            except OSError:
+                data = place.to_bytes(8, "big")
+            digest = hashlib.blake2b(data, digest_size=8).digest()
+            found.append(int.from_bytes(digest, "big"))
+        return found
+
+    pieces = np.array_split(places, max(1, len(places) // _TOGETHER))
+    digests = np.zeros(len(places), dtype=np.uint64)
+    done = 0
+    # of files on a server it is the waiting that takes long
+    with (
+        ThreadPoolExecutor(_READERS) as pool,
+        tqdm(
+            desc="looking for equal images",
+            total=len(places),
+            delay=2,
+            leave=False,
+            disable=None if os.environ.get("RANK", "0") == "0" else True,
+        ) as bar,
+    ):
+        for found in pool.map(digests_of, pieces):
+            digests[done : done + len(found)] = found
+            done += len(found)
+            bar.update(len(found))
+    order = np.argsort(digests, kind="stable")
+    ends = np.flatnonzero(np.diff(digests[order])) + 1
+    for alike in np.split(order, ends) if len(order) else ():
+        if len(alike) > 1:
+            yield places[alike].tolist()
+
+
+def _with_same_content(places: Iterable[int], whole: _Key) -> Iterator[list[int]]:
+    groups: dict[bytes, list[int]] = {}
+    for place in places:
+        try:
+            groups.setdefault(whole(place), []).append(place)
+        except OSError:
+            continue
+    yield from (group for group in groups.values() if len(group) > 1)

@@ -1,0 +1,218 @@
+"""Folds that keep a patient together and give every class its share of positives."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, some
+from core.io.atomic import write_atomically
+from core.io.untrusted_files import check_regular
+
+PAGE_WIDTH = 100
+MOST_FOLDS = 1000
+
+
+def assign_folds(
+    targets: np.ndarray, patients: np.ndarray | None = None, folds: int = 5, seed: int = 0
+) -> np.ndarray:
+    """The fold of each image, (N,) int from 0 to folds - 1, from targets (N, C).
+
+    Each class's positives and the images are spread evenly; an unknown target (NaN) counts as no
+    positive. With `patients` (N,) all images of a patient are in one fold. Reproducible for a
+    seed. Raises UserError for fewer than two folds, and for fewer patients (images) than folds.
+    """
+    if folds < 2:
+        raise UserError(f"--folds {folds}: at least two are needed, one to train on, one to test.")
+    positives = np.asarray(targets) == 1  # (N, C), False for NaN
+    if patients is None:
+        units, what = len(positives), "images"
+    else:
+        owners, people = pd.factorize(np.asarray(patients))
+        units, what = len(people), "patients"
+    if units < folds:
+        raise UserError(f"--folds {folds}: there are only {units} {what}; ask for fewer folds.")
+    if patients is None:
+        return _assign_images(positives, folds, seed)
+    return _assign_patients(positives, owners, folds, seed)[owners]
+
+
+def _assign_patients(
+    positives: np.ndarray, owners: np.ndarray, folds: int, seed: int
+) -> np.ndarray:
+    """Greedy: the patients with the largest share of the labels first, each to the fold where the
+    sum of squared relative deviations from an even share grows least."""
+    count = int(owners.max()) + 1
+    columns = [*positives.T, np.ones(len(positives), dtype=bool)]
+    # of each class's positives, of the images
+    shares = np.stack([np.bincount(owners, column, count) for column in columns], axis=1)
+    shares = shares / np.maximum(shares.sum(axis=0), 1)
+    random = np.random.default_rng(seed)
+    order = random.permutation(count)
+    order = order[np.argsort(-shares[order, :-1].sum(axis=1), kind="stable")]
+    # All folds have the same aim, so |load + share|² - |load|² is least where load · share is.
+    load = np.zeros((folds, shares.shape[1]))
+    chosen = []
+    # in the order of use: a table that is larger than the caches is then read once, from end to end
+    for share in shares[order]:
+        fold = int((load @ share).argmin())
+        load[fold] += share
+        chosen.append(fold)
+    fold_of = np.empty(count, dtype=np.int64)
+    fold_of[order] = chosen
+    # Where no two patients are alike, the order leaves nothing to the seed.
+    return random.permutation(folds)[fold_of]
+
+
+def _assign_images(positives: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Iterative stratification (Sechidis 2011); without its package, by the number of findings."""
+    try:
+        from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+    except ImportError:
+        warnings.warn(
+            "iterative-stratification is not installed: the folds are balanced by the number of "
+            "findings of an image only, not by class. `pip install iterative-stratification`.",
+            stacklevel=3,
+        )
+        shuffled = np.random.default_rng(seed).permutation(len(positives))
+        order = shuffled[np.argsort(positives[shuffled].sum(axis=1), kind="stable")]
+        assignment = np.empty(len(positives), dtype=np.int64)
+        assignment[order] = np.arange(len(order)) % folds
+        return assignment
+    splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
+    assignment = np.empty(len(positives), dtype=np.int64)
+    # It refuses a single class; the complement makes two of it, and says nothing new.
+    labels = positives if positives.shape[1] > 1 else np.hstack([positives, ~positives])
+    for fold, (_, members) in enumerate(splitter.split(positives, labels)):
+        assignment[members] = fold
+    return assignment
+
+
+def check_disjoint(train: LabelTable, val: LabelTable) -> None:
+    """Raise UserError where an image, or else a patient, is in both the training and --val_csv."""
+    seen = {*train.ids, *train.paths}
+    pairs = zip(val.ids, val.paths, strict=True)
+    images = [name for name, path in pairs if name in seen or path in seen]
+    if images:
+        raise UserError(
+            f"{len(images):,} image(s) of --val_csv are in --train_csv too: {some(images)}. Take "
+            "them out of one of the two, or leave --val_csv out and let --folds split."
+        )
+    if (train.patients is None) != (val.patients is None):
+        without = "--val_csv" if val.patients is None else "--train_csv"
+        raise UserError(
+            f"{without} names no patients and the other file does, so that shared patients cannot "
+            "be found: add the column, or give --patient_column none to go without that check."
+        )
+    if train.patients is None or val.patients is None:
+        return
+    patients = sorted(set(train.patients) & set(val.patients))
+    if patients:
+        raise UserError(
+            f"{len(patients):,} patient(s) of --val_csv are in --train_csv too: {some(patients)}. "
+            "Their images inflate every number: take them out of one of the two, or leave "
+            "--val_csv out and let --folds split."
+        )
+
+
+def fold_table(
+    targets: np.ndarray,
+    assignment: np.ndarray,
+    class_names: Sequence[str],
+    patients: np.ndarray | None = None,
+) -> str:
+    """Positives by class and fold, for printing: lines of at most 100 characters.
+
+    From targets (N, C), folds (N,) and perhaps patients (N,). The last column is the largest
+    relative deviation of a fold from an even share; folds count from 1. Many folds take
+    several blocks of lines.
+    """
+    folds = int(assignment.max()) + 1
+    names = ["images", *class_names]
+    rows = [np.bincount(assignment, minlength=folds), *_positives(targets, assignment, folds).T]
+    if patients is not None:
+        owned = pd.DataFrame({"fold": assignment, "patient": patients}).drop_duplicates()
+        names.insert(1, "patients")
+        rows.insert(1, np.bincount(owned["fold"], minlength=folds))
+    cells = [
+        [f"{count:,}" for count in row]
+        + [f"{np.abs(row / row.mean() - 1).max():.1%}" if row.any() else "-"]
+        for row in rows
+    ]
+    columns = pd.Index([*map(str, range(1, folds + 1)), "deviation"], name="fold")
+    table = pd.DataFrame(cells, index=[name[:30] for name in names], columns=columns)
+    return table.to_string(line_width=PAGE_WIDTH)
+
+
+def source_table(table: LabelTable) -> str:
+    """Of each label the positives among the known labels of each source, for printing.
+
+    Lines of at most 100 characters; "-" where a source does not know the label. "" for a single
+    source.
+    """
+    if table.sources is None:
+        return ""
+    cells: dict[str, list[str]] = {}
+    for source, name in enumerate(table.source_names):
+        rows = table.sources == source
+        targets = table.targets[rows]
+        known, positives = (~np.isnan(targets)).sum(axis=0), (targets == 1).sum(axis=0)
+        cells[name] = [f"{rows.sum():,}"] + [
+            f"{one:,} of {all_known:,}" if all_known else "-"
+            for one, all_known in zip(positives, known, strict=True)
+        ]
+    names = [name[:30] for name in ("images", *table.class_names)]
+    frame = pd.DataFrame(cells, index=names).rename(columns=lambda name: name[:20])
+    title = "Positives of the known labels of each source:"
+    return f"{title}\n{frame.to_string(line_width=PAGE_WIDTH)}"
+
+
+def _positives(targets: np.ndarray, assignment: np.ndarray, folds: int) -> np.ndarray:
+    """Positives by fold and class, (folds, C) int."""
+    return np.array([(targets[assignment == fold] == 1).sum(axis=0) for fold in range(folds)])
+
+
+def empty_in_fold(
+    targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]
+) -> list[str]:
+    """A sentence for each class that has no positive in some fold; folds count from 1."""
+    positives = _positives(targets, assignment, int(assignment.max()) + 1)
+    sentences = []
+    for name, counts in zip(class_names, positives.T, strict=True):
+        empty = np.flatnonzero(counts == 0) + 1
+        if len(empty):
+            where = "any fold" if len(empty) == len(counts) else f"fold {some(list(empty), 20)}"
+            sentences.append(
+                f"Warning: {name} has no positive in {where}, so that it cannot be scored there."
+            )
+    return sentences
+
+
+def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:
+    """Write ImageID,PatientID,fold (from 1; 0: never validated), whole or not at all.
+
+    A table without patients gives blanks.
+    """
+    patients = "" if table.patients is None else table.patients
+    frame = pd.DataFrame({"ImageID": table.ids, "PatientID": patients, "fold": assignment + 1})
+    write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
+
+
+def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
+    """The fold of each image of `table`, (N,) int from 0, as `write_folds` wrote it.
+
+    None where the file cannot be read or is of other images.
+    """
+    try:
+        check_regular(path)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        same = frame["ImageID"].tolist() == list(table.ids)
+        folds = frame["fold"].to_numpy().astype(np.int64)
+        # with an official split 0 is never validated; more folds no run has
+        usable = same and folds.min() >= 0 and folds.max() <= MOST_FOLDS
+        return folds - 1 if usable else None
+    except (OSError, ValueError, KeyError, OverflowError):
+        return None

@@ -1,0 +1,342 @@
+"""From settings to a table and its patient-disjoint folds."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from core.config.data import DataConfig
+from core.config.earlier_run import EarlierRun, find_run
+from core.config.training import RunConfig, SplitConfig
+from core.data.loading.source_weights import source_shares
+from core.data.splits.duplicates import (
+    check_no_copies,
+    digest_of_files,
+    file_sizes,
+    first_copies,
+    joined_patients,
+    told_copies,
+)
+from core.data.splits.folds import (
+    assign_folds,
+    check_disjoint,
+    empty_in_fold,
+    fold_table,
+    read_folds,
+    source_table,
+)
+from core.data.tables.anonymous import without_names
+from core.data.tables.label_table import LabelTable
+from core.data.tables.load import gather
+from core.errors import UserError, in_plain_sight, see_doctor, some
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A table, the fold (from 0) in which each image is validated, and the folds to run (from 1).
+
+    With an official split the training images have fold -1: they are never validated.
+    """
+
+    table: LabelTable
+    assignment: np.ndarray
+    run_folds: tuple[int, ...]
+    files: str = ""
+    """Digest of the sizes of the image files, and of the pixels of packs."""
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are in all; 1 for an official split."""
+        return int(self.assignment.max()) + 1
+
+    def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(fold from 1, training rows, validation rows) of each fold to run."""
+        for fold in self.run_folds:
+            held_out = self.assignment == fold - 1
+            yield fold, np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+    def prevalence(self, source_weights: Sequence[float] = ()) -> np.ndarray:
+        """Share of positives among each class's known training labels, (C,); NaN where none is.
+
+        Every image trains in some fold; with an official split those of --train_csv alone do, and
+        with `source_weights` those of sources that have one above 0.
+        """
+        trained = np.ones(len(self.table), dtype=bool)
+        if self.folds == 1:
+            trained = self.assignment < 0
+        if source_weights and self.table.sources is not None:
+            trained &= np.asarray(source_weights)[self.table.sources] > 0
+        targets = self.table.targets[trained]
+        known = (~np.isnan(targets)).sum(axis=0)
+        positives = (targets == 1).sum(axis=0)
+        return np.where(known > 0, positives / np.maximum(known, 1), np.nan)
+
+    def fingerprint(self) -> str:
+        """Digest of identifiers, patients, labels and folds: equal only for the same data."""
+        table = self.table
+        patients = [] if table.patients is None else table.patients.tolist()
+        digest = hashlib.sha256("\n".join([*table.class_names, *table.ids, *patients]).encode())
+        if table.sources is not None:
+            digest.update("\n".join(table.source_names).encode())
+            digest.update(table.sources.astype(np.int32).tobytes())
+        # NaN has many bit patterns
+        digest.update(np.nan_to_num(table.targets, nan=-1).astype(np.int8).tobytes())
+        digest.update(self.assignment.astype(np.int32).tobytes())
+        return digest.hexdigest()
+
+    def digests(self) -> dict[str, str]:
+        """The parts of `fingerprint`, each by itself, by what a user calls them."""
+        table = self.table
+        sources = [] if table.sources is None else [*table.source_names, *map(str, table.sources)]
+        parts: dict[str, list[bytes]] = {
+            "images": ["\n".join([*table.ids, *sources]).encode()],
+            "labels": [
+                "\n".join(table.class_names).encode(),
+                np.nan_to_num(table.targets, nan=-1).astype(np.int8).tobytes(),
+            ],
+            "patients": ["\n".join(() if table.patients is None else table.patients).encode()],
+            "folds": [self.assignment.astype(np.int32).tobytes()],
+        }
+        return {name: hashlib.sha256(b"\0".join(part)).hexdigest() for name, part in parts.items()}
+
+
+def prepare(
+    data: DataConfig,
+    split: SplitConfig,
+    say: Callable[[str], None],
+    source_weights: Sequence[float] = (),
+    run: RunConfig | None = None,
+) -> Prepared:
+    """Read the table, divide it, and tell the user what was found and which classes are short.
+
+    Labels and folds are those of the earlier run in the folder of `run`, where it resumes one. A
+    class that only sources with a weight of 0 know is left out. Raises UserError for whatever is
+    wrong with CSV, folder, labels, folds or weights.
+    """
+    try:
+        earlier = None if run is None or run.overwrite else find_run(run.out_dir)
+        return _prepare(data, split, say, source_weights, earlier)
+    except UserError as error:
+        if not all(csv.is_file() for csv in data.train_csv):
+            raise
+        more = see_doctor("with the same flags of the data, or --config, looks at all of it")
+        raise UserError(f"{str(error).rstrip('.')}{more}") from error
+
+
+def _prepare(
+    data: DataConfig,
+    split: SplitConfig,
+    say: Callable[[str], None],
+    source_weights: Sequence[float],
+    earlier: EarlierRun | None,
+) -> Prepared:
+    table = _gather(data, earlier)
+    for note in table.notes:
+        say(note)
+    shares = source_shares(table, source_weights)
+    if shares is not None:
+        table = _without_untrained(table, shares, say)
+    if not data.val_csv:
+        named = without_names(table) if data.anonymous else table
+        assignment, files = _divide(table, split, say, _folds_of(earlier, named))
+        run_folds = split.run_folds or tuple(range(1, split.folds + 1))
+        table = named
+    else:
+        table, assignment, files = _official_split(table, data, say)
+        if split.run_folds not in ((), (1,)):
+            raise UserError("--val_csv is a split of its own, fold 1: leave --run_folds out")
+        run_folds = (1,)
+    validated = assignment >= 0
+    say(_inventory(table))
+    if table.sources is not None:
+        say(source_table(table))
+    patients = None if table.patients is None else table.patients[validated]
+    say(fold_table(table.targets[validated], assignment[validated], table.class_names, patients))
+    for sentence in empty_in_fold(
+        table.targets[validated], assignment[validated], table.class_names
+    ):
+        say(sentence)
+    prepared = Prepared(table, assignment, run_folds, files)
+    check_training(prepared, shares, say)
+    return prepared
+
+
+def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
+    """The table, with the labels of the earlier run unless --labels names some."""
+    gone = [csv for csv in (*data.train_csv, *data.val_csv) if not csv.exists()]
+    trained_on = (
+        [earlier.settings.get(name) for name in ("train_csv", "val_csv")] if earlier else []
+    )
+    if gone and earlier and str(gone[0]) in str(trained_on):
+        raise UserError(
+            f"there is no file {gone[0]} below {Path.cwd()}, and the run in {earlier.path} was "
+            "trained on it: put it back, or give this command where the training was started"
+        )
+    names = earlier.class_names() if earlier and data.label_names is None else None
+    if names is not None:
+        # where the CSV has them no more, the run folder says that its labels are others
+        with suppress(UserError):
+            return gather(data, labels=names)
+    return gather(data)
+
+
+def _folds_of(earlier: EarlierRun | None, table: LabelTable) -> np.ndarray | None:
+    """The earlier run's fold of each image, (N,) from 0; None where it was not of these data."""
+    if earlier is None:
+        return None
+    assignment = read_folds(earlier.path / "folds.csv", table)
+    if assignment is None:
+        return None
+    is_own = Prepared(table, assignment, ()).fingerprint() == earlier.environment["data"]
+    return assignment if is_own else None
+
+
+def _without_untrained(
+    table: LabelTable, shares: np.ndarray, say: Callable[[str], None]
+) -> LabelTable:
+    """The table without the classes that only sources with a share of 0 know.
+
+    Raises UserError where one of these sources knows no class that is left.
+    """
+    assert table.sources is not None
+    known = ~np.isnan(table.targets)
+    trained = known[shares[table.sources] > 0].any(axis=0)
+    left_out = known.any(axis=0) & ~trained
+    if not left_out.any():
+        return table
+    names = np.array(table.class_names, dtype=object)
+    for source in np.flatnonzero(shares == 0):
+        if not known[table.sources == source][:, ~left_out].any():
+            raise UserError(
+                f"source '{table.source_names[source]}' has a weight of 0 in --source_weights and "
+                "no label that another source could teach: leave its CSV out"
+            )
+    say(
+        f"Warning: {', '.join(names[left_out])} cannot be learnt, as only sources with a weight of "
+        "0 in --source_weights know it: left out of the model and of all scores."
+    )
+    return replace(
+        table, targets=table.targets[:, ~left_out], class_names=tuple(names[~left_out].tolist())
+    )
+
+
+def check_training(
+    prepared: Prepared, shares: np.ndarray | None, say: Callable[[str], None]
+) -> None:
+    """Name the classes that a fold cannot learn. Raises UserError where it can learn none."""
+    names = prepared.table.class_names
+    sources = prepared.table.sources
+    for fold, training, _ in prepared.rows():
+        if shares is not None and sources is not None:
+            training = training[shares[sources[training]] > 0]
+        positives = (prepared.table.targets[training] == 1).sum(axis=0)
+        if not positives.any():
+            raise UserError(
+                f"no label has a positive among the {len(training):,} training images of fold "
+                f"{fold}: nothing can be learnt; look at the label columns ({some(list(names))})"
+            )
+        for name, count in zip(names, positives, strict=True):
+            if not count:
+                say(
+                    f"Warning: {name} has no positive in the training part of fold {fold}, so that "
+                    "it cannot be learnt there."
+                )
+
+
+def _divide(
+    table: LabelTable,
+    split: SplitConfig,
+    say: Callable[[str], None],
+    earlier_folds: np.ndarray | None,
+) -> tuple[np.ndarray, str]:
+    """The fold of each image, copies of an image all in one; and the digest of the files.
+
+    `earlier_folds` (N,) are taken as they are.
+    """
+    sizes = file_sizes(table.paths)
+    first = first_copies(table.paths, table.packs, sizes)
+    if sentence := told_copies(table.ids, table.patients, first):
+        say(sentence)
+    if earlier_folds is not None:
+        return earlier_folds, digest_of_files(sizes, table.packs)
+    groups = joined_patients(table.patients, first)
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always", UserWarning)
+        assignment = assign_folds(strata(table), groups, split.folds, split.seed)
+    for doubt in doubts:
+        say(f"Warning: {doubt.message}")
+    return assignment, digest_of_files(sizes, table.packs)
+
+
+def strata(table: LabelTable) -> np.ndarray:
+    """What is spread evenly over the folds: the labels, and where there are several the sources."""
+    if table.sources is None:
+        return table.targets
+    of_source = table.sources[:, None] == np.arange(len(table.source_names))
+    return np.concatenate([table.targets, of_source.astype(np.float32)], axis=1)
+
+
+def _official_split(
+    train: LabelTable, data: DataConfig, say: Callable[[str], None]
+) -> tuple[LabelTable, np.ndarray, str]:
+    """Training and validation CSV as one table, with fold -1 and 0; and the digest of its files."""
+    val = gather(data, validation=True, labels=train.class_names)
+    check_disjoint(train, val)
+    paths = train.paths + val.paths
+    packs = tuple(dict.fromkeys([*train.packs, *val.packs]))
+    sizes = file_sizes(paths)
+    check_no_copies(train.ids, val.ids, first_copies(paths, packs, sizes))
+    if data.anonymous:
+        train, val = without_names(train), without_names(val)
+    for sentence in _unknown_in_validation(train, val):
+        say(sentence)
+    joined = replace(
+        train,
+        ids=train.ids + val.ids,
+        paths=paths,
+        patients=_joined(train.patients, val.patients),
+        studies=_joined(train.studies, val.studies),
+        views=_joined(train.views, val.views),
+        targets=np.concatenate([train.targets, val.targets]),
+        sources=_joined(train.sources, val.sources),
+        packs=packs,
+    )
+    assignment = np.repeat([-1, 0], [len(train), len(val)])
+    return joined, assignment, digest_of_files(sizes, packs)
+
+
+def _unknown_in_validation(train: LabelTable, val: LabelTable) -> Iterator[str]:
+    """A sentence for each source whose --val_csv lacks labels that its --train_csv has."""
+    if train.sources is None or val.sources is None:
+        return
+    for source, name in enumerate(train.source_names):
+        known = ~np.isnan(train.targets[train.sources == source]).all(axis=0)
+        scored = ~np.isnan(val.targets[val.sources == source]).all(axis=0)
+        missing = [train.class_names[c] for c in np.flatnonzero(known & ~scored)]
+        if missing:
+            yield (
+                f"Warning: the --val_csv of source '{name}' knows nothing of {', '.join(missing)}, "
+                "which is scored on the other sources alone."
+            )
+
+
+def _joined(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return None if first is None or second is None else np.concatenate([first, second])
+
+
+def _inventory(table: LabelTable) -> str:
+    """One line: how many images, patients and studies, and the views."""
+    parts = [f"{len(table):,} images"]
+    if table.patients is not None:
+        parts.append(f"{len(np.unique(table.patients)):,} patients")
+    if table.studies is not None:
+        parts.append(f"{len(np.unique(table.studies)):,} studies")
+    if table.views is not None:
+        views, counts = np.unique(table.views, return_counts=True)
+        told = [f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True)]
+        parts.append(f"views {in_plain_sight(some(told, 12))}")
+    return ", ".join(parts)

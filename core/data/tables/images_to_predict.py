@@ -1,0 +1,177 @@
+"""The images to predict: found in a folder or named by a CSV, and the studies they belong to."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from lightning_fabric import Fabric
+from tqdm import tqdm
+
+from core.data.csv.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column, read_columns
+from core.data.csv.views import view_group
+from core.data.images.find_files import (
+    IMAGE_ENDINGS,
+    image_names,
+    images_among,
+    match_images,
+    without_ending,
+)
+from core.data.images.image_store import ImageStore
+from core.data.images.pack_format import is_pack, packs_of
+from core.data.tables.label_table import LabelTable, read_ids
+from core.errors import UserError, some
+
+
+def find_images(
+    folder: Path,
+    csv: Path | None,
+    *,
+    image_column: str = "",
+    group_by: str = "",
+    view_column: str = "",
+    like: Sequence[str] = (),
+) -> LabelTable:
+    """The images that `csv` names, or without one every image of `folder`, without labels.
+
+    Those of a folder go by their path in it; as the identifiers of `like` without sub-folders
+    (where that is unique) and without ending. `group_by` names the column of the studies to which
+    they belong; their views are found by `view_column` or its usual names. Raises UserError where
+    there is no image, and where one that is named has no file or leaves the folder.
+    """
+    if csv is None:
+        return _all_images(folder, like)
+    columns = read_columns(csv)
+    name = find_column(csv, columns, image_column or None, IMAGE_COLUMNS, "--image_column")
+    if name is None:
+        raise UserError(f"{csv} has no column with the images' names: call it ImageID.")
+    ids = read_ids(csv, name, columns[name])
+    _refuse_elsewhere(csv, name, columns[name], folder)
+    images = _unlabelled(ids, match_images(ids, folder), name, folder)
+    if not group_by:
+        return images
+    study = find_column(csv, columns, group_by, (), "--group_by")
+    if study is None:
+        raise UserError("--group_by none groups nothing: leave it out")
+    if "" in columns[study].values:
+        row = columns[study].row_of("")
+        raise UserError(f"{csv}: row {row} (the header is row 1) is blank in column '{study}'")
+    view = find_column(csv, columns, view_column or None, VIEW_COLUMNS, "--view_column")
+    views = None if view is None else columns[view].cells
+    return replace(images, studies=columns[study].cells, views=views, id_column=study)
+
+
+def _refuse_elsewhere(csv: Path, name: str, column: Column, folder: Path) -> None:
+    """Refuse a full path that is not below the folder."""
+    root = os.path.join(os.path.abspath(folder), "")
+    for value in column.values:
+        full = value.startswith(("/", "\\")) or value[1:2] == ":"
+        if full and not os.path.abspath(value).startswith(root):
+            raise UserError(
+                f"{csv}: row {column.row_of(value)} (the header is row 1) names '{value}' in "
+                f"column '{name}', which is not below {folder}: give paths below the image folder"
+            )
+
+
+def refuse_links_out(images: LabelTable, folder: Path) -> None:
+    """Raise UserError where an image is a link, or below one, to what is not in `folder`."""
+    root = os.path.join(os.path.realpath(folder), "")
+    real_parents: dict[str, str] = {}
+    out = []
+    for name, path in zip(images.ids, images.paths, strict=True):
+        parent = os.path.dirname(path)
+        if parent not in real_parents:
+            real_parents[parent] = os.path.join(os.path.realpath(parent), "")
+        target = os.path.realpath(path) if os.path.islink(path) else real_parents[parent]
+        if not target.startswith(root):
+            out.append(name)
+    if out:
+        raise UserError(
+            f"{len(out):,} of {len(images):,} images are links to files that are not in {folder}: "
+            f"{some(out)}; if you made these links, pass --follow_links"
+        )
+
+
+def view_groups(views: np.ndarray | None, images: int) -> np.ndarray:
+    """A number for the group of each image's view, int64 (N,): frontal, lateral, or as it is."""
+    if views is None:
+        return np.zeros(images, dtype=np.int64)
+    codes, names = pd.factorize(views)
+    groups, _ = pd.factorize(np.array([view_group(str(name)) for name in names], dtype=object))
+    return groups[codes]
+
+
+def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
+    files = image_names(folder)
+    images = sorted(files if is_pack(folder) else images_among(folder, files))
+    if not images:
+        raise UserError(
+            f"The image folder {folder} holds no image ({', '.join(IMAGE_ENDINGS)}, or "
+            f"DICOM of any name) among its {len(files):,} files: there is nothing to predict."
+        )
+    ids = images
+    names = [name.rpartition("/")[2] for name in images]
+    if like and not any("/" in name for name in like) and len(set(names)) == len(names):
+        ids = names
+    if like and not any(name.lower().endswith(IMAGE_ENDINGS) for name in like):
+        ids = [without_ending(name) or name for name in ids]
+        twice = sorted(name for name, count in Counter(ids).items() if count > 1)
+        if twice:
+            raise UserError(
+                f"{folder} holds several images that differ in their ending only: {some(twice)}. "
+                "Keep one of each."
+            )
+    return _unlabelled(ids, [str(folder / name) for name in images], "ImageID", folder)
+
+
+def _unlabelled(ids: list[str], paths: list[str], id_column: str, folder: Path) -> LabelTable:
+    return LabelTable(
+        ids=ids,
+        paths=paths,
+        patients=None,
+        studies=None,
+        views=None,
+        targets=np.empty((len(ids), 0), dtype=np.float32),
+        class_names=(),
+        notes=(),
+        id_column=id_column,
+        packs=packs_of(folder),
+    )
+
+
+def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
+    """Decode every image once, on the first rank.
+
+    Raises UserError that names those which cannot be read: hours of training should not end in one.
+    """
+    store = ImageStore(table.paths, table.packs)
+
+    def problem(place: int) -> str:
+        try:
+            store.read(place)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    spoiled: list[tuple[str, str]] = []
+    if fabric.is_global_zero:
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            told = tqdm(
+                pool.map(problem, range(len(table))),
+                desc="reading the test images once",
+                total=len(table),
+                disable=None,
+            )
+            spoiled = [pair for pair in zip(table.ids, told, strict=True) if pair[1]]
+    spoiled = fabric.broadcast(spoiled)
+    if spoiled:
+        names = [name for name, _ in spoiled]
+        raise UserError(
+            f"{len(spoiled):,} of the {len(table):,} images to predict cannot be read: "
+            f"{some(names, 20)} ({spoiled[0][1].rstrip('.')}). Mend them, or name the others in a "
+            "--test_csv; nothing was written."
+        )

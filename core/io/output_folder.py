@@ -1,0 +1,66 @@
+"""A folder of files that belong together: all of them, or none, and nothing else replaced."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from core.errors import UserError, some
+from core.io.atomic import cannot_write, check_writable, make_folder
+
+
+def check_folder(
+    path: Path, inputs: Sequence[Path], ours: re.Pattern[str], needed: str, *, overwrite: bool
+) -> None:
+    """Look whether the folder `path` may be written.
+
+    Raises UserError where it cannot be, or is there already; with `overwrite` only where it holds a
+    file that is read or another whose name is none of `ours`, or nothing whose name begins with
+    `needed`, which tells that it was made here.
+    """
+    check_writable(path / "x", inputs)
+    if not path.exists() or not (names := sorted(os.listdir(path))):
+        return
+    if not overwrite:
+        raise UserError(
+            f"{path} is there already: name another --output, or pass --overwrite to replace it"
+        )
+    others = [name for name in names if not ours.fullmatch(name) or (path / name).is_dir()]
+    if others or not any(name.startswith(needed) for name in names):
+        raise UserError(
+            f"{path} holds what was not made here ({some(others or names)}), so that --overwrite "
+            "leaves it alone: name another --output"
+        )
+    if read := [one for one in inputs if one.resolve().parent == path.resolve()]:
+        raise UserError(f"{path} holds {read[0].name}, which is read: name another --output")
+
+
+def write_folder(path: Path, fill: Callable[[Path], None], check: Callable[[], None]) -> None:
+    """Let `fill` write a new folder beside `path`, then put it in the place of `path`.
+
+    `check` is what `check_folder` looked at: it is called again before that, as `path` may have
+    changed meanwhile. Raises UserError as it does, and where that cannot be written; what was at
+    `path` is then untouched, whatever ended this.
+    """
+    path = path.resolve()
+    make_folder(path.parent)
+    new, old = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in ("", ".old"))
+    try:
+        new.mkdir()
+        fill(new)
+        check()
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if old.exists() and not path.exists():
+            with suppress(OSError):
+                old.rename(path)
+        shutil.rmtree(new, ignore_errors=True)
+        # where it could not be put back, it is the only copy
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,11 @@
+"""AP, AUROC and calibration error with bootstrap intervals over patients."""
+
+from core.metrics.evaluation import (
+    Evaluation,
+    PairedDifference,
+    evaluate,
+    group_of,
+    paired_difference,
+)
+
+__all__ = ["Evaluation", "PairedDifference", "evaluate", "group_of", "paired_difference"]

@@ -1,0 +1,313 @@
+"""Multi-label metrics on a long-tailed table: AP, AUROC, F1, calibration, groups, intervals.
+
+A class without both positives and negatives has no AP, AUROC or F1: NaN, named in the summary,
+left out of every macro mean. Unknown labels (NaN targets) are left out everywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from core.errors import UserError
+from core.metrics.bootstrap import (
+    Curve,
+    FloatArray,
+    IntArray,
+    Patients,
+    Ranking,
+    bootstrap,
+    cluster_indices,
+    column_mean,
+    common_enough,
+    macro_intervals,
+    with_class_intervals,
+)
+from core.metrics.calibration_error import expected_calibration_error
+
+# head above the first, tail below the second, extreme (a part of the tail) below the third
+GROUP_CUTS = (0.10, 0.01, 0.005)
+GROUPS = ("head", "medium", "tail")
+
+Prevalence = Mapping[str, float] | pd.Series | Sequence[float] | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured.
+
+    per_class: indexed by class name. Columns n (known labels), positives, prevalence (what the
+        group was decided by), group (head, medium, tail, or unknown), ap, auroc, f1 (at 0.5),
+        f1_fitted and threshold (see `evaluate`), ece, brier, and with resamples ap_low, ap_high,
+        auroc_low, auroc_high.
+    summary: mAP, mAUROC, mF1, mF1_fitted (means over the scored classes), micro_AP (all known
+        labels as one class); ECE and Brier (means over all classes with a known label; neither
+        needs positives), ECE_flat (all known labels as one class); mAP_head, mAP_medium, mAP_tail,
+        mAP_extreme (the last a part of the tail; NaN where a group has no scored class),
+        group_classes (scored classes in each group); images, patients, classes, classes_scored,
+        unscored (names), prevalence_from ("training" or "scored table"); resamples,
+        intervals (metric -> (low, high)), interval_points (metric -> value over just the classes
+        that its interval runs over), interval_classes (metric -> number of these),
+        classes_in_intervals (number of all of them) and too_rare_for_intervals (scored classes left
+        out of the macro intervals).
+    """
+
+    per_class: pd.DataFrame
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """First minus second prediction table, on the same resamples.
+
+    per_class: indexed by class name, columns ap, ap_low, ap_high, auroc, auroc_low, auroc_high.
+    summary: mAP, mAUROC (differences over the scored classes), classes_scored, unscored, resamples,
+        and of the intervals what `Evaluation` has.
+    """
+
+    per_class: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def evaluate(
+    targets: ArrayLike,
+    probabilities: ArrayLike,
+    class_names: Sequence[str],
+    prevalence: Prevalence | None = None,
+    patients: Patients | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    cuts: tuple[float, float, float] = GROUP_CUTS,
+) -> Evaluation:
+    """Score (N, C) probabilities against (N, C) targets of 1, 0 and NaN (unknown).
+
+    prevalence: each class's share of positives in training, matched by name (mapping, Series) or
+        in the order of class_names, NaN where unknown; without it the scored table's own decides
+        the groups.
+    patients: (N,) identifiers; the bootstrap draws patients, or images where one is missing.
+    resamples: 0 leaves the intervals out and is fast enough for every epoch.
+    cuts: head above the first, tail below the second, extreme tail below the third.
+
+    f1_fitted is the best F1 that any threshold reaches on these very rows ("positive" is
+    probability >= threshold). It is meant for out-of-fold predictions: on a test table it is
+    optimistic, and the threshold should come from elsewhere. Intervals are 95 % percentile
+    intervals; a resample in which a class loses its positives or negatives leaves that class out;
+    those of macro means run over the classes with at least five positive patients, and are less the
+    bias that AP has where positives are few (`core.metrics.bootstrap.mean_interval`).
+
+    Raises UserError (a ValueError) for shapes that differ, repeated names, targets other than 0, 1
+    and NaN, probabilities that are not finite or not within [0, 1], prevalences that are missing
+    or no shares, and cuts that do not descend.
+    """
+    if not 1 >= cuts[0] >= cuts[1] >= cuts[2] >= 0:
+        raise UserError(f"the cuts between groups must descend within [0, 1], got {cuts}")
+    names = _checked_names(class_names)
+    labels = _checked_targets(targets, names)
+    scores = _checked_probabilities(probabilities, labels, names)
+    clusters = _checked_clusters(patients, len(labels), resamples)
+    rankings = [Ranking.of(labels[:, c], scores[:, c]) for c in range(len(names))]
+
+    per_class = _score_classes(labels, scores, rankings, names)
+    shares = _prevalence_by_name(prevalence, per_class)
+    per_class.insert(2, "prevalence", shares)
+    per_class.insert(3, "group", [group_of(share, cuts) for share in shares])
+
+    members = {name: per_class["group"].eq(name).to_numpy() for name in GROUPS}
+    members["extreme"] = shares < cuts[2]
+    summary = _summarise(per_class, labels, scores, members)
+    summary["patients"] = int(clusters.max()) + 1 if patients is not None else None
+    summary["prevalence_from"] = "scored table" if prevalence is None else "training"
+    summary["resamples"] = resamples
+    summary |= {"intervals": {}, "interval_points": {}, "interval_classes": {}}
+    if resamples > 0:
+        aps, aurocs = bootstrap(rankings, clusters, resamples, seed)
+        per_class = with_class_intervals(per_class, aps, aurocs)
+        everyone = np.ones(len(names), dtype=bool)
+        subsets = {f"mAP_{group}": (aps, "ap", inside) for group, inside in members.items()}
+        subsets |= {"mAP": (aps, "ap", everyone), "mAUROC": (aurocs, "auroc", everyone)}
+        summary |= macro_intervals(subsets, per_class, common_enough(labels, clusters))
+    return Evaluation(per_class=per_class, summary=summary)
+
+
+def paired_difference(
+    targets: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    class_names: Sequence[str],
+    patients: Patients | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> PairedDifference:
+    """AP and AUROC of the first (N, C) predictions minus those of the second, with intervals.
+
+    Both are scored on the same resamples, so what the images have in common cancels and the
+    interval is that of the difference. Rules for classes, patients and errors as in `evaluate`;
+    resamples must be at least 1.
+    """
+    names = _checked_names(class_names)
+    labels = _checked_targets(targets, names)
+    tables = [_checked_probabilities(table, labels, names) for table in (first, second)]
+    clusters = _checked_clusters(patients, len(labels), resamples)
+    if resamples == 0:
+        raise UserError("a paired difference needs at least 1 resample, got 0")
+
+    rankings = [
+        Ranking.of(labels[:, c], table[:, c]) for table in tables for c in range(len(names))
+    ]
+    curves = [Curve.of(ranking.count()) for ranking in rankings]
+    points = [[float(curve.average_precision()[0]), float(curve.auroc()[0])] for curve in curves]
+    halves = np.asarray(points).reshape(2, len(names), 2)
+    per_class = pd.DataFrame(halves[0] - halves[1], index=names, columns=["ap", "auroc"])
+    per_class.index.name = "class"
+
+    count = len(names)
+    samples = bootstrap(rankings, clusters, resamples, seed)
+    aps, aurocs = (scores[:, :count] - scores[:, count:] for scores in samples)
+    everyone = np.ones(len(names), dtype=bool)
+    subsets = {"mAP": (aps, "ap", everyone), "mAUROC": (aurocs, "auroc", everyone)}
+    summary: dict[str, Any] = {
+        "mAP": column_mean(per_class["ap"]),
+        "mAUROC": column_mean(per_class["auroc"]),
+        "classes_scored": int(per_class["ap"].notna().sum()),
+        "unscored": list(per_class.index[per_class["ap"].isna()]),
+        "resamples": resamples,
+    }
+    summary |= macro_intervals(subsets, per_class, common_enough(labels, clusters), lowest=-1.0)
+    return PairedDifference(with_class_intervals(per_class, aps, aurocs), summary)
+
+
+def _score_classes(
+    labels: FloatArray, scores: FloatArray, rankings: Sequence[Ranking], names: list[str]
+) -> pd.DataFrame:
+    """Point values of every class."""
+    rows = []
+    for column, ranking in enumerate(rankings):
+        known = ~np.isnan(labels[:, column])
+        y, p = labels[known, column], scores[known, column]
+        curve = Curve.of(ranking.count())
+        row = {
+            "n": len(y),
+            "positives": int(y.sum()),
+            "ap": float(curve.average_precision()[0]),
+            "auroc": float(curve.auroc()[0]),
+            "f1": float("nan"),
+            "f1_fitted": float("nan"),
+            "threshold": float("nan"),
+            "ece": expected_calibration_error(y, p),
+            "brier": float(np.mean((p - y) ** 2)) if len(y) else float("nan"),
+        }
+        if 0 < row["positives"] < row["n"]:
+            called = p >= 0.5
+            row["f1"] = float(2 * (called & (y == 1)).sum() / (called.sum() + y.sum()))
+            steps = curve.f1()[0]
+            row["f1_fitted"] = float(steps.max())
+            row["threshold"] = float(ranking.thresholds[steps.argmax()])
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.Index(names, name="class"))
+
+
+def _summarise(
+    per_class: pd.DataFrame,
+    labels: FloatArray,
+    scores: FloatArray,
+    members: Mapping[str, NDArray[np.bool_]],
+) -> dict[str, Any]:
+    """Means over classes and values over the flattened table."""
+    scored = per_class["ap"].notna().to_numpy()
+    pooled = Curve.of(Ranking.of(labels.ravel(), scores.ravel()).count())
+    summary: dict[str, Any] = {
+        "mAP": column_mean(per_class["ap"]),
+        "mAUROC": column_mean(per_class["auroc"]),
+        "mF1": column_mean(per_class["f1"]),
+        "mF1_fitted": column_mean(per_class["f1_fitted"]),
+        "micro_AP": float(pooled.average_precision()[0]),
+        "ECE": column_mean(per_class["ece"]),
+        "ECE_flat": expected_calibration_error(labels, scores),
+        "Brier": column_mean(per_class["brier"]),
+        "images": len(labels),
+        "classes": len(per_class),
+        "classes_scored": int(scored.sum()),
+        "unscored": list(per_class.index[~scored]),
+        "group_classes": {group: int((scored & m).sum()) for group, m in members.items()},
+    }
+    for group, inside in members.items():
+        summary[f"mAP_{group}"] = column_mean(per_class["ap"][inside])
+    return summary
+
+
+def group_of(share: float, cuts: tuple[float, float, float] = GROUP_CUTS) -> str:
+    """The group of a class with this training prevalence: one of GROUPS, or unknown for NaN."""
+    if np.isnan(share):
+        return "unknown"
+    if share > cuts[0]:
+        return "head"
+    return "tail" if share < cuts[1] else "medium"
+
+
+def _prevalence_by_name(given: Prevalence | None, per_class: pd.DataFrame) -> FloatArray:
+    """Prevalence of each class, (C,), in the table's order."""
+    if given is None:
+        return (per_class["positives"] / per_class["n"].where(per_class["n"] > 0)).to_numpy(float)
+    names = list(per_class.index)
+    if isinstance(given, (Mapping, pd.Series)):
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise UserError(f"no training prevalence is given for the class {missing[0]!r}")
+        given = [given[name] for name in names]
+    shares = np.asarray(given, dtype=float)
+    if shares.shape != (len(names),):
+        raise UserError(f"{shares.size} training prevalences are given for {len(names)} classes")
+    for name, share in zip(names, shares, strict=True):
+        if share < 0 or share > 1:
+            raise UserError(f"the training prevalence of {name!r} is {share:g}, not within [0, 1]")
+    return shares
+
+
+def _checked_names(class_names: Sequence[str]) -> list[str]:
+    names = list(class_names)
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise UserError(f"the class {repeated[0]!r} is named more than once")
+    return names
+
+
+def _checked_targets(targets: ArrayLike, names: list[str]) -> FloatArray:
+    labels = np.asarray(targets, dtype=float)
+    if labels.ndim != 2 or labels.shape[1] != len(names) or labels.size == 0:
+        raise UserError(
+            f"targets must be of shape (images, {len(names)}), one column a class and at least one "
+            f"of each, but are {labels.shape}"
+        )
+    wrong = ~((labels == 0) | (labels == 1) | np.isnan(labels))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise UserError(
+            f"the target of {names[column]!r} in row {row} is {labels[row, column]:g}; "
+            "only 0, 1 and NaN (unknown) are labels"
+        )
+    return labels
+
+
+def _checked_probabilities(values: ArrayLike, labels: FloatArray, names: list[str]) -> FloatArray:
+    scores = np.asarray(values, dtype=float)
+    if scores.shape != labels.shape:
+        raise UserError(f"probabilities are {scores.shape} but targets are {labels.shape}")
+    wrong = ~((scores >= 0) & (scores <= 1))  # true for NaN as well
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise UserError(
+            f"the probability of {names[column]!r} in row {row} is {scores[row, column]:g}; "
+            "it must be finite and within [0, 1]"
+        )
+    return scores
+
+
+def _checked_clusters(patients: Patients | None, images: int, resamples: int) -> IntArray:
+    if resamples < 0:
+        raise UserError(f"resamples must not be negative, got {resamples}")
+    if patients is not None and len(patients) != images:
+        raise UserError(f"{len(patients)} patients are given for {images} images")
+    return cluster_indices(patients, images)

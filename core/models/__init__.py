@@ -1,0 +1,1 @@
+"""Models: backbone, checkpoint, loading, initial weights, prediction."""

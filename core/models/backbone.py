@@ -1,0 +1,246 @@
+"""A timm model as feature extractor for grey images in pixel space."""
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import timm
+import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from timm.models import get_deprecated_models, split_model_name_tag
+from torch import Tensor, nn
+
+from core.config.training import BackboneConfig
+from core.errors import UserError, counted, nearest, some
+from core.models.checkpoint import not_finite
+from core.models.pretrained_weights import checked_loading, first_line
+
+Config = TypeVar("Config", bound=BackboneConfig)
+
+
+class Backbone(nn.Module):
+    """Normalises grey images and turns them into timm's features: pooled, or a map of them.
+
+    The first convolution of a three-channel model is adapted to one channel; mean and standard
+    deviation are the means over channels of timm's values for the model.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, config: BackboneConfig, weights: Path | None = None, *, pooled: bool = True
+    ) -> None:
+        super().__init__()
+        network: Any = _create(config, weights, pooled=pooled)
+        if config.grad_checkpointing:
+            _checkpoint_gradients(network, config.model)
+        self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).mean())
+        self.register_buffer("std", torch.tensor(network.pretrained_cfg["std"]).mean())
+        # some networks end in a wider layer than their feature map
+        self.num_features: int = getattr(network, "head_hidden_size", network.num_features)
+        self.network = network
+        self._pooled, self._model = pooled, config.model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, F), or (B, F, h, w), of images (B, 1, H, W), uint8 or in [0, 1]."""
+        features = self.network(self.normalised(images))
+        return features if self._pooled else self._as_map(features)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network takes: float (B, 1, H, W) of images, uint8 or in [0, 1]."""
+        if images.dtype == torch.uint8:
+            images = images / 255
+        return (images - self.mean) / self.std
+
+    def _as_map(self, features: Tensor) -> Tensor:
+        """Unpooled features of any timm network as (B, F, h, w).
+
+        Raises UserError where they are not those of places in a square grid.
+        """
+        if not isinstance(features, Tensor):
+            raise _no_map(self._model, f"its features are a {type(features).__name__}")
+        if features.ndim == 3:
+            places = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
+            side = math.isqrt(places.shape[1])
+            if side**2 != places.shape[1]:
+                raise _no_map(self._model, f"its {places.shape[1]} tokens are no square grid")
+            features = places.unflatten(1, (side, side))
+        if features.shape[1] != self.num_features:
+            features = features.movedim(-1, 1)
+        if features.ndim != 4 or features.shape[1] != self.num_features:
+            raise _no_map(self._model, f"its features have the shape {tuple(features.shape)}")
+        return features
+
+
+def find_weights(config: BackboneConfig, *, optional: bool) -> tuple[Path | None, str]:
+    """The file of pretrained weights that `config` asks for, and a sentence that says which.
+
+    `optional`: hub weights that cannot be reached give None and not an error. Raises UserError for
+    an unknown model, a missing file and (unless optional) unreachable weights.
+    """
+    check_model_name(config.model)
+    if config.init_from is not None:
+        return None, f"{config.model} starts from {config.init_from}"
+    if config.weights_file is not None:
+        if not config.weights_file.is_file():
+            raise UserError(f"--weights_file {config.weights_file} is not there")
+        if config.weights_file.suffix != ".safetensors":
+            raise UserError(
+                f"--weights_file {config.weights_file} must be a .safetensors file: other formats "
+                "can run code when they are read"
+            )
+        return config.weights_file, f"weights of {config.model} from {config.weights_file}"
+    if not config.pretrained:
+        return None, f"{config.model} starts untrained (--no-pretrained)"
+    # settings of weights are kept under timm's current names only
+    source = timm.get_pretrained_cfg(get_deprecated_models().get(config.model) or config.model)
+    repository = source.hf_hub_id if source else None
+    fetched = _fetch(repository) if repository else None
+    if fetched is not None:
+        return fetched, f"ImageNet weights of {config.model} from {repository}"
+    if optional:
+        return None, (
+            f"{config.model} starts untrained: its ImageNet weights cannot be reached "
+            "(--weights_file FILE to give them)"
+        )
+    raise UserError(
+        f"the ImageNet weights of {config.model} cannot be reached; give them by --weights_file "
+        "FILE.safetensors or start untrained by --no-pretrained"
+    )
+
+
+def check_model_name(name: str) -> None:
+    """Raise UserError with the nearest name where timm has no model, or no weights, `name`."""
+    base = split_model_name_tag(name)[0]
+    # a name such as "hf-hub:..." would make timm fetch settings of a stranger's choosing
+    if ":" in name or not timm.is_model(base):
+        raise UserError(f"timm has no model '{name}'{nearest(name, timm.list_models())}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = timm.list_pretrained(f"{base}.*")
+        raise UserError(f"timm has no weights '{name}'{nearest(name, known)}") from error
+
+
+@torch.no_grad()
+def check_network(model: nn.Module, name: str, size: int) -> None:
+    """Try `model` on images of `size` pixels a side: predict one, let the backbone train on two.
+
+    It changes the model's batch statistics. Raises UserError where the network of timm's `name`
+    takes no such images, or its tensors or outputs are not finite.
+    """
+    if infinite := not_finite(model.state_dict()):
+        # a training that watches for overflow could not go on
+        raise UserError(
+            f"{name} has numbers that are not finite in {counted(len(infinite), 'tensor')} "
+            f"({some(infinite)}): give another --model"
+        )
+    images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+    try:
+        outputs = model.eval()(images[:1])
+        model.get_submodule("backbone").train()(images)
+    except UserError:
+        raise
+    # a network raises anything at a size that it was not made for
+    except Exception as error:
+        network: Any = model.get_submodule("backbone.network")
+        own = network.pretrained_cfg["input_size"][-1]
+        what, remedy = "takes no images of", f"give --img_size {own}, its own"
+        if own == size:
+            what, remedy = "fails on one-channel images of its own", "give another --model"
+        raise UserError(
+            f"{name} {what} --img_size {size} ({first_line(error)}): {remedy}"
+        ) from error
+    if not outputs.isfinite().all():
+        raise UserError(
+            f"the outputs of {name} on images of --img_size {size} are not finite: its weights "
+            "are damaged, give another file of them"
+        )
+
+
+def _fetch(repository: str) -> Path | None:
+    """Weights from the hub's cache, else from the hub; None where it does not answer."""
+    cached = try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    if not _answers(repository):
+        return None
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except (OSError, ValueError):  # every error of the hub is one of these
+        return None
+
+
+def _answers(repository: str) -> bool:
+    """Whether the hub answers at once; its own download retries for most of a minute."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(repository, timeout=5)
+    except Exception:  # whatever fails here, the weights cannot be had
+        return False
+    return True
+
+
+def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
+    """A method's model settings from those of a checkpoint.
+
+    Raises UserError where they are not understood: they may come from anywhere.
+    """
+    try:
+        config = kind(pretrained=False, **settings)
+        check_model_name(config.model)
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"the checkpoint's model settings are not understood: {error}") from error
+    for name, default in asdict(kind(pretrained=False)).items():
+        value = getattr(config, name)
+        number = type(default) is float and type(value) in (int, float) and math.isfinite(value)
+        if not number and type(value) is not type(default):
+            raise UserError(f"the checkpoint's model settings are not understood: {name} {value}")
+    return config
+
+
+def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn.Module:
+    """timm's network. Raises UserError where it cannot be built, or `weights` do not fill it."""
+    model = config.model
+    options: dict[str, Any] = {"in_chans": 1, "num_classes": 0}
+    if config.drop_path_rate:
+        options["drop_path_rate"] = config.drop_path_rate
+    if not pooled:
+        options["global_pool"] = ""
+    try:
+        # with weights an outline first: what fails then is not their fault
+        with nullcontext() if weights is None else torch.device("meta"):
+            network = timm.create_model(model, pretrained=False, **options)
+    # timm's constructors raise anything
+    except Exception as error:
+        if "drop_path_rate" in str(error):
+            raise UserError(f"{model} takes no --drop_path_rate: leave it out") from error
+        if not pooled:
+            raise _no_map(model, first_line(error)) from error
+        raise UserError(
+            f"timm cannot build {model} ({first_line(error)}): give another --model"
+        ) from error
+    if weights is None:
+        return network
+    with checked_loading(weights, model):
+        overlay = {"file": str(weights)}
+        return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+
+
+def _checkpoint_gradients(network: Any, model: str) -> None:
+    try:
+        network.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError) as error:
+        raise UserError(f"{model} takes no --grad_checkpointing: leave it out") from error
+
+
+def _no_map(model: str, reason: str) -> UserError:
+    return UserError(
+        f"{model} has no map of features, which this method needs ({reason}): give another "
+        "--model, or train with a method that pools them"
+    )

@@ -1,0 +1,175 @@
+"""Start a run from another one's weights: the backbone, and rows of the head by class name."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models import split_model_name_tag
+from torch import Tensor, nn
+
+from core.errors import UserError, some
+from core.models.checkpoint import not_finite
+from core.models.load import ModelInfo, load_model
+
+
+def find_initial(method: str, config: Any, class_names: Sequence[str]) -> "Initial | None":
+    """What --init_from of a method's `config` gives to models for `class_names`; None without it.
+
+    Raises UserError where it is no whole checkpoint, is of another network, is not finite, or lies
+    where the run would write.
+    """
+    path = config.model.init_from
+    if path is None:
+        return None
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise UserError(f"--init_from {path} {what}: give a checkpoint (.safetensors)")
+    if path.resolve().parent == config.run.out_dir.resolve():
+        raise UserError(
+            f"--init_from {path} lies in --out_dir, where the new checkpoints go: give another "
+            "--out_dir"
+        )
+    source, info = load_model(path)
+    theirs, ours = info.facts["model"]["model"], config.model.model
+    # a tag says which weights a network once started from
+    if split_model_name_tag(theirs)[0] != split_model_name_tag(ours)[0]:
+        raise UserError(
+            f"--init_from {path} is of --model {theirs} and this run of --model {ours}: give the "
+            "same one"
+        )
+    tensors = source.state_dict()
+    if spoiled := not_finite(tensors):
+        raise UserError(
+            f"--init_from {path} holds weights that are not finite ({len(spoiled)} of "
+            f"{len(tensors)} tensors: {some(spoiled)}): take another"
+        )
+    return Initial(path, info, tensors, method, tuple(class_names), _seen(info, config))
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The `tensors` of a checkpoint for models of `method` on `class_names`.
+
+    Modules of a head name the dimensions of their tensors that count classes in
+    `class_dimensions`: {"weight": (0,)}.
+    """
+
+    path: Path
+    info: ModelInfo
+    tensors: dict[str, Tensor]
+    method: str
+    class_names: tuple[str, ...]
+    warning: str = ""
+
+    @torch.no_grad()
+    def give(self, model: nn.Module) -> str:
+        """Copy what fits into `model`, and say what that was.
+
+        Of the head all that counts no classes, and the rows of classes that both have; the rest
+        stays as it is. A head of another method or of other settings stays wholly. Raises UserError
+        where the backbone does not fit.
+        """
+        backbone = model.get_submodule("backbone")
+        theirs = self._part("backbone.")
+        if differing := _differing(backbone.state_dict(), theirs):
+            raise UserError(
+                f"--init_from {self.path} does not fit the backbone of {self.method}: "
+                f"{some(differing)} differ"
+            )
+        backbone.load_state_dict(theirs)
+        start = f"Starts from {self.path}: backbone ({len(theirs)} tensors)"
+        return f"{start}{self._give_head(model.get_submodule('head'))}{self.warning}"
+
+    def _give_head(self, head: nn.Module) -> str:
+        if self.info.method != self.method:
+            return f"; fresh head, as that one's is of {self.info.method}."
+        ours, theirs = head.state_dict(), self._part("head.")
+        dimensions = class_dimensions(head)
+        own_rows, other_rows = self._shared_rows()
+        for name in ours.keys() & theirs.keys():
+            shape = list(ours[name].shape)
+            for dimension in dimensions.get(name, ()):
+                shape[dimension] = len(self.info.class_names)
+            if shape != list(theirs[name].shape):
+                return (
+                    f"; fresh head, as its {name} is {_size(theirs[name].shape)} there and would "
+                    f"be {_size(shape)} here."
+                )
+        for name in ours.keys() & theirs.keys():
+            places = _places(theirs[name], dimensions.get(name, ()), other_rows)
+            rows = theirs[name][places]
+            ours[name][_places(ours[name], dimensions.get(name, ()), own_rows)] = rows
+        return self._told(sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys()))
+
+    def _told(self, fresh: list[str], left_out: list[str]) -> str:
+        shared = [name for name in self.class_names if name in self.info.class_names]
+        new = [name for name in self.class_names if name not in self.info.class_names]
+        text = f", head rows of {len(shared)} of {len(self.class_names)} classes"
+        text += f" ({some(shared, 12)})" if shared else ""
+        text += f"; fresh: {some([*new, *fresh], 12)}." if new or fresh else "."
+        return text + (f" Left out: {some(left_out)}." if left_out else "")
+
+    def _shared_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the classes that both have stand here, and there; (S,) each."""
+        there = {name: row for row, name in enumerate(self.info.class_names)}
+        pairs = [(row, there[n]) for row, n in enumerate(self.class_names) if n in there]
+        own, other = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        return own, other
+
+    def _part(self, prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+
+def class_dimensions(head: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The dimensions that count classes, by the tensor's name in the head's state."""
+    return {
+        f"{path}.{name}".removeprefix("."): dimensions
+        for path, module in head.named_modules()
+        for name, dimensions in getattr(module, "class_dimensions", {}).items()
+    }
+
+
+def _places(tensor: Tensor, dimensions: tuple[int, ...], rows: np.ndarray) -> tuple[Tensor, ...]:
+    """The index of `rows` along `dimensions`, and of everything along the others."""
+    ranges = [rows if d in dimensions else np.arange(n) for d, n in enumerate(tensor.shape)]
+    return tuple(torch.from_numpy(places) for places in np.ix_(*ranges))
+
+
+def _differing(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    shapes, others = ({n: t.shape for n, t in part.items()} for part in (ours, theirs))
+    names = shapes.keys() | others.keys()
+    return sorted(name for name in names if shapes.get(name) != others.get(name))
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _seen(info: ModelInfo, config: Any) -> str:
+    """A warning where the checkpoint was trained or validated on a table of this run; its settings
+    are a file's, and may be anything."""
+    settings = info.facts.get("settings")
+    before = settings if isinstance(settings, dict) else {}
+    texts = [*_texts(before.get("train_csv")), *_texts(before.get("val_csv"))]
+    known = {os.path.abspath(one) for one in texts}
+    ours = (*config.data.train_csv, *config.data.val_csv)
+    again = [csv for csv in ours if os.path.abspath(csv) in known]
+    if not again:
+        return ""
+    return (
+        f"\nWarning: it was trained or validated on images of {some(again)} too: what is measured "
+        "here on those is too good."
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, str)]

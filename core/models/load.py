@@ -1,0 +1,126 @@
+"""Models of any method from their checkpoints."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import UserError, in_plain_sight, some
+from core.io.untrusted_files import unsurprising
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# pixels a side, and classes; a file that claims more is not believed
+MAX_SIZE = 8192
+MAX_CLASSES = 10_000
+LONGEST_NAME = 500
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint says of itself; `facts` holds all of it that is sound (`unsurprising`)."""
+
+    method: str
+    class_names: tuple[str, ...]
+    image_size: int
+    facts: dict[str, Any]
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
+    """The model of a checkpoint, on the CPU in eval mode, and what the file says of it.
+
+    The model takes uint8 or float in [0, 1], (B, 1, H, W), and gives logits (B, C) in the order of
+    `class_names`. A folder is one that `python -m ensemble.export --format folder` made of one
+    checkpoint. Raises UserError where the file is no whole checkpoint of a method that is here.
+    """
+    import torch
+
+    from core.models.checkpoint import load_into, load_tensors
+
+    path = Path(path)
+    if path.is_dir():
+        path = _weights_in(path)
+    tensors, facts = load_tensors(path)
+    method = facts.get("method")
+    # the name comes from a file: only a folder that is here may be imported
+    if not isinstance(method, str) or method not in method_names():
+        raise UserError(f'{path} names the method "{method}"; known: {", ".join(method_names())}')
+    info = _read_info(method, facts, path)
+    module = importlib.import_module(f"methods.{method}.model")
+    try:
+        # as an outline first: a small file may name a network of many gigabytes
+        with torch.device("meta"):
+            outline = module.restore_model(facts["model"], len(info.class_names))
+    # timm raises about anything where settings are not those of a network
+    except Exception as error:
+        raise UserError(f"{path} does not say what model it holds ({error})") from error
+    _check_shapes(outline.state_dict(), tensors, path)
+    model = module.restore_model(facts["model"], len(info.class_names))
+    load_into(model, tensors, path)
+    return model.eval(), info
+
+
+def _weights_in(folder: Path) -> Path:
+    """The checkpoint of an exported folder. Raises UserError that names those of another one."""
+    path = folder / "model.safetensors"
+    if path.is_file():
+        return path
+    found = sorted(
+        one.name
+        for one in folder.glob("*.safetensors")
+        if not one.name.startswith(".") and not one.name.endswith(".state.safetensors")
+    )
+    if (recipe := folder / "ensemble.json").is_file():
+        raise UserError(
+            f"{folder} holds several models: `python -m ensemble.infer --ensemble {recipe}` "
+            f"predicts by all of them; to load one, name its file: {some(found)}"
+        )
+    if found:
+        raise UserError(f"{folder} is no exported folder: name one of its files: {some(found)}")
+    raise UserError(f"{folder} holds no checkpoint: name a folder that does, or a checkpoint")
+
+
+def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    shapes, others = ({name: one.shape for name, one in part.items()} for part in (wanted, found))
+    names = sorted(shapes.keys() | others.keys())
+    if differing := [name for name in names if shapes.get(name) != others.get(name)]:
+        raise UserError(
+            f"{path} does not fit the model it describes: {some(differing)} "
+            f"{'differs' if len(differing) == 1 else 'differ'}"
+        )
+
+
+def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
+    """What the file says of itself, checked: it may come from anywhere."""
+    names, size = facts.get("class_names"), facts.get("img_size")
+    if isinstance(names, list) and len(names) > MAX_CLASSES:
+        raise UserError(f"{path} claims {len(names):,} classes, more than {MAX_CLASSES:,}")
+    named = isinstance(names, list) and all(map(_is_name, names))
+    if not isinstance(names, list) or not named or not names or len(set(names)) < len(names):
+        raise UserError(f"{path} does not name its classes, each once")
+    if type(size) is not int or not 1 <= size <= MAX_SIZE:
+        raise UserError(f"{path} does not say what size its images have")
+    return ModelInfo(method, tuple(names), size, unsurprising(facts))
+
+
+def _is_name(name: object) -> bool:
+    """Whether it is a text, not empty, that can be written, to a terminal too."""
+    return (
+        isinstance(name, str)
+        and name.encode(errors="ignore").decode() == name != ""
+        and in_plain_sight(name) == name
+        and len(name) <= LONGEST_NAME
+    )
+
+
+def method_names() -> list[str]:
+    """The folders of `methods/` that hold a model."""
+    spec = find_spec("methods")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folders = map(Path, spec.submodule_search_locations)
+    return sorted(path.parent.name for folder in folders for path in folder.glob("*/model.py"))

@@ -1,0 +1,176 @@
+"""The pictures of a page: what each shows, and its pixels."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from core.metrics import Evaluation
+from core.metrics.bootstrap import FloatArray
+from core.report.plots import (
+    DOTS_PER_INCH,
+    classes_figure,
+    cooccurrence_figure,
+    curves_figure,
+    head_and_tail,
+    histograms_figure,
+    precision_recall_figure,
+    reliability_figure,
+    shorten,
+)
+from core.report.plots.cooccurrence import MOST_CLASSES
+
+# Agg cannot draw 2**16 pixels or more in one direction
+MAX_PIXELS = 60_000
+# a picture wider than this scrolls sideways on a phone: its letters would be too small
+MAX_PHONE_INCHES = 6
+
+# heading and caption of each picture
+HEADINGS = {
+    "classes": (
+        "AP and AUROC of each class",
+        "Bars of AP and dots of AUROC with 95 % intervals, most prevalent class on top, number of "
+        "positives in brackets. A tick marks chance: the prevalence for AP, 0.5 for AUROC.",
+    ),
+    "curves": (
+        "Course of the training",
+        "Loss, macro metrics and mean learning rates by epoch, one line a fold. A ring marks the "
+        "epoch whose weights were kept, a dotted line a new phase.",
+    ),
+    "precision_recall": (
+        "Precision and recall",
+        "Precision against recall of every scored class with its AP. The dotted line is chance, "
+        "the class's prevalence.",
+    ),
+    "score_histograms": (
+        "Scores of positives and negatives",
+        "How the predicted probabilities of positives (in colour) and of negatives (grey) are "
+        "spread, on an axis of log odds; their numbers beside the name. The bars of each kind have "
+        "a sum of 1: where the two lie over each other, the class is not told apart.",
+    ),
+    "reliability": (
+        "Reliability",
+        "Observed share of positives against predicted probability, all classes pooled in 15 "
+        "bins; below, the number of labels in each bin on a logarithmic scale.",
+    ),
+    "co_occurrence": (
+        "Labels that come together",
+        "How much more often than by chance two labels come together, in the labels (left) and in "
+        "the predictions (right): red more often, blue less often, white as by chance or too "
+        "rare to tell (rare pairs are drawn towards 1, Norén 2013), grey never known together. "
+        "The pattern should be the same; unsure predictions make it paler.",
+    ),
+}
+# pictures with a row or a small plot for each class
+_OF_CLASSES = (
+    *("classes", "precision_recall", "score_histograms"),
+    *("compared", "compared_precision_recall"),
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with what it shows."""
+
+    name: str
+    heading: str
+    caption: str
+    alt: str
+    """For those who cannot see it."""
+    png: bytes
+    wide: bool
+    """Whether it scrolls sideways on a phone."""
+
+
+def draw_pictures(
+    evaluation: Evaluation,
+    targets: FloatArray,
+    probabilities: FloatArray,
+    history: pd.DataFrame | None = None,
+) -> list[Picture]:
+    """What can be drawn of HEADINGS for (N, C) tables; the curves for the metrics.csv of a run."""
+    data = evaluation, targets, probabilities
+    figures = {
+        "classes": classes_figure(evaluation),
+        "curves": None if history is None else curves_figure(history),
+        "precision_recall": precision_recall_figure(*data),
+        "score_histograms": histograms_figure(*data),
+        "reliability": reliability_figure(*data),
+        "co_occurrence": cooccurrence_figure(*data),
+    }
+    headings = bounded_headings(HEADINGS, evaluation)
+    return as_pictures(figures, headings, _sentences(evaluation, history))
+
+
+def bounded_headings(
+    headings: Mapping[str, tuple[str, str]], evaluation: Evaluation
+) -> dict[str, tuple[str, str]]:
+    """The headings and captions, with a note where a picture shows some of the classes alone."""
+    note = head_and_tail(evaluation.per_class)[1]
+    return {
+        name: (heading, f"{caption} Shown: {note}." if note and name in _OF_CLASSES else caption)
+        for name, (heading, caption) in headings.items()
+    }
+
+
+def as_pictures(
+    figures: Mapping[str, Figure | None],
+    headings: Mapping[str, tuple[str, str]],
+    told: Mapping[str, str],
+) -> list[Picture]:
+    """The figures that are there, drawn; `told` says what each shows, for who cannot see it."""
+    return [
+        Picture(
+            name,
+            *headings[name],
+            told[name],
+            _png(figure),
+            figure.get_figwidth() > MAX_PHONE_INCHES,
+        )
+        for name, figure in figures.items()
+        if figure is not None
+    ]
+
+
+def _sentences(evaluation: Evaluation, history: pd.DataFrame | None) -> dict[str, str]:
+    """What each picture shows in one sentence."""
+    table, summary = evaluation.per_class, evaluation.summary
+    ap, known = table["ap"].dropna(), int((table["n"] > 0).sum())
+    note = head_and_tail(table)[1]
+    extremes = "none of which can be scored"
+    if len(ap):
+        extremes = (
+            f"AP the highest for {shorten(ap.idxmax())} ({ap.max():.3f}) and the lowest for "
+            f"{shorten(ap.idxmin())} ({ap.min():.3f})"
+        )
+    return {
+        "classes": f"Bars of AP and dots of AUROC of {note or f'{len(table)} classes'}, "
+        f"{extremes}.",
+        "curves": f"Lines of the training by epoch{_best_epoch(history)}.",
+        "precision_recall": f"A small plot of precision against recall for "
+        f"{note or f'each of {len(ap)} classes'}, {extremes}.",
+        "score_histograms": "Two small histograms for "
+        f"{note or f'each of {known} classes'}: the predicted "
+        "probabilities of its positives and of its negatives.",
+        "reliability": "The observed share of positives against the predicted probability in "
+        f"15 bins, with a flattened ECE of {summary['ECE_flat']:.3f}.",
+        "co_occurrence": f"Two square maps of the pairs of {min(len(table), MOST_CLASSES)} "
+        "classes, the most prevalent first: how often they come together in the labels, and in the "
+        "predictions.",
+    }
+
+
+def _best_epoch(history: pd.DataFrame | None) -> str:
+    """The highest macro AP of a history, in words; "" where it tells none."""
+    if history is None or "mAP" not in history or history["mAP"].isna().all():
+        return ""
+    return f"; the highest macro AP of an epoch is {history['mAP'].max():.3f}"
+
+
+def _png(figure: Figure) -> bytes:
+    dpi = min(DOTS_PER_INCH, MAX_PIXELS / figure.get_figheight())
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()

@@ -1,0 +1,66 @@
+"""Observed share of positives against predicted probability."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from core.metrics import Evaluation
+from core.metrics.bootstrap import FloatArray
+from core.metrics.calibration_error import calibration_bins, expected_calibration_error
+from core.report.plots.style import COLOURS, GREY, new_figure, shorten, tidy
+
+
+def reliability_figure(
+    evaluation: Evaluation, targets: FloatArray, probabilities: FloatArray
+) -> Figure:
+    """All classes pooled in bins, with the gap to the diagonal and the number of labels."""
+    bins = calibration_bins(targets, probabilities)
+    figure = new_figure(5.6, 6.2)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    top.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    filled = bins[bins["count"] > 0]
+    top.vlines(filled["confidence"], filled["confidence"], filled["observed"], GREY, lw=1.2)
+    top.plot(filled["confidence"], filled["observed"], color=COLOURS[0], lw=1.6, marker="o", ms=5)
+    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="observed share of positives")
+    summary = evaluation.summary
+    top.set_title(f"ECE {summary['ECE']:.3f}   flattened {summary['ECE_flat']:.3f}", loc="left")
+    edges = np.linspace(0, 1, len(bins) + 1)
+    bottom.stairs(bins["count"], edges, fill=True, color=COLOURS[0], alpha=0.6)
+    # most labels of a long-tailed table sit in the first bin
+    bottom.set_yscale("log")
+    bottom.set(xlabel="predicted probability", ylabel="labels")
+    tidy(top)
+    tidy(bottom)
+    return figure
+
+
+def compared_reliability(targets: FloatArray, files: Mapping[str, FloatArray]) -> Figure:
+    """The diagrams of several tables (N, C) of probabilities, by what each is called, in one."""
+    figure = new_figure(5.6, 5.2)
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    for colour, (name, probabilities) in zip(COLOURS, files.items(), strict=False):
+        bins = calibration_bins(targets, probabilities)
+        filled = bins[bins["count"] > 0]
+        error = expected_calibration_error(targets, probabilities)
+        # a name that begins with _ is left out of legends, and $ begins a formula
+        label = f"ECE flattened {error:.3f}  {shorten(name)}".replace("$", r"\$")
+        axis.plot(
+            filled["confidence"],
+            filled["observed"],
+            color=colour,
+            lw=1.4,
+            marker="o",
+            ms=4,
+            label=label,
+        )
+    axis.set(
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        xlabel="predicted probability",
+        ylabel="observed share of positives",
+    )
+    tidy(axis)
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    return figure

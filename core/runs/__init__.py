@@ -1,0 +1,1 @@
+"""Run folders: layout, lock, logs, and the predictions in them."""

@@ -1,0 +1,144 @@
+"""Prediction files, and the labels that belong to them by image and class name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data.csv.columns import IMAGE_COLUMNS, find_column, read_columns
+from core.data.csv.labels import check_printable
+from core.data.tables.anonymous import is_numbered, with_names
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, some
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Probabilities by image (or study) and class, as a file holds them."""
+
+    path: Path
+    id_column: str
+    ids: list[str]
+    class_names: tuple[str, ...]
+    probabilities: np.ndarray
+    """(N, C) float64 within [0, 1]"""
+
+    def select(self, ids: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+        """The probabilities of these images and classes, all of which are here, in their order."""
+        rows = pd.Index(self.ids).get_indexer(pd.Index(ids))
+        columns = np.array([self.class_names.index(name) for name in class_names], dtype=np.intp)
+        return self.probabilities[np.ix_(rows, columns)]
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read a CSV of images (or studies) and, in each other column, a class's probabilities.
+
+    The column of names is found by its usual names, else it is the first one. Raises UserError for
+    a file that is no such table: a name that is blank or there twice, a cell that is no number
+    within [0, 1], by row and column.
+    """
+    columns = read_columns(path)
+    name = find_column(path, columns, None, IMAGE_COLUMNS, "") or next(iter(columns))
+    ids = columns[name].cells.tolist()
+    if "" in columns[name].values:
+        row = columns[name].row_of("")
+        raise UserError(f"{path}: row {row} (the header is row 1) has no name in column '{name}'")
+    if len(set(ids)) < len(ids):
+        twice = pd.Series(ids)
+        repeated = twice[twice.duplicated()].unique().tolist()
+        raise UserError(
+            f"{path}: {len(repeated):,} name(s) are in column '{name}' more than once: "
+            f"{some(repeated)}"
+        )
+    class_names = [column for column in columns if column != name]
+    if not class_names or "" in class_names:
+        raise UserError(f"{path} is no predictions file: it needs a named column for each class")
+    probabilities = np.empty((len(ids), len(class_names)))
+    for position, label in enumerate(class_names):
+        check_printable(path, label)
+        column = columns[label]
+        values = pd.to_numeric(pd.Series(column.values, dtype=object), errors="coerce").to_numpy()
+        values = values.astype(float)
+        wrong = ~((values >= 0) & (values <= 1))
+        if wrong.any():
+            text = column.values[int(wrong.argmax())]
+            raise UserError(
+                f"{path}: row {column.row_of(text)} (the header is row 1), column '{label}' holds "
+                f"'{text[:40]}', which is no probability (a number from 0 to 1)"
+            )
+        probabilities[:, position] = values[column.codes]
+    return Predictions(path, name, ids, tuple(class_names), probabilities)
+
+
+def match_labels(
+    predictions: Sequence[Predictions], labels: LabelTable, labels_path: Path, *, common: bool
+) -> tuple[LabelTable, list[np.ndarray], list[str]]:
+    """Labels and each file's probabilities for the same images and classes, in the labels' order.
+
+    Predictions without names (`anonymous`) get them back from `labels`. Returns the table
+    without what is left out, one array (N, C) a file, and sentences on that. Unless `common`,
+    raises UserError where an image or a class is in some of the files only; it always does where
+    nothing is left.
+    """
+    ids, names = list(labels.ids), list(labels.class_names)
+    predictions = [replace(one, ids=with_names(one.ids, ids)) for one in predictions]
+    notes: list[str] = []
+    for table in predictions:
+        for what, here, there in (
+            ("image", ids, table.ids),
+            ("class", names, list(table.class_names)),
+        ):
+            notes += _differences(what, here, there, labels_path, table.path)
+    if notes and not common:
+        hint = ""
+        if any(map(is_numbered, (table.ids[0] for table in predictions))):
+            hint = " (names of --anonymous are found again by the same list in the same order only)"
+        raise UserError(f"{'; '.join(notes)}{hint}; --common scores what all files have")
+    shared_ids = set(ids).intersection(*(table.ids for table in predictions))
+    shared_names = set(names).intersection(*(table.class_names for table in predictions))
+    if not shared_ids or not shared_names:
+        what = "image" if not shared_ids else "class"
+        paths = ", ".join(str(table.path) for table in predictions)
+        raise UserError(f"no {what} is in all of {labels_path}, {paths}: nothing can be scored")
+    rows = np.array([row for row, name in enumerate(ids) if name in shared_ids])
+    columns = [column for column, name in enumerate(names) if name in shared_names]
+    kept = _part(labels, rows, columns)
+    return kept, [table.select(kept.ids, kept.class_names) for table in predictions], notes
+
+
+def _differences(
+    what: str, here: list[str], there: list[str], labels: Path, predictions: Path
+) -> list[str]:
+    """A sentence for each of the two files that has what the other one has not."""
+    sentences = []
+    for first, second, one, other in (
+        (here, there, labels, predictions),
+        (there, here, predictions, labels),
+    ):
+        known = set(second)
+        alone = [name for name in first if name not in known]
+        if alone:
+            plural = {"image": "images", "class": "classes"}[what] if len(alone) > 1 else what
+            sentences.append(f"{len(alone):,} {plural} of {one} not in {other}: {some(alone)}")
+    return sentences
+
+
+def _part(labels: LabelTable, rows: np.ndarray, columns: Sequence[int]) -> LabelTable:
+    """Some rows and classes of a table."""
+
+    def of(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values[rows]
+
+    return replace(
+        labels,
+        ids=[labels.ids[row] for row in rows],
+        paths=[labels.paths[row] for row in rows] if labels.paths else [],
+        patients=of(labels.patients),
+        studies=of(labels.studies),
+        views=of(labels.views),
+        sources=of(labels.sources),
+        targets=labels.targets[np.ix_(rows, np.asarray(columns))],
+        class_names=tuple(labels.class_names[column] for column in columns),
+    )

@@ -1,0 +1,255 @@
+"""The run folder: what is in it, whose it is, and when a command may go on in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from lightning_fabric import Fabric
+
+from core.config.earlier_run import SINCE, EarlierRun, find_run
+from core.config.training import RunConfig
+from core.data.splits.folds import write_folds
+from core.data.splits.prepare import Prepared
+from core.errors import UserError
+from core.io.atomic import LOCK, is_held, lock_folder, write_atomically
+from core.report import HEADINGS
+from core.runtime.environment import (
+    earlier_starts,
+    kept_starts,
+    this_start,
+    told_changes,
+    told_files,
+)
+from core.runtime.ranks import check_equal
+
+# settings in which the same run may differ from one start to the next
+_FREE = {
+    "num_workers",
+    "log_every",
+    "save_minutes",
+    "tensorboard",
+    "run_folds",
+    "preset",
+    "out_dir",
+    # what is predicted after the training is no part of it
+    *("test_csv", "test_dir", "out_csv", "ensemble_folds"),
+}
+# settings that say how to start, and are no part of what a run is
+_UNKEPT = {"config", "overwrite"}
+# settings in which the machines of one run may differ
+_OF_A_NODE = {*_UNKEPT, "num_workers"}
+# what a start that was killed at once may leave
+_BEFORE_A_RUN = {LOCK, "env.json"}
+# what a kill leaves of a file that was being written: ours (.name.PID.ending), and safetensors' own
+_LEFTOVER = re.compile(r"\..+\.\d+\.(json|csv|html|png|safetensors)|\.tmp\w{6}")
+
+
+@dataclass(frozen=True)
+class FoldFiles:
+    """The files of one fold, counted from 1."""
+
+    fold: int
+    weights: Path
+    state: Path
+    predictions: Path
+    tensorboard: Path
+
+
+def open_run(
+    fabric: Fabric, config: RunConfig, settings: dict[str, Any], prepared: Prepared
+) -> RunFolder:
+    """The run folder of `settings` (by flag name), made or taken up on the first rank.
+
+    Raises UserError, before anything is written, where the folder holds something else, and where
+    the processes were given other settings or see other data.
+    """
+    fingerprint, parts = prepared.fingerprint(), prepared.digests()
+    given = {f"--{name}": str(value) for name, value in settings.items() if name not in _OF_A_NODE}
+    check_equal(
+        fabric,
+        given | parts,
+        "give the same command on each machine, and the same files",
+    )
+    folder = RunFolder(config.out_dir, settings["model"])
+    if fabric.is_global_zero:
+        data = {"data": fingerprint, "parts": parts, "files": prepared.files}
+        data["labels"] = list(prepared.table.class_names)
+        for sentence in folder.open(settings, data, overwrite=config.overwrite):
+            print(sentence)
+        write_folds(folder.folds, prepared.table, prepared.assignment)
+    # no process goes ahead of what the first one writes
+    folder.identity = fabric.broadcast(folder.identity)
+    return folder
+
+
+def _other_parts(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of two runs' data differs; all that may, where an older run does not tell its parts."""
+    parts = before.get("parts")
+    if not isinstance(parts, dict):
+        return "images, labels, patients or folds"
+    others = [name for name, digest in now["parts"].items() if parts.get(name) != digest]
+    return " and ".join([", ".join(others[:-1]), *others[-1:]]).removeprefix(" and ") or "data"
+
+
+def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, Any]) -> None:
+    """Raise UserError where `settings` or `data` are not those of the earlier run."""
+    old = SINCE | earlier.settings
+    names = sorted((set(old) | set(settings)) - _FREE)
+    same_data = earlier.environment.get("data") == data["data"]
+    if same_data and not old.get("labels"):
+        # the labels that were detected then, by name
+        names.remove("labels")
+    differing = [
+        f"{name} ({old.get(name)} there, {settings.get(name)} now)"
+        for name in names
+        if old.get(name) != settings.get(name)
+    ]
+    if differing and old.get("preset") != settings.get("preset"):
+        differing.insert(0, f"preset ({old.get('preset')} there, {settings.get('preset')} now)")
+    remedy = "leave what differs out to resume it"
+    if not differing and not same_data:
+        parts = _other_parts(earlier.environment, data)
+        differing = [f"the {parts} that the same CSV now gives"]
+        remedy = (
+            "to resume it put the earlier files back, or name its labels by --labels where another "
+            "version detected them"
+        )
+    if differing:
+        raise UserError(
+            f"{earlier.path} holds a run that differs in {', '.join(differing)}: {remedy}, or give "
+            "another --out_dir (--overwrite deletes that run)"
+        )
+
+
+def _digest(settings: dict[str, Any], fingerprint: str) -> str:
+    kept = {name: value for name, value in settings.items() if name not in _FREE | _UNKEPT}
+    # an older run has the same digest
+    kept = {name: value for name, value in kept.items() if SINCE.get(name, ()) != value}
+    text = json.dumps(kept, sort_keys=True) + fingerprint
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunFolder:
+    """A folder that holds one run: its settings, records, checkpoints and predictions.
+
+    `identity` is a text that another run, of other settings or data, does not share. `open` sets
+    it from config.json, so that 1 and 1.0 on two command lines are one setting.
+    """
+
+    def __init__(self, path: Path, model: str, identity: str = "") -> None:
+        self.path = path
+        self.model = model
+        self.identity = identity
+        self.metrics = path / "metrics.csv"
+        self.timing = path / "timing.csv"
+        self.folds = path / "folds.csv"
+        self.resumed = False
+        self._lock: IO[str] | None = None
+
+    def files(self, fold: int) -> FoldFiles:
+        """Where fold `fold` (from 1) keeps its best weights, its state and its predictions."""
+        stem = f"{self.model}_fold{fold}"
+        return FoldFiles(
+            fold,
+            self.path / f"{stem}.safetensors",
+            self.path / f"{stem}.state.safetensors",
+            self.path / f"{stem}_val.csv",
+            self.path / "tensorboard" / f"fold{fold}",
+        )
+
+    def open(self, settings: dict[str, Any], data: dict[str, Any], *, overwrite: bool) -> list[str]:
+        """Make the folder this run's and lock it; a run of the same settings and data goes on.
+
+        `settings` by flag name; digests of `data` and folds together, of their `parts`, and of the
+        `files`, and the names of its `labels`. Gives sentences on what is not as it was when the
+        run began. Raises UserError, before anything is written, where the folder holds files of
+        another kind, a run of other settings or data (unless `overwrite`), or a run that is going
+        on.
+        """
+        kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
+        earlier = find_run(self.path)
+        others = [
+            name
+            for name in (os.listdir(self.path) if self.path.is_dir() else ())
+            if name not in _BEFORE_A_RUN and not _LEFTOVER.fullmatch(name)
+        ]
+        if others and earlier is None:
+            raise UserError(
+                f"--out_dir {self.path} holds files that are no run's: give a new or empty folder"
+            )
+        if earlier is not None and not overwrite:
+            _check_same(earlier, kept, data)
+        self._make_and_lock()
+        for path in (*self.path.glob(".*"), *self.path.glob("plots/.*")):
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink()
+        if earlier is not None and overwrite:
+            self._clear(earlier)
+            earlier = None
+        starts = earlier_starts(earlier.environment) if earlier else []
+        starts.append(this_start() | {"files": data["files"]})
+        record = {name: data[name] for name in ("data", "parts", "labels")}
+        record["seed"] = settings["seed"]
+        self._write_json("env.json", record | {"starts": kept_starts(starts)})
+        if earlier is None:
+            # last: a folder with config.json is a run's
+            self._write_json("config.json", kept)
+        self.resumed = earlier is not None
+        self.identity = _digest(earlier.settings if earlier else kept, data["data"])
+        resumed = f"Resuming the run in {self.path}: what no flag sets is as in its config.json."
+        sentences = (resumed if earlier else "", told_changes(starts), told_files(starts))
+        return [sentence for sentence in sentences if sentence]
+
+    def check_place(self) -> None:
+        """Raise UserError where the folder is not this run's any more: another may be there."""
+        if self._lock is not None and not is_held(self.path, self._lock):
+            raise UserError(
+                f"{self.path} was removed or moved while this run was training in it: nothing more "
+                "is written there; the same command starts anew, and one with the --out_dir that "
+                "it was moved to goes on"
+            )
+
+    def release(self) -> None:
+        """Let another run have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _make_and_lock(self) -> None:
+        try:
+            self._lock = lock_folder(self.path)
+        except BlockingIOError as error:
+            raise UserError(f"another process is training in {self.path}") from error
+        except OSError as error:
+            raise UserError(f"--out_dir {self.path} cannot be used: {error.strerror}") from error
+
+    def _clear(self, run: EarlierRun) -> None:
+        """Delete what the earlier run wrote, and nothing else.
+
+        States first, and not config.json and env.json, which are replaced: after a kill in between
+        this still is a run's folder, and a fold without a state starts anew.
+        """
+        old = run.settings
+        earlier = RunFolder(self.path, str(old.get("model")))
+        count = old.get("folds", 1)
+        usable = type(count) is int and 1 <= count <= 1000
+        if earlier.model != Path(earlier.model).name or not usable:
+            raise UserError(f"{self.path / 'config.json'} was changed: give another --out_dir")
+        folds = [earlier.files(fold) for fold in range(1, count + 1)]
+        paths = [files.state for files in folds]
+        for files in folds:
+            paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]
+        paths += [self.metrics, self.timing, self.folds, self.path / "report.html"]
+        paths += [self.path / "plots" / f"{name}.png" for name in HEADINGS]
+        for path in paths:
+            if path.is_file():
+                path.unlink()
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        text = json.dumps(content, indent=2) + "\n"
+        write_atomically(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))

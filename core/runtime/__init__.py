@@ -1,0 +1,1 @@
+"""Processes: Fabric, ranks, signals, lost workers, and the record of the environment."""

@@ -1,0 +1,132 @@
+"""What a start of a run ran on and with: versions, commit, command; and how two starts differ."""
+
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import core
+from core.errors import in_plain_sight, see_doctor, some
+
+PROJECT = "longtail-cxr"
+# of a run that is stopped and goes on for years, how many starts are told
+MOST_STARTS = 100
+
+
+def this_start() -> dict[str, Any]:
+    """When and how this process was started, and on what; JSON can hold it. No host is named."""
+    # late: what tells versions alone need not wait for torch
+    from core.runtime.fabric import versions
+
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "commit": commit(Path(core.__file__).resolve().parents[1]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions() | installed(),
+    }
+
+
+def commit(folder: Path) -> str:
+    """The commit that is checked out in `folder`, with "-dirty" where files differ from it.
+
+    "" where it is no checkout itself (a folder above it may be one of the user's), or there is no
+    git.
+    """
+    # its own .git alone: git by itself would look in the folders above too
+    git = ["git", "--no-optional-locks", f"--git-dir={folder / '.git'}", f"--work-tree={folder}"]
+    told = []
+    for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            # some git commands look at paths below the working folder alone
+            done = subprocess.run(
+                [*git, *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return ""
+        told.append(done.stdout.strip())
+    return told[0] + ("-dirty" if told[1] else "")
+
+
+def earlier_starts(environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The starts that an env.json tells of; one of before there were several tells the first."""
+    starts = environment.get("starts")
+    if not isinstance(starts, list):
+        starts = [{name: environment.get(name) for name in ("command", "python", "versions")}]
+    return [start for start in starts if isinstance(start, dict)]
+
+
+def told_changes(starts: list[dict[str, Any]]) -> str:
+    """A line on what the last of `starts` does not share with the first; "" where it is nothing.
+
+    What only one of them tells is no change.
+    """
+    if len(starts) < 2:
+        return ""
+    before, now = (_software(start) for start in (starts[0], starts[-1]))
+    changes = [
+        in_plain_sight(f"{name:.40} {before[name]:.60} then, {now[name]:.60} now")
+        for name in before
+        if name in now and not _is_same(before[name], now[name])
+    ]
+    if not changes:
+        return ""
+    return (
+        f"This run began with other software ({some(changes, 6)}): its numbers may differ from "
+        f"those of a run without a stop{see_doctor('compares versions with constraints.txt')}."
+    )
+
+
+def _is_same(before: str, now: str) -> bool:
+    """Whether two versions are equal; where one does not tell its build (2.14.1+cu130) without."""
+    if before and now and ("+" in before) != ("+" in now):
+        return before.partition("+")[0] == now.partition("+")[0]
+    return before == now
+
+
+def told_files(starts: list[dict[str, Any]]) -> str:
+    """A line where the image files are not those of the start before; "" where they are."""
+    digests = [start["files"] for start in starts[-2:] if start.get("files")]
+    if not all(isinstance(digest, str) for digest in digests) or len(set(digests)) < 2:
+        return ""
+    return (
+        "Warning: image files changed since the last start of this run (their sizes, or pixels of "
+        "a pack, are others): its numbers are of both; --overwrite starts anew with these."
+    )
+
+
+def kept_starts(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first and the last of `starts`, `MOST_STARTS` at the most."""
+    return starts[:1] + starts[1:][-(MOST_STARTS - 1) :]
+
+
+def installed() -> dict[str, str]:
+    """The versions of this project and of what it can use, as far as they are installed."""
+    try:
+        needed = metadata.requires(PROJECT) or []
+    except metadata.PackageNotFoundError:
+        return {}
+    found = {}
+    for requirement in (PROJECT, *needed):
+        if re.search(r"extra == .dev.", requirement):
+            continue
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        try:
+            found[name.replace("-", "_")] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _software(start: Mapping[str, Any]) -> dict[str, str]:
+    """Python, commit and versions of a start, as far as it tells them."""
+    told = start.get("versions")
+    names = told if isinstance(told, dict) else {}
+    found = {"python": start.get("python"), "commit": start.get("commit"), **names}
+    return {name: value for name, value in found.items() if isinstance(value, str) and value}

@@ -1,0 +1,102 @@
+"""`--dry_run`: all that a command will do, in a minute, on a few of its images."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.data.splits.prepare import Prepared
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError
+from core.io.untrusted_files import read_json
+
+# of each phase, in the one epoch that it then has
+UPDATES = 2
+
+
+def for_dry_run(
+    config: Any, prepared: Prepared, processes: int, say: Callable[[str], None]
+) -> tuple[Any, Prepared]:
+    """`config` and what was `prepared` for it, cut down to `UPDATES` updates of each phase of the
+    first fold, and as many validation images.
+
+    Networks, sizes and batches stay what they are: what does not fit into memory is found. All is
+    written, into a folder beside --out_dir that each dry run begins anew. Raises UserError where
+    that holds something else.
+    """
+    out_dir = _folder_beside(config.run.out_dir)
+    images = UPDATES * config.loader.batch_size * processes * config.optim.accumulate
+    optim = {
+        name: min(1, getattr(config.optim, name))
+        for name in ("epochs", "warmup_epochs", "warmup_head_epochs")
+        if hasattr(config.optim, name)
+    }
+    parts = {
+        "run": replace(config.run, out_dir=out_dir, overwrite=True),
+        "loader": replace(config.loader, epoch_size=images),
+        "optim": replace(config.optim, **optim),
+        "loop": replace(config.loop, log_every=1, patience=None),
+    }
+    if config.loss.drw_epoch is not None:
+        parts["loss"] = replace(config.loss, drw_epoch=1)
+    if "test" in {field.name for field in fields(config)}:
+        parts["test"] = replace(config.test, out_csv=out_dir / config.test.out_csv.name)
+    few = _few(prepared, images, config.split.seed)
+    say(
+        f"Dry run: fold {few.run_folds[0]}, {UPDATES} updates of each phase, {len(few.table):,} of "
+        f"{len(prepared.table):,} images, all into {out_dir}."
+    )
+    return replace(config, **parts), few
+
+
+def _folder_beside(out_dir: Path) -> Path:
+    # "." and ".." have no name to add to
+    named = out_dir if out_dir.name not in ("", "..") else out_dir.resolve()
+    if not named.name:
+        raise UserError(f"--dry_run writes beside --out_dir, and {out_dir} has no place beside it")
+    folder = named.with_name(f"{named.name}_dry_run")
+    try:
+        settings = read_json(folder / "config.json") if folder.is_dir() else {"dry_run": True}
+    except (OSError, ValueError):
+        settings = {}
+    # what is no run's folder is refused as for any run
+    if (folder / "config.json").exists() and settings.get("dry_run") is not True:
+        raise UserError(
+            f"{folder}, where --dry_run would write, holds a run that is none: give another "
+            "--out_dir, or move it away"
+        )
+    return folder
+
+
+def few_images(table: LabelTable, batch_size: int) -> LabelTable:
+    """The first images of `table` to predict: so many batches of them."""
+    return table.take(np.arange(min(len(table), UPDATES * batch_size)))
+
+
+def _few(prepared: Prepared, images: int, seed: int) -> Prepared:
+    """The first fold to run, with some `images` to train on and as many to validate."""
+    fold, training, validation = next(prepared.rows())
+    chosen = np.concatenate(
+        [_chosen(prepared.table, part, images, seed) for part in (training, validation)]
+    )
+    chosen.sort()
+    return Prepared(
+        prepared.table.take(chosen), prepared.assignment[chosen], (fold,), prepared.files
+    )
+
+
+def _chosen(table: LabelTable, rows: np.ndarray, images: int, seed: int) -> np.ndarray:
+    """`images` of the `rows`, or a few more: a positive of each class in each source is there."""
+    order = np.random.default_rng(seed).permutation(rows)
+    sources = np.zeros(len(table), dtype=int) if table.sources is None else table.sources
+    needed = [
+        of_source[table.targets[of_source, column] == 1][:1]
+        for of_source in (order[sources[order] == source] for source in np.unique(sources[order]))
+        for column in range(table.targets.shape[1])
+    ]
+    first = np.unique(np.concatenate(needed))
+    return np.concatenate([first, np.setdiff1d(order, first, assume_unique=True)[:images]])[
+        : max(images, len(first))
+    ]

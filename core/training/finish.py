@@ -1,0 +1,208 @@
+"""The end of a run: pooled out-of-fold metrics, the report, and where everything is."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.data.splits.prepare import Prepared
+from core.errors import UserError
+from core.io.untrusted_files import check_regular, read_json
+from core.metrics import Evaluation, evaluate
+from core.report import Contents, draw_pictures, format_table, worst_cases, write_report
+from core.report.plots.training_curves import number_columns
+from core.report.repeat import command_again
+from core.report.tables import class_table, fold_tables, lead_of, summary_table
+from core.runs.run_folder import RunFolder
+from core.runtime.environment import earlier_starts, told_changes
+from core.training.resume import is_finished
+
+# no run has more, and their curves can be drawn
+_MOST_EPOCHS = 100_000
+
+
+def close_run(
+    folder: RunFolder, prepared: Prepared, settings: dict[str, Any], try_next: list[str]
+) -> Evaluation:
+    """Score the pooled predictions of all finished folds, write the report, print the summary.
+
+    `settings` by flag name are told as they are: without names, of paths the last part alone.
+    `try_next` holds flags that are worth a second run once no fold is left. Every number comes from
+    the prediction files that lie in the folder.
+    """
+    folder.check_place()
+    folds, table = prepared.folds, prepared.table
+    done = finished_folds(folder, folds)
+    parts = [_predictions_of(folder, prepared, fold) for fold in done]
+    rows, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
+    prevalence = prepared.prevalence(settings["source_weights"])
+    targets, names = table.targets[rows], table.class_names
+    patients = None if table.patients is None else table.patients[rows]
+    evaluation = evaluate(targets, probabilities, names, prevalence, patients)
+    of_folds = {
+        fold: evaluate(table.targets[held_out], predicted, names, prevalence, resamples=0)
+        for fold, (held_out, predicted) in zip(done, parts, strict=True)
+    }
+    which = "the official split" if folds == 1 else f"{len(done)} of {folds} folds"
+    anonymous, dry = settings["anonymous"], ", dry run" if settings["dry_run"] else ""
+    pictures = draw_pictures(evaluation, targets, probabilities, _read_history(folder.metrics))
+    contents = Contents(
+        title=f"{folder.path.name}: {folder.model}, {which}{dry}",
+        lead=lead_of(evaluation),
+        sections=[
+            summary_table(evaluation),
+            *pictures[:1],
+            class_table(evaluation),
+            *pictures[1:],
+            *fold_tables(evaluation, of_folds),
+        ],
+        worst=None if anonymous else worst_cases(evaluation, table, rows, probabilities),
+        command="" if anonymous else _command(),
+        facts=_facts(settings, prepared),
+        settings={name: _as_text(value) for name, value in settings.items()},
+        environment=_environment(folder.path / "env.json"),
+    )
+    report = write_report(folder.path, contents)
+    # a folder that was put in the place of this one has a report by now that is not its own
+    folder.check_place()
+    print(f"\nvalidation predictions of {which}, {len(rows):,} images:")
+    print(format_table(evaluation))
+    print(f"\nrun folder   {folder.path}")
+    print(f"report       {report}")
+    for fold in done:
+        print(f"checkpoint   {folder.files(fold).weights}")
+    left = [str(fold) for fold in range(1, folds + 1) if fold not in done]
+    if settings["dry_run"]:
+        print("dry run      all of it works, and its numbers mean nothing; now")
+        print(_command(real=True), flush=True)
+    else:
+        # settings that a resume took from the run are not in its command
+        settings_of_run = ["--config", str(folder.path / "config.json")] if folder.resumed else []
+        more = ["--run_folds", *left] if left else settings_of_run + try_next
+        print(f"try next     {_command()} {shlex.join(more)}", flush=True)
+    folder.release()
+    return evaluation
+
+
+def finished_folds(folder: RunFolder, folds: int) -> list[int]:
+    """Which of `folds` folds (from 1) are trained to the end.
+
+    Raises UserError where the weights of one are gone.
+    """
+    done = [fold for fold in range(1, folds + 1) if is_finished(folder.files(fold).state)]
+    for fold in done:
+        if not folder.files(fold).weights.is_file():
+            raise UserError(
+                f"{folder.files(fold).weights} is gone: put it back, or delete "
+                f"{folder.files(fold).state.name} there to train that fold again"
+            )
+    return done
+
+
+def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
+    """What else it takes to repeat a run: the same data, divided in the same way."""
+    table = prepared.table
+    patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
+    files, validated = (_as_text(settings[name]) for name in ("train_csv", "val_csv"))
+    if validated:
+        files += f", validated on {validated}"
+    facts = {
+        "data": f"{files}: {len(table):,} images, patients {patients}",
+        "digest": f"{prepared.fingerprint()[:16]} (images, labels, patients and folds)",
+    }
+    if settings["anonymous"]:
+        facts["command"] = "not told (--anonymous)"
+    return facts
+
+
+def _as_text(value: Any) -> str:
+    """A setting as it is given."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_as_text, value))
+    return "" if value is None else str(value)
+
+
+def _environment(path: Path) -> dict[str, str]:
+    """What this start of the run ran with, as its env.json tells it."""
+    try:
+        starts = earlier_starts(read_json(path))
+    except (OSError, ValueError) as error:
+        return {path.name: f"cannot be read ({error})"}
+    versions = starts[-1].get("versions") if starts else None
+    told = {name: starts[-1].get(name) for name in ("python", "platform", "commit")}
+    told |= versions if isinstance(versions, dict) else {}
+    told["note"] = told_changes(starts)
+    return {name: str(value) for name, value in told.items() if value}
+
+
+def _command(*, real: bool = False) -> str:
+    """This command again, for one process, without what would delete the run; `real`: not dry."""
+    program = ["python", sys.argv[0]]
+    if not real:
+        return command_again(program)
+    dry = {"--dry_run", "--dry-run"}
+    # without the flag a file of settings asked for it
+    more = [] if dry & set(sys.argv) else ["--no-dry_run"]
+    return command_again(program, {"--overwrite", *dry}, more)
+
+
+def _predictions_of(
+    folder: RunFolder, prepared: Prepared, fold: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(table rows, probabilities (rows, C)) of a fold's prediction file, matched by name."""
+    names = np.asarray(prepared.table.ids, dtype=object)
+    path = folder.files(fold).predictions
+    frame = read_predictions(path, list(prepared.table.class_names))
+    held_out = np.flatnonzero(prepared.assignment == fold - 1)
+    if sorted(frame.index) != sorted(names[held_out]):
+        raise UserError(
+            f"{path} does not hold the images of fold {fold}, each once: it was changed after "
+            f"the run; put it back, or delete {folder.files(fold).state.name} there to train that "
+            "fold again"
+        )
+    return held_out, frame.loc[names[held_out]].to_numpy()
+
+
+def _read_history(path: Path) -> pd.DataFrame | None:
+    """metrics.csv; None where it is gone. Raises UserError where no run has written it so.
+
+    Each fold and epoch is a count; what else is drawn is a number, and may be missing.
+    """
+    if not path.exists():
+        return None
+    try:
+        check_regular(path)
+        history = pd.read_csv(path)
+        for name in number_columns(history):
+            history[name] = pd.to_numeric(history[name])
+        for name in ("fold", "epoch"):
+            if name not in history:
+                raise ValueError(f"it has no column {name}")
+            counts = history[name]
+            if not (counts.between(1, _MOST_EPOCHS) & (counts % 1 == 0)).all():
+                raise ValueError(f"not each {name} is a number from 1 to {_MOST_EPOCHS:,}")
+        return history
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): put it back, or move it away for a report without "
+            "curves"
+        ) from error
+
+
+def read_predictions(path: Path, class_names: list[str]) -> pd.DataFrame:
+    """A predictions CSV as a table indexed by ImageID with the columns `class_names`.
+
+    Raises UserError where it cannot be read, a class has no column, or a cell is no probability.
+    """
+    try:
+        check_regular(path)
+        frame = pd.read_csv(path, dtype={"ImageID": str}, keep_default_na=False)
+        frame = frame.set_index("ImageID")[class_names].astype(float)
+        if not ((frame >= 0) & (frame <= 1)).all(axis=None):
+            raise ValueError("not all cells are numbers from 0 to 1")
+        return frame
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no predictions file of this run ({error})") from error

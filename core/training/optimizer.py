@@ -1,0 +1,147 @@
+"""Phases of training, AdamW with a learning rate for backbone and head by step, its steps."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
+from torch import Tensor, nn
+
+from core.config.training import TwoPhaseConfig
+from core.training.grad_scaler import scales
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs that train the parts named in `rates` (peak learning rates by part).
+
+    Without "backbone" it is frozen: in eval mode and without gradient. A part of a part ("head.x")
+    has its own rate.
+    """
+
+    name: str
+    epochs: int
+    rates: dict[str, float]
+    weight_decay: float = 0.0
+    warmup_epochs: float = 0.0
+    l1: float = 0.0
+    """Strength of the L1 penalty on the parameters that modules name in `sparse`."""
+    head_views: int = 0
+    """Without "backbone": passes whose features are kept for later epochs (`head_phase`)."""
+
+    @property
+    def head_only(self) -> bool:
+        """Whether the backbone is frozen."""
+        return "backbone" not in self.rates
+
+    def peak_rates(self) -> dict[str, float]:
+        """Peak learning rates as metrics.csv names them; 0 for a part that rests."""
+        rates = {f"{part.rpartition('.')[2]}_lr": rate for part, rate in self.rates.items()}
+        return {"backbone_lr": 0.0, "head_lr": 0.0} | rates
+
+
+def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
+    """A head-only phase (where asked for), then everything."""
+    head = Phase(
+        "head",
+        optim.warmup_head_epochs,
+        {"head": optim.warmup_head_lr},
+        optim.warmup_head_weight_decay,
+        head_views=optim.head_views if optim.head_phase == "cached" else 0,
+    )
+    rates = {"backbone": optim.backbone_lr, "head": optim.head_lr}
+    return [head, Phase("all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs)]
+
+
+def build_optimizer(model: nn.Module, phase: Phase, *, fused: bool = True) -> torch.optim.AdamW:
+    """AdamW over the parts of `model` named in `phase.rates`.
+
+    Not decayed are biases, norms, per-class scales (all parameters of one dimension), and what
+    modules name in `sparse`. `fused` lets its `found_inf` skip an update on the device; Fabric's
+    gradient scaling cannot clip then.
+    """
+    sparse = {id(parameter) for parameter in sparse_parameters(model).values()}
+    groups: list[dict[str, Any]] = []
+    taken: set[int] = set()
+    # a part of a part comes before the whole
+    for part in sorted(phase.rates, key=len, reverse=True):
+        ours = [p for p in model.get_submodule(part).parameters() if id(p) not in taken]
+        taken |= {id(parameter) for parameter in ours}
+        plain = [p for p in ours if p.ndim <= 1 and id(p) not in sparse]
+        decayed = [p for p in ours if p.ndim > 1 and id(p) not in sparse]
+        peak = {"peak": phase.rates[part], "lr": phase.rates[part], "l1": 0.0}
+        groups.append(peak | {"params": decayed, "weight_decay": phase.weight_decay})
+        groups.append(peak | {"params": plain, "weight_decay": 0.0})
+        penalised = [p for p in ours if id(p) in sparse]
+        groups.append(peak | {"params": penalised, "weight_decay": 0.0, "l1": phase.l1})
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
+
+
+def sparse_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that modules name in their attribute `sparse`, by name in `model`."""
+    return {
+        f"{path}.{name}".removeprefix("."): module.get_parameter(name)
+        for path, module in model.named_modules()
+        for name in getattr(module, "sparse", ())
+    }
+
+
+@torch.no_grad()
+def shrink(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> None:
+    """The proximal step of the L1 penalty, after a step of `optimizer` (proximal AdamW, Yun 2021).
+
+    A <- sign(A) max(|A| - lr l1 / (sqrt(v) + eps), 0) with v the bias-corrected second moment: the
+    soft threshold in the optimiser's own metric, so that an entry rests at exactly 0 while its mean
+    gradient (as AdamW sees it, after clipping) is below l1. Where `skip` (a scalar on the device)
+    is 1 nothing changes.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["l1"] else ():
+            state = optimizer.state[parameter]
+            if not state:
+                continue
+            corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])
+            threshold = group["lr"] * group["l1"] / (corrected.sqrt() + group["eps"])
+            shrunk = parameter.sign() * (parameter.abs() - threshold).clamp(min=0)
+            # no product: before the first step that counts the threshold is not a number
+            parameter.copy_(shrunk if skip is None else torch.where(skip > 0, parameter, shrunk))
+
+
+def shrink_after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """`shrink`, as a hook of each step that is made: a gradient scaler leaves some out."""
+    shrink(optimizer, getattr(optimizer, "found_inf", None))
+
+
+def make_step(fabric: Fabric, optimizer: _FabricOptimizer, *, skip: Tensor) -> None:
+    """Apply the gradients, unless `skip` (on the device) is 1, and forget them."""
+    if not scales(fabric):
+        # the fused AdamW leaves weights and moments alone where this is 1
+        optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def shares_of(fabric: Fabric, known: Tensor) -> Tensor:
+    """Weights (A,) of the means over an update's batches, of `known` (A,) labels each.
+
+    With them the sum over A batches, averaged over ranks by DDP, is the mean over all known labels
+    of the update.
+    """
+    total = fabric.all_reduce(known.sum().float(), reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return known * fabric.world_size / total.clamp(min=1)
+
+
+def rate_factor(step: int, steps: int, warmup_steps: int) -> float:
+    """Part of the peak learning rate at `step` of `steps`: linear warm-up, then a cosine to 0."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each group's learning rate to `factor` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak"]

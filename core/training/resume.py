@@ -1,0 +1,214 @@
+"""The state of a fold in training, from which the same command goes on at the next update."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from core.errors import UserError
+from core.models.checkpoint import load_into, load_tensors, save_tensors
+from core.training.ema import MovingAverage
+from core.training.grad_scaler import kept_scale, take_up_scale
+
+
+@dataclass
+class Progress:
+    """How far a fold is. Epochs and updates count what lies behind; `best_epoch` counts from 1."""
+
+    epoch: int = 0
+    update: int = 0
+    total_updates: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    finished: bool = False
+    images_per_update: int = 0
+
+    def recount(self, images_per_update: int) -> str:
+        """Count updates of `images_per_update`, and say so where they were of another size.
+
+        Another number of processes makes them larger or smaller; an image may then be seen again.
+        """
+        before, self.images_per_update = self.images_per_update, images_per_update
+        if before in (0, images_per_update):
+            return ""
+        self.update = self.update * before // images_per_update
+        return (
+            f"An update now takes {images_per_update} images and took {before} before the stop: "
+            "the run goes on, but not to the same numbers."
+        )
+
+    def end_epoch(self, value: float, epochs: int, patience: int | None) -> bool:
+        """Count an epoch of the `epochs` that the monitor gave `value`; whether it is the best yet.
+
+        A fold is finished by its last epoch, or by `patience` of them without a better one.
+        """
+        self.epoch, self.update = self.epoch + 1, 0
+        # a monitor that is never defined keeps the first epoch
+        first = self.best_epoch == 0
+        best = first or (math.isfinite(value) and (self.best is None or value > self.best))
+        if best:
+            self.best = value if math.isfinite(value) else None
+            self.best_epoch = self.epoch
+        tired = self.epoch - self.best_epoch >= (patience or epochs)
+        self.finished = self.epoch == epochs or tired
+        return best
+
+
+# what AdamW keeps of each parameter, beside its number of steps
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class State:
+    """What must be kept to go on as if a run had never stopped.
+
+    Random numbers are not: they depend on seed, fold, epoch and update alone. `loss_sums` is the
+    running (sum of losses, known labels, skipped updates) of the epoch, of which the last is the
+    first rank's alone; `identity` says which run, data and fold it is that a file must be of to be
+    taken up.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        average: MovingAverage | None,
+        device: torch.device,
+        identity: str,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self.scaler = scaler
+        self.model, self.average, self.identity = model, average, identity
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.loss_sums = torch.zeros(3, dtype=precise, device=device)
+        self.progress = Progress()
+        self._kept: dict[str, Tensor] = {}
+        self._kept_phase = ""
+        self._kept_path = Path()
+
+    def save(
+        self, path: Path, phase: str = "", optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Write everything; a finished fold needs no tensors and no optimiser any more."""
+        tensors: dict[str, Tensor] = {}
+        if not self.progress.finished:
+            assert optimizer is not None
+            tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+            if self.average is not None:
+                states = self.average.module.state_dict()
+                tensors |= {f"average.{n}": t for n, t in states.items()}
+            tensors |= _optimizer_tensors(optimizer)
+            tensors["loss_sums"] = self.loss_sums
+        facts = {"run": self.identity, "phase": phase, "progress": asdict(self.progress)}
+        facts["scale"] = kept_scale(self.scaler)
+        save_tensors(path, tensors, facts)
+
+    def gather(self, fabric: Fabric) -> tuple[float, int]:
+        """Of this epoch, over all ranks: the mean loss of the known labels, and updates skipped.
+
+        The sums move to the first rank: its state is the one that is saved.
+        """
+        sums = fabric.all_reduce(self.loss_sums.clone(), reduce_op="sum")
+        assert isinstance(sums, Tensor)
+        self.loss_sums.copy_(sums if fabric.is_global_zero else torch.zeros_like(sums))
+        total, known, skipped = sums.tolist()
+        return total / max(known, 1), int(skipped)
+
+    def is_finite(self) -> bool:
+        """Whether the norms of all weights and averages are; waits for the device."""
+        modules = [self.model] + ([self.average.module] if self.average else [])
+        tensors = [t for module in modules for t in module.state_dict().values()]
+        norms = torch._foreach_norm([t for t in tensors if t.is_floating_point()])
+        return bool(torch.stack(norms).isfinite().all())
+
+    def load(self, path: Path, *, first: bool) -> None:
+        """Take up what `save` wrote; the loss so far goes to the `first` rank.
+
+        Raises UserError for a spoiled file or one of another run.
+        """
+        tensors, facts = load_tensors(path)
+        if facts.get("run") != self.identity:
+            raise UserError(
+                f"{path} is the state of a run with other settings, data or folds: move it to the "
+                "folder of that run, and put this run's own state back"
+            )
+        try:
+            self.progress = _checked(Progress(**facts["progress"]))
+            self._kept_phase = facts["phase"]
+            if self.progress.finished:
+                return
+            take_up_scale(self.scaler, facts.get("scale", {}))
+            if first:
+                # an older state has not counted what was skipped
+                kept = tensors["loss_sums"]
+                self.loss_sums[: max(2, len(kept))].copy_(kept)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(f"{path} is no state of a run ({error})") from error
+        load_into(self.model, _under("model.", tensors), path)
+        if self.average is not None:
+            load_into(self.average.module, _under("average.", tensors), path)
+        self._kept, self._kept_path = _under("optimizer.", tensors), path
+
+    def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
+        """Give the optimiser of `phase` its moments back, if the state was saved in that phase.
+
+        Raises UserError where they are not those of its parameters.
+        """
+        if self._kept and self._kept_phase == phase:
+            for index, parameter in enumerate(_parameters(optimizer)):
+                kept = _under(f"{index}.", self._kept)
+                # a parameter that had no part in the loss was never stepped
+                if not kept:
+                    continue
+                shapes = {name: value.shape for name, value in kept.items()}
+                if shapes != dict(step=torch.Size(), **dict.fromkeys(_MOMENTS, parameter.shape)):
+                    raise UserError(
+                        f"{self._kept_path} does not fit its optimiser: move it away, and the "
+                        "fold starts anew"
+                    )
+                # a fused step reads moments in the parameter's own memory layout
+                optimizer.state[parameter] = {
+                    name: torch.empty_like(parameter).copy_(value)
+                    if value.ndim
+                    else value.to(parameter.device)
+                    for name, value in kept.items()
+                }
+        self._kept = {}
+
+
+def _checked(progress: Progress) -> Progress:
+    """`progress` as it came from a file. Raises TypeError where a value is of another kind."""
+    for name, value in asdict(progress).items():
+        kinds = {"best": (float, int, type(None)), "finished": (bool,)}.get(name, (int,))
+        if type(value) not in kinds or (kinds == (int,) and value < 0):
+            raise TypeError(f"its {name} cannot be {value}")
+    return progress
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a fold's state file is there and says that its training is over."""
+    if not path.exists():
+        return False
+    progress = load_tensors(path)[1].get("progress")
+    return isinstance(progress, dict) and progress.get("finished") is True
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state[parameter].items()
+    }
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,1 @@
+"""Export: ONNX graph, hub folder, and model card."""

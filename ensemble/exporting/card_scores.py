@@ -1,0 +1,78 @@
+"""What a run folder says of its checkpoints: scores of the images that each did not see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, some
+from core.metrics import Evaluation, evaluate
+from core.runs.prediction_files import match_labels, read_predictions
+from ensemble.fitting.out_of_fold import LabelSource, Run, read_labels, read_run, shared_source
+from ensemble.predict.members import Member
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """Of one checkpoint, on its own fold's validation images."""
+
+    evaluation: Evaluation
+    labels: str
+    """names of the CSVs that the labels are from"""
+
+
+def score_members(members: Sequence[Member]) -> list[FoldScores | None]:
+    """The scores of each checkpoint whose run folder it lies in; None where it lies in none.
+
+    With intervals over patients, or over images where these are not known. Raises UserError where
+    the folder is a run's, and its predictions or labels are not whole.
+    """
+    read = cache(_read)
+    found: list[FoldScores | None] = []
+    for member in members:
+        if not _in_run(member.path):
+            found.append(None)
+            continue
+        try:
+            found.append(_score(member, *read(member.path.parent)))
+        except UserError as error:
+            raise UserError(
+                f"{member.path} cannot be scored for the card: {str(error).rstrip('.')}; "
+                "--no-scores writes it without"
+            ) from error
+    return found
+
+
+def _in_run(path: Path) -> bool:
+    """Whether a checkpoint lies in a run folder; one that was exported has a config.json too."""
+    own = ("folds.csv", _predictions(path).name)
+    folder = path.parent
+    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in own)
+
+
+def _predictions(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_val.csv")
+
+
+def _read(folder: Path) -> tuple[Run, LabelSource, LabelTable]:
+    run = read_run(folder)
+    source = shared_source([run], {}, None)
+    if source.gone:
+        raise UserError(
+            f"its labels were read from {some(source.gone)}, which is not there (a relative path "
+            "is one from where the training was started)"
+        )
+    return run, source, read_labels(source, [run.predictions])[0]
+
+
+def _score(member: Member, run: Run, source: LabelSource, labels: LabelTable) -> FoldScores:
+    if member.path not in run.checkpoints:
+        raise UserError(f"{run.path} has no finished fold with these weights")
+    predictions = read_predictions(_predictions(member.path))
+    # the labels are those of all folds
+    table, (probabilities,), _ = match_labels([predictions], labels, source.told, common=True)
+    if len(table) < len(predictions.ids):
+        raise UserError(f"{source.told} lacks images of {predictions.path}")
+    evaluation = evaluate(table.targets, probabilities, table.class_names, patients=table.patients)
+    return FoldScores(evaluation, ", ".join(path.name for path in source.csvs))

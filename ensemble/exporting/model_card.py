@@ -1,0 +1,200 @@
+"""The model card: what a model is, was trained on and scored, for those who are handed it."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import jinja2
+from numpy.typing import NDArray
+
+from core.errors import in_plain_sight
+from core.metrics import Evaluation
+from ensemble.exporting.card_scores import FoldScores
+from ensemble.predict.members import Member
+
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
+UNKNOWN = "unknown"
+LONGEST = 200
+# what is larger is no count and no score
+LARGEST = 1e12
+MEANS = ("mAP", "mAUROC", "ECE")
+
+
+def write_card(
+    path: Path,
+    names: Sequence[str],
+    members: Sequence[Member],
+    shares: NDArray[Any],
+    class_names: Sequence[str],
+    scores: Sequence[FoldScores | None],
+    *,
+    use: str,
+    probabilities: str,
+    recipe: Mapping[str, str] | None,
+    calibrated: bool,
+    thresholds: Mapping[str, float],
+    front_matter: bool,
+) -> None:
+    """Write the card in Markdown.
+
+    `names` are what it calls the members, `use` is Markdown that says how to load it,
+    `probabilities` a sentence on what comes out, `recipe` names views and merges where these are
+    part of the model. Of files, only names are in it. Raises OSError where it cannot be written.
+    """
+    alone = scores[0] if len(members) == 1 else None
+    methods = ", ".join(dict.fromkeys(str(_text(one.info.method)) for one in members))
+    template = _environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.render(
+        title=f"Chest X-ray classifier ({methods})",
+        front_matter=front_matter,
+        members=list(map(_told, names, members, shares)),
+        recipe=recipe,
+        probabilities=probabilities,
+        calibrated=calibrated,
+        flips=recipe is not None and recipe["views"] != "none",
+        data=_data(members, scores),
+        counted="" if len(members) == 1 else ", from the least to the most of the models",
+        classes=[_class(name, members, alone, thresholds) for name in class_names],
+        scored=alone is not None,
+        thresholds=bool(thresholds),
+        means=[
+            row
+            for name, member, score in zip(names, members, scores, strict=True)
+            if (row := _means(name, member, score)) is not None
+        ],
+        intervals=any(score is not None for score in scores),
+        use=use,
+        versions=_versions(members),
+    )
+    path.write_text(re.sub(r"\n{3,}", "\n\n", text) + "\n", encoding="utf-8")
+
+
+def _environment() -> jinja2.Environment:
+    # the page is Markdown: what could act in it is escaped by our own filter
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    environment.filters["md"] = escaped
+    return environment
+
+
+def escaped(text: object) -> str:
+    """Text as Markdown that shows just this text, on one line and not long."""
+    short = in_plain_sight(str(text))[:LONGEST]
+    return re.sub(r"([\\`*\[\]|!#~])", r"\\\1", short.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def _told(name: str, member: Member, share: float) -> dict[str, Any]:
+    told = member.told()
+    return {
+        "name": name,
+        "share": f"{share:.1%}",
+        "method": member.info.method,
+        "backbone": _text(told["model"]),
+        "pixels": member.info.image_size,
+        "fold": told["fold"] if told["fold"] is not None else UNKNOWN,
+        "epoch": _count(member.info.facts.get("epoch")),
+    }
+
+
+def _class(
+    name: str, members: Sequence[Member], score: FoldScores | None, thresholds: Mapping[str, float]
+) -> dict[str, str]:
+    threshold = thresholds.get(name, math.nan)
+    row = {
+        "name": name,
+        "positive": _span(members, "training_positives", name),
+        "known": _span(members, "training_known", name),
+        "threshold": UNKNOWN if math.isnan(threshold) else f"{threshold:.3g}",
+    }
+    # a class that the labels lack was not scored
+    if score is not None and name in score.evaluation.per_class.index:
+        scored: Any = score.evaluation.per_class.loc[name]
+        row["validated"] = f"{scored['positives']:,.0f}"
+        for metric in ("ap", "auroc"):
+            row[metric] = _number(
+                scored[metric], scored.get(f"{metric}_low"), scored.get(f"{metric}_high")
+            )
+    return {"ap": UNKNOWN, "auroc": UNKNOWN, "validated": UNKNOWN} | row
+
+
+def _means(name: str, member: Member, score: FoldScores | None) -> dict[str, str] | None:
+    """A row of scores: with intervals from the run folder, else what the checkpoint holds."""
+    row = {"name": name}
+    if score is not None:
+        summary = score.evaluation.summary
+        row |= {"images": f"{summary['images']:,}", "classes": f"{summary['classes_scored']:,}"}
+        return row | {mean: _mean(score.evaluation, mean) for mean in MEANS}
+    metrics = member.info.facts.get("metrics")
+    if not isinstance(metrics, dict):
+        return None
+    row |= {"images": UNKNOWN, "classes": _count(metrics.get("classes_scored"))}
+    return row | {mean: _number(metrics.get(mean)) for mean in MEANS}
+
+
+def _mean(evaluation: Evaluation, name: str) -> str:
+    """A mean over classes, and the interval with the mean that it is of."""
+    summary = evaluation.summary
+    low, high = summary["intervals"].get(name, (None, None))
+    if low is None:
+        return _number(summary[name])
+    count, every = summary["classes_in_intervals"], summary["classes_scored"]
+    if count == every:
+        return _number(summary[name], low, high)
+    told = _number(summary["interval_points"][name], low, high)
+    return f"{_number(summary[name])}; of {count} classes {told}"
+
+
+def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str:
+    """Where the training images are from, by the names of files alone."""
+    files: dict[str, None] = {}
+    for member in members:
+        settings = member.info.facts.get("settings")
+        given = settings.get("train_csv") if isinstance(settings, dict) else None
+        for one in given if isinstance(given, list) else [given]:
+            if isinstance(one, str) and one:
+                files[re.split(r"[\\/]", one)[-1]] = None
+    files |= dict.fromkeys(score.labels for score in scores if score is not None)
+    return f"Labels of {', '.join(files)}" if files else "Which labels were used is not told"
+
+
+def _span(members: Sequence[Member], key: str, name: str) -> str:
+    """A class's count, or the least and the most where models were trained on others."""
+    counts = []
+    for member in members:
+        told = member.info.facts.get(key)
+        if isinstance(told, dict) and type(count := told.get(name)) is int:
+            counts.append(count)
+    if not counts:
+        return UNKNOWN
+    least, most = min(counts), max(counts)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _versions(members: Sequence[Member]) -> str:
+    told = members[0].info.facts.get("versions")
+    if not isinstance(told, dict):
+        return "unknown versions"
+    return ", ".join(f"{_text(name)} {_text(version)}" for name, version in sorted(told.items()))
+
+
+def _text(value: object) -> str:
+    """A text of a file that may come from anywhere."""
+    return in_plain_sight(value)[:LONGEST] if isinstance(value, str) else UNKNOWN
+
+
+def _told_soundly(value: object) -> TypeGuard[float]:
+    # NaN is below nothing
+    return isinstance(value, (int, float)) and abs(value) <= LARGEST
+
+
+def _count(value: object) -> str:
+    return f"{value:,.0f}" if _told_soundly(value) else UNKNOWN
+
+
+def _number(value: Any, low: Any = None, high: Any = None) -> str:
+    if not _told_soundly(value):
+        return UNKNOWN
+    if low is None or not (math.isfinite(low) and math.isfinite(high)):
+        return f"{value:.3f}"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

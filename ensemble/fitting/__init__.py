@@ -1,0 +1,1 @@
+"""Fitting on out-of-fold predictions: ensemble weights and calibration."""

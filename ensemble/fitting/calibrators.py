@@ -1,0 +1,297 @@
+"""Fitting of calibration: maps by class, thresholds and gating's alpha.
+
+A map is chosen by cross-validated log loss. Probabilities are clipped to [1e-6, 1 - 1e-6] wherever
+a logarithm needs it, so that a certainty that is wrong costs 14 and not infinitely much.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq, minimize
+from sklearn.isotonic import IsotonicRegression
+from tqdm import tqdm
+
+from core.data.splits.folds import assign_folds
+from core.errors import UserError
+from core.metrics.bootstrap import Curve, Ranking
+from ensemble.fitting.weights import Scorer
+from ensemble.predict.calibration import (
+    SMALLEST,
+    Calibration,
+    ClassCalibration,
+    logit,
+    normal_gating,
+    sigmoid,
+)
+from ensemble.predict.merge import ranks
+
+FloatArray = NDArray[np.float64]
+
+ALPHAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+# A method is tried where so many patients are positive, and as many negative. By simulation
+# (distorted logits of a known truth, prevalence 0.5 to 10 %, log loss in excess of that of the
+# truth, means over samples): at 2 positives of 100 images, Platt among the choices costs 0.001
+# where the probabilities were right and saves 0.4 where training had shifted the logits, which no
+# temperature mends; at 1, some fits see none. Isotonic among the choices costs up to 0.04 at 5 to 8
+# positives and 0.001 at 50; at 100 it costs nothing, and where the distortion is not linear in the
+# logits it then begins to win (0.004 at 500).
+FEWEST = {"identity": 0, "temperature": 2, "platt": 2, "isotonic": 100}
+# a class that the model has the wrong way round would else be turned
+SMALLEST_SLOPE = 1e-3
+LARGEST_SLOPE = 1e3
+
+
+def fit_identity(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
+    """Leave probabilities as they are."""
+    return ClassCalibration("identity", {})
+
+
+def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
+    """sigmoid(logit(p) / T) with the least log loss (Guo 2017), T from 1e-3 to 1e3.
+
+    targets: (N,) of 0 and 1. The loss is convex in 1 / T, so its slope has one root.
+    """
+    z = logit(probabilities)
+
+    def gradient(log_slope: float) -> float:
+        return float(np.mean((sigmoid(np.exp(log_slope) * z) - targets) * z))
+
+    low, high = np.log(SMALLEST_SLOPE), np.log(LARGEST_SLOPE)
+    if gradient(low) >= 0:
+        log_slope = low
+    elif gradient(high) <= 0:
+        log_slope = high
+    else:
+        log_slope = brentq(gradient, low, high, xtol=1e-12)
+    return ClassCalibration("temperature", {"temperature": float(np.exp(-log_slope))})
+
+
+def fit_platt(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
+    """sigmoid(a logit(p) + b) with the least log loss against Platt's targets, a from 1e-3 to 1e3.
+
+    targets: (N,) of 0 and 1. For N+ positives and N- negatives Platt (1999) takes
+    (N+ + 1) / (N+ + 2) for 1 and 1 / (N- + 2) for 0, so that few of them give no certainty.
+    """
+    positives = float(targets.sum())
+    negatives = len(targets) - positives
+    y = np.where(targets == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    z = logit(probabilities)
+    centre, spread = float(z.mean()), float(z.std()) or 1.0
+    scaled = (z - centre) / spread  # else slope and offset pull at each other
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        slope, offset = parameters
+        s = slope * scaled + offset
+        error = sigmoid(s) - y
+        value = np.mean(np.logaddexp(0, s) - y * s)
+        return float(value), np.array([np.mean(error * scaled), np.mean(error)])
+
+    bounds = [(SMALLEST_SLOPE * spread, LARGEST_SLOPE * spread), (None, None)]
+    start = [spread, centre]  # the identity
+    options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    slope = float(found.x[0]) / spread
+    offset = float(found.x[1]) - slope * centre
+    return ClassCalibration("platt", {"slope": slope, "offset": offset})
+
+
+def fit_isotonic(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
+    """The rising steps with the least squared error (Zadrozny & Elkan 2002), by scikit-learn.
+
+    targets: (N,) of 0 and 1.
+    """
+    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probabilities, targets)
+    values = np.maximum.accumulate(fitted.y_thresholds_)  # equal up to the last bit
+    parameters = {"knots": fitted.X_thresholds_.tolist(), "values": values.tolist()}
+    return ClassCalibration("isotonic", parameters)
+
+
+# in the order in which equal losses are decided
+FITS: dict[str, Callable[[FloatArray, FloatArray], ClassCalibration]] = {
+    "identity": fit_identity,
+    "temperature": fit_temperature,
+    "platt": fit_platt,
+    "isotonic": fit_isotonic,
+}
+
+
+def log_losses(targets: FloatArray, probabilities: FloatArray) -> FloatArray:
+    """Log loss of each entry; NaN where the target is."""
+    p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
+    losses = -np.where(targets == 1, np.log(p), np.log1p(-p))
+    return np.where(np.isnan(targets), np.nan, losses)
+
+
+def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float:
+    """The threshold above 0 with the best F1, the highest of several; NaN where there is none.
+
+    targets: (N,) of 1, 0 and NaN. "Positive" is probability >= threshold. At a threshold of 0
+    everything would be.
+    """
+    ranking = Ranking.of(targets, probabilities)
+    usable = ranking.thresholds > 0
+    if not usable.any() or not (targets == 0).any():
+        return float("nan")
+    scores = Curve.of(ranking.count()).f1()[0]
+    return float(ranking.thresholds[np.where(usable, scores, -1).argmax()])
+
+
+def best_alpha(
+    targets: FloatArray, calibrated: FloatArray, class_names: Sequence[str], normal: str | None
+) -> float:
+    """The alpha of ALPHAS with the best mAP of the other classes, the smallest of several."""
+    if normal is None:
+        return 0.0
+    others = [column for column, name in enumerate(class_names) if name != normal]
+    score = Scorer(targets.T[others], "mAP")
+    gated = (normal_gating(calibrated, class_names, normal, alpha) for alpha in ALPHAS)
+    return ALPHAS[int(np.argmax([score(one.T[others]) for one in gated]))]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Predictions to calibrate."""
+
+    targets: FloatArray
+    """(N, C) of 1, 0 and NaN"""
+    probabilities: FloatArray
+    """(N, C)"""
+    class_names: tuple[str, ...]
+    patients: NDArray[np.object_] | None
+    """(N,); None where they are not known"""
+    normal: str | None
+    """the class that gates the others, or None"""
+
+    def part(self, rows: NDArray[np.bool_]) -> "Problem":
+        """The images of these rows, (N,)."""
+        return replace(
+            self,
+            targets=self.targets[rows],
+            probabilities=self.probabilities[rows],
+            patients=None if self.patients is None else self.patients[rows],
+        )
+
+    def people(self) -> NDArray[Any]:
+        """Who each image is of, (N,); where that is not known, each of another one."""
+        return np.arange(len(self.targets)) if self.patients is None else self.patients
+
+    def folds(self, folds: int, seed: int) -> NDArray[np.int64]:
+        """A fold for each image, (N,), by patient. Raises UserError for too few patients."""
+        return assign_folds(self.targets, self.patients, folds, seed)
+
+
+def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calibration:
+    """Choose each class's map by cross-validation over patients, and fit everything on all rows.
+
+    Raises UserError where there are fewer patients than folds. `bar` moves on with each class.
+    """
+    assignment = problem.folds(folds, seed)
+    people = problem.people()
+    maps = {}
+    for column, name in enumerate(problem.class_names):
+        known = ~np.isnan(problem.targets[:, column])
+        y, p = problem.targets[known, column], problem.probabilities[known, column]
+        methods = allowed_methods(y, people[known])
+        maps[name] = FITS[choose_method(y, p, assignment[known], methods)](y, p)
+        bar.update()
+    calibrated = Calibration(maps, problem.normal, 0).apply(
+        problem.probabilities, problem.class_names
+    )
+    alpha = best_alpha(problem.targets, calibrated, problem.class_names, problem.normal)
+    gated = Calibration(maps, problem.normal, alpha).gate(calibrated, problem.class_names)
+    for column, name in enumerate(problem.class_names):
+        maps[name] = replace(
+            maps[name],
+            threshold=best_threshold(problem.targets[:, column], calibrated[:, column]),
+            threshold_gated=best_threshold(problem.targets[:, column], gated[:, column]),
+        )
+    return Calibration(maps, problem.normal, alpha)
+
+
+def allowed_methods(targets: FloatArray, people: NDArray[Any]) -> list[str]:
+    """The methods of FITS for which enough patients are positive and negative.
+
+    targets: (N,) of 0 and 1; people: (N,), who each image is of.
+    """
+    fewer = min(len(np.unique(people[targets == kind])) for kind in (0, 1))
+    return [method for method, fewest in FEWEST.items() if fewer >= fewest]
+
+
+def choose_method(
+    targets: FloatArray,
+    probabilities: FloatArray,
+    assignment: NDArray[np.int64],
+    methods: Sequence[str],
+) -> str:
+    """The first of `methods` with the least log loss on folds that it was not fitted on.
+
+    targets: (N,) of 0 and 1; assignment: (N,), the fold of each. "identity" where a fit would see
+    no positive or no negative.
+    """
+    folds = np.unique(assignment)
+    kinds = (len(np.unique(targets[assignment != fold])) for fold in folds)
+    if len(methods) == 1 or min(kinds) < 2:
+        return methods[0]
+
+    def loss(method: str) -> float:
+        total = 0.0
+        for fold in folds:
+            inside, rest = assignment != fold, assignment == fold
+            fitted = FITS[method](targets[inside], probabilities[inside])
+            total += float(log_losses(targets[rest], fitted.apply(probabilities[rest])).sum())
+        return total
+
+    return min(methods, key=loss)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What comes out for each patient where everything was fitted and chosen on other ones."""
+
+    probabilities: dict[str, FloatArray]
+    """stage → (N, C); the stages are BEFORE, CALIBRATED and GATED"""
+    ranks: dict[str, FloatArray]
+    """stage → (N, C), an image's rank among all images under the maps of its fold, as parts of N;
+    probabilities of folds with maps of their own cannot be ranked together"""
+    called: dict[str, NDArray[np.bool_]]
+    """stage → (N, C), where the probability reaches the threshold that was fitted for it"""
+    alphas: list[float]
+    """of each fold"""
+
+
+BEFORE, CALIBRATED, GATED = "before", "calibrated", "gated"
+
+
+def held_out(problem: Problem, folds: int, seed: int, bar: tqdm) -> HeldOut:
+    """Do all of `fit_calibration` without each fold of patients, and apply it to that fold.
+
+    Raises UserError where no class can be scored, or there are fewer patients than folds.
+    """
+    if np.isnan(Scorer(problem.targets.T, "mAP")(problem.probabilities.T)):
+        raise UserError("no class has both positive and negative labels: nothing can be scored")
+    assignment = problem.folds(folds, seed)
+    shape, names = problem.targets.shape, problem.class_names
+    probabilities = {stage: np.empty(shape) for stage in (BEFORE, CALIBRATED, GATED)}
+    ranked = {stage: np.empty(shape) for stage in probabilities}
+    called = {stage: np.empty(shape, dtype=bool) for stage in probabilities}
+    alphas = []
+    for fold in range(folds):
+        inside, outside = problem.part(assignment != fold), assignment == fold
+        fitted = fit_calibration(inside, folds, seed, bar)
+        calibrated = fitted.apply(problem.probabilities, names)
+        gated = fitted.gate(calibrated, names)
+        pairs = zip(inside.targets.T, inside.probabilities.T, strict=True)
+        found = {
+            BEFORE: (problem.probabilities, np.array([best_threshold(y, p) for y, p in pairs])),
+            CALIBRATED: (calibrated, fitted.thresholds(names, gated=False)),
+            GATED: (gated, fitted.thresholds(names, gated=True)),
+        }
+        for stage, (values, thresholds) in found.items():
+            probabilities[stage][outside] = values[outside]
+            ranked[stage][outside] = ranks(values)[outside]
+            called[stage][outside] = values[outside] >= thresholds
+        alphas.append(fitted.normal_alpha)
+    return HeldOut(probabilities, ranked, called, alphas)

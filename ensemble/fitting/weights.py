@@ -1,0 +1,284 @@
+"""Weights of an ensemble from out-of-fold predictions, and what they gain on other patients.
+
+Weights look better on the rows that they were fitted on than they are. So each strategy, and the
+choice among them, is scored on patients that took no part in it: nested cross-validation (Varma &
+Simon 2006). Folds may choose runs whose probabilities are on other scales, and would be ranked
+together at random. So a held-out image counts by its rank among all images under the weights of its
+fold: no label has a part in that, and the order within a fold is kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from tqdm import tqdm
+
+from core.data.splits.folds import assign_folds
+from core.errors import UserError
+from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
+from ensemble.predict.calibration import SMALLEST
+from ensemble.predict.merge import ranks
+
+FloatArray = NDArray[np.float64]
+
+# greedy selection ends after so many picks in a row without a better score, and in any case at
+PATIENCE = 5
+LARGEST_BAG = 100
+# a share of less changes no probability that is written
+SMALLEST_SHARE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Predictions of M models for the same N images, and their labels; classes come first, so that
+    a class lies in one piece."""
+
+    predictions: FloatArray  # (M, C, N)
+    targets: NDArray[np.floating]  # (C, N) of 1, 0 and NaN
+
+    @property
+    def models(self) -> int:
+        return len(self.predictions)
+
+    def part(self, rows: NDArray[np.bool_]) -> "Pool":
+        """The images of these rows, (N,)."""
+        return Pool(self.predictions[:, :, rows], self.targets[:, rows])
+
+    def blend(self, weights: FloatArray) -> FloatArray:
+        """Mean (C, N) of the models' probabilities by `weights` (M,), which sum to 1."""
+        return np.tensordot(weights, self.predictions, axes=1)
+
+
+class Scorer:
+    """Macro AP or AUROC of many predictions of the same labels.
+
+    The same values as `core.metrics.evaluate`, by one sort a class.
+    """
+
+    def __init__(self, targets: NDArray[np.floating], monitor: str) -> None:
+        """targets: (C, N); monitor: mAP or mAUROC."""
+        of_class = average_precision if monitor == "mAP" else auroc
+        self._of_class = of_class
+        rows = [(np.flatnonzero(t == 1), np.flatnonzero(t == 0)) for t in targets]
+        self._rows = [(c, *pair) for c, pair in enumerate(rows) if len(pair[0]) and len(pair[1])]
+
+    def __call__(self, scores: FloatArray) -> float:
+        """Mean over the classes that have both kinds of labels of (C, N) scores; NaN without."""
+        values = [
+            self._of_class(np.sort(scores[c][positive]), np.sort(scores[c][negative]))
+            for c, positive, negative in self._rows
+        ]
+        return float(np.mean(values)) if values else float("nan")
+
+
+def average_precision(positives: FloatArray, negatives: FloatArray) -> float:
+    """Step-wise AP from ascending scores: the mean over positives of the precision at their score.
+
+    Equal scores are one step, as in scikit-learn.
+    """
+    hits = len(positives) - np.searchsorted(positives, positives)
+    false = len(negatives) - np.searchsorted(negatives, positives)
+    return float(np.mean(hits / (hits + false)))
+
+
+def auroc(positives: FloatArray, negatives: FloatArray) -> float:
+    """AUROC from ascending scores: the share of negatives below a positive, ties counted half."""
+    below = np.searchsorted(negatives, positives)
+    below_or_tied = np.searchsorted(negatives, positives, side="right")
+    return float(np.mean(below + below_or_tied) / 2 / len(negatives))
+
+
+def single_best(pool: Pool, monitor: str) -> FloatArray:
+    """All weight on the model with the best score, (M,)."""
+    score = Scorer(pool.targets, monitor)
+    return np.eye(pool.models)[int(np.argmax([score(one) for one in pool.predictions]))]
+
+
+def equal_mean(pool: Pool, monitor: str) -> FloatArray:
+    """The same weight for each model, (M,)."""
+    return np.full(pool.models, 1 / pool.models)
+
+
+def greedy_selection(pool: Pool, monitor: str) -> FloatArray:
+    """Forward selection with replacement and sorted initialisation (Caruana 2004), (M,).
+
+    The bag starts with as many of the best models as score best together; then the model that
+    helps most joins, again and again, until PATIENCE picks in a row gave nothing better. The
+    weights are the shares of the best bag.
+    """
+    score = Scorer(pool.targets, monitor)
+    alone = np.array([score(one) for one in pool.predictions])
+    order = np.argsort(-alone, kind="stable")
+    totals = np.cumsum(pool.predictions[order], axis=0)
+    starts = [score(total) for total in totals]  # ranks are those of the means
+    size = int(np.argmax(starts)) + 1
+    total, counts = totals[size - 1], np.zeros(pool.models)
+    counts[order[:size]] = 1
+    best, best_counts, idle = starts[size - 1], counts.copy(), 0
+    while idle < PATIENCE and counts.sum() < LARGEST_BAG:
+        candidates = [score(total + one) for one in pool.predictions]
+        pick = int(np.argmax(candidates))
+        total, idle = total + pool.predictions[pick], idle + 1
+        counts[pick] += 1
+        if candidates[pick] > best:
+            best, best_counts, idle = candidates[pick], counts.copy(), 0
+    return best_counts / best_counts.sum()
+
+
+def non_negative(pool: Pool, monitor: str) -> FloatArray:
+    """Weights on the simplex with the least log loss of the blend over known labels, (M,).
+
+    The problem is convex: a logarithm of a linear function.
+    """
+    known = ~np.isnan(pool.targets)
+    y = pool.targets[known]
+    said = pool.predictions[:, known]  # (M, known labels)
+    likelihoods = np.maximum(np.where(y == 1, said, 1 - said), SMALLEST)
+
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+        mixed = weights @ likelihoods
+        return float(-np.log(mixed).mean()), -(likelihoods @ (1 / mixed)) / len(y)
+
+    found = minimize(
+        loss,
+        equal_mean(pool, monitor),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * pool.models,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    weights = np.where(found.x < SMALLEST_SHARE, 0, found.x)
+    return weights / weights.sum()
+
+
+SINGLE_BEST = "single best"
+PROCEDURE = "whole procedure"
+METRICS = ("mAP", "mAUROC")
+# in the order in which equal scores are decided
+STRATEGIES: dict[str, Callable[[Pool, str], FloatArray]] = {
+    SINGLE_BEST: single_best,
+    "equal mean": equal_mean,
+    "greedy": greedy_selection,
+    "non-negative": non_negative,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What `select` found. Arrays (C, N) hold `ranks` of every image under weights that were fitted
+    without its patient's fold."""
+
+    weights: Mapping[str, FloatArray]
+    """strategy → weights (M,) fitted on all rows"""
+    held_out: Mapping[str, FloatArray]
+    """strategy → (C, N)"""
+    chosen: str
+    """the strategy that is best on held-out rows"""
+    procedure: FloatArray
+    """(C, N), the strategy itself chosen without the patient's fold too"""
+    picks: Sequence[str]
+    """the strategy that was chosen in each outer fold"""
+
+
+def select(
+    pool: Pool, patients: NDArray[np.object_] | None, monitor: str, folds: int, seed: int
+) -> Selection:
+    """Fit every strategy, choose one, and rank each held-out fold by what the others gave.
+
+    patients: (N,), or None to split by image. In each outer fold an inner cross-validation over
+    the other patients picks the strategy, which is then fitted on all of them. The final choice
+    is that of the outer folds' held-out scores. Raises UserError where no class can be scored, or
+    there are fewer patients than folds.
+    """
+    score = Scorer(pool.targets, monitor)
+    if np.isnan(score(pool.predictions[0])):
+        raise UserError("no class has both positive and negative labels: nothing can be scored")
+    outer = _folds(pool, patients, folds, seed)
+    held_out = {name: np.empty(pool.targets.shape) for name in STRATEGIES}
+    procedure = np.empty(pool.targets.shape)
+    picks: list[str] = []
+    with tqdm(total=folds * (folds + 1) + 1, desc="fitting weights", disable=None) as bar:
+        for fold in range(folds):
+            inside, outside = outer != fold, outer == fold
+            training = pool.part(inside)
+            people = None if patients is None else patients[inside]
+            inner = _folds(training, people, folds, seed)
+            inner_ranks = _held_out(training, inner, monitor, bar)
+            pick = _best(inner_ranks, Scorer(training.targets, monitor))
+            for name, fitted in _fit(training, monitor, bar).items():
+                held_out[name][:, outside] = ranks(pool.blend(fitted), axis=1)[:, outside]
+            procedure[:, outside] = held_out[pick][:, outside]
+            picks.append(pick)
+        final = _fit(pool, monitor, bar)
+    return Selection(final, held_out, _best(held_out, score), procedure, picks)
+
+
+@dataclass(frozen=True, eq=False)
+class Gains:
+    """What the strategies score; PROCEDURE is the choice among them, made anew in each fold."""
+
+    fitted: Mapping[str, Mapping[str, float]]
+    """metric → strategy → score on the rows that its weights were fitted on: optimistic"""
+    held_out: Mapping[str, Evaluation]
+    """by weights that were fitted on other patients"""
+    over_single_best: Mapping[str, PairedDifference]
+    """to the single best run, held out as well: it is chosen anew in each fold"""
+
+
+def measure_gains(
+    pool: Pool,
+    selection: Selection,
+    class_names: Sequence[str],
+    patients: NDArray[np.object_] | None,
+    seed: int,
+) -> Gains:
+    """Score what `select` gave, with bootstrap intervals over patients (N,)."""
+    targets = pool.targets.T
+    held_out = {**selection.held_out, PROCEDURE: selection.procedure}
+    found: dict[str, Evaluation] = {}
+    gains: dict[str, PairedDifference] = {}
+    for name, one in tqdm(held_out.items(), desc="intervals", disable=None):
+        found[name] = evaluate(targets, one.T, class_names, patients=patients, seed=seed)
+        if name != SINGLE_BEST:
+            single = held_out[SINGLE_BEST].T
+            gains[name] = paired_difference(
+                targets, one.T, single, class_names, patients=patients, seed=seed
+            )
+    blends = {name: pool.blend(weights) for name, weights in selection.weights.items()}
+    fitted = {}
+    for metric in METRICS:
+        score = Scorer(pool.targets, metric)
+        fitted[metric] = {name: score(blend) for name, blend in blends.items()}
+    return Gains(fitted, found, gains)
+
+
+def _folds(
+    pool: Pool, patients: NDArray[np.object_] | None, folds: int, seed: int
+) -> NDArray[np.int64]:
+    return assign_folds(pool.targets.T, patients, folds, seed)
+
+
+def _fit(pool: Pool, monitor: str, bar: tqdm) -> dict[str, FloatArray]:
+    weights = {name: fit(pool, monitor) for name, fit in STRATEGIES.items()}
+    bar.update()
+    return weights
+
+
+def _held_out(
+    pool: Pool, assignment: NDArray[np.int64], monitor: str, bar: tqdm
+) -> dict[str, FloatArray]:
+    """Of each strategy, `ranks` (C, N) of each fold under weights of the others."""
+    found = {name: np.empty(pool.targets.shape) for name in STRATEGIES}
+    for fold in range(int(assignment.max()) + 1):
+        outside = assignment == fold
+        for name, fitted in _fit(pool.part(~outside), monitor, bar).items():
+            found[name][:, outside] = ranks(pool.blend(fitted), axis=1)[:, outside]
+    return found
+
+
+def _best(held_out: Mapping[str, FloatArray], score: Scorer) -> str:
+    """The first strategy of those with the best score."""
+    return max(held_out, key=lambda name: score(held_out[name]))

@@ -1,0 +1,1 @@
+"""Heat maps: computing, drawing, and the pointing game."""

@@ -1,0 +1,114 @@
+"""Heat maps over X-rays: a row a class (or an image), a column a model."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+
+from ensemble.heatmaps.pointing_game import Box
+
+COLOURS = "turbo"
+OPACITY = 0.4
+TILE_INCHES = 1.9
+DOTS_PER_INCH, DOTS_OF_SHEET = 100, 75
+SCALE_LABEL = "1: where this image speaks most for the class   0: least, or not at all"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One image and class."""
+
+    label: str
+    pixels: NDArray[np.uint8]
+    """(H, W)"""
+    boxes: Sequence[Box]
+    """Where the class is, where that is known."""
+    heats: Sequence[NDArray[np.float32]]
+    """(H, W) of each model; NaN where it lacks the class."""
+    probabilities: Sequence[float]
+    """Of each model; NaN where it lacks the class."""
+
+
+def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
+    """The X-ray, then the map of each model with its probability, under one colour scale."""
+    across = 1 + len(models)
+    # in inches: names on the left, columns' names on top, the scale below
+    left, top, below, gap = 1.25, 0.3, 0.62, 0.22
+    width = left + across * TILE_INCHES
+    height = top + len(rows) * (TILE_INCHES + gap) + below
+    figure = Figure(figsize=(width, height), facecolor="white")
+    for number, row in enumerate(rows):
+        bottom = below + (len(rows) - 1 - number) * (TILE_INCHES + gap)
+        # of a class's and an image's name any part may be a word without end
+        label = "\n".join(textwrap.fill(line, 17)[:80] for line in row.label.split("\n"))
+        figure.text(
+            0.08 / width,
+            (bottom + TILE_INCHES / 2) / height,
+            label,
+            va="center",
+            fontsize=8,
+            parse_math=False,
+        )
+        for column in range(across):
+            place = ((left + column * TILE_INCHES) / width, bottom / height)
+            size = ((TILE_INCHES - 0.06) / width, TILE_INCHES / height)
+            _draw_tile(figure.add_axes((*place, *size)), row, column - 1)
+    for column, name in enumerate(("X-ray", *models)):
+        x = left + (column + 0.5) * TILE_INCHES - 0.03
+        figure.text(
+            x / width,
+            1 - 0.2 / height,
+            name,
+            ha="center",
+            fontsize=9,
+            weight="bold",
+            parse_math=False,
+        )
+    long = min(3.6, width - left - 0.2)
+    axes = figure.add_axes((left / width, 0.36 / height, long / width, 0.1 / height))
+    scale = ScalarMappable(Normalize(0, 1), cmap=COLOURS)
+    figure.colorbar(scale, cax=axes, orientation="horizontal", alpha=OPACITY)
+    axes.tick_params(labelsize=7)
+    figure.text(
+        (left + long + 0.12) / width,
+        0.34 / height,
+        textwrap.fill(SCALE_LABEL, 44),
+        fontsize=7,
+        va="bottom",
+    )
+    return figure
+
+
+def _draw_tile(axes: Axes, row: Row, model: int) -> None:
+    """The X-ray, with boxes, and over it the map of a `model`; of -1 none."""
+    axes.set_axis_off()
+    axes.imshow(row.pixels, cmap="gray", vmin=0, vmax=255)
+    for x0, y0, x1, y1 in row.boxes:
+        corner, size = (x0 - 0.5, y0 - 0.5), (x1 - x0, y1 - y0)
+        axes.add_patch(Rectangle(corner, *size, fill=False, color="white", linewidth=1))
+    if model < 0:
+        return
+    probability = row.probabilities[model]
+    if np.isnan(probability):
+        axes.set_title("not a class of it", fontsize=8, pad=2)
+        return
+    axes.imshow(row.heats[model], cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY)
+    axes.set_title(f"probability {probability:.3f}", fontsize=8, pad=2)
+
+
+def save(figure: Figure, path: Path, dots: int = DOTS_PER_INCH) -> None:
+    """Write a PNG of so many dots an inch. Raises OSError where that cannot be."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=dots)
+    # nothing is transparent
+    Image.open(written).convert("RGB").save(path, format="png", optimize=True)

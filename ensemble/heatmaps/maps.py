@@ -1,0 +1,153 @@
+"""Heat maps in pixel space: where in an image a model sees what speaks for a class.
+
+CSRA has maps of its own; the other methods' are Grad-CAM (Selvaraju et al. 2017) by captum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.data.images.decode import resize
+from core.errors import UserError
+from ensemble.predict.members import Member
+from ensemble.predict.merge import merge_models
+
+# longer side, in pixels, at which an image and its maps are shown at most
+LONGEST_SHOWN = 1024
+
+
+def heat_maps(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
+    """Heat maps float32 (B, K, H, W) in [0, 1] of uint8 images (B, 1, H, W) for K class indices.
+
+    The images are of the size that the model takes. 1 is the place of that image that speaks most
+    for that class. 0 is, for a model with maps of its own (`forward_maps`), the place that speaks
+    least; else (Grad-CAM of the backbone's last feature map) any that does not speak for it. A map
+    without such a highest place is all 0. Maps say nothing of how probable the class is: show that
+    beside them. Where labels are coupled, the refined logit is explained, which is the one whose
+    probability is given: what speaks for a coupled label counts by that coupling.
+
+    The model is in eval mode and stays as it is, on its device; several threads may share it.
+    Raises UserError where its backbone has no feature map, captum is missing, or a map is not
+    finite.
+    """
+    # gradients are needed inside whatever mode the caller is in, and it is the same again after
+    with torch.inference_mode(mode=False):
+        own_maps: Any = getattr(model, "forward_maps", None)
+        if own_maps is not None:
+            with torch.no_grad():
+                maps = _enlarged(own_maps(images)[:, list(classes)], images)
+            maps = maps - maps.amin((-2, -1), keepdim=True)
+        else:
+            maps = _enlarged(_grad_cam(model, images, classes), images)
+        if not maps.isfinite().all():
+            raise UserError("the model gives heat maps that are not finite")
+        highest = maps.amax((-2, -1), keepdim=True)
+        return torch.where(highest > 0, maps / highest, 0.0)
+
+
+def _enlarged(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps (B, K, h, w) of any size, as float32 of that of `images`."""
+    return functional.interpolate(
+        maps.detach().float(), size=images.shape[-2:], mode="bilinear", align_corners=False
+    )
+
+
+class _Tail(nn.Module):
+    """What follows the backbone's feature map: features (B, F, h, w) → logits (B, C)."""
+
+    def __init__(self, model: Any, channels_last: bool) -> None:
+        super().__init__()
+        # captum hooks this layer of ours, never one of the model's
+        self.features = nn.Identity()
+        self.model, self.channels_last = model, channels_last
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.features(features)
+        if self.channels_last:
+            features = features.movedim(1, -1)
+        return self.model.head(self.model.backbone.network.forward_head(features))
+
+
+def _grad_cam(model: Any, images: Tensor, classes: Sequence[int]) -> Tensor:
+    """Maps (B, K, h, w), at least 0: eq. 1 and 2 of Selvaraju et al. 2017."""
+    try:
+        # late: an extra that CSRA's maps do without
+        from captum.attr import LayerGradCam
+    except ImportError as error:
+        raise UserError(
+            'heat maps of this method need captum: pip install -c constraints.txt -e ".[explain]"'
+        ) from error
+    features, channels_last = _feature_map(model.backbone, images)
+    tail = _Tail(model, channels_last)
+    chosen = torch.tensor(list(classes), device=features.device)
+    # each image once for each class
+    maps = LayerGradCam(tail, tail.features).attribute(
+        features.repeat_interleave(len(chosen), dim=0).requires_grad_(),
+        target=chosen.repeat(len(features)),
+        relu_attributions=True,
+    )
+    return maps.squeeze(1).unflatten(0, (len(features), len(chosen)))
+
+
+@torch.no_grad()
+def _feature_map(backbone: Any, images: Tensor) -> tuple[Tensor, bool]:
+    """What timm's network pools, as (B, F, h, w), and whether it has the channels last.
+
+    Raises UserError where it is no map: the token of a transformer that its class is read from has
+    no place, and none of the others has an effect on it after the last layer.
+    """
+    network = backbone.network
+    features = network.forward_features(backbone.normalised(images))
+    channels = network.num_features
+    if isinstance(features, Tensor) and features.ndim == 4:
+        if features.shape[1] == channels:
+            return features, False
+        if features.shape[-1] == channels:
+            return features.movedim(-1, 1), True
+    raise UserError(
+        f"a {type(network).__name__} has no feature map before its pooling, which Grad-CAM needs: "
+        "take a convolutional backbone, or csra_db_cas, which has maps of its own"
+    )
+
+
+def ensemble_maps(
+    members: Sequence[Member],
+    shares: NDArray[np.float64],
+    pixels: NDArray[np.uint8],
+    class_names: Sequence[str],
+    shape: tuple[int, int] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Heat maps of one image, uint8 of any size, for K classes by name.
+
+    Gives those of each model, (M, K, H, W), NaN where a model lacks a class, and their mean by the
+    `shares` (M,) of those that have it, (K, H, W); (H, W) is `shape`, that of the image unless
+    given. Each model sees the image at its own size; its maps are brought to `shape`. The mean's
+    highest place is below 1 where the models look at different ones. Raises UserError as
+    `heat_maps` does, with the checkpoint's name.
+    """
+    height, width = shape or pixels.shape
+    found = np.full((len(members), len(class_names), height, width), np.nan, dtype=np.float32)
+    for number, member in enumerate(members):
+        places, own = member.places(class_names)
+        if not places:
+            continue
+        image = torch.from_numpy(resize(pixels, member.info.image_size))[None, None]
+        device = next(member.model.parameters()).device
+        try:
+            maps = heat_maps(member.model, image.to(device), own)
+        except UserError as error:
+            raise UserError(f"{member.path}: {error}") from error
+        maps = functional.interpolate(
+            maps, size=(height, width), mode="bilinear", align_corners=False
+        )
+        found[number, places] = maps[0].cpu().numpy()
+    flat = found.reshape(len(members), len(class_names), -1)
+    merged = merge_models(flat.astype(np.float64), shares, "weighted_mean")
+    return found, merged.reshape(found.shape[1:]).astype(np.float32)

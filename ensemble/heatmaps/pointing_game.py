@@ -1,0 +1,188 @@
+"""The pointing game (Zhang et al. 2018): does a heat map's highest place lie in the lesion?"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from core.data.csv.columns import IMAGE_COLUMNS, find_column, read_columns
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, counted, nearest, some
+
+CLASS_COLUMNS = ("finding", "class", "label")
+CORNERS = ("x0", "y0", "x1", "y1")
+Box = tuple[float, float, float, float]
+# by image, by class
+Boxes = Mapping[str, Mapping[str, list[Box]]]
+
+
+def read_boxes(path: Path) -> Boxes:
+    """Boxes (x0, y0, x1, y1) in pixels, the last two just outside, by image and class.
+
+    Raises UserError where the file is no such table, or a box is none.
+    """
+    columns = read_columns(path)
+    image = find_column(path, columns, None, IMAGE_COLUMNS, "")
+    name = find_column(path, columns, None, CLASS_COLUMNS, "")
+    missing = [one for one in CORNERS if one not in columns]
+    if image is None or name is None or missing:
+        raise UserError(
+            f"{path} is no table of boxes: it needs the columns ImageID, finding, "
+            f"{', '.join(CORNERS)}, as the phantom's boxes.csv has"
+        )
+    corners = np.stack(
+        [pd.to_numeric(columns[one].cells, errors="coerce").astype(float) for one in CORNERS]
+    )
+    x0, y0, x1, y1 = corners
+    # not a number is not below anything
+    sound = np.isfinite(corners).all(axis=0) & (x0 >= 0) & (y0 >= 0) & (x0 < x1) & (y0 < y1)
+    if not sound.all():
+        row = columns[CORNERS[0]].row_at(int((~sound).argmax()))
+        raise UserError(
+            f"{path}: row {row} (the header is row 1) holds no box: it needs numbers of pixels "
+            "with 0 <= x0 < x1 and 0 <= y0 < y1"
+        )
+    found: dict[str, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
+    rows = zip(columns[image].cells, columns[name].cells, corners.T.tolist(), strict=True)
+    for one, finding, box in rows:
+        found[one][finding].append((box[0], box[1], box[2], box[3]))
+    return found
+
+
+def boxed_classes(boxes: Boxes, class_names: Sequence[str], path: Path) -> list[str]:
+    """Those of `class_names` that have boxes. Raises UserError where none has."""
+    named = {name for one in boxes.values() for name in one}
+    if not (both := [name for name in class_names if name in named]):
+        other = min(named)
+        raise UserError(
+            f"{path} has boxes of none of the {len(class_names):,} classes: '{other}' is not "
+            f"known{nearest(other, class_names)}"
+        )
+    return both
+
+
+def boxes_of(
+    images: LabelTable, boxes: Boxes, measured: Sequence[str], *, anonymous: bool
+) -> dict[int, Mapping[str, list[Box]]]:
+    """By an image's place the boxes of its lesions; found by its name, or its file's where that is
+    one's own, with or without ending.
+
+    The `images` have their own names. Raises UserError where none shows what is measured, which
+    names no image where these are to stay `anonymous`.
+    """
+    files = [Path(path).name for path in images.paths]
+    alone = Counter(files)
+    found: dict[int, Mapping[str, list[Box]]] = {}
+    for place, (name, file) in enumerate(zip(images.ids, files, strict=True)):
+        keys = [name, *([file, Path(file).stem] if alone[file] == 1 else [])]
+        if key := next((key for key in keys if key in boxes), None):
+            found[place] = boxes[key]
+    if measured and not any(set(measured) & set(one) for one in found.values()):
+        others = f"{counted(len(boxes), 'image')} of other names" if anonymous else some([*boxes])
+        raise UserError(
+            f"none of the {len(images):,} images has a box of {some(list(measured))} in --boxes: "
+            f"that names {others}"
+        )
+    return found
+
+
+def highest_place(heat: NDArray[np.float32]) -> tuple[int, int] | None:
+    """(row, column) of the highest place of a map (H, W); None where there is none.
+
+    Enlarging a small map makes plateaus from the middle of its outermost cells to the edge of the
+    image: of equally high places it is the one nearest to the centre, the middle of that cell.
+    """
+    highest, lowest = float(heat.max()), float(heat.min())
+    if not highest > lowest:
+        return None
+    # enlarged twice, a plateau is level up to the last bits
+    rows, columns = np.nonzero(heat >= highest - 1e-5 * (highest - lowest))
+    height, width = heat.shape
+    distance = (rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2
+    at = int(distance.argmin())
+    return int(rows[at]), int(columns[at])
+
+
+def inside(boxes: Sequence[Box], height: int, width: int) -> NDArray[np.bool_]:
+    """Which pixels (H, W) lie in one of the boxes, by their centres."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    covered = np.zeros((height, width), dtype=bool)
+    for x0, y0, x1, y1 in boxes:
+        covered |= (x0 < x) & (x < x1) & (y0 < y) & (y < y1)
+    return covered
+
+
+@dataclass
+class Pointing:
+    """Hits by class and model, counted image by image."""
+
+    models: Sequence[str]
+    _hits: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
+    _chances: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def count(self, name: str, boxes: Sequence[Box], heats: Sequence[NDArray[np.float32]]) -> None:
+        """Count an image that shows class `name` in `boxes`; one map (H, W) for each model.
+
+        A map without a highest place is a miss; a map of NaN, as of a model that lacks the class,
+        is not counted.
+        """
+        covered = inside(boxes, *heats[0].shape)
+        hits = []
+        for heat in heats:
+            place = highest_place(heat)
+            hits.append(float(place is not None and covered[place]))
+            if np.isnan(heat).any():
+                hits[-1] = np.nan
+        self._hits[name].append(hits)
+        self._chances[name].append(float(covered.mean()))
+
+    def table(self, class_names: Sequence[str]) -> pd.DataFrame:
+        """A row a class and model, then "all classes" (each image of each class counts once).
+
+        Columns class, model, images (that show it), hits, hit_rate, low and high (95 %, Wilson,
+        images taken as independent), chance (mean share of the image that the boxes cover: the hit
+        rate of a place drawn at random).
+        """
+        counted = [name for name in class_names if self._hits[name]]
+        groups = [(name, [name]) for name in counted] + [("all classes", counted)]
+        rows = []
+        for group, names in groups:
+            hits = np.concatenate([self._hits[name] for name in names])
+            chances = np.concatenate([self._chances[name] for name in names])
+            for model, column in zip(self.models, hits.T, strict=True):
+                known = ~np.isnan(column)
+                images, total = int(known.sum()), int(column[known].sum())
+                row = {"class": group, "model": model, "images": images, "hits": total}
+                if images:
+                    interval = binomtest(total, images).proportion_ci(method="wilson")
+                    row |= {"hit_rate": total / images, "low": interval.low, "high": interval.high}
+                    row["chance"] = chances[known].mean()
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def told(table: pd.DataFrame) -> str:
+    """The table for a terminal: a line a class, a column a model."""
+    models = table["model"].drop_duplicates().tolist()
+    widths = [max(22, len(model)) for model in models]
+    head = [f"{model:>{width}}" for model, width in zip(models, widths, strict=True)]
+    lines = [f"{'hits of the pointing game':<28} {'images':>6} {'chance':>7}  {'  '.join(head)}"]
+    for name, rows in table.groupby("class", sort=False):
+        cells = [
+            f"{_cell(row):>{width}}" for row, width in zip(rows.itertuples(), widths, strict=True)
+        ]
+        images, chance = rows["images"].max(), rows["chance"].max()
+        lines.append(f"{str(name)[:28]:<28} {images:>6,} {chance:>7.2f}  {'  '.join(cells)}")
+    return "\n".join(lines)
+
+
+def _cell(row: Any) -> str:
+    if not row.images:
+        return "-"
+    return f"{row.hits} ({row.hit_rate:.2f} [{row.low:.2f}, {row.high:.2f}])"

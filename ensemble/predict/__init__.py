@@ -1,0 +1,1 @@
+"""Prediction: members, augmented copies, merging, calibration, and the CSV."""

@@ -1,0 +1,237 @@
+"""Predictions that stream to disk, block by block, so that a run that was killed goes on."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.data.images.pack_format import open_packs
+from core.errors import UserError
+from core.io.atomic import LOCK, cannot_write, is_held, lock_folder, write_atomically
+from core.models.checkpoint import load_facts, load_tensors, save_tensors
+
+# of one size whatever the number of processes, so that an image always meets the same batch
+BATCHES_PER_BLOCK = 4
+# a block, or what a kill leaves of one that was being written
+_OURS = re.compile(r"\.?\d{6}-[0-9a-f]{16}(\.\d+)?\.safetensors|\.tmp\w{6}|\.?merged(\.\d+)?\.csv")
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some consecutive images, all that is said of them, and the reason for those that failed."""
+
+    positions: NDArray[np.int64]
+    """(B,) among all images"""
+    probabilities: NDArray[np.float32]
+    """(M, B, C), NaN where a model lacks a class"""
+    unreadable: list[tuple[int, str]]
+    """(position, reason)"""
+
+
+def parts_folder(output: Path) -> Path:
+    """Where the blocks of `output` are kept."""
+    return output.with_name(f".{output.name}.parts")
+
+
+class Parts:
+    """The folder beside `output` that holds the blocks of its predictions until it is written.
+
+    A block's file is named by all that its content depends on: `settings`, and the names, sizes and
+    times of change of its images (or the checksums of the one of `packs` that they are in). So a
+    block is never taken for one of other settings.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        paths: Sequence[str],
+        settings: str,
+        batch_size: int,
+        packs: Sequence[str] = (),
+    ) -> None:
+        self.folder = parts_folder(output)
+        self.output, self.paths, self.batch_size = output, paths, batch_size
+        self.packs = packs
+        self._states = {
+            os.path.join(folder, ""): " ".join(pack.identity() for pack in open_packs(folder))
+            for folder in packs
+        }
+        length = batch_size * BATCHES_PER_BLOCK
+        self.starts = range(0, len(paths), length)
+        self._ends = [min(start + length, len(paths)) for start in self.starts]
+        self._files = [
+            self.folder / f"{number:06d}-{self._digest(number, settings)}.safetensors"
+            for number in range(len(self))
+        ]
+        self._lock: IO[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def _digest(self, number: int, settings: str) -> str:
+        digest = hashlib.sha256(settings.encode())
+        for position in range(self.starts[number], self._ends[number]):
+            path = self.paths[position]
+            digest.update(os.fsencode(path) + f" {self._state(path)}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def _state(self, path: str) -> str:
+        """What changes where the image does."""
+        for root, state in self._states.items():
+            if path.startswith(root):
+                return state
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            return str(error.strerror)
+        return f"{found.st_size} {found.st_mtime_ns}"
+
+    def open(self) -> list[int]:
+        """Make and hold the folder; which blocks are missing in it.
+
+        Raises UserError where another process has the folder, or it cannot be made.
+        """
+        try:
+            self._lock = lock_folder(self.folder)
+        except BlockingIOError as error:
+            raise UserError(f"another process is predicting into {self.output}") from error
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be used: {error.strerror}") from error
+        return [number for number in range(len(self)) if not self._is_whole(number)]
+
+    def clean(self) -> int:
+        """Delete what else is in the folder of ours; how many blocks that were."""
+        forget_delivered(self.output)
+        wanted = {path.name for path in self._files}
+        others = [path for path in self.folder.iterdir() if path.name not in wanted]
+        ours = [path for path in others if _OURS.fullmatch(path.name)]
+        for path in ours:
+            path.unlink()
+        return sum(path.name[0] != "." and path.suffix == ".safetensors" for path in ours)
+
+    def _is_whole(self, number: int) -> bool:
+        if not self._files[number].exists():
+            return False
+        try:
+            self.read(number)
+        except UserError:
+            return False
+        return True
+
+    def batches(self, numbers: Sequence[int]) -> list[list[int]]:
+        """The batches of positions of these blocks, one after another."""
+        return [
+            list(range(start, min(start + self.batch_size, self._ends[number])))
+            for number in numbers
+            for start in range(self.starts[number], self._ends[number], self.batch_size)
+        ]
+
+    def write(self, number: int, block: Block) -> None:
+        """Keep a block. Raises UserError where the disk is full, and where the folder is gone."""
+        tensors = {
+            "positions": torch.from_numpy(block.positions),
+            "probabilities": torch.from_numpy(block.probabilities),
+        }
+        self._check_place()
+        save_tensors(self._files[number], tensors, {"unreadable": block.unreadable})
+
+    def read(self, number: int) -> Block:
+        """A block that is there. Raises UserError where it is not whole."""
+        path = self._files[number]
+        tensors, facts = load_tensors(path)
+        try:
+            block = Block(
+                tensors["positions"].numpy(),
+                tensors["probabilities"].numpy(),
+                _unreadable(facts),
+            )
+            told = [*block.positions.tolist(), *(position for position, _ in block.unreadable)]
+            if sorted(told) != list(range(self.starts[number], self._ends[number])):
+                raise ValueError("its images are others")
+            if block.probabilities.shape[1:2] != block.positions.shape:
+                raise ValueError("its images are not as many as its rows")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} holds no predictions of a block ({error})") from error
+        return block
+
+    def unreadable(self) -> list[tuple[int, str]]:
+        """(position, reason) of all images that could not be read."""
+        return [pair for path in self._files for pair in _unreadable(load_facts(path))]
+
+    def __enter__(self) -> "Parts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the folder, which is deleted where nothing is kept in it."""
+        if self._lock is None:
+            return
+        with suppress(OSError):  # it is not empty, or is read-only by now
+            if is_held(self.folder, self._lock):
+                (self.folder / LOCK).unlink(missing_ok=True)
+                self.folder.rmdir()
+        self._lock.close()
+
+    def _check_place(self) -> None:
+        if self._lock is not None and not is_held(self.folder, self._lock):
+            raise UserError(
+                f"{self.folder} was removed or moved while predictions were kept in it: the same "
+                "command starts anew"
+            )
+
+    def place(self, path: Path, fill: Callable[[Path], object]) -> None:
+        """Let `fill` write a file that then is at `path`, whole or not at all.
+
+        What a kill leaves of it lies with the blocks and goes with them. Raises UserError as
+        `write_atomically` does.
+        """
+        self._check_place()
+        draft = self.folder / "merged.csv"
+        write_atomically(draft, fill)
+        try:
+            draft.replace(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def deliver(self, fill: Callable[[Path], object]) -> None:
+        """Let `fill` write what the blocks come to, make that the output, delete the blocks.
+
+        Raises UserError as `write_atomically` does; the blocks are then kept.
+        """
+        self.place(self.output, fill)
+        try:
+            # at once: a part of the blocks would be taken for a run that is to go on
+            self.folder.replace(_delivered(self.output))
+        except OSError as error:
+            raise cannot_write(self.output, error) from error
+        if self._lock is not None:
+            # what is there from now on is another process's
+            self._lock.close()
+            self._lock = None
+        forget_delivered(self.output)
+
+
+def _unreadable(facts: dict[str, Any]) -> list[tuple[int, str]]:
+    return [(int(position), str(reason)) for position, reason in facts["unreadable"]]
+
+
+def _delivered(output: Path) -> Path:
+    return output.with_name(f".{output.name}.delivered")
+
+
+def forget_delivered(output: Path) -> None:
+    """Delete the blocks of a run that was killed when its output was there already."""
+    folder = _delivered(output)
+    # it may not be there, or somebody keeps something in it, or another process deletes it too
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name == LOCK or _OURS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        folder.rmdir()

@@ -1,0 +1,105 @@
+"""Merging the probabilities of views, of models, and of a study's images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+
+from core.errors import UserError
+from ensemble.predict.calibration import SMALLEST, logit, sigmoid
+
+Probabilities = NDArray[np.float64]
+
+
+def merge_views(probabilities: Tensor, mode: str) -> Tensor:
+    """Probabilities (V, B, C) of an image's views → (B, C).
+
+    `mode` is mean, max, gmean (geometric mean), median (of the middle two their mean) or
+    logit_mean; gmean and logit_mean clip to [1e-6, 1 - 1e-6] first.
+    """
+    if mode == "mean":
+        return probabilities.mean(dim=0)
+    if mode == "max":
+        return probabilities.amax(dim=0)
+    if mode == "median":
+        return torch.quantile(probabilities, 0.5, dim=0)
+    clipped = probabilities.clamp(SMALLEST, 1 - SMALLEST)
+    if mode == "gmean":
+        return clipped.log().mean(dim=0).exp()
+    assert mode == "logit_mean"
+    return clipped.logit().mean(dim=0).sigmoid()
+
+
+def model_shares(weights: Sequence[float], models: int) -> np.ndarray:
+    """The weights of `models` as parts of 1, (M,); equal ones where none are given.
+
+    Raises UserError where they are negative, not finite, all 0 or not one a model.
+    """
+    if not weights:
+        return np.full(models, 1 / models)
+    if len(weights) != models:
+        raise UserError(
+            f"{len(weights)} weights do not fit {models} checkpoints: give one for each"
+        )
+    numbers = np.asarray(weights, dtype=float)
+    if not np.isfinite(numbers).all() or (numbers < 0).any() or not numbers.any():
+        raise UserError(f"weights must be at least 0 and one of them above it, not {list(weights)}")
+    numbers = numbers / numbers.max()
+    return numbers / numbers.sum()
+
+
+def merge_models(probabilities: Probabilities, shares: np.ndarray, mode: str) -> Probabilities:
+    """Probabilities (M, N, C) of the models, of which each has its share (M,) → (N, C).
+
+    `mode` is weighted_mean, logit_mean, gmean, median or max; median and max take no shares. A
+    model without a class has NaN there and is left out of it. For rank_mean give ranks (see
+    `ranks`) and weighted_mean.
+    """
+    if mode == "max":
+        return np.nanmax(probabilities, axis=0)
+    if mode == "median":
+        return np.nanmedian(probabilities, axis=0)
+    if mode == "weighted_mean":
+        return _mean(probabilities, shares)
+    if mode == "gmean":
+        return np.exp(_mean(np.log(np.clip(probabilities, SMALLEST, 1 - SMALLEST)), shares))
+    assert mode == "logit_mean"
+    return sigmoid(_mean(logit(probabilities), shares))
+
+
+def _mean(values: Probabilities, shares: np.ndarray) -> Probabilities:
+    """Mean over the models that have a class, by their shares."""
+    known = ~np.isnan(values)
+    total = np.tensordot(shares, np.where(known, values, 0), axes=1)
+    return total / np.tensordot(shares, known, axes=1)
+
+
+def ranks(probabilities: Probabilities, axis: int = 0) -> Probabilities:
+    """Ranks along the `axis` of N images as parts of N: from 1/N to 1, ties share their mean.
+
+    A class with a NaN has no ranks: NaN.
+    """
+    return rankdata(probabilities, axis=axis) / probabilities.shape[axis]
+
+
+def merge_studies(
+    probabilities: Probabilities, studies: np.ndarray, groups: np.ndarray
+) -> Probabilities:
+    """Probabilities (N, C) of images → (S, C) of studies: the mean within each of a study's groups
+    of views, then the mean over its groups.
+
+    studies: (N,) numbers 0 to S - 1; groups: (N,) numbers of the group of views.
+    """
+    wide = groups.max(initial=0) + 1
+    cells, where = np.unique(studies * wide + groups, return_inverse=True)
+    within = _group_mean(probabilities, where, len(cells))
+    return _group_mean(within, cells // wide, int(studies.max()) + 1)
+
+
+def _group_mean(values: Probabilities, group: np.ndarray, groups: int) -> Probabilities:
+    total = np.zeros((groups, values.shape[1]))
+    np.add.at(total, group, values)
+    return total / np.bincount(group, minlength=groups)[:, None]

@@ -1,0 +1,65 @@
+"""Named sets of views of an image at test time, in pixel space, before normalisation."""
+
+import math
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional
+
+from core.models.predict import View, as_it_is, mirror
+
+
+def turn_and_scale(images: Tensor, *, degrees: float = 0.0, scale: float = 1.0) -> Tensor:
+    """Images (B, 1, H, W) of floats, turned counter-clockwise and magnified about their centre.
+
+    Bilinear, of the same size: what grows beyond the edge is cropped, what is missing at the edge
+    is the image's own reflection.
+    """
+    angle, height, width = math.radians(degrees), images.shape[-2], images.shape[-1]
+    cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
+    # from where each pixel comes, in coordinates that reach from -1 to 1 on either axis
+    rows = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
+    theta = images.new_tensor(rows).expand(images.shape[0], 2, 3)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+
+
+def brighten(images: Tensor, *, factor: float) -> Tensor:
+    """Images of floats in [0, 1], each pixel times `factor` and at most 1."""
+    return (images * factor).clamp(max=1)
+
+
+def scaled_mirror(images: Tensor, *, scale: float) -> Tensor:
+    """The mirror image, magnified."""
+    return mirror(turn_and_scale(images, scale=scale))
+
+
+_FLIP: tuple[View, ...] = (as_it_is, mirror)
+_LIGHT: tuple[View, ...] = (
+    *_FLIP,
+    partial(turn_and_scale, degrees=5),
+    partial(turn_and_scale, degrees=-5),
+)
+_MEDIUM: tuple[View, ...] = (
+    *_LIGHT,
+    partial(turn_and_scale, scale=1.1),
+    partial(turn_and_scale, scale=0.9),
+)
+
+VIEWS: dict[str, tuple[View, ...]] = {
+    "none": (as_it_is,),
+    # a mirror swaps the patient's left and right
+    "flip": _FLIP,
+    "light": _LIGHT,
+    "medium": _MEDIUM,
+    "heavy": (*_MEDIUM, partial(brighten, factor=1.1), partial(brighten, factor=0.9)),
+    "flip_scale": (
+        *_FLIP,
+        partial(turn_and_scale, scale=1.05),
+        partial(turn_and_scale, scale=0.95),
+        partial(scaled_mirror, scale=1.05),
+        partial(scaled_mirror, scale=0.95),
+    ),
+}

@@ -1,0 +1,1 @@
+"""Scores of predictions: tables, subgroups, operating points, and the page."""

@@ -1,0 +1,165 @@
+"""Operating points: sensitivity, specificity and positive predictive value at a threshold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from core.errors import UserError
+from core.metrics.bootstrap import (
+    Curve,
+    FloatArray,
+    Patients,
+    Ranking,
+    cluster_indices,
+    percentile_interval,
+    resampled_weights,
+)
+from ensemble.predict.calibration import read_calibration
+
+POINTS = ("sensitivity", "specificity", "ppv")
+
+
+def read_thresholds(given: str, class_names: Sequence[str], *, gated: bool) -> FloatArray:
+    """What --thresholds says of each class, (C,): one number, or what `ensemble.calibrate` found.
+
+    NaN where the calibration has no threshold, for want of positives or negatives. `gated` takes
+    its thresholds for probabilities after normal gating. Raises UserError where the number is not
+    within [0, 1] or the file is no calibration of these classes.
+    """
+    try:
+        threshold = float(given)
+    except ValueError:
+        return read_calibration(Path(given)).thresholds(class_names, gated=gated)
+    if not 0 <= threshold <= 1:
+        raise UserError(f"--thresholds must lie within 0 and 1, not {given}")
+    if gated:
+        raise UserError("--gated chooses among the thresholds of a calibration.json: leave it out")
+    return np.full(len(class_names), threshold)
+
+
+def at_thresholds(
+    targets: ArrayLike,
+    probabilities: ArrayLike,
+    class_names: Sequence[str],
+    thresholds: FloatArray,
+    patients: Patients | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Operating points at given thresholds (C,); "positive" is probability >= threshold.
+
+    targets, probabilities: (N, C) as `core.metrics.evaluate` takes and checks them. Returns a table
+    indexed by class with the columns positives, threshold, sensitivity, specificity and ppv, and
+    with resamples the bounds of the 95 % percentile interval of each of the last three
+    (sensitivity_low, sensitivity_high, ...) over resamples of patients, on the draws that
+    `evaluate` makes with this seed. NaN where there is nothing to divide by: no positive, no
+    negative, nothing called positive, or a threshold that is NaN.
+    """
+    labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
+    called, classes = scores >= thresholds, labels.shape[1]
+    # which of the four cells of its class's table each label is in; unknown labels in none
+    cells = [(labels == y) & (called == decision) for y in (1, 0) for decision in (True, False)]
+    members = np.concatenate(cells, axis=1).astype(float)  # (N, 4C)
+
+    def measured(weights: FloatArray) -> FloatArray:
+        """(R, N) → (3, R, C)"""
+        hits, misses, false_alarms, passes = (
+            (weights @ members).reshape(-1, 4, classes).swapaxes(0, 1)
+        )
+        points = _points(hits, misses, false_alarms, passes)
+        points[..., np.isnan(thresholds)] = np.nan
+        return points
+
+    chunks = []
+    if resamples > 0:
+        draws = resampled_weights(cluster_indices(patients, len(labels)), resamples, seed)
+        chunks = [measured(weights) for weights in draws]
+    points = measured(np.ones((1, len(labels))))[:, 0]
+    return _table(labels, class_names, np.asarray(thresholds, dtype=float), points, chunks)
+
+
+def at_sensitivity(
+    targets: ArrayLike,
+    probabilities: ArrayLike,
+    class_names: Sequence[str],
+    sensitivity: float,
+    patients: Patients | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Operating points at each class's highest threshold that reaches a sensitivity within (0, 1].
+
+    The table is that of `at_thresholds`. The threshold is found anew in each resample, so that the
+    intervals of specificity and ppv include that it was chosen on these very rows. A class without
+    positives has no threshold and no numbers. Raises UserError for a sensitivity outside of (0, 1].
+    """
+    if not 0 < sensitivity <= 1:
+        raise UserError(f"--sensitivity must be above 0 and at most 1, not {sensitivity}")
+    labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
+    rankings = [Ranking.of(labels[:, c], scores[:, c]) for c in range(labels.shape[1])]
+
+    def measured(weights: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+        """(R, N) → thresholds (R, C), points (3, R, C)"""
+        found = [_reaching(ranking, ranking.count(weights), sensitivity) for ranking in rankings]
+        thresholds, points = zip(*found, strict=True)
+        return np.stack(thresholds, axis=-1), np.stack(points, axis=-1)
+
+    chunks = []
+    if resamples > 0:
+        draws = resampled_weights(cluster_indices(patients, len(labels)), resamples, seed)
+        chunks = [measured(weights)[1] for weights in draws]
+    thresholds, points = measured(None)
+    return _table(labels, class_names, thresholds[0], points[:, 0], chunks)
+
+
+def _reaching(
+    ranking: Ranking, counts: FloatArray, sensitivity: float
+) -> tuple[FloatArray, FloatArray]:
+    """Threshold (R,) and points (3, R) at the first step of a curve that is sensitive enough."""
+    curve = Curve.of(counts)
+    none = curve.positives == 0
+    if not len(ranking.thresholds):
+        return np.full(len(none), np.nan), np.full((len(POINTS), len(none)), np.nan)
+    # a quotient, which is exact where the sensitivity is a share of the positives; 0.7 * 10 is not
+    reached = curve.true_positives / np.maximum(curve.positives, 1)[:, None] >= sensitivity
+    step, rows = reached.argmax(axis=1), np.arange(len(none))
+    hits, false_alarms = curve.true_positives[rows, step], curve.false_positives[rows, step]
+    misses, passes = curve.positives - hits, curve.negatives - false_alarms
+    points = _points(hits, misses, false_alarms, passes)
+    points[:, none] = np.nan
+    return np.where(none, np.nan, ranking.thresholds[step]), points
+
+
+def _points(
+    hits: FloatArray, misses: FloatArray, false_alarms: FloatArray, passes: FloatArray
+) -> FloatArray:
+    """POINTS, (3, ...), of counts of any one shape."""
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is what is meant
+        return np.stack(
+            [
+                hits / (hits + misses),
+                passes / (passes + false_alarms),
+                hits / (hits + false_alarms),
+            ]
+        )
+
+
+def _table(
+    labels: FloatArray,
+    class_names: Sequence[str],
+    thresholds: FloatArray,
+    points: FloatArray,
+    chunks: Sequence[FloatArray],
+) -> pd.DataFrame:
+    """One row a class from points (3, C) and, in chunks, those of the resamples (3, R, C)."""
+    columns = {"positives": (labels == 1).sum(axis=0), "threshold": thresholds}
+    samples = np.concatenate(chunks, axis=1) if chunks else None
+    for position, name in enumerate(POINTS):
+        columns[name] = points[position]
+        if samples is not None:
+            bounds = np.array([percentile_interval(column) for column in samples[position].T])
+            columns[f"{name}_low"], columns[f"{name}_high"] = bounds.T
+    return pd.DataFrame(columns, index=pd.Index(list(class_names), name="class"))

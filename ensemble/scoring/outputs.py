@@ -1,0 +1,186 @@
+"""The JSON and the CSV of an evaluation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.errors import UserError
+from core.io.atomic import check_writable, write_atomically
+from core.metrics import Evaluation, PairedDifference
+from ensemble.predict.ensemble_json import read_document, write_document
+from ensemble.scoring.comparison import MEANS, compare
+from ensemble.scoring.score import Entry
+from ensemble.scoring.subgroups import SubgroupScores
+
+KIND = "evaluation"
+# number of the classes that means run over, and names of the others
+_CLASSES = {"classes_scored": "unscored", "classes_in_intervals": "too_rare_for_intervals"}
+
+
+def output_paths(
+    prefix: Path | None,
+    predictions: Path,
+    inputs: Sequence[Path],
+    endings: Sequence[str] = (".json", ".csv"),
+    *,
+    overwrite: bool,
+) -> tuple[Path, ...]:
+    """The files to write: PREFIX and each of `endings`; beside `predictions` without a prefix.
+
+    The first one is the JSON. Raises UserError where one of them is an input or cannot be written,
+    or (unless `overwrite`) where it exists and is not of an earlier evaluation, as that JSON says.
+    """
+    if prefix is None:
+        name = predictions.name.removesuffix(".gz")
+        prefix = predictions.with_name(f"{Path(name).stem}_metrics")
+    if prefix.name in ("", ".."):
+        raise UserError(f"--output {prefix} is a folder: add the start of a file's name")
+    start = prefix.stem if prefix.suffix in endings else prefix.name
+    paths = tuple(prefix.with_name(f"{start}{ending}") for ending in endings)
+    for path in paths:
+        check_writable(path, inputs)
+    there = [path for path in paths if path.exists()]
+    if _earlier(paths[0]) is not None:
+        # any other page of this name is somebody else's
+        there = [path for path in there if path.suffix == ".html" and not owns_page(paths[0])]
+    if there and not overwrite:
+        raise UserError(
+            f"{there[0]} exists and is no earlier evaluation: give another --output, or "
+            "--overwrite replaces it"
+        )
+    return paths
+
+
+def owns_page(scores: Path) -> bool:
+    """Whether there is a page beside this JSON, which it says that an evaluation wrote."""
+    page = (_earlier(scores) or {}).get("page")
+    return page is True and scores.with_suffix(".html").exists()
+
+
+def write_scores(paths: Sequence[Path], content: Mapping[str, Any], table: pd.DataFrame) -> None:
+    """Write the JSON and the CSV, each whole or not at all. NaN is null, and an empty cell."""
+    # by the JSON a next evaluation knows that the CSV is its own, and by its "page" the page
+    write_document(paths[0], KIND, _plain(content))
+    write_atomically(
+        paths[1], lambda path: table.to_csv(path, float_format="%.8g", errors="replace")
+    )
+
+
+def class_table(
+    evaluation: Evaluation, points: pd.DataFrame | None, difference: PairedDifference | None
+) -> pd.DataFrame:
+    """One row a class: all that was measured of it."""
+    table = evaluation.per_class
+    if points is not None:
+        # the threshold of the best F1 is in the table already
+        renamed = points.drop(columns="positives").rename(
+            columns={"threshold": "operating_threshold"}
+        )
+        table = table.join(renamed)
+    if difference is not None:
+        table = table.join(difference.per_class.add_prefix("difference_"))
+    return table
+
+
+def leaderboard_table(entries: Sequence[Entry], names: Sequence[str]) -> pd.DataFrame:
+    """One row a file, by these names: its means, its differences to the reference (difference_...).
+
+    Means and differences are over the scored classes: their number and the names of the others are
+    columns too. With resamples the bounds of means are in ..._low and ..._high; they are over the
+    classes that are common enough, over which the mean is ..._interval_point. These have columns of
+    number and names as well.
+    """
+    rows = []
+    for one in entries:
+        summary = one.evaluation.summary
+        row: dict[str, Any] = {k: value for k, value in summary.items() if isinstance(value, float)}
+        row |= _bounds(summary)
+        if one.difference is not None:
+            found = {name: one.difference.summary[name] for name in MEANS}
+            found |= _bounds(one.difference.summary)
+            row |= {f"difference_{name}": value for name, value in found.items()}
+        for count, others in _CLASSES.items():
+            if count in summary:
+                row |= {count: summary[count], others: "; ".join(summary[others])}
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.Index(names, name="predictions"))
+
+
+def scores_json(scores: Evaluation | PairedDifference) -> dict[str, Any]:
+    """Summary and classes as JSON holds them."""
+    return {"summary": scores.summary, "per_class": scores.per_class}
+
+
+def leaderboard_json(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:
+    """One object a file, by these names, in the order given; null of the reference itself is its
+    difference, and its means and the reference's over the same classes (compared)."""
+    reference = next(one.evaluation for one in entries if one.difference is None)
+    rows = []
+    for one, name in zip(entries, names, strict=True):
+        row: dict[str, Any] = {"predictions": name, **scores_json(one.evaluation)}
+        row |= {"difference": None, "compared": None}
+        if one.difference is not None:
+            row["difference"] = scores_json(one.difference)
+            row["compared"] = compare(one.evaluation, reference, one.difference).as_json()
+        rows.append(row)
+    return rows
+
+
+def subgroups_json(scores: SubgroupScores) -> dict[str, Any]:
+    """Each subgroup's scores, and those over the classes by which subgroups can be compared.
+
+    Which data decided on the classes' groups is said with the whole, and not here.
+    """
+    subgroups = {}
+    for name, one in scores.subgroups.items():
+        summary = {k: value for k, value in one.own.summary.items() if k != "prevalence_from"}
+        compared = None
+        if one.compared is not None:
+            kept = (*MEANS, "intervals", "interval_points", *_CLASSES, *_CLASSES.values())
+            compared = {key: value for key, value in one.compared.summary.items() if key in kept}
+        subgroups[name] = {
+            "summary": summary,
+            "compared": compared,
+            "per_class": one.own.per_class,
+        }
+    return {
+        "column": scores.grouping.source,
+        "compared_classes": scores.compared_classes,
+        "subgroups": subgroups,
+    }
+
+
+def _bounds(summary: Mapping[str, Any]) -> dict[str, float]:
+    columns = {}
+    for name, (low, high) in summary["intervals"].items():
+        columns[f"{name}_interval_point"] = summary["interval_points"][name]
+        columns |= {f"{name}_low": low, f"{name}_high": high}
+    return columns
+
+
+def _earlier(path: Path) -> dict[str, Any] | None:
+    """What the JSON of an evaluation holds; None where it is none."""
+    try:
+        return read_document(path, KIND)
+    except UserError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """The same in what JSON has: a table by row and column, NaN as null."""
+    if isinstance(value, pd.DataFrame):
+        return _plain(value.to_dict("index"))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, str):
+        # a file's name may be no UTF-8
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,204 @@
+"""The page of an evaluation: one file in detail, and several beside each other."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from core.data.images.find_files import match_images
+from core.data.images.pack_format import packs_of
+from core.report import Contents, Picture, draw_pictures, worst_cases
+from core.report.figures import as_pictures, bounded_headings
+from core.report.plots.comparison import MOST_FILES, compared_figure
+from core.report.plots.precision_recall import compared_precision_recall
+from core.report.plots.reliability import compared_reliability
+from core.report.plots.style import by_prevalence, head_and_tail
+from core.report.repeat import command_again
+from core.report.tables import GROUP, Table, class_table, lead_of, number, summary_table
+from core.runtime.environment import installed
+from ensemble.scoring.config import Config
+from ensemble.scoring.score import Entry, Scored
+from ensemble.scoring.subgroups import SubgroupScores
+from ensemble.scoring.text import (
+    leaderboard_notes,
+    leaderboard_rows,
+    operating_rows,
+    subgroup_notes,
+    subgroup_rows,
+)
+
+_PROGRAM = ("python", "-m", "ensemble.evaluate")
+_NAMED = ("longtail_cxr", "numpy", "pandas", "scikit_learn")
+# as in core.report.figures, of several files
+HEADINGS = {
+    "compared": (
+        "AP and AUROC in each file",
+        "AP and AUROC of each class with 95 % intervals, one colour a file, most prevalent class "
+        "on top, number of positives in brackets. The dotted line is chance for AUROC.",
+    ),
+    "compared_precision_recall": (
+        "Precision and recall in each file",
+        "Precision against recall of every scored class, one colour a file as above. The dotted "
+        "line is chance, the class's prevalence.",
+    ),
+    "compared_reliability": (
+        "Reliability of each file",
+        "Observed share of positives against predicted probability, all classes pooled in 15 bins.",
+    ),
+}
+
+
+class Outcome(NamedTuple):
+    """What was scored, for each of the files that are written."""
+
+    found: dict[str, Any]
+    table: pd.DataFrame
+    entries: list[Entry]
+    """The files; of one with --against that one first."""
+    sections: list[Table]
+    """Tables for the page beside those of every evaluation."""
+
+
+def with_images(scored: Scored, folder: Path) -> Scored:
+    """With the files of the scored images, found by name below `folder`, or in a pack.
+
+    Raises UserError where one is missing.
+    """
+    table = scored.table
+    paths = match_images(table.ids, folder)
+    return replace(scored, table=replace(table, paths=paths, packs=packs_of(folder)))
+
+
+def page_of(config: Config, scored: Scored, outcome: Outcome) -> Contents:
+    """What the page shows: one file in detail, beside another with --against; or a leaderboard."""
+    entries, sections, worst = outcome.entries, list[Table | Picture](), None
+    evaluation = entries[0].evaluation
+    names = _names(config, entries)
+    if len(entries) > 1:
+        sections += _beside(entries, names, scored)
+    if len(config.predictions) == 1:
+        probabilities = scored.files[config.predictions[0]]
+        pictures = draw_pictures(evaluation, scored.table.targets, probabilities)
+        sections = [
+            *(summary_table(evaluation), pictures[0], class_table(evaluation)),
+            *(*outcome.sections, *sections, *pictures[1:]),
+        ]
+        if config.image_dir is not None:
+            rows = np.arange(len(scored.table))
+            worst = worst_cases(evaluation, scored.table, rows, probabilities)
+    title = names[0] if len(config.predictions) == 1 else f"{len(entries)} files of predictions"
+    return Contents(
+        title=f"Scores of {title}",
+        lead=lead_of(evaluation),
+        sections=sections,
+        worst=worst,
+        command="" if config.anonymous else command_again(_PROGRAM),
+        facts=_facts(config, scored),
+        environment={"python": platform.python_version()}
+        | {name: version for name, version in installed().items() if name in _NAMED},
+    )
+
+
+def operating_section(points: pd.DataFrame, title: str, order: Sequence[str]) -> Table:
+    """Operating points as a table of the page."""
+    return _section(f"Operating points at {title}", operating_rows(points, order))
+
+
+def subgroup_section(scores: SubgroupScores) -> Table:
+    """Subgroups as a table of the page."""
+    rows = subgroup_rows(scores)
+    return _section(f"By {scores.grouping.name}", rows, subgroup_notes(scores, rows[1:]))
+
+
+def _section(heading: str, rows: list[list[str]], notes: Sequence[str] = ()) -> Table:
+    """Rows of the terminal, the first of which are headings."""
+    head = tuple(name if name[1:2].isupper() else name[:1].upper() + name[1:] for name in rows[0])
+    told = tuple(" ".join(note.split()) for note in notes)
+    return Table(heading, head, rows[1:], told)
+
+
+def _beside(
+    entries: Sequence[Entry], names: Sequence[str], scored: Scored
+) -> list[Table | Picture]:
+    """The files beside each other: means and differences, pictures, AP of each class."""
+    renamed = [replace(one, label=name) for one, name in zip(entries, names, strict=True)]
+    rows = leaderboard_rows(renamed)
+    board = _section("Files beside each other", rows, leaderboard_notes(renamed))
+    drawn = dict(zip(names[:MOST_FILES], entries, strict=False))
+    tables = {name: scored.files[one.path] for name, one in drawn.items()}
+    evaluation, targets = entries[0].evaluation, scored.table.targets
+    figures = {
+        "compared": compared_figure({name: one.evaluation for name, one in drawn.items()}),
+        "compared_precision_recall": compared_precision_recall(evaluation, targets, tables),
+        "compared_reliability": compared_reliability(targets, tables),
+    }
+    files = f"the files {', '.join(drawn)}"
+    note = head_and_tail(evaluation.per_class)[1]
+    classes = note or f"{len(evaluation.per_class)} classes"
+    scored_classes = note or f"{evaluation.summary['classes_scored']} classes"
+    told = {
+        "compared": f"Dots of AP and AUROC of {classes} in {files}.",
+        "compared_precision_recall": f"Small plots of precision against recall of "
+        f"{scored_classes}, with one curve for each of {files}.",
+        "compared_reliability": f"Curves of the observed share of positives against the predicted "
+        f"probability, one for each of {files}.",
+    }
+    if len(drawn) < len(entries):
+        board = replace(board, notes=(*board.notes, f"The first {len(drawn)} of them are drawn."))
+    pictures = as_pictures(figures, bounded_headings(HEADINGS, evaluation), told)
+    return [board, pictures[0], _classes_beside(entries, names), *pictures[1:]]
+
+
+def _classes_beside(entries: Sequence[Entry], names: Sequence[str]) -> Table:
+    """AP of each class in each file; of two files their difference too."""
+    columns = ["Class", GROUP, "Positives", *(f"AP {name}" for name in names)]
+    paired = next(one.difference for one in entries if one.difference is not None)
+    notes = []
+    if len(entries) == 2:
+        first, second = names if entries[1].difference is None else reversed(names)
+        columns.append(f"AP difference, {first} minus {second}")
+        if entries[0].evaluation.summary["resamples"]:
+            notes.append("In brackets the 95 % interval of a difference.")
+    rows = []
+    for name, row in by_prevalence(entries[0].evaluation.per_class).iterrows():
+        cells = [number(one.evaluation.per_class["ap"][str(name)]) for one in entries]
+        if len(entries) == 2:
+            found = paired.per_class.T[str(name)]
+            bounds = found.get("ap_low"), found.get("ap_high")
+            cells.append(number(found["ap"], bounds, "+"))
+        rows.append([str(name), str(row["group"]), f"{row['positives']:,}", *cells])
+    return Table("AP of each class in each file", tuple(columns), rows, tuple(notes))
+
+
+def _names(config: Config, entries: Sequence[Entry]) -> list[str]:
+    """What each file is called on the page: no folders with --anonymous, and no name twice."""
+    if not config.anonymous:
+        return [one.label for one in entries]
+    names = [one.path.name for one in entries]
+    return [
+        name if names.count(name) == 1 else f"{name} ({place})"
+        for place, name in enumerate(names, start=1)
+    ]
+
+
+def _facts(config: Config, scored: Scored) -> dict[str, str]:
+    """Of which files the numbers are."""
+    assert config.labels is not None
+    facts = {
+        "predictions": ", ".join(map(config.told, config.predictions)),
+        "labels": config.told(config.labels),
+        "prevalence": "the scored labels"
+        if config.train_csv is None
+        else config.told(config.train_csv),
+        "seed": str(config.seed),
+    }
+    if config.against is not None:
+        facts["against"] = config.told(config.against)
+    if config.anonymous:
+        return facts | {"command": "not told (--anonymous)"}
+    # they name files and images
+    return facts | {"notes": " ".join((*scored.table.notes, *scored.notes))}

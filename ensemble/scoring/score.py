@@ -1,0 +1,274 @@
+"""What is scored, with all files brought to the same images and classes, and who is better."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.csv.columns import find_column, is_known_non_label
+from core.data.csv.labels import is_label
+from core.data.sources import read_sheet
+from core.data.sources.sheet import Sheet
+from core.data.tables.label_map import read_label_map
+from core.data.tables.label_table import LabelTable, read_table
+from core.data.tables.load import meaning_of_blank
+from core.errors import UserError, plain, some
+from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
+from core.metrics.bootstrap import mean_of_known
+from core.runs.prediction_files import Predictions, match_labels, read_predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """How a CSV of labels is read; see `core.data.tables.label_table.read_table`."""
+
+    uncertain: str = "ignore"
+    blank: str | None = None
+    image_column: str | None = None
+    patient_column: str | None = None
+    source: str | None = None
+    views: str = "all"
+    readers: str = "majority"
+    official_split: str = "all"
+    label_map: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Labels, and the probabilities of several files for the same images and classes."""
+
+    table: LabelTable
+    files: dict[Path, NDArray[np.float64]]
+    """(N, C) each"""
+    prevalence: NDArray[np.float64] | None
+    """(C,) of the training table; None where there is none."""
+    notes: list[str]
+    """What was left out."""
+    resamples: int
+    seed: int
+    sheet: Sheet | None = None
+    """The CSV of the labels, as it was read."""
+
+    def evaluate(self, path: Path) -> Evaluation:
+        """Score one of the files."""
+        return evaluate(
+            self.table.targets,
+            self.files[path],
+            self.table.class_names,
+            prevalence=self.prevalence,
+            patients=self.table.patients,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
+    def difference(self, first: Path, second: Path) -> PairedDifference:
+        """AP and AUROC of the first file minus those of the second, on the same resamples.
+
+        Without resamples it has neither intervals nor classes that are too rare for them.
+        """
+        if self.resamples == 0:
+            one, other = self.evaluate(first), self.evaluate(second)
+            metrics = ["ap", "auroc"]
+            summary = {m: one.summary[m] - other.summary[m] for m in ("mAP", "mAUROC")}
+            none: dict[str, Any] = {
+                "intervals": {},
+                "interval_points": {},
+                "too_rare_for_intervals": [],
+            }
+            return PairedDifference(
+                one.per_class[metrics] - other.per_class[metrics], {**summary, **none}
+            )
+        return paired_difference(
+            self.table.targets,
+            self.files[first],
+            self.files[second],
+            self.table.class_names,
+            patients=self.table.patients,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One file of a leaderboard."""
+
+    path: Path
+    label: str
+    """The end of its path that no other one has."""
+    evaluation: Evaluation
+    difference: PairedDifference | None
+    """This file minus the reference; None for the reference itself."""
+
+
+def read_scored(
+    predictions: Sequence[Path],
+    labels: Path,
+    train_csv: Path | None = None,
+    *,
+    settings: LabelSettings,
+    not_classes: Sequence[str] = (),
+    common: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Scored:
+    """Read prediction files, their labels, and the classes' prevalence in the training table.
+
+    Classes are the columns of `labels` that are predicted, and all others (but `not_classes`) that
+    hold nothing but label values, so that a class nobody predicts does not go unnoticed. Study
+    labels are matched as images are, by name. A class that is no column is one that means it by the
+    label map. Raises UserError for whatever is wrong with a file, and where they have not the same
+    images and classes (unless `common`).
+    """
+    tables = _read_each(predictions)
+    wanted = settings.image_column
+    sheet = read_sheet(labels, settings.source, image_column=wanted, readers=settings.readers)
+    predicted = list(dict.fromkeys(name for table in tables for name in table.class_names))
+    sheet, renamed = rename_columns(labels, sheet, predicted, settings.label_map)
+    columns = sheet.columns
+    usual = find_column(labels, columns, wanted, sheet.image, "--image_column")
+    # predictions by study are named in the column that names studies in the labels
+    same = tables[0].id_column if tables[0].id_column in columns else None
+    others = {usual or same, settings.patient_column, *sheet.no_labels, *not_classes}
+    classes = [
+        name
+        for name, column in columns.items()
+        if name in predicted
+        or (name not in others and not is_known_non_label(name) and is_label(column))
+    ]
+    if not set(predicted).intersection(classes):
+        raise UserError(
+            f"{labels} has no column for any class of {predictions[0]}: {some(sorted(predicted))}"
+        )
+    blank, doubts = meaning_of_blank(labels, sheet, settings.blank, alone=True)
+    table = read_table(
+        labels,
+        None,
+        classes,
+        image_column=usual or same,
+        patient_column=settings.patient_column,
+        uncertain=settings.uncertain,
+        blank=blank,
+        views=settings.views,
+        official_split=settings.official_split,
+        sheet=sheet,
+    )
+    table = replace(table, notes=(*renamed, *doubts, *table.notes))
+    table, arrays, notes = match_labels(tables, table, labels, common=common)
+    files = dict(zip(predictions, arrays, strict=True))
+    prevalence = None
+    if train_csv is not None:
+        prevalence, told = training_prevalence(train_csv, table.class_names, settings)
+        table = replace(table, notes=(*table.notes, *told))
+    return Scored(table, files, prevalence, notes, resamples, seed, sheet)
+
+
+def _read_each(paths: Sequence[Path]) -> list[Predictions]:
+    """The prediction files, each of them given once."""
+    places = [path.resolve() for path in paths]
+    repeated = [path for path in paths if places.count(path.resolve()) > 1]
+    if repeated:
+        raise UserError(f"{repeated[0]} is given more than once")
+    return [read_predictions(path) for path in paths]
+
+
+def training_prevalence(
+    path: Path, class_names: Sequence[str], settings: LabelSettings
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Share of positives among the known labels of each class in a CSV, (C,); NaN without any.
+
+    And sentences. Images of a source's official test are no training images. Where the source says
+    what a blank means, that counts, and -1 is unknown. Raises UserError where it has no class.
+    """
+    sheet = read_sheet(path, readers=settings.readers)
+    sheet, notes = rename_columns(path, sheet, class_names, settings.label_map)
+    known = [name for name in class_names if name in sheet.columns]
+    if not known:
+        raise UserError(
+            f"{path} has no column for any of the classes {some(class_names)}: give the table that "
+            "the model was trained on, or the ..._labels.csv of ensemble.choose for one of several"
+        )
+    if len(known) < len(class_names):
+        without = ", ".join(name for name in class_names if name not in known)
+        notes.append(f"{path} has no column for {without}: of no known prevalence in training.")
+    own = sheet.blank is not None
+    usual = find_column(path, sheet.columns, None, sheet.image, "--image_column")
+    table = read_table(
+        path,
+        None,
+        known,
+        # --image_column is that of the scored labels, which may name studies
+        image_column=usual or settings.image_column,
+        patient_column="none",
+        uncertain="ignore" if own else settings.uncertain,
+        blank=None if own else settings.blank,
+        official_split="train",
+        sheet=sheet,
+    )
+    prevalence = np.full(len(class_names), np.nan)
+    places = [list(class_names).index(name) for name in known]
+    prevalence[places] = mean_of_known(table.targets.T.astype(float))
+    return prevalence, notes
+
+
+def rename_columns(
+    path: Path, sheet: Sheet, class_names: Sequence[str], label_map: Path | None
+) -> tuple[Sheet, list[str]]:
+    """The sheet of `path` with its columns called as the classes that they mean, and a sentence.
+
+    Only a class that is no column is looked for, by the label map, and case and punctuation do not
+    matter. Raises UserError where two columns mean it, and as `read_label_map` does.
+    """
+    meanings = read_label_map(label_map)
+    labels = sheet.columns if sheet.labels is None else sheet.labels
+    free: dict[str, list[str]] = {}
+    for name in labels:
+        if name not in class_names and name not in sheet.no_labels and not is_known_non_label(name):
+            free.setdefault(plain(meanings.way(name)[-1]), []).append(name)
+    renamed: dict[str, str] = {}
+    for name in class_names:
+        found = free.get(plain(meanings.way(name)[-1]), [])
+        if name in sheet.columns or not found:
+            continue
+        if len(found) > 1:
+            raise UserError(
+                f"columns {' and '.join(found)} of {path} both mean the class '{name}' by the "
+                "label map: call the one to score as the class is called"
+            )
+        renamed[found[0]] = name
+    if not renamed:
+        return sheet, []
+    columns = {renamed.get(name, name): column for name, column in sheet.columns.items()}
+    told = ", ".join(f"{label} is {name}" for label, name in renamed.items())
+    listed = None if sheet.labels is None else tuple(renamed.get(n, n) for n in sheet.labels)
+    return replace(sheet, columns=columns, labels=listed), [
+        f"Labels of {path} by the label map: {told}."
+    ]
+
+
+def leaderboard(scored: Scored, reference: Path) -> list[Entry]:
+    """All files, highest mAP first, each with its difference to the file `reference`."""
+    labels = shortest_labels(list(scored.files))
+    entries = []
+    for path in scored.files:
+        difference = None if path == reference else scored.difference(path, reference)
+        entries.append(Entry(path, labels[path], scored.evaluate(path), difference))
+    # a table without any scored class has no mAP, and keeps its order
+    return sorted(entries, key=lambda one: -np.nan_to_num(one.evaluation.summary["mAP"], nan=-1))
+
+
+def shortest_labels(paths: Sequence[Path]) -> dict[Path, str]:
+    """For each path its shortest end, in whole parts, that none of the others has."""
+    parts = {path: path.absolute().parts for path in paths}
+    labels = {}
+    for path, own in parts.items():
+        others = [other for key, other in parts.items() if key != path]
+        length = next(
+            (n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in others)),
+            len(own),
+        )
+        labels[path] = str(Path(*own[-length:]))
+    return labels

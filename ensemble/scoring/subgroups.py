@@ -1,0 +1,236 @@
+"""Subgroups of images, by sex, view, age or any other column, and the scores of each."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from core.data.csv.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column
+from core.data.sources import read_sheet
+from core.data.sources.sheet import Sheet
+from core.data.tables.label_table import read_ids
+from core.errors import UserError, nearest, plain, some
+from core.metrics import Evaluation, evaluate
+from core.metrics.bootstrap import Patients
+
+# what --by may ask for in one word, and what files call it
+USUAL_NAMES = {
+    "sex": ("PatientSex", "PatientGender", "sex", "gender"),
+    "view": VIEW_COLUMNS,
+    "age": ("PatientAge", "age"),
+}
+UNKNOWN = "unknown"
+AGES = {"0-17": 18, "18-39": 40, "40-59": 60, "60-79": 80, "80+": math.inf}
+# DICOM's age string; NIH's tables have it too, and plain years
+AGE_TEXT = re.compile(r"(\d+(?:\.\d*)?) ?([YMWD]?)", re.IGNORECASE)
+UNITS_IN_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
+# nobody has become older; NIH's first tables hold ages up to 414
+OLDEST = 125
+MOST_VALUES = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """Images divided by what a column says."""
+
+    name: str
+    """As --by has it."""
+    source: str
+    """Which column of which file it is, in words."""
+    rows: dict[str, NDArray[np.intp]]
+    """The images of each subgroup, which are disjoint; ages ascend, others begin with the largest,
+    and `unknown` is the last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subgroup:
+    """The scores of one subgroup."""
+
+    own: Evaluation
+    """Over all classes."""
+    compared: Evaluation | None
+    """Over the classes by which subgroups are compared; None where it cannot score all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class SubgroupScores:
+    """The scores of all subgroups of a grouping."""
+
+    grouping: Grouping
+    compared_classes: list[str]
+    """Classes that can be scored in each subgroup that can score at least half of those that the
+    whole table can. Means over other classes are not comparable between subgroups."""
+    subgroups: dict[str, Subgroup]
+
+
+def read_groupings(
+    by: Sequence[str],
+    ids: Sequence[str],
+    labels: Path,
+    id_column: str,
+    meta: Path | None,
+    view_column: str | None = None,
+    *,
+    sheet: Sheet | None = None,
+    told: Callable[[Path], str] = str,
+) -> list[Grouping]:
+    """Divide the images `ids` by each of `by`, a column of the CSV `labels`, or else of `meta`.
+
+    `sex`, `view` and `age` are found by their usual names, others by their own. `labels` names the
+    images in `id_column`, `meta` too or by a usual name. `view_column` is what "view" means. Ages
+    are put into the spans of AGES; what is blank, or no age, is `unknown`. `sheet` is what
+    `core.data.sources.read_sheet` made of `labels`, where it is read already; `told` is what the
+    groupings call a file.
+
+    Raises UserError for a column that is nowhere, holds no age at all or too many values that are
+    none, and where `meta` lacks images.
+    """
+    repeated = sorted({name for name in by if by.count(name) > 1})
+    if repeated:
+        raise UserError(f"--by names {some(repeated)} more than once")
+    sources = {labels: (sheet or read_sheet(labels)).columns}
+    if meta is not None:
+        sources.setdefault(meta, read_sheet(meta).columns)
+    groupings = []
+    for name in by:
+        wanted = view_column if name == "view" and view_column else name
+        for path, columns in sources.items():
+            column = _column_of(path, columns, wanted)
+            if column is not None:
+                rows = _rows_of(path, columns, id_column, ids)
+                source = f"column '{column}' of {told(path)}"
+                groupings.append(_grouping(name, source, columns[column], rows))
+                break
+        else:
+            places = " and ".join(map(str, sources))
+            more = "" if meta else " (--meta adds the columns of another CSV)"
+            known = [column for columns in sources.values() for column in columns]
+            raise UserError(f"--by {wanted} is no column of {places}{more}{nearest(wanted, known)}")
+    return groupings
+
+
+def score_subgroups(
+    grouping: Grouping,
+    targets: NDArray[np.floating],
+    probabilities: NDArray[np.floating],
+    class_names: Sequence[str],
+    prevalence: ArrayLike,
+    patients: Patients | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> SubgroupScores:
+    """Evaluate (N, C) probabilities against (N, C) targets in each subgroup by itself.
+
+    prevalence: (C,) as for `evaluate`, of the whole, so that a class is in one group everywhere.
+    """
+
+    def scorable(rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
+        part = targets[rows]
+        return (part == 1).any(axis=0) & (part == 0).any(axis=0)
+
+    names, shares = np.array(class_names, dtype=object), np.asarray(prevalence, dtype=float)
+    people = None if patients is None else np.asarray(patients, dtype=object)
+
+    def score(rows: NDArray[np.intp], chosen: NDArray[np.bool_]) -> Evaluation:
+        return evaluate(
+            targets[rows][:, chosen],
+            probabilities[rows][:, chosen],
+            names[chosen].tolist(),
+            prevalence=shares[chosen],
+            patients=None if people is None else people[rows],
+            resamples=resamples,
+            seed=seed,
+        )
+
+    scored = {name: scorable(rows) for name, rows in grouping.rows.items()}
+    least = scorable(slice(None)).sum() / 2
+    enough = [can for can in scored.values() if can.any() and can.sum() >= least]
+    compared = np.logical_and.reduce(enough) if enough else np.zeros(len(names), dtype=bool)
+    subgroups = {}
+    for name, rows in grouping.rows.items():
+        own = score(rows, np.ones(len(names), dtype=bool))
+        possible = compared.any() and scored[name][compared].all()
+        if possible and (scored[name] == compared).all():
+            subgroups[name] = Subgroup(own, own)
+        else:
+            subgroups[name] = Subgroup(own, score(rows, compared) if possible else None)
+    return SubgroupScores(grouping, names[compared].tolist(), subgroups)
+
+
+def years(text: str) -> float:
+    """An age in years from "58", "058Y", "012M", "30W" or "010D"; NaN where it is none."""
+    match = AGE_TEXT.fullmatch(text)
+    if match is None:
+        return math.nan
+    age = float(match[1]) / UNITS_IN_A_YEAR[match[2].upper() or "Y"]
+    return age if age <= OLDEST else math.nan
+
+
+def _kind(name: str) -> str | None:
+    """Which of USUAL_NAMES a name is."""
+    names = {kind: {kind, *map(plain, known)} for kind, known in USUAL_NAMES.items()}
+    return next((kind for kind, known in names.items() if plain(name) in known), None)
+
+
+def _column_of(path: Path, columns: dict[str, Column], name: str) -> str | None:
+    """The column that `name` means, if this file has it."""
+    if name in columns:
+        return name
+    kind = _kind(name)
+    return find_column(path, columns, None, USUAL_NAMES[kind] if kind else (name,), "--by")
+
+
+def _rows_of(
+    path: Path, columns: dict[str, Column], id_column: str, ids: Sequence[str]
+) -> NDArray[np.intp]:
+    """The row of each of `ids` in a file."""
+    usual = find_column(path, columns, None, IMAGE_COLUMNS, "--image_column")
+    name = id_column if id_column in columns else usual
+    if name is None:
+        raise UserError(f"{path} has no column '{id_column}', by which it could be joined")
+    rows = pd.Index(read_ids(path, name, columns[name])).get_indexer(pd.Index(ids))
+    missing = [one for one, row in zip(ids, rows, strict=True) if row < 0]
+    if missing:
+        raise UserError(
+            f"{path} lacks {len(missing):,} of the {len(ids):,} images: {some(missing)}"
+        )
+    return rows
+
+
+def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) -> Grouping:
+    """Divide the images, which are in these rows of the column."""
+    codes = column.codes[rows]
+    present = [column.values[code] for code in np.unique(codes)]
+    if _kind(name) == "age":
+        ages = {value: years(value) for value in present}
+        filled = [value for value in present if value]
+        if filled and np.isnan([ages[value] for value in filled]).all():
+            raise UserError(
+                f"--by {name}: {source} holds no age such as 58, 058Y or 012M, but "
+                f"{some([value[:40] for value in filled])}"
+            )
+        subgroup = {value: _life(age) for value, age in ages.items()}
+        order = [*AGES, UNKNOWN]
+    else:
+        subgroup = {value: " ".join(value.split()) or UNKNOWN for value in present}
+        if len(set(subgroup.values())) > MOST_VALUES:
+            raise UserError(
+                f"--by {name}: {source} has {len(set(subgroup.values())):,} different values, and "
+                f"subgroups are made of up to {MOST_VALUES}"
+            )
+        order = []
+    of_images = pd.Series([subgroup.get(value, "") for value in column.values])[codes].to_numpy()
+    if not order:
+        counts = pd.Series(of_images).value_counts()
+        order = sorted(counts.index, key=lambda one: (one == UNKNOWN, -counts[one], one))
+    divided = {one: np.flatnonzero(of_images == one) for one in order}
+    return Grouping(name, source, {one: rows for one, rows in divided.items() if len(rows)})
+
+
+def _life(age: float) -> str:
+    return next((name for name, end in AGES.items() if age < end), UNKNOWN)

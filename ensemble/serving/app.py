@@ -1,0 +1,112 @@
+"""The page and its endpoints. Nothing of a request outlives its answer."""
+
+from __future__ import annotations
+
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
+
+from core.data.images.size_limit import max_pixels
+from core.errors import UserError
+from ensemble.serving.model import Served
+from ensemble.serving.queue import Limits, RefusedError, Turns
+from ensemble.serving.security import Guard, safe_headers
+
+PAGE = Path(__file__).with_name("page.html")
+_IMAGE = {
+    "requestBody": {
+        "description": "The bytes of a PNG, JPEG, TIFF or DICOM file, as they are.",
+        "required": True,
+        "content": {"application/octet-stream": {}},
+    }
+}
+
+
+def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
+    """The page of these models, for a server at `host`.
+
+    A mistake is answered by {"error": one sentence} and a status of 4xx, as the commands tell it.
+    """
+    page = PAGE.read_text(encoding="utf-8")
+    turns = Turns(limits)
+    # the pages of documentation would load scripts from elsewhere; and nobody else is told of
+    # requests, whatever the environment asks OpenTelemetry for
+    app = FastAPI(
+        title="longtail-cxr",
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+
+    @app.get("/", response_class=HTMLResponse)
+    async def show() -> str:
+        """The page."""
+        return page
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Whether it answers, and how many images wait or are worked on."""
+        return {"status": "ok", "requests": turns.requests}
+
+    @app.get("/about")
+    async def about() -> dict[str, Any]:
+        """The models, their classes, and the largest file and image that are taken."""
+        limits = turns.limits
+        most = {"max_bytes": limits.bytes, "too_large": limits.too_large}
+        return served.about() | most | {"max_pixels": max_pixels()}
+
+    @app.post("/predict", openapi_extra=_IMAGE)
+    async def predict(request: Request, preview: bool = True) -> JSONResponse:
+        """Probabilities of an image by class, and with `preview` its pixels as they are read."""
+        return JSONResponse(await turns.do(request, partial(served.predict, preview=preview)))
+
+    @app.post("/map", openapi_extra=_IMAGE)
+    async def heat_map(
+        request: Request, name: Annotated[str, Query(alias="class")]
+    ) -> JSONResponse:
+        """The heat map of one class over the same image: a grey PNG of its shape."""
+        served.check_class(name)
+        return JSONResponse(await turns.do(request, partial(served.heat_map, name=name)))
+
+    _answer_mistakes(app)
+    # outside of all, so that no answer goes without its headers
+    return Guard(app, host=host, headers=safe_headers(page))
+
+
+def _answer_mistakes(app: FastAPI) -> None:
+    def told(status: int, sentence: str) -> JSONResponse:
+        return JSONResponse({"error": sentence}, status_code=status)
+
+    @app.exception_handler(UserError)
+    async def user_error(_: Request, error: UserError) -> JSONResponse:
+        return told(422, str(error))
+
+    @app.exception_handler(RefusedError)
+    async def refused(_: Request, error: RefusedError) -> JSONResponse:
+        return told(error.status, error.sentence)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> JSONResponse:
+        return told(400, "nobody waits for the answer any more")
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_words(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return told(422, f"'{first['loc'][-1]}' in the address: {first['msg'].lower()}")
+
+    @app.exception_handler(HTTPException)
+    async def no_such_page(_: Request, error: HTTPException) -> JSONResponse:
+        return told(error.status_code, f"{error.detail}; see /openapi.json")
+
+    @app.exception_handler(Exception)
+    async def own_mistake(_: Request, error: Exception) -> JSONResponse:
+        traceback.print_exception(error)
+        return told(500, f"this is a mistake of the program ({type(error).__name__}), not yours")

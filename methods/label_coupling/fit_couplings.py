@@ -1,0 +1,203 @@
+"""Couplings alone, fitted to the logits of a frozen model: a sparse logistic regression."""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from core.data.loading.evaluation import evaluation_loader
+from core.data.loading.fold_data import FoldData
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, some
+from core.models.backbone import restore_config
+from core.models.checkpoint import not_finite
+from core.models.load import load_model
+from core.models.predict import View, as_it_is, collect, mirror
+from core.runs.log import FoldLog, cut_back
+from core.runs.run_folder import RunFolder
+from core.training.best_checkpoint import save_best, score_epoch
+from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates, shrink
+from core.training.resume import Progress, State
+from methods.label_coupling.config import Config, ModelConfig
+from methods.label_coupling.model import LabelCoupling, LabelCouplingModel
+
+UPDATES = 1000
+
+
+class FrozenBase:
+    """A checkpoint whose logits, without couplings, are to be refined.
+
+    Raises UserError where it is no whole checkpoint of label_coupling, or is not finite.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        model, info = load_model(checkpoint)
+        if not isinstance(model, LabelCouplingModel):
+            raise UserError(
+                f"--couplings_only {checkpoint} is a checkpoint of {info.method}: couplings refine "
+                "the logits of one of label_coupling (with --no-refiner, best)"
+            )
+        if spoiled := not_finite(model.state_dict()):
+            raise UserError(
+                f"--couplings_only {checkpoint} holds weights that are not finite "
+                f"({some(spoiled)}): take another"
+            )
+        model.head.coupling = None
+        self.model, self.info, self.checkpoint = model, info, checkpoint
+        self.views: list[Tensor] = []
+
+    def lend(self, config: Config) -> Config:
+        """`config` with the network and the image size of the checkpoint.
+
+        Raises UserError where the checkpoint lies where the run would write.
+        """
+        if self.checkpoint.resolve().parent == config.run.out_dir.resolve():
+            raise UserError(
+                f"--couplings_only {self.checkpoint} lies in --out_dir, where the new checkpoints "
+                "go: give another --out_dir"
+            )
+        base = restore_config(ModelConfig, self.info.facts["model"])
+        model = replace(config.model, model=base.model, drop_rate=base.drop_rate)
+        loader = replace(config.loader, img_size=self.info.image_size)
+        return replace(config, model=model, loader=loader)
+
+    def order_as(self, class_names: Sequence[str]) -> None:
+        """Give the logits this order. Raises UserError where the labels are not the same."""
+        own = self.info.class_names
+        if differing := sorted(set(own) ^ set(class_names)):
+            raise UserError(
+                f"--couplings_only {self.checkpoint} and --labels do not name the same labels: "
+                f"{', '.join(differing)} in one of them only"
+            )
+        order = [own.index(name) for name in class_names]
+        classifier = self.model.head.classifier
+        with torch.no_grad():
+            classifier.weight.copy_(classifier.weight[order].clone())
+            classifier.bias.copy_(classifier.bias[order].clone())
+
+    def told(self, train_csv: Sequence[Path]) -> str:
+        """What to say of it; a warning where it was trained on that file."""
+        text = f"Couplings alone, for the frozen logits of {self.checkpoint}."
+        settings = self.info.facts.get("settings")
+        known = settings.get("train_csv") if isinstance(settings, dict) else None
+        # older checkpoints name one file, as a text
+        names = known if isinstance(known, list) else [known]
+        if shared := [str(path) for path in train_csv if str(path) in names]:
+            text += (
+                f"\nWarning: it was trained on images of {', '.join(shared)}: its logits of these "
+                "are too sure, and what is measured on them here is too good."
+            )
+        return text
+
+    def predict(self, fabric: Fabric, table: LabelTable, config: Config) -> None:
+        """Keep the logits of every image of `table`, of each view; once."""
+        if self.views:
+            return
+        model, rows = self.model.to(fabric.device), np.arange(len(table))
+        images = evaluation_loader(fabric, table, rows, config.loader)
+        title = f"logits of {self.checkpoint.name}"
+        for view in (as_it_is, mirror) if config.loop.tta else (as_it_is,):
+            logits = collect(fabric, _seen_by(model, view), images, rows, title=title)
+            self.views.append(torch.from_numpy(logits))
+
+    def probabilities(self, rows: np.ndarray, coupling: LabelCoupling | None) -> np.ndarray:
+        """Those of `rows`, refined or not, averaged over the views; (len(rows), C)."""
+        with torch.no_grad():
+            logits = [view[torch.from_numpy(rows)] for view in self.views]
+            refined = logits if coupling is None else [coupling(view) for view in logits]
+            return torch.stack(refined).sigmoid().mean(dim=0).numpy()
+
+
+def _seen_by(model: nn.Module, view: View) -> View:
+    return lambda images: model(view(images))
+
+
+def fit_fold(
+    fabric: Fabric,
+    base: FrozenBase,
+    data: FoldData,
+    loss: nn.Module,
+    config: Config,
+    folder: RunFolder,
+    facts: dict[str, Any],
+) -> None:
+    """Fit couplings to one fold's training part, score its validation part, keep the model.
+
+    Leaves the files that `core.training.loop.Fit` leaves. A fold that is finished is left alone.
+    """
+    files, optim = folder.files(data.fold), config.optim
+    title, speaks = f"fold {data.fold}/{facts['folds']}", fabric.is_global_zero
+    log = FoldLog(folder.metrics, folder.timing, title=title, speaks=speaks)
+    state = State(base.model, None, fabric.device, f"{folder.identity} fold {data.fold}")
+    if files.state.exists():
+        state.load(files.state, first=speaks)
+    if state.progress.finished:
+        log.say(f"{title}  finished before")
+        return
+    base.predict(fabric, data.table, config)
+    began = time.monotonic()
+    if set_epoch := getattr(loss, "set_epoch", None):
+        set_epoch(optim.epochs)
+    coupling = LabelCoupling(len(data.table.class_names), config.model.coupling_alpha)
+    rows = torch.from_numpy(data.train_rows)
+    targets = torch.from_numpy(data.table.targets[data.train_rows])
+    train_loss = fit_couplings(
+        coupling, base.views[0][rows], targets, loss, l1=optim.coupling_l1, lr=optim.coupling_lr
+    )
+    before, after = (base.probabilities(data.val_rows, refiner) for refiner in (None, coupling))
+    without, scores = score_epoch(fabric, data, before), score_epoch(fabric, data, after)
+    zeros = (coupling.A == 0).sum().item() - len(coupling.A)
+    log.say(
+        f"{title}  without couplings mAP {without['mAP']:.3f}  mAUROC {without['mAUROC']:.3f}; "
+        f"{zeros} of {coupling.A.numel() - len(coupling.A)} couplings are exactly 0"
+    )
+    value = scores[config.loop.monitor]
+    best = value if np.isfinite(value) else None
+    state.progress = Progress(epoch=1, best=best, best_epoch=1, finished=True)
+    if speaks:
+        folder.check_place()
+        cut_back(log.metrics, data.fold, 0)
+        cut_back(log.timing, data.fold, 0)
+        refined = copy.deepcopy(base.model)
+        refined.head.coupling = coupling
+        save_best(files, data, refined, after, scores, facts | {"epoch": 1})
+        row = {"fold": data.fold, "epoch": 1}
+        spent = time.monotonic() - began
+        timing = {"images_per_second": len(rows) / spent, "seconds": spent}
+        learned = {"train_loss": train_loss} | scores | {"coupling_lr": optim.coupling_lr}
+        log.epoch(row | {"phase": "only"} | learned, row | timing, of=1, best=True)
+        state.save(files.state)
+    fabric.barrier()
+
+
+def fit_couplings(
+    coupling: LabelCoupling,
+    logits: Tensor,
+    targets: Tensor,
+    loss: nn.Module,
+    *,
+    l1: float,
+    lr: float,
+) -> float:
+    """Fit A to all of `logits` and `targets` (N, C) at once, in `UPDATES` steps; the last loss.
+
+    Without the noise of batches an entry that is not needed comes to rest at exactly 0.
+    """
+    phase = Phase("couplings", 1, {"coupling": lr}, l1=l1)
+    optimizer = build_optimizer(nn.ModuleDict({"coupling": coupling}), phase, fused=False)
+    value = torch.zeros(())
+    for update in range(UPDATES):
+        set_rates(optimizer, rate_factor(update, UPDATES, 0))
+        value = loss(coupling(logits), targets)
+        value.backward()
+        optimizer.step()
+        shrink(optimizer)
+        optimizer.zero_grad()
+    return value.item()

@@ -1,0 +1,111 @@
+"""The test images of a run: looked at before training, predicted after it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lightning_fabric import Fabric
+
+from core.data.csv.columns import read_columns
+from core.data.csv.label_values import label_value
+from core.data.splits.prepare import Prepared
+from core.data.tables.anonymous import without_names
+from core.data.tables.images_to_predict import check_readable, find_images
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError
+from core.io.atomic import check_writable
+from core.models.checkpoint import load_facts
+from core.runs.run_folder import RunFolder
+from core.runtime.fabric import worker_count
+from core.training.dry_run import few_images
+from core.training.finish import finished_folds
+from ensemble.predict.members import load_members
+from ensemble.predict.merge import model_shares
+from ensemble.predict.predictor import Predictor, Views, predict_to_csv
+from ensemble.predict.write_csv import Finish
+from methods.label_coupling.config import Config
+
+
+def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> LabelTable | None:
+    """The images to predict, their names in a column called as in `table`; None for none.
+
+    Raises UserError where there are none, where one cannot be read, and where --out_csv holds
+    something else than such predictions.
+    """
+    test, data = config.test, config.data
+    if test.test_dir is None and test.test_csv is None:
+        return None
+    column = ""
+    if test.test_csv is not None and table.id_column in read_columns(test.test_csv):
+        column = table.id_column
+    folder = test.test_dir or data.train_dir[0]
+    ids = table.ids
+    if table.source_names:
+        # without the source's name, which test images do not have
+        ids = [name.partition("/")[2] for name in ids]
+    images = find_images(folder, test.test_csv, image_column=column, like=ids)
+    images = replace(images, id_column=table.id_column)
+    if config.run.dry_run:
+        images = few_images(images, config.loader.batch_size)
+    if data.anonymous:
+        images = without_names(images)
+    tested = () if test.test_csv is None else (test.test_csv,)
+    check_writable(test.out_csv, (*data.train_csv, *data.val_csv, *tested), "--out_csv")
+    _check_output(test.out_csv, [images.id_column, *table.class_names])
+    check_readable(fabric, images, worker_count(config.loader.num_workers))
+    return images
+
+
+def predict_test_images(
+    fabric: Fabric, images: LabelTable, folder: RunFolder, prepared: Prepared, config: Config
+) -> None:
+    """Write --out_csv by the folds that are trained, or by the best of them."""
+    names = prepared.table.class_names
+    done = finished_folds(folder, prepared.folds)
+    checkpoints = [folder.files(fold).weights for fold in done]
+    if not config.test.ensemble_folds:
+        values = [_monitored(load_facts(path), config.loop.monitor) for path in checkpoints]
+        checkpoints = [checkpoints[int(np.argmax(values))]]
+    views = Views(names="flip" if config.loop.tta else "none")
+    predict_to_csv(
+        fabric,
+        Predictor(fabric, load_members(checkpoints), names, views),
+        images,
+        config.test.out_csv,
+        Finish(shares=model_shares((), len(checkpoints))),
+        batch_size=config.loader.batch_size,
+        workers=worker_count(config.loader.num_workers),
+        overwrite=True,
+    )
+
+
+def _monitored(facts: dict[str, Any], monitor: str) -> float:
+    """What a checkpoint says of its monitor; -inf where it says nothing."""
+    metrics = facts.get("metrics")
+    value = metrics.get(monitor) if isinstance(metrics, dict) else None
+    return float(value) if isinstance(value, int | float) else -np.inf
+
+
+def _check_output(path: Path, columns: Sequence[str]) -> None:
+    """Raise UserError where `path` cannot be written, or holds something else than `columns`.
+
+    Labels are something else: a CSV of ones and zeros is nobody's prediction.
+    """
+    if len(set(columns)) < len(columns):
+        raise UserError(f"a class is named {columns[0]}, as the column of the images' names is")
+    if not path.exists():
+        return
+    try:
+        there = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        there = pd.DataFrame()
+    cells = pd.unique(there.iloc[:, 1:].to_numpy().ravel())
+    labels = all(label_value(str(cell).strip()) is not None for cell in cells)
+    if list(there) != list(columns) or labels:
+        raise UserError(
+            f"{path} holds something else than predictions of these labels: name another file, or "
+            "move it away"
+        )
