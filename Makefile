@@ -44,7 +44,7 @@ test-families: $(INSTALLED)
 # The long form of the tests of faults and hostile files; its table goes to docs/reliability.md.
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/fuzz \
-	  tests/core/data/test_copies.py tests/core/test_environment.py tests/test_launchers.py \
+	  tests/core/data/splits/test_duplicates.py tests/core/runtime/test_environment.py tests/test_launchers.py \
 	  tests/test_bad_input.py --soak --timeout 1800 --table docs/reliability.md
 
 # Lint, format and types on the whole tree, and packages that fit each other.

@@ -13,13 +13,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from ledger import fault, pytest_addoption, pytest_terminal_summary, soak
-from small_run import MODEL, ROOT, draw_nothing, flags, module, script
 
 from core.config.command_line import run
 from core.data.phantom.dataset import make_phantom
 from core.runtime.signals import STOPS, put_back
 from ensemble.infer import main as infer_main
+from tests.helpers.fault_table import fault, pytest_addoption, pytest_terminal_summary, soak
+from tests.helpers.training.small_run import MODEL, ROOT, draw_nothing, flags, module, script
 
 __all__ = ["fault", "pytest_addoption", "pytest_terminal_summary", "soak"]
 

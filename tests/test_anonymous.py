@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Call, Train
-from small_run import MODEL, flags
 
 from core.data.tables.anonymous import numbered, with_names
 from core.models.checkpoint import load_facts
 from ensemble.choose import main as choose
 from ensemble.evaluate import main as evaluate
+from tests.conftest import Call, Train
+from tests.helpers.training.small_run import MODEL, flags
 
 # what stays at home: the run goes on by them
 AT_HOME = {"config.json", "env.json"}

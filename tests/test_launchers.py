@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_run import ROOT, fabric_run
+
+from tests.helpers.training.small_run import ROOT, fabric_run
 
 MODEL = "test_vit"
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Call, Train
-from small_run import METHODS, MODEL, module, settings
-from stopping import stopped_at
 
 from core.runs.run_folder import RunFolder
 from core.training.resume import is_finished
+from tests.conftest import Call, Train
+from tests.helpers.training.small_run import METHODS, MODEL, module, settings
+from tests.helpers.training.stopped_training import stopped_at
 
 OLDER = Path(__file__).with_name("older_runs") / "0.1.0"
 # the flags that the run of each method was started with; label_coupling's came from a JSON file

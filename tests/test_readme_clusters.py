@@ -7,21 +7,16 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from small_run import METHODS, ROOT, module
 from torch.distributed.run import get_args_parser
 
 from core.config.command_line import parse
+from tests.helpers.slurm import batch_file
+from tests.helpers.training.small_run import METHODS, ROOT, module
 
 README = ROOT / "README.md"
 # of the manual of sbatch
 OPTIONS = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time"}
 OPTIONS |= {"signal", "requeue"}
-
-
-def batch_file() -> str:
-    """The README's example."""
-    (found,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", README.read_text(), re.DOTALL)
-    return found
 
 
 def torchrun_lines() -> list[str]:

@@ -2,8 +2,8 @@
 
 import re
 
-from ledger import BEGIN, END
-from small_run import ROOT
+from tests.helpers.fault_table import BEGIN, END
+from tests.helpers.training.small_run import ROOT
 
 OTHERS = [
     *("SIGTERM", "second Ctrl-C", "time limit of a SLURM job", "going on with other data"),

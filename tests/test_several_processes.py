@@ -1,6 +1,6 @@
 """Two processes over gloo train as one process does; they see, decide and end together.
 
-tests/ranks.py is started once by plain `python` and once by torchrun, and goes through all cases.
+`rank_cases` is started once by plain `python` and once by torchrun, and goes through all cases.
 """
 
 import json
@@ -14,13 +14,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ranks import GLOBAL_BATCH, LOSSES, SPOILED, STOP_AT, TRAINING_IMAGES, VALIDATION_SIZES
 from safetensors.torch import load_file
-from small_run import ROOT
 from torch import Tensor
 
 import core.runtime.fabric
 from core.data.tables.label_table import read_table
+from tests.helpers.training.rank_cases import (
+    GLOBAL_BATCH,
+    LOSSES,
+    SPOILED,
+    STOP_AT,
+    TRAINING_IMAGES,
+    VALIDATION_SIZES,
+)
+from tests.helpers.training.small_run import ROOT
 
 UPDATES = TRAINING_IMAGES // GLOBAL_BATCH
 CLOSE = 1e-5
@@ -56,8 +63,13 @@ def launches(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[L
     started = []
     for name, launcher in (("one", []), ("two", torchrun)):
         out = tmp_path_factory.mktemp(name)
-        command = [sys.executable, *launcher, "tests/ranks.py", str(phantom), str(out)]
-        # tests/core must not be taken for the package
+        command = [
+            sys.executable,
+            *launcher,
+            "tests/helpers/training/rank_cases.py",
+            str(phantom),
+            str(out),
+        ]
         env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         log = (out / "printed.txt").open("w", encoding="utf-8")
         with log:

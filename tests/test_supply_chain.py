@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Call, Train
 from packaging.requirements import Requirement
-from small_run import ROOT, flags
 
 from core.data.pack.__main__ import main as pack
 from core.errors import UserError
 from core.models.checkpoint import load_tensors
 from ensemble.calibrate import main as calibrate
 from methods import load_model
+from tests.conftest import Call, Train
+from tests.helpers.training.small_run import ROOT, flags
 
 
 @pytest.fixture

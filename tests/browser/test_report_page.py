@@ -5,8 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import DESKTOP, PHONE, Opened, launched, opened, overflow, pictures_that_fail
 from playwright.sync_api import Browser
+
+from tests.helpers.browser.chromium import (
+    DESKTOP,
+    PHONE,
+    Opened,
+    launched,
+    opened,
+    overflow,
+    pictures_that_fail,
+)
 
 pytestmark = pytest.mark.browser
 

@@ -9,16 +9,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from chromium import DESKTOP, PHONE, launched, opened, overflow, pictures_that_fail
-from dicom_files import dicom
 from playwright.sync_api import Browser, Page, expect
-from small_run import MODEL
 
 from benchmarks.studies.serve_load import served
 from core.data.images.decode import read_image
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from tests.helpers.browser.chromium import (
+    DESKTOP,
+    PHONE,
+    launched,
+    opened,
+    overflow,
+    pictures_that_fail,
+)
+from tests.helpers.data.dicom_files import dicom
+from tests.helpers.training.small_run import MODEL
 
 pytestmark = pytest.mark.browser
 

@@ -10,10 +10,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Call, Train
-from dicom_files import dicom
-from ledger import Fault
-from small_run import METHODS, MODEL, flags
 
 from core.data.images.decode import read_image
 from core.data.loading.augmentation import (
@@ -23,6 +19,10 @@ from core.data.loading.augmentation import (
     strong_transforms,
 )
 from core.models.checkpoint import load_tensors
+from tests.conftest import Call, Train
+from tests.helpers.data.dicom_files import dicom
+from tests.helpers.fault_table import Fault
+from tests.helpers.training.small_run import METHODS, MODEL, flags
 
 NAME = "image of one grey level"
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from disk_room import Room, shared_room
-from disk_tasks import COMMANDS, Task, arguments_of, training
-from ledger import Fault
-from small_run import METHODS, MODEL
 
 from core.data.phantom.dataset import make_phantom
+from tests.helpers.fault_table import Fault
+from tests.helpers.faults.disk_tasks import COMMANDS, Task, arguments_of, training
+from tests.helpers.faults.small_disk import Room, shared_room
+from tests.helpers.training.small_run import METHODS, MODEL
 
 TaskOf = Callable[[str], Task]
 # where a training may fail in the short form: what, with which file, which time

@@ -10,16 +10,16 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Call, Train
-from ledger import Fault
 from sklearn.metrics import average_precision_score
-from small_run import METHODS, MODEL, flags
 
 from core.config.loss import LossConfig
 from core.report import draw_pictures
 from ensemble.calibrate import main as calibrate
 from ensemble.choose import main as choose
 from ensemble.evaluate import main as evaluate
+from tests.conftest import Call, Train
+from tests.helpers.fault_table import Fault
+from tests.helpers.training.small_run import METHODS, MODEL, flags
 
 LABELS = ["Effusion", "Atelectasis", "Cardiomegaly", "Mass", "Normal"]
 LOSSES = get_args(get_type_hints(LossConfig)["loss"])

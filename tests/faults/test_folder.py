@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from disk_room import Room, shared_room
-from disk_tasks import COMMANDS, Task, arguments_of, training
-from ledger import Fault
-from small_run import MODEL, ROOT, flags
 
 from core.data.phantom.dataset import make_phantom
 from core.errors import UserError
 from core.io.atomic import LOCK, check_writable
+from tests.helpers.fault_table import Fault
+from tests.helpers.faults.disk_tasks import COMMANDS, Task, arguments_of, training
+from tests.helpers.faults.small_disk import Room, shared_room
+from tests.helpers.training.small_run import MODEL, ROOT, flags
 
 STATE = f"{MODEL}_fold1.state.safetensors"
 

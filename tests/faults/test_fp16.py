@@ -10,15 +10,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import Train
-from ledger import Fault
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
-from small_run import MODEL, flags
-from stopping import stopped_at
 from torch.optim.adamw import AdamW
 
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
+from tests.conftest import Train
+from tests.helpers.fault_table import Fault
+from tests.helpers.training.small_run import MODEL, flags
+from tests.helpers.training.stopped_training import stopped_at
 
 TOO_MUCH = 2.0**22  # halved by each update that overflows
 NAME = "fp16 overflow"

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import (
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.helpers.fault_table import Fault
+from tests.helpers.faults.killed_commands import (
     Command,
     Forks,
     Moment,
@@ -24,11 +27,9 @@ from killing import (
     training,
     trial,
 )
-from launches import leave_to_soak
-from ledger import Fault
-from same_results import assert_same
-from small_run import METHODS, MODEL
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.helpers.faults.launches import leave_to_soak
+from tests.helpers.faults.same_results import assert_same
+from tests.helpers.training.small_run import METHODS, MODEL
 
 Try = Callable[[Command], AbstractContextManager[Trial]]
 

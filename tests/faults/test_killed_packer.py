@@ -12,13 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import Call
-from killing import members, wait_until
-from small_run import ROOT
 
 from core.data.images.pack_format import open_packs
 from core.data.pack.__main__ import main
 from core.errors import UserError
+from tests.conftest import Call
+from tests.helpers.faults.killed_commands import members, wait_until
+from tests.helpers.training.small_run import ROOT
 
 PIPES: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
 

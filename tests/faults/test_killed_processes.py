@@ -9,9 +9,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from killing import Command, inferring, packing, start_process, training, trial
-from ledger import Fault
-from small_run import METHODS, MODEL
+
+from tests.helpers.fault_table import Fault
+from tests.helpers.faults.killed_commands import (
+    Command,
+    inferring,
+    packing,
+    start_process,
+    training,
+    trial,
+)
+from tests.helpers.training.small_run import METHODS, MODEL
 
 # a program that imports torch and timm spends half of so short a life on it: few kills there
 KILLS = dict.fromkeys([*METHODS, "infer"], 3) | {"pack": 8}

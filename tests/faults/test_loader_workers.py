@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger import Fault
-from small_run import ROOT, flags, script
 
 from core.runtime.worker_failures import allow_open_files
+from tests.helpers.fault_table import Fault
+from tests.helpers.training.small_run import ROOT, flags, script
 
 ROW = "too few files, processes or memory for loader workers"
 FILES = "too many open files: a process may have {files} here (ulimit -n); give fewer --num_workers"
@@ -29,7 +29,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
 
 def play(cases: list[dict[str, Any]], folder: Path) -> list[tuple[int, float, str, bool]]:
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("loader_cases.py"), folder],
+        [sys.executable, "-m", "tests.helpers.faults.loader_cases", folder],
+        cwd=ROOT,
         input=json.dumps(cases),
         stdout=subprocess.PIPE,
         text=True,

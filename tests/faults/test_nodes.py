@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from launched_runs import assert_complete, differing, training
-from launches import (
+
+from tests.helpers.fault_table import Fault
+from tests.helpers.faults.launched_runs import assert_complete, differing, training
+from tests.helpers.faults.launches import (
     TRAIN,
     Launch,
     Launches,
@@ -19,7 +21,6 @@ from launches import (
     small_data,
     wait_until,
 )
-from ledger import Fault
 
 PORTS = range(29656, 29661)
 

@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from launched_runs import differing, predicting, training
-from launches import (
+
+from core.runtime.signals import SECONDS_OF_ONE_WISH
+from tests.helpers.fault_table import Fault
+from tests.helpers.faults.launched_runs import differing, predicting, training
+from tests.helpers.faults.launches import (
     INFER,
     TRAIN,
     Launch,
@@ -20,10 +23,7 @@ from launches import (
     small_data,
     wait_until,
 )
-from ledger import Fault
-from small_run import ROOT
-
-from core.runtime.signals import SECONDS_OF_ONE_WISH
+from tests.helpers.training.small_run import ROOT
 
 INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
 PASS_ON = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}

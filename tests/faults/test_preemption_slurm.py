@@ -7,13 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launched_runs import assert_complete, training
-from launches import in_session, leave_to_soak, wait_until
-from ledger import Fault
-from small_run import ROOT
-from test_readme_clusters import batch_file
-
 from core.data.phantom.dataset import make_phantom
+from tests.helpers.fault_table import Fault
+from tests.helpers.faults.launched_runs import assert_complete, training
+from tests.helpers.faults.launches import in_session, leave_to_soak, wait_until
+from tests.helpers.slurm import batch_file
+from tests.helpers.training.small_run import ROOT
 
 SRUN = """#!/bin/bash
 log=${1#--output=}; shift

@@ -9,10 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from launched_runs import assert_complete, differing, predicting, training
-from launches import INFER, TRAIN, Launches, Place, leave_to_soak, sentence_of, shared, small_data
-from ledger import Fault
-from small_run import MODEL
+
+from tests.helpers.fault_table import Fault
+from tests.helpers.faults.launched_runs import assert_complete, differing, predicting, training
+from tests.helpers.faults.launches import (
+    INFER,
+    TRAIN,
+    Launches,
+    Place,
+    leave_to_soak,
+    sentence_of,
+    shared,
+    small_data,
+)
+from tests.helpers.training.small_run import MODEL
 
 
 @pytest.fixture(scope="module")

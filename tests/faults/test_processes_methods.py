@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from launches import Place, leave_to_soak, shared
-from small_run import METHODS, MODEL, flags
 
 from methods import load_model
+from tests.helpers.faults.launches import Place, leave_to_soak, shared
+from tests.helpers.training.small_run import METHODS, MODEL, flags
 
 
 # standard_head is trained in test_processes.py

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Train
-from ledger import Fault
-from small_run import METHODS, flags
-from stopping import stopped_at
 
 from core.models.checkpoint import load_tensors
+from tests.conftest import Train
+from tests.helpers.fault_table import Fault
+from tests.helpers.training.small_run import METHODS, flags
+from tests.helpers.training.stopped_training import stopped_at
 
 SAMPLERS = ("uniform", "class_aware", "repeat_factor")
 TrainMethod = Callable[[str], Train]

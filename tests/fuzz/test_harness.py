@@ -4,24 +4,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Watched
+
+from tests.helpers.fuzz.harness import Watched
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with Watched(tmp_path_factory.mktemp("harness"), ["misdeeds"], most_memory=2**28) as one:
+    with Watched(tmp_path_factory.mktemp("harness"), ["forbidden_calls"], most_memory=2**28) as one:
         yield one
 
 
 def kinds(watched: Watched, function: str, *inputs: list) -> list[str]:
-    outcomes = watched.call(f"misdeeds:{function}", inputs, longest=5)
+    outcomes = watched.call(f"forbidden_calls:{function}", inputs, longest=5)
     return [outcome.kind for outcome in outcomes]
 
 
 def test_what_ends_well(watched: Watched) -> None:
-    (outcome,) = watched.call("misdeeds:well", [[str(watched.out)]])
+    (outcome,) = watched.call("forbidden_calls:well", [[str(watched.out)]])
     assert (outcome.kind, outcome.text) == ("ok", "done\n")
-    (outcome,) = watched.call("misdeeds:refuse", [["a.csv has no header"]])
+    (outcome,) = watched.call("forbidden_calls:refuse", [["a.csv has no header"]])
     assert (outcome.kind, outcome.text) == ("refused", "error: a.csv has no header\n")
 
 
@@ -35,14 +36,14 @@ def test_a_sentence_that_would_steer_the_terminal(watched: Watched) -> None:
 
 
 def test_what_is_raised_or_exits_otherwise(watched: Watched) -> None:
-    (outcome,) = watched.call("misdeeds:fail", [[]])
+    (outcome,) = watched.call("forbidden_calls:fail", [[]])
     assert outcome.kind == "traceback"
     assert "KeyError: 'nobody catches this'" in outcome.text
     assert kinds(watched, "exit_with", [1, "fine"]) == ["traceback"]
 
 
 def test_the_rest_goes_on_after_a_hang_and_a_crash(watched: Watched) -> None:
-    outcomes = watched.call("misdeeds:hang", [[]], longest=0.5)
+    outcomes = watched.call("forbidden_calls:hang", [[]], longest=0.5)
     assert [outcome.kind for outcome in outcomes] == ["hang"]
     assert kinds(watched, "crash", [], []) == ["crash", "crash"]
     assert kinds(watched, "exit_with", [2, "one"], [2, "two"]) == ["refused", "refused"]
@@ -72,7 +73,7 @@ def test_a_move_out_of_the_folder(watched: Watched) -> None:
 
 def test_a_write_without_an_audit_event_is_seen_afterwards(watched: Watched) -> None:
     path = watched.work / "made in C"
-    (outcome,) = watched.call("misdeeds:write_in_c", [[str(path)]])
+    (outcome,) = watched.call("forbidden_calls:write_in_c", [[str(path)]])
     assert outcome.kind == "outside"
     assert str(path) in outcome.text or str(watched.work) in outcome.text
     path.unlink()

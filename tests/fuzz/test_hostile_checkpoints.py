@@ -11,12 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from forged import header_of, lying_headers, resealed, split, with_facts
-from harness import Outcome, Watched
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from ledger import Fault
 from safetensors.torch import load, save
+
+from tests.helpers.fault_table import Fault
+from tests.helpers.fuzz.forged_safetensors import (
+    header_of,
+    lying_headers,
+    resealed,
+    split,
+    with_facts,
+)
+from tests.helpers.fuzz.harness import Outcome, Watched
 
 FAULT = "hostile checkpoint"
 METHODS = ("standard_head", "csra_db_cas", "label_coupling")

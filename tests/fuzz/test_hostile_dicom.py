@@ -5,14 +5,24 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from dicom_bytes import PIXELS, built, element, image, rle, unwanted_dicom, whole_dicom, wrapped
-from dicom_files import dicom
-from harness import Watched
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from image_files import NOISE
-from ledger import Fault
 from pydicom import uid
+
+from tests.helpers.data.dicom_files import dicom
+from tests.helpers.fault_table import Fault
+from tests.helpers.fuzz.dicom_bytes import (
+    PIXELS,
+    built,
+    element,
+    image,
+    rle,
+    unwanted_dicom,
+    whole_dicom,
+    wrapped,
+)
+from tests.helpers.fuzz.harness import Watched
+from tests.helpers.fuzz.image_files import NOISE
 
 FAULT = "hostile DICOM file"
 # bombs that take seconds to make or to refuse

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Watched
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from image_files import small_ones, unwanted_images, whole_images
-from ledger import Fault
-from mutations import chunk, png
-from tiff_files import tiff
+
+from tests.helpers.data.tiff_files import tiff
+from tests.helpers.fault_table import Fault
+from tests.helpers.fuzz.harness import Watched
+from tests.helpers.fuzz.image_files import small_ones, unwanted_images, whole_images
+from tests.helpers.fuzz.mutations import chunk, png
 
 FAULT = "hostile image"
 # bombs that take seconds to make

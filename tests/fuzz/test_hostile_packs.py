@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Watched
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from ledger import Fault
+
+from tests.helpers.fault_table import Fault
+from tests.helpers.fuzz.harness import Watched
 
 FAULT = "hostile pack"
 FILES = ("pack.json", "index.csv", "images.npy")

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import text_cases
-import text_files
-from harness import Watched
-from ledger import Fault
+
+from tests.helpers.fault_table import Fault
+from tests.helpers.fuzz.harness import Watched
+from tests.helpers.fuzz.text import cases as text_cases
+from tests.helpers.fuzz.text import files as text_files
 
 # of these commands each file is spoiled in turn
 COMMANDS: dict[str, tuple[list[str], str, list[str]]] = {
@@ -49,7 +50,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def watched(sandbox: Path) -> Iterator[Watched]:
-    with Watched(sandbox, ["text_targets"]) as one:
+    with Watched(sandbox, ["text.targets"]) as one:
         yield one
 
 
@@ -75,14 +76,14 @@ def test_the_good_files_are_read(watched: Watched, sandbox: Path) -> None:
         ),
     ]
     for target, arguments in calls:
-        (outcome,) = watched.call(f"text_targets:{target}", [arguments])
+        (outcome,) = watched.call(f"text.targets:{target}", [arguments])
         assert outcome.kind == "ok", outcome.text
     for name, (table, _) in text_files.TABLES.items():
-        (outcome,) = watched.call("text_targets:source", [[str(good / name), table, "", 0]])
+        (outcome,) = watched.call("text.targets:source", [[str(good / name), table, "", 0]])
         assert outcome.kind == "ok", (name, outcome.text)
     # its checkpoints alone are missing
     ensemble = ["ensemble", str(good / "json"), "ensemble.json", 0]
-    (outcome,) = watched.call("text_targets:mutated_json", [ensemble])
+    (outcome,) = watched.call("text.targets:mutated_json", [ensemble])
     assert "one/a.safetensors is not there" in outcome.text
 
 
@@ -92,7 +93,7 @@ def test_tables_that_somebody_thought_of(watched: Watched, sandbox: Path, fault:
         paths.append(sandbox / "hostile" / name)
         paths[-1].write_bytes(data)
     fault("hostile CSV", len(paths))
-    assert watched.bad("text_targets:plain", [[str(path)] for path in paths]) == []
+    assert watched.bad("text.targets:plain", [[str(path)] for path in paths]) == []
 
 
 def test_large_tables(watched: Watched, sandbox: Path, fault: Fault, soak: bool) -> None:
@@ -103,7 +104,7 @@ def test_large_tables(watched: Watched, sandbox: Path, fault: Fault, soak: bool)
     for name in names:
         path = sandbox / "hostile" / name
         path.write_bytes(made[name]())
-        found += watched.bad("text_targets:plain", [[str(path)]])
+        found += watched.bad("text.targets:plain", [[str(path)]])
         path.unlink()
     assert found == []
 
@@ -119,7 +120,7 @@ def test_tables_of_known_sources(
         for seed in seeds(soak, 140, 4)
     ]
     fault("hostile CSV", len(tries))
-    assert watched.bad("text_targets:source", tries) == []
+    assert watched.bad("text.targets:source", tries) == []
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_tables_of_training_and_prediction(
     good = str(sandbox / "good" / "training")
     tries = [[good, victim, seed] for victim in victims for seed in seeds(soak, 200, 5)]
     fault("hostile CSV", len(tries))
-    assert watched.bad(f"text_targets:{target}", tries) == []
+    assert watched.bad(f"text.targets:{target}", tries) == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -154,7 +155,7 @@ def test_whole_commands(
     fault(
         "hostile run folder" if name == "choose" else "hostile calibration.json", len(tries) - csvs
     )
-    assert watched.bad("text_targets:command", tries) == []
+    assert watched.bad("text.targets:command", tries) == []
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -170,7 +171,7 @@ def test_run_folders_that_are_taken_up(
             if soak or number % 97 == 0:
                 tries.append([str(run), f"one/{name}", json.dumps(changed), overwrite])
     fault("hostile run folder", len(tries))
-    assert watched.bad("text_targets:run_folder", tries) == []
+    assert watched.bad("text.targets:run_folder", tries) == []
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_documents(
         path.write_bytes(text)
     spoiled = [[kind, str(sandbox / "good" / "json"), name, n] for n in seeds(soak, 500, 8)]
     fault(f"hostile {name.replace('config.json', 'configuration')}", len(paths) + len(spoiled))
-    found = watched.bad(f"text_targets:{kind}", [[*method, str(path)] for path in paths])
-    assert found + watched.bad("text_targets:mutated_json", spoiled) == []
+    found = watched.bad(f"text.targets:{kind}", [[*method, str(path)] for path in paths])
+    assert found + watched.bad("text.targets:mutated_json", spoiled) == []
     for path in paths:
         path.unlink()

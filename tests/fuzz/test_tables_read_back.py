@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger import Fault
 
 from core.data.csv.columns import read_columns
 from core.data.splits.folds import write_folds
 from core.data.tables.label_table import read_table
 from core.errors import UserError, in_plain_sight
 from core.runs.prediction_files import read_predictions
+from tests.helpers.fault_table import Fault
 
 # letters of all scripts, quotes, commas, line feeds and what a terminal obeys; no halves of
 # letters, no NUL, and no carriage return, which Python's own writer does not quote

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import METHODS, ROOT, module, script, settings
 
 from core.config.command_line import parse
 from methods import method_names
+from tests.helpers.training.small_run import METHODS, ROOT, module, script, settings
 
 # The command line is an interface: a name that goes or changes breaks somebody's script.
 RUN = "preset out_dir overwrite dry_run config"

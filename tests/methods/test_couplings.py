@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.image import imread
-from small_run import ROOT
 
 from core.config.command_line import run
 from core.models.checkpoint import load_tensors, save_tensors
 from methods.label_coupling.config import ModelConfig
 from methods.label_coupling.couplings import main, read_fold
 from methods.label_coupling.model import build_model
+from tests.helpers.training.small_run import ROOT
 
 pytestmark = pytest.mark.filterwarnings("error")
 # from row on column

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Train
-from small_run import METHODS, MODEL, flags
 
 from core.config.data import DataConfig
 from core.config.training import SplitConfig
@@ -16,6 +14,8 @@ from core.training.dry_run import for_dry_run
 from core.training.resume import is_finished
 from methods import load_model
 from methods.standard_head.config import PRESETS
+from tests.conftest import Train
+from tests.helpers.training.small_run import METHODS, MODEL, flags
 
 
 def names(folder: Path) -> set[str]:

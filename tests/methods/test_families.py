@@ -13,13 +13,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from small_run import METHODS, flags
 
 from core.config.training import BackboneConfig
 from core.data.images.decode import load_image
 from core.errors import UserError
 from core.models.backbone import Backbone
 from methods import load_model
+from tests.helpers.training.small_run import METHODS, flags
 
 Train = Callable[..., tuple[int, str, str]]
 

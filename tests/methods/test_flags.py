@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_run import MODEL, flags
+
+from tests.helpers.training.small_run import MODEL, flags
 
 Train = Callable[..., tuple[int, str, str]]
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_run import MODEL
 from torch import Tensor
 
 from core.data.loading.samplers import build_sampler
 from core.models.backbone import Backbone
 from core.models.checkpoint import load_tensors
 from methods.standard_head.model import StandardHeadModel
+from tests.helpers.training.small_run import MODEL
 
 Train = Callable[..., tuple[int, str, str]]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import MODEL, flags
 
 from core.models.checkpoint import load_tensors, save_tensors
 from core.runs.log import append_row, cut_back
+from tests.helpers.training.small_run import MODEL, flags
 
 Train = Callable[..., tuple[int, str, str]]
 STATE = f"{MODEL}_fold1.state.safetensors"

@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from small_run import MODEL, ROOT, contents, flags
-from stopping import stopped_at
 
 from core.metrics import Evaluation, evaluate
 from core.models.checkpoint import load_facts
 from methods import load_model
+from tests.helpers.training.small_run import MODEL, ROOT, contents, flags
+from tests.helpers.training.stopped_training import stopped_at
 
 Train = Callable[..., tuple[int, str, str]]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_run import MODEL, contents, flags
 
 from core.data.phantom.dataset import make_phantom
 from ensemble.choose import main as choose
 from methods import load_model
+from tests.helpers.training.small_run import MODEL, contents, flags
 
 Call = Callable[..., tuple[int, str, str]]
 STATE = f"{MODEL}_fold1.state.safetensors"

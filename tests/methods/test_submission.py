@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from one_by_one import said
-from small_run import MODEL, flags
 
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
+from tests.helpers.reference_predictions import said
+from tests.helpers.training.small_run import MODEL, flags
 
 Train = Callable[..., tuple[int, str, str]]
 LABELS = "Effusion,Atelectasis,Hernia"

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_run import MODEL, flags
 
 from core.data.images.decode import load_image
 from methods import load_model
+from tests.helpers.training.small_run import MODEL, flags
 
 Train = Callable[..., tuple[int, str, str]]
 

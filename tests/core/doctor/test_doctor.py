@@ -13,9 +13,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Call
-from doctor_cases import ROWS, Doctor, data, doctor, edit, sound_machine
-from told import listed, marked
 
 from core.config.training import flat
 from core.data.images.image_store import ImageStore
@@ -24,6 +21,9 @@ from core.doctor.__main__ import main
 from core.doctor.above import presets_of
 from core.doctor.findings import WIDTH, Findings
 from core.errors import UserError
+from tests.conftest import Call
+from tests.helpers.doctor_checks import ROWS, Doctor, data, doctor, edit, sound_machine
+from tests.helpers.doctor_output import listed, marked
 
 __all__ = ["data", "doctor", "sound_machine"]
 

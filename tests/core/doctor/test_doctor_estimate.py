@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Call
-from told import marked, told
 from torch import nn
 
 from core.doctor import estimate
@@ -15,6 +13,8 @@ from core.doctor.config import Config
 from core.doctor.estimate import Data, Memory, check_estimate, count_memory, saved_bytes
 from core.doctor.findings import Findings
 from core.errors import UserError
+from tests.conftest import Call
+from tests.helpers.doctor_output import marked, told
 
 FLOAT = 4
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import cv2
 import pandas as pd
-from doctor_cases import ROWS, Doctor, data, doctor, edit, sound_machine
-from told import marked
+
+from tests.helpers.doctor_checks import ROWS, Doctor, data, doctor, edit, sound_machine
+from tests.helpers.doctor_output import marked
 
 __all__ = ["data", "doctor", "sound_machine"]
 

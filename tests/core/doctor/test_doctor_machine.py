@@ -7,7 +7,6 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from told import marked, told
 
 from core.config.training import LoaderConfig
 from core.data.loading.dataset import PREFETCHED
@@ -15,6 +14,7 @@ from core.doctor import machine, packages
 from core.doctor.packages import Wanted, read_wanted
 from core.errors import UserError
 from core.runtime.worker_failures import lost_worker
+from tests.helpers.doctor_output import marked, told
 
 
 def wanted(pinned: dict[str, str] | None = None, **changed: object) -> Wanted:

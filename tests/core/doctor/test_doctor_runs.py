@@ -10,9 +10,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import Call
-from small_run import MODEL
-from told import marked, told
 
 from core.doctor.__main__ import main
 from core.doctor.checkpoints import check_checkpoint
@@ -20,6 +17,9 @@ from core.doctor.runs import check_run
 from core.errors import UserError, nearest
 from core.models.checkpoint import load_tensors, save_tensors
 from core.runtime.environment import told_changes
+from tests.conftest import Call
+from tests.helpers.doctor_output import marked, told
+from tests.helpers.training.small_run import MODEL
 
 HOLD = """
 import sys

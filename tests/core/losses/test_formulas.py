@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from loss_cases import (
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torchvision.ops import sigmoid_focal_loss
+
+from core.losses import build_loss
+from tests.helpers.loss_cases import (
     ALL,
     BOTH,
     COUNTS,
@@ -17,12 +22,7 @@ from loss_cases import (
     plain,
     value_and_gradient,
 )
-from loss_truth import class_weights, rebalancing, truth
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from torchvision.ops import sigmoid_focal_loss
-
-from core.losses import build_loss
+from tests.helpers.loss_formulas import class_weights, rebalancing, truth
 
 
 def one(loss: nn.Module, logit: float, target: float) -> float:

@@ -8,7 +8,14 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-from loss_cases import (
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from core.config.loss import LOSS_CONSTANTS, LossConfig
+from core.errors import UserError
+from core.losses import NAMES, build_loss, prevalence_log_odds
+from core.losses.statistics import effective_number_weights
+from tests.helpers.loss_cases import (
     ALL,
     AROUND,
     BOTH,
@@ -21,14 +28,7 @@ from loss_cases import (
     batch,
     plain,
 )
-from loss_truth import truth
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
-
-from core.config.loss import LOSS_CONSTANTS, LossConfig
-from core.errors import UserError
-from core.losses import NAMES, build_loss, prevalence_log_odds
-from core.losses.statistics import effective_number_weights
+from tests.helpers.loss_formulas import truth
 
 
 def agree(loss: nn.Module, name: str, *batches: tuple[Tensor, Tensor], **around: Any) -> None:

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loss_cases import (
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from core.losses import NAMES, build_loss
+from tests.helpers.loss_cases import (
     AROUND,
     CLASSES,
     EVERY,
@@ -18,10 +22,6 @@ from loss_cases import (
     label,
     value_and_gradient,
 )
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
-
-from core.losses import NAMES, build_loss
 
 Recipe = tuple[str, dict[str, Any]]
 

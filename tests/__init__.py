@@ -1,0 +1,1 @@
+"""Tests, and in `helpers` what several of them use."""

@@ -1,0 +1,363 @@
+"""Where a setting comes from (flag, JSON file, preset), and how a mistake is told."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from core.config.command_line import parse, run
+from core.errors import UserError
+from tests.helpers.training.small_run import METHODS, ROOT, module, settings
+
+NO_NAME = "holds a control character, or is longer than settings are"
+
+
+@pytest.fixture
+def from_json(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Settings of a JSON file (its content, or its text) and flags."""
+
+    def read(content: object, *arguments: str, auto: str | None = None) -> dict[str, Any]:
+        path = tmp_path / "settings.json"
+        text = content if isinstance(content, str) else json.dumps(content)
+        path.write_text(text, encoding="utf-8")
+        return settings("--config", str(path), *arguments, auto=auto)
+
+    return read
+
+
+# --- where a setting comes from ----------------------------------------------------------------
+
+
+def test_underscores_and_dashes_are_equal() -> None:
+    assert settings("--batch-size", "7") == settings("--batch_size", "7")
+    assert settings("--batch_size=7")["batch_size"] == 7
+
+
+def test_preset_then_file_then_flag(from_json: Callable[..., dict[str, Any]]) -> None:
+    assert settings()["folds"] == 5
+    assert settings("--preset", "small")["folds"] == 3
+    assert settings("--folds", "4", "--preset", "small")["folds"] == 4
+    chosen = from_json({"preset": "small", "folds": 6, "epochs": 8}, "--epochs", "9")
+    # of the preset, of the file over it, of the flag over both
+    assert (chosen["img_size"], chosen["folds"], chosen["epochs"]) == (96, 6, 9)
+
+
+def test_flags_win_over_the_file(from_json: Callable[..., dict[str, Any]]) -> None:
+    content = {"ema": False, "tta": True, "run_folds": [1, 2], "preset": "small", "labels": "A,B"}
+    flags = ["--ema", "--no-tta", "--run_folds", "3", "--preset", "paper", "--labels", "C"]
+    chosen = from_json(content, *flags)
+    expected = {"ema": True, "tta": False, "run_folds": [3], "preset": "paper", "labels": "C"}
+    assert {name: chosen[name] for name in expected} == expected
+    assert chosen["folds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ema", False),
+        ("grad_checkpointing", True),
+        ("run_folds", [1, 3]),
+        ("run_folds", []),
+        ("patience", None),
+        ("patience", 4),
+        ("image_column", "Image Index"),
+        ("val_csv", []),
+        ("val_csv", ["a folder/validation ä.csv"]),
+        ("train_csv", ["a.csv", "b.csv"]),
+        ("label_map", None),
+        ("labels", "Pleural Thickening,Hernia"),
+        ("labels", "-starts with a dash"),
+        ("labels", ""),
+        ("num_workers", "auto"),
+        ("num_workers", 2),
+        ("backbone_lr", 3e-7),
+        ("blank", "zero"),
+        ("loss_options", ["gamma_neg=2.0", "margin=0.1"]),
+        ("drw_epoch", None),
+    ],
+)
+def test_a_file_holds_every_kind_of_value(
+    from_json: Callable[..., dict[str, Any]], name: str, value: object
+) -> None:
+    assert from_json({name: value})[name] == value
+
+
+def test_settings_that_were_no_lists_in_older_runs_are_read_as_such(
+    from_json: Callable[..., dict[str, Any]],
+) -> None:
+    chosen = from_json({"train_csv": "a.csv", "val_csv": None})
+    assert (chosen["train_csv"], chosen["val_csv"]) == (["a.csv"], [])
+
+
+def test_a_runs_own_settings_give_the_same_run(from_json: Callable[..., dict[str, Any]]) -> None:
+    # as a run folder's config.json holds them
+    first = settings("--preset", "small", "--val_csv", "v.csv", "--no-ema", "--run_folds", "2")
+    kept = {name: value for name, value in first.items() if name not in ("config", "overwrite")}
+    second = from_json(kept)
+    assert {name: second[name] for name in kept} == kept
+
+
+@pytest.mark.parametrize(("machine", "img_size"), [("paper", 512), ("small", 96)])
+def test_auto_is_resolved_by_the_machine(
+    from_json: Callable[..., dict[str, Any]], machine: str, img_size: int
+) -> None:
+    first = settings("--epochs", "4")
+    assert (first["preset"], first["img_size"]) == ("auto", 512)
+    for chosen in (
+        settings("--epochs", "4", auto=machine),
+        settings("--epochs", "4", "--preset", "auto", auto=machine),
+        from_json({"preset": "auto", "epochs": 4}, auto=machine),
+    ):
+        assert (chosen["preset"], chosen["img_size"], chosen["epochs"]) == (machine, img_size, 4)
+    # what is named is not overruled
+    assert settings("--preset", "small", auto="paper")["preset"] == "small"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", ["paper", "small"])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 7, 40])
+def test_a_default_warmup_takes_at_most_half_of_the_epochs(
+    method: str, preset: str, epochs: int
+) -> None:
+    usual = settings("--preset", preset, method=method)["warmup_epochs"]
+    chosen = settings("--preset", preset, "--epochs", str(epochs), method=method)
+    assert chosen["warmup_epochs"] == min(usual, epochs / 2)
+    given = settings(
+        "--preset", preset, f"--epochs={epochs}", "--warmup-epochs", "1", method=method
+    )
+    assert given["warmup_epochs"] == 1
+
+
+def test_a_files_epochs_shorten_a_default_warmup_too(
+    from_json: Callable[..., dict[str, Any]],
+) -> None:
+    assert from_json({"epochs": 1, "preset": "small"})["warmup_epochs"] == 0.5
+    assert from_json({"epochs": 1, "warmup_epochs": 1, "preset": "small"})["warmup_epochs"] == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("epochs", range(1, 5))
+def test_few_epochs_without_a_preset_are_accepted(method: str, epochs: int) -> None:
+    """As a bare command on a CPU: the preset is decided before anything is judged."""
+    presets = module(method, "config").PRESETS
+    config = parse(presets, arguments=["--epochs", str(epochs)], auto=lambda: "small")
+    assert (config.preset, config.optim.epochs) == ("small", epochs)
+    assert config.optim.warmup_epochs <= epochs
+
+
+def test_a_preset_is_not_asked_for_where_the_answer_cannot_matter(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ask() -> str:
+        raise AssertionError("torch would be imported")
+
+    presets = module("csra_db_cas", "config").PRESETS
+    for arguments in (["--help"], ["--epoch", "3"], ["--epochs", "x"], ["--img_size", "1"]):
+        with pytest.raises(SystemExit):
+            parse(presets, arguments=arguments, auto=ask)
+    with pytest.raises(UserError, match="no --loss 'asll'"):
+        parse(presets, arguments=["--loss", "asll"], auto=ask)
+    # refused by one preset alone: the machine decides
+    flags = ["--drw_epoch", "20"]
+    assert parse(presets, arguments=flags, auto=lambda: "paper").loss.drw_epoch == 20
+    with pytest.raises(SystemExit):
+        parse(presets, arguments=flags, auto=lambda: "small")
+    assert "within 1 and the 16 epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_numbers_of_a_preset_are_of_their_fields_type(method: str) -> None:
+    """1 and 1.0 are different texts in a config.json."""
+    for preset in module(method, "config").PRESETS.values():
+        config = preset()
+        for group in fields(config):
+            part = getattr(config, group.name)
+            hints = get_type_hints(type(part)) if is_dataclass(part) else {}
+            for name, hint in hints.items():
+                assert hint is not float or type(getattr(part, name)) is float, name
+
+
+def test_a_refused_value_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        settings("--preset", "small", "--warmup_epochs", "31")
+    error = capsys.readouterr().err
+    assert error == "error: --warmup_epochs must lie within 0 and 15, not 31.0\n"
+
+
+# --- mistakes ----------------------------------------------------------------------------------
+
+
+def test_an_unknown_setting_in_a_file_gives_the_nearest(
+    from_json: Callable[..., dict[str, Any]],
+) -> None:
+    with pytest.raises(UserError, match=r"settings\.json.*.batchsize.*batch_size"):
+        from_json({"batchsize": 3})
+
+
+def test_files_that_are_no_settings(
+    from_json: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="is no JSON"):
+        from_json('{"epochs": 3')
+    with pytest.raises(UserError, match="holds no JSON object"):
+        from_json([1, 2])
+    with pytest.raises(UserError, match=r"nowhere\.json cannot be read: No such file"):
+        settings("--config", str(tmp_path / "nowhere.json"))
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        settings("--config", str(tmp_path))
+    (tmp_path / "latin.json").write_bytes(b'{"labels": "\xe4"}')
+    with pytest.raises(UserError, match="is no JSON"):
+        settings("--config", str(tmp_path / "latin.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"epochs": "many"}, "--epochs: invalid literal for int() with base 10: 'many'"),
+        ({"epochs": 2.5}, "--epochs: invalid literal for int() with base 10: '2.5'"),
+        ({"epochs": -1}, "--epochs must be at least 1, not -1"),
+        ({"run_folds": [9]}, "--run_folds counts from 1 to --folds 5, not 9"),
+        ({"model": "a" * 100_001}, f"model {NO_NAME}"),
+        ({"model": "a\0b"}, f"model {NO_NAME}"),
+        ({"out_dir": "\ud800"}, f"out_dir {NO_NAME}"),
+    ],
+)
+def test_wrong_values_in_a_file_are_one_sentence_with_file_and_flag(
+    from_json: Callable[..., dict[str, Any]], content: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        from_json(content)
+    assert str(refused.value).endswith(f"settings.json: {sentence}")
+
+
+def test_a_flag_goes_before_a_wrong_value_of_the_file(
+    from_json: Callable[..., dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    assert from_json({"epochs": -1}, "--epochs", "3")["epochs"] == 3
+    with pytest.raises(SystemExit):
+        from_json({"epochs": 2}, "--epochs", "many")
+    assert "many" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"preset": "medium"}, "no --preset 'medium'; it has auto, paper, small"),
+        ({"preset": 3}, "no --preset '3'"),
+        ({"loss": "asll"}, "no --loss 'asll': did you mean 'asl'"),
+    ],
+)
+def test_wrong_choices_in_a_file_are_refused_as_flags_are(
+    from_json: Callable[..., dict[str, Any]], content: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        from_json(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"preset": ["small"]}, "preset cannot be a list"),
+        ({"preset": True}, "preset cannot be true or false"),
+        ({"epochs": True}, "epochs cannot be true or false"),
+        ({"epochs": {"a": 1}}, "epochs cannot be an object"),
+        ({"ema": "false"}, "ema must be true or false"),
+        ({"model": False}, "model cannot be true or false"),
+        ({"labels": ["A", "B"]}, "labels cannot be a list"),
+        ({"run_folds": 1}, "run_folds must be a list"),
+        ({"loss_options": ["gamma_neg=1", "--overwrite"]}, "loss_options holds something"),
+        ({"run_folds": [1, [2]]}, "run_folds holds something"),
+        ({"overwrite": True}, "overwrite belongs on the command line"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_its_file(
+    from_json: Callable[..., dict[str, Any]], content: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=rf"settings\.json: {words}"):
+        from_json(content)
+
+
+def test_only_rank_0_shows_usage(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for arguments in (["--epochs", "0"], ["--epochs", "x"], ["--epoch", "3"], ["--preset"]):
+        with pytest.raises(SystemExit) as ended:
+            settings(*arguments)
+        assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "")
+
+
+def _fail() -> None:
+    raise UserError("data/train.csv is not there: make it")
+
+
+def test_an_error_of_the_user_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(_fail)
+    shown = capsys.readouterr()
+    assert ended.value.code == 2
+    assert shown.err == "error: data/train.csv is not there: make it\n"
+    assert shown.out == ""
+
+
+def test_another_rank_is_silent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        run(_fail)
+    shown = capsys.readouterr()
+    assert ended.value.code == 2
+    assert (shown.out, shown.err) == ("", "")
+
+
+def test_a_defect_is_no_error_of_the_user() -> None:
+    def defect() -> None:
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        run(defect)
+
+
+def test_output_that_nobody_reads_ends_it_in_silence() -> None:
+    # `--help | head`, without a reader from the beginning
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "core.data.pack", "--help"]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_a_defect(capfd: pytest.CaptureFixture[str]) -> None:
+    def defect() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run(defect)
+
+
+def test_ctrl_c_while_it_is_imported_ends_it_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt")
+    command = [sys.executable, "-m", "core.data.pack", "--help"]
+    path = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(command, cwd=ROOT, env=path, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"")
+
+
+def test_null_is_refused_where_a_setting_must_have_a_value(
+    from_json: Callable[..., dict[str, Any]],
+) -> None:
+    assert from_json({"label-map": None})["label_map"] is None
+    with pytest.raises(UserError, match="labels cannot be null"):
+        from_json({"labels": None})

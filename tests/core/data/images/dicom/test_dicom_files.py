@@ -1,0 +1,244 @@
+"""Compressed DICOM, and DICOM that is refused by one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pydicom import uid
+from pydicom.pixels import get_decoder
+from pydicom.pixels.encoders import RLELosslessEncoder
+
+from core.data.images.decode import read_image
+from core.errors import UserError
+from tests.helpers.data.compressed_dicom import LOSSLESS, recompressed
+from tests.helpers.data.dicom_files import (
+    close,
+    coded,
+    dataset,
+    dicom,
+    element,
+    percentiles,
+    read,
+    refused,
+)
+
+RANDOM = np.random.default_rng(0)
+GREY = cv2.GaussianBlur(RANDOM.integers(0, 256, (60, 40), dtype=np.uint8), (0, 0), 2)
+DEEP = RANDOM.integers(0, 4096, (60, 40), dtype=np.uint16)  # 12 bits
+FULL = RANDOM.integers(0, 65536, (60, 40), dtype=np.uint16)
+SIGNED = RANDOM.integers(-2048, 2048, (60, 40), dtype=np.int16)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize(("values", "bits"), [(GREY, 8), (DEEP, 12), (FULL, 16)])
+def test_what_is_compressed_without_loss_is_the_same(
+    tmp_path: Path, syntax: str, values: np.ndarray, bits: int
+) -> None:
+    data = recompressed(dicom(values, BitsStored=bits), LOSSLESS[syntax])
+    assert len(data) != len(dicom(values, BitsStored=bits))
+    expected = values.astype(float) if bits == 8 else percentiles(values)
+    assert close(read(tmp_path, data), expected)
+
+
+def test_a_preamble_that_poses_as_tiff(tmp_path: Path) -> None:
+    data = b"II*\0\x54\0\0\0" + bytes(120) + dicom(GREY)[128:]
+    assert np.array_equal(read(tmp_path, data), GREY)
+
+
+def test_rle_by_another_encoder(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "rows": 60,
+        "columns": 40,
+        "bits_allocated": 16,
+        "bits_stored": 16,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "pixel_representation": 1,
+        "photometric_interpretation": "MONOCHROME2",
+    }
+    frame = RLELosslessEncoder.encode(SIGNED, encoding_plugin="pydicom", **options)
+    data = dicom(SIGNED, frame, uid.RLELossless)
+    assert close(read(tmp_path, data), percentiles(SIGNED))
+
+
+def test_jpeg_2000_by_another_encoder(tmp_path: Path) -> None:
+    frame = coded(DEEP, "JPEG2000", no_jp2=True)
+    data = dicom(DEEP, frame, uid.JPEG2000Lossless)
+    assert close(read(tmp_path, data), percentiles(DEEP))
+
+
+def test_jpeg_2000_inside_a_jp2_file(tmp_path: Path) -> None:
+    data = dicom(GREY, coded(GREY, "JPEG2000"), uid.JPEG2000Lossless)
+    assert np.array_equal(read(tmp_path, data), GREY)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
+@pytest.mark.parametrize("options", [{}, {"progressive": False, "comment": b"a comment"}])
+def test_jpeg_of_8_bits(tmp_path: Path, syntax: uid.UID, options: dict[str, Any]) -> None:
+    data = dicom(GREY, coded(GREY, "JPEG", quality=95, **options), syntax)
+    assert np.abs(read(tmp_path, data).astype(int) - GREY).max() <= 4
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
+def test_jpeg_of_8_bits_under_a_header_of_12(tmp_path: Path, syntax: uid.UID) -> None:
+    data = dicom(DEEP, coded(GREY, "JPEG", quality=95), syntax, BitsStored=12)
+    assert np.abs(read(tmp_path, data) - percentiles(GREY)).max() <= 12
+
+
+def test_jpeg_of_colour(tmp_path: Path) -> None:
+    colour = np.dstack([GREY, 255 - GREY, GREY // 2])
+    frame = coded(colour, "JPEG", quality=95, subsampling=0)
+    data = dicom(colour, frame, uid.JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(read(tmp_path, data) - luma).max() <= 5
+
+
+def deep_jpeg() -> bytes:
+    """The beginning of a JPEG of 12 bits, by ITU-T T.81 B.2.2."""
+    return b"\xff\xd8\xff\xc1\0\x0b\x0c\0\x3c\0\x28\x01\x01\x11\0\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "frame", "plugin", "command"),
+    [
+        (
+            uid.JPEGLosslessSV1,
+            coded(GREY, "JPEG"),
+            "python-gdcm",
+            r'pip install -c constraints.txt -e ".\[dicom\]"',
+        ),
+        (
+            uid.HTJ2KLossless,
+            coded(GREY, "JPEG2000"),
+            "pylibjpeg-openjpeg",
+            r'pip install -c constraints.txt -e ".\[dicom\]"',
+        ),
+        (uid.JPEGExtended12Bit, deep_jpeg(), "pylibjpeg-libjpeg", "pip install pylibjpeg-libjpeg"),
+        (uid.JPEGBaseline8Bit, deep_jpeg(), "pylibjpeg-libjpeg", "pip install pylibjpeg-libjpeg"),
+    ],
+)
+def test_a_missing_plug_in_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    syntax: uid.UID,
+    frame: bytes,
+    plugin: str,
+    command: str,
+) -> None:
+    decoder = get_decoder(syntax)
+    there = {"gdcm": None} if frame == deep_jpeg() else {}
+    monkeypatch.setattr(decoder, "_available", there)
+    data = dicom(GREY, frame, syntax)
+    (tmp_path / "image.dcm").write_bytes(data)
+    with pytest.raises(UserError, match=rf"{plugin}.*: {command}\.$") as told:
+        read_image(tmp_path / "image.dcm")
+    assert syntax.name in str(told.value)
+
+
+def test_without_pydicom_the_command_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.data.images.dicom.header.find_spec", lambda _: None)
+    assert refused(tmp_path, dicom(GREY)).endswith(
+        'pydicom is not installed: pip install -c constraints.txt -e ".[dicom]".'
+    )
+
+
+def test_a_file_without_pixels_says_what_it_is(tmp_path: Path) -> None:
+    report = dataset(SOPClassUID=uid.BasicTextSRStorage, PatientID="1")
+    assert "without pixels: it is a Basic Text SR Storage" in refused(tmp_path, report)
+    told = refused(tmp_path, dicom(GREY, PixelData=None))
+    assert "it is a Digital X-Ray Image Storage" in told
+    assert "the header alone" in told
+
+
+def test_pixels_that_are_no_whole_numbers_or_empty_are_refused(tmp_path: Path) -> None:
+    single, double = GREY.astype(np.float32).tobytes(), GREY.astype(np.float64).tobytes()
+    for data in (
+        dicom(GREY, PixelData=None, FloatPixelData=single),
+        dicom(GREY, PixelData=None, DoubleFloatPixelData=double),
+    ):
+        assert "floating-point" in refused(tmp_path, data)
+    assert "pixel data is empty" in refused(tmp_path, dicom(GREY, PixelData=b""))
+
+
+def test_several_frames_are_counted(tmp_path: Path) -> None:
+    data = dicom(GREY, NumberOfFrames=12, PixelData=GREY.tobytes() * 12)
+    told = refused(tmp_path, data)
+    assert "12 frames" in told
+    assert "save the frame that is needed as a file of its own" in told
+    one = element("NumberOfFrames", "IS", "1A")
+    assert "its NumberOfFrames is '1A'" in refused(tmp_path, dicom(GREY, NumberOfFrames=one))
+    assert np.array_equal(read(tmp_path, dicom(GREY, NumberOfFrames=1)), GREY)
+
+
+def test_a_segmented_palette_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    palette: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        palette[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+        palette[f"Segmented{colour}PaletteColorLookupTableData"] = b"\0\1\0\1\xff\xff"
+    told = refused(tmp_path, dicom(GREY, **palette))
+    assert "its palette is segmented" in told
+    assert "convert it to RGB, as pydicom.pixels.apply_color_lut does" in told
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.55", uid.MPEG2MPML])
+def test_what_is_not_read_is_refused_with_a_remedy(tmp_path: Path, syntax: str) -> None:
+    told = refused(tmp_path, dicom(GREY, coded(GREY, "JPEG"), uid.UID(syntax)))
+    assert "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do" in told
+
+
+@pytest.mark.parametrize(
+    ("colours", "fits"), [("RGB", GREY), ("MONOCHROME2", np.dstack([GREY] * 3))]
+)
+def test_samples_that_do_not_fit_the_colours_are_refused(
+    tmp_path: Path, colours: str, fits: np.ndarray
+) -> None:
+    told = refused(tmp_path, dicom(fits, PhotometricInterpretation=colours))
+    assert f"its colours are '{colours}' and its samples a pixel" in told
+
+
+def test_colours_in_lower_case(tmp_path: Path) -> None:
+    colours = element("PhotometricInterpretation", "CS", "monochrome1")
+    assert np.array_equal(
+        read(tmp_path, dicom(GREY, PhotometricInterpretation=colours)), 255 - GREY
+    )
+
+
+@pytest.mark.parametrize("columns", [None, 0])
+def test_a_header_without_sides_is_refused(tmp_path: Path, columns: int | None) -> None:
+    assert "rows and columns" in refused(tmp_path, dicom(GREY, Columns=columns))
+
+
+def test_more_than_16_bits_are_refused(tmp_path: Path) -> None:
+    assert "32 bits" in refused(tmp_path, dicom(DEEP.astype(np.uint32)))
+
+
+WHOLE = {
+    "plain": dicom(DEEP),
+    "JPEG": dicom(GREY, coded(GREY, "JPEG"), uid.JPEGBaseline8Bit),
+    **{name: recompressed(dicom(DEEP), syntax) for name, syntax in LOSSLESS.items()},
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("kept", [0.05, 0.3, 0.5, 0.9, 0.99])
+def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, name: str, kept: float) -> None:
+    data = WHOLE[name]
+    read(tmp_path, data)
+    refused(tmp_path, data[: int(len(data) * kept)])
+
+
+@pytest.mark.parametrize(
+    ("frame", "syntax"),
+    [
+        (coded(GREY, "JPEG"), uid.JPEGBaseline8Bit),
+        (coded(GREY, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless),
+    ],
+)
+def test_damaged_pixel_data_is_refused(tmp_path: Path, frame: bytes, syntax: uid.UID) -> None:
+    for spoiled in (frame[: len(frame) // 2], frame[:30] + bytes(len(frame) - 30), bytes(100)):
+        told = refused(tmp_path, dicom(GREY, spoiled, syntax))
+        assert "plugins:" not in told

@@ -1,0 +1,145 @@
+"""Patients, studies and views from DICOM headers, and DICOM files found in a folder."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import uid
+
+from core.data.images.decode import read_image
+from core.data.images.dicom.header import (
+    dicom_files,
+    from_headers,
+    is_dicom,
+    patients_of,
+    read_headers,
+)
+from core.errors import UserError
+from tests.helpers.data.dicom_files import dataset, dicom
+
+GREY = np.arange(96, dtype=np.uint8).reshape(8, 12)
+
+
+def written(folder: Path, **elements: Any) -> str:
+    path = folder / f"{len(list(folder.iterdir()))}.dcm"
+    path.write_bytes(dicom(GREY, **elements))
+    return str(path)
+
+
+def test_headers_are_read_in_order(tmp_path: Path) -> None:
+    first, second = uid.generate_uid(), uid.generate_uid()
+    paths = [
+        written(tmp_path, PatientID="00012", StudyInstanceUID=first, ViewPosition="PA"),
+        written(tmp_path, PatientID=" 7 ", StudyInstanceUID=second, ViewPosition="LL"),
+        written(tmp_path),
+    ]
+    headers = read_headers(paths)
+    assert headers.patients.tolist() == ["00012", "7", ""]
+    assert headers.studies.tolist() == [str(first), str(second), ""]
+    assert headers.views.tolist() == ["PA", "LL", ""]
+    assert read_headers([]).patients.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("description", "view"),
+    [
+        ("W033 Chest PA", "PA"),
+        ("Thorax a.p. AP", "AP"),
+        ("CHEST, LAT.", "LATERAL"),
+        ("Chest lateral (LL)", "LATERAL"),
+        ("Chest PA and Lateral", ""),
+        ("PA/AP", ""),
+        ("Spain apart", ""),
+        ("", ""),
+    ],
+)
+def test_the_series_description_tells_one_view_or_none(
+    tmp_path: Path, description: str, view: str
+) -> None:
+    silent = written(tmp_path, SeriesDescription=description)
+    assert read_headers([silent]).views.tolist() == [view]
+    speaking = written(tmp_path, SeriesDescription=description, ViewPosition="RLD")
+    assert read_headers([speaking]).views.tolist() == ["RLD"]
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian],
+)
+def test_headers_of_other_syntaxes_and_letters(tmp_path: Path, syntax: uid.UID) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(dataset(syntax, SpecificCharacterSet="ISO_IR 192", PatientID="Jürgen"))
+    assert read_headers([str(path)]).patients.tolist() == ["Jürgen"]
+
+
+def test_what_is_no_dicom_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(bytes(200))
+    good = written(tmp_path, PatientID="1")
+    with pytest.raises(UserError, match=r"header of .*a\.dcm cannot be read: it is no DICOM file"):
+        read_headers([good, str(tmp_path / "a.dcm")])
+    with pytest.raises(UserError, match=r"gone\.dcm"):
+        read_headers([str(tmp_path / "gone.dcm")])
+
+
+def test_from_headers_speaks_for_files_that_are_all_dicom(tmp_path: Path) -> None:
+    paths = [written(tmp_path, PatientID=name, ViewPosition="PA") for name in ("b", "a", "b")]
+    found = from_headers(paths)
+    assert found is not None
+    assert (found.patients.tolist(), found.views.tolist()) == (["b", "a", "b"], ["PA"] * 3)
+    assert found.studies.tolist() == [""] * 3
+    patients, note = patients_of(found.patients, paths)
+    assert patients is found.patients
+    assert note == f"Patients are taken from the DICOM headers, such as 'b' in {paths[0]}."
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
+    assert from_headers([*paths, str(tmp_path / "a.png")]) is None
+    assert from_headers([]) is None
+
+
+def test_patients_that_headers_do_not_name_are_told_of(tmp_path: Path) -> None:
+    blank = written(tmp_path, PatientID="", StudyInstanceUID="1.2.3")
+    paths = [blank, written(tmp_path)]
+    found = from_headers(paths)
+    assert found is not None
+    assert found.studies.tolist() == ["1.2.3", ""]
+    patients, note = patients_of(found.patients, paths)
+    assert patients is None
+    assert note.startswith("Warning: neither the CSV nor any DICOM header names a patient")
+    with pytest.raises(UserError, match="1 of 2 DICOM headers name no patient"):
+        patients_of(np.array(["1", ""], dtype=object), paths)
+
+
+def test_files_are_dicom_by_ending_or_by_content(tmp_path: Path) -> None:
+    data = dicom(GREY)
+    for name in ("a.dcm", "b.DICOM", "plain", "1.2.840.5", "DICOMDIR", "c.png", "dicomdir.dcm"):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "README").write_text("no image")
+    (tmp_path / "1.5").write_text("no image")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert dicom_files(tmp_path, names) == [
+        "1.2.840.5",
+        "a.dcm",
+        "b.DICOM",
+        "c.png",
+        "dicomdir.dcm",
+        "plain",
+    ]
+    assert is_dicom(tmp_path / "c.png")
+    assert not is_dicom(tmp_path / "README")
+    assert not is_dicom(tmp_path / "gone")
+    assert not is_dicom(tmp_path)
+
+
+def test_a_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_MAX_PIXELS", "1000")
+    small = dataset(uid.DeflatedExplicitVRLittleEndian, PatientID="1")
+    start = 144 + int.from_bytes(small[140:144], "little")
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = deflater.compress(bytes(2**21)) + deflater.flush()
+    path = tmp_path / "bomb.dcm"
+    path.write_bytes(small[:start] + bomb)
+    assert path.stat().st_size < 4000
+    for attempt in (lambda: read_headers([str(path)]), lambda: read_image(path)):
+        with pytest.raises(UserError, match=r"bomb\.dcm.*deflated content comes to more than"):
+            attempt()

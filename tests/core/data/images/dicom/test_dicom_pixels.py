@@ -1,0 +1,201 @@
+"""DICOM is shown as the standard says."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pydicom import Dataset, uid
+
+from tests.helpers.data.dicom_files import close, dicom, linear, percentiles, read, refused
+
+RANDOM = np.random.default_rng(0)
+GREY = cv2.GaussianBlur(RANDOM.integers(0, 256, (60, 40), dtype=np.uint8), (0, 0), 2)
+DEEP = RANDOM.integers(0, 4096, (60, 40), dtype=np.uint16)  # 12 bits
+FULL = RANDOM.integers(0, 65536, (60, 40), dtype=np.uint16)
+SIGNED = RANDOM.integers(-2048, 2048, (60, 40), dtype=np.int16)
+
+
+def table(entries: np.ndarray, first: int, bits: int, kind: str = "US") -> Dataset:
+    """An item of a sequence of look-up tables."""
+    made = Dataset()
+    made.add_new("LUTDescriptor", "SS", [len(entries), first, bits])
+    made.add_new("LUTData", kind, entries.tolist() if kind == "US" else entries.tobytes())
+    return made
+
+
+def test_8_bits_without_window_are_kept(tmp_path: Path) -> None:
+    assert np.array_equal(read(tmp_path, dicom(GREY)), GREY)
+    assert np.array_equal(
+        read(tmp_path, dicom(GREY, PhotometricInterpretation="MONOCHROME1")), 255 - GREY
+    )
+    assert np.array_equal(read(tmp_path, dicom(GREY.astype(np.uint16), BitsStored=8)), GREY)
+
+
+@pytest.mark.parametrize(("values", "bits"), [(DEEP, 12), (FULL, 16), (SIGNED, 12), (SIGNED, 16)])
+def test_more_bits_without_window_are_windowed_by_their_percentiles(
+    tmp_path: Path, values: np.ndarray, bits: int
+) -> None:
+    assert close(read(tmp_path, dicom(values, BitsStored=bits)), percentiles(values))
+    inverted = dicom(values, BitsStored=bits, PhotometricInterpretation="MONOCHROME1")
+    assert close(read(tmp_path, inverted), 255 - percentiles(values))
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian],
+)
+def test_other_uncompressed_syntaxes(tmp_path: Path, syntax: uid.UID) -> None:
+    big = syntax == uid.ExplicitVRBigEndian
+    data = dicom(DEEP, syntax=syntax, PixelData=(DEEP.byteswap() if big else DEEP).tobytes())
+    assert close(read(tmp_path, data), percentiles(DEEP))
+
+
+@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000, 500), (3000.5, 1.5), (700, 1)])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_linear_window(tmp_path: Path, center: float, width: float, photometric: str) -> None:
+    data = dicom(
+        DEEP,
+        BitsStored=12,
+        WindowCenter=center,
+        WindowWidth=width,
+        PhotometricInterpretation=photometric,
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = linear(DEEP.astype(float), center, width)
+    assert close(read(tmp_path, data), 255 - expected if photometric == "MONOCHROME1" else expected)
+
+
+def test_the_first_of_several_windows_is_taken(tmp_path: Path) -> None:
+    data = dicom(DEEP, WindowCenter=[1000, 9], WindowWidth=[500, 9])
+    assert close(read(tmp_path, data), linear(DEEP.astype(float), 1000, 500))
+
+
+def test_an_exact_window(tmp_path: Path) -> None:
+    data = dicom(DEEP, WindowCenter=1000, WindowWidth=500, VOILUTFunction="LINEAR_EXACT")
+    expected = np.clip((DEEP - 1000.0) / 500 + 0.5, 0, 1) * 255  # C.11.2.1.3.2
+    assert close(read(tmp_path, data), expected)
+
+
+def test_a_sigmoid_window(tmp_path: Path) -> None:
+    data = dicom(DEEP, WindowCenter=2000, WindowWidth=900, VOILUTFunction="SIGMOID")
+    expected = 255 / (1 + np.exp(-4 * (DEEP - 2000.0) / 900))  # C.11.2.1.3.1
+    assert close(read(tmp_path, data), expected)
+
+
+@pytest.mark.parametrize("width", [0, 0.5, -3])
+def test_a_window_of_no_width_is_none(tmp_path: Path, width: float) -> None:
+    data = dicom(DEEP, WindowCenter=1000, WindowWidth=width)
+    assert close(read(tmp_path, data), percentiles(DEEP))
+
+
+def test_an_unknown_window_function_is_refused(tmp_path: Path) -> None:
+    data = dicom(DEEP, WindowCenter=1000, WindowWidth=500, VOILUTFunction="CUBIC")
+    assert "VOI LUT Function CUBIC" in refused(tmp_path, data)
+
+
+def test_rescale_comes_before_the_window(tmp_path: Path) -> None:
+    rescaled = SIGNED * 0.5 - 100
+    rescale: dict[str, Any] = {"RescaleSlope": 0.5, "RescaleIntercept": -100}
+    data = dicom(SIGNED, **rescale, WindowCenter=50, WindowWidth=800)
+    assert close(read(tmp_path, data), linear(rescaled, 50, 800))
+    assert close(read(tmp_path, dicom(SIGNED, **rescale)), percentiles(rescaled))
+
+
+def test_a_falling_rescale_inverts(tmp_path: Path) -> None:
+    data = dicom(DEEP, RescaleSlope=-1, RescaleIntercept=4095)
+    assert close(read(tmp_path, data), percentiles(4095.0 - DEEP))
+    data = dicom(GREY, RescaleSlope=-1, RescaleIntercept=255)
+    assert close(read(tmp_path, data), percentiles(255.0 - GREY))
+
+
+def test_a_rescale_to_nothing_is_refused(tmp_path: Path) -> None:
+    assert "Rescale Slope" in refused(tmp_path, dicom(DEEP, RescaleSlope=0, RescaleIntercept=1))
+
+
+def test_a_modality_lut_comes_before_the_window(tmp_path: Path) -> None:
+    entries = (np.arange(4096)[::-1] * 3 + 7).astype(np.uint16)
+    luts = [table(entries, 0, 16)]
+    data = dicom(DEEP, ModalityLUTSequence=luts, WindowCenter=6000, WindowWidth=5000)
+    assert close(read(tmp_path, data), linear(entries[DEEP].astype(float), 6000, 5000))
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("values", [DEEP, SIGNED])
+def test_a_voi_lut_spans_black_to_white(tmp_path: Path, values: np.ndarray, bits: int) -> None:
+    # 1,024 entries from 100 on: below and above are the table's ends
+    curve = np.round(np.sqrt(np.arange(1024) / 1023) * (2**bits - 1)).astype(np.uint16)
+    data = dicom(
+        values,
+        VOILUTSequence=[table(curve, 100, bits)],
+        WindowCenter=1,  # the table goes first
+        WindowWidth=1,
+    )
+    expected = curve[np.clip(values.astype(int) - 100, 0, 1023)] / (2**bits - 1) * 255
+    assert close(read(tmp_path, data), expected)
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_a_voi_lut_of_plain_bytes(tmp_path: Path, syntax: uid.UID) -> None:
+    big = syntax == uid.ExplicitVRBigEndian
+    curve = (np.arange(4096) // 2 + 5).astype(">u2" if big else "<u2")
+    lut = table(curve, 0, 16, "OW")
+    stored = DEEP.byteswap() if big else DEEP
+    data = dicom(DEEP, syntax=syntax, PixelData=stored.tobytes(), VOILUTSequence=[lut])
+    assert close(read(tmp_path, data), (DEEP // 2) / 2047 * 255)
+
+
+def test_a_voi_lut_of_8_bits_packed_in_words(tmp_path: Path) -> None:
+    curve = np.arange(256, dtype=np.uint8)[::-1]
+    lut = table(curve, 0, 8, "OW")
+    assert np.array_equal(read(tmp_path, dicom(GREY, VOILUTSequence=[lut])), 255 - GREY)
+
+
+def test_a_voi_lut_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    lut = table(DEEP[0], 0, 12)
+    lut.LUTDescriptor = [4096, 0, 12]
+    assert "40 of its 4,096 entries" in refused(tmp_path, dicom(DEEP, VOILUTSequence=[lut]))
+
+
+def test_padding_is_left_out_of_the_percentiles(tmp_path: Path) -> None:
+    values = DEEP // 4 + 1000
+    values[:20] = 0
+    pixels = read(tmp_path, dicom(values, PixelPaddingValue=0))
+    assert close(pixels[20:], percentiles(values[20:]))
+    assert not pixels[:20].any()
+    values[:10] = 7
+    pixels = read(tmp_path, dicom(values, PixelPaddingValue=0, PixelPaddingRangeLimit=9))
+    assert close(pixels[20:], percentiles(values[20:]))
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colour_becomes_luma(tmp_path: Path, planar: int) -> None:
+    colour = RANDOM.integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    stored = np.moveaxis(colour, 2, 0) if planar else colour
+    data = dicom(colour, PlanarConfiguration=planar, PixelData=stored.tobytes())
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(read(tmp_path, data) - luma).max() <= 1
+
+
+def test_ybr_becomes_its_y(tmp_path: Path) -> None:
+    neutral = np.dstack([GREY, np.full_like(GREY, 128), np.full_like(GREY, 128)])
+    pixels = read(tmp_path, dicom(neutral, PhotometricInterpretation="YBR_FULL"))
+    assert np.abs(pixels.astype(int) - GREY).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_becomes_luma(tmp_path: Path, bits: int) -> None:
+    kind = np.uint8 if bits == 8 else np.uint16
+    palette = RANDOM.integers(0, 2**bits, (256, 3)).astype(kind)
+    elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for number, name in enumerate(("Red", "Green", "Blue")):
+        elements[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        elements[f"{name}PaletteColorLookupTableData"] = palette[:, number].tobytes()
+    luma = palette[GREY] @ np.array([0.299, 0.587, 0.114]) / (2**bits - 1) * 255
+    assert close(read(tmp_path, dicom(GREY, **elements)), luma)
+
+
+def test_other_colours_are_refused(tmp_path: Path) -> None:
+    colour = np.dstack([GREY] * 3)
+    assert "HSV" in refused(tmp_path, dicom(colour, PhotometricInterpretation="HSV"))

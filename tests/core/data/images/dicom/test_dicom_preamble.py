@@ -1,0 +1,135 @@
+"""DICOM without preamble, meta information or ending; and what is taken for DICOM by neither."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import uid
+
+from core.data.images.dicom.header import from_headers
+from core.data.images.find_files import images_among, match_images, scan_folder
+from core.errors import UserError
+from tests.helpers.data.dicom_files import (
+    close,
+    coded,
+    data_set,
+    dataset,
+    dicom,
+    percentiles,
+    read,
+    refused,
+)
+
+DEEP = np.random.default_rng(0).integers(0, 4096, (60, 40), dtype=np.uint16)
+GREY = (DEEP // 16).astype(np.uint8)
+IMPLICIT, LITTLE, BIG, DEFLATED = (
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+)
+
+
+def whole(syntax: uid.UID) -> bytes:
+    pixels = DEEP.byteswap() if syntax == BIG else DEEP
+    about: dict[str, Any] = {"PatientID": "7", "StudyInstanceUID": "1.2", "ViewPosition": "PA"}
+    return dicom(DEEP, syntax=syntax, PixelData=pixels.tobytes(), **about)
+
+
+def without_syntax() -> bytes:
+    """Meta information that names no transfer syntax, before an implicit data set."""
+    name = b"\2\0\2\0UI\x08\0" + b"1.2.3.4\0"
+    return (
+        b"DICM\2\0\0\0UL\4\0" + len(name).to_bytes(4, "little") + name + data_set(whole(IMPLICIT))
+    )
+
+
+BARE = {
+    "implicit": data_set(whole(IMPLICIT)),
+    "explicit": data_set(whole(LITTLE)),
+    "big-endian": data_set(whole(BIG)),
+    **{f"meta, {one.name}": whole(one)[132:] for one in (IMPLICIT, LITTLE, BIG, DEFLATED)},
+    "magic word, meta": whole(LITTLE)[128:],
+    "magic word": b"DICM" + data_set(whole(IMPLICIT)),
+    "blank preamble": bytes(128) + data_set(whole(IMPLICIT)),
+    "blank preamble, meta": bytes(128) + whole(LITTLE)[132:],
+    "preamble, implicit": bytes(128) + b"DICM" + data_set(whole(IMPLICIT)),
+    "preamble, explicit": b"x" * 128 + b"DICM" + data_set(whole(LITTLE)),
+    "preamble, big-endian": bytes(128) + b"DICM" + data_set(whole(BIG)),
+    "no syntax": bytes(128) + without_syntax(),
+    "magic word, no syntax": without_syntax(),
+}
+
+
+@pytest.mark.parametrize("what", BARE)
+def test_bare_data_sets_are_read(tmp_path: Path, what: str) -> None:
+    shown = read(tmp_path, BARE[what])
+    assert close(shown, percentiles(DEEP))
+    headers = from_headers([str(tmp_path / "image.dcm")])
+    assert headers is not None
+    found = (headers.patients.tolist(), headers.studies.tolist(), headers.views.tolist())
+    assert found == (["7"], ["1.2"], ["PA"])
+    for length in (200, 400, 900):
+        refused(tmp_path, BARE[what][:length])
+
+
+def test_compressed_pixels_need_a_transfer_syntax(tmp_path: Path) -> None:
+    data = dicom(GREY, coded(GREY, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless)
+    for bare in (data_set(data), bytes(128) + b"DICM" + data_set(data)):
+        assert "without a Transfer Syntax UID it does not say how" in refused(tmp_path, bare)
+    assert np.array_equal(read(tmp_path, data[132:]), GREY)
+
+
+NO_DICOM = {
+    "text": b"no image at all, but words\n" * 90,
+    "table": b"ImageID,Mass\na.png,1\n" * 90,
+    "zeros": bytes(4000),
+    "noise": np.random.default_rng(1).bytes(4000),
+    "UTF-16": "a table of words".encode("utf-16") * 90,
+    "counting": np.arange(1000, dtype="<u2").tobytes(),
+    "group 8, then noise": b"\x08\0" + np.random.default_rng(1).bytes(4000),
+    "falling tags": data_set(whole(LITTLE))[10:60] + data_set(whole(LITTLE))[:60],
+    "one element": b"\x08\0\x05\0CS\x04\0ABCD",
+}
+
+
+@pytest.mark.parametrize("what", NO_DICOM)
+def test_what_is_no_data_set_is_refused(tmp_path: Path, what: str) -> None:
+    assert "it is no PNG, JPEG, TIFF or DICOM file" in refused(tmp_path, NO_DICOM[what])
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "IM1").write_bytes(NO_DICOM[what])
+    assert images_among(tmp_path / "series", ["IM1"]) == []
+
+
+def test_deflated_content_is_bounded_without_the_length_of_the_meta_information(
+    tmp_path: Path,
+) -> None:
+    bare = whole(DEFLATED)[132 + 12 :]
+    for data in (bare, b"DICM" + bare, bytes(128) + b"DICM" + bare):
+        assert "its content is deflated" in refused(tmp_path, data)
+        with pytest.raises(UserError, match="its content is deflated"):
+            from_headers([str(tmp_path / "image.dcm")])
+
+
+NAMES = ["a.dcm", "B.DCM", "c.ima", "D.IMA", "e.dicom", "F.DICOM", "IM0001", "1.2.840.113619.2"]
+MORE = ["g.img", "h.001", "sub/IM0001", "sub.v2/plain"]
+OTHERS = ["DICOMDIR", "DICOMDIR.bak", "readme.txt", "t.csv", "md5sums", "x.sha256", ".hidden.dcm"]
+
+
+def test_all_images_of_a_folder_are_found(tmp_path: Path) -> None:
+    for number, name in enumerate([*NAMES, *MORE]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        bare = list(BARE.values())[number % len(BARE)]
+        (tmp_path / name).write_bytes(bare)
+    for name in OTHERS:
+        (tmp_path / name).write_bytes(b"0123456789abcdef  a.dcm\n" * 50)
+    (tmp_path / "DICOMDIR").write_bytes(dataset(SOPClassUID=uid.MediaStorageDirectoryStorage))
+    (tmp_path / "DICOMDIR.bak").write_bytes((tmp_path / "DICOMDIR").read_bytes())
+    found = images_among(tmp_path, scan_folder(tmp_path))
+    assert sorted(found) == sorted([*NAMES, *MORE])
+    paths = [str(tmp_path / name) for name in [*NAMES, *MORE]]
+    assert from_headers(paths) is not None
+    named = ["a", "B", "c", "D", "e", "F", "1.2.840.113619.2", "sub/IM0001", "h.001"]
+    expected = ["a.dcm", "B.DCM", "c.ima", "D.IMA", "e.dicom", "F.DICOM", *named[6:]]
+    assert match_images(named, tmp_path) == [str(tmp_path / name) for name in expected]

@@ -1,0 +1,430 @@
+"""Padding, windows, look-up tables, stored bits and signs of DICOM as the standard has them, in
+files that break its rules: the formulas are those of PS3.3 and PS3.5."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread, dcmwrite, uid
+from pydicom.data import get_testdata_file
+
+from core.data.images.decode import read_image
+from tests.helpers.data.compressed_dicom import LOSSLESS, recompressed
+from tests.helpers.data.dicom_files import (
+    close,
+    coded,
+    dicom,
+    element,
+    linear,
+    percentiles,
+    read,
+    refused,
+)
+
+RANDOM = np.random.default_rng(0)
+DEEP = RANDOM.integers(1000, 3000, (60, 40), dtype=np.uint16)
+SIGNED = RANDOM.integers(-900, 900, (60, 40), dtype=np.int16)
+SMOOTH = np.add.outer(np.arange(60), np.arange(40)) / 98  # 0 to 1
+
+
+def bordered(pixels: np.ndarray, padding: int) -> np.ndarray:
+    """The pixels with ten rows of padding at the top."""
+    made = pixels.copy()
+    made[:10] = np.array(padding).astype(pixels.dtype)
+    return made
+
+
+@pytest.mark.parametrize(("kind", "written"), [("SS", -1), ("US", 65535), ("US", 63536)])
+@pytest.mark.parametrize("lossy", [{}, {"LossyImageCompression": "01"}])
+def test_padding_of_16_bits_is_no_level_of_12(
+    tmp_path: Path, kind: str, written: int, lossy: dict[str, Any]
+) -> None:
+    """Saturated pixels of 12 bits are white, whatever padding was declared and not used."""
+    pixels = np.minimum(DEEP, 3000)
+    pixels[20:30, 20:30] = 4095
+    padding = element("PixelPaddingValue", kind, written)
+    data = dicom(pixels, BitsStored=12, PixelPaddingValue=padding, **lossy)
+    assert close(read(tmp_path, data), percentiles(pixels))
+
+
+def test_levels_near_to_padding_that_fills_no_area_are_image(tmp_path: Path) -> None:
+    ramp = np.arange(2400, dtype=np.uint16).reshape(60, 40)
+    data = dicom(ramp, BitsStored=12, PixelPaddingValue=1200, LossyImageCompression="01")
+    shown, expected = read(tmp_path, data), percentiles(ramp)
+    assert close(shown[ramp != 1200], expected[ramp != 1200])
+
+
+# C.7.5.1.1.2: padding is a stored value, and no part of the image
+@pytest.mark.parametrize(
+    ("pixels", "bits", "stored", "kind", "written"),
+    [
+        (SIGNED, 16, -2000, "US", 63536),
+        (DEEP, 16, 63536, "SS", -2000),
+        (SIGNED, 12, -2000, "US", 63536),
+        (SIGNED, 12, -2000, "US", 2096),
+        ((SIGNED // 10).astype(np.int8), 8, -100, "US", 156),
+        (SIGNED, 16, -2000, "SS", [-2000, 7]),
+    ],
+)
+@pytest.mark.parametrize("colours", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_found_by_its_bits(
+    tmp_path: Path,
+    pixels: np.ndarray,
+    bits: int,
+    stored: int,
+    kind: str,
+    written: Any,
+    colours: str,
+) -> None:
+    padding = element("PixelPaddingValue", kind, written)
+    shown = read(
+        tmp_path,
+        dicom(
+            bordered(pixels, stored),
+            BitsStored=bits,
+            PixelPaddingValue=padding,
+            PhotometricInterpretation=colours,
+        ),
+    )
+    expected = percentiles(pixels[10:])
+    assert close(shown[10:], 255 - expected if colours == "MONOCHROME1" else expected)
+    assert not shown[:10].any()
+
+
+@pytest.mark.parametrize("ends", [(63536, 63636), (63636, 63536), (-1900, 63536)])
+def test_a_range_of_padding_in_either_order(tmp_path: Path, ends: tuple[int, int]) -> None:
+    pixels = bordered(SIGNED, -2000)
+    pixels[:5] = -1900
+    limits: dict[str, Any] = {
+        name: element(name, "US" if end > 0 else "SS", end)
+        for name, end in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), ends, strict=True)
+    }
+    shown = read(tmp_path, dicom(pixels, **limits))
+    assert close(shown[10:], percentiles(SIGNED[10:]))
+    assert not shown[:10].any()
+
+
+@pytest.mark.parametrize("value", [element("PixelPaddingValue", "US", None), 9, 70])
+def test_padding_that_is_blank_absent_or_everything_is_none(tmp_path: Path, value: Any) -> None:
+    # of 4 bits, of which no level is 70
+    pixels = np.full((60, 40), 9, dtype=np.uint8)
+    data = dicom(pixels, BitsStored=4, HighBit=3, PixelPaddingValue=value, PixelPaddingRangeLimit=9)
+    plain = read(tmp_path, dicom(pixels, BitsStored=4))
+    assert np.array_equal(read(tmp_path, data), plain)
+
+
+def test_padding_is_black_through_a_window_and_in_8_bits(tmp_path: Path) -> None:
+    grey = RANDOM.integers(50, 200, (60, 40), dtype=np.uint8)
+    inverse: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 0}
+    shown = read(tmp_path, dicom(bordered(grey, 0), **inverse))
+    assert np.array_equal(shown[10:], 255 - grey[10:])
+    assert not shown[:10].any()
+    window: dict[str, Any] = {"WindowCenter": 2000, "WindowWidth": 1500}
+    shown = read(tmp_path, dicom(bordered(DEEP, 0), **inverse, **window))
+    assert close(shown[10:], 255 - linear(DEEP[10:].astype(float), 2000, 1500))
+    assert not shown[:10].any()
+
+
+@pytest.mark.parametrize("kept", [{}, {"LossyImageCompression": "01"}])
+@pytest.mark.parametrize("colours", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_that_was_compressed_with_loss(
+    tmp_path: Path, kept: dict[str, Any], colours: str
+) -> None:
+    tall, wide = 400, 300
+    native = np.add.outer(np.arange(tall), np.arange(wide)) * 4 + 900
+    pixels = (native + RANDOM.integers(0, 40, native.shape)).astype(np.uint16)
+    pixels[:80] = 0
+    options: dict[str, Any] = {"no_jp2": True, "irreversible": True, "quality_mode": "rates"}
+    frame = coded(pixels, "JPEG2000", quality_layers=[15], **options)
+    about: dict[str, Any] = {"PixelPaddingValue": 0, "PhotometricInterpretation": colours}
+    data = dicom(pixels, frame, uid.JPEG2000, BitsStored=12, **about)
+    if kept:  # decompressed since
+        values = dcmread(io.BytesIO(data)).pixel_array
+        data = dicom(values, BitsStored=12, **about, **kept)
+    shown = read(tmp_path, data)
+    expected = percentiles(native[80:])
+    expected = 255 - expected if colours == "MONOCHROME1" else expected
+    assert np.abs(shown[90:] - expected[10:]).max() < 12
+    assert (shown[:70] == 0).all()
+
+
+def exact(x: np.ndarray, center: float, width: float) -> np.ndarray:
+    """C.11.2.1.3.2."""
+    return np.clip((x - center) / width + 0.5, 0, 1) * 255
+
+
+def sigmoid(x: np.ndarray, center: float, width: float) -> np.ndarray:
+    """C.11.2.1.3.1."""
+    return 255 / (1 + np.exp(-4 * (x - center) / width))
+
+
+def windowed(center: Any, width: Any, kind: str = "DS", **elements: Any) -> bytes:
+    return dicom(
+        DEEP,
+        BitsStored=12,
+        WindowCenter=element("WindowCenter", kind, center),
+        WindowWidth=element("WindowWidth", kind, width),
+        **elements,
+    )
+
+
+@pytest.mark.parametrize(
+    ("center", "width"),
+    [
+        ("0\\2000", "0\\1500"),
+        ("0\\2000", "-7\\1500"),
+        ("0\\2000", "0.5\\1500"),
+        ("0\\2000", "nan\\1500"),
+        ("0\\2000", "inf\\1500"),
+        ("nan\\2000", "9\\1500"),
+        ("x\\2000", "9\\1500"),
+        ("0\\2000", "wide\\1500"),
+        ("\\2000", "\\1500"),
+        ("0\\0\\2000\\9", "0\\0\\1500\\9"),
+        ("2000,0", "1500,0"),
+        ("2000,0\\9", "1500,0\\9"),
+        (" 2000 ", "1.5E3 "),
+        ("2000\\9", "1500"),
+    ],
+)
+def test_the_first_valid_window_is_taken(tmp_path: Path, center: str, width: str) -> None:
+    shown = read(tmp_path, windowed(center, width))
+    assert close(shown, linear(DEEP.astype(float), 2000, 1500))
+
+
+@pytest.mark.parametrize(("kind", "one"), [("US", int), ("FD", float), ("LO", str), ("IS", str)])
+def test_a_window_of_another_value_representation(tmp_path: Path, kind: str, one: Any) -> None:
+    shown = read(tmp_path, windowed(one(2000), one(1500), kind))
+    assert close(shown, linear(DEEP.astype(float), 2000, 1500))
+
+
+@pytest.mark.parametrize(
+    ("center", "width"),
+    [
+        ("0", "0"),
+        ("0\\1", "0\\-1"),
+        ("", ""),
+        ("2000", ""),
+        ("x", "y"),
+        ("2000", "nan"),
+        (",", ","),
+    ],
+)
+def test_without_a_valid_window_the_percentiles_are_taken(
+    tmp_path: Path, center: str, width: str
+) -> None:
+    assert close(read(tmp_path, windowed(center, width)), percentiles(DEEP))
+
+
+@pytest.mark.parametrize(
+    ("function", "formula"),
+    [
+        ("linear", linear),
+        (" Linear ", linear),
+        ("", linear),
+        ("linear_exact", exact),
+        ("Linear Exact", exact),
+        ("sigmoid", sigmoid),
+        ("Sigmoid\\LINEAR", sigmoid),
+    ],
+)
+def test_the_window_function_in_any_spelling(tmp_path: Path, function: str, formula: Any) -> None:
+    data = windowed("2000", "50", VOILUTFunction=element("VOILUTFunction", "CS", function))
+    assert close(read(tmp_path, data), formula(DEEP.astype(float), 2000, 50))
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "expected"),
+    [("0,5", "-100,5", (0.5, -100.5)), (" 2 ", "", (2, 0)), ("", "1000,0", (1, 1000))],
+)
+def test_rescaling_with_commas_and_blanks(
+    tmp_path: Path, slope: str, intercept: str, expected: tuple[float, float]
+) -> None:
+    data = windowed(
+        "2000",
+        "3500",
+        RescaleSlope=element("RescaleSlope", "DS", slope),
+        RescaleIntercept=element("RescaleIntercept", "DS", intercept),
+    )
+    assert close(read(tmp_path, data), linear(DEEP * expected[0] + expected[1], 2000, 3500))
+
+
+def test_a_negative_slope_before_a_window_and_no_number_as_slope(tmp_path: Path) -> None:
+    data = windowed(1000, 900, "FD", RescaleSlope=-1, RescaleIntercept=3000)
+    assert close(read(tmp_path, data), linear(3000.0 - DEEP, 1000, 900))
+    data = dicom(DEEP, RescaleSlope=element("RescaleSlope", "DS", "abc"))
+    assert "its RescaleSlope is 'abc'" in refused(tmp_path, data)
+
+
+def table(entries: np.ndarray, first: Any, kind: str = "SS") -> Dataset:
+    """An item of a sequence of look-up tables of 16 bits."""
+    made = Dataset()
+    described = [len(entries) % 2**16, first, 16]
+    made["LUTDescriptor"] = element("LUTDescriptor", kind, described)
+    made.add_new("LUTData", "US", entries.astype(int).tolist())
+    return made
+
+
+def without(name: str, value: Any = None) -> Dataset:
+    """A look-up table without one of its parts, or with a blank one."""
+    made = table(np.arange(4096)[::-1], 0)
+    del made[name]
+    if value is not None:
+        made[name] = element(name, "US", value)
+    return made
+
+
+BROKEN: dict[str, list[Dataset]] = {
+    "no item": [],
+    "an empty item": [Dataset()],
+    "no descriptor": [without("LUTDescriptor")],
+    "no data": [without("LUTData")],
+    "a blank descriptor": [without("LUTDescriptor", b"")],
+    "blank data": [without("LUTData", b"")],
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_sequence_without_a_look_up_table_is_ignored(tmp_path: Path, what: str) -> None:
+    window: dict[str, Any] = {"WindowCenter": 900, "WindowWidth": 700}
+    rescale: dict[str, Any] = {"RescaleSlope": 0.5, "RescaleIntercept": -100}
+    expected = linear(DEEP * 0.5 - 100, 900, 700)
+    for name in ("VOILUTSequence", "ModalityLUTSequence"):
+        broken: dict[str, Any] = {name: BROKEN[what]}
+        data = dicom(DEEP, **broken, **window, **rescale)
+        assert close(read(tmp_path, data), expected)
+    curve = np.sqrt(np.arange(4096))
+    luts = [*BROKEN[what], table(curve * 60, 0)]
+    entries = (curve * 60).astype(int)
+    shown = entries[DEEP] / entries.max() * 255
+    assert close(read(tmp_path, dicom(DEEP, BitsStored=12, VOILUTSequence=luts)), shown)
+
+
+# C.11.1.1, C.11.2.1.1: entries, first value mapped, bits; 0 entries are 65,536
+@pytest.mark.parametrize(
+    ("pixels", "count", "first", "written", "kind"),
+    [
+        (DEEP, 65536, 0, 0, "US"),
+        (SIGNED, 2000, -1000, -1000, "SS"),
+        (SIGNED, 2000, -1000, 64536, "US"),
+        (SIGNED, 65536, -32768, -32768, "SS"),
+        (DEEP + 39_000, 4096, 40_000, 40_000 - 65536, "SS"),
+    ],
+)
+def test_look_up_tables_of_any_first_value(
+    tmp_path: Path, pixels: np.ndarray, count: int, first: int, written: int, kind: str
+) -> None:
+    curve = np.floor(np.sqrt(np.linspace(0, 1, count)) * 62500)
+    pixels = pixels.astype(SIGNED.dtype if first < 0 else np.uint16)
+    values = curve[np.clip(pixels.astype(int) - first, 0, count - 1)]
+    lut = table(curve, written, kind)
+    voi = read(tmp_path, dicom(pixels, VOILUTSequence=[lut]))
+    assert close(voi, values / 62500 * 255)
+    window: dict[str, Any] = {"WindowCenter": 30000, "WindowWidth": 40000}
+    modality = read(tmp_path, dicom(pixels, ModalityLUTSequence=[lut], **window))
+    assert close(modality, linear(values, 30000, 40000))
+
+
+def test_a_voi_lut_after_rescaling_to_fractions(tmp_path: Path) -> None:
+    curve = np.arange(4096) ** 2 // 300
+    rescale: dict[str, Any] = {"RescaleSlope": 0.7, "RescaleIntercept": 0}
+    shown = read(tmp_path, dicom(DEEP, VOILUTSequence=[table(curve, 0)], **rescale))
+    assert close(shown, curve[np.rint(DEEP * 0.7).astype(int)] / curve.max() * 255)
+
+
+# PS3.5 8.1.1
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
+@pytest.mark.parametrize("pixels", [DEEP, SIGNED])
+@pytest.mark.parametrize("high", [11, 13, 15])
+def test_only_stored_bits_are_shown(
+    tmp_path: Path, pixels: np.ndarray, high: int, syntax: uid.UID
+) -> None:
+    stored = 0xFFF << (high - 11)
+    word = pixels.astype(int) << (high - 11) & stored
+    overlay = RANDOM.integers(0, 2**16, word.shape) & ~stored
+    words = (word | overlay).astype(np.uint16).view(pixels.dtype)
+    data = dicom(words, BitsStored=12, HighBit=high)
+    if syntax == uid.RLELossless:
+        compressed = dcmread(io.BytesIO(data))
+        compressed.compress(syntax, encoding_plugin="pydicom")
+        made = io.BytesIO()
+        dcmwrite(made, compressed)
+        data = made.getvalue()
+    assert close(read(tmp_path, data), percentiles(pixels))
+
+
+# PS3.5 8.2.4: the bit stream tells how it is decoded
+@pytest.mark.parametrize(
+    ("pixels", "header"),
+    [
+        ((SMOOTH * 3000 - 1000).astype(np.int16), 0),
+        ((SMOOTH * 60000 - 30000).astype(np.int16), 0),
+        ((SMOOTH * 250 - 120).astype(np.int8), 0),
+        (SIGNED, 0),
+        ((SMOOTH * 60000).astype(np.uint16), 1),
+        ((SMOOTH * 250).astype(np.uint8), 1),
+    ],
+)
+def test_jpeg_2000_of_another_sign_than_its_header(
+    tmp_path: Path, pixels: np.ndarray, header: int
+) -> None:
+    made = dcmread(io.BytesIO(recompressed(dicom(pixels), LOSSLESS["JPEG 2000"])))
+    assert made.file_meta.TransferSyntaxUID == uid.JPEG2000Lossless
+    made.PixelRepresentation = header
+    made.save_as(tmp_path / "sign.dcm")
+    shown = read(tmp_path, (tmp_path / "sign.dcm").read_bytes())
+    kept = pixels.dtype == np.uint8
+    assert close(shown, pixels if kept else percentiles(pixels.astype(float)))
+
+
+def test_signed_pixels_in_an_unsigned_jpeg_2000(tmp_path: Path) -> None:
+    path = get_testdata_file("J2K_pixelrep_mismatch.dcm", download=False)
+    assert isinstance(path, str)
+    known = dcmread(path)
+    values = known.pixel_array.astype(float)
+    assert values.min() == -2000
+    center, width = (
+        float(np.atleast_1d(known[name].value)[0]) for name in ("WindowCenter", "WindowWidth")
+    )
+    shown = read_image(path)
+    inside = values > -2000
+    assert close(shown[inside], linear(values[inside], center, width))
+    assert not shown[~inside].any()
+
+
+@pytest.mark.parametrize(
+    ("colours", "shape", "warns"),
+    [
+        ("MONOCHROME2", "INVERSE", 1),
+        ("MONOCHROME2", "inverse ", 1),
+        ("MONOCHROME1", "IDENTITY", 1),
+        ("MONOCHROME1", "INVERSE", 0),
+        ("MONOCHROME2", "IDENTITY", 0),
+        ("MONOCHROME2", "LIN OD", 0),
+        ("MONOCHROME2", "", 0),
+    ],
+)
+def test_the_photometric_interpretation_is_followed(
+    tmp_path: Path, colours: str, shape: str, warns: int
+) -> None:
+    """C.7.6.3.1.2 and C.8.11.3.1.2; C.11.6 has no say in how the lowest value is shown."""
+    grey = cv2.resize((SMOOTH * 255).astype(np.uint8), (30, 30))
+    data = dicom(
+        grey,
+        PhotometricInterpretation=colours,
+        PresentationLUTShape=element("PresentationLUTShape", "CS", shape),
+    )
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            shown = read(tmp_path, data)
+    assert np.array_equal(shown, 255 - grey if colours == "MONOCHROME1" else grey)
+    texts = [str(one.message) for one in found if "Presentation" in str(one.message)]
+    assert len(texts) == warns
+    for text in texts:
+        assert "image.dcm: its Presentation LUT Shape" in text
+        assert colours in text

@@ -1,0 +1,161 @@
+"""A decompression bomb is refused before its pixels are there, and the limit can be raised."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from pydicom import uid
+
+from core.data.images.decode import read_image
+from core.data.images.size_limit import MAX_PIXELS, max_pixels
+from core.errors import UserError
+from tests.helpers.data.dicom_files import coded, dicom
+
+GREY = np.arange(2400, dtype=np.uint8).reshape(60, 40)
+RAISED = "environment variable CXR_MAX_PIXELS"
+
+
+def saved(kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(GREY).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def big_tiff() -> bytes:
+    """Of the other byte order, in three planes."""
+    stream, planes = io.BytesIO(), np.stack([GREY.astype(np.uint16)] * 3)
+    tifffile.imwrite(stream, planes, photometric="rgb", bigtiff=True, byteorder=">")
+    return stream.getvalue()
+
+
+FILES = {
+    "a.png": saved("PNG"),
+    "a.jpg": saved("JPEG"),
+    "a.tif": saved("TIFF"),
+    "deep.tif": cv2.imencode(".tiff", GREY.astype(np.uint16))[1].tobytes(),
+    "big.tif": big_tiff(),
+    "a.dcm": dicom(GREY),
+    "jpeg.dcm": dicom(GREY, coded(GREY, "JPEG"), uid.JPEGBaseline8Bit),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_limit_holds_for_every_kind_of_file_and_can_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(FILES[name])
+    assert read_image(path).shape == (60, 40)
+    monkeypatch.setenv("CXR_MAX_PIXELS", "2399")
+    with pytest.raises(
+        UserError, match=rf"40 x 60 pixels, more than the limit of 2,399; .*{RAISED}"
+    ):
+        read_image(path)
+    monkeypatch.setenv("CXR_MAX_PIXELS", " 2400 ")
+    assert read_image(path).shape == (60, 40)
+
+
+def test_the_default_is_a_hundred_million_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXR_MAX_PIXELS", raising=False)
+    assert max_pixels() == MAX_PIXELS == 100_000_000
+    monkeypatch.setenv("CXR_MAX_PIXELS", "")
+    assert max_pixels() == MAX_PIXELS
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "1e9", "many", "1.5", "²", str(2**30 + 1), "9" * 99])
+def test_a_limit_that_is_no_number_is_refused_and_no_image_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("CXR_MAX_PIXELS", value)
+    (tmp_path / "a.png").write_bytes(FILES["a.png"])
+    with pytest.raises(UserError, match=r"^The environment variable CXR_MAX_PIXELS is"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_compressed_image_larger_than_its_dicom_header_is_refused(tmp_path: Path) -> None:
+    jpeg = bytearray(coded(GREY, "JPEG"))
+    start = jpeg.index(b"\xff\xc0")
+    jpeg[start + 5 : start + 9] = struct.pack(">HH", 60000, 60000)
+    jpeg2000 = bytearray(coded(GREY, "JPEG2000", no_jp2=True))
+    jpeg2000[8:16] = struct.pack(">II", 60000, 60000)
+    for frame, syntax in ((jpeg, uid.JPEGBaseline8Bit), (jpeg2000, uid.JPEG2000Lossless)):
+        (tmp_path / "a.dcm").write_bytes(dicom(GREY, bytes(frame), syntax))
+        with pytest.raises(UserError, match="40 x 60 pixels and its compressed image 60,000 x"):
+            read_image(tmp_path / "a.dcm")
+    # the header's own claim, with next to nothing behind it
+    (tmp_path / "a.dcm").write_bytes(dicom(GREY, Rows=60000, Columns=60000))
+    with pytest.raises(UserError, match="60,000 x 60,000 pixels, more than"):
+        read_image(tmp_path / "a.dcm")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def tiled(bits: int, side: int) -> bytes:
+    """A TIFF of 9 x 9 pixels in one deflated tile of that side, which no library writes."""
+    body = zlib.compress(bytes(2**20))
+    tags = {256: 9, 257: 9, 258: bits, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    entries = tags | {324: 8 + 2 + 12 * 10 + 4, 325: len(body)}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + body
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tile_is_no_way_around_the_limit(tmp_path: Path, bits: int) -> None:
+    (tmp_path / "a.tif").write_bytes(tiled(bits, 256))
+    assert np.array_equal(read_image(tmp_path / "a.tif"), np.zeros((9, 9)))
+    (tmp_path / "a.tif").write_bytes(tiled(bits, 30000))
+    with pytest.raises(UserError, match="30,000 x 30,000 pixels, more than the limit"):
+        read_image(tmp_path / "a.tif")
+
+
+PEAK = """
+import resource, sys
+from core.data.images.decode import read_image
+from core.errors import UserError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    told = read_image(sys.argv[1]).shape
+except UserError as error:
+    told = error
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, told)
+"""
+
+
+def test_bombs_take_no_memory(tmp_path: Path) -> None:
+    """In a process of its own, whose peak is not that of other tests."""
+    zeros = zlib.compress(bytes(2**28), 9)  # 256 MB
+    end = FILES["a.png"].index(b"IDAT") - 4
+    text = FILES["a.png"][:end]
+    for _ in range(4):
+        text += chunk(b"zTXt", b"Comment\0\0" + zeros)
+        text += chunk(b"iTXt", b"Comment\0\1\0\0\0" + zeros)
+        text += chunk(b"iCCP", b"Profile\0\0" + zeros)
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    bombs = {
+        "text.png": text + FILES["a.png"][end:],
+        "pixels.png": b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zeros)
+        + chunk(b"IEND", b""),
+    }
+    for name, data in bombs.items():
+        (tmp_path / name).write_bytes(data)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        megabytes, told = done.stdout.split(" ", 1)
+        assert int(megabytes) < 60, name
+        assert "60, 40" in told if name == "text.png" else "more than the limit" in told

@@ -1,0 +1,176 @@
+"""A training from a pack is the training from its files; a pack that cannot serve is refused."""
+
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.data.images.decode import load_image, read_image
+from core.data.images.find_files import images_among, match_images
+from core.data.images.image_store import ImageStore, check_packs, check_sizes
+from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
+from core.data.loading.samplers import EvaluationBatches
+from core.data.pack.__main__ import main
+from core.data.tables.images_to_predict import find_images, refuse_links_out
+from core.data.tables.label_table import LabelTable, read_table
+from core.errors import UserError
+from ensemble.predict.blocks import Parts
+from ensemble.predict.dataset import ImagesAtSizes
+from tests.conftest import Call, Train
+from tests.helpers.data.packs import SIZE, images, packing, write_csv, write_image
+from tests.helpers.training.small_run import MODEL, flags
+
+__all__ = ["images"]
+
+
+@pytest.fixture
+def pack(images: Path, call: Call) -> Path:
+    assert call(*packing(images))[0] == 0
+    return images.parent / "pack"
+
+
+def both(images: Path, pack: Path) -> LabelTable:
+    """Five images, the first three of the pack and the others files."""
+    names = ["sub/9.png", "0.png", "4", "8", "2.png"]
+    table = read_table(write_csv(images.parent / "five.csv", names), pack)
+    assert table.packs == (str(pack),)
+    assert table.paths[:3] == [f"{pack}/sub/9.png", f"{pack}/0.png", f"{pack}/4.png"]
+    paths = table.paths[:3] + match_images(names[3:], images)
+    return replace(table, paths=paths)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_packs_and_files_are_read_together(images: Path, pack: Path, workers: int) -> None:
+    table = both(images, pack)
+    rows = np.array([4, 0, 3, 1, 2])
+    dataset = RadiographDataset(table, rows, SIZE)
+    batches = EvaluationBatches(5, batch_size=3)
+    loader = build_loader(dataset, batches, workers, pin_memory=False, persistent=False)
+    read = torch.cat([batch.images for batch in unspoiled(loader)])[:5, 0].numpy()
+    names = ["2.png", "sub/9.png", "sub/8.png", "0.png", "4.png"]
+    assert np.array_equal(read, [load_image(images / name, SIZE) for name in names])
+
+
+def test_a_store_can_be_sent_to_a_process_started_afresh(images: Path, pack: Path) -> None:
+    table = both(images, pack)
+    store = ImageStore(table.paths, table.packs)
+    expected = [store.read(place) for place in range(5)]
+    # what is sent: no image, and no object for each
+    assert len(ForkingPickler.dumps(store)) < 1500
+    with get_context("spawn").Pool(1) as pool:
+        afresh = pool.map(store.read, range(5))
+    assert all(np.array_equal(*pair) for pair in zip(afresh, expected, strict=True))
+
+
+def test_images_of_a_pack_cannot_be_written_to(images: Path, pack: Path) -> None:
+    table = both(images, pack)
+    with pytest.raises(ValueError, match="read-only"):
+        ImageStore(table.paths, table.packs).read(0)[0, 0] = 1
+
+
+def test_a_pack_of_another_size(images: Path, pack: Path) -> None:
+    table = read_table(write_csv(images.parent / "a.csv", ["0.png"]), pack)
+    assert check_packs(table, SIZE) == []
+    with pytest.raises(UserError, match=r"holds images of 8 px and 16 px are wanted.* --size 16"):
+        check_packs(table, 16)
+    (told,) = check_packs(table, 5)
+    assert "8 px, resized to 5 px" in told
+    with pytest.raises(UserError, match="16 px are wanted"):
+        check_sizes(table.packs, [4, 16])
+    assert check_sizes((), [4]) == []
+
+
+def test_a_marked_image_is_refused_with_its_reason(images: Path, call: Call) -> None:
+    (images / "3.png").write_bytes(b"<html>")
+    call(*packing(images, "--on_bad_image", "skip"))
+    pack = images.parent / "pack"
+    table = read_table(write_csv(images.parent / "a.csv", ["0.png", "3.png"]), pack)
+    with pytest.raises(
+        UserError, match=r"1 of 2 images .*when they were packed: 3\.png \(Image .*no PNG"
+    ):
+        check_packs(table, SIZE)
+    others = read_table(write_csv(images.parent / "b.csv", ["0.png", "4.png"]), pack)
+    assert check_packs(others, SIZE) == []
+    assert ImagesAtSizes(table.paths, [4], table.packs)[1] == (1, _reason(images / "3.png"))
+
+
+def _reason(path: Path) -> str:
+    with pytest.raises(UserError) as refused:
+        read_image(path)
+    return str(refused.value)
+
+
+def test_an_image_that_is_not_in_the_pack_is_told(images: Path, pack: Path) -> None:
+    with pytest.raises(UserError, match=r"1 of 1 images have no file in .*pack: gone\.png"):
+        read_table(write_csv(images.parent / "a.csv", ["gone.png"]), pack)
+    table = read_table(write_csv(images.parent / "a.csv", ["0.png"]), pack)
+    gone = replace(table, paths=[f"{pack}/gone.png"])
+    with pytest.raises(UserError, match=r"1 image is not in the pack .*: gone\.png"):
+        ImageStore(gone.paths, gone.packs)
+
+
+def test_images_to_predict_are_found_in_a_pack(images: Path, pack: Path) -> None:
+    found = find_images(pack, None)
+    assert found.ids == find_images(images, None).ids
+    assert found.paths[0] == f"{pack}/0.png"
+    refuse_links_out(found, pack)
+    csv = write_csv(images.parent / "a.csv", ["9", "1.png"])
+    assert find_images(pack, csv).paths == [f"{pack}/sub/9.png", f"{pack}/1.png"]
+    sizes = ImagesAtSizes(found.paths, [SIZE, 4], found.packs)[2]
+    assert np.array_equal(sizes[1][0], load_image(images / "2.png", SIZE))
+    assert np.shape(sizes[1][1]) == (4, 4)
+
+
+def test_predictions_of_a_changed_pack_are_made_anew(images: Path, pack: Path, call: Call) -> None:
+    found = find_images(pack, None)
+
+    def parts() -> list[Path]:
+        return Parts(images.parent / "p.csv", found.paths, "settings", 2, found.packs)._files
+
+    before = parts()
+    assert parts() == before
+    write_image(images / "0.png", 500)
+    assert call(*packing(images, "--overwrite"))[0] == 0
+    assert not set(before) & set(parts())
+
+
+def test_dicom_without_an_ending_is_an_image(tmp_path: Path) -> None:
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "1.2.840.113").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "LICENSE").write_text("no image " * 30)
+    names = ["a.png", "IM0001", "1.2.840.113", "LICENSE", "notes.txt", "b.dcm"]
+    assert sorted(images_among(tmp_path, names)) == ["1.2.840.113", "IM0001", "a.png", "b.dcm"]
+
+
+def test_the_weights_are_those_of_a_training_from_files(
+    phantom: Path, finished: tuple[Path, str], train: Train, call: Call, tmp_path: Path
+) -> None:
+    source = ("--train_csv", phantom / "train.csv", "--train_dir", phantom / "images")
+    assert call(main, *source, "--size", 32, "--out", tmp_path / "pack")[0] == 0
+    # that one had no workers
+    more = ("--train_dir", tmp_path / "pack", "--num_workers", 2, "--run_folds", 1)
+    code, _, err = train(*flags(phantom, tmp_path / "out", *more))
+    assert code == 0, err
+    name = f"{MODEL}_fold1.safetensors"
+    ours, theirs = load_file(tmp_path / "out" / name), load_file(finished[0] / name)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    name = f"{MODEL}_fold1_val.csv"
+    assert (tmp_path / "out" / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_a_pack_that_is_too_small_is_refused_before_anything_is_written(
+    phantom: Path, train: Train, call: Call, tmp_path: Path
+) -> None:
+    source = ("--train_csv", phantom / "train.csv", "--train_dir", phantom / "images")
+    call(main, *source, "--size", 24, "--out", tmp_path / "pack")
+    code, _, err = train(*flags(phantom, tmp_path / "out", "--train_dir", tmp_path / "pack"))
+    assert code == 2
+    assert "holds images of 24 px and 32 px are wanted" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()

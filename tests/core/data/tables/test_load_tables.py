@@ -1,0 +1,202 @@
+"""Labels of several CSVs as one table, held against tables written by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.config.data import DataConfig
+from core.data.tables.label_table import read_table
+from core.data.tables.load import gather, source_names
+from core.errors import UserError
+from tests.helpers.data.two_sources import NIH, two, write
+
+NAN = np.nan
+
+
+def test_the_joint_table_is_this(tmp_path: Path) -> None:
+    table = gather(two(tmp_path))
+    assert table.class_names == ("Pleural Effusion", "Mass", "Normal", "Hernia")
+    np.testing.assert_array_equal(
+        table.targets,
+        [
+            [1, 0, 0, NAN],
+            [0, 1, 0, NAN],
+            [0, NAN, 1, NAN],
+            [NAN, 1, 0, 0],
+            [0, 0, 0, 1],
+        ],
+    )
+    names = ["nih/1.png", "nih/2.png", "nih/3.png", "hospital/a/1.png", "hospital/a/2.png"]
+    assert table.ids == names
+    assert table.paths == [
+        *(f"{tmp_path}/nih/{number}.png" for number in (1, 2, 3)),
+        *(f"{tmp_path}/hospital/a/{number}.png" for number in (1, 2)),
+    ]
+    # patient 7 of one source is another one than patient 7 of the other
+    assert table.patients is not None
+    assert table.patients.tolist() == ["nih/7", "nih/7", "nih/9", "hospital/7", "hospital/8"]
+    assert table.studies is None
+    assert table.views is not None
+    assert table.views.tolist() == ["", "", "", "PA", "AP"]
+    assert table.sources is not None
+    assert table.sources.tolist() == [0, 0, 0, 1, 1]
+    assert table.source_names == ("nih", "hospital")
+    renamed = f"Labels of {tmp_path}/nih.csv by the label map: Effusion is Pleural Effusion, "
+    assert renamed + "No_Finding is Normal." in table.notes
+
+
+def test_labels_alone_are_the_same(tmp_path: Path) -> None:
+    data = two(tmp_path, uncertain="one", study_column="none")
+    whole = gather(data)
+    alone = gather(replace(data, train_dir=(tmp_path / "nowhere",)), images=False)
+    assert alone.paths == []
+    assert alone.ids == whole.ids
+    np.testing.assert_array_equal(alone.targets, whole.targets)
+    assert alone.targets[2, 1] == 1
+
+
+def test_one_csv_is_as_read_table_has_it(tmp_path: Path) -> None:
+    csv = write(tmp_path, "nih", NIH)
+    data = DataConfig(train_csv=(csv,), train_dir=(tmp_path / "nih",))
+    table, same = gather(data), read_table(csv, tmp_path / "nih")
+    assert (table.ids, table.paths) == (same.ids, same.paths)
+    assert table.class_names == same.class_names == ("Effusion", "Mass", "No_Finding")
+    assert table.notes == same.notes
+    assert table.sources is None
+    # with a map its labels are renamed, and its images are not
+    (tmp_path / "map.csv").write_text("label,means\nMass,Tumour\nMas,Tumour\n")
+    named = gather(replace(data, label_map=tmp_path / "map.csv"))
+    assert named.class_names == ("Pleural Effusion", "Tumour", "Normal")
+    assert named.ids == same.ids
+    np.testing.assert_array_equal(named.targets, same.targets)
+    told = [note for note in named.notes if note.startswith("Warning")]
+    assert told == [f"Warning: --label_map {tmp_path}/map.csv renames 'Mas', which is in no CSV."]
+
+
+def test_labels_are_chosen_and_ordered_by_their_names_here(tmp_path: Path) -> None:
+    table = gather(two(tmp_path, labels="Hernia, Pleural Effusion"))
+    assert table.class_names == ("Hernia", "Pleural Effusion")
+    np.testing.assert_array_equal(table.targets, [[NAN, 1], [NAN, 0], [NAN, 0], [0, NAN], [1, 0]])
+
+
+def test_two_columns_that_are_one_label(tmp_path: Path) -> None:
+    csv = write(
+        tmp_path,
+        "a",
+        "\n".join(
+            ["ImageID,PatientID,Effusion,Pleural Effusion,Mass"]
+            + [f"{n}.png,{n},{cells},0" for n, cells in enumerate(("1,0", "0,0", "0,", "1,", ","))]
+        ),
+    )
+    (tmp_path / "map.csv").write_text("label,means\nMass,Tumour\n")
+    data = DataConfig(
+        train_csv=(csv,),
+        train_dir=(tmp_path / "a",),
+        label_map=tmp_path / "map.csv",
+        blank="unknown",
+    )
+    table = gather(data)
+    assert table.class_names == ("Pleural Effusion", "Tumour")
+    np.testing.assert_array_equal(table.targets[:, 0], [1, 0, NAN, 1, NAN])
+    told = f"Columns Effusion and Pleural Effusion of {csv} are one label, Pleural Effusion"
+    assert any(note.startswith(told) for note in table.notes)
+
+
+def test_a_blank_means_what_its_source_says(tmp_path: Path) -> None:
+    places = [f"train/patient0000{n}/study1/view1_frontal.jpg" for n in (1, 2, 3)]
+    header = "Path,Frontal/Lateral,AP/PA,No Finding,Edema"
+    rows = [
+        f"{place},Frontal,AP,,{edema}" for place, edema in zip(places, ("1", "", ""), strict=True)
+    ]
+    csv = tmp_path / "chexpert.csv"
+    csv.write_text("\n".join([header, *rows]) + "\n")
+    own = tmp_path / "own.csv"
+    own.write_text("ImageID,PatientID,Edema\na.png,a,1\nb.png,b,\nc.png,c,\n")
+    data = DataConfig(train_csv=(own, csv), blank="unknown", labels="Edema")
+    table = gather(data, images=False)
+    np.testing.assert_array_equal(table.targets[:, 0], [1, NAN, NAN, 1, 0, 0])
+    told = f"--blank unknown is not for {csv}, whose table has a meaning of its own."
+    assert [note for note in table.notes if "--blank unknown" in note] == [told]
+    # one CSV alone is read as the user says
+    alone = gather(replace(data, train_csv=(csv,)), images=False)
+    np.testing.assert_array_equal(alone.targets[:, 0], [1, NAN, NAN])
+    told = (
+        f"Warning: a blank label of {csv} means unknown, as --blank says, and not zero as is usual"
+    )
+    assert any(note.startswith(told) for note in alone.notes)
+    assert not any("--blank says" in note for note in table.notes)
+    usual = gather(replace(data, train_csv=(csv,), blank=None), images=False)
+    np.testing.assert_array_equal(usual.targets[:, 0], [1, 0, 0])
+
+
+def test_columns_that_differ_in_punctuation_alone_are_refused(tmp_path: Path) -> None:
+    csv = write(tmp_path, "a", "ImageID,PatientID,Grade+,Grade-,Mass\n1.png,1,1,0,0\n2.png,2,0,1,1")
+    other = write(tmp_path, "b", "ImageID,PatientID,Mass\n1.png,1,1\n2.png,2,0")
+    data = DataConfig(train_csv=(csv, other), train_dir=(tmp_path / "a", tmp_path / "b"))
+    told = rf"columns 'Grade\+' and 'Grade-' of {csv} differ in case or punctuation only"
+    with pytest.raises(UserError, match=told) as refused:
+        gather(data)
+    assert "a row 'Grade-,Grade-' of a --label_map" in str(refused.value)
+    (tmp_path / "map.csv").write_text("label,means\nGrade-,Grade-\n")
+    assert gather(replace(data, label_map=tmp_path / "map.csv")).class_names == ("Grade-", "Mass")
+    assert gather(replace(data, labels="Mass")).class_names == ("Mass",)
+
+
+def test_labels_that_are_alike_are_not_told_as_renamed(tmp_path: Path) -> None:
+    csvs = (
+        write(tmp_path, "a", "ImageID,PatientID,Cardiomegaly\n1.png,1,1\n2.png,2,0"),
+        write(tmp_path, "b", "ImageID,PatientID,cardiomegaly\n1.png,3,1\n2.png,4,0"),
+    )
+    table = gather(DataConfig(train_csv=csvs), images=False)
+    assert table.class_names == ("Cardiomegaly",)
+    assert not [note for note in table.notes if "by the label map" in note]
+
+
+def test_names_of_sources_are_all_different() -> None:
+    paths = [Path("data/nih/train.csv"), Path("data/chexpert/train.csv.gz"), Path("b.csv")]
+    assert source_names(paths, [None] * 3) == ["nih-train", "chexpert-train", "b"]
+    assert source_names(paths, ["nih", "chexpert", "plain"]) == ["nih", "chexpert", "b"]
+    same = [Path("x/a/train.csv"), Path("y/a/train.csv")]
+    assert source_names(same, [None] * 2) == ["1-a-train", "2-a-train"]
+    assert source_names(same, ["mimic", "mimic"]) == ["1-a-mimic", "2-a-mimic"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"labels": "Mas,Hernia"}, r"no --train_csv has the label 'Mas': did you mean 'Mass'\?"),
+        ({"labels": "Effusion"}, "label 'Effusion': by the label map it is called 'Pleural Effus"),
+        ({"labels": "Mass,mass"}, "--labels names one label as Mass and as mass"),
+        ({"labels": "Hernia"}, r"nih\.csv has none of the labels Hernia: leave this CSV out"),
+        ({"source": ("plain", "nihh")}, "there is no --source 'nihh'"),
+    ],
+)
+def test_what_is_asked_of_the_joint_table(
+    tmp_path: Path, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence) as refused:
+        gather(two(tmp_path, **settings))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"train_csv": ()}, "--train_csv names no file"),
+        (
+            {"train_dir": (Path("a"), Path("b"), Path("c"))},
+            "--train_dir has 3 of them and --",
+        ),
+        ({"train_dir": ()}, "--train_dir has 0 of them"),
+        ({"val_csv": (Path("v"),)}, "--val_csv has 1 of them and --train_csv 2"),
+        ({"source": ("nih",)}, "--source has 1 of them and --train_csv 2"),
+    ],
+)
+def test_lists_that_do_not_belong_together(settings: dict[str, Any], sentence: str) -> None:
+    csvs: dict[str, Any] = {"train_csv": (Path("x.csv"), Path("y.csv"))}
+    with pytest.raises(UserError, match=sentence):
+        DataConfig(**csvs | settings)
+    assert DataConfig(**csvs).train_dir == (Path("data/images"),)

@@ -1,0 +1,306 @@
+"""Files of tensors are whole or not there, describe themselves, and never run code."""
+
+import errno
+import json
+import os
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import core.models.checkpoint
+from core.errors import UserError
+from core.models.checkpoint import FORMAT_VERSION, load_into, load_tensors, save_tensors
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def tensors() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(2, 3, 4, 5, generator=generator)
+    return {
+        "plain": whole[0, 0].clone(),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+        "every second": torch.arange(10)[::2],
+        "channels last": whole.clone().to(memory_format=torch.channels_last),
+        "expanded": torch.ones(1, 3).expand(4, 3),
+        "scalar": torch.tensor(7),
+        "half": torch.ones(3, dtype=torch.bfloat16) / 3,
+        "double": torch.rand(2, dtype=torch.float64, generator=generator),
+        "none": torch.zeros(0, 3),
+        "needs a gradient": nn.Parameter(torch.ones(2)),
+    }
+
+
+FACTS = {"class_names": ["Mass", "Pleural Thickening", "Ödem"], "epoch": 3, "metrics": {"mAP": 0.1}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A whole file of this project."""
+    path = tmp_path / "model.safetensors"
+    save_tensors(path, tensors(), FACTS)
+    return path
+
+
+def test_round_trip(file: Path) -> None:
+    found, facts = load_tensors(file)
+    given = tensors()
+    assert set(found) == set(given)
+    for name, tensor in found.items():
+        assert tensor.dtype == given[name].dtype
+        assert torch.equal(tensor, given[name])
+    assert facts == FACTS | {"format_version": FORMAT_VERSION}
+
+
+def test_any_safetensors_reader_can_read_it(file: Path) -> None:
+    with safe_open(file, framework="np") as reader:
+        assert json.loads(reader.metadata()["facts"])["class_names"] == FACTS["class_names"]
+        assert reader.get_tensor("transposed").tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_a_file_without_tensors(tmp_path: Path) -> None:
+    # the state of a finished fold
+    save_tensors(tmp_path / "s.safetensors", {}, {"progress": {"best": None}})
+    found, facts = load_tensors(tmp_path / "s.safetensors")
+    assert found == {}
+    assert facts["progress"] == {"best": None}
+
+
+def test_tensors_that_share_memory(tmp_path: Path) -> None:
+    """Tied ones, and views of one another."""
+    whole, path = torch.arange(12.0).reshape(3, 4), tmp_path / "a.safetensors"
+    given = {"a": whole, "b": whole, "row": whole[1], "part": whole[1:, 1:], "turned": whole.T}
+    given |= {"none": whole[:0], "none too": torch.zeros(0)}
+    save_tensors(path, given, {})
+    found = load_tensors(path)[0]
+    rows = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert found["a"].tolist() == found["b"].tolist() == rows
+    assert found["row"].tolist() == rows[1]
+    assert found["part"].tolist() == [[5, 6, 7], [9, 10, 11]]
+    assert found["turned"].tolist() == [list(column) for column in zip(*rows, strict=True)]
+    assert (found["none"].shape, found["none too"].shape) == ((0, 4), (0,))
+
+
+def test_the_caller_keeps_its_tensors(tmp_path: Path) -> None:
+    given = tensors()
+    strides = {name: tensor.stride() for name, tensor in given.items()}
+    save_tensors(tmp_path / "a.safetensors", given, {})
+    assert {name: tensor.stride() for name, tensor in given.items()} == strides
+    assert given["needs a gradient"].requires_grad
+
+
+# --- files that cannot be read -----------------------------------------------------------------
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as refused:
+        load_tensors(path)
+    assert str(path) in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert "is not there" in refusal(tmp_path / "a.safetensors")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    refusal(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.99])
+def test_a_truncated_file(file: Path, part: float) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: int(part * len(data))])
+    assert "no whole safetensors file" in refusal(file)
+
+
+@pytest.mark.parametrize("change", [0x01, 0x20, 0xFF])
+def test_a_byte_that_was_changed_anywhere(file: Path, change: int) -> None:
+    data = file.read_bytes()
+    for place in range(len(data)):
+        file.write_bytes(data[:place] + bytes([data[place] ^ change]) + data[place + 1 :])
+        # the reader takes a space for another white space, and nothing else
+        if place < 8 or data[place] != 0x20:
+            refusal(file)
+
+
+def test_a_file_from_before_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(2)}, path, metadata={"facts": '{"format_version": 1}'})
+    assert load_tensors(path)[0]["a"].tolist() == [1, 1]
+    save_file({"a": torch.ones(2)}, path, metadata={"facts": '{"format_version": 2}'})
+    assert "checksum" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x80\x04\x95" + b"x" * 50, b"PK\x03\x04" + bytes(100), b"\xff" * 64, b"{}", bytes(8)],
+    ids=["pickle", "zip", "absurd header", "JSON", "nulls"],
+)
+def test_a_file_of_another_kind(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(data)
+    assert "no whole safetensors file" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {},
+        {"other": "1"},
+        {"facts": "5"},
+        {"facts": "[]"},
+        {"facts": "{}"},
+        {"facts": '{"format_version": "1"}'},
+        {"facts": "{"},
+        {"facts": "[" * 100_000},
+    ],
+    ids=str,
+)
+def test_a_file_that_does_not_describe_itself(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata=metadata)
+    refusal(path)
+
+
+def test_a_newer_format(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({}, path, metadata={"facts": json.dumps({"format_version": FORMAT_VERSION + 1})})
+    assert "update this project" in refusal(path)
+
+
+def test_tensors_of_another_model(tmp_path: Path) -> None:
+    module = nn.Linear(3, 2)
+    good = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    path = tmp_path / "a.safetensors"
+    wrong: list[dict[str, Tensor]] = [
+        {"weight": good["weight"]},
+        good | {"extra": torch.zeros(1)},
+        good | {"bias": torch.zeros(3)},
+    ]
+    for given in wrong:
+        with pytest.raises(UserError, match=r"a\.safetensors does not fit the model"):
+            load_into(module, given, path)
+    load_into(module, good, path)
+    assert module.weight.eq(0).all()
+
+
+# --- files that cannot be written --------------------------------------------------------------
+
+
+def the_old_file_remains(file: Path, before: bytes) -> None:
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_failure_while_writing_leaves_the_old_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = file.read_bytes()
+
+    def half(tensors: Any, path: Path, metadata: Any) -> None:
+        path.write_bytes(b"half of a fi")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(core.models.checkpoint, "save_file", half)
+    with pytest.raises(KeyboardInterrupt):
+        save_tensors(file, tensors(), {})
+    the_old_file_remains(file, before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("Error preparing for serialization: No space left on device (os error 28)"),
+    ],
+    ids=["system", "safetensors"],
+)
+def test_a_full_disk_is_a_sentence(
+    file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    before = file.read_bytes()
+
+    def full(tensors: Any, path: Path, metadata: Any) -> None:
+        path.write_bytes(b"half of a fi")
+        raise error
+
+    monkeypatch.setattr(core.models.checkpoint, "save_file", full)
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be written: .*No space left"):
+        save_tensors(file, tensors(), {})
+    the_old_file_remains(file, before)
+
+
+@pytest.fixture
+def small_files_only() -> Iterator[None]:
+    """The system refuses to make a file larger than 100 kB, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files_only")
+def test_what_the_system_refuses_is_a_sentence(file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be written: .*too large"):
+        save_tensors(file, {"large": torch.zeros(100_000)}, {})
+    the_old_file_remains(file, before)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written: No such file"):
+        save_tensors(tmp_path / "nowhere" / "a.safetensors", {}, {})
+
+
+def test_a_new_file_has_the_users_permissions(tmp_path: Path) -> None:
+    # safetensors by itself may make files that only their owner can read
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, tensors(), {})
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_second_save_replaces_the_first(file: Path) -> None:
+    save_tensors(file, {"a": torch.ones(1)}, {"epoch": 4})
+    assert set(safetensors.numpy.load_file(file)) == {"a"}
+    assert load_tensors(file)[1]["epoch"] == 4
+    assert os.listdir(file.parent) == [file.name]
+
+
+# --- code from files ---------------------------------------------------------------------------
+
+
+def test_nothing_in_the_project_reads_code_from_data() -> None:
+    forbidden = re.compile(
+        r"import pickle|from pickle|import (dill|joblib|cloudpickle)|torch\.(load|save)\b"
+        r"|allow_pickle\s*=\s*True|read_pickle|to_pickle|(?<![.\w])(eval|exec)\("
+        r"|shell\s*=\s*True|os\.system|yaml\.load\("
+    )
+    sources = [
+        path
+        for part in ("core", "methods", "ensemble", "benchmarks")
+        for path in (ROOT / part).rglob("*.py")
+    ]
+    # tests too, but for this one, which has the words
+    sources += [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    assert len(sources) > 30
+    found = [
+        f"{path}:{number}: {line}"
+        for path in sources
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if forbidden.search(line)
+    ]
+    assert not found

@@ -1,0 +1,330 @@
+"""--init_from: what a run takes from another one's checkpoint, by hand-written tensors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import core.models.backbone
+from core.config.training import BackboneConfig
+from core.errors import UserError
+from core.models.backbone import find_weights
+from core.models.checkpoint import load_tensors, save_tensors
+from core.models.init_from import Initial, class_dimensions, find_initial
+from methods import ModelInfo
+from tests.helpers.training.small_run import METHODS, MODEL, contents, flags, module
+
+Train = Callable[..., tuple[int, str, str]]
+# what a model is built with, by method; small enough to write down
+OPTIONS: dict[str, dict[str, Any]] = {
+    "standard_head": {},
+    "csra_db_cas": {"csra_heads": 2},
+    "label_coupling": {},
+}
+
+
+def build(method: str, classes: int, seed: int, **options: Any) -> nn.Module:
+    """A model in which each number of the head is another one."""
+    torch.manual_seed(seed)
+    config = module(method, "config").ModelConfig(
+        model=MODEL, pretrained=False, **OPTIONS[method] | options
+    )
+    model = module(method, "model").build_model(config, classes)
+    for value in model.head.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.randn_like(value))
+    return model
+
+
+def initial(method: str, source: nn.Module, theirs: str, ours: str, of: str = "") -> Initial:
+    """That of a checkpoint with classes `theirs` for a run with classes `ours`, one letter each."""
+    info = ModelInfo(of or method, tuple(theirs), 32, {})
+    return Initial(Path("a.safetensors"), info, source.state_dict(), method, tuple(ours))
+
+
+def head_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.get_submodule("head").state_dict().items()}
+
+
+# --- rows by name -------------------------------------------------------------------------------
+
+# here, there: another order, fewer, more, some of both
+CLASSES = [("CAB", "ABC"), ("BD", "ABCD"), ("XBAY", "AB"), ("XCA", "ABC"), ("A", "A")]
+# the tensors whose rows are classes, by hand
+ROWS = {
+    "standard_head": ["6.weight", "6.bias"],
+    "csra_db_cas": ["attention.weight", "attention.scale", "attention.bias"],
+    "label_coupling": ["classifier.weight", "classifier.bias"],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("ours", "theirs"), CLASSES)
+def test_rows_are_matched_by_class_name(method: str, ours: str, theirs: str) -> None:
+    source, model = build(method, len(theirs), seed=1), build(method, len(ours), seed=2)
+    before, given = head_of(model), head_of(source)
+    told = initial(method, source, theirs, ours).give(model)
+    after = head_of(model)
+    for name in ROWS[method]:
+        # heads x classes x features
+        rows = [one.movedim(1, 0) if one.ndim == 3 else one for one in (after[name], given[name])]
+        start = before[name].movedim(1, 0) if before[name].ndim == 3 else before[name]
+        for place, label in enumerate(ours):
+            if label in theirs:
+                assert torch.equal(rows[0][place], rows[1][theirs.index(label)])
+            else:
+                assert torch.equal(rows[0][place], start[place])
+    for name in after.keys() - set(ROWS[method]) - {"coupling.A"}:
+        assert torch.equal(after[name], given[name]), name
+    shared = [label for label in ours if label in theirs]
+    assert f"head rows of {len(shared)} of {len(ours)} classes ({', '.join(shared)})" in told
+    new = [label for label in ours if label not in theirs]
+    assert told.endswith(f"; fresh: {', '.join(new)}." if new else ").")
+
+
+def test_couplings_are_matched_along_both_sides() -> None:
+    source, model = build("label_coupling", 3, seed=1), build("label_coupling", 3, seed=2)
+    there = torch.tensor([[0.0, 1, 2], [3, 0, 5], [6, 7, 0]])
+    source.get_parameter("head.coupling.A").data.copy_(there)
+    model.get_parameter("head.coupling.A").data.zero_()
+    initial("label_coupling", source, "ABC", "CXA").give(model)
+    # from C to A was in the third row and first column
+    expected = torch.tensor([[0.0, 0, 6], [0, 0, 0], [2, 0, 0]])
+    assert torch.equal(model.get_parameter("head.coupling.A").data, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_dimension_of_classes_is_declared(method: str) -> None:
+    """Those that differ between models of seven and eleven classes."""
+    seven, eleven = (head_of(build(method, classes, seed=0)) for classes in (7, 11))
+    differing = {
+        name: tuple(d for d, n in enumerate(seven[name].shape) if n != eleven[name].shape[d])
+        for name in seven
+    }
+    found = {name: dimensions for name, dimensions in differing.items() if dimensions}
+    assert class_dimensions(build(method, 5, seed=0).get_submodule("head")) == found
+
+
+# --- the backbone, and heads of other kinds -----------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("other", METHODS)
+def test_the_backbone_is_taken_from_any_method(method: str, other: str) -> None:
+    source, model = build(other, 3, seed=1), build(method, 3, seed=2)
+    before, backbone = head_of(model), source.get_submodule("backbone").state_dict()
+    told = initial(method, source, "ABC", "ABC", of=other).give(model)
+    for name, value in model.get_submodule("backbone").state_dict().items():
+        assert torch.equal(value, backbone[name])
+    assert f"Starts from a.safetensors: backbone ({len(backbone)} tensors)" in told
+    if method != other:
+        assert told.endswith(f"; fresh head, as that one's is of {other}.")
+        after = head_of(model)
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_head_of_other_settings_is_fresh() -> None:
+    source, model = (build("csra_db_cas", 3, seed=n, csra_heads=n) for n in (1, 2))
+    before = head_of(model)
+    told = initial("csra_db_cas", source, "ABC", "AB").give(build("csra_db_cas", 2, 3))
+    assert "its attention.weight is 1 x 3 x " in told
+    assert "there and would be 2 x 3 x " in told
+    initial("csra_db_cas", source, "ABC", "ABC").give(model)
+    assert all(torch.equal(head_of(model)[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_a_refiner_that_only_one_has(refined: bool) -> None:
+    source = build("label_coupling", 2, seed=1, refiner=not refined)
+    model = build("label_coupling", 2, seed=2, refiner=refined)
+    before, given = head_of(model), head_of(source)
+    told = initial("label_coupling", source, "AB", "AB").give(model)
+    assert torch.equal(head_of(model)["classifier.weight"], given["classifier.weight"])
+    if refined:
+        assert torch.equal(head_of(model)["coupling.A"], before["coupling.A"])
+    end = "; fresh: coupling.A." if refined else ". Left out: coupling.A."
+    assert told.endswith(f"2 of 2 classes (A, B){end}")
+
+
+def test_another_backbone_is_refused() -> None:
+    source, model = build("standard_head", 2, seed=1), build("standard_head", 2, seed=2)
+    start = initial("standard_head", source, "AB", "AB")
+    start.tensors["backbone.network.conv_stem.weight"] = torch.zeros(1)
+    with pytest.raises(UserError, match=r"does not fit .*: network\.conv_stem\.weight differ"):
+        start.give(model)
+
+
+# --- whole runs ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(finished: tuple[Path, str]) -> Path:
+    return finished[0] / f"{MODEL}_fold1.safetensors"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_starts_from_another_ones_weights(
+    method: str,
+    checkpoint: Path,
+    train_method: Callable[[str], Train],
+    phantom: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With learning rates of nothing it is left with what it took; no hub is asked."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("ImageNet weights were looked for")
+
+    monkeypatch.setattr(core.models.backbone, "_fetch", fail)
+    path = tmp_path / "theirs.safetensors"
+    parts = module(method, "model")
+    settings = module(method, "config").ModelConfig(model=MODEL, pretrained=False)
+    facts = load_tensors(checkpoint)[1]
+    facts |= {"method": method, "model": parts.model_settings(settings)}
+    torch.manual_seed(1)
+    built = parts.build_model(settings, len(facts["class_names"]))
+    save_tensors(path, built.state_dict(), facts)
+    rates = ["--lr"] if method == "label_coupling" else ["--backbone_lr", "--head_lr"]
+    rates = [word for rate in rates for word in (rate, "1e-30")]
+    if method != "label_coupling":
+        rates += ["--warmup_head_epochs", "0"]
+    options = ["--labels", "Mass,Effusion", "--run_folds", 1, "--epochs", 1, *rates, "--pretrained"]
+    given = [word for word in flags(phantom, tmp_path / "out") if word != "--no-pretrained"]
+    code, printed, error = train_method(method)(*given, *options, "--init_from", path)
+    assert code == 0, error
+    assert f"Starts from {path}: backbone (" in printed
+    assert "head rows of 2 of 2 classes (Mass, Effusion)" in printed
+    assert "Warning: it was trained or validated on images of" in printed
+    theirs = built.state_dict()
+    ours = load_tensors(tmp_path / "out" / f"{MODEL}_fold1.safetensors")[0]
+    rows = [facts["class_names"].index(name) for name in ("Mass", "Effusion")]
+    name, dimension = {
+        "standard_head": ("head.6.weight", 0),
+        "csra_db_cas": ("head.attention.weight", 1),
+        "label_coupling": ("head.classifier.weight", 0),
+    }[method]
+    expected = theirs[name].index_select(dimension, torch.tensor(rows))
+    torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-6)
+    stem = "backbone.network.conv_stem.weight"
+    torch.testing.assert_close(ours[stem], theirs[stem], rtol=0, atol=1e-6)
+
+
+def test_a_run_that_was_started_from_one_goes_on_from_its_state(
+    checkpoint: Path, phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    short = ("--run_folds", 1, "--epochs", 1, "--warmup_head_epochs", 0)
+    arguments = flags(phantom, out, *short, "--init_from", checkpoint)
+    assert train(*arguments)[0] == 0
+    before = contents(out)
+    code, printed, _ = train(*arguments)
+    assert code == 0
+    assert "finished before" in printed
+    assert contents(out) == before
+
+
+def spoiled(checkpoint: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of the checkpoint that says other things of itself."""
+    tensors, facts = load_tensors(checkpoint)
+    path = folder / "spoiled.safetensors"
+    if changes.pop("nan", False):
+        tensors["head.6.bias"][0] = torch.nan
+    save_tensors(path, tensors, facts | changes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("missing", "a.safetensors is not there: give a checkpoint (.safetensors)"),
+        ("folder", "a.safetensors is a folder: give a checkpoint (.safetensors)"),
+        ("pickle", "is no whole safetensors file"),
+        ("short", "is no whole safetensors file"),
+        ("plain", "was not written by this project"),
+        ("method", 'names the method "../core"'),
+        ("classes", "does not name its classes"),
+        ("model", "is of --model test_convnext and this run of --model test_efficientnet"),
+        ("nan", "holds weights that are not finite (1 of 102 tensors: head.6.bias)"),
+        ("own", "lies in --out_dir"),
+    ],
+)
+def test_what_cannot_be_started_from_is_refused_before_anything_is_written(
+    kind: str, sentence: str, checkpoint: Path, phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    out = tmp_path / "out"
+    path = tmp_path / "a.safetensors"
+    if kind == "pickle":
+        path.write_bytes(b"\x80\x04 a pickle")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "short":
+        path.write_bytes(checkpoint.read_bytes()[:-1])
+    elif kind == "plain":
+        save_file({"head.6.bias": torch.zeros(3)}, path)
+    elif kind == "method":
+        path = spoiled(checkpoint, tmp_path, method="../core")
+    elif kind == "classes":
+        path = spoiled(checkpoint, tmp_path, class_names=["A", "A"])
+    elif kind == "nan":
+        path = spoiled(checkpoint, tmp_path, nan=True)
+    elif kind == "model":
+        torch.manual_seed(0)
+        options = {"model": "test_convnext", "drop_rate": 0.3}
+        other = module("standard_head", "model").restore_model(options, 15)
+        facts = load_tensors(checkpoint)[1] | {"model": options}
+        save_tensors(path, other.state_dict(), facts)
+    elif kind == "own":
+        path, out = checkpoint, checkpoint.parent
+    before = contents(out) if out.exists() else None
+    code, _, error = train(*flags(phantom, out, "--init_from", path))
+    assert code == 2
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert (contents(out) if out.exists() else None) == before
+
+
+def find(path: Path, model: str = MODEL, **data: Any) -> Initial:
+    """What a run of `model` for one class, on the tables of `data`, takes from `path`."""
+    config = module("standard_head", "config").Config()
+    for name, value in data.items():
+        setattr(config.data, name, value)
+    config.model.model, config.model.init_from = model, path
+    found = find_initial("standard_head", config, ["Effusion"])
+    assert found is not None
+    return found
+
+
+def test_a_tag_of_the_network_is_no_difference(checkpoint: Path) -> None:
+    assert find(checkpoint, f"{MODEL}.r160_in1k").tensors
+
+
+@pytest.mark.parametrize(
+    "settings", [None, 5, {"train_csv": {"a": 1}}, {"train_csv": [None, "\0"]}], ids=str
+)
+def test_settings_of_a_file_may_be_anything(
+    settings: object, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert find(spoiled(checkpoint, tmp_path, settings=settings)).warning == ""
+
+
+@pytest.mark.parametrize("theirs", ["train_csv", "val_csv"])
+@pytest.mark.parametrize("ours", ["train_csv", "val_csv"])
+def test_a_table_that_both_runs_see_is_told_in_any_role(
+    theirs: str, ours: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    seen = {"train_csv": ["a.csv"], "val_csv": []} | {theirs: [str(Path("seen.csv").resolve())]}
+    path = spoiled(checkpoint, tmp_path, settings=seen)
+    given: dict[str, Any] = {"train_csv": (Path("b.csv"),), "val_csv": ()}
+    assert find(path, **given).warning == ""
+    told = find(path, **given | {ours: (Path("seen.csv"),)}).warning
+    assert "Warning: it was trained or validated on images of seen.csv too" in told
+
+
+def test_no_other_weights_are_looked_for() -> None:
+    config = BackboneConfig(model="convnextv2_atto", init_from=Path("a.safetensors"))
+    assert find_weights(config, optional=False)[0] is None

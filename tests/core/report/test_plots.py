@@ -1,0 +1,282 @@
+"""The pictures of a report."""
+
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle, StepPatch
+from scipy.stats import spearmanr
+
+from core.metrics import evaluate
+from core.report.plots import (
+    classes_figure,
+    compared_figure,
+    cooccurrence_figure,
+    curves_figure,
+    histograms_figure,
+    precision_recall_figure,
+    reliability_figure,
+    shorten,
+)
+from core.report.plots.cooccurrence import cooccurrence
+from tests.helpers.synthetic.report import NAMES, TRAINING, made_up_history, made_up_scores
+
+
+@pytest.fixture(scope="module")
+def scored():
+    return made_up_scores()
+
+
+@pytest.fixture
+def history():
+    return made_up_history()
+
+
+def axes_of(figure):
+    """The axes of a figure that must be there."""
+    assert figure is not None
+    return figure.axes
+
+
+def lines_of(axis, **wanted):
+    """Data of an axis's lines whose properties are as wanted."""
+    return [
+        line.get_xydata()
+        for line in axis.lines
+        if all(getattr(line, f"get_{name}")() == value for name, value in wanted.items())
+    ]
+
+
+def test_curves_ring_the_kept_epoch_of_each_fold(history):
+    loss, ap, auroc, _ = axes_of(curves_figure(history))
+    titles = [axis.get_title(loc="left") for axis in (loss, ap, auroc)]
+    assert titles == ["Training loss", "Macro AP", "Macro AUROC"]
+    rings = np.concatenate(lines_of(ap, marker="o"))
+    np.testing.assert_array_equal(rings, [[3, 0.4], [2, 0.5]])
+    np.testing.assert_array_equal(np.concatenate(lines_of(auroc, marker="o")), [[3, 0.8], [2, 0.7]])
+    (first, second) = lines_of(ap, marker=".")
+    np.testing.assert_array_equal(first, [[1, 0.1], [2, 0.2], [3, 0.4], [4, 0.3]])
+    np.testing.assert_array_equal(second[:, 1], [0.1, 0.5, 0.2, 0.3])
+    (change,) = lines_of(loss, linestyle=":")
+    np.testing.assert_array_equal(change[:, 0], 1.5)
+
+
+def test_curves_show_the_learning_rate_of_each_part_that_is_trained(history):
+    *_, rates = axes_of(curves_figure(history))
+    assert rates.get_title(loc="left") == "Learning rate"
+    backbone, head = lines_of(rates, marker=".")
+    # the second point is the gap between the phases
+    np.testing.assert_array_equal(backbone[:, 1], [np.nan, np.nan, 0.1, 0.05, 0])
+    np.testing.assert_array_equal(head, [[1, 0.25], [np.nan] * 2, [2, 0.5], [3, 0.25], [4, 0]])
+    assert [text.get_text() for text in rates.get_legend().get_texts()] == ["backbone", "head"]
+    # a run that an older version began knows the peaks alone, and maybe of some epochs
+    for older in (history.drop(columns="lr_factor"), history.assign(lr_factor=[np.nan] + [1] * 7)):
+        *_, rates = axes_of(curves_figure(older))
+        assert rates.get_title(loc="left") == "Peak learning rate"
+        np.testing.assert_array_equal(
+            lines_of(rates, marker=".")[1][:, 1], [1, np.nan, 0.5, 0.5, 0.5]
+        )
+
+
+def test_curves_take_a_history_with_missing_columns_and_epochs_counted_anew(history):
+    assert curves_figure(pd.DataFrame()) is None
+    assert curves_figure(history[["fold", "epoch"]]) is None
+    lone = pd.DataFrame({"epoch": [1, 2, 1, 2], "train_loss": [0.4, 0.3, np.nan, 0.35]})
+    (axis,) = axes_of(curves_figure(lone))
+    (line,) = lines_of(axis, marker=".")
+    np.testing.assert_array_equal(line[:, 0], [1, 2, 3, 4])
+    assert not len(np.concatenate(lines_of(axis, marker="o")))
+
+
+def test_classes_are_ordered_by_training_prevalence_with_chance_and_interval(scored):
+    evaluation = scored[0]
+    left, right = classes_figure(evaluation).axes
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert [label.rsplit("  ", 1)[0] for label in labels] == [shorten(name) for name in NAMES]
+    assert list(left.get_yticks()) == [4, 3, 2, 1, 0]  # first on top
+    for axis, metric in ((left, "ap"), (right, "auroc")):
+        dots = np.concatenate(lines_of(axis, marker="o"))
+        np.testing.assert_array_equal(dots[:, 0], evaluation.per_class[metric])
+        bars = lines_of(axis, marker="None", linestyle="-")
+        bounds = evaluation.per_class[[f"{metric}_low", f"{metric}_high"]]
+        np.testing.assert_array_equal([bar[:, 0] for bar in bars], bounds)
+    bars = [patch for patch in left.patches if isinstance(patch, Rectangle)]
+    np.testing.assert_array_equal(
+        [bar.get_width() for bar in bars], evaluation.per_class["ap"].fillna(0)
+    )
+    blue, green, orange = "#0072B2", "#009E73", "#D55E00"
+    assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [blue] * 2 + [
+        green,
+        *[orange] * 2,
+    ]
+    (chance,) = lines_of(left, marker="|")
+    shares = evaluation.per_class["positives"] / evaluation.per_class["n"]
+    np.testing.assert_allclose(chance[:4, 0], shares[:4])
+    assert [text.get_text() for text in left.texts] == ["not scored: no positives"]
+
+
+def test_area_under_each_drawn_precision_recall_curve_is_the_ap(scored):
+    axes = axes_of(precision_recall_figure(*scored))
+    drawn = [axis for axis in axes if axis.get_title()]
+    assert len(drawn) == 4
+    for axis, (name, row) in zip(drawn, scored[0].per_class.iterrows(), strict=False):
+        assert axis.get_title() == f"{shorten(name, 22)}  {row['ap']:.2f}"
+        curve = next(line for line in axis.lines if line.get_drawstyle() != "default")
+        assert curve.get_drawstyle() == "steps-post"  # a height holds until the next point
+        recall, precision = curve.get_xydata().T
+        area = -np.sum(np.diff(recall) * precision[:-1])
+        assert area == pytest.approx(row["ap"], abs=1e-9)
+
+
+def test_reliability_shows_every_filled_bin(scored):
+    evaluation, targets, probabilities = scored
+    top, bottom = reliability_figure(evaluation, targets, probabilities).axes
+    known = ~np.isnan(targets)
+    y, p = targets[known], probabilities[known]
+    cells = [(p >= low / 15) & (p < (low + 1) / 15) for low in range(15)]
+    expected = [(p[cell].mean(), y[cell].mean()) for cell in cells if cell.any()]
+    (points,) = lines_of(top, marker="o")
+    np.testing.assert_allclose(points, expected)
+    (histogram,) = bottom.patches
+    assert isinstance(histogram, StepPatch)
+    assert list(histogram.get_data()[0]) == [cell.sum() for cell in cells]
+    assert f"{evaluation.summary['ECE_flat']:.3f}" in top.get_title(loc="left")
+
+
+def test_histograms_hold_every_score_of_positives_and_of_negatives(scored):
+    evaluation, targets, probabilities = scored
+    axes = axes_of(histograms_figure(evaluation, targets, probabilities))
+    drawn = [axis for axis in axes if axis.get_title()]
+    assert len(drawn) == 5
+    for axis, (column, name) in zip(drawn, enumerate(NAMES), strict=True):
+        negative, positive, _ = [one for one in axis.patches if isinstance(one, StepPatch)]
+        labels = targets[:, column]
+        assert axis.get_title() == (
+            f"{shorten(name, 20)}  {(labels == 1).sum()} / {(labels == 0).sum()}"
+        )
+        for patch, label in ((negative, 0), (positive, 1)):
+            heights, edges, _ = patch.get_data()
+            scores = np.log(probabilities / (1 - probabilities))[labels == label, column]
+            expected, _ = np.histogram(scores, edges)
+            assert expected.sum() == len(scores)
+            np.testing.assert_allclose(heights, expected / max(1, len(scores)))
+
+
+def test_labels_that_come_together_are_counted_where_both_are_known():
+    random = np.random.default_rng(3)
+    targets = (random.random((60, 4)) < 0.4).astype(float)
+    targets[random.random((60, 4)) < 0.2] = np.nan
+    # the last two are never known together
+    targets[:30, 2], targets[30:, 3] = np.nan, np.nan
+    probabilities = random.random((60, 4))
+    observed, predicted = cooccurrence(targets, probabilities)
+    for i in range(4):
+        for j in range(4):
+            rows = [k for k in range(60) if not np.isnan(targets[k, [i, j]]).any()]
+            if i == j or not rows:
+                assert np.isnan(observed[i, j])
+                assert np.isnan(predicted[i, j])
+                continue
+            n = len(rows)
+            chance = sum(targets[k, i] for k in rows) * sum(targets[k, j] for k in rows) / n
+            both = sum(targets[k, i] * targets[k, j] for k in rows)
+            p, q = probabilities[rows, i], probabilities[rows, j]
+            lift = np.mean(p * q) / (np.mean(p) * np.mean(q))
+            assert observed[i, j] == pytest.approx(math.log2((both + 0.5) / (chance + 0.5)))
+            assert predicted[i, j] == pytest.approx(
+                math.log2((lift * chance + 0.5) / (chance + 0.5))
+            )
+    assert np.isnan(observed[2, 3])
+
+
+def test_probabilities_from_which_the_labels_are_drawn_couple_as_these_do():
+    random = np.random.default_rng(4)
+    severity = random.normal(size=(200_000, 1))
+    probabilities = 1 / (1 + np.exp(-(severity * [1.5, 1.5, -1.5] - 1)))
+    targets = (random.random(probabilities.shape) < probabilities).astype(float)
+    observed, predicted = cooccurrence(targets, probabilities)
+    above = np.triu_indices(3, 1)
+    np.testing.assert_allclose(observed[above], predicted[above], atol=0.05)
+    assert observed[0, 1] > 0.3
+    assert observed[0, 2] < -0.3
+    # a class whose probabilities are all a third of that couples as much
+    _, scaled = cooccurrence(targets, probabilities * [1, 1 / 3, 1])
+    np.testing.assert_allclose(scaled, predicted)
+
+
+def test_the_maps_of_coupled_labels_agree(scored):
+    evaluation, targets, probabilities = scored
+    left, right, _ = axes_of(cooccurrence_figure(evaluation, targets, probabilities))
+    names = [label.get_text() for label in left.get_yticklabels()]
+    assert names == [shorten(name, 22) for name in NAMES]
+    maps = cooccurrence(targets, probabilities)
+    for axis, values in zip((left, right), maps, strict=True):
+        np.testing.assert_allclose(axis.images[0].get_array().filled(np.nan), values, atol=1e-12)
+    pairs = [one[np.triu_indices(5, 1)] for one in maps]
+    assert right.get_title(loc="left").endswith(
+        f"(rank correlation {spearmanr(*pairs).statistic:.2f})"
+    )
+    nothing = np.full_like(targets, np.nan)
+    assert cooccurrence_figure(evaluation, nothing, probabilities) is None
+    assert left.get_title(loc="left") == "Labels"
+
+
+def test_a_class_that_is_never_predicted_comes_with_others_as_by_chance():
+    random = np.random.default_rng(6)
+    targets = (random.random((50, 3)) < 0.4).astype(float)
+    _, predicted = cooccurrence(targets, random.random((50, 3)) * [1, 0, 1])
+    np.testing.assert_array_equal(predicted[1, [0, 2]], 0)
+    assert abs(predicted[0, 2]) > 0
+
+
+def test_of_very_many_classes_the_map_says_which_it_shows(monkeypatch):
+    monkeypatch.setattr("core.report.plots.cooccurrence.MOST_CLASSES", 3)
+    left, *_ = axes_of(cooccurrence_figure(*made_up_scores()))
+    assert left.get_title(loc="left") == "Labels, the 3 most prevalent of 5 classes"
+    assert len(left.get_yticklabels()) == 3
+
+
+def test_why_a_class_is_not_scored():
+    targets = np.array([[0, 1, np.nan, 1], [0, 1, np.nan, 0]])
+    evaluation = evaluate(targets, np.full((2, 4), 0.5), list("abcd"), resamples=0)
+    axis = classes_figure(evaluation).axes[0]
+    told = {round(text.get_position()[1]): text.get_text() for text in axis.texts}
+    names = [label.get_text()[0] for label in axis.get_yticklabels()]
+    places = dict(zip(names, axis.get_yticks(), strict=True))
+    assert {name: told.get(round(place)) for name, place in places.items()} == {
+        "a": "not scored: no positives",
+        "b": "not scored: no negatives",
+        "c": "not scored: no known labels",
+        "d": None,
+    }
+
+
+def test_files_are_compared_class_by_class(scored):
+    evaluation, targets, probabilities = scored
+    other = evaluate(targets, 1 - probabilities, NAMES, TRAINING, resamples=20)
+    figure = compared_figure({"_a $x": evaluation, "b\udcff": other})
+    figure.savefig(io.BytesIO())
+    # no formula, and not left out
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [r"_a \$x", "b?"]
+    left, right = axes_of(figure)
+    for axis, metric in ((left, "ap"), (right, "auroc")):
+        dots = lines_of(axis, marker="o")
+        for line, one in zip(dots, (evaluation, other), strict=True):
+            np.testing.assert_array_equal(line[:, 0], one.per_class[metric])
+        assert (dots[0][:, 1] > dots[1][:, 1]).all()  # in the order given, from above
+
+
+def test_pictures_grow_with_the_number_of_classes():
+    random = np.random.default_rng(0)
+    targets = (random.random((80, 24)) < 0.3).astype(float)
+    probabilities = random.random((80, 24))
+    names = [f"class {number}" for number in range(24)]
+    evaluation = evaluate(targets, probabilities, names, resamples=0)
+    assert classes_figure(evaluation).get_figheight() > 24 * 0.25
+    figure = precision_recall_figure(evaluation, targets, probabilities)
+    assert figure is not None
+    assert figure.get_figheight() > 6 * 2

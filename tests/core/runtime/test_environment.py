@@ -1,0 +1,196 @@
+"""What env.json tells of each start, and what is said where a run goes on with something else."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from packaging.version import Version
+
+from core.runtime import environment
+from core.runtime.environment import commit, kept_starts, told_changes
+from tests.conftest import Train
+from tests.helpers.fault_table import Fault
+from tests.helpers.training.small_run import flags
+
+GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "init.defaultBranch=main")
+
+
+def git(folder: Path, *words: str) -> str:
+    done = subprocess.run([*GIT, *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init")
+    (folder / "code.py").write_text("one")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "first")
+    return folder
+
+
+def test_the_commit_is_that_of_the_project_itself(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = git(checkout, "rev-parse", "HEAD")
+    assert len(head) == 40
+    assert commit(checkout) == head
+    (checkout / "notes.txt").write_text("of no concern")
+    assert commit(checkout) == head
+    (checkout / "code.py").write_text("two")
+    assert commit(checkout) == f"{head}-dirty"
+    # a package that is installed below somebody's own checkout is not theirs
+    inside = checkout / "site-packages"
+    inside.mkdir()
+    assert commit(inside) == ""
+    # in a hook git says where it is: not here
+    other = checkout / "other"
+    shutil.copytree(checkout / ".git", other / ".git")
+    git(other, "commit", "--allow-empty", "-m", "second")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert commit(checkout) == f"{head}-dirty"
+    monkeypatch.delenv("GIT_DIR")
+    worktree = checkout.parent / "tree"
+    git(checkout, "worktree", "add", str(worktree))
+    assert commit(worktree) == head
+
+
+def test_without_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout))
+    assert commit(checkout) == ""
+    monkeypatch.undo()
+    shutil.rmtree(checkout / ".git" / "objects")
+    assert commit(checkout) == ""
+    (checkout / "not_git").mkdir()
+    assert commit(checkout / "not_git") == ""
+
+
+def started(**more: Any) -> dict[str, Any]:
+    return {"python": "3.11.7", "commit": "a", "versions": {"torch": "2.6"}} | more
+
+
+def test_other_software_is_told() -> None:
+    assert told_changes([started()]) == ""
+    assert told_changes([started(), started(time="later", platform="another")]) == ""
+    told = told_changes([started(), started(), started(commit="b", versions={"torch": "2.7"})])
+    assert "commit a then, b now" in told
+    assert "torch 2.6 then, 2.7 now" in told
+    # what a start does not tell is no change, and what is spoiled does no harm
+    assert told_changes([started(), started(commit="", versions={"timm": "1"})]) == ""
+    assert told_changes([{"versions": 3, "python": ["x"]}, started()]) == ""
+
+
+def test_the_first_start_stays_however_many_follow() -> None:
+    starts = [{"time": str(number)} for number in range(500)]
+    kept = [int(start["time"]) for start in kept_starts(starts)]
+    assert kept == [0, *range(401, 500)]
+    assert kept_starts(starts[:1]) == starts[:1]
+
+
+def test_each_start_of_a_run_is_recorded(
+    finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
+) -> None:
+    fault("a run that goes on with other software or files", 2)
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    (first,) = json.loads((out / "env.json").read_text())["starts"]
+    assert first["command"][0].endswith("train.py")
+    assert str(finished[0]) in first["command"]
+    assert json.loads((out / "env.json").read_text())["seed"] == 42
+    for name in ("torch", "opencv_python_headless", "pillow", "pydicom", "longtail_cxr"):
+        assert Version(first["versions"][name]) > Version("0")
+    here = Path(__file__).parents[3]
+    if (here / ".git").exists():
+        assert first["commit"].removesuffix("-dirty") == git(here, "rev-parse", "HEAD")
+    assert os.uname().nodename not in json.dumps(first["platform"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "commit", lambda _: "f" * 40)
+        code, printed, _ = train(*flags(phantom, out))
+    assert code == 0
+    assert f"commit {first['commit']} then, {'f' * 40} now" in printed
+    code, printed, _ = train(*flags(phantom, out))
+    assert code == 0
+    assert "other software" not in printed
+    starts = json.loads((out / "env.json").read_text())["starts"]
+    assert [start["commit"] for start in starts] == [first["commit"], "f" * 40, first["commit"]]
+
+
+def test_a_run_of_before_starts_were_listed_goes_on(
+    finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
+) -> None:
+    fault("a run of an older version goes on", 1)
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    told = json.loads((out / "env.json").read_text())
+    older = {"command": ["train.py"], "data": told["data"], "python": "3.11.0", "platform": "x"}
+    older["versions"] = told["starts"][0]["versions"] | {"timm": "1.0.1"}
+    (out / "env.json").write_text(json.dumps(older))
+    config = json.loads((out / "config.json").read_text())
+    del config["anonymous"]
+    (out / "config.json").write_text(json.dumps(config))
+    code, printed, error = train(*flags(phantom, out))
+    assert code == 0, error
+    assert "timm 1.0.1 then, " in printed
+    starts = json.loads((out / "env.json").read_text())["starts"]
+    assert len(starts) == 2
+    assert starts[0]["versions"]["timm"] == "1.0.1"
+    # what it does not tell cannot be told apart
+    (out / "env.json").write_text(json.dumps(older | {"data": "other"}))
+    code, _, error = train(*flags(phantom, out))
+    assert code == 2
+    assert "differs in the images, labels, patients or folds that the same CSV now gives" in error
+
+
+def test_going_on_with_other_data_is_refused_by_what_differs(
+    finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
+) -> None:
+    data = Path(shutil.copytree(phantom, tmp_path / "data"))
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    config = json.loads((out / "config.json").read_text())
+    config |= {"train_csv": [str(data / "train.csv")], "train_dir": [str(data / "images")]}
+    (out / "config.json").write_text(json.dumps(config))
+    table = pd.read_csv(phantom / "train.csv")
+    folds = pd.read_csv(out / "folds.csv")["fold"]
+    # two patients of one fold, whose names change places, and no patient's own fold with them
+    one, other = table["PatientID"][folds == 1].unique()[:2]
+    swapped = table["PatientID"].replace({one: other, other: one})
+    flipped = table.assign(Edema=table["Edema"].where(table.index != 3, 1 - table["Edema"]))
+    cases = {
+        "images": table.assign(ImageID=table["ImageID"][[1, 0, *range(2, 60)]].to_numpy()),
+        "labels": flipped,
+        "patients": table.assign(PatientID=swapped),
+    }
+    for what, other_table in cases.items():
+        fault("going on with other data", 1)
+        other_table.to_csv(data / "train.csv", index=False)
+        before = (out / "env.json").read_bytes()
+        code, _, error = train(*flags(data, out))
+        assert code == 2
+        assert error.count("\n") == 1
+        named = error.partition("differs in the ")[2].partition(" that the same CSV now gives")[0]
+        assert what in named.replace(" and ", ", ").split(", ")
+        assert "--overwrite" in error
+        assert (out / "env.json").read_bytes() == before
+
+
+def test_other_files_under_the_same_names_are_told(
+    finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
+) -> None:
+    """They are not refused: an image that could not be read is mended in that way."""
+    fault("a run that goes on with other software or files", 1)
+    data, out = Path(shutil.copytree(phantom, tmp_path / "data")), tmp_path / "out"
+    options = ("--run_folds", 1)
+    assert train(*flags(data, out, *options))[0] == 0
+    image = next((data / "images").iterdir())
+    image.write_bytes(image.read_bytes() + b"\0")
+    code, printed, _ = train(*flags(data, out, *options))
+    assert code == 0
+    assert "Warning: image files changed since the last start of this run" in printed
+    code, printed, _ = train(*flags(data, out, *options))
+    assert code == 0
+    assert "image files changed" not in printed

@@ -1,0 +1,193 @@
+"""`python -m ensemble.export --format folder`: what is in it, and what it says of that."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.metrics import average_precision_score
+
+from core.errors import UserError
+from core.models.checkpoint import _checksum, load_facts, load_tensors, save_tensors
+from ensemble.export import main
+from ensemble.infer import main as infer_main
+from ensemble.predict.ensemble_json import Member as Recipe
+from ensemble.predict.ensemble_json import write_recipe
+from methods import load_model
+from tests.helpers.reference_predictions import said
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def export(call: Call, checkpoints: list[Path], tmp_path: Path) -> Call:
+    def answer(*arguments: object) -> tuple[int, str, str]:
+        return call(main, "--output", tmp_path / "out", *arguments)
+
+    return answer
+
+
+def test_a_folder_loads_back_to_the_same_bits_without_paths(
+    export: Call, checkpoints: list[Path], finished: tuple[Path, str], phantom: Path, tmp_path: Path
+) -> None:
+    code, _, error = export("--checkpoints", checkpoints[0], "--format", "folder")
+    assert code == 0, error
+    folder = tmp_path / "out"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    (model, info), (given, before) = load_model(folder), load_model(checkpoints[0])
+    images = torch.randint(0, 256, (3, 1, info.image_size, info.image_size), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(model(images), given(images))
+    assert info.class_names == before.class_names
+    assert info.facts["settings"]["train_csv"] == ["train.csv"]
+    assert info.facts["settings"]["epochs"] == before.facts["settings"]["epochs"]
+    whole = b"".join(path.read_bytes() for path in folder.iterdir())
+    for private in (bytes(phantom), bytes(finished[0]), b"p00000"):
+        assert private not in whole
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: longtail-cxr\n")
+    held = pd.read_csv(checkpoints[0].with_name(f"{checkpoints[0].stem}_val.csv"), index_col=0)
+    labels = pd.read_csv(phantom / "train.csv", index_col="ImageID").loc[held.index]
+    counts = before.facts["training_positives"]
+    for name in info.class_names:
+        positives = int(labels[name].sum())
+        row = re.search(
+            rf"^\| {name} \| {counts[name]} \| \d+ \| (\S+) .*\| {positives} \|$", card, re.M
+        )
+        assert row is not None, name
+        if 0 < positives < len(labels):
+            expected = average_precision_score(labels[name], held[name])
+            assert float(row[1]) == pytest.approx(expected, abs=6e-4)
+
+
+def test_several_checkpoints_are_a_folder_that_infer_takes(
+    export: Call, call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    code, _, error = export(
+        *("--checkpoints", *checkpoints, "--weights", 1, 3, "--format", "folder", "--no-scores")
+    )
+    assert code == 0, error
+    card = (tmp_path / "out" / "README.md").read_text()
+    files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
+    assert files == ["model_1.safetensors", "model_2.safetensors"]
+    # among the models, and among their scores
+    assert re.findall(r"^\| (\S*[12]\S*) \|", card, re.M) == 2 * files
+    with pytest.raises(UserError, match=r"infer --ensemble \S+ensemble.json`.* model_1.safetens"):
+        load_model(tmp_path / "out")
+    csv = tmp_path / "t.csv"
+    pd.read_csv(phantom / "test.csv")[:4].to_csv(csv, index=False)
+    shared = ("--image_dir", phantom / "images", "--test_csv", csv, "--num_workers", 0)
+    ways: tuple[tuple[object, ...], ...] = (
+        ("--ensemble", tmp_path / "out" / "ensemble.json"),
+        ("--checkpoints", *checkpoints, "--weights", 1, 3),
+    )
+    for number, way in enumerate(ways):
+        code, _, error = call(infer_main, *way, *shared, "--output", tmp_path / f"{number}.csv")
+        assert code == 0, error
+    assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+
+
+def test_a_folder_says_of_each_model_which_classes_it_gives(
+    export: Call, call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    names = load_model(checkpoints[0])[1].class_names
+    fewer = list(names[4::-1])
+    write_recipe(tmp_path / "e.json", [Recipe("a", 1, (checkpoints[0],))], fewer, {})
+    code, _, error = export("--ensemble", tmp_path / "e.json", "--format", "folder", "--no-scores")
+    assert code == 0, error
+    folder = tmp_path / "out"
+    document = json.loads((folder / "config.json").read_text())
+    assert document["class_names"] == fewer
+    (model,) = document["models"]
+    assert tuple(model["class_names"]) == load_model(folder / model["file"])[1].class_names == names
+    assert "--ensemble ensemble.json" in (folder / "README.md").read_text()
+    image = sorted((phantom / "images").iterdir())[0]
+    code, _, error = call(
+        *(infer_main, image, "--ensemble", folder / "ensemble.json"),
+        *("--output", tmp_path / "p.csv", "--tta_config", "none"),
+    )
+    assert code == 0, error
+    expected = said(checkpoints[0], [image], mirror=False)[0, 4::-1]
+    found = pd.read_csv(tmp_path / "p.csv", index_col=0)
+    assert list(found.columns) == fewer
+    np.testing.assert_allclose(found.iloc[0], expected, atol=1e-6)
+
+
+def test_what_a_stranger_wrote_into_a_checkpoint_is_told_as_far_as_it_is_sound(
+    export: Call, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    tensors, facts = load_tensors(checkpoints[0])
+    deep: Any = "x"
+    for _ in range(200):
+        deep = [deep]
+    facts["fold"], facts["epoch"] = 10**400, 10**400
+    facts["metrics"] = {"mAP": 10**400, "mAUROC": 0.7, "ECE": 1e300}
+    facts["versions"] = {"torch": "\ud800", "\udfff": deep}
+    # what our writer refuses
+    facts["training_known"] = dict.fromkeys(facts["class_names"], "INFINITE")
+    path = tmp_path / "hostile.safetensors"
+    save_tensors(path, tensors, facts)
+    data = path.read_bytes()
+    assert data.count(b'\\"INFINITE\\"') == len(facts["class_names"])
+    told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["facts"]
+    wild = told.replace('"INFINITE"', "1e999")
+    save_file(tensors, path, {"facts": wild, "sha256": _checksum(tensors, wild)})
+    code, printed, error = export("--checkpoints", path, "--format", "folder")
+    assert code == 0, error
+    assert len(printed) < 1000
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| unknown | unknown |\n" in card
+    assert "| unknown | unknown | unknown | 0.700 | unknown |" in card
+    assert "? unknown, torch ?" in card
+    written = load_facts(tmp_path / "out" / "model.safetensors")
+    assert (written["fold"], written["epoch"]) == (None, None)
+    assert written["settings"]["epochs"] == facts["settings"]["epochs"]
+
+
+def test_what_was_exported_can_be_exported_again(
+    export: Call, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    one = ("--format", "folder", "--checkpoints")
+    assert export(*one, checkpoints[0], "--no-scores", "--output", first)[0] == 0
+    code, _, error = export(*one, first / "model.safetensors", "--output", again)
+    assert code == 0, error
+    assert (again / "config.json").read_bytes() == (first / "config.json").read_bytes()
+    assert load_facts(again / "model.safetensors") == load_facts(first / "model.safetensors")
+
+
+def test_labels_that_were_moved_are_told_of(
+    export: Call, finished: tuple[Path, str], checkpoints: list[Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    settings = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(settings | {"train_csv": ["gone/train.csv"]}))
+    code, _, error = export("--checkpoints", run / checkpoints[0].name, "--format", "folder")
+    assert code == 2
+    assert "its labels were read from gone/train.csv, which is not there" in error
+    assert "--no-scores writes it without" in error
+    assert "phantom`" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_model_is_told_with_what_is_in_it(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=r"name one of its files: \S+_fold1.safetensors, \S+2.s\w+$"
+    ):
+        load_model(finished[0])
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        load_model(tmp_path)

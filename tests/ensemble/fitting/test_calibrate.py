@@ -1,0 +1,269 @@
+"""`python -m ensemble.calibrate`: its scores written out fold by fold, its files, its refusals."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from sklearn.metrics import average_precision_score, f1_score, log_loss
+from tqdm import tqdm
+
+from core.config.training import flat
+from core.metrics import evaluate
+from core.metrics.calibration_error import expected_calibration_error
+from ensemble.calibrate import Config, main, score_stages
+from ensemble.fitting.calibrators import (
+    ALPHAS,
+    BEFORE,
+    CALIBRATED,
+    GATED,
+    Problem,
+    fit_calibration,
+    held_out,
+)
+from ensemble.predict.calibration import normal_gating, read_calibration
+from tests.helpers.synthetic.findings import table
+from tests.helpers.synthetic.runs import Command
+
+FloatArray = NDArray[np.float64]
+
+
+def test_held_out_scores_are_those_of_the_rest_applied_to_each_fold() -> None:
+    """The whole procedure, written out fold by fold."""
+    problem = table(1, rows=150)
+    problem.targets[:40, 1] = np.nan
+    problem.probabilities[:] = problem.probabilities.round(1)  # some are a threshold
+    quiet = tqdm(disable=True)
+    tested = held_out(problem, 3, 5, quiet)
+    assignment = problem.folds(3, 5)
+    called = {stage: np.zeros((150, 4), dtype=bool) for stage in (BEFORE, CALIBRATED, GATED)}
+    ranks = {stage: np.zeros((150, 4)) for stage in called}
+    for fold in range(3):
+        rest, rows = problem.part(assignment != fold), assignment == fold
+        fitted = fit_calibration(rest, 3, 5, quiet)
+        assert tested.alphas[fold] == fitted.normal_alpha
+        raw = problem.probabilities
+        calibrated = fitted.apply(raw, problem.class_names)
+        gated = normal_gating(calibrated, problem.class_names, "Normal", fitted.normal_alpha)
+        for stage, values in ((BEFORE, raw), (CALIBRATED, calibrated), (GATED, gated)):
+            np.testing.assert_allclose(tested.probabilities[stage][rows], values[rows], rtol=1e-12)
+            below = (values[:, None] < values[rows]).sum(axis=0)
+            tied = (values[:, None] == values[rows]).sum(axis=0)
+            ranks[stage][rows] = below + tied / 2
+        for column, one in enumerate(fitted.classes.values()):
+            simple = evaluate(rest.targets, rest.probabilities, problem.class_names, resamples=0)
+            own = simple.per_class["threshold"].iloc[column]
+            called[BEFORE][rows, column] = raw[rows, column] >= own
+            called[CALIBRATED][rows, column] = calibrated[rows, column] >= one.threshold
+            called[GATED][rows, column] = gated[rows, column] >= one.threshold_gated
+    scores, classes = score_stages(problem, tested)
+    known = ~np.isnan(problem.targets)
+    for stage in (BEFORE, CALIBRATED, GATED):
+        parts = [
+            (problem.targets[k, c], tested.probabilities[stage][k, c], called[stage][k, c])
+            for c, k in enumerate(known.T)
+        ]
+        expected = {
+            "ECE": np.mean([expected_calibration_error(y, p) for y, p, _ in parts]),
+            "ECE_flat": expected_calibration_error(
+                problem.targets[known], tested.probabilities[stage][known]
+            ),
+            "log_loss": np.mean([log_loss(y, p.clip(1e-6, 1 - 1e-6)) for y, p, _ in parts]),
+            "mF1": np.mean([f1_score(y, p >= 0.5) for y, p, _ in parts]),
+            "mF1_fitted": np.mean([f1_score(y, hit) for y, _, hit in parts]),
+            "mAP": np.mean(
+                [
+                    average_precision_score(problem.targets[k, c], ranks[stage][k, c])
+                    for c, k in enumerate(known.T)
+                ]
+            ),
+        }
+        for name, value in expected.items():
+            assert scores.loc[name, stage] == pytest.approx(value, abs=1e-9), (stage, name)
+        y, p, hit = parts[1]
+        assert classes.loc["b", f"F1 fitted, {stage}"] == pytest.approx(f1_score(y, hit))
+        assert classes.loc["b", f"ECE, {stage}"] == pytest.approx(expected_calibration_error(y, p))
+
+
+def test_a_class_of_one_kind_has_no_threshold_and_no_map() -> None:
+    problem = table(0, rows=80)
+    problem.targets[:, 1] = 0
+    problem.targets[:, 2] = np.nan
+    calibration = fit_calibration(problem, 3, 0, tqdm(disable=True))
+    for name in ("b", "c"):
+        one = calibration.classes[name]
+        assert one.method == "identity"
+        assert np.isnan([one.threshold, one.threshold_gated]).all()
+    scores, classes = score_stages(problem, held_out(problem, 3, 0, tqdm(disable=True)))
+    assert np.isnan(classes.loc[["b", "c"], f"F1 fitted, {CALIBRATED}"]).all()
+    assert np.isfinite(scores.to_numpy()).all()
+
+
+@pytest.fixture
+def command(call: Command) -> Command:
+    return partial(call, main)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Problem]:
+    """Predictions whose logits are shifted by 3, labels in another order, and what they are."""
+    problem = table(2)
+    problem.probabilities[:] = expit(logit(problem.probabilities) + 3).round(7)
+    ids = [f"{row:03}.png" for row in range(200)]
+    names = list(problem.class_names)
+    predictions = pd.DataFrame(problem.probabilities, index=ids, columns=names)
+    labels = pd.DataFrame(problem.targets.astype(int), index=ids, columns=names)
+    labels.insert(0, "PatientID", problem.patients)
+    predictions.sample(frac=1, random_state=1).to_csv(
+        tmp_path / "p.csv", index_label="ImageID", columns=names[::-1]
+    )
+    labels.sample(frac=1, random_state=2).to_csv(tmp_path / "l.csv", index_label="ImageID")
+    return tmp_path / "p.csv", tmp_path / "l.csv", problem
+
+
+def test_it_calibrates_reports_and_writes(
+    command: Command, files: tuple[Path, Path, Problem], tmp_path: Path
+) -> None:
+    predictions, labels, problem = files
+    out = tmp_path / "made" / "c.json"
+    flags = ["--predictions", predictions, "--labels", labels, "--folds", 3, "--output", out]
+    code, printed, error = command(*flags)
+    assert code == 0, error
+    calibration = read_calibration(out)
+    assert calibration.normal_class == "Normal"
+    assert sorted(calibration.classes) == sorted(problem.class_names)
+    calibrated = calibration.apply(problem.probabilities, problem.class_names)
+    after = [
+        expected_calibration_error(problem.targets[:, column], calibrated[:, column])
+        for column in range(4)
+    ]
+    assert max(after) < 0.1
+    gated = calibration.gate(calibrated, problem.class_names)
+    for values, is_gated in ((calibrated, False), (gated, True)):
+        thresholds = calibration.thresholds(problem.class_names, gated=is_gated)
+        for column, threshold in enumerate(thresholds):
+            y, p = problem.targets[:, column], values[:, column]
+            called = p >= np.unique(p)[:, None]  # (thresholds, images)
+            scores = 2 * (called & (y == 1)).sum(axis=1) / (called.sum(axis=1) + y.sum())
+            assert f1_score(y, p >= threshold) == pytest.approx(scores.max())
+    document = json.loads(out.read_text())
+    told = document["made_from"]["held_out"]
+    before = evaluate(problem.targets, problem.probabilities, problem.class_names, resamples=0)
+    for name in ("ECE", "ECE_flat", "mF1", "mAP", "mAUROC"):
+        assert told["before"][name] == pytest.approx(before.summary[name], abs=1e-6)
+        assert f"{before.summary[name]:.4f}" in printed
+    assert told["calibrated"]["ECE"] < 0.12 < told["before"]["ECE"]
+    assert calibration.normal_alpha in ALPHAS
+    assert calibration.normal_alpha > 0
+    assert f"alpha {calibration.normal_alpha:g}" in printed
+    assert "--postprocess normal_gating" in printed
+    assert "Fewer than 100 positive or negative patients" in printed
+    assert max(map(len, printed.split("\ncalibration  ")[0].splitlines())) <= 102
+
+    code, _, error = command(*flags)
+    assert code == 2
+    assert "c.json exists" in error
+    before_bytes = out.read_bytes()
+    assert command(*flags, "--overwrite")[0] == 0
+    assert out.read_bytes() == before_bytes
+
+
+def test_it_says_plainly_what_became_worse(command: Command, tmp_path: Path) -> None:
+    """Probabilities that are right already, and thresholds that noise has fitted."""
+    random = np.random.default_rng(0)
+    p = random.random((60, 2)).round(6)
+    ids = [f"{row}.png" for row in range(60)]
+    frame = pd.DataFrame(p, index=ids, columns=["a", "b"])
+    frame.to_csv(tmp_path / "p.csv", index_label="ImageID")
+    y = (random.random(p.shape) < p).astype(int)
+    labels = pd.DataFrame(y, index=ids, columns=["a", "b"])
+    labels.to_csv(tmp_path / "l.csv", index_label="ImageID")
+    flags = ["--predictions", tmp_path / "p.csv", "--labels", tmp_path / "l.csv"]
+    code, printed, error = command(*flags, "--folds", 2, "--output", tmp_path / "c.json")
+    assert code == 0, error
+    told = json.loads((tmp_path / "c.json").read_text())["made_from"]["held_out"]
+    assert set(told) == {"before", "calibrated"}  # there is no normal class
+    assert told["calibrated"]["log_loss"] > told["before"]["log_loss"]
+    line = " ".join(printed.split())
+    assert "Worse than before that step: " in line
+    pair = f"({told['before']['log_loss']:.4f}, then {told['calibrated']['log_loss']:.4f})"
+    assert f"log loss, mean over classes {pair}" in line
+    assert "no normal class: no gating" in printed
+    assert "patients not known" in printed
+    assert "no known patient column" in line
+    assert "alpha" not in printed
+
+
+def test_images_and_classes_that_differ(
+    command: Command, files: tuple[Path, Path, Problem], tmp_path: Path
+) -> None:
+    predictions, labels, _ = files
+    frame = pd.read_csv(labels)
+    frame.drop(columns="b").iloc[10:].to_csv(tmp_path / "fewer.csv", index=False)
+    flags = ["--predictions", predictions, "--labels", tmp_path / "fewer.csv"]
+    code, _, error = command(*flags, "--output", tmp_path / "c.json")
+    assert code == 2
+    assert "10 images of" in error
+    assert "1 class of" in error
+    code, printed, error = command(*flags, "--common", "--output", tmp_path / "c.json")
+    assert code == 0, error
+    assert "190 images" in printed
+    assert sorted(read_calibration(tmp_path / "c.json").classes) == ["Normal", "a", "c"]
+
+
+def test_what_it_refuses(
+    command: Command, files: tuple[Path, Path, Problem], tmp_path: Path
+) -> None:
+    predictions, labels, _ = files
+    (tmp_path / "bad.csv").write_text("ImageID,a\n1.png,2\n")
+    (tmp_path / "recipe.json").write_text('{"kind": "ensemble", "format_version": 1}')
+    both = ["--predictions", predictions, "--labels", labels]
+    frame = pd.read_csv(labels)
+    frame[["a", "b", "c", "Normal"]] = 0
+    frame.to_csv(tmp_path / "no_finding.csv", index=False)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for arguments, told in (
+        ([], "no predictions are given"),
+        (["--predictions", predictions], "no labels are given"),
+        (["--predictions", tmp_path / "no.csv", "--labels", labels], "There is no file"),
+        (["--predictions", tmp_path / "bad.csv", "--labels", labels], "no probability"),
+        (["--predictions", predictions, "--labels", tmp_path / "bad.csv"], "a label is 1, 0"),
+        ([*both, "--folds", 1], "--folds must be at least 2"),
+        ([*both, "--folds", 300], "only 100 patients"),
+        (["--predictions", predictions, "--labels", tmp_path / "no_finding.csv"], "can be scored"),
+        ([*both, "--seed", -1], "--seed must lie within 0"),
+        ([*both, "--normal_class", "Normla"], "did you mean 'Normal'"),
+        ([*both, "--patient_column", "Persn"], "no column 'Persn'"),
+        ([*both, "--uncertain", "zer"], "did you mean 'zero'"),
+        ([*both, "--output", labels, "--overwrite"], "does not end in .json"),
+        ([*both, "--output", predictions / "c.json"], "lies below a file"),
+        ([*both, "--output", tmp_path / "recipe.json"], "exists"),
+        ([*both, "--output", tmp_path / "recipe.json", "--overwrite"], "no calibration.json"),
+    ):
+        more = [] if "--output" in arguments else ["--output", tmp_path / "c.json"]
+        code, _, error = command(*arguments, *more)
+        assert code == 2, arguments
+        assert told in error, error
+        assert "Traceback" not in error
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
+def test_flags_are_an_interface() -> None:
+    assert flat(Config()) == {
+        "predictions": None,
+        "labels": None,
+        "uncertain": "ignore",
+        "blank": None,
+        "image_column": "",
+        "patient_column": "",
+        "common": False,
+        "folds": 5,
+        "seed": 0,
+        "normal_class": "",
+        "output": "calibration.json",
+        "overwrite": False,
+    }

@@ -1,0 +1,254 @@
+"""Maps, thresholds and alpha against other libraries and written-out loops."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score, log_loss
+from tqdm import tqdm
+
+from ensemble.fitting import calibrators
+from ensemble.fitting.calibrators import (
+    ALPHAS,
+    BEFORE,
+    CALIBRATED,
+    FITS,
+    allowed_methods,
+    best_alpha,
+    best_threshold,
+    choose_method,
+    fit_isotonic,
+    fit_platt,
+    fit_temperature,
+    held_out,
+    log_losses,
+)
+from tests.helpers.synthetic.findings import table
+
+FloatArray = NDArray[np.float64]
+
+
+def drawn(seed: int, rows: int, slope: float = 1, offset: float = 0) -> tuple[FloatArray, ...]:
+    """(targets, probabilities): sigmoid(slope logit(p) + offset) is the chance of a positive."""
+    random = np.random.default_rng(seed)
+    z = random.normal(-1, 2, size=rows)
+    return (random.random(rows) < expit(slope * z + offset)).astype(float), expit(z)
+
+
+def test_a_temperature_is_recovered_and_optimal() -> None:
+    y, p = drawn(0, 40_000, slope=1 / 2.5)
+    found = fit_temperature(y, p).parameters["temperature"]
+    assert found == pytest.approx(2.5, rel=0.05)
+    y, p = drawn(1, 300, slope=2)
+    loss = lambda slope: log_loss(y, expit(slope * logit(p)))  # noqa: E731
+    best = minimize_scalar(loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-9}).x
+    assert 1 / fit_temperature(y, p).parameters["temperature"] == pytest.approx(best, rel=1e-5)
+
+
+def test_slope_and_offset_are_recovered() -> None:
+    y, p = drawn(0, 40_000, slope=0.6, offset=-1.5)
+    found = fit_platt(y, p).parameters
+    assert found["slope"] == pytest.approx(0.6, rel=0.05)
+    assert found["offset"] == pytest.approx(-1.5, rel=0.05)
+
+
+@pytest.mark.parametrize(("seed", "rows", "offset"), [(0, 200, -1), (1, 60, -2), (2, 1000, 3)])
+def test_platt_has_the_least_loss_against_his_targets(seed: int, rows: int, offset: float) -> None:
+    y, p = drawn(seed, rows, slope=0.7, offset=offset)
+    positives, negatives = int(y.sum()), int((1 - y).sum())
+    assert positives > 1
+    high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
+    # by scikit-learn: a row of target t is one of class 1 with weight t and one of class 0
+    t = np.where(y == 1, high, low)
+    z = np.concatenate([logit(p), logit(p)])[:, None]
+    kinds, weights = np.repeat([1, 0], rows), np.concatenate([t, 1 - t])
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(z, kinds, weights)
+    found = fit_platt(y, p).parameters
+    assert found["slope"] == pytest.approx(model.coef_[0, 0], rel=1e-4)
+    assert found["offset"] == pytest.approx(model.intercept_[0], rel=1e-4, abs=1e-4)
+
+    # and from another start by a method without gradients
+    def loss(at: FloatArray) -> float:
+        q = expit(at[0] * logit(p) + at[1])
+        return float(-np.mean(t * np.log(q) + (1 - t) * np.log(1 - q)))
+
+    other = minimize(loss, [3, 3], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-14})
+    assert loss(np.array([found["slope"], found["offset"]])) <= other.fun + 1e-9
+
+
+def test_isotonic_is_that_of_scikit_learn() -> None:
+    y, p = drawn(0, 500)
+    p = p.round(2)
+    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(p, y)
+    new = np.random.default_rng(1).random(1000)
+    ends = np.array([0, 1, p.min(), p.max()])
+    new = np.concatenate([new, p, ends])
+    np.testing.assert_allclose(fit_isotonic(y, p).apply(new), model.predict(new), atol=1e-12)
+
+
+def test_no_map_turns_a_class_round() -> None:
+    y, p = drawn(0, 400)
+    for name, fit in FITS.items():
+        calibrated = fit(1 - y, p).apply(np.sort(p))
+        assert (np.diff(calibrated) >= 0).all(), name
+        assert np.isfinite(calibrated).all()
+
+
+@pytest.mark.parametrize("p", [np.full(20, 0.3), np.zeros(20), np.repeat([0.0, 1.0], 10)])
+def test_maps_of_constant_and_of_certain_probabilities(p: FloatArray) -> None:
+    y = np.repeat([0.0, 1.0], 10)
+    for name, fit in FITS.items():
+        calibrated = fit(y, p).apply(p)
+        assert ((calibrated >= 0) & (calibrated <= 1)).all(), name
+    if len(np.unique(p)) == 1:
+        # nothing to tell images apart by: the share of positives
+        np.testing.assert_allclose(fit_platt(y, p).apply(p), 0.5, atol=1e-6)
+        np.testing.assert_allclose(fit_isotonic(y, p).apply(p), 0.5, atol=1e-12)
+
+
+def test_log_losses_are_scikit_learns_and_masked() -> None:
+    y, p = drawn(0, 100)
+    y[:5] = np.nan
+    losses = log_losses(y, p)
+    assert np.isnan(losses[:5]).all()
+    assert np.mean(losses[5:]) == pytest.approx(log_loss(y[5:], p[5:]))
+    ends = log_losses(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+    np.testing.assert_allclose(ends, -np.log(1e-6), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_threshold_has_the_best_f1(seed: int) -> None:
+    y, p = drawn(seed, 60)
+    p = p.round(1)
+    known = np.random.default_rng(seed).random(60) < 0.8
+    scores = {t: f1_score(y[known], p[known] >= t) for t in np.unique(p[known]) if t > 0}
+    found = best_threshold(np.where(known, y, np.nan), p)
+    assert found > 0
+    assert scores[found] == pytest.approx(max(scores.values()))
+
+
+def test_a_threshold_is_never_0_and_sometimes_there_is_none() -> None:
+    p = np.array([0.0, 0.0, 0.0, 0.2])
+    assert best_threshold(np.array([1.0, 1, 1, 1, 0])[[0, 1, 4, 2]], p) == 0.2
+    assert np.isnan(best_threshold(np.array([1.0, 1, 0, 0]), np.array([0, 0, 0, 0.5])))
+    assert np.isnan(best_threshold(np.zeros(4), p))
+    assert np.isnan(best_threshold(np.ones(4), p))
+    assert np.isnan(best_threshold(np.full(4, np.nan), p))
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_alpha_is_the_best_of_its_grid(exclusive: bool) -> None:
+    problem = table(0, exclusive=exclusive)
+    scores = []
+    for alpha in (0, 0.1, 0.25, 0.5, 0.75, 1):
+        gated = problem.probabilities[:, :3] * (1 - problem.probabilities[:, 3:]) ** alpha
+        scores.append(average_precision_score(problem.targets[:, :3], gated, average="macro"))
+    found = best_alpha(problem.targets, problem.probabilities, problem.class_names, "Normal")
+    assert found == ALPHAS[int(np.argmax(scores))]
+    assert (found > 0) == exclusive
+
+
+def test_alpha_is_0_where_it_does_not_help() -> None:
+    problem = table(0)
+    names = problem.class_names
+    assert best_alpha(problem.targets, problem.probabilities, names, None) == 0
+    # a normal class that says the same of every image changes no order
+    constant = problem.probabilities.copy()
+    constant[:, 3] = 0.5
+    assert best_alpha(problem.targets, constant, names, "Normal") == 0
+    nothing = np.column_stack([np.zeros((200, 3)), problem.targets[:, 3]])
+    assert best_alpha(nothing, problem.probabilities, names, "Normal") == 0
+
+
+def test_rare_classes_are_given_simple_maps() -> None:
+    people = np.arange(400)
+    for positives, expected in (
+        (0, ["identity"]),
+        (1, ["identity"]),
+        (2, ["identity", "temperature", "platt"]),
+        (99, ["identity", "temperature", "platt"]),
+        (100, list(FITS)),
+        (300, list(FITS)),
+        (301, ["identity", "temperature", "platt"]),
+        (400, ["identity"]),
+    ):
+        y = (people < positives).astype(float)
+        assert allowed_methods(y, people) == expected, positives
+    # a patient counts once
+    assert allowed_methods(np.ones(50), np.zeros(50)) == ["identity"]
+    assert allowed_methods(np.repeat([1.0, 0.0], 20), np.repeat([0, 1, 2], [10, 10, 20])) == [
+        "identity"
+    ]
+
+
+def test_the_method_is_the_one_with_the_least_held_out_loss() -> None:
+    methods = list(FITS)
+    folds = np.arange(600) % 3
+    expected = {"identity": (1, 0), "temperature": (0.3, 0), "platt": (0.4, -2.5)}
+    for method, (slope, offset) in expected.items():
+        y, p = drawn(2, 600, slope, offset)
+        totals = {}
+        for name in methods:
+            parts = []
+            for fold in range(3):
+                fitted = FITS[name](y[folds != fold], p[folds != fold])
+                q = fitted.apply(p[folds == fold]).clip(1e-6, 1 - 1e-6)
+                parts.append(log_loss(y[folds == fold], q, normalize=False, labels=[0, 1]))
+            totals[name] = sum(parts)
+        assert choose_method(y, p, folds, methods) == min(totals, key=lambda name: totals[name])
+        assert choose_method(y, p, folds, methods) == method
+    # an S that no line in the logits makes
+    y, p = drawn(0, 3000)
+    bent = np.where(p < 0.3, p / 10, np.where(p > 0.6, 0.99, 0.9))
+    assert choose_method(y, bent, np.arange(3000) % 3, methods) == "isotonic"
+    # all positives in one fold: without it a fit would see none
+    assert choose_method(np.repeat([1.0, 0.0], [10, 20]), p[:30], np.repeat([0, 1, 1], 10), methods)
+
+
+class Remembering:
+    """A calibration that gives 1 to what it was fitted on, and 0 to everything else."""
+
+    normal_alpha = 0.0
+
+    def __init__(self, known: FloatArray) -> None:
+        self.known = known
+
+    def apply(self, probabilities: FloatArray, class_names: object = None) -> FloatArray:
+        return np.isin(probabilities, self.known).astype(float)
+
+    def gate(self, calibrated: FloatArray, class_names: object) -> FloatArray:
+        return calibrated
+
+    def thresholds(self, class_names: tuple[str, ...], *, gated: bool) -> FloatArray:
+        return np.full(len(class_names), 0.5)
+
+
+def test_no_patient_is_fitted_on_and_held_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = table(0, rows=60)
+    # a probability is its patient's number
+    problem.probabilities[:] = (np.repeat(np.arange(30), 2) / 30)[:, None]
+    met: list[FloatArray] = []
+    # within the choice of a map
+    monkeypatch.setattr(calibrators, "FITS", {"platt": lambda y, p: Remembering(p)})
+
+    def meeting(targets: FloatArray, calibrated: FloatArray) -> FloatArray:
+        met.append(calibrated)
+        return calibrated
+
+    monkeypatch.setattr(calibrators, "log_losses", meeting)
+    folds = problem.folds(3, 0)
+    choose_method(problem.targets[:, 0], problem.probabilities[:, 0], folds, ["platt", "platt"])
+    assert sum(map(len, met)) == 2 * 60
+    assert not np.concatenate(met).any()
+    # around everything
+    monkeypatch.setattr(
+        calibrators,
+        "fit_calibration",
+        lambda part, folds, seed, bar: Remembering(part.probabilities),
+    )
+    tested = held_out(problem, 3, 0, tqdm(disable=True))
+    assert not tested.probabilities[CALIBRATED].any()
+    assert tested.probabilities[BEFORE][2:].all()

@@ -1,0 +1,246 @@
+"""`python -m ensemble.choose` on run folders made by hand."""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score
+
+from core.config.training import flat
+from core.runs.run_folder import RunFolder
+from ensemble.choose import Config, main
+from ensemble.fitting import weights as selection
+from ensemble.predict.ensemble_json import read_recipe
+from tests.helpers.synthetic.runs import (
+    MODEL,
+    NAMES,
+    Command,
+    Runs,
+    guesses,
+    labels_of,
+    make_run,
+    two_runs,
+)
+
+
+@pytest.fixture
+def command(call: Command) -> Command:
+    return partial(call, main)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return two_runs(tmp_path)
+
+
+def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) -> None:
+    paths, labels, tables = runs
+    out = tmp_path / "made" / "e.json"
+    code, printed, error = command("--runs", *paths, "--folds", 3, "--output", out)
+    assert code == 0, error
+    document = json.loads(out.read_text())
+    assert sorted(document["classes"]) == sorted(NAMES)
+    members = document["members"]
+    assert [member["name"] for member in members] == ["one", "two"]
+    expected = [f"../one/{MODEL}_fold{fold}.safetensors" for fold in (1, 2)]
+    assert members[0]["checkpoints"] == expected
+    weights = [member["weight"] for member in members]
+    assert sum(weights) == pytest.approx(1)
+
+    # the blend, image by image and class by name, whatever the order of files and columns
+    truth = pd.read_csv(labels, index_col="ImageID")
+    oof = pd.read_csv(tmp_path / "made" / "e_oof.csv", index_col="ImageID")
+    assert list(oof.index) == list(truth.index)
+    blend = weights[0] * tables[0] + weights[1] * tables[1]
+    np.testing.assert_allclose(oof[NAMES], blend.loc[truth.index], rtol=1e-7)
+
+    # each printed score against scikit-learn on the tables as they were made
+    made_from = document["made_from"]
+    alone = [
+        np.mean([average_precision_score(truth[n], t.loc[truth.index, n]) for n in NAMES])
+        for t in tables
+    ]
+    strategies = made_from["strategies"]
+    assert strategies["single best"]["own_rows"]["mAP"] == pytest.approx(max(alone))
+    assert strategies["single best"]["weights"] == list(np.eye(2)[int(np.argmax(alone))])
+    mean = (tables[0] + tables[1]).loc[truth.index]
+    expected = np.mean([average_precision_score(truth[n], mean[n]) for n in NAMES])
+    assert strategies["equal mean"]["own_rows"]["mAP"] == pytest.approx(expected)
+    # nothing is fitted there, so that held-out rows score the same
+    assert strategies["equal mean"]["held_out"]["mAP"] == pytest.approx(expected)
+    chosen = made_from["strategy"]
+    best = max(strategies, key=lambda name: strategies[name].get("own_rows", {"mAP": 0})["mAP"])
+    assert strategies[best]["own_rows"]["mAP"] >= max(alone)
+    assert strategies[chosen]["weights"] == weights
+    gain = strategies["whole procedure"]["over_single_best"]["mAP"]
+    held_out = strategies["whole procedure"]["held_out"]["mAP"]
+    assert gain == pytest.approx(held_out - strategies["single best"]["held_out"]["mAP"])
+    assert f"gains {gain:+.4f} mAP" in printed
+    assert f"Chosen: {chosen}" in printed
+    assert f"{alone[0]:.4f}" in printed or f"{alone[1]:.4f}" in printed
+    assert f"--predictions {tmp_path}/made/e_oof.csv --labels {labels}" in printed
+    assert max(map(len, printed.split("\nweights  ")[0].splitlines())) <= 100
+
+    # and infer reads it: a run's weight is shared by its folds
+    checkpoints, shares, _ = read_recipe(out)
+    by_run = dict.fromkeys(("one", "two"), 0.0)
+    for checkpoint, share in zip(checkpoints, shares, strict=True):
+        assert checkpoint.is_file()
+        by_run[checkpoint.resolve().parent.name] += share
+    assert list(by_run.values()) == pytest.approx(weights)
+
+
+def test_the_same_call_again_gives_the_same_files(
+    command: Command, runs: Runs, tmp_path: Path
+) -> None:
+    paths, _, _ = runs
+    out, oof = tmp_path / "e.json", tmp_path / "e_oof.csv"
+    flags = ["--runs", *paths, "--folds", 2, "--monitor", "mAUROC", "--output", out]
+    assert command(*flags)[0] == 0
+    before = out.read_bytes(), oof.read_bytes()
+    code, _, error = command(*flags)
+    assert code == 2
+    assert "e.json exists" in error
+    assert command(*flags, "--overwrite")[0] == 0
+    assert (out.read_bytes(), oof.read_bytes()) == before
+    out.unlink()
+    code, _, error = command(*flags)
+    assert code == 2
+    assert "e_oof.csv exists" in error
+    assert not out.exists()
+
+
+def test_unfinished_folds_and_what_all_have(command: Command, runs: Runs, tmp_path: Path) -> None:
+    paths, labels, tables = runs
+    RunFolder(paths[1], MODEL).files(3).state.unlink()
+    flags = ["--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json"]
+    code, _, error = command(*flags)
+    assert code == 2
+    assert "30 images of" in error
+    assert "--common" in error
+    frame = pd.read_csv(labels)
+    frame.drop(columns="Mass").to_csv(tmp_path / "fewer.csv", index=False)
+    code, printed, error = command(*flags, "--common", "--labels", tmp_path / "fewer.csv")
+    assert code == 0, error
+    assert f"Of {paths[1]} only fold 1, 2 of 3 is trained to the end" in printed
+    assert f"1 class of {paths[0]} not in {tmp_path}/fewer.csv: Mass" in printed
+    assert "60 images, " in printed
+    oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
+    assert oof.shape == (60, 2)
+    document = json.loads((tmp_path / "e.json").read_text())
+    assert [len(member["checkpoints"]) for member in document["members"]] == [2, 2]
+    weights = [member["weight"] for member in document["members"]]
+    blend = weights[0] * tables[0] + weights[1] * tables[1]
+    np.testing.assert_allclose(oof, blend.loc[oof.index, oof.columns], rtol=1e-7)
+
+
+def with_fold_1_alone(folder: Path, labels: Path, frame: pd.DataFrame, seed: int) -> Path:
+    """A run of two folds, divided by this seed, of which the first one is trained."""
+    make_run(folder, labels, frame, 2, seed=1)
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"seed": seed}))
+    RunFolder(folder, MODEL).files(2).state.unlink()
+    return folder
+
+
+def test_runs_of_fold_1_alone_are_merged(command: Command, runs: Runs, tmp_path: Path) -> None:
+    _, labels, tables = runs
+    paths = [with_fold_1_alone(tmp_path / f"half{n}", labels, tables[n], seed=42) for n in (0, 1)]
+    code, printed, error = command("--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json")
+    assert code == 0, error
+    half, whole = len(tables[0]) // 2, len(tables[0])
+    assert f"{half} of {whole} images are of the folds that the runs have trained." in printed
+    oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
+    first = pd.read_csv(RunFolder(paths[0], MODEL).files(1).predictions, index_col="ImageID")
+    assert sorted(oof.index) == sorted(first.index)
+    # the command that is printed calibrates them
+    calibrate = re.search(r"ensemble.calibrate (.*)", printed)
+    assert calibrate is not None
+    assert "--common" in calibrate[1]
+
+
+def test_runs_of_other_folds_are_refused_with_the_reason(
+    command: Command, runs: Runs, tmp_path: Path
+) -> None:
+    _, labels, tables = runs
+    halves = [
+        with_fold_1_alone(tmp_path / "first", labels, tables[0], seed=0),
+        with_fold_1_alone(tmp_path / "second", labels, tables[1].iloc[::-1], seed=42),
+    ]
+    flags = ["--runs", *halves, "--folds", 2, "--output", tmp_path / "e.json"]
+    code, _, error = command(*flags)
+    assert code == 2
+    assert "its folds are of --folds 2 --seed 42" in error
+    assert "of --folds 2 --seed 0" in error
+    assert "--common" in error
+    assert not (tmp_path / "e.json").exists()
+
+
+def test_labels_are_read_as_the_runs_read_them(
+    command: Command,
+    runs: Runs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths, labels, _ = runs
+    frame = pd.read_csv(labels).rename(columns={"PatientID": "Person", "ImageID": "Scan"})
+    frame.loc[frame.index < 5, "Mass"] = -1
+    # an official split: the labels are those of its own CSV
+    frame.to_csv(tmp_path / "val.csv", index=False)
+    settings = {"val_csv": str(tmp_path / "val.csv"), "uncertain": "one", "folds": 7}
+    settings |= {"image_column": "Scan", "patient_column": "Person"}
+    guessed = guesses(labels_of(), 2, 3)
+    for name in ("three", "four"):
+        make_run(tmp_path / name, labels, guessed, 1, 4, **settings)
+    seen: dict[str, Any] = {}
+    select = selection.select
+
+    def watch(pool: selection.Pool, patients: np.ndarray, *others: Any) -> selection.Selection:
+        seen.update(targets=pool.targets, patients=set(patients))
+        return select(pool, patients, *others)
+
+    monkeypatch.setattr(selection, "select", watch)
+    flags = ["--runs", tmp_path / "three", tmp_path / "four", "--folds", 2]
+    code, printed, error = command(*flags, "--output", tmp_path / "v.json")
+    assert code == 0, error
+    classes = json.loads((tmp_path / "v.json").read_text())["classes"]
+    expected = frame[classes].replace(-1, 1).to_numpy().T
+    np.testing.assert_array_equal(seen["targets"], expected)
+    assert seen["patients"] == set(frame["Person"])
+    assert "trained to the end" not in printed
+    assert "--image_column=Scan --patient_column=Person --uncertain=one" in printed
+    # runs that differ need to be told
+    config = tmp_path / "four" / "config.json"
+    config.write_text(config.read_text().replace('"one"', '"zero"'))
+    code, _, error = command(*flags, "--output", tmp_path / "w.json")
+    assert code == 2
+    assert "say with --uncertain how to read" in error
+    given = ["--uncertain", "ignore", "--output", tmp_path / "w.json"]
+    assert command(*flags, *given)[0] == 0
+    assert np.isnan(seen["targets"]).sum() == 5
+    other = ["--runs", paths[0], tmp_path / "four", "--output", tmp_path / "x.json"]
+    code, _, error = command(*other)
+    assert code == 2
+    assert "say with --labels" in error
+
+
+def test_flags_are_an_interface() -> None:
+    assert flat(Config()) == {
+        "runs": [],
+        "labels": None,
+        "uncertain": None,
+        "blank": None,
+        "image_column": "",
+        "patient_column": "",
+        "common": False,
+        "monitor": "mAP",
+        "folds": 5,
+        "seed": 0,
+        "output": "ensemble.json",
+        "overwrite": False,
+    }

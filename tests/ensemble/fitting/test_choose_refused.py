@@ -1,0 +1,145 @@
+"""What `python -m ensemble.choose` refuses is one sentence, exit code 2, and nothing written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ensemble.choose import main
+from tests.helpers.synthetic.runs import MODEL, Command, Runs, two_runs
+
+
+@pytest.fixture
+def command(call: Command) -> Command:
+    return partial(call, main)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return two_runs(tmp_path)
+
+
+def edit(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    change(pd.read_csv(path)).to_csv(path, index=False)
+
+
+def setting(path: Path, **values: object) -> None:
+    told = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(told | values))
+
+
+VAL = f"{MODEL}_fold2_val.csv"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda one: shutil.rmtree(one), "is no run folder"),
+        (lambda one: (one / "config.json").write_text("{"), "is no JSON"),
+        (lambda one: (one / "config.json").write_text("[" * 100_000), "nested too deeply"),
+        (lambda one: (one / "config.json").write_text("[]"), "no JSON object"),
+        (lambda one: (one / "config.json").write_text("{}"), "no usable setting 'model'"),
+        (lambda one: setting(one, folds="2"), "no usable setting 'folds'"),
+        (lambda one: setting(one, folds=10**9), "was changed after the run"),
+        (lambda one: setting(one, model="../two/toy"), "was changed after the run"),
+        (lambda one: setting(one, train_csv="\0"), "was changed after the run"),
+        (lambda one: setting(one, train_csv="no.csv"), "--labels"),
+        (lambda one: setting(one, model="other"), "no fold that is trained to the end"),
+        (lambda one: (one / f"{MODEL}_fold2.safetensors").unlink(), "fold2.safetensors is gone"),
+        (lambda one: (one / VAL).unlink(), "fold2_val.csv is gone"),
+        (lambda one: (one / VAL).write_text("ImageID,Mass\na,2\n"), "no probability"),
+        (
+            lambda one: edit(one / VAL, lambda frame: frame.drop(columns="Mass")),
+            "Mass in one of them only",
+        ),
+        (
+            lambda one: shutil.copy(one / f"{MODEL}_fold1_val.csv", one / VAL),
+            "45 image(s) of",
+        ),
+        (lambda one: edit(one / VAL, lambda frame: frame.iloc[1:]), "1 image of"),
+        (
+            lambda one: edit(one / VAL, lambda frame: frame.replace({"ImageID": {"x": "y"}})[:0]),
+            "has a header and no rows",
+        ),
+    ],
+)
+def test_a_broken_run_is_one_sentence_and_nothing_is_written(
+    command: Command,
+    runs: Runs,
+    tmp_path: Path,
+    change: Callable[[Path], object],
+    told: str,
+) -> None:
+    paths, _, _ = runs
+    change(paths[0])
+    code, _, error = command("--runs", *paths, "--output", tmp_path / "e.json")
+    assert code == 2
+    assert told in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("*e*.json"))
+    assert not list(tmp_path.glob("*oof*"))
+
+
+@pytest.mark.parametrize("gone", ["labels.csv", "map.csv"])
+def test_paths_of_another_folder_lead_to_labels(
+    command: Command, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    paths, labels, _ = runs
+    for path in paths:
+        setting(path, train_csv="labels.csv" if gone == "labels.csv" else str(labels))
+        setting(path, label_map=None if gone == "labels.csv" else gone)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    code, _, error = command("--runs", *paths, "--folds", 2)
+    assert code == 2
+    assert f"{paths[0]} took its labels from {gone}, which is not found from here" in error
+    assert "--labels" in error
+    assert "phantom" not in error
+    assert not any(elsewhere.iterdir())
+    code, _, error = command("--runs", *paths, "--folds", 2, "--labels", labels)
+    assert (code, error) == (0, "")
+
+
+def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path) -> None:
+    paths, labels, _ = runs
+    config = paths[0] / "config.json"
+    before = config.read_bytes(), labels.read_bytes()
+    detour = paths[1] / ".." / "one" / "config.json"
+    env = paths[0] / "env.json"
+    env.write_text("{}")
+    beside = tmp_path / "beside_oof.csv"
+    labels.rename(beside)
+    beside_flags = ["--labels", beside, "--output", tmp_path / "beside.json", "--overwrite"]
+    labels.write_bytes(beside.read_bytes())
+    for arguments, sentence in (
+        ([], "no runs are given"),
+        (["--runs", paths[0], paths[0] / ".." / "one"], "more than once"),
+        (["--runs", *paths, "--folds", 1], "--folds must be at least 2"),
+        (["--runs", *paths, "--folds", 60], "only 45 patients"),
+        (["--runs", *paths, "--output", tmp_path / "e.csv"], "does not end in .json"),
+        (["--runs", *paths, "--output", config, "--overwrite"], "is a file that is read"),
+        (["--runs", *paths, "--output", detour, "--overwrite"], "is a file that is read"),
+        (
+            ["--runs", *paths, "--output", env, "--overwrite"],
+            "--overwrite leaves it alone",
+        ),
+        (["--runs", *paths, "--output", labels / "e.json"], "lies below a file"),
+        (["--runs", *paths, "--output", f"{tmp_path}/.json/"], "does not end in .json"),
+        (["--runs", *paths, *beside_flags], "beside_oof.csv is a file that is read"),
+        (["--runs", *paths, "--labels", tmp_path / "no.csv"], "There is no file"),
+        (["--runs", *paths, "--patient_column", "Persn"], "no column 'Persn'"),
+    ):
+        more = [] if "--output" in arguments else ["--output", tmp_path / "e.json"]
+        code, _, error = command(*arguments, *more)
+        assert code == 2, arguments
+        assert sentence in error, error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "e.json").exists()
+    assert (config.read_bytes(), beside.read_bytes()) == before
+    assert env.read_text() == "{}"

@@ -1,0 +1,154 @@
+"""`python -m ensemble.choose` on runs whose labels are of several CSVs, or of a part of one."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble.choose import main
+from tests.helpers.synthetic.runs import IMAGES, NAMES, Command, guesses, labels_of, make_run
+
+JOINT = {"Effusion": "Pleural Effusion", "Mass": "Mass", "No_Finding": "Normal"}
+
+
+@pytest.fixture
+def command(call: Command) -> Command:
+    return partial(call, main)
+
+
+def two_sources(folder: Path) -> tuple[list[Path], pd.DataFrame]:
+    """CSVs of 60 and 30 images, the second without Mass; and all labels by their joint names."""
+    frame = labels_of()
+    first, second = frame.iloc[:60], frame.iloc[60:].drop(columns="Mass")
+    # the same names of images and patients in both
+    second = second.assign(
+        ImageID=first["ImageID"][:30].to_numpy(), PatientID=first["PatientID"][:30].to_numpy()
+    )
+    csvs = [folder / "nih.csv", folder / "own.csv"]
+    first.to_csv(csvs[0], index=False)
+    second.rename(columns={"No_Finding": "Normal"}).to_csv(csvs[1], index=False)
+    joint = frame.assign(
+        ImageID=[f"nih/{name}" for name in first["ImageID"]]
+        + [f"own/{name}" for name in second["ImageID"]],
+        PatientID=[f"nih/{name}" for name in first["PatientID"]]
+        + [f"own/{name}" for name in second["PatientID"]],
+    ).rename(columns=JOINT)
+    joint["Mass"] = joint["Mass"].where(np.arange(IMAGES) < 60)
+    return csvs, joint
+
+
+def runs_of(folder: Path, joint: pd.DataFrame, **settings: Any) -> list[Path]:
+    frame = labels_of()
+    paths = [folder / "one", folder / "two"]
+    for seed, path in enumerate(paths):
+        guessed = (
+            guesses(frame, 2, seed).set_axis(joint["ImageID"].to_numpy()).rename(columns=JOINT)
+        )
+        make_run(path, Path("nowhere.csv"), guessed, 2, seed, **settings)
+    return paths
+
+
+def test_labels_of_two_sources_are_joined_as_the_runs_did(
+    command: Command, call: Command, tmp_path: Path
+) -> None:
+    csvs, joint = two_sources(tmp_path)
+    settings = {"train_csv": [str(csv) for csv in csvs], "val_csv": []}
+    paths = runs_of(tmp_path, joint, **settings)
+    out = tmp_path / "e.json"
+    code, printed, error = command("--runs", *paths, "--folds", 2, "--output", out)
+    assert code == 0, error
+    assert "90 images, 45 patients, 3 classes" in printed
+    written = pd.read_csv(tmp_path / "e_labels.csv")
+    classes = [str(name) for name in written if name not in ("ImageID", "PatientID")]
+    assert sorted(classes) == sorted(JOINT.values())
+    expected = joint.set_index("ImageID").loc[written["ImageID"]]
+    np.testing.assert_array_equal(written[classes], expected[classes])
+    assert written["PatientID"].tolist() == expected["PatientID"].tolist()
+    oof = pd.read_csv(tmp_path / "e_oof.csv")
+    assert oof["ImageID"].tolist() == written["ImageID"].tolist()
+    assert json.loads(out.read_text())["made_from"]["labels"] == f"{csvs[0]}, {csvs[1]}"
+    # it is what the next command is told to read
+    assert f"--labels {tmp_path}/e_labels.csv --blank=unknown" in printed
+    # and is not replaced unasked
+    out.unlink()
+    (tmp_path / "e_oof.csv").unlink()
+    code, _, error = command("--runs", *paths, "--folds", 2, "--output", out)
+    assert code == 2
+    assert "e_labels.csv exists" in error
+
+
+def test_runs_that_took_other_labels_are_told(command: Command, tmp_path: Path) -> None:
+    csvs, joint = two_sources(tmp_path)
+    settings: dict[str, Any] = {"train_csv": [str(csv) for csv in csvs], "val_csv": []}
+    paths = runs_of(tmp_path, joint, **settings)
+    config = paths[1] / "config.json"
+    for other, sentence in (
+        ({"views": "frontal"}, "was trained with --views frontal and"),
+        ({"label_map": str(csvs[0])}, "was trained with --label_map"),
+        ({"train_csv": settings["train_csv"][::-1]}, "say with --labels which file to score"),
+        ({"train_csv": settings["train_csv"][:1]}, "say with --labels which file to score"),
+        ({"train_csv": [1]}, "no usable setting 'train_csv'"),
+        ({"train_csv": []}, "was changed after the run"),
+        ({"source": ["nih\0", "own"]}, "was changed after the run"),
+        ({"source": "nih"}, "no usable setting 'source'"),
+    ):
+        config.write_text(json.dumps(json.loads((paths[0] / "config.json").read_text()) | other))
+        code, _, error = command("--runs", *paths, "--output", tmp_path / "e.json")
+        assert code == 2
+        assert sentence in error, error
+        assert error.count("\n") == 1
+    # one file of all labels by the names of the predictions
+    config.write_text((paths[0] / "config.json").read_text())
+    joint.to_csv(tmp_path / "all.csv", index=False)
+    given = ["--labels", tmp_path / "all.csv", "--output", tmp_path / "e.json", "--folds", 2]
+    code, printed, error = command("--runs", *paths, *given)
+    assert code == 0, error
+    assert f"--labels {tmp_path}/all.csv" in printed
+    assert not (tmp_path / "e_labels.csv").exists()
+
+
+def test_official_validation_of_two_sources(command: Command, tmp_path: Path) -> None:
+    csvs, joint = two_sources(tmp_path)
+    # named by their training CSVs, which are read no more
+    settings = {"train_csv": ["x/nih.csv", "x/own.csv"], "val_csv": [str(csv) for csv in csvs]}
+    frame = guesses(labels_of(), 2, 0).set_axis(joint["ImageID"].to_numpy())
+    make_run(tmp_path / "one", csvs[0], frame.rename(columns=JOINT), 1, 0, **settings)
+    code, printed, error = command(
+        "--runs", tmp_path / "one", "--folds", 2, "--output", tmp_path / "e.json"
+    )
+    assert code == 0, error
+    assert "90 images, 45 patients, 3 classes" in printed
+
+
+def test_a_part_of_one_csv_is_written_for_the_next_command(
+    command: Command, tmp_path: Path
+) -> None:
+    """A run on the official training images of NIH's own table, named by its files."""
+    frame = labels_of()
+    cells = [
+        "|".join(name for name in NAMES[:2] if row[name]) or "No Finding"
+        for _, row in frame.iterrows()
+    ]
+    table = pd.DataFrame({"Image Index": frame["ImageID"], "Finding Labels": cells})
+    table["Follow-up #"], table["Patient ID"] = 0, range(IMAGES)
+    table["Patient Age"], table["Patient Gender"], table["View Position"] = 50, "M", "PA"
+    csv = tmp_path / "Data_Entry_2017_v2020.csv"
+    table.to_csv(csv, index=False)
+    names = frame["ImageID"].tolist()
+    (tmp_path / "train_val_list.txt").write_text("\n".join(names[:60]) + "\n")
+    (tmp_path / "test_list.txt").write_text("\n".join(names[60:]) + "\n")
+    guessed = guesses(frame, 2, 1).iloc[:60].rename(columns={"No_Finding": "No Finding"})
+    settings = {"train_csv": [str(csv)], "val_csv": [], "official_split": "train"}
+    make_run(tmp_path / "one", csv, guessed, 2, 1, **settings)
+    code, printed, error = command(
+        "--runs", tmp_path / "one", "--folds", 2, "--output", tmp_path / "e.json"
+    )
+    assert code == 0, error
+    assert "60 images, 60 patients, 3 classes" in printed
+    written = pd.read_csv(tmp_path / "e_labels.csv")
+    assert written["ImageID"].tolist() == names[:60]
+    assert written["Mass"].tolist() == frame["Mass"][:60].tolist()

@@ -1,0 +1,241 @@
+"""`python -m ensemble.explain`: pictures, tables, and the pointing game against a truth."""
+
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from core.models.checkpoint import load_tensors, save_tensors
+from ensemble.explain import main
+from ensemble.heatmaps.pointing_game import Pointing, highest_place, read_boxes
+from methods import load_model
+from tests.helpers.reference_predictions import said
+
+Call = Callable[..., tuple[int, str, str]]
+Explain = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def explain(call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path) -> Explain:
+    """The command with two checkpoints, on the phantom's images."""
+
+    def answer(*arguments: object) -> tuple[int, str, str]:
+        given = ("--checkpoints", *checkpoints, "--image_dir", phantom / "images")
+        return call(main, *given, "--output", tmp_path / "maps", *arguments)
+
+    return answer
+
+
+def wilson(hits: int, images: int) -> tuple[float, float]:
+    """Wilson (1927), with the 97.5 % point of the normal distribution."""
+    z, share = 1.959963984540054, hits / images
+    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images)
+    half *= math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
+    return middle - half, middle + half
+
+
+def peak(row: int, column: int) -> np.ndarray:
+    heat = np.zeros((20, 30), dtype=np.float32)
+    heat[row, column] = 1
+    return heat
+
+
+def test_hits_are_counted_by_class_and_model_against_chance() -> None:
+    pointing = Pointing(["one", "other"])
+    flat = np.full((20, 30), 0.5, dtype=np.float32)
+    box = (10.0, 5.0, 16.0, 10.0)  # columns 10 to 15, rows 5 to 9
+    pointing.count("Mass", [box], [peak(5, 10), peak(10, 10)])
+    pointing.count("Mass", [box], [peak(9, 15), peak(9, 16)])
+    pointing.count("Mass", [box, (0, 0, 1, 1)], [peak(0, 0), np.full_like(flat, np.nan)])
+    pointing.count("Hernia", [(0, 0, 15, 20)], [flat, peak(0, 14)])
+    table = pointing.table(["Hernia", "Mass", "Nodule"])
+    assert list(table["class"].unique()) == ["Hernia", "Mass", "all classes"]
+    rows: dict[Any, Any] = table.set_index(["class", "model"]).to_dict("index")
+    expected = {
+        ("Hernia", "one"): (1, 0, 0.5),
+        ("Hernia", "other"): (1, 1, 0.5),
+        ("Mass", "one"): (3, 3, (30 + 30 + 31) / 3 / 600),
+        ("Mass", "other"): (2, 0, 30 / 600),
+        ("all classes", "one"): (4, 3, (300 + 30 + 30 + 31) / 4 / 600),
+        ("all classes", "other"): (3, 1, (300 + 30 + 30) / 3 / 600),
+    }
+    for key, (images, hits, chance) in expected.items():
+        row = rows[key]
+        assert (row["images"], row["hits"]) == (images, hits)
+        np.testing.assert_allclose(row["hit_rate"], hits / images)
+        np.testing.assert_allclose((row["low"], row["high"]), wilson(hits, images), atol=1e-9)
+        np.testing.assert_allclose(row["chance"], chance)
+
+
+def test_the_highest_place_of_a_plateau_is_the_middle_of_its_cell() -> None:
+    import cv2
+
+    cells = np.zeros((4, 4), dtype=np.float32)
+    cells[0, 3] = 1
+    heat = cv2.resize(cells, (40, 40), interpolation=cv2.INTER_LINEAR)
+    place = highest_place(heat.astype(np.float32))
+    assert place is not None
+    assert abs(place[0] - 4.5) <= 0.5
+    assert abs(place[1] - 34.5) <= 0.5
+
+
+def test_pictures_and_tables_of_some_images(
+    explain: Explain, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    boxes = pd.read_csv(phantom / "boxes.csv")
+    test = set(pd.read_csv(phantom / "test.csv")["ImageID"])
+    shown = boxes[boxes["ImageID"].isin(test)]
+    code, printed, error = explain(
+        *("--test_csv", phantom / "test.csv", "--boxes", phantom / "boxes.csv"),
+        *("--draw", 2, "--top", 1, "--weights", 1, 3),
+    )
+    assert code == 0, error
+    folder = tmp_path / "maps"
+    listed = pd.read_csv(folder / "maps.csv")
+    assert len(listed) == 2 * 3
+    names = list(load_model(checkpoints[0])[1].class_names)
+    first = list(pd.read_csv(phantom / "test.csv")["ImageID"][:2])
+    one, other = (
+        said(path, [phantom / "images" / x for x in first], mirror=False) for path in checkpoints
+    )
+    merged = (one + 3 * other) / 4
+    expected = [
+        each[image, merged[image].argmax()] for image in range(2) for each in (one, other, merged)
+    ]
+    assert [names[row.argmax()] for row in merged] == list(listed["class"][::3])
+    np.testing.assert_allclose(listed["probability"], expected, atol=2e-6)
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    assert pictures == sorted([*listed["file"].unique(), "sheet.png"])
+    for name in pictures:
+        pixels = np.asarray(Image.open(folder / name).convert("RGB")).astype(int)
+        assert (pixels.max(2) - pixels.min(2)).max() > 60  # colour over grey
+    table = pd.read_csv(folder / "pointing.csv")
+    whole = table[table["class"] == "all classes"]
+    assert list(whole["model"]) == ["standard_head fold 1", "standard_head fold 2", "ensemble"]
+    assert set(whole["images"]) == {len(shown)}
+    area = (shown["x1"] - shown["x0"]) * (shown["y1"] - shown["y0"]) / 40**2
+    np.testing.assert_allclose(whole["chance"], area.mean())
+    counts = shown["finding"].value_counts()
+    of_classes = table[table["class"] != "all classes"]
+    assert of_classes["images"].tolist() == [counts[name] for name in of_classes["class"]]
+    assert "the first 2 of" in printed
+    assert f"{len(shown):>6,}" in printed
+
+
+def test_names_are_kept_out_where_asked_and_only_what_it_made_is_replaced(
+    explain: Explain, tmp_path: Path
+) -> None:
+    code, printed, error = explain("--images", "p00000_00", "--classes", "Mass", "--anonymous")
+    assert code == 0, error
+    told = printed + (tmp_path / "maps" / "maps.csv").read_text()
+    told += " ".join(path.name for path in (tmp_path / "maps").iterdir())
+    assert "p00000" not in told
+    before = sorted((tmp_path / "maps").iterdir())
+    assert explain("--images", "p00000_00", "--classes", "Mass")[0] == 2
+    again = ("--images", "p00000_00", "--classes", "Mass", "--anonymous", "--overwrite")
+    assert explain(*again)[0] == 0
+    assert sorted((tmp_path / "maps").iterdir()) == before
+    assert re.search(r"0001_[0-9a-f]{8}-000001\.png", told)
+
+
+def test_what_is_wrong_is_one_sentence(
+    explain: Explain, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    image = ("--images", "p00000_00.png")
+    wrong = tmp_path / "boxes.csv"
+    wrong.write_text("ImageID,finding,x0,y0,x1,y1\np00000_00.png,Mass,1,2,41,8\n")
+    nothing = tmp_path / "none.csv"
+    nothing.write_text("ImageID,finding,x0,y0,x1,y1\np00000_00.png,Mass,5,2,5,8\n")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
+    for flags, sentence in (
+        ((*image, "--classes", "Mas"), "there is no class 'Mas': did you mean 'Mass'?"),
+        (("--images", "p9.png"), "1 of 1 images have no file in"),
+        ((*image, "--boxes", wrong), "a box of 'Mass' leaves the image p00000_00.png of 40 x 40"),
+        ((*image, "--boxes", nothing), "row 2 (the header is row 1) holds no box"),
+        ((*image, "--output", foreign, "--overwrite"), "holds what was not made here (notes.txt)"),
+        ((*image, "--output", foreign), "is there already: name another --output"),
+    ):
+        code, _, error = explain(*flags)
+        assert code == 2, flags
+        assert sentence in error
+        assert len(error.splitlines()) == 1
+        assert not (tmp_path / "maps").exists()
+    assert (foreign / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_box_may_reach_the_edge_of_a_large_image(explain: Explain, tmp_path: Path) -> None:
+    # 1573 * (1009 / 1573) is a hair above 1009
+    Image.new("L", (1573, 1596), 9).save(tmp_path / "large.png")
+    boxes = tmp_path / "boxes.csv"
+    for right, bottom, expected in ((1573, 1596, 0), (1573.5, 1596, 2), (1573, 1597, 2)):
+        boxes.write_text(f"ImageID,finding,x0,y0,x1,y1\nlarge.png,Mass,0,798,{right},{bottom}\n")
+        code, _, error = explain("--image_dir", tmp_path, "--classes", "Mass", "--boxes", boxes)
+        assert code == expected, error
+        assert ("leaves the image large.png of 1573 x 1596" in error) == (expected == 2)
+        if not expected:
+            table = pd.read_csv(tmp_path / "maps" / "pointing.csv")
+            np.testing.assert_allclose(table["chance"], 0.5, atol=1e-3)
+            shutil.rmtree(tmp_path / "maps")
+
+
+def test_boxes_are_found_by_name_where_names_are_kept_out(
+    explain: Explain, phantom: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    for folder in ("sub", "other"):
+        (images / folder).mkdir(parents=True)
+        shutil.copy(phantom / "images" / "p00000_00.png", images / folder / "p.png")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("ImageID,finding,x0,y0,x1,y1\nsub/p.png,Mass,0,0,20,40\n")
+    flags = ("--image_dir", images, "--classes", "Mass", "--anonymous", "--boxes", boxes)
+    code, _, error = explain(*flags)
+    assert code == 0, error
+    table = pd.read_csv(tmp_path / "maps" / "pointing.csv")
+    assert set(table["images"]) == {1}
+    np.testing.assert_allclose(table["chance"], 0.5)
+    boxes.write_text("ImageID,finding,x0,y0,x1,y1\nSECRET.png,Mass,0,0,20,40\n")
+    code, _, error = explain(*flags, "--output", tmp_path / "other")
+    assert code == 2
+    assert "that names 1 image of other names" in error
+    assert "SECRET" not in error
+
+
+def test_boxes_are_read_by_their_columns(tmp_path: Path) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text("Image Index,label,x0,y0,x1,y1\na.png,Mass,1,2,3,4\na.png,Mass,5,6,7.5,8\n")
+    assert read_boxes(path)["a.png"]["Mass"] == [(1, 2, 3, 4), (5, 6, 7.5, 8)]
+
+
+def test_a_model_that_lacks_the_class_is_no_miss(
+    call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    tensors, facts = load_tensors(checkpoints[0])
+    last = [name for name in tensors if name.startswith("head.6.")]
+    kept = [place for place, name in enumerate(facts["class_names"]) if name != "Effusion"]
+    facts["class_names"] = [facts["class_names"][place] for place in kept]
+    fewer = tensors | {name: tensors[name][kept] for name in last}
+    save_tensors(tmp_path / "fewer.safetensors", fewer, facts)
+    code, _, error = call(
+        main,
+        *("--checkpoints", checkpoints[0], tmp_path / "fewer.safetensors"),
+        *("--image_dir", phantom / "images", "--test_csv", phantom / "test.csv", "--draw", 1),
+        *("--classes", "Effusion", "--boxes", phantom / "boxes.csv", "--output", tmp_path / "m"),
+    )
+    assert code == 0, error
+    table = pd.read_csv(tmp_path / "m" / "pointing.csv")
+    effusion = table[table["class"] == "Effusion"].drop(columns="class")
+    rows: dict[Any, Any] = effusion.set_index("model").to_dict("index")
+    assert rows["standard_head fold 1 (2)"]["images"] == 0
+    assert rows["standard_head fold 1 (1)"]["images"] > 0
+    assert rows["ensemble"] == rows["standard_head fold 1 (1)"]

@@ -1,0 +1,152 @@
+"""`ensemble.infer`: which rows and columns it writes, of images and of studies."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from methods import load_model
+from tests.helpers.infer_files import Infer, copied, predicted, write
+from tests.helpers.reference_predictions import said
+
+
+def test_studies_are_merged_by_their_views(
+    infer: Infer, six_flags: list, six_images: list[Path], tmp_path: Path
+) -> None:
+    alone = predicted(infer, *six_flags, output=tmp_path / "p.csv").to_numpy()
+    frame = pd.DataFrame(
+        {
+            "ImageID": [path.name for path in six_images],
+            "exam": ["s2", "s1", "s2", "s2", "s3", "s1"],
+            "ViewPosition": ["PA", "AP", "LATERAL", "AP", "", "LL"],
+        }
+    )
+    grouped = ["--test_csv", write(tmp_path / "views.csv", frame), "--group_by", "exam"]
+    found = predicted(infer, *six_flags, *grouped, output=tmp_path / "s.csv")
+    assert found.index.name == "exam"
+    assert list(found.index) == ["s2", "s1", "s3"]
+    s2 = ((alone[0] + alone[3]) / 2 + alone[2]) / 2
+    expected = np.array([s2, (alone[1] + alone[5]) / 2, alone[4]])
+    np.testing.assert_allclose(found.to_numpy(), expected, atol=1e-6)
+
+    sample = pd.DataFrame({"StudyId": ["s3", "s2"], found.columns[2]: 0, found.columns[0]: 0.5})
+    more = ["--sample_submission", write(tmp_path / "sample.csv", sample)]
+    picked = predicted(infer, *six_flags, *grouped, *more, output=tmp_path / "s.csv")
+    assert picked.index.name == "StudyId"
+    assert list(picked) == list(sample)[1:]
+    rows = found[list(picked)].loc[["s3", "s2"]]
+    np.testing.assert_allclose(picked.to_numpy(), rows.to_numpy(), atol=1e-6)
+
+
+def test_a_sample_submission_says_which_rows_and_columns(
+    infer: Infer, six_flags: list, six_images: list[Path], tmp_path: Path
+) -> None:
+    every = predicted(infer, *six_flags, output=tmp_path / "p.csv")
+    columns = list(map(str, every))[::-2]
+    rows = [six_images[place].name for place in (4, 1, 2)]
+    sample = pd.DataFrame({"id": rows} | dict.fromkeys(columns, 0.5))
+    more = ["--sample_submission", write(tmp_path / "sample.csv", sample)]
+    for arguments in (six_flags, [word for word in six_flags if word not in six_flags[-2:]]):
+        found = predicted(infer, *arguments, *more, output=tmp_path / "s.csv")
+        assert found.index.name == "id"
+        expected = every[columns].loc[rows]
+        assert list(found.index) == rows
+        assert list(found) == columns
+        np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), atol=1e-6)
+
+    for frame, told in (
+        (sample.assign(id=["x.png", *rows[1:]]), "1 of 3 rows of"),
+        (sample.assign(Unheard=0), "1 column(s) of"),
+        (sample[["id"]], "a named one for each class"),
+    ):
+        wrong = ["--sample_submission", write(tmp_path / "wrong.csv", frame)]
+        code, _, error = infer(*six_flags, *wrong, "--output", tmp_path / "w.csv")
+        assert code == 2
+        assert told in error
+        assert not (tmp_path / "w.csv").exists()
+
+
+def test_a_single_image_prints_a_table(
+    infer: Infer, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
+) -> None:
+    names = load_model(checkpoints[0])[1].class_names
+    expected = pd.Series(said(checkpoints[0], six_images[2:3])[0], index=names)
+    for words in (["--image_dir", six_images[2]], [six_images[2]]):
+        code, printed, error = infer(*words, "--checkpoints", checkpoints[0])
+        assert code == 0, error
+        lines = [line.split() for line in printed.splitlines() if line.startswith("  ")][
+            -len(names) :
+        ]
+        shown = pd.Series({name: float(number) for number, name in lines})
+        assert list(shown.index) == list(expected.sort_values(ascending=False).index)
+        np.testing.assert_allclose(shown, expected[shown.index], atol=6e-5)
+    found = predicted(
+        infer, six_images[2], "--checkpoints", checkpoints[0], output=tmp_path / "1.csv"
+    )
+    np.testing.assert_allclose(found.loc[six_images[2].name, list(names)], expected, atol=1e-6)
+    (tmp_path / "bad.png").write_bytes(six_images[0].read_bytes()[:100])
+    code, _, error = infer(tmp_path / "bad.png", "--checkpoints", checkpoints[0])
+    assert code == 2
+    assert "bad.png cannot be read" in error
+
+
+def test_unreadable_images_are_left_out_and_listed_if_asked_for(
+    infer: Infer, six_flags: list, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
+) -> None:
+    folder = copied(six_images, tmp_path / "images")
+    (folder / six_images[1].name).write_bytes(b"")
+    (folder / six_images[4].name).write_bytes(six_images[4].read_bytes()[:90])
+    out = tmp_path / "p.csv"
+    spoiled = [*six_flags, "--image_dir", folder, "--batch_size", 2]
+    assert infer(*spoiled, "--output", out)[0] == 2
+    assert not out.exists()
+    # what the first start predicted is kept
+    code, printed, error = infer(*spoiled, "--output", out, "--on_bad_image", "skip")
+    assert code == 0, error
+    assert "Going on: 1 of 1 blocks are there." in printed
+    found = pd.read_csv(out, index_col=0)
+    kept = [six_images[place] for place in (0, 2, 3, 5)]
+    assert list(found.index) == [path.name for path in kept]
+    expected = sum(said(path, kept, mirror=False) for path in checkpoints) / 2
+    np.testing.assert_allclose(found.to_numpy(), expected, atol=2e-6)
+    listed = pd.read_csv(tmp_path / "p_skipped.csv")
+    assert list(listed["ImageID"]) == [six_images[1].name, six_images[4].name]
+    assert listed["reason"].str.contains("cannot be read").all()
+    # mended, there is nothing left to list
+    for place in (1, 4):
+        shutil.copy(six_images[place], folder)
+    again = [*spoiled, "--output", out, "--overwrite"]
+    assert infer(*again, "--on_bad_image", "skip")[0] == 0
+    assert sorted(path.name for path in tmp_path.glob("p*")) == ["p.csv"]
+    # a list of somebody else's stays
+    (tmp_path / "p_skipped.csv").write_text("mine")
+    code, _, error = infer(*again, "--on_bad_image", "skip")
+    assert code == 2
+    assert "p_skipped.csv would be replaced" in error
+    assert infer(*again)[0] == 0
+    assert (tmp_path / "p_skipped.csv").read_text() == "mine"
+
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    code, _, error = infer(*spoiled, "--output", tmp_path / "q.csv", "--on_bad_image", "skip")
+    assert code == 2
+    assert "6 of 6 images cannot be read" in error
+    assert "--on_bad_image" not in error
+
+
+def test_a_study_whose_images_are_skipped_is_listed(
+    infer: Infer, six_flags: list, six_images: list[Path], tmp_path: Path
+) -> None:
+    folder = copied(six_images, tmp_path / "images")
+    (folder / six_images[1].name).write_bytes(b"")
+    names = [path.name for path in six_images[:3]]
+    csv = write(tmp_path / "s.csv", pd.DataFrame({"ImageID": names, "exam": ["a", "b", "a"]}))
+    out = tmp_path / "p.csv"
+    more = ["--image_dir", folder, "--test_csv", csv, "--group_by", "exam", "--output", out]
+    code, printed, error = infer(*six_flags, *more, "--on_bad_image", "skip")
+    assert code == 0, error
+    assert "1 study of 2 images" in printed
+    assert list(pd.read_csv(out)["exam"]) == ["a"]
+    listed = pd.read_csv(tmp_path / "p_skipped.csv")
+    assert listed[["ImageID", "StudyID"]].to_numpy().tolist() == [[six_images[1].name, "b"]]

@@ -1,0 +1,143 @@
+"""`ensemble.infer`: what was predicted is kept, by one process or several, and read once."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.data.images import image_store as store
+from core.data.images.decode import read_image
+from ensemble.predict.blocks import Parts, parts_folder
+from tests.helpers.training.small_run import ROOT
+
+Infer = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def names(phantom: Path) -> list[str]:
+    """48 of the phantom's images."""
+    return sorted(path.name for path in (phantom / "images").iterdir())[:48]
+
+
+@pytest.fixture
+def base(checkpoints: list[Path], phantom: Path, names: list[str], tmp_path: Path) -> list[str]:
+    """Two models and these images, in 6 blocks of 8."""
+    csv = tmp_path / "inputs" / "48.csv"
+    csv.parent.mkdir()
+    pd.DataFrame({"ImageID": names}).to_csv(csv, index=False)
+    words = ["--checkpoints", *checkpoints, "--image_dir", phantom / "images", "--batch_size", 2]
+    return list(map(str, [*words, "--test_csv", csv]))
+
+
+def test_each_image_is_read_once_for_all_models_and_views(
+    base: list[str], infer: Infer, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: Counter[str] = Counter()
+
+    def counted(path: str) -> np.ndarray:
+        read[Path(path).name] += 1
+        return read_image(path)
+
+    monkeypatch.setattr(store, "read_image", counted)
+    assert infer(*base, "--tta_config", "heavy", "--output", tmp_path / "p.csv")[0] == 0
+    assert read == Counter(names)
+
+
+def test_the_shares_of_processes_cover_each_image_once(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.png") for number in range(103)]
+    with Parts(tmp_path / "p.csv", paths, "settings", batch_size=3) as parts:
+        missing = parts.open()
+        assert missing == list(range(len(parts)))
+        shares = [parts.batches(missing[rank::4]) for rank in range(4)]
+    positions = [position for share in shares for batch in share for position in batch]
+    assert sorted(positions) == list(range(103))
+    assert all(len(batch) <= 3 for share in shares for batch in share)
+
+
+def test_what_was_kept_is_for_the_same_models_views_and_images_only(
+    base: list[str], infer: Infer, phantom: Path, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "p.csv"
+    shutil.copytree(phantom / "images", images)
+    spoiled = sorted(images.iterdir())[20]
+    whole = spoiled.read_bytes()
+    spoiled.write_bytes(whole[:100])
+    here = [*base, "--image_dir", images, "--output", out]
+    assert infer(*here)[0] == 2
+    kept = sorted(path.name for path in parts_folder(out).iterdir())
+    assert len(kept) == 6
+    # one image was mended: its block is made again, and no other
+    spoiled.write_bytes(whole)
+    code, printed, error = infer(*here)
+    assert code == 0, error
+    assert "Going on: 5 of 6 blocks are there." in printed
+    expected = out.read_bytes()
+    assert infer(*base, "--output", tmp_path / "q.csv")[0] == 0
+    assert (tmp_path / "q.csv").read_bytes() == expected
+
+    spoiled.write_bytes(whole[:100])
+    assert infer(*here, "--overwrite")[0] == 2
+    spoiled.write_bytes(whole)
+    # a command that is refused leaves alone what another one kept
+    code, _, error = infer(*here, "--tta_config", "none")
+    assert code == 2
+    assert "is there already" in error
+    assert len(list(parts_folder(out).glob("*.safetensors"))) == 6
+    code, printed, _ = infer(*here, "--overwrite", "--tta_config", "none")
+    assert code == 0
+    assert "Deleted 6 kept blocks" in printed
+    assert "Going on" not in printed
+    assert out.read_bytes() != expected
+
+
+def test_a_block_that_is_damaged_is_made_again(
+    base: list[str], infer: Infer, phantom: Path, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "p.csv"
+    shutil.copytree(phantom / "images", images)
+    spoiled = sorted(images.iterdir())[0]
+    whole, state = spoiled.read_bytes(), os.stat(spoiled)
+    spoiled.write_bytes(b"\0" * len(whole))
+    os.utime(spoiled, ns=(state.st_atime_ns, state.st_mtime_ns))
+    here = [*base, "--image_dir", images, "--output", out]
+    assert infer(*here)[0] == 2
+    for number, path in enumerate(sorted(parts_folder(out).glob("*.safetensors"))):
+        data = path.read_bytes()
+        if number in (0, 4):
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        if number == 5:
+            path.write_bytes(data[: len(data) // 2])
+    spoiled.write_bytes(whole)
+    os.utime(spoiled, ns=(state.st_atime_ns, state.st_mtime_ns))
+    code, printed, error = infer(*here)
+    assert code == 0, error
+    assert "Going on: 3 of 6 blocks are there." in printed
+    assert infer(*base, "--output", tmp_path / "q.csv")[0] == 0
+    assert (tmp_path / "q.csv").read_bytes() == out.read_bytes()
+
+
+def test_two_at_once_do_not_write_one_file(base: list[str], infer: Infer, tmp_path: Path) -> None:
+    out = tmp_path / "p.csv"
+    hold = (
+        "import sys, time; from pathlib import Path; from core.io.atomic import lock_folder\n"
+        "lock = lock_folder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(parts_folder(out))]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        code, _, error = infer(*base, "--output", out)
+        other.communicate("")
+    assert code == 2
+    assert "another process is predicting into" in error
+    assert not out.exists()
+    assert infer(*base, "--output", out)[0] == 0

@@ -1,0 +1,301 @@
+"""`python -m ensemble.evaluate`: its numbers against core.metrics on tables ordered by hand."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.metrics import evaluate, paired_difference
+from ensemble.evaluate import main
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.scoring.operating_points import at_sensitivity, at_thresholds
+from ensemble.scoring.score import shortest_labels
+from tests.helpers.synthetic.scores import (
+    CLASSES,
+    NAMES,
+    NEVER,
+    RARE,
+    RESAMPLES,
+    Command,
+    Files,
+    make_files,
+    read_json,
+)
+
+
+@pytest.fixture
+def command(call: Command) -> Command:
+    """Runs the command in this process: (exit code, stdout, stderr)."""
+    return partial(call, main)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return make_files(tmp_path)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """JSON against what it was made of."""
+    if isinstance(expected, pd.DataFrame):
+        expected = expected.to_dict("index")
+    if isinstance(expected, dict):
+        assert list(found) == [str(key) for key in expected]
+        for key, value in expected.items():
+            assert_same(found[str(key)], value)
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    elif isinstance(expected, float) and np.isnan(expected):
+        assert found is None
+    else:
+        assert found == expected if isinstance(expected, str) else found == pytest.approx(expected)
+
+
+def test_one_file_by_training_prevalence(command: Command, files: Files) -> None:
+    code, printed, error = command(
+        *("--predictions", files.path("best"), *files.flags, "--seed", 4),
+        *("--train_csv", files.path("train")),
+    )
+    assert code == 0, error
+    shares = [0.3, 0.2, 0.05, 0.009, 0.002, 0.0]
+    expected = evaluate(
+        files.targets, files.probabilities["best"], CLASSES, shares, files.patients, 20, 4
+    )
+    assert expected.per_class["group"].tolist() == ["head", "head", "medium", *["tail"] * 3]
+    found = read_json(files.path("best").with_name("best_metrics.json"))
+    assert found["kind"] == "evaluation"
+    assert_same(found["summary"], expected.summary)
+    assert_same(found["per_class"], expected.per_class)
+    table = pd.read_csv(files.path("best_metrics"), index_col="class")
+    pd.testing.assert_frame_equal(table, expected.per_class, rtol=1e-6, check_dtype=False)
+    patients = len(np.unique(files.patients))
+    assert f"150 images of {patients} patients, 6 classes" in printed
+    assert f"prevalence   {files.path('train')}" in printed
+    low, high = expected.summary["intervals"]["mAP_tail"]
+    point = expected.summary["interval_points"]["mAP_tail"]
+    assert f"without the rarest: {point:.3f} [{low:.3f}, {high:.3f}]" in printed
+    assert (
+        f"ECE, flattened                            {expected.summary['ECE_flat']:.3f}" in printed
+    )
+    assert f"left out of the means. Here: {NEVER}." in " ".join(printed.split())
+    prefix = files.folder / "best_metrics"
+    assert printed.splitlines()[-1] == f"scores       {prefix}.json, {prefix}.csv"
+
+
+def test_several_files_are_a_leaderboard(command: Command, files: Files) -> None:
+    paths = [files.path(name) for name in ("middling", "poor", "best")]
+    code, printed, error = command("--predictions", *paths, *files.flags)
+    assert code == 0, error
+    rows = [line.split() for line in printed.splitlines() if ".csv  " in line and "0." in line]
+    assert [row[0] for row in rows] == ["best.csv", "middling.csv", "poor.csv"]
+    assert rows[1][-2:] == ["reference", "reference"]
+    found = read_json(files.path("middling").with_name("middling_metrics.json"))
+    board = {Path(row["predictions"]).stem: row for row in found["leaderboard"]}
+    table = pd.read_csv(files.path("middling_metrics"), index_col="predictions")
+    assert list(board) == ["best", "middling", "poor"] == [Path(path).stem for path in table.index]
+    reference = files.probabilities["middling"]
+    for name, row in board.items():
+        p = files.probabilities[name]
+        own = evaluate(files.targets, p, CLASSES, None, files.patients, 20)
+        assert_same(row["summary"], own.summary)
+        assert table.loc[str(files.path(name)), "ECE"] == pytest.approx(own.summary["ECE"])
+        if name == "middling":
+            assert row["difference"] is None
+            continue
+        paired = paired_difference(files.targets, p, reference, CLASSES, files.patients, 20)
+        assert_same(row["difference"], {"summary": paired.summary, "per_class": paired.per_class})
+        point, (low, high) = (
+            paired.summary[key]["mAP"] for key in ("interval_points", "intervals")
+        )
+        assert f"{point:+.3f} [{low:+.3f}, {high:+.3f}]" in printed
+        assert table.loc[str(files.path(name)), "difference_mAP_low"] == pytest.approx(low)
+    assert (
+        f"4 classes with at least 5 positive patients, as their intervals are, without {RARE}"
+        in (" ".join(printed.split()))
+    )
+
+
+def test_a_leaderboard_against_a_file_of_its_own(command: Command, files: Files) -> None:
+    paths = [files.path(name) for name in ("best", "poor")]
+    against = ["--against", files.path("middling"), "--resamples", 0]
+    code, printed, error = command(
+        "--predictions", *paths, "--labels", files.path("labels"), *against
+    )
+    assert code == 0, error
+    found = read_json(files.path("best").with_name("best_metrics.json"))
+    board = {Path(row["predictions"]).stem: row for row in found["leaderboard"]}
+    assert list(board) == ["best", "middling", "poor"]
+    assert found["reference"] == str(files.path("middling"))
+    best = board["best"]["summary"]["mAP"] - board["middling"]["summary"]["mAP"]
+    assert board["best"]["difference"]["summary"]["mAP"] == pytest.approx(best)
+    assert f"{best:+.3f} " in printed
+    assert "[" not in printed
+
+
+@pytest.mark.parametrize("resamples", [0, 20])
+def test_one_file_against_another(command: Command, files: Files, resamples: int) -> None:
+    code, printed, error = command(
+        *("--predictions", files.path("best"), "--against", files.path("poor")),
+        *("--labels", files.path("labels"), "--resamples", resamples),
+    )
+    assert code == 0, error
+    best, poor = files.probabilities["best"], files.probabilities["poor"]
+    expected = paired_difference(files.targets, best, poor, CLASSES, files.patients, resamples or 1)
+    found = read_json(files.path("best").with_name("best_metrics.json"))["difference"]
+    columns = ["ap", "auroc"] if resamples == 0 else list(expected.per_class)
+    assert_same(found["per_class"], expected.per_class[columns])
+    for metric in ("mAP", "mAUROC"):
+        assert found["summary"][metric] == pytest.approx(expected.summary[metric])
+    table = pd.read_csv(files.path("best_metrics"), index_col="class")
+    for column in columns:
+        difference = table[f"difference_{column}"].to_numpy()
+        np.testing.assert_allclose(difference, expected.per_class[column], rtol=1e-6)
+    value = expected.per_class["ap"]["Mass"]
+    row = next(line for line in printed.split("Differences")[1].splitlines() if "Mass" in line)
+    assert f" {value:+.3f}" in row
+    assert ("[" in printed) == (resamples > 0)
+
+
+def test_operating_points(command: Command, files: Files) -> None:
+    path, names = files.folder / "calibration.json", list(reversed(CLASSES))
+    classes = {
+        name: ClassCalibration("identity", {}, 0.1 + place / 10, 0.05 + place / 10)
+        for place, name in enumerate(names)
+    }
+    write_calibration(path, Calibration(classes, None, 0), {})
+    fitted = np.array([classes[name].threshold for name in CLASSES])
+    gated = np.array([classes[name].threshold_gated for name in CLASSES])
+    data = files.targets, files.probabilities["best"], CLASSES
+    how = files.patients, 20, 0
+    for given, expected in (
+        (["--thresholds", 0.3], at_thresholds(*data, np.full(6, 0.3), *how)),
+        (["--thresholds", path], at_thresholds(*data, fitted, *how)),
+        (["--thresholds", path, "--gated"], at_thresholds(*data, gated, *how)),
+        (["--sensitivity", 0.8], at_sensitivity(*data, 0.8, *how)),
+    ):
+        code, printed, error = command("--predictions", files.path("best"), *files.flags, *given)
+        assert code == 0, error
+        found = read_json(files.path("best").with_name("best_metrics.json"))["operating_points"]
+        assert_same(found["per_class"], expected)
+        table = pd.read_csv(files.path("best_metrics"), index_col="class")
+        thresholds = table["operating_threshold"].to_numpy()
+        np.testing.assert_allclose(thresholds, expected["threshold"], rtol=1e-6)
+        np.testing.assert_allclose(table["ppv_high"].to_numpy(), expected["ppv_high"], rtol=1e-6)
+        row = expected.loc["Nodule"]
+        line = next(line for line in printed.split("Operating")[1].splitlines() if "Nodule" in line)
+        cells = [
+            f"{row[p]:.3f} [{row[f'{p}_low']:.3f}, {row[f'{p}_high']:.3f}]"
+            for p in ("sensitivity", "specificity", "ppv")
+        ]
+        assert line.split("  ", 1)[1].split() == [
+            *[f"{row['positives']:.0f}", f"{row['threshold']:.3g}"],
+            *" ".join(cells).split(),
+        ]
+
+
+def test_subgroups(command: Command, files: Files) -> None:
+    code, printed, error = command(
+        *("--predictions", files.path("best"), *files.flags),
+        *("--by", "sex", "age", "--meta", files.path("meta")),
+    )
+    assert code == 0, error
+    found = read_json(files.path("best").with_name("best_metrics.json"))
+    assert list(found["subgroups"]) == ["sex", "age"]
+    labels = pd.read_csv(files.path("labels")).merge(pd.read_csv(files.path("meta")), on="ImageID")
+    shares = [found["per_class"][name]["prevalence"] for name in CLASSES]
+    ages = pd.cut(
+        labels["Age"].str[:3].astype(int),
+        [0, 17, 39, 59, 79, 200],
+        labels=["0-17", "18-39", "40-59", "60-79", "80+"],
+    )
+    for by, column in (("sex", labels["Sex"]), ("age", ages)):
+        groups = found["subgroups"][by]["subgroups"]
+        assert set(groups) == set(column)
+        for name, group in groups.items():
+            rows = np.flatnonzero(column == name)
+            p = files.probabilities["best"][rows]
+            own = evaluate(files.targets[rows], p, CLASSES, shares, files.patients[rows], 20)
+            assert_same(group["per_class"], own.per_class)
+            assert group["summary"]["images"] == len(rows)
+            assert_same(group["summary"]["intervals"], own.summary["intervals"])
+            start = f"{len(rows)} {len(set(files.patients[rows]))} {own.summary['classes_scored']} "
+            line = next(li for li in printed.splitlines() if li.startswith(f"{name} "))
+            assert " ".join(line.split()[1:]).startswith(start)
+    # one of the sexes has the fracture, so that means are over the other four
+    assert found["subgroups"]["sex"]["compared_classes"] == NAMES
+    assert f"over the 4 classes by which subgroups can be compared, without {RARE}, {NEVER}" in (
+        " ".join(printed.split())
+    )
+    rows = np.flatnonzero(labels["Sex"] == "F")
+    four = evaluate(files.targets[rows, :4], files.probabilities["best"][rows, :4], NAMES)
+    assert f" {four.summary['mAP']:.3f} " in printed.split("By sex")[1].split("By age")[0]
+
+
+def test_a_column_that_divides_is_no_class(command: Command, files: Files) -> None:
+    labels = pd.read_csv(files.path("labels"))
+    labels["Smoker"] = np.arange(150) % 2
+    labels.to_csv(files.path("labels"), index=False)
+    flags = ["--predictions", files.path("best"), *files.flags]
+    code, _, error = command(*flags)
+    assert code == 2
+    assert f"1 class of {files.path('labels')} not in {files.path('best')}: Smoker" in error
+    code, printed, error = command(*flags, "--by", "Smoker")
+    assert code == 0, error
+    assert "1           75" in printed
+
+
+def test_what_all_have_is_scored_with_common(command: Command, files: Files) -> None:
+    frame = pd.read_csv(files.path("best")).drop(columns="Mass").iloc[20:]
+    frame.to_csv(files.path("best"), index=False)
+    flags = ["--predictions", files.path("best"), *files.flags]
+    code, _, error = command(*flags)
+    assert code == 2
+    assert "20 images of" in error
+    assert "1 class of" in error
+    assert "--common" in error
+    assert not files.path("best_metrics").exists()
+    code, printed, error = command(*flags, "--common")
+    assert code == 0, error
+    rows = np.sort(frame["ImageID"].str[:3].astype(int).to_numpy())
+    kept = np.array([0, 1, 3, 4, 5])
+    expected = evaluate(
+        files.targets[np.ix_(rows, kept)],
+        files.probabilities["best"][np.ix_(rows, kept)],
+        [CLASSES[place] for place in kept],
+        patients=files.patients[rows],
+        resamples=20,
+    )
+    found = read_json(files.path("best").with_name("best_metrics.json"))
+    assert_same(found["summary"], expected.summary)
+    assert len(found["made_from"]["notes"]) == 2
+    for note in found["made_from"]["notes"]:
+        assert note in printed
+
+
+def test_studies_are_matched_by_name(command: Command, tmp_path: Path) -> None:
+    targets = np.array([0, 1, 0, 1, 1, 0])
+    studies = [f"s{row}" for row in range(6)]
+    p = np.array([0.1, 0.9, 0.5, 0.4, 0.8, 0.2])
+    pd.DataFrame({"StudyID": studies, "Mass": targets}).to_csv(tmp_path / "l.csv", index=False)
+    frame = pd.DataFrame({"StudyID": studies, "Mass": p})
+    frame[::-1].to_csv(tmp_path / "p.csv", index=False)
+    code, printed, error = command(
+        "--predictions", tmp_path / "p.csv", "--labels", tmp_path / "l.csv", *RESAMPLES
+    )
+    assert code == 0, error
+    found = read_json(tmp_path / "p_metrics.json")["summary"]
+    assert found["mAP"] == evaluate(targets[:, None], p[:, None], ["Mass"]).summary["mAP"]
+    assert "6 images without a known patient" in printed
+    assert found["patients"] is None
+
+
+def test_a_file_is_called_by_the_end_of_its_path_that_is_its_own() -> None:
+    paths = [Path(text) for text in ("a/x/p.csv", "b/x/p.csv", "b/q.csv", "p.csv", "/p.csv")]
+    labels = list(shortest_labels(paths).values())
+    here = Path.cwd().name
+    assert labels == ["a/x/p.csv", "b/x/p.csv", "q.csv", f"{here}/p.csv", "/p.csv"]
+    assert shortest_labels(paths[:1]) == {paths[0]: "p.csv"}

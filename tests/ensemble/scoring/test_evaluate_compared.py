@@ -1,0 +1,202 @@
+"""Means and differences of `ensemble.evaluate` are over the same classes, which are named."""
+
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from core.metrics import evaluate, paired_difference
+from core.metrics.evaluation import GROUPS
+from core.report import format_table
+from ensemble.calibrate import _told
+from ensemble.evaluate import main
+from ensemble.scoring.subgroups import Grouping, score_subgroups
+from ensemble.scoring.text import subgroup_text
+from tests.conftest import Call
+from tests.helpers.page_text import words
+from tests.helpers.synthetic.scores import (
+    CLASSES,
+    NAMES,
+    NEVER,
+    RARE,
+    Command,
+    Files,
+    make_files,
+    read_json,
+)
+
+SCORED = [*NAMES, RARE]
+METRICS = {"mAP": average_precision_score, "mAUROC": roc_auc_score}
+
+
+@pytest.fixture
+def command(call: Call, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs the command in this process without drawing: (exit code, stdout, stderr)."""
+    monkeypatch.setattr("core.report.figures._png", lambda _: b"\x89PNG")
+    for name in ("classes", "precision_recall", "histograms", "reliability", "cooccurrence"):
+        monkeypatch.setattr(f"core.report.figures.{name}_figure", lambda *_: Figure())
+    for name in ("compared_figure", "compared_precision_recall", "compared_reliability"):
+        monkeypatch.setattr(f"ensemble.scoring.page.{name}", lambda *_: Figure())
+    return partial(call, main)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """With a file that is worse than `best` on the common classes and finds the rare one."""
+    files = make_files(tmp_path)
+    flip = files.probabilities["best"].copy()
+    flip[::4, :4] = 0.5
+    flip[:, CLASSES.index(RARE)] = np.arange(150) == 7
+    frame = pd.DataFrame(flip, columns=CLASSES)
+    frame.insert(0, "ImageID", [f"{number:03d}.png" for number in range(150)])
+    frame.to_csv(tmp_path / "flip.csv", index=False)
+    return replace(files, probabilities=files.probabilities | {"flip": flip})
+
+
+def mean(files: Files, name: str, metric: str, classes: list[str]) -> float:
+    """A macro mean by scikit-learn, over the images whose label is known."""
+    values = []
+    for place in map(CLASSES.index, classes):
+        known = ~np.isnan(files.targets[:, place])
+        labels, scores = files.targets[known, place], files.probabilities[name][known, place]
+        values.append(METRICS[metric](labels, scores))
+    return float(np.mean(values))
+
+
+def test_the_mean_over_all_and_the_difference_have_other_signs(files: Files) -> None:
+    """What the other tests rely on."""
+    every, common = (
+        mean(files, "flip", "mAP", classes) - mean(files, "best", "mAP", classes)
+        for classes in (SCORED, NAMES)
+    )
+    assert every > 0.05
+    assert common < -0.05
+
+
+@pytest.mark.parametrize(("resamples", "classes"), [(20, NAMES), (0, SCORED)])
+def test_a_leaderboard(command: Command, files: Files, resamples: int, classes: list[str]) -> None:
+    names = ["best", "flip", "poor"]
+    flags = ["--labels", files.path("labels"), "--resamples", resamples, "--report"]
+    out = files.folder / "out"
+    paths = [files.path(name) for name in names]
+    code, printed, error = command("--predictions", *paths, *flags, "--output", out)
+    assert code == 0, error
+    lines = printed.splitlines()
+    heads = re.split(r"  +", next(line for line in lines if line.startswith("file ")))
+    rows = {
+        line.split(".csv")[0]: re.split(r"  +", line)
+        for line in lines
+        if re.search(r"csv +\d\.", line)
+    }
+    assert f"mAP ({len(SCORED)})" in heads
+    page, found = words(out.with_suffix(".html").read_text()), read_json(out.with_suffix(".json"))
+    table = pd.read_csv(out.with_suffix(".csv"), index_col="predictions")
+    for metric in METRICS:
+        means = {name: mean(files, name, metric, classes) for name in names}
+        for name in names:
+            row = dict(zip(heads, rows[name], strict=True))
+            assert row[f"{metric} ({len(classes)})"] == f"{means[name]:.3f}"
+            told = "reference"
+            if name != "best":
+                told = f"{means[name] - means['best']:+.3f}"
+            assert row[f"{metric} difference ({len(classes)})"].split(" ")[0] == told
+            in_json = next(one for one in found["leaderboard"] if name in one["predictions"])
+            if name == "best":
+                assert in_json["compared"] is None
+                continue
+            compared = in_json["compared"]
+            assert compared["classes"] == classes
+            assert compared["left_out"] == [one for one in SCORED if one not in classes]
+            assert compared[metric]["file"] == pytest.approx(means[name])
+            assert compared[metric]["reference"] == pytest.approx(means["best"])
+            assert compared[metric]["difference"] == pytest.approx(means[name] - means["best"])
+            assert (compared[metric]["interval"] is None) == (resamples == 0)
+    # side by side on the page, and the classes by name wherever they are fewer
+    more = " mAP (4) mAUROC (4)" if classes == NAMES else ""
+    count = len(classes)
+    ends = f"{more} mAP difference ({count}) mAUROC difference ({count})"
+    assert re.search(
+        rf"MAP|mAP \(5\) mAUROC \(5\) mAP tail \(\d\) ECE \(6\){re.escape(ends)}", page
+    )
+    for text in (" ".join(printed.split()), page):
+        assert f"cannot be scored: {NEVER}." in text
+        assert ("over the 4 classes with at least 5 positive patients" in text) == bool(more)
+        assert (f"are, without {RARE}." in text) == bool(more)
+    own = table.T[str(files.path("flip"))]
+    assert own["difference_mAP"] == pytest.approx(own["mAP"] - table["mAP"][str(paths[0])])
+    assert (own["classes_scored"], own["unscored"]) == (5, NEVER)
+    if resamples:
+        assert (own["classes_in_intervals"], own["too_rare_for_intervals"]) == (4, RARE)
+
+
+@pytest.mark.parametrize(("resamples", "classes"), [(20, NAMES), (0, SCORED)])
+def test_one_file_against_another(
+    command: Command, files: Files, resamples: int, classes: list[str]
+) -> None:
+    code, printed, error = command(
+        *("--predictions", files.path("flip"), "--against", files.path("best")),
+        *("--labels", files.path("labels"), "--resamples", resamples),
+    )
+    assert code == 0, error
+    compared = read_json(files.folder / "flip_metrics.json")["compared"]
+    assert compared["classes"] == classes
+    section = printed.split("Differences, ")[1]
+    row = next(line for line in section.splitlines() if line.startswith("mean of"))
+    assert row.startswith(f"mean of {len(classes)} classes ")
+    cells = re.split(r"  +", row)[1:]
+    for place, metric in enumerate(METRICS):
+        own, other = (mean(files, name, metric, classes) for name in ("flip", "best"))
+        assert cells[3 * place : 3 * place + 2] == [f"{own:.3f}", f"{other:.3f}"]
+        assert cells[3 * place + 2].split(" ")[0] == f"{own - other:+.3f}"
+        assert compared[metric]["difference"] == pytest.approx(own - other)
+    rare = re.split(r"  +", next(line for line in section.splitlines() if RARE in line))
+    assert rare[1] == "1.000"  # of each class both values stand beside their difference too
+    assert float(rare[3].split(" ")[0]) == pytest.approx(1 - float(rare[2]), abs=2e-3)
+
+
+def test_intervals_of_groups_name_the_number_of_their_classes(files: Files) -> None:
+    shares = [0.3, 0.2, 0.05, 0.009, 0.002, 0.0]
+    found = evaluate(files.targets, files.probabilities["flip"], CLASSES, shares, resamples=20)
+    text = format_table(found)
+    # the tail: Hernia and the rare one that is in no interval
+    hernia = mean(files, "flip", "mAP", ["Hernia"])
+    tail = next(line for line in text.splitlines() if line.startswith("mAP, tail"))
+    assert re.search(rf" 2 +{(hernia + 1) / 2:.3f} without the rarest: {hernia:.3f} ", tail)
+    assert tail.endswith("(over 1)")
+    every = next(line for line in text.splitlines() if line.startswith("mAP "))
+    assert every.endswith("(over 4)")
+    for group in GROUPS[:2]:
+        line = next(line for line in text.splitlines() if line.startswith(f"mAP, {group}"))
+        assert "without the rarest" not in line
+
+
+def test_subgroups_name_the_classes_of_an_interval(files: Files) -> None:
+    rows = {"one": np.arange(100), "other": np.arange(100, 150)}
+    targets = files.targets[:, :3].copy()
+    targets[100:, 2] = 0
+    targets[[101, 103], 2] = 1
+    scores = score_subgroups(
+        *(Grouping("site", "", rows), targets, files.probabilities["best"][:, :3], NAMES[:3]),
+        *([0.3] * 3, None, 20),
+    )
+    text = " ".join(subgroup_text(scores).split())
+    assert "* other: mean and interval over the 2 classes with at least 5 positive" in text
+    assert f"patients in the subgroup, without {NAMES[2]}." in text
+    assert "* one:" not in text
+
+
+def test_a_calibration_names_both_sets_of_classes(files: Files) -> None:
+    flip, best = (files.probabilities[name] for name in ("flip", "best"))
+    told = _told(paired_difference(files.targets, flip, best, CLASSES, resamples=20))
+    differences = [
+        mean(files, "flip", "mAP", classes) - mean(files, "best", "mAP", classes)
+        for classes in (SCORED, NAMES)
+    ]
+    assert f"mAP {differences[0]:+.4f} over the 5 classes that can be scored" in told
+    assert f"positive patients, without {RARE} {differences[1]:+.4f}, 95 %" in told

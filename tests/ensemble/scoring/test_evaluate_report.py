@@ -1,0 +1,234 @@
+"""`python -m ensemble.evaluate --report`: the page beside the scores."""
+
+import os
+import re
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from core.metrics import evaluate, paired_difference
+from ensemble.evaluate import main
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from tests.conftest import Call
+from tests.helpers.page_text import words
+from tests.helpers.synthetic.scores import CLASSES, Command, Files, make_files, read_json
+
+
+@pytest.fixture
+def command(call: Call) -> Command:
+    """Runs the command in this process: (exit code, stdout, stderr)."""
+    return partial(call, main)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return make_files(tmp_path)
+
+
+@pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages with blank pictures: to draw them takes most of the time."""
+    dot = b"\x89PNG"
+    monkeypatch.setattr("core.report.figures._png", lambda _: dot)
+    for name in ("classes", "precision_recall", "histograms", "reliability", "cooccurrence"):
+        monkeypatch.setattr(f"core.report.figures.{name}_figure", lambda *_: Figure())
+    for name in ("compared_figure", "compared_precision_recall", "compared_reliability"):
+        monkeypatch.setattr(f"ensemble.scoring.page.{name}", lambda *_: Figure())
+
+
+def test_one_file_has_its_numbers_and_pictures(command: Command, files: Files) -> None:
+    flags = ["--predictions", files.path("best"), *files.flags, "--thresholds", 0.5]
+    code, printed, error = command(*flags, "--report", "--output", files.folder / "out")
+    assert code == 0, error
+    page = (files.folder / "out.html").read_text()
+    assert printed.splitlines()[-1] == f"report       {files.folder / 'out.html'}"
+    expected = evaluate(
+        files.targets, files.probabilities["best"], CLASSES, None, files.patients, 20
+    )
+    told = words(page)
+    assert "Scores of best.csv 150 images" in told
+    assert f"mAP 5 {expected.summary['mAP']:.3f}" in told
+    for name, row in expected.per_class.iterrows():
+        assert f"{name} {row['group']} {row['positives']} " in told
+    assert "Operating points at threshold 0.5" in told
+    assert page.count("data:image/png") == 5
+    assert "data:image/jpeg" not in page
+    assert "Worst cases" not in told
+    assert f"--predictions {files.path('best')} --labels" in told
+    # the scores are those without a page
+    assert command(*flags, "--output", files.folder / "plain")[0] == 0
+    with_page, without = (read_json(files.folder / f"{name}.json") for name in ("out", "plain"))
+    assert (with_page.pop("page"), without.pop("page")) == (True, False)
+    assert with_page == without
+    assert not (files.folder / "plain.html").exists()
+
+
+@pytest.mark.usefixtures("blank")
+def test_one_file_beside_another(command: Command, files: Files) -> None:
+    flags = ["--predictions", files.path("best"), "--against", files.path("poor"), *files.flags]
+    assert command(*flags, "--report")[0] == 0
+    told = words((files.folder / "best_metrics.html").read_text())
+    best, poor = (files.probabilities[name] for name in ("best", "poor"))
+    paired = paired_difference(files.targets, best, poor, CLASSES, files.patients, 20).per_class
+    scores = [evaluate(files.targets, one, CLASSES, resamples=0) for one in (best, poor)]
+    for name, own in paired.iterrows():
+        aps = [float(one.per_class["ap"][str(name)]) for one in scores]
+        if np.isnan(aps[0]):
+            assert f"{name} tail 0 - - -" in told
+            continue
+        interval = f"[{own['ap_low']:+.3f}, {own['ap_high']:+.3f}]"
+        assert f" {aps[0]:.3f} {aps[1]:.3f} {own['ap']:+.3f} {interval}" in told, name
+    assert "best.csv" in told
+    assert "poor.csv" in told
+    assert "Files beside each other" in told
+    assert "AP difference, best.csv minus poor.csv" in told
+    assert "In brackets the 95 % interval of a difference." in told
+    assert "Differences: the file minus poor.csv; above 0 the file is better." in told
+
+
+@pytest.mark.usefixtures("blank")
+def test_several_files_are_beside_each_other(command: Command, files: Files) -> None:
+    paths = [files.path(name) for name in ("poor", "middling", "best")]
+    flags = ["--labels", files.path("labels"), "--resamples", 0, "--report"]
+    assert command("--predictions", *paths, *flags)[0] == 0
+    told = words((files.folder / "poor_metrics.html").read_text())
+    assert "Scores of 3 files of predictions" in told
+    means = {
+        name: evaluate(files.targets, one, CLASSES, resamples=0).summary["mAP"]
+        for name, one in files.probabilities.items()
+    }
+    places = [told.index(f"{name}.csv {means[name]:.3f}") for name in ("best", "middling", "poor")]
+    assert places == sorted(places)
+    assert "AP best.csv AP middling.csv AP poor.csv" in told
+
+
+@pytest.mark.usefixtures("blank")
+def test_worst_cases_are_shown_where_the_images_are_given(command: Command, files: Files) -> None:
+    images = files.folder / "images"
+    images.mkdir()
+    for number in range(150):
+        cv2.imwrite(str(images / f"{number:03d}.png"), np.full((8, 8), number, np.uint8))
+    column = CLASSES.index("Hernia")
+    p, labels = files.probabilities["best"][:, column], files.targets[:, column]
+    worst = min(np.flatnonzero(labels == 1), key=lambda place: p[place])
+    (images / f"{worst:03d}.png").write_text("no image")
+    flags = ["--predictions", files.path("best"), "--labels", files.path("labels")]
+    flags += ["--resamples", 0, "--report", "--image_dir", images]
+    code, _, error = command(*flags)
+    assert code == 0, error
+    page = (files.folder / "best_metrics.html").read_text()
+    told = words(page)
+    assert page.count("data:image/jpeg") > 25
+    hernia = told[told.rindex("Hernia head Positives with") :]
+    assert hernia.startswith(
+        f"Hernia head Positives with the lowest scores cannot be read {p[worst]:.3f} rank"
+    )
+    assert f"{worst:03d}.png" in hernia[:200]
+    (images / "149.png").unlink()
+    code, _, error = command(*flags)
+    assert code == 2
+    assert "1 of 150 images have no file" in error
+
+
+@pytest.mark.usefixtures("blank")
+def test_a_page_without_names(command: Command, files: Files) -> None:
+    flags = ["--predictions", files.path("best"), "--against", files.path("poor"), "--common"]
+    fewer = pd.read_csv(files.path("poor"), dtype=str)[5:]
+    fewer.to_csv(files.path("poor"), index=False)
+    flags += ["--labels", files.path("labels"), "--resamples", 0, "--report"]
+    thresholds = files.folder / "cal.json"
+    classes = {name: ClassCalibration("identity", {}, 0.5, 0.5) for name in CLASSES}
+    write_calibration(thresholds, Calibration(classes, None, 0), {})
+    flags += ["--thresholds", thresholds, "--by", "sex", "--meta", files.path("meta")]
+    assert command(*flags, "--output", files.folder / "named")[0] == 0
+    assert command(*flags, "--anonymous", "--output", files.folder / "hidden")[0] == 0
+    named, hidden = ((files.folder / f"{name}.html").read_text() for name in ("named", "hidden"))
+    lost = f"{sorted(set(pd.read_csv(files.path('best'))['ImageID']) - set(fewer['ImageID']))[0]}"
+    for text in (lost, str(files.folder)):
+        assert text in named
+        assert text not in hidden
+    assert "not told (--anonymous)" in hidden
+    assert "Operating points at threshold cal.json" in words(hidden)
+    scores = [(files.folder / f"{name}.json").read_text() for name in ("named", "hidden")]
+    assert [str(files.folder) in text for text in scores] == [True, False]
+    assert "column 'Sex' of meta.csv" in scores[1]
+
+
+@pytest.mark.usefixtures("blank")
+def test_a_page_of_two_files_names_the_reference_whichever_is_better(
+    command: Command, files: Files
+) -> None:
+    paths = [files.path(name) for name in ("best", "poor")]
+    for given in (paths, paths[::-1]):
+        flags = ["--predictions", *given, "--labels", files.path("labels"), "--resamples", 0]
+        assert command(*flags, "--report", "--output", files.folder / "two")[0] == 0
+        told = words((files.folder / "two.html").read_text())
+        other = given[1].name
+        assert f"AP difference, {other} minus {given[0].name}" in told
+        assert "In brackets" not in told
+        gain = re.search(r"Effusion head \d+ [.\d]+ [.\d]+ ([+-])", told)
+        assert gain is not None
+        assert gain[1] == ("+" if other == "best.csv" else "-")
+
+
+@pytest.mark.usefixtures("blank")
+def test_a_page_that_it_did_not_write_is_not_replaced(command: Command, files: Files) -> None:
+    flags = ["--predictions", files.path("best"), "--labels", files.path("labels")]
+    flags += ["--resamples", 0, "--output", files.folder / "run"]
+    page = files.folder / "run.html"
+    assert command(*flags)[0] == 0
+    page.write_text("mine")
+    assert command(*flags)[0] == 0  # which writes no page
+    code, _, error = command(*flags, "--report")
+    assert code == 2
+    assert "run.html exists and is no earlier evaluation" in error
+    assert page.read_text() == "mine"
+    assert command(*flags, "--report", "--overwrite")[0] == 0
+    assert page.read_text() != "mine"
+    # its own is, and stays so after an evaluation without a page
+    for more in ([], ["--report"], ["--report"]):
+        assert command(*flags, *more)[0] == 0
+    # one that is gone is not
+    page.unlink()
+    assert command(*flags)[0] == 0
+    page.write_text("mine")
+    assert command(*flags, "--report")[0] == 2
+
+
+@pytest.mark.usefixtures("blank")
+def test_a_file_whose_name_is_no_utf_8(command: Command, files: Files) -> None:
+    odd = files.folder / os.fsdecode(b"odd\xff.csv")
+    odd.write_bytes(files.path("best").read_bytes())
+    flags = ["--labels", files.path("labels"), "--resamples", 0, "--report"]
+    flags += ["--output", files.folder / "out"]
+    code, _, error = command("--predictions", odd, files.path("poor"), *flags)
+    assert code == 0, error
+    assert "AP odd?.csv" in (files.folder / "out.html").read_text()
+
+
+def test_what_a_page_refuses(command: Command, files: Files) -> None:
+    good = ["--predictions", files.path("best"), "--labels", files.path("labels")]
+    images = ["--image_dir", files.folder]
+    for more, told in (
+        (images, "--image_dir has the images that a page shows: add --report"),
+        ([*images, "--report", "--anonymous"], "--anonymous shows no images"),
+        (["--report", "--image_dir", files.folder / "no"], "does not exist"),
+    ):
+        code, _, error = command(*good, *more)
+        assert code == 2
+        assert told in error
+    several = [*good[:2], files.path("poor"), *good[2:]]
+    code, _, error = command(*several, *images, "--report")
+    assert code == 2
+    assert "give one of --predictions" in error
+    (files.folder / "best_metrics.html").write_text("mine")
+    code, _, error = command(*good, "--report")
+    assert code == 2
+    assert "best_metrics.html exists and is no earlier evaluation" in error
+    assert (files.folder / "best_metrics.html").read_text() == "mine"
+    assert not (files.folder / "best_metrics.json").exists()

@@ -1,0 +1,297 @@
+"""The page's endpoints: what the commands say, and the same sentence for what is wrong."""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from starlette.testclient import TestClient
+
+from benchmarks.studies.serve_load import wrong_files
+from core.data.images.decode import read_image
+from core.errors import UserError
+from core.models.checkpoint import load_tensors, save_tensors
+from ensemble.heatmaps.maps import heat_maps
+from ensemble.serving.model import Served
+from methods import load_model
+from tests.conftest import Call
+from tests.helpers.data.dicom_files import data_set, dicom
+from tests.helpers.reference_predictions import said
+from tests.helpers.served_page import LIMITS, calibrated, serve
+from tests.helpers.training.small_run import MODEL
+
+
+@pytest.fixture(scope="module")
+def folds(finished: tuple[Path, str]) -> tuple[Path, ...]:
+    """The two checkpoints of a small run."""
+    return tuple(finished[0] / f"{MODEL}_fold{fold}.safetensors" for fold in (1, 2))
+
+
+@pytest.fixture(scope="module")
+def page(folds: tuple[Path, ...]) -> TestClient:
+    return serve(checkpoints=folds)[1]
+
+
+@pytest.fixture
+def image(phantom: Path) -> Path:
+    return sorted((phantom / "images").iterdir())[0]
+
+
+def asked(page: TestClient, data: bytes) -> dict[str, Any]:
+    answer = page.post("/predict", content=data)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def probabilities(told: dict[str, Any]) -> dict[str, float]:
+    return {one["name"]: one["probability"] for one in told["classes"]}
+
+
+def pixels_of(address: str) -> np.ndarray:
+    start = "data:image/png;base64,"
+    assert address.startswith(start)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.removeprefix(start)))))
+
+
+def test_probabilities_are_those_of_the_models(
+    page: TestClient, folds: tuple[Path, ...], image: Path
+) -> None:
+    told = asked(page, image.read_bytes())
+    expected = np.mean([said(path, [image])[0] for path in folds], axis=0)
+    names = load_model(folds[0])[1].class_names
+    assert list(probabilities(told)) == list(names)
+    np.testing.assert_allclose(list(probabilities(told).values()), expected, rtol=0, atol=1e-6)
+    assert told["image"] == {"width": 40, "height": 40}
+    assert np.array_equal(pixels_of(told["preview"]), read_image(image))
+    without = page.post("/predict?preview=false", content=image.read_bytes()).json()
+    assert without == {name: told[name] for name in told if name != "preview"}
+
+
+def test_what_infer_writes_is_what_the_page_tells(
+    folds: tuple[Path, ...], image: Path, tmp_path: Path, infer: Call
+) -> None:
+    names = list(load_model(folds[0])[1].class_names)
+    calibration = calibrated(tmp_path / "c.json", names)
+    served, page = serve(
+        checkpoints=folds,
+        weights=(1, 3),
+        calibration=calibration,
+        postprocess="normal_gating",
+        tta_config="flip_scale",
+        ensemble_mode="logit_mean",
+    )
+    told = asked(page, image.read_bytes())
+    code, _, error = infer(
+        *(image, "--checkpoints", *folds, "--weights", 1, 3, "--calibration", calibration),
+        *("--postprocess", "normal_gating", "--tta_config", "flip_scale"),
+        *("--ensemble_mode", "logit_mean", "--output", tmp_path / "p.csv"),
+    )
+    assert code == 0, error
+    written = pd.read_csv(tmp_path / "p.csv", index_col=0).iloc[0]
+    assert list(written.index) == names
+    np.testing.assert_allclose(list(probabilities(told).values()), written, rtol=1e-6, atol=0)
+    # the thresholds are those for gated probabilities
+    assert [one["threshold"] for one in told["classes"]] == [0.2] * (len(names) - 1) + [None]
+    for one in told["classes"]:
+        threshold = one["threshold"]
+        assert one["positive"] == (None if threshold is None else one["probability"] >= threshold)
+    assert told["calibrated"]
+    assert served.about()["calibrated"]
+    assert "6 views" in told["notes"][-1]
+    assert "some of them mirrored" in told["notes"][-1]
+
+
+def test_without_a_calibration_there_are_no_thresholds(page: TestClient, image: Path) -> None:
+    told = asked(page, image.read_bytes())
+    assert not told["calibrated"]
+    assert {one["threshold"] for one in told["classes"]} == {None}
+    assert {one["positive"] for one in told["classes"]} == {None}
+    assert any("Not calibrated" in note for note in told["notes"])
+
+
+def test_thresholds_of_another_gating_are_not_shown(
+    folds: tuple[Path, ...], image: Path, tmp_path: Path
+) -> None:
+    names = list(load_model(folds[0])[1].class_names)
+    settings: dict[str, Any] = {
+        "checkpoints": folds,
+        "calibration": calibrated(tmp_path / "c.json", names),
+    }
+    gated = {"postprocess": "normal_gating"}
+    cases: list[tuple[dict[str, Any], float | None]] = [
+        ({}, 0.3),
+        (gated | {"normal_alpha": 0.25}, 0.2),
+        (gated | {"normal_alpha": 0.5}, None),
+    ]
+    for more, threshold in cases:
+        told = asked(serve(**settings, **more)[1], image.read_bytes())
+        assert told["classes"][0]["threshold"] == threshold
+        assert any("No thresholds" in note for note in told["notes"]) == (threshold is None)
+
+
+def test_classes_are_grouped_by_the_training_counts(
+    folds: tuple[Path, ...], tmp_path: Path
+) -> None:
+    tensors, facts = load_tensors(folds[0])
+    names = facts["class_names"]
+    # 0.7 % over both folds, though 2 % in one; 5 %; 30 %; never counted; nonsense
+    counts = {names[0]: (2, 100), names[1]: (5, 100), names[2]: (30, 100), names[4]: (9, -1)}
+    facts["training_positives"] = {name: pair[0] for name, pair in counts.items()}
+    facts["training_known"] = {name: pair[1] for name, pair in counts.items()}
+    save_tensors(tmp_path / "1.safetensors", tensors, facts)
+    facts["training_positives"] = {names[0]: 5}
+    facts["training_known"] = {names[0]: 900}
+    save_tensors(tmp_path / "2.safetensors", tensors, facts)
+    served, _ = serve(checkpoints=(tmp_path / "1.safetensors", tmp_path / "2.safetensors"))
+    groups = [one["group"] for one in served.about()["classes"]]
+    assert groups[:5] == ["tail", "medium", "head", "unknown", "unknown"]
+    assert served.about()["classes"][0]["training_positives"] == 7
+    assert served.about()["classes"][0]["training_known"] == 1000
+
+
+def test_the_heat_map_is_the_mean_of_the_models(
+    page: TestClient, folds: tuple[Path, ...], phantom: Path
+) -> None:
+    grey = read_image(sorted((phantom / "images").iterdir())[1])[:32, :32]
+    stream = io.BytesIO()
+    Image.fromarray(grey).save(stream, "PNG")
+    answer = page.post("/map?class=Effusion", content=stream.getvalue())
+    assert answer.status_code == 200, answer.text
+    maps = []
+    for path in folds:
+        model, info = load_model(path)
+        # of the models' own size, so that nothing is resized
+        assert info.image_size == 32
+        places = [info.class_names.index("Effusion")]
+        maps.append(heat_maps(model, torch.from_numpy(grey.copy())[None, None], places)[0, 0])
+    expected = 255 * torch.stack(maps).mean(0).numpy()
+    shown = pixels_of(answer.json()["map"])
+    assert shown.shape == (32, 32)
+    assert shown.max() > 50
+    np.testing.assert_allclose(shown, expected, atol=0.51)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_dicom_is_shown_as_it_is_read(page: TestClient, tmp_path: Path, bare: bool) -> None:
+    grey = np.arange(30 * 20, dtype=np.uint16).reshape(30, 20)
+    data = dicom(grey, PhotometricInterpretation="MONOCHROME1", ViewPosition="<B>\n")
+    data = data_set(data) if bare else data
+    (tmp_path / "a.dcm").write_bytes(data)
+    told = asked(page, data)
+    assert told["image"] == {"width": 20, "height": 30}
+    assert np.array_equal(pixels_of(told["preview"]), read_image(tmp_path / "a.dcm"))
+    notes = " ".join(told["notes"])
+    for word in ("MONOCHROME1", r"view <B>", "square"):
+        assert word in notes
+
+
+def test_a_large_image_is_shown_smaller(page: TestClient) -> None:
+    stream = io.BytesIO()
+    Image.new("L", (3000, 1500), 7).save(stream, "PNG")
+    told = asked(page, stream.getvalue())
+    assert told["image"] == {"width": 3000, "height": 1500}
+    assert pixels_of(told["preview"]).shape == (512, 1024)
+    assert any("one grey" in note for note in told["notes"])
+
+
+def test_wrong_files_are_refused_by_the_sentence_of_the_commands(
+    page: TestClient, image: Path, tmp_path: Path
+) -> None:
+    before = asked(page, image.read_bytes())
+    files = wrong_files(LIMITS.bytes)
+    for what, data in files.items():
+        answer = page.post("/predict", content=data)
+        if what == "too large":
+            assert answer.status_code == 413
+            assert "1.0 MB" in answer.json()["error"]
+            assert "--max_megabytes" in answer.json()["error"]
+            continue
+        (tmp_path / "image").write_bytes(data)
+        with pytest.raises(UserError) as told:
+            read_image(tmp_path / "image")
+        sentence = str(told.value).replace(str(tmp_path / "image"), "upload")
+        assert (answer.status_code, answer.json()) == (422, {"error": sentence}), what
+        assert page.post("/map?class=Mass", content=data).json() == {"error": sentence}
+    assert asked(page, image.read_bytes()) == before
+
+
+def test_a_body_without_a_length_is_bounded_too(page: TestClient) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield bytes(50_000)
+
+    assert page.post("/predict", content=endless()).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("/map?class=Efusion", 422, "there is no class 'Efusion': did you mean 'Effusion'?"),
+        ("/map", 422, "'class' in the address"),
+        ("/predict?preview=x", 422, "'preview' in the address"),
+        ("/predictions", 404, "Not Found"),
+        ("/health", 405, "Method Not Allowed"),
+    ],
+)
+def test_wrong_addresses(page: TestClient, path: str, status: int, told: str) -> None:
+    answer = page.post(path, content=b"x")
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert told in answer.json()["error"]
+
+
+def test_a_mistake_of_the_program_tells_nothing_of_the_request(
+    folds: tuple[Path, ...], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, page = serve(checkpoints=folds[:1])
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("secret")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Served, "predict", fail)
+        answer = page.post("/predict", content=image.read_bytes())
+    assert answer.status_code == 500
+    assert list(answer.json()) == ["error"]
+    assert "secret" not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    assert len(asked(page, image.read_bytes())["classes"]) == len(served.names)
+
+
+def test_predictions_wait_for_each_other(
+    folds: tuple[Path, ...], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, page = serve(checkpoints=folds[:1])
+    predict, now, most, main = Served.predict, [0], [0], threading.get_ident()
+
+    def watched(self: Served, data: bytes, *, preview: bool) -> dict[str, Any]:
+        assert threading.get_ident() != main
+        now[0] += 1
+        most[0] = max(most[0], now[0])
+        try:
+            return predict(self, data, preview=preview)
+        finally:
+            now[0] -= 1
+
+    monkeypatch.setattr(Served, "predict", watched)
+    answers = []
+    with page:
+        threads = [
+            threading.Thread(target=lambda: answers.append(asked(page, image.read_bytes())))
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(answers) == 6
+    assert len({json.dumps(answer) for answer in answers}) == 1
+    assert most == [1]

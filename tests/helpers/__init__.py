@@ -1,0 +1,1 @@
+"""Data, runs and processes that several tests use."""

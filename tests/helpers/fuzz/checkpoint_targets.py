@@ -1,0 +1,149 @@
+"""Uses of forged checkpoints, states and kept blocks, in the child."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core.config.training import BackboneConfig, RunConfig
+from core.errors import UserError
+from core.models.backbone import Backbone
+from core.models.checkpoint import load_tensors
+from core.models.init_from import find_initial
+from core.training.ema import MovingAverage
+from core.training.resume import State, is_finished
+from ensemble.predict.blocks import Parts
+from ensemble.predict.members import describe, load_members
+from methods.csra_db_cas import model as csra
+from methods.csra_db_cas.config import ModelConfig as CSRAConfig
+from methods.label_coupling import model as coupled
+from methods.label_coupling.config import ModelConfig as CoupledConfig
+from methods.label_coupling.couplings import read_fold
+from methods.standard_head import model as standard
+from methods.standard_head.config import Config
+from methods.standard_head.config import ModelConfig as StandardConfig
+from tests.helpers.fuzz.forged_safetensors import resealed
+from tests.helpers.fuzz.mutations import flipped
+from tests.helpers.training.small_run import MODEL
+
+OUT = Path(os.environ["FUZZ_OUT"])
+CLASSES = ["Mass", "Nodule", "Ödem"]
+PARTS = {
+    "standard_head": (standard, StandardConfig),
+    "csra_db_cas": (csra, CSRAConfig),
+    "label_coupling": (coupled, CoupledConfig),
+}
+IDENTITY = "a run, fold 1"
+
+
+def base(name: str) -> Path:
+    """The sound file that others are made of."""
+    return OUT / "base" / f"{name}.safetensors"
+
+
+def use(path: str) -> None:
+    """As ensemble.infer does, up to the first image."""
+    members = load_members([Path(path)])
+    print(describe(members, np.ones(1), members[0].info.class_names))
+    with torch.no_grad():
+        logits = members[0].model(torch.zeros(1, 1, 32, 32))
+    assert logits.shape == (1, len(members[0].info.class_names))
+
+
+def start(path: str) -> None:
+    """As --init_from does."""
+    config = Config(run=RunConfig(out_dir=OUT / "run"))
+    config.model = StandardConfig(model=MODEL, init_from=Path(path))
+    initial = find_initial("standard_head", config, CLASSES)
+    assert initial is not None
+    print(initial.give(standard.build_model(config.model, len(CLASSES))))
+
+
+def weights(path: str) -> None:
+    """As --weights_file does."""
+    Backbone(BackboneConfig(model=MODEL, weights_file=Path(path)), Path(path))
+
+
+def couplings(path: str) -> None:
+    """As the table of couplings does."""
+    read_fold(Path(path), *load_tensors(Path(path)))
+
+
+def resume(path: str) -> None:
+    """As a run that goes on does."""
+    state, optimizer = new_state()
+    is_finished(Path(path))
+    state.load(Path(path), first=True)
+    state.load_optimizer("whole", optimizer)
+
+
+def new_state() -> tuple[State, torch.optim.Optimizer]:
+    """The state of a small network before its first update."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    state = State(model, MovingAverage(model, 0.9), torch.device("cpu"), IDENTITY)
+    return state, torch.optim.AdamW(model.parameters())
+
+
+def block(path: str) -> None:
+    """As predictions that go on do."""
+    parts = kept_blocks()
+    shutil.copyfile(path, parts._files[0])
+    with parts:
+        if parts.open():
+            raise UserError("it is not whole, and predicted anew")
+        parts.unreadable()
+
+
+def kept_blocks() -> Parts:
+    """The place of the blocks of six predictions."""
+    parts = Parts(OUT / "predictions.csv", [f"{number}.png" for number in range(6)], "s", 2)
+    parts.folder.mkdir(exist_ok=True)
+    return parts
+
+
+def whole(name: str) -> None:
+    """A sound file is taken up, whatever it is of."""
+    USES[name](str(base(name)))
+
+
+def flip(name: str, place: int, mask: int, seal: bool) -> None:
+    """A file with one byte changed, its checksum wrong, or made to fit."""
+    path = OUT / f"{name}.safetensors"
+    path.write_bytes(flipped(base(name).read_bytes(), place, mask))
+    if seal:
+        resealed(path)
+    USES[name](str(path))
+    if not seal:
+        # the reader may take a space for another white space
+        _same(*load_tensors(path), *load_tensors(base(name)))
+
+
+def cut(name: str, length: int) -> None:
+    """A file that was cut is never taken up."""
+    path = OUT / f"{name}.safetensors"
+    path.write_bytes(base(name).read_bytes()[:length])
+    USES[name](str(path))
+    raise AssertionError("it was taken up")
+
+
+def at(name: str, path: str) -> None:
+    """Use the file at this path as one of that kind."""
+    USES[name](path)
+
+
+def _same(tensors: dict, facts: dict, others: dict, told: dict) -> None:
+    assert facts == told
+    assert tensors.keys() == others.keys()
+    assert all(torch.equal(tensors[key], others[key]) for key in others)
+
+
+USES = {
+    **dict.fromkeys(PARTS, use),
+    "start": start,
+    "couplings": couplings,
+    "weights": weights,
+    "state": resume,
+    "block": block,
+}

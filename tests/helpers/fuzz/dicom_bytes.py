@@ -1,0 +1,255 @@
+"""DICOM files by the byte, so that they can say what no library would write."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from pydicom import uid
+from pydicom.pixels.utils import pack_bits
+
+from tests.helpers.data.dicom_files import coded, data_set, dicom
+from tests.helpers.fuzz.image_files import DEEP, NOISE, Whole, windowed
+
+_LONG = ("OB", "OW", "OF", "SQ", "UN", "UT", "OD", "OL", "UC", "UR")
+DEFLATED = "1.2.840.10008.1.2.1.99"
+PIXELS = (0x7FE0, 0x0010)
+
+
+def element(tag: tuple[int, int], vr: str, data: bytes) -> bytes:
+    """An element, explicit and little-endian."""
+    data += b" " * (len(data) % 2)
+    head = struct.pack("<HH", *tag) + vr.encode()
+    length = struct.pack("<HI", 0, len(data)) if vr in _LONG else struct.pack("<H", len(data))
+    return head + length + data
+
+
+def wrapped(body: bytes, syntax: str = str(uid.ExplicitVRLittleEndian)) -> bytes:
+    """A file with this data set."""
+    meta = element((2, 0x10), "UI", syntax.encode())
+    return bytes(128) + b"DICM" + element((2, 0), "UL", struct.pack("<I", len(meta))) + meta + body
+
+
+def image(more: dict[tuple[int, int], tuple[str, bytes]] | None = None) -> dict[Any, Any]:
+    """The elements of a 16-bit image, with `more` over them; an empty VR leaves one out."""
+    plain = {
+        (0x28, 2): ("US", struct.pack("<H", 1)),
+        (0x28, 4): ("CS", b"MONOCHROME2"),
+        (0x28, 0x10): ("US", struct.pack("<H", DEEP.shape[0])),
+        (0x28, 0x11): ("US", struct.pack("<H", DEEP.shape[1])),
+        (0x28, 0x100): ("US", struct.pack("<H", 16)),
+        (0x28, 0x101): ("US", struct.pack("<H", 16)),
+        (0x28, 0x102): ("US", struct.pack("<H", 15)),
+        (0x28, 0x103): ("US", struct.pack("<H", 0)),
+        PIXELS: ("OW", DEEP.astype("<u2").tobytes()),
+    }
+    return plain | (more or {})
+
+
+def built(elements: dict[tuple[int, int], tuple[str, bytes]]) -> bytes:
+    """A file of these elements."""
+    parts = [element(tag, *elements[tag]) for tag in sorted(elements) if elements[tag][0]]
+    return wrapped(b"".join(parts))
+
+
+@cache
+def whole_dicom() -> dict[str, Whole]:
+    """Whole files by name."""
+    # nothing is left to chance: the same number spoils the same byte
+    plain: dict[str, Any] = {"SOPInstanceUID": "1.2.3"}
+    signed = (DEEP.astype(int) - 30000).astype(np.int16)
+    lut = np.arange(256, dtype=np.uint8)[::-1]
+    palette: dict[str, Any] = {
+        f"{colour}PaletteColorLookupTable{part}": value
+        for colour in ("Red", "Green", "Blue")
+        for part, value in (("Descriptor", [256, 0, 8]), ("Data", lut.tobytes()))
+    }
+    shown = np.clip((DEEP - 29999.5) / 19999 + 0.5, 0, 1) * 255
+    colour = np.dstack([NOISE] * 3)
+    return {
+        "8.dcm": Whole(dicom(NOISE, **plain), NOISE),
+        "16.dcm": Whole(dicom(DEEP, **plain), windowed(DEEP)),
+        "signed.dcm": Whole(dicom(signed, **plain), windowed(signed)),
+        "inverse.dcm": Whole(
+            dicom(NOISE, PhotometricInterpretation="MONOCHROME1", **plain), 255 - NOISE
+        ),
+        "rgb.dcm": Whole(dicom(colour, **plain), NOISE),
+        "window.dcm": Whole(
+            dicom(DEEP, WindowCenter=30000, WindowWidth=20000, **plain), shown, miss=1
+        ),
+        "palette.dcm": Whole(
+            dicom(NOISE, PhotometricInterpretation="PALETTE COLOR", **palette, **plain), 255 - NOISE
+        ),
+        "1.dcm": Whole(
+            dicom(
+                *(NOISE, None),
+                **plain
+                | {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+                | {"PixelData": pack_bits((NOISE > 127).astype(np.uint8), pad=True)},
+            ),
+            (NOISE > 127) * 255,
+        ),
+        "implicit.dcm": Whole(dicom(NOISE, None, uid.ImplicitVRLittleEndian, **plain), NOISE),
+        "bare.dcm": Whole(data_set(dicom(NOISE, None, uid.ImplicitVRLittleEndian, **plain)), NOISE),
+        "bare 16.dcm": Whole(data_set(dicom(DEEP, **plain)), windowed(DEEP)),
+        "deflated.dcm": Whole(
+            dicom(NOISE, None, uid.DeflatedExplicitVRLittleEndian, **plain), NOISE
+        ),
+        "j2k.dcm": Whole(
+            dicom(NOISE, coded(NOISE, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless, **plain),
+            NOISE,
+        ),
+        "jpeg.dcm": Whole(
+            dicom(NOISE, coded(NOISE, "JPEG", quality=100), uid.JPEGBaseline8Bit, **plain),
+            NOISE,
+            miss=3,
+        ),
+        "rle.dcm": Whole(dicom(NOISE, rle(NOISE.tobytes()), uid.RLELossless, **plain), NOISE),
+    }
+
+
+def rle(data: bytes) -> bytes:
+    """One segment of literal runs (PS3.5 G.3)."""
+    runs = [data[start : start + 128] for start in range(0, len(data), 128)]
+    return _segments([b"".join(bytes([len(run) - 1]) + run for run in runs)])
+
+
+def _segments(segments: list[bytes]) -> bytes:
+    starts = np.cumsum([64, *map(len, segments)])[:-1]
+    head = struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments)))
+    return head + b"".join(segments)
+
+
+def _nested(depth: int, known: bool) -> bytes:
+    """Sequences in sequences, with their lengths or without."""
+    if not known:
+        return (
+            struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 2**32 - 1)
+            + struct.pack("<HHI", 0xFFFE, 0xE000, 2**32 - 1)
+        ) * depth
+    body = b""
+    for _ in range(depth):
+        item = struct.pack("<HHI", 0xFFFE, 0xE000, len(body)) + body
+        body = struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, len(item)) + item
+    return body
+
+
+def _claimed(tag: int, number: int) -> bytes:
+    return built(image({(0x28, tag): ("US", struct.pack("<H", number))}))
+
+
+def _told(elements: dict[tuple[int, int], tuple[str, str]]) -> bytes:
+    texts = {place: (vr, text.encode()) for place, (vr, text) in elements.items()}
+    return built(image(texts))
+
+
+def unwanted_dicom() -> dict[str, Callable[[], bytes]]:
+    """What makes each file that must be refused, or read within the bounds, by name."""
+    body = built(image())[len(wrapped(b"")) :]
+    runs = b"\x81\0"
+
+    def encapsulated(frame: bytes, side: int = 9_999) -> bytes:
+        pixels = NOISE.copy()
+        return dicom(pixels, frame, uid.RLELossless, Rows=side, Columns=side, SOPInstanceUID="1.2")
+
+    values = (
+        "nan",
+        "inf",
+        "-inf",
+        "1e308",
+        "-1e308",
+        "1e999",
+        "0",
+        "-5",
+        "1e-308",
+        "\\\\",
+        "",
+        "x",
+        "9" * 999,
+    )
+    made: dict[str, Callable[[], bytes]] = {
+        "plain.dcm": lambda: wrapped(body),
+        "deflated bomb.dcm": lambda: wrapped(zlib.compress(bytes(2**30))[2:-4], DEFLATED),
+        "deflated bomb without length.dcm": lambda: (
+            bytes(128) + b"DICM" + wrapped(b"", DEFLATED)[144:] + zlib.compress(bytes(2**30))[2:-4]
+        ),
+        "deflated hidden.dcm": lambda: wrapped(zlib.compress(body)[2:-4], DEFLATED),
+        "runs.dcm": lambda: encapsulated(_segments([runs * 2**24])),
+        "runs of one.dcm": lambda: encapsulated(_segments([b"\0\0" * 10_000_000])),
+        "no ops.dcm": lambda: encapsulated(_segments([b"\x80" * 50_000_000])),
+        "small runs.dcm": lambda: encapsulated(_segments([runs * 2**24]), 9),
+        "segments.dcm": lambda: encapsulated(struct.pack("<16I", 2**31, *[64] * 15)),
+        "nested.dcm": lambda: wrapped(_nested(10_000, known=False) + body),
+        "nested whole.dcm": lambda: wrapped(_nested(5_000, known=True) + body),
+        "deep.dcm": lambda: wrapped(_nested(1_000_000, known=False)),
+        "elements.dcm": lambda: wrapped(element((8, 8), "CS", b"") * 3_000_000 + body),
+        "all elements.dcm": lambda: wrapped(
+            b"".join(
+                element((g, e), "CS", b"x") for g in range(9, 0x28, 2) for e in range(16, 60_000)
+            )
+            + body
+        ),
+        "bare elements.dcm": lambda: (
+            b"".join(
+                element((g, e), "CS", b"x") for g in range(8, 0x28, 2) for e in range(16, 60_000)
+            )
+            + body
+        ),
+        "items.dcm": lambda: wrapped(
+            struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 2**32 - 1)
+            + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 3_000_000
+            + body
+        ),
+        "implicit windows.dcm": lambda: wrapped(
+            _implicit(0x28, 0x1050, b"1\\" * 20_000_000), str(uid.ImplicitVRLittleEndian)
+        ),
+        "deflated elements.dcm": lambda: wrapped(
+            zlib.compress(element((8, 8), "CS", b"") * 3_000_000 + body)[2:-4], DEFLATED
+        ),
+        "fragments.dcm": lambda: _fragments(2_000_000),
+        "private.dcm": lambda: wrapped(body, "1.2.3.4"),
+        "no syntax.dcm": lambda: bytes(128) + b"DICM" + body,
+        "several windows.dcm": lambda: built(
+            image(
+                {(0x28, 0x1050): ("DS", b"1\\" * 30_000), (0x28, 0x1051): ("DS", b"1\\" * 30_000)}
+            )
+        ),
+    }
+    sides = {"rows": 0x10, "columns": 0x11, "samples": 2, "sign": 0x103}
+    for name, tag in (sides | {"allocated": 0x100, "stored": 0x101, "high": 0x102}).items():
+        for number in (0, 1, 3, 12, 17, 64, 65_535):
+            made[f"{name} {number}.dcm"] = partial(_claimed, tag, number)
+    for text in ("0", "-1", "2", "1e9", "x", "9" * 21):
+        made[f"frames {text[:5]}.dcm"] = partial(_told, {(0x28, 8): ("IS", text)})
+    for number, text in enumerate(values):
+        for name, tag in (("slope", 0x1053), ("intercept", 0x1052)):
+            made[f"{name} {number}.dcm"] = partial(_told, {(0x28, tag): ("DS", text)})
+        for other in ("1", "1e308", "nan"):
+            both = {(0x28, 0x1050): ("DS", other), (0x28, 0x1051): ("DS", text)}
+            made[f"window {number} {other}.dcm"] = partial(_told, both)
+            both = {(0x28, 0x1050): ("DS", text), (0x28, 0x1051): ("DS", other)}
+            made[f"centre {number} {other}.dcm"] = partial(_told, both)
+    for place in image():
+        made[f"without {place[1]:x}.dcm"] = partial(_told, {place: ("", "")})
+        made[f"of text {place[1]:x}.dcm"] = partial(_told, {place: ("UT", "\x1b[2J\n")})
+    return made
+
+
+def _implicit(group: int, tag: int, data: bytes) -> bytes:
+    """The data set of an image, its VRs left to the reader, with an element of that content."""
+    elements = image() | {(group, tag): ("", data)}
+    return b"".join(
+        struct.pack("<HHI", *place, len(elements[place][1])) + elements[place][1]
+        for place in sorted(elements)
+    )
+
+
+def _fragments(count: int) -> bytes:
+    """Pixel data in so many pieces."""
+    plain = image()
+    del plain[PIXELS]
+    head = built(plain).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0")
+    start = struct.pack("<HH2sHI", *PIXELS, b"OB", 0, 2**32 - 1) + b"\xfe\xff\0\xe0\0\0\0\0"
+    return head + start + b"\xfe\xff\0\xe0\2\0\0\0\0\0" * count + b"\xfe\xff\xdd\xe0\0\0\0\0"

@@ -1,0 +1,188 @@
+"""Runs functions of the project on hostile files, and says how each of the inputs ended.
+
+One process (`confined_process.py`) imports everything once and forks a child for each list of
+inputs. The child handles them in a row, under an audit hook and with its memory measured;
+this side ends it when an input takes too long, and lets the rest go on in a new child.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[3]
+LONGEST = 10.0  # seconds an input may take, of its own where others have the processor
+PATIENCE = 6  # times as long by the clock
+MOST_MEMORY = 2 * 2**30  # bytes by which it may make the process grow
+GOOD = ("ok", "refused")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one input ended."""
+
+    kind: str
+    """"ok", "refused" (one clean line and exit code 2, as a user sees it), "traceback" (anything
+    else that was raised or exited with), "hang", "memory", "outside" (a write that is not in the
+    output folder), "code" (code, a process or a connection from a file) or "crash"."""
+    text: str
+    """What was printed, the sentence, or the traceback."""
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """Whether this is how an input may end."""
+        return self.kind in GOOD
+
+
+class Watched:
+    """The process that runs inputs, from `with Watched(folder) as watched` to its end.
+
+    `folder` is the sandbox: children start in its folder `work`, may write below its folder `out`
+    and nowhere else. `modules` are imported at the start, so that no child waits for them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        modules: Sequence[str] = ("core.models.init_from",),
+        *,
+        most_memory: int = MOST_MEMORY,
+    ) -> None:
+        self.folder, self.out, self.work = folder, folder / "out", folder / "work"
+        for made in (self.out, self.work):
+            made.mkdir(parents=True, exist_ok=True)
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("confined_process.py")), *modules],
+            cwd=self.work,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "OMP_NUM_THREADS": "1",
+                # nothing of the user's, and what is written there shows
+                "HOME": str(self.work),
+                "HF_HUB_OFFLINE": "1",
+                # else it keeps its list of fonts there
+                "MPLCONFIGDIR": str(self.out),
+                "FUZZ_OUT": str(self.out),
+                "FUZZ_MEMORY": str(most_memory),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._unread = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def call(
+        self, target: str, batches: Sequence[Sequence[Any]], longest: float = LONGEST
+    ) -> list[Outcome]:
+        """How `target` ("module:function") ends with each of these lists of JSON-able arguments."""
+        before = self._snapshot()
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(batches):
+            outcomes += self._one_child(target, list(map(list, batches[len(outcomes) :])), longest)
+        # what code in C writes raises no audit event
+        changed = sorted(self._snapshot() ^ before)
+        if changed and all(outcome.kind != "outside" for outcome in outcomes):
+            text = f"one of these inputs changed {changed[0][0]}"
+            outcomes[-1] = Outcome("outside", text, outcomes[-1].seconds)
+        return outcomes
+
+    def bad(self, target: str, batches: Sequence[Sequence[Any]]) -> list[str]:
+        """A line or more for each input that does not end as it may."""
+        pairs = zip(batches, self.call(target, batches), strict=True)
+        return [
+            f"{json.dumps(batch)[:200]}: {outcome.kind} after {outcome.seconds:.2f} s: "
+            f"{outcome.text[-1500:]}"
+            for batch, outcome in pairs
+            if not outcome.good
+        ]
+
+    def _one_child(self, target: str, inputs: list[list[Any]], longest: float) -> list[Outcome]:
+        """The outcomes until all inputs are handled, or the child is no more."""
+        assert self._process.stdin is not None
+        request = json.dumps({"target": target, "inputs": inputs})
+        self._process.stdin.write(request.encode() + b"\n")
+        self._process.stdin.flush()
+        # the first time, the process is still importing
+        pid, outcomes = self._answer(120)["pid"], []
+        began, spent = time.monotonic(), _spent(pid)[1]
+        while True:
+            try:
+                answer = self._answer(longest)
+            except TimeoutError:
+                waits, now = _spent(pid)
+                patient = not waits and time.monotonic() - began < PATIENCE * longest
+                if patient and now - spent < longest:
+                    continue
+                os.kill(pid, signal.SIGKILL)
+                # it may have come to its end at this very moment
+                while "ended" not in (answer := self._answer(60)):
+                    outcomes.append(Outcome(**answer))
+                if len(outcomes) < len(inputs) and answer["ended"] != 0:
+                    outcomes.append(Outcome("hang", "", time.monotonic() - began))
+                return outcomes
+            if "ended" in answer:
+                if answer["ended"] != 0:
+                    outcomes.append(Outcome("crash", f"exit code {answer['ended']}", 0.0))
+                return outcomes
+            outcomes.append(Outcome(**answer))
+            began, spent = time.monotonic(), spent + answer["seconds"]
+
+    def _answer(self, longest: float) -> dict[str, Any]:
+        """The next line of the process. Raises TimeoutError where none comes."""
+        assert self._process.stdout is not None
+        file = self._process.stdout.fileno()
+        while b"\n" not in self._unread:
+            if not select.select([file], [], [], longest)[0]:
+                raise TimeoutError
+            read = os.read(file, 2**20)
+            assert read, "the process that forks has ended"
+            self._unread += read
+        line, self._unread = self._unread.split(b"\n", 1)
+        return json.loads(line)
+
+    def _snapshot(self) -> set[tuple[str, int, int, int]]:
+        """Path, size, mode and time of change of everything in the sandbox but the output."""
+        found, waiting = set(), [str(self.folder)]
+        while waiting:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.path == str(self.out):
+                        continue
+                    state = entry.stat(follow_symlinks=False)
+                    found.add((entry.path, state.st_size, state.st_mode, state.st_ctime_ns))
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        return found
+
+
+def _spent(pid: int) -> tuple[bool, float]:
+    """Whether a process waits for something, and the seconds that it had the processor."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True, 0.0
+    return fields[0] != "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

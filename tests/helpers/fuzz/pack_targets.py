@@ -1,0 +1,111 @@
+"""Uses of spoiled packs, in the child."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data.images.image_store import ImageStore
+from core.data.images.pack_format import (
+    FACTS,
+    IMAGES,
+    INDEX,
+    Plan,
+    digest_of_names,
+    open_packs,
+    write_facts,
+    write_index,
+)
+from tests.helpers.fuzz.mutations import flipped, spoil
+
+OUT = Path(os.environ["FUZZ_OUT"])
+SIZE, COUNT, ROWS = 4, 7, 3
+
+
+def make() -> None:
+    """A sound pack, its image 5 unreadable."""
+    folder = OUT / "base"
+    folder.mkdir()
+    names = [f"sub/{number}.png" for number in range(COUNT - 1)] + ["Ödem, links\n.png"]
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE), dtype=np.uint8)
+    reasons = ["" if number != 5 else "it is no image" for number in range(COUNT)]
+    np.save(folder / IMAGES, images)
+    numbers = {"bytes": range(COUNT), "modified": range(COUNT)}
+    write_index(folder / INDEX, pd.DataFrame({"name": names, **numbers, "unreadable": reasons}))
+    plan = Plan(
+        size=SIZE,
+        count=COUNT,
+        block_rows=ROWS,
+        total=COUNT,
+        names_sha256=digest_of_names(names),
+    )
+    blocks = [
+        hashlib.sha256(images[plan.rows(block)].tobytes()).hexdigest()
+        for block in range(plan.blocks)
+    ]
+    digest = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
+    write_facts(folder / FACTS, plan, index_sha256=digest, blocks=blocks)
+
+
+def use(folder: str) -> None:
+    """As a training does: all names, and every image."""
+    packs = open_packs(folder)
+    names = [name for pack in packs for name in pack.index["name"]]
+    assert len(set(names)) == len(names) == sum(pack.plan.count for pack in packs)
+    for name in names:
+        inside = os.path.normpath(os.path.join(folder, name))
+        assert inside.startswith(os.path.join(folder, "")), name
+    store = ImageStore([os.path.join(folder, name) for name in names], (folder,))
+    bad = {place for place, _ in store.unreadable()}
+    for place in range(len(names)):
+        if place not in bad:
+            pixels = store.read(place)
+            assert (pixels.dtype, pixels.shape) == (np.uint8, (packs[0].plan.size,) * 2)
+
+
+def flip(name: str, place: int, mask: int, seal: bool) -> None:
+    """A pack with one byte of a file changed."""
+    folder = _copy()
+    path = folder / name
+    path.write_bytes(flipped(path.read_bytes(), place, mask))
+    if seal:
+        _seal(folder)
+    use(str(folder))
+
+
+def cut(name: str, length: int) -> None:
+    """A pack one of whose files was cut is never used."""
+    folder = _copy()
+    os.truncate(folder / name, length)
+    use(str(folder))
+    raise AssertionError("it was used")
+
+
+def spoiled(name: str, number: int) -> None:
+    """A pack one of whose files was spoiled, its checksum made to fit."""
+    folder = _copy()
+    path = folder / name
+    path.write_bytes(spoil(path.read_bytes(), number, reach=300))
+    _seal(folder)
+    use(str(folder))
+
+
+def _copy() -> Path:
+    folder = OUT / "pack"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(OUT / "base", folder)
+    return folder
+
+
+def _seal(folder: Path) -> None:
+    """Make the index's checksum fit, where that can be."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts["index_sha256"] = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
+    except (ValueError, TypeError):
+        return
+    (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")

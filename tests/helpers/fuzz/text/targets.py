@@ -1,0 +1,257 @@
+"""What is called on hostile texts in the watched child; each checks what it accepts."""
+
+import csv
+import importlib
+import json
+import math
+import os
+import random
+import re
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import core.runs.log
+import core.runs.run_folder
+from core.config.command_line import parse
+from core.config.data import DataConfig
+from core.config.training import SplitConfig, flat
+from core.data.splits.folds import write_folds
+from core.data.splits.prepare import prepare
+from core.data.tables.images_to_predict import find_images
+from core.data.tables.label_table import LabelTable, read_table
+from core.errors import in_plain_sight
+from core.report.plots import curves_figure
+from core.runs.run_folder import RunFolder
+from core.training.finish import _read_history
+from core.training.finish import read_predictions as read_pooled
+from ensemble.infer import main as _infer  # noqa: F401  imported before the fork
+from ensemble.predict.calibration import read_calibration
+from ensemble.predict.ensemble_json import read_recipe
+from ensemble.predict.members import load_members
+from ensemble.predict.merge import model_shares
+from ensemble.predict.submission_format import read_sample
+from ensemble.scoring.operating_points import read_thresholds
+from tests.helpers.faults.preloaded_modules import command_module
+from tests.helpers.fuzz.text.mutations import mutate
+
+for _name in ("calibrate", "choose", "evaluate", "scoring.outputs", "scoring.text"):
+    importlib.import_module(f"ensemble.{_name}")
+for _name in ("fitting.calibrators", "fitting.out_of_fold", "fitting.weights", "scoring.score"):
+    importlib.import_module(f"ensemble.{_name}")
+METHODS = {
+    name: importlib.import_module(f"methods.{name}.config").PRESETS
+    for name in ("standard_head", "csra_db_cas", "label_coupling")
+}
+# which asks git, and no file
+core.runs.run_folder.this_start = partial(
+    dict, python="3.12", commit="def", versions={"torch": "2.1"}
+)
+OUT = Path(os.environ["FUZZ_OUT"])
+HERE = OUT / "here"
+
+
+def spoiled(good: str, victim: str, seed: int | str) -> Path:
+    """A copy of the folder `good`, anew, its file `victim` changed: by a seed, or to a text."""
+    # by their full names, which the guard can judge
+    for path in sorted(HERE.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    shutil.copytree(good, HERE, dirs_exist_ok=True)
+    if victim:
+        path = HERE / victim
+        good_bytes = path.read_bytes()
+        path.write_bytes(seed.encode() if isinstance(seed, str) else mutate(good_bytes, seed))
+    return HERE
+
+
+def source(good: str, name: str, victim: str, seed: int) -> None:
+    """A table of any kind, without its images."""
+    folder, chance = spoiled(good, victim, seed), random.Random(seed)
+    table = read_table(
+        folder / name,
+        None,
+        views=chance.choice((*6 * ["all"], "frontal", "lateral")) if victim else "all",
+        official_split=chance.choice((*6 * ["all"], "train", "test")) if victim else "train",
+        uncertain=chance.choice(("ignore", "zero", "one")),
+        blank=chance.choice((None, "zero", "unknown")),
+        readers=chance.choice(("majority", "any")),
+    )
+    check_table(table)
+
+
+def plain(path: str, source: str | None = None) -> None:
+    """A plain table, which is read as another reader reads it where no cell is quoted."""
+    table = read_table(path, None, source=source, blank="unknown")
+    check_table(table)
+    data = Path(path).read_bytes() if not path.endswith(".gz") else b'"'
+    if b'"' in data or source:
+        return
+    lines = re.split("\r\n|\r|\n", data.decode().lstrip("\ufeff"))
+    for mark in ",\t;|":
+        rows = [[cell.strip() for cell in line.split(mark)] for line in lines if line.strip()]
+        header = rows.pop(0)
+        if table.id_column in header:
+            break
+    assert table.ids == [row[header.index(table.id_column)] for row in rows]
+    for name, targets in zip(table.class_names, table.targets.T, strict=True):
+        cells = [row[header.index(name)] for row in rows]
+        wanted = [_truth(cell) for cell in cells]
+        np.testing.assert_array_equal(targets, np.array(wanted, dtype=np.float32))
+
+
+def _truth(cell: str) -> float:
+    """1, 0 or NaN, of a cell that was accepted."""
+    words = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+    try:
+        number = words.get(cell.casefold()) or float(cell.replace(",", "."))
+    except ValueError:
+        number = words.get(cell.casefold(), math.nan)
+    return math.nan if number == -1 else number
+
+
+def mutated_plain(good: str, name: str, seed: int) -> None:
+    """That of a file that is spoiled here."""
+    plain(str(spoiled(good, name, seed) / name))
+
+
+def check_table(table: LabelTable) -> None:
+    """What is true of every table; and what is said of it cannot steer a terminal."""
+    count = len(table.ids)
+    assert count == len(set(table.ids)) == len(table.targets)
+    assert all(table.ids)
+    assert table.class_names
+    assert len(set(table.class_names)) == len(table.class_names) == table.targets.shape[1]
+    assert np.isin(table.targets[~np.isnan(table.targets)], (0, 1)).all()
+    for text in (*table.notes, *table.class_names):
+        assert in_plain_sight(text) == text
+    for texts in (table.patients, table.studies, table.views):
+        assert texts is None or len(texts) == count
+
+
+def training(good: str, victim: str, seed: int) -> None:
+    """All that a training reads before it builds a model; and the list of folds that it writes."""
+    folder, chance = spoiled(good, victim, seed), random.Random(seed)
+    other = folder / "val.csv" if chance.random() < 0.3 else None
+    data = DataConfig(
+        train_csv=(folder / "train.csv",),
+        train_dir=(folder / "images",),
+        val_csv=() if other is None else (other,),
+        label_map=folder / "map.csv" if chance.random() < 0.5 or victim == "map.csv" else None,
+        blank="zero",
+    )
+    said: list[str] = []
+    prepared = prepare(data, SplitConfig(folds=2), said.append)
+    check_table(prepared.table)
+    for sentence in said:
+        assert in_plain_sight(sentence.replace("\n", " ")) == sentence.replace("\n", " ")
+    assert len(prepared.fingerprint()) == 64
+    root = os.path.realpath(folder / "images")
+    assert all(os.path.realpath(path).startswith(root) for path in prepared.table.paths)
+    write_folds(folder / "folds.csv", prepared.table, prepared.assignment)
+    with (folder / "folds.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["ImageID"] for row in rows] == prepared.table.ids
+
+
+def to_predict(good: str, victim: str, seed: int) -> None:
+    """The images of a --test_csv, and a sample submission."""
+    folder = spoiled(good, victim, seed)
+    study = "StudyID" if seed % 2 else ""
+    images = find_images(folder / "images", folder / "test.csv", group_by=study)
+    root = os.path.realpath(folder / "images")
+    assert all(os.path.realpath(path).startswith(root) for path in images.paths)
+    sample = read_sample(folder / "sample.csv")
+    assert len(set(sample.ids)) == len(sample.ids)
+
+
+def command(good: str, victim: str, seed: int, module: str, *arguments: str) -> None:
+    """A whole command; `@name` is a file of the folder."""
+    folder = spoiled(good, victim, seed)
+    os.chdir(folder)
+    words = [re.sub("^@", f"{folder}/", word) for word in arguments]
+    sys.argv = [module, *words]
+    command_module(module).main()
+
+
+def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None:
+    """A run folder that is taken up: its settings, its records, its predictions."""
+    folder = spoiled(good, victim, seed) / "one"
+    settings = json.loads(Path(good, "one", "config.json").read_text())
+    run = RunFolder(folder, settings["model"], "identity")
+    try:
+        data = {"data": "fingerprint", "parts": {"images": "digest"}, "files": "digest"} | {
+            "labels": []
+        }
+        told = run.open(settings, data, overwrite=overwrite)
+    finally:
+        run.release()
+    assert all(in_plain_sight(sentence) == sentence for sentence in told)
+    if overwrite:
+        return
+    core.runs.log.cut_back(run.metrics, 1, 1)
+    history = _read_history(run.metrics)
+    if history is not None:
+        curves_figure(history)
+    for fold in (1, 2):
+        read = read_pooled(run.files(fold).predictions, settings["classes"])
+        assert ((read >= 0) & (read <= 1)).to_numpy().all()
+
+
+def configuration(method: str, path: str) -> None:
+    """The settings of a training from a JSON file; those that are taken are those of the file."""
+    read = flat(parse(METHODS[method], arguments=["--config", path]))
+    check_settings(read, json.loads(Path(path).read_bytes()))
+
+
+def check_settings(read: dict[str, Any], given: dict[str, Any]) -> None:
+    """Numbers are finite, and every value is the one of the file."""
+    for name, value in given.items():
+        found = read[name.replace("-", "_")]
+        if isinstance(found, float):
+            assert math.isfinite(found), name
+        if isinstance(value, (list, dict)) or isinstance(found, list) or name == "preset":
+            continue
+        same = found == value or str(found) == str(value)
+        # "a/" and "a" are one folder, and 3 is 3.0
+        path = bool(value) and isinstance(found, str) and Path(found) == Path(str(value))
+        number = isinstance(found, float) and found == float(value)
+        assert same or path or number or value == "" or value is None, (name, value, found)
+
+
+def mutated_json(kind: str, good: str, name: str, seed: int) -> None:
+    """A JSON file that is spoiled here, read as what it is."""
+    path = spoiled(good, name, seed) / name
+    if kind == "configuration":
+        configuration("standard_head", str(path))
+    else:
+        {"ensemble": ensemble, "calibration": calibration}[kind](str(path))
+
+
+def ensemble(path: str) -> None:
+    """An ensemble.json up to its checkpoints, which are not there."""
+    checkpoints, weights, classes = read_recipe(Path(path))
+    shares = model_shares(weights, len(checkpoints))
+    assert abs(shares.sum() - 1) < 1e-9
+    assert (shares >= 0).all()
+    assert classes
+    load_members([path for path, share in zip(checkpoints, shares, strict=True) if share])
+
+
+def calibration(path: str) -> None:
+    """A calibration.json, and what it makes of probabilities."""
+    read = read_calibration(Path(path))
+    names = list(read.classes)
+    grid = np.linspace(0, 1, 101)
+    before = np.repeat(grid[:, None], len(names), axis=1)
+    after = read.apply(before, names)
+    for probabilities in (after, read.gate(after, names)):
+        assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert (np.diff(after, axis=0) >= -1e-12).all(), "a map that falls"
+    thresholds = read_thresholds(path, names, gated=False)
+    assert ((thresholds > 0) | np.isnan(thresholds)).all()
+    pd.DataFrame(after, columns=names).to_csv(OUT / "calibrated.csv")

@@ -1,0 +1,263 @@
+"""What each process of a training sees: cases of Fit one after another, each written down.
+
+`ranks.py DATA OUT` trains a toy network on the phantom DATA, in one process or in those of a
+launcher. Rank R leaves of each case OUT/CASE/rankR.json and .safetensors beside the run's own
+files. An update takes `GLOBAL_BATCH` images, however many processes there are.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import core.training.loop
+from core.config.training import LoaderConfig, LoopConfig, OptimConfig
+from core.data.loading.augmentation import Augmentation
+from core.data.loading.dataset import unspoiled
+from core.data.loading.fold_data import FoldData
+from core.errors import UserError
+from core.losses import NAMES, build_loss
+from core.models.checkpoint import load_into, load_tensors
+from core.models.predict import as_it_is, mirror, predict
+from core.runs.run_folder import RunFolder
+from core.runtime.fabric import make_fabric
+from core.training.optimizer import Phase
+from core.training.step_monitor import Guard
+from methods.csra_db_cas.model import CSRAHead
+from methods.label_coupling.model import CoupledHead, LabelCoupling
+from tests.helpers.training.toy_model import Toy, half_known
+
+# two_way compares the images of a batch with each other: another batch, another loss
+LOSSES = [name for name in NAMES if name != "two_way"]
+GLOBAL_BATCH = 8
+# of 60 images: 6 updates an epoch
+TRAINING_IMAGES = 50
+VALIDATION_SIZES = (11, 13)
+STOP_AT = 3
+SPOILED = 9
+EVER = 1e9
+BOTH = (as_it_is, mirror)
+ALL = Phase("all", 2, {"backbone": 1e-2, "head": 1e-2})
+HEAD = Phase("head", 1, {"head": 1e-2})
+# brings some couplings back to 0, and others not
+L1 = 3e-3
+Sampler = Literal["uniform", "class_aware", "repeat_factor"]
+
+
+class Witness(Guard):
+    """Writes down the rows of each update of this rank, and after which updates it saved."""
+
+    rows: dict[int, list[int]]
+    saved_after: list[int]
+    # what this rank does to itself at an update
+    stop_at: int | None = None
+
+    def remember(self, update: int, rows: Tensor) -> None:
+        super().remember(update, rows)
+        self.rows.setdefault(update, []).extend(rows.tolist())
+        if update == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def saved(self) -> None:
+        super().saved()
+        self.saved_after.append(len(self.rows))
+
+
+class Headed(nn.Module):
+    """A model as those of the methods are."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
+
+
+class Spoiled(nn.Module):
+    """A loss that is NaN at its call number `at`, or only its gradient is."""
+
+    def __init__(self, loss: nn.Module, at: int, *, gradient: bool) -> None:
+        super().__init__()
+        self.loss, self.at, self.gradient, self.calls = loss, at, gradient, 0
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        loss = self.loss(logits, targets)
+        if self.calls != self.at:
+            return loss
+        if not self.gradient:
+            return loss * torch.nan
+        loss.register_hook(lambda gradient: gradient * torch.nan)
+        return loss
+
+
+class Cases:
+    """All that the cases share: processes, images, and where to write."""
+
+    def __init__(self, fabric: Fabric, data: Path, out: Path) -> None:
+        self.fabric, self.out = fabric, out
+        self.last_rank = fabric.global_rank == fabric.world_size - 1
+        self.table = half_known(data)
+
+    def fold(
+        self, validation: int = 10, accumulate: int = 1, sampler: Sampler = "uniform"
+    ) -> FoldData:
+        rows = np.arange(len(self.table))
+        batch = GLOBAL_BATCH // self.fabric.world_size // accumulate
+        loader = LoaderConfig(img_size=32, batch_size=batch, num_workers=0, sampler=sampler)
+        parts = rows[:TRAINING_IMAGES], rows[-validation:]
+        nothing = Augmentation([], seed=0)
+        return FoldData(self.fabric, 1, self.table, *parts, loader, accumulate, nothing)
+
+    def toy(self, norm: bool = False) -> Toy:
+        torch.manual_seed(0)
+        return Toy(len(self.table.class_names), nn.BatchNorm2d(2) if norm else nn.Identity())
+
+    def with_head(self, method: str) -> nn.Module:
+        """The toy with a method's head; without the batch norm of one: its statistics would be
+        those of a rank's own images."""
+        toy, classes = self.toy(), len(self.table.class_names)
+        if method == "csra_db_cas":
+            unpooled = toy.backbone[:-2]
+            return Headed(unpooled, CSRAHead(features=2, classes=classes, heads=2))
+        return Headed(toy.backbone, CoupledHead(8, classes, 0.0, LabelCoupling(classes)))
+
+    def fit(
+        self,
+        case: str,
+        loss: str = "bce",
+        phases: Sequence[Phase] = (ALL,),
+        *,
+        model: nn.Module | None = None,
+        accumulate: int = 1,
+        sampler: Sampler = "uniform",
+        norm: bool = False,
+        stop_at: int | None = None,
+        spoil: str = "",
+        elsewhere: str = "",
+        **loop: Any,
+    ) -> None:
+        """Train in OUT/`case` (or `elsewhere`) and write down what this rank saw; a second time, as
+        rankR_2."""
+        folder = self.out / (elsewhere or case)
+        folder.mkdir(exist_ok=True)
+        Witness.rows, Witness.saved_after, Witness.stop_at = {}, [], stop_at
+        data = self.fold(accumulate=accumulate, sampler=sampler)
+        counts = data.training_counts()
+        epochs = sum(phase.epochs for phase in phases)
+        module = build_loss(loss, *counts, epochs=epochs)
+        fit = core.training.loop.Fit(
+            fabric=self.fabric,
+            model=model or self.toy(norm),
+            loss=Spoiled(module, SPOILED, gradient=spoil == "gradient") if spoil else module,
+            phases=list(phases),
+            data=data,
+            optim=OptimConfig(accumulate=accumulate),
+            loop=LoopConfig(**{"ema": False, "log_every": 2, "save_minutes": EVER} | loop),
+            seed=0,
+            folder=RunFolder(folder, "toy"),
+            facts={"folds": 1},
+        )
+        ended = ""
+        try:
+            fit.run()
+        except (SystemExit, UserError) as error:
+            ended = str(error)
+        weights = {f"model.{name}": value for name, value in fit.model.state_dict().items()}
+        if fit.state.average is not None:
+            states = fit.state.average.module.state_dict()
+            weights |= {f"average.{name}": value for name, value in states.items()}
+        seen = {"rows": Witness.rows, "saved_after": Witness.saved_after}
+        self.write(case, seen | {"ended": ended} | asdict(fit.state.progress), weights)
+
+    def write(self, case: str, seen: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        (self.out / case).mkdir(exist_ok=True)
+        stem = self.out / case / f"rank{self.fabric.global_rank}"
+        if stem.with_suffix(".json").exists():
+            stem = stem.with_name(f"{stem.name}_2")
+        seen |= {"world_size": self.fabric.world_size, "rank": self.fabric.global_rank}
+        stem.with_suffix(".json").write_text(json.dumps(seen), encoding="utf-8")
+        whole = {name: value.detach().contiguous() for name, value in tensors.items()}
+        save_file(whole, stem.with_suffix(".safetensors"))
+
+    def evaluate(self, size: int) -> None:
+        """Predict `size` images, and write down which of them this rank read."""
+        case = f"validation{size}"
+        data, model = self.fold(size), self.toy().eval()
+        rows = torch.cat([batch.rows for batch in unspoiled(data.validation())]).tolist()
+        options = (self.fabric, model, data.validation(), data.val_rows)
+        predictions = {
+            name: torch.from_numpy(predict(*options, views=BOTH if name == "both" else BOTH[:1]))
+            for name in ("plain", "both")
+        }
+        self.write(case, {"rows": rows}, predictions)
+
+    def start(self) -> None:
+        """The weights with which all cases start, as OUT/start."""
+        self.write("start", {}, self.toy().state_dict())
+
+    def predict_again(self, case: str) -> None:
+        """The predictions of the weights that lie in the folder of `case`, as OUT/`case`_again."""
+        path = self.out / case / "toy_fold1.safetensors"
+        model, data = self.toy(norm=True).eval(), self.fold()
+        load_into(model, load_tensors(path)[0], path)
+        loader, rows = data.validation(), data.val_rows
+        again = predict(self.fabric, model, loader, rows, views=BOTH)
+        self.write(f"{case}_again", {}, {"predictions": torch.from_numpy(again)})
+
+    def fit_methods(self) -> None:
+        """The methods' heads, with what else is the method's own."""
+        name = "csra_db_cas"
+        self.write("start_csra", {}, self.with_head(name).state_dict())
+        options = ("csra", "distribution_balanced", [HEAD, ALL])
+        self.fit(*options, model=self.with_head(name), sampler="class_aware", ema=True)
+        name = "label_coupling"
+        self.write("start_coupling", {}, self.with_head(name).state_dict())
+        for case, l1 in (("coupling", L1), ("coupling_free", 0.0)):
+            freely = replace(ALL, name="freely", rates=ALL.rates | {"head.coupling": 5e-2})
+            phases = [freely, replace(freely, name="penalised", l1=l1)]
+            self.fit(case, phases=phases, model=self.with_head(name), ema=True)
+
+    def run(self) -> None:
+        """Everything that tests/test_several_processes.py asks for."""
+        self.start()
+        for loss in LOSSES:
+            for accumulate in (1, 2):
+                self.fit(f"{loss}_{accumulate}", loss, accumulate=accumulate)
+        self.fit("head", phases=[HEAD], ema=True)
+        self.fit("head_all", phases=[HEAD, ALL], ema=True)
+        for views in (0, 2, 4):
+            kept = replace(HEAD, epochs=4, head_views=views)
+            self.fit(f"head_views_{views}", phases=[kept, ALL], ema=True)
+        for size in VALIDATION_SIZES:
+            self.evaluate(size)
+        self.fit_methods()
+        self.fit("norm", norm=True, ema=True)
+        self.predict_again("norm")
+        first = self.fabric.is_global_zero
+        self.fit("first_clock", save_minutes=1e-9 if first else EVER)
+        self.fit("other_clocks", save_minutes=EVER if first else 1e-9)
+        still = replace(ALL, epochs=9, rates={"backbone": 1e-12, "head": 1e-12})
+        self.fit("patience", phases=[still], patience=2)
+        self.fit("stop", stop_at=STOP_AT if self.last_rank else None)
+        self.fit("stop")
+        # the first rank sees the state of the last case, as on a disk of its own
+        self.fit("unshared", elsewhere="stop" if first else "")
+        for what in ("loss", "gradient"):
+            self.fit(f"spoiled_{what}", accumulate=2, spoil=what if self.last_rank else "")
+
+
+if __name__ == "__main__":
+    core.training.loop.Guard = Witness  # type: ignore[misc]
+    Cases(make_fabric(amp=False), *map(Path, sys.argv[1:])).run()

@@ -1,0 +1,75 @@
+"""A run of a method that takes seconds: two folds, two epochs, and one of the head before these."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cv2 import imencode
+
+from core.config.command_line import parse
+from core.config.training import flat
+
+ROOT = Path(__file__).resolve().parents[3]
+MODEL = "test_efficientnet"
+# what is promised of the command line and of whole runs is tested for each of these
+METHODS = ("standard_head", "csra_db_cas", "label_coupling")
+
+
+def script(method: str) -> str:
+    """The method's train.py, seen from ROOT."""
+    return f"methods/{method}/train.py"
+
+
+def module(method: str, name: str) -> Any:
+    """The module `name` of a method: config, model or train."""
+    return importlib.import_module(f"methods.{method}.{name}")
+
+
+def settings(
+    *arguments: str, method: str = "standard_head", auto: str | None = None
+) -> dict[str, Any]:
+    """All settings of a command line by flag name."""
+    presets = module(method, "config").PRESETS
+    return flat(parse(presets, arguments=list(arguments), auto=auto))
+
+
+def flags(data: Path, out: Path, *more: object) -> list[str]:
+    """Flags of a run of a tiny network on the images of `data`, for any method."""
+    return [
+        *("--preset", "small", "--train_csv", str(data / "train.csv")),
+        *("--train_dir", str(data / "images"), "--out_dir", str(out)),
+        *("--model", MODEL, "--no-pretrained", "--img_size", "32", "--batch_size", "8"),
+        *("--folds", "2", "--epochs", "2", "--num_workers", "0", "--log_every", "1"),
+        *map(str, more),
+    ]
+
+
+def draw_nothing(replace: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Let reports have blank pictures: to draw them takes most of so short a run's time."""
+    from core import report
+    from core.training import finish
+
+    assert hasattr(finish, "draw_pictures")
+    dot = imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
+    blank = [
+        report.Picture(name, *told, alt="blank", png=dot, wide=False)
+        for name, told in report.HEADINGS.items()
+    ]
+    replace(finish, "draw_pictures", lambda *_: blank)
+
+
+def fabric_run(port: int) -> list[str]:
+    """What starts a script in two processes on a CPU; a `port` serves one run at a time."""
+    command = str(Path(sys.executable).with_name("fabric"))
+    places = ["--accelerator", "cpu", "--devices", "2", "--main-port", str(port)]
+    return [command, "run", *places]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a run that the same run always gives again, byte for byte."""
+    names = ["metrics.csv", "folds.csv", "config.json"]
+    names += [f"{MODEL}_fold{fold}{end}" for fold in (1, 2) for end in (".safetensors", "_val.csv")]
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
