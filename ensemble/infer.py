@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +19,9 @@ from core.errors import UserError
 from ensemble.predict.config import Config
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from core.data.tables.label_table import LabelTable
-    from ensemble.predict.merge import Probabilities
     from ensemble.predict.submission_format import Sample
 
 
@@ -45,6 +43,7 @@ def main() -> None:
         merged_classes,
         named_checkpoints,
     )
+    from ensemble.predict.postprocess import postprocess_of
     from ensemble.predict.predictor import Predictor, Views, predict_to_csv
     from ensemble.predict.single_image import predict_single
     from ensemble.predict.submission_format import check_classes, read_sample
@@ -163,38 +162,6 @@ def _check_output(
     if not config.overwrite and not parts_folder(output).exists():
         forget_delivered(output)
         raise UserError(already_there(output))
-
-
-def postprocess_of(
-    config: Config, names: Sequence[str]
-) -> Callable[[Probabilities], Probabilities] | None:
-    """Calibration and gating of classes `names` as asked for, one after the other.
-
-    Raises UserError where the calibration cannot be used, or has nothing for one of them.
-    """
-    from ensemble.predict.calibration import find_normal, normal_gating, read_calibration
-
-    steps: list[Callable[[Probabilities], Probabilities]] = []
-    alpha, normal = config.normal_alpha, config.normal_class
-    if config.calibration is not None:
-        calibration = read_calibration(config.calibration)
-        calibration.thresholds(names, gated=False)
-        steps.append(partial(calibration.apply, class_names=names))
-        alpha = calibration.normal_alpha if alpha is None else alpha
-        normal = normal or calibration.normal_class or ""
-    if config.postprocess == "normal_gating":
-        alpha = 0.5 if alpha is None else alpha
-        normal = find_normal(names, normal)
-        steps.append(partial(normal_gating, class_names=names, normal=normal, alpha=alpha))
-    if not steps:
-        return None
-
-    def every(probabilities: Probabilities) -> Probabilities:
-        for step in steps:
-            probabilities = step(probabilities)
-        return probabilities
-
-    return every
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.runs.run_folder import RunFolder
+from core.runs.folder import RunFolder
 from core.training.resume import is_finished
 from tests.conftest import Call, Train
 from tests.helpers.training.small_run import METHODS, MODEL, module, settings

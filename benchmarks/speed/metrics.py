@@ -17,7 +17,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.runner import Answer, middle, real_data
 from core.metrics import evaluate
-from core.metrics.bootstrap import Ranking, bootstrap, cluster_indices, resampled_weights
+from core.metrics.ap_auroc import Ranking
+from core.metrics.bootstrap import bootstrap, cluster_indices, resampled_weights
 
 RESAMPLES, ROUNDS = 1000, 3
 LOOPED = 4  # resamples of scikit-learn's loop in a round; the seconds of RESAMPLES are scaled

@@ -28,8 +28,8 @@ from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData
 from core.data.tables.label_table import LabelTable
 from core.losses import build_loss
+from core.runs.folder import RunFolder
 from core.runs.log import FoldLog
-from core.runs.run_folder import RunFolder
 from core.runtime.fabric import seed_stream
 from core.training.ema import MovingAverage
 from core.training.loop import Fit

@@ -27,7 +27,7 @@ from typing import (
 try:
     import tyro
 
-    from core.config.config_file import (
+    from core.config.settings_file import (
         as_arguments,
         earlier_settings,
         in_words,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config.command_line import parse, run
-from core.config.config_file import as_arguments, read_settings
+from core.config.settings_file import as_arguments, read_settings
 from core.config.training import flat
 from core.doctor.above import method_names, presets_of
 from core.doctor.config import Config, DataFlags

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from core.data.images.image_store import ImageStore
+from core.data.images.store import ImageStore
 from core.data.loading.blank_images import told_constant
 from core.doctor.findings import Findings
 from core.doctor.near_duplicates import near_pairs, print_of

@@ -16,7 +16,7 @@ from core.errors import UserError, counted, nearest, some
 from core.io.atomic import LOCK
 from core.io.untrusted_files import read_json
 from core.models.checkpoint import load_tensors
-from core.runs.run_folder import FoldFiles, RunFolder
+from core.runs.folder import FoldFiles, RunFolder
 from core.runtime.environment import earlier_starts, this_start, told_changes
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.metrics.bootstrap import FloatArray
+from core.metrics.ap_auroc import FloatArray
 
 CALIBRATION_BINS = 15
 

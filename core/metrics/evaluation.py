@@ -13,12 +13,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import UserError
+from core.metrics.ap_auroc import Curve, FloatArray, IntArray, Ranking
 from core.metrics.bootstrap import (
-    Curve,
-    FloatArray,
-    IntArray,
     Patients,
-    Ranking,
     bootstrap,
     cluster_indices,
     column_mean,

@@ -3,7 +3,7 @@
 from core.report.figures import HEADINGS, Picture, draw_pictures
 from core.report.page import Contents, render, write_report
 from core.report.tables import format_table
-from core.report.worst_cases import Worst, WorstCases, worst_cases
+from core.report.worst_images import Worst, WorstCases, worst_cases
 
 __all__ = [
     "HEADINGS",

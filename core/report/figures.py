@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from core.metrics import Evaluation
-from core.metrics.bootstrap import FloatArray
+from core.metrics.ap_auroc import FloatArray
 from core.report.plots import (
     DOTS_PER_INCH,
     classes_figure,

@@ -12,7 +12,7 @@ import jinja2
 from core.io.atomic import cannot_write, write_atomically
 from core.report.figures import Picture
 from core.report.tables import GROUP, Table, facts_table
-from core.report.worst_cases import WorstCases
+from core.report.worst_images import WorstCases
 
 _HERE = Path(__file__).parent
 

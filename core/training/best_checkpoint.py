@@ -14,7 +14,7 @@ from core.data.splits.prepare import Prepared
 from core.io.atomic import write_atomically
 from core.metrics import evaluate
 from core.models.checkpoint import save_tensors
-from core.runs.run_folder import FoldFiles
+from core.runs.folder import FoldFiles
 from core.runtime.fabric import versions
 
 # of an evaluation's summary, what metrics.csv and the checkpoint hold

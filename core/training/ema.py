@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from core.training.optimizer import sparse_parameters
+from core.training.l1_penalty import sparse_parameters
 
 
 class MovingAverage:

@@ -16,7 +16,7 @@ from core.report import Contents, draw_pictures, format_table, worst_cases, writ
 from core.report.plots.training_curves import number_columns
 from core.report.repeat import command_again
 from core.report.tables import class_table, fold_tables, lead_of, summary_table
-from core.runs.run_folder import RunFolder
+from core.runs.folder import RunFolder
 from core.runtime.environment import earlier_starts, told_changes
 from core.training.resume import is_finished
 

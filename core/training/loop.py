@@ -16,14 +16,15 @@ from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData, describe_sampling
 from core.errors import UserError
 from core.models.predict import as_it_is, mirror, predict
+from core.runs.folder import RunFolder
 from core.runs.log import FoldLog, cut_back
-from core.runs.run_folder import RunFolder
 from core.runtime.fabric import seed_stream
 from core.runtime.ranks import check_equal
 from core.training.best_checkpoint import save_best, score_epoch, time_epoch
 from core.training.ema import MovingAverage
 from core.training.grad_scaler import check_scale, scaler_of, scales, told_skipped
 from core.training.head_phase import HeadPhase
+from core.training.l1_penalty import shrink_after
 from core.training.optimizer import (
     Phase,
     build_optimizer,
@@ -31,7 +32,6 @@ from core.training.optimizer import (
     rate_factor,
     set_rates,
     shares_of,
-    shrink_after,
 )
 from core.training.resume import State
 from core.training.step_monitor import Guard, NotFiniteError, diverged

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from core.data.images.image_store import ImageStore
+from core.data.images.store import ImageStore
 from core.data.tables.images_to_predict import find_images
 from core.runtime.fabric import versions
 from ensemble.exporting.card_scores import FoldScores

@@ -1,6 +1,5 @@
 """Checkpoints as a folder that loads back offline and that a model hub takes as it is."""
 
-import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
-from core.models.load import load_model
+from core.models.load import config_class, load_model
 from ensemble.predict import ensemble_json as recipe
 from ensemble.predict.calibration import Calibration, write_calibration
 from ensemble.predict.members import Member
@@ -80,7 +79,7 @@ def shareable(method: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     settings = kept.get("settings")
     if not isinstance(settings, dict):
         return kept
-    paths = _path_settings(importlib.import_module(f"methods.{method}.config").Config)
+    paths = _path_settings(config_class(method))
     shorter = {name: _last_part(value, name in paths) for name, value in settings.items()}
     return kept | {"settings": shorter}
 

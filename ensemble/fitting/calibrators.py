@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from core.data.splits.folds import assign_folds
 from core.errors import UserError
-from core.metrics.bootstrap import Curve, Ranking
+from core.metrics.ap_auroc import Curve, Ranking
 from ensemble.fitting.weights import Scorer
 from ensemble.predict.calibration import (
     SMALLEST,

@@ -16,8 +16,8 @@ from core.data.tables.load import gather
 from core.errors import UserError, some
 from core.io.atomic import write_atomically
 from core.io.untrusted_files import read_json
+from core.runs.folder import FoldFiles, RunFolder
 from core.runs.prediction_files import Predictions, read_predictions
-from core.runs.run_folder import FoldFiles, RunFolder
 from core.training.resume import is_finished
 
 # settings of a run by which its labels were read

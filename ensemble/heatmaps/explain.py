@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from core.data.images.decode import resize, within
 from core.data.images.find_files import IMAGE_ENDINGS
-from core.data.images.image_store import ImageStore, check_sizes
+from core.data.images.store import ImageStore, check_sizes
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from ensemble.heatmaps.config import Config

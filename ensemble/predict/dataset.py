@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from core.data.images.decode import resize
-from core.data.images.image_store import ImageStore
+from core.data.images.store import ImageStore
 from core.errors import UserError
 
 

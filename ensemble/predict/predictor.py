@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from core.data.images.image_store import check_sizes
+from core.data.images.store import check_sizes
 from core.data.loading.dataset import decoding_loader
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, counted

@@ -8,15 +8,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from core.errors import UserError
-from core.metrics.bootstrap import (
-    Curve,
-    FloatArray,
-    Patients,
-    Ranking,
-    cluster_indices,
-    percentile_interval,
-    resampled_weights,
-)
+from core.metrics.ap_auroc import Curve, FloatArray, Ranking
+from core.metrics.bootstrap import Patients, cluster_indices, percentile_interval, resampled_weights
 from ensemble.predict.calibration import read_calibration
 
 POINTS = ("sensitivity", "specificity", "ppv")

@@ -18,8 +18,6 @@ from core.data.images.dicom.limits import bounded
 from core.errors import UserError, in_plain_sight, nearest
 from core.metrics import group_of
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps
-from ensemble.infer import postprocess_of
-from ensemble.predict.calibration import read_calibration
 from ensemble.predict.config import Config
 from ensemble.predict.members import (
     Member,
@@ -28,6 +26,7 @@ from ensemble.predict.members import (
     merged_classes,
     named_checkpoints,
 )
+from ensemble.predict.postprocess import postprocess_of, read_calibration
 from ensemble.predict.predictor import Predictor, Views
 from ensemble.predict.single_image import probabilities_of
 from ensemble.predict.tta import VIEWS

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from core.data.loading.evaluation import evaluation_loader
+from core.data.loading.dataset import evaluation_loader
 from core.data.loading.fold_data import FoldData
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, some
@@ -20,10 +20,11 @@ from core.models.backbone import restore_config
 from core.models.checkpoint import not_finite
 from core.models.load import load_model
 from core.models.predict import View, as_it_is, collect, mirror
+from core.runs.folder import RunFolder
 from core.runs.log import FoldLog, cut_back
-from core.runs.run_folder import RunFolder
 from core.training.best_checkpoint import save_best, score_epoch
-from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates, shrink
+from core.training.l1_penalty import shrink
+from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates
 from core.training.resume import Progress, State
 from methods.label_coupling.config import Config, ModelConfig
 from methods.label_coupling.model import LabelCoupling, LabelCouplingModel

@@ -1,9 +1,5 @@
 """A heat map of couplings, labels ordered so that blocks are seen."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -12,9 +8,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
 from core.report.plots import shorten
-
-if TYPE_CHECKING:  # that module is the program, and would be imported a second time
-    from methods.label_coupling.couplings import Couplings
+from methods.label_coupling.coupling_matrices import Couplings
 
 GREY, LINES = "#d9dbe0", "#e4e6ea"
 # from strongly against to strongly for; the gap in the middle shows the sign of the least weight

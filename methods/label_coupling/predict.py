@@ -18,7 +18,7 @@ from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.io.atomic import check_writable
 from core.models.checkpoint import load_facts
-from core.runs.run_folder import RunFolder
+from core.runs.folder import RunFolder
 from core.runtime.fabric import worker_count
 from core.training.dry_run import few_images
 from core.training.finish import finished_folds

@@ -19,7 +19,7 @@ def main() -> None:
     from core.losses import build_loss, prevalence_log_odds
     from core.models.backbone import check_network, find_weights
     from core.models.init_from import find_initial
-    from core.runs.run_folder import open_run
+    from core.runs.folder import open_run
     from core.runtime.fabric import make_fabric, seed_stream
     from core.training.best_checkpoint import checkpoint_facts
     from core.training.dry_run import for_dry_run

@@ -15,9 +15,9 @@ from core.data.tables.label_map import read_label_map
 from core.data.tables.label_table import read_table
 from core.errors import UserError, nearest
 from core.io.untrusted_files import read_json
+from core.runs.folder import RunFolder
 from core.runs.log import cut_back
 from core.runs.prediction_files import read_predictions
-from core.runs.run_folder import RunFolder
 from core.runtime.environment import told_changes, told_files
 from core.training.finish import _read_history
 from core.training.finish import read_predictions as read_pooled

@@ -18,7 +18,8 @@ from matplotlib.image import imread
 from core.config.command_line import run
 from core.models.checkpoint import load_tensors, save_tensors
 from methods.label_coupling.config import ModelConfig
-from methods.label_coupling.couplings import main, read_fold
+from methods.label_coupling.coupling_matrices import read_fold
+from methods.label_coupling.couplings import main
 from methods.label_coupling.model import build_model
 from tests.helpers.training.small_run import ROOT
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from methods.label_coupling.couplings import Couplings
+from methods.label_coupling.coupling_matrices import Couplings
 from methods.label_coupling.plot_couplings import block_order, heat_map
 
 pytestmark = pytest.mark.filterwarnings("error")

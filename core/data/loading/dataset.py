@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core.data.images.image_store import ImageStore
+from core.config.training import LoaderConfig
+from core.data.images.store import ImageStore
 from core.data.loading.loader import DecodingLoader
 from core.data.loading.samplers import EvaluationBatches, Sample, TrainingBatches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, see_doctor
+from core.runtime.fabric import worker_count
 from core.runtime.signals import STOPS
 from core.runtime.worker_failures import end_on_shortage, worker_context
 
@@ -169,3 +172,22 @@ def _start_worker(_: int) -> None:
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     end_on_shortage()
+
+
+def evaluation_loader(
+    fabric: Fabric, table: LabelTable, rows: np.ndarray, loader: LoaderConfig
+) -> DataLoader:
+    """This process's share of the images of `rows`; its workers end with the loader."""
+    batches = EvaluationBatches(
+        len(rows),
+        batch_size=loader.batch_size,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    return build_loader(
+        RadiographDataset(table, rows, loader.img_size),
+        batches,
+        worker_count(loader.num_workers),
+        pin_memory=fabric.device.type == "cuda",
+        persistent=True,
+    )

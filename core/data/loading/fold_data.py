@@ -8,7 +8,7 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from core.config.training import LoaderConfig
-from core.data.images.image_store import check_packs
+from core.data.images.store import ImageStore, check_sizes
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.blank_images import ConstantImages, Watched
 from core.data.loading.dataset import (
@@ -17,14 +17,15 @@ from core.data.loading.dataset import (
     RadiographDataset,
     Read,
     build_loader,
+    evaluation_loader,
     unspoiled,
 )
-from core.data.loading.evaluation import evaluation_loader
 from core.data.loading.samplers import Sampler, TrainingBatches, build_sampler, drawn_positives
-from core.data.loading.source_weights import build_mixture, source_shares
+from core.data.loading.source_weights import build_mixture
 from core.data.splits.prepare import Prepared
+from core.data.splits.source_shares import source_shares
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError
+from core.errors import UserError, some
 from core.runtime.fabric import worker_count
 
 
@@ -233,3 +234,20 @@ def _counted(names: Sequence[str], what: str, counts: np.ndarray, drawn: np.ndar
         for name, count, draws in zip(names, counts, drawn, strict=True)
         if count
     ]
+
+
+def check_packs(table: LabelTable, size: int) -> list[str]:
+    """`check_sizes` for a training at `size` pixels.
+
+    Raises UserError too where the table names an image that could not be read when it was packed.
+    """
+    told = check_sizes(table.packs, [size])
+    bad = ImageStore(table.paths, table.packs).unreadable() if table.packs else []
+    if bad:
+        names = [table.ids[place] for place, _ in bad]
+        raise UserError(
+            f"{len(bad):,} of {len(table):,} images could not be read when they were packed: "
+            f"{some(names)} ({bad[0][1].rstrip('.')}); mend them and pack them again, or take "
+            "their rows out of the CSV"
+        )
+    return told

@@ -16,8 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from core.data.images.image_store import ImageStore
 from core.data.images.pack_format import open_packs
+from core.data.images.store import ImageStore
 from core.errors import UserError, counted, some
 
 # bytes of the middle of an image that are looked at before the whole of it

@@ -12,7 +12,6 @@ import numpy as np
 from core.config.data import DataConfig
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.training import RunConfig, SplitConfig
-from core.data.loading.source_weights import source_shares
 from core.data.splits.duplicates import (
     check_no_copies,
     digest_of_files,
@@ -29,6 +28,7 @@ from core.data.splits.folds import (
     read_folds,
     source_table,
 )
+from core.data.splits.source_shares import source_shares
 from core.data.tables.anonymous import without_names
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather

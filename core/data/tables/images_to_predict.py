@@ -21,8 +21,8 @@ from core.data.images.find_files import (
     match_images,
     without_ending,
 )
-from core.data.images.image_store import ImageStore
 from core.data.images.pack_format import is_pack, packs_of
+from core.data.images.store import ImageStore
 from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, some
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from core.metrics import Evaluation
-from core.metrics.bootstrap import FloatArray
+from core.metrics.ap_auroc import FloatArray
 from core.report.plots.style import by_prevalence, new_figure, shorten
 
 # beyond these the letters of one picture cannot be read

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from core.metrics import Evaluation
-from core.metrics.bootstrap import FloatArray
+from core.metrics.ap_auroc import FloatArray
 from core.report.plots.style import (
     GREY,
     GROUP_COLOURS,

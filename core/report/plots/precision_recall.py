@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
 from core.metrics import Evaluation
-from core.metrics.bootstrap import FloatArray
+from core.metrics.ap_auroc import FloatArray
 from core.report.plots.style import (
     COLOURS,
     GROUP_COLOURS,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from core.metrics import Evaluation
-from core.metrics.bootstrap import FloatArray
+from core.metrics.ap_auroc import FloatArray
 from core.metrics.calibration_error import calibration_bins, expected_calibration_error
 from core.report.plots.style import COLOURS, GREY, new_figure, shorten, tidy
 

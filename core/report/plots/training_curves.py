@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from core.metrics.bootstrap import FloatArray
+from core.metrics.ap_auroc import FloatArray
 from core.report.plots.style import COLOURS, GREY, new_figure, tidy
 
 PANELS = {"train_loss": "Training loss", "mAP": "Macro AP", "mAUROC": "Macro AUROC"}

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from core.config.training import flat
-from core.data.images.image_store import ImageStore
+from core.data.images.store import ImageStore
 from core.doctor import machine
 from core.doctor.__main__ import main
 from core.doctor.above import presets_of

@@ -9,7 +9,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from core.errors import UserError
 from core.metrics import bootstrap, evaluate, paired_difference
-from core.metrics.bootstrap import Curve, Ranking, cluster_indices, mean_interval, resampled_weights
+from core.metrics.ap_auroc import Curve, Ranking
+from core.metrics.bootstrap import cluster_indices, mean_interval, resampled_weights
 
 NAMES = ["Infiltration", "Effusion", "Nodule", "Hernia"]
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from core.metrics import Evaluation, evaluate
-from core.metrics.bootstrap import Ranking
+from core.metrics.ap_auroc import Ranking
 from core.report.figures import HEADINGS, _sentences, bounded_headings, draw_pictures
 from core.report.plots import (
     classes_figure,

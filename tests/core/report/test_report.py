@@ -21,7 +21,8 @@ from core.report import (
 )
 from core.report.plots import shorten
 from core.report.tables import Table, class_table, fold_tables, lead_of, summary_table
-from core.report.worst_cases import Case, Worst, WorstCases
+from core.report.worst_images import Case, Worst, WorstCases
+from core.runs.folder import PLOTS
 from tests.helpers.synthetic.report import EVIL, NAMES, TRAINING, made_up_history, made_up_scores
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -86,6 +87,10 @@ def written(tmp_path_factory, scored):
 
 
 # --- page -----------------------------------------------------------------------------------
+
+
+def test_an_overwritten_run_loses_all_pictures():
+    assert set(PLOTS) == set(HEADINGS)
 
 
 def test_run_folder_holds_the_page_and_the_pictures_and_nothing_else(written):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from core.training.ema import MovingAverage
-from core.training.optimizer import Phase, build_optimizer, set_rates, shrink, sparse_parameters
+from core.training.l1_penalty import shrink, sparse_parameters
+from core.training.optimizer import Phase, build_optimizer, set_rates
 
 RATE, L1, BETAS, EPS = 0.05, 0.3, (0.9, 0.999), 1e-8
 NEVER, NOW = torch.tensor(1.0), torch.tensor(0.0)

@@ -14,8 +14,8 @@ from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData
 from core.data.tables.label_table import LabelTable
 from core.losses import build_loss
+from core.runs.folder import RunFolder
 from core.runs.log import FoldLog
-from core.runs.run_folder import RunFolder
 from core.runtime.fabric import make_fabric
 from core.training.loop import Fit
 from core.training.optimizer import Phase

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from core.config.training import flat
-from core.runs.run_folder import RunFolder
+from core.runs.folder import RunFolder
 from ensemble.choose import Config, main
 from ensemble.fitting import weights as selection
 from ensemble.predict.ensemble_json import read_recipe

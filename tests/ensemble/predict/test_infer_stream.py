@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.images import image_store as store
+from core.data.images import store
 from core.data.images.decode import read_image
 from ensemble.predict.blocks import Parts, parts_folder
 from tests.helpers.training.small_run import ROOT

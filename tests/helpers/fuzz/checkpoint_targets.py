@@ -20,7 +20,7 @@ from methods.csra_db_cas import model as csra
 from methods.csra_db_cas.config import ModelConfig as CSRAConfig
 from methods.label_coupling import model as coupled
 from methods.label_coupling.config import ModelConfig as CoupledConfig
-from methods.label_coupling.couplings import read_fold
+from methods.label_coupling.coupling_matrices import read_fold
 from methods.standard_head import model as standard
 from methods.standard_head.config import Config
 from methods.standard_head.config import ModelConfig as StandardConfig

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.images.image_store import ImageStore
 from core.data.images.pack_format import (
     FACTS,
     IMAGES,
@@ -20,6 +19,7 @@ from core.data.images.pack_format import (
     write_facts,
     write_index,
 )
+from core.data.images.store import ImageStore
 from tests.helpers.fuzz.mutations import flipped, spoil
 
 OUT = Path(os.environ["FUZZ_OUT"])

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import expit
 
 from core.models.checkpoint import save_tensors
-from core.runs.run_folder import RunFolder
+from core.runs.folder import RunFolder
 
 Command = Callable[..., tuple[int, str, str]]
 Runs = tuple[list[Path], Path, list[pd.DataFrame]]

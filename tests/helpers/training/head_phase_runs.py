@@ -13,7 +13,7 @@ from core.config.training import LoaderConfig, LoopConfig, OptimConfig
 from core.data.loading.augmentation import Augmentation, light_transforms
 from core.data.loading.fold_data import FoldData
 from core.losses import build_loss
-from core.runs.run_folder import RunFolder
+from core.runs.folder import RunFolder
 from core.runtime.fabric import make_fabric
 from core.training.loop import Fit
 from core.training.optimizer import Phase

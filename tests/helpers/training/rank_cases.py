@@ -29,7 +29,7 @@ from core.errors import UserError
 from core.losses import NAMES, build_loss
 from core.models.checkpoint import load_into, load_tensors
 from core.models.predict import as_it_is, mirror, predict
-from core.runs.run_folder import RunFolder
+from core.runs.folder import RunFolder
 from core.runtime.fabric import make_fabric
 from core.training.optimizer import Phase
 from core.training.step_monitor import Guard

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from core.data.images.decode import load_image, read_image
 from core.data.images.find_files import images_among, match_images
-from core.data.images.image_store import ImageStore, check_packs, check_sizes
+from core.data.images.store import ImageStore, check_sizes
 from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
+from core.data.loading.fold_data import check_packs
 from core.data.loading.samplers import EvaluationBatches
 from core.data.pack.__main__ import main
 from core.data.tables.images_to_predict import find_images, refuse_links_out

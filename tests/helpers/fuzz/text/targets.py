@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import core.runs.folder
 import core.runs.log
-import core.runs.run_folder
 from core.config.command_line import parse
 from core.config.data import DataConfig
 from core.config.training import SplitConfig, flat
@@ -27,7 +27,7 @@ from core.data.tables.images_to_predict import find_images
 from core.data.tables.label_table import LabelTable, read_table
 from core.errors import in_plain_sight
 from core.report.plots import curves_figure
-from core.runs.run_folder import RunFolder
+from core.runs.folder import RunFolder
 from core.training.finish import _read_history
 from core.training.finish import read_predictions as read_pooled
 from ensemble.infer import main as _infer  # noqa: F401  imported before the fork
@@ -49,9 +49,7 @@ METHODS = {
     for name in ("standard_head", "csra_db_cas", "label_coupling")
 }
 # which asks git, and no file
-core.runs.run_folder.this_start = partial(
-    dict, python="3.12", commit="def", versions={"torch": "2.1"}
-)
+core.runs.folder.this_start = partial(dict, python="3.12", commit="def", versions={"torch": "2.1"})
 OUT = Path(os.environ["FUZZ_OUT"])
 HERE = OUT / "here"
 

@@ -18,7 +18,6 @@ from core.data.splits.folds import write_folds
 from core.data.splits.prepare import Prepared
 from core.errors import UserError
 from core.io.atomic import LOCK, is_held, lock_folder, write_atomically
-from core.report import HEADINGS
 from core.runtime.environment import (
     earlier_starts,
     kept_starts,
@@ -46,6 +45,11 @@ _UNKEPT = {"config", "overwrite"}
 _OF_A_NODE = {*_UNKEPT, "num_workers"}
 # what a start that was killed at once may leave
 _BEFORE_A_RUN = {LOCK, "env.json"}
+# pictures of the report, by name
+PLOTS = (
+    *("classes", "curves", "precision_recall", "score_histograms", "reliability"),
+    "co_occurrence",
+)
 # what a kill leaves of a file that was being written: ours (.name.PID.ending), and safetensors' own
 _LEFTOVER = re.compile(r"\..+\.\d+\.(json|csv|html|png|safetensors)|\.tmp\w{6}")
 
@@ -245,7 +249,7 @@ class RunFolder:
         for files in folds:
             paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]
         paths += [self.metrics, self.timing, self.folds, self.path / "report.html"]
-        paths += [self.path / "plots" / f"{name}.png" for name in HEADINGS]
+        paths += [self.path / "plots" / f"{name}.png" for name in PLOTS]
         for path in paths:
             if path.is_file():
                 path.unlink()

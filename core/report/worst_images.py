@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.data.images.decode import within
-from core.data.images.image_store import ImageStore
+from core.data.images.store import ImageStore
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.metrics import Evaluation
-from core.metrics.bootstrap import FloatArray
+from core.metrics.ap_auroc import FloatArray
 from core.report.plots.style import by_prevalence
 
 # of each kind and class; and of all

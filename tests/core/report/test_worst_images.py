@@ -8,8 +8,8 @@ import pytest
 
 from core.data.tables.label_table import LabelTable
 from core.metrics import Evaluation, evaluate
-from core.report import worst_cases as worst
-from core.report.worst_cases import SIDE, worst_cases
+from core.report import worst_images as worst
+from core.report.worst_images import SIDE, worst_cases
 
 NAMES = ("Common", "Rare")
 

@@ -12,7 +12,6 @@ import pandas as pd
 
 from core.data.images.decode import read_image, resize
 from core.data.images.pack_format import IMAGES, Pack, map_images, open_packs
-from core.data.tables.label_table import LabelTable
 from core.errors import UserError, counted, some
 
 
@@ -94,23 +93,6 @@ def check_sizes(packs: Iterable[str], sizes: Sequence[int]) -> list[str]:
                 f"{some(sorted({one for one in sizes if one < size}))} px as they are read: this "
                 "does not give exactly what the image files give."
             )
-    return told
-
-
-def check_packs(table: LabelTable, size: int) -> list[str]:
-    """`check_sizes` for a training at `size` pixels.
-
-    Raises UserError too where the table names an image that could not be read when it was packed.
-    """
-    told = check_sizes(table.packs, [size])
-    bad = ImageStore(table.paths, table.packs).unreadable() if table.packs else []
-    if bad:
-        names = [table.ids[place] for place, _ in bad]
-        raise UserError(
-            f"{len(bad):,} of {len(table):,} images could not be read when they were packed: "
-            f"{some(names)} ({bad[0][1].rstrip('.')}); mend them and pack them again, or take "
-            "their rows out of the CSV"
-        )
     return told
 
 

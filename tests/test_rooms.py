@@ -1,0 +1,121 @@
+"""Rooms: packages import only downwards, folders stay small, no name repeats its folder's."""
+
+import ast
+import importlib
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.training.small_run import ROOT
+
+# each imports those before it
+ORDER = (
+    *("core.errors", "core.io", "core.runtime", "core.config", "core.metrics", "core.losses"),
+    *("core.data.images", "core.data.csv", "core.data.sources", "core.data.tables"),
+    *("core.data.pack", "core.data.splits", "core.data.loading", "core.data.phantom"),
+    *("core.models", "core.runs", "core.report", "core.training", "core.doctor"),
+    *("ensemble.predict", "ensemble.scoring", "ensemble.fitting", "ensemble.heatmaps"),
+    *("ensemble.exporting", "ensemble.serving", "ensemble", "methods", "benchmarks"),
+)
+TOP = ("core", "methods", "ensemble", "benchmarks")
+# old names of version 0.1, which import what took their place
+OLD = {"core.data.split": "core.data.splits.folds", "core.data.table": "core.data.tables.label_table"}
+COMMANDS = {
+    *("core.data.pack.__main__", "core.data.phantom.__main__", "core.doctor.__main__"),
+    *(f"ensemble.{name}" for name in ("calibrate", "choose", "evaluate", "explain", "export")),
+    *("ensemble.infer", "ensemble.serve", "benchmarks.__main__"),
+    "methods.label_coupling.couplings",
+}
+LARGEST_FOLDER = 15
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the product by its full name."""
+    found = {}
+    for path in sorted(path for top in TOP for path in (ROOT / top).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of the product that a file imports, inside functions and for types too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in full]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] in TOP)
+
+
+def room(module: str) -> int:
+    """Place in ORDER of the package that a module is in."""
+    inside = [name for name in ORDER if module == name or module.startswith(f"{name}.")]
+    return ORDER.index(max(inside, key=len))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - OLD.keys() - {"core", "core.data"}))
+def test_imports_go_downwards(module: str) -> None:
+    used = [name for name in imports(MODULES[module]) if name != "core"]
+    assert [name for name in used if room(name) > room(module)] == []
+
+
+def test_only_the_loader_looks_up_methods_by_name() -> None:
+    """An import by name could go upwards unseen."""
+    found = {
+        name
+        for name, path in MODULES.items()
+        if name.startswith(("core.", "ensemble.")) and "import_module" in path.read_text()
+    }
+    assert found == {"core.models.load"}
+
+
+def test_no_library_module_imports_from_a_command() -> None:
+    commands = COMMANDS | {name for name in MODULES if name.endswith(".train")}
+    assert commands <= MODULES.keys()
+    users = {name: commands & set(imports(path)) for name, path in MODULES.items()}
+    assert {name: found for name, found in users.items() if found} == {}
+
+
+def test_core_and_ensemble_import_no_method() -> None:
+    users = {name for name in MODULES if name.startswith(("core", "ensemble"))}
+    used = {one for name in users for one in imports(MODULES[name])}
+    assert not {name for name in used if name.startswith("methods")}
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    below = {name: set(imports(path)) - {name} for name, path in MODULES.items()}
+    while leaves := {name for name, used in below.items() if not used & below.keys()}:
+        below = {name: used for name, used in below.items() if name not in leaves}
+    assert below == {}
+
+
+def test_folders_are_small() -> None:
+    counts = Counter(path.parent for path in MODULES.values())
+    assert {str(folder): count for folder, count in counts.items() if count > LARGEST_FOLDER} == {}
+
+
+def test_no_file_repeats_its_folder() -> None:
+    for path in MODULES.values():
+        folder = path.parent.name.removesuffix("s")
+        assert not path.stem.startswith(f"{folder}_"), path
+
+
+@pytest.mark.parametrize(("old", "new"), OLD.items())
+def test_old_names_still_work(old: str, new: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module = importlib.reload(importlib.import_module(old))
+    assert {one.category for one in caught} == {DeprecationWarning}
+    for name in module.__all__:
+        assert getattr(module, name) is getattr(importlib.import_module(new), name)
