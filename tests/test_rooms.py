@@ -22,7 +22,10 @@ ORDER = (
 )
 TOP = ("core", "methods", "ensemble", "benchmarks")
 # old names of version 0.1, which import what took their place
-OLD = {"core.data.split": "core.data.splits.folds", "core.data.table": "core.data.tables.label_table"}
+OLD = {
+    "core.data.split": "core.data.splits.folds",
+    "core.data.table": "core.data.tables.label_table",
+}
 COMMANDS = {
     *("core.data.pack.__main__", "core.data.phantom.__main__", "core.doctor.__main__"),
     *(f"ensemble.{name}" for name in ("calibrate", "choose", "evaluate", "explain", "export")),

@@ -14,7 +14,7 @@ from core.io.untrusted_files import check_regular, read_json
 from core.metrics import Evaluation, evaluate
 from core.report import Contents, draw_pictures, format_table, worst_cases, write_report
 from core.report.plots.training_curves import number_columns
-from core.report.repeat import command_again
+from core.report.repeat_command import command_again
 from core.report.tables import class_table, fold_tables, lead_of, summary_table
 from core.runs.folder import RunFolder
 from core.runtime.environment import earlier_starts, told_changes

@@ -17,7 +17,7 @@ from core.report.plots.comparison import MOST_FILES, compared_figure
 from core.report.plots.precision_recall import compared_precision_recall
 from core.report.plots.reliability import compared_reliability
 from core.report.plots.style import by_prevalence, head_and_tail
-from core.report.repeat import command_again
+from core.report.repeat_command import command_again
 from core.report.tables import GROUP, Table, class_table, lead_of, number, summary_table
 from core.runtime.environment import installed
 from ensemble.scoring.config import Config
