@@ -32,9 +32,16 @@ def for_dry_run(
     """
     out_dir = _folder_beside(config.run.out_dir)
     augment = Augmentation([], config.split.seed)
-    fold, *rows = next(prepared.rows())
+    fold, training, validation = next(prepared.rows())
     whole = FoldData(
-        fabric, fold, prepared.table, *rows, config.loader, config.optim.accumulate, augment
+        fabric,
+        fold,
+        prepared.table,
+        training,
+        validation,
+        config.loader,
+        config.optim.accumulate,
+        augment,
     )
     images = UPDATES * whole.images_per_update
     optim = {
