@@ -56,17 +56,19 @@ def parse(
     auto: str | Callable[[], str] | None = None,
     arguments: list[str] | None = None,
     description: str | None = None,
+    read: Callable[[Path, Mapping[str, Callable[[], Any]]], dict[str, Any]] = read_settings,
 ) -> ConfigType:
     """Settings from flags over `--config FILE.json` over an earlier run's over `--preset`.
 
     The earlier run is the one in --out_dir, which the command resumes. `presets` maps a name to a
     function that makes a Config. Where the preset is "auto", `auto` is its name, or is called for
-    it; without `auto`, and for `--help`, the first entry lends its defaults. A flag that is wrong
+    it; without `auto`, and for `--help`, the first entry lends its defaults. `read` gives the
+    settings of the JSON file for these presets. A flag that is wrong
     ends the program with a message and exit code 2; a JSON file that is wrong raises UserError.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     file = last_value(arguments, "config")
-    from_file = as_arguments(read_settings(Path(file), presets)) if file else []
+    from_file = as_arguments(read(Path(file), presets)) if file else []
     given = from_file + arguments
     earlier = {} if _HELP & {*arguments} else earlier_settings(presets, given)
     words = as_arguments(earlier) + given

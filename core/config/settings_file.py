@@ -22,7 +22,15 @@ LONGEST_TEXT = 100_000
 def read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     """The settings in the file of --config, by flag name.
 
-    Raises UserError where it is not a JSON object of settings, and as `check_settings` does.
+    Raises UserError as `load_settings` and `check_settings` do.
+    """
+    return check_settings(load_settings(path), presets, f"--config {path}")
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """The JSON object in the file of --config, by flag name, its values unchecked.
+
+    Raises UserError where there is none, and for what belongs on the command line.
     """
     try:
         settings = read_json(path)
@@ -34,7 +42,7 @@ def read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[
     for name in settings:
         if name in ("config", "overwrite"):
             raise UserError(f"--config {path}: {name} belongs on the command line")
-    return check_settings(settings, presets, f"--config {path}")
+    return settings
 
 
 def check_settings(

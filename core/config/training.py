@@ -212,7 +212,7 @@ class RunConfig:
     """Delete what an earlier run left in the run folder and start anew."""
     dry_run: bool = False
     """Try all of this command in a minute: two updates of each phase of the first fold, on a few
-    images, into a folder of its own beside --out_dir."""
+    images, into a folder of its own beside --out_dir. Prints seconds an epoch and peak memory."""
     config: Path | None = None
     """JSON file of settings by flag name, over the preset's and under the command line's."""
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from core.doctor.above import load_model
 from core.doctor.findings import Findings
 from core.errors import UserError, counted, nearest, size_of, some
 from core.models.checkpoint import FORMAT_VERSION, STATE_ENDING, load_facts, not_finite
+from core.models.load import load_model
 
 
 def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:
@@ -48,5 +48,4 @@ def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:
         )
     else:
         find.good(f"{told}; its checksum fits")
-    names: tuple[str, ...] = info.class_names
-    return names
+    return info.class_names

@@ -1,11 +1,14 @@
 """The settings of `python -m core.doctor`."""
 
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from core.config.data import DataConfig
-from core.config.training import check_not_negative
+from core.config.settings_file import check_settings, load_settings
+from core.config.training import SplitConfig, check_not_negative, flat
 from core.errors import UserError
 
 
@@ -37,16 +40,16 @@ class Config:
 
     data: DataFlags = field(default_factory=DataFlags)
     config: Path | None = None
-    """JSON file of a training (a run's config.json): what it says of data, folds and --num_workers
-    is taken where no flag says otherwise."""
+    """JSON file of a training (a run's config.json): what it says of data, folds, --num_workers and
+    --out_dir is taken where no flag says otherwise."""
     test_csv: Path | None = None
     """CSV of the images to predict: are they in --train_csv too?"""
     test_dir: Path | None = None
     """Folder of the images to predict; that of --train_dir where only --test_csv is given."""
-    folds: int | None = None
-    """Number of patient-disjoint folds; the preset's unless given."""
-    seed: int | None = None
-    """Seed of the folds; the preset's unless given."""
+    folds: int = SplitConfig().folds
+    """Number of patient-disjoint folds."""
+    seed: int = SplitConfig().seed
+    """Seed of the folds."""
     full: bool = False
     """Decode every image and not a sample of 200, and look for near-duplicates."""
     num_workers: Literal["auto"] | int = "auto"
@@ -55,17 +58,6 @@ class Config:
     """A run folder: is it finished and whole, and how does it go on?"""
     checkpoint: tuple[Path, ...] = ()
     """Checkpoints: can they be read, and what are they?"""
-    method: str = ""
-    """Estimate memory and time of training this method (standard_head, csra_db_cas,
-    label_coupling); each of the next four flags has standard_head estimated without it."""
-    preset: Literal["auto", "paper", "small"] = "auto"
-    """With these defaults; auto: paper where there is a GPU, small on a CPU."""
-    model: str = ""
-    """With this timm model; the preset's unless given."""
-    img_size: int | None = None
-    """With images of this side, in pixels; the preset's unless given."""
-    batch_size: int | None = None
-    """With so many images in a batch; the preset's unless given."""
     out_dir: Path = Path("outputs")
     """Where a run would be kept: is there room, and can it be written?"""
 
@@ -83,25 +75,37 @@ class Config:
         """Whether there are images to predict."""
         return self.test_csv is not None or self.test_dir is not None
 
-    @property
-    def estimates(self) -> bool:
-        """Whether memory and time of a training are asked for."""
-        sizes = (self.img_size, self.batch_size)
-        named = self.method or self.model or self.preset != "auto"
-        return bool(named) or any(size is not None for size in sizes)
 
-    def training(self, preset: Any) -> Any:
-        """The Config of a method that is meant: the `preset`'s with what is given here.
+# of a training's settings; "run" and "checkpoint" are none
+_OF_A_TRAINING = {*flat(DataFlags()), "folds", "seed", "num_workers", "out_dir"}
+_OF_A_TRAINING |= {"test_csv", "test_dir"}
+_REMOVED = ("method", "preset", "model", "img_size", "batch_size")
 
-        Raises UserError for a size that cannot be.
-        """
-        config = preset()
-        config.loader = replace(config.loader, **self._given("img_size", "batch_size"))
-        config.split = replace(config.split, **self._given("folds", "seed"))
-        model = {"model": self.model} if self.model else {}
-        config.model = replace(config.model, pretrained=False, weights_file=None, **model)
-        return config
 
-    def _given(self, *names: str) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+def read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What the doctor takes of the settings in a file of --config, of whatever method.
+
+    Others may be the method's own and are left out, but for a mistyped name of one that is taken:
+    that raises UserError, as `load_settings` and `check_settings` do.
+    """
+    settings = load_settings(path)
+    for name in settings:
+        # the time goes by the square of the length
+        close = get_close_matches(name[:50], sorted(_OF_A_TRAINING), n=1, cutoff=0.8)
+        if close and name not in _OF_A_TRAINING:
+            raise UserError(
+                f"--config {path}: there is no setting '{name}': did you mean '{close[0]}'?"
+            )
+    taken = {name: value for name, value in settings.items() if name in _OF_A_TRAINING}
+    return check_settings(taken, presets, f"--config {path}")
+
+
+def refuse_removed(words: list[str]) -> None:
+    """Raise UserError for a flag of the estimate that this command made up to version 0.1."""
+    for word in words:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in _REMOVED:
+            raise UserError(
+                f"--{name} was removed from core.doctor: add --dry_run to the training command, "
+                "which measures memory and time"
+            )

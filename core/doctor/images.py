@@ -43,15 +43,15 @@ class Pictures:
     threads: int = 1
 
 
-def check_pictures(find: Findings, tables: Tables, *, full: bool, workers: Any) -> Pictures | None:
-    """Decode a sample, or with `full` all; None where images are missing."""
+def check_pictures(find: Findings, tables: Tables, *, full: bool, workers: Any) -> None:
+    """Decode a sample, or with `full` all, and look at what decoding gave."""
     every = tables.every
     names = [name for one in every for name in one.ids]
     if not names:
         find.unseen(
             "unreadable, constant and near-duplicate images: every image needs a file first"
         )
-        return None
+        return
     store = ImageStore(
         [path for one in every for path in one.paths],
         tuple(dict.fromkeys(pack for one in every for pack in one.packs)),
@@ -69,7 +69,6 @@ def check_pictures(find: Findings, tables: Tables, *, full: bool, workers: Any) 
         find.look("near-duplicates", _check_near, pictures, tables, names)
     else:
         find.unseen("near-duplicate images: --full looks for them")
-    return pictures
 
 
 def _decode(store: ImageStore, places: np.ndarray, full: bool, workers: int) -> Pictures:

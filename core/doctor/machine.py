@@ -13,7 +13,7 @@ from core.data.loading.dataset import PREFETCHED
 from core.doctor.findings import Findings
 from core.errors import counted, size_of
 from core.io.atomic import check_writable
-from core.runtime.fabric import usable_cores, worker_count
+from core.runtime.fabric import preset_for_this_machine, usable_cores, worker_count
 from core.runtime.worker_failures import SHARED
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -68,6 +68,13 @@ def check_threads(find: Findings) -> None:
         find.doubt(f"{told}: the others are idle in training", f"set OMP_NUM_THREADS={cores}")
     else:
         find.good(told)
+
+
+def usual_loader() -> LoaderConfig:
+    """Sizes of images and batches that a training on this computer takes unless given."""
+    # the presets paper and small of the methods
+    is_paper = preset_for_this_machine() == "paper"
+    return LoaderConfig() if is_paper else LoaderConfig(img_size=96, batch_size=32)
 
 
 def check_shared_memory(
@@ -135,7 +142,7 @@ def check_disk(find: Findings, out_dir: Path) -> None:
     if free < LEAST_DISK:
         find.bad(told, "make room there, or name another --out_dir")
     elif free < LITTLE_DISK:
-        find.doubt(told, "a large network's run takes several GB: --method tells how many")
+        find.doubt(told, "a run of a large network takes several GB")
     else:
         find.good(told)
 

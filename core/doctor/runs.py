@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.doctor.above import read_predictions
 from core.doctor.checkpoints import check_checkpoint
 from core.doctor.findings import Findings
 from core.errors import UserError, counted, nearest, some
@@ -17,6 +16,7 @@ from core.io.atomic import LOCK
 from core.io.untrusted_files import read_json
 from core.models.checkpoint import load_tensors
 from core.runs.folder import FoldFiles, RunFolder
+from core.runs.prediction_files import Predictions, read_predictions
 from core.runtime.environment import earlier_starts, this_start, told_changes
 
 
@@ -198,7 +198,7 @@ def _check_predictions(
         find.good(f"out-of-fold predictions of {counted(total, 'image')}, one of each")
 
 
-def _read_predictions(_: Findings, path: Path) -> Any:
+def _read_predictions(_: Findings, path: Path) -> Predictions:
     return read_predictions(path)
 
 

@@ -12,9 +12,9 @@ from core.data.csv.columns import read_columns
 from core.data.splits.duplicates import joined_patients
 from core.data.splits.folds import assign_folds
 from core.data.splits.prepare import Prepared, check_training, strata
+from core.data.tables.images_to_predict import find_images
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather
-from core.doctor.above import find_images
 from core.doctor.config import Config
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, check_copies, check_leaks, check_test_leaks, patients_of
@@ -172,7 +172,7 @@ def _check_test(find: Findings, config: Config, train: LabelTable) -> LabelTable
     column = ""
     if csv is not None and train.id_column in read_columns(csv):
         column = train.id_column
-    test: LabelTable = find_images(folder, csv, column)
+    test = find_images(folder, csv, image_column=column)
     find.good(f"{csv or folder}: {counted(len(test), 'image')} to predict, each with a file")
     return test
 

@@ -27,7 +27,7 @@ SHARED = Path("/dev/shm")
 _ENOUGH_FILES = 10_240
 _FEWER = "give fewer --num_workers"
 _MEND = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)" + see_doctor(
-    "tells how much is needed", " --num_workers NUMBER --img_size PIXELS --batch_size IMAGES"
+    "tells how much is free, and how much the presets need", " --num_workers NUMBER"
 )
 # a worker that ends for want of something ends with this plus the errno
 _EXIT = 100

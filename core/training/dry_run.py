@@ -6,28 +6,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning_fabric import Fabric
 
+from core.data.loading.augmentation import Augmentation
+from core.data.loading.fold_data import FoldData
 from core.data.splits.prepare import Prepared
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.io.untrusted_files import read_json
+from core.training.measurement import Measurement
 
 # of each phase, in the one epoch that it then has
 UPDATES = 2
 
 
 def for_dry_run(
-    config: Any, prepared: Prepared, processes: int, say: Callable[[str], None]
-) -> tuple[Any, Prepared]:
+    config: Any, prepared: Prepared, fabric: Fabric, say: Callable[[str], None]
+) -> tuple[Any, Prepared, Measurement]:
     """`config` and what was `prepared` for it, cut down to `UPDATES` updates of each phase of the
-    first fold, and as many validation images.
+    first fold, and as many validation images; and what measures the epochs of the whole fold.
 
     Networks, sizes and batches stay what they are: what does not fit into memory is found. All is
     written, into a folder beside --out_dir that each dry run begins anew. Raises UserError where
-    that holds something else.
+    that holds something else, and where the fold cannot be trained on.
     """
     out_dir = _folder_beside(config.run.out_dir)
-    images = UPDATES * config.loader.batch_size * processes * config.optim.accumulate
+    augment = Augmentation([], config.split.seed)
+    fold, training, validation = next(prepared.rows())
+    whole = FoldData(
+        fabric,
+        fold,
+        prepared.table,
+        training,
+        validation,
+        config.loader,
+        config.optim.accumulate,
+        augment,
+    )
+    images = UPDATES * whole.images_per_update
     optim = {
         name: min(1, getattr(config.optim, name))
         for name in ("epochs", "warmup_epochs", "warmup_head_epochs")
@@ -48,7 +64,8 @@ def for_dry_run(
         f"Dry run: fold {few.run_folds[0]}, {UPDATES} updates of each phase, {len(few.table):,} of "
         f"{len(prepared.table):,} images, all into {out_dir}."
     )
-    return replace(config, **parts), few
+    measured = Measurement(whole.updates_per_epoch, len(whole.val_rows), fabric.device)
+    return replace(config, **parts), few, measured
 
 
 def _folder_beside(out_dir: Path) -> Path:

@@ -18,6 +18,7 @@ from core.report.repeat_command import command_again
 from core.report.tables import class_table, fold_tables, lead_of, summary_table
 from core.runs.folder import RunFolder
 from core.runtime.environment import earlier_starts, told_changes
+from core.training.measurement import Measurement
 from core.training.resume import is_finished
 
 # no run has more, and their curves can be drawn
@@ -25,13 +26,17 @@ _MOST_EPOCHS = 100_000
 
 
 def close_run(
-    folder: RunFolder, prepared: Prepared, settings: dict[str, Any], try_next: list[str]
+    folder: RunFolder,
+    prepared: Prepared,
+    settings: dict[str, Any],
+    try_next: list[str],
+    measured: Measurement | None = None,
 ) -> Evaluation:
     """Score the pooled predictions of all finished folds, write the report, print the summary.
 
     `settings` by flag name are told as they are: without names, of paths the last part alone.
-    `try_next` holds flags that are worth a second run once no fold is left. Every number comes from
-    the prediction files that lie in the folder.
+    `try_next` holds flags that are worth a second run once no fold is left. Every score comes from
+    the prediction files that lie in the folder; `measured` is what a dry run measured.
     """
     folder.check_place()
     folds, table = prepared.folds, prepared.table
@@ -75,8 +80,9 @@ def close_run(
     for fold in done:
         print(f"checkpoint   {folder.files(fold).weights}")
     left = [str(fold) for fold in range(1, folds + 1) if fold not in done]
-    if settings["dry_run"]:
-        print("dry run      all of it works, and its numbers mean nothing; now")
+    if measured is not None:
+        print(measured.describe())
+        print("dry run      all of it works, and its scores mean nothing; now")
         print(_command(real=True), flush=True)
     else:
         # settings that a resume took from the run are not in its command

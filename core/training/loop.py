@@ -25,6 +25,7 @@ from core.training.ema import MovingAverage
 from core.training.grad_scaler import check_scale, scaler_of, scales, told_skipped
 from core.training.head_phase import HeadPhase
 from core.training.l1_penalty import shrink_after
+from core.training.measurement import Measurement
 from core.training.optimizer import (
     Phase,
     build_optimizer,
@@ -57,6 +58,8 @@ class Fit:
     seed: int
     folder: RunFolder
     facts: dict[str, Any]
+    measured: Measurement | None = None
+    """Where a dry run notes its times."""
 
     def run(self) -> None:
         """Train to the end, or to the stop that a signal asks for (then SystemExit)."""
@@ -140,12 +143,16 @@ class Fit:
             if frozen:
                 self.model.get_submodule("backbone").eval()
             began, seen = time.monotonic(), self._images_done()
+            if self.measured:
+                self.measured.start()
             while progress.update < self.data.updates_per_epoch:
                 step = (progress.epoch - first) * self.data.updates_per_epoch + progress.update
                 set_rates(plain, rate_factor(step, steps, warmup))
                 self._update(module, optimizer, batches)
                 if progress.total_updates % self.loop.log_every == 0 or self.guard.stops_now:
                     self._look(phase, optimizer)
+                if self.measured:
+                    self.measured.lap()
             # of all its updates, however many were left to make after a resume
             updates = self.data.updates_per_epoch
             done = (progress.epoch - first) * updates
@@ -244,6 +251,8 @@ class Fit:
         self.state.loss_sums.zero_()
         evaluated = self.state.average.module if self.state.average else self.model.eval()
         probabilities = self._predict(evaluated, frozen)
+        if self.measured:
+            self.measured.end(phase.name, len(probabilities))
         scores = score_epoch(self.fabric, self.data, probabilities)
         best = progress.end_epoch(scores[self.loop.monitor], self.epochs, self.loop.patience)
         if self.fabric.is_global_zero:

@@ -34,8 +34,9 @@ def main() -> None:
 
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say, config.loader.source_weights, config.run)
+    measured = None
     if config.run.dry_run:
-        config, prepared = for_dry_run(config, prepared, fabric.world_size, say)
+        config, prepared, measured = for_dry_run(config, prepared, fabric, say)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
     initial = find_initial("csra_db_cas", config, classes)
     weights, start = find_weights(config.model, optional=config.preset == "small")
@@ -66,13 +67,14 @@ def main() -> None:
             seed=config.split.seed,
             folder=folder,
             facts=facts,
+            measured=measured,
         ).run()
 
     if fabric.is_global_zero:
         other = "uniform" if config.loader.sampler == "class_aware" else "class_aware"
         try_next = ["--sampler", other, "--out_dir", f"{config.run.out_dir}_{other}"]
         settings = flat(config, whole_paths=not config.data.anonymous)
-        close_run(folder, prepared, settings, try_next)
+        close_run(folder, prepared, settings, try_next, measured)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,9 @@ def main() -> None:
 
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say, config.loader.source_weights, config.run)
+    measured = None
     if config.run.dry_run:
-        config, prepared = for_dry_run(config, prepared, fabric.world_size, say)
+        config, prepared, measured = for_dry_run(config, prepared, fabric, say)
     table, tau, optim = prepared.table, config.loss.logit_adjust, config.optim
     classes = len(table.class_names)
     if config.model.refiner and classes < 2:
@@ -97,6 +98,7 @@ def main() -> None:
             seed=config.split.seed,
             folder=folder,
             facts=facts,
+            measured=measured,
         ).run()
 
     if fabric.is_global_zero:
@@ -106,7 +108,7 @@ def main() -> None:
             again = config.test.out_csv.with_stem(f"{config.test.out_csv.stem}_{other[1]}")
             try_next += ["--out_csv", str(again)]
         settings = flat(config, whole_paths=not config.data.anonymous)
-        close_run(folder, prepared, settings, try_next)
+        close_run(folder, prepared, settings, try_next, measured)
     if test is not None:
         predict_test_images(fabric, test, folder, prepared, config)
 

@@ -34,8 +34,9 @@ def main() -> None:
 
     # all that can be wrong is found before anything is written
     prepared = prepare(config.data, config.split, say, config.loader.source_weights, config.run)
+    measured = None
     if config.run.dry_run:
-        config, prepared = for_dry_run(config, prepared, fabric.world_size, say)
+        config, prepared, measured = for_dry_run(config, prepared, fabric, say)
     classes, tau = prepared.table.class_names, config.loss.logit_adjust
     initial = find_initial("standard_head", config, classes)
     weights, start = find_weights(config.model, optional=config.preset == "small")
@@ -67,6 +68,7 @@ def main() -> None:
             seed=config.split.seed,
             folder=folder,
             facts=facts,
+            measured=measured,
         ).run()
 
     if fabric.is_global_zero:
@@ -74,7 +76,7 @@ def main() -> None:
         try_next = ["--loss", other[0], "--logit_adjust", other[1], "--no-pos_weight"]
         try_next += ["--out_dir", f"{config.run.out_dir}_{other[0]}"]
         settings = flat(config, whole_paths=not config.data.anonymous)
-        close_run(folder, prepared, settings, try_next)
+        close_run(folder, prepared, settings, try_next, measured)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import pytest
 from core.config.data import DataConfig
 from core.config.training import SplitConfig
 from core.data.splits.prepare import prepare
+from core.errors import UserError
+from core.runtime.fabric import make_fabric
 from core.training.dry_run import for_dry_run
 from core.training.resume import is_finished
 from methods import load_model
@@ -44,7 +46,7 @@ def test_a_dry_run_writes_all_that_a_run_does(
     # two batches, or a few more for a positive of each class
     assert 8 <= len(pd.read_csv(dry / f"{MODEL}_fold2_val.csv")) < 16
     load_model(dry / f"{MODEL}_fold2.safetensors")
-    assert "its numbers mean nothing" in printed
+    assert "its scores mean nothing" in printed
     again = printed.rstrip().splitlines()[-1 if submission.name not in names(dry) else -2]
     assert "--dry_run" not in again
     # what the real run of the same words leaves
@@ -75,7 +77,8 @@ def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
     data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))
     prepared = prepare(data, SplitConfig(folds=2), lambda _: None)
     said: list[str] = []
-    short, few = for_dry_run(config, prepared, 1, said.append)
+    fabric = make_fabric(amp=False)
+    short, few, _ = for_dry_run(config, prepared, fabric, said.append)
     assert (short.optim.epochs, short.optim.warmup_head_epochs) == (1, 1)
     assert config.optim.epochs > 1
     assert (config.run.out_dir, short.run.out_dir) == (
@@ -92,8 +95,12 @@ def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
         assert set(np.array(few.table.ids)[rows]) <= set(np.array(prepared.table.ids)[of_all])
     told = f"{len(few.table)} of {len(prepared.table)} images, all into somewhere_dry_run"
     assert told in said[0]
-    config.loader.batch_size = 600
-    assert len(for_dry_run(config, prepared, 1, said.append)[1].table) == len(prepared.table)
+    config.loader.batch_size = len(whole[0])
+    assert len(for_dry_run(config, prepared, fabric, said.append)[1].table) == len(prepared.table)
+    # as the run itself would
+    config.loader.batch_size += 1
+    with pytest.raises(UserError, match="one update takes"):
+        for_dry_run(config, prepared, fabric, said.append)
 
 
 def test_where_a_dry_run_may_write(phantom: Path, tmp_path: Path, train: Train) -> None:

@@ -170,4 +170,4 @@ def test_a_driver_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_errors_of_workers_point_to_the_doctor_with_their_number() -> None:
     told_to_user = str(lost_worker(RuntimeError("DataLoader worker (pid 3): Bus error")))
-    assert "`python -m core.doctor --num_workers NUMBER --img_size PIXELS" in told_to_user
+    assert "`python -m core.doctor --num_workers NUMBER`" in told_to_user

@@ -1,0 +1,102 @@
+"""The doctor's command line: its flags, those that were removed, and --config of any method."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config.training import flat
+from core.doctor import machine
+from core.doctor.__main__ import main
+from core.doctor.config import Config, read_settings
+from tests.conftest import Call
+from tests.helpers.doctor_checks import ROWS, data, sound_machine
+from tests.helpers.doctor_output import listed, marked
+from tests.helpers.training.small_run import METHODS, module
+
+__all__ = ["data", "sound_machine"]
+
+# an interface: a name that goes or changes breaks somebody's script
+FLAGS = "train_csv train_dir val_csv source official_split views readers label_map labels"
+FLAGS += " image_column patient_column study_column view_column uncertain blank anonymous"
+FLAGS += " config test_csv test_dir folds seed full num_workers run checkpoint out_dir"
+
+
+def test_flags() -> None:
+    assert set(flat(Config())) == set(FLAGS.split())
+
+
+@pytest.mark.parametrize("name", ["method", "preset", "model", "img_size", "batch_size"])
+def test_a_removed_flag_names_the_dry_run(call: Call, name: str) -> None:
+    for words in (
+        [f"--{name}", "64"],
+        [f"--{name}=64"],
+        [f"--{name.replace('_', '-')}", "64"],
+        ["--full", f"--{name.replace('_', '-')}=64", "--help"],
+    ):
+        code, out, error = call(main, *words)
+        assert (code, out) == (2, "")
+        assert error == (
+            f"error: --{name} was removed from core.doctor: add --dry_run to the training command, "
+            "which measures memory and time\n"
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", ["paper", "small"])
+def test_settings_of_every_method_are_taken(method: str, preset: str, tmp_path: Path) -> None:
+    settings = flat(module(method, "config").PRESETS[preset]())
+    del settings["config"], settings["overwrite"]
+    (tmp_path / "c.json").write_text(json.dumps(settings))
+    expected = {name: value for name, value in settings.items() if name in FLAGS.split()}
+    assert read_settings(tmp_path / "c.json", {"doctor": Config}) == expected
+    assert {"train_csv", "folds", "seed", "num_workers", "out_dir"} <= set(expected)
+
+
+def test_what_a_file_says_of_folds_and_of_the_test(call: Call, data: Path) -> None:
+    own: dict[str, Any] = {"train_csv": str(data / "train.csv"), "train-dir": str(data / "images")}
+    own |= {"num_workers": 0, "csra_heads": 4, "test_csv": str(data / "train.csv")}
+    (data / "c.json").write_text(json.dumps(own))
+    code, out, _ = call(main, "--config", data / "c.json")
+    assert code == 1
+    # as a training divides unless it is given otherwise
+    assert "5 folds of" in marked(listed(out), "✓") + marked(listed(out), "!")
+    assert f"{ROWS} images of the test can be found in --train_csv" in marked(listed(out), "✗")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "cannot be used"),
+        ("[1]", "cannot be used"),
+        ('{"folds": "many"}', "folds"),
+        ('{"folds": 1}', "--folds must be at least 2, not 1"),
+        ('{"folds": null}', "folds cannot be null"),
+        ('{"seed": true}', "seed cannot be true or false"),
+        ('{"seed": -1}', "--seed must lie within 0 and"),
+        ('{"num_workers": {}}', "num_workers cannot be an object"),
+        ('{"train_csv": [["a"]]}', "train_csv holds something that is no number and no plain text"),
+        ('{"train_csv": ["a", "a"], "train_dir": [1, 2, 3]}', "--train_dir has 3 of them"),
+        ('{"views": "side"}', "views"),
+        ('{"overwrite": true}', "overwrite belongs on the command line"),
+        ('{"trian_csv": []}', "there is no setting 'trian_csv': did you mean 'train_csv'?"),
+        ('{"fold": 3}', "there is no setting 'fold': did you mean 'folds'?"),
+    ],
+)
+def test_a_file_that_is_wrong(call: Call, tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    code, out, error = call(main, "--config", tmp_path / "c.json")
+    assert (code, out) == (2, "")
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert sentence in error
+
+
+def test_usual_sizes_are_those_of_the_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of standard_head, the method that is named first everywhere."""
+    for preset in ("paper", "small"):
+        monkeypatch.setattr(machine, "preset_for_this_machine", lambda preset=preset: preset)
+        loader = module("standard_head", "config").PRESETS[preset]().loader
+        usual = machine.usual_loader()
+        assert (usual.img_size, usual.batch_size) == (loader.img_size, loader.batch_size)

@@ -1,0 +1,102 @@
+"""What a dry run measures: epochs by a clock that is made up, memory by what the system counts."""
+
+import itertools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from core.config.data import DataConfig
+from core.config.training import SplitConfig
+from core.data.splits.prepare import prepare
+from core.training import measurement
+from core.training.measurement import Measurement, peak_memory
+from tests.conftest import Train
+from tests.helpers.training.small_run import METHODS, MODEL, flags
+
+CPU = torch.device("cpu")
+
+
+def test_an_epoch_follows_from_the_times_of_its_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 9 s for the first update, 2 s and 4 s for the others, 6 s for the evaluation; then one update
+    times = iter([100, 109, 111, 115, 121, 200, 200.5, 200.75])
+    monkeypatch.setattr(measurement, "monotonic", lambda: next(times))
+    measured = Measurement(updates=1000, images=400, device=CPU)
+    measured.start()
+    for _ in range(3):
+        measured.lap()
+    measured.end("head", images=20)
+    measured.start()
+    measured.lap()
+    measured.end("all", images=10)
+    first, second, memory = measured.describe().splitlines()
+    # 1,000 x 3 s + 400 x 0.3 s, and 1,000 x 0.5 s + 400 x 0.025 s
+    assert first.startswith("time         an epoch of phase head takes about 3,120.0 s: ")
+    assert first.endswith("1,000 updates of 3 s, 120.0 s to evaluate 400 images")
+    assert second.startswith("time         an epoch of phase all takes about 510.0 s: ")
+    assert second.endswith("1,000 updates of 0.5 s, 10.0 s to evaluate 400 images")
+    assert memory == f"memory       {peak_memory(CPU)} at the peak"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_dry_run_prints_what_it_measured(
+    method: str,
+    phantom: Path,
+    tmp_path: Path,
+    train_method: Callable[[str], Train],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # a second from each look at the clock to the next
+    monkeypatch.setattr(measurement, "monotonic", itertools.count().__next__)
+    words = flags(phantom, tmp_path / "out", "--batch_size", 4, "--accumulate", 2, "--dry_run")
+    code, printed, error = train_method(method)(*words)
+    assert code == 0, error
+    data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))
+    _, training, validation = next(prepare(data, SplitConfig(folds=2), lambda _: None).rows())
+    few = len(pd.read_csv(tmp_path / "out_dry_run" / f"{MODEL}_fold1_val.csv"))
+    assert few < len(validation)
+    updates, evaluation = len(training) // 8, len(validation) / few
+    lines = printed.splitlines()
+    last = lines.index("dry run      all of it works, and its scores mean nothing; now")
+    phases = ["all"] if method == "label_coupling" else ["head", "all"]
+    assert lines[last - 1 - len(phases) : last - 1] == [
+        f"time         an epoch of phase {phase} takes about {updates + evaluation:.1f} s: "
+        f"{updates} updates of 1 s, {evaluation:.1f} s to evaluate {len(validation)} images"
+        for phase in phases
+    ]
+    assert re.fullmatch(
+        r"memory       [\d.]+ [GM]B of one process, without its loader workers, at the peak",
+        lines[last - 1],
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_peak_memory_is_what_the_system_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def peak() -> float:
+        number, unit = peak_memory(CPU).split()[:2]
+        return float(number.replace(",", "")) * {"GB": 1e9, "MB": 1e6}[unit]
+
+    # it stays when what took it is gone
+    assert np.ones(10_000_000).sum() == 1e7
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    most = 1024 * int(found[1])
+    # a process starts with the count of the one that started it
+    assert 0.9 * most < peak() < 10 * most
+    before = peak()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert peak() == pytest.approx(before / 1024, rel=0.1)
+
+
+def test_peak_memory_of_a_gpu_and_where_nothing_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3_000_000_000)
+    assert peak_memory(torch.device("cuda", 0)) == "3.0 GB of tensors on cuda:0"
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory(CPU) == ""
+    assert Measurement(updates=1, images=1, device=CPU).describe() == ""
