@@ -1,4 +1,4 @@
-"""A small disk of the tests' own, and commands that run on it; see disk_forks.py."""
+"""A small disk of the tests' own, and commands that run on it; see disk_fork_server.py."""
 
 import atexit
 import json
