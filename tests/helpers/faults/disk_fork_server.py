@@ -1,8 +1,8 @@
 """Commands in processes that start in no time, whose disk fails at a chosen step.
 
 `disk_fork_server.py FOLDER` imports everything once, then forks for each line of standard input, a
-JSON object: `module`, whose `main` is called; its `arguments`; `folder`, whose steps are counted (see
-disk_steps.py); `stdout` and `stderr`, files; `blow`, null or what happens at step `at`:
+JSON object: `module`, whose `main` is called; its `arguments`; `folder`, whose steps are counted
+(see disk_steps.py); `stdout` and `stderr`, files; `blow`, null or what happens at step `at`:
 {"errno": name}: it fails, and all that would write after it too; with `once` that step alone;
 {"fill": file}: this file takes all the room that is left on its disk; {"call": [[name, argument,
 ...], ...]}: functions of BLOWS. The answer: `code`, how the command ended, and the `steps` it took.
