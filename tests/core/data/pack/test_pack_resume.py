@@ -17,7 +17,7 @@ __all__ = ["images"]
 
 def test_a_second_packer_is_refused(images: Path, call: Call) -> None:
     # a lock holds against other processes only
-    code = "import sys; from pathlib import Path; from core.io.atomic import lock_folder\n"
+    code = "import sys; from pathlib import Path; from core.io.lock import lock_folder\n"
     code += "lock = lock_folder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, images.parent / "pack"],
