@@ -1,0 +1,66 @@
+"""Without what only POSIX has every module is imported, every --help answered, a model trained."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import METHODS, ROOT
+
+EXTRAS = ("tensorboard", "captum", "onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn")
+COMMANDS = {
+    *(f"methods.{method}.train" for method in METHODS),
+    *("methods.label_coupling.couplings", "core.data.phantom.__main__", "core.data.pack.__main__"),
+    *("core.doctor.__main__", "benchmarks.__main__", "benchmarks.studies.nih1000"),
+    *(f"ensemble.{name}" for name in ("infer", "evaluate", "choose", "calibrate", "explain")),
+    *("ensemble.export", "ensemble.serve"),
+}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What tests/helpers/without_posix.py prints."""
+    script = ROOT / "tests" / "helpers" / "without_posix.py"
+    folder = tmp_path_factory.mktemp("without_posix")
+    words = [sys.executable, str(script), str(folder)]
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) | {"folder": folder}
+
+
+def test_every_module_is_imported(seen: dict[str, Any]) -> None:
+    packages = [ROOT / name for name in ("core", "methods", "ensemble", "benchmarks")]
+    files = [path.relative_to(ROOT) for package in packages for path in package.rglob("*.py")]
+    names = {str(path.with_suffix("")).replace("/", ".").replace("\\", ".") for path in files}
+    expected = {name.removesuffix(".__init__") for name in names}
+    missing = expected - {*seen["modules"], *(package.name for package in packages)}
+    if all(map(find_spec, EXTRAS)):
+        assert not missing
+    else:
+        assert missing < {name for name in expected if name.startswith(("ensemble.", "core.runs"))}
+
+
+def test_every_command_answers_help(seen: dict[str, Any]) -> None:
+    helps = {words[0]: words[1:] for words in seen["answers"] if words[1] == "--help"}
+    assert set(helps) >= COMMANDS if all(map(find_spec, EXTRAS)) else len(helps) > len(METHODS)
+    for name, (_, code, out, error) in helps.items():
+        assert (code, error) == (0, ""), name
+        assert "--help" in out, name
+
+
+def test_a_pack_and_a_training_are_made(seen: dict[str, Any]) -> None:
+    runs = {words[0]: words[-3:] for words in seen["answers"] if words[1] != "--help"}
+    for name, (code, out, error) in runs.items():
+        # the doctor finds fault with this computer, not with the run
+        assert code == 0 or name == "core.doctor", error
+        assert "Traceback" not in error, name
+        assert out, name
+    assert "1 fold trained to the end: 1" in runs["core.doctor"][1]
+    folder: Path = seen["folder"]
+    assert (folder / "pack" / "pack.json").is_file()
+    assert (folder / "out" / "report.html").is_file()
