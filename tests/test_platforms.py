@@ -1,6 +1,8 @@
 """Without what only POSIX has every module is imported, every --help answered, a model trained."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +11,9 @@ from typing import Any
 
 import pytest
 from small_run import METHODS, ROOT
+
+from core.runtime import worker_failures
+from core.runtime.worker_failures import allow_open_files, cannot_start, lost_worker
 
 EXTRAS = ("tensorboard", "captum", "onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn")
 COMMANDS = {
@@ -64,3 +69,19 @@ def test_a_pack_and_a_training_are_made(seen: dict[str, Any]) -> None:
     folder: Path = seen["folder"]
     assert (folder / "pack" / "pack.json").is_file()
     assert (folder / "out" / "report.html").is_file()
+
+
+def test_sentences_on_workers_name_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(worker_failures, "resource", None)
+    allow_open_files()
+    told = [
+        str(cannot_start(OSError(number, os.strerror(number))))
+        for number in (errno.EMFILE, errno.ENOSPC, errno.ENOENT)
+    ]
+    assert told[0] == (
+        "no loader worker can be started: too many open files: give fewer --num_workers"
+    )
+    for sentence in (*told, str(lost_worker(EOFError()))):
+        assert "/dev/shm" not in sentence
+        assert "--num_workers" in sentence

@@ -224,9 +224,10 @@ def _reason(number: int | None) -> str:
         )
     if number == errno.ENOMEM:
         return f"memory is used up: {_FEWER} or a smaller --batch_size, or free memory (ulimit -v)"
+    mend = _MEND if sys.platform == "linux" else "give --num_workers 0"
     if number == errno.ENOSPC:
-        return f"decoded images find no room in shared memory: {_room()}; {_MEND}"
-    return f"{_room()} ({os.strerror(number or 0)}); {_MEND}"
+        return f"decoded images find no room in shared memory: {_room()}; {mend}"
+    return f"{_room()} ({os.strerror(number or 0)}); {mend}"
 
 
 def _signal_name(text: str, exit_codes: tuple[int, ...]) -> str:
