@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import METHODS, ROOT
 
 from core.runtime import worker_failures
 from core.runtime.worker_failures import allow_open_files, cannot_start, lost_worker
+from tests.helpers.training.small_run import METHODS, ROOT
 
 EXTRAS = ("tensorboard", "captum", "onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn")
 COMMANDS = {
@@ -28,9 +28,8 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/helpers/without_posix.py prints."""
-    script = ROOT / "tests" / "helpers" / "without_posix.py"
     folder = tmp_path_factory.mktemp("without_posix")
-    words = [sys.executable, str(script), str(folder)]
+    words = [sys.executable, "-m", "tests.helpers.without_posix", str(folder)]
     done = subprocess.run(
         words, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=240, check=False
     )

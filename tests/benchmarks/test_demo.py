@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from conftest import Call
 
 from benchmarks import demo
+from tests.conftest import Call
 
 DATA = (
     "--preset small --no-pretrained --img_size 64 --train_csv demo/data/train.csv "

@@ -1,6 +1,6 @@
 """Imports every module, answers every --help, packs and trains, without what Windows lacks.
 
-    python tests/helpers/without_posix.py FOLDER
+    python -m tests.helpers.without_posix FOLDER
 
 FOLDER is empty. Prints the imported modules and each command's exit code, output and errors as
 JSON. Run it from the root of the repository.
@@ -35,7 +35,6 @@ EXTRAS = ("tensorboard", "captum", "onnx", "onnxscript", "onnxruntime", "fastapi
 
 def main() -> None:
     """Print what came out."""
-    sys.path.insert(0, os.getcwd())
     for name in FIRST:
         importlib.import_module(name)
     take_away()

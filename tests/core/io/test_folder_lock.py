@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.conftest import Train
-from tests.helpers.training.small_run import ROOT, flags
 
 from core.io import lock as module
 from core.io.lock import LOCK, is_held, is_locked, lock_folder
+from tests.conftest import Train
+from tests.helpers.training.small_run import ROOT, flags
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl and fork")
 
