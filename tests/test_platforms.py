@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -84,3 +85,17 @@ def test_sentences_on_workers_name_what_there_is(monkeypatch: pytest.MonkeyPatch
     for sentence in (*told, str(lost_worker(EOFError()))):
         assert "/dev/shm" not in sentence
         assert "--num_workers" in sentence
+
+
+def test_each_make_target_is_two_commands_at_most_that_run_without_make() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", page, re.MULTILINE))
+    targets = re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert {name for name, _ in targets} == set(rows)
+    for name, lines in targets:
+        commands = [" ".join(line.split()) for line in lines.splitlines()]
+        assert len(commands) <= 2, name
+        for command in commands:
+            if command.startswith("$(BIN)/python"):
+                assert f"`{command.removeprefix('$(BIN)/')}`" in rows[name]

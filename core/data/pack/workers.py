@@ -34,7 +34,7 @@ _FILES, _FILES_EACH = 14, 2
 # Windows waits for no more
 _MOST = 61 if os.name == "nt" else 10_000
 # what the packer decides for its processes
-_OF_PACKER = [number for number in STOPS if number != signal.SIGTERM]
+_OF_PACKER: list[int] = [number for number in STOPS if number != signal.SIGTERM]
 
 
 @dataclass(frozen=True)
