@@ -18,7 +18,7 @@ import torch
 from lightning_fabric import Fabric
 
 from benchmarks.runner import Answer, middle, real_data, timed
-from benchmarks.speed.memory import link_images, peak_of
+from benchmarks.speed.memory import can_measure, link_images, peak_of
 from core.data.images.decode import read_image, resize
 from core.data.phantom.dataset import make_phantom
 from core.data.tables.images_to_predict import find_images
@@ -47,6 +47,8 @@ def answers() -> Iterator[Answer]:
         source = folder / "phantom" / "images" if data is None else data / "nih1000" / "images"
         checkpoints = save_models(folder, small().model, SIZES)
         yield compare(folder, checkpoints, source, IMAGES, ROUNDS)
+        if not can_measure():
+            return
         model = ModelConfig(model="test_efficientnet", pretrained=False)
         tiny = save_models(folder, model, (32,))
         few, many = (peak_megabytes(folder, tiny, images) for images in (1_000, 10_000))

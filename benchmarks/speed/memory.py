@@ -21,6 +21,8 @@ SECONDS = 40  # of training, after which the peak is known
 
 def answers() -> Iterator[Answer]:
     """Peak memory of the training process and its workers, against that with 1,000 images."""
+    if not can_measure():
+        return
     with tempfile.TemporaryDirectory() as folder:
         make_phantom(Path(folder) / "phantom", images=100, size=64)
         counts = (1_000, 100_000)
@@ -31,6 +33,11 @@ def answers() -> Iterator[Answer]:
             yield Answer(
                 f"{what}, 100,000 images", many, "1.1 x 1,000 images", 1.1 * few, "MB", ceiling=1
             )
+
+
+def can_measure() -> bool:
+    """Whether the system tells a process's memory; if not, no question of it is asked."""
+    return Path("/proc/self/smaps_rollup").is_file()
 
 
 def peak_megabytes(data: Path, packed: bool) -> float:

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from benchmarks.runner import no_flags, real_data
 from benchmarks.speed.infer import save_models
-from benchmarks.speed.memory import tree_megabytes
+from benchmarks.speed.memory import can_measure, tree_megabytes
 from core.data.phantom.dataset import make_phantom
 from methods.standard_head.config import small
 
@@ -76,7 +76,7 @@ def main() -> None:
         (empty / "tmp").mkdir(parents=True)
         with served(checkpoints, empty) as (process, port):
             alone = {name: ask(port, name, data) for name, data in files.items()}
-            before = tree_megabytes(process.pid, "Pss")
+            before = megabytes(process.pid)
             with peak_of(process.pid) as peak, pulse_of(port) as pulse:
                 began = time.perf_counter()
                 replies = load(port, files, CLIENTS, EACH)
@@ -87,7 +87,8 @@ def main() -> None:
         left = [path.name for path in empty.rglob("*") if path.is_file()]
     tell(replies, seconds)
     print(f"/health      {len(pulse)} answers meanwhile, slowest {max(pulse):.2f} s")
-    print(f"memory       {before:,.0f} MB before, {peak[0]:,.0f} MB at most")
+    if can_measure():
+        print(f"memory       {before:,.0f} MB before, {peak[0]:,.0f} MB at most")
     wrong = [reply for reply in replies if not same(reply, alone[reply.name])]
     faults = {
         f"{len(wrong)} answers are not those of one client ({wrong[:1]})": bool(wrong),
@@ -216,13 +217,18 @@ def served(
             process.stdout.close()
 
 
+def megabytes(process: int) -> float:
+    """The memory of the process and its children now; 0 where the system does not tell it."""
+    return tree_megabytes(process, "Pss") if can_measure() else 0.0
+
+
 @contextmanager
 def peak_of(process: int) -> Iterator[list[float]]:
     """A list of one number: the most megabytes that the process has while this lasts."""
     peak = [0.0]
 
     def look() -> None:
-        peak[0] = max(peak[0], tree_megabytes(process, "Pss"))
+        peak[0] = max(peak[0], megabytes(process))
 
     with again_and_again(look):
         yield peak

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 ConfigType = TypeVar("ConfigType")
 _HELP = {"-h", "--help"}
+# exit code where nobody reads the output: 128 + SIGPIPE, which Windows lacks
+_UNREAD = 141
 # what a file that was opened may meet: a full disk, a quota, a limit, a disk that fails
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -219,7 +221,7 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         if _stdout_is_read():
             raise
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(_UNREAD)
     except OSError as error:
         if told := describe_shortage(error):
             sentence = str(told)
@@ -257,7 +259,8 @@ def run(main: Callable[[], None]) -> None:
         # the interpreter has its own way to the end, which nothing may disturb
         answer_stops(None)
         # loader workers that are left are killed, which PyTorch would take for an error
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _settle(sys.stdout)
         if roll := _roll():
             roll.leave(explained=explained)
@@ -265,11 +268,12 @@ def run(main: Callable[[], None]) -> None:
 
 def _stdout_is_read() -> bool:
     """Whether somebody is at the other end; if not, what is left to be written goes nowhere."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    # asked for nothing, it tells errors alone
-    if not poll.poll(0):
-        return True
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        # with an empty event mask, poll() reports only hang-ups
+        if not poll.poll(0):
+            return True
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return False
 

@@ -162,10 +162,10 @@ def free_memory() -> int | None:
     """Bytes that a new process can have, a container's limit minded; None where it is not told."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+        told = dict(line.split(":", 1) for line in lines if ":" in line)
+        free = int(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
         return None
-    told = dict(line.split(":", 1) for line in lines if ":" in line)
-    free = int(told["MemAvailable"].split()[0]) * 1024
     try:
         limit, used = ((_CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
         # files that were read: they give way

@@ -1,6 +1,5 @@
 """A run folder: what is finished, is it whole, and how does it go on."""
 
-import fcntl
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 from core.doctor.checkpoints import check_checkpoint
 from core.doctor.findings import Findings
 from core.errors import UserError, counted, nearest, some
-from core.io.atomic import LOCK
+from core.io.lock import is_locked
 from core.io.untrusted_files import read_json
 from core.models.checkpoint import load_tensors
 from core.runs.folder import FoldFiles, RunFolder
@@ -120,7 +119,7 @@ def _check_folds(find: Findings, kept: Kept) -> dict[int, int]:
     if finished:
         numbers = ", ".join(map(str, finished))
         find.good(f"{counted(len(finished), 'fold')} trained to the end: {numbers}")
-    if under_way and _is_held(kept.folder.path):
+    if under_way and is_locked(kept.folder.path):
         find.doubt(f"{some(under_way, 5)}: a process is training here now")
     elif under_way:
         find.bad(
@@ -134,19 +133,6 @@ def _check_folds(find: Findings, kept: Kept) -> dict[int, int]:
             f"the same command writes it; the last start was `{kept.command}`",
         )
     return finished
-
-
-def _is_held(folder: Path) -> bool:
-    """Whether a training has this folder now."""
-    try:
-        with (folder / LOCK).open() as lock:
-            # let go of at once, when the file is closed
-            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _check_predictions(

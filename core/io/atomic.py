@@ -1,17 +1,14 @@
 """Files that are whole or not there, and what to say where they cannot be."""
 
 import errno
-import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from core.errors import UserError
 
-LOCK = ".lock"
 # a full disk, a quota, or a limit on the size of a file
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MENDS = dict.fromkeys(FULL, "make room there, and the same command goes on") | {
@@ -89,29 +86,3 @@ def together(*paths: Path) -> Iterator[None]:
             with suppress(OSError):
                 path.unlink()
         raise
-
-
-def lock_folder(folder: Path) -> IO[str]:
-    """Make `folder` and hold it until what this returns is closed, or the process ends.
-
-    Raises BlockingIOError where another process holds it, and other OSErrors where it cannot be
-    made or written to.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / LOCK).open("w")
-    try:
-        # a lock that loader workers, which outlive a killed run for seconds, do not inherit
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise
-    return lock
-
-
-def is_held(folder: Path, lock: IO[str]) -> bool:
-    """Whether it is still this folder that `lock` holds: it may be removed, moved, made anew."""
-    try:
-        there = (folder / LOCK).stat()
-    except OSError:
-        return False
-    return os.path.samestat(there, os.fstat(lock.fileno()))

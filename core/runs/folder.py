@@ -17,7 +17,8 @@ from core.config.training import RunConfig
 from core.data.splits.folds import write_folds
 from core.data.splits.prepare import Prepared
 from core.errors import UserError
-from core.io.atomic import LOCK, is_held, lock_folder, write_atomically
+from core.io.atomic import write_atomically
+from core.io.lock import LOCK, is_held, lock_folder
 from core.runtime.environment import (
     earlier_starts,
     kept_starts,

@@ -146,7 +146,8 @@ def cut_back(path: Path, fold: int, epochs: int) -> None:
         ) from error
     kept = [line for line in lines if line.endswith("\n") and not _is_later(line, fold, epochs)]
     if len(kept) < len(lines):
-        write_atomically(path, lambda temporary: temporary.write_text("".join(kept)))
+        data = "".join(kept).encode()
+        write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def _is_later(line: str, fold: int, epochs: int) -> bool:

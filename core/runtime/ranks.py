@@ -201,6 +201,9 @@ class Roll:
 
 
 def _is_there(pid: int) -> bool:
+    if os.name == "nt":
+        # signal 0 is Ctrl-C there: nothing asks without harm
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

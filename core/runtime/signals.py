@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1
+STOPS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 # a terminal and a launcher send the same Ctrl-C to a process
 SECONDS_OF_ONE_WISH = 1.0
 

@@ -7,7 +7,6 @@ import errno
 import multiprocessing
 import os
 import re
-import resource
 import shutil
 import signal
 import sys
@@ -20,6 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, see_doctor, size_of
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 # through it images come from workers; some containers have 64 MB of it
 SHARED = Path("/dev/shm")
@@ -51,7 +55,12 @@ _PROBES = 4
 
 
 def allow_open_files() -> None:
-    """Raise the soft limit of open files towards the hard one, as far as workers can need it."""
+    """Raise the soft limit of open files towards the hard one, as far as workers can need it.
+
+    Windows has no such limits.
+    """
+    if resource is None:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -107,10 +116,10 @@ def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserE
         return None
     name = _signal_name(text, exit_codes)
     if name in ("", "SIGKILL"):
+        larger = f", or a larger {SHARED}" if sys.platform == "linux" else ""
         return UserError(
             f"a loader worker was ended{name and f' by {name}'}, for want of memory perhaps "
-            f"({_room()}): the same command goes on; with fewer --num_workers, if need be, or a "
-            f"larger {SHARED}"
+            f"({_room()}): the same command goes on; with fewer --num_workers, if need be{larger}"
         )
     finds = see_doctor("finds an image that cannot be read", " --full")
     return UserError(f"a loader worker crashed ({name}): the same command goes on{finds}")
@@ -157,8 +166,9 @@ class _Worker(multiprocessing.Process):
     def _Popen(process: Any) -> Any:  # noqa: N802, as multiprocessing calls it
         started: Any = multiprocessing.Process._Popen(process)
         # workers ignore SIGTERM, and the interpreter would wait for them at its end; a reference
-        # to itself would keep its files open
-        started.terminate = partial(os.kill, started.pid, signal.SIGKILL)
+        # to itself would keep its files open (on Windows to terminate is to kill)
+        if hasattr(signal, "SIGKILL"):
+            started.terminate = partial(os.kill, started.pid, signal.SIGKILL)
         return started
 
 
@@ -198,6 +208,8 @@ def _files_left(count: int = _PROBES) -> int | None:
 def _reason(number: int | None) -> str:
     """What is used up, and what to do."""
     if number in (errno.EMFILE, errno.ETOOMANYREFS):
+        if resource is None:
+            return f"too many open files: {_FEWER}"
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return (
             f"too many open files: a process may have {limit:,} here (ulimit -n); {_FEWER}, or "
@@ -212,9 +224,10 @@ def _reason(number: int | None) -> str:
         )
     if number == errno.ENOMEM:
         return f"memory is used up: {_FEWER} or a smaller --batch_size, or free memory (ulimit -v)"
+    mend = _MEND if sys.platform == "linux" else "give --num_workers 0"
     if number == errno.ENOSPC:
-        return f"decoded images find no room in shared memory: {_room()}; {_MEND}"
-    return f"{_room()} ({os.strerror(number or 0)}); {_MEND}"
+        return f"decoded images find no room in shared memory: {_room()}; {mend}"
+    return f"{_room()} ({os.strerror(number or 0)}); {mend}"
 
 
 def _signal_name(text: str, exit_codes: tuple[int, ...]) -> str:
@@ -228,6 +241,9 @@ def _signal_name(text: str, exit_codes: tuple[int, ...]) -> str:
 
 
 def _room() -> str:
+    """How much shared memory there is; only Linux limits it by a file system."""
+    if sys.platform != "linux":
+        return "no limit of shared memory is known here"
     try:
         room = shutil.disk_usage(SHARED)
     except OSError:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from core.data.images.pack_format import open_packs
 from core.errors import UserError
-from core.io.atomic import LOCK, cannot_write, is_held, lock_folder, write_atomically
+from core.io.atomic import cannot_write, write_atomically
+from core.io.lock import LOCK, is_held, lock_folder
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
 
 # of one size whatever the number of processes, so that an image always meets the same batch
@@ -175,9 +176,15 @@ class Parts:
             return
         with suppress(OSError):  # it is not empty, or is read-only by now
             if is_held(self.folder, self._lock):
+                self._let_folder_move()
                 (self.folder / LOCK).unlink(missing_ok=True)
                 self.folder.rmdir()
         self._lock.close()
+
+    def _let_folder_move(self) -> None:
+        """Release the lock where the system neither moves nor deletes a folder of open files."""
+        if os.name == "nt" and self._lock is not None:
+            self._lock.close()
 
     def _check_place(self) -> None:
         if self._lock is not None and not is_held(self.folder, self._lock):
@@ -206,6 +213,7 @@ class Parts:
         Raises UserError as `write_atomically` does; the blocks are then kept.
         """
         self.place(self.output, fill)
+        self._let_folder_move()
         try:
             # at once: a part of the blocks would be taken for a run that is to go on
             self.folder.replace(_delivered(self.output))

@@ -10,7 +10,8 @@ import pytest
 
 from core.data.phantom.dataset import make_phantom
 from core.errors import UserError
-from core.io.atomic import LOCK, check_writable
+from core.io.atomic import check_writable
+from core.io.lock import LOCK
 from tests.helpers.fault_table import Fault
 from tests.helpers.faults.disk_tasks import COMMANDS, Task, arguments_of, training
 from tests.helpers.faults.small_disk import Room, shared_room

@@ -183,6 +183,7 @@ def test_predictions_that_were_changed_are_not_scored(
     assert str(path) in error
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs process groups")
 def test_a_stop_of_the_whole_process_group_saves_too(phantom: Path, tmp_path: Path) -> None:
     """As schedulers and `timeout` send it: loader workers get the signal as well."""
     out, output = tmp_path / "out", tmp_path / "printed.txt"

@@ -103,7 +103,8 @@ def _read_bytes(path: str | Path) -> bytes:
     """A file's content. Raises OSError where it cannot be read, and ValueError where it is a pipe
     or a device, which may have no end, or larger than any image."""
     # a pipe would wait for somebody who writes
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+    at_once = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
             raise ValueError("it is no file but a pipe, a device or the like")

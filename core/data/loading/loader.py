@@ -38,6 +38,8 @@ def _raise_once() -> None:
 
 
 def _look_no_more() -> None:
+    if not hasattr(signal, "SIGCHLD"):
+        return
     # elsewhere than in the main thread nothing would be raised
     with suppress(ValueError):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

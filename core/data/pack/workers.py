@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
@@ -25,13 +24,17 @@ from core.data.images.pack_format import Plan
 from core.data.pack.inputs import state
 from core.data.pack.progress import Done
 from core.errors import UserError
-from core.runtime.signals import answer_stops, put_back
+from core.runtime.signals import STOPS, answer_stops, put_back
 from core.runtime.worker_failures import require_files
 
 # blocks are noted as done as often as this; each time waits for the disk
 _SECONDS = 2.0
 # files that are open for the processes together, and for each
 _FILES, _FILES_EACH = 14, 2
+# Windows waits for no more
+_MOST = 61 if os.name == "nt" else 10_000
+# what the packer decides for its processes
+_OF_PACKER: list[int] = [number for number in STOPS if number != signal.SIGTERM]
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,11 @@ def decode_blocks(
     images = sum(len(plan.rows(block)) for block in blocks)
     finished: list[Done] = []
     last = -_SECONDS  # the first one at once
-    workers = min(workers, len(blocks))
+    workers = min(workers, len(blocks), _MOST)
     # the server of the processes would print a traceback
     require_files(_FILES + _FILES_EACH * workers)
     with _interrupts() as interrupted:
-        context = multiprocessing.get_context("forkserver")
+        context = multiprocessing.get_context("forkserver" if _has_forkserver() else "spawn")
         pool = ProcessPoolExecutor(workers, context, initializer=_start)
         bar = tqdm(
             desc="packing", total=plan.count, initial=plan.count - images, unit="img", disable=None
@@ -114,16 +117,24 @@ def _interrupts() -> Iterator[list[int]]:
     program is: one inside of the pool would leave it locked. What is started meanwhile ignores
     Ctrl-C and SIGUSR1, and a second stop ends the program at once."""
     asked: list[int] = []
-    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGUSR1)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_PACKER}
     before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
     try:
-        # imported once, not in each process
-        forkserver.set_forkserver_preload([__name__, "core.config.command_line"])
-        forkserver.ensure_running()
+        if _has_forkserver():
+            # late: Windows has none
+            from multiprocessing import forkserver
+
+            # imported once, not in each process
+            forkserver.set_forkserver_preload([__name__, "core.config.command_line"])
+            forkserver.ensure_running()
         answer_stops(asked.append)
         yield asked
     finally:
         put_back(before)
+
+
+def _has_forkserver() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def _in_turn(
@@ -170,19 +181,16 @@ def _decode_block(task: _Task) -> Done:
 
 def _write(path: Path, data: memoryview, start: int) -> None:
     """Write at a place of a file; through a map a full disk would be a crash."""
-    file = os.open(path, os.O_WRONLY)
-    try:
+    with path.open("r+b", buffering=0) as file:
+        file.seek(start)
         while data:
-            written = os.pwrite(file, data, start)
-            data, start = data[written:], start + written
-    finally:
-        os.close(file)
+            data = data[file.write(data) :]
 
 
 def _start() -> None:
     cv2.setNumThreads(0)
     # the packer decides what they mean, also where this is forked by another's server
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in _OF_PACKER:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_packer, daemon=True).start()
 

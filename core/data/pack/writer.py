@@ -34,7 +34,8 @@ from core.data.pack.inputs import Files, changed_rows, differing_names
 from core.data.pack.progress import Done, lines_of, read_done
 from core.data.pack.workers import decode_blocks
 from core.errors import UserError, counted, size_of, some
-from core.io.atomic import LOCK, lock_folder, make_folder, write_atomically
+from core.io.atomic import make_folder, write_atomically
+from core.io.lock import LOCK, lock_folder
 from core.runtime.worker_failures import describe_shortage
 
 # in this order a kill in the midst of deleting leaves no pack that looks whole
@@ -162,7 +163,9 @@ def _check_space(folder: Path, plan: Plan, files: Files) -> None:
     index = sum(map(len, files.names)) + 64 * plan.count
     needed = plan.count * plan.size**2 + 2 * index
     with suppress(OSError):
-        needed -= (folder / IMAGES).stat().st_blocks * 512
+        there_already = (folder / IMAGES).stat()
+        # Windows counts no blocks, and keeps no file sparse unless asked
+        needed -= getattr(there_already, "st_blocks", there_already.st_size // 512) * 512
     free = shutil.disk_usage(there).free
     if needed > free:
         raise UserError(

@@ -24,7 +24,7 @@ from tests.helpers.training.small_run import MODEL
 HOLD = """
 import sys
 from pathlib import Path
-from core.io.atomic import lock_folder
+from core.io.lock import lock_folder
 lock = lock_folder(Path(sys.argv[1]))
 print("held", flush=True)
 input()

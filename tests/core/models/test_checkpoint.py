@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -246,6 +245,7 @@ def test_a_full_disk_is_a_sentence(
 @pytest.fixture
 def small_files_only() -> Iterator[None]:
     """The system refuses to make a file larger than 100 kB, as it does on a full disk."""
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     yield

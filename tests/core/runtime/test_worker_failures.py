@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sys
 
 import pytest
 from torch.utils.data import DataLoader
@@ -27,6 +28,7 @@ class Broken:
         raise RuntimeError("a mistake in the program")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork and SIGKILL")
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_mistake_in_such_a_process_is_no_loss_of_it(killed: bool) -> None:
     with pytest.raises(RuntimeError) as raised:
@@ -51,6 +53,7 @@ def test_what_the_computer_lacks_is_no_fault_of_an_image(
         read_image("a.png")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /dev/shm")
 @pytest.mark.parametrize(
     ("number", "told", "room"),
     [

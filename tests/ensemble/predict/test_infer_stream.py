@@ -126,7 +126,7 @@ def test_a_block_that_is_damaged_is_made_again(
 def test_two_at_once_do_not_write_one_file(base: list[str], infer: Infer, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
     hold = (
-        "import sys, time; from pathlib import Path; from core.io.atomic import lock_folder\n"
+        "import sys, time; from pathlib import Path; from core.io.lock import lock_folder\n"
         "lock = lock_folder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(parts_folder(out))]

@@ -6,6 +6,8 @@ with launched() as browser, opened(browser, "http://127.0.0.1:8000", width=390) 
 """
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,14 +33,29 @@ class Opened:
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """A headless Chromium: the machine's own, or else the one that playwright installed."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    """A headless Chromium: the machine's own, or else one that is fetched."""
     with sync_playwright() as playwright:
+        if _program() is None and not Path(playwright.chromium.executable_path).is_file():
+            _fetch()
+        program = _program()
         browser = playwright.chromium.launch(executable_path=program)
         try:
             yield browser
         finally:
             browser.close()
+
+
+def _program() -> str | None:
+    """The machine's own Chromium."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+def _fetch() -> None:
+    """Install a Chromium: playwright's, or else that of the system's packages."""
+    install = [sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"]
+    if subprocess.run(install, check=False).returncode:
+        subprocess.run(["apt-get", "update", "-qq"], check=True)
+        subprocess.run(["apt-get", "install", "-yqq", "chromium"], check=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ __all__ = ["images"]
 
 def test_a_second_packer_is_refused(images: Path, call: Call) -> None:
     # a lock holds against other processes only
-    code = "import sys; from pathlib import Path; from core.io.atomic import lock_folder\n"
+    code = "import sys; from pathlib import Path; from core.io.lock import lock_folder\n"
     code += "lock = lock_folder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, images.parent / "pack"],
@@ -35,6 +35,7 @@ def test_a_second_packer_is_refused(images: Path, call: Call) -> None:
     assert call(*packing(images))[0] == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_disk_that_is_full_in_the_middle_is_told_and_goes_on(
     images: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +57,7 @@ def test_a_disk_that_is_full_in_the_middle_is_told_and_goes_on(
     check_pixels(images.parent / "pack", images)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be reserved")
 def test_no_room_for_the_array_is_told(
     images: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,101 @@
+"""Without what only POSIX has every module is imported, every --help answered, a model trained."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.runtime import worker_failures
+from core.runtime.worker_failures import allow_open_files, cannot_start, lost_worker
+from tests.helpers.training.small_run import METHODS, ROOT
+
+EXTRAS = ("tensorboard", "captum", "onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn")
+COMMANDS = {
+    *(f"methods.{method}.train" for method in METHODS),
+    *("methods.label_coupling.couplings", "core.data.phantom.__main__", "core.data.pack.__main__"),
+    *("core.doctor.__main__", "benchmarks.__main__", "benchmarks.studies.nih1000"),
+    *(f"ensemble.{name}" for name in ("infer", "evaluate", "choose", "calibrate", "explain")),
+    *("ensemble.export", "ensemble.serve"),
+}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What tests/helpers/without_posix.py prints."""
+    folder = tmp_path_factory.mktemp("without_posix")
+    words = [sys.executable, "-m", "tests.helpers.without_posix", str(folder)]
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) | {"folder": folder}
+
+
+def test_every_module_is_imported(seen: dict[str, Any]) -> None:
+    packages = [ROOT / name for name in ("core", "methods", "ensemble", "benchmarks")]
+    files = [path.relative_to(ROOT) for package in packages for path in package.rglob("*.py")]
+    names = {str(path.with_suffix("")).replace("/", ".").replace("\\", ".") for path in files}
+    expected = {name.removesuffix(".__init__") for name in names}
+    missing = expected - {*seen["modules"], *(package.name for package in packages)}
+    if all(map(find_spec, EXTRAS)):
+        assert not missing
+    else:
+        assert missing < {name for name in expected if name.startswith(("ensemble.", "core.runs"))}
+
+
+def test_every_command_answers_help(seen: dict[str, Any]) -> None:
+    helps = {words[0]: words[1:] for words in seen["answers"] if words[1] == "--help"}
+    assert set(helps) >= COMMANDS if all(map(find_spec, EXTRAS)) else len(helps) > len(METHODS)
+    for name, (_, code, out, error) in helps.items():
+        assert (code, error) == (0, ""), name
+        assert "--help" in out, name
+
+
+def test_a_pack_and_a_training_are_made(seen: dict[str, Any]) -> None:
+    runs = {words[0]: words[-3:] for words in seen["answers"] if words[1] != "--help"}
+    for name, (code, out, error) in runs.items():
+        # the doctor finds fault with this computer, not with the run
+        assert code == 0 or name == "core.doctor", error
+        assert "Traceback" not in error, name
+        assert out, name
+    assert "1 fold trained to the end: 1" in runs["core.doctor"][1]
+    folder: Path = seen["folder"]
+    assert (folder / "pack" / "pack.json").is_file()
+    assert (folder / "out" / "report.html").is_file()
+
+
+def test_sentences_on_workers_name_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(worker_failures, "resource", None)
+    allow_open_files()
+    told = [
+        str(cannot_start(OSError(number, os.strerror(number))))
+        for number in (errno.EMFILE, errno.ENOSPC, errno.ENOENT)
+    ]
+    assert told[0] == (
+        "no loader worker can be started: too many open files: give fewer --num_workers"
+    )
+    for sentence in (*told, str(lost_worker(EOFError()))):
+        assert "/dev/shm" not in sentence
+        assert "--num_workers" in sentence
+
+
+def test_each_make_target_is_two_commands_at_most_that_run_without_make() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", page, re.MULTILINE))
+    targets = re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert {name for name, _ in targets} == set(rows)
+    for name, lines in targets:
+        commands = [" ".join(line.split()) for line in lines.splitlines()]
+        assert len(commands) <= 2, name
+        for command in commands:
+            if command.startswith("$(BIN)/python"):
+                assert f"`{command.removeprefix('$(BIN)/')}`" in rows[name]
