@@ -36,7 +36,7 @@ def answers() -> Iterator[Answer]:
 
 
 def can_measure() -> bool:
-    """Whether the system tells a process's memory; if not, no question of it is asked."""
+    """True if /proc reports memory by process; without it memory is not measured."""
     return Path("/proc/self/smaps_rollup").is_file()
 
 

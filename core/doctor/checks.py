@@ -4,7 +4,7 @@ What a group of checks needs is imported with it: who asks about the computer al
 for timm and matplotlib.
 """
 
-from core.config.training import SplitConfig
+from core.config.training import LoaderConfig, SplitConfig
 from core.doctor import machine, packages
 from core.doctor.config import Config
 from core.doctor.findings import Findings
@@ -12,9 +12,10 @@ from core.doctor.findings import Findings
 
 def check_all(config: Config) -> int:
     """Look at all that `config` names; the exit code. Raises UserError for a wrong flag."""
-    split = SplitConfig(folds=config.folds, seed=config.seed)
+    loader, folds = machine.usual_settings()
+    split = SplitConfig(folds=folds if config.folds == "auto" else config.folds, seed=config.seed)
     find = Findings()
-    _check_environment(find, config)
+    _check_environment(find, config, loader)
     if config.data.train_csv:
         _check_data(find, config, split)
     if config.run is not None:
@@ -31,7 +32,7 @@ def check_all(config: Config) -> int:
     return find.end()
 
 
-def _check_environment(find: Findings, config: Config) -> None:
+def _check_environment(find: Findings, config: Config, loader: LoaderConfig) -> None:
     find.heading("Environment")
     wanted = find.look("Python", lambda _: packages.read_wanted())
     if wanted is not None:
@@ -39,7 +40,6 @@ def _check_environment(find: Findings, config: Config) -> None:
         find.look("packages", packages.check_packages, wanted)
     find.look("accelerator", machine.check_accelerator)
     find.look("threads", machine.check_threads)
-    loader = machine.usual_loader()
     find.look("shared memory", machine.check_shared_memory, loader, config.num_workers)
     find.look("memory", machine.check_memory)
     find.look("disk", machine.check_disk, config.out_dir)

@@ -46,8 +46,9 @@ class Config:
     """CSV of the images to predict: are they in --train_csv too?"""
     test_dir: Path | None = None
     """Folder of the images to predict; that of --train_dir where only --test_csv is given."""
-    folds: int = SplitConfig().folds
-    """Number of patient-disjoint folds."""
+    folds: Literal["auto"] | int = "auto"
+    """Number of patient-disjoint folds; auto: 5 where there is a GPU and 3 on a CPU, as the presets
+    paper and small of standard_head have them."""
     seed: int = SplitConfig().seed
     """Seed of the folds."""
     full: bool = False
@@ -86,10 +87,13 @@ def read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[
     """What the doctor takes of the settings in a file of --config, of whatever method.
 
     Others may be the method's own and are left out, but for a mistyped name of one that is taken:
-    that raises UserError, as `load_settings` and `check_settings` do.
+    that raises UserError, as `load_settings` and `check_settings` do, and so does a file without
+    any setting of a training that is taken.
     """
     settings = load_settings(path)
     for name in settings:
+        if name in ("run", "checkpoint", "full"):
+            raise UserError(f"--config {path}: '{name}' is no setting of a training: give --{name}")
         # the time goes by the square of the length
         close = get_close_matches(name[:50], sorted(_OF_A_TRAINING), n=1, cutoff=0.8)
         if close and name not in _OF_A_TRAINING:
@@ -97,6 +101,10 @@ def read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[
                 f"--config {path}: there is no setting '{name}': did you mean '{close[0]}'?"
             )
     taken = {name: value for name, value in settings.items() if name in _OF_A_TRAINING}
+    if not taken:
+        raise UserError(
+            f"--config {path} names no data, folds or --out_dir: give the config.json of a run"
+        )
     return check_settings(taken, presets, f"--config {path}")
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from core.config.training import LoaderConfig
+from core.config.training import LoaderConfig, SplitConfig
 from core.data.loading.dataset import PREFETCHED
 from core.doctor.findings import Findings
 from core.errors import counted, size_of
@@ -70,11 +70,12 @@ def check_threads(find: Findings) -> None:
         find.good(told)
 
 
-def usual_loader() -> LoaderConfig:
-    """Sizes of images and batches that a training on this computer takes unless given."""
-    # the presets paper and small of the methods
-    is_paper = preset_for_this_machine() == "paper"
-    return LoaderConfig() if is_paper else LoaderConfig(img_size=96, batch_size=32)
+def usual_settings() -> tuple[LoaderConfig, int]:
+    """Sizes of images and batches, and the number of folds, of a training here unless given."""
+    # those of the presets paper and small of standard_head
+    if preset_for_this_machine() == "paper":
+        return LoaderConfig(), SplitConfig().folds
+    return LoaderConfig(img_size=96, batch_size=32), 3
 
 
 def check_shared_memory(

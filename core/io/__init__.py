@@ -1,1 +1,1 @@
-"""Files that are written whole, files that are not trusted, and output folders."""
+"""Atomic writes, folder locks, safe reading of untrusted files, output folders."""

@@ -19,15 +19,19 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+# what this process holds, by device and inode: to close any file of a lock drops its record locks
+_HELD: dict[tuple[int, int], weakref.ref[IO[str]]] = {}
 
 
 def lock_folder(folder: Path) -> IO[str]:
     """Make `folder` and hold it until what this returns is closed, or the process ends.
 
-    Raises BlockingIOError where another process holds it, and other OSErrors where it cannot be
-    made or written to.
+    Raises BlockingIOError where it is held, by this process too, and other OSErrors where it cannot
+    be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if _is_held_here(folder):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     # "w" would truncate a file that another process has locked
     lock = (folder / LOCK).open("a")
     try:
@@ -35,12 +39,14 @@ def lock_folder(folder: Path) -> IO[str]:
     except OSError:
         lock.close()
         raise
+    status = os.fstat(lock.fileno())
+    _HELD[status.st_dev, status.st_ino] = weakref.ref(lock)
     _close_in_forks(lock)
     return lock
 
 
 def is_held(folder: Path, lock: IO[str]) -> bool:
-    """Whether it is still this folder that `lock` holds: it may be removed, moved, made anew."""
+    """Whether `lock` still holds this folder, which may have been removed, moved or replaced."""
     try:
         there = (folder / LOCK).stat()
     except OSError:
@@ -49,7 +55,9 @@ def is_held(folder: Path, lock: IO[str]) -> bool:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process holds `folder`, which may be read-only."""
+    """Whether a process holds `folder`, which may be read-only."""
+    if _is_held_here(folder):
+        return True
     try:
         with (folder / LOCK).open() as lock:
             # released at once, when the file is closed
@@ -61,6 +69,17 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def _is_held_here(folder: Path) -> bool:
+    """Whether this process holds the folder, by whatever path."""
+    try:
+        status = (folder / LOCK).stat()
+    except OSError:
+        return False
+    reference = _HELD.get((status.st_dev, status.st_ino))
+    lock = reference() if reference else None
+    return lock is not None and not lock.closed
 
 
 def _acquire(descriptor: int) -> None:

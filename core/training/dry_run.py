@@ -14,6 +14,7 @@ from core.data.splits.prepare import Prepared
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.io.untrusted_files import read_json
+from core.runtime.fabric import worker_count
 from core.training.measurement import Measurement
 
 # of each phase, in the one epoch that it then has
@@ -64,7 +65,13 @@ def for_dry_run(
         f"Dry run: fold {few.run_folds[0]}, {UPDATES} updates of each phase, {len(few.table):,} of "
         f"{len(prepared.table):,} images, all into {out_dir}."
     )
-    measured = Measurement(whole.updates_per_epoch, len(whole.val_rows), fabric.device)
+    measured = Measurement(
+        updates=whole.updates_per_epoch,
+        images=len(whole.val_rows),
+        device=fabric.device,
+        workers=worker_count(config.loader.num_workers),
+        ranks=fabric.world_size,
+    )
     return replace(config, **parts), few, measured
 
 

@@ -95,6 +95,8 @@ class Fit:
             cut_back(self.log.metrics, self.data.fold, progress.epoch)
             cut_back(self.log.timing, self.data.fold, progress.epoch)
         self.validation = self.data.validation()
+        if self.measured:
+            self.validation = self.measured.watch(self.validation)
         self.guard = Guard(
             self.fabric,
             remember=self.loop.log_every * self.optim.accumulate,
@@ -252,7 +254,7 @@ class Fit:
         evaluated = self.state.average.module if self.state.average else self.model.eval()
         probabilities = self._predict(evaluated, frozen)
         if self.measured:
-            self.measured.end(phase.name, len(probabilities))
+            self.measured.end(phase.name, self.data)
         scores = score_epoch(self.fabric, self.data, probabilities)
         best = progress.end_epoch(scores[self.loop.monitor], self.epochs, self.loop.patience)
         if self.fabric.is_global_zero:

@@ -60,8 +60,8 @@ def test_what_a_file_says_of_folds_and_of_the_test(call: Call, data: Path) -> No
     (data / "c.json").write_text(json.dumps(own))
     code, out, _ = call(main, "--config", data / "c.json")
     assert code == 1
-    # as a training divides unless it is given otherwise
-    assert "5 folds of" in marked(listed(out), "✓") + marked(listed(out), "!")
+    # as standard_head divides on a CPU unless it is given otherwise
+    assert "3 folds of" in marked(listed(out), "✓") + marked(listed(out), "!")
     assert f"{ROWS} images of the test can be found in --train_csv" in marked(listed(out), "✗")
 
 
@@ -82,6 +82,8 @@ def test_what_a_file_says_of_folds_and_of_the_test(call: Call, data: Path) -> No
         ('{"overwrite": true}', "overwrite belongs on the command line"),
         ('{"trian_csv": []}', "there is no setting 'trian_csv': did you mean 'train_csv'?"),
         ('{"fold": 3}', "there is no setting 'fold': did you mean 'folds'?"),
+        ('{"csv": "x", "epochs": 3}', "names no data, folds or --out_dir"),
+        ('{"run": "outputs", "seed": 3}', "'run' is no setting of a training: give --run"),
     ],
 )
 def test_a_file_that_is_wrong(call: Call, tmp_path: Path, text: str, sentence: str) -> None:
@@ -97,6 +99,8 @@ def test_usual_sizes_are_those_of_the_presets(monkeypatch: pytest.MonkeyPatch) -
     """Of standard_head, the method that is named first everywhere."""
     for preset in ("paper", "small"):
         monkeypatch.setattr(machine, "preset_for_this_machine", lambda preset=preset: preset)
-        loader = module("standard_head", "config").PRESETS[preset]().loader
-        usual = machine.usual_loader()
-        assert (usual.img_size, usual.batch_size) == (loader.img_size, loader.batch_size)
+        config = module("standard_head", "config").PRESETS[preset]()
+        usual, folds = machine.usual_settings()
+        sizes = config.loader.img_size, config.loader.batch_size
+        assert (usual.img_size, usual.batch_size) == sizes
+        assert folds == config.split.folds

@@ -109,7 +109,11 @@ def test_this_version_is_excluded_until_the_end_of_the_holder(tmp_path: Path) ->
         # a second one in this process too, and the first one stays
         with pytest.raises(BlockingIOError):
             lock_folder(folder)
+        assert is_locked(folder)
         assert refused(NEW, folder)
+        if sys.platform != "win32":
+            assert refused(OLD, folder)
+    assert not is_locked(folder)
     with held(NEW, folder), pytest.raises(BlockingIOError):
         lock_folder(folder)
     lock_folder(folder).close()

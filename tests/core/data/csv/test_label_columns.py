@@ -13,12 +13,12 @@ from core.data.csv import columns
 from core.data.csv.columns import is_known_non_label, read_columns
 from core.data.sources.nih import LABELS as NIH_LABELS
 from core.data.sources.sheet import CHEXPERT_LABELS
+from core.data.tables.label_map import OURS
 from core.data.tables.label_table import LabelTable, read_table
 from core.data.tables.load import gather
 from core.errors import UserError
 
 NAN = np.nan
-DATA = Path(columns.__file__).parent
 
 
 def read(
@@ -204,7 +204,7 @@ Aorta,Tube,Tuberculosis,abnormal,density,exclude,label,normal,unchanged,NSG tube
 
 
 def test_findings_are_not_taken_for_header_columns() -> None:
-    ours = read_columns(DATA / "label_map.csv")
+    ours = read_columns(OURS)
     mapped = [text for column in ours.values() for text in column.values]
     names = [*NIH_LABELS, *CHEXPERT_LABELS, *mapped, *" ".join(FINDINGS.split()).split(",")]
     assert [name for name in names if is_known_non_label(name.strip())] == []
@@ -219,7 +219,9 @@ def test_the_dicom_names_are_the_standards() -> None:
         if keyword and tag >> 16 in groups and dictionary_VR(tag) not in binary
     }
     # a test's result is what a classifier is trained for
-    assert set((DATA / "dicom_names.txt").read_text().split()) == standard - {"TestResult"}
+    assert set(
+        Path(columns.__file__).with_name("dicom_names.txt").read_text().split()
+    ) == standard - {"TestResult"}
 
 
 @pytest.mark.parametrize(
