@@ -59,8 +59,8 @@ def assert_finished(folder: Path, method: str) -> None:
     """The run in `folder` ended as the earlier version ended it.
 
     Another processor differs in the last digit of a loss. csra_db_cas trains its backbone with
-    batch norm over two images, which turns that digit into the first one within an epoch: there
-    only the epochs before are compared.
+    batch norm over two images, which turns that digit into the first one within an epoch: the test
+    is then skipped after the epochs before it.
     """
     recorded = OLDER / "finished" / method
     assert_close(folder / f"{MODEL}_fold1_val.csv", recorded / f"{MODEL}_fold1_val.csv")
@@ -68,15 +68,14 @@ def assert_finished(folder: Path, method: str) -> None:
     keys = ["fold", "epoch", "phase"]
     pd.testing.assert_frame_equal(ours[keys], theirs[keys])
     assert is_finished(folder / f"{MODEL}_fold2.state.safetensors")
-    steady = (theirs["phase"] == "head") | (theirs["fold"] == 1)
-    same_bits = ours.loc[steady, "train_loss"].equals(theirs.loc[steady, "train_loss"])
-    if same_bits or method != "csra_db_cas":
-        steady[:] = True
-        assert_close(folder / f"{MODEL}_fold2_val.csv", recorded / f"{MODEL}_fold2_val.csv")
-        assert ours["best"].tolist() == theirs["best"].tolist()
-    np.testing.assert_allclose(
-        ours.loc[steady, "train_loss"], theirs.loc[steady, "train_loss"], rtol=0, atol=1e-4
-    )
+    losses, expected = ours["train_loss"], theirs["train_loss"]
+    head = theirs["phase"] == "head"
+    np.testing.assert_allclose(losses[head], expected[head], rtol=0, atol=1e-4)
+    if method == "csra_db_cas" and not losses[head].equals(expected[head]):
+        pytest.skip("another processor: the last digits of the head phase differ")
+    assert_close(folder / f"{MODEL}_fold2_val.csv", recorded / f"{MODEL}_fold2_val.csv")
+    assert ours["best"].tolist() == theirs["best"].tolist()
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -107,8 +106,8 @@ def test_a_run_resumes(
     code, printed, error = train_method(method)(*WAYS[way](method))
     assert code == 0, error
     assert printed.count("finished before") == 1
-    assert_finished(older / method, method)
     assert json.loads((older / method / "config.json").read_text()) == before
+    assert_finished(older / method, method)
 
 
 def identity_of_0_1(settings: dict[str, Any]) -> str:
