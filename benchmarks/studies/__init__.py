@@ -1,1 +1,4 @@
-"""Scores: each file trains or simulates for minutes to hours, and prints its table."""
+"""Scores: each command trains or simulates for minutes to hours, and prints its table.
+
+Files that are no command hold what the commands, or the tests, share.
+"""

@@ -16,52 +16,42 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import nn
-
 from benchmarks.runner import no_flags
-from benchmarks.studies import nih1000, phantom
+from benchmarks.studies import phantom_runs, real_runs
 from core.config.command_line import run
-from core.data.splits.folds import assign_folds
-from core.losses import build_loss
-from core.metrics import evaluate
-from core.models.checkpoint import load_tensors
-from methods.label_coupling.fit_couplings import fit_couplings
-from methods.label_coupling.model import LabelCoupling
 
-PENALTIES = (0.0, 1e-6, 1e-5, 3e-5, 1e-4)
-ALPHA, RATE = 0.3, 0.01
 JOINT = ["--epochs", "8", "--lr", "5e-4"]
-# probabilities in a CSV have eight digits
-CLIP = 1e-7
 SEED = 1
 
 
 def main() -> None:
     """Print the search for both data sets, then the ranks of the planted couplings."""
     no_flags(__doc__)
-    test = phantom.draw(phantom.TEST_SEED, phantom.TEST_IMAGES)
+    # late, so that --help and a mistyped flag are answered at once
+    import pandas as pd
+
+    from benchmarks.studies.frozen_couplings import after_calibration, mean_couplings, ranks, search
+
+    test = phantom_runs.draw(phantom_runs.TEST_SEED, phantom_runs.TEST_IMAGES)
     plain = ["--loss", "bce", "--no-pos_weight"]
-    base = phantom.train("label_coupling", SEED, *JOINT, *plain, "--no-refiner", name="base")
+    base = phantom_runs.train("label_coupling", SEED, *JOINT, *plain, "--no-refiner", name="base")
     labels = pd.read_csv(test / "train.csv", index_col="ImageID")
-    predictions = pd.read_csv(phantom.predict(base, test), index_col="ImageID")
+    predictions = pd.read_csv(phantom_runs.predict(base, test), index_col="ImageID")
     print("phantom, bce:")
     print(search(predictions, labels, "bce").to_string(index=False))
 
     out = Path("outputs/nih1000/label_coupling_no_refiner")
-    flags = nih1000.BUDGET["label_coupling"]
-    nih1000.train("label_coupling", out, *flags, "--no-refiner")
+    flags = real_runs.BUDGET["label_coupling"]
+    real_runs.train("label_coupling", out, *flags, "--no-refiner")
     for loss_name in ("asl", "bce"):
         print(f"\nnih1000, {loss_name}:")
-        print(search(*nih1000.read(out), loss_name).to_string(index=False))
+        print(search(*real_runs.read(out), loss_name).to_string(index=False))
 
-    joint = phantom.train("label_coupling", SEED, *JOINT, *plain, name="joint")
+    joint = phantom_runs.train("label_coupling", SEED, *JOINT, *plain, name="joint")
     print("\nplanted couplings, rank of the weight among those that are not on the diagonal:")
     found = {
         "frozen, unseen images": mean_couplings(frozen(base, test, "unseen")),
-        "frozen, its own images": mean_couplings(frozen(base, phantom.draw(SEED), "seen")),
+        "frozen, its own images": mean_couplings(frozen(base, phantom_runs.draw(SEED), "seen")),
         "joint": mean_couplings([joint]),
     }
     for penalty in (1e-5, 3e-5):
@@ -70,81 +60,9 @@ def main() -> None:
     print(pd.concat({name: ranks(mean, planted) for name, mean in found.items()}).to_string())
 
 
-def search(predictions: pd.DataFrame, labels: pd.DataFrame, loss_name: str) -> pd.DataFrame:
-    """One row a penalty: scores on held-out patients, and the share of exact zeros."""
-    logits, targets, names = tensors(predictions, labels)
-    patients = labels.loc[predictions.index, "PatientID"].to_numpy()
-    folds = assign_folds(targets.numpy(), patients, folds=3)
-    rows = []
-    for penalty in (None, *PENALTIES):
-        refined, zeros = logits.clone(), []
-        for fold in range(3):
-            train, held_out = torch.from_numpy(folds != fold), torch.from_numpy(folds == fold)
-            known = targets[train]
-            loss = build_loss(loss_name, (known == 1).sum(0), len(known))
-            coupling = LabelCoupling(len(names), ALPHA)
-            if penalty is not None:
-                fit_couplings(coupling, logits[train], known, loss, l1=penalty, lr=RATE)
-            with torch.no_grad():
-                refined[held_out] = coupling(logits[held_out])
-            zeros.append(share_of_zeros(coupling.A))
-        entropy = nn.functional.binary_cross_entropy_with_logits(refined, targets)
-        summary = evaluate(targets.numpy(), refined.sigmoid().numpy(), names, resamples=0).summary
-        rows.append(
-            {
-                "penalty": "no couplings" if penalty is None else f"{penalty:g}",
-                "zeros": f"{np.mean(zeros):.0%}",
-                "cross-entropy": f"{entropy.item():.5f}",
-                "mAUROC": f"{summary['mAUROC']:.4f}",
-                "mAP": f"{summary['mAP']:.4f}",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def tensors(
-    predictions: pd.DataFrame, labels: pd.DataFrame
-) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Logits and targets (N, C), and the labels' names."""
-    names = [str(name) for name in predictions]
-    targets = torch.from_numpy(labels.loc[predictions.index, names].to_numpy(np.float32))
-    clipped = predictions.to_numpy().clip(CLIP, 1 - CLIP)
-    return torch.from_numpy(np.log(clipped / (1 - clipped)).astype(np.float32)), targets, names
-
-
-def after_calibration(
-    predictions: pd.DataFrame, labels: pd.DataFrame, penalty: float
-) -> pd.DataFrame:
-    """Couplings of logits that were calibrated first, each label by itself (Platt 1999)."""
-    logits, targets, names = tensors(predictions, labels)
-    scale, bias = (x.requires_grad_() for x in (torch.ones(len(names)), torch.zeros(len(names))))
-    optimizer = torch.optim.LBFGS([scale, bias], max_iter=60, line_search_fn="strong_wolfe")
-    loss = nn.BCEWithLogitsLoss()
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = loss(scale * logits + bias, targets)
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    told = ", ".join(f"{n} {x:.2f}" for n, x in zip(names, scale.tolist(), strict=True))
-    print(f"\nbest scale of each logit by itself: {told}")
-    coupling = LabelCoupling(len(names), ALPHA)
-    calibrated = (scale * logits + bias).detach()
-    fit_couplings(coupling, calibrated, targets, loss, l1=penalty, lr=RATE)
-    return pd.DataFrame(coupling.A.detach().numpy(), index=names, columns=names)
-
-
-def share_of_zeros(couplings: torch.Tensor) -> float:
-    """Of the entries off the diagonal, those that are exactly 0."""
-    size = len(couplings)
-    return ((couplings == 0).sum().item() - size) / (size * size - size)
-
-
 def frozen(base: Path, data: Path, name: str) -> list[Path]:
     """Checkpoints of couplings fitted to the frozen logits of `base` on the images of `data`."""
-    out = phantom.OUT / f"couplings_{name}"
+    out = phantom_runs.OUT / f"couplings_{name}"
     command = [
         *(sys.executable, "methods/label_coupling/train.py", "--preset", "small", "--loss", "bce"),
         *("--no-pos_weight", "--couplings_only", str(base), "--folds", "3"),
@@ -153,33 +71,6 @@ def frozen(base: Path, data: Path, name: str) -> list[Path]:
     ]
     subprocess.run(command, check=True)
     return sorted(out.glob("*_fold[123].safetensors"))
-
-
-def mean_couplings(files: list[Path]) -> pd.DataFrame:
-    """The couplings of checkpoints of the same labels: from row on column, mean over the files."""
-    loaded = [load_tensors(path) for path in files]
-    names = loaded[0][1]["class_names"]
-    mean = torch.stack([tensors["head.coupling.A"] for tensors, _ in loaded]).mean(0)
-    return pd.DataFrame(mean.numpy(), index=names, columns=names)
-
-
-def ranks(couplings: pd.DataFrame, planted: pd.DataFrame) -> pd.DataFrame:
-    """Of each planted coupling the weight, its rank by |weight| in all, and on its target."""
-    strength = couplings.abs().to_numpy()
-    rows = []
-    for source, target in zip(planted["source"], planted["target"], strict=True):
-        weight = couplings[target].to_dict()[source]
-        own = abs(weight)
-        rows.append(
-            {
-                "coupling": f"{source} → {target}",
-                "weight": weight,
-                "rank": int((strength > own).sum()) + 1,
-                "of": int((strength > 0).sum()),
-                "on its target": int((couplings[target].abs() > own).sum()) + 1,
-            }
-        )
-    return pd.DataFrame(rows).set_index("coupling")
 
 
 if __name__ == "__main__":

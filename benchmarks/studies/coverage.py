@@ -24,33 +24,29 @@ classes: mAP 91.5, mAUROC 95.2 (several images a patient: 91.8 and 95.5). Differ
 predictions: mAP 94.2, mAUROC 94.8.
 """
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-from scipy.integrate import quad
-from scipy.special import expit, logit
-from scipy.stats import norm
+from typing import TYPE_CHECKING
 
 from benchmarks.runner import no_flags
 from core.config.command_line import run
-from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DATA_SETS, IMAGES, RESAMPLES = 400, 2000, 1000
 POSITIVES = (8, 20, 50, 200)
 AUROCS = (0.7, 0.8, 0.9, 0.95)
-MEANS = ("mAP", "mAP_medium", "mAP_tail", "mAUROC")
-
-IMAGES_PER_PATIENT = 3.6  # as in the NIH table
-# what a patient's images have in common, of the variance behind a label and of that of a score
-SHARED = 0.6
-# the share of the first score that the second one of a pair keeps; the rest is noise
-KEPT = 0.8
 
 
 def main() -> None:
     """Print what part of the intervals covers the truth, and on which side the others lie."""
     no_flags(__doc__)
+    # late, so that --help and a mistyped flag are answered at once
+    import pandas as pd
+
+    from benchmarks.studies.interval_simulation import differences, measure
+
     grid = pd.MultiIndex.from_product([POSITIVES, AUROCS], names=["positives", "true AUROC"])
     classes = grid.to_frame(index=False)
     print(f"{DATA_SETS} data sets of {IMAGES:,} images, {RESAMPLES:,} resamples")
@@ -77,183 +73,6 @@ def show(title: str, table: pd.DataFrame) -> None:
 def by_class(result: pd.DataFrame, column: str) -> pd.DataFrame:
     """A row a number of positives, a column a metric and true AUROC."""
     return result.pivot(index="positives", columns=["metric", "true AUROC"], values=column)
-
-
-def measure(
-    classes: pd.DataFrame, images: int, data_sets: int, resamples: int, *, clustered: bool
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Hold the intervals of `evaluate` for many drawn data sets against the truth.
-
-    classes: columns positives (expected in a data set of `images`) and true AUROC.
-    clustered: patients have several images, and resamples of images are judged beside those of
-    patients (column unit).
-
-    Returns a table with a row a class and metric (AP, AUROC) and one with a row a mean over the
-    classes, both with the columns of `judge`.
-    """
-    prevalences, shifts = parameters(classes, images)
-    truths = truths_of(prevalences, shifts)
-    units = ("patients", "images") if clustered else ("images",)
-    of_classes, of_means = [], []
-    evaluations: dict[str, list[Evaluation]] = {unit: [] for unit in units}
-    for seed in range(data_sets):
-        random = np.random.default_rng(seed)
-        targets, probabilities, patients = draw(random, images, prevalences, shifts, clustered)
-        for unit in units:
-            evaluations[unit].append(
-                evaluate(
-                    targets,
-                    probabilities,
-                    names_of(classes),
-                    prevalence=prevalences,
-                    patients=patients if unit == "patients" else None,
-                    resamples=resamples,
-                    seed=seed,
-                )
-            )
-    for unit in units:
-        for metric, truth in truths.items():
-            judged = judge_classes(evaluations[unit], metric, truth)
-            of_classes.append(classes.assign(unit=unit, metric=metric.upper(), **judged))
-        of_means.append(judge_means(evaluations[unit], truths).assign(unit=unit))
-    return pd.concat(of_classes, ignore_index=True), pd.concat(of_means, ignore_index=True)
-
-
-def differences(classes: pd.DataFrame, images: int, data_sets: int, resamples: int) -> pd.DataFrame:
-    """As `measure`, of `paired_difference`: the means, and the shares of all classes together.
-
-    The second scores are the first ones with noise. One image a patient.
-    """
-    prevalences, shifts = parameters(classes, images)
-    first, second = truths_of(prevalences, shifts), truths_of(prevalences, KEPT * shifts)
-    truths = {metric: first[metric] - second[metric] for metric in first}
-    results = []
-    for seed in range(data_sets):
-        random = np.random.default_rng(seed)
-        targets, better, _ = draw(random, images, prevalences, shifts, clustered=False)
-        noise = random.normal(size=better.shape)
-        worse = expit(KEPT * logit(better) + np.sqrt(1 - KEPT**2) * noise)
-        results.append(
-            paired_difference(
-                targets, better, worse, names_of(classes), resamples=resamples, seed=seed
-            )
-        )
-    rows = [judge_means(results, truths)]
-    for metric, truth in truths.items():
-        judged = pd.DataFrame(judge_classes(results, metric, truth)).mean()
-        rows.append(judged.to_frame().T.assign(metric=f"{metric.upper()} of a class"))
-    return pd.concat(rows, ignore_index=True)
-
-
-def judge_classes(
-    results: Sequence[Evaluation | PairedDifference], metric: str, truth: np.ndarray
-) -> dict[str, np.ndarray]:
-    """`judge` for each class, whose true values are (C,)."""
-    columns = [metric, f"{metric}_low", f"{metric}_high"]
-    stacked = np.array([result.per_class[columns].to_numpy().T for result in results])
-    values, lows, highs = stacked.swapaxes(0, 1)
-    return judge(values, lows, highs, truth)
-
-
-def judge_means(
-    results: Sequence[Evaluation | PairedDifference], truths: Mapping[str, np.ndarray]
-) -> pd.DataFrame:
-    """`judge` for each mean over the classes that its interval runs over, one row a mean."""
-    rows = []
-    for metric in MEANS:
-        told = [result for result in results if metric in result.summary["intervals"]]
-        if not told:
-            continue
-        true = truths[metric.removeprefix("m").partition("_")[0].lower()]
-        truth = np.array([true[inside(result, metric)].mean() for result in told])
-        values = np.array([result.summary["interval_points"][metric] for result in told])
-        lows, highs = np.array([result.summary["intervals"][metric] for result in told]).T
-        rows.append({"metric": metric, **judge(values, lows, highs, truth)})
-    return pd.DataFrame(rows)
-
-
-def inside(result: Evaluation | PairedDifference, metric: str) -> np.ndarray:
-    """Which classes the interval of a mean runs over, (C,)."""
-    left_out = result.summary["too_rare_for_intervals"] + result.summary["unscored"]
-    used = ~result.per_class.index.isin(left_out)
-    group = metric.partition("_")[2]
-    return used & result.per_class["group"].eq(group).to_numpy() if group else used
-
-
-def judge(
-    values: np.ndarray, lows: np.ndarray, highs: np.ndarray, truth: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Shares of the data sets (first axis) whose interval covers the truth, lies above or below.
-
-    And bias: the mean of the values minus the truth. A data set in which a class has no positive
-    has no interval for it and is left out.
-    """
-    known = (~np.isnan(lows)).sum(axis=0)
-    # false for NaN
-    above, below = (lows > truth).sum(axis=0), (highs < truth).sum(axis=0)
-    return {
-        "covered": (known - above - below) / known,
-        "above": above / known,
-        "below": below / known,
-        "bias": np.nanmean(values - truth, axis=0),
-    }
-
-
-def names_of(classes: pd.DataFrame) -> list[str]:
-    """A name a class."""
-    return [f"class {number}" for number in range(len(classes))]
-
-
-def parameters(classes: pd.DataFrame, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prevalence of each class, and what its positives' scores have over its negatives', (C,)."""
-    shifts = np.sqrt(2) * norm.ppf(classes["true AUROC"].to_numpy())
-    return classes["positives"].to_numpy() / images, shifts
-
-
-def truths_of(prevalences: np.ndarray, shifts: np.ndarray) -> dict[str, np.ndarray]:
-    """AP and AUROC of each class in all images there could be, (C,)."""
-    pairs = zip(prevalences, shifts, strict=True)
-    aps = np.array([population_ap(*pair) for pair in pairs])
-    return {"ap": aps, "auroc": norm.cdf(shifts / np.sqrt(2))}
-
-
-def population_ap(prevalence: float, shift: float) -> float:
-    """The integral of precision over recall.
-
-    Scores are N(0, 1) for negatives and N(shift, 1) for positives.
-    """
-
-    def precision(recall: float) -> float:
-        false_positives = (1 - prevalence) * norm.sf(shift + norm.isf(recall))
-        return prevalence * recall / (prevalence * recall + false_positives)
-
-    # precision may fall steeply where recall begins
-    return quad(precision, 0, 1, points=[1e-4, 1e-2], limit=500)[0]
-
-
-def draw(
-    random: np.random.Generator,
-    images: int,
-    prevalences: np.ndarray,
-    shifts: np.ndarray,
-    clustered: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Targets (N, C), probabilities (N, C) and patients (N,) of a data set.
-
-    A label is 1 where a standard normal number is large enough for the class's prevalence; the
-    score is another one, higher by the class's shift where the label is 1. clustered: patients have
-    several images (a geometric number), and both numbers of an image are the sum of one of its
-    patient and one of its own, so that an image by itself is drawn as without patients.
-    """
-    patients = np.arange(images)
-    both = random.normal(size=(2, images, len(prevalences)))
-    if clustered:
-        sizes = random.geometric(1 / IMAGES_PER_PATIENT, size=images)
-        patients = np.repeat(patients, sizes)[:images]
-        common = random.normal(size=both.shape)[:, patients]
-        both = np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * both
-    targets = (both[0] > norm.isf(prevalences)).astype(float)
-    return targets, expit(both[1] + shifts * targets), patients
 
 
 if __name__ == "__main__":

@@ -17,10 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from benchmarks.runner import imagenet_weights
-from benchmarks.studies.nih1000 import TOO_FEW, nih1000, scores
+from benchmarks.studies.real_runs import TOO_FEW, nih1000, scores
 from core.config.command_line import run
 
 EPOCHS = 10
@@ -56,8 +54,12 @@ def main() -> None:
     """Train what is not trained yet, and print one row a setting."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("methods", nargs="*", choices=[*VIEWS, []], metavar="method")
+    methods = parser.parse_args().methods or VIEWS
+    # late, so that --help and a mistyped flag are answered at once
+    import pandas as pd
+
     rows = []
-    for method in parser.parse_args().methods or VIEWS:
+    for method in methods:
         base = Path(f"outputs/head_phase/{method}_exact")
         settings = {base: ["--head_phase", "exact"]}
         for views in VIEWS[method]:

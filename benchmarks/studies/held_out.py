@@ -11,19 +11,19 @@ less; what is there is not made again.
 Expected (two CPU cores): the table in ensemble/README.md.
 """
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from benchmarks.runner import no_flags
-from benchmarks.studies.nih1000 import BUDGET, nih1000, train
+from benchmarks.studies.real_runs import BUDGET, nih1000, train
 from core.config.command_line import run
-from core.data.splits.folds import assign_folds
-from core.metrics import evaluate
-from ensemble.predict.calibration import read_calibration
-from ensemble.predict.ensemble_json import read_recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OUT = Path("outputs/held_out")
 DEVELOP, HELD_OUT = OUT / "develop.csv", OUT / "held_out.csv"
@@ -35,6 +35,11 @@ VIEWS = ("none", "flip_scale")
 def main() -> None:
     """Make what is not there yet, and print the leaderboard of the held-out third."""
     no_flags(__doc__)
+    # late, so that --help and a mistyped flag are answered at once
+    import pandas as pd
+
+    from ensemble.predict.calibration import read_calibration
+
     divide()
     runs = {method: OUT / method for method in BUDGET}
     for method, folder in runs.items():
@@ -73,6 +78,10 @@ def call(*words: object) -> None:
 
 def divide() -> None:
     """Write the table of two thirds of the patients, and that of the third."""
+    import pandas as pd
+
+    from core.data.splits.folds import assign_folds
+
     table = pd.read_csv(nih1000() / "train.csv", dtype={"PatientID": str})
     targets = table.drop(columns=["ImageID", "PatientID"]).to_numpy(float)
     held_out = assign_folds(targets, table["PatientID"].to_numpy(), folds=3, seed=0) == 0
@@ -92,6 +101,8 @@ def choose(runs: dict[str, Path]) -> None:
 
 def predict(folder: Path, view: str) -> pd.DataFrame:
     """The mean of a run's three folds on the held-out images, predicted unless it is there."""
+    import pandas as pd
+
     output = OUT / f"{folder.name}_{view}.csv"
     if not output.exists():
         call(
@@ -104,6 +115,10 @@ def predict(folder: Path, view: str) -> pd.DataFrame:
 
 def out_of_fold_map(folder: Path) -> float:
     """mAP of a run's out-of-fold predictions."""
+    import pandas as pd
+
+    from core.metrics import evaluate
+
     files = sorted(folder.glob("*_val.csv"))
     predictions = pd.concat([pd.read_csv(path, index_col=0) for path in files])
     names = [str(name) for name in predictions]
@@ -113,6 +128,8 @@ def out_of_fold_map(folder: Path) -> float:
 
 def chosen_weights(runs: dict[str, Path]) -> dict[str, float]:
     """The weight of each run in `ensemble.json`."""
+    from ensemble.predict.ensemble_json import read_recipe
+
     checkpoints, weights, _ = read_recipe(ENSEMBLE)
     found = dict.fromkeys(runs, 0.0)
     for path, weight in zip(checkpoints, weights, strict=True):

@@ -15,36 +15,44 @@ Expected (two CPU cores): the table in core/losses/README.md.
 import re
 from pathlib import Path
 
-import pandas as pd
-
 from benchmarks.runner import no_flags
-from benchmarks.studies.nih1000 import BUDGET, BY_CONSTRUCTION, TOO_FEW, read, train
+from benchmarks.studies.real_runs import BUDGET, BY_CONSTRUCTION, TOO_FEW, read, train
 from core.config.command_line import run
-from core.losses import NAMES
-from core.metrics import evaluate, paired_difference
 
 SHORT = [*BUDGET["standard_head"], "--epochs", "4", "--run_folds", "1"]
-RECIPES = {name: ["--loss", name, "--logit_adjust", "0"] for name in NAMES} | {
-    "bce --pos_weight": ["--loss", "bce", "--pos_weight", "--logit_adjust", "0"],
-    "asl --logit_adjust 1": ["--loss", "asl", "--logit_adjust", "1"],
-    "two_way --logit_adjust 1": ["--loss", "two_way", "--logit_adjust", "1"],
-}
 
 
 def main() -> None:
     """Train what is not trained yet, and print one row a loss, the best mAUROC first."""
     no_flags(__doc__)
-    folders = {name: Path("outputs/losses") / re.sub(r"\W+", "_", name) for name in RECIPES}
+    # late, so that --help and a mistyped flag are answered at once
+    import pandas as pd
+
+    flags = recipes()
+    folders = {name: Path("outputs/losses") / re.sub(r"\W+", "_", name) for name in flags}
     for name, out in folders.items():
-        train("standard_head", out, *SHORT, *RECIPES[name])
+        train("standard_head", out, *SHORT, *flags[name])
     rows = [(name, *scores(out, folders["bce"])) for name, out in folders.items()]
     columns = ["loss", "mAUROC", "mAP", "mAUROC - bce's", "mAP - bce's"]
     table = pd.DataFrame(rows, columns=columns).sort_values("mAUROC", ascending=False)
     print(table.to_string(index=False))
 
 
+def recipes() -> dict[str, list[str]]:
+    """By loss: the flags that differ from the defaults."""
+    from core.losses import NAMES
+
+    return {name: ["--loss", name, "--logit_adjust", "0"] for name in NAMES} | {
+        "bce --pos_weight": ["--loss", "bce", "--pos_weight", "--logit_adjust", "0"],
+        "asl --logit_adjust 1": ["--loss", "asl", "--logit_adjust", "1"],
+        "two_way --logit_adjust 1": ["--loss", "two_way", "--logit_adjust", "1"],
+    }
+
+
 def scores(out: Path, base: Path) -> list[str]:
     """mAUROC, mAP, and what they have over the run in `base` with 95 % intervals, as texts."""
+    from core.metrics import evaluate, paired_difference
+
     # what the set was built from is no finding to compare losses by
     predictions, labels = read(out, TOO_FEW + BY_CONSTRUCTION)
     names = [str(name) for name in predictions]

@@ -9,22 +9,11 @@ Expected (two CPU cores): the tables in README.md and in the methods' READMEs.
 """
 
 import argparse
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from benchmarks.runner import imagenet_weights, real_data
+from benchmarks.studies.real_runs import BUDGET, BY_CONSTRUCTION, TOO_FEW, scores, train
 from core.config.command_line import run
-from core.errors import UserError
-from core.metrics import evaluate, paired_difference
 
-# The set was built half of Pneumonia and half of No_Finding, and a grey-level histogram tells the
-# two apart: so the classes are scored with and without them. Fibrosis and Hernia are too few.
-TOO_FEW = ("Fibrosis", "Hernia")
-BY_CONSTRUCTION = ("Pneumonia", "No_Finding")
 # by method: a name, and the flags that differ from its defaults
 RECIPES: dict[str, dict[str, list[str]]] = {
     "standard_head": {
@@ -42,29 +31,18 @@ RECIPES: dict[str, dict[str, list[str]]] = {
         "no_refiner": ["--no-refiner"],
     },
 }
-EVERY = [
-    *("--preset", "small", "--model", "tf_efficientnet_lite0", "--img_size", "160"),
-    *("--warmup_epochs", "0.5", "--batch_size", "16", "--monitor", "mAUROC"),
-]
-TWO_PHASES = [
-    *("--epochs", "7", "--warmup_head_epochs", "1"),
-    *("--backbone_lr", "2e-4", "--head_lr", "5e-4"),
-    # the seed that the published tables were measured with
-    *("--seed", "0"),
-]
-BUDGET = {
-    "standard_head": EVERY + TWO_PHASES,
-    "csra_db_cas": EVERY + TWO_PHASES,
-    "label_coupling": [*EVERY, "--epochs", "8", "--lr", "2e-4"],
-}
 
 
 def main() -> None:
     """Train what is not trained yet, and print out-of-fold scores, one row a recipe."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("methods", nargs="*", choices=[*RECIPES, []], metavar="method")
+    methods = parser.parse_args().methods or RECIPES
+    # late, so that --help and a mistyped flag are answered at once
+    import pandas as pd
+
     rows = []
-    for method in parser.parse_args().methods or RECIPES:
+    for method in methods:
         folders = {name: Path(f"outputs/nih1000/{method}_{name}") for name in RECIPES[method]}
         for name, out in folders.items():
             train(method, out, *BUDGET[method], *RECIPES[method][name])
@@ -74,58 +52,6 @@ def main() -> None:
                 rows.append((method, told, *scores(out, folders["defaults"], leave_out)))
     columns = ["method", "flags", "labels", "mAUROC", "mAP", "less the defaults' mAUROC", "mAP"]
     print(pd.DataFrame(rows, columns=columns).to_string(index=False))
-
-
-def train(method: str, out: Path, *flags: str, csv: Path | None = None) -> None:
-    """Run a method on nih1000, or on the part in `csv`, into `out`, unless that is done already."""
-    data = nih1000().parent
-    command = [
-        *(sys.executable, f"methods/{method}/train.py", *flags),
-        *("--train_csv", str(csv or data / "nih1000" / "train.csv")),
-        *("--train_dir", str(data / "nih1000" / "images")),
-        *("--weights_file", str(imagenet_weights()), "--out_dir", str(out)),
-    ]
-    subprocess.run(command, check=True)
-
-
-def read(out: Path, leave_out: Sequence[str] = TOO_FEW) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(predictions, labels with PatientID) of the folds in `out`, by image and class name."""
-    labels = pd.read_csv(nih1000() / "train.csv", dtype={"PatientID": str})
-    files = sorted(out.glob("*_val.csv"))
-    predictions = pd.concat([pd.read_csv(path, index_col="ImageID") for path in files])
-    return (
-        predictions.drop(columns=list(leave_out)),
-        labels.set_index("ImageID").loc[predictions.index],
-    )
-
-
-def nih1000() -> Path:
-    """The folder of the images and their table. Raises UserError where it is not at hand."""
-    data = real_data()
-    if data is None:
-        raise UserError("nih1000 is not at hand: set CXR_REAL_DATA to the folder that holds it")
-    return data / "nih1000"
-
-
-def scores(out: Path, base: Path, leave_out: Sequence[str]) -> list[str]:
-    """Labels, mAUROC and mAP out of fold, and what they have over `base`; 95 % intervals."""
-    predictions, labels = read(out, leave_out)
-    names = [str(name) for name in predictions]
-    targets, patients = labels[names].to_numpy(float), labels["PatientID"].to_numpy()
-    own = evaluate(targets, predictions.to_numpy(), names, patients=patients).summary
-    texts = [
-        "{:.3f} [{:.3f}, {:.3f}]".format(own[metric], *own["intervals"][metric])
-        for metric in ("mAUROC", "mAP")
-    ]
-    others = read(base, leave_out)[0].loc[predictions.index, names].to_numpy()
-    gain = paired_difference(targets, predictions.to_numpy(), others, names, patients).summary
-    texts += [
-        "{:+.3f} [{:+.3f}, {:+.3f}]".format(gain[metric], *gain["intervals"][metric])
-        if out != base
-        else ""
-        for metric in ("mAUROC", "mAP")
-    ]
-    return [str(len(names)), *texts]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.runner import imagenet_weights, no_flags
-from benchmarks.studies.phantom import FOLD
+from benchmarks.studies.phantom_runs import FOLD
 from core.config.command_line import run
 
 OUT = Path("outputs/pointing")

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.studies.coverage import draw, measure, population_ap
+from benchmarks.studies.interval_simulation import draw, measure, population_ap
 
 # a column of a table is a data set: four of a kind share a table's resamples, which saves time
 TABLES, EACH, RESAMPLES = 100, 4, 300
