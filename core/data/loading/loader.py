@@ -97,7 +97,11 @@ class _Batches(_MultiProcessingDataLoaderIter):
             if isinstance(error, (EOFError, ConnectionError)):
                 # its end of a connection is closed before it is gone
                 self._forget()
-                wait([worker.sentinel for worker in self._workers], _SOON)
+                ended = wait([worker.sentinel for worker in self._workers], _SOON)
+                for worker in self._workers:
+                    if worker.sentinel in ended:
+                        # its exit code comes a moment after its files are closed
+                        worker.join()
             told = lost_worker(error, self._exit_codes())
             if told is None:
                 raise
