@@ -2,7 +2,7 @@
 
     python -m benchmarks.demo
 
-Six to seven minutes on two cores. Each command is printed before it runs; all files go to `demo`.
+Six to ten minutes on two cores. Each command is printed before it runs; all files go to `demo`.
 """
 
 import shlex

@@ -137,7 +137,7 @@ def served(
 
 
 def megabytes(process: int) -> float:
-    """The memory of the process and its children now; 0 where the system does not tell it."""
+    """The memory of the process and its children now; 0 where /proc does not report it."""
     return tree_megabytes(process, "Pss") if can_measure() else 0.0
 
 

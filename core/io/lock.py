@@ -41,7 +41,6 @@ def lock_folder(folder: Path) -> IO[str]:
         raise
     status = os.fstat(lock.fileno())
     _HELD[status.st_dev, status.st_ino] = weakref.ref(lock)
-    _close_in_forks(lock)
     return lock
 
 
@@ -104,18 +103,16 @@ def _acquire(descriptor: int) -> None:
         fcntl.lockf(descriptor, exclusive)
 
 
-def _close_in_forks(lock: IO[str]) -> None:
-    """Let no fork share the flock: loader workers outlive a killed run for seconds.
+def _close_in_fork() -> None:
+    """Let no fork share a flock: loader workers outlive a killed run for seconds.
 
-    Closing leaves the lock with this process; record locks are not inherited at all.
+    Closing leaves the lock with the parent; record locks are not inherited at all.
     """
-    if not hasattr(os, "register_at_fork"):
-        return
-    # the hook stays registered, and must not keep the file open
-    reference = weakref.ref(lock)
-
-    def close() -> None:
+    for reference in _HELD.values():
         if inherited := reference():
             inherited.close()
+    _HELD.clear()
 
-    os.register_at_fork(after_in_child=close)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_fork)
