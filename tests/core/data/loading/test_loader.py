@@ -1,0 +1,33 @@
+"""Loader workers that are lost: the cause is known only when their exit code is."""
+
+import errno
+import os
+
+import pytest
+
+from core.data.loading.loader import _Batches
+from core.errors import UserError
+from core.runtime.worker_failures import _EXIT
+
+
+class LateWorker:
+    """A process whose files are closed before it can be waited for, as at the end of each."""
+
+    exitcode: int | None = None
+
+    def __init__(self) -> None:
+        self.sentinel, end = os.pipe()
+        os.close(end)
+
+    def join(self) -> None:
+        self.exitcode = _EXIT + errno.EMFILE
+
+    def kill(self) -> None:
+        pass
+
+
+def test_the_exit_code_of_a_lost_worker_is_waited_for() -> None:
+    batches = _Batches.__new__(_Batches)
+    batches._workers = [LateWorker()]
+    with pytest.raises(UserError, match="too many open files"), batches._explained():
+        raise EOFError
