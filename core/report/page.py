@@ -11,7 +11,7 @@ import jinja2
 
 from core.io.atomic import cannot_write, write_atomically
 from core.report.figures import Picture
-from core.report.tables import GROUP, Table, facts_table
+from core.report.tables import GROUP, Table
 from core.report.worst_images import WorstCases
 
 _HERE = Path(__file__).parent
@@ -70,9 +70,6 @@ def render(contents: Contents) -> bytes:
     script = (_HERE / "sort.js").read_text(encoding="utf-8")
     page = environment.get_template("page.html.jinja").render(
         contents=contents,
-        settings=facts_table("Settings", contents.settings),
-        environment=facts_table("Environment", contents.environment),
-        facts=facts_table("Data", contents.facts),
         group=GROUP,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),

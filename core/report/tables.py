@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from core.errors import some
 from core.metrics import Evaluation
 from core.metrics.bootstrap import MIN_POSITIVE_PATIENTS
-from core.report.plots.style import NAME_WIDTH, by_prevalence, shorten
+from core.report.plots.style import by_prevalence, shorten
 
 # name, what it is, key of the group's number of classes
 SUMMARY_ROWS = (
@@ -31,14 +31,15 @@ SUMMARY_ROWS = (
 SHORT_ROWS = ("mAP", "mAP_head", "mAP_medium", "mAP_tail", "mAUROC", "ECE", "Brier")
 # names of classes in a sentence: of more, the table says which they are
 SHOWN_NAMES = 20
-GROUP = "Group"
+GROUP, INTERVAL = "Group", "95 % interval"
 # columns of text; all others are numbers
-_TEXTS = (GROUP, "95 % interval")
+_TEXTS = (GROUP, INTERVAL)
+CLASS_COLUMNS = ("Class", GROUP, "Positives", "AP", "AUROC", "F1 at 0.5", "ECE")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, of which the first in each row names it."""
+    """Cells as text, of which the first in each row names it: for a page or a terminal."""
 
     heading: str
     columns: tuple[str, ...]
@@ -49,6 +50,17 @@ class Table:
     def is_number(self, column: int) -> bool:
         """Whether its cells are set to the right."""
         return column > 0 and self.columns[column] not in _TEXTS
+
+    def as_text(self) -> str:
+        """Aligned columns under a rule, and the notes: the table in a terminal, without heading."""
+        lines = [self.columns, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        marks = [">" if self.is_number(place) else "<" for place in range(len(widths))]
+        form = "  ".join(f"{{:{mark}{width}}}" for mark, width in zip(marks, widths, strict=True))
+        head, *body = [form.format(*cells).rstrip() for cells in lines]
+        rule = "-" * max(map(len, (head, *body)))
+        notes = [textwrap.fill(note, 100, subsequent_indent="  ") for note in self.notes]
+        return "\n".join([head, rule, *body, *notes])
 
 
 def lead_of(evaluation: Evaluation) -> str:
@@ -61,15 +73,38 @@ def lead_of(evaluation: Evaluation) -> str:
 
 def summary_table(evaluation: Evaluation) -> Table:
     """The means, and the sentences to know of them."""
-    rows = [list(row.values()) for row in _summary_rows(evaluation)]
-    columns = ("Measure", "Classes", "Value", "95 % interval")
-    return Table("Summary", columns, rows, tuple(_notes(evaluation.summary)), sortable=False)
+    summary = evaluation.summary
+    rows = []
+    for metric, label, group in SUMMARY_ROWS:
+        classes = summary["group_classes"][group] if group else summary["classes_scored"]
+        if group and not classes:
+            continue
+        interval = ""
+        if metric in summary["intervals"]:
+            low, high = summary["intervals"][metric]
+            interval = f"[{low:.3f}, {high:.3f}]"
+            if (count := summary["interval_classes"][metric]) != classes:
+                point = summary["interval_points"][metric]
+                interval = f"without the rarest: {point:.3f} {interval} (over {count})"
+        per_class = metric.startswith(("mAP", "mAUROC", "mF1"))
+        rows.append([label, f"{classes}" if per_class else "", number(summary[metric]), interval])
+    columns = ("Measure", "Classes", "Value", INTERVAL)
+    return Table("Summary", columns, rows, tuple(_notes(summary)), sortable=False)
 
 
-def class_table(evaluation: Evaluation) -> Table:
-    """One row a class."""
-    columns = ("Class", GROUP, "Positives", "AP", "AUROC", "F1 at 0.5", "ECE")
-    return Table("Classes", columns, [list(row.values()) for row in _class_rows(evaluation)])
+def class_table(evaluation: Evaluation, columns: tuple[str, ...] = CLASS_COLUMNS) -> Table:
+    """One row a class, most prevalent first, with some of CLASS_COLUMNS."""
+    rows = []
+    for name, row in by_prevalence(evaluation.per_class).iterrows():
+        ap, auroc = (
+            number(row[metric], (row.get(f"{metric}_low"), row.get(f"{metric}_high")))
+            for metric in ("ap", "auroc")
+        )
+        counts = str(name), str(row["group"]), f"{row['positives']:,}"
+        cells = (*counts, ap, auroc, number(row["f1"]), number(row["ece"]))
+        every = dict(zip(CLASS_COLUMNS, cells, strict=True))
+        rows.append([every[column] for column in columns])
+    return Table("Classes", columns, rows)
 
 
 def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Table]:
@@ -84,7 +119,7 @@ def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Tab
         rows.append(
             [name, f"{one.summary['images']:,}", f"{one.summary['classes_scored']}", *values]
         )
-    columns = ("Fold", "Images", "Classes scored", *map(short_label, shown))
+    columns = ("Fold", "Images", "Classes scored", *(name.replace("_", " ") for name in shown))
     notes = (
         "Each fold has a model of its own, scored on the images that it was not trained on; a mean "
         "is over the classes that are scored in that fold, so that folds with other rare classes "
@@ -102,33 +137,12 @@ def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Tab
     ]
 
 
-def short_label(metric: str) -> str:
-    """What a column of a metric is called."""
-    return metric.replace("_", " ")
-
-
-def facts_table(heading: str, facts: Mapping[str, str]) -> Table:
-    """Names and what they are."""
-    rows = [[name, value] for name, value in facts.items()]
-    return Table(heading, ("Name", "Value"), rows, sortable=False)
-
-
 def format_table(evaluation: Evaluation) -> str:
-    """The closing summary for a terminal, at most 100 columns wide."""
-    width = 20 if evaluation.summary["resamples"] > 0 else 7
-    line = f"{{:<{NAME_WIDTH}}} {{:>9}}  {{:>{width}}}  {{:>{width}}}  {{:<7}}"
-    rule = "-" * len(line.format("", "", "", "", ""))
-    lines = [line.format("class", "positives", "AP", "AUROC", "group").rstrip(), rule]
-    for row in _class_rows(evaluation):
-        cells = (shorten(row["name"]), row["positives"], row["ap"], row["auroc"], row["group"])
-        lines.append(line.format(*cells).rstrip())
-    lines.append(rule)
-    for row in _summary_rows(evaluation):
-        text = f"{row['label']:<{NAME_WIDTH}} {row['classes']:>9}  {row['value']} {row['interval']}"
-        lines.append(text.rstrip())
-    for note in _notes(evaluation.summary):
-        lines.append(textwrap.fill(note, 100, subsequent_indent="  "))
-    return "\n".join(lines)
+    """Classes and means for a terminal, at most 100 columns wide."""
+    classes = class_table(evaluation, ("Class", "Positives", "AP", "AUROC", GROUP))
+    rows = [[shorten(name), *cells] for name, *cells in classes.rows]
+    tables = replace(classes, rows=rows), summary_table(evaluation)
+    return "\n\n".join(table.as_text() for table in tables)
 
 
 def number(
@@ -142,45 +156,6 @@ def number(
     if low is None or high is None or np.isnan(low):
         return text
     return f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
-
-
-def _summary_rows(evaluation: Evaluation) -> list[dict[str, str]]:
-    """Label, number of classes, value and interval of each summary value, as text."""
-    summary = evaluation.summary
-    rows = []
-    for metric, label, group in SUMMARY_ROWS:
-        classes = summary["group_classes"][group] if group else summary["classes_scored"]
-        if group and not classes:
-            continue
-        interval = ""
-        if metric in summary["intervals"]:
-            low, high = summary["intervals"][metric]
-            interval = f"[{low:.3f}, {high:.3f}]"
-            if (count := summary["interval_classes"][metric]) != classes:
-                point = summary["interval_points"][metric]
-                interval = f"without the rarest: {point:.3f} {interval} (over {count})"
-        per_class = metric.startswith(("mAP", "mAUROC", "mF1"))
-        rows.append(
-            {
-                "label": label,
-                "classes": f"{classes}" if per_class else "",
-                "value": number(summary[metric]),
-                "interval": interval,
-            }
-        )
-    return rows
-
-
-def _class_rows(evaluation: Evaluation) -> list[dict[str, str]]:
-    """Cells of the per-class table as text, most prevalent class first."""
-    rows = []
-    for name, row in by_prevalence(evaluation.per_class).iterrows():
-        cells = {"name": str(name), "group": row["group"], "positives": f"{row['positives']:,}"}
-        for metric in ("ap", "auroc"):
-            bounds = row.get(f"{metric}_low"), row.get(f"{metric}_high")
-            cells[metric] = number(row[metric], bounds)
-        rows.append(cells | {"f1": number(row["f1"]), "ece": number(row["ece"])})
-    return rows
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:
