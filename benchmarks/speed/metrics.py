@@ -17,7 +17,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.runner import Answer, middle, real_data
 from core.metrics import evaluate
-from core.metrics.ap_auroc import Ranking
 from core.metrics.bootstrap import bootstrap, cluster_indices, resampled_weights
 
 RESAMPLES, ROUNDS = 1000, 3
@@ -80,10 +79,8 @@ def compare(table: Table, resamples: int, looped: int) -> Iterator[Answer]:
 
 def ours(table: Table, resamples: int) -> np.ndarray:
     """AP and AUROC of the first resamples, (2, R, C)."""
-    columns = zip(table.targets.T, table.probabilities.T, strict=True)
-    rankings = [Ranking.of(targets, scores) for targets, scores in columns]
     clusters = cluster_indices(table.patients, len(table.targets))
-    return np.stack(bootstrap(rankings, clusters, resamples, SEED))
+    return bootstrap(table.targets, (table.probabilities,), clusters, resamples, SEED)
 
 
 def scikit_learn(table: Table, resamples: int) -> np.ndarray:

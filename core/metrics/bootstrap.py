@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.metrics.ap_auroc import Curve, FloatArray, IntArray, Ranking, divide_known
+from core.metrics.ap_auroc import FloatArray, IntArray, Ranking, divide_known
 
 Patients = Sequence[Any] | NDArray[Any] | pd.Series
 
@@ -40,7 +40,7 @@ def resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterator
     images, number = len(clusters), int(clusters.max()) + 1
     chunk = max(1, min(CHUNK_RESAMPLES, CHUNK_BYTES // (BYTES_PER_IMAGE * images)))
     for start in range(0, resamples, chunk):
-        # in the order in which `Ranking.count` reads them
+        # in the order in which `Ranking.curve` reads them
         weights = np.empty((images, min(chunk, resamples - start))).T
         for row in weights:
             draws = random.integers(number, size=number)
@@ -49,19 +49,20 @@ def resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterator
 
 
 def bootstrap(
-    rankings: Sequence[Ranking], clusters: IntArray, resamples: int, seed: int
-) -> tuple[FloatArray, FloatArray]:
-    """AP and AUROC of each ranking on the same resamples: two arrays (resamples, C).
+    labels: FloatArray, tables: Sequence[FloatArray], clusters: IntArray, resamples: int, seed: int
+) -> FloatArray:
+    """AP and AUROC of each class of each table of scores (N, C), (2, resamples, tables * C).
 
-    NaN where a resample has lost a class's positives or its negatives.
+    All on the same resamples. NaN where one has lost a class's positives or its negatives.
     """
-    precisions, areas = [], []
-    for weights in resampled_weights(clusters, resamples, seed):
-        curves = (Curve.of(ranking.count(weights)) for ranking in rankings)
-        scores = [(curve.average_precision(), curve.auroc()) for curve in curves]
-        precisions.append(np.stack([ap for ap, _ in scores], axis=1))
-        areas.append(np.stack([auroc for _, auroc in scores], axis=1))
-    return np.concatenate(precisions), np.concatenate(areas)
+    rankings = [
+        Ranking.of(*pair) for table in tables for pair in zip(labels.T, table.T, strict=True)
+    ]
+    chunks = [
+        np.stack([ranking.curve(weights).scores() for ranking in rankings], axis=-1)
+        for weights in resampled_weights(clusters, resamples, seed)
+    ]
+    return np.concatenate(chunks, axis=1)
 
 
 def percentile_interval(samples: FloatArray, level: float = 0.95) -> tuple[float, float]:
@@ -101,49 +102,46 @@ def mean_of_known(values: FloatArray) -> FloatArray:
     return divide_known(total, np.atleast_1d(known.sum(axis=-1)).astype(float))
 
 
-def macro_intervals(
-    subsets: Mapping[str, tuple[FloatArray, str, NDArray[np.bool_]]],
+def with_intervals(
     per_class: pd.DataFrame,
+    samples: FloatArray,
     common: NDArray[np.bool_],
+    groups: Mapping[str, NDArray[np.bool_]] | None = None,
     lowest: float = 0.0,
-) -> dict[str, Any]:
-    """Intervals of macro means: metric -> (samples (R, C), column of the point, classes (C,)).
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Add intervals: per_class with ap_low, ap_high, auroc_low, auroc_high, and macro intervals.
 
-    lowest: the least possible value, -1 for differences.
+    samples: (2, R, C) of `bootstrap`; common: (C,) classes that macro intervals may run over;
+    groups: name -> (C,) classes of which mAP gets an interval too; lowest: the least possible
+    value, -1 for differences.
     """
+    by_metric = dict(zip(("ap", "auroc"), samples, strict=True))
+    columns = {}
+    for metric, values in by_metric.items():
+        bounds = np.array([percentile_interval(column) for column in values.T])
+        columns[f"{metric}_low"], columns[f"{metric}_high"] = bounds.T
     scored = per_class["ap"].notna().to_numpy()
-    used = scored & common
+    subsets = {f"mAP_{name}": ("ap", inside) for name, inside in (groups or {}).items()}
+    subsets |= {"mAP": ("ap", scored), "mAUROC": ("auroc", scored)}
     intervals, points, classes = {}, {}, {}
-    for metric, (samples, column, inside) in subsets.items():
-        chosen = used & inside
+    for metric, (column, inside) in subsets.items():
+        chosen = scored & common & inside
         if chosen.any():
             classes[metric] = int(chosen.sum())
             points[metric] = column_mean(per_class[column][chosen])
-            means = mean_of_known(samples[:, chosen])
+            means = mean_of_known(by_metric[column][:, chosen])
             # over one class it is that class's own
             if chosen.sum() > 1:
                 intervals[metric] = mean_interval(means, points[metric], lowest)
             else:
                 intervals[metric] = percentile_interval(means)
-    return {
+    return per_class.assign(**columns), {
         "intervals": intervals,
         "interval_points": points,
         "interval_classes": classes,
-        "classes_in_intervals": int(used.sum()),
+        "classes_in_intervals": int((scored & common).sum()),
         "too_rare_for_intervals": list(per_class.index[scored & ~common]),
     }
-
-
-def with_class_intervals(
-    per_class: pd.DataFrame, aps: FloatArray, aurocs: FloatArray
-) -> pd.DataFrame:
-    """The same table with ap_low, ap_high, auroc_low and auroc_high from (R, C) samples."""
-    columns = {}
-    for metric, samples in (("ap", aps), ("auroc", aurocs)):
-        bounds = [percentile_interval(column) for column in samples.T]
-        columns[f"{metric}_low"] = [low for low, _ in bounds]
-        columns[f"{metric}_high"] = [high for _, high in bounds]
-    return per_class.assign(**columns)
 
 
 def common_enough(labels: FloatArray, clusters: IntArray) -> NDArray[np.bool_]:

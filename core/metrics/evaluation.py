@@ -13,21 +13,22 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import UserError
-from core.metrics.ap_auroc import Curve, FloatArray, IntArray, Ranking
+from core.metrics.ap_auroc import Curve, FloatArray, IntArray
 from core.metrics.bootstrap import (
     Patients,
     bootstrap,
     cluster_indices,
     column_mean,
     common_enough,
-    macro_intervals,
-    with_class_intervals,
+    with_intervals,
 )
 from core.metrics.calibration_error import expected_calibration_error
 
 # head above the first, tail below the second, extreme (a part of the tail) below the third
 GROUP_CUTS = (0.10, 0.01, 0.005)
 GROUPS = ("head", "medium", "tail")
+
+NO_INTERVALS: Mapping[str, Any] = {"intervals": {}, "interval_points": {}, "interval_classes": {}}
 
 Prevalence = Mapping[str, float] | pd.Series | Sequence[float] | NDArray[Any]
 
@@ -101,13 +102,9 @@ def evaluate(
     """
     if not 1 >= cuts[0] >= cuts[1] >= cuts[2] >= 0:
         raise UserError(f"the cuts between groups must descend within [0, 1], got {cuts}")
-    names = _checked_names(class_names)
-    labels = _checked_targets(targets, names)
-    scores = _checked_probabilities(probabilities, labels, names)
+    names, labels, (scores,) = _checked(targets, (probabilities,), class_names)
     clusters = _checked_clusters(patients, len(labels), resamples)
-    rankings = [Ranking.of(labels[:, c], scores[:, c]) for c in range(len(names))]
-
-    per_class = _score_classes(labels, scores, rankings, names)
+    per_class = _score_classes(labels, scores, names)
     shares = _prevalence_by_name(prevalence, per_class)
     per_class.insert(2, "prevalence", shares)
     per_class.insert(3, "group", [group_of(share, cuts) for share in shares])
@@ -118,14 +115,12 @@ def evaluate(
     summary["patients"] = int(clusters.max()) + 1 if patients is not None else None
     summary["prevalence_from"] = "scored table" if prevalence is None else "training"
     summary["resamples"] = resamples
-    summary |= {"intervals": {}, "interval_points": {}, "interval_classes": {}}
+    summary |= NO_INTERVALS
     if resamples > 0:
-        aps, aurocs = bootstrap(rankings, clusters, resamples, seed)
-        per_class = with_class_intervals(per_class, aps, aurocs)
-        everyone = np.ones(len(names), dtype=bool)
-        subsets = {f"mAP_{group}": (aps, "ap", inside) for group, inside in members.items()}
-        subsets |= {"mAP": (aps, "ap", everyone), "mAUROC": (aurocs, "auroc", everyone)}
-        summary |= macro_intervals(subsets, per_class, common_enough(labels, clusters))
+        samples = bootstrap(labels, (scores,), clusters, resamples, seed)
+        common = common_enough(labels, clusters)
+        per_class, found = with_intervals(per_class, samples, common, members)
+        summary |= found
     return Evaluation(per_class=per_class, summary=summary)
 
 
@@ -141,55 +136,52 @@ def paired_difference(
     """AP and AUROC of the first (N, C) predictions minus those of the second, with intervals.
 
     Both are scored on the same resamples, so what the images have in common cancels and the
-    interval is that of the difference. Rules for classes, patients and errors as in `evaluate`;
-    resamples must be at least 1.
+    interval is that of the difference. Rules for classes, patients and errors as in `evaluate`.
     """
-    names = _checked_names(class_names)
-    labels = _checked_targets(targets, names)
-    tables = [_checked_probabilities(table, labels, names) for table in (first, second)]
+    names, labels, tables = _checked(targets, (first, second), class_names)
     clusters = _checked_clusters(patients, len(labels), resamples)
-    if resamples == 0:
-        raise UserError("a paired difference needs at least 1 resample, got 0")
-
-    rankings = [
-        Ranking.of(labels[:, c], table[:, c]) for table in tables for c in range(len(names))
+    points = [
+        Curve.of(p[y == 1], p[y == 0]).scores()
+        for table in tables
+        for y, p in zip(labels.T, table.T, strict=True)
     ]
-    curves = [Curve.of(ranking.count()) for ranking in rankings]
-    points = [[float(curve.average_precision()[0]), float(curve.auroc()[0])] for curve in curves]
-    halves = np.asarray(points).reshape(2, len(names), 2)
-    per_class = pd.DataFrame(halves[0] - halves[1], index=names, columns=["ap", "auroc"])
-    per_class.index.name = "class"
-
-    count = len(names)
-    samples = bootstrap(rankings, clusters, resamples, seed)
-    aps, aurocs = (scores[:, :count] - scores[:, count:] for scores in samples)
-    everyone = np.ones(len(names), dtype=bool)
-    subsets = {"mAP": (aps, "ap", everyone), "mAUROC": (aurocs, "auroc", everyone)}
+    ap, auroc = _first_minus_second(np.concatenate(points, axis=1))
+    per_class = pd.DataFrame({"ap": ap, "auroc": auroc}, index=pd.Index(names, name="class"))
     summary: dict[str, Any] = {
         "mAP": column_mean(per_class["ap"]),
         "mAUROC": column_mean(per_class["auroc"]),
         "classes_scored": int(per_class["ap"].notna().sum()),
         "unscored": list(per_class.index[per_class["ap"].isna()]),
         "resamples": resamples,
+        **NO_INTERVALS,
     }
-    summary |= macro_intervals(subsets, per_class, common_enough(labels, clusters), lowest=-1.0)
-    return PairedDifference(with_class_intervals(per_class, aps, aurocs), summary)
+    if resamples > 0:
+        samples = _first_minus_second(bootstrap(labels, tables, clusters, resamples, seed))
+        common = common_enough(labels, clusters)
+        per_class, found = with_intervals(per_class, samples, common, lowest=-1.0)
+        summary |= found
+    return PairedDifference(per_class, summary)
 
 
-def _score_classes(
-    labels: FloatArray, scores: FloatArray, rankings: Sequence[Ranking], names: list[str]
-) -> pd.DataFrame:
+def _first_minus_second(scores: FloatArray) -> FloatArray:
+    """(..., 2C) of two tables beside each other -> (..., C)."""
+    first, second = np.split(scores, 2, axis=-1)
+    return first - second
+
+
+def _score_classes(labels: FloatArray, scores: FloatArray, names: list[str]) -> pd.DataFrame:
     """Point values of every class."""
     rows = []
-    for column, ranking in enumerate(rankings):
+    for column in range(len(names)):
         known = ~np.isnan(labels[:, column])
         y, p = labels[known, column], scores[known, column]
-        curve = Curve.of(ranking.count())
+        curve = Curve.of(p[y == 1], p[y == 0])
+        ap, auroc = curve.scores()[:, 0]
         row = {
             "n": len(y),
             "positives": int(y.sum()),
-            "ap": float(curve.average_precision()[0]),
-            "auroc": float(curve.auroc()[0]),
+            "ap": float(ap),
+            "auroc": float(auroc),
             "f1": float("nan"),
             "f1_fitted": float("nan"),
             "threshold": float("nan"),
@@ -201,7 +193,7 @@ def _score_classes(
             row["f1"] = float(2 * (called & (y == 1)).sum() / (called.sum() + y.sum()))
             steps = curve.f1()[0]
             row["f1_fitted"] = float(steps.max())
-            row["threshold"] = float(ranking.thresholds[steps.argmax()])
+            row["threshold"] = float(curve.thresholds[steps.argmax()])
         rows.append(row)
     return pd.DataFrame(rows, index=pd.Index(names, name="class"))
 
@@ -214,13 +206,13 @@ def _summarise(
 ) -> dict[str, Any]:
     """Means over classes and values over the flattened table."""
     scored = per_class["ap"].notna().to_numpy()
-    pooled = Curve.of(Ranking.of(labels.ravel(), scores.ravel()).count())
+    pooled = Curve.of(scores[labels == 1], scores[labels == 0]).scores()
     summary: dict[str, Any] = {
         "mAP": column_mean(per_class["ap"]),
         "mAUROC": column_mean(per_class["auroc"]),
         "mF1": column_mean(per_class["f1"]),
         "mF1_fitted": column_mean(per_class["f1_fitted"]),
-        "micro_AP": float(pooled.average_precision()[0]),
+        "micro_AP": float(pooled[0, 0]),
         "ECE": column_mean(per_class["ece"]),
         "ECE_flat": expected_calibration_error(labels, scores),
         "Brier": column_mean(per_class["brier"]),
@@ -263,43 +255,39 @@ def _prevalence_by_name(given: Prevalence | None, per_class: pd.DataFrame) -> Fl
     return shares
 
 
-def _checked_names(class_names: Sequence[str]) -> list[str]:
-    names = list(class_names)
+def _checked(
+    targets: ArrayLike, tables: Sequence[ArrayLike], class_names: Sequence[str]
+) -> tuple[list[str], FloatArray, list[FloatArray]]:
+    """Names, labels (N, C) and probabilities (N, C); UserError where one of them is not."""
+    names, labels = list(class_names), np.asarray(targets, dtype=float)
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise UserError(f"the class {repeated[0]!r} is named more than once")
-    return names
-
-
-def _checked_targets(targets: ArrayLike, names: list[str]) -> FloatArray:
-    labels = np.asarray(targets, dtype=float)
     if labels.ndim != 2 or labels.shape[1] != len(names) or labels.size == 0:
         raise UserError(
             f"targets must be of shape (images, {len(names)}), one column a class and at least one "
             f"of each, but are {labels.shape}"
         )
     wrong = ~((labels == 0) | (labels == 1) | np.isnan(labels))
+    _refuse(wrong, labels, names, "target", "only 0, 1 and NaN (unknown) are labels")
+    scores = [np.asarray(table, dtype=float) for table in tables]
+    for table in scores:
+        if table.shape != labels.shape:
+            raise UserError(f"probabilities are {table.shape} but targets are {labels.shape}")
+        wrong = ~((table >= 0) & (table <= 1))  # true for NaN as well
+        _refuse(wrong, table, names, "probability", "it must be finite and within [0, 1]")
+    return names, labels, scores
+
+
+def _refuse(
+    wrong: NDArray[np.bool_], values: FloatArray, names: list[str], what: str, rule: str
+) -> None:
+    """Raise UserError that names the first of the `wrong` values (N, C), if any."""
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise UserError(
-            f"the target of {names[column]!r} in row {row} is {labels[row, column]:g}; "
-            "only 0, 1 and NaN (unknown) are labels"
+            f"the {what} of {names[column]!r} in row {row} is {values[row, column]:g}; {rule}"
         )
-    return labels
-
-
-def _checked_probabilities(values: ArrayLike, labels: FloatArray, names: list[str]) -> FloatArray:
-    scores = np.asarray(values, dtype=float)
-    if scores.shape != labels.shape:
-        raise UserError(f"probabilities are {scores.shape} but targets are {labels.shape}")
-    wrong = ~((scores >= 0) & (scores <= 1))  # true for NaN as well
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise UserError(
-            f"the probability of {names[column]!r} in row {row} is {scores[row, column]:g}; "
-            "it must be finite and within [0, 1]"
-        )
-    return scores
 
 
 def _checked_clusters(patients: Patients | None, images: int, resamples: int) -> IntArray:

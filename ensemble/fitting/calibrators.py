@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from core.data.splits.folds import assign_folds
 from core.errors import UserError
-from core.metrics.ap_auroc import Curve, Ranking
+from core.metrics.ap_auroc import Curve
 from ensemble.fitting.weights import Scorer
 from ensemble.predict.calibration import (
     SMALLEST,
@@ -131,12 +131,11 @@ def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float:
     targets: (N,) of 1, 0 and NaN. "Positive" is probability >= threshold. At a threshold of 0
     everything would be.
     """
-    ranking = Ranking.of(targets, probabilities)
-    usable = ranking.thresholds > 0
-    if not usable.any() or not (targets == 0).any():
+    curve = Curve.of(probabilities[targets == 1], probabilities[targets == 0])
+    usable = curve.thresholds > 0
+    if not usable.any() or not curve.negatives.any():
         return float("nan")
-    scores = Curve.of(ranking.count()).f1()[0]
-    return float(ranking.thresholds[np.where(usable, scores, -1).argmax()])
+    return float(curve.thresholds[np.where(usable, curve.f1()[0], -1).argmax()])
 
 
 def best_alpha(

@@ -18,11 +18,13 @@ from tqdm import tqdm
 from core.data.splits.folds import assign_folds
 from core.errors import UserError
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
+from core.metrics.ap_auroc import Curve
 from ensemble.predict.calibration import SMALLEST
 from ensemble.predict.merge import ranks
 
 FloatArray = NDArray[np.float64]
 
+METRICS = ("mAP", "mAUROC")
 # greedy selection ends after so many picks in a row without a better score, and in any case at
 PATIENCE = 5
 LARGEST_BAG = 100
@@ -52,42 +54,22 @@ class Pool:
 
 
 class Scorer:
-    """Macro AP or AUROC of many predictions of the same labels.
-
-    The same values as `core.metrics.evaluate`, by one sort a class.
-    """
+    """Macro AP or AUROC, as `core.metrics.evaluate` has them, of many predictions of one table."""
 
     def __init__(self, targets: NDArray[np.floating], monitor: str) -> None:
-        """targets: (C, N); monitor: mAP or mAUROC."""
-        of_class = average_precision if monitor == "mAP" else auroc
-        self._of_class = of_class
-        rows = [(np.flatnonzero(t == 1), np.flatnonzero(t == 0)) for t in targets]
-        self._rows = [(c, *pair) for c, pair in enumerate(rows) if len(pair[0]) and len(pair[1])]
+        """targets: (C, N) of 1, 0 and NaN; monitor: mAP or mAUROC."""
+        self._metric = METRICS.index(monitor)
+        # classes that have both
+        places = [(np.flatnonzero(row == 1), np.flatnonzero(row == 0)) for row in targets]
+        self._places = [(c, *pair) for c, pair in enumerate(places) if all(map(len, pair))]
 
     def __call__(self, scores: FloatArray) -> float:
         """Mean over the classes that have both kinds of labels of (C, N) scores; NaN without."""
         values = [
-            self._of_class(np.sort(scores[c][positive]), np.sort(scores[c][negative]))
-            for c, positive, negative in self._rows
+            Curve.of(scores[c][positive], scores[c][negative]).scores()[self._metric]
+            for c, positive, negative in self._places
         ]
         return float(np.mean(values)) if values else float("nan")
-
-
-def average_precision(positives: FloatArray, negatives: FloatArray) -> float:
-    """Step-wise AP from ascending scores: the mean over positives of the precision at their score.
-
-    Equal scores are one step, as in scikit-learn.
-    """
-    hits = len(positives) - np.searchsorted(positives, positives)
-    false = len(negatives) - np.searchsorted(negatives, positives)
-    return float(np.mean(hits / (hits + false)))
-
-
-def auroc(positives: FloatArray, negatives: FloatArray) -> float:
-    """AUROC from ascending scores: the share of negatives below a positive, ties counted half."""
-    below = np.searchsorted(negatives, positives)
-    below_or_tied = np.searchsorted(negatives, positives, side="right")
-    return float(np.mean(below + below_or_tied) / 2 / len(negatives))
 
 
 def single_best(pool: Pool, monitor: str) -> FloatArray:
@@ -156,7 +138,6 @@ def non_negative(pool: Pool, monitor: str) -> FloatArray:
 
 SINGLE_BEST = "single best"
 PROCEDURE = "whole procedure"
-METRICS = ("mAP", "mAUROC")
 # in the order in which equal scores are decided
 STRATEGIES: dict[str, Callable[[Pool, str], FloatArray]] = {
     SINGLE_BEST: single_best,

@@ -94,9 +94,9 @@ def at_sensitivity(
     labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
     rankings = [Ranking.of(labels[:, c], scores[:, c]) for c in range(labels.shape[1])]
 
-    def measured(weights: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    def measured(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(R, N) → thresholds (R, C), points (3, R, C)"""
-        found = [_reaching(ranking, ranking.count(weights), sensitivity) for ranking in rankings]
+        found = [_reaching(ranking.curve(weights), sensitivity) for ranking in rankings]
         thresholds, points = zip(*found, strict=True)
         return np.stack(thresholds, axis=-1), np.stack(points, axis=-1)
 
@@ -104,17 +104,14 @@ def at_sensitivity(
     if resamples > 0:
         draws = resampled_weights(cluster_indices(patients, len(labels)), resamples, seed)
         chunks = [measured(weights)[1] for weights in draws]
-    thresholds, points = measured(None)
+    thresholds, points = measured(np.ones((1, len(labels))))
     return _table(labels, class_names, thresholds[0], points[:, 0], chunks)
 
 
-def _reaching(
-    ranking: Ranking, counts: FloatArray, sensitivity: float
-) -> tuple[FloatArray, FloatArray]:
+def _reaching(curve: Curve, sensitivity: float) -> tuple[FloatArray, FloatArray]:
     """Threshold (R,) and points (3, R) at the first step of a curve that is sensitive enough."""
-    curve = Curve.of(counts)
     none = curve.positives == 0
-    if not len(ranking.thresholds):
+    if not len(curve.thresholds):
         return np.full(len(none), np.nan), np.full((len(POINTS), len(none)), np.nan)
     # a quotient, which is exact where the sensitivity is a share of the positives; 0.7 * 10 is not
     reached = curve.true_positives / np.maximum(curve.positives, 1)[:, None] >= sensitivity
@@ -123,7 +120,7 @@ def _reaching(
     misses, passes = curve.positives - hits, curve.negatives - false_alarms
     points = _points(hits, misses, false_alarms, passes)
     points[:, none] = np.nan
-    return np.where(none, np.nan, ranking.thresholds[step]), points
+    return np.where(none, np.nan, curve.thresholds[step]), points
 
 
 def _points(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,22 +64,7 @@ class Scored:
         )
 
     def difference(self, first: Path, second: Path) -> PairedDifference:
-        """AP and AUROC of the first file minus those of the second, on the same resamples.
-
-        Without resamples it has neither intervals nor classes that are too rare for them.
-        """
-        if self.resamples == 0:
-            one, other = self.evaluate(first), self.evaluate(second)
-            metrics = ["ap", "auroc"]
-            summary = {m: one.summary[m] - other.summary[m] for m in ("mAP", "mAUROC")}
-            none: dict[str, Any] = {
-                "intervals": {},
-                "interval_points": {},
-                "too_rare_for_intervals": [],
-            }
-            return PairedDifference(
-                one.per_class[metrics] - other.per_class[metrics], {**summary, **none}
-            )
+        """AP and AUROC of the first file minus those of the second, on the same resamples."""
         return paired_difference(
             self.table.targets,
             self.files[first],

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from core.errors import UserError
 from core.metrics import bootstrap, evaluate, paired_difference
 from core.metrics.ap_auroc import Curve, Ranking
 from core.metrics.bootstrap import cluster_indices, mean_interval, resampled_weights
@@ -35,8 +34,7 @@ def test_weighted_counts_agree_with_scikit_learn(levels):
     weights = np.random.default_rng(1).integers(0, 4, size=(8, 150)).astype(float)
     for column in range(4):
         y, p = targets[:, column], probabilities[:, column]
-        curve = Curve.of(Ranking.of(y, p).count(weights))
-        aps, aurocs = curve.average_precision(), curve.auroc()
+        aps, aurocs = Ranking.of(y, p).curve(weights).scores()
         for row in range(8):
             if not 0 < weights[row] @ y < weights[row].sum():
                 assert np.isnan([aps[row], aurocs[row]]).all()
@@ -45,6 +43,19 @@ def test_weighted_counts_agree_with_scikit_learn(levels):
             assert aps[row] == pytest.approx(ap, abs=1e-12)
             auroc = roc_auc_score(y, p, sample_weight=weights[row])
             assert aurocs[row] == pytest.approx(auroc, abs=1e-12)
+
+
+def test_one_ranking_and_its_resamples_give_the_same_bits():
+    targets, probabilities = table(images=300, levels=40)
+    targets[::7] = np.nan
+    for y, p in zip(targets.T, probabilities.T, strict=True):
+        once = Curve.of(p[y == 1], p[y == 0])
+        drawn = Ranking.of(y, p).curve(np.ones((2, 300)))
+        for field in ("hits", "false_positives", "false_positives_above"):
+            np.testing.assert_array_equal(
+                getattr(drawn, field), getattr(once, field).repeat(2, axis=0)
+            )
+        np.testing.assert_array_equal(drawn.scores(), once.scores().repeat(2, axis=1))
 
 
 def naive_intervals(targets, probabilities, patients, resamples, seed):
@@ -204,7 +215,8 @@ def test_paired_interval_is_narrower_than_two_separate_ones():
     assert widths[0] < widths[1] / 4
 
 
-def test_paired_difference_refuses_no_resamples():
+def test_paired_difference_without_resamples_has_no_intervals():
     targets, probabilities = table()
-    with pytest.raises(UserError, match="at least 1 resample"):
-        paired_difference(targets, probabilities, probabilities, NAMES, resamples=0)
+    result = paired_difference(targets, probabilities, probabilities**2, NAMES, resamples=0)
+    assert result.summary["intervals"] == {}
+    assert list(result.per_class) == ["ap", "auroc"]

@@ -5,7 +5,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from core.metrics import Evaluation, evaluate
-from core.metrics.ap_auroc import Ranking
 from core.report.figures import HEADINGS, _sentences, bounded_headings, draw_pictures
 from core.report.plots import (
     classes_figure,
@@ -113,14 +112,3 @@ def test_captions_say_what_is_shown_and_tables_stay_whole(
     assert sum(line.startswith("c") and "class" not in line for line in printed.splitlines()) == 300
     # what cannot be scored is named, and not all of thousands of names
     assert max(map(len, printed.splitlines())) <= 100
-
-
-def test_resamples_are_counted_as_one_by_one() -> None:
-    random = np.random.default_rng(1)
-    targets = random.choice([0, 1, np.nan], size=200)
-    ranking = Ranking.of(targets, random.integers(20, size=200) / 20)
-    weights = random.integers(4, size=(7, 200)).astype(float)
-    size = 3 * len(ranking.thresholds) + 2
-    expected = [np.bincount(ranking.bins, row, size)[:-1] for row in weights]
-    np.testing.assert_array_equal(ranking.count(weights), expected)
-    np.testing.assert_array_equal(ranking.count(), ranking.count(np.ones((1, 200))))
