@@ -18,7 +18,6 @@ truth in 92 % (`python -m benchmarks.studies.coverage`).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +92,7 @@ def main() -> None:
     page = render(page_of(config, scored, outcome)) if config.report else None
     # a page that an evaluation of this name wrote is still its own
     owned = {"page": page is not None or owns_page(paths[0])}
-    write_scores(paths, {"made_from": made_from, **owned, **outcome.found}, outcome.table)
+    write_scores(paths, {"made_from": made_from, **owned, **outcome.found}, outcome.csv)
     print(f"\nscores       {paths[0]}, {paths[1]}")
     if page is not None:
         write_atomically(paths[2], methodcaller("write_bytes", page))
@@ -123,41 +122,37 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
     """Score one file, print it, and return what is written of it."""
     from core.report import format_table
     from core.report.plots.style import by_prevalence
-    from ensemble.scoring.comparison import compare
-    from ensemble.scoring.outputs import class_table, scores_json, subgroups_json
-    from ensemble.scoring.page import Outcome, operating_section, subgroup_section
-    from ensemble.scoring.score import Entry, shortest_labels
+    from ensemble.scoring.comparison import Entry, compare_files, short_names
+    from ensemble.scoring.outputs import class_csv, scores_json, subgroups_json
+    from ensemble.scoring.page import Outcome
     from ensemble.scoring.subgroups import score_subgroups
-    from ensemble.scoring.text import difference_text, operating_text, subgroup_text
+    from ensemble.scoring.tables import (
+        classes_table,
+        leaderboard_table,
+        operating_table,
+        subgroup_table,
+    )
 
     path, table = config.predictions[0], scored.table
     # what may be refused comes before what takes time
     groupings = _groupings(config, scored)
     points, title = _operating_points(config, scored)
-    evaluation = scored.evaluate(path)
+    names = short_names(list(scored.files), anonymous=config.anonymous)
+    if config.against is None:
+        entries = [Entry(path, names[path], scored.evaluate(path))]
+    else:
+        entries = compare_files(scored, config.against, names)
+    evaluation, difference = entries[0].evaluation, entries[0].difference
     found: dict[str, Any] = scores_json(evaluation)
-    sections = []
-    print(format_table(evaluation))
-    order = by_prevalence(evaluation.per_class).index.tolist()
+    sections, beside = [], []
     if points is not None:
-        print(f"\n{operating_text(points, title, order)}")
+        order = by_prevalence(evaluation.per_class).index.tolist()
+        sections.append(operating_table(points, title, order))
         found["operating_points"] = {"at": title, "per_class": points}
-        sections.append(operating_section(points, title, order))
-    labels = shortest_labels(list(scored.files))
-    difference, other = None, config.against
-    entries = [Entry(path, labels[path], evaluation, None)]
-    if other is not None:
-        difference = scored.difference(path, other)
-        # the page draws the intervals of both files
-        reference = scored if config.report else replace(scored, resamples=0)
-        entries = [
-            Entry(path, labels[path], evaluation, difference),
-            Entry(other, labels[other], reference.evaluate(other), None),
-        ]
-        print(f"\n{difference_text(difference, entries, order)}")
-        found["difference"] = {"against": config.told(other), **scores_json(difference)}
-        compared = compare(evaluation, entries[1].evaluation, difference)
-        found["compared"] = compared.as_json()
+    if config.against is not None and difference is not None and entries[0].compared is not None:
+        beside = [leaderboard_table(entries), classes_table(entries)]
+        found["difference"] = {"against": config.told(config.against), **scores_json(difference)}
+        found["compared"] = entries[0].compared.as_json()
     for grouping in groupings:
         scores = score_subgroups(
             grouping,
@@ -169,10 +164,12 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
             config.resamples,
             config.seed,
         )
-        print(f"\n{subgroup_text(scores)}")
+        sections.append(subgroup_table(scores))
         found.setdefault("subgroups", {})[grouping.name] = subgroups_json(scores)
-        sections.append(subgroup_section(scores))
-    return Outcome(found, class_table(evaluation, points, difference), entries, sections)
+    print(format_table(evaluation))
+    for one in (*beside, *sections):
+        print(f"\n{one.heading}:\n{one.as_text()}")
+    return Outcome(found, class_csv(evaluation, points, difference), entries, sections)
 
 
 def _groupings(config: Config, scored: Scored) -> list[Grouping]:
@@ -212,20 +209,21 @@ def _operating_points(config: Config, scored: Scored) -> tuple[DataFrame | None,
 
 def _several_files(config: Config, scored: Scored) -> Outcome:
     """Score several files, print who is better, and return what is written of it."""
-    from ensemble.scoring.outputs import leaderboard_json, leaderboard_table
+    from ensemble.scoring.comparison import by_map, compare_files, short_names
+    from ensemble.scoring.outputs import leaderboard_csv, leaderboard_json
     from ensemble.scoring.page import Outcome
-    from ensemble.scoring.score import leaderboard
-    from ensemble.scoring.text import leaderboard_text
+    from ensemble.scoring.tables import leaderboard_table
 
     reference = config.against or config.predictions[0]
-    entries = leaderboard(scored, reference)
-    print(leaderboard_text(entries))
+    labels = short_names(list(scored.files), anonymous=config.anonymous)
+    entries = by_map(compare_files(scored, reference, labels))
+    print(leaderboard_table(entries).as_text())
     names = [config.told(one.path) for one in entries]
     found = {
         "reference": config.told(reference),
         "leaderboard": leaderboard_json(entries, names),
     }
-    return Outcome(found, leaderboard_table(entries, names), entries, [])
+    return Outcome(found, leaderboard_csv(entries, names), entries, [])
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ class Curve:
     @classmethod
     def of(cls, positives: FloatArray, negatives: FloatArray) -> "Curve":
         """The curve of the scores of positives (P,) and of negatives (Q,), each counted once."""
-        steps, hits = np.unique(positives, return_counts=True)
+        steps, counts = np.unique(positives, return_counts=True)
         steps, ordered = steps[::-1], np.sort(negatives)
         below, not_above = (np.searchsorted(ordered, steps, side) for side in ("left", "right"))
         count = np.array([len(negatives)], dtype=float)
-        hits = hits[None, ::-1].astype(float)
+        hits = counts[None, ::-1].astype(float)
         return cls(steps, hits, count - below[None], count - not_above[None], count)
 
     @property

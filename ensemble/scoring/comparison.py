@@ -1,12 +1,15 @@
-"""Means of two prediction files and their difference, over the same named classes."""
+"""Files of predictions beside each other: means over the same named classes, and differences."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from core.errors import counted, some
+import numpy as np
+
 from core.metrics import Evaluation, PairedDifference
-from core.metrics.bootstrap import MIN_POSITIVE_PATIENTS, column_mean
-from core.report.tables import SHOWN_NAMES
+from core.metrics.bootstrap import column_mean
+from ensemble.scoring.score import Scored
 
 # name of a mean, and the column it is the mean of
 MEANS = {"mAP": "ap", "mAUROC": "auroc"}
@@ -14,7 +17,7 @@ MEANS = {"mAP": "ap", "mAUROC": "auroc"}
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """Macro means of a file and of the reference over `classes`, with `file - reference`.
+    """Macro means of a file and of the reference over `classes`, and their difference.
 
     The classes are those of the intervals; without an interval they are all scored ones.
     """
@@ -22,24 +25,44 @@ class Compared:
     classes: list[str]
     left_out: list[str]
     """Scored classes that are too rare for an interval."""
-    file: dict[str, float]
-    """By the names in MEANS, as the next three."""
-    reference: dict[str, float]
-    difference: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    means: dict[str, dict[str, Any]]
+    """By the names in MEANS: file, reference, difference, and interval (or None)."""
 
     def as_json(self) -> dict[str, Any]:
         """The classes, and each mean's file, reference, difference and interval."""
-        means = {
-            name: {
-                "file": self.file[name],
-                "reference": self.reference[name],
-                "difference": self.difference[name],
-                "interval": self.intervals.get(name),
-            }
-            for name in MEANS
-        }
-        return {"classes": self.classes, "left_out": self.left_out, **means}
+        content = asdict(self)
+        return content | content.pop("means")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One file among several."""
+
+    path: Path
+    label: str
+    """A short name that no other file has."""
+    evaluation: Evaluation
+    difference: PairedDifference | None = None
+    """This file minus the reference; None for the reference itself, as the next one."""
+    compared: Compared | None = None
+
+
+def compare_files(scored: Scored, reference: Path, labels: Mapping[Path, str]) -> list[Entry]:
+    """Each file beside the file `reference`, in the order of `scored`."""
+    other, entries = scored.evaluate(reference), []
+    for path in scored.files:
+        if path == reference:
+            entries.append(Entry(path, labels[path], other))
+            continue
+        own, difference = scored.evaluate(path), scored.difference(path, reference)
+        compared = compare(own, other, difference)
+        entries.append(Entry(path, labels[path], own, difference, compared))
+    return entries
+
+
+def by_map(entries: Sequence[Entry]) -> list[Entry]:
+    """Highest mAP first; a table without any scored class has none, and comes last."""
+    return sorted(entries, key=lambda one: -np.nan_to_num(one.evaluation.summary["mAP"], nan=-1))
 
 
 def compare(file: Evaluation, reference: Evaluation, difference: PairedDifference) -> Compared:
@@ -47,26 +70,29 @@ def compare(file: Evaluation, reference: Evaluation, difference: PairedDifferenc
     ap, summary = difference.per_class["ap"], difference.summary
     left_out = summary["too_rare_for_intervals"] if summary["intervals"] else []
     classes = ap.index[ap.notna() & ~ap.index.isin(left_out)].tolist()
-
-    def means(table: Evaluation | PairedDifference) -> dict[str, float]:
-        return {name: column_mean(table.per_class[key][classes]) for name, key in MEANS.items()}
-
-    return Compared(
-        classes,
-        list(left_out),
-        means(file),
-        means(reference),
-        means(difference),
-        {name: summary["intervals"][name] for name in MEANS if name in summary["intervals"]},
-    )
+    tables = {"file": file.per_class, "reference": reference.per_class}
+    tables["difference"] = difference.per_class
+    means: dict[str, dict[str, Any]] = {}
+    for name, column in MEANS.items():
+        values = {key: column_mean(one[column][classes]) for key, one in tables.items()}
+        means[name] = values | {"interval": summary["intervals"].get(name)}
+    return Compared(classes, list(left_out), means)
 
 
-def describe_classes(compared: Compared) -> str:
-    """Which classes the means and differences are over: how many, and which are left out."""
-    count = counted(len(compared.classes), "class", "classes")
-    if not compared.left_out:
-        return f"{count} that can be scored"
-    return (
-        f"{count} with at least {MIN_POSITIVE_PATIENTS} positive patients, as their intervals "
-        f"are, without {some(compared.left_out, SHOWN_NAMES)}"
-    )
+def short_names(paths: Sequence[Path], *, anonymous: bool) -> dict[Path, str]:
+    """A name for each path: its shortest end, in whole parts, that none of the others has.
+
+    With `anonymous` the file's name alone, and a number where several have it.
+    """
+    parts = {path: path.absolute().parts for path in paths}
+    names = {}
+    for number, (path, own) in enumerate(parts.items(), start=1):
+        others = [other for key, other in parts.items() if key != path]
+        length = next(
+            (n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in others)),
+            len(own),
+        )
+        names[path] = str(Path(*own[-length:]))
+        if anonymous:
+            names[path] = path.name if length == 1 else f"{path.name} ({number})"
+    return names

@@ -12,8 +12,7 @@ from core.errors import UserError
 from core.io.atomic import check_writable, write_atomically
 from core.metrics import Evaluation, PairedDifference
 from ensemble.predict.ensemble_json import read_document, write_document
-from ensemble.scoring.comparison import MEANS, compare
-from ensemble.scoring.score import Entry
+from ensemble.scoring.comparison import MEANS, Entry
 from ensemble.scoring.subgroups import SubgroupScores
 
 KIND = "evaluation"
@@ -70,23 +69,21 @@ def write_scores(paths: Sequence[Path], content: Mapping[str, Any], table: pd.Da
     )
 
 
-def class_table(
+def class_csv(
     evaluation: Evaluation, points: pd.DataFrame | None, difference: PairedDifference | None
 ) -> pd.DataFrame:
     """One row a class: all that was measured of it."""
     table = evaluation.per_class
     if points is not None:
         # the threshold of the best F1 is in the table already
-        renamed = points.drop(columns="positives").rename(
-            columns={"threshold": "operating_threshold"}
-        )
-        table = table.join(renamed)
+        names = {"threshold": "operating_threshold"}
+        table = table.join(points.drop(columns="positives").rename(columns=names))
     if difference is not None:
         table = table.join(difference.per_class.add_prefix("difference_"))
     return table
 
 
-def leaderboard_table(entries: Sequence[Entry], names: Sequence[str]) -> pd.DataFrame:
+def leaderboard_csv(entries: Sequence[Entry], names: Sequence[str]) -> pd.DataFrame:
     """One row a file, by these names: its means, its differences to the reference (difference_...).
 
     Means and differences are over the scored classes: their number and the names of the others are
@@ -118,16 +115,15 @@ def scores_json(scores: Evaluation | PairedDifference) -> dict[str, Any]:
 def leaderboard_json(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:
     """One object a file, by these names, in the order given; null of the reference itself is its
     difference, and its means and the reference's over the same classes (compared)."""
-    reference = next(one.evaluation for one in entries if one.difference is None)
-    rows = []
-    for one, name in zip(entries, names, strict=True):
-        row: dict[str, Any] = {"predictions": name, **scores_json(one.evaluation)}
-        row |= {"difference": None, "compared": None}
-        if one.difference is not None:
-            row["difference"] = scores_json(one.difference)
-            row["compared"] = compare(one.evaluation, reference, one.difference).as_json()
-        rows.append(row)
-    return rows
+    return [
+        {
+            "predictions": name,
+            **scores_json(one.evaluation),
+            "difference": None if one.difference is None else scores_json(one.difference),
+            "compared": None if one.compared is None else one.compared.as_json(),
+        }
+        for one, name in zip(entries, names, strict=True)
+    ]
 
 
 def subgroups_json(scores: SubgroupScores) -> dict[str, Any]:
@@ -137,11 +133,10 @@ def subgroups_json(scores: SubgroupScores) -> dict[str, Any]:
     """
     subgroups = {}
     for name, one in scores.subgroups.items():
-        summary = {k: value for k, value in one.own.summary.items() if k != "prevalence_from"}
-        compared = None
-        if one.compared is not None:
-            kept = (*MEANS, "intervals", "interval_points", *_CLASSES, *_CLASSES.values())
-            compared = {key: value for key, value in one.compared.summary.items() if key in kept}
+        summary, compared = (
+            found and {k: value for k, value in found.summary.items() if k != "prevalence_from"}
+            for found in (one.own, one.compared)
+        )
         subgroups[name] = {
             "summary": summary,
             "compared": compared,

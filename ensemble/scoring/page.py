@@ -16,20 +16,14 @@ from core.report.figures import as_pictures, bounded_headings
 from core.report.plots.comparison import MOST_FILES, compared_figure
 from core.report.plots.precision_recall import compared_precision_recall
 from core.report.plots.reliability import compared_reliability
-from core.report.plots.style import by_prevalence, head_and_tail
+from core.report.plots.style import head_and_tail
 from core.report.repeat_command import command_again
-from core.report.tables import GROUP, Table, class_table, lead_of, number, summary_table
+from core.report.tables import Table, class_table, lead_of, summary_table
 from core.runtime.environment import installed
+from ensemble.scoring.comparison import Entry
 from ensemble.scoring.config import Config
-from ensemble.scoring.score import Entry, Scored
-from ensemble.scoring.subgroups import SubgroupScores
-from ensemble.scoring.text import (
-    leaderboard_notes,
-    leaderboard_rows,
-    operating_rows,
-    subgroup_notes,
-    subgroup_rows,
-)
+from ensemble.scoring.score import Scored
+from ensemble.scoring.tables import classes_table, leaderboard_table
 
 _PROGRAM = ("python", "-m", "ensemble.evaluate")
 _NAMED = ("longtail_cxr", "numpy", "pandas", "scikit_learn")
@@ -56,7 +50,8 @@ class Outcome(NamedTuple):
     """What was scored, for each of the files that are written."""
 
     found: dict[str, Any]
-    table: pd.DataFrame
+    """For the JSON."""
+    csv: pd.DataFrame
     entries: list[Entry]
     """The files; of one with --against that one first."""
     sections: list[Table]
@@ -76,12 +71,11 @@ def with_images(scored: Scored, folder: Path) -> Scored:
 def page_of(config: Config, scored: Scored, outcome: Outcome) -> Contents:
     """What the page shows: one file in detail, beside another with --against; or a leaderboard."""
     entries, sections, worst = outcome.entries, list[Table | Picture](), None
-    evaluation = entries[0].evaluation
-    names = _names(config, entries)
+    evaluation, title = entries[0].evaluation, f"{len(entries)} files of predictions"
     if len(entries) > 1:
-        sections += _beside(entries, names, scored)
+        sections += _beside(entries, scored)
     if len(config.predictions) == 1:
-        probabilities = scored.files[config.predictions[0]]
+        title, probabilities = entries[0].label, scored.files[config.predictions[0]]
         pictures = draw_pictures(evaluation, scored.table.targets, probabilities)
         sections = [
             *(summary_table(evaluation), pictures[0], class_table(evaluation)),
@@ -90,7 +84,6 @@ def page_of(config: Config, scored: Scored, outcome: Outcome) -> Contents:
         if config.image_dir is not None:
             rows = np.arange(len(scored.table))
             worst = worst_cases(evaluation, scored.table, rows, probabilities)
-    title = names[0] if len(config.predictions) == 1 else f"{len(entries)} files of predictions"
     return Contents(
         title=f"Scores of {title}",
         lead=lead_of(evaluation),
@@ -103,32 +96,9 @@ def page_of(config: Config, scored: Scored, outcome: Outcome) -> Contents:
     )
 
 
-def operating_section(points: pd.DataFrame, title: str, order: Sequence[str]) -> Table:
-    """Operating points as a table of the page."""
-    return _section(f"Operating points at {title}", operating_rows(points, order))
-
-
-def subgroup_section(scores: SubgroupScores) -> Table:
-    """Subgroups as a table of the page."""
-    rows = subgroup_rows(scores)
-    return _section(f"By {scores.grouping.name}", rows, subgroup_notes(scores, rows[1:]))
-
-
-def _section(heading: str, rows: list[list[str]], notes: Sequence[str] = ()) -> Table:
-    """Rows of the terminal, the first of which are headings."""
-    head = tuple(name if name[1:2].isupper() else name[:1].upper() + name[1:] for name in rows[0])
-    told = tuple(" ".join(note.split()) for note in notes)
-    return Table(heading, head, rows[1:], told)
-
-
-def _beside(
-    entries: Sequence[Entry], names: Sequence[str], scored: Scored
-) -> list[Table | Picture]:
+def _beside(entries: Sequence[Entry], scored: Scored) -> list[Table | Picture]:
     """The files beside each other: means and differences, pictures, AP of each class."""
-    renamed = [replace(one, label=name) for one, name in zip(entries, names, strict=True)]
-    rows = leaderboard_rows(renamed)
-    board = _section("Files beside each other", rows, leaderboard_notes(renamed))
-    drawn = dict(zip(names[:MOST_FILES], entries, strict=False))
+    drawn = {one.label: one for one in entries[:MOST_FILES]}
     tables = {name: scored.files[one.path] for name, one in drawn.items()}
     evaluation, targets = entries[0].evaluation, scored.table.targets
     figures = {
@@ -147,42 +117,11 @@ def _beside(
         "compared_reliability": f"Curves of the observed share of positives against the predicted "
         f"probability, one for each of {files}.",
     }
+    board = leaderboard_table(entries)
     if len(drawn) < len(entries):
         board = replace(board, notes=(*board.notes, f"The first {len(drawn)} of them are drawn."))
     pictures = as_pictures(figures, bounded_headings(HEADINGS, evaluation), told)
-    return [board, pictures[0], _classes_beside(entries, names), *pictures[1:]]
-
-
-def _classes_beside(entries: Sequence[Entry], names: Sequence[str]) -> Table:
-    """AP of each class in each file; of two files their difference too."""
-    columns = ["Class", GROUP, "Positives", *(f"AP {name}" for name in names)]
-    paired = next(one.difference for one in entries if one.difference is not None)
-    notes = []
-    if len(entries) == 2:
-        first, second = names if entries[1].difference is None else reversed(names)
-        columns.append(f"AP difference, {first} minus {second}")
-        if entries[0].evaluation.summary["resamples"]:
-            notes.append("In brackets the 95 % interval of a difference.")
-    rows = []
-    for name, row in by_prevalence(entries[0].evaluation.per_class).iterrows():
-        cells = [number(one.evaluation.per_class["ap"][str(name)]) for one in entries]
-        if len(entries) == 2:
-            found = paired.per_class.T[str(name)]
-            bounds = found.get("ap_low"), found.get("ap_high")
-            cells.append(number(found["ap"], bounds, "+"))
-        rows.append([str(name), str(row["group"]), f"{row['positives']:,}", *cells])
-    return Table("AP of each class in each file", tuple(columns), rows, tuple(notes))
-
-
-def _names(config: Config, entries: Sequence[Entry]) -> list[str]:
-    """What each file is called on the page: no folders with --anonymous, and no name twice."""
-    if not config.anonymous:
-        return [one.label for one in entries]
-    names = [one.path.name for one in entries]
-    return [
-        name if names.count(name) == 1 else f"{name} ({place})"
-        for place, name in enumerate(names, start=1)
-    ]
+    return [board, pictures[0], classes_table(entries), *pictures[1:]]
 
 
 def _facts(config: Config, scored: Scored) -> dict[str, str]:

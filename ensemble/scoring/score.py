@@ -76,18 +76,6 @@ class Scored:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One file of a leaderboard."""
-
-    path: Path
-    label: str
-    """The end of its path that no other one has."""
-    evaluation: Evaluation
-    difference: PairedDifference | None
-    """This file minus the reference; None for the reference itself."""
-
-
 def read_scored(
     predictions: Sequence[Path],
     labels: Path,
@@ -231,28 +219,3 @@ def rename_columns(
     return replace(sheet, columns=columns, labels=listed), [
         f"Labels of {path} by the label map: {told}."
     ]
-
-
-def leaderboard(scored: Scored, reference: Path) -> list[Entry]:
-    """All files, highest mAP first, each with its difference to the file `reference`."""
-    labels = shortest_labels(list(scored.files))
-    entries = []
-    for path in scored.files:
-        difference = None if path == reference else scored.difference(path, reference)
-        entries.append(Entry(path, labels[path], scored.evaluate(path), difference))
-    # a table without any scored class has no mAP, and keeps its order
-    return sorted(entries, key=lambda one: -np.nan_to_num(one.evaluation.summary["mAP"], nan=-1))
-
-
-def shortest_labels(paths: Sequence[Path]) -> dict[Path, str]:
-    """For each path its shortest end, in whole parts, that none of the others has."""
-    parts = {path: path.absolute().parts for path in paths}
-    labels = {}
-    for path, own in parts.items():
-        others = [other for key, other in parts.items() if key != path]
-        length = next(
-            (n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in others)),
-            len(own),
-        )
-        labels[path] = str(Path(*own[-length:]))
-    return labels

@@ -12,8 +12,8 @@ import pytest
 from core.metrics import evaluate, paired_difference
 from ensemble.evaluate import main
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.scoring.comparison import short_names
 from ensemble.scoring.operating_points import at_sensitivity, at_thresholds
-from ensemble.scoring.score import shortest_labels
 from tests.helpers.synthetic.scores import (
     CLASSES,
     NAMES,
@@ -154,7 +154,7 @@ def test_one_file_against_another(command: Command, files: Files, resamples: int
         difference = table[f"difference_{column}"].to_numpy()
         np.testing.assert_allclose(difference, expected.per_class[column], rtol=1e-6)
     value = expected.per_class["ap"]["Mass"]
-    row = next(line for line in printed.split("Differences")[1].splitlines() if "Mass" in line)
+    row = next(line for line in printed.split("(other):")[1].splitlines() if "Mass" in line)
     assert f" {value:+.3f}" in row
     assert ("[" in printed) == (resamples > 0)
 
@@ -294,7 +294,8 @@ def test_studies_are_matched_by_name(command: Command, tmp_path: Path) -> None:
 
 def test_a_file_is_called_by_the_end_of_its_path_that_is_its_own() -> None:
     paths = [Path(text) for text in ("a/x/p.csv", "b/x/p.csv", "b/q.csv", "p.csv", "/p.csv")]
-    labels = list(shortest_labels(paths).values())
     here = Path.cwd().name
-    assert labels == ["a/x/p.csv", "b/x/p.csv", "q.csv", f"{here}/p.csv", "/p.csv"]
-    assert shortest_labels(paths[:1]) == {paths[0]: "p.csv"}
+    names = ["a/x/p.csv", "b/x/p.csv", "q.csv", f"{here}/p.csv", "/p.csv"]
+    assert list(short_names(paths, anonymous=False).values()) == names
+    names = ["p.csv (1)", "p.csv (2)", "q.csv", "p.csv (4)", "p.csv (5)"]
+    assert list(short_names(paths, anonymous=True).values()) == names

@@ -17,7 +17,7 @@ from core.report import format_table
 from ensemble.calibrate import _told
 from ensemble.evaluate import main
 from ensemble.scoring.subgroups import Grouping, score_subgroups
-from ensemble.scoring.text import subgroup_text
+from ensemble.scoring.tables import subgroup_table
 from tests.conftest import Call
 from tests.helpers.page_text import words
 from tests.helpers.synthetic.scores import (
@@ -88,7 +88,7 @@ def test_a_leaderboard(command: Command, files: Files, resamples: int, classes: 
     code, printed, error = command("--predictions", *paths, *flags, "--output", out)
     assert code == 0, error
     lines = printed.splitlines()
-    heads = re.split(r"  +", next(line for line in lines if line.startswith("file ")))
+    heads = re.split(r"  +", next(line for line in lines if line.startswith("File ")))
     rows = {
         line.split(".csv")[0]: re.split(r"  +", line)
         for line in lines
@@ -146,15 +146,17 @@ def test_one_file_against_another(
     assert code == 0, error
     compared = read_json(files.folder / "flip_metrics.json")["compared"]
     assert compared["classes"] == classes
-    section = printed.split("Differences, ")[1]
-    row = next(line for line in section.splitlines() if line.startswith("mean of"))
-    assert row.startswith(f"mean of {len(classes)} classes ")
-    cells = re.split(r"  +", row)[1:]
-    for place, metric in enumerate(METRICS):
+    section = printed.split("Files beside each other:")[1]
+    row = next(line for line in section.splitlines() if line.startswith("flip.csv"))
+    heads = re.split(r"  +", section.splitlines()[1])
+    cells = dict(zip(heads, re.split(r"  +", row), strict=True))
+    for metric in METRICS:
         own, other = (mean(files, name, metric, classes) for name in ("flip", "best"))
-        assert cells[3 * place : 3 * place + 2] == [f"{own:.3f}", f"{other:.3f}"]
-        assert cells[3 * place + 2].split(" ")[0] == f"{own - other:+.3f}"
+        assert cells[f"{metric} ({len(classes)})"] == f"{own:.3f}"
+        difference = cells[f"{metric} difference ({len(classes)})"]
+        assert difference.split(" ")[0] == f"{own - other:+.3f}"
         assert compared[metric]["difference"] == pytest.approx(own - other)
+    section = section.split("Differences, flip.csv minus best.csv (other):")[1]
     rare = re.split(r"  +", next(line for line in section.splitlines() if RARE in line))
     assert rare[1] == "1.000"  # of each class both values stand beside their difference too
     assert float(rare[3].split(" ")[0]) == pytest.approx(1 - float(rare[2]), abs=2e-3)
@@ -185,7 +187,7 @@ def test_subgroups_name_the_classes_of_an_interval(files: Files) -> None:
         *(Grouping("site", "", rows), targets, files.probabilities["best"][:, :3], NAMES[:3]),
         *([0.3] * 3, None, 20),
     )
-    text = " ".join(subgroup_text(scores).split())
+    text = " ".join(subgroup_table(scores).as_text().split())
     assert "* other: mean and interval over the 2 classes with at least 5 positive" in text
     assert f"patients in the subgroup, without {NAMES[2]}." in text
     assert "* one:" not in text

@@ -40,7 +40,7 @@ from ensemble.scoring.operating_points import read_thresholds
 from tests.helpers.faults.preloaded_modules import command_module
 from tests.helpers.fuzz.text.mutations import mutate
 
-for _name in ("calibrate", "choose", "evaluate", "scoring.outputs", "scoring.text"):
+for _name in ("calibrate", "choose", "evaluate", "scoring.outputs", "scoring.tables"):
     importlib.import_module(f"ensemble.{_name}")
 for _name in ("fitting.calibrators", "fitting.out_of_fold", "fitting.weights", "scoring.score"):
     importlib.import_module(f"ensemble.{_name}")

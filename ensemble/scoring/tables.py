@@ -1,0 +1,177 @@
+"""Tables of an evaluation, for terminal and page, beside those of `core.report`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+
+from core.errors import counted, some
+from core.metrics.bootstrap import MIN_POSITIVE_PATIENTS
+from core.report.plots import shorten
+from core.report.plots.style import by_prevalence
+from core.report.tables import GROUP, SHOWN_NAMES, Table, number
+from ensemble.scoring.comparison import MEANS, Compared, Entry
+from ensemble.scoring.operating_points import POINTS
+from ensemble.scoring.subgroups import SubgroupScores
+
+# before a mean and an interval over fewer classes
+STAR = "*"
+
+
+def operating_table(points: pd.DataFrame, title: str, order: Sequence[str]) -> Table:
+    """Operating points at what `title` says, one row a class, in this order."""
+    columns = ("Class", "Positives", "Threshold", "Sensitivity", "Specificity", "PPV")
+    rows = []
+    for name, row in points.loc[list(order)].iterrows():
+        threshold = "-" if math.isnan(row["threshold"]) else f"{row['threshold']:.3g}"
+        cells = [_with_interval(row, point) for point in POINTS]
+        rows.append([shorten(name), f"{row['positives']:,.0f}", threshold, *cells])
+    return Table(f"Operating points at {title}", columns, rows)
+
+
+def leaderboard_table(entries: Sequence[Entry]) -> Table:
+    """One row a file, in the order given, with the number of classes beside the name of a mean.
+
+    Where differences are over fewer classes than the means, the means over these come again.
+    """
+    compared = next(one.compared for one in entries if one.compared is not None)
+    summary, table = entries[0].evaluation.summary, entries[0].evaluation.per_class
+    every, tail = summary["classes_scored"], summary["group_classes"]["tail"]
+    counts = {"mAP": every, "mAUROC": every, "mAP_tail": tail, "ECE": (table["n"] > 0).sum()}
+    again = list(MEANS) if compared.left_out else []
+    words = [*again, *(f"{name} difference" for name in MEANS)]
+    columns = (
+        *("File", *(f"{metric.replace('_', ' ')} ({count})" for metric, count in counts.items())),
+        *(f"{word} ({len(compared.classes)})" for word in words),
+    )
+    rows = []
+    for one in entries:
+        cells = [number(one.evaluation.summary[metric]) for metric in counts]
+        means, key = (one.compared or compared).means, "file" if one.compared else "reference"
+        cells += [number(means[name][key]) for name in again]
+        rows.append([one.label, *cells, *(_difference(one.compared, name) for name in MEANS)])
+    reference = next(one.label for one in entries if one.compared is None)
+    notes = _leaderboard_notes(summary, reference, compared)
+    return Table("Files beside each other", columns, rows, tuple(notes))
+
+
+def _difference(compared: Compared | None, name: str) -> str:
+    if compared is None:
+        return "reference"
+    mean = compared.means[name]
+    return number(mean["difference"], mean["interval"] or (None, None), "+")
+
+
+def _leaderboard_notes(summary: Mapping[str, Any], reference: str, compared: Compared) -> list[str]:
+    """What a reader must know of these numbers."""
+    notes = ["Beside the name of a mean: the number of its classes."]
+    if summary["unscored"]:
+        notes.append(f"Classes that cannot be scored: {some(summary['unscored'], SHOWN_NAMES)}.")
+    if summary["resamples"]:
+        units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
+        notes.append(
+            f"Intervals: 95 %, {summary['resamples']:,} bootstrap resamples of {units}, the same "
+            "for all files."
+        )
+    notes.append(f"Differences: the file minus {reference}; above 0 the file is better.")
+    if compared.left_out:
+        notes.append(
+            "Differences, and the means beside them, are over the "
+            f"{counted(len(compared.classes), 'class', 'classes')} with at least "
+            f"{MIN_POSITIVE_PATIENTS} positive patients, as their intervals are, without "
+            f"{some(compared.left_out, SHOWN_NAMES)}."
+        )
+    return notes
+
+
+def classes_table(entries: Sequence[Entry]) -> Table:
+    """One row a class with its AP in each file; of two files AUROC and the differences."""
+    if len(entries) == 2:
+        return _differences_table(*sorted(entries, key=lambda one: one.difference is None))
+    rows = []
+    for name, row in by_prevalence(entries[0].evaluation.per_class).iterrows():
+        cells = [number(one.evaluation.per_class["ap"][str(name)]) for one in entries]
+        rows.append([shorten(name), str(row["group"]), f"{row['positives']:,}", *cells])
+    columns = ("Class", GROUP, "Positives", *(f"AP {one.label}" for one in entries))
+    return Table("AP of each class in each file", columns, rows)
+
+
+def _differences_table(file: Entry, reference: Entry) -> Table:
+    """Both files and their difference, one row a class."""
+    assert file.difference is not None
+    order = by_prevalence(file.evaluation.per_class).index
+    rows = []
+    for name, difference in file.difference.per_class.loc[order].iterrows():
+        cells = []
+        for column in MEANS.values():
+            both = (one.evaluation.per_class[column][str(name)] for one in (file, reference))
+            cells += [*map(number, both), _with_interval(difference, column, "+")]
+        rows.append([shorten(name), *cells])
+    columns = chain.from_iterable((name[1:], "other", "difference") for name in MEANS)
+    heading = f"Differences, {file.label} minus {reference.label} (other)"
+    return Table(heading, ("Class", *columns), rows)
+
+
+def subgroup_table(scores: SubgroupScores) -> Table:
+    """One row a subgroup, with means over the classes that all of them can score."""
+    rows = []
+    for name, subgroup in scores.subgroups.items():
+        summary = subgroup.own.summary
+        patients = "-" if summary["patients"] is None else f"{summary['patients']:,}"
+        cells = ["-"] * len(MEANS)
+        if subgroup.compared is not None:
+            cells = [_compared_mean(subgroup.compared.summary, metric) for metric in MEANS]
+        counts = [f"{summary['images']:,}", patients, f"{summary['classes_scored']}"]
+        rows.append([shorten(name), *counts, *cells])
+    columns = (scores.grouping.name, "Images", "Patients", "Classes scored", *MEANS)
+    heading = f"By {scores.grouping.name} ({scores.grouping.source})"
+    return Table(heading, columns, rows, tuple(_subgroup_notes(scores)))
+
+
+def _subgroup_notes(scores: SubgroupScores) -> list[str]:
+    """What a reader must know of the means of subgroups."""
+    names, notes = scores.compared_classes, []
+    if names:
+        everything = next(iter(scores.subgroups.values())).own.per_class.index
+        others = [name for name in everything if name not in names]
+        without = f", without {some(others, SHOWN_NAMES)}" if others else ""
+        notes.append(
+            f"Means are over the {counted(len(names), 'class', 'classes')} by which subgroups can "
+            f"be compared{without}."
+        )
+    if any(subgroup.compared is None for subgroup in scores.subgroups.values()):
+        notes.append(
+            "A subgroup without means cannot score all of these; its own are in the JSON file."
+            if names
+            else "There is no class by which subgroups can be compared; own means are in the JSON."
+        )
+    for name, subgroup in scores.subgroups.items():
+        summary = {} if subgroup.compared is None else subgroup.compared.summary
+        if summary.get("intervals") and (rare := summary["too_rare_for_intervals"]):
+            over = counted(summary["classes_in_intervals"], "class", "classes")
+            notes.append(
+                f"{STAR} {shorten(name)}: mean and interval over the {over} with at least "
+                f"{MIN_POSITIVE_PATIENTS} positive patients in the subgroup, without "
+                f"{some(rare, SHOWN_NAMES)}."
+            )
+    return notes
+
+
+def _compared_mean(summary: Mapping[str, Any], metric: str) -> str:
+    """A mean with its interval; with a star and a mean of their own where that is of fewer classes.
+
+    A mean never stands beside an interval that is not its own.
+    """
+    interval = summary["intervals"].get(metric)
+    if interval is None:
+        return number(summary[metric])
+    own = number(summary["interval_points"][metric], interval)
+    rare = summary["too_rare_for_intervals"]
+    return f"{number(summary[metric])} {STAR}{own}" if rare else own
+
+
+def _with_interval(row: pd.Series, name: str, sign: str = "") -> str:
+    """A value and its interval in ..._low and ..._high, if there is one."""
+    return number(row[name], (row.get(f"{name}_low"), row.get(f"{name}_high")), sign)
