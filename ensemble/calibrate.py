@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core.config.command_line import flags, run
-from core.config.training import SplitConfig
+from core.config.values import Folds, Seed
 from core.errors import UserError, counted, some
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
@@ -62,9 +62,9 @@ class Config:
     """Column that names the patient; "none" to split by image on purpose."""
     common: bool = False
     """Use the images and classes that both files have; differences are an error otherwise."""
-    folds: int = 5
+    folds: Folds = 5
     """Folds of patients, of the choice and of the held-out scores around it."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of these folds and of the bootstrap."""
     normal_class: str = ""
     """Class that means "nothing found"; Normal, No Finding or No_Finding when not given."""
@@ -77,7 +77,6 @@ class Config:
 def main() -> None:
     """The command line."""
     config = flags(Config(), __doc__)
-    SplitConfig(folds=config.folds, seed=config.seed)  # refuses what these cannot be
     if config.predictions is None:
         raise UserError("no predictions are given: name their CSV with --predictions")
     if config.labels is None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.config.command_line import flags, run
-from core.config.training import SplitConfig
+from core.config.values import Folds, Seed
 from core.errors import UserError, some
 from core.io.atomic import make_folder, together, write_atomically
 
@@ -55,9 +55,9 @@ class Config:
     error."""
     monitor: Literal["mAP", "mAUROC"] = "mAP"
     """Macro metric that decides."""
-    folds: int = 5
+    folds: Folds = 5
     """Folds of patients, outer and inner, of the nested cross-validation."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of these folds and of the bootstrap."""
     output: Path = Path("ensemble.json")
     """Where the weights go; beside it the blended out-of-fold predictions, as ..._oof.csv."""
@@ -68,7 +68,6 @@ class Config:
 def main() -> None:
     """The command line."""
     config = flags(Config(), __doc__)
-    SplitConfig(folds=config.folds, seed=config.seed)  # refuses what these cannot be
     if not config.runs:
         raise UserError("no runs are given: name their folders with --runs")
     # late, so that --help and a mistyped flag are answered at once

@@ -3,37 +3,29 @@
 Torch is not imported here: `--help` and a mistyped flag are answered at once.
 """
 
+import argparse
 import errno
 import io
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, redirect_stderr, suppress
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Literal,
-    TextIO,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, get_origin
 
 try:
     import tyro
 
-    from core.config.settings_file import (
-        as_arguments,
-        earlier_settings,
-        in_words,
-        last_value,
-        read_settings,
-        sentence_of_group,
+    from core.config.settings_file import check_file, earlier_settings, load_settings
+    from core.config.values import (
+        assign,
+        check_together,
+        check_values,
+        choices_of,
+        flat,
+        types_of,
     )
     from core.errors import UserError, nearest
     from core.runtime.signals import answer_stops, leave
@@ -45,7 +37,6 @@ if TYPE_CHECKING:
     from core.runtime.ranks import Roll
 
 ConfigType = TypeVar("ConfigType")
-_HELP = {"-h", "--help"}
 # exit code where nobody reads the output: 128 + SIGPIPE, which Windows lacks
 _UNREAD = 141
 # what a file that was opened may meet: a full disk, a quota, a limit, a disk that fails
@@ -55,48 +46,66 @@ _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def parse(
     presets: Mapping[str, Callable[[], ConfigType]],
     *,
-    auto: str | Callable[[], str] | None = None,
+    auto: Callable[[], str] | None = None,
     arguments: list[str] | None = None,
     description: str | None = None,
-    read: Callable[[Path, Mapping[str, Callable[[], Any]]], dict[str, Any]] = read_settings,
+    read: Callable[[Path], dict[str, Any]] = load_settings,
 ) -> ConfigType:
     """Settings from flags over `--config FILE.json` over an earlier run's over `--preset`.
 
     The earlier run is the one in --out_dir, which the command resumes. `presets` maps a name to a
-    function that makes a Config. Where the preset is "auto", `auto` is its name, or is called for
-    it; without `auto`, and for `--help`, the first entry lends its defaults. `read` gives the
-    settings of the JSON file for these presets. A flag that is wrong
-    ends the program with a message and exit code 2; a JSON file that is wrong raises UserError.
+    function that makes a Config; where none is named, `auto` names it, or else the first entry
+    lends its defaults. `read` gives the settings in the JSON file. Raises UserError for a value out
+    of range, settings that contradict each other, and what is wrong in the file; a flag that cannot
+    be read ends the program with a message and exit code 2.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    file = last_value(arguments, "config")
-    from_file = as_arguments(read(Path(file), presets)) if file else []
-    given = from_file + arguments
-    earlier = {} if _HELP & {*arguments} else earlier_settings(presets, given)
-    words = as_arguments(earlier) + given
-    if earlier:
-        _check_together(_default(presets, earlier.get("preset", "auto"), words), words, given)
-    preset = last_value(given, "preset") or "auto"
+    words = sys.argv[1:] if arguments is None else arguments
+    first = next(iter(presets.values()))
+    types = types_of(first())
+    given = _last_values(words, types)
+    settings: dict[str, Any] = {}
+    if file := given["config"]:
+        settings = check_file(read(Path(file)), types, f"--config {file}")
+    preset = given.get("preset") or settings.get("preset") or "auto"
+    earlier = {}
+    # a training, whose run folder it may resume
+    if "overwrite" in types and not {"-h", "--help", "--overwrite"} & {*words}:
+        out_dir = given["out_dir"] or settings.get("out_dir") or flat(first())["out_dir"]
+        earlier = earlier_settings(Path(out_dir), preset, types)
+    settings = earlier | settings
     if preset == "auto":
-        preset = earlier.get("preset") or _automatic(presets, auto, words)
-    default = _default(presets, preset, words)
-    # flags may go before a value of the file that is wrong
-    if file and _refusal(default, words) and (refused := _refusal(default, from_file)):
-        raise UserError(f"--config {file}: {in_words(refused) or 'it is refused'}")
-    config = _from_flags(default, words, description)
+        preset = settings.get("preset", "auto")
+
+    def build(preset: str) -> ConfigType:
+        default: Any = presets.get(preset, first)()
+        epochs = str(given.get("epochs") or settings.get("epochs", ""))
+        if epochs.isdecimal() and hasattr(default, "optim"):
+            default.optim.shorten_warmup(int(epochs))
+        assign(default, settings)
+        return _read_flags(default, words, description)
+
+    config = build(preset)
+    # a value that every preset refuses is refused before torch is imported
+    if preset == "auto" and auto is not None:
+        preset = auto()
+        config = build(preset)
     if preset in presets:
         config.preset = preset  # type: ignore[attr-defined]
+    try:
+        check_together(config)
+    except UserError as error:
+        if not earlier:
+            raise
+        raise UserError(
+            f"with the settings of the run in --out_dir: {error}; leave what differs from its "
+            "config.json out to resume it, or give another --out_dir"
+        ) from error
     return config
 
 
-def _check_together(default: Any, words: list[str], given: list[str]) -> None:
-    """Raise UserError where flags that are sound by themselves contradict the run they resume."""
-    refused = _refusal(default, words)
-    if refused and not _refusal(default, given):
-        raise UserError(
-            f"with the settings of the run in --out_dir: {in_words(refused)}; leave what differs "
-            "from its config.json out to resume it, or give another --out_dir"
-        )
+def flags(default: ConfigType, description: str | None) -> ConfigType:
+    """Settings from the command line over those of `default`, each within its range."""
+    return _read_flags(default, sys.argv[1:], description)
 
 
 def machine_preset() -> str:
@@ -107,93 +116,35 @@ def machine_preset() -> str:
     return preset_for_this_machine()
 
 
-def _automatic(
-    presets: Mapping[str, Callable[[], ConfigType]],
-    auto: str | Callable[[], str] | None,
-    words: list[str],
-) -> str:
-    """The preset that "auto" stands for, decided where it can matter."""
-    if not callable(auto):
-        return auto or "auto"
-    if _HELP & {*words}:
-        return "auto"
-    refusals = {in_words(_refusal(_default(presets, name, words), words)) for name in presets}
-    # what all presets refuse in the same words needs no torch
-    return "auto" if len(refusals) == 1 and "" not in refusals else auto()
-
-
-def _default(
-    presets: Mapping[str, Callable[[], ConfigType]], preset: str, words: list[str]
-) -> ConfigType:
-    """Settings of a preset, the first one for "auto", with a warm-up that suits --epochs."""
-    default = presets.get(preset, next(iter(presets.values())))()
-    epochs = last_value(words, "epochs") or ""
-    if hasattr(default, "optim") and epochs.isdecimal():
-        default.optim.shorten_warmup(int(epochs))
-    return default
-
-
-def flags(default: ConfigType, description: str | None) -> ConfigType:
-    """Settings from the command line over those of `default`: for a program without presets."""
-    return _from_flags(default, sys.argv[1:], description)
-
-
-def _from_flags(default: ConfigType, words: list[str], description: str | None) -> ConfigType:
-    if sentence := sentence_of_group(_refusal(default, words)):
-        _tell(sentence)
-        sys.exit(2)
-    return _read_flags(default, words, description)
-
-
 def _read_flags(default: ConfigType, words: list[str], description: str | None) -> ConfigType:
-    """As tyro reads them: what it refuses is printed in a box, and ends the program."""
-    _check_choices(default, words)
-    tells = _first_here()
-    # `console_outputs` does not silence what a Config refuses (tyro 1.0.17)
-    with nullcontext() if tells else redirect_stderr(io.StringIO()):
-        return tyro.cli(
+    """Settings of `default` with those on the command line, each within its range."""
+    types = types_of(default)
+    for name, text in _last_values(words, types).items():
+        choices = choices_of(types[name])
+        if get_origin(types[name]) is Literal and text not in (None, *choices):
+            raise UserError(f"there is no --{name} '{text}'{nearest(str(text), choices)}")
+    is_first = _first_here()
+    # `console_outputs` does not silence a value that cannot be read (tyro 1.0.17)
+    with nullcontext() if is_first else redirect_stderr(io.StringIO()):
+        config = tyro.cli(
             type(default),
             args=words,
             default=default,
             description=description,
-            console_outputs=tells,
+            console_outputs=is_first,
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
+    check_values(config)
+    return config
 
 
-def _refusal(default: Any, words: list[str]) -> str:
-    """The box in which tyro refuses these flags; "" where it does not."""
-    # by the encoding tyro chooses the letters of its box
-    told = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
-    try:
-        with redirect_stdout(told), redirect_stderr(told):
-            _read_flags(default, words, None)
-    except SystemExit as stop:
-        told.seek(0)
-        return told.read() if stop.code == 2 else ""
-    return ""
-
-
-def _check_choices(config: Any, arguments: list[str]) -> None:
-    """Raise UserError with the nearest choice where a flag of few choices has none of them."""
-    for name, choices in _choices(config).items():
-        given = last_value(arguments, name)
-        if given is not None and given not in choices:
-            raise UserError(f"there is no --{name} '{given}'{nearest(given, choices)}")
-
-
-def _choices(config: Any) -> dict[str, list[str]]:
-    """What the settings of a Config that are a Literal may be, by flag name."""
-    hints = get_type_hints(type(config))
-    found: dict[str, list[str]] = {}
-    for field in fields(config):
-        value, hint = getattr(config, field.name), hints[field.name]
-        if is_dataclass(value):
-            found |= _choices(value)
-        elif get_origin(hint) is Literal:
-            found[field.name] = [str(choice) for choice in get_args(hint)]
-    return found
+def _last_values(words: list[str], names: Iterable[str]) -> dict[str, str | None]:
+    """The last value of each of the flags `names` in a command line; None where it has none."""
+    scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        scout.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=name, nargs="?")
+    return vars(scout.parse_known_args(words)[0])
 
 
 def run(main: Callable[[], None]) -> None:

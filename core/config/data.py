@@ -1,4 +1,4 @@
-"""Settings that say where images and labels are; without torch, as `core.config.training` is."""
+"""Settings that say where images and labels are; without torch, as all settings."""
 
 import csv
 from dataclasses import dataclass
@@ -50,7 +50,8 @@ class DataConfig:
     """Name images and patients by number in all that the run folder holds, and no paths in report
     and checkpoints; config.json and env.json keep those, to go on by."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise UserError where labels are named twice, or lists do not belong together."""
         names = self.label_names
         if names is not None and len(set(names)) < len(names):
             raise UserError(f"--labels names a label twice: {self.labels}")

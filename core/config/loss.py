@@ -1,9 +1,9 @@
-"""Settings of the loss; torch is not imported here, so that `--help` answers at once."""
+"""Settings of the loss."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from core.config.values import FractionBelowOne
 from core.errors import UserError, nearest
 
 LOSS_CONSTANTS = (
@@ -36,23 +36,16 @@ class LossConfig:
     logit_adjust: float = 1.0
     """TAU: adds TAU log-odds of the prevalence to the logits in training (Menon 2021); 0: off.
     Adding it to the logits after training could not change a class's AP or AUROC."""
-    label_smooth: float = 0.0
+    label_smooth: FractionBelowOne = 0.0
     """EPS: train on 1 - EPS/2 and EPS/2 in place of 1 and 0."""
     drw_epoch: int | None = None
     """First epoch, of all from 1, that weights positives by their class's effective number
     (deferred re-weighting, Cao 2019); ldam_drw: after 60 % of the epochs unless given."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise UserError where a constant is no loss's, or --pos_weight is not this one's."""
         if self.pos_weight and self.loss != "bce":
             raise UserError(f"--pos_weight belongs to --loss bce, not to --loss {self.loss}")
-        self.check_numbers()
-
-    def check_numbers(self) -> None:
-        """Raise UserError where a constant, or an option of any loss, cannot be."""
-        if not math.isfinite(self.logit_adjust):
-            raise UserError(f"--logit_adjust must be a finite number, not {self.logit_adjust}")
-        if not 0 <= self.label_smooth < 1:
-            raise UserError(f"--label_smooth must lie in [0, 1), not {self.label_smooth}")
         self.constants()
 
     def constants(self) -> dict[str, float]:

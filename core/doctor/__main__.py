@@ -18,7 +18,6 @@ def main() -> None:
     """Look at what the flags name, print what was found, and exit."""
     refuse_removed(sys.argv[1:])
     config = parse({"doctor": Config}, description=__doc__, read=read_settings)
-    config.check()
     # late, so that --help and a mistyped flag are answered at once
     from core.doctor.checks import check_all
 

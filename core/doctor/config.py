@@ -1,14 +1,14 @@
 """The settings of `python -m core.doctor`."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from core.config.data import DataConfig
-from core.config.settings_file import check_settings, load_settings
-from core.config.training import SplitConfig, check_not_negative, flat
+from core.config.settings_file import load_settings
+from core.config.training import SplitConfig, flat
+from core.config.values import Folds, Seed, Workers
 from core.errors import UserError
 
 
@@ -29,9 +29,12 @@ class DataFlags(DataConfig):
             getattr(self, name) != getattr(usual, name) for name in others
         ):
             self.train_csv = usual.train_csv
+
+    def check(self) -> None:
+        """Raise UserError as a training does, where there is data."""
         if self.train_csv:
             # slots make a new class, which zero-argument super() would not find
-            DataConfig.__post_init__(self)
+            DataConfig.check(self)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,14 +49,14 @@ class Config:
     """CSV of the images to predict: are they in --train_csv too?"""
     test_dir: Path | None = None
     """Folder of the images to predict; that of --train_dir where only --test_csv is given."""
-    folds: Literal["auto"] | int = "auto"
+    folds: Literal["auto"] | Folds = "auto"
     """Number of patient-disjoint folds; auto: 5 where there is a GPU and 3 on a CPU, as the presets
     paper and small of standard_head have them."""
-    seed: int = SplitConfig().seed
+    seed: Seed = SplitConfig().seed
     """Seed of the folds."""
     full: bool = False
     """Decode every image and not a sample of 200, and look for near-duplicates."""
-    num_workers: Literal["auto"] | int = "auto"
+    num_workers: Workers = "auto"
     """Processes that decode images in a training, and threads here; auto: one a core, at most 8."""
     run: Path | None = None
     """A run folder: is it finished and whole, and how does it go on?"""
@@ -63,9 +66,7 @@ class Config:
     """Where a run would be kept: is there room, and can it be written?"""
 
     def check(self) -> None:
-        """Raise UserError where a setting cannot be, or two contradict each other."""
-        if self.num_workers != "auto":
-            check_not_negative(self, "num_workers")
+        """Raise UserError where there is nothing to compare the test's images with."""
         if self.tests and not self.data.train_csv:
             raise UserError(
                 "--test_csv and --test_dir are compared with --train_csv: give that too"
@@ -83,12 +84,12 @@ _OF_A_TRAINING |= {"test_csv", "test_dir"}
 _REMOVED = ("method", "preset", "model", "img_size", "batch_size")
 
 
-def read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """What the doctor takes of the settings in a file of --config, of whatever method.
 
     Others may be the method's own and are left out, but for a mistyped name of one that is taken:
-    that raises UserError, as `load_settings` and `check_settings` do, and so does a file without
-    any setting of a training that is taken.
+    that raises UserError, as `load_settings` does, and so does a file without any setting of a
+    training that is taken.
     """
     settings = load_settings(path)
     for name in settings:
@@ -105,7 +106,7 @@ def read_settings(path: Path, presets: Mapping[str, Callable[[], Any]]) -> dict[
         raise UserError(
             f"--config {path} names no data, folds or --out_dir: give the config.json of a run"
         )
-    return check_settings(taken, presets, f"--config {path}")
+    return taken
 
 
 def refuse_removed(words: list[str]) -> None:

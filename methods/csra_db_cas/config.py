@@ -1,6 +1,5 @@
 """Settings of csra_db_cas, and its presets."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,7 @@ from core.config.training import (
     SplitConfig,
     TwoPhaseConfig,
 )
-from core.errors import UserError
+from core.config.values import NotNegative
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,19 +23,10 @@ class ModelConfig(BackboneConfig):
 
     csra_heads: Literal[1, 2, 4, 6, 8] = 1
     """Attention heads, summed, each with a temperature of its own."""
-    csra_lambda: float = 0.1
+    csra_lambda: NotNegative = 0.1
     """Weight of the attention beside the mean over the map; 0: mean pooling."""
     csra_scale: bool = True
     """Learn a scale and a bias for each class; the paper has neither."""
-
-    def __post_init__(self) -> None:
-        # slots make a new class, which zero-argument super() would not find
-        BackboneConfig.__post_init__(self)
-        # a checkpoint's settings come from a file: 1.0 and true equal 1
-        if type(self.csra_heads) is not int or self.csra_heads not in (1, 2, 4, 6, 8):
-            raise UserError(f"--csra_heads is 1, 2, 4, 6 or 8, not {self.csra_heads}")
-        if not 0 <= self.csra_lambda < math.inf:
-            raise UserError(f"--csra_lambda must be at least 0, not {self.csra_lambda}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,7 +58,8 @@ class Config:
     )
     loop: LoopConfig = field(default_factory=LoopConfig)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise UserError where settings of several groups contradict each other."""
         check_drw_epoch(self.loss, self.optim.all_epochs)
 
 

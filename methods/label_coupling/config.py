@@ -1,9 +1,10 @@
 """Settings of label_coupling, and its presets."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from core.config.data import DataConfig
 from core.config.loss import LossConfig, check_drw_epoch
@@ -14,9 +15,8 @@ from core.config.training import (
     OptimConfig,
     RunConfig,
     SplitConfig,
-    check_not_negative,
-    check_positive,
 )
+from core.config.values import FractionBelowOne, NotNegative, Positive
 from core.errors import UserError
 
 
@@ -24,44 +24,28 @@ from core.errors import UserError
 class ModelConfig(BackboneConfig):
     """Backbone, linear head and refiner."""
 
-    drop_rate: float = 0.4
+    drop_rate: FractionBelowOne = 0.4
     """Dropout before the linear layer."""
     refiner: bool = True
     """Refine the logits by learned couplings between the labels."""
-    coupling_alpha: float = 0.3
-    """Weight of the couplings: z + alpha sigmoid(z) A."""
-
-    def __post_init__(self) -> None:
-        # slots make a new class, which zero-argument super() would not find
-        BackboneConfig.__post_init__(self)
-        if not 0 <= self.drop_rate < 1:
-            raise UserError(f"--drop_rate must lie in [0, 1), not {self.drop_rate}")
-        if not 0 < self.coupling_alpha < math.inf:
-            raise UserError(
-                f"--coupling_alpha must be above 0 and finite, not {self.coupling_alpha}; "
-                "--no-refiner trains without couplings"
-            )
+    coupling_alpha: Positive = 0.3
+    """Weight of the couplings: z + alpha sigmoid(z) A; --no-refiner trains without them."""
 
 
 @dataclass(kw_only=True, slots=True)
 class CouplingOptimConfig(OptimConfig):
     """One learning rate, one for the couplings, and their penalty."""
 
-    lr: float = 2e-4
+    lr: Positive = 2e-4
     """Peak learning rate of backbone and head."""
-    coupling_lr: float = 1e-2
+    coupling_lr: Positive = 1e-2
     """Peak learning rate of the couplings: hundreds of updates at --lr could not move them."""
-    coupling_l1: float = 3e-5
+    coupling_l1: NotNegative = 3e-5
     """Penalty on the sum of all |A|, on the scale of the mean loss; sets entries to exactly 0."""
     couplings_only: Path | None = None
     """Fit nothing but the couplings, to the frozen logits of this checkpoint: fast, and best on
     images that it has not seen. Network and image size are the checkpoint's; what concerns batches
     and epochs has no effect."""
-
-    def __post_init__(self) -> None:
-        OptimConfig.__post_init__(self)
-        check_positive(self, "lr", "coupling_lr")
-        check_not_negative(self, "coupling_l1")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,22 +55,19 @@ class CoupledLossConfig(LossConfig):
     pos_weight: bool = True
     """With --loss bce: weight positives by clip(negatives / positives, 1, 10) of the training."""
 
-    def __post_init__(self) -> None:
-        self.check_numbers()
+    def check(self) -> None:
+        """Raise UserError where a constant is none of a loss."""
+        self.constants()
 
 
 @dataclass(kw_only=True, slots=True)
 class AugmentConfig:
     """Random changes of the training images, beside a crop and a mirror."""
 
-    rotation: float = 10.0
+    rotation: Annotated[float, Meta(ge=0, le=180)] = 10.0
     """Largest rotation, in degrees to both sides."""
     color_jitter: bool = False
     """Change brightness and contrast by up to 5 %."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rotation <= 180:
-            raise UserError(f"--rotation must lie within 0 and 180 degrees, not {self.rotation}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -127,7 +108,8 @@ class Config:
         default_factory=lambda: LoopConfig(ema_decay=0.999, monitor="mAUROC", patience=3)
     )
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise UserError where settings of several groups contradict each other."""
         check_drw_epoch(self.loss, self.optim.epochs)
         if self.optim.couplings_only is not None and not self.model.refiner:
             raise UserError(

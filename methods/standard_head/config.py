@@ -14,21 +14,15 @@ from core.config.training import (
     SplitConfig,
     TwoPhaseConfig,
 )
-from core.errors import UserError
+from core.config.values import FractionBelowOne
 
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig(BackboneConfig):
     """Backbone and head."""
 
-    drop_rate: float = 0.3
+    drop_rate: FractionBelowOne = 0.3
     """Dropout before each of the head's two linear layers."""
-
-    def __post_init__(self) -> None:
-        # slots make a new class, which zero-argument super() would not find
-        BackboneConfig.__post_init__(self)
-        if not 0 <= self.drop_rate < 1:
-            raise UserError(f"--drop_rate must lie in [0, 1), not {self.drop_rate}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,7 +41,8 @@ class Config:
     optim: TwoPhaseConfig = field(default_factory=TwoPhaseConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise UserError where settings of several groups contradict each other."""
         check_drw_epoch(self.loss, self.optim.all_epochs)
 
 

@@ -1,25 +1,33 @@
-"""Values that are refused, each with the sentence that it gets."""
+"""Refused values of flags and of a settings file, each with its sentence."""
+
+import json
+from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
+from tests.conftest import Call
 from tests.helpers.training.small_run import METHODS, settings
 
+NO_NAME = "holds a control character, or is longer than settings are"
 REFUSED = """
     --labels A,B,A | --labels names a label twice
     --folds 1 | --folds must be at least 2
     --run_folds 6 | --run_folds counts from 1 to --folds 5
     --run_folds 0 | --run_folds counts from 1
     --run_folds 2 2 | --run_folds names a fold twice
-    --seed -1 | --seed must lie within 0 and
+    --seed -1 | --seed must be at least 0
     --img_size 16 | --img_size must be at least 32
+    --source_weights 1 -0.5 | each of --source_weights must be at least 0
+    --source_weights 1 nan | each of --source_weights must be at least 0
+    --source_weights inf 1 | --source_weights must be a finite number
     --batch_size 1 | --batch_size must be at least 2
     --num_workers -1 | --num_workers must be at least 0
-    --drop_path_rate 1.5 | --drop_path_rate must lie within 0 and 1
+    --seed 4294967296 | --seed must be at most 4294967295
+    --drop_path_rate 1.5 | --drop_path_rate must be at most 1, not 1.5
     --loss asl --pos_weight | --pos_weight belongs to --loss bce
     --logit_adjust nan | --logit_adjust must be a finite number
-    --label_smooth 1 | --label_smooth must lie in [0, 1)
-    --label_smooth -0.1 | --label_smooth must lie in [0, 1)
+    --label_smooth 1 | --label_smooth must be below 1
+    --label_smooth -0.1 | --label_smooth must be at least 0
     --drw_epoch 0 | --drw_epoch must lie within 1 and the 33 epochs of the training
     --drw_epoch 34 | --drw_epoch must lie within 1 and the 33 epochs of the training
     --epochs 5 --drw_epoch 9 | within 1 and the 8 epochs of the training
@@ -30,56 +38,56 @@ REFUSED = """
     --epochs 0 | --epochs must be at least 1
     --warmup_head_epochs -1 | --warmup_head_epochs must be at least 0
     --warmup_epochs 31 | --warmup_epochs must lie within 0 and 30
-    --warmup_epochs nan | --warmup_epochs must lie within 0 and 30
+    --warmup_epochs nan | --warmup_epochs must be a finite number
     --accumulate 0 | --accumulate must be at least 1
     --warmup_head_lr 0 | --warmup_head_lr must be above 0
     --head_views 0 | --head_views must be at least 1
     --weights_file a --init_from b | --weights_file and --init_from contradict each other
     --backbone_lr -1e-5 | --backbone_lr must be above 0
-    --head_lr inf | --head_lr must be above 0 and finite
+    --head_lr inf | --head_lr must be a finite number
     --clip_norm nan | --clip_norm must be above 0
     --weight_decay -0.1 | --weight_decay must be at least 0
-    --ema_decay 1.1 | --ema_decay must lie within 0 and 1
+    --ema_decay 1.1 | --ema_decay must be at most 1
     --patience 0 | --patience must be at least 1
     --log_every 0 | --log_every must be at least 1
     --save_minutes 0 | --save_minutes must be above 0
-    --save_minutes inf | --save_minutes must be above 0 and finite
+    --save_minutes inf | --save_minutes must be a finite number
     --epoch 3 | --epochs
     --ema True | Unrecognized options: True
     --preset | --preset
     --config | --config
     --devices 2 | Unrecognized options: --devices
+    --num_workers x | --num_workers
+    --preset smal | no --preset 'smal': did you mean 'small'
+    --sampler class-awar | did you mean 'class_aware'
+    --monitor auc | no --monitor 'auc': did you mean 'mAUROC'?
 """
 # of flags that not every method has, and of those that depend on the method's phases
 OWN = {
     "standard_head": """
-    --drop_rate 1 | --drop_rate must lie in [0, 1)
-    --drop_rate nan | --drop_rate must lie in [0, 1)
+    --drop_rate 1 | --drop_rate must be below 1
+    --drop_rate nan | --drop_rate must be at least 0
     """,
     "csra_db_cas": """
     --csra_lambda -0.1 | --csra_lambda must be at least 0
-    --csra_lambda nan | --csra_lambda must be at least 0
-    --csra_lambda inf | --csra_lambda must be at least 0
+    --csra_lambda inf | --csra_lambda must be a finite number
+    --csra-heads 99 | no --csra_heads '99'; it has 1, 2, 4, 6, 8
+    --loss distribution_balance | did you mean 'distribution_balanced'
     --drw_epoch 71 | --drw_epoch must lie within 1 and the 70 epochs of the training
     --head_lr 0 | --head_lr must be above 0
     --drop_rate 0.1 | Unrecognized options: --drop_rate
     """,
     "label_coupling": """
-    --drop_rate 1 | --drop_rate must lie in [0, 1)
-    --drop_rate nan | --drop_rate must lie in [0, 1)
+    --drop_rate 1 | --drop_rate must be below 1
     --coupling_alpha 0 | --coupling_alpha must be above 0
-    --coupling_alpha -0.3 | --coupling_alpha must be above 0
     --coupling_l1 -1e-4 | --coupling_l1 must be at least 0
-    --coupling_l1 nan | --coupling_l1 must be at least 0
     --coupling_lr 0 | --coupling_lr must be above 0
     --couplings_only a --init_from b | --couplings_only and --init_from contradict each other
     --weights_file a --init_from b | --weights_file and --init_from contradict each other
     --lr 0 | --lr must be above 0
-    --lr inf | --lr must be above 0 and finite
-    --rotation -1 | --rotation must lie within 0 and 180
-    --rotation nan | --rotation must lie within 0 and 180
-    --label_smooth 1 | --label_smooth must lie in [0, 1)
-    --logit_adjust nan | --logit_adjust must be a finite number
+    --rotation -1 | --rotation must be at least 0
+    --rotation 181 | --rotation must be at most 180
+    --loss=weighted_bc | did you mean 'weighted_bce'
     --loss_options gamma=x | --loss_options takes NAME=NUMBER, not gamma=x
     --drw_epoch 4 | --drw_epoch must lie within 1 and the 3 epochs of the training
     --couplings_only a.safetensors --no-refiner | --couplings_only and --no-refiner contradict
@@ -87,6 +95,35 @@ OWN = {
     --warmup_head_epochs 1 | Unrecognized options: --warmup_head_epochs
     """,
 }
+# in a settings file
+FILE: list[tuple[object, str]] = [
+    ('{"epochs": 3', "is no JSON"),
+    ('{"epochs": NaN}', "NaN is no number"),
+    ([1, 2], "holds no JSON object"),
+    ({"batchsize": 3}, "there is no setting 'batchsize': did you mean 'batch_size'?"),
+    ({"epochs": "many"}, '--epochs must be a whole number, not "many"'),
+    ({"epochs": 2.5}, "--epochs must be a whole number, not 2.5"),
+    ({"epochs": True}, "--epochs must be a whole number, not true"),
+    ({"epochs": {"a": 1}}, '--epochs must be a whole number, not {"a": 1}'),
+    ({"epochs": -1}, "--epochs must be at least 1, not -1"),
+    ('{"clip_norm": 1e999}', "--clip_norm must be a finite number"),
+    ({"clip_norm": 10**400}, "--clip_norm must be a finite number"),
+    ({"run_folds": 1}, "--run_folds must be a list, not 1"),
+    ({"run_folds": [1, [2]]}, "each of --run_folds must be a whole number, not [1, [2]]"),
+    ({"labels": ["A", "B"]}, '--labels must be a text, not ["A", "B"]'),
+    ({"labels": None}, "--labels must be a text, not null"),
+    ({"weights_file": 3}, "--weights_file must be a text, not 3"),
+    ({"ema": "false"}, '--ema must be true or false, not "false"'),
+    ({"patience": "x"}, '--patience must be a whole number or null, not "x"'),
+    ({"num_workers": "aut"}, "there is no --num_workers 'aut': did you mean 'auto'?"),
+    ({"preset": "medium"}, "there is no --preset 'medium'; it has auto, paper, small"),
+    ({"preset": 3}, "--preset must be a text, not 3"),
+    ({"loss": "asll"}, "there is no --loss 'asll': did you mean 'asl'?"),
+    ({"overwrite": True}, "overwrite belongs on the command line"),
+    ({"model": "a" * 100_001}, f"--model {NO_NAME}"),
+    ({"model": "a\0b"}, f"--model {NO_NAME}"),
+    ({"out_dir": "\ud800"}, f"--out_dir {NO_NAME}"),
+]
 
 
 def lines(text: str) -> list[str]:
@@ -98,30 +135,32 @@ CASES += [(method, line) for method in METHODS for line in lines(OWN[method])]
 
 
 @pytest.mark.parametrize(("method", "line"), CASES)
-def test_refusals(capsys: pytest.CaptureFixture[str], method: str, line: str) -> None:
+def test_refused_flags(call: Call, method: str, line: str) -> None:
     arguments, _, sentence = line.partition(" | ")
-    with pytest.raises(SystemExit) as ended:
-        settings(*arguments.split(), method=method)
-    assert ended.value.code == 2
-    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert sentence in shown
-    assert "Traceback" not in shown
+    code, _, error = call(lambda: settings(*arguments.split(), method=method))
+    assert code == 2
+    assert sentence in " ".join(error.replace("│", " ").split())
+    assert "Traceback" not in error
 
 
-@pytest.mark.parametrize(
-    ("method", "arguments", "sentence"),
-    [
-        ("standard_head", "--preset smal", "no --preset 'smal': did you mean 'small'"),
-        ("standard_head", "--sampler class-awar", "did you mean 'class_aware'"),
-        ("label_coupling", "--loss=weighted_bc", "did you mean 'weighted_bce'"),
-        ("csra_db_cas", "--loss distribution_balance", "did you mean 'distribution_balanced'"),
-        ("csra_db_cas", "--csra_heads 3", "no --csra_heads '3'; it has 1, 2, 4, 6, 8"),
-        ("csra_db_cas", "--csra-heads 99", "no --csra_heads '99'"),
-        ("csra_db_cas", "--monitor auc", "no --monitor 'auc'"),
-    ],
-)
-def test_a_choice_that_is_none_gives_the_nearest(
-    method: str, arguments: str, sentence: str
-) -> None:
-    with pytest.raises(UserError, match=sentence):
-        settings(*arguments.split(), method=method)
+@pytest.mark.parametrize(("content", "sentence"), FILE)
+def test_refused_files(call: Call, tmp_path: Path, content: object, sentence: str) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    code, _, error = call(lambda: settings("--config", str(path)))
+    assert code == 2
+    assert error.startswith(f"error: --config {path}")
+    assert error.count("\n") == 1
+    assert sentence in error
+
+
+def test_files_that_cannot_be_read(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "latin.json").write_bytes(b'{"labels": "\xe4"}')
+    for name, sentence in (
+        ("nowhere.json", "cannot be read: No such file"),
+        ("", "cannot be read: Is a directory"),
+        ("latin.json", "is no JSON"),
+    ):
+        code, _, error = call(lambda path=tmp_path / name: settings("--config", str(path)))
+        assert code == 2
+        assert sentence in error

@@ -50,7 +50,7 @@ def test_settings_of_every_method_are_taken(method: str, preset: str, tmp_path: 
     del settings["config"], settings["overwrite"]
     (tmp_path / "c.json").write_text(json.dumps(settings))
     expected = {name: value for name, value in settings.items() if name in FLAGS.split()}
-    assert read_settings(tmp_path / "c.json", {"doctor": Config}) == expected
+    assert read_settings(tmp_path / "c.json") == expected
     assert {"train_csv", "folds", "seed", "num_workers", "out_dir"} <= set(expected)
 
 
@@ -72,12 +72,12 @@ def test_what_a_file_says_of_folds_and_of_the_test(call: Call, data: Path) -> No
         ("[1]", "cannot be used"),
         ('{"folds": "many"}', "folds"),
         ('{"folds": 1}', "--folds must be at least 2, not 1"),
-        ('{"folds": null}', "folds cannot be null"),
-        ('{"seed": true}', "seed cannot be true or false"),
-        ('{"seed": -1}', "--seed must lie within 0 and"),
-        ('{"num_workers": {}}', "num_workers cannot be an object"),
-        ('{"train_csv": [["a"]]}', "train_csv holds something that is no number and no plain text"),
-        ('{"train_csv": ["a", "a"], "train_dir": [1, 2, 3]}', "--train_dir has 3 of them"),
+        ('{"folds": null}', "--folds must be a whole number or a text, not null"),
+        ('{"seed": true}', "--seed must be a whole number, not true"),
+        ('{"seed": -1}', "--seed must be at least 0, not -1"),
+        ('{"num_workers": {}}', "--num_workers must be a whole number or a text"),
+        ('{"train_csv": [["a"]]}', "each of --train_csv must be a text"),
+        ('{"train_csv": ["a", "a"], "train_dir": ["b", "c", "d"]}', "--train_dir has 3 of them"),
         ('{"views": "side"}', "views"),
         ('{"overwrite": true}', "overwrite belongs on the command line"),
         ('{"trian_csv": []}', "there is no setting 'trian_csv': did you mean 'train_csv'?"),

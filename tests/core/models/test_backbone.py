@@ -233,7 +233,7 @@ def test_a_weights_file_needs_no_hub(unreachable: list[str], tmp_path: Path) -> 
     assert str(path) in sentence
     assert unreachable == []
     with pytest.raises(UserError, match="contradict"):
-        BackboneConfig(model=TINY, weights_file=path, pretrained=False)
+        BackboneConfig(model=TINY, weights_file=path, pretrained=False).check()
 
 
 def test_untrained_on_purpose(unreachable: list[str]) -> None:

@@ -235,7 +235,7 @@ def test_what_it_refuses(
         ([*both, "--folds", 1], "--folds must be at least 2"),
         ([*both, "--folds", 300], "only 100 patients"),
         (["--predictions", predictions, "--labels", tmp_path / "no_finding.csv"], "can be scored"),
-        ([*both, "--seed", -1], "--seed must lie within 0"),
+        ([*both, "--seed", -1], "--seed must be at least 0"),
         ([*both, "--normal_class", "Normla"], "did you mean 'Normal'"),
         ([*both, "--patient_column", "Persn"], "no column 'Persn'"),
         ([*both, "--uncertain", "zer"], "did you mean 'zero'"),

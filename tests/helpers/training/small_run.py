@@ -10,7 +10,7 @@ import numpy as np
 from cv2 import imencode
 
 from core.config.command_line import parse
-from core.config.training import flat
+from core.config.values import flat
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = "test_efficientnet"
@@ -33,7 +33,8 @@ def settings(
 ) -> dict[str, Any]:
     """All settings of a command line by flag name."""
     presets = module(method, "config").PRESETS
-    return flat(parse(presets, arguments=list(arguments), auto=auto))
+    machine = None if auto is None else lambda: auto
+    return flat(parse(presets, arguments=list(arguments), auto=machine))
 
 
 def flags(data: Path, out: Path, *more: object) -> list[str]:

@@ -197,12 +197,9 @@ def test_a_source_without_positives_is_named() -> None:
     ("weights", "sentence"),
     [
         ((1.0,), "has one number: give one for each"),
-        ((1.0, -0.5), "must be at least 0 and finite, not -0.5"),
-        ((1.0, np.nan), "must be at least 0 and finite, not nan"),
-        ((np.inf, 1.0), "must be at least 0 and finite, not inf"),
         ((0.0, 0.0), "are all 0: nothing would be left"),
     ],
 )
 def test_weights_that_are_none(weights: tuple[float, ...], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        LoaderConfig(source_weights=weights)
+        LoaderConfig(source_weights=weights).check()

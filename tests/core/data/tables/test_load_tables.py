@@ -198,5 +198,5 @@ def test_what_is_asked_of_the_joint_table(
 def test_lists_that_do_not_belong_together(settings: dict[str, Any], sentence: str) -> None:
     csvs: dict[str, Any] = {"train_csv": (Path("x.csv"), Path("y.csv"))}
     with pytest.raises(UserError, match=sentence):
-        DataConfig(**csvs | settings)
+        DataConfig(**csvs | settings).check()
     assert DataConfig(**csvs).train_dir == (Path("data/images"),)

@@ -1,0 +1,148 @@
+"""Types of settings with their ranges, and the check of values from files and flags against them.
+
+Neither torch nor timm is imported in this package, so that `--help` answers at once.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from core.errors import UserError, nearest
+
+Count = Annotated[int, Meta(ge=0)]
+PositiveInt = Annotated[int, Meta(ge=1)]
+Folds = Annotated[int, Meta(ge=2)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Workers = Literal["auto"] | Annotated[int, Meta(ge=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+FractionBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "Number out of range": "a finite number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "|": "or",
+    ">=": "at least",
+    ">": "above",
+    "<=": "at most",
+    "<": "below",
+}
+
+
+def groups(config: Any) -> Iterator[Any]:
+    """`config` and the groups of settings in it, which are dataclasses too."""
+    yield config
+    for field in fields(config):
+        if is_dataclass(group := getattr(config, field.name)):
+            yield from groups(group)
+
+
+def own_names(group: Any) -> list[str]:
+    """Names of a group's settings, without those of groups in it."""
+    return [field.name for field in fields(group) if not is_dataclass(getattr(group, field.name))]
+
+
+def flat(config: Any, *, whole_paths: bool = True) -> dict[str, Any]:
+    """All settings of a Config by flag name, as JSON can hold them.
+
+    Paths are texts, of which their last part is left where `whole_paths` is False.
+    """
+    return {
+        name: _plain(getattr(group, name), whole_paths)
+        for group in groups(config)
+        for name in own_names(group)
+    }
+
+
+def types_of(config: Any) -> dict[str, Any]:
+    """The type of each setting of a Config, with its range, by flag name."""
+    types: dict[str, Any] = {}
+    for group in groups(config):
+        hints = get_type_hints(type(group), include_extras=True)
+        types |= {name: hints[name] for name in own_names(group)}
+    return types
+
+
+def assign(config: Any, settings: dict[str, Any]) -> None:
+    """Give `settings`, by flag name, to a Config."""
+    for group in groups(config):
+        for name in own_names(group):
+            setattr(group, name, settings.get(name, getattr(group, name)))
+
+
+def check_values(config: Any) -> None:
+    """Raise UserError where a value is out of the range of its setting."""
+    types = types_of(config)
+    for name, value in flat(config).items():
+        convert(name, value, types[name])
+
+
+def check_together(config: Any) -> None:
+    """Raise UserError where settings contradict each other: by `check` of each group, if any."""
+    for group in reversed([*groups(config)]):
+        if hasattr(group, "check"):
+            group.check()
+
+
+def convert(name: str, value: Any, kind: Any, origin: str = "") -> Any:
+    """The JSON `value` of the setting `name` as its type `kind` has it: a Path, a tuple.
+
+    Raises UserError, which begins with `origin`, where it is of another type or out of range.
+    """
+    try:
+        found = msgspec.convert(value, kind, dec_hook=_read_path)
+    except msgspec.ValidationError as error:
+        reason = str(error)
+    else:
+        numbers = [item for item in _items(value) if isinstance(item, (int, float))]
+        if all(abs(number) <= sys.float_info.max for number in numbers):
+            return found
+        reason = "Expected finite"
+    if reason.startswith("Invalid enum"):
+        choices = choices_of(kind)
+        raise UserError(f"{origin}there is no --{name} '{value}'{nearest(str(value), choices)}")
+    which = f"each of --{name}" if " - at" in reason else f"--{name}"
+    raise UserError(f"{origin}{which} must be {_in_words(reason)}, not {json.dumps(value)}")
+
+
+def choices_of(kind: Any) -> list[str]:
+    """What a setting of this type may be, where that is a Literal; else nothing."""
+    literals = [one for one in (kind, *get_args(kind)) if get_origin(one) is Literal]
+    return [str(choice) for literal in literals for choice in get_args(literal)]
+
+
+def _in_words(reason: str) -> str:
+    """ "at least 1" for "Expected `int` >= 1", as msgspec has it."""
+    wanted = re.split(", got| - at", reason.replace("`", ""))[0].removeprefix("Expected ")
+    # of a range the limit alone
+    wanted = re.sub(r"^\w+ (?=[<>])|\.0$", "", wanted)
+    return _WORDS.get(wanted) or " ".join(_WORDS.get(word, word) for word in wanted.split())
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _read_path(kind: type, value: Any) -> Path:
+    if not isinstance(value, str):
+        raise TypeError("Expected `str`")
+    return Path(value)
+
+
+def _plain(value: Any, whole_paths: bool) -> Any:
+    if isinstance(value, Path):
+        return str(value) if whole_paths else value.name
+    return [_plain(item, whole_paths) for item in value] if isinstance(value, tuple) else value
