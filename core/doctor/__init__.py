@@ -1,1 +1,1 @@
-"""`python -m core.doctor`: is all that a training needs here, and sound?"""
+"""`python -m core.doctor`: check computer, data, run folders and checkpoints."""

@@ -1,11 +1,11 @@
-"""Check this computer, the data, a run or checkpoints; what is wrong is told with what to do.
+"""Check this computer, the data, a run or checkpoints, and say what to do about what is wrong.
 
     python -m core.doctor
     python -m core.doctor --train_csv train.csv --train_dir images --full
     python -m core.doctor --run outputs/standard_head
 
-Takes the flags of a training that say what it reads, or its --config FILE.json. Exit code 0: all is
-well, or can be meant so; 1: something is wrong; 2: a flag is.
+Takes a training's flags of data and folds, or its --config FILE.json. Exit code 0: nothing is
+wrong; 1: something is; 2: a flag is.
 """
 
 import sys
@@ -15,7 +15,7 @@ from core.doctor.config import Config, read_settings, refuse_removed
 
 
 def main() -> None:
-    """Look at what the flags name, print what was found, and exit."""
+    """Check what the flags name, print the findings, and exit."""
     refuse_removed(sys.argv[1:])
     config = parse({"doctor": Config}, description=__doc__, read=read_settings)
     # late, so that --help and a mistyped flag are answered at once

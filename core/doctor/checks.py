@@ -1,23 +1,30 @@
-"""All checks in their order.
+"""All checks in their order; each group is imported with what it needs when it is its turn."""
 
-What a group of checks needs is imported with it: who asks about the computer alone does not wait
-for timm and matplotlib.
-"""
-
-from core.config.training import LoaderConfig, SplitConfig
-from core.doctor import machine, packages
+from core.config.training import SplitConfig
+from core.doctor import environment
 from core.doctor.config import Config
 from core.doctor.findings import Findings
 
 
 def check_all(config: Config) -> int:
-    """Look at all that `config` names; the exit code. Raises UserError for a wrong flag."""
-    loader, folds = machine.usual_settings()
+    """Check all that `config` names; the exit code. Raises UserError for a wrong flag."""
+    loader, folds = environment.usual_settings()
     split = SplitConfig(folds=folds if config.folds == "auto" else config.folds, seed=config.seed)
     find = Findings()
-    _check_environment(find, config, loader)
+    find.heading("Environment")
+    find.look("packages", environment.check_packages)
+    find.look("accelerator", environment.check_accelerator)
+    find.look("threads", environment.check_threads)
+    find.look("shared memory", environment.check_shared_memory, loader, config.num_workers)
+    find.look("memory", environment.check_memory)
+    find.look("disk", environment.check_disk, config.out_dir)
     if config.data.train_csv:
-        _check_data(find, config, split)
+        from core.doctor.images import check_images
+        from core.doctor.tables import check_tables
+
+        find.heading("Data")
+        if (tables := check_tables(find, config, split)) is not None:
+            find.look("images", check_images, tables, full=config.full, workers=config.num_workers)
     if config.run is not None:
         from core.doctor.runs import check_run
 
@@ -30,28 +37,3 @@ def check_all(config: Config) -> int:
         for path in config.checkpoint:
             find.look(str(path), check_checkpoint, path)
     return find.end()
-
-
-def _check_environment(find: Findings, config: Config, loader: LoaderConfig) -> None:
-    find.heading("Environment")
-    wanted = find.look("Python", lambda _: packages.read_wanted())
-    if wanted is not None:
-        find.look("Python", packages.check_python, wanted)
-        find.look("packages", packages.check_packages, wanted)
-    find.look("accelerator", machine.check_accelerator)
-    find.look("threads", machine.check_threads)
-    find.look("shared memory", machine.check_shared_memory, loader, config.num_workers)
-    find.look("memory", machine.check_memory)
-    find.look("disk", machine.check_disk, config.out_dir)
-    if wanted is not None:
-        find.look("extras", packages.check_extras, wanted)
-
-
-def _check_data(find: Findings, config: Config, split: SplitConfig) -> None:
-    from core.doctor.images import check_pictures
-    from core.doctor.tables import check_tables
-
-    find.heading("Data")
-    tables = check_tables(find, config, split)
-    if tables is not None:
-        find.look("images", check_pictures, tables, full=config.full, workers=config.num_workers)

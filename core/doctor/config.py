@@ -1,7 +1,6 @@
-"""The settings of `python -m core.doctor`."""
+"""Settings of `python -m core.doctor`."""
 
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,21 +13,17 @@ from core.errors import UserError
 
 @dataclass(kw_only=True, slots=True)
 class DataFlags(DataConfig):
-    """The flags of a training that say what it reads: any of them has the data checked."""
+    """A training's flags of data: any of them has the data checked."""
 
     train_csv: tuple[Path, ...] = ()
     """CSV with one row an image, as a training takes it; data/train.csv where another flag of the
     data is given."""
-    anonymous: bool = False
-    """As a training takes it; nothing is written here, and images are named."""
 
     def __post_init__(self) -> None:
-        usual = DataConfig()
-        others = [one.name for one in fields(usual) if one.name != "train_csv"]
-        if not self.train_csv and any(
-            getattr(self, name) != getattr(usual, name) for name in others
-        ):
-            self.train_csv = usual.train_csv
+        default = DataConfig()
+        others = [one.name for one in fields(default) if one.name != "train_csv"]
+        if not self.train_csv and any(getattr(self, n) != getattr(default, n) for n in others):
+            self.train_csv = default.train_csv
 
     def check(self) -> None:
         """Raise UserError as a training does, where there is data."""
@@ -39,12 +34,12 @@ class DataFlags(DataConfig):
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """What to look at. Without any flag: this computer and what is installed."""
+    """What to check. Without any flag: this computer and what is installed."""
 
     data: DataFlags = field(default_factory=DataFlags)
     config: Path | None = None
-    """JSON file of a training (a run's config.json): what it says of data, folds, --num_workers and
-    --out_dir is taken where no flag says otherwise."""
+    """JSON file of a training (a run's config.json): its settings of data, folds, --num_workers and
+    --out_dir are taken where no flag says otherwise."""
     test_csv: Path | None = None
     """CSV of the images to predict: are they in --train_csv too?"""
     test_dir: Path | None = None
@@ -59,7 +54,7 @@ class Config:
     num_workers: Workers = "auto"
     """Processes that decode images in a training, and threads here; auto: one a core, at most 8."""
     run: Path | None = None
-    """A run folder: is it finished and whole, and how does it go on?"""
+    """A run folder: is it finished and whole, and how is it resumed?"""
     checkpoint: tuple[Path, ...] = ()
     """Checkpoints: can they be read, and what are they?"""
     out_dir: Path = Path("outputs")
@@ -78,30 +73,17 @@ class Config:
         return self.test_csv is not None or self.test_dir is not None
 
 
-# of a training's settings; "run" and "checkpoint" are none
-_OF_A_TRAINING = {*flat(DataFlags()), "folds", "seed", "num_workers", "out_dir"}
-_OF_A_TRAINING |= {"test_csv", "test_dir"}
+_NOT_OF_A_TRAINING = {"config", "full", "run", "checkpoint"}
 _REMOVED = ("method", "preset", "model", "img_size", "batch_size")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What the doctor takes of the settings in a file of --config, of whatever method.
+    """Settings of a training's --config file that the doctor has too; others are left out.
 
-    Others may be the method's own and are left out, but for a mistyped name of one that is taken:
-    that raises UserError, as `load_settings` does, and so does a file without any setting of a
-    training that is taken.
+    Raises UserError as `load_settings` does, and where there is none of these.
     """
-    settings = load_settings(path)
-    for name in settings:
-        if name in ("run", "checkpoint", "full"):
-            raise UserError(f"--config {path}: '{name}' is no setting of a training: give --{name}")
-        # the time goes by the square of the length
-        close = get_close_matches(name[:50], sorted(_OF_A_TRAINING), n=1, cutoff=0.8)
-        if close and name not in _OF_A_TRAINING:
-            raise UserError(
-                f"--config {path}: there is no setting '{name}': did you mean '{close[0]}'?"
-            )
-    taken = {name: value for name, value in settings.items() if name in _OF_A_TRAINING}
+    known = flat(Config()).keys() - _NOT_OF_A_TRAINING
+    taken = {name: value for name, value in load_settings(path).items() if name in known}
     if not taken:
         raise UserError(
             f"--config {path} names no data, folds or --out_dir: give the config.json of a run"
@@ -110,7 +92,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def refuse_removed(words: list[str]) -> None:
-    """Raise UserError for a flag of the estimate that this command made up to version 0.1."""
+    """Raise UserError for a flag of version 0.1's estimate of memory and time."""
     for word in words:
         name = word.partition("=")[0].removeprefix("--").replace("-", "_")
         if word.startswith("--") and name in _REMOVED:

@@ -1,4 +1,4 @@
-"""What the checks found, numbered and printed one by one."""
+"""Findings of the checks, numbered and printed one by one."""
 
 import sys
 import textwrap
@@ -12,21 +12,21 @@ Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 
 WIDTH = 100
-# good, doubtful, wrong, and not looked at because something before it is wrong
-_MARKS = {"good": "✓", "doubt": "!", "bad": "✗", "unseen": "-"}
-_ASCII = {"good": "ok", "doubt": " !", "bad": "NO", "unseen": " -"}
+# the second mark is for a terminal whose encoding lacks the first
+_MARKS = {"good": ("✓", "ok"), "doubt": ("!", " !"), "bad": ("✗", "NO"), "unseen": ("-", " -")}
 
 
 class Findings:
-    """Prints findings as they come, and remembers what they were.
-
-    The marks are ASCII where the terminal's encoding has no others.
-    """
+    """Prints findings as they come, and counts them."""
 
     def __init__(self) -> None:
-        self._marks = _MARKS if _can_print("".join(_MARKS.values())) else _ASCII
+        try:
+            "✓✗".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+            self._ascii = 0
+        except (UnicodeEncodeError, LookupError):
+            self._ascii = 1
         self._counts: Counter[str] = Counter()
-        self._wrong: list[int] = []
+        self._bad: list[int] = []
 
     def heading(self, title: str) -> None:
         """Begin a group of findings."""
@@ -34,19 +34,19 @@ class Findings:
 
     def good(self, sentence: str) -> None:
         """All is well."""
-        self._tell("good", sentence)
+        self._print("good", sentence)
 
-    def doubt(self, sentence: str, mend: str = "") -> None:
-        """It can be meant so; `mend` says what to do otherwise."""
-        self._tell("doubt", sentence, mend)
+    def doubt(self, sentence: str, remedy: str = "") -> None:
+        """It may be intended; `remedy` says what to do otherwise."""
+        self._print("doubt", sentence, remedy)
 
-    def bad(self, sentence: str, mend: str = "") -> None:
-        """It is wrong; `mend` says what to do, where the sentence does not."""
-        self._tell("bad", sentence, mend)
+    def bad(self, sentence: str, remedy: str = "") -> None:
+        """It is wrong; `remedy` says what to do, where the sentence does not."""
+        self._print("bad", sentence, remedy)
 
     def unseen(self, sentence: str) -> None:
-        """It was not looked at."""
-        self._tell("unseen", sentence)
+        """It was not checked, as something before it is wrong or no flag asks for it."""
+        self._print("unseen", sentence)
 
     def look(
         self,
@@ -55,60 +55,43 @@ class Findings:
         *arguments: Parameters.args,
         **named: Parameters.kwargs,
     ) -> Result | None:
-        """What `check(self, ...)` returns; None where it raised, which is then a finding itself.
-
-        The sentence of a UserError says what to do. Whatever else is raised leaves the other checks
-        alone.
-        """
+        """Result of `check(self, ...)`; None where it raised, which is then a finding itself."""
         try:
             return check(self, *arguments, **named)
         except UserError as error:
             self.bad(str(error))
         except Exception as error:
-            told = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:300]
             self.bad(
-                f"{what} could not be checked: {type(error).__name__}: {told}",
+                f"{what} could not be checked: {type(error).__name__}: {reason}",
                 "this is a mistake of the doctor or of a package; the other checks go on",
             )
         return None
 
     def end(self) -> int:
-        """Print how many of each there were; the exit code: 1 where something is wrong."""
-        total = sum(self._counts.values())
-        parts = [
-            f"{self._counts[kind]} {self._marks[kind].strip()}"
-            for kind in _MARKS
-            if self._counts[kind]
-        ]
-        wrong = f" (see {', '.join(map(str, self._wrong))})" if self._wrong else ""
-        print(f"\n{counted(total, 'check')}: {', '.join(parts)}{wrong}")
-        return int(bool(self._wrong))
+        """Print how many findings of each kind there were; the exit code: 1 if one is bad."""
+        counts = [f"{self._counts[k]} {self._mark(k).strip()}" for k in _MARKS if self._counts[k]]
+        wrong = f" (see {', '.join(map(str, self._bad))})" if self._bad else ""
+        print(f"\n{counted(self._counts.total(), 'check')}: {', '.join(counts)}{wrong}")
+        return int(bool(self._bad))
 
-    def _tell(self, kind: str, sentence: str, mend: str = "") -> None:
+    def _mark(self, kind: str) -> str:
+        return _MARKS[kind][self._ascii]
+
+    def _print(self, kind: str, sentence: str, remedy: str = "") -> None:
         self._counts[kind] += 1
-        number = sum(self._counts.values())
+        number = self._counts.total()
         if kind == "bad":
-            self._wrong.append(number)
-        start = f"{number:3} {self._marks[kind]} "
-        # what points here has nothing more to say
+            self._bad.append(number)
+        start = f"{number:3} {self._mark(kind)} "
+        # a pointer to the doctor has nothing more to say here
         sentence = sentence.partition(DOCTOR)[0].rstrip(".")
-        text = in_plain_sight(sentence + (f": {mend}" if mend else ""))
-        print(
-            textwrap.fill(
-                text,
-                WIDTH,
-                initial_indent=start,
-                subsequent_indent=" " * len(start),
-                break_long_words=False,
-                break_on_hyphens=False,
-            ),
-            flush=True,
+        text = textwrap.fill(
+            in_plain_sight(sentence + (f": {remedy}" if remedy else "")),
+            WIDTH,
+            initial_indent=start,
+            subsequent_indent=" " * len(start),
+            break_long_words=False,
+            break_on_hyphens=False,
         )
-
-
-def _can_print(text: str) -> bool:
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
+        print(text, flush=True)

@@ -1,27 +1,27 @@
-"""What is in two of the CSVs, or twice in one: by name, by patient, and byte for byte."""
+"""Check of leaks: the same image or patient in two CSVs, or an image twice in one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from core.data.csv.columns import PATIENT_COLUMNS, find_column, read_columns
-from core.data.splits.duplicates import file_sizes, first_copies, told_copies
+from core.data.splits.duplicates import file_sizes, first_copies
 from core.data.splits.folds import check_disjoint
 from core.data.tables.label_table import LabelTable
 from core.doctor.findings import Findings
 from core.errors import counted, some
 
 TEST = "the test"
-_LEARNT = "take them out of {}, or what they score tells nothing of new patients"
 
 
 def check_leaks(find: Findings, train: LabelTable, val: LabelTable) -> None:
-    """Images and patients of --val_csv that are in --train_csv. Raises UserError for these."""
+    """Images and patients of --val_csv in --train_csv. Raises UserError for these."""
     # where images are missing their names are still compared
     check_disjoint(*(replace(one, paths=one.paths or one.ids) for one in (train, val)))
     shared = "no image" if train.patients is None else "no image and no patient"
@@ -29,45 +29,34 @@ def check_leaks(find: Findings, train: LabelTable, val: LabelTable) -> None:
 
 
 def check_test_leaks(
-    find: Findings, flag: str, table: LabelTable, test: LabelTable, people: set[str]
+    find: Findings, flag: str, table: LabelTable, test: LabelTable, patients: set[str]
 ) -> None:
-    """Images and patients of `test`, its `people`, that are in `table`, the one of `flag`.
+    """Images and patients of `test`, its `patients`, in `table`, which `flag` names.
 
     Images are compared by their file: two folders may each have a 1.png.
     """
-    where = set(map(os.path.realpath, table.paths))
+    files = set(map(os.path.realpath, table.paths))
     pairs = zip(test.ids, test.paths, strict=True)
-    images = [name for name, path in pairs if os.path.realpath(path) in where]
-    # of several sources a patient has the source's name before its own
-    named = bool(people) and table.patients is not None and table.sources is None
-    shared = sorted(people & set(table.patients)) if named and table.patients is not None else []
-    mend = _LEARNT.format(flag)
-    if images:
-        find.bad(
-            f"{counted(len(images), 'image')} of the test can be found in {flag}: {some(images)}",
-            mend,
-        )
-    if shared:
-        find.bad(
-            f"{counted(len(shared), 'patient')} of --test_csv can be found in {flag}: "
-            f"{some(shared)}",
-            mend,
-        )
-    if images or shared:
-        return
-    compared = [what for what, was in (("image", table.paths), ("patient", named)) if was]
-    if not compared:
-        find.unseen(f"whether the test is in {flag}: every image needs a file first")
-        return
-    why = "" if named else " (patients are not compared: a file names none)"
-    if people and table.sources is not None:
-        why = " (patients are not compared: those of several sources have other names)"
-    nothing = " and ".join(f"no {what}" for what in compared)
-    find.good(f"{nothing} of the test is in {flag}{why}")
+    shared = {"image": [name for name, path in pairs if os.path.realpath(path) in files]}
+    # with several sources a patient has the source's name before its own
+    if patients and table.patients is not None and table.sources is None:
+        shared["patient"] = sorted(patients & set(table.patients))
+    for what, names in shared.items():
+        if names:
+            find.bad(
+                f"{counted(len(names), what)} of the test can be found in {flag}: {some(names)}",
+                f"take them out of {flag}, or their scores say nothing about new patients",
+            )
+    if not table.paths:
+        find.unseen(f"whether the test's images are in {flag}: every image needs a file first")
+    elif not any(shared.values()):
+        why = "" if "patient" in shared else " (patients are not compared)"
+        nothing = " and ".join(f"no {what}" for what in shared)
+        find.good(f"{nothing} of the test is in {flag}{why}")
 
 
-def patients_of(csv: Path | None, request: str) -> set[str]:
-    """The patients that a CSV names; none where it has no such column, or "none" is asked for."""
+def read_patients(_: Findings, csv: Path | None, request: str) -> set[str]:
+    """Patients that a CSV names; none where it has no such column, or `request` is "none"."""
     if csv is None or request.lower() == "none":
         return set()
     columns = read_columns(csv)
@@ -76,83 +65,49 @@ def patients_of(csv: Path | None, request: str) -> set[str]:
     return set() if name is None else set(columns[name].values)
 
 
-def check_copies(find: Findings, parts: Sequence[tuple[str, LabelTable]]) -> np.ndarray | None:
-    """Of each training image the first that equals it; None where not every one has a file.
+def check_copies(find: Findings, parts: Mapping[str, LabelTable]) -> np.ndarray | None:
+    """First of the equal images for each one of --train_csv; None where not all have a file.
 
-    `parts` are the flag and the table of --train_csv, then perhaps of --val_csv and the test.
+    parts: tables by flag, that of --train_csv first.
     """
-    train = parts[0][1]
+    train, *_ = parts.values()
     if not train.paths:
         find.unseen("equal images under two names: every image needs a file first")
         return None
-    parts = [(flag, table) for flag, table in parts if table.paths]
-    paths = [path for _, table in parts for path in table.paths]
-    packs = tuple(dict.fromkeys(pack for _, table in parts for pack in table.packs))
+    parts = {flag: table for flag, table in parts.items() if table.paths}
+    paths = [path for table in parts.values() for path in table.paths]
+    packs = tuple(dict.fromkeys(pack for table in parts.values() for pack in table.packs))
     first = first_copies(paths, packs, file_sizes(paths))
-    start, one_patients, clean = 0, 0, True
-    for number, (flag, table) in enumerate(parts):
-        stop = start + len(table)
-        copies = np.flatnonzero(first[:stop] < np.arange(stop))
-        copies = copies[copies >= start]
-        within = copies[first[copies] >= start]
-        clean &= not _tell_elsewhere(find, parts, number, first, copies[first[copies] < start])
-        strangers = within
-        if table.patients is not None:
-            whose = table.patients[within - start] != table.patients[first[within] - start]
-            strangers = within[whose]
-        one_patients += len(within) - len(strangers)
-        if len(strangers):
-            clean = False
-            _tell_twice(find, flag, table, first[start:stop] - start, strangers - start)
-        start = stop
-    if clean:
-        same = f", but for {one_patients:,} of one patient's own" if one_patients else ""
-        find.good(f"no image is there under two names{same} (compared byte by byte)")
+    copies = pd.DataFrame(
+        {
+            "flag": np.repeat(list(parts), [len(table) for table in parts.values()]),
+            "name": [name for table in parts.values() for name in table.ids],
+            "patient": [name for table in parts.values() for name in _patients_or_ids(table)],
+            "path": list(map(os.path.realpath, paths)),
+        }
+    )
+    earlier = copies.iloc[first].reset_index(drop=True).add_suffix("_first")
+    copies = copies.join(earlier)
+    # one file in two CSVs is found by its name
+    copies = copies[copies["path"] != copies["path_first"]]
+    is_same_patient = copies["patient"] == copies["patient_first"]
+    copies = copies[~is_same_patient | (copies["flag"] != copies["flag_first"])]
+    for (flag, other), pairs in copies.groupby(["flag", "flag_first"], sort=False):
+        shown = some(
+            [f"{a} = {b}" for a, b in zip(pairs["name"], pairs["name_first"], strict=True)]
+        )
+        found = f"{counted(len(pairs), 'image')} of {flag} can be found"
+        if flag != other:
+            find.bad(f"{found} in {other} under another name: {shown}", f"take them out of {other}")
+        else:
+            find.doubt(
+                f"{found} there under two names, not of one patient: {shown}",
+                "take one of each pair out; a training keeps both in one fold",
+            )
+    if copies.empty:
+        find.good("no image is there under two names of different patients (compared by bytes)")
     return first[: len(train)]
 
 
-def _tell_elsewhere(
-    find: Findings,
-    parts: Sequence[tuple[str, LabelTable]],
-    number: int,
-    first: np.ndarray,
-    copies: np.ndarray,
-) -> bool:
-    """Whether some of `copies`, of the table `number`, equal another file's image before it."""
-    ids = [name for _, table in parts for name in table.ids]
-    paths = [path for _, table in parts for path in table.paths]
-    ends = np.cumsum([len(table) for _, table in parts])
-    # one file in both was told before
-    before = paths[: int(ends[number]) - len(parts[number][1])] if len(copies) else []
-    known = set(map(os.path.realpath, before))
-    hidden = [p for p in copies.tolist() if os.path.realpath(paths[p]) not in known]
-    homes = np.searchsorted(ends, first[hidden], side="right")
-    for home in np.unique(homes).tolist():
-        pairs = [
-            f"{ids[p]} = {ids[first[p]]}"
-            for p, where in zip(hidden, homes, strict=True)
-            if where == home
-        ]
-        mine = parts[number][0]
-        find.bad(
-            f"{counted(len(pairs), 'image')} of {mine} can be found in {parts[home][0]} under "
-            f"another name: {some(pairs)}",
-            _LEARNT.format(parts[home][0]) if mine == TEST else "take them out of one of the two",
-        )
-    return bool(hidden)
-
-
-def _tell_twice(
-    find: Findings, flag: str, table: LabelTable, first: np.ndarray, copies: np.ndarray
-) -> None:
-    """Tell of the images `copies` of a table that equal another patient's of the same table."""
-    if flag == "--train_csv":
-        told = told_copies(table.ids, table.patients, first)
-        find.doubt(told.removeprefix("Warning: "))
-        return
-    pairs = [f"{table.ids[p]} = {table.ids[first[p]]}" for p in copies.tolist()]
-    find.doubt(
-        f"{counted(len(pairs), 'image')} of {flag} can be found there under two names: "
-        f"{some(pairs)}",
-        "take one of each pair out, or both count",
-    )
+def _patients_or_ids(table: LabelTable) -> list[str]:
+    return table.ids if table.patients is None else table.patients.tolist()

@@ -1,8 +1,8 @@
 """Images that look the same: of another encoding, size, contrast or tone curve, or inverted.
 
-Each is kept as a print: a thumbnail of 24 x 24, its grey levels replaced by their ranks (a tone
-curve changes none of these), less its own blur (what all chests share), as a vector of length 1.
-Two images look the same where their prints correlate, or are each other's negative.
+Each has a print: a thumbnail of 24 x 24, its grey levels replaced by their ranks (a tone curve
+changes none of these), less its own blur (what all chests share), as a vector of length 1. Two
+images look the same where their prints correlate, or are each other's negative.
 
 A difference hash of 64 bits does not do on chest radiographs: among 1,000 real ones of NIH
 ChestX-ray14, 1,094 pairs of different patients differ in at most 4 bits, while no two prints of
@@ -30,28 +30,24 @@ def print_of(pixels: np.ndarray) -> np.ndarray:
     return detail / max(float(np.linalg.norm(detail)), 1e-6)
 
 
-def near_pairs(prints: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, int]:
-    """Pairs (P, 2) of images that look the same and have different `owners`; how many have one.
+def near_pairs(prints: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Pairs (P, 2) of images that look the same and have different `owners` (N,).
 
-    Of each image, by prints (N, 576) and owners (N,), the first before it stands first in its pair:
-    thousands of equal images make no more pairs than there are images. Every pair is compared, a
-    block at a time: 100,000 images take some four minutes of one core, and 230 MB.
+    Each image is the second of at most one pair, with the first one like it. Every pair of the
+    prints (N, 576) is compared, a block at a time: 100,000 images take some four minutes of one
+    core, and 230 MB.
     """
-    first, same = np.full(len(prints), -1), 0
+    first = np.full(len(prints), -1)
     for top in range(0, len(prints), _ROWS):
         rows = slice(top, top + _ROWS)
         for left in range(0, top + 1, _ROWS):
             columns = slice(left, left + _ROWS)
             # inverted, it is negative
             alike = np.abs(prints[rows] @ prints[columns].T) >= LEAST_CORRELATION
+            alike &= owners[rows, None] != owners[None, columns]
             if left == top:
                 alike = np.tril(alike, -1)
-            if not alike.any():
-                continue
-            own = alike & (owners[rows, None] == owners[None, columns])
-            same += int(own.sum())
-            others = alike & ~own
-            new = others.any(axis=1) & (first[rows] < 0)
-            first[rows][new] = left + others[new].argmax(axis=1)
+            new = alike.any(axis=1) & (first[rows] < 0)
+            first[rows][new] = left + alike[new].argmax(axis=1)
     found = np.flatnonzero(first >= 0)
-    return np.stack([first[found], found], axis=1), same
+    return np.stack([first[found], found], axis=1)

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from core.config.training import flat
-from core.doctor import machine
+from core.doctor import environment
 from core.doctor.__main__ import main
 from core.doctor.config import Config, read_settings
 from tests.conftest import Call
-from tests.helpers.doctor_checks import ROWS, data, sound_machine
-from tests.helpers.doctor_output import listed, marked
+from tests.helpers.doctor import ROWS, data, listed, marked, sound_machine
 from tests.helpers.training.small_run import METHODS, module
 
 __all__ = ["data", "sound_machine"]
@@ -29,17 +28,12 @@ def test_flags() -> None:
 
 @pytest.mark.parametrize("name", ["method", "preset", "model", "img_size", "batch_size"])
 def test_a_removed_flag_names_the_dry_run(call: Call, name: str) -> None:
-    for words in (
-        [f"--{name}", "64"],
-        [f"--{name}=64"],
-        [f"--{name.replace('_', '-')}", "64"],
-        ["--full", f"--{name.replace('_', '-')}=64", "--help"],
-    ):
-        code, out, error = call(main, *words)
-        assert (code, out) == (2, "")
-        assert error == (
+    dashed = name.replace("_", "-")
+    for words in ([f"--{name}", "64"], ["--full", f"--{dashed}=64", "--help"]):
+        assert call(main, *words) == (
+            *(2, ""),
             f"error: --{name} was removed from core.doctor: add --dry_run to the training command, "
-            "which measures memory and time\n"
+            "which measures memory and time\n",
         )
 
 
@@ -54,7 +48,7 @@ def test_settings_of_every_method_are_taken(method: str, preset: str, tmp_path: 
     assert {"train_csv", "folds", "seed", "num_workers", "out_dir"} <= set(expected)
 
 
-def test_what_a_file_says_of_folds_and_of_the_test(call: Call, data: Path) -> None:
+def test_flags_go_before_those_of_a_file(call: Call, data: Path) -> None:
     own: dict[str, Any] = {"train_csv": str(data / "train.csv"), "train-dir": str(data / "images")}
     own |= {"num_workers": 0, "csra_heads": 4, "test_csv": str(data / "train.csv")}
     (data / "c.json").write_text(json.dumps(own))
@@ -63,44 +57,48 @@ def test_what_a_file_says_of_folds_and_of_the_test(call: Call, data: Path) -> No
     # as standard_head divides on a CPU unless it is given otherwise
     assert "3 folds of" in marked(listed(out), "✓") + marked(listed(out), "!")
     assert f"{ROWS} images of the test can be found in --train_csv" in marked(listed(out), "✗")
+    _, out, _ = call(main, "--config", data / "c.json", "--folds", 2)
+    assert "2 folds of" in marked(listed(out), "✓")
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "cannot be used"),
         ("[1]", "cannot be used"),
         ('{"folds": "many"}', "folds"),
         ('{"folds": 1}', "--folds must be at least 2, not 1"),
-        ('{"folds": null}', "--folds must be a whole number or a text, not null"),
         ('{"seed": true}', "--seed must be a whole number, not true"),
-        ('{"seed": -1}', "--seed must be at least 0, not -1"),
-        ('{"num_workers": {}}', "--num_workers must be a whole number or a text"),
-        ('{"train_csv": [["a"]]}', "each of --train_csv must be a text"),
         ('{"train_csv": ["a", "a"], "train_dir": ["b", "c", "d"]}', "--train_dir has 3 of them"),
-        ('{"views": "side"}', "views"),
         ('{"overwrite": true}', "overwrite belongs on the command line"),
-        ('{"trian_csv": []}', "there is no setting 'trian_csv': did you mean 'train_csv'?"),
-        ('{"fold": 3}', "there is no setting 'fold': did you mean 'folds'?"),
         ('{"csv": "x", "epochs": 3}', "names no data, folds or --out_dir"),
-        ('{"run": "outputs", "seed": 3}', "'run' is no setting of a training: give --run"),
     ],
 )
 def test_a_file_that_is_wrong(call: Call, tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "c.json").write_text(text)
     code, out, error = call(main, "--config", tmp_path / "c.json")
-    assert (code, out) == (2, "")
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
+    assert (code, out, error[:7], error.count("\n")) == (2, "", "error: ", 1)
     assert sentence in error
 
 
-def test_usual_sizes_are_those_of_the_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--test_dir", "x"), "--test_csv and --test_dir are compared with --train_csv"),
+        (("--folds", 1), "--folds must be at least 2"),
+        (("--num_workers", -1), "--num_workers must be at least 0"),
+        (("--nothing",), "--nothing"),
+    ],
+)
+def test_a_wrong_flag_ends_with_2(call: Call, flags: tuple, sentence: str) -> None:
+    code, out, error = call(main, *flags)
+    assert (code, "✓" in out, sentence in error) == (2, False, True)
+
+
+@pytest.mark.parametrize("preset", ["paper", "small"])
+def test_usual_sizes_are_those_of_the_presets(monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
     """Of standard_head, the method that is named first everywhere."""
-    for preset in ("paper", "small"):
-        monkeypatch.setattr(machine, "preset_for_this_machine", lambda preset=preset: preset)
-        config = module("standard_head", "config").PRESETS[preset]()
-        usual, folds = machine.usual_settings()
-        sizes = config.loader.img_size, config.loader.batch_size
-        assert (usual.img_size, usual.batch_size) == sizes
-        assert folds == config.split.folds
+    monkeypatch.setattr(environment, "preset_for_this_machine", lambda: preset)
+    config = module("standard_head", "config").PRESETS[preset]()
+    usual, folds = environment.usual_settings()
+    sizes = config.loader.img_size, config.loader.batch_size
+    assert (usual.img_size, usual.batch_size, folds) == (*sizes, config.split.folds)

@@ -18,7 +18,7 @@ from core.errors import UserError, nearest
 from core.models.checkpoint import load_tensors, save_tensors
 from core.runtime.environment import told_changes
 from tests.conftest import Call
-from tests.helpers.doctor_output import marked, told
+from tests.helpers.doctor import findings_of, marked
 from tests.helpers.training.small_run import MODEL
 
 HOLD = """
@@ -45,15 +45,13 @@ def spoil(path: Path, **changed: object) -> None:
 
 def test_a_finished_run(finished: tuple[Path, str], phantom: Path) -> None:
     before = sorted(path.stat().st_mtime_ns for path in finished[0].rglob("*"))
-    findings = told(check_run, finished[0])
+    findings = findings_of(check_run, finished[0])
     assert {mark for mark, _ in findings} == {"✓"}
     good = marked(findings, "✓")
     images = len(pd.read_csv(phantom / "train.csv"))
     for part in (
         "2 folds trained to the end: 1, 2",
         f"out-of-fold predictions of {images} images",
-        # two epochs and one of the head, of two folds
-        "metrics.csv: 6 epochs, every loss finite",
         f"{MODEL}_fold1.safetensors: standard_head, {MODEL}, 15 classes",
         "32 px",
         "its checksum fits",
@@ -67,18 +65,18 @@ def test_a_run_that_was_stopped(run: Path) -> None:
     progress = load_tensors(first)[1]["progress"]
     spoil(first, progress=progress | {"finished": False, "epoch": 1, "update": 2})
     second.unlink()
-    bad = marked(told(check_run, run), "✗")
-    assert "fold 1 stopped in epoch 2, update 2, fold 2 has not saved anything yet" in bad
+    bad = marked(findings_of(check_run, run), "✗")
+    assert "fold 1 stopped after 1 epochs and 2 updates, fold 2 has not saved anything yet" in bad
     command = json.loads((run / "env.json").read_text())["starts"][-1]["command"]
-    assert f"the same command goes on; the last start was `python {command[0]} --preset" in bad
+    assert f"rerun `python {command[0]} --preset" in bad
     # a lock is that of a process
     words = [sys.executable, "-c", HOLD, str(run)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        assert "a process is training here now" in marked(told(check_run, run), "!")
+        assert "a process is training here now" in marked(findings_of(check_run, run), "!")
         holder.communicate(b"\n")
-    assert "the same command goes on" in marked(told(check_run, run), "✗")
+    assert "to resume" in marked(findings_of(check_run, run), "✗")
 
 
 def test_a_run_that_lost_files(run: Path) -> None:
@@ -86,50 +84,43 @@ def test_a_run_that_lost_files(run: Path) -> None:
     (run / f"{MODEL}_fold1.safetensors").unlink()
     table = pd.read_csv(run / f"{MODEL}_fold2_val.csv", dtype=str)
     table[1:].to_csv(run / f"{MODEL}_fold2_val.csv", index=False)
-    metrics = (run / "metrics.csv").read_text().splitlines(keepends=True)
-    (run / "metrics.csv").write_text("".join(metrics[:-1]))
-    bad = marked(told(check_run, run), "✗")
-    assert "there is no report.html: the same command writes it" in bad
+    bad = marked(findings_of(check_run, run), "✗")
+    assert "there is no report.html: rerun `python" in bad
     assert f"there is no checkpoint {MODEL}_fold1.safetensors in {run}: did you mean" in bad
-    assert "in one of the two only" in bad
-    assert str(table.iloc[0, 0]) in bad
-    assert "does not have one row for each epoch of fold 2" in bad
+    assert f"images of folds.csv: {table.iloc[0, 0]} in one of the two only" in bad
+    # a folds.csv that was changed is written again before any fold is trained again
+    folds = pd.read_csv(run / "folds.csv", dtype=str)
+    folds[:0].to_csv(run / "folds.csv", index=False)
+    bad = marked(findings_of(check_run, run), "✗")
+    assert bad.count("rerun the training's command, which writes folds.csv again") == 2
 
 
-def test_what_is_no_run(run: Path, tmp_path: Path, call: Call) -> None:
-    code, out, _ = call(main, "--run", tmp_path / "rum")
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ("{", "config.json cannot be read (it is no JSON"),
+        *((json.dumps({"model": m, "folds": 2}), "was changed") for m in ("../x", "", ".", "..")),
+        ('{"model": "x", "folds": 2e9}', "was changed"),
+    ],
+)
+def test_a_folder_that_is_no_run(run: Path, config: str, sentence: str) -> None:
+    (run / "config.json").write_text(config)
+    findings = findings_of(check_run, run)
+    assert sentence in marked(findings, "✗")
+    assert "need a config.json that can be read" in marked(findings, "-")
+
+
+def test_a_folder_that_is_not_there(run: Path, call: Call) -> None:
+    code, out, _ = call(main, "--run", run.with_name("rum"))
     assert code == 1
     assert "did you mean 'run'?" in " ".join(out.split())
-    (run / "config.json").write_text("{")
-    findings = told(check_run, run)
-    assert "config.json cannot be read (it is no JSON" in marked(findings, "✗")
-    assert "need a config.json that can be read" in marked(findings, "-")
-    (run / "config.json").write_text(json.dumps({"model": "../x", "folds": 2}))
-    assert "was changed" in marked(told(check_run, run), "✗")
-    for model in ("", ".", ".."):
-        (run / "config.json").write_text(json.dumps({"model": model, "folds": 2}))
-        assert "was changed" in marked(told(check_run, run), "✗"), model
-    (tmp_path / "runs").mkdir()
-    bad = marked(told(check_run, tmp_path / "runs" / "nope"), "✗")
-    assert bad == f"there is no folder nope in {tmp_path / 'runs'}"
-    (tmp_path / "runs" / "plots").mkdir()
-    bad = marked(told(check_run, tmp_path / "runs" / "nope"), "✗")
-    assert bad == f"there is no folder nope in {tmp_path / 'runs'}; it has plots"
-
-
-def test_folds_that_were_changed_are_to_blame_for_themselves(run: Path) -> None:
-    table = pd.read_csv(run / "folds.csv", dtype=str)
-    for changed in (table[:0], table.assign(fold=table["fold"] + ".0")):
-        changed.to_csv(run / "folds.csv", index=False)
-        bad = marked(told(check_run, run), "✗")
-        assert f"{run / 'folds.csv'} has no image of fold 1, which predicted" in bad
-        assert "the same command writes it anew" in bad
-        assert "remove" not in bad
+    bad = marked(findings_of(check_run, run / "plots" / "x"), "✗")
+    assert bad == f"there is no folder x in {run / 'plots'}"
 
 
 def test_a_state_is_no_checkpoint(run: Path) -> None:
     state = run / f"{MODEL}_fold1.state.safetensors"
-    bad = marked(told(check_checkpoint, state), "✗")
+    bad = marked(findings_of(check_checkpoint, state), "✗")
     assert bad == f"{state} is a resume state: give --run {run}"
     save_tensors(state, {"moment": torch.ones(3)}, load_tensors(state)[1])
     data = state.read_bytes()
@@ -140,25 +131,25 @@ def test_a_state_is_no_checkpoint(run: Path) -> None:
         assert "move it away, and its fold starts anew; `python -m core.doctor --run" in str(
             raised.value
         )
-        assert "move it away, and its fold starts anew" in marked(told(check_run, run), "✗")
+        assert "move it away, and its fold starts anew" in marked(findings_of(check_run, run), "✗")
 
 
 def test_checkpoints(run: Path) -> None:
     path, other = (run / f"{MODEL}_fold{fold}.safetensors" for fold in (1, 2))
-    assert told(check_checkpoint, path)[0][0] == "✓"
+    assert findings_of(check_checkpoint, path)[0][0] == "✓"
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    mark, sentence = told(check_checkpoint, path)[0]
+    mark, sentence = findings_of(check_checkpoint, path)[0]
     assert (mark, "is damaged: its checksum does not fit" in sentence) == ("✗", True)
     # no pointer to the doctor from itself
     assert "core.doctor" not in sentence
     path.write_bytes(data[:1000])
-    bad = marked(told(check_checkpoint, path), "✗")
+    bad = marked(findings_of(check_checkpoint, path), "✗")
     assert "no whole safetensors file" in bad
     assert bad.endswith(". Copy it anew, or train it")
     spoil(other, format_version=99)
-    assert "newer than" in marked(told(check_checkpoint, other), "✗")
+    assert "newer than" in marked(findings_of(check_checkpoint, other), "✗")
 
 
 def test_a_checkpoint_with_weights_that_are_not_finite(run: Path) -> None:
@@ -167,7 +158,7 @@ def test_a_checkpoint_with_weights_that_are_not_finite(run: Path) -> None:
     name = next(name for name in tensors if re.search(r"head.*weight", name))
     tensors[name].view(-1)[0] = float("nan")
     save_tensors(path, tensors, facts)
-    mark, sentence = told(check_checkpoint, path)[0]
+    mark, sentence = findings_of(check_checkpoint, path)[0]
     assert mark == "✗"
     assert f"holds numbers that are not finite ({name})" in sentence
 

@@ -1,0 +1,177 @@
+"""Check of packages, accelerator, threads, shared memory, memory and disk of this computer."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import torch
+from packaging.requirements import Requirement
+
+import core
+from core.config.training import LoaderConfig, SplitConfig
+from core.data.loading.dataset import PREFETCHED
+from core.doctor.findings import Findings
+from core.errors import counted, size_of, some
+from core.io.atomic import check_writable
+from core.runtime.environment import PROJECT, installed
+from core.runtime.fabric import preset_for_this_machine, usable_cores, worker_count
+from core.runtime.worker_failures import SHARED
+
+CONSTRAINTS = Path(core.__file__).resolve().parents[1] / "constraints.txt"
+_CGROUP, _NVIDIA = Path("/sys/fs/cgroup"), Path("/proc/driver/nvidia/version")
+
+
+def usual_settings() -> tuple[LoaderConfig, int]:
+    """Sizes and number of folds of a training here by default: presets of standard_head."""
+    if preset_for_this_machine() == "paper":
+        return LoaderConfig(), SplitConfig().folds
+    return LoaderConfig(img_size=96, batch_size=32), 3
+
+
+def check_packages(find: Findings, constraints: Path = CONSTRAINTS) -> None:
+    """Versions of packages, as the project needs them and as constraints.txt pins them."""
+    text = constraints.read_text(encoding="utf-8") if constraints.exists() else ""
+    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", text.replace("_", "-").lower(), re.MULTILINE))
+    install = "pip install -c constraints.txt -e ." if text else f"pip install -U {PROJECT}"
+    versions = {name.replace("_", "-"): version for name, version in installed().items()}
+    if not versions:
+        find.bad(f"{PROJECT} is not installed, so that its packages are not known", install)
+        return
+    lacking, other, extras = [], [], set()
+    for one in map(Requirement, metadata.requires(PROJECT) or []):
+        name, extra = one.name.lower(), re.search(r"extra == .(\w+)", str(one.marker))
+        version = versions.get(name)
+        if version is None and extra:
+            extras.add(extra[1])
+        elif version is None:
+            lacking.append(f"{name} is missing")
+        elif not one.specifier.contains(version, prereleases=True):
+            lacking.append(f"{name} {version} is not {one.specifier}")
+        elif name in pinned and version.partition("+")[0] != pinned[name]:
+            other.append(f"{name} {version} ({pinned[name]})")
+    if lacking:
+        find.bad(f"packages are not as the project needs them: {some(lacking, 12)}", install)
+    if other:
+        find.doubt(f"packages are not as in constraints.txt: {some(other, 12)}", install)
+    if not lacking and not other:
+        as_in = "constraints.txt" if text else "the project's requirements (no constraints.txt)"
+        find.good(f"{counted(len(versions), 'package')} as in {as_in}")
+    extras.discard("dev")
+    without = f", without the extras {', '.join(sorted(extras))}" if extras else ""
+    find.good(f"Python {platform.python_version()}, PyTorch {torch.__version__}{without}")
+
+
+def check_accelerator(find: Findings) -> None:
+    """Accelerator and precision that a training would take."""
+    if torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator()
+        assert device is not None
+        # a build without kernels for this device is only seen by using it
+        torch.zeros(2, device=device).sum().item()
+        found = f"{torch.accelerator.device_count()} x {device.type}"
+        if device.type == "cuda":
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            about = torch.cuda.get_device_properties(0)
+            found += f" ({about.name}, {size_of(about.total_memory)}), autocast in "
+            found += "bf16" if bf16 else "fp16 with scaled gradients"
+        find.good(f"accelerator: {found}")
+    elif _NVIDIA.exists():
+        find.bad(
+            f"an NVIDIA driver is installed, and PyTorch {torch.__version__} finds no GPU",
+            "install the PyTorch that fits the driver (nvidia-smi prints its CUDA version; "
+            "https://pytorch.org/get-started), or let the container see the GPU (--gpus all)",
+        )
+    else:
+        find.doubt("no accelerator: training computes in fp32 on the CPU, with --preset small")
+
+
+def check_threads(find: Findings) -> None:
+    """Threads of PyTorch against the cores that this process may use."""
+    threads, cores = torch.get_num_threads(), usable_cores()
+    quota = _numbers(_CGROUP / "cpu.max")
+    if len(quota) == 2:  # microseconds of each period; "max" without a limit
+        cores = max(1, min(cores, quota[0] // quota[1]))
+    found = f"{counted(threads, 'thread')} on {counted(cores, 'usable core')}"
+    is_set = "OMP_NUM_THREADS" in os.environ and not torch.accelerator.is_available()
+    if threads > cores or (threads < cores and is_set):
+        find.doubt(found, f"set OMP_NUM_THREADS={cores}, and --num_workers to at most {cores}")
+    else:
+        find.good(found)
+
+
+def check_shared_memory(
+    find: Findings, loader: LoaderConfig, workers: Literal["auto"] | int
+) -> None:
+    """Room for the batches that loader workers hold ready."""
+    count = worker_count(workers)
+    if count == 0 or sys.platform != "linux":
+        find.good("shared memory: none is needed (--num_workers 0, or no Linux)")
+    elif not SHARED.is_dir():
+        find.bad(f"{SHARED} is not there", "give --num_workers 0, or mount it")
+    else:
+        # while a fold is validated the training's workers keep theirs
+        per_worker = 2 * PREFETCHED * loader.batch_size * loader.img_size**2
+        free, need = shutil.disk_usage(SHARED).free, per_worker * count
+        what = (
+            f"{SHARED} for {size_of(need)} of {counted(count, 'worker')} of each process, with "
+            f"batches of {loader.batch_size} images of {loader.img_size} px"
+        )
+        remedy = (
+            f"give --num_workers {free // per_worker} or a smaller --batch_size, or enlarge it "
+            f"(docker run --shm-size={-(-need // 2**30)}g)"
+        )
+        _compare(find, what, free, (need, need), remedy)
+
+
+def check_memory(find: Findings) -> None:
+    """Free memory, within a container's limit."""
+    available = re.search(r"MemAvailable: +(\d+)", _text(Path("/proc/meminfo")))
+    if not available:
+        find.unseen("memory: this system does not say how much is free")
+        return
+    free = int(available[1]) * 1024
+    if limit := _numbers(_CGROUP / "memory.max"):  # "max" without a limit
+        used = sum(_numbers(_CGROUP / "memory.current"))
+        # files in the cache give way
+        cached = re.search(r"^inactive_file (\d+)", _text(_CGROUP / "memory.stat"), re.MULTILINE)
+        free = min(free, limit[0] - max(0, used - int(cached[1] if cached else 0)))
+    remedy = "a small training takes about 1.5 GB; end other programs, or give --num_workers 0"
+    _compare(find, "memory", free, (0, 2e9), remedy)
+
+
+def check_disk(find: Findings, out_dir: Path) -> None:
+    """Room for a run in `out_dir`. Raises UserError where it cannot be written."""
+    check_writable(out_dir / "config.json", (), "--out_dir")
+    above = out_dir.absolute()
+    free = shutil.disk_usage(next(one for one in (above, *above.parents) if one.is_dir())).free
+    remedy = "a run of a large network takes several GB; make room, or name another --out_dir"
+    _compare(find, f"disk at --out_dir {out_dir}", free, (2e8, 1e10), remedy)
+
+
+def _compare(
+    find: Findings, what: str, free: int, enough: tuple[float, float], remedy: str
+) -> None:
+    """Bad below the first number of bytes of `enough`, doubtful below the second."""
+    found = f"{what}: {size_of(free)} free"
+    if free >= enough[1]:
+        find.good(found)
+    elif free >= enough[0]:
+        find.doubt(found, remedy)
+    else:
+        find.bad(found, remedy)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(word) for word in _text(path).split() if word.isdecimal()]
