@@ -87,7 +87,7 @@ def test_a_run_that_lost_files(run: Path) -> None:
     bad = marked(findings_of(check_run, run), "✗")
     assert "there is no report.html: rerun `python" in bad
     assert f"there is no checkpoint {MODEL}_fold1.safetensors in {run}: did you mean" in bad
-    assert f"images of folds.csv: {table.iloc[0, 0]} in one of the two only" in bad
+    assert f"images of folds.csv: {table['ImageID'][0]} in one of the two only" in bad
     # a folds.csv that was changed is written again before any fold is trained again
     folds = pd.read_csv(run / "folds.csv", dtype=str)
     folds[:0].to_csv(run / "folds.csv", index=False)
