@@ -98,8 +98,8 @@ def _find(config: Config) -> LabelTable:
 
     images = find_images(config.image_dir, config.test_csv, image_column=config.image_column)
     if names := list(config.images):
-        paths = match_images(names, config.image_dir)
-        images = replace(images, ids=names, paths=paths, targets=np.empty((len(names), 0)))
+        named = match_images(names, config.image_dir)
+        images = replace(images, ids=names, images=named, targets=np.empty((len(names), 0)))
     return images
 
 

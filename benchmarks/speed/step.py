@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.runner import Answer, medians, middle, timed
+from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData
@@ -69,7 +70,7 @@ class Task:
         *self.batches, self.validation = [Batch(*part) for part in zip(*parts, strict=True)]
         self.table = LabelTable(
             ids=[str(row) for row in range(count)],
-            paths=[""] * count,
+            images=Images.of_files([""] * count),
             patients=None,
             studies=None,
             views=None,

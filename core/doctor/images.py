@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from core.data.images.store import ImageStore
+from core.data.images.collection import Images
 from core.data.loading.blank_images import told_constant
 from core.doctor.findings import Findings
 from core.doctor.near_duplicates import near_pairs, print_of
@@ -38,10 +38,7 @@ def check_images(
             "unreadable, constant and near-duplicate images: every image needs a file first"
         )
         return
-    store = ImageStore(
-        [path for one in tables.every for path in one.paths],
-        tuple(dict.fromkeys(pack for one in tables.every for pack in one.packs)),
-    )
+    files = Images.joined([one.images for one in tables.every])
     places = np.arange(len(names))
     what = counted(len(names), "image")
     if not full and len(names) > SAMPLE:
@@ -52,7 +49,7 @@ def check_images(
 
     def decode(place: int) -> Decoded:
         try:
-            pixels = store.read(place)
+            pixels = files.read(place)
         except UserError as error:
             return Decoded(place, str(error))
         is_constant = bool(pixels.min() == pixels.max())

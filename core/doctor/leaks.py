@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from core.data.csv.columns import PATIENT_COLUMNS, find_column, read_columns
-from core.data.splits.duplicates import file_sizes, first_copies
+from core.data.images.collection import Images
+from core.data.splits.duplicates import first_copies
 from core.data.splits.folds import check_disjoint
 from core.data.tables.label_table import LabelTable
 from core.doctor.findings import Findings
@@ -23,7 +24,9 @@ TEST = "the test"
 def check_leaks(find: Findings, train: LabelTable, val: LabelTable) -> None:
     """Images and patients of --val_csv in --train_csv. Raises UserError for these."""
     # where images are missing their names are still compared
-    check_disjoint(*(replace(one, paths=one.paths or one.ids) for one in (train, val)))
+    tables = (train, val)
+    named = [one if one.paths else replace(one, images=Images.of_files(one.ids)) for one in tables]
+    check_disjoint(*named)
     shared = "no image" if train.patients is None else "no image and no patient"
     find.good(f"{shared} of --val_csv is in --train_csv")
 
@@ -75,15 +78,14 @@ def check_copies(find: Findings, parts: Mapping[str, LabelTable]) -> np.ndarray 
         find.unseen("equal images under two names: every image needs a file first")
         return None
     parts = {flag: table for flag, table in parts.items() if table.paths}
-    paths = [path for table in parts.values() for path in table.paths]
-    packs = tuple(dict.fromkeys(pack for table in parts.values() for pack in table.packs))
-    first = first_copies(paths, packs, file_sizes(paths))
+    images = Images.joined([table.images for table in parts.values()])
+    first = first_copies(images)
     copies = pd.DataFrame(
         {
             "flag": np.repeat(list(parts), [len(table) for table in parts.values()]),
             "name": [name for table in parts.values() for name in table.ids],
             "patient": [name for table in parts.values() for name in _patients_or_ids(table)],
-            "path": list(map(os.path.realpath, paths)),
+            "path": list(map(os.path.realpath, images.paths)),
         }
     )
     earlier = copies.iloc[first].reset_index(drop=True).add_suffix("_first")

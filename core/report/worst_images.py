@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.data.images.collection import Images
 from core.data.images.decode import within
-from core.data.images.store import ImageStore
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.metrics import Evaluation
@@ -104,16 +104,12 @@ def worst_cases(
 
 def _thumbnails(table: LabelTable, rows: Sequence[int] | NDArray[np.intp]) -> list[bytes]:
     """A JPEG of each of these images, b"" where it cannot be read."""
-    try:
-        store = ImageStore([table.paths[row] for row in rows], table.packs)
-    except (UserError, OSError):
-        return [b""] * len(rows)
-    return [_thumbnail(store, place) for place in range(len(rows))]
+    return [_thumbnail(table.images, row) for row in rows]
 
 
-def _thumbnail(store: ImageStore, place: int) -> bytes:
+def _thumbnail(images: Images, place: int) -> bytes:
     try:
-        pixels = store.read(place)
+        pixels = images.read(place)
     # a pack may be gone, or shorter than it was
     except (UserError, OSError, ValueError):
         return b""

@@ -134,7 +134,7 @@ def _part(labels: LabelTable, rows: np.ndarray, columns: Sequence[int]) -> Label
     return replace(
         labels,
         ids=[labels.ids[row] for row in rows],
-        paths=[labels.paths[row] for row in rows] if labels.paths else [],
+        images=labels.images.take(rows) if len(labels.images) else labels.images,
         patients=of(labels.patients),
         studies=of(labels.studies),
         views=of(labels.views),

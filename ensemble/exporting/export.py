@@ -11,7 +11,6 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from core.data.images.store import ImageStore
 from core.data.tables.images_to_predict import find_images
 from core.runtime.fabric import versions
 from ensemble.exporting.card_scores import FoldScores
@@ -120,9 +119,8 @@ class Export:
     def _real_batches(self, size: int) -> list[NDArray[np.uint8]]:
         if self.config.image_dir is None:
             return []
-        images = find_images(self.config.image_dir, self.config.test_csv)
-        store = ImageStore(images.paths[:MOST_IMAGES], images.packs)
-        pixels = [store.load(place, size) for place in range(min(MOST_IMAGES, len(images)))]
+        images = find_images(self.config.image_dir, self.config.test_csv).images
+        pixels = [images.load(place, size) for place in range(min(MOST_IMAGES, len(images)))]
         stacked = np.stack(pixels)[:, None]
         return [stacked[start : start + BATCH] for start in range(0, len(stacked), BATCH)]
 

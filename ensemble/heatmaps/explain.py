@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from core.data.images.decode import resize, within
 from core.data.images.find_files import IMAGE_ENDINGS
-from core.data.images.store import ImageStore, check_sizes
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from ensemble.heatmaps.config import Config
@@ -116,16 +115,15 @@ def explain_images(
     `measured` are counted. Raises UserError where an image
     cannot be read, and where a box leaves its image.
     """
-    for sentence in check_sizes(images.packs, explainer.predictor.sizes):
+    for sentence in images.images.check_sizes(explainer.predictor.sizes):
         print(sentence)
-    store = ImageStore(images.paths, images.packs)
     pointing = Pointing(explainer.labels)
     sheet: list[Row] = []
     listed: list[dict[str, object]] = []
     drawn = range(min(config.draw, len(images)))
     needed = sorted({*drawn, *lesions})
     for place in tqdm(needed, desc="explaining", unit="img", disable=None):
-        pixels = store.read(place)
+        pixels = images.images.read(place)
         small = within(pixels, LONGEST_SHOWN)
         known = lesions.get(place, {})
         _check_inside(known, pixels, images.ids[place])

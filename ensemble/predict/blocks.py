@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.data.images.pack_format import open_packs
+from core.data.images.collection import Images
 from core.errors import UserError
 from core.io.atomic import cannot_write, write_atomically
 from core.io.lock import LOCK, is_held, lock_folder
@@ -46,28 +46,16 @@ class Parts:
     """The folder beside `output` that holds the blocks of its predictions until it is written.
 
     A block's file is named by all that its content depends on: `settings`, and the names, sizes and
-    times of change of its images (or the checksums of the one of `packs` that they are in). So a
+    times of change of its images (or the checksums of the pack that they are in). So a
     block is never taken for one of other settings.
     """
 
-    def __init__(
-        self,
-        output: Path,
-        paths: Sequence[str],
-        settings: str,
-        batch_size: int,
-        packs: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, output: Path, images: Images, settings: str, batch_size: int) -> None:
         self.folder = parts_folder(output)
-        self.output, self.paths, self.batch_size = output, paths, batch_size
-        self.packs = packs
-        self._states = {
-            os.path.join(folder, ""): " ".join(pack.identity() for pack in open_packs(folder))
-            for folder in packs
-        }
+        self.output, self.images, self.batch_size = output, images, batch_size
         length = batch_size * BATCHES_PER_BLOCK
-        self.starts = range(0, len(paths), length)
-        self._ends = [min(start + length, len(paths)) for start in self.starts]
+        self.starts = range(0, len(images), length)
+        self._ends = [min(start + length, len(images)) for start in self.starts]
         self._files = [
             self.folder / f"{number:06d}-{self._digest(number, settings)}.safetensors"
             for number in range(len(self))
@@ -80,20 +68,9 @@ class Parts:
     def _digest(self, number: int, settings: str) -> str:
         digest = hashlib.sha256(settings.encode())
         for position in range(self.starts[number], self._ends[number]):
-            path = self.paths[position]
-            digest.update(os.fsencode(path) + f" {self._state(path)}\n".encode())
+            state = f" {self.images.state(position)}\n".encode()
+            digest.update(self.images.encoded_paths[position] + state)
         return digest.hexdigest()[:16]
-
-    def _state(self, path: str) -> str:
-        """What changes where the image does."""
-        for root, state in self._states.items():
-            if path.startswith(root):
-                return state
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            return str(error.strerror)
-        return f"{found.st_size} {found.st_mtime_ns}"
 
     def open(self) -> list[int]:
         """Make and hold the folder; which blocks are missing in it.

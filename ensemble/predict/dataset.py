@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from core.data.images.collection import Images
 from core.data.images.decode import resize
-from core.data.images.store import ImageStore
 from core.errors import UserError
 
 
@@ -25,13 +25,10 @@ class Decoded(NamedTuple):
 
 
 class ImagesAtSizes(Dataset):
-    """Each image of `paths`, files or below one of `packs`, by its position, at each of `sizes`."""
+    """Each of `images` by its position, at each of `sizes`."""
 
-    def __init__(
-        self, paths: Sequence[str], sizes: Sequence[int], packs: Sequence[str] = ()
-    ) -> None:
-        self.images = ImageStore(paths, packs)
-        self.sizes = sizes
+    def __init__(self, images: Images, sizes: Sequence[int]) -> None:
+        self.images, self.sizes = images, sizes
 
     def __getitem__(self, position: int) -> tuple[int, list[np.ndarray] | str]:
         """The position, and uint8 (size, size) for each size, or why it cannot be read."""

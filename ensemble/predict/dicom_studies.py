@@ -12,7 +12,7 @@ def group_by_headers(images: LabelTable) -> LabelTable:
 
     Raises UserError for an image that is no DICOM file, and one whose header names no study.
     """
-    if images.packs:
+    if images.images.packs:
         raise UserError(
             "--group_by study reads DICOM headers, which a pack does not keep: name the studies in "
             "a column of a --test_csv"

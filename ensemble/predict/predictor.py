@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from core.data.images.store import check_sizes
 from core.data.loading.dataset import decoding_loader
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, counted
@@ -104,10 +103,10 @@ def predict_to_csv(
     probability is not finite, the disk is full, and where `output` is there already (unless
     `overwrite`).
     """
-    for sentence in check_sizes(images.packs, predictor.sizes):
+    for sentence in images.images.check_sizes(predictor.sizes):
         if fabric.is_global_zero:
             print(sentence)
-    with Parts(output, images.paths, predictor.identity, batch_size, images.packs) as parts:
+    with Parts(output, images.images, predictor.identity, batch_size) as parts:
         missing = parts.open() if fabric.is_global_zero else []
         # all there: a run that was killed while it wrote
         if missing and output.exists() and not overwrite:
@@ -145,7 +144,7 @@ def _predict_blocks(
     mine = missing[fabric.global_rank :: fabric.world_size]
     batches = parts.batches(mine)
     decoded = decoding_loader(
-        ImagesAtSizes(parts.paths, predictor.sizes, parts.packs),
+        ImagesAtSizes(parts.images, predictor.sizes),
         batches,
         collate,
         min(workers, len(batches)),

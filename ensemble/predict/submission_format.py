@@ -51,7 +51,7 @@ def arrange(images: LabelTable, sample: Sample) -> LabelTable:
     return replace(
         images,
         ids=[images.ids[row] for row in rows],
-        paths=[images.paths[row] for row in rows],
+        images=images.images.take(rows),
         studies=None if images.studies is None else images.studies[rows],
         views=None if images.views is None else images.views[rows],
         targets=images.targets[rows],

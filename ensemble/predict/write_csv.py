@@ -54,7 +54,7 @@ def write_predictions(
         raise UserError(f"{_told(unreadable, images)}: there is nothing to write")
     if unreadable and not finish.skip_unreadable:
         mend = "mend them and give the same command again, which keeps what is predicted already,"
-        if images.packs:
+        if images.images.packs:
             mend = "mend them, give the command that made the pack again and then this one,"
         raise UserError(
             f"{_told(unreadable, images)}; {mend} or pass --on_bad_image skip to go without"

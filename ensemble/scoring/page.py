@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from core.data.images.find_files import match_images
-from core.data.images.pack_format import packs_of
 from core.report import Contents, Picture, draw_pictures, worst_cases
 from core.report.figures import as_pictures, bounded_headings
 from core.report.plots.comparison import MOST_FILES, compared_figure
@@ -63,9 +62,8 @@ def with_images(scored: Scored, folder: Path) -> Scored:
 
     Raises UserError where one is missing.
     """
-    table = scored.table
-    paths = match_images(table.ids, folder)
-    return replace(scored, table=replace(table, paths=paths, packs=packs_of(folder)))
+    images = match_images(scored.table.ids, folder)
+    return replace(scored, table=replace(scored.table, images=images))
 
 
 def page_of(config: Config, scored: Scored, outcome: Outcome) -> Contents:

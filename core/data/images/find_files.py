@@ -5,19 +5,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from core.data.images.collection import Images
 from core.data.images.dicom.header import DICOM_ENDINGS, dicom_files
-from core.data.images.pack_format import is_pack, pack_names
+from core.data.images.pack_format import Pack, is_pack, open_packs
 from core.errors import UserError, some
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_ENDINGS)
 
 
-def image_names(folder: Path) -> list[str]:
-    """The names of the files below a folder, or of the images in a pack.
+def list_folder(folder: Path) -> tuple[list[str], list[Pack]]:
+    """The names of the files below a folder, or of the images of a pack, and that pack's parts.
 
     Raises UserError as `scan_folder` and `open_packs` do.
     """
-    return pack_names(folder) if is_pack(folder) else scan_folder(folder)
+    if not is_pack(folder):
+        return scan_folder(folder), []
+    packs = open_packs(folder)
+    return [name for pack in packs for name in pack.index["name"]], packs
 
 
 def images_among(folder: Path, names: Sequence[str]) -> list[str]:
@@ -67,8 +71,8 @@ def scan_folder(folder: Path) -> list[str]:
     return files
 
 
-def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
-    """The path of each identifier's file below the folder, or of its image in a pack.
+def match_images(identifiers: Sequence[str], folder: Path) -> Images:
+    """Each identifier's file below the folder, or its image in a pack.
 
     An identifier is matched, in this order, by its path relative to the folder; by that path
     without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
@@ -77,9 +81,9 @@ def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
     all of these without white space around a file's name, as no identifier has any. A backslash
     separates folders as "/" does. Nothing but a file that the scan found is ever returned, and no
     file twice. Raises UserError for files that are missing, ambiguous or named twice, and as
-    `image_names` does.
+    `list_folder` does.
     """
-    files = image_names(folder)
+    files, packs = list_folder(folder)
     known = set(files)
     matches = {name: name for name in identifiers if name in known}
     missing = [name for name in identifiers if name not in known]
@@ -104,8 +108,7 @@ def match_images(identifiers: Sequence[str], folder: Path) -> list[str]:
             raise UserError(
                 f"Images '{other}' and '{name}' are the same file in {folder}: {matches[name]}."
             )
-    root = os.path.join(folder, "")
-    return [root + matches[name] for name in identifiers]
+    return Images.below(folder, [matches[name] for name in identifiers], packs)
 
 
 def _match(

@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +84,34 @@ class Pack:
     index_sha256: str
     blocks: tuple[str, ...]
     """SHA-256 of each block of rows."""
+    unreadable: dict[int, str]
+    """The reason of each row whose image could not be read."""
 
-    def unreadable(self) -> dict[int, str]:
-        """The reason of each row whose image could not be read."""
-        reasons = self.index["unreadable"].to_numpy()
-        return {int(row): str(reasons[row]) for row in np.flatnonzero(reasons != "")}
+    def __getstate__(self) -> dict[str, Any]:
+        """What a process that is started afresh needs to `read`."""
+        return {name: self.__dict__[name] for name in ("folder", "plan", "unreadable")}
 
+    @property
+    def whole(self) -> Path:
+        """The folder of all parts."""
+        return self.folder if self.plan.parts == 1 else self.folder.parent
+
+    @cached_property
     def identity(self) -> str:
         """A digest that a pack of other images does not share."""
         told = [self.index_sha256, *self.blocks]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
+    @cached_property
     def images(self) -> np.memmap:
         """uint8 (count, size, size), read from the disk as it is used."""
         return map_images(self.folder / IMAGES, self.plan.count, self.plan.size)
+
+    def read(self, row: int) -> np.ndarray:
+        """The image of a row, uint8 (size, size), read-only; UserError where it is unreadable."""
+        if reason := self.unreadable.get(row):
+            raise UserError(reason)
+        return np.asarray(self.images[row])
 
 
 def is_pack(folder: str | Path) -> bool:
@@ -104,19 +119,9 @@ def is_pack(folder: str | Path) -> bool:
     return any(os.path.isfile(os.path.join(folder, name)) for name in (FACTS, PARTS, BEGUN))
 
 
-def packs_of(folder: str | Path) -> tuple[str, ...]:
-    """The folder as `LabelTable.packs` names it; () for a folder of files."""
-    return (str(Path(folder)),) if is_pack(folder) else ()
-
-
 def part_folder(folder: Path, part: int, parts: int) -> Path:
     """Where part `part` (from 1) of `parts` is kept."""
     return folder / f"part_{part}_of_{parts}"
-
-
-def pack_names(folder: str | Path) -> list[str]:
-    """The names of all images of a pack. Raises UserError as `open_packs` does."""
-    return [name for pack in open_packs(folder) for name in pack.index["name"]]
 
 
 def open_packs(folder: str | Path) -> list[Pack]:
@@ -176,7 +181,9 @@ def read_pack(folder: Path) -> Pack:
         raise _spoiled(facts, "its checksums are not as many as its blocks")
     index = read_index(folder / INDEX, plan.count, digest)
     map_images(folder / IMAGES, plan.count, plan.size)
-    return Pack(folder, plan, index, str(digest), tuple(blocks))
+    reasons = index["unreadable"].to_numpy()
+    unreadable = {int(row): str(reasons[row]) for row in np.flatnonzero(reasons != "")}
+    return Pack(folder, plan, index, str(digest), tuple(blocks), unreadable)
 
 
 def map_images(path: Path, count: int, size: int) -> np.memmap:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core.config.training import LoaderConfig
-from core.data.images.store import ImageStore
 from core.data.loading.loader import DecodingLoader
 from core.data.loading.samplers import EvaluationBatches, Sample, TrainingBatches
 from core.data.tables.label_table import LabelTable
@@ -65,15 +64,12 @@ class Read(NamedTuple):
 
 
 class RadiographDataset(Dataset):
-    """The images of `rows` of a table, by sample: (epoch, place in its plan, position among rows).
-
-    Raises UserError as `ImageStore` does.
-    """
+    """Images of `rows` of a table, by sample: (epoch, place in its plan, position among rows)."""
 
     def __init__(
         self, table: LabelTable, rows: np.ndarray, size: int, augment: Augmentation | None = None
     ) -> None:
-        self.images = ImageStore([table.paths[row] for row in rows], table.packs)
+        self.images = table.images.take(rows)
         self.targets = table.targets[rows]
         self.rows, self.size, self.augment = rows, size, augment
 

@@ -8,7 +8,6 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from core.config.training import LoaderConfig
-from core.data.images.store import ImageStore, check_sizes
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.blank_images import ConstantImages, Watched
 from core.data.loading.dataset import (
@@ -237,13 +236,12 @@ def _counted(names: Sequence[str], what: str, counts: np.ndarray, drawn: np.ndar
 
 
 def check_packs(table: LabelTable, size: int) -> list[str]:
-    """`check_sizes` for a training at `size` pixels.
+    """`Images.check_sizes` for a training at `size` pixels.
 
     Raises UserError too where the table names an image that could not be read when it was packed.
     """
-    told = check_sizes(table.packs, [size])
-    bad = ImageStore(table.paths, table.packs).unreadable() if table.packs else []
-    if bad:
+    told = table.images.check_sizes([size])
+    if bad := table.images.unreadable():
         names = [table.ids[place] for place, _ in bad]
         raise UserError(
             f"{len(bad):,} of {len(table):,} images could not be read when they were packed: "

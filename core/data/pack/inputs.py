@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.csv.columns import find_column
+from core.data.images.collection import Images
 from core.data.images.find_files import images_among, match_images, scan_folder
 from core.data.images.pack_format import Plan, digest_of_names, is_pack
 from core.data.sources import read_sheet
@@ -55,16 +56,17 @@ def list_images(
         if not names:
             raise UserError(f"the image folder {folder} holds no image: there is nothing to pack")
         return sorted(names)
-    root = os.path.join(folder, "")
+    start = len(os.path.join(folder, ""))
     found: set[str] = set()
     kinds = source or [""] * len(csvs)
     for csv, kind in zip(csvs, kinds, strict=True):
-        found.update(path.removeprefix(root) for path in _named(csv, folder, image_column, kind))
+        images = _named(csv, folder, image_column, kind)
+        found.update(path[start:] for path in images.paths)
     return sorted(found)
 
 
-def _named(csv: Path, folder: Path, image_column: str, source: str) -> list[str]:
-    """The paths of the images that a CSV names, whatever their labels, views and official split."""
+def _named(csv: Path, folder: Path, image_column: str, source: str) -> Images:
+    """The images that a CSV names, whatever their labels, views and official split."""
     sheet = read_sheet(csv, source or None, image_column=image_column or None)
     name = find_column(csv, sheet.columns, image_column or None, sheet.image, "--image_column")
     if name is None:

@@ -89,7 +89,7 @@ def _check_files(files: Path | None) -> None:
 
 def _wrong_blocks(pack: Pack, threads: int) -> Iterator[str]:
     """What to say of each block without its checksum."""
-    images = pack.images()
+    images = pack.images
     names = pack.index["name"].tolist()
 
     def is_whole(block: int) -> bool:
@@ -111,7 +111,7 @@ def _wrong_blocks(pack: Pack, threads: int) -> Iterator[str]:
 def _wrong_images(pack: Pack, folder: Path, threads: int) -> Iterator[tuple[str, str]]:
     """(name, what is wrong) of the images that are not those of the files."""
     files = look_at(folder, pack.index["name"].tolist())
-    images, marked = pack.images(), pack.unreadable()
+    images, marked = pack.images, pack.unreadable
 
     def problem(row: int) -> str:
         path = os.path.join(folder, files.names[row])

@@ -82,7 +82,7 @@ def write_pack(
             delete_pack(folder)
         begun = _take_up(folder, plan, files)
         if isinstance(begun, Pack):
-            return _named_unreadable(begun.index, begun.unreadable())
+            return _named_unreadable(begun.index, begun.unreadable)
         _decode(begun, files.folder, workers)
         reasons = {row: why for done in begun.done.values() for row, why in done.unreadable}
         if not reasons or skip_unreadable:
@@ -210,7 +210,7 @@ def _take_up(folder: Path, plan: Plan, files: Files) -> Begun | Pack:
 
 def _done_of(whole: Pack) -> dict[int, Done]:
     """The blocks of a finished pack as they were noted."""
-    spoiled, done = whole.unreadable(), {}
+    spoiled, done = whole.unreadable, {}
     for block, checksum in enumerate(whole.blocks):
         reasons = [(row, spoiled[row]) for row in whole.plan.rows(block) if row in spoiled]
         done[block] = Done(block, checksum, reasons)

@@ -16,8 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from core.data.images.pack_format import open_packs
-from core.data.images.store import ImageStore
+from core.data.images.collection import Images
 from core.errors import UserError, counted, some
 
 # bytes of the middle of an image that are looked at before the whole of it
@@ -25,49 +24,26 @@ _SAMPLE = 4096
 _READERS, _TOGETHER = 16, 256
 
 
-def file_sizes(paths: Sequence[str]) -> np.ndarray:
-    """Bytes of each file, (N,) int64; 0 for an image of a pack, or a file that cannot be seen."""
-    sizes = np.zeros(len(paths), dtype=np.int64)
-    for place, path in enumerate(paths):
-        try:
-            sizes[place] = os.stat(path).st_size
-        except OSError:  # whoever reads it will say so
-            continue
-    return sizes
-
-
-def digest_of_files(sizes: np.ndarray, packs: Sequence[str]) -> str:
-    """A digest that changes with the size of a file, and with any pixel of a pack."""
-    digest = hashlib.sha256(sizes.tobytes())
-    for folder in packs:
-        for pack in open_packs(folder):
-            digest.update(pack.identity().encode())
-    return digest.hexdigest()
-
-
-def first_copies(paths: Sequence[str], packs: Sequence[str], sizes: np.ndarray) -> np.ndarray:
+def first_copies(images: Images) -> np.ndarray:
     """Of each image the first one that equals it, (N,) int64: itself where there is none before.
 
-    Of files those of the same size (`sizes`, of `file_sizes`) are opened for a sample of 4 KiB;
-    of these, as of the images of packs, those with the same sample are read whole. At the most each
-    image is read once. An image of one grey everywhere is nobody's copy.
+    Of files those of the same size are opened for a sample of 4 KiB; of these, as of the images of
+    packs, those with the same sample are read whole. At the most each image is read once. An image
+    of one grey everywhere is nobody's copy.
     """
-    first = np.arange(len(paths))
-    kinds = [_among_files(paths, sizes)]
-    if packs:
-        kinds.append(_in_packs(paths, packs))
-    for places, sample, whole in kinds:
+    first = np.arange(len(images))
+    for places, sample, whole in (_among_files(images), _in_packs(images)):
         for alike in _with_same_sample(places, sample):
             for equal in _with_same_content(alike, whole):
-                if not _is_blank(paths[equal[0]], packs):
+                if not _is_blank(images, equal[0]):
                     first[equal] = equal[0]
     return first
 
 
-def _is_blank(path: str, packs: Sequence[str]) -> bool:
+def _is_blank(images: Images, place: int) -> bool:
     """Whether it can be read, and is of one grey everywhere."""
     try:
-        pixels = ImageStore([path], packs).read(0)
+        pixels = images.read(place)
     except UserError:
         return False
     return bool(pixels.min() == pixels.max())
@@ -126,8 +102,9 @@ def _owners(patients: np.ndarray | None, images: int) -> np.ndarray:
 _Key = Callable[[int], bytes]
 
 
-def _among_files(paths: Sequence[str], sizes: np.ndarray) -> tuple[np.ndarray, _Key, _Key]:
+def _among_files(images: Images) -> tuple[np.ndarray, _Key, _Key]:
     """The files of which another has the same size, and how to sample and to read one."""
+    paths, sizes = images.encoded_paths, images.file_sizes
     _, codes, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     places = np.flatnonzero((counts[codes] > 1) & (sizes > 0))
 
@@ -144,20 +121,18 @@ def _among_files(paths: Sequence[str], sizes: np.ndarray) -> tuple[np.ndarray, _
     return places, sample, whole
 
 
-def _in_packs(paths: Sequence[str], packs: Sequence[str]) -> tuple[np.ndarray, _Key, _Key]:
+def _in_packs(images: Images) -> tuple[np.ndarray, _Key, _Key]:
     """The images of packs, and how to sample and to read one."""
-    store = ImageStore(paths, packs)
-    roots = tuple(os.path.join(folder, "") for folder in packs)
-    packed = np.array([path.startswith(roots) for path in paths])
-    packed[[place for place, _ in store.unreadable()]] = False
+    packed = images.pack >= 0
+    packed[[place for place, _ in images.unreadable()]] = False
 
     def sample(place: int) -> bytes:
-        pixels = store.read(place)
+        pixels = images.read(place)
         start = max(0, pixels.size - _SAMPLE) // 2
         return len(pixels).to_bytes(8, "little") + pixels.reshape(-1)[start:][:_SAMPLE].tobytes()
 
     def whole(place: int) -> bytes:
-        return hashlib.sha256(store.read(place).tobytes()).digest()
+        return hashlib.sha256(images.read(place).tobytes()).digest()
 
     return np.flatnonzero(packed), sample, whole
 

@@ -12,10 +12,9 @@ import numpy as np
 from core.config.data import DataConfig
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.training import RunConfig, SplitConfig
+from core.data.images.collection import Images
 from core.data.splits.duplicates import (
     check_no_copies,
-    digest_of_files,
-    file_sizes,
     first_copies,
     joined_patients,
     told_copies,
@@ -257,19 +256,18 @@ def _divide(
 
     `earlier_folds` (N,) are taken as they are.
     """
-    sizes = file_sizes(table.paths)
-    first = first_copies(table.paths, table.packs, sizes)
+    first = first_copies(table.images)
     if sentence := told_copies(table.ids, table.patients, first):
         say(sentence)
     if earlier_folds is not None:
-        return earlier_folds, digest_of_files(sizes, table.packs)
+        return earlier_folds, table.images.digest()
     groups = joined_patients(table.patients, first)
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", UserWarning)
         assignment = assign_folds(strata(table), groups, split.folds, split.seed)
     for doubt in doubts:
         say(f"Warning: {doubt.message}")
-    return assignment, digest_of_files(sizes, table.packs)
+    return assignment, table.images.digest()
 
 
 def strata(table: LabelTable) -> np.ndarray:
@@ -286,10 +284,8 @@ def _official_split(
     """Training and validation CSV as one table, with fold -1 and 0; and the digest of its files."""
     val = gather(data, validation=True, labels=train.class_names)
     check_disjoint(train, val)
-    paths = train.paths + val.paths
-    packs = tuple(dict.fromkeys([*train.packs, *val.packs]))
-    sizes = file_sizes(paths)
-    check_no_copies(train.ids, val.ids, first_copies(paths, packs, sizes))
+    images = Images.joined([train.images, val.images])
+    check_no_copies(train.ids, val.ids, first_copies(images))
     if data.anonymous:
         train, val = without_names(train), without_names(val)
     for sentence in _unknown_in_validation(train, val):
@@ -297,16 +293,15 @@ def _official_split(
     joined = replace(
         train,
         ids=train.ids + val.ids,
-        paths=paths,
+        images=images,
         patients=_joined(train.patients, val.patients),
         studies=_joined(train.studies, val.studies),
         views=_joined(train.views, val.views),
         targets=np.concatenate([train.targets, val.targets]),
         sources=_joined(train.sources, val.sources),
-        packs=packs,
     )
     assignment = np.repeat([-1, 0], [len(train), len(val)])
-    return joined, assignment, digest_of_files(sizes, packs)
+    return joined, assignment, images.digest()
 
 
 def _unknown_in_validation(train: LabelTable, val: LabelTable) -> Iterator[str]:

@@ -14,15 +14,14 @@ from tqdm import tqdm
 
 from core.data.csv.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column, read_columns
 from core.data.csv.views import view_group
+from core.data.images.collection import Images
 from core.data.images.find_files import (
     IMAGE_ENDINGS,
-    image_names,
     images_among,
+    list_folder,
     match_images,
     without_ending,
 )
-from core.data.images.pack_format import is_pack, packs_of
-from core.data.images.store import ImageStore
 from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, some
 
@@ -51,7 +50,7 @@ def find_images(
         raise UserError(f"{csv} has no column with the images' names: call it ImageID.")
     ids = read_ids(csv, name, columns[name])
     _refuse_elsewhere(csv, name, columns[name], folder)
-    images = _unlabelled(ids, match_images(ids, folder), name, folder)
+    images = _unlabelled(ids, match_images(ids, folder), name)
     if not group_by:
         return images
     study = find_column(csv, columns, group_by, (), "--group_by")
@@ -106,8 +105,8 @@ def view_groups(views: np.ndarray | None, images: int) -> np.ndarray:
 
 
 def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
-    files = image_names(folder)
-    images = sorted(files if is_pack(folder) else images_among(folder, files))
+    files, packs = list_folder(folder)
+    images = sorted(files if packs else images_among(folder, files))
     if not images:
         raise UserError(
             f"The image folder {folder} holds no image ({', '.join(IMAGE_ENDINGS)}, or "
@@ -125,13 +124,13 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
                 f"{folder} holds several images that differ in their ending only: {some(twice)}. "
                 "Keep one of each."
             )
-    return _unlabelled(ids, [str(folder / name) for name in images], "ImageID", folder)
+    return _unlabelled(ids, Images.below(folder, images, packs), "ImageID")
 
 
-def _unlabelled(ids: list[str], paths: list[str], id_column: str, folder: Path) -> LabelTable:
+def _unlabelled(ids: list[str], images: Images, id_column: str) -> LabelTable:
     return LabelTable(
         ids=ids,
-        paths=paths,
+        images=images,
         patients=None,
         studies=None,
         views=None,
@@ -139,7 +138,6 @@ def _unlabelled(ids: list[str], paths: list[str], id_column: str, folder: Path) 
         class_names=(),
         notes=(),
         id_column=id_column,
-        packs=packs_of(folder),
     )
 
 
@@ -148,11 +146,10 @@ def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
 
     Raises UserError that names those which cannot be read: hours of training should not end in one.
     """
-    store = ImageStore(table.paths, table.packs)
 
     def problem(place: int) -> str:
         try:
-            store.read(place)
+            table.images.read(place)
         except UserError as error:
             return str(error)
         return ""

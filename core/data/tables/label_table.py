@@ -11,8 +11,8 @@ import numpy as np
 from core.data.csv.columns import IMAGE_COLUMNS, Column, find_column, take_rows
 from core.data.csv.labels import add_absent, choose_labels, read_targets
 from core.data.csv.views import of_views
+from core.data.images.collection import Images
 from core.data.images.find_files import match_images
-from core.data.images.pack_format import packs_of
 from core.data.sources import read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.tables.patients import FIELDS, ask_headers, find_patients, without_column
@@ -28,8 +28,8 @@ class LabelTable:
     """N images with C labels. Texts are as in the CSV, so "00012" stays "00012"."""
 
     ids: list[str]
-    paths: list[str]
-    """An existing file for each image; empty where only the labels were read."""
+    images: Images
+    """An existing file, or a row of a pack, for each; none where only the labels were read."""
     patients: np.ndarray | None
     """(N,) str"""
     studies: np.ndarray | None
@@ -46,11 +46,14 @@ class LabelTable:
     sources: np.ndarray | None = None
     """(N,) int: which of `source_names` each image is from; None for a single source"""
     source_names: tuple[str, ...] = ()
-    packs: tuple[str, ...] = ()
-    """Folders of packs: a path that begins with one of them names an image in it, and no file."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of each image; empty where only the labels were read."""
+        return self.images.paths
 
     def take(self, rows: np.ndarray) -> "LabelTable":
         """These rows alone, (M,) int or (N,) bool, in their order."""
@@ -62,8 +65,7 @@ class LabelTable:
         return replace(
             self,
             ids=[self.ids[place] for place in places.tolist()],
-            # there are none where the labels alone were read
-            paths=[self.paths[place] for place in places.tolist()] if self.paths else [],
+            images=self.images.take(places) if len(self.images) else self.images,
             patients=of(self.patients),
             studies=of(self.studies),
             views=of(self.views),
@@ -112,28 +114,27 @@ def read_table(
     columns, class_names, told = _choose_labels(path, sheet, columns, labels, used)
     notes += told
     ids = read_ids(path, image, columns[image])
-    paths = [] if image_dir is None else match_images(ids, Path(image_dir))
+    images = Images.of_files([]) if image_dir is None else match_images(ids, Path(image_dir))
     asked = without_column(others, requests[1:])
-    headers = ask_headers(paths, asked)
+    headers = ask_headers(images.paths, asked)
     if others[-1] is None and views != "all":
         wanted, told = _of_views(path, headers.get("view"), views)
         notes += told
         columns, headers = take_rows(columns, wanted), take_rows(headers, wanted)
-        ids, paths = list(compress(ids, wanted)), list(compress(paths, wanted))
+        ids, images = list(compress(ids, wanted)), images.take(wanted)
     if blank is None and sheet.blank is not None:
         blank = sheet.blank
         notes.append(f"A blank label of {path} means {blank}, as is usual there (--blank).")
     targets, doubts = read_targets(path, columns, class_names, uncertain, blank)
     notes += doubts + _unused(path, columns, used.union(class_names, sheet.no_labels))
-    patients, told = find_patients(path, columns, others[0], asked, headers, ids, paths)
+    patients, told = find_patients(path, columns, others[0], asked, headers, ids, images.paths)
     studies, positions = (
         headers.get(field) if name is None else columns[name]
         for field, name in zip(FIELDS[1:], others[1:], strict=True)
     )
     return LabelTable(
         ids=ids,
-        paths=paths,
-        packs=() if image_dir is None else packs_of(image_dir),
+        images=images,
         patients=patients,
         studies=None if studies is None else studies.cells,
         views=None if positions is None else positions.cells,

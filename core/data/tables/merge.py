@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.csv.columns import IMAGE_COLUMNS
+from core.data.images.collection import Images
 from core.data.sources.sheet import Sheet
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, plain
@@ -190,7 +191,7 @@ def join_tables(
     patients, notes = _join_patients(tables, parts)
     return LabelTable(
         ids=[name for table in tables for name in table.ids],
-        paths=[path for table in tables for path in table.paths],
+        images=Images.joined([table.images for table in tables]),
         patients=patients,
         studies=_join_studies(tables),
         views=_join_views(tables),
@@ -199,7 +200,6 @@ def join_tables(
         notes=(*(note for table in tables for note in table.notes), *notes),
         sources=np.repeat(np.arange(len(tables)), sizes),
         source_names=tuple(part.name for part in parts),
-        packs=tuple(dict.fromkeys(pack for table in tables for pack in table.packs)),
     )
 
 

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from core.data.images.collection import Images
 from core.data.loading.dataset import RadiographDataset, build_loader
 from core.data.loading.samplers import EvaluationBatches
 from core.data.tables.label_table import LabelTable
@@ -49,7 +50,7 @@ def table(tmp_path: Path, pixels: np.ndarray) -> LabelTable:
         cv2.imwrite(str(path), image)
     return LabelTable(
         ids=[path.name for path in paths],
-        paths=[str(path) for path in paths],
+        images=Images.of_files([str(path) for path in paths]),
         patients=None,
         studies=None,
         views=None,

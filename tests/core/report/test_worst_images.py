@@ -1,11 +1,15 @@
 """The images that are the furthest off: which they are, and their small pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
+from core.data.images.collection import Images
+from core.data.images.pack_format import Pack, Plan
 from core.data.tables.label_table import LabelTable
 from core.metrics import Evaluation, evaluate
 from core.report import worst_images as worst
@@ -30,7 +34,7 @@ def table(tmp_path: Path) -> LabelTable:
     targets[:6, 0], targets[4, 1] = 1, 1
     targets[5, 0] = np.nan
     ids = [f"image {number}" for number in range(12)]
-    return LabelTable(ids, paths, None, None, None, targets, NAMES, ())
+    return LabelTable(ids, Images.of_files(paths), None, None, None, targets, NAMES, ())
 
 
 def scores(table: LabelTable) -> tuple[Evaluation, np.ndarray]:
@@ -77,17 +81,9 @@ def test_pictures_are_the_images_made_small_and_none_that_cannot_be_read(table: 
 
 def test_a_pack_that_is_gone_leaves_the_report_without_pictures(table: LabelTable) -> None:
     evaluation, p = scores(table)
-    gone = LabelTable(
-        table.ids,
-        ["/gone/a.png"] * 12,
-        None,
-        None,
-        None,
-        table.targets,
-        NAMES,
-        (),
-        packs=("/gone",),
-    )
+    plan = Plan(size=8, count=12, block_rows=12, total=12, names_sha256="")
+    pack = Pack(Path("/gone"), plan, pd.DataFrame({"name": table.ids}), "", (), {})
+    gone = replace(table, images=Images.below("/gone", table.ids, [pack]))
     cases = worst_cases(evaluation, gone, np.arange(12), p).classes
     assert {case.jpeg for one in cases for case in (*one.misses, *one.alarms)} == {b""}
 

@@ -47,8 +47,13 @@ def packing(images: Path, *more: object) -> list[object]:
     ]
 
 
+def pack_names(folder: Path) -> list[str]:
+    """The names of all images of a pack."""
+    return [name for pack in open_packs(folder) for name in pack.index["name"]]
+
+
 def check_pixels(folder: Path, images: Path) -> None:
     """All images of a pack are what training reads from the files."""
     for pack in open_packs(folder):
-        for name, pixels in zip(pack.index["name"], pack.images(), strict=True):
+        for name, pixels in zip(pack.index["name"], pack.images, strict=True):
             assert np.array_equal(pixels, load_image(images / name, pack.plan.size)), name

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from core.config.training import BackboneConfig, RunConfig
+from core.data.images.collection import Images
 from core.errors import UserError
 from core.models.backbone import Backbone
 from core.models.checkpoint import load_tensors
@@ -98,7 +99,8 @@ def block(path: str) -> None:
 
 def kept_blocks() -> Parts:
     """The place of the blocks of six predictions."""
-    parts = Parts(OUT / "predictions.csv", [f"{number}.png" for number in range(6)], "s", 2)
+    images = Images.of_files([f"{number}.png" for number in range(6)])
+    parts = Parts(OUT / "predictions.csv", images, "s", 2)
     parts.folder.mkdir(exist_ok=True)
     return parts
 

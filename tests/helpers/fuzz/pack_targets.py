@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.data.images.collection import Images
 from core.data.images.pack_format import (
     FACTS,
     IMAGES,
@@ -19,7 +20,6 @@ from core.data.images.pack_format import (
     write_facts,
     write_index,
 )
-from core.data.images.store import ImageStore
 from tests.helpers.fuzz.mutations import flipped, spoil
 
 OUT = Path(os.environ["FUZZ_OUT"])
@@ -59,11 +59,11 @@ def use(folder: str) -> None:
     for name in names:
         inside = os.path.normpath(os.path.join(folder, name))
         assert inside.startswith(os.path.join(folder, "")), name
-    store = ImageStore([os.path.join(folder, name) for name in names], (folder,))
-    bad = {place for place, _ in store.unreadable()}
+    images = Images.below(folder, names, packs)
+    bad = {place for place, _ in images.unreadable()}
     for place in range(len(names)):
         if place not in bad:
-            pixels = store.read(place)
+            pixels = images.read(place)
             assert (pixels.dtype, pixels.shape) == (np.uint8, (packs[0].plan.size,) * 2)
 
 

@@ -16,7 +16,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def matched(folder: Path, *identifiers: str) -> list[str]:
-    return [os.path.relpath(path, folder) for path in match_images(identifiers, folder)]
+    return [os.path.relpath(path, folder) for path in match_images(identifiers, folder).paths]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_links_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
 def test_one_file_reached_twice_through_a_link_is_not_ambiguous(tmp_path: Path) -> None:
     touch(tmp_path, "sub/a.png")
     (tmp_path / "latest").symlink_to(tmp_path / "sub")
-    (path,) = match_images(["a.png"], tmp_path)
+    (path,) = match_images(["a.png"], tmp_path).paths
     assert Path(path).samefile(tmp_path / "sub" / "a.png")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation, light_transforms
 from core.data.loading.dataset import Batch, RadiographDataset, build_loader, unspoiled
 from core.data.loading.samplers import TrainingBatches
@@ -174,7 +175,7 @@ def table(tmp_path: Path) -> LabelTable:
         cv2.imwrite(str(tmp_path / name), picture(number))
     return LabelTable(
         ids=names,
-        paths=[str(tmp_path / name) for name in names],
+        images=Images.below(tmp_path, names),
         patients=None,
         studies=None,
         views=None,

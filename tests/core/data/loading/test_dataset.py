@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from core.data.images.collection import Images
 from core.data.loading.dataset import Batch, RadiographDataset, Read, build_loader, unspoiled
 from core.data.loading.samplers import EvaluationBatches
 from core.data.tables.label_table import LabelTable
@@ -22,7 +23,7 @@ def make_table(paths: list[Path], targets: np.ndarray | None = None) -> LabelTab
         targets = np.arange(2 * len(paths), dtype=np.float32).reshape(-1, 2) % 2
     return LabelTable(
         ids=[path.name for path in paths],
-        paths=[str(path) for path in paths],
+        images=Images.of_files([str(path) for path in paths]),
         patients=None,
         studies=None,
         views=None,

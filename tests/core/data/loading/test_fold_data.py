@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from core.config.training import LoaderConfig
+from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, describe_sampling
 from core.data.tables.label_table import LabelTable
@@ -34,7 +35,7 @@ def make_fold(
     names = [f"{number}.png" for number in range(len(targets))]
     table = LabelTable(
         ids=names,
-        paths=[str(folder / name) for name in names],
+        images=Images.below(folder, names),
         patients=None,
         studies=None,
         views=None,

@@ -1,12 +1,12 @@
 """Draws of several sources keep to their weights, and each source to its own sampler."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from core.config.training import LoaderConfig
+from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, describe_sampling
 from core.data.loading.samplers import NAMES, Sampler
@@ -106,7 +106,7 @@ def fold(weights: tuple[float, ...], sources: list[int] | None = None, **loader:
     sources = [0, 0, 0, 1, 1, 1] * 2 if sources is None else sources
     table = LabelTable(
         ids=[f"{number}.png" for number in range(12)],
-        paths=[str(Path(f"{number}.png")) for number in range(12)],
+        images=Images.of_files([f"{number}.png" for number in range(12)]),
         patients=None,
         studies=None,
         views=None,

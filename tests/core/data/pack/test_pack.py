@@ -10,10 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.images.pack_format import open_packs, pack_names
+from core.data.images.pack_format import open_packs
 from core.data.pack.__main__ import main
 from tests.conftest import Call
-from tests.helpers.data.packs import SIZE, check_pixels, images, packing, write_csv, write_image
+from tests.helpers.data.packs import (
+    SIZE,
+    check_pixels,
+    images,
+    pack_names,
+    packing,
+    write_csv,
+    write_image,
+)
 
 __all__ = ["images"]
 
@@ -173,10 +181,10 @@ def test_marked_images_can_be_mended_later(images: Path, call: Call) -> None:
     assert code == 0
     assert "1 of them marked as unreadable" in out
     (pack,) = open_packs(images.parent / "pack")
-    ((row, reason),) = pack.unreadable().items()
+    ((row, reason),) = pack.unreadable.items()
     assert row == 2
     assert "cut short" in reason
-    assert not pack.images()[2].any()
+    assert not pack.images[2].any()
     (images / "2.png").write_bytes(good)
     code, out, _ = call(*packing(images))
     assert code == 0

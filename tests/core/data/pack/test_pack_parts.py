@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from core.data.images.find_files import match_images
-from core.data.images.pack_format import is_pack, open_packs, pack_names
+from core.data.images.pack_format import is_pack, open_packs
 from core.data.pack.__main__ import main
 from core.errors import UserError
 from tests.conftest import Call
-from tests.helpers.data.packs import SIZE, check_pixels, images, packing, write_image
+from tests.helpers.data.packs import SIZE, check_pixels, images, pack_names, packing, write_image
 
 __all__ = ["images"]
 
@@ -36,7 +36,10 @@ def test_parts_read_as_one_pack(images: Path, call: Call) -> None:
     assert [part.plan.count for part in open_packs(pack)] == [3, 3, 4]
     assert pack_names(pack)[6:] == ["6.png", "sub/7.png", "sub/8.png", "sub/9.png"]
     check_pixels(pack, images)
-    assert match_images(["8", "sub/9.png"], pack) == [f"{pack}/sub/8.png", f"{pack}/sub/9.png"]
+    assert match_images(["8", "sub/9.png"], pack).paths == [
+        f"{pack}/sub/8.png",
+        f"{pack}/sub/9.png",
+    ]
     code, out, _ = call(main, "--verify", "--out", pack, "--train_dir", images)
     assert code == 0
     told = f"(10 images in 3 blocks: the checksums are right, the images those of {images})"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.data.images.collection import Images
 from core.data.images.decode import load_image, read_image
 from core.data.images.find_files import images_among, match_images
-from core.data.images.store import ImageStore, check_sizes
 from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
 from core.data.loading.fold_data import check_packs
 from core.data.loading.samplers import EvaluationBatches
@@ -39,10 +39,9 @@ def both(images: Path, pack: Path) -> LabelTable:
     """Five images, the first three of the pack and the others files."""
     names = ["sub/9.png", "0.png", "4", "8", "2.png"]
     table = read_table(write_csv(images.parent / "five.csv", names), pack)
-    assert table.packs == (str(pack),)
     assert table.paths[:3] == [f"{pack}/sub/9.png", f"{pack}/0.png", f"{pack}/4.png"]
-    paths = table.paths[:3] + match_images(names[3:], images)
-    return replace(table, paths=paths)
+    parts = [table.images.take(np.arange(3)), match_images(names[3:], images)]
+    return replace(table, images=Images.joined(parts))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -57,21 +56,20 @@ def test_packs_and_files_are_read_together(images: Path, pack: Path, workers: in
     assert np.array_equal(read, [load_image(images / name, SIZE) for name in names])
 
 
-def test_a_store_can_be_sent_to_a_process_started_afresh(images: Path, pack: Path) -> None:
-    table = both(images, pack)
-    store = ImageStore(table.paths, table.packs)
-    expected = [store.read(place) for place in range(5)]
+def test_images_can_be_sent_to_a_process_started_afresh(images: Path, pack: Path) -> None:
+    five = both(images, pack).images
+    expected = [five.read(place) for place in range(5)]
     # what is sent: no image, and no object for each
-    assert len(ForkingPickler.dumps(store)) < 1500
+    assert len(ForkingPickler.dumps(five)) < 1500
     with get_context("spawn").Pool(1) as pool:
-        afresh = pool.map(store.read, range(5))
+        afresh = pool.map(five.read, range(5))
     assert all(np.array_equal(*pair) for pair in zip(afresh, expected, strict=True))
 
 
 def test_images_of_a_pack_cannot_be_written_to(images: Path, pack: Path) -> None:
     table = both(images, pack)
     with pytest.raises(ValueError, match="read-only"):
-        ImageStore(table.paths, table.packs).read(0)[0, 0] = 1
+        table.images.read(0)[0, 0] = 1
 
 
 def test_a_pack_of_another_size(images: Path, pack: Path) -> None:
@@ -82,8 +80,8 @@ def test_a_pack_of_another_size(images: Path, pack: Path) -> None:
     (told,) = check_packs(table, 5)
     assert "8 px, resized to 5 px" in told
     with pytest.raises(UserError, match="16 px are wanted"):
-        check_sizes(table.packs, [4, 16])
-    assert check_sizes((), [4]) == []
+        table.images.check_sizes([4, 16])
+    assert match_images(["0.png"], images).check_sizes([4]) == []
 
 
 def test_a_marked_image_is_refused_with_its_reason(images: Path, call: Call) -> None:
@@ -97,7 +95,7 @@ def test_a_marked_image_is_refused_with_its_reason(images: Path, call: Call) -> 
         check_packs(table, SIZE)
     others = read_table(write_csv(images.parent / "b.csv", ["0.png", "4.png"]), pack)
     assert check_packs(others, SIZE) == []
-    assert ImagesAtSizes(table.paths, [4], table.packs)[1] == (1, _reason(images / "3.png"))
+    assert ImagesAtSizes(table.images, [4])[1] == (1, _reason(images / "3.png"))
 
 
 def _reason(path: Path) -> str:
@@ -109,10 +107,6 @@ def _reason(path: Path) -> str:
 def test_an_image_that_is_not_in_the_pack_is_told(images: Path, pack: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 1 images have no file in .*pack: gone\.png"):
         read_table(write_csv(images.parent / "a.csv", ["gone.png"]), pack)
-    table = read_table(write_csv(images.parent / "a.csv", ["0.png"]), pack)
-    gone = replace(table, paths=[f"{pack}/gone.png"])
-    with pytest.raises(UserError, match=r"1 image is not in the pack .*: gone\.png"):
-        ImageStore(gone.paths, gone.packs)
 
 
 def test_images_to_predict_are_found_in_a_pack(images: Path, pack: Path) -> None:
@@ -122,16 +116,15 @@ def test_images_to_predict_are_found_in_a_pack(images: Path, pack: Path) -> None
     refuse_links_out(found, pack)
     csv = write_csv(images.parent / "a.csv", ["9", "1.png"])
     assert find_images(pack, csv).paths == [f"{pack}/sub/9.png", f"{pack}/1.png"]
-    sizes = ImagesAtSizes(found.paths, [SIZE, 4], found.packs)[2]
+    sizes = ImagesAtSizes(found.images, [SIZE, 4])[2]
     assert np.array_equal(sizes[1][0], load_image(images / "2.png", SIZE))
     assert np.shape(sizes[1][1]) == (4, 4)
 
 
 def test_predictions_of_a_changed_pack_are_made_anew(images: Path, pack: Path, call: Call) -> None:
-    found = find_images(pack, None)
-
     def parts() -> list[Path]:
-        return Parts(images.parent / "p.csv", found.paths, "settings", 2, found.packs)._files
+        found = find_images(pack, None).images
+        return Parts(images.parent / "p.csv", found, "settings", 2)._files
 
     before = parts()
     assert parts() == before

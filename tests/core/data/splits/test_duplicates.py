@@ -10,7 +10,9 @@ import pytest
 
 from core.config.data import DataConfig
 from core.config.training import SplitConfig
-from core.data.splits.duplicates import digest_of_files, file_sizes, first_copies, joined_patients
+from core.data.images.collection import Images
+from core.data.images.find_files import match_images
+from core.data.splits.duplicates import first_copies, joined_patients
 from core.data.splits.prepare import Prepared, prepare
 from core.errors import UserError
 from tests.conftest import Call
@@ -41,7 +43,7 @@ def test_files_are_copies_where_every_byte_is_equal(tmp_path: Path, soak: bool) 
             (tmp_path / f"{number}.png").write_bytes(contents[content])
         paths = [str(tmp_path / f"{number}.png") for number in range(len(order))]
         paths.append(str(tmp_path / "gone.png"))
-        first = first_copies(paths, (), file_sizes(paths))
+        first = first_copies(Images.of_files(paths))
         # a file without a byte is no image, and one that is gone is told of by its reader
         data = [contents[content] for content in order]
         equal = {
@@ -62,12 +64,11 @@ def test_images_of_a_pack_are_copies_where_every_pixel_is_equal(images: Path, ca
     assert call(*packing(images, "--on_bad_image", "skip"))[0] == 0
     pack = images.parent / "pack"
     names = ["0.png", "3.png", "again.tif", "bad.png", "sub/7.png", "worse.png"]
-    paths = [str(pack / name) for name in names]
-    first = first_copies(paths, (str(pack),), file_sizes(paths))
-    assert pairs_of(first) == {(1, 2)}
+    packed = match_images(names, pack)
+    assert pairs_of(first_copies(packed)) == {(1, 2)}
     # and a file beside the pack is compared with files alone
-    files = [*paths, str(images / "3.png"), str(images / "3.png")]
-    assert pairs_of(first_copies(files, (str(pack),), file_sizes(files))) == {(1, 2), (6, 7)}
+    files = Images.of_files([str(images / "3.png")] * 2)
+    assert pairs_of(first_copies(Images.joined([packed, files]))) == {(1, 2), (6, 7)}
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -80,8 +81,7 @@ def test_blank_images_are_nobodys_copies(packed: bool, images: Path, call: Call)
     if packed:
         assert call(*packing(images))[0] == 0
     names = ["3.png", "again.png", "black.png", "blank.png", "grey.png"]
-    paths, packs = [str(where / name) for name in names], (str(where),) if packed else ()
-    assert first_copies(paths, packs, file_sizes(paths)).tolist() == [0, 0, 2, 3, 4]
+    assert first_copies(match_images(names, where)).tolist() == [0, 0, 2, 3, 4]
 
 
 def test_patients_are_joined_by_what_they_share() -> None:
@@ -164,15 +164,14 @@ def test_a_copy_in_an_official_split_is_refused(tmp_path: Path, fault: Fault) ->
 
 def test_the_digest_tells_other_sizes_and_other_pixels_of_a_pack(images: Path, call: Call) -> None:
     paths = [str(path) for path in sorted(images.glob("*.png"))]
-    before = digest_of_files(file_sizes(paths), ())
-    assert digest_of_files(file_sizes(paths), ()) == before
+    before = Images.of_files(paths).digest()
+    assert Images.of_files(paths).digest() == before
     Path(paths[2]).write_bytes(Path(paths[2]).read_bytes() + b"\0")
-    assert digest_of_files(file_sizes(paths), ()) != before
-    pack = images.parent / "pack"
-    zeros, digests = np.zeros(3, dtype=np.int64), []
+    assert Images.of_files(paths).digest() != before
+    pack, digests = images.parent / "pack", []
     for seed in (0, 0, 1):
         write_image(images / "0.png", seed)
         assert call(*packing(images, "--overwrite"))[0] == 0
-        digests.append(digest_of_files(zeros, (str(pack),)))
+        digests.append(match_images(["1.png"], pack).digest())
     # a file that was written again has another time: its index is another, and so may it be
     assert digests[2] not in digests[:2]

@@ -1,12 +1,14 @@
 """Folds keep patients whole and give every class its share; what is printed about them is true."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from core.data.images.collection import Images
 from core.data.splits.folds import (
     assign_folds,
     check_disjoint,
@@ -30,7 +32,7 @@ def some_table(
 ) -> LabelTable:
     return LabelTable(
         ids=ids,
-        paths=[f"{folder}/{name}" for name in ids],
+        images=Images.below(folder, ids),
         patients=None if patients is None else np.array(patients, dtype=object),
         studies=None,
         views=None,
@@ -153,8 +155,7 @@ def test_a_shared_image_or_patient_is_refused_with_count_and_names() -> None:
         check_disjoint(train, some_table(["d.png", "e.png", "f.png"], ["2", "3", "9"]))
     with pytest.raises(UserError, match=r"1 image\(s\).*: b\.png\."):
         check_disjoint(train, some_table(["b.png", "d.png"], folder="val_images"))
-    renamed = some_table(["../x/c.png"])
-    renamed.paths[0] = "images/c.png"
+    renamed = replace(some_table(["../x/c.png"]), images=Images.below("images", ["c.png"]))
     with pytest.raises(UserError, match=r"1 image\(s\)"):
         check_disjoint(train, renamed)
 

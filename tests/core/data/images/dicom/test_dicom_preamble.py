@@ -132,4 +132,4 @@ def test_all_images_of_a_folder_are_found(tmp_path: Path) -> None:
     assert from_headers(paths) is not None
     named = ["a", "B", "c", "D", "e", "F", "1.2.840.113619.2", "sub/IM0001", "h.001"]
     expected = ["a.dcm", "B.DCM", "c.ima", "D.IMA", "e.dicom", "F.DICOM", *named[6:]]
-    assert match_images(named, tmp_path) == [str(tmp_path / name) for name in expected]
+    assert match_images(named, tmp_path).paths == [str(tmp_path / name) for name in expected]
