@@ -67,7 +67,7 @@ def test_an_interrupted_packer_ends_in_peace_and_goes_on(
     assert 1 <= len((tmp_path / "pack" / "pack.blocks.jsonl").read_text().splitlines()) < 15
     assert call(main, *flags)[0] == 0
     (whole,) = open_packs(tmp_path / "pack")
-    assert (whole.images()[1:] == whole.images()[0]).all()
+    assert (whole.images[1:] == whole.images[0]).all()
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
@@ -96,8 +96,8 @@ def test_a_killed_packer_goes_on(
         file.write('[14, "00')
     assert call(main, *flags)[0] == 0
     (whole,) = open_packs(pack)
-    assert whole.images()[0, 0, 0] == level ^ 255
-    assert (whole.images()[1:] == whole.images()[1]).all()
+    assert whole.images[0, 0, 0] == level ^ 255
+    assert (whole.images[1:] == whole.images[1]).all()
     code, out, err = call(main, "--verify", "--out", pack)
     assert code == 2
     assert "1 of 15 blocks" in err

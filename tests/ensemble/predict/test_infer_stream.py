@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.images import store
+from core.data.images import collection
+from core.data.images.collection import Images
 from core.data.images.decode import read_image
 from ensemble.predict.blocks import Parts, parts_folder
 from tests.helpers.training.small_run import ROOT
@@ -45,14 +46,14 @@ def test_each_image_is_read_once_for_all_models_and_views(
         read[Path(path).name] += 1
         return read_image(path)
 
-    monkeypatch.setattr(store, "read_image", counted)
+    monkeypatch.setattr(collection, "read_image", counted)
     assert infer(*base, "--tta_config", "heavy", "--output", tmp_path / "p.csv")[0] == 0
     assert read == Counter(names)
 
 
 def test_the_shares_of_processes_cover_each_image_once(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{number}.png") for number in range(103)]
-    with Parts(tmp_path / "p.csv", paths, "settings", batch_size=3) as parts:
+    with Parts(tmp_path / "p.csv", Images.of_files(paths), "settings", batch_size=3) as parts:
         missing = parts.open()
         assert missing == list(range(len(parts)))
         shares = [parts.batches(missing[rank::4]) for rank in range(4)]
