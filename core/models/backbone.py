@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +12,9 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from timm.models import get_deprecated_models, split_model_name_tag
 from torch import Tensor, nn
 
+from core.config.settings_file import check_file
 from core.config.training import BackboneConfig
+from core.config.values import types_of
 from core.errors import UserError, counted, nearest, some
 from core.models.checkpoint import not_finite
 from core.models.pretrained_weights import checked_loading, first_line
@@ -191,16 +192,10 @@ def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
 
     Raises UserError where they are not understood: they may come from anywhere.
     """
-    try:
-        config = kind(pretrained=False, **settings)
-        check_model_name(config.model)
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"the checkpoint's model settings are not understood: {error}") from error
-    for name, default in asdict(kind(pretrained=False)).items():
-        value = getattr(config, name)
-        number = type(default) is float and type(value) in (int, float) and math.isfinite(value)
-        if not number and type(value) is not type(default):
-            raise UserError(f"the checkpoint's model settings are not understood: {name} {value}")
+    origin = "the checkpoint's model settings are not understood"
+    checked = check_file(dict(settings), types_of(kind()), origin)
+    config = kind(**checked | {"pretrained": False})
+    check_model_name(config.model)
     return config
 
 
