@@ -29,7 +29,7 @@ try:
     )
     from core.errors import UserError, nearest
     from core.runtime.signals import answer_stops, leave
-    from core.runtime.worker_failures import allow_open_files, describe_shortage, lost_worker
+    from core.runtime.worker_failures import allow_open_files, lost_worker
 except KeyboardInterrupt:  # `run`, which ends in the same way, is still to come
     sys.exit(130)
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 ConfigType = TypeVar("ConfigType")
 # exit code where nobody reads the output: 128 + SIGPIPE, which Windows lacks
 _UNREAD = 141
-# what a file that was opened may meet: a full disk, a quota, a limit, a disk that fails
-_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def parse(
@@ -152,8 +150,7 @@ def run(main: Callable[[], None]) -> None:
 
     Ctrl-C, SIGTERM and SIGUSR1 outside of training (which saves its state first) end with 130, 143
     and 138, and output that nobody reads any more (`| head`) with 141, all in silence. Where
-    another process of the launch was lost, one of those that are left says which. Output that a
-    full disk does not take ends the program as a file does.
+    another process of the launch was lost, one of those that are left says which.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a log file fills while the run goes on; a file's name may be no UTF-8
@@ -166,30 +163,6 @@ def run(main: Callable[[], None]) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
         explained = False
-    except UserError as error:
-        _tell(str(error))
-        sys.exit(2)
-    except BrokenPipeError:
-        if _stdout_is_read():
-            raise
-        sys.exit(_UNREAD)
-    except OSError as error:
-        if told := describe_shortage(error):
-            sentence = str(told)
-        elif error.filename is not None:
-            sentence = f"{error.filename} cannot be used: {error.strerror}"
-        elif error.errno in _OF_A_DISK:
-            sentence = (
-                f"what is printed cannot be written: {error.strerror}; make room where it goes, "
-                "and give the same command again"
-            )
-        elif (error.strerror or "").startswith("No usable temporary directory"):
-            sentence = f"{error.strerror}: make room in one of them, or name another with TMPDIR"
-        else:
-            # without the name of a file it is no matter of the user's files
-            raise
-        _tell(str(UserError(sentence)))
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit:
@@ -197,14 +170,18 @@ def run(main: Callable[[], None]) -> None:
         if (roll := _roll()) and roll.sibling_is_gone():
             explained = _print(roll.sentence_of_loss())
         raise
-    except (RuntimeError, MemoryError, ImportError) as error:
-        if told := lost_worker(error) or describe_shortage(error):
-            _tell(str(told))
-            sys.exit(2)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and not _stdout_is_read():
+            sys.exit(_UNREAD)
         roll = _roll()
-        if roll is None or not roll.is_loss(error):
+        if sentence := _sentence_of(error):
+            # before processes are joined they see the same files, at least those of one machine
+            if roll.first_to_tell() if roll else _first_here():
+                _print(sentence)
+        elif roll and roll.is_loss(error):
+            explained = _print(roll.sentence_of_loss())
+        else:
             raise
-        explained = _print(roll.sentence_of_loss())
         sys.exit(2)
     finally:
         # the interpreter has its own way to the end, which nothing may disturb
@@ -215,6 +192,27 @@ def run(main: Callable[[], None]) -> None:
         _settle(sys.stdout)
         if roll := _roll():
             roll.leave(explained=explained)
+
+
+def _sentence_of(error: Exception) -> str | None:
+    """What to print of an error that the user can mend; None for a defect."""
+    if isinstance(error, UserError):
+        return str(error)
+    if not isinstance(error, (OSError, RuntimeError, MemoryError, ImportError)):
+        return None
+    if shortage := lost_worker(error):
+        return str(shortage)
+    if not isinstance(error, OSError):
+        return None
+    reason = error.strerror or ""
+    if error.filename is not None:
+        return str(UserError(f"{error.filename} cannot be used: {reason}"))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return f"what is printed cannot be written: {reason}; make room where it goes, then rerun"
+    if reason.startswith("No usable temporary directory"):
+        return f"{reason}: make room in one of them, or name another with TMPDIR"
+    # without the name of a file it is no matter of the user's files
+    return None
 
 
 def _stdout_is_read() -> bool:
@@ -244,18 +242,8 @@ def _first_here() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _tell(sentence: str) -> None:
-    """Print an error, in one process of a launch.
-
-    Before processes are joined they see the same files, at least those of one machine.
-    """
-    roll = _roll()
-    if roll.first_to_tell() if roll else _first_here():
-        _print(sentence)
-
-
 def _print(sentence: str | None) -> bool:
-    """Whether there was something to say."""
+    """Print an error, if any; returns whether there was one."""
     if sentence is not None:
         # where stderr is on that full disk too, the exit code is left
         with suppress(OSError):

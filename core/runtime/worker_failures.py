@@ -1,4 +1,4 @@
-"""Loader workers: how one ends for want of files, processes or memory, and the sentence for that.
+"""Loader workers that end for lack of files, processes or memory, and the sentence for that.
 
 Torch is not imported here: every command needs these sentences.
 """
@@ -55,10 +55,7 @@ _PROBES = 4
 
 
 def allow_open_files() -> None:
-    """Raise the soft limit of open files towards the hard one, as far as workers can need it.
-
-    Windows has no such limits.
-    """
+    """Raise the soft limit of open files towards the hard one, as far as workers can need it."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -79,12 +76,6 @@ def is_shortage(error: OSError) -> bool:
     return error.errno in _SHORTAGES
 
 
-def describe_shortage(error: BaseException) -> UserError | None:
-    """The sentence where files, processes or memory are used up; None for other errors."""
-    number = _number(error, _WORDS)
-    return UserError(_reason(number)) if number in _SHORTAGES else None
-
-
 def cannot_start(error: BaseException) -> UserError | None:
     """The sentence for loader workers that cannot be started; None where it is something else."""
     if getattr(error, "filename", None) is not None:
@@ -92,15 +83,15 @@ def cannot_start(error: BaseException) -> UserError | None:
     number = _number(error, _WORDS | _WORDS_OF_WORKERS)
     if number is None and isinstance(error, ImportError) and "sem_open" in str(error):
         number = errno.ENOSYS
-    return (
-        None if number is None else UserError(f"no loader worker can be started: {_reason(number)}")
-    )
+    if number is None:
+        return None
+    return UserError(f"no loader worker can be started: {_reason(number)}")
 
 
 def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserError | None:
-    """The sentence for a loader worker that ended, or cannot be reached; None for other errors.
+    """The sentence for a lost loader worker, or what is used up; None for other errors.
 
-    exit_codes: of the workers that ended, negative for a signal. The error may lack them.
+    `exit_codes` are those of workers that ended, negative for a signal; the error may lack them.
     """
     # the number it ended with may be in the cause alone
     text = f"{error} {error.__cause__}"
@@ -110,7 +101,7 @@ def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserE
     number = _number(error, _WORDS | (_WORDS_OF_WORKERS if ended else {}))
     codes = [int(code) for code in re.findall(r"exit code (\d+)", text)]
     number = next((code - _EXIT for code in (*codes, *exit_codes) if code > _EXIT), number)
-    if number in _SHORTAGES or (number and ended):
+    if number and (ended or number in _SHORTAGES):
         return UserError(_reason(number))
     if not ended:
         return None
@@ -205,29 +196,29 @@ def _files_left(count: int = _PROBES) -> int | None:
     return None
 
 
-def _reason(number: int | None) -> str:
+def _reason(number: int) -> str:
     """What is used up, and what to do."""
-    if number in (errno.EMFILE, errno.ETOOMANYREFS):
-        if resource is None:
-            return f"too many open files: {_FEWER}"
+    remedy = _MEND if sys.platform == "linux" else "give --num_workers 0"
+    if resource is None:
+        files = f"too many open files: {_FEWER}"
+    else:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return (
+        files = (
             f"too many open files: a process may have {limit:,} here (ulimit -n); {_FEWER}, or "
             "raise the limit (ulimit -n 4096)"
         )
-    if number == errno.ENFILE:
-        return f"too many open files on this computer: {_FEWER}, or end other programs"
-    if number == errno.EAGAIN:
-        return (
-            "no further process or thread can be started: the limit of processes (ulimit -u, a "
-            f"container's --pids-limit) or of memory (ulimit -v) is reached; {_FEWER}, or raise it"
-        )
-    if number == errno.ENOMEM:
-        return f"memory is used up: {_FEWER} or a smaller --batch_size, or free memory (ulimit -v)"
-    mend = _MEND if sys.platform == "linux" else "give --num_workers 0"
-    if number == errno.ENOSPC:
-        return f"decoded images find no room in shared memory: {_room()}; {mend}"
-    return f"{_room()} ({os.strerror(number or 0)}); {mend}"
+    sentences = {
+        errno.EMFILE: files,
+        errno.ETOOMANYREFS: files,
+        errno.ENFILE: f"too many open files on this computer: {_FEWER}, or end other programs",
+        errno.EAGAIN: "no further process or thread can be started: the limit of processes (ulimit "
+        "-u, a container's --pids-limit) or of memory (ulimit -v) is reached; "
+        f"{_FEWER}, or raise it",
+        errno.ENOMEM: f"memory is used up: {_FEWER} or a smaller --batch_size, or free memory "
+        "(ulimit -v)",
+        errno.ENOSPC: f"decoded images find no room in shared memory: {_room()}; {remedy}",
+    }
+    return sentences.get(number, f"{_room()} ({os.strerror(number)}); {remedy}")
 
 
 def _signal_name(text: str, exit_codes: tuple[int, ...]) -> str:

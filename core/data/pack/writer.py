@@ -36,7 +36,7 @@ from core.data.pack.workers import decode_blocks
 from core.errors import UserError, counted, size_of, some
 from core.io.atomic import make_folder, write_atomically
 from core.io.lock import LOCK, lock_folder
-from core.runtime.worker_failures import describe_shortage
+from core.runtime.worker_failures import lost_worker
 
 # in this order a kill in the midst of deleting leaves no pack that looks whole
 _OURS = (FACTS, BEGUN, DONE, INDEX, IMAGES)
@@ -318,7 +318,7 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if told := describe_shortage(error):
+        if told := lost_worker(error):
             raise told from error
         raise UserError(
             f"the pack {folder} cannot be written: {error.strerror or error}; what is done of it "
