@@ -22,6 +22,7 @@ from core.data.images.decode import read_image, resize
 from core.data.phantom.dataset import make_phantom
 from core.data.tables.images_to_predict import find_images
 from core.data.tables.label_table import LabelTable
+from core.models.backbone import model_settings
 from core.models.checkpoint import save_tensors
 from ensemble.predict.members import Member, load_members
 from ensemble.predict.merge import model_shares
@@ -29,7 +30,7 @@ from ensemble.predict.predictor import Predictor, Views, predict_to_csv
 from ensemble.predict.tta import VIEWS
 from ensemble.predict.write_csv import Finish
 from methods.standard_head.config import ModelConfig, small
-from methods.standard_head.model import build_model, model_settings
+from methods.standard_head.model import build_model
 
 VIEW_SET = "flip_scale"
 SIZES = (96, 96, 128)

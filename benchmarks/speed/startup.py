@@ -24,7 +24,7 @@ STEP_LIMIT = 1.5
 # ends a training when its first batch has reached the model, and says what was imported by then
 _FIRST_STEP = """
 import runpy, sys
-from core.training.step_monitor import Guard
+from core.training.step_monitor import StepMonitor
 
 def stop(*_):
     # no name that a package gave to a part of itself
@@ -34,7 +34,7 @@ def stop(*_):
     # its workers end with it
     raise SystemExit
 
-Guard.remember = stop
+StepMonitor.remember = stop
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -1,4 +1,4 @@
-"""What does `Fit` cost over a bare loop? Two to three minutes on two cores, on the CPU.
+"""What does `FoldTrainer` cost over a bare loop? Two to three minutes on two cores, on the CPU.
 
 Both train the model of standard_head's preset `small` with its loss, clipping and moving average,
 from the same weights and on the same batches, which lie in memory: neither reads or augments. They
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +24,22 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.runner import Answer, medians, middle, timed
+from core.config.training import SplitConfig
 from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData
+from core.data.splits.prepare import Prepared
 from core.data.tables.label_table import LabelTable
 from core.losses import build_loss
 from core.runs.folder import RunFolder
 from core.runs.log import FoldLog
 from core.runtime.fabric import seed_stream
 from core.training.ema import MovingAverage
-from core.training.loop import Fit
+from core.training.loop import FoldTrainer
 from core.training.optimizer import Phase, build_optimizer
-from core.training.step_monitor import Guard
+from core.training.run import Run
+from core.training.step_monitor import StepMonitor
 from methods.standard_head.config import Config, small
 from methods.standard_head.model import build_model
 
@@ -48,9 +52,9 @@ CALLS = 20  # of a part in a row, which alone would be too short for the clock
 
 
 def answers() -> Iterator[Answer]:
-    """Images a second of Fit against the bare loop, then what the parts of an update cost."""
+    """Images a second of FoldTrainer against the bare loop, then the cost of an update's parts."""
     config = small()
-    # Fit asks for no batch after its last, so that the end of that update is not seen
+    # FoldTrainer asks for no batch after its last, so that the end of that update is not seen
     yield from compare(Task(config, updates=ROUNDS * config.loop.log_every + 1))
 
 
@@ -84,7 +88,7 @@ class Task:
         self.phase = Phase("all", 1, rates, config.optim.weight_decay)
 
     def model(self) -> nn.Module:
-        """A new model in training; each has the same weights, in the layout that Fit gives it."""
+        """A new model in training; each has the same weights, in FoldTrainer's memory layout."""
         return copy.deepcopy(self._start).to(memory_format=torch.channels_last).train()
 
     def loss(self) -> nn.Module:
@@ -126,10 +130,10 @@ def floating(model: nn.Module) -> list[torch.Tensor]:
 
 
 class InTurns(FoldData):
-    """Gives the batches of `task` to Fit; the bare loop trains on each before Fit gets it.
+    """Gives the batches of `task` to FoldTrainer, after the bare loop has trained on each.
 
-    `seconds` are those of Fit and of the bare loop, by update. Fit's run from the batch that it
-    gets to its asking for the next one: all that it does between two updates is in.
+    `seconds` are those of FoldTrainer and of the bare loop, by update. FoldTrainer's run from the
+    batch that it gets to its asking for the next one: all between two updates is in.
     """
 
     def __init__(self, task: Task, bare: BareLoop) -> None:
@@ -165,24 +169,24 @@ class Terminal(io.StringIO):
 
 
 def fit(task: Task, data: FoldData) -> nn.Module:
-    """Train by Fit on `data`; the moving average."""
+    """Train by FoldTrainer on `data`; the moving average."""
     with tempfile.TemporaryDirectory() as folder:
-        loop = Fit(
+        run = Run(
+            method="standard_head",
+            config=replace(task.config, split=SplitConfig(seed=0)),
             fabric=task.fabric,
-            model=task.model(),
-            loss=task.loss(),
-            phases=[task.phase],
-            data=data,
-            optim=task.config.optim,
-            loop=task.config.loop,
-            seed=0,
+            prepared=Prepared(task.table, np.zeros(len(task.table), dtype=np.int64), (1,)),
+            measured=None,
+            data=[data],
             folder=RunFolder(Path(folder), "model"),
-            facts={"folds": 1},
+            weights=None,
+            initial=None,
         )
+        trainer = FoldTrainer(run, data, task.model(), task.loss(), [task.phase])
         with redirect_stdout(io.StringIO()), redirect_stderr(Terminal()):
-            loop.run()
-    assert loop.state.average is not None
-    return loop.state.average.module
+            trainer.fit()
+    assert trainer.average is not None
+    return trainer.average.module
 
 
 def compare(task: Task) -> Iterator[Answer]:
@@ -195,7 +199,7 @@ def compare(task: Task) -> Iterator[Answer]:
     images = task.config.loader.batch_size
     speeds = [(images / own, images / bare) for own, bare in rounds.tolist()]
     speed, bare_speed = middle(speeds)
-    yield Answer("Fit, training", speed, "bare loop", bare_speed, "images/s", floor=FLOOR)
+    yield Answer("FoldTrainer, training", speed, "bare loop", bare_speed, "images/s", floor=FLOOR)
     parts = {
         "loss, forward and backward": loss_part(task),
         "moving average": average_part(task),
@@ -233,7 +237,7 @@ def timm_average(task: Task) -> Callable[[], float]:
 
 
 def clipping_part(task: Task) -> Callable[[], float]:
-    """Seconds of clipping the gradients of one batch as Fit does."""
+    """Seconds of clipping the gradients of one batch as FoldTrainer does."""
     model, batch = task.model(), task.batches[0]
     task.loss()(model(batch.images), batch.targets).backward()
     optimizer = task.fabric.setup_optimizers(task.optimizer(model))
@@ -251,7 +255,7 @@ def clipping_part(task: Task) -> Callable[[], float]:
 def logging_part(task: Task) -> Callable[[], float]:
     """Seconds of moving the bar by an update, and of its share of a look every `log_every`."""
     every, images = task.config.loop.log_every, task.config.loader.batch_size
-    guard = Guard(task.fabric, remember=every, save_minutes=task.config.loop.save_minutes)
+    guard = StepMonitor(task.fabric, remember=every, save_minutes=task.config.loop.save_minutes)
     log = FoldLog(Path("metrics.csv"), Path("timing.csv"), title="fold 1/1", speaks=True)
     sums = torch.ones(2, dtype=torch.float64)
 

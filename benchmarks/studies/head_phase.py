@@ -31,9 +31,9 @@ _TRAIN = """
 import runpy, sys, time
 from pathlib import Path
 from core.training import optimizer as optim
-from core.training.loop import Fit
+from core.training.loop import FoldTrainer
 
-both, whole = optim.two_phases, Fit.run
+both, whole = optim.two_phases, FoldTrainer.fit
 optim.two_phases = lambda settings: both(settings)[:1]
 seconds = 0.0
 
@@ -43,7 +43,7 @@ def timed(self):
     whole(self)
     seconds += time.process_time() - began
 
-Fit.run = timed
+FoldTrainer.fit = timed
 note, *sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 Path(note).write_text(str(seconds))

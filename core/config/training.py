@@ -127,6 +127,11 @@ class OptimConfig:
                 f"--warmup_epochs must lie within 0 and {self.epochs}, not {self.warmup_epochs}"
             )
 
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all phases together."""
+        return self.epochs
+
     def shorten_warmup(self, epochs: int) -> None:
         """Let a default warm-up take at most half of so many `epochs`."""
         self.warmup_epochs = min(self.warmup_epochs, epochs / 2)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -185,6 +186,13 @@ def _answers(repository: str) -> bool:
     except Exception:  # whatever fails here, the weights cannot be had
         return False
     return True
+
+
+def model_settings(config: BackboneConfig) -> dict[str, Any]:
+    """What a checkpoint keeps of a method's model settings, for `restore_config`: the network, and
+    the fields that the method adds."""
+    shared = {field.name for field in fields(BackboneConfig)} - {"model"}
+    return {name: value for name, value in asdict(config).items() if name not in shared}
 
 
 def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:

@@ -39,6 +39,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     """
     import torch
 
+    from core.models.backbone import restore_config
     from core.models.checkpoint import load_into, load_tensors
 
     path = Path(path)
@@ -50,16 +51,18 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     if not isinstance(method, str) or method not in method_names():
         raise UserError(f'{path} names the method "{method}"; known: {", ".join(method_names())}')
     info = _read_info(method, facts, path)
-    module = importlib.import_module(f"methods.{method}.model")
+    build_model = importlib.import_module(f"methods.{method}.model").build_model
+    kind = importlib.import_module(f"methods.{method}.config").ModelConfig
     try:
+        config = restore_config(kind, facts["model"])
         # as an outline first: a small file may name a network of many gigabytes
         with torch.device("meta"):
-            outline = module.restore_model(facts["model"], len(info.class_names))
+            outline = build_model(config, len(info.class_names))
     # timm raises about anything where settings are not those of a network
     except Exception as error:
         raise UserError(f"{path} does not say what model it holds ({error})") from error
     _check_shapes(outline.state_dict(), tensors, path)
-    model = module.restore_model(facts["model"], len(info.class_names))
+    model = build_model(config, len(info.class_names))
     load_into(model, tensors, path)
     return model.eval(), info
 

@@ -1,4 +1,4 @@
-"""Tensors kept on disk in a file without a name, by all processes of a run or by none."""
+"""Disk-backed feature cache: one anonymous memory-mapped file per rank."""
 
 import os
 import shutil
@@ -11,9 +11,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-# of the free space, what may be taken: checkpoints, states and other people need some too
+# largest part of the free space: checkpoints, resume states and other users need some too
 SHARE = 0.5
-# copies from a GPU that may be under way while the next batches are computed
+# copies from a GPU that may run while the next batches are computed
 COPIES = 2
 
 
@@ -25,12 +25,12 @@ class NoRoomError(Exception):
         self.needed, self.free = needed, free
 
 
-class KeptRows:
-    """Room for `count` rows like those of `like` (B, D), in this process's own file in `folder`.
+class FeatureCache:
+    """Cache of `count` rows like those of `like` (B, D), in an anonymous file in `folder`.
 
-    The file has no name and is mapped into memory: the kernel keeps of it what fits, and it is gone
-    when this object is, or the process, however that ends. All ranks make theirs together, of
-    `bytes` in all. Raises NoRoomError, on all of them, where the disk cannot hold the files.
+    The kernel holds in memory what fits; the file is gone when this object or the process is. All
+    ranks make theirs together, of `bytes` in all. Raises NoRoomError, on all of them, where the
+    disk cannot hold the files.
     """
 
     def __init__(self, fabric: Fabric, folder: Path, count: int, like: Tensor) -> None:
@@ -60,7 +60,7 @@ class KeptRows:
         self._under_way: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def write(self, start: int, rows: Tensor) -> None:
-        """Keep `rows` (B, D) as rows `start` and following, without waiting for the device."""
+        """Store `rows` (B, D) as rows `start` and following, without waiting for the device."""
         self._under_way.append((start, *_to_host(rows)))
         self._store(all_but=COPIES if rows.device.type == "cuda" else 0)
 

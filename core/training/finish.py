@@ -2,12 +2,14 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from core.config.training import flat
 from core.data.splits.prepare import Prepared
 from core.errors import UserError
 from core.io.untrusted_files import check_regular, read_json
@@ -18,79 +20,95 @@ from core.report.repeat_command import command_again
 from core.report.tables import class_table, fold_tables, lead_of, summary_table
 from core.runs.folder import RunFolder
 from core.runtime.environment import earlier_starts, told_changes
-from core.training.measurement import Measurement
 from core.training.resume import is_finished
+from core.training.run import Run
 
 # no run has more, and their curves can be drawn
 _MOST_EPOCHS = 100_000
 
 
-def close_run(
-    folder: RunFolder,
-    prepared: Prepared,
-    settings: dict[str, Any],
-    try_next: list[str],
-    measured: Measurement | None = None,
-) -> Evaluation:
+def finish_run(run: Run, try_next: Sequence[str]) -> None:
     """Score the pooled predictions of all finished folds, write the report, print the summary.
 
-    `settings` by flag name are told as they are: without names, of paths the last part alone.
-    `try_next` holds flags that are worth a second run once no fold is left. Every score comes from
-    the prediction files that lie in the folder; `measured` is what a dry run measured.
+    Every score comes from the prediction files that lie in the folder. `try_next` holds flags that
+    are worth a second run once no fold is left. The first rank alone does anything.
     """
-    folder.check_place()
-    folds, table = prepared.folds, prepared.table
-    done = finished_folds(folder, folds)
-    parts = [_predictions_of(folder, prepared, fold) for fold in done]
-    rows, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
-    prevalence = prepared.prevalence(settings["source_weights"])
+    if not run.fabric.is_global_zero:
+        return
+    run.folder.check_place()
+    done = finished_folds(run.folder, run.prepared.folds)
+    of_folds = [_predictions_of(run.folder, run.prepared, fold) for fold in done]
+    evaluation, report = _write_report(run, done, of_folds)
+    # a folder that was put in the place of this one has a report by now that is not its own
+    run.folder.check_place()
+    images = sum(len(rows) for rows, _ in of_folds)
+    print(f"\nvalidation predictions of {_which(run, done)}, {images:,} images:")
+    print(format_table(evaluation))
+    print(f"\nrun folder   {run.folder.path}")
+    print(f"report       {report}")
+    for fold in done:
+        print(f"checkpoint   {run.folder.files(fold).weights}")
+    _print_next(run, done, try_next)
+    run.folder.release()
+
+
+def _which(run: Run, done: Sequence[int]) -> str:
+    folds = run.prepared.folds
+    return "the official split" if folds == 1 else f"{len(done)} of {folds} folds"
+
+
+def _write_report(
+    run: Run, done: Sequence[int], of_folds: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[Evaluation, Path]:
+    """The evaluation of all predictions, and the page that shows it.
+
+    `of_folds`: table rows (V,) and probabilities (V, C) of the folds in `done`.
+    """
+    folder, table, config = run.folder, run.prepared.table, run.config
+    rows, probabilities = (np.concatenate(part) for part in zip(*of_folds, strict=True))
+    prevalence = run.prepared.prevalence(config.loader.source_weights)
     targets, names = table.targets[rows], table.class_names
     patients = None if table.patients is None else table.patients[rows]
     evaluation = evaluate(targets, probabilities, names, prevalence, patients)
-    of_folds = {
+    evaluations = {
         fold: evaluate(table.targets[held_out], predicted, names, prevalence, resamples=0)
-        for fold, (held_out, predicted) in zip(done, parts, strict=True)
+        for fold, (held_out, predicted) in zip(done, of_folds, strict=True)
     }
-    which = "the official split" if folds == 1 else f"{len(done)} of {folds} folds"
-    anonymous, dry = settings["anonymous"], ", dry run" if settings["dry_run"] else ""
     pictures = draw_pictures(evaluation, targets, probabilities, _read_history(folder.metrics))
+    anonymous, dry = config.data.anonymous, ", dry run" if config.run.dry_run else ""
+    settings = flat(config, whole_paths=not anonymous)
     contents = Contents(
-        title=f"{folder.path.name}: {folder.model}, {which}{dry}",
+        title=f"{folder.path.name}: {folder.model}, {_which(run, done)}{dry}",
         lead=lead_of(evaluation),
         sections=[
             summary_table(evaluation),
             *pictures[:1],
             class_table(evaluation),
             *pictures[1:],
-            *fold_tables(evaluation, of_folds),
+            *fold_tables(evaluation, evaluations),
         ],
         worst=None if anonymous else worst_cases(evaluation, table, rows, probabilities),
         command="" if anonymous else _command(),
-        facts=_facts(settings, prepared),
+        facts=_facts(settings, run.prepared),
         settings={name: _as_text(value) for name, value in settings.items()},
         environment=_environment(folder.path / "env.json"),
     )
-    report = write_report(folder.path, contents)
-    # a folder that was put in the place of this one has a report by now that is not its own
-    folder.check_place()
-    print(f"\nvalidation predictions of {which}, {len(rows):,} images:")
-    print(format_table(evaluation))
-    print(f"\nrun folder   {folder.path}")
-    print(f"report       {report}")
-    for fold in done:
-        print(f"checkpoint   {folder.files(fold).weights}")
-    left = [str(fold) for fold in range(1, folds + 1) if fold not in done]
-    if measured is not None:
-        print(measured.describe())
+    return evaluation, write_report(folder.path, contents)
+
+
+def _print_next(run: Run, done: Sequence[int], try_next: Sequence[str]) -> None:
+    """Print the command to give next: the real one after a dry run, the folds left, or another."""
+    if run.measured is not None:
+        print(run.measured.describe())
         print("dry run      all of it works, and its scores mean nothing; now")
         print(_command(real=True), flush=True)
-    else:
+        return
+    left = [str(fold) for fold in range(1, run.prepared.folds + 1) if fold not in done]
+    more = ["--run_folds", *left] if left else list(try_next)
+    if run.folder.resumed and not left:
         # settings that a resume took from the run are not in its command
-        settings_of_run = ["--config", str(folder.path / "config.json")] if folder.resumed else []
-        more = ["--run_folds", *left] if left else settings_of_run + try_next
-        print(f"try next     {_command()} {shlex.join(more)}", flush=True)
-    folder.release()
-    return evaluation
+        more = ["--config", str(run.folder.path / "config.json"), *more]
+    print(f"try next     {_command()} {shlex.join(more)}", flush=True)
 
 
 def finished_folds(folder: RunFolder, folds: int) -> list[int]:

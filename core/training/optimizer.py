@@ -1,4 +1,4 @@
-"""Phases of training, AdamW with a learning rate for backbone and head by step, its steps."""
+"""Phases of training, AdamW by part and step, gradient scaling of fp16."""
 
 import math
 from dataclasses import dataclass
@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from core.config.training import TwoPhaseConfig
-from core.training.grad_scaler import scales
+from core.errors import UserError, counted
 from core.training.l1_penalty import sparse_parameters
+
+# largest gradient scale that a resume state may hold
+MOST_SCALE = 2.0**127
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def build_optimizer(model: nn.Module, phase: Phase, *, fused: bool = True) -> to
     return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
 
 
-def make_step(fabric: Fabric, optimizer: _FabricOptimizer, *, skip: Tensor) -> None:
+def make_step(fabric: Fabric, optimizer: Any, *, skip: Tensor) -> None:
     """Apply the gradients, unless `skip` (on the device) is 1, and forget them."""
     if not scales(fabric):
         # the fused AdamW leaves weights and moments alone where this is 1
@@ -111,3 +113,59 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set each group's learning rate to `factor` times its peak."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak"]
+
+
+def scaler_of(fabric: Fabric) -> torch.amp.GradScaler | None:
+    """What scales gradients and skips updates that overflow; None but for fp16."""
+    return getattr(fabric.strategy.precision, "scaler", None)
+
+
+def scales(fabric: Fabric) -> bool:
+    """Whether fp16 gradient scaling is on."""
+    return scaler_of(fabric) is not None
+
+
+def scale_state(scaler: torch.amp.GradScaler | None) -> dict[str, float]:
+    """State of `scaler` for a resume, as JSON can hold it; waits for the device."""
+    return {} if scaler is None else _own(scaler.state_dict())
+
+
+def load_scale(scaler: torch.amp.GradScaler | None, kept: dict[str, Any]) -> None:
+    """Give `scaler` what `scale_state` gave; an older state kept nothing. Raises TypeError."""
+    if scaler is None or not kept:
+        return
+    scale, steps = kept["scale"], kept["_growth_tracker"]
+    if type(scale) is not float or type(steps) is not int:
+        raise TypeError("its gradient scale is no number")
+    if not 0 < scale <= MOST_SCALE or not 0 <= steps < 2**31:
+        raise TypeError(f"its gradient scale cannot be {scale} for {steps} steps")
+    scaler.load_state_dict(scaler.state_dict() | _own(kept))
+
+
+def check_scale(fabric: Fabric, skipped: int, where: str) -> None:
+    """Raise UserError where even gradients that are scaled down overflow; waits for the device.
+
+    `skipped` updates of the epoch are told, and `where` it is.
+    """
+    scaler = scaler_of(fabric)
+    if scaler is not None and scaler.get_scale() < 1:
+        raise UserError(
+            f"gradients overflow fp16 at any scale ({where}, {counted(skipped, 'update')} "
+            "skipped): go on from the last state by `fabric run --precision 32-true` (or "
+            "bf16-mixed), or start anew with lower learning rates in another --out_dir"
+        )
+
+
+def describe_skipped(skipped: int, updates: int) -> str:
+    """A sentence where an epoch skipped all its `updates`; "" where it made one."""
+    if skipped < updates:
+        return ""
+    return (
+        "Warning: every update of this epoch overflowed fp16 and was skipped: nothing was learnt "
+        "in it."
+    )
+
+
+def _own(state: dict[str, Any]) -> dict[str, Any]:
+    """Of a scaler's state what changes in training."""
+    return {name: state[name] for name in ("scale", "_growth_tracker")}

@@ -1,4 +1,4 @@
-"""The state of a fold in training, from which the same command goes on at the next update."""
+"""Resume state of a fold: the same command resumes at the next update."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.errors import UserError
 from core.models.checkpoint import load_into, load_tensors, save_tensors
 from core.training.ema import MovingAverage
-from core.training.grad_scaler import kept_scale, take_up_scale
+from core.training.optimizer import load_scale, scale_state
 
 
 @dataclass
@@ -61,13 +61,13 @@ class Progress:
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class State:
-    """What must be kept to go on as if a run had never stopped.
+class ResumeState:
+    """What a stopped fold needs to go on as if it had never stopped.
 
-    Random numbers are not: they depend on seed, fold, epoch and update alone. `loss_sums` is the
-    running (sum of losses, known labels, skipped updates) of the epoch, of which the last is the
-    first rank's alone; `identity` says which run, data and fold it is that a file must be of to be
-    taken up.
+    Random numbers depend on seed, fold, epoch and update alone, so that they are not part of it.
+    `loss_sums` is the running (sum of losses, known labels, skipped updates) of the epoch; skipped
+    updates are counted on the first rank alone. A file is loaded only where its `identity` (run,
+    data and fold) is the same.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class State:
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sums = torch.zeros(3, dtype=precise, device=device)
         self.progress = Progress()
-        self._kept: dict[str, Tensor] = {}
-        self._kept_phase = ""
-        self._kept_path = Path()
+        self._loaded: dict[str, Tensor] = {}
+        self._loaded_phase = ""
+        self._loaded_path = Path()
 
     def save(
         self, path: Path, phase: str = "", optimizer: torch.optim.Optimizer | None = None
@@ -101,8 +101,22 @@ class State:
             tensors |= _optimizer_tensors(optimizer)
             tensors["loss_sums"] = self.loss_sums
         facts = {"run": self.identity, "phase": phase, "progress": asdict(self.progress)}
-        facts["scale"] = kept_scale(self.scaler)
+        facts["scale"] = scale_state(self.scaler)
         save_tensors(path, tensors, facts)
+
+    def add_loss(self, loss: Tensor, targets: Tensor) -> None:
+        """Count the mean `loss` of the known `targets` (B, C)."""
+        known = (~torch.isnan(targets)).sum()
+        self.loss_sums[:2] += torch.stack([loss * known, known])
+
+    def count_skipped(self, norm: Tensor, *, first: bool) -> Tensor:
+        """Count, on the `first` rank, an update that the scaler skips as `norm` is not finite.
+
+        Returns a norm of 0, which passes a check.
+        """
+        if first:
+            self.loss_sums[2] += ~torch.isfinite(norm)
+        return torch.zeros_like(norm)
 
     def gather(self, fabric: Fabric) -> tuple[float, int]:
         """Of this epoch, over all ranks: the mean loss of the known labels, and updates skipped.
@@ -123,7 +137,7 @@ class State:
         return bool(torch.stack(norms).isfinite().all())
 
     def load(self, path: Path, *, first: bool) -> None:
-        """Take up what `save` wrote; the loss so far goes to the `first` rank.
+        """Load what `save` wrote; the loss so far goes to the `first` rank.
 
         Raises UserError for a spoiled file or one of another run.
         """
@@ -135,10 +149,10 @@ class State:
             )
         try:
             self.progress = _checked(Progress(**facts["progress"]))
-            self._kept_phase = facts["phase"]
+            self._loaded_phase = facts["phase"]
             if self.progress.finished:
                 return
-            take_up_scale(self.scaler, facts.get("scale", {}))
+            load_scale(self.scaler, facts.get("scale", {}))
             if first:
                 # an older state has not counted what was skipped
                 kept = tensors["loss_sums"]
@@ -148,23 +162,23 @@ class State:
         load_into(self.model, _under("model.", tensors), path)
         if self.average is not None:
             load_into(self.average.module, _under("average.", tensors), path)
-        self._kept, self._kept_path = _under("optimizer.", tensors), path
+        self._loaded, self._loaded_path = _under("optimizer.", tensors), path
 
     def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
         """Give the optimiser of `phase` its moments back, if the state was saved in that phase.
 
         Raises UserError where they are not those of its parameters.
         """
-        if self._kept and self._kept_phase == phase:
+        if self._loaded and self._loaded_phase == phase:
             for index, parameter in enumerate(_parameters(optimizer)):
-                kept = _under(f"{index}.", self._kept)
+                kept = _under(f"{index}.", self._loaded)
                 # a parameter that had no part in the loss was never stepped
                 if not kept:
                     continue
                 shapes = {name: value.shape for name, value in kept.items()}
                 if shapes != dict(step=torch.Size(), **dict.fromkeys(_MOMENTS, parameter.shape)):
                     raise UserError(
-                        f"{self._kept_path} does not fit its optimiser: move it away, and the "
+                        f"{self._loaded_path} does not fit its optimiser: move it away, and the "
                         "fold starts anew"
                     )
                 # a fused step reads moments in the parameter's own memory layout
@@ -174,7 +188,7 @@ class State:
                     else value.to(parameter.device)
                     for name, value in kept.items()
                 }
-        self._kept = {}
+        self._loaded = {}
 
 
 def _checked(progress: Progress) -> Progress:

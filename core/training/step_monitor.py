@@ -1,4 +1,4 @@
-"""What all ranks must agree on while they train: trouble with numbers, saving, stopping."""
+"""Step monitor: decisions of all ranks on numbers that are not finite, saving and stopping."""
 
 import time
 from collections import deque
@@ -14,7 +14,7 @@ from core.runtime.ranks import Roll
 from core.runtime.signals import answer_stops, leave, put_back
 
 
-class Guard:
+class StepMonitor:
     """Watches updates without waiting for the device, and decides for all ranks together.
 
     A loss or gradient that is not finite raises a flag on the device; `decide` reads it, with every

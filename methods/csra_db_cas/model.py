@@ -1,16 +1,15 @@
 """A map of features, batch norm, and class-specific residual attention (Zhu & Wu 2021)."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from core.errors import UserError
-from core.models.backbone import Backbone, restore_config
+from core.models.backbone import Backbone
 from methods.csra_db_cas.config import ModelConfig
 
 # a temperature of 99 stands for the maximum
@@ -134,14 +133,3 @@ def build_model(config: ModelConfig, num_classes: int, weights: Path | None = No
         features, num_classes, config.csra_heads, config.csra_lambda, config.csra_scale
     )
     return CSRAModel(backbone, NormalisedCSRA(features, attention))
-
-
-def model_settings(config: ModelConfig) -> dict[str, Any]:
-    """What a checkpoint keeps, so that `restore_model` can build the same model."""
-    names = ("model", "csra_heads", "csra_lambda", "csra_scale")
-    return {name: getattr(config, name) for name in names}
-
-
-def restore_model(settings: Mapping[str, Any], num_classes: int) -> CSRAModel:
-    """A model without weights from a checkpoint's settings. Raises UserError for unknown ones."""
-    return build_model(restore_config(ModelConfig, settings), num_classes)

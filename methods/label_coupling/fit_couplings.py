@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +18,15 @@ from core.errors import UserError, some
 from core.models.backbone import restore_config
 from core.models.checkpoint import not_finite
 from core.models.load import load_model
-from core.models.predict import View, as_it_is, collect, mirror
-from core.runs.folder import RunFolder
-from core.runs.log import FoldLog, cut_back
-from core.training.best_checkpoint import save_best, score_epoch
+from core.models.predict import View, collect
+from core.training.batch_source import validation_views
+from core.training.fold_record import FoldRecord, TrainedEpoch, score_epoch
 from core.training.l1_penalty import shrink
 from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates
-from core.training.resume import Progress, State
+from core.training.run import Run, open_folder, prepare_run
 from methods.label_coupling.config import Config, ModelConfig
-from methods.label_coupling.model import LabelCoupling, LabelCouplingModel
+from methods.label_coupling.model import LabelCoupling, LabelCouplingModel, check_labels
+from methods.label_coupling.predict import find_test_images, finish_and_predict
 
 UPDATES = 1000
 
@@ -83,8 +82,8 @@ class FrozenBase:
             classifier.weight.copy_(classifier.weight[order].clone())
             classifier.bias.copy_(classifier.bias[order].clone())
 
-    def told(self, train_csv: Sequence[Path]) -> str:
-        """What to say of it; a warning where it was trained on that file."""
+    def describe(self, train_csv: Sequence[Path]) -> str:
+        """A sentence about it, and a warning where it was trained on one of these files."""
         text = f"Couplings alone, for the frozen logits of {self.checkpoint}."
         settings = self.info.facts.get("settings")
         known = settings.get("train_csv") if isinstance(settings, dict) else None
@@ -104,7 +103,7 @@ class FrozenBase:
         model, rows = self.model.to(fabric.device), np.arange(len(table))
         images = evaluation_loader(fabric, table, rows, config.loader)
         title = f"logits of {self.checkpoint.name}"
-        for view in (as_it_is, mirror) if config.loop.tta else (as_it_is,):
+        for view in validation_views(config.loop):
             logits = collect(fabric, _seen_by(model, view), images, rows, title=title)
             self.views.append(torch.from_numpy(logits))
 
@@ -120,62 +119,62 @@ def _seen_by(model: nn.Module, view: View) -> View:
     return lambda images: model(view(images))
 
 
-def fit_fold(
-    fabric: Fabric,
-    base: FrozenBase,
-    data: FoldData,
-    loss: nn.Module,
-    config: Config,
-    folder: RunFolder,
-    facts: dict[str, Any],
-) -> None:
+def train_couplings_only(config: Config) -> None:
+    """Fit couplings for each fold to the logits of --couplings_only, then predict test images."""
+    assert config.optim.couplings_only is not None
+    base = FrozenBase(config.optim.couplings_only)
+    start = prepare_run("label_coupling", base.lend(config))
+    check_labels(start.config.model, start.class_names)
+    test = find_test_images(start)
+    base.order_as(start.class_names)
+    start.say(base.describe(config.data.train_csv))
+    run = open_folder(start, None, [])
+    for fold in run.folds():
+        fit_fold(run, fold, base)
+    finish_and_predict(run, test)
+
+
+def fit_fold(run: Run, fold: FoldData, base: FrozenBase) -> None:
     """Fit couplings to one fold's training part, score its validation part, keep the model.
 
-    Leaves the files that `core.training.loop.Fit` leaves. A fold that is finished is left alone.
+    A fold that is finished is left alone.
     """
-    files, optim = folder.files(data.fold), config.optim
-    title, speaks = f"fold {data.fold}/{facts['folds']}", fabric.is_global_zero
-    log = FoldLog(folder.metrics, folder.timing, title=title, speaks=speaks)
-    state = State(base.model, None, fabric.device, f"{folder.identity} fold {data.fold}")
-    if files.state.exists():
-        state.load(files.state, first=speaks)
-    if state.progress.finished:
-        log.say(f"{title}  finished before")
+    config, optim = run.config, run.config.optim
+    record = FoldRecord(run, fold, base.model)
+    if not record.begin():
         return
-    base.predict(fabric, data.table, config)
+    base.predict(run.fabric, fold.table, config)
     began = time.monotonic()
+    loss = run.build_loss(fold)
     if set_epoch := getattr(loss, "set_epoch", None):
         set_epoch(optim.epochs)
-    coupling = LabelCoupling(len(data.table.class_names), config.model.coupling_alpha)
-    rows = torch.from_numpy(data.train_rows)
-    targets = torch.from_numpy(data.table.targets[data.train_rows])
+    coupling = LabelCoupling(len(run.class_names), config.model.coupling_alpha)
+    rows = torch.from_numpy(fold.train_rows)
+    targets = torch.from_numpy(fold.table.targets[fold.train_rows])
     train_loss = fit_couplings(
         coupling, base.views[0][rows], targets, loss, l1=optim.coupling_l1, lr=optim.coupling_lr
     )
-    before, after = (base.probabilities(data.val_rows, refiner) for refiner in (None, coupling))
-    without, scores = score_epoch(fabric, data, before), score_epoch(fabric, data, after)
+    trained = time.monotonic()
+    without = score_epoch(run.fabric, fold, base.probabilities(fold.val_rows, None))
     zeros = (coupling.A == 0).sum().item() - len(coupling.A)
-    log.say(
-        f"{title}  without couplings mAP {without['mAP']:.3f}  mAUROC {without['mAUROC']:.3f}; "
-        f"{zeros} of {coupling.A.numel() - len(coupling.A)} couplings are exactly 0"
+    record.log.say(
+        f"{record.log.title}  without couplings mAP {without['mAP']:.3f}  mAUROC "
+        f"{without['mAUROC']:.3f}; {zeros} of {coupling.A.numel() - len(coupling.A)} couplings are "
+        "exactly 0"
     )
-    value = scores[config.loop.monitor]
-    best = value if np.isfinite(value) else None
-    state.progress = Progress(epoch=1, best=best, best_epoch=1, finished=True)
-    if speaks:
-        folder.check_place()
-        cut_back(log.metrics, data.fold, 0)
-        cut_back(log.timing, data.fold, 0)
-        refined = copy.deepcopy(base.model)
-        refined.head.coupling = coupling
-        save_best(files, data, refined, after, scores, facts | {"epoch": 1})
-        row = {"fold": data.fold, "epoch": 1}
-        spent = time.monotonic() - began
-        timing = {"images_per_second": len(rows) / spent, "seconds": spent}
-        learned = {"train_loss": train_loss} | scores | {"coupling_lr": optim.coupling_lr}
-        log.epoch(row | {"phase": "only"} | learned, row | timing, of=1, best=True)
-        state.save(files.state)
-    fabric.barrier()
+    refined = copy.deepcopy(base.model)
+    refined.head.coupling = coupling
+    rates = {"coupling_lr": optim.coupling_lr}
+    epoch = TrainedEpoch(
+        phase="only",
+        train_loss=train_loss,
+        rates=rates,
+        images=len(rows),
+        began=began,
+        trained=trained,
+    )
+    record.end_epoch(epoch, 1, refined, base.probabilities(fold.val_rows, coupling))
+    record.save_state()
 
 
 def fit_couplings(

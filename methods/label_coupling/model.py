@@ -1,13 +1,14 @@
 """Pooled features, a linear layer, and a refiner that couples the labels."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from core.models.backbone import Backbone, restore_config
+from core.errors import UserError
+from core.models.backbone import Backbone
 from methods.label_coupling.config import ModelConfig
 
 
@@ -82,12 +83,10 @@ def build_model(
     return LabelCouplingModel(backbone, head)
 
 
-def model_settings(config: ModelConfig) -> dict[str, Any]:
-    """What a checkpoint keeps, so that `restore_model` can build the same model."""
-    names = ("model", "drop_rate", "refiner", "coupling_alpha")
-    return {name: getattr(config, name) for name in names}
-
-
-def restore_model(settings: Mapping[str, Any], num_classes: int) -> LabelCouplingModel:
-    """A model without weights from a checkpoint's settings. Raises UserError for unknown ones."""
-    return build_model(restore_config(ModelConfig, settings), num_classes)
+def check_labels(config: ModelConfig, class_names: Sequence[str]) -> None:
+    """Raise UserError where there is nothing to couple."""
+    if config.refiner and len(class_names) < 2:
+        raise UserError(
+            f"there is one label ({class_names[0]}) and couplings need two: name more with "
+            "--labels, or train with --no-refiner"
+        )

@@ -7,34 +7,32 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from lightning_fabric import Fabric
 
 from core.data.csv.columns import read_columns
 from core.data.csv.label_values import label_value
-from core.data.splits.prepare import Prepared
 from core.data.tables.anonymous import without_names
 from core.data.tables.images_to_predict import check_readable, find_images
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.io.atomic import check_writable
 from core.models.checkpoint import load_facts
-from core.runs.folder import RunFolder
 from core.runtime.fabric import worker_count
 from core.training.dry_run import few_images
-from core.training.finish import finished_folds
+from core.training.finish import finish_run, finished_folds
+from core.training.run import Preparation, Run
 from ensemble.predict.members import load_members
 from ensemble.predict.merge import model_shares
 from ensemble.predict.predictor import Predictor, Views, predict_to_csv
 from ensemble.predict.write_csv import Finish
-from methods.label_coupling.config import Config
 
 
-def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> LabelTable | None:
-    """The images to predict, their names in a column called as in `table`; None for none.
+def find_test_images(start: Preparation) -> LabelTable | None:
+    """The images to predict, their names in a column called as in the training's; None for none.
 
     Raises UserError where there are none, where one cannot be read, and where --out_csv holds
     something else than such predictions.
     """
+    config, table = start.config, start.prepared.table
     test, data = config.test, config.data
     if test.test_dir is None and test.test_csv is None:
         return None
@@ -55,24 +53,34 @@ def find_test_images(fabric: Fabric, config: Config, table: LabelTable) -> Label
     tested = () if test.test_csv is None else (test.test_csv,)
     check_writable(test.out_csv, (*data.train_csv, *data.val_csv, *tested), "--out_csv")
     _check_output(test.out_csv, [images.id_column, *table.class_names])
-    check_readable(fabric, images, worker_count(config.loader.num_workers))
+    check_readable(start.fabric, images, worker_count(config.loader.num_workers))
     return images
 
 
-def predict_test_images(
-    fabric: Fabric, images: LabelTable, folder: RunFolder, prepared: Prepared, config: Config
-) -> None:
+def finish_and_predict(run: Run, test: LabelTable | None) -> None:
+    """Score the folds and write the report, then predict the `test` images, if there are any."""
+    other = "bce" if run.config.loss.loss == "asl" else "asl"
+    try_next = ["--loss", other, "--out_dir", f"{run.config.run.out_dir}_{other}"]
+    if test is not None:
+        out_csv = run.config.test.out_csv
+        try_next += ["--out_csv", str(out_csv.with_stem(f"{out_csv.stem}_{other}"))]
+    finish_run(run, try_next)
+    if test is not None:
+        _predict_test_images(run, test)
+
+
+def _predict_test_images(run: Run, images: LabelTable) -> None:
     """Write --out_csv by the folds that are trained, or by the best of them."""
-    names = prepared.table.class_names
-    done = finished_folds(folder, prepared.folds)
-    checkpoints = [folder.files(fold).weights for fold in done]
+    config, fabric = run.config, run.fabric
+    done = finished_folds(run.folder, run.prepared.folds)
+    checkpoints = [run.folder.files(fold).weights for fold in done]
     if not config.test.ensemble_folds:
         values = [_monitored(load_facts(path), config.loop.monitor) for path in checkpoints]
         checkpoints = [checkpoints[int(np.argmax(values))]]
     views = Views(names="flip" if config.loop.tta else "none")
     predict_to_csv(
         fabric,
-        Predictor(fabric, load_members(checkpoints), names, views),
+        Predictor(fabric, load_members(checkpoints), run.class_names, views),
         images,
         config.test.out_csv,
         Finish(shares=model_shares((), len(checkpoints))),

@@ -1,13 +1,12 @@
 """Backbone, pooled features, and a two-layer head with batch norm and dropout."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from core.models.backbone import Backbone, restore_config
+from core.models.backbone import Backbone
 from methods.standard_head.config import ModelConfig
 
 HIDDEN = 512
@@ -59,13 +58,3 @@ def build_model(
     return StandardHeadModel(
         backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate)
     )
-
-
-def model_settings(config: ModelConfig) -> dict[str, Any]:
-    """What a checkpoint keeps, so that `restore_model` can build the same model."""
-    return {"model": config.model, "drop_rate": config.drop_rate}
-
-
-def restore_model(settings: Mapping[str, Any], num_classes: int) -> StandardHeadModel:
-    """A model without weights from a checkpoint's settings. Raises UserError for unknown ones."""
-    return build_model(restore_config(ModelConfig, settings), num_classes)

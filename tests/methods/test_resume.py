@@ -152,7 +152,7 @@ def test_a_stop_that_is_asked_for_while_validating_is_heeded(
         return evaluate(*table, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("core.training.best_checkpoint.evaluate", ask)
+        patch.setattr("core.training.fold_record.evaluate", ask)
         assert train(*flags(phantom, out, "--log_every", 100))[0] == 128 + 15
     assert len(pd.read_csv(out / "metrics.csv")) == 1
     assert train(*flags(phantom, out, "--log_every", 100))[0] == 0

@@ -185,7 +185,7 @@ def test_a_run_starts_from_another_ones_weights(
     parts = module(method, "model")
     settings = module(method, "config").ModelConfig(model=MODEL, pretrained=False)
     facts = load_tensors(checkpoint)[1]
-    facts |= {"method": method, "model": parts.model_settings(settings)}
+    facts |= {"method": method, "model": core.models.backbone.model_settings(settings)}
     torch.manual_seed(1)
     built = parts.build_model(settings, len(facts["class_names"]))
     save_tensors(path, built.state_dict(), facts)
@@ -275,7 +275,8 @@ def test_what_cannot_be_started_from_is_refused_before_anything_is_written(
     elif kind == "model":
         torch.manual_seed(0)
         options = {"model": "test_convnext", "drop_rate": 0.3}
-        other = module("standard_head", "model").restore_model(options, 15)
+        settings = module("standard_head", "config").ModelConfig(pretrained=False, **options)
+        other = module("standard_head", "model").build_model(settings, 15)
         facts = load_tensors(checkpoint)[1] | {"model": options}
         save_tensors(path, other.state_dict(), facts)
     elif kind == "own":

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.runtime.fabric import make_fabric
-from core.training.feature_cache import KeptRows, NoRoomError
+from core.training.feature_cache import FeatureCache, NoRoomError
 
 
 class Usage(NamedTuple):
@@ -23,7 +23,7 @@ class Usage(NamedTuple):
 def test_rows_come_back_as_they_were(kind: torch.dtype, tmp_path: Path) -> None:
     rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0)).to(kind)
     rows[3, 2] = torch.nan
-    kept = KeptRows(make_fabric(amp=False), tmp_path, 20, rows)
+    kept = FeatureCache(make_fabric(amp=False), tmp_path, 20, rows)
     for start in (10, 0):
         kept.write(start, rows[start : start + 10])
     found = kept.read(np.array([3, 19, 0, 3]))
@@ -34,7 +34,7 @@ def test_rows_come_back_as_they_were(kind: torch.dtype, tmp_path: Path) -> None:
 def test_the_file_has_no_name(tmp_path: Path) -> None:
     """So that nothing is left after a kill."""
     before = set(os.listdir(tmp_path))
-    kept = KeptRows(make_fabric(amp=False), tmp_path, 1000, torch.zeros(2, 1000))
+    kept = FeatureCache(make_fabric(amp=False), tmp_path, 1000, torch.zeros(2, 1000))
     kept.write(0, torch.ones(2, 1000))
     assert set(os.listdir(tmp_path)) == before
     assert kept.read(np.array([1])).sum() == 1000
@@ -43,7 +43,7 @@ def test_the_file_has_no_name(tmp_path: Path) -> None:
 def test_it_leaves_half_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fabric, like = make_fabric(amp=False), torch.zeros(1, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2000, 1000, 1000))
-    KeptRows(fabric, tmp_path, 12, like)
+    FeatureCache(fabric, tmp_path, 12, like)
     with pytest.raises(NoRoomError) as refused:
-        KeptRows(fabric, tmp_path, 13, like)
+        FeatureCache(fabric, tmp_path, 13, like)
     assert (refused.value.needed, refused.value.free) == (520, 1000)

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from core.data.loading.fold_data import FoldData
-from core.runtime.fabric import make_fabric
-from core.training.head_phase import HeadPhase
+from core.training.frozen_backbone import FrozenBackbone
 from core.training.optimizer import Phase
 from tests.helpers.training.head_phase_runs import (
     ACCUMULATE,
@@ -26,6 +25,7 @@ from tests.helpers.training.head_phase_runs import (
     train,
     watched,
 )
+from tests.helpers.training.toy_model import toy_run
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_one_epoch_keeps_nothing(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("nothing that is kept here would be used again")
 
-    monkeypatch.setattr("core.training.head_phase.KeptRows", fail)
+    monkeypatch.setattr("core.training.frozen_backbone.FeatureCache", fail)
     train(fold, tmp_path / "out", 2, replace(HEAD, epochs=1))
 
 
@@ -128,19 +128,17 @@ def test_a_later_epoch_trains_on_the_features_of_an_earlier_one_in_another_order
 def test_rows_and_targets_stay_with_their_features(fold: FoldData, tmp_path: Path) -> None:
     model = watched(fold)
     model.backbone.eval()
-    phase = HeadPhase(
-        fabric=make_fabric(amp=False),
+    source = FrozenBackbone(
+        run=toy_run(fold, tmp_path, accumulate=ACCUMULATE),
         model=model,
         data=fold,
+        validation=fold.validation(),
         epochs=range(1, 5),
-        views=2,
-        accumulate=ACCUMULATE,
-        seed=0,
-        folder=tmp_path,
+        passes=2,
         say=pytest.fail,
         pause=pytest.fail,
     )
-    batches = list(phase.batches(1, 0))
+    batches = list(source.batches(1, 5, 0))
     assert len(batches) == 4 * UPDATES * ACCUMULATE
     known = [features_by_image(model, fold, epoch) for epoch in (1, 2, 1, 2)]
     for number, batch in enumerate(batches):

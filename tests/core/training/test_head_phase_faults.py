@@ -15,7 +15,7 @@ import core.training.feature_cache
 from core.data.loading.fold_data import FoldData
 from core.errors import UserError
 from core.runs.log import FoldLog
-from core.training.feature_cache import KeptRows
+from core.training.feature_cache import FeatureCache
 from tests.helpers.training.head_phase_runs import (
     ACCUMULATE,
     BATCH,
@@ -58,7 +58,7 @@ def test_a_stop_while_kept_features_are_made_again_loses_nothing(
     state = path.read_bytes()
     with monkeypatch.context() as patch:
         # the sixth batch that is written, long before an update
-        patch.setattr(KeptRows, "write", stopping_at(KeptRows.write, 6))
+        patch.setattr(FeatureCache, "write", stopping_at(FeatureCache.write, 6))
         with pytest.raises(SystemExit):
             train(fold, tmp_path / "stopped", 2)
     assert path.read_bytes() == state

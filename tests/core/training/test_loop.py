@@ -1,4 +1,4 @@
-"""What Fit promises beside the whole runs of tests/methods: accumulation and freezing."""
+"""What FoldTrainer promises beside the whole runs of tests/methods: accumulation and freezing."""
 
 import os
 import signal
@@ -9,18 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.config.training import LoaderConfig, LoopConfig, OptimConfig
+from core.config.training import LoaderConfig
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData
 from core.data.tables.label_table import LabelTable
 from core.losses import build_loss
-from core.runs.folder import RunFolder
 from core.runs.log import FoldLog
 from core.runtime.fabric import make_fabric
-from core.training.loop import Fit
+from core.training.loop import FoldTrainer
 from core.training.optimizer import Phase
 from core.training.resume import Progress
-from tests.helpers.training.toy_model import Toy, half_known
+from tests.helpers.training.toy_model import Toy, half_known, toy_run
 
 
 def fit_toy(
@@ -37,18 +36,8 @@ def fit_toy(
     data = FoldData(
         fabric, 1, table, rows[:-10], rows[-10:], loader, accumulate, Augmentation([], seed=0)
     )
-    Fit(
-        fabric=fabric,
-        model=model,
-        loss=build_loss("bce", *data.training_counts()),
-        phases=[phase],
-        data=data,
-        optim=OptimConfig(accumulate=accumulate),
-        loop=LoopConfig(ema=False, log_every=1),
-        seed=0,
-        folder=RunFolder(out, "toy"),
-        facts={"folds": 1},
-    ).run()
+    loss = build_loss("bce", *data.training_counts())
+    FoldTrainer(toy_run(data, out, accumulate=accumulate), data, model, loss, [phase]).fit()
     return before, model.state_dict()
 
 

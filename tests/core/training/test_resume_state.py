@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 from core.training.ema import MovingAverage
-from core.training.resume import State
+from core.training.resume import ResumeState
 
 
 def test_a_state_of_tied_and_of_unused_parameters(tmp_path: Path) -> None:
-    def start(value: float) -> tuple[State, torch.optim.Optimizer]:
+    def start(value: float) -> tuple[ResumeState, torch.optim.Optimizer]:
         model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("one", "two", "unused")})
         model["two"].weight = model["one"].weight
         for parameter in model.parameters():
             nn.init.constant_(parameter, value)
-        state = State(model, MovingAverage(model, 0.5), torch.device("cpu"), "a run")
+        state = ResumeState(model, MovingAverage(model, 0.5), torch.device("cpu"), "a run")
         return state, torch.optim.AdamW(model.parameters(), lr=0.5)
 
     path = tmp_path / "s.state.safetensors"

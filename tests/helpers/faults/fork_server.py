@@ -29,8 +29,9 @@ from typing import Any
 import core.data
 import core.models.checkpoint
 import core.runs.log
-import core.training.head_phase
-import core.training.loop
+import core.training.batch_source
+import core.training.fold_record
+import core.training.frozen_backbone
 from core.config.command_line import run
 from tests.helpers.faults.preloaded_modules import command_module, import_all
 from tests.helpers.training.small_run import draw_nothing
@@ -41,14 +42,21 @@ draw_nothing()
 PLACES: dict[str, list[tuple[Any, str]]] = {
     "update": [(core.runs.log.FoldLog, "advance")],
     "evaluation": [
-        *((core.training.loop, "predict"), (core.training.head_phase.HeadPhase, "predict")),
-        (core.training.loop, "score_epoch"),
+        *(
+            (core.training.batch_source, "predict"),
+            (core.training.frozen_backbone.FrozenBackbone, "predict"),
+        ),
+        (core.training.fold_record, "score_epoch"),
     ],
     "deletion": [(Path, "unlink")],
     "row": [(core.runs.log, "append_row")],
     "file": [
         *((Path, name) for name in ("touch", "open", "chmod", "replace", "unlink", "rmdir")),
-        *((core.models.checkpoint, "save_file"), (os, "fsync"), (core.training.loop, "cut_back")),
+        *(
+            (core.models.checkpoint, "save_file"),
+            (os, "fsync"),
+            (core.training.fold_record, "cut_back"),
+        ),
     ],
 }
 

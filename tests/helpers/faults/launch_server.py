@@ -148,11 +148,11 @@ def command(request: dict[str, Any]) -> None:
         setattr(owner, name, call)
 
     counted(core.runs.log.FoldLog, "advance", "update")
-    counted(core.training.loop.Fit, "run", "fold")
+    counted(core.training.loop.FoldTrainer, "fit", "fold")
     counted(core.training.finish, "write_report", "report", before=True)
     counted(ensemble.predict.blocks.Parts, "write", "block")
     counted(core.data.pack.writer, "lines_of", "block")
-    read, mark = core.models.predict.unspoiled, core.training.step_monitor.Guard.mark
+    read, mark = core.models.predict.unspoiled, core.training.step_monitor.StepMonitor.mark
 
     def batches(loader: Any) -> Iterator[Any]:
         for batch in read(loader):
@@ -164,7 +164,7 @@ def command(request: dict[str, Any]) -> None:
         return mark(self, update, loss * torch.nan if spoiled else loss, norm)
 
     core.models.predict.unspoiled = batches
-    core.training.step_monitor.Guard.mark = marked  # type: ignore[method-assign]
+    core.training.step_monitor.StepMonitor.mark = marked  # type: ignore[method-assign]
     sys.argv = [f"{request['module'].replace('.', '/')}.py", *request["arguments"]]
     module = command_module(request["module"])
     sys.modules["__main__"] = module

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from core.models.backbone import model_settings
 from core.models.checkpoint import save_tensors
 from ensemble.predict.blocks import Block
 from tests.helpers.fuzz.checkpoint_targets import CLASSES, PARTS, kept_blocks, new_state
@@ -15,12 +16,12 @@ from tests.helpers.training.small_run import MODEL
 
 def facts_of(method: str) -> dict[str, Any]:
     """What a checkpoint says of itself."""
-    part, kind = PARTS[method]
+    _, kind = PARTS[method]
     return {
         "method": method,
         "class_names": CLASSES,
         "img_size": 32,
-        "model": part.model_settings(kind(model=MODEL)),
+        "model": model_settings(kind(model=MODEL)),
         "settings": {"train_csv": ["train.csv"], "val_csv": []},
         **{"fold": 1, "folds": 2, "epoch": 3, "metrics": {"mAP": 0.5}},
     }

@@ -14,7 +14,7 @@ from core.models.backbone import Backbone
 from core.models.checkpoint import load_tensors
 from core.models.init_from import find_initial
 from core.training.ema import MovingAverage
-from core.training.resume import State, is_finished
+from core.training.resume import ResumeState, is_finished
 from ensemble.predict.blocks import Parts
 from ensemble.predict.members import describe, load_members
 from methods.csra_db_cas import model as csra
@@ -80,10 +80,10 @@ def resume(path: str) -> None:
     state.load_optimizer("whole", optimizer)
 
 
-def new_state() -> tuple[State, torch.optim.Optimizer]:
+def new_state() -> tuple[ResumeState, torch.optim.Optimizer]:
     """The state of a small network before its first update."""
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    state = State(model, MovingAverage(model, 0.9), torch.device("cpu"), IDENTITY)
+    state = ResumeState(model, MovingAverage(model, 0.9), torch.device("cpu"), IDENTITY)
     return state, torch.optim.AdamW(model.parameters())
 
 

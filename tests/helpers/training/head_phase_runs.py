@@ -9,16 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from core.config.training import LoaderConfig, LoopConfig, OptimConfig
+from core.config.training import LoaderConfig
 from core.data.loading.augmentation import Augmentation, light_transforms
 from core.data.loading.fold_data import FoldData
 from core.losses import build_loss
-from core.runs.folder import RunFolder
 from core.runtime.fabric import make_fabric
-from core.training.loop import Fit
+from core.training.loop import FoldTrainer
 from core.training.optimizer import Phase
 from methods.csra_db_cas.model import CSRAHead, NormalisedCSRA
-from tests.helpers.training.toy_model import Toy, half_known
+from tests.helpers.training.toy_model import Toy, half_known, toy_run
 
 BATCH, VALIDATION = 4, 10
 # 50 images to train on: 6 updates of 8
@@ -99,23 +98,12 @@ def train(
         model.head.register_forward_pre_hook(look),
         model.head.register_forward_hook(ruin),
     ]
-    options = {"log_every": 1, "ema": False} | loop
-    fit = Fit(
-        fabric=make_fabric(amp=False),
-        model=model,
-        loss=build_loss("bce", *fold.training_counts()),
-        phases=[
-            replace(one, head_views=views) if one.head_only else one for one in phases or [HEAD]
-        ],
-        data=fold,
-        optim=OptimConfig(accumulate=ACCUMULATE),
-        loop=LoopConfig(**options),
-        seed=0,
-        folder=RunFolder(folder, "toy"),
-        facts={"folds": 1},
-    )
+    run = toy_run(fold, folder, accumulate=ACCUMULATE, **loop)
+    loss = build_loss("bce", *fold.training_counts())
+    passes = [replace(one, head_views=views) if one.head_only else one for one in phases or [HEAD]]
+    fit = FoldTrainer(run, fold, model, loss, passes)
     try:
-        fit.run()
+        fit.fit()
     finally:
         for handle in handles:
             handle.remove()

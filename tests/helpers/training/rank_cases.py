@@ -1,4 +1,4 @@
-"""What each process of a training sees: cases of Fit one after another, each written down.
+"""What each process of a training sees: cases of FoldTrainer one after another, each written down.
 
 `ranks.py DATA OUT` trains a toy network on the phantom DATA, in one process or in those of a
 launcher. Rank R leaves of each case OUT/CASE/rankR.json and .safetensors beside the run's own
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import core.training.loop
-from core.config.training import LoaderConfig, LoopConfig, OptimConfig
+from core.config.training import LoaderConfig
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.dataset import unspoiled
 from core.data.loading.fold_data import FoldData
@@ -29,13 +29,13 @@ from core.errors import UserError
 from core.losses import NAMES, build_loss
 from core.models.checkpoint import load_into, load_tensors
 from core.models.predict import as_it_is, mirror, predict
-from core.runs.folder import RunFolder
 from core.runtime.fabric import make_fabric
+from core.training.loop import FoldTrainer
 from core.training.optimizer import Phase
-from core.training.step_monitor import Guard
+from core.training.step_monitor import StepMonitor
 from methods.csra_db_cas.model import CSRAHead
 from methods.label_coupling.model import CoupledHead, LabelCoupling
-from tests.helpers.training.toy_model import Toy, half_known
+from tests.helpers.training.toy_model import Toy, half_known, toy_run
 
 # two_way compares the images of a batch with each other: another batch, another loss
 LOSSES = [name for name in NAMES if name != "two_way"]
@@ -54,7 +54,7 @@ L1 = 3e-3
 Sampler = Literal["uniform", "class_aware", "repeat_factor"]
 
 
-class Witness(Guard):
+class Witness(StepMonitor):
     """Writes down the rows of each update of this rank, and after which updates it saved."""
 
     rows: dict[int, list[int]]
@@ -157,21 +157,14 @@ class Cases:
         counts = data.training_counts()
         epochs = sum(phase.epochs for phase in phases)
         module = build_loss(loss, *counts, epochs=epochs)
-        fit = core.training.loop.Fit(
-            fabric=self.fabric,
-            model=model or self.toy(norm),
-            loss=Spoiled(module, SPOILED, gradient=spoil == "gradient") if spoil else module,
-            phases=list(phases),
-            data=data,
-            optim=OptimConfig(accumulate=accumulate),
-            loop=LoopConfig(**{"ema": False, "log_every": 2, "save_minutes": EVER} | loop),
-            seed=0,
-            folder=RunFolder(folder, "toy"),
-            facts={"folds": 1},
-        )
+        if spoil:
+            module = Spoiled(module, SPOILED, gradient=spoil == "gradient")
+        options = {"log_every": 2, "save_minutes": EVER, "accumulate": accumulate} | loop
+        run = toy_run(data, folder, fabric=self.fabric, **options)
+        fit = FoldTrainer(run, data, model or self.toy(norm), module, list(phases))
         ended = ""
         try:
-            fit.run()
+            fit.fit()
         except (SystemExit, UserError) as error:
             ended = str(error)
         weights = {f"model.{name}": value for name, value in fit.model.state_dict().items()}
@@ -259,5 +252,5 @@ class Cases:
 
 
 if __name__ == "__main__":
-    core.training.loop.Guard = Witness  # type: ignore[misc]
+    core.training.loop.StepMonitor = Witness  # type: ignore[misc]
     Cases(make_fabric(amp=False), *map(Path, sys.argv[1:])).run()

@@ -2,11 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from core.config.training import LoopConfig, SplitConfig, TwoPhaseConfig
+from core.data.loading.fold_data import FoldData
+from core.data.splits.prepare import Prepared
 from core.data.tables.label_table import LabelTable, read_table
+from core.runs.folder import RunFolder
+from core.runtime.fabric import make_fabric
+from core.training.run import Run
+from methods.standard_head.config import Config
 
 
 class Scale(nn.Module):
@@ -36,3 +45,25 @@ def half_known(data: Path) -> LabelTable:
     random = np.random.default_rng(0)
     unknown = random.random(table.targets.shape) < random.random((len(table), 1))
     return replace(table, targets=np.where(unknown, np.nan, table.targets).astype(np.float32))
+
+
+def toy_run(
+    data: FoldData, folder: Path, *, accumulate: int = 1, fabric: Fabric | None = None, **loop: Any
+) -> Run:
+    """A run of seed 0 whose only fold is `data`."""
+    config = Config(
+        split=SplitConfig(seed=0),
+        optim=TwoPhaseConfig(accumulate=accumulate),
+        loop=LoopConfig(**{"ema": False, "log_every": 1} | loop),
+    )
+    return Run(
+        method="standard_head",
+        config=config,
+        fabric=fabric or make_fabric(amp=False),
+        prepared=Prepared(data.table, np.zeros(len(data.table), dtype=np.int64), (1,)),
+        measured=None,
+        data=[data],
+        folder=RunFolder(folder, "toy"),
+        weights=None,
+        initial=None,
+    )

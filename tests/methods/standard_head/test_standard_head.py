@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import methods
 from core.errors import UserError
 from core.models import load
+from core.models.backbone import model_settings, restore_config
 from core.models.checkpoint import save_tensors
 from methods import load_model, method_names
 from methods.standard_head.config import ModelConfig
@@ -17,8 +18,6 @@ from methods.standard_head.model import (
     StandardHead,
     StandardHeadModel,
     build_model,
-    model_settings,
-    restore_model,
 )
 
 TINY = "test_efficientnet"
@@ -158,7 +157,7 @@ def test_a_checkpoint_describes_itself(checkpoint: Path) -> None:
 
 def test_settings_of_a_checkpoint_make_the_same_model() -> None:
     config = ModelConfig(model=TINY, drop_rate=0.45, drop_path_rate=0.2, grad_checkpointing=True)
-    model = restore_model(model_settings(config), 2)
+    model = build_model(restore_config(ModelConfig, model_settings(config)), 2)
     twin = build_model(config, 2)
     assert {n: t.shape for n, t in model.state_dict().items()} == {
         n: t.shape for n, t in twin.state_dict().items()

@@ -1,0 +1,165 @@
+"""Records of one fold: resume state, best checkpoint, validation predictions, log."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from core.data.loading.fold_data import FoldData
+from core.io.atomic import write_atomically
+from core.metrics import evaluate
+from core.models.checkpoint import save_tensors
+from core.runs.log import FoldLog, cut_back
+from core.runtime.ranks import check_equal
+from core.training.ema import MovingAverage
+from core.training.optimizer import scaler_of
+from core.training.resume import ResumeState
+from core.training.run import Run
+
+# of an evaluation's summary, what metrics.csv and the checkpoint hold
+SCORES = ("mAP", "mAUROC", "mF1", "micro_AP", "ECE", "ECE_flat", "classes_scored")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedEpoch:
+    """What is known of an epoch when its last update is done."""
+
+    phase: str
+    train_loss: float
+    rates: dict[str, float]
+    """Learning rates, as metrics.csv names them."""
+    images: int
+    """Images trained on since this start of the command."""
+    began: float
+    trained: float
+    """Times of `time.monotonic`."""
+    skipped: int = 0
+    """Updates that overflowed fp16."""
+
+
+class FoldRecord:
+    """What one fold of a run keeps on disk; all ranks make one, the first one writes."""
+
+    def __init__(
+        self, run: Run, data: FoldData, model: nn.Module, average: MovingAverage | None = None
+    ) -> None:
+        fabric, folder = run.fabric, run.folder
+        self.run, self.data = run, data
+        self.files = folder.files(data.fold)
+        self.log = FoldLog(
+            folder.metrics,
+            folder.timing,
+            title=f"fold {data.fold}/{run.prepared.folds}",
+            speaks=fabric.is_global_zero,
+            tensorboard=self.files.tensorboard if run.config.loop.tensorboard else None,
+        )
+        identity = f"{folder.identity} fold {data.fold}"
+        self.state = ResumeState(model, average, fabric.device, identity, scaler_of(fabric))
+
+    def begin(self) -> bool:
+        """Load the state of an earlier start, if there is one; False where the fold is finished.
+
+        The log loses its rows of epochs that are trained again. Raises UserError where the state is
+        damaged or of another run, and where the ranks do not share one folder.
+        """
+        fabric, log = self.run.fabric, self.log
+        if self.files.state.exists():
+            self.state.load(self.files.state, first=fabric.is_global_zero)
+        progress = self.state.progress
+        check_equal(
+            fabric,
+            {str(self.files.state): str(progress)},
+            "--out_dir must be one folder that all machines share",
+        )
+        if progress.finished:
+            log.say(f"{log.title}  finished before (best epoch {progress.best_epoch})")
+            return False
+        log.say(progress.recount(self.data.images_per_update))
+        if fabric.is_global_zero:
+            cut_back(log.metrics, self.data.fold, progress.epoch)
+            cut_back(log.timing, self.data.fold, progress.epoch)
+        return True
+
+    def end_epoch(
+        self, epoch: TrainedEpoch, epochs: int, module: nn.Module, probabilities: np.ndarray
+    ) -> None:
+        """Score validation `probabilities` (V, C), keep `module` if it is the best, log the epoch.
+
+        `epochs`: how many the fold has at most.
+        """
+        run, progress, loop = self.run, self.state.progress, self.run.config.loop
+        scores = score_epoch(run.fabric, self.data, probabilities)
+        best = progress.end_epoch(scores[loop.monitor], epochs, loop.patience)
+        if not run.fabric.is_global_zero:
+            return
+        run.folder.check_place()
+        if best:
+            self._save_best(module, probabilities, scores)
+        self._draw(probabilities)
+        row = {"fold": self.data.fold, "epoch": progress.epoch}
+        learned = {"phase": epoch.phase, "train_loss": epoch.train_loss} | scores
+        now = time.monotonic()
+        timing = {
+            "images_per_second": epoch.images / max(epoch.trained - epoch.began, 1e-9),
+            "seconds": now - epoch.began,
+            "evaluation_seconds": now - epoch.trained,
+            "processes": run.fabric.world_size,
+            "device": run.fabric.device.type,
+            "skipped": epoch.skipped,
+        }
+        rows = row | learned | {"best": int(best)} | epoch.rates, row | timing
+        self.log.epoch(*rows, of=epochs, best=best)
+
+    def save_state(self, phase: str = "", optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Save what a resume needs; all ranks call it together."""
+        if self.run.fabric.is_global_zero:
+            self.run.folder.check_place()
+            self.state.save(self.files.state, phase, optimizer)
+        self.run.fabric.barrier()
+
+    def _draw(self, probabilities: np.ndarray) -> None:
+        """Give the epoch's curves to TensorBoard, and at first what the model is trained on."""
+        if self.log.board is None:
+            return
+        data, epoch = self.data, self.state.progress.epoch
+        targets = data.table.targets[data.val_rows]
+        self.log.board.curves(epoch, data.table.class_names, targets, probabilities)
+        if epoch == 1 and not self.run.config.data.anonymous:
+            self.log.board.images("training images, augmented", data.examples(8))
+
+    def _save_best(
+        self, module: nn.Module, probabilities: np.ndarray, scores: dict[str, float]
+    ) -> None:
+        """Write predictions, then checkpoint: it always has those of its epoch or a later one."""
+        table = self.data.table
+        frame = pd.DataFrame(probabilities, columns=list(table.class_names))
+        frame.insert(0, "ImageID", np.asarray(table.ids, dtype=object)[self.data.val_rows])
+        write_atomically(
+            self.files.predictions,
+            lambda path: frame.to_csv(path, index=False, float_format="%.8g"),
+        )
+        positives, known = self.data.training_counts()
+        facts: dict[str, Any] = self.run.checkpoint_facts() | {
+            "epoch": self.state.progress.epoch,
+            "fold": self.data.fold,
+            # JSON knows no NaN
+            "metrics": {name: v if np.isfinite(v) else None for name, v in scores.items()},
+            "training_positives": dict(zip(table.class_names, positives.tolist(), strict=True)),
+            "training_known": dict(zip(table.class_names, known.tolist(), strict=True)),
+        }
+        save_tensors(self.files.weights, module.state_dict(), facts)
+
+
+def score_epoch(fabric: Fabric, data: FoldData, probabilities: np.ndarray) -> dict[str, float]:
+    """SCORES of validation `probabilities` (V, C), computed once and equal on all ranks."""
+    scores: dict[str, float] = {}
+    if fabric.is_global_zero:
+        targets = data.table.targets[data.val_rows]
+        evaluation = evaluate(targets, probabilities, data.table.class_names, resamples=0)
+        scores = {name: float(evaluation.summary[name]) for name in SCORES}
+    return fabric.broadcast(scores)

@@ -1,0 +1,229 @@
+"""Frozen backbone as a source of batches: features in place of images, cached where that pays.
+
+With V cached passes the head epochs 0 .. V-1 compute the features of their images and write them to
+the cache; epoch e from V on trains on those of epoch e mod V, shuffled again. Validation images
+have the same features in every epoch of the phase.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from core.data.loading.dataset import Batch, Batches, unspoiled
+from core.data.loading.fold_data import FoldData
+from core.models.predict import in_order, mean_probability, share_buffers
+from core.training.batch_source import validation_views
+from core.training.feature_cache import FeatureCache, NoRoomError
+from core.training.run import Run
+
+GB = 1e9
+
+
+@dataclass(kw_only=True)
+class FrozenBackbone:
+    """Features of a frozen `model.backbone` as batches for `model.head`, in `epochs` of the fold.
+
+    `passes`: training passes whose features are cached in the run folder; 0: none, and nothing of
+    the validation images. Where the disk is too small they are computed again in each epoch, and
+    `say` gets a sentence about it. `pause` is called between batches that train nothing.
+    """
+
+    run: Run
+    model: nn.Module
+    data: FoldData
+    validation: Batches
+    epochs: range
+    passes: int
+    say: Callable[[str], None]
+    pause: Callable[[], None]
+    _training: FeatureCache | None = field(default=None, init=False)
+    _validation: FeatureCache | None = field(default=None, init=False)
+    # table rows of the validation images, by batch; empty until all of them are cached
+    _validation_rows: list[Tensor] = field(default_factory=list, init=False)
+    _validation_fits: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        self._fabric, config = self.run.fabric, self.run.config
+        self._seed, self._accumulate = config.split.seed, config.optim.accumulate
+        self._views = validation_views(config.loop)
+        self._per_update = self.data.images_per_update // self._fabric.world_size
+        self._per_pass = self._per_update * self.data.updates_per_epoch
+        # a pass that no later epoch would train on is not cached
+        self._cached = max(0, min(self.passes, len(self.epochs) - self.passes))
+        self._rows = np.zeros(self._cached * self._per_pass, dtype=np.int64)
+
+    @property
+    def part(self) -> nn.Module:
+        """The head."""
+        return self.model.get_submodule("head")
+
+    def set_train(self) -> None:
+        """Put the head into training mode; the backbone evaluates."""
+        self.part.train()
+        self.model.get_submodule("backbone").eval()
+
+    def batches(self, first: int, last: int, updates_done: int) -> Iterator[Batch]:
+        """Batches of epochs [first, last) without the first `updates_done` updates.
+
+        Features (B, F) or (B, F, h, w) on the device stand in place of the images.
+        """
+        self._catch_up(first, updates_done)
+        computed = min(last, self.epochs.start + self.passes) if self._cached else last
+        if first < computed:
+            yield from self._compute(first, computed, updates_done)
+            first, updates_done = computed, 0
+        if self._cached:
+            for epoch in range(first, last):
+                yield from self._read_cache(epoch, updates_done if epoch == first else 0)
+        elif first < last:
+            # there was no room for a cache
+            yield from self._compute(first, last, updates_done)
+
+    @torch.no_grad()
+    def predict(self, evaluated: nn.Module, *, again: bool) -> np.ndarray:
+        """Probabilities (V, C) of the validation images by `evaluated`, the model or its average.
+
+        `again`: the phase calls it once more, so that a cache pays.
+        """
+        share_buffers(self._fabric, evaluated)
+        head = evaluated.get_submodule("head")
+        results, seen = [], []
+        for features, batch_rows in self._validation_features(evaluated, again=again):
+            with self._fabric.autocast():
+                results.append(mean_probability(head(self._shaped(view)) for view in features))
+            seen.append(batch_rows)
+        return in_order(self._fabric, results, seen, self.data.val_rows)
+
+    def _compute(self, first: int, last: int, updates_done: int) -> Iterator[Batch]:
+        """Batches of epochs [first, last), cached where a later epoch takes them."""
+        place = (first - self.epochs.start) * self._per_pass + updates_done * self._per_update
+        for batch in self.data.training(first, last, updates_done):
+            features = self._features(self.model, batch.images)
+            self._write_cache(place, features, batch.rows)
+            place += len(batch.rows)
+            yield Batch(self._shaped(features), batch.targets, batch.rows)
+
+    def _read_cache(self, epoch: int, updates_done: int) -> Iterator[Batch]:
+        """Batches of an epoch that computes no features."""
+        assert self._training is not None
+        start = (epoch - self.epochs.start) % self.passes * self._per_pass
+        random = np.random.default_rng((self._seed, epoch, self._fabric.global_rank))
+        order = start + random.permutation(self._per_pass)
+        for places in order.reshape(-1, self._per_update // self._accumulate)[
+            updates_done * self._accumulate :
+        ]:
+            rows = self._rows[places]
+            yield Batch(
+                self._shaped(self._training.read(places)),
+                torch.from_numpy(self.data.table.targets[rows]),
+                torch.from_numpy(rows),
+            )
+
+    def _write_cache(self, place: int, features: Tensor, rows: Tensor) -> None:
+        if place >= len(self._rows):
+            return
+        if self._training is None:
+            self._training = self._room(len(self._rows), features, "training")
+            if self._training is None:
+                self._cached, self._rows = 0, self._rows[:0]
+                return
+        self._training.write(place, features)
+        self._rows[place : place + len(rows)] = rows.numpy()
+
+    def _catch_up(self, epoch: int, update: int) -> None:
+        """Cache again what was cached before a stop at `update` of `epoch`, where still needed."""
+        if not self._cached:
+            return
+        done = epoch - self.epochs.start
+        needed = {later % self.passes for later in range(max(done, self.passes), len(self.epochs))}
+        updates = {number: self.data.updates_per_epoch for number in needed if number < done}
+        if update and done in needed:
+            updates[done] = update
+        for number, count in sorted(updates.items()):
+            again = self.epochs.start + number
+            batches = islice(self._compute(again, again + 1, 0), count * self._accumulate)
+            speaks = self._fabric.is_global_zero
+            for _ in tqdm(
+                batches,
+                desc=f"features of epoch {again + 1} once more",
+                total=count * self._accumulate,
+                disable=None if speaks else True,
+                leave=False,
+            ):
+                self.pause()
+                if not self._cached:
+                    return
+
+    def _validation_features(
+        self, evaluated: nn.Module, *, again: bool
+    ) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """The features of a batch, by augmented copy, and the batch's rows in the table."""
+        if self._validation_rows:
+            assert self._validation is not None
+            start = 0
+            for rows in self._validation_rows:
+                places = np.arange(start, start + len(self._views) * len(rows))
+                cached = self._validation.read(places)
+                yield list(cached.split(len(rows))), rows
+                start += len(places)
+            return
+        wanted = again and self.passes > 0 and self._validation_fits
+        # an average that starts elsewhere moves
+        keep = wanted and _equal(self.model, evaluated)
+        start, seen = 0, []
+        for batch in unspoiled(self.validation):
+            images = batch.images.to(self._fabric.device, non_blocking=True)
+            features = [self._features(evaluated, view(images)) for view in self._views]
+            if keep and self._validation is None:
+                count = len(self.validation) * len(self._views) * len(images)
+                self._validation = self._room(count, features[0], "validation")
+                keep = self._validation_fits = self._validation is not None
+            if keep and self._validation is not None:
+                for rows in features:
+                    self._validation.write(start, rows)
+                    start += len(rows)
+                seen.append(batch.rows)
+            yield features, batch.rows
+        self._validation_rows = seen
+
+    @torch.no_grad()
+    def _features(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Features as rows (B, D), channels last: so they lie in memory, cached or not."""
+        with self._fabric.autocast():
+            images = images.to(self._fabric.device, non_blocking=True)
+            features = model.get_submodule("backbone")(images).movedim(1, -1)
+        self._shape = features.shape[1:]
+        return features.flatten(1).contiguous()
+
+    def _shaped(self, rows: Tensor) -> Tensor:
+        """Rows (B, D) as the features that they were."""
+        return rows.unflatten(1, self._shape).movedim(-1, 1)
+
+    def _room(self, count: int, like: Tensor, what: str) -> FeatureCache | None:
+        folder = self.run.folder.path
+        try:
+            cache = FeatureCache(self._fabric, folder, count, like)
+        except NoRoomError as error:
+            self.say(
+                f"The features of the {what} images would need {error.needed / GB:.3g} GB in "
+                f"{folder}, where {error.free / GB:.3g} GB are free and half may be taken: "
+                "they are computed anew in each head epoch, as --head_phase exact does."
+            )
+            return None
+        if cache.bytes > GB:
+            self.say(
+                f"Keeps the features of the {what} images, {cache.bytes / GB:.3g} GB, on the disk "
+                f"of {folder} until the head's epochs are over."
+            )
+        return cache
+
+
+def _equal(model: nn.Module, other: nn.Module) -> bool:
+    """Whether their backbones are the same to the last bit."""
+    ours, theirs = (one.get_submodule("backbone").state_dict() for one in (model, other))
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)

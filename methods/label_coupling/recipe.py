@@ -1,0 +1,37 @@
+"""Recipe of label coupling: a linear head, refined by learned couplings between the labels."""
+
+from core.data.loading.augmentation import crop_transforms
+from core.losses import prevalence_log_odds
+from core.training.loop import FoldTrainer
+from core.training.optimizer import Phase
+from core.training.run import open_folder, prepare_run
+from methods.label_coupling.config import Config
+from methods.label_coupling.fit_couplings import train_couplings_only
+from methods.label_coupling.model import build_model, check_labels
+from methods.label_coupling.predict import find_test_images, finish_and_predict
+
+
+def train(config: Config) -> None:
+    """Train the whole model on every fold, then predict the test images."""
+    if config.optim.couplings_only is not None:
+        train_couplings_only(config)
+        return
+    start = prepare_run("label_coupling", config)
+    check_labels(config.model, start.class_names)
+    test = find_test_images(start)
+    rotation, jitter = config.augment.rotation, config.augment.color_jitter
+    transforms = crop_transforms(config.loader.img_size, rotation=rotation, jitter=jitter)
+    run = open_folder(start, build_model, transforms)
+    optim, tau = run.config.optim, config.loss.logit_adjust
+    rates = {"backbone": optim.lr, "head": optim.lr}
+    if config.model.refiner:
+        rates["head.coupling"] = optim.coupling_lr
+    phase = Phase(
+        "all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs, optim.coupling_l1
+    )
+    for fold in run.folds():
+        model = build_model(config.model, len(run.class_names), run.weights)
+        model.head.start_at((1 - tau) * prevalence_log_odds(*fold.drawn_counts()))
+        run.load_initial(model)
+        FoldTrainer(run, fold, model, run.build_loss(fold), [phase]).fit()
+    finish_and_predict(run, test)
