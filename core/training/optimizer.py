@@ -86,7 +86,7 @@ def make_step(fabric: Fabric, optimizer: Any, *, skip: Tensor) -> None:
     """Apply the gradients, unless `skip` (on the device) is 1, and forget them."""
     if not scales(fabric):
         # the fused AdamW leaves weights and moments alone where this is 1
-        optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        optimizer.optimizer.found_inf = skip
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
