@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq
 from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from core.data.splits.folds import assign_folds
@@ -70,32 +71,26 @@ def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> ClassCali
 
 
 def fit_platt(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
-    """sigmoid(a logit(p) + b) with the least log loss against Platt's targets, a from 1e-3 to 1e3.
+    """sigmoid(a logit(p) + b) with the least log loss against Platt's targets, by scikit-learn.
 
     targets: (N,) of 0 and 1. For N+ positives and N- negatives Platt (1999) takes
     (N+ + 1) / (N+ + 2) for 1 and 1 / (N- + 2) for 0, so that few of them give no certainty.
+    a lies within 1e-3 and 1e3.
     """
     positives = float(targets.sum())
     negatives = len(targets) - positives
     y = np.where(targets == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     z = logit(probabilities)
-    centre, spread = float(z.mean()), float(z.std()) or 1.0
-    scaled = (z - centre) / spread  # else slope and offset pull at each other
-
-    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
-        slope, offset = parameters
-        s = slope * scaled + offset
-        error = sigmoid(s) - y
-        value = np.mean(np.logaddexp(0, s) - y * s)
-        return float(value), np.array([np.mean(error * scaled), np.mean(error)])
-
-    bounds = [(SMALLEST_SLOPE * spread, LARGEST_SLOPE * spread), (None, None)]
-    start = [spread, centre]  # the identity
-    options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    slope = float(found.x[0]) / spread
-    offset = float(found.x[1]) - slope * centre
-    return ClassCalibration("platt", {"slope": slope, "offset": offset})
+    centre, spread = float(z.mean()), max(float(z.std()), SMALLEST)
+    # an image of target y is a positive of weight y and a negative of weight 1 - y
+    features = np.tile((z - centre) / spread, 2)[:, None]
+    kinds, weights = np.repeat([1, 0], len(y)), np.concatenate([y, 1 - y])
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(features, kinds, weights)
+    slope, offset = float(model.coef_[0, 0]) / spread, float(model.intercept_[0])
+    if not SMALLEST_SLOPE <= slope <= LARGEST_SLOPE:
+        slope = min(max(slope, SMALLEST_SLOPE), LARGEST_SLOPE)
+        offset = float(logit(y.mean()))
+    return ClassCalibration("platt", {"slope": slope, "offset": offset - slope * centre})
 
 
 def fit_isotonic(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:

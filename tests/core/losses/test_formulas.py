@@ -17,12 +17,11 @@ from tests.helpers.loss_cases import (
     COUNTS,
     KNOWN,
     NAN,
-    POSITIVES,
     batch,
     plain,
     value_and_gradient,
 )
-from tests.helpers.loss_formulas import class_weights, rebalancing, truth
+from tests.helpers.loss_formulas import truth
 
 
 def one(loss: nn.Module, logit: float, target: float) -> float:
@@ -69,17 +68,6 @@ def test_formula_of_confident_logits(name: str, options: dict[str, Any]) -> None
 
 
 # --- asymmetric losses -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["asl", "robust_asl"])
-@pytest.mark.parametrize(
-    ("positive", "negative", "margin"), [(1, 2, 0.2), (0.5, 0.5, 0), (3, 1, 0.9), (0, 0, 0.5)]
-)
-def test_focus_and_margin(name: str, positive: float, negative: float, margin: float) -> None:
-    options: dict[str, Any] = {"gamma_pos": positive, "gamma_neg": negative, "margin": margin}
-    logits, targets = batch(images=50)
-    expected = truth(name, logits, targets, COUNTS, KNOWN, **options)
-    assert plain(name, **options)(logits, targets).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_asl_defaults_at_one_confident_false_alarm() -> None:
@@ -138,25 +126,6 @@ def test_focal_is_torchvisions(alpha: float, gamma: float) -> None:
     torch.testing.assert_close(plain("focal", alpha=alpha, gamma=gamma)(logits, targets), expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "gamma", "beta"),
-    [
-        ("weighted_bce", {}, 0, 0.9999),
-        ("weighted_bce", {"beta": 0.9}, 0, 0.9),
-        ("cb_focal", {}, 2, 0.9999),
-        ("cb_focal", {"gamma": 1.5, "beta": 0.999}, 1.5, 0.999),
-    ],
-)
-def test_class_balanced_losses_are_torchvisions_by_effective_number(
-    name: str, options: dict[str, Any], gamma: float, beta: float
-) -> None:
-    logits, targets = batch(images=50)
-    weights = torch.tensor(class_weights(POSITIVES.tolist(), beta))
-    entries = sigmoid_focal_loss(logits.double(), targets.double(), alpha=-1, gamma=gamma)
-    found = plain(name, **options)(logits, targets).item()
-    assert found == pytest.approx((weights * entries).mean().item(), rel=1e-5)
-
-
 # --- ldam --------------------------------------------------------------------------------------
 
 
@@ -172,30 +141,6 @@ def test_ldam_margins_fall_with_the_fourth_root() -> None:
 
 
 # --- distribution-balanced ---------------------------------------------------------------------
-
-
-def test_rebalancing_weights() -> None:
-    targets = torch.tensor(
-        [
-            [1.0, 0, 0, 1, 0],
-            [0, 0, 1, 1, 1],
-            [0, 0, 0, 0, 1],
-            [0, 0, 0, 0, 0],
-            [NAN, 1, 0, NAN, 0],
-            [NAN, 0, NAN, 0, 0],
-        ]
-    )
-    for constants in ((0.1, 10.0, 0.2), (0.3, 4.0, 0.5)):
-        options: dict[str, Any] = dict(zip(("alpha", "beta", "mu"), constants, strict=True))
-        loss = build_loss("distribution_balanced", COUNTS, KNOWN, kappa=0, gamma=0, **options)
-        found = weights_of(loss, targets)
-        for row, weights in zip(targets, found, strict=True):
-            known = ~row.isnan()
-            expected = torch.tensor(rebalancing(row.tolist(), COUNTS, *constants))
-            torch.testing.assert_close(weights[known], expected[known].double(), rtol=1e-6, atol=0)
-        for image in (3, 5):
-            known = ~targets[image].isnan()
-            assert found[image, known].tolist() == pytest.approx([constants[0] + 1] * known.sum())
 
 
 def test_one_positive_alone_is_never_over_drawn() -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from core.config.loss import LOSS_CONSTANTS, LossConfig
 from core.errors import UserError
@@ -91,16 +90,6 @@ def test_adjustment_adds_tau_log_odds(
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_adjusted_bce_is_at_rest_where_a_logit_says_no_more_than_the_prior() -> None:
-    # with the wrong sign the optimum would lie at twice the log-odds
-    loss = build_loss("bce", [20], 100, logit_adjust=1.0)
-    targets = (torch.arange(100) < 20).float()[:, None]
-    shared = torch.zeros(1, 1, requires_grad=True)
-    loss(shared.expand(100, 1), targets).backward()
-    assert shared.grad is not None
-    assert shared.grad.item() == pytest.approx(0, abs=1e-7)
-
-
 def test_half_logits_are_raised_before_the_shift() -> None:
     # in float16, 1e-3 beside a shift of -5.3 would be rounded away
     loss = build_loss("bce", [0], 100, logit_adjust=1.0)
@@ -128,12 +117,6 @@ def test_smoothing_moves_targets_towards_one_half(
     agree(build_loss(name, COUNTS, KNOWN, **options), name, **options)
 
 
-def test_smoothed_bce_is_torchs_with_soft_targets() -> None:
-    logits, targets = batch(images=50)
-    expected = binary_cross_entropy_with_logits(logits, targets * 0.8 + 0.1)
-    torch.testing.assert_close(plain("bce", label_smooth=0.2)(logits, targets), expected)
-
-
 # --- deferred re-weighting ---------------------------------------------------------------------
 
 
@@ -152,27 +135,6 @@ def test_everything_at_once(name: str, options: dict[str, Any]) -> None:
     loss = build_loss(name, COUNTS, KNOWN, drw_epoch=2, **options)
     agree(loss, name, **options)
     agree(at_epoch(loss, 2), name, reweighted=True, **options)
-
-
-def test_reweighted_entries_by_hand() -> None:
-    # effective numbers 1 and 1.9999 make the weights 1.33331 and .66669; the mean counts all four
-    loss = at_epoch(build_loss("bce", [1, 2, 0], 9, drw_epoch=1), 1)
-    targets = torch.tensor([[1.0, 0, NAN], [NAN, 1, 1]])
-    weights = np.array([1, 1 / 1.9999])
-    expected = (weights / weights.mean()).sum() + 1 + 1
-    assert loss(torch.zeros(2, 3), targets).item() == pytest.approx(
-        expected * math.log(2) / 4, rel=1e-6
-    )
-
-
-def test_reweighted_two_way_by_hand() -> None:
-    loss = at_epoch(build_loss("two_way", [1, 2, 0], 9, drw_epoch=1), 1)
-    # at z = 0 and T = 4 an entry of k positives and l negatives costs log(1 + l k^4)
-    targets = torch.tensor([[1.0, 1, 0], [0, 1, 0], [0, 0, 0]])
-    first, second = np.array([1, 1 / 1.9999]) * 2 / (1 + 1 / 1.9999)
-    images = ((first + second) / 2 * math.log(17) + second * math.log(3)) / 2
-    classes = (first * math.log(3) + second * math.log(17)) / 2
-    assert loss(torch.zeros(3, 3), targets).item() == pytest.approx(images + classes, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -199,13 +199,6 @@ def test_half_types_are_raised(loss: nn.Module, dtype: torch.dtype) -> None:
     assert value_and_gradient(loss, half, targets)[1].dtype == dtype
 
 
-def test_float64_stays(loss: nn.Module) -> None:
-    logits, targets = batch(unknown=0.2)
-    value = loss(logits.double(), targets)
-    assert value.dtype == torch.float64
-    torch.testing.assert_close(value, loss(logits, targets).double(), rtol=1e-5, atol=1e-6)
-
-
 # --- 5 to 8: types, side effects, gradients, copies and moves ----------------------------------
 
 
@@ -260,6 +253,7 @@ def test_copies_and_states(recipe: Recipe, loss: nn.Module) -> None:
 def test_moves(loss: nn.Module) -> None:
     logits, targets = batch(unknown=0.2)
     double = copy.deepcopy(loss).to(torch.float64)(logits.double(), targets.double())
+    assert double.dtype == loss(logits.double(), targets).dtype == torch.float64
     torch.testing.assert_close(double, loss(logits, targets).double(), rtol=1e-5, atol=1e-6)
     # "meta" stands for any device: a constant left behind, or a wait for a value, would raise
     moved = copy.deepcopy(loss).to("meta")(logits.to("meta"), targets.to("meta"))

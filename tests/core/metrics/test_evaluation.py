@@ -16,20 +16,7 @@ from sklearn.metrics import (
 from core.errors import UserError
 from core.metrics import evaluate
 from core.metrics.calibration_error import calibration_bins
-
-NAMES = ["Infiltration", "Effusion", "Nodule", "Hernia"]
-
-
-def table(images=400, prevalences=(0.3, 0.12, 0.05, 0.02), seed=0, levels=None, signal=1.5):
-    """Targets and probabilities of decreasing prevalence; `levels` rounds scores into ties."""
-    random = np.random.default_rng(seed)
-    targets = (random.random((images, len(prevalences))) < prevalences).astype(float)
-    logits = random.normal(size=targets.shape) + signal * targets
-    probabilities = 1 / (1 + np.exp(-logits + 1))
-    if levels is not None:
-        probabilities = np.round(probabilities * levels) / levels
-    return targets, probabilities
-
+from tests.helpers.synthetic.tables import NAMES, table
 
 # --- points ---------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from sklearn.metrics import average_precision_score
 
 from core.config.training import flat
 from core.runs.folder import RunFolder
-from ensemble.choose import Config, main
+from ensemble.choose import Config
 from ensemble.fitting import weights as selection
 from ensemble.predict.ensemble_json import read_recipe
 from tests.helpers.synthetic.runs import (
@@ -24,18 +23,7 @@ from tests.helpers.synthetic.runs import (
     guesses,
     labels_of,
     make_run,
-    two_runs,
 )
-
-
-@pytest.fixture
-def command(call: Command) -> Command:
-    return partial(call, main)
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Runs:
-    return two_runs(tmp_path)
 
 
 def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) -> None:

@@ -3,24 +3,12 @@
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from ensemble.choose import main
-from tests.helpers.synthetic.runs import MODEL, Command, Runs, two_runs
-
-
-@pytest.fixture
-def command(call: Command) -> Command:
-    return partial(call, main)
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Runs:
-    return two_runs(tmp_path)
+from tests.helpers.synthetic.runs import MODEL, Command, Runs
 
 
 def edit(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:

@@ -1,23 +1,15 @@
 """`python -m ensemble.choose` on runs whose labels are of several CSVs, or of a part of one."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from ensemble.choose import main
 from tests.helpers.synthetic.runs import IMAGES, NAMES, Command, guesses, labels_of, make_run
 
 JOINT = {"Effusion": "Pleural Effusion", "Mass": "Mass", "No_Finding": "Normal"}
-
-
-@pytest.fixture
-def command(call: Command) -> Command:
-    return partial(call, main)
 
 
 def two_sources(folder: Path) -> tuple[list[Path], pd.DataFrame]:

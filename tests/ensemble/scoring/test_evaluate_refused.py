@@ -1,23 +1,6 @@
 """`python -m ensemble.evaluate`: what it replaces, and what it refuses."""
 
-from functools import partial
-from pathlib import Path
-
-import pytest
-
-from ensemble.evaluate import main
-from tests.helpers.synthetic.scores import Command, Files, make_files, read_json
-
-
-@pytest.fixture
-def command(call: Command) -> Command:
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-    return partial(call, main)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return make_files(tmp_path)
+from tests.helpers.synthetic.scores import Command, Files, read_json
 
 
 def test_what_is_there_is_replaced_only_if_it_is_an_evaluation(

@@ -2,43 +2,16 @@
 
 import os
 import re
-from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from core.metrics import evaluate, paired_difference
-from ensemble.evaluate import main
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
-from tests.conftest import Call
 from tests.helpers.page_text import words
-from tests.helpers.synthetic.scores import CLASSES, Command, Files, make_files, read_json
-
-
-@pytest.fixture
-def command(call: Call) -> Command:
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-    return partial(call, main)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return make_files(tmp_path)
-
-
-@pytest.fixture
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages with blank pictures: to draw them takes most of the time."""
-    dot = b"\x89PNG"
-    monkeypatch.setattr("core.report.figures._png", lambda _: dot)
-    for name in ("classes", "precision_recall", "histograms", "reliability", "cooccurrence"):
-        monkeypatch.setattr(f"core.report.figures.{name}_figure", lambda *_: Figure())
-    for name in ("compared_figure", "compared_precision_recall", "compared_reliability"):
-        monkeypatch.setattr(f"ensemble.scoring.page.{name}", lambda *_: Figure())
+from tests.helpers.synthetic.scores import CLASSES, Command, Files, read_json
 
 
 def test_one_file_has_its_numbers_and_pictures(command: Command, files: Files) -> None:
@@ -206,7 +179,7 @@ def test_a_file_whose_name_is_no_utf_8(command: Command, files: Files) -> None:
     flags += ["--output", files.folder / "out"]
     code, _, error = command("--predictions", odd, files.path("poor"), *flags)
     assert code == 0, error
-    assert "odd?.csv minus poor.csv" in (files.folder / "out.html").read_text()
+    assert "minus odd?.csv (other)" in (files.folder / "out.html").read_text()
 
 
 def test_what_a_page_refuses(command: Command, files: Files) -> None:

@@ -1,6 +1,5 @@
 """`python -m ensemble.evaluate` scores against a known source's own table."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +8,10 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from core.data.sources.nih import LABELS
-from ensemble.evaluate import main
 from tests.helpers.synthetic.scores import Command, read_json
 
 FIXTURES = Path(__file__).resolve().parents[2] / "core" / "data" / "sources"
 NIH = FIXTURES / "nih" / "Data_Entry_2017_v2020.csv"
-
-
-@pytest.fixture
-def command(call: Command) -> Command:
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-    return partial(call, main)
 
 
 def predict(path: Path, images: list[str], mass: list[float]) -> Path:

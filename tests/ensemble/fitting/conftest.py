@@ -1,0 +1,20 @@
+"""The command and two runs, for tests of `python -m ensemble.choose`."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ensemble.choose import main
+from tests.helpers.synthetic.runs import Command, Runs, two_runs
+
+
+@pytest.fixture
+def command(call: Command) -> Command:
+    """Runs the command in this process: (exit code, stdout, stderr)."""
+    return partial(call, main)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return two_runs(tmp_path)

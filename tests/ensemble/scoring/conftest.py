@@ -1,0 +1,31 @@
+"""The command and its files, for tests of `python -m ensemble.evaluate`."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from ensemble.evaluate import main
+from tests.helpers.synthetic.scores import Command, Files, make_files
+
+
+@pytest.fixture
+def command(call: Command) -> Command:
+    """Runs the command in this process: (exit code, stdout, stderr)."""
+    return partial(call, main)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return make_files(tmp_path)
+
+
+@pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages with blank pictures: to draw them takes most of the time."""
+    monkeypatch.setattr("core.report.figures._png", lambda _: b"\x89PNG")
+    for name in ("classes", "precision_recall", "histograms", "reliability", "cooccurrence"):
+        monkeypatch.setattr(f"core.report.figures.{name}_figure", lambda *_: Figure())
+    for name in ("compared_figure", "compared_precision_recall", "compared_reliability"):
+        monkeypatch.setattr(f"ensemble.scoring.page.{name}", lambda *_: Figure())
