@@ -104,7 +104,12 @@ def match_labels(
         raise UserError(f"no {what} is in all of {labels_path}, {paths}: nothing can be scored")
     rows = np.array([row for row, name in enumerate(ids) if name in shared_ids])
     columns = [column for column, name in enumerate(names) if name in shared_names]
-    kept = _part(labels, rows, columns)
+    kept = labels.take(rows)
+    kept = replace(
+        kept,
+        targets=kept.targets[:, columns],
+        class_names=tuple(names[column] for column in columns),
+    )
     return kept, [table.select(kept.ids, kept.class_names) for table in predictions], notes
 
 
@@ -123,22 +128,3 @@ def _differences(
             plural = {"image": "images", "class": "classes"}[what] if len(alone) > 1 else what
             sentences.append(f"{len(alone):,} {plural} of {one} not in {other}: {some(alone)}")
     return sentences
-
-
-def _part(labels: LabelTable, rows: np.ndarray, columns: Sequence[int]) -> LabelTable:
-    """Some rows and classes of a table."""
-
-    def of(values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else values[rows]
-
-    return replace(
-        labels,
-        ids=[labels.ids[row] for row in rows],
-        images=labels.images.take(rows) if len(labels.images) else labels.images,
-        patients=of(labels.patients),
-        studies=of(labels.studies),
-        views=of(labels.views),
-        sources=of(labels.sources),
-        targets=labels.targets[np.ix_(rows, np.asarray(columns))],
-        class_names=tuple(labels.class_names[column] for column in columns),
-    )

@@ -19,6 +19,7 @@ from core.report.plots.training_curves import number_columns
 from core.report.repeat_command import command_again
 from core.report.tables import class_table, fold_tables, lead_of, summary_table
 from core.runs.folder import RunFolder
+from core.runs.prediction_files import read_predictions
 from core.runtime.environment import earlier_starts, told_changes
 from core.training.resume import is_finished
 from core.training.run import Run
@@ -177,17 +178,17 @@ def _predictions_of(
     folder: RunFolder, prepared: Prepared, fold: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(table rows, probabilities (rows, C)) of a fold's prediction file, matched by name."""
-    names = np.asarray(prepared.table.ids, dtype=object)
-    path = folder.files(fold).predictions
-    frame = read_predictions(path, list(prepared.table.class_names))
+    table, path = prepared.table, folder.files(fold).predictions
     held_out = np.flatnonzero(prepared.assignment == fold - 1)
-    if sorted(frame.index) != sorted(names[held_out]):
+    ids, predictions = [table.ids[row] for row in held_out], read_predictions(path)
+    classes = set(table.class_names) <= set(predictions.class_names)
+    if sorted(predictions.ids) != sorted(ids) or not classes:
         raise UserError(
-            f"{path} does not hold the images of fold {fold}, each once: it was changed after "
+            f"{path} does not hold the images and classes of fold {fold}: it was changed after "
             f"the run; put it back, or delete {folder.files(fold).state.name} there to train that "
             "fold again"
         )
-    return held_out, frame.loc[names[held_out]].to_numpy()
+    return held_out, predictions.select(ids, table.class_names)
 
 
 def _read_history(path: Path) -> pd.DataFrame | None:
@@ -214,19 +215,3 @@ def _read_history(path: Path) -> pd.DataFrame | None:
             f"{path} cannot be read ({error}): put it back, or move it away for a report without "
             "curves"
         ) from error
-
-
-def read_predictions(path: Path, class_names: list[str]) -> pd.DataFrame:
-    """A predictions CSV as a table indexed by ImageID with the columns `class_names`.
-
-    Raises UserError where it cannot be read, a class has no column, or a cell is no probability.
-    """
-    try:
-        check_regular(path)
-        frame = pd.read_csv(path, dtype={"ImageID": str}, keep_default_na=False)
-        frame = frame.set_index("ImageID")[class_names].astype(float)
-        if not ((frame >= 0) & (frame <= 1)).all(axis=None):
-            raise ValueError("not all cells are numbers from 0 to 1")
-        return frame
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no predictions file of this run ({error})") from error

@@ -177,22 +177,19 @@ def select(
     score = Scorer(pool.targets, monitor)
     if np.isnan(score(pool.predictions[0])):
         raise UserError("no class has both positive and negative labels: nothing can be scored")
-    outer = _folds(pool, patients, folds, seed)
-    held_out = {name: np.empty(pool.targets.shape) for name in STRATEGIES}
+    outer = assign_folds(pool.targets.T, patients, folds, seed)
     procedure = np.empty(pool.targets.shape)
     picks: list[str] = []
     with tqdm(total=folds * (folds + 1) + 1, desc="fitting weights", disable=None) as bar:
+        held_out = _held_out(pool, outer, monitor, bar)
         for fold in range(folds):
-            inside, outside = outer != fold, outer == fold
+            inside = outer != fold
             training = pool.part(inside)
             people = None if patients is None else patients[inside]
-            inner = _folds(training, people, folds, seed)
+            inner = assign_folds(training.targets.T, people, folds, seed)
             inner_ranks = _held_out(training, inner, monitor, bar)
-            pick = _best(inner_ranks, Scorer(training.targets, monitor))
-            for name, fitted in _fit(training, monitor, bar).items():
-                held_out[name][:, outside] = ranks(pool.blend(fitted), axis=1)[:, outside]
-            procedure[:, outside] = held_out[pick][:, outside]
-            picks.append(pick)
+            picks.append(_best(inner_ranks, Scorer(training.targets, monitor)))
+            procedure[:, ~inside] = held_out[picks[-1]][:, ~inside]
         final = _fit(pool, monitor, bar)
     return Selection(final, held_out, _best(held_out, score), procedure, picks)
 
@@ -234,12 +231,6 @@ def measure_gains(
         score = Scorer(pool.targets, metric)
         fitted[metric] = {name: score(blend) for name, blend in blends.items()}
     return Gains(fitted, found, gains)
-
-
-def _folds(
-    pool: Pool, patients: NDArray[np.object_] | None, folds: int, seed: int
-) -> NDArray[np.int64]:
-    return assign_folds(pool.targets.T, patients, folds, seed)
 
 
 def _fit(pool: Pool, monitor: str, bar: tqdm) -> dict[str, FloatArray]:

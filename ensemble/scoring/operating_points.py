@@ -1,6 +1,6 @@
 """Operating points: sensitivity, specificity and positive predictive value at a threshold."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from core.metrics.bootstrap import Patients, cluster_indices, percentile_interva
 from ensemble.predict.calibration import read_calibration
 
 POINTS = ("sensitivity", "specificity", "ppv")
+# thresholds (R, C) and POINTS (3, R, C) of R resamples
+Measured = tuple[FloatArray, FloatArray]
 
 
 def read_thresholds(given: str, class_names: Sequence[str], *, gated: bool) -> FloatArray:
@@ -57,21 +59,13 @@ def at_thresholds(
     cells = [(labels == y) & (called == decision) for y in (1, 0) for decision in (True, False)]
     members = np.concatenate(cells, axis=1).astype(float)  # (N, 4C)
 
-    def measured(weights: FloatArray) -> FloatArray:
-        """(R, N) → (3, R, C)"""
-        hits, misses, false_alarms, passes = (
-            (weights @ members).reshape(-1, 4, classes).swapaxes(0, 1)
-        )
-        points = _points(hits, misses, false_alarms, passes)
+    def measure(weights: FloatArray) -> Measured:
+        counts = (weights @ members).reshape(-1, 4, classes).swapaxes(0, 1)
+        points = _points(*counts)
         points[..., np.isnan(thresholds)] = np.nan
-        return points
+        return np.broadcast_to(thresholds, points.shape[1:]), points
 
-    chunks = []
-    if resamples > 0:
-        draws = resampled_weights(cluster_indices(patients, len(labels)), resamples, seed)
-        chunks = [measured(weights) for weights in draws]
-    points = measured(np.ones((1, len(labels))))[:, 0]
-    return _table(labels, class_names, np.asarray(thresholds, dtype=float), points, chunks)
+    return _table(labels, class_names, measure, patients, resamples, seed)
 
 
 def at_sensitivity(
@@ -94,18 +88,12 @@ def at_sensitivity(
     labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
     rankings = [Ranking.of(labels[:, c], scores[:, c]) for c in range(labels.shape[1])]
 
-    def measured(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(R, N) → thresholds (R, C), points (3, R, C)"""
+    def measure(weights: FloatArray) -> Measured:
         found = [_reaching(ranking.curve(weights), sensitivity) for ranking in rankings]
         thresholds, points = zip(*found, strict=True)
         return np.stack(thresholds, axis=-1), np.stack(points, axis=-1)
 
-    chunks = []
-    if resamples > 0:
-        draws = resampled_weights(cluster_indices(patients, len(labels)), resamples, seed)
-        chunks = [measured(weights)[1] for weights in draws]
-    thresholds, points = measured(np.ones((1, len(labels))))
-    return _table(labels, class_names, thresholds[0], points[:, 0], chunks)
+    return _table(labels, class_names, measure, patients, resamples, seed)
 
 
 def _reaching(curve: Curve, sensitivity: float) -> tuple[FloatArray, FloatArray]:
@@ -140,16 +128,20 @@ def _points(
 def _table(
     labels: FloatArray,
     class_names: Sequence[str],
-    thresholds: FloatArray,
-    points: FloatArray,
-    chunks: Sequence[FloatArray],
+    measure: Callable[[FloatArray], Measured],
+    patients: Patients | None,
+    resamples: int,
+    seed: int,
 ) -> pd.DataFrame:
-    """One row a class from points (3, C) and, in chunks, those of the resamples (3, R, C)."""
-    columns = {"positives": (labels == 1).sum(axis=0), "threshold": thresholds}
-    samples = np.concatenate(chunks, axis=1) if chunks else None
+    """One row a class: what `measure` gives for all images once, and bounds from resamples."""
+    thresholds, points = measure(np.ones((1, len(labels))))
+    columns = {"positives": (labels == 1).sum(axis=0), "threshold": thresholds[0]}
+    clusters = cluster_indices(patients, len(labels))
+    chunks = [measure(weights)[1] for weights in resampled_weights(clusters, resamples, seed)]
     for position, name in enumerate(POINTS):
-        columns[name] = points[position]
-        if samples is not None:
-            bounds = np.array([percentile_interval(column) for column in samples[position].T])
+        columns[name] = points[position, 0]
+        if chunks:
+            samples = np.concatenate([chunk[position] for chunk in chunks])
+            bounds = np.array([percentile_interval(column) for column in samples.T])
             columns[f"{name}_low"], columns[f"{name}_high"] = bounds.T
     return pd.DataFrame(columns, index=pd.Index(list(class_names), name="class"))

@@ -20,7 +20,6 @@ from core.runs.log import cut_back
 from core.runs.prediction_files import read_predictions
 from core.runtime.environment import told_changes, told_files
 from core.training.finish import _read_history
-from core.training.finish import read_predictions as read_pooled
 from ensemble.predict.ensemble_json import read_recipe
 
 
@@ -93,11 +92,9 @@ def test_what_has_no_end_is_not_begun(tmp_path: Path, name: str) -> None:
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
-    for read in (read_columns, read_recipe, _read_history, read_json, a_cut):
+    for read in (read_columns, read_recipe, _read_history, read_json, a_cut, read_predictions):
         with pytest.raises(ValueError, match="a pipe or a device"):
             read(path)
-    with pytest.raises(UserError, match="a pipe or a device"):
-        read_pooled(path, ["Mass"])
 
 
 def test_columns_that_differ_in_case_only(tmp_path: Path) -> None:
@@ -176,10 +173,10 @@ def test_epochs_that_are_no_numbers(tmp_path: Path, epoch: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["nan", "1.5", "-1", "inf"])
-def test_pooled_predictions_that_are_none(tmp_path: Path, cell: str) -> None:
+def test_predictions_that_are_none(tmp_path: Path, cell: str) -> None:
     path = write(tmp_path / "val.csv", f"ImageID,Mass\na,{cell}\n")
-    with pytest.raises(UserError, match="not all cells are numbers from 0 to 1"):
-        read_pooled(path, ["Mass"])
+    with pytest.raises(UserError, match="which is no probability"):
+        read_predictions(path)
 
 
 def test_a_folder_of_a_billion_folds_is_not_deleted(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from core.data.tables.label_table import LabelTable, read_table
 from core.errors import in_plain_sight
 from core.report.plots import curves_figure
 from core.runs.folder import RunFolder
+from core.runs.prediction_files import read_predictions
 from core.training.finish import _read_history
-from core.training.finish import read_predictions as read_pooled
 from ensemble.infer import main as _infer  # noqa: F401  imported before the fork
 from ensemble.predict.calibration import read_calibration
 from ensemble.predict.ensemble_json import read_recipe
@@ -196,8 +196,8 @@ def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None
     if history is not None:
         curves_figure(history)
     for fold in (1, 2):
-        read = read_pooled(run.files(fold).predictions, settings["classes"])
-        assert ((read >= 0) & (read <= 1)).to_numpy().all()
+        read = read_predictions(run.files(fold).predictions).probabilities
+        assert ((read >= 0) & (read <= 1)).all()
 
 
 def configuration(method: str, path: str) -> None:
