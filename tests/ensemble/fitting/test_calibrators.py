@@ -47,13 +47,6 @@ def test_a_temperature_is_recovered_and_optimal() -> None:
     assert 1 / fit_temperature(y, p).parameters["temperature"] == pytest.approx(best, rel=1e-5)
 
 
-def test_slope_and_offset_are_recovered() -> None:
-    y, p = drawn(0, 40_000, slope=0.6, offset=-1.5)
-    found = fit_platt(y, p).parameters
-    assert found["slope"] == pytest.approx(0.6, rel=0.05)
-    assert found["offset"] == pytest.approx(-1.5, rel=0.05)
-
-
 @pytest.mark.parametrize(("seed", "rows", "offset"), [(0, 200, -1), (1, 60, -2), (2, 1000, 3)])
 def test_platt_has_the_least_loss_against_his_targets(seed: int, rows: int, offset: float) -> None:
     y, p = drawn(seed, rows, slope=0.7, offset=offset)
