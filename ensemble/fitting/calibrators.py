@@ -32,13 +32,10 @@ from ensemble.predict.merge import ranks
 FloatArray = NDArray[np.float64]
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-# A method is tried where so many patients are positive, and as many negative. By simulation
-# (distorted logits of a known truth, prevalence 0.5 to 10 %, log loss in excess of that of the
-# truth, means over samples): at 2 positives of 100 images, Platt among the choices costs 0.001
-# where the probabilities were right and saves 0.4 where training had shifted the logits, which no
-# temperature mends; at 1, some fits see none. Isotonic among the choices costs up to 0.04 at 5 to 8
-# positives and 0.001 at 50; at 100 it costs nothing, and where the distortion is not linear in the
-# logits it then begins to win (0.004 at 500).
+# A method is tried where so many patients are positive, and as many negative. By simulation (log
+# loss in excess of the truth's, prevalence 0.5 to 10 %): at 2 positives of 100 images Platt among
+# the choices costs 0.001 and saves 0.4 where training had shifted the logits; at 1, some fits see
+# none. Isotonic costs up to 0.04 at 5 to 8 positives and nothing at 100, where it begins to win.
 FEWEST = {"identity": 0, "temperature": 2, "platt": 2, "isotonic": 100}
 # a class that the model has the wrong way round would else be turned
 SMALLEST_SLOPE = 1e-3

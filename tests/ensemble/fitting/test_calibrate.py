@@ -198,23 +198,6 @@ def test_it_says_plainly_what_became_worse(command: Command, tmp_path: Path) -> 
     assert "alpha" not in printed
 
 
-def test_images_and_classes_that_differ(
-    command: Command, files: tuple[Path, Path, Problem], tmp_path: Path
-) -> None:
-    predictions, labels, _ = files
-    frame = pd.read_csv(labels)
-    frame.drop(columns="b").iloc[10:].to_csv(tmp_path / "fewer.csv", index=False)
-    flags = ["--predictions", predictions, "--labels", tmp_path / "fewer.csv"]
-    code, _, error = command(*flags, "--output", tmp_path / "c.json")
-    assert code == 2
-    assert "10 images of" in error
-    assert "1 class of" in error
-    code, printed, error = command(*flags, "--common", "--output", tmp_path / "c.json")
-    assert code == 0, error
-    assert "190 images" in printed
-    assert sorted(read_calibration(tmp_path / "c.json").classes) == ["Normal", "a", "c"]
-
-
 def test_what_it_refuses(
     command: Command, files: tuple[Path, Path, Problem], tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from core.data.sources.nih import LABELS
 from tests.helpers.synthetic.scores import Command, read_json
@@ -38,28 +37,6 @@ def test_the_official_test_alone_is_scored(command: Command, tmp_path: Path) -> 
     assert (mass["n"], mass["positives"], mass["auroc"]) == (2, 1, 1.0)
     # none of the training images has one
     assert mass["prevalence"] == 0
-
-
-@pytest.mark.parametrize(
-    ("yes", "no", "missing"), [("True", "FALSE", "NA"), ("1.00", "0.00", "nan")]
-)
-def test_labels_in_another_notation(
-    command: Command, tmp_path: Path, yes: str, no: str, missing: str
-) -> None:
-    truth, scores = [yes, no, missing, yes, no, no], [0.9, 0.2, 0.7, 0.3, 0.4, 0.1]
-    images = [f"{number}.png" for number in range(6)]
-    labels, path = tmp_path / "labels.csv", tmp_path / "p.csv"
-    frame = pd.DataFrame({"ImageID": images, "PatientID": images, "Mass": truth})
-    frame.assign(SeriesNumber=1, Quality=1, Edema="no").to_csv(labels, index=False)
-    pd.DataFrame({"ImageID": images, "Mass": scores, "Edema": 0.5}).to_csv(path, index=False)
-    code, _, error = command("--predictions", path, "--labels", labels, "--resamples", 0)
-    assert (code, error) == (0, "")
-    mass = read_json(tmp_path / "p_metrics.json")["per_class"]["Mass"]
-    known = [0, 1, 3, 4, 5]
-    target, guess = [truth[n] == yes for n in known], [scores[n] for n in known]
-    assert (mass["n"], mass["positives"]) == (5, 2)
-    assert mass["auroc"] == pytest.approx(roc_auc_score(target, guess))
-    assert mass["ap"] == pytest.approx(average_precision_score(target, guess))
 
 
 def test_classes_are_found_by_the_label_map(command: Command, tmp_path: Path) -> None:
