@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import timm
 import torch
@@ -21,6 +21,7 @@ from core.models.checkpoint import not_finite
 from core.models.pretrained_weights import checked_loading, first_line
 
 Config = TypeVar("Config", bound=BackboneConfig)
+Head = TypeVar("Head", bound=nn.Module)
 
 
 class Backbone(nn.Module):
@@ -76,6 +77,22 @@ class Backbone(nn.Module):
         if features.ndim != 4 or features.shape[1] != self.num_features:
             raise _no_map(self._model, f"its features have the shape {tuple(features.shape)}")
         return features
+
+
+class Classifier(nn.Module, Generic[Head]):
+    """A head on a backbone: `forward(images (B, 1, H, W), uint8 or [0, 1]) -> logits (B, C)`."""
+
+    head: Head
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
 
 
 def find_weights(config: BackboneConfig, *, optional: bool) -> tuple[Path | None, str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.errors import UserError
-from core.models.backbone import Backbone
+from core.models.backbone import Backbone, Classifier
 from methods.csra_db_cas.config import ModelConfig
 
 # a temperature of 99 stands for the maximum
@@ -108,17 +108,8 @@ class NormalisedCSRA(nn.Module):
             self.attention.bias.copy_(logits)
 
 
-class CSRAModel(nn.Module):
-    """`forward(images (B, 1, H, W), uint8 or [0, 1]) -> logits (B, C)`."""
-
-    def __init__(self, backbone: Backbone, head: NormalisedCSRA) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C)."""
-        return self.head(self.backbone(images))
+class CSRAModel(Classifier[NormalisedCSRA]):
+    """A classifier with heat maps of its own."""
 
     def forward_maps(self, images: Tensor) -> Tensor:
         """Heat maps (B, C, h, w) of the classes, in logits (see `CSRAHead.maps`)."""

@@ -15,7 +15,7 @@ from core.data.loading.dataset import evaluation_loader
 from core.data.loading.fold_data import FoldData
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, some
-from core.models.backbone import restore_config
+from core.models.backbone import Classifier, restore_config
 from core.models.checkpoint import not_finite
 from core.models.load import load_model
 from core.models.predict import View, collect
@@ -25,7 +25,7 @@ from core.training.l1_penalty import shrink
 from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates
 from core.training.run import Run, open_folder, prepare_run
 from methods.label_coupling.config import Config, ModelConfig
-from methods.label_coupling.model import LabelCoupling, LabelCouplingModel, check_labels
+from methods.label_coupling.model import CoupledHead, LabelCoupling, check_labels
 from methods.label_coupling.predict import find_test_images, finish_and_predict
 
 UPDATES = 1000
@@ -39,7 +39,7 @@ class FrozenBase:
 
     def __init__(self, checkpoint: Path) -> None:
         model, info = load_model(checkpoint)
-        if not isinstance(model, LabelCouplingModel):
+        if not isinstance(model, Classifier) or not isinstance(model.head, CoupledHead):
             raise UserError(
                 f"--couplings_only {checkpoint} is a checkpoint of {info.method}: couplings refine "
                 "the logits of one of label_coupling (with --no-refiner, best)"

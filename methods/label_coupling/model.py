@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
-from core.models.backbone import Backbone
+from core.models.backbone import Backbone, Classifier
 from methods.label_coupling.config import ModelConfig
 
 
@@ -60,27 +60,14 @@ class CoupledHead(nn.Module):
         self.classifier.bias.copy_(logits)
 
 
-class LabelCouplingModel(nn.Module):
-    """`forward(images (B, 1, H, W), uint8 or [0, 1]) -> logits (B, C)`."""
-
-    def __init__(self, backbone: Backbone, head: CoupledHead) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C)."""
-        return self.head(self.backbone(images))
-
-
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
-) -> LabelCouplingModel:
+) -> Classifier[CoupledHead]:
     """The model, its backbone from `weights` where given (see `find_weights`)."""
     backbone = Backbone(config, weights)
     coupling = LabelCoupling(num_classes, config.coupling_alpha) if config.refiner else None
     head = CoupledHead(backbone.num_features, num_classes, config.drop_rate, coupling)
-    return LabelCouplingModel(backbone, head)
+    return Classifier(backbone, head)
 
 
 def check_labels(config: ModelConfig, class_names: Sequence[str]) -> None:

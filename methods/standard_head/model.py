@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from core.models.backbone import Backbone
+from core.models.backbone import Backbone, Classifier
 from methods.standard_head.config import ModelConfig
 
 HIDDEN = 512
@@ -37,24 +37,9 @@ class StandardHead(nn.Sequential):
         last.bias.copy_(logits)
 
 
-class StandardHeadModel(nn.Module):
-    """`forward(images (B, 1, H, W), uint8 or [0, 1]) -> logits (B, C)`."""
-
-    def __init__(self, backbone: Backbone, head: StandardHead) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C)."""
-        return self.head(self.backbone(images))
-
-
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
-) -> StandardHeadModel:
+) -> Classifier[StandardHead]:
     """The model, its backbone from `weights` where given (see `find_weights`)."""
     backbone = Backbone(config, weights)
-    return StandardHeadModel(
-        backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate)
-    )
+    return Classifier(backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,8 @@ import torch
 from torch import Tensor
 
 from core.data.loading.samplers import build_sampler
-from core.models.backbone import Backbone
+from core.models.backbone import Backbone, Classifier
 from core.models.checkpoint import load_tensors
-from methods.standard_head.model import StandardHeadModel
 from tests.helpers.training.small_run import MODEL
 
 Train = Callable[..., tuple[int, str, str]]
@@ -35,16 +35,16 @@ def test_a_nan_in_the_second_epoch_names_images_and_keeps_the_last_state(
     phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, calls = tmp_path / "out", 0
-    forward = StandardHeadModel.forward
+    forward = Classifier.forward
 
-    def spoil_the_fifth(self: StandardHeadModel, images: Tensor) -> Tensor:
+    def spoil_the_fifth(self: Classifier[Any], images: Tensor) -> Tensor:
         nonlocal calls
         calls += self.training
         logits = forward(self, images)
         return logits * torch.nan if self.training and calls == 5 else logits
 
     with monkeypatch.context() as patch:
-        patch.setattr(StandardHeadModel, "forward", spoil_the_fifth)
+        patch.setattr(Classifier, "forward", spoil_the_fifth)
         code, _, error = train(*flags(phantom, out))
     assert code == 2
     assert "loss was not finite at update 5 (fold 1, epoch 2; images p" in error
@@ -62,15 +62,15 @@ def test_an_update_that_is_not_finite_changes_no_weight(
 ) -> None:
     """Whatever comes after the bad update, up to the next look, must not be poisoned by it."""
     seen: list[Tensor] = []
-    forward = StandardHeadModel.forward
+    forward = Classifier.forward
 
-    def spoil_the_first(self: StandardHeadModel, images: Tensor) -> Tensor:
+    def spoil_the_first(self: Classifier[Any], images: Tensor) -> Tensor:
         if self.training:
             seen.append(self.head.state_dict()["2.weight"].clone())
         logits = forward(self, images)
         return logits * torch.inf if len(seen) == 1 and self.training else logits
 
-    monkeypatch.setattr(StandardHeadModel, "forward", spoil_the_first)
+    monkeypatch.setattr(Classifier, "forward", spoil_the_first)
     code, _, error = train(*flags(phantom, tmp_path / "out"))
     assert code == 2
     assert "not finite at update 1" in error

@@ -10,21 +10,21 @@ from torch import Tensor, nn
 import methods
 from core.errors import UserError
 from core.models import load
-from core.models.backbone import model_settings, restore_config
+from core.models.backbone import Classifier, model_settings, restore_config
 from core.models.checkpoint import save_tensors
 from methods import load_model, method_names
 from methods.standard_head.config import ModelConfig
 from methods.standard_head.model import (
     StandardHead,
-    StandardHeadModel,
     build_model,
 )
 
 TINY = "test_efficientnet"
+Model = Classifier[StandardHead]
 CLASSES = ("Mass", "Pleural Thickening", "Ödem")
 
 
-def tiny(drop_rate: float = 0.3) -> StandardHeadModel:
+def tiny(drop_rate: float = 0.3) -> Model:
     torch.manual_seed(0)
     return build_model(ModelConfig(model=TINY, pretrained=False, drop_rate=drop_rate), len(CLASSES))
 
@@ -119,7 +119,7 @@ def facts_of(config: ModelConfig | None = None) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def trained() -> StandardHeadModel:
+def trained() -> Model:
     """A model whose every tensor has moved from where it starts."""
     model = tiny(drop_rate=0.1)
     for value in model.state_dict().values():
@@ -129,13 +129,13 @@ def trained() -> StandardHeadModel:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, trained: StandardHeadModel) -> Path:
+def checkpoint(tmp_path: Path, trained: Model) -> Path:
     path = tmp_path / "tiny_fold2.safetensors"
     save_tensors(path, trained.state_dict(), facts_of())
     return path
 
 
-def test_a_loaded_model_gives_the_same_logits(checkpoint: Path, trained: StandardHeadModel) -> None:
+def test_a_loaded_model_gives_the_same_logits(checkpoint: Path, trained: Model) -> None:
     model, _ = load_model(checkpoint)
     assert not any(module.training for module in model.modules())
     with torch.no_grad():
@@ -253,7 +253,7 @@ def test_a_description_that_lacks_something(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape", "other classes"])
-def test_tensors_that_do_not_fit(tmp_path: Path, trained: StandardHeadModel, change: str) -> None:
+def test_tensors_that_do_not_fit(tmp_path: Path, trained: Model, change: str) -> None:
     tensors, facts = dict(trained.state_dict()), facts_of()
     if change == "missing":
         del tensors["head.6.bias"]
