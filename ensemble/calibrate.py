@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
+from core.config.data import LabelReading
 from core.config.values import Folds, Seed
 from core.errors import UserError, counted, some
 
@@ -51,15 +52,8 @@ class Config:
     """CSV of out-of-fold probabilities: of each image by models that did not see its patient."""
     labels: Path | None = None
     """CSV of the labels: one row an image, one column a class (1, 0, -1 or blank)."""
-    uncertain: Literal["ignore", "zero", "one"] = "ignore"
-    """What a label of -1 means: unknown and left out, 0, or 1."""
-    blank: Literal["unknown", "zero"] | None = None
-    """What a blank label means: unknown, but asked where a label is more than half blank."""
-    image_column: str = ""
-    """Column of --labels that has the names of --predictions; found by its usual names when not
-    given."""
-    patient_column: str = ""
-    """Column that names the patient; "none" to split by image on purpose."""
+    reading: LabelReading = field(default_factory=LabelReading)
+    """How --labels is read."""
     common: bool = False
     """Use the images and classes that both files have; differences are an error otherwise."""
     folds: Folds = 5
@@ -87,18 +81,13 @@ def main() -> None:
     from ensemble.fitting.calibrators import GATED, Problem, fit_calibration, held_out
     from ensemble.predict.calibration import NORMAL_NAMES, find_normal, write_calibration
     from ensemble.predict.ensemble_json import check_output
-    from ensemble.scoring.score import LabelSettings, read_scored
+    from ensemble.scoring.score import read_scored
 
-    inputs = [config.predictions, config.labels]
+    label_map = config.reading.label_map
+    inputs = [config.predictions, config.labels, *([label_map] if label_map else [])]
     check_output(config.output, "calibration", inputs, overwrite=config.overwrite)
-    settings = LabelSettings(
-        uncertain=config.uncertain,
-        blank=config.blank,
-        image_column=config.image_column or None,
-        patient_column=config.patient_column or None,
-    )
     scored = read_scored(
-        (config.predictions,), config.labels, settings=settings, common=config.common
+        (config.predictions,), config.labels, reading=config.reading, common=config.common
     )
     table = scored.table
     normal = None

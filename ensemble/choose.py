@@ -76,7 +76,6 @@ def main() -> None:
 
     from core.runs.prediction_files import match_labels
     from ensemble.fitting.out_of_fold import (
-        COLUMN_SETTINGS,
         member_names,
         of_trained_folds,
         read_labels,
@@ -89,7 +88,8 @@ def main() -> None:
 
     names = member_names(config.runs)
     runs = [read_run(path) for path in config.runs]
-    given = {name: getattr(config, name) for name in COLUMN_SETTINGS}
+    columns = ("image_column", "patient_column", "uncertain", "blank")
+    given = {name: getattr(config, name) for name in columns}
     source = shared_source(runs, given, config.labels)
     if source.gone and config.labels is None:
         raise UserError(
@@ -138,7 +138,7 @@ def main() -> None:
     print(f"blended      {oof} (out-of-fold, {len(labels):,} images)")
     if as_they_are:
         usual = ("", None, "ignore")
-        settings = {name: getattr(source.data, name) for name in COLUMN_SETTINGS}
+        settings = {name: getattr(source.data.reading, name) for name in columns}
         reading = [f"--{name}={value}" for name, value in settings.items() if value not in usual]
         words = ["--labels", str(source.csvs[0]), *reading, *(["--common"] if notes else [])]
     else:

@@ -43,10 +43,11 @@ def main() -> None:
     from core.report import render
     from ensemble.scoring.outputs import output_paths, owns_page, write_scores
     from ensemble.scoring.page import page_of, with_images
-    from ensemble.scoring.score import LabelSettings, read_scored
+    from ensemble.scoring.score import read_scored
 
-    others = (config.labels, config.train_csv, config.against, config.meta, config.label_map)
-    inputs = [*config.predictions, *(path for path in others if path is not None)]
+    others = (config.labels, config.train_csv, config.against, config.meta)
+    every = (*config.predictions, *others, config.reading.label_map)
+    inputs = [path for path in every if path is not None]
     if config.thresholds:
         inputs.append(Path(config.thresholds))
     endings = (".json", ".csv", *([".html"] if config.report else []))
@@ -60,18 +61,8 @@ def main() -> None:
         files,
         config.labels,
         config.train_csv,
-        settings=LabelSettings(
-            uncertain=config.uncertain,
-            blank=config.blank,
-            image_column=config.image_column or None,
-            patient_column=config.patient_column or None,
-            source=config.source or None,
-            views=config.views,
-            readers=config.readers,
-            official_split=config.official_split,
-            label_map=config.label_map,
-        ),
-        not_classes=(*config.by, config.view_column),
+        reading=config.reading,
+        not_classes=(*config.by, config.reading.view_column),
         common=config.common,
         resamples=config.resamples,
         seed=config.seed,
@@ -184,7 +175,7 @@ def _groupings(config: Config, scored: Scored) -> list[Grouping]:
         config.labels,
         scored.table.id_column,
         config.meta,
-        config.view_column or None,
+        config.reading.view_column,
         sheet=scored.sheet,
         told=config.told,
     )

@@ -9,7 +9,7 @@ import torch
 SIGNATURES = {
     "core.losses.build_loss": "name positives images",
     "core.data.splits.assign_folds": "targets patients=None folds=5 seed=0",
-    "core.data.tables.read_table": "csv image_dir labels=None",
+    "core.data.tables.read_table": "csv image_dir labels=None reading=None fields",
     "core.data.images.decode.read_image": "path",
     "core.metrics.evaluate": (
         "targets probabilities class_names prevalence=None patients=None resamples=1000 seed=0"

@@ -25,7 +25,7 @@ TOP = ("core", "methods", "ensemble", "benchmarks")
 # old names of version 0.1, which import what took their place
 OLD = {
     "core.data.split": "core.data.splits.folds",
-    "core.data.table": "core.data.tables.label_table",
+    "core.data.table": "core.data.tables",
 }
 LARGEST_FOLDER = 15
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import core.runtime.fabric
-from core.data.tables.label_table import read_table
+from core.data.tables import read_table
 from tests.helpers.training.rank_cases import (
     GLOBAL_BATCH,
     LOSSES,

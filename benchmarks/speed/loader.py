@@ -28,7 +28,7 @@ from core.data.loading.augmentation import Augmentation, strong_transforms
 from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
 from core.data.loading.samplers import TrainingBatches
 from core.data.phantom.dataset import make_phantom
-from core.data.tables.label_table import LabelTable, read_table
+from core.data.tables import LabelTable, read_table
 
 SIZE, BATCH, IMAGES = 448, 16, 96
 # without decoding one pass is too short for the clock, and for what a loader costs once

@@ -17,7 +17,7 @@ import pandas as pd
 
 from benchmarks.runner import Answer, middle, real_data, seconds
 from core.data.splits.folds import assign_folds
-from core.data.tables.label_table import read_table
+from core.data.tables import read_table
 
 COMMON = 500  # positives from which on a class counts as common
 FEW, MANY = 100_000, 1_000_000
@@ -31,7 +31,7 @@ _MEASURE = """
 import json, os, re, sys, time
 from core.data.loading.samplers import build_sampler
 from core.data.splits.folds import assign_folds
-from core.data.tables.label_table import read_table
+from core.data.tables import read_table
 
 sums = [0.0, 0.0, 0.0]
 for _ in range(int(sys.argv[2])):

@@ -1,11 +1,61 @@
 """Settings that say where images and labels are; without torch, as all settings."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from core.errors import UserError
+from core.config.values import check_values
+from core.errors import UserError, nearest
+
+
+@dataclass(kw_only=True, slots=True)
+class LabelReading:
+    """How a table of labels is read."""
+
+    source: tuple[str, ...] = ()
+    """What kind of table each CSV of labels is; recognised by its columns when not given."""
+    official_split: Literal["all", "train", "test"] = "all"
+    """Of a source that names official test images: take all, leave these out, or take them
+    alone."""
+    views: Literal["all", "frontal", "lateral"] = "all"
+    """Take images of these views only."""
+    readers: Literal["majority", "any"] = "majority"
+    """Where several readers labelled an image: positive for most of them, or for any of them."""
+    label_map: Path | None = None
+    """CSV of label,means that renames labels, over the map that joins those of known sources."""
+    image_column: str = ""
+    """Column that names the image; found by its usual names when not given."""
+    patient_column: str = ""
+    """Column that names the patient; "none" to split or draw by image on purpose."""
+    study_column: str = ""
+    """Column that names the study (counted in the first lines of a run)."""
+    view_column: str = ""
+    """Column that names the view, PA, AP, ...; found by its usual names when not given."""
+    uncertain: Literal["ignore", "zero", "one"] = "ignore"
+    """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
+    blank: Literal["unknown", "zero"] | None = None
+    """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
+    and MIMIC-CXR say so themselves (zero): over that only where it is the one CSV."""
+
+    def __post_init__(self) -> None:
+        # a script may give one text, or None
+        if not isinstance(self.source, tuple | list):
+            self.source = (self.source,) if self.source else ()
+        for name in ("image_column", "patient_column", "study_column", "view_column"):
+            setattr(self, name, getattr(self, name) or "")
+        check_values(self)
+
+    def of_csv(self, place: int) -> "LabelReading":
+        """How one of several CSVs is read."""
+        return replace(self, source=self.source[place : place + 1])
+
+    def change(self, **fields: Any) -> "LabelReading":
+        """A copy with other values. Raises UserError for a name that is no field, or a value."""
+        for name in fields:
+            if name not in self.__slots__:
+                raise UserError(f"a LabelReading has no '{name}'{nearest(name, self.__slots__)}")
+        return replace(self, **fields)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,34 +71,13 @@ class DataConfig:
     val_csv: tuple[Path, ...] = ()
     """Official validation CSV (images in --train_dir), one for each --train_csv: replaces the folds
     by this one split."""
-    source: tuple[str, ...] = ()
-    """What kind of table each --train_csv is; recognised by its columns when not given."""
-    official_split: Literal["train", "test", "all"] = "train"
-    """Of a source that names official test images: leave these out, take them alone, or all."""
-    views: Literal["all", "frontal", "lateral"] = "all"
-    """Take images of these views only."""
-    readers: Literal["majority", "any"] = "majority"
-    """Where several readers labelled an image: positive for most of them, or for any of them."""
-    label_map: Path | None = None
-    """CSV of label,means that renames labels, over the map that joins those of known sources."""
     labels: str = ""
     """Label columns in the order wanted, 'A,B,"C, with a comma"'; empty: detect them."""
-    image_column: str = ""
-    """Column that names the image; found by its usual names when not given."""
-    patient_column: str = ""
-    """Column that names the patient; "none" to split by image on purpose."""
-    study_column: str = ""
-    """Column that names the study (counted in the first lines of a run)."""
-    view_column: str = ""
-    """Column that names the view, PA, AP, ... (counted in the first lines of a run)."""
-    uncertain: Literal["ignore", "zero", "one"] = "ignore"
-    """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
-    blank: Literal["unknown", "zero"] | None = None
-    """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
-    and MIMIC-CXR say so themselves (zero): over that only where it is the one CSV."""
     anonymous: bool = False
     """Name images and patients by number in all that the run folder holds, and no paths in report
     and checkpoints; config.json and env.json keep those, to go on by."""
+    reading: LabelReading = field(default_factory=lambda: LabelReading(official_split="train"))
+    """How the CSVs are read."""
 
     def check(self) -> None:
         """Raise UserError where labels are named twice, or lists do not belong together."""
@@ -65,7 +94,7 @@ class DataConfig:
         for name, given, otherwise in (
             ("train_dir", self.train_dir, 1),
             ("val_csv", self.val_csv, 0),
-            ("source", self.source, 0),
+            ("source", self.reading.source, 0),
         ):
             if len(given) not in (count, otherwise):
                 raise UserError(

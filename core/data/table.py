@@ -2,7 +2,7 @@
 
 import warnings
 
-from core.data.tables.label_table import LabelTable, read_ids, read_table
+from core.data.tables import LabelTable, read_ids, read_table
 
 __all__ = ["LabelTable", "read_ids", "read_table"]
 

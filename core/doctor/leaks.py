@@ -63,7 +63,7 @@ def read_patients(_: Findings, csv: Path | None, request: str) -> set[str]:
     if csv is None or request.lower() == "none":
         return set()
     columns = read_columns(csv)
-    wanted = request if request in columns else None
+    wanted = request if request in columns else ""
     name = find_column(csv, columns, wanted, PATIENT_COLUMNS, "--patient_column")
     return set() if name is None else set(columns[name].values)
 

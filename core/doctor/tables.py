@@ -55,7 +55,7 @@ def check_tables(find: Findings, config: Config, split: SplitConfig) -> Tables |
     if config.tests:
         test = find.look("--test_csv", _read_test, config, train)
     if test is not None:
-        request = config.data.patient_column
+        request = config.data.reading.patient_column
         patients = find.look("patients of --test_csv", read_patients, config.test_csv, request)
         for flag, table in known.items():
             find.look(f"leaks to {flag}", check_test_leaks, flag, table, test, patients or set())

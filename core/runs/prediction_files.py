@@ -40,7 +40,7 @@ def read_predictions(path: Path) -> Predictions:
     within [0, 1], by row and column.
     """
     columns = read_columns(path)
-    name = find_column(path, columns, None, IMAGE_COLUMNS, "") or next(iter(columns))
+    name = find_column(path, columns, "", IMAGE_COLUMNS, "") or next(iter(columns))
     ids = columns[name].cells.tolist()
     if "" in columns[name].values:
         row = columns[name].row_of("")

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from core.config.data import DataConfig
+from core.config.data import DataConfig, LabelReading
+from core.config.training import flat
 from core.data.sources import read_sheet
 from core.data.tables.anonymous import with_names
 from core.data.tables.label_table import LabelTable
@@ -19,18 +21,6 @@ from core.io.untrusted_files import read_json
 from core.runs.folder import FoldFiles, RunFolder
 from core.runs.prediction_files import Predictions, read_predictions
 from core.training.resume import is_finished
-
-# settings of a run by which its labels were read
-COLUMN_SETTINGS = ("image_column", "patient_column", "uncertain", "blank")
-# and those that say which images and labels were taken of its files
-SOURCE_SETTINGS: dict[str, Any] = {
-    "source": [],
-    "official_split": "all",
-    "views": "all",
-    "readers": "majority",
-    "label_map": None,
-}
-"""With the values that runs had before there were these settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +35,8 @@ class Run:
     """all that was read"""
     labels: tuple[Path, ...]
     """the CSVs that its images' labels are from, as its settings name them"""
+    reading: LabelReading
+    """how these were read"""
     settings: Mapping[str, Any]
     note: str
     """a sentence on folds that are left out, or nothing"""
@@ -98,10 +90,18 @@ def read_run(path: Path) -> Run:
         checkpoints=tuple(files.weights for files in done),
         files=(path / "config.json", *_files(done)),
         labels=tuple(map(Path, settings["val_csv"] or settings["train_csv"])),
+        reading=_reading_of(settings),
         settings=settings,
         note=note,
         seed=settings["seed"],
     )
+
+
+def _reading_of(settings: Mapping[str, Any]) -> LabelReading:
+    """How a run with these settings read its labels."""
+    label_map = settings["label_map"] and Path(settings["label_map"])
+    others = {name: settings[name] for name in flat(LabelReading())}
+    return LabelReading(**others | {"source": tuple(settings["source"]), "label_map": label_map})
 
 
 def _check_same_images(runs: Sequence[Run], tables: Sequence[Predictions]) -> None:
@@ -189,8 +189,8 @@ class LabelSource:
     @property
     def gone(self) -> list[Path]:
         """The files that are not there, with the label map."""
-        read = (*self.csvs, *([self.data.label_map] if self.data.label_map else []))
-        return [path for path in read if not path.exists()]
+        read = (*self.csvs, self.data.reading.label_map)
+        return [path for path in read if path is not None and not path.exists()]
 
     @property
     def told(self) -> Path:
@@ -206,18 +206,17 @@ def read_labels(source: LabelSource, predictions: Sequence[Predictions]) -> tupl
     """
     names = list(dict.fromkeys(name for table in predictions for name in table.class_names))
     data, images = source.data, {"validation": source.validation, "images": False}
-    if len(source.csvs) > 1 or data.label_map is not None:
+    if len(source.csvs) > 1 or data.reading.label_map is not None:
         return gather(data, labels=names, **images), False
-    kind = data.source[0] if data.source else None
-    column = data.image_column or None
-    sheet = read_sheet(source.csvs[0], kind, image_column=column, readers=data.readers)
+    sheet = read_sheet(source.csvs[0], data.reading)
     # of what the run was trained with, a label that no list of --val_csv names is 0
     listed = source.validation and sheet.lists
     there = [name for name in names if name in sheet.columns or listed]
     table = gather(data, labels=there or names, **images)
-    whole = data.official_split == "all" or source.validation or sheet.official_test is None
-    as_it_is = not data.source and data.views == "all" and data.readers == "majority"
-    return table, whole and as_it_is
+    taken, usual = data.reading, LabelReading()
+    whole = taken.official_split == "all" or source.validation or sheet.official_test is None
+    same = [getattr(taken, n) == getattr(usual, n) for n in ("source", "views", "readers")]
+    return table, whole and all(same)
 
 
 def shared_source(
@@ -225,30 +224,26 @@ def shared_source(
 ) -> LabelSource:
     """Where labels are and how to read them: what is `given`, else what all runs' settings say.
 
-    `given` by flag name: COLUMN_SETTINGS, where they are not empty. Raises UserError where runs
-    differ in something that is not given.
+    `given` by flag name, where they are not empty. Raises UserError where runs differ in something
+    that is not given.
     """
-    told = {name: value for name, value in given.items() if value}
     first = runs[0]
-    for run in runs[1:]:
-        if labels is None:
+    if labels is None:
+        for run in runs[1:]:
             _refuse_other_labels(run, first)
-        for name in COLUMN_SETTINGS:
-            # columns are those of a file, and another one may be given
-            if name not in told and run.settings[name] != first.settings[name]:
-                raise UserError(
-                    f"{run.path} was trained with --{name} {run.settings[name]} and {first.path} "
-                    f"with {first.settings[name]}: say with --{name} how to read the labels"
-                )
-    reading = {name: first.settings[name] for name in COLUMN_SETTINGS} | told
+    for run, name in product(runs[1:], given):
+        own, other = getattr(run.reading, name), getattr(first.reading, name)
+        if own != other and not given[name]:
+            raise UserError(
+                f"{run.path} was trained with --{name} {own} and {first.path} with {other}: say "
+                f"with --{name} how to read the labels"
+            )
+    told = {name: value or getattr(first.reading, name) for name, value in given.items()}
     if labels is not None:
-        return LabelSource(DataConfig(train_csv=(labels,), official_split="all", **reading))
-    settings = {name: first.settings[name] for name in SOURCE_SETTINGS}
-    settings["source"] = tuple(settings["source"])
-    if settings["label_map"] is not None:
-        settings["label_map"] = Path(settings["label_map"])
-    settings |= {name: tuple(map(Path, first.settings[name])) for name in ("train_csv", "val_csv")}
-    return LabelSource(DataConfig(**settings, **reading), bool(settings["val_csv"]))
+        return LabelSource(DataConfig(train_csv=(labels,), reading=LabelReading(**told)))
+    train, val = (tuple(map(Path, first.settings[name])) for name in ("train_csv", "val_csv"))
+    data = DataConfig(train_csv=train, val_csv=val, reading=first.reading.change(**told))
+    return LabelSource(data, bool(val))
 
 
 def write_labels(path: Path, labels: LabelTable) -> None:
@@ -268,11 +263,11 @@ def _refuse_other_labels(run: Run, first: Run) -> None:
             f"{run.path} has its labels from {', '.join(map(str, run.labels))} and {first.path} "
             f"from {', '.join(map(str, first.labels))}: {which}"
         )
-    for name in SOURCE_SETTINGS:
-        if run.settings[name] != first.settings[name]:
+    for name in ("source", "official_split", "views", "readers", "label_map"):
+        own, other = getattr(run.reading, name), getattr(first.reading, name)
+        if own != other:
             raise UserError(
-                f"{run.path} was trained with --{name} {run.settings[name]} and {first.path} with "
-                f"{first.settings[name]}: {which}"
+                f"{run.path} was trained with --{name} {own} and {first.path} with {other}: {which}"
             )
 
 
@@ -286,14 +281,14 @@ def _read_settings(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}; give another run folder") from error
-    found = SOURCE_SETTINGS | {"seed": None} | found
+    # older runs had fewer settings, and read labels as a LabelReading does by default
+    found = flat(LabelReading()) | {"seed": None} | found
     for name in ("train_csv", "val_csv"):
         # a run of one file, before several could be given
         if isinstance(found.get(name, 0), (str, type(None))):
             found[name] = [found[name]] if found[name] else []
     kinds: dict[str, tuple[type, ...]] = {"model": (str,), "folds": (int,)}
-    kinds |= dict.fromkeys(("image_column", "patient_column", "uncertain"), (str,))
-    kinds |= dict.fromkeys(("official_split", "views", "readers"), (str,))
+    kinds |= dict.fromkeys(flat(LabelReading()), (str,))
     kinds |= dict.fromkeys(("train_csv", "val_csv", "source"), (list,))
     kinds |= dict.fromkeys(("blank", "label_map"), (str, type(None)))
     kinds["seed"] = (int, type(None))

@@ -28,8 +28,8 @@ def read_boxes(path: Path) -> Boxes:
     Raises UserError where the file is no such table, or a box is none.
     """
     columns = read_columns(path)
-    image = find_column(path, columns, None, IMAGE_COLUMNS, "")
-    name = find_column(path, columns, None, CLASS_COLUMNS, "")
+    image = find_column(path, columns, "", IMAGE_COLUMNS, "")
+    name = find_column(path, columns, "", CLASS_COLUMNS, "")
     missing = [one for one in CORNERS if one not in columns]
     if image is None or name is None or missing:
         raise UserError(

@@ -1,9 +1,9 @@
 """The settings of `python -m ensemble.evaluate`, and what contradicts itself among them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from core.config.data import LabelReading
 from core.config.training import check_not_negative
 from core.errors import UserError
 
@@ -36,29 +36,9 @@ class Config:
     """Operating points at each class's highest threshold that reaches this sensitivity."""
     common: bool = False
     """Score the images and classes that all files have; differences are an error otherwise."""
-    uncertain: Literal["ignore", "zero", "one"] = "ignore"
-    """What a label of -1 means: unknown and left out, 0, or 1."""
-    blank: Literal["unknown", "zero"] | None = None
-    """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
-    and MIMIC-CXR say so themselves: over that in --labels, not in --train_csv."""
-    label_map: Path | None = None
-    """CSV of label,means by which classes are found in --labels and --train_csv that have no column
-    of their name there, over the map that joins those of known sources."""
-    image_column: str = ""
-    """Column of --labels that has the names of --predictions; found by its usual names when not
-    given."""
-    patient_column: str = ""
-    """Column that names the patient; "none" to draw images by themselves on purpose."""
-    view_column: str = ""
-    """Column that --by view means; found by its usual names when not given."""
-    source: str = ""
-    """What kind of table --labels is; recognised by its columns when not given."""
-    official_split: Literal["all", "train", "test"] = "all"
-    """Of a source that names official test images: score all, or all but these, or these alone."""
-    views: Literal["all", "frontal", "lateral"] = "all"
-    """Score images of these views only."""
-    readers: Literal["majority", "any"] = "majority"
-    """Where several readers labelled an image: positive for most of them, or for any of them."""
+    reading: LabelReading = field(default_factory=LabelReading)
+    """How --labels is read; of these the label map, readers, uncertain and blank labels count for
+    --train_csv too."""
     resamples: int = 1000
     """Bootstrap resamples of patients for the 95 % intervals; 0 leaves them out."""
     seed: int = 0
@@ -99,7 +79,7 @@ def check(config: Config) -> None:
         raise UserError("--gated chooses among the --thresholds of a calibration.json: give it")
     if config.meta is not None and not config.by:
         raise UserError("--meta has columns for --by: name those that divide the images")
-    if config.view_column and "view" not in config.by:
+    if config.reading.view_column and "view" not in config.by and config.reading.views == "all":
         raise UserError("--view_column says what --by view means: add that, or leave it out")
     if config.against in config.predictions and len(config.predictions) == 1:
         raise UserError(f"--against {config.against} is the file itself: name another one")

@@ -7,32 +7,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from core.config.data import LabelReading
 from core.data.csv.columns import find_column, is_known_non_label
 from core.data.csv.labels import is_label
 from core.data.sources import read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.tables.label_map import read_label_map
-from core.data.tables.label_table import LabelTable, read_table
-from core.data.tables.load import meaning_of_blank
+from core.data.tables.label_table import LabelTable, table_of_sheet
 from core.errors import UserError, plain, some
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.bootstrap import mean_of_known
 from core.runs.prediction_files import Predictions, match_labels, read_predictions
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelSettings:
-    """How a CSV of labels is read; see `core.data.tables.label_table.read_table`."""
-
-    uncertain: str = "ignore"
-    blank: str | None = None
-    image_column: str | None = None
-    patient_column: str | None = None
-    source: str | None = None
-    views: str = "all"
-    readers: str = "majority"
-    official_split: str = "all"
-    label_map: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +66,7 @@ def read_scored(
     labels: Path,
     train_csv: Path | None = None,
     *,
-    settings: LabelSettings,
+    reading: LabelReading,
     not_classes: Sequence[str] = (),
     common: bool = False,
     resamples: int = 1000,
@@ -96,15 +81,14 @@ def read_scored(
     images and classes (unless `common`).
     """
     tables = _read_each(predictions)
-    wanted = settings.image_column
-    sheet = read_sheet(labels, settings.source, image_column=wanted, readers=settings.readers)
+    sheet = read_sheet(labels, reading)
     predicted = list(dict.fromkeys(name for table in tables for name in table.class_names))
-    sheet, renamed = rename_columns(labels, sheet, predicted, settings.label_map)
+    sheet, renamed = rename_columns(labels, sheet, predicted, reading.label_map)
     columns = sheet.columns
-    usual = find_column(labels, columns, wanted, sheet.image, "--image_column")
+    usual = find_column(labels, columns, reading.image_column, sheet.image, "--image_column")
     # predictions by study are named in the column that names studies in the labels
-    same = tables[0].id_column if tables[0].id_column in columns else None
-    others = {usual or same, settings.patient_column, *sheet.no_labels, *not_classes}
+    same = tables[0].id_column if tables[0].id_column in columns else ""
+    others = {usual or same, reading.patient_column, *sheet.no_labels, *not_classes}
     classes = [
         name
         for name, column in columns.items()
@@ -115,25 +99,16 @@ def read_scored(
         raise UserError(
             f"{labels} has no column for any class of {predictions[0]}: {some(sorted(predicted))}"
         )
-    blank, doubts = meaning_of_blank(labels, sheet, settings.blank, alone=True)
-    table = read_table(
-        labels,
-        None,
-        classes,
-        image_column=usual or same,
-        patient_column=settings.patient_column,
-        uncertain=settings.uncertain,
-        blank=blank,
-        views=settings.views,
-        official_split=settings.official_split,
-        sheet=sheet,
-    )
-    table = replace(table, notes=(*renamed, *doubts, *table.notes))
+    # that of --by view may be one of --meta
+    view = reading.view_column if reading.view_column in columns else ""
+    own = reading.change(image_column=usual or same, view_column=view)
+    table = table_of_sheet(sheet, None, classes, own)
+    table = replace(table, notes=(*renamed, *table.notes))
     table, arrays, notes = match_labels(tables, table, labels, common=common)
     files = dict(zip(predictions, arrays, strict=True))
     prevalence = None
     if train_csv is not None:
-        prevalence, told = training_prevalence(train_csv, table.class_names, settings)
+        prevalence, told = training_prevalence(train_csv, table.class_names, reading)
         table = replace(table, notes=(*table.notes, *told))
     return Scored(table, files, prevalence, notes, resamples, seed, sheet)
 
@@ -148,15 +123,15 @@ def _read_each(paths: Sequence[Path]) -> list[Predictions]:
 
 
 def training_prevalence(
-    path: Path, class_names: Sequence[str], settings: LabelSettings
+    path: Path, class_names: Sequence[str], reading: LabelReading
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Share of positives among the known labels of each class in a CSV, (C,); NaN without any.
 
     And sentences. Images of a source's official test are no training images. Where the source says
     what a blank means, that counts, and -1 is unknown. Raises UserError where it has no class.
     """
-    sheet = read_sheet(path, readers=settings.readers)
-    sheet, notes = rename_columns(path, sheet, class_names, settings.label_map)
+    sheet = read_sheet(path, LabelReading(readers=reading.readers))
+    sheet, notes = rename_columns(path, sheet, class_names, reading.label_map)
     known = [name for name in class_names if name in sheet.columns]
     if not known:
         raise UserError(
@@ -166,20 +141,16 @@ def training_prevalence(
     if len(known) < len(class_names):
         without = ", ".join(name for name in class_names if name not in known)
         notes.append(f"{path} has no column for {without}: of no known prevalence in training.")
-    own = sheet.blank is not None
-    usual = find_column(path, sheet.columns, None, sheet.image, "--image_column")
-    table = read_table(
-        path,
-        None,
-        known,
+    usual = find_column(path, sheet.columns, "", sheet.image, "--image_column")
+    own = LabelReading(
         # --image_column is that of the scored labels, which may name studies
-        image_column=usual or settings.image_column,
+        image_column=usual or reading.image_column,
         patient_column="none",
-        uncertain="ignore" if own else settings.uncertain,
-        blank=None if own else settings.blank,
         official_split="train",
-        sheet=sheet,
     )
+    if sheet.blank is None:
+        own = own.change(uncertain=reading.uncertain, blank=reading.blank)
+    table = table_of_sheet(sheet, None, known, own)
     prevalence = np.full(len(class_names), np.nan)
     places = [list(class_names).index(name) for name in known]
     prevalence[places] = mean_of_known(table.targets.T.astype(float))

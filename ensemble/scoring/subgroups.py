@@ -74,7 +74,7 @@ def read_groupings(
     labels: Path,
     id_column: str,
     meta: Path | None,
-    view_column: str | None = None,
+    view_column: str = "",
     *,
     sheet: Sheet | None = None,
     told: Callable[[Path], str] = str,
@@ -182,14 +182,14 @@ def _column_of(path: Path, columns: dict[str, Column], name: str) -> str | None:
     if name in columns:
         return name
     kind = _kind(name)
-    return find_column(path, columns, None, USUAL_NAMES[kind] if kind else (name,), "--by")
+    return find_column(path, columns, "", USUAL_NAMES[kind] if kind else (name,), "--by")
 
 
 def _rows_of(
     path: Path, columns: dict[str, Column], id_column: str, ids: Sequence[str]
 ) -> NDArray[np.intp]:
     """The row of each of `ids` in a file."""
-    usual = find_column(path, columns, None, IMAGE_COLUMNS, "--image_column")
+    usual = find_column(path, columns, "", IMAGE_COLUMNS, "--image_column")
     name = id_column if id_column in columns else usual
     if name is None:
         raise UserError(f"{path} has no column '{id_column}', by which it could be joined")

@@ -11,8 +11,8 @@ import pytest
 from core.data.csv import columns as columns_module
 from core.data.csv import text as table_text
 from core.data.csv.columns import find_column, read_columns
+from core.data.tables import read_table
 from core.data.tables.label_map import read_label_map
-from core.data.tables.label_table import read_table
 from core.errors import UserError, nearest
 from core.io.untrusted_files import read_json
 from core.runs.folder import RunFolder
@@ -100,9 +100,9 @@ def test_what_has_no_end_is_not_begun(tmp_path: Path, name: str) -> None:
 def test_columns_that_differ_in_case_only(tmp_path: Path) -> None:
     """The last of them was taken without a word."""
     path, known = tmp_path / "t.csv", ("PatientID", "subject")
-    assert find_column(path, ["patient_id", "PatientID"], None, known, "--x") == "PatientID"
+    assert find_column(path, ["patient_id", "PatientID"], "", known, "--x") == "PatientID"
     with pytest.raises(UserError, match=r"has the columns patient_id and PATIENTID.*with --x"):
-        find_column(path, ["patient_id", "PATIENTID"], None, known, "--x")
+        find_column(path, ["patient_id", "PATIENTID"], "", known, "--x")
 
 
 def test_a_class_that_would_steer_the_terminal(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.data.csv.columns import read_columns
 from core.data.splits.folds import write_folds
-from core.data.tables.label_table import read_table
+from core.data.tables import read_table
 from core.errors import UserError, in_plain_sight
 from core.runs.prediction_files import read_predictions
 from tests.helpers.fault_table import Fault

@@ -243,7 +243,7 @@ def _refuse_short_rows(path: Path, cells: int, separator: str) -> None:
 
 
 def find_column(
-    path: Path, names: Iterable[str], requested: str | None, known: Sequence[str], flag: str
+    path: Path, names: Iterable[str], requested: str, known: Sequence[str], flag: str
 ) -> str | None:
     """The requested column; without a request the first of the known names that the file has.
 
@@ -251,9 +251,9 @@ def find_column(
     where two columns differ in case and punctuation only, and neither is as the known name is.
     """
     names = list(names)
-    if requested is not None and requested.lower() == "none":
+    if requested.lower() == "none":
         return None
-    if requested is not None:
+    if requested:
         if requested not in names:
             raise UserError(
                 f"{path} has no column '{requested}' ({flag}){nearest(requested, names)}."

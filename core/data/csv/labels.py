@@ -192,12 +192,6 @@ def read_targets(
     path: Path, columns: dict[str, Column], names: Sequence[str], uncertain: str, blank: str | None
 ) -> tuple[np.ndarray, list[str]]:
     """Targets (N, C) float32 with NaN for unknown, and sentences about them."""
-    for flag, choice, choices in (
-        ("--uncertain", uncertain, UNCERTAIN),
-        ("--blank", blank or "unknown", BLANK),
-    ):
-        if choice not in choices:
-            raise UserError(f"{flag} {choice} is none of {', '.join(choices)}.")
     meaning = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
     meaning_of_blank = BLANK[blank or "unknown"]
     rows = len(columns[names[0]].codes)

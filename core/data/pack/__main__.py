@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core.config.command_line import flags, run
+from core.config.data import LabelReading
 from core.errors import UserError, counted, size_of, some
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
@@ -52,6 +53,11 @@ class Config:
     --train_dir and --train_csv where those are given."""
     overwrite: bool = False
     """Delete the pack in --out and make it anew."""
+
+    @property
+    def reading(self) -> LabelReading:
+        """How the images that --train_csv names are found."""
+        return LabelReading(source=self.source, image_column=self.image_column)
 
     @property
     def part_of(self) -> tuple[int, int]:
@@ -96,7 +102,7 @@ def main() -> None:
     from core.data.pack.writer import write_pack
 
     source = config.train_dir or Path("data/images")
-    names = list_images(source, config.train_csv, config.image_column, config.source)
+    names = list_images(source, config.train_csv, config.reading)
     plan, own = plan_part(names, config.size, part, parts)
     try:
         unreadable = write_pack(
@@ -160,7 +166,7 @@ def _verify(config: Config) -> None:
         raise UserError("--verify looks for the images of --train_csv in --train_dir: give that")
     names = None
     if config.train_csv and files is not None:
-        named = list_images(files, config.train_csv, config.image_column, config.source)
+        named = list_images(files, config.train_csv, config.reading)
         _, names = plan_part(named, config.size, part, parts)
     folder = config.out if parts == 1 else part_folder(config.out, part, parts)
     # the default may be no wish of the user's

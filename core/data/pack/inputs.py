@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.config.data import LabelReading
 from core.data.csv.columns import find_column
 from core.data.images.collection import Images
 from core.data.images.find_files import images_among, match_images, scan_folder
@@ -42,12 +43,12 @@ class Files:
 
 
 def list_images(
-    folder: Path, csvs: Sequence[Path], image_column: str = "", source: Sequence[str] = ()
+    folder: Path, csvs: Sequence[Path], reading: LabelReading | None = None
 ) -> list[str]:
     """Sorted names, in `folder`, of the images that the CSVs name, or of all without a CSV.
 
-    `source` says what kind of table each CSV is. Raises UserError where there is no image, and
-    where one that is named has no file or leaves the folder.
+    Raises UserError where there is no image, and where one that is named has no file or leaves the
+    folder.
     """
     if is_pack(folder):
         raise UserError(f"{folder} is a pack already: name the folder of its images")
@@ -58,17 +59,17 @@ def list_images(
         return sorted(names)
     start = len(os.path.join(folder, ""))
     found: set[str] = set()
-    kinds = source or [""] * len(csvs)
-    for csv, kind in zip(csvs, kinds, strict=True):
-        images = _named(csv, folder, image_column, kind)
+    reading = reading or LabelReading()
+    for place, csv in enumerate(csvs):
+        images = _named(csv, folder, reading.of_csv(place))
         found.update(path[start:] for path in images.paths)
     return sorted(found)
 
 
-def _named(csv: Path, folder: Path, image_column: str, source: str) -> Images:
+def _named(csv: Path, folder: Path, reading: LabelReading) -> Images:
     """The images that a CSV names, whatever their labels, views and official split."""
-    sheet = read_sheet(csv, source or None, image_column=image_column or None)
-    name = find_column(csv, sheet.columns, image_column or None, sheet.image, "--image_column")
+    sheet = read_sheet(csv, reading)
+    name = find_column(csv, sheet.columns, reading.image_column, sheet.image, "--image_column")
     if name is None:
         raise UserError(f"{csv} has no column with the images' names: name it with --image_column")
     return match_images(read_ids(csv, name, sheet.columns[name]), folder)

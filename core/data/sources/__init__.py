@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from core.config.data import LabelReading
 from core.data.csv.columns import Column, read_columns
 from core.data.sources import chexpert, cxr_lt, mimic, nih, padchest, vindr
 from core.data.sources.sheet import Sheet
@@ -42,36 +43,29 @@ def recognise(path: Path, columns: dict[str, Column]) -> str:
     return PLAIN
 
 
-def read_sheet(
-    csv: str | Path,
-    source: str | None = None,
-    *,
-    image_column: str | None = None,
-    readers: str = "majority",
-) -> Sheet:
+def read_sheet(path: Path, reading: LabelReading | None = None) -> Sheet:
     """Read a source's table, or a plain CSV, as one row an image and one column a label.
 
-    Without `source` it is told by its columns, and a note says so. `image_column` is what the user
-    says that the images' names are in, or MIMIC-CXR's studies. `readers` (majority, any) says how
-    the labels of several readers become one. Raises UserError for a source that is not known,
-    columns that it lacks, and as the source's own `read` and `read_columns` do.
+    Without a `source` it is recognised by its columns, and a note says so. Raises UserError for a
+    source that is not known, columns that it lacks, and as its `read` and `read_columns` do.
     """
-    path = Path(csv)
-    if source is not None and source not in (*SOURCES, PLAIN):
+    reading = reading or LabelReading()
+    if len(reading.source) > 1:
+        raise UserError(f"--source names {len(reading.source)} kinds of table for one CSV, {path}")
+    source = next(iter(reading.source), "")
+    if source and source not in (*SOURCES, PLAIN):
         raise UserError(f"there is no --source '{source}'{nearest(source, (*SOURCES, PLAIN))}")
-    if readers not in vindr.READERS:
-        raise UserError(f"--readers {readers} is none of {', '.join(vindr.READERS)}.")
     columns = read_columns(path)
     name = source or recognise(path, columns)
     if name == PLAIN:
-        return Sheet(columns=columns)
+        return Sheet(path=path, columns=columns)
     known = SOURCES[name]
-    read = partial(vindr.read, readers=readers) if name == "vindr" else known.read
+    read = partial(vindr.read, readers=reading.readers) if name == "vindr" else known.read
     # labels by study that are to be read as such need no table of images
-    if name == "mimic" and image_column in columns:
+    if name == "mimic" and reading.image_column in columns:
         read = mimic.read_studies
     sheet = read(path, columns)
-    if source is not None:
+    if source:
         return sheet
     note = f"{path} is read as {known.table}, by its columns (--source plain: as it is)."
     return replace(sheet, notes=(note, *sheet.notes))

@@ -53,6 +53,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
             column(path, columns, "AP/PA", "chexpert"),
         )
     return Sheet(
+        path=path,
         columns=columns | added,
         labels=tuple(n for n in columns if plain(n) in map(plain, CHEXPERT_LABELS)),
         no_labels=(*views, "Sex", "Age", *added),

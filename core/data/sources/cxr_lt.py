@@ -37,6 +37,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         test = np.array([plain(value) == "test" for value in splits.values])[splits.codes]
     others = {plain(name) for name in (*NEEDED, *OTHERS)}
     return Sheet(
+        path=path,
         columns=columns,
         no_labels=tuple(name for name in columns if plain(name) in others),
         image=("dicom_id",),

@@ -69,6 +69,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     told = {name: column(metadata, kept, name, "mimic") for name in of_image}
     test, why, notes = _official_test(path, metadata, told)
     return Sheet(
+        path=path,
         columns=joined,
         labels=tuple(labels),
         no_labels=tuple(images),
@@ -91,6 +92,7 @@ def read_studies(path: Path, columns: dict[str, Column]) -> Sheet:
     studies = {"study_id": column(path, columns, "study_id", "mimic")}
     test, why, notes = _official_test(path, path, studies)
     return Sheet(
+        path=path,
         columns=columns,
         labels=tuple(name for name in columns if plain(name) in map(plain, CHEXPERT_LABELS)),
         image=("study_id",),

@@ -72,6 +72,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         )
     test, why, notes = _official_test(path, column(path, every, "Image Index", "nih"))
     return Sheet(
+        path=path,
         columns=every,
         labels=tuple(found),
         no_labels=tuple(name for name in columns if plain(name) in map(plain, (*NEEDED, *OTHERS))),

@@ -43,7 +43,13 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     if not any(plain(name) == "labels" for name in columns):
         column(path, columns, "ImageID", "padchest")
         date = tuple(name for name in columns if plain(name) == "studydatedicom")
-        return Sheet(columns=columns, no_labels=date, image=("ImageID",), patient=("PatientID",))
+        return Sheet(
+            path=path,
+            columns=columns,
+            no_labels=date,
+            image=("ImageID",),
+            patient=("PatientID",),
+        )
     lists = column(path, columns, "Labels", "padchest")
     parsed = [_parse(path, lists, cell) for cell in lists.values]
     labels = one_spelling(parsed, (EXCLUDE,))
@@ -66,6 +72,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
             "no label."
         )
     return Sheet(
+        path=path,
         columns={name: c for name, c in every.items() if name in columns or name in names},
         labels=names,
         no_labels=tuple(columns),

@@ -30,6 +30,8 @@ CHEXPERT_LABELS = (
 class Sheet:
     """A table with one row an image and one column a label, as `read_table` reads it."""
 
+    path: Path
+    """The CSV, for sentences"""
     columns: dict[str, Column]
     labels: tuple[str, ...] | None = None
     """The columns that are labels; None where their cells must tell."""

@@ -13,7 +13,6 @@ from core.data.csv.label_values import label_value
 from core.data.sources.sheet import Sheet, column
 from core.errors import UserError, plain
 
-READERS = ("majority", "any")
 CONSENSUS = ("image_id", "Aortic enlargement", "No finding")
 BOXES = ("class_name", "x_min")
 
@@ -52,6 +51,7 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
             "(--readers any or majority)."
         )
     return Sheet(
+        path=path,
         columns=columns,
         labels=labels,
         no_labels=tuple(name for name in columns if plain(name) == "radid"),

@@ -45,7 +45,7 @@ def find_images(
     if csv is None:
         return _all_images(folder, like)
     columns = read_columns(csv)
-    name = find_column(csv, columns, image_column or None, IMAGE_COLUMNS, "--image_column")
+    name = find_column(csv, columns, image_column, IMAGE_COLUMNS, "--image_column")
     if name is None:
         raise UserError(f"{csv} has no column with the images' names: call it ImageID.")
     ids = read_ids(csv, name, columns[name])
@@ -59,7 +59,7 @@ def find_images(
     if "" in columns[study].values:
         row = columns[study].row_of("")
         raise UserError(f"{csv}: row {row} (the header is row 1) is blank in column '{study}'")
-    view = find_column(csv, columns, view_column or None, VIEW_COLUMNS, "--view_column")
+    view = find_column(csv, columns, view_column, VIEW_COLUMNS, "--view_column")
     views = None if view is None else columns[view].cells
     return replace(images, studies=columns[study].cells, views=views, id_column=study)
 

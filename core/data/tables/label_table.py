@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from core.config.data import LabelReading
 from core.data.csv.columns import IMAGE_COLUMNS, Column, find_column, take_rows
 from core.data.csv.labels import add_absent, choose_labels, read_targets
 from core.data.csv.views import of_views
 from core.data.images.collection import Images
 from core.data.images.find_files import match_images
-from core.data.sources import read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.tables.patients import FIELDS, ask_headers, find_patients, without_column
 from core.errors import UserError, in_plain_sight, nearest, some
 
-SPLITS = ("all", "train", "test")
 # what a spreadsheet runs
 FORMULA = ("=", "+", "-", "@")
 
@@ -74,47 +73,19 @@ class LabelTable:
         )
 
 
-def read_table(
-    csv: str | Path,
-    image_dir: str | Path | None,
-    labels: Sequence[str] | None = None,
-    *,
-    image_column: str | None = None,
-    patient_column: str | None = None,
-    study_column: str | None = None,
-    view_column: str | None = None,
-    uncertain: str = "ignore",
-    blank: str | None = None,
-    source: str | None = None,
-    views: str = "all",
-    readers: str = "majority",
-    official_split: str = "all",
-    sheet: Sheet | None = None,
+def table_of_sheet(
+    sheet: Sheet, image_dir: Path | None, labels: Sequence[str] | None, reading: LabelReading
 ) -> LabelTable:
-    """Read a CSV or a known dataset's own table, and find the images (none: `image_dir` is None).
-
-    `labels` names the label columns in the wanted order; without it every column of 1, 0, -1 and
-    blanks that is no known other thing is one. Columns that are not named are found by the names
-    that common datasets use; "none" as `patient_column`, `study_column` or `view_column` means
-    that there is none; those without a column are what the headers say, where all images are DICOM.
-    `uncertain` (ignore, zero, one) says what -1 means, `blank` (unknown, zero) what an empty label
-    means. `source` and `readers` as in `core.data.sources.read_sheet`; `views` (all, frontal,
-    lateral) and `official_split` (all, train, test) say which images are taken. `sheet` is what
-    `read_sheet` made of the CSV, where it is read already.
-
-    Raises UserError for anything that is missing, ambiguous or not a label, naming the place.
-    """
-    path = Path(csv)
-    if sheet is None:
-        sheet = read_sheet(path, source, image_column=image_column, readers=readers)
-    requests = (image_column, patient_column, study_column, view_column)
+    """The images of a sheet that are wanted, their files and labels; as `read_table` says."""
+    path, views = sheet.path, reading.views
+    requests = [getattr(reading, f"{field}_column") for field in ("image", *FIELDS)]
     image, *others = found = _find_columns(path, sheet, requests)
     used = {name for name in found if name is not None}
-    columns, notes = _take_images(path, sheet, others[-1], official_split, views)
+    columns, notes = _take_images(path, sheet, others[-1], reading.official_split, views)
     columns, class_names, told = _choose_labels(path, sheet, columns, labels, used)
     notes += told
     ids = read_ids(path, image, columns[image])
-    images = Images.of_files([]) if image_dir is None else match_images(ids, Path(image_dir))
+    images = Images.of_files([]) if image_dir is None else match_images(ids, image_dir)
     asked = without_column(others, requests[1:])
     headers = ask_headers(images.paths, asked)
     if others[-1] is None and views != "all":
@@ -122,11 +93,9 @@ def read_table(
         notes += told
         columns, headers = take_rows(columns, wanted), take_rows(headers, wanted)
         ids, images = list(compress(ids, wanted)), images.take(wanted)
-    if blank is None and sheet.blank is not None:
-        blank = sheet.blank
-        notes.append(f"A blank label of {path} means {blank}, as is usual there (--blank).")
-    targets, doubts = read_targets(path, columns, class_names, uncertain, blank)
-    notes += doubts + _unused(path, columns, used.union(class_names, sheet.no_labels))
+    blank, told = _meaning_of_blank(sheet, reading.blank)
+    targets, doubts = read_targets(path, columns, class_names, reading.uncertain, blank)
+    notes += told + doubts + _unused(path, columns, used.union(class_names, sheet.no_labels))
     patients, told = find_patients(path, columns, others[0], asked, headers, ids, images.paths)
     studies, positions = (
         headers.get(field) if name is None else columns[name]
@@ -145,8 +114,21 @@ def read_table(
     )
 
 
+def _meaning_of_blank(sheet: Sheet, given: str | None) -> tuple[str | None, list[str]]:
+    """What a blank label means: as `given`, else as is usual in the source; and a sentence."""
+    usual = sheet.blank
+    if usual is None or given == usual:
+        return given, []
+    if given is None:
+        return usual, [f"A blank label of {sheet.path} means {usual}, as is usual there (--blank)."]
+    return given, [
+        f"Warning: a blank label of {sheet.path} means {given}, as --blank says, and not {usual} "
+        "as is usual there."
+    ]
+
+
 def _find_columns(
-    path: Path, sheet: Sheet, requests: Sequence[str | None]
+    path: Path, sheet: Sheet, requests: Sequence[str]
 ) -> tuple[str, str | None, str | None, str | None]:
     """The columns of image, patient, study and view: those of `requests`, else the usual ones."""
     usual = (sheet.image, sheet.patient, sheet.study, sheet.view)
@@ -233,8 +215,6 @@ def _formulas(path: Path, ids: Sequence[str], class_names: Sequence[str]) -> lis
 
 def _of_split(path: Path, sheet: Sheet, wanted: str) -> tuple[np.ndarray | None, list[str]]:
     """Whether each image is in the part of the official split, (N,) bool; None where all are."""
-    if wanted not in SPLITS:
-        raise UserError(f"--official_split {wanted} is none of {', '.join(SPLITS)}.")
     test, why = sheet.official_test, sheet.no_official_test
     if test is None and wanted == "test":
         raise UserError(

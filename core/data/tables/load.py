@@ -7,14 +7,15 @@ source has no such column; images, patients and studies carry their source's nam
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from core.config.data import DataConfig
+from core.config.data import DataConfig, LabelReading
 from core.data.csv.label_values import label_key
 from core.data.csv.labels import is_always_positive
 from core.data.sources import PLAIN, read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.tables.label_map import LabelMap, read_label_map
-from core.data.tables.label_table import LabelTable, read_table
+from core.data.tables.label_table import LabelTable
 from core.data.tables.merge import (
     Part,
     join_tables,
@@ -25,6 +26,27 @@ from core.data.tables.merge import (
     without_shared_images,
 )
 from core.errors import UserError, nearest, plain, some
+
+
+def read_table(
+    csv: str | Path,
+    image_dir: str | Path | None,
+    labels: Sequence[str] | None = None,
+    reading: LabelReading | None = None,
+    **fields: Any,
+) -> LabelTable:
+    """Read a CSV or a known dataset's own table, and find the images (none: `image_dir` is None).
+
+    `labels` names the label columns in the wanted order; without it every column of 1, 0, -1 and
+    blanks that is no known other thing is one. `fields` are over those of `reading`. Columns that
+    it does not name are found by the names that common datasets use; patient, study and view
+    without a column are what the headers say, where all images are DICOM.
+
+    Raises UserError for anything that is missing, ambiguous or not a label, naming the place.
+    """
+    reading = (reading or LabelReading()).change(**fields)
+    folder = None if image_dir is None else Path(image_dir)
+    return _read_parts([Part(Path(csv), folder, "", reading)], labels)
 
 
 def gather(
@@ -44,20 +66,34 @@ def gather(
     """
     parts = _parts(data, validation=validation, images=images)
     wanted = data.label_names if labels is None else list(labels)
-    if validation:
-        data = replace(data, official_split="all")
-    sheets = [_sheet(data, part) for part in parts]
-    if len(parts) == 1 and data.label_map is None:
-        return _read(data, parts[0], sheets[0], wanted)
-    label_map = read_label_map(data.label_map)
+    return _read_parts(parts, wanted, validation=validation)
+
+
+def _read_parts(
+    parts: Sequence[Part], wanted: Sequence[str] | None, *, validation: bool = False
+) -> LabelTable:
+    """The table of all `parts`, with the labels `wanted` or those that are found."""
+    sheets = [read_sheet(part.csv, part.reading) for part in parts]
+    notes = []
+    for part, sheet in zip(parts, sheets, strict=True):
+        blank = part.reading.blank
+        if len(parts) > 1 and blank and sheet.blank not in (None, blank):
+            part.reading.blank = None
+            notes.append(
+                f"--blank {blank} is not for {part.csv}, whose table has a meaning of its own."
+            )
+    path = parts[0].reading.label_map
+    if len(parts) == 1 and path is None:
+        return parts[0].read(sheets[0], wanted)
+    label_map = read_label_map(path)
     homes = of_same_people(sheets)
     if wanted is None:
         chosen = _listed(sheets, homes, [None] * len(parts))
-        tables = [_read(data, *one) for one in zip(parts, sheets, chosen, strict=True)]
+        tables = list(map(Part.read, parts, sheets, chosen))
         for place, lost in enumerate(_constant_here(sheets, tables, label_map)):
             if lost:
                 labels = [*tables[place].class_names, *lost]
-                tables[place] = _read(data, parts[place], sheets[place], labels)
+                tables[place] = parts[place].read(sheets[place], labels)
         there: list[Sequence[str]] = [table.class_names for table in tables]
     else:
         there = [[name for name in sheet.columns if plain(name)] for sheet in sheets]
@@ -67,11 +103,11 @@ def gather(
             there[0] = [*there[0], *(name for name in wanted if plain(name) not in means)]
         columns = _choose(parts, there, wanted, label_map, "val" if validation else "train")
         chosen = _listed(sheets, homes, columns)
-        tables = [_read(data, *one) for one in zip(parts, sheets, chosen, strict=True)]
-    tables = without_shared_images(tables, sheets, parts, homes, data.official_split)
-    notes = shared_patients(tables, sheets, parts)
+        tables = list(map(Part.read, parts, sheets, chosen))
+    tables = without_shared_images(tables, sheets, parts, homes)
+    notes += shared_patients(tables, sheets, parts)
     notes += [
-        f"Warning: --label_map {data.label_map} renames '{label}', which is in no CSV."
+        f"Warning: --label_map {path} renames '{label}', which is in no CSV."
         for label in label_map.idle([name for names in there for name in names])
     ]
     spelling = {plain(name): name for name in wanted or ()}
@@ -90,16 +126,12 @@ def _parts(data: DataConfig, *, validation: bool, images: bool) -> list[Part]:
     """The CSVs to read. A source has the same name in training and in validation."""
     count = len(data.train_csv)
     folders = data.train_dir * count if len(data.train_dir) == 1 else data.train_dir
-    kinds = data.source or (None,) * count
+    split = {"official_split": "all"} if validation else {}
+    names = source_names(data.train_csv, data.reading.source or (None,) * count)
+    csvs = data.val_csv if validation else data.train_csv
     return [
-        Part(csv, folder if images else None, kind, name)
-        for csv, folder, kind, name in zip(
-            data.val_csv if validation else data.train_csv,
-            folders,
-            kinds,
-            source_names(data.train_csv, kinds),
-            strict=True,
-        )
+        Part(csv, folder if images else None, name, data.reading.of_csv(place).change(**split))
+        for place, (csv, folder, name) in enumerate(zip(csvs, folders, names, strict=True))
     ]
 
 
@@ -121,50 +153,6 @@ def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]
     if len(set(names)) < len(names):
         names = [f"{number}-{name}" for number, name in enumerate(names, start=1)]
     return names
-
-
-def _read(data: DataConfig, part: Part, sheet: Sheet, labels: Sequence[str] | None) -> LabelTable:
-    alone = len(data.train_csv) == 1
-    blank, notes = meaning_of_blank(part.csv, sheet, data.blank, alone=alone)
-    table = read_table(
-        part.csv,
-        part.folder,
-        labels,
-        image_column=data.image_column or None,
-        patient_column=data.patient_column or None,
-        study_column=data.study_column or None,
-        view_column=data.view_column or None,
-        uncertain=data.uncertain,
-        blank=blank,
-        source=part.source,
-        views=data.views,
-        readers=data.readers,
-        official_split=data.official_split,
-        sheet=sheet,
-    )
-    return replace(table, notes=(*table.notes, *notes))
-
-
-def meaning_of_blank(
-    csv: Path, sheet: Sheet, given: str | None, *, alone: bool
-) -> tuple[str | None, list[str]]:
-    """What `read_table` is to take a blank label of `csv` for where --blank is `given`; and a note.
-
-    A source's own meaning goes before --blank, unless the CSV is the only one (`alone`).
-    """
-    if given in (None, sheet.blank) or sheet.blank is None:
-        return given, []
-    if alone:
-        return given, [
-            f"Warning: a blank label of {csv} means {given}, as --blank says, and not "
-            f"{sheet.blank} as is usual there."
-        ]
-    return None, [f"--blank {given} is not for {csv}, whose table has a meaning of its own."]
-
-
-def _sheet(data: DataConfig, part: Part) -> Sheet:
-    image_column = data.image_column or None
-    return read_sheet(part.csv, part.source, image_column=image_column, readers=data.readers)
 
 
 def _listed(

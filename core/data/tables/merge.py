@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.config.data import LabelReading
 from core.data.csv.columns import IMAGE_COLUMNS
 from core.data.images.collection import Images
 from core.data.sources.sheet import Sheet
-from core.data.tables.label_table import LabelTable
+from core.data.tables.label_table import LabelTable, table_of_sheet
 from core.errors import UserError, plain
 
 # What MIMIC-CXR-JPG and CXR-LT 2023 and 2024 call patients; only one of them writes p10000032.
@@ -27,9 +28,13 @@ class Part:
     csv: Path
     folder: Path | None
     """None where only the labels are wanted"""
-    source: str | None
     name: str
     """What its images are called by, before their own names"""
+    reading: LabelReading
+
+    def read(self, sheet: Sheet, labels: Sequence[str] | None) -> LabelTable:
+        """Its table, of what `read_sheet` made of the CSV."""
+        return table_of_sheet(sheet, self.folder, labels, self.reading)
 
 
 def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> LabelTable:
@@ -78,11 +83,10 @@ def without_shared_images(
     sheets: Sequence[Sheet],
     parts: Sequence[Part],
     homes: Sequence[int],
-    official_split: str,
 ) -> list[LabelTable]:
     """The tables, an image of several only in the first of them; `homes` as `of_same_people` says.
 
-    With `official_split` train an official test image of one of them is in none. Raises UserError
+    With --official_split train an official test image of one of them is in none. Raises UserError
     where nothing is left of a table.
     """
     kept = list(tables)
@@ -91,7 +95,7 @@ def without_shared_images(
         of_test: set[str] = set()
         for place in members:
             test = sheets[place].official_test
-            if test is not None and official_split == "train":
+            if test is not None and parts[place].reading.official_split == "train":
                 named = sheets[place].columns[tables[place].id_column].cells[test]
                 of_test.update(_image_keys(named, sheets[place]))
         seen: set[str] = set()

@@ -17,12 +17,12 @@ FIELDS = ("patient", "study", "view")
 PATIENT_IN_PATH = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]")
 
 
-def without_column(names: Sequence[str | None], requests: Sequence[str | None]) -> list[str]:
+def without_column(names: Sequence[str | None], requests: Sequence[str]) -> list[str]:
     """Those of `FIELDS` that have no column (in `names`), unless "none" is what the user asked."""
     return [
         field
         for field, name, request in zip(FIELDS, names, requests, strict=True)
-        if name is None and (request is None or request.lower() != "none")
+        if name is None and request.lower() != "none"
     ]
 
 

@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 from tqdm import tqdm
 
+from core.config.data import LabelReading
 from core.config.training import flat
 from core.metrics import evaluate
 from core.metrics.calibration_error import expected_calibration_error
@@ -239,10 +240,7 @@ def test_flags_are_an_interface() -> None:
     assert flat(Config()) == {
         "predictions": None,
         "labels": None,
-        "uncertain": "ignore",
-        "blank": None,
-        "image_column": "",
-        "patient_column": "",
+        **flat(LabelReading()),
         "common": False,
         "folds": 5,
         "seed": 0,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from core.config.data import DataConfig
+from core.config.data import DataConfig, LabelReading
 
 NIH = """
 ImageID,PatientID,Effusion,Mass,No_Finding
@@ -30,6 +30,13 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+def data_config(**settings: Any) -> DataConfig:
+    """A training's settings of data, by flag name."""
+    names = [name for name in settings if name in LabelReading.__slots__]
+    reading = LabelReading(official_split="train").change(**{n: settings.pop(n) for n in names})
+    return DataConfig(reading=reading, **settings)
+
+
 def two(folder: Path, **more: Any) -> DataConfig:
     csvs = write(folder, "nih", NIH), write(folder, "hospital", HOSPITAL)
-    return DataConfig(train_csv=csvs, train_dir=(folder / "nih", folder / "hospital"), **more)
+    return data_config(train_csv=csvs, train_dir=(folder / "nih", folder / "hospital"), **more)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.config.training import LoopConfig, SplitConfig, TwoPhaseConfig
 from core.data.loading.fold_data import FoldData
 from core.data.splits.prepare import Prepared
-from core.data.tables.label_table import LabelTable, read_table
+from core.data.tables import LabelTable, read_table
 from core.runs.folder import RunFolder
 from core.runtime.fabric import make_fabric
 from core.training.run import Run

@@ -17,8 +17,8 @@ from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
 from core.data.loading.fold_data import check_packs
 from core.data.loading.samplers import EvaluationBatches
 from core.data.pack.__main__ import main
+from core.data.tables import LabelTable, read_table
 from core.data.tables.images_to_predict import find_images, refuse_links_out
-from core.data.tables.label_table import LabelTable, read_table
 from core.errors import UserError
 from ensemble.predict.blocks import Parts
 from ensemble.predict.dataset import ImagesAtSizes

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.tables.label_table import LabelTable, read_table
+from core.data.tables import LabelTable, read_table
 from core.errors import UserError
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def test_chexpert() -> None:
     other = read_table(CHEXPERT, None, uncertain="one", blank="unknown")
     expected = [NAN, 1, 1, 1, NAN, 0]
     assert np.array_equal(values(other, "Consolidation"), expected, equal_nan=True)
-    assert not any("blank label" in note for note in other.notes)
+    assert any("means unknown, as --blank says, and not zero" in note for note in other.notes)
     assert read_table(CHEXPERT, None, views="lateral").ids == [table.ids[3]]
     assert len(read_table(CHEXPERT, None, views="frontal")) == 5
 

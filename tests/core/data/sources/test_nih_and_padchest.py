@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.tables.label_table import LabelTable, read_table
+from core.data.tables import LabelTable, read_table
 from core.errors import UserError
 
 HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.tables.label_table import read_table
+from core.data.tables import read_table
 from core.errors import UserError
 
 HERE = Path(__file__).parent / "vindr"

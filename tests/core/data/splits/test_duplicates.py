@@ -125,7 +125,7 @@ def test_equal_images_fall_into_one_fold(
 ) -> None:
     fault("equal pixels in train and validation", len(COPIES))
     data = forty(tmp_path, copies=COPIES, pack=call if packed else None)
-    data.patient_column = patients
+    data.reading.patient_column = patients
     folds, said = prepared(data, folds=5)
     for copy, original in COPIES.items():
         assert folds.assignment[copy] == folds.assignment[original]

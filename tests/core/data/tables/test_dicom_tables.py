@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.data.tables.label_table import read_table
+from core.data.tables import read_table
 from core.errors import UserError
 from tests.helpers.data.dicom_files import dicom
 

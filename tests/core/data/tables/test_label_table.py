@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.tables.label_table import LabelTable, read_table
+from core.data.tables import LabelTable, read_table
 from core.errors import UserError
 
 NAN = np.nan
@@ -166,11 +166,6 @@ def test_mostly_blank_labels_stop_with_a_question(tmp_path: Path) -> None:
     assert "--blank unknown" in message
     assert np.isnan(read(tmp_path, text, blank="unknown").targets[0, 0])
     assert read(tmp_path, text, blank="zero").targets[:, 0].tolist() == [0, 1, 0]
-
-
-def test_wrong_choices_are_named(tmp_path: Path) -> None:
-    assert "--uncertain two is none of ignore, zero, one" in refusal(tmp_path, NIH, uncertain="two")
-    assert "--blank one is none of unknown, zero" in refusal(tmp_path, NIH, blank="one")
 
 
 @pytest.mark.parametrize("cell", ["2", "maybe", "0.5", "1;0"])

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.config.data import DataConfig
-from core.data.tables.label_table import read_table
+from core.data.tables import LabelReading, read_table
 from core.data.tables.load import gather, source_names
 from core.errors import UserError
-from tests.helpers.data.two_sources import NIH, two, write
+from tests.helpers.data.two_sources import NIH, data_config, two, write
 
 NAN = np.nan
 
@@ -60,7 +59,7 @@ def test_labels_alone_are_the_same(tmp_path: Path) -> None:
 
 def test_one_csv_is_as_read_table_has_it(tmp_path: Path) -> None:
     csv = write(tmp_path, "nih", NIH)
-    data = DataConfig(train_csv=(csv,), train_dir=(tmp_path / "nih",))
+    data = data_config(train_csv=(csv,), train_dir=(tmp_path / "nih",))
     table, same = gather(data), read_table(csv, tmp_path / "nih")
     assert (table.ids, table.paths) == (same.ids, same.paths)
     assert table.class_names == same.class_names == ("Effusion", "Mass", "No_Finding")
@@ -68,7 +67,7 @@ def test_one_csv_is_as_read_table_has_it(tmp_path: Path) -> None:
     assert table.sources is None
     # with a map its labels are renamed, and its images are not
     (tmp_path / "map.csv").write_text("label,means\nMass,Tumour\nMas,Tumour\n")
-    named = gather(replace(data, label_map=tmp_path / "map.csv"))
+    named = gather(replace(data, reading=data.reading.change(label_map=tmp_path / "map.csv")))
     assert named.class_names == ("Pleural Effusion", "Tumour", "Normal")
     assert named.ids == same.ids
     np.testing.assert_array_equal(named.targets, same.targets)
@@ -82,6 +81,28 @@ def test_labels_are_chosen_and_ordered_by_their_names_here(tmp_path: Path) -> No
     np.testing.assert_array_equal(table.targets, [[NAN, 1], [NAN, 0], [NAN, 0], [0, NAN], [1, 0]])
 
 
+def test_a_reading_is_one_object_or_its_fields(tmp_path: Path) -> None:
+    csv = write(tmp_path, "a", "ImageID,person,Derrame\na.png,1,-1\nb.png,2,0\nc.png,2,1")
+    (tmp_path / "map.csv").write_text("label,means\nDerrame,Effusion\n")
+    fields: dict[str, Any] = {"patient_column": "person", "label_map": tmp_path / "map.csv"}
+    given = LabelReading(uncertain="one", **fields)
+    for table in (
+        read_table(csv, None, reading=given),
+        read_table(csv, None, None, LabelReading(uncertain="zero"), uncertain="one", **fields),
+    ):
+        assert table.class_names == ("Pleural Effusion",)
+        assert table.targets[:, 0].tolist() == [1, 0, 1]
+        assert table.patients is not None
+    for wrong, sentence in (
+        ({"uncertian": "one"}, "no 'uncertian': did you mean 'uncertain'"),
+        ({"views": "front"}, "there is no --views 'front': did you mean 'frontal'"),
+        ({"uncertain": "two"}, "no --uncertain 'two'; it has ignore, zero, one"),
+        ({"source": ("nih", "plain")}, "--source names 2 kinds of table for one CSV"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            read_table(csv, None, **wrong)
+
+
 def test_two_columns_that_are_one_label(tmp_path: Path) -> None:
     csv = write(
         tmp_path,
@@ -92,7 +113,7 @@ def test_two_columns_that_are_one_label(tmp_path: Path) -> None:
         ),
     )
     (tmp_path / "map.csv").write_text("label,means\nMass,Tumour\n")
-    data = DataConfig(
+    data = data_config(
         train_csv=(csv,),
         train_dir=(tmp_path / "a",),
         label_map=tmp_path / "map.csv",
@@ -115,7 +136,7 @@ def test_a_blank_means_what_its_source_says(tmp_path: Path) -> None:
     csv.write_text("\n".join([header, *rows]) + "\n")
     own = tmp_path / "own.csv"
     own.write_text("ImageID,PatientID,Edema\na.png,a,1\nb.png,b,\nc.png,c,\n")
-    data = DataConfig(train_csv=(own, csv), blank="unknown", labels="Edema")
+    data = data_config(train_csv=(own, csv), blank="unknown", labels="Edema")
     table = gather(data, images=False)
     np.testing.assert_array_equal(table.targets[:, 0], [1, NAN, NAN, 1, 0, 0])
     told = f"--blank unknown is not for {csv}, whose table has a meaning of its own."
@@ -128,20 +149,24 @@ def test_a_blank_means_what_its_source_says(tmp_path: Path) -> None:
     )
     assert any(note.startswith(told) for note in alone.notes)
     assert not any("--blank says" in note for note in table.notes)
-    usual = gather(replace(data, train_csv=(csv,), blank=None), images=False)
+    usual = gather(
+        replace(data, train_csv=(csv,), reading=data.reading.change(blank=None)), images=False
+    )
     np.testing.assert_array_equal(usual.targets[:, 0], [1, 0, 0])
 
 
 def test_columns_that_differ_in_punctuation_alone_are_refused(tmp_path: Path) -> None:
     csv = write(tmp_path, "a", "ImageID,PatientID,Grade+,Grade-,Mass\n1.png,1,1,0,0\n2.png,2,0,1,1")
     other = write(tmp_path, "b", "ImageID,PatientID,Mass\n1.png,1,1\n2.png,2,0")
-    data = DataConfig(train_csv=(csv, other), train_dir=(tmp_path / "a", tmp_path / "b"))
+    data = data_config(train_csv=(csv, other), train_dir=(tmp_path / "a", tmp_path / "b"))
     told = rf"columns 'Grade\+' and 'Grade-' of {csv} differ in case or punctuation only"
     with pytest.raises(UserError, match=told) as refused:
         gather(data)
     assert "a row 'Grade-,Grade-' of a --label_map" in str(refused.value)
     (tmp_path / "map.csv").write_text("label,means\nGrade-,Grade-\n")
-    assert gather(replace(data, label_map=tmp_path / "map.csv")).class_names == ("Grade-", "Mass")
+    assert gather(
+        replace(data, reading=data.reading.change(label_map=tmp_path / "map.csv"))
+    ).class_names == ("Grade-", "Mass")
     assert gather(replace(data, labels="Mass")).class_names == ("Mass",)
 
 
@@ -150,7 +175,7 @@ def test_labels_that_are_alike_are_not_told_as_renamed(tmp_path: Path) -> None:
         write(tmp_path, "a", "ImageID,PatientID,Cardiomegaly\n1.png,1,1\n2.png,2,0"),
         write(tmp_path, "b", "ImageID,PatientID,cardiomegaly\n1.png,3,1\n2.png,4,0"),
     )
-    table = gather(DataConfig(train_csv=csvs), images=False)
+    table = gather(data_config(train_csv=csvs), images=False)
     assert table.class_names == ("Cardiomegaly",)
     assert not [note for note in table.notes if "by the label map" in note]
 
@@ -198,5 +223,5 @@ def test_what_is_asked_of_the_joint_table(
 def test_lists_that_do_not_belong_together(settings: dict[str, Any], sentence: str) -> None:
     csvs: dict[str, Any] = {"train_csv": (Path("x.csv"), Path("y.csv"))}
     with pytest.raises(UserError, match=sentence):
-        DataConfig(**csvs | settings).check()
-    assert DataConfig(**csvs).train_dir == (Path("data/images"),)
+        data_config(**csvs | settings).check()
+    assert data_config(**csvs).train_dir == (Path("data/images"),)

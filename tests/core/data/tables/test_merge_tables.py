@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.config.data import DataConfig
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather
 from core.errors import UserError
-from tests.helpers.data.two_sources import two, write
+from tests.helpers.data.two_sources import data_config, two, write
 
 CHEXPERT = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema"
 
 
 def joint(*csvs: Path, **settings: Any) -> LabelTable:
-    return gather(DataConfig(train_csv=csvs, **settings), images=False)
+    return gather(data_config(train_csv=csvs, **settings), images=False)
 
 
 def save(path: Path, *rows: str) -> Path:
@@ -160,7 +159,9 @@ def test_images_without_patients_are_patients_of_their_own(tmp_path: Path) -> No
     assert f"Warning: each image of {csv} counts as a patient of its own, as it names none." in (
         table.notes
     )
-    assert gather(replace(data, patient_column="none")).patients is None
+    assert (
+        gather(replace(data, reading=data.reading.change(patient_column="none"))).patients is None
+    )
 
 
 def test_one_file_in_two_csvs_is_refused(tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_one_folder_may_hold_the_files_of_each(tmp_path: Path) -> None:
     rows = csvs[0].read_text().splitlines()
     csvs[0].write_text("\n".join(rows[:3]) + "\n")
     csvs[1].write_text("\n".join([rows[0], rows[3]]) + "\n")
-    data = DataConfig(train_csv=csvs, train_dir=(tmp_path / "images",))
+    data = data_config(train_csv=csvs, train_dir=(tmp_path / "images",))
     table = gather(data)
     assert table.ids == ["one/a/1.png", "one/a/2.png", "two/b/1.png"]
     assert table.paths == [f"{tmp_path}/images/{name}.png" for name in ("a/1", "a/2", "b/1")]
@@ -199,7 +200,7 @@ def test_a_list_that_names_no_label_of_the_training_is_0_there(tmp_path: Path) -
     train = save(tmp_path / "t.csv", header, "1.png,5,s1,PA,['mass']", "2.png,6,s2,PA,['edema']")
     val = save(tmp_path / "v.csv", header, "3.png,7,s3,PA,['mass']", "4.png,8,s4,PA,['bulla']")
     (tmp_path / "map.csv").write_text("label,means\nmass,Tumour\n")
-    data = DataConfig(train_csv=(train,), val_csv=(val,), label_map=tmp_path / "map.csv")
+    data = data_config(train_csv=(train,), val_csv=(val,), label_map=tmp_path / "map.csv")
     names = gather(data, images=False).class_names
     assert sorted(names) == ["Edema", "Tumour"]
     table = gather(data, validation=True, images=False, labels=names)

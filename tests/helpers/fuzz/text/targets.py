@@ -19,12 +19,11 @@ import pandas as pd
 import core.runs.folder
 import core.runs.log
 from core.config.command_line import parse
-from core.config.data import DataConfig
 from core.config.training import SplitConfig, flat
 from core.data.splits.folds import write_folds
 from core.data.splits.prepare import prepare
+from core.data.tables import LabelTable, read_table
 from core.data.tables.images_to_predict import find_images
-from core.data.tables.label_table import LabelTable, read_table
 from core.errors import in_plain_sight
 from core.report.plots import curves_figure
 from core.runs.folder import RunFolder
@@ -37,6 +36,7 @@ from ensemble.predict.members import load_members
 from ensemble.predict.merge import model_shares
 from ensemble.predict.submission_format import read_sample
 from ensemble.scoring.operating_points import read_thresholds
+from tests.helpers.data.two_sources import data_config
 from tests.helpers.faults.preloaded_modules import command_module
 from tests.helpers.fuzz.text.mutations import mutate
 
@@ -135,7 +135,7 @@ def training(good: str, victim: str, seed: int) -> None:
     """All that a training reads before it builds a model; and the list of folds that it writes."""
     folder, chance = spoiled(good, victim, seed), random.Random(seed)
     other = folder / "val.csv" if chance.random() < 0.3 else None
-    data = DataConfig(
+    data = data_config(
         train_csv=(folder / "train.csv",),
         train_dir=(folder / "images",),
         val_csv=() if other is None else (other,),
