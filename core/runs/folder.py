@@ -1,4 +1,4 @@
-"""The run folder: what is in it, whose it is, and when a command may go on in it."""
+"""Run folder: layout, lock and resume check."""
 
 from __future__ import annotations
 
@@ -93,15 +93,6 @@ def open_run(
     return folder
 
 
-def _other_parts(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What of two runs' data differs; all that may, where an older run does not tell its parts."""
-    parts = before.get("parts")
-    if not isinstance(parts, dict):
-        return "images, labels, patients or folds"
-    others = [name for name, digest in now["parts"].items() if parts.get(name) != digest]
-    return " and ".join([", ".join(others[:-1]), *others[-1:]]).removeprefix(" and ") or "data"
-
-
 def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, Any]) -> None:
     """Raise UserError where `settings` or `data` are not those of the earlier run."""
     old = SINCE | earlier.settings
@@ -119,8 +110,11 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
         differing.insert(0, f"preset ({old.get('preset')} there, {settings.get('preset')} now)")
     remedy = "leave what differs out to resume it"
     if not differing and not same_data:
-        parts = _other_parts(earlier.environment, data)
-        differing = [f"the {parts} that the same CSV now gives"]
+        parts = earlier.environment.get("parts")
+        changed = ["images, labels, patients or folds"]
+        if isinstance(parts, dict):
+            changed = [name for name, one in data["parts"].items() if parts.get(name) != one]
+        differing = [f"the {', '.join(changed) or 'data'} that the same CSV now gives"]
         remedy = (
             "to resume it put the earlier files back, or name its labels by --labels where another "
             "version detected them"
@@ -169,21 +163,18 @@ class RunFolder:
         )
 
     def open(self, settings: dict[str, Any], data: dict[str, Any], *, overwrite: bool) -> list[str]:
-        """Make the folder this run's and lock it; a run of the same settings and data goes on.
+        """Make and lock the folder, or resume the run of the same settings and data in it.
 
-        `settings` by flag name; digests of `data` and folds together, of their `parts`, and of the
-        `files`, and the names of its `labels`. Gives sentences on what is not as it was when the
-        run began. Raises UserError, before anything is written, where the folder holds files of
-        another kind, a run of other settings or data (unless `overwrite`), or a run that is going
-        on.
+        `settings` by flag name; `data` holds digests of data and folds together ("data"), of their
+        "parts" and of the "files", and the names of the "labels". Returns sentences on what is not
+        as it was when the run began. Raises UserError, before anything is written, where the folder
+        holds other files, a run of other settings or data (unless `overwrite`), or one that is in
+        progress.
         """
         kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
         earlier = find_run(self.path)
-        others = [
-            name
-            for name in (os.listdir(self.path) if self.path.is_dir() else ())
-            if name not in _BEFORE_A_RUN and not _LEFTOVER.fullmatch(name)
-        ]
+        names = os.listdir(self.path) if self.path.is_dir() else []
+        others = any(name not in _BEFORE_A_RUN and not _LEFTOVER.fullmatch(name) for name in names)
         if others and earlier is None:
             raise UserError(
                 f"--out_dir {self.path} holds files that are no run's: give a new or empty folder"
@@ -239,9 +230,8 @@ class RunFolder:
         States first, and not config.json and env.json, which are replaced: after a kill in between
         this still is a run's folder, and a fold without a state starts anew.
         """
-        old = run.settings
-        earlier = RunFolder(self.path, str(old.get("model")))
-        count = old.get("folds", 1)
+        earlier = RunFolder(self.path, str(run.settings.get("model")))
+        count = run.settings.get("folds", 1)
         usable = type(count) is int and 1 <= count <= 1000
         if earlier.model != Path(earlier.model).name or not usable:
             raise UserError(f"{self.path / 'config.json'} was changed: give another --out_dir")

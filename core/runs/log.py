@@ -1,4 +1,4 @@
-"""What a run says while it runs: rows of metrics and timing, console lines, a progress bar."""
+"""Log of a run: rows of metrics and timing, console lines, a progress bar."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ class FoldLog:
 
     def start(self, images: int, done: int) -> None:
         """Show a bar over `images`, of which `done` were seen before a resume."""
-        # None: no bar where the output is no terminal
+        # None: a bar on a terminal only
         self._bar = tqdm(
             desc=self.title,
             total=images,
@@ -108,25 +108,18 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     """
     text = io.StringIO()
     try:
-        columns = _columns(path)
-        names = columns or list(row)
-        writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
-        if not columns:
-            writer.writeheader()
-        writer.writerow(row)
-        # one write, so that a kill leaves whole rows
-        with path.open("a", encoding="utf-8", newline="") as file:
+        with path.open("a+", encoding="utf-8", newline="") as file:
+            file.seek(0)
+            columns = next(csv.reader(file), [])
+            names = columns or list(row)
+            writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
+            if not columns:
+                writer.writeheader()
+            writer.writerow(row)
+            # one write, so that a kill leaves whole rows
             file.write(text.getvalue())
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-def _columns(path: Path) -> list[str]:
-    """The header of a CSV; [] where there is none yet."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return next(csv.reader(file), [])
 
 
 def cut_back(path: Path, fold: int, epochs: int) -> None:

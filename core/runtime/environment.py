@@ -1,4 +1,4 @@
-"""What a start of a run ran on and with: versions, commit, command; and how two starts differ."""
+"""Environment of each start of a run: versions, commit, command; and how two starts differ."""
 
 import platform
 import re
@@ -14,13 +14,13 @@ import core
 from core.errors import in_plain_sight, see_doctor, some
 
 PROJECT = "longtail-cxr"
-# of a run that is stopped and goes on for years, how many starts are told
+# starts that env.json keeps of a run that is stopped and resumed for years
 MOST_STARTS = 100
 
 
 def this_start() -> dict[str, Any]:
-    """When and how this process was started, and on what; JSON can hold it. No host is named."""
-    # late: what tells versions alone need not wait for torch
+    """Time, command and software of this process, as JSON can hold it. No host is named."""
+    # late: what needs versions alone need not wait for torch
     from core.runtime.fabric import versions
 
     return {
@@ -41,7 +41,7 @@ def commit(folder: Path) -> str:
     """
     # its own .git alone: git by itself would look in the folders above too
     git = ["git", "--no-optional-locks", f"--git-dir={folder / '.git'}", f"--work-tree={folder}"]
-    told = []
+    printed = []
     for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:
             # some git commands look at paths below the working folder alone
@@ -50,26 +50,28 @@ def commit(folder: Path) -> str:
             )
         except (OSError, ValueError, subprocess.SubprocessError):
             return ""
-        told.append(done.stdout.strip())
-    return told[0] + ("-dirty" if told[1] else "")
+        printed.append(done.stdout.strip())
+    return printed[0] + ("-dirty" if printed[1] else "")
 
 
 def earlier_starts(environment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The starts that an env.json tells of; one of before there were several tells the first."""
+    """The starts in an env.json; older ones hold the first alone, without a list."""
     starts = environment.get("starts")
     if not isinstance(starts, list):
         starts = [{name: environment.get(name) for name in ("command", "python", "versions")}]
     return [start for start in starts if isinstance(start, dict)]
 
 
-def told_changes(starts: list[dict[str, Any]]) -> str:
-    """A line on what the last of `starts` does not share with the first; "" where it is nothing.
+def kept_starts(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first and the last of `starts`, `MOST_STARTS` at the most."""
+    return starts[:1] + starts[1:][-(MOST_STARTS - 1) :]
 
-    What only one of them tells is no change.
-    """
+
+def told_changes(starts: list[dict[str, Any]]) -> str:
+    """A line on software that the first and the last of `starts` have in other versions, or ""."""
     if len(starts) < 2:
         return ""
-    before, now = (_software(start) for start in (starts[0], starts[-1]))
+    before, now = _software(starts[0]), _software(starts[-1])
     changes = [
         in_plain_sight(f"{name:.40} {before[name]:.60} then, {now[name]:.60} now")
         for name in before
@@ -83,15 +85,8 @@ def told_changes(starts: list[dict[str, Any]]) -> str:
     )
 
 
-def _is_same(before: str, now: str) -> bool:
-    """Whether two versions are equal; where one does not tell its build (2.14.1+cu130) without."""
-    if before and now and ("+" in before) != ("+" in now):
-        return before.partition("+")[0] == now.partition("+")[0]
-    return before == now
-
-
 def told_files(starts: list[dict[str, Any]]) -> str:
-    """A line where the image files are not those of the start before; "" where they are."""
+    """A line where the image files are not those of the start before, or ""."""
     digests = [start["files"] for start in starts[-2:] if start.get("files")]
     if not all(isinstance(digest, str) for digest in digests) or len(set(digests)) < 2:
         return ""
@@ -101,13 +96,8 @@ def told_files(starts: list[dict[str, Any]]) -> str:
     )
 
 
-def kept_starts(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first and the last of `starts`, `MOST_STARTS` at the most."""
-    return starts[:1] + starts[1:][-(MOST_STARTS - 1) :]
-
-
 def installed() -> dict[str, str]:
-    """The versions of this project and of what it can use, as far as they are installed."""
+    """Installed versions of this project and of the packages that it can use."""
     try:
         needed = metadata.requires(PROJECT) or []
     except metadata.PackageNotFoundError:
@@ -124,9 +114,16 @@ def installed() -> dict[str, str]:
     return found
 
 
+def _is_same(before: str, now: str) -> bool:
+    """Whether two versions are equal; where one does not tell its build (2.14.1+cu130) without."""
+    if ("+" in before) != ("+" in now):
+        return before.partition("+")[0] == now.partition("+")[0]
+    return before == now
+
+
 def _software(start: Mapping[str, Any]) -> dict[str, str]:
-    """Python, commit and versions of a start, as far as it tells them."""
-    told = start.get("versions")
-    names = told if isinstance(told, dict) else {}
-    found = {"python": start.get("python"), "commit": start.get("commit"), **names}
+    """Python, commit and versions of a start, as far as it names them."""
+    versions = start.get("versions")
+    found = {"python": start.get("python"), "commit": start.get("commit")}
+    found |= versions if isinstance(versions, dict) else {}
     return {name: value for name, value in found.items() if isinstance(value, str) and value}

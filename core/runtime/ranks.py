@@ -1,7 +1,7 @@
-"""What the processes of one launch tell each other when one of them leaves before the end.
+"""Ranks of one launch: equal settings on all, and which of them was lost.
 
-They write to the launcher's store that they are there, and that they leave; it is asked only when
-something has failed, so that a training step costs nothing more.
+Each rank writes to the launcher's store when it starts and when it ends. The store is read only
+after a failure, so that a training step costs nothing more.
 """
 
 import json
@@ -63,32 +63,32 @@ def named(ranks: Iterable[int], world: int) -> str:
 
 @dataclass
 class Account:
-    """What is known of the others: that they ask too, left in good order, or are gone."""
+    """Status of the ranks: waiting for an answer too, ended normally, or crashed."""
 
     asking: set[int] = field(default_factory=set)
     left: set[int] = field(default_factory=set)
     gone: set[int] = field(default_factory=set)
     explained: bool = False
-    """The user knows why one of them left."""
+    """One of them printed why it ended."""
     hosted: bool = True
-    """The store is still there."""
+    """The store can be reached."""
 
 
 class Roll:
-    """The processes of this launch, seen from one of them, which must be `joined`."""
+    """The ranks of this launch, whose processes must be connected."""
 
     def __init__(self) -> None:
-        # at hand also when the connections between the processes are closed
+        # it outlives the connections between the processes
         self._store = distributed.distributed_c10d._get_default_store()
         self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
         self._per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
     def announce(self) -> None:
-        """Let the others on this machine see later whether this process is still there."""
+        """Let the others on this machine see later whether this process is alive."""
         self._store.set(f"pid/{self.rank}", str(os.getpid()))
 
     def first_to_tell(self) -> bool:
-        """True in the one process that is to tell the user: whichever saw an error first."""
+        """True in the first process that sees an error, which is to print it."""
         try:
             return self._store.add("told", 1) == 1
         except RuntimeError:
@@ -96,13 +96,13 @@ class Roll:
             return False
 
     def leave(self, *, explained: bool) -> None:
-        """Let no other take this process for lost; `explained`: nor say why."""
+        """Record the normal end of this process; `explained` where it printed why."""
         try:
             self._store.set(f"left/{self.rank}", json.dumps(explained))
         except RuntimeError:
             return
         if explained and self.world > self._per_node:
-            # the store may end with this node; the others ask once their connection is closed
+            # the store may end with this node; the others read it once their connection is closed
             distributed.destroy_process_group()
             self._account(asks=False)
 
@@ -112,52 +112,42 @@ class Roll:
         return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
     def sibling_is_gone(self) -> bool:
-        """Whether a process of this machine ended without a word."""
+        """Whether a process of this machine crashed."""
         try:
             return bool(self._gone_here())
         except RuntimeError:
             return False
 
     def sentence_of_loss(self) -> str | None:
-        """Which process ended without a word, for the user, after up to `PATIENCE` seconds.
-
-        None where another process tells the user.
-        """
-        # the launcher asks those that are left to end; they have something to say before
+        """Which process was lost, found within `PATIENCE` seconds; None where another prints it."""
+        # the launcher asks those that are left to end; they print first
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         known = self._account(asks=True)
         if known.explained or min(known.asking, default=self.rank) < self.rank:
             return None
         if not known.hosted and self.rank % self._per_node:
-            # without the store the others cannot be heard: the first one of each machine tells
+            # without the store the first rank of each machine prints
             return None
-        elsewhere = set(range(self.world)) - set(self._here())
-        silent = elsewhere - known.asking - known.left - known.gone
+        return f"{self._describe(known)}; {GOING_ON}"
+
+    def _describe(self, known: Account) -> str:
+        silent = set(range(self.world)) - {*self._here()} - known.asking - known.left - known.gone
         if known.gone:
-            what = (
-                f"{named(known.gone, self.world)} ended without a word: killed, perhaps for want "
-                "of memory, or crashed"
-            )
-        elif not known.hosted:
+            ended = "ended without a word: killed, perhaps for want of memory, or crashed"
+            return f"{named(known.gone, self.world)} {ended}"
+        if not known.hosted:
             first = silent & set(range(self._per_node))
-            what = (
-                f"the launcher of the first machine is gone, and {named(first, self.world)} with it"
-                if first
-                else "the launcher of this machine is gone"
-            )
-        else:
-            what = (
-                f"{named(silent, self.world)} cannot be reached any more: the machine, its "
-                "launcher or the network is gone"
-                if silent
-                else "the connection between the processes was lost"
-            )
-        return f"{what}; {GOING_ON}"
+            lost = f", and {named(first, self.world)} with it" if first else ""
+            return f"the launcher of the first machine is gone{lost}"
+        if silent:
+            lost = "cannot be reached any more: the machine, its launcher or the network is gone"
+            return f"{named(silent, self.world)} {lost}"
+        return "the connection between the processes was lost"
 
     def _account(self, *, asks: bool) -> Account:
-        """What is known once every rank is accounted for, or `PATIENCE` is over.
+        """Status once every rank is accounted for, or `PATIENCE` is over.
 
-        `asks`: this rank is one that lost another; else it only waits for the others' questions.
+        `asks`: this rank lost another; else it only waits until those that did have read the store.
         """
         known, until = Account(), time.monotonic() + PATIENCE
         everyone = set(range(self.world))
@@ -180,18 +170,18 @@ class Roll:
             return known
 
     def _gone_here(self) -> set[int]:
-        """Ranks of this machine that ended without having said that they leave."""
+        """Ranks of this machine that crashed."""
         gone = {rank for rank, pid in self._read("pid", self._here()).items() if not _is_there(pid)}
-        # asked afterwards: who says so and ends in between is not gone
+        # read afterwards: a rank that records its end in between has not crashed
         return gone - set(self._read("left", gone))
 
     def _here(self) -> range:
-        """Ranks of this machine, of which it is known whether they are there."""
+        """Ranks of this machine, whose processes can be looked up."""
         first = self.rank - self.rank % self._per_node
         return range(first, first + self._per_node)
 
     def _read(self, kind: str, ranks: Iterable[int] | None = None) -> dict[int, Any]:
-        """What the `ranks` (all of them) wrote of a kind, where they did."""
+        """Entries of a kind in the store by rank, of `ranks` or all."""
         found: dict[int, Any] = {}
         for rank in range(self.world) if ranks is None else ranks:
             # to get what is not there would wait for it
@@ -202,7 +192,7 @@ class Roll:
 
 def _is_there(pid: int) -> bool:
     if os.name == "nt":
-        # signal 0 is Ctrl-C there: nothing asks without harm
+        # signal 0 is Ctrl-C there
         return True
     try:
         os.kill(pid, 0)

@@ -74,13 +74,15 @@ def refused(code: str, folder: Path) -> bool:
 
 
 @posix
-def test_a_run_of_version_0_1_is_excluded(tmp_path: Path) -> None:
+def test_this_version_and_version_0_1_exclude_each_other(tmp_path: Path) -> None:
     with held(OLD, tmp_path):
         assert is_locked(tmp_path)
         with pytest.raises(BlockingIOError):
             lock_folder(tmp_path)
     assert not is_locked(tmp_path)
-    lock_folder(tmp_path).close()
+    with lock_folder(tmp_path):
+        assert refused(OLD, tmp_path)
+    assert not refused(OLD, tmp_path)
 
 
 @posix
@@ -93,13 +95,6 @@ def test_a_training_beside_one_of_version_0_1_is_one_sentence(
         code, _, error = train(*flags(phantom, out))
     assert (code, error) == (2, f"error: another process is training in {out}\n")
     assert sorted(path.name for path in out.iterdir()) == [LOCK]
-
-
-@posix
-def test_version_0_1_is_excluded(tmp_path: Path) -> None:
-    with lock_folder(tmp_path):
-        assert refused(OLD, tmp_path)
-    assert not refused(OLD, tmp_path)
 
 
 def test_this_version_is_excluded_until_the_end_of_the_holder(tmp_path: Path) -> None:
