@@ -1,4 +1,4 @@
-"""`python -m benchmarks [name ...]`: every question, or those of the named files, in one table."""
+"""`python -m benchmarks [name ...]`: every question, or the named ones, in one table."""
 
 import argparse
 import importlib
@@ -7,30 +7,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks.runner import HEADER, Answer, real_data
 from core.config.command_line import run
 from core.errors import UserError, nearest
 from core.io.atomic import check_writable, write_atomically
 
-# a file of `benchmarks/speed` each, read when it is asked
+# a file of `benchmarks/speed` each, imported when its turn comes
 QUESTIONS = (
     *("loader", "step", "infer", "metrics", "split", "startup"),
     *("pack", "wait", "sampler", "memory"),
 )
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError."""
-        raise UserError(message)
-
-
 def main() -> None:
-    """Print the table, and keep it as JSON where asked; exit code 1 where a bound is missed."""
+    """Print the table, and write it as JSON with --json; exit code 1 where a bound is missed."""
     names, file = arguments()
     if file is not None:
         check_writable(file, (), "--json")
@@ -39,7 +30,7 @@ def main() -> None:
     out = sys.stdout
     print(HEADER, file=out)
     answers: list[Answer] = []
-    # what the measured code prints is no part of the answers
+    # what the measured code prints is not part of the table
     with redirect_stdout(sys.stderr):
         for name in names:
             for answer in answers_of(name):
@@ -52,25 +43,26 @@ def main() -> None:
 
 
 def answers_of(name: str) -> Iterator[Answer]:
-    """The answers to one question, one after another as they are measured."""
+    """The answers to one question, as they are measured."""
     return importlib.import_module(f"benchmarks.speed.{name}").answers()
 
 
 def arguments() -> tuple[list[str], Path | None]:
-    """The questions to answer, and the file to keep the answers in.
-
-    Raises UserError for what is not known.
-    """
-    parser = Parser(
+    """The questions to answer, and the file for JSON. Raises UserError for unknown words."""
+    parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Print what is measured, and how it stands against a limit or a peer.",
         allow_abbrev=False,
+        exit_on_error=False,
     )
     known = ", ".join(QUESTIONS)
     parser.add_argument("names", nargs="*", metavar="name", help=f"one of {known}; all if none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the table there as JSON")
-    # intermixed: names may stand on both sides of the flag
-    options, unknown = parser.parse_known_intermixed_args()
+    try:
+        # intermixed: names may stand on both sides of the flag
+        options, unknown = parser.parse_known_intermixed_args()
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
     if unknown:
         raise UserError(f"there is no flag '{unknown[0]}'{nearest(unknown[0], ['--json'])}")
     for name in options.names:

@@ -12,28 +12,31 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.runner import no_flags
+from benchmarks.runner import parse_names
 from core.config.command_line import run
 from core.errors import UserError
 
 FOLDER = Path("demo")
-METHODS = ("standard_head", "csra_db_cas", "label_coupling")
-# the flag of the learning rate, where it is another
-RATES = {"label_coupling": "--lr"}
-
-DATA = [
+# by method, the flag of the learning rate
+METHODS = {
+    "standard_head": "--backbone_lr",
+    "csra_db_cas": "--backbone_lr",
+    "label_coupling": "--lr",
+}
+TRAINING = [
     *("--preset", "small", "--no-pretrained", "--img_size", "64"),
     *("--train_csv", "demo/data/train.csv", "--train_dir", "demo/data/images"),
-    *("--folds", "5", "--run_folds", "1"),
+    *("--folds", "5", "--run_folds", "1", "--epochs", "4"),
 ]
 TEST = ["--test_csv", "demo/data/test.csv", "--image_dir", "demo/data/images", "--overwrite"]
 
 
 def main() -> None:
     """Run the steps; the first one that fails ends the demo with its exit code."""
-    no_flags(__doc__)
-    if not Path(script(METHODS[0])).is_file():
-        raise UserError(f"there is no {script(METHODS[0])} here: run this in the project's folder")
+    parse_names(__doc__)
+    script = Path("methods/standard_head/train.py")
+    if not script.is_file():
+        raise UserError(f"there is no {script} here: run this in the project's folder")
     # a step answers Ctrl-C, and ends as any that fails
     signal.signal(signal.SIGINT, lambda *_: None)
     for words in steps():
@@ -47,16 +50,15 @@ def main() -> None:
 def steps() -> Iterator[list[str]]:
     """The words after `python` of each step, made once the steps before it have run."""
     yield ["-m", "core.data.phantom", "demo/data", "--images", "1600"]
-    for method in METHODS:
-        rate = RATES.get(method, "--backbone_lr")
+    for method, rate in METHODS.items():
         yield [
-            *(script(method), *DATA, "--epochs", "4", rate, "1e-3"),
+            *(f"methods/{method}/train.py", *TRAINING, rate, "1e-3"),
             *("--out_dir", f"demo/{method}"),
         ]
-    for method in METHODS:
-        yield infer(method, f"demo/{method}.csv", "--no-use_tta")
-    yield infer("*", "demo/merged.csv", "--use_tta", "--tta_config", "flip_scale")
     singles = [f"demo/{method}.csv" for method in METHODS]
+    for method, single in zip(METHODS, singles, strict=True):
+        yield infer(method, single, "--no-use_tta")
+    yield infer("*", "demo/merged.csv", "--use_tta", "--tta_config", "flip_scale")
     yield [
         *("-m", "ensemble.evaluate", "--predictions", "demo/merged.csv", *singles),
         *("--labels", "demo/data/test_labels.csv", "--train_csv", "demo/data/train.csv"),
@@ -64,15 +66,10 @@ def steps() -> Iterator[list[str]]:
     ]
 
 
-def script(method: str) -> str:
-    """The method's training script."""
-    return f"methods/{method}/train.py"
-
-
-def infer(method: str, output: str, *views: str) -> list[str]:
+def infer(method: str, output: str, *flags: str) -> list[str]:
     """Predict the test images with the checkpoint of a method, or of all ("*")."""
     found = sorted(path.as_posix() for path in FOLDER.glob(f"{method}/*_fold1.safetensors"))
-    return ["-m", "ensemble.infer", "--checkpoints", *found, *TEST, *views, "--output", output]
+    return ["-m", "ensemble.infer", "--checkpoints", *found, *TEST, *flags, "--output", output]
 
 
 if __name__ == "__main__":

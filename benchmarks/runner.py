@@ -1,35 +1,44 @@
-"""Measure pieces of work side by side, and say the ratio of two as one row."""
+"""Measure pieces of work side by side, and report the ratio of two as one row.
+
+A question is declared by an `Answer`: what is asked, in which unit, against what, our figure, the
+limit or the figure of a peer that took turns with ours, and the floor or ceiling of their ratio.
+"""
 
 import argparse
 import os
+import shlex
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
 
+HEADER = f"{'question':<52} {'measured':>18} {'against':>24} {'':>8} {'ratio':>8} {'bound':>8}"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """One row: what was asked, what was measured, and what it is held against.
-
-    A bound is on the ratio measured / reference: a floor, or a ceiling, or neither.
-    """
+    """One row of the table, by default without a bound."""
 
     question: str
-    measured: float
-    """In `unit`, as is `reference`."""
-    against: str
-    """What the reference is: a limit, or a peer that was measured in the same run."""
-    reference: float
     unit: str
+    against: str
+    measured: float
+    reference: float
     floor: float | None = None
-    """The least ratio that is ok."""
+    """The smallest ratio measured / reference that is ok."""
     ceiling: float | None = None
     """The largest ratio that is ok."""
+
+    @classmethod
+    def limited(cls, question: str, unit: str, measured: float, limit: float) -> "Answer":
+        """A row that is ok up to a fixed limit."""
+        return cls(question, unit, "limit", measured, limit, ceiling=1)
 
     @property
     def ratio(self) -> float:
@@ -38,7 +47,7 @@ class Answer:
 
     @property
     def verdict(self) -> str | None:
-        """ "ok" or "MISSED"; None where there is no bound."""
+        """ "ok" or "MISSED"; None without a bound."""
         if self.floor is not None:
             return "ok" if self.ratio >= self.floor else "MISSED"
         if self.ceiling is not None:
@@ -46,28 +55,16 @@ class Answer:
         return None
 
     def record(self) -> dict[str, Any]:
-        """The row with all its fields by name, as JSON can hold them."""
-        return {
-            "question": self.question,
-            "measured": self.measured,
-            "unit": self.unit,
-            "against": self.against,
-            "reference": self.reference,
-            "ratio": self.ratio,
-            "floor": self.floor,
-            "ceiling": self.ceiling,
-            "verdict": self.verdict,
-        }
+        """All fields by name, for JSON."""
+        return {**asdict(self), "ratio": self.ratio, "verdict": self.verdict}
 
     def __str__(self) -> str:
-        bound = ""
-        if self.floor is not None:
-            bound = f">= {self.floor:g}"
-        elif self.ceiling is not None:
-            bound = f"<= {self.ceiling:g}"
+        bounds = {">=": self.floor, "<=": self.ceiling}
+        bound = "".join(f"{sign} {at:g}" for sign, at in bounds.items() if at is not None)
+        measured, reference, ratio = map(_short, (self.measured, self.reference, self.ratio))
         return (
-            f"{self.question:<52} {_short(self.measured):>9} {self.unit:<8} {self.against:>24} "
-            f"{_short(self.reference):>8} {_short(self.ratio):>8} {bound:>8}  {self.verdict or ''}"
+            f"{self.question:<52} {measured:>9} {self.unit:<8} {self.against:>24} "
+            f"{reference:>8} {ratio:>8} {bound:>8}  {self.verdict or ''}"
         ).rstrip()
 
 
@@ -76,30 +73,34 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
-HEADER = f"{'question':<52} {'measured':>18} {'against':>24} {'':>8} {'ratio':>8} {'bound':>8}"
-
-
 def medians(works: Mapping[str, Callable[[], float]], repeats: int = 5) -> dict[str, float]:
     """By name, the median of what each work returns over `repeats` calls.
 
-    The works take turns (A B A B ...), so that what else the machine does meets them alike. A first
+    The works take turns (A B A B ...), so that other load on the machine meets them alike. A first
     round is not counted.
     """
     rounds = [{name: work() for name, work in works.items()} for _ in range(repeats + 1)]
     return {name: statistics.median(measured[name] for measured in rounds[1:]) for name in works}
 
 
+def in_turns(
+    ours: Callable[[], float], peer: Callable[[], float], repeats: int
+) -> tuple[float, float]:
+    """What both return in the round of the median ratio, after a round that is not counted."""
+    return middle([(ours(), peer()) for _ in range(repeats + 1)][1:])
+
+
 def middle(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """The pair (measured, reference) whose ratio is the median (of two, the larger).
 
-    For rounds that measure both side by side: what slows a machine slows both, so that their ratio
-    is steadier than the ratio of two medians.
+    What slows a machine slows both sides of a round: their ratio is steadier than the ratio of two
+    medians.
     """
     return sorted(rounds, key=lambda pair: pair[0] / pair[1])[len(rounds) // 2]
 
 
 def timed(work: Callable[[], object], calls: int = 1) -> Callable[[], float]:
-    """A work for `medians`: wall-clock seconds of one call of `work`, the mean of `calls`."""
+    """A function that returns the wall-clock seconds of one call of `work`, the mean of `calls`."""
 
     def measure() -> float:
         began = time.perf_counter()
@@ -115,22 +116,37 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
     return medians({"work": timed(work)}, repeats)["work"]
 
 
-def no_flags(description: str | None) -> None:
-    """Answer --help, and refuse every other word: for a script that takes none."""
+def output_of(*words: object) -> str:
+    """Standard output of Python with these words. Raises RuntimeError where it fails."""
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)} failed: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def parse_names(description: str | None, known: Iterable[str] = ()) -> list[str]:
+    """The names on the command line, or all that are known; without any no word is allowed."""
     shown = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser(description=description, formatter_class=shown).parse_args()
-
-
-def imagenet_weights() -> Path:
-    """The file of tf_efficientnet_lite0's. Raises UserError where no real data is at hand."""
-    data = real_data()
-    if data is None:
-        raise UserError("the ImageNet weights are not at hand: set CXR_REAL_DATA")
-    return data.parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=shown, allow_abbrev=False
+    )
+    names = list(known)
+    if names:
+        parser.add_argument("names", nargs="*", choices=[*names, []], metavar="method")
+    return getattr(parser.parse_args(), "names", None) or names
 
 
 def real_data() -> Path | None:
-    """The folder of real radiographs and label tables, if it is at hand."""
+    """The folder of real radiographs and label tables, if there is one."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("CXR_REAL_DATA", beside))
     return folder if folder.is_dir() else None
+
+
+def required_data() -> Path:
+    """`real_data`. Raises UserError where there is none."""
+    data = real_data()
+    if data is None:
+        raise UserError("the real X-rays are missing: set CXR_REAL_DATA to their folder")
+    return data

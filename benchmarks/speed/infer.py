@@ -1,11 +1,10 @@
 """What does `ensemble.infer` cost over its forward passes? Two minutes on two cores, on the CPU.
 
-Three models at two image sizes and six views, against one decoding of each image and eighteen
-forward passes of the bare models, in the same process and on the same images. Then the peak memory
-of the whole command, workers and all, on 10,000 images against 1,000.
+Three models at two image sizes and six augmented copies, against one decoding of each image and
+eighteen forward passes of the bare models, in the same process and on the same images. Then the
+peak memory of the whole command, workers and all, on 10,000 images against 1,000.
 """
 
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
@@ -16,12 +15,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from benchmarks.runner import Answer, middle, real_data, timed
-from benchmarks.speed.memory import can_measure, link_images, peak_of
+from benchmarks.images import image_set
+from benchmarks.runner import Answer, in_turns, timed
+from benchmarks.speed.memory import growth
 from core.data.images.decode import read_image, resize
-from core.data.phantom.dataset import make_phantom
 from core.data.tables.images_to_predict import find_images
-from core.data.tables.label_table import LabelTable
 from core.models.backbone import model_settings
 from core.models.checkpoint import save_tensors
 from ensemble.predict.members import Member, load_members
@@ -32,7 +30,7 @@ from ensemble.predict.write_csv import Finish
 from methods.standard_head.config import ModelConfig, small
 from methods.standard_head.model import build_model
 
-VIEW_SET = "flip_scale"
+COPIES = "flip_scale"
 SIZES = (96, 96, 128)
 CLASSES = 14
 IMAGES, BATCH, ROUNDS = 32, 32, 7
@@ -42,19 +40,18 @@ def answers() -> Iterator[Answer]:
     """Wall time against decoding and bare passes, and memory against ten times fewer images."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_phantom(folder / "phantom", images=100, size=64)
-        data = real_data()
-        source = folder / "phantom" / "images" if data is None else data / "nih1000" / "images"
-        checkpoints = save_models(folder, small().model, SIZES)
-        yield compare(folder, checkpoints, source, IMAGES, ROUNDS)
-        if not can_measure():
-            return
-        model = ModelConfig(model="test_efficientnet", pretrained=False)
-        tiny = save_models(folder, model, (32,))
-        few, many = (peak_megabytes(folder, tiny, images) for images in (1_000, 10_000))
-        yield Answer(
-            "infer: peak memory, 10,000 images", many, "1,000 images", few, "MB", ceiling=1.05
-        )
+        source = image_set(folder, "nih1000", images=100, size=64) / "images"
+        yield compare(folder, save_models(folder, small().model, SIZES), source, IMAGES, ROUNDS)
+        tiny = ModelConfig(model="test_efficientnet", pretrained=False)
+        (checkpoint,) = save_models(folder, tiny, (32,))
+
+        def command(data: Path) -> list[object]:
+            return [
+                *("-m", "ensemble.infer", "--checkpoints", checkpoint, "--no-use_tta"),
+                *("--image_dir", data / "images", "--num_workers", "2", "--output", data / "p.csv"),
+            ]
+
+        yield from growth("infer: peak memory", (1_000, 10_000), command, ceiling=1.05)
 
 
 def save_models(folder: Path, config: ModelConfig, sizes: Sequence[int]) -> list[Path]:
@@ -77,13 +74,12 @@ def save_models(folder: Path, config: ModelConfig, sizes: Sequence[int]) -> list
 def compare(
     folder: Path, checkpoints: Sequence[Path], source: Path, images: int, rounds: int
 ) -> Answer:
-    """Seconds of predicting `images` of `source` by all models and views, against the bare work."""
+    """Seconds of predicting `images` of `source` by all models, against the bare work."""
     fabric = Fabric(accelerator="cpu", devices=1)
     members = load_members(checkpoints)
-    found = find_images(source, None)
-    table = _first(found, images)
-    classes = list(members[0].info.class_names)
-    predictor = Predictor(fabric, members, classes, Views(names=VIEW_SET))
+    table = find_images(source, None).take(np.arange(images))
+    predictor = Predictor(fabric, members, list(members[0].info.class_names), Views(names=COPIES))
+    finish = Finish(shares=model_shares((), len(members)))
 
     def ours() -> None:
         with redirect_stdout(StringIO()):
@@ -92,28 +88,21 @@ def compare(
                 predictor,
                 table,
                 folder / "p.csv",
-                Finish(shares=model_shares((), len(members))),
+                finish,
                 batch_size=BATCH,
                 workers=0,
                 overwrite=True,
             )
 
-    def bare() -> None:
-        decode_and_pass(members, table.paths)
-
-    pairs = [(timed(ours)(), timed(bare)()) for _ in range(rounds + 1)][1:]
-    measured, reference = middle(pairs)
-    passes = f"decode + {len(members)} x {len(VIEWS[VIEW_SET])} passes"
-    return Answer(f"infer: {images} images", measured, passes, reference, "s", ceiling=1.08)
-
-
-def _first(table: LabelTable, images: int) -> LabelTable:
-    return table.take(np.arange(images))
+    bare = timed(lambda: decode_and_pass(members, table.paths))
+    passes = f"decode + {len(members)} x {len(VIEWS[COPIES])} passes"
+    measured = in_turns(timed(ours), bare, rounds)
+    return Answer(f"infer: {images} images", "s", passes, *measured, ceiling=1.08)
 
 
 @torch.no_grad()
 def decode_and_pass(members: Sequence[Member], paths: Sequence[str]) -> None:
-    """Decode each image once, and show it to each model as often as there are views."""
+    """Decode each image once, and pass it to each model as often as there are copies."""
     sizes = sorted({member.info.image_size for member in members})
     for start in range(0, len(paths), BATCH):
         pixels = [read_image(path) for path in paths[start : start + BATCH]]
@@ -121,17 +110,5 @@ def decode_and_pass(members: Sequence[Member], paths: Sequence[str]) -> None:
             images = torch.from_numpy(np.stack([resize(one, size) for one in pixels]))[:, None]
             for member in members:
                 if member.info.image_size == size:
-                    for _ in VIEWS[VIEW_SET]:
+                    for _ in VIEWS[COPIES]:
                         member.model(images)
-
-
-def peak_megabytes(folder: Path, checkpoints: Sequence[Path], images: int) -> float:
-    """Peak of the summed proportional memory of one command with two workers."""
-    data = folder / str(images)
-    link_images(folder / "phantom", data, images)
-    command = [
-        *(sys.executable, "-m", "ensemble.infer", "--checkpoints", *map(str, checkpoints)),
-        *("--image_dir", str(data / "images"), "--num_workers", "2", "--no-use_tta"),
-        *("--output", str(data / "p.csv")),
-    ]
-    return peak_of(command)

@@ -8,32 +8,40 @@ augmentation alone, and decoding, resizing and augmentation alone, on grey array
 """
 
 import itertools
-import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import albumentations as A
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from benchmarks.runner import Answer, medians, real_data, timed
-from benchmarks.speed.memory import make_pack
+from benchmarks.images import image_set, make_pack
+from benchmarks.runner import Answer, medians, timed
 from core.data.images.decode import load_image
 from core.data.loading.augmentation import Augmentation, strong_transforms
 from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
 from core.data.loading.samplers import TrainingBatches
-from core.data.phantom.dataset import make_phantom
 from core.data.tables import LabelTable, read_table
 
 SIZE, BATCH, IMAGES = 448, 16, 96
 # without decoding one pass is too short for the clock, and for what a loader costs once
 PASSES = 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# what is read, its peer, the peer's name and the floor
+COMPARISONS = (
+    ("a pack", "usual", "usual research loader", 10),
+    ("a pack", "torchvision", "torchvision ImageFolder", None),
+    ("a pack", "augmentation", "bare augmentation", 0.85),
+    ("PNG files", "usual", "usual research loader", 1.15),
+    ("PNG files", "torchvision", "torchvision ImageFolder", None),
+    ("PNG files", "decoding", "bare decode+resize+aug", 0.9),
+)
 
 
 def answers() -> Iterator[Answer]:
@@ -43,52 +51,38 @@ def answers() -> Iterator[Answer]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        csv, images = true_size(folder)
-        pack = make_pack(csv, images, SIZE, folder / "pack")
-        works = {
-            "pack": ours(csv, pack, PASSES),
-            "files": ours(csv, images, 1),
-            "usual": usual(csv, images),
-            "torchvision": torchvision(images, folder / "classes"),
-            "augmentation": augmentation_alone(csv, images),
-            "decoding": decoding_alone(csv, images),
-        }
-        rates = medians(works)
-        yield from verdicts(rates)
+        films = true_size(folder)
+        files = read_table(films / "train.csv", films / "images")
+        pack = read_table(films / "train.csv", make_pack(films, SIZE, folder / "pack"))
+        paths = files.paths[:IMAGES]
+        rates = medians(
+            {
+                "a pack": ours(pack, PASSES),
+                "PNG files": ours(files, 1),
+                "usual": peer(UsualDataset(files)),
+                "torchvision": torchvision(films / "images", folder / "classes"),
+                "augmentation": augmentation_alone(paths),
+                "decoding": decoding_alone(paths),
+            }
+        )
+    for what, other, against, floor in COMPARISONS:
+        question = f"loader, {SIZE} px, from {what}"
+        yield Answer(question, "images/s", against, rates[what], rates[other], floor=floor)
 
 
-def verdicts(rates: dict[str, float]) -> Iterator[Answer]:
-    """One row for each pair that is compared, from images a second by name."""
-    for what, ours_is, against, reference, floor in (
-        ("from a pack", "pack", "usual research loader", "usual", 10),
-        ("from a pack", "pack", "torchvision ImageFolder", "torchvision", None),
-        ("from a pack", "pack", "bare augmentation", "augmentation", 0.85),
-        ("from PNG files", "files", "usual research loader", "usual", 1.15),
-        ("from PNG files", "files", "torchvision ImageFolder", "torchvision", None),
-        ("from PNG files", "files", "bare decode+resize+aug", "decoding", 0.9),
-    ):
-        what = f"loader, {SIZE} px, {what}"
-        yield Answer(what, rates[ours_is], against, rates[reference], "images/s", floor=floor)
-
-
-def true_size(folder: Path) -> tuple[Path, Path]:
-    """(CSV, folder) of images of 1024 pixels a side."""
-    data = real_data()
-    if data is not None:
-        return data / "nih1024" / "train.csv", data / "nih1024" / "images"
-    make_phantom(folder / "phantom", images=IMAGES, size=1024)
-    return folder / "phantom" / "train.csv", folder / "phantom" / "images"
+def true_size(folder: Path) -> Path:
+    """An image set of 1024 pixels a side."""
+    return image_set(folder, "nih1024", IMAGES, size=1024)
 
 
 def rate(work: Callable[[], object], passes: int = 1) -> Callable[[], float]:
-    """A work for `medians`: images a second of `work`, which makes so many passes over IMAGES."""
+    """A function that returns the images a second of `work`, which makes `passes` over IMAGES."""
     measure = timed(work)
     return lambda: passes * IMAGES / measure()
 
 
-def ours(csv: Path, images: Path, passes: int) -> Callable[[], float]:
+def ours(table: LabelTable, passes: int) -> Callable[[], float]:
     """Our loader as training uses it, on other epochs each time."""
-    table = read_table(csv, images)
     augment = Augmentation(strong_transforms(SIZE), seed=0)
     dataset = RadiographDataset(table, np.arange(IMAGES), SIZE, augment)
     epochs = itertools.count(step=passes)
@@ -109,19 +103,18 @@ def ours(csv: Path, images: Path, passes: int) -> Callable[[], float]:
     return rate(work, passes)
 
 
+def peer(dataset: Dataset) -> Callable[[], float]:
+    """A dataset by PyTorch's own loader."""
+    return rate(lambda: list(DataLoader(dataset, BATCH, shuffle=True)))
+
+
 class UsualDataset(Dataset):
     """What most research code does: everything in colour, each sample normalised by itself."""
 
     def __init__(self, table: LabelTable) -> None:
         self.table = table
-        self.transform = A.Compose(
-            [
-                A.Resize(SIZE, SIZE),
-                *strong_transforms(SIZE),
-                A.Normalize(MEAN, STD),
-                A.ToTensorV2(),
-            ]
-        )
+        ending = [A.Normalize(MEAN, STD), A.ToTensorV2()]
+        self.transform = A.Compose([A.Resize(SIZE, SIZE), *strong_transforms(SIZE), *ending])
 
     def __len__(self) -> int:
         return IMAGES
@@ -134,17 +127,10 @@ class UsualDataset(Dataset):
         return self.transform(image=image)["image"], targets
 
 
-def usual(csv: Path, images: Path) -> Callable[[], float]:
-    """The loader of most research code."""
-    dataset = UsualDataset(read_table(csv, images))
-    return rate(lambda: list(DataLoader(dataset, BATCH, shuffle=True)))
-
-
 def torchvision(images: Path, classes: Path) -> Callable[[], float]:
     """ImageFolder with torchvision's transforms that come nearest: it has no CLAHE and no holes."""
-    (classes / "all").mkdir(parents=True)
-    for path in sorted(images.iterdir())[:IMAGES]:
-        os.symlink(path.resolve(), classes / "all" / path.name)
+    classes.mkdir()
+    (classes / "all").symlink_to(images.resolve())
     transform = v2.Compose(
         [
             v2.Resize((SIZE, SIZE)),
@@ -156,21 +142,18 @@ def torchvision(images: Path, classes: Path) -> Callable[[], float]:
             v2.Normalize(MEAN, STD),
         ]
     )
-    dataset = datasets.ImageFolder(str(classes), transform)
-    return rate(lambda: list(DataLoader(dataset, BATCH, shuffle=True)))
+    return peer(Subset(datasets.ImageFolder(str(classes), transform), range(IMAGES)))
 
 
-def augmentation_alone(csv: Path, images: Path) -> Callable[[], float]:
+def augmentation_alone(paths: Sequence[str]) -> Callable[[], float]:
     """The same transforms on the same grey arrays in memory, and nothing else."""
-    paths = read_table(csv, images).paths[:IMAGES]
     pixels = [load_image(path, SIZE) for path in paths]
     compose = A.Compose(strong_transforms(SIZE))
     return rate(lambda: [compose(image=image) for _ in range(PASSES) for image in pixels], PASSES)
 
 
-def decoding_alone(csv: Path, images: Path) -> Callable[[], float]:
+def decoding_alone(paths: Sequence[str]) -> Callable[[], float]:
     """Decoding to grey, resizing and the transforms, and nothing else."""
-    paths = read_table(csv, images).paths[:IMAGES]
     compose = A.Compose(strong_transforms(SIZE))
 
     def work() -> None:

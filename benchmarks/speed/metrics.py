@@ -6,16 +6,16 @@ how often it drew them as weights. Repeating rows took 1.5 times as long, all im
 1.7 times.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.runner import Answer, middle, real_data
+from benchmarks.runner import Answer, middle, real_data, timed
 from core.metrics import evaluate
 from core.metrics.bootstrap import bootstrap, cluster_indices, resampled_weights
 
@@ -38,43 +38,34 @@ class Table:
 
 
 def answers() -> Iterator[Answer]:
-    """Seconds against the limit, speed against scikit-learn's, and whether both say the same."""
-    yield from compare(nih_table() or drawn_table(), RESAMPLES, LOOPED)
+    """Seconds against the limit, speed against scikit-learn's, and whether the values agree."""
+    data = real_data()
+    yield from compare(drawn_table() if data is None else nih_table(data), RESAMPLES, LOOPED)
 
 
 def compare(table: Table, resamples: int, looped: int) -> Iterator[Answer]:
     """Both take turns; the round with the median ratio counts."""
-    rounds = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
+    names = [str(number) for number in range(table.targets.shape[1])]
+
+    def evaluation() -> None:
         evaluate(
             table.targets,
             table.probabilities,
-            [str(number) for number in range(table.targets.shape[1])],
+            names,
             patients=table.patients,
             resamples=resamples,
             seed=SEED,
         )
-        turned = time.perf_counter()
-        theirs = scikit_learn(table, looped)
-        ended = time.perf_counter()
-        rounds.append((turned - began, (ended - turned) * resamples / looped))
+
+    loop = timed(lambda: scikit_learn(table, looped))
+    rounds = [(timed(evaluation)(), loop() * resamples / looped) for _ in range(ROUNDS)]
     own, peer = middle(rounds)
-    shape = f"{len(table.targets):,} x {table.targets.shape[1]}"
-    what = f"{resamples:,} resamples of AP and AUROC, {shape}"
-    yield Answer(what, own, "limit", 60, "s", ceiling=1)
-    yield Answer(
-        "resamples a second",
-        resamples / own,
-        "scikit-learn in a loop",
-        resamples / peer,
-        "/s",
-        floor=15,
-    )
-    worst = float(np.abs(ours(table, looped) - theirs).max())
-    yield Answer(
-        "largest difference from scikit-learn's values", worst, "limit", 1e-9, "", ceiling=1
-    )
+    shape = f"{len(table.targets):,} x {len(names)}"
+    yield Answer.limited(f"{resamples:,} resamples of AP and AUROC, {shape}", "s", own, 60)
+    speeds = resamples / own, resamples / peer
+    yield Answer("resamples a second", "/s", "scikit-learn in a loop", *speeds, floor=15)
+    worst = float(np.abs(ours(table, looped) - scikit_learn(table, looped)).max())
+    yield Answer.limited("largest difference from scikit-learn's values", "", worst, 1e-9)
 
 
 def ours(table: Table, resamples: int) -> np.ndarray:
@@ -98,14 +89,11 @@ def scikit_learn(table: Table, resamples: int) -> np.ndarray:
     return np.array(scores)
 
 
-def nih_table() -> Table | None:
-    """The labels and patients of NIH with made-up scores; None where the table is not at hand."""
-    data = real_data()
-    if data is None:
-        return None
+def nih_table(data: Path) -> Table:
+    """The labels and patients of NIH with synthetic scores."""
     table = pd.read_csv(data / "labels" / "nih_chestxray14.csv.gz")
     targets = table.drop(columns=["ImageID", "PatientID"]).to_numpy(float)
-    return Table(targets, made_up_scores(targets), table["PatientID"].to_numpy())
+    return Table(targets, synthetic_scores(targets), table["PatientID"].to_numpy())
 
 
 def drawn_table() -> Table:
@@ -113,11 +101,11 @@ def drawn_table() -> Table:
     random = np.random.default_rng(SEED)
     prevalences = np.geomspace(0.5, 0.002, CLASSES)
     targets = (random.random((IMAGES, CLASSES)) < prevalences).astype(float)
-    return Table(targets, made_up_scores(targets), random.integers(PATIENTS, size=IMAGES))
+    return Table(targets, synthetic_scores(targets), random.integers(PATIENTS, size=IMAGES))
 
 
-def made_up_scores(targets: np.ndarray) -> np.ndarray:
-    """Probabilities (N, C) that know something of the labels and of each other, a third tied."""
+def synthetic_scores(targets: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) that depend on the labels and on each other, a third tied."""
     random = np.random.default_rng(SEED)
     common = random.normal(size=(len(targets), 1))
     scores = expit(1.4 * targets + 0.5 * common + random.normal(size=targets.shape) - 2)

@@ -6,17 +6,13 @@ nothing else. The two take turns.
 """
 
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.runner import Answer, medians
+from benchmarks.runner import Answer, in_turns, output_of, timed
 from benchmarks.speed.loader import SIZE, true_size
-from benchmarks.speed.memory import can_measure, link_images, peak_of
-from core.data.phantom.dataset import make_phantom
+from benchmarks.speed.memory import growth
 from core.runtime.fabric import usable_cores
 
 COPIES = 20  # links to each file, so that starting up is little of it
@@ -43,50 +39,29 @@ def answers() -> Iterator[Answer]:
     """Images a second over the cores' own, and peak memory against ten times fewer images."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _, images = true_size(folder)
-        links = folder / "links"
+        images, links = true_size(folder) / "images", folder / "links"
         links.mkdir()
-        count = 0
-        for path in sorted(images.iterdir()):
+        for path in images.iterdir():
             for copy in range(COPIES):
                 os.symlink(path.resolve(), links / f"{copy}_{path.name}")
-                count += 1
-
-        def packing() -> float:
-            began = time.perf_counter()
-            subprocess.run(command(links, SIZE, folder / "pack"), check=True, capture_output=True)
-            return count / (time.perf_counter() - began)
-
-        def decoding() -> float:
-            words = [sys.executable, "-c", _DECODE, str(images), str(SIZE)]
-            done = subprocess.run(words, check=True, capture_output=True)
-            return float(done.stdout)
-
-        rates = medians({"packing": packing, "decoding": decoding}, repeats=3)
-        cores = usable_cores()
-        what = f"packing {count} films of 1024² at {SIZE} px"
-        against = f"{cores} cores x one's decoding"
-        yield Answer(
-            what, rates["packing"], against, cores * rates["decoding"], "images/s", floor=0.9
+        count, cores = len(os.listdir(links)), usable_cores()
+        packing = timed(lambda: output_of(*command(links, SIZE, folder / "pack")))
+        rates = in_turns(
+            lambda: count / packing(),
+            lambda: cores * float(output_of("-c", _DECODE, images, SIZE)),
+            repeats=3,
         )
-
-        if not can_measure():
-            return
-        make_phantom(folder / "phantom", images=100, size=64)
-        few, many = (peak_megabytes(folder, images) for images in (2_000, 20_000))
-        yield Answer(
-            "packing: peak memory, 20,000 images", many, "2,000 images", few, "MB", ceiling=1.1
-        )
-
-
-def command(images: Path, size: int, pack: Path) -> list[str]:
-    """The command that packs a folder anew."""
-    words = ["--train_dir", images, "--size", size, "--out", pack, "--overwrite"]
-    return [sys.executable, "-m", "core.data.pack", *map(str, words)]
+    what = f"packing {count} films of 1024² at {SIZE} px"
+    yield Answer(what, "images/s", f"{cores} cores x one's decoding", *rates, floor=0.9)
+    yield from growth(
+        "packing: peak memory",
+        (2_000, 20_000),
+        lambda data: command(data / "images", 64, data / "pack"),
+        ceiling=1.1,
+    )
 
 
-def peak_megabytes(folder: Path, images: int) -> float:
-    """Peak of the summed proportional memory of packing so many small images."""
-    data = folder / str(images)
-    link_images(folder / "phantom", data, images)
-    return peak_of(command(data / "images", 64, data / "pack"))
+def command(images: Path, size: int, pack: Path) -> list[object]:
+    """The command that packs a folder again."""
+    words = ("--train_dir", images, "--size", size, "--out", pack, "--overwrite")
+    return ["-m", "core.data.pack", *words]

@@ -19,7 +19,13 @@ def answers() -> Iterator[Answer]:
     """Seconds and memory of plans of a synthetic long tail, and draws on the full NIH table."""
     targets = long_tail()
     for name in ("class_aware", "repeat_factor"):
-        yield from costs(name, targets)
+        build = partial(build_sampler, name, targets, seed=0)
+        # another epoch each time
+        plans = map(build(), itertools.count())
+        for what, work in (("building the sampler", build), ("a plan", partial(next, plans))):
+            what = f"{name}: {what}"
+            yield Answer.limited(f"{what}, 377,110 x 26", "s", seconds(work), 0.2)
+            yield Answer.limited(f"{what}, peak memory", "MB", peak_megabytes(work), 100)
     data = real_data()
     if data is None:
         return
@@ -27,32 +33,15 @@ def answers() -> Iterator[Answer]:
     labels = table.drop(columns=["ImageID", "PatientID"]).astype(np.float32)
     print(effective_positives(labels).to_string())
     worst = largest_deviation(labels.to_numpy()) * 100
-    yield Answer(
-        "repeat_factor on NIH: deviation of a class's draws", worst, "limit", 1, "%", ceiling=1
-    )
+    yield Answer.limited("repeat_factor on NIH: deviation of a class's draws", "%", worst, 1)
 
 
 def long_tail() -> np.ndarray:
     """Targets (IMAGES, CLASSES) of independent labels, with prevalences of 40 % to .02 %."""
     random = np.random.default_rng(0)
-    targets = np.empty((IMAGES, CLASSES), np.float32)
-    for c, prevalence in enumerate(np.geomspace(0.4, 0.0002, CLASSES)):
-        targets[:, c] = random.random(IMAGES) < prevalence
-    return targets
-
-
-def costs(name: str, targets: np.ndarray) -> Iterator[Answer]:
-    """Seconds and peak memory of building a sampler, and of its plans."""
-    build = partial(build_sampler, name, targets, seed=0)
-    # another epoch each time
-    sampler, epochs = build(), itertools.count()
-    for what, work in (
-        ("building the sampler", build),
-        ("a plan", lambda: sampler(next(epochs))),
-    ):
-        took, used = seconds(work), peak_megabytes(work)
-        yield Answer(f"{name}: {what}, 377,110 x 26", took, "limit", 0.2, "s", ceiling=1)
-        yield Answer(f"{name}: {what}, peak memory", used, "limit", 100, "MB", ceiling=1)
+    prevalences = np.geomspace(0.4, 0.0002, CLASSES)
+    columns = [random.random(IMAGES) < prevalence for prevalence in prevalences]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def peak_megabytes(work: Callable[[], object]) -> float:
@@ -78,10 +67,8 @@ def largest_deviation(targets: np.ndarray) -> float:
 def effective_positives(labels: pd.DataFrame) -> pd.DataFrame:
     """For each class its prevalence in %, and the draws of its positives in the first epoch."""
     targets = labels.to_numpy()
-    drawn = {}
+    table = pd.DataFrame({"prevalence %": (labels.mean() * 100).round(2)})
     for name in NAMES:
         plan = build_sampler(name, targets, seed=0)(0)
-        drawn[f"{name} ({len(plan):,})"] = drawn_positives(plan, targets)
-    table = pd.DataFrame(drawn, index=labels.columns)
-    table.insert(0, "prevalence %", (labels.mean() * 100).round(2))
+        table[f"{name} ({len(plan):,})"] = drawn_positives(plan, targets)
     return table.sort_values("prevalence %", ascending=False)

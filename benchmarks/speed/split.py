@@ -6,8 +6,6 @@ First the NIH table as it is, with a file for each of its 112,120 rows; then tab
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.runner import Answer, middle, real_data, seconds
+from benchmarks.runner import Answer, middle, output_of, real_data, seconds
 from core.data.splits.folds import assign_folds
 from core.data.tables import read_table
 
 COMMON = 500  # positives from which on a class counts as common
 FEW, MANY = 100_000, 1_000_000
-SECONDS, MEGABYTES = 60, 2_000
 STEPS = ("read", "split", "plan")
 ROUNDS = 5
 
@@ -57,57 +54,52 @@ def answers() -> Iterator[Answer]:
     if data is None:
         return
     csv = data / "labels" / "nih_chestxray14.csv.gz"
-    yield from nih(csv)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from nih(csv, Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         yield from growth(csv, Path(folder))
 
 
-def nih(csv: Path) -> Iterator[Answer]:
-    """The table as it is, with its files."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in pd.read_csv(csv, usecols=["ImageID"])["ImageID"]:
-            (Path(folder) / name).touch()
-        table = read_table(csv, folder)
-        took = seconds(lambda: read_table(csv, folder), repeats=3)
-    yield Answer("read_table, 112,120 rows and files", took, "limit", 2, "s", ceiling=1)
+def nih(csv: Path, folder: Path) -> Iterator[Answer]:
+    """The table as it is, with its files in `folder`."""
+    for name in pd.read_csv(csv, usecols=["ImageID"])["ImageID"]:
+        (folder / name).touch()
+    table = read_table(csv, folder)
+    took = seconds(lambda: read_table(csv, folder), repeats=3)
+    yield Answer.limited("read_table, 112,120 rows and files", "s", took, 2)
     took = seconds(lambda: assign_folds(table.targets, table.patients), repeats=3)
-    yield Answer("assign_folds, 30,805 patients, 5 folds", took, "limit", 3, "s", ceiling=1)
+    yield Answer.limited("assign_folds, 30,805 patients, 5 folds", "s", took, 3)
 
     folds = assign_folds(table.targets, table.patients)
     positives = np.array([(table.targets[folds == fold] == 1).sum(axis=0) for fold in range(5)])
     deviation = np.abs(positives / positives.mean(axis=0) - 1).max(axis=0) * 100
-    common = positives.sum(axis=0) >= COMMON
-    worst = float(deviation[common].max())
-    yield Answer(
-        "folds: largest deviation, 500 positives or more", worst, "limit", 1, "%", ceiling=1
-    )
+    worst = float(deviation[positives.sum(axis=0) >= COMMON].max())
+    yield Answer.limited("folds: largest deviation, 500 positives or more", "%", worst, 1)
     hernia = float(deviation[table.class_names.index("Hernia")])
-    yield Answer("folds: largest deviation, Hernia (227)", hernia, "limit", 3, "%", ceiling=1)
+    yield Answer.limited("folds: largest deviation, Hernia (227)", "%", hernia, 3)
     patients = pd.DataFrame({"patient": table.patients, "fold": folds})
     shared = int((patients.groupby("patient")["fold"].nunique() > 1).sum())
     # a ratio needs a limit above 0
-    yield Answer(
-        "folds: patients in two folds", shared, "limit (fewer than one)", 0.5, "", ceiling=1
-    )
+    what, limit = "folds: patients in two folds", "limit (fewer than one)"
+    yield Answer(what, "", limit, shared, 0.5, ceiling=1)
 
 
 def growth(csv: Path, folder: Path) -> Iterator[Answer]:
     """What a million rows cost in all, and each step against ten times a tenth of them.
 
-    Both sides take turns, and do as much: what else the machine does meets them alike.
+    Both sides take turns, and do as much: other load on the machine meets them alike.
     """
     table = pd.read_csv(csv, dtype=str)
     few, many = (enlarged(table, rows, folder / f"{rows}.csv") for rows in (FEW, MANY))
     rounds = [(measured(many, 1), measured(few, MANY // FEW)) for _ in range(ROUNDS)]
     for place, step in enumerate(STEPS):
-        own, reference = middle([(large[place], small[place]) for large, small in rounds])
+        pair = middle([(large[place], small[place]) for large, small in rounds])
         against = f"{MANY // FEW} x {FEW:,} rows"
-        yield Answer(f"{step}, {MANY:,} rows", own, against, reference, "s", ceiling=1)
+        yield Answer(f"{step}, {MANY:,} rows", "s", against, *pair, ceiling=1)
     whole = statistics.median(sum(large[: len(STEPS)]) for large, _ in rounds)
-    yield Answer(f"all three, {MANY:,} rows", whole, "limit", SECONDS, "s", ceiling=1)
-    peak = max((large[-1] for large, _ in rounds if len(large) > len(STEPS)), default=None)
-    if peak is not None:
-        yield Answer(f"peak memory, {MANY:,} rows", peak, "limit", MEGABYTES, "MB", ceiling=1)
+    yield Answer.limited(f"all three, {MANY:,} rows", "s", whole, 60)
+    if peaks := [peak for large, _ in rounds for peak in large[len(STEPS) :]]:
+        yield Answer.limited(f"peak memory, {MANY:,} rows", "MB", max(peaks), 2000)
 
 
 def enlarged(table: pd.DataFrame, rows: int, path: Path) -> Path:
@@ -125,7 +117,5 @@ def enlarged(table: pd.DataFrame, rows: int, path: Path) -> Path:
 
 def measured(path: Path, times: int) -> list[float]:
     """Seconds of each of the steps, `times` over, and on Linux the peak memory in MB."""
-    command = [sys.executable, "-c", _MEASURE, str(path), str(times)]
-    done = subprocess.run(command, capture_output=True, check=True)
-    figures: list[float] = json.loads(done.stdout)
+    figures: list[float] = json.loads(output_of("-c", _MEASURE, path, times))
     return figures

@@ -8,20 +8,21 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.runner import Answer, medians, seconds
+from benchmarks.runner import Answer, medians, output_of, seconds
 from core.data.phantom.dataset import make_phantom
 
 COMMANDS = (
-    *(("methods/standard_head/train.py",), ("methods/csra_db_cas/train.py",)),
-    *(("methods/label_coupling/train.py",), ("-m", "methods.label_coupling.couplings")),
-    *(("-m", "core.data.phantom"), ("-m", "core.data.pack"), ("-m", "ensemble.infer")),
-    *(("-m", "ensemble.choose"), ("-m", "ensemble.calibrate"), ("-m", "ensemble.evaluate")),
-    *(("-m", "core.doctor"), ("-m", "benchmarks")),
+    "methods/standard_head/train.py",
+    "methods/csra_db_cas/train.py",
+    "methods/label_coupling/train.py",
+    *("methods.label_coupling.couplings", "core.data.phantom", "core.data.pack"),
+    *("ensemble.infer", "ensemble.choose", "ensemble.calibrate", "ensemble.evaluate"),
+    *("core.doctor", "benchmarks"),
 )
 HELP_LIMIT = 0.6
 STEP_LIMIT = 1.5
 
-# ends a training when its first batch has reached the model, and says what was imported by then
+# ends a training when its first batch has reached the model, and prints what was imported by then
 _FIRST_STEP = """
 import runpy, sys
 from core.training.step_monitor import StepMonitor
@@ -48,17 +49,18 @@ print("imported:", flush=True)
 
 def answers() -> Iterator[Answer]:
     """Seconds of `--help`, and of the way to the first batch beyond the packages' own import."""
-    for words in COMMANDS:
-        took = seconds(partial(_run, [*words, "--help"]), repeats=3)
-        yield Answer(f"{words[-1]} --help", took, "limit", HELP_LIMIT, "s", ceiling=1)
+    for command in COMMANDS:
+        words = [command] if command.endswith(".py") else ["-m", command]
+        took = seconds(partial(output_of, *words, "--help"), repeats=3)
+        yield Answer.limited(f"{command} --help", "s", took, HELP_LIMIT)
     with tempfile.TemporaryDirectory() as folder:
-        make_phantom(Path(folder) / "data", images=200, size=96)
         yield first_step(Path(folder))
 
 
 def first_step(folder: Path) -> Answer:
     """Seconds from the command to the start of its first step, when the batch is there, less those
     of importing the same packages."""
+    make_phantom(folder / "data", images=200, size=96)
     command = [
         *("-c", _FIRST_STEP, "methods/standard_head/train.py", "--preset", "small"),
         *("--no-pretrained", "--train_csv", str(folder / "data" / "train.csv")),
@@ -66,22 +68,21 @@ def first_step(folder: Path) -> Answer:
         *("--warmup_head_epochs", "0", "--overwrite"),
     ]
     ours = ("core", "methods", "ensemble", "benchmarks", "__m")
-    names = [name for name in _until_imported(command)[1] if not name.startswith(ours)]
+    names = [name for name in until_imported(command)[1] if not name.startswith(ours)]
     imports = ["-c", _IMPORTS, *names]
     took = medians(
         {
-            "training": lambda: _until_imported(command)[0],
-            "packages": lambda: _until_imported(imports)[0],
+            "training": lambda: until_imported(command)[0],
+            "packages": lambda: until_imported(imports)[0],
         },
         repeats=3,
     )
-    what = "train.py to its first step, beyond imports"
     beyond = took["training"] - took["packages"]
-    return Answer(what, beyond, "limit", STEP_LIMIT, "s", ceiling=1)
+    return Answer.limited("train.py to its first step, beyond imports", "s", beyond, STEP_LIMIT)
 
 
-def _until_imported(words: list[str]) -> tuple[float, list[str]]:
-    """Seconds until Python with these words has said what is imported, and what that is."""
+def until_imported(words: list[str]) -> tuple[float, list[str]]:
+    """Seconds until Python with these words has printed what is imported, and what that is."""
     began = time.perf_counter()
     command = [sys.executable, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
@@ -93,11 +94,3 @@ def _until_imported(words: list[str]) -> tuple[float, list[str]]:
                 return took, line.decode().split()[1:]
         assert run.stderr is not None
         raise RuntimeError(f"{words[2]} failed: {run.stderr.read()[-2000:].decode()}")
-
-
-def _run(words: list[str]) -> str:
-    """The output of Python with these words; its error is this process's, if it fails."""
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words[:3])} failed: {done.stderr[-2000:]}")
-    return done.stdout

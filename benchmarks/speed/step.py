@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -194,61 +195,51 @@ def compare(task: Task) -> Iterator[Answer]:
     data = InTurns(task, BareLoop(task))
     fit(task, data)
     every = task.config.loop.log_every
-    seconds = np.array(data.seconds[every:])
-    rounds = seconds[: len(seconds) // every * every].reshape(-1, every, 2).mean(axis=1)
+    taken = np.array(data.seconds[every:])
+    rounds = taken[: len(taken) // every * every].reshape(-1, every, 2).mean(axis=1)
     images = task.config.loader.batch_size
-    speeds = [(images / own, images / bare) for own, bare in rounds.tolist()]
-    speed, bare_speed = middle(speeds)
-    yield Answer("FoldTrainer, training", speed, "bare loop", bare_speed, "images/s", floor=FLOOR)
-    parts = {
-        "loss, forward and backward": loss_part(task),
-        "moving average": average_part(task),
-        "clipping": clipping_part(task),
-        "share of a look: finite check, loss, bar": logging_part(task),
-    }
-    step = images / bare_speed * 1000
-    spent = medians(parts | {"timm": timm_average(task)})
+    speed, bare = middle([(images / ours, images / theirs) for ours, theirs in rounds.tolist()])
+    yield Answer("FoldTrainer, training", "images/s", "bare loop", speed, bare, floor=FLOOR)
+    spent = medians(parts(task))
     theirs = spent.pop("timm")
     for name, took in spent.items():
-        yield Answer(f"an update's {name}", took * 1000, "bare update", step, "ms")
-    own = spent["moving average"]
+        yield Answer(f"an update's {name}", "ms", "bare update", took * 1000, images / bare * 1000)
+    speeds = 1 / spent["moving average"], 1 / theirs
     what = "moving average, updates a second"
-    yield Answer(what, 1 / own, "timm's ModelEmaV3", 1 / theirs, "/s", floor=FLOOR)
+    yield Answer(what, "/s", "timm's ModelEmaV3", *speeds, floor=FLOOR)
 
 
-def loss_part(task: Task) -> Callable[[], float]:
-    """Seconds of the loss of one batch of logits, and of its gradient by them."""
-    loss, targets = task.loss(), task.batches[0].targets
-    logits = torch.randn_like(targets).requires_grad_()
-    return timed(lambda: torch.autograd.grad(loss(logits, targets), logits), CALLS)
-
-
-def average_part(task: Task) -> Callable[[], float]:
-    """Seconds of following the model once."""
+def parts(task: Task) -> dict[str, Callable[[], float]]:
+    """By name, functions that return the seconds of one part of an update."""
+    loss, batch, model = task.loss(), task.batches[0], task.model()
+    logits = torch.randn_like(batch.targets).requires_grad_()
     average = MovingAverage(task.model(), task.config.loop.ema_decay)
-    return timed(lambda: average.update(len(task.batches)), CALLS)
+    timm = ModelEmaV3(model, decay=task.config.loop.ema_decay, use_warmup=True)
+    updates = len(task.batches)
+    calls = {
+        "loss, forward and backward": lambda: torch.autograd.grad(
+            loss(logits, batch.targets), logits
+        ),
+        "moving average": lambda: average.update(updates),
+        "clipping": clipping(task),
+        "timm": lambda: timm.update(model, step=updates),
+    }
+    looks = {"share of a look: finite check, loss, bar": logging_part(task)}
+    return {name: timed(call, CALLS) for name, call in calls.items()} | looks
 
 
-def timm_average(task: Task) -> Callable[[], float]:
-    """Seconds of timm's moving average following the same model once."""
-    model = task.model()
-    average = ModelEmaV3(model, decay=task.config.loop.ema_decay, use_warmup=True)
-    return timed(lambda: average.update(model, step=len(task.batches)), CALLS)
-
-
-def clipping_part(task: Task) -> Callable[[], float]:
-    """Seconds of clipping the gradients of one batch as FoldTrainer does."""
+def clipping(task: Task) -> Callable[[], object]:
+    """Clips the gradients of one batch as FoldTrainer does."""
     model, batch = task.model(), task.batches[0]
     task.loss()(model(batch.images), batch.targets).backward()
     optimizer = task.fabric.setup_optimizers(task.optimizer(model))
     assert isinstance(optimizer, _FabricOptimizer)
-    module = task.fabric.setup_module(model)
-    most = task.config.optim.clip_norm
-    return timed(
-        lambda: task.fabric.clip_gradients(
-            module, optimizer, max_norm=most, error_if_nonfinite=False
-        ),
-        CALLS,
+    return partial(
+        task.fabric.clip_gradients,
+        task.fabric.setup_module(model),
+        optimizer,
+        max_norm=task.config.optim.clip_norm,
+        error_if_nonfinite=False,
     )
 
 
@@ -259,6 +250,11 @@ def logging_part(task: Task) -> Callable[[], float]:
     log = FoldLog(Path("metrics.csv"), Path("timing.csv"), title="fold 1/1", speaks=True)
     sums = torch.ones(2, dtype=torch.float64)
 
+    def look() -> None:
+        guard.decide()
+        total, known = sums.tolist()
+        log.loss(total / known)
+
     def measure() -> float:
         with redirect_stderr(Terminal()):
             log.start(every * images, 0)
@@ -267,11 +263,7 @@ def logging_part(task: Task) -> Callable[[], float]:
             # a bar draws once in 0.1 s at most, and an update takes longer
             time.sleep(0.11)
             spent += timed(lambda: log.advance(images))()
-        began = time.perf_counter()
-        guard.decide()
-        total, known = sums.tolist()
-        log.loss(total / known)
-        spent += time.perf_counter() - began
+        spent += timed(look)()
         log.close()
         return spent / every
 

@@ -12,65 +12,59 @@ on one thread.
 Expected (two CPU cores): the tables in methods/label_coupling/README.md.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
-from benchmarks.runner import no_flags
-from benchmarks.studies import phantom_runs, real_runs
+from benchmarks.runner import parse_names
+from benchmarks.studies import runs
 from core.config.command_line import run
 
-JOINT = ["--epochs", "8", "--lr", "5e-4"]
+JOINT = ["--epochs", "8", "--lr", "5e-4", "--loss", "bce", "--no-pos_weight"]
 SEED = 1
 
 
 def main() -> None:
     """Print the search for both data sets, then the ranks of the planted couplings."""
-    no_flags(__doc__)
+    parse_names(__doc__)
     # late, so that --help and a mistyped flag are answered at once
     import pandas as pd
 
-    from benchmarks.studies.frozen_couplings import after_calibration, mean_couplings, ranks, search
+    from benchmarks.studies import frozen_couplings as frozen
 
-    test = phantom_runs.draw(phantom_runs.TEST_SEED, phantom_runs.TEST_IMAGES)
-    plain = ["--loss", "bce", "--no-pos_weight"]
-    base = phantom_runs.train("label_coupling", SEED, *JOINT, *plain, "--no-refiner", name="base")
-    labels = pd.read_csv(test / "train.csv", index_col="ImageID")
-    predictions = pd.read_csv(phantom_runs.predict(base, test), index_col="ImageID")
-    print("phantom, bce:")
-    print(search(predictions, labels, "bce").to_string(index=False))
+    test = runs.draw(runs.TEST_SEED, runs.TEST_IMAGES)
+    base = runs.train_on_phantom("label_coupling", SEED, *JOINT, "--no-refiner", name="base")
+    members = ["--checkpoints", *runs.checkpoints(base), "--no-use_tta"]
+    unseen = frozen.read(runs.predict(test, base / "test.csv", members), test / "train.csv")
+    print(f"phantom, bce:\n{frozen.search(unseen, 'bce').to_string(index=False)}")
+    out = runs.OUT / "nih1000" / "label_coupling_no_refiner"
+    runs.train("label_coupling", out, *runs.BUDGET["label_coupling"], "--no-refiner")
+    real = frozen.read(runs.out_of_fold(out, runs.TOO_FEW), runs.nih1000() / "train.csv")
+    for loss in ("asl", "bce"):
+        print(f"\nnih1000, {loss}:\n{frozen.search(real, loss).to_string(index=False)}")
 
-    out = Path("outputs/nih1000/label_coupling_no_refiner")
-    flags = real_runs.BUDGET["label_coupling"]
-    real_runs.train("label_coupling", out, *flags, "--no-refiner")
-    for loss_name in ("asl", "bce"):
-        print(f"\nnih1000, {loss_name}:")
-        print(search(*real_runs.read(out), loss_name).to_string(index=False))
-
-    joint = phantom_runs.train("label_coupling", SEED, *JOINT, *plain, name="joint")
+    joint = runs.train_on_phantom("label_coupling", SEED, *JOINT, name="joint")
     print("\nplanted couplings, rank of the weight among those that are not on the diagonal:")
     found = {
-        "frozen, unseen images": mean_couplings(frozen(base, test, "unseen")),
-        "frozen, its own images": mean_couplings(frozen(base, phantom_runs.draw(SEED), "seen")),
-        "joint": mean_couplings([joint]),
+        "frozen, unseen images": frozen.mean_couplings(fit(base, test, "unseen")),
+        "frozen, its own images": frozen.mean_couplings(fit(base, runs.draw(SEED), "seen")),
+        "joint": frozen.mean_couplings(joint),
     }
     for penalty in (1e-5, 3e-5):
-        found[f"calibrated first, {penalty:g}"] = after_calibration(predictions, labels, penalty)
+        found[f"calibrated first, {penalty:g}"] = frozen.after_calibration(unseen, penalty)
     planted = pd.read_csv(test / "couplings.csv")
-    print(pd.concat({name: ranks(mean, planted) for name, mean in found.items()}).to_string())
+    print(
+        pd.concat({name: frozen.ranks(mean, planted) for name, mean in found.items()}).to_string()
+    )
 
 
-def frozen(base: Path, data: Path, name: str) -> list[Path]:
-    """Checkpoints of couplings fitted to the frozen logits of `base` on the images of `data`."""
-    out = phantom_runs.OUT / f"couplings_{name}"
-    command = [
-        *(sys.executable, "methods/label_coupling/train.py", "--preset", "small", "--loss", "bce"),
-        *("--no-pos_weight", "--couplings_only", str(base), "--folds", "3"),
-        *("--train_csv", str(data / "train.csv"), "--train_dir", str(data / "images")),
-        *("--out_dir", str(out)),
-    ]
-    subprocess.run(command, check=True)
-    return sorted(out.glob("*_fold[123].safetensors"))
+def fit(base: Path, data: Path, name: str) -> Path:
+    """The run folder of couplings fitted to the frozen logits of `base` on the images of `data`."""
+    out = runs.OUT / "phantom" / f"couplings_{name}"
+    runs.call(
+        *("methods/label_coupling/train.py", "--preset", "small", "--loss", "bce"),
+        *("--no-pos_weight", "--couplings_only", *runs.checkpoints(base), "--folds", "3"),
+        *("--train_csv", data / "train.csv", "--train_dir", data / "images", "--out_dir", out),
+    )
+    return out
 
 
 if __name__ == "__main__":

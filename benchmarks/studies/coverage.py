@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.runner import no_flags
+from benchmarks.runner import parse_names
 from core.config.command_line import run
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ AUROCS = (0.7, 0.8, 0.9, 0.95)
 
 def main() -> None:
     """Print what part of the intervals covers the truth, and on which side the others lie."""
-    no_flags(__doc__)
+    parse_names(__doc__)
     # late, so that --help and a mistyped flag are answered at once
     import pandas as pd
 

@@ -13,6 +13,8 @@ from scipy.stats import norm
 
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 
+Result = Evaluation | PairedDifference
+
 MEANS = ("mAP", "mAP_medium", "mAP_tail", "mAUROC")
 
 IMAGES_PER_PATIENT = 3.6  # as in the NIH table
@@ -25,7 +27,7 @@ KEPT = 0.8
 def measure(
     classes: pd.DataFrame, images: int, data_sets: int, resamples: int, *, clustered: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Hold the intervals of `evaluate` for many drawn data sets against the truth.
+    """Compare the intervals of `evaluate` for many drawn data sets with the truth.
 
     classes: columns positives (expected in a data set of `images`) and true AUROC.
     clustered: patients have several images, and resamples of images are judged beside those of
@@ -35,10 +37,9 @@ def measure(
     classes, both with the columns of `judge`.
     """
     prevalences, shifts = parameters(classes, images)
-    truths = truths_of(prevalences, shifts)
+    names = [f"class {number}" for number in range(len(classes))]
     units = ("patients", "images") if clustered else ("images",)
-    of_classes, of_means = [], []
-    evaluations: dict[str, list[Evaluation]] = {unit: [] for unit in units}
+    evaluations: dict[str, list[Result]] = {unit: [] for unit in units}
     for seed in range(data_sets):
         random = np.random.default_rng(seed)
         targets, probabilities, patients = draw(random, images, prevalences, shifts, clustered)
@@ -47,18 +48,18 @@ def measure(
                 evaluate(
                     targets,
                     probabilities,
-                    names_of(classes),
+                    names,
                     prevalence=prevalences,
                     patients=patients if unit == "patients" else None,
                     resamples=resamples,
                     seed=seed,
                 )
             )
-    for unit in units:
-        for metric, truth in truths.items():
-            judged = judge_classes(evaluations[unit], metric, truth)
-            of_classes.append(classes.assign(unit=unit, metric=metric.upper(), **judged))
-        of_means.append(judge_means(evaluations[unit], truths).assign(unit=unit))
+    truths = truths_of(prevalences, shifts)
+    of_classes, of_means = [], []
+    for unit, results in evaluations.items():
+        of_classes.append(classes.join(judge_classes(results, truths)).assign(unit=unit))
+        of_means.append(judge_means(results, truths).assign(unit=unit))
     return pd.concat(of_classes, ignore_index=True), pd.concat(of_means, ignore_index=True)
 
 
@@ -68,54 +69,51 @@ def differences(classes: pd.DataFrame, images: int, data_sets: int, resamples: i
     The second scores are the first ones with noise. One image a patient.
     """
     prevalences, shifts = parameters(classes, images)
-    first, second = truths_of(prevalences, shifts), truths_of(prevalences, KEPT * shifts)
-    truths = {metric: first[metric] - second[metric] for metric in first}
-    results = []
+    names = [f"class {number}" for number in range(len(classes))]
+    results: list[Result] = []
     for seed in range(data_sets):
         random = np.random.default_rng(seed)
         targets, better, _ = draw(random, images, prevalences, shifts, clustered=False)
         noise = random.normal(size=better.shape)
         worse = expit(KEPT * logit(better) + np.sqrt(1 - KEPT**2) * noise)
         results.append(
-            paired_difference(
-                targets, better, worse, names_of(classes), resamples=resamples, seed=seed
-            )
+            paired_difference(targets, better, worse, names, resamples=resamples, seed=seed)
         )
-    rows = [judge_means(results, truths)]
+    first, second = truths_of(prevalences, shifts), truths_of(prevalences, KEPT * shifts)
+    truths = {metric: first[metric] - second[metric] for metric in first}
+    of_classes = judge_classes(results, truths).groupby("metric").mean().reset_index()
+    of_classes["metric"] += " of a class"
+    return pd.concat([judge_means(results, truths), of_classes], ignore_index=True)
+
+
+def judge_classes(results: Sequence[Result], truths: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """`judge` for each class (the index) and metric."""
+    tables = []
     for metric, truth in truths.items():
-        judged = pd.DataFrame(judge_classes(results, metric, truth)).mean()
-        rows.append(judged.to_frame().T.assign(metric=f"{metric.upper()} of a class"))
-    return pd.concat(rows, ignore_index=True)
+        columns = [metric, f"{metric}_low", f"{metric}_high"]
+        stacked = np.array([result.per_class[columns].to_numpy().T for result in results])
+        values, lows, highs = stacked.swapaxes(0, 1)
+        judged = judge(values, lows, highs, truth)
+        tables.append(pd.DataFrame({"metric": metric.upper(), **judged}))
+    return pd.concat(tables)
 
 
-def judge_classes(
-    results: Sequence[Evaluation | PairedDifference], metric: str, truth: np.ndarray
-) -> dict[str, np.ndarray]:
-    """`judge` for each class, whose true values are (C,)."""
-    columns = [metric, f"{metric}_low", f"{metric}_high"]
-    stacked = np.array([result.per_class[columns].to_numpy().T for result in results])
-    values, lows, highs = stacked.swapaxes(0, 1)
-    return judge(values, lows, highs, truth)
-
-
-def judge_means(
-    results: Sequence[Evaluation | PairedDifference], truths: Mapping[str, np.ndarray]
-) -> pd.DataFrame:
+def judge_means(results: Sequence[Result], truths: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """`judge` for each mean over the classes that its interval runs over, one row a mean."""
     rows = []
     for metric in MEANS:
-        told = [result for result in results if metric in result.summary["intervals"]]
-        if not told:
+        with_interval = [one for one in results if metric in one.summary["intervals"]]
+        if not with_interval:
             continue
         true = truths[metric.removeprefix("m").partition("_")[0].lower()]
-        truth = np.array([true[inside(result, metric)].mean() for result in told])
-        values = np.array([result.summary["interval_points"][metric] for result in told])
-        lows, highs = np.array([result.summary["intervals"][metric] for result in told]).T
+        truth = np.array([true[inside(one, metric)].mean() for one in with_interval])
+        values = np.array([one.summary["interval_points"][metric] for one in with_interval])
+        lows, highs = np.array([one.summary["intervals"][metric] for one in with_interval]).T
         rows.append({"metric": metric, **judge(values, lows, highs, truth)})
     return pd.DataFrame(rows)
 
 
-def inside(result: Evaluation | PairedDifference, metric: str) -> np.ndarray:
+def inside(result: Result, metric: str) -> np.ndarray:
     """Which classes the interval of a mean runs over, (C,)."""
     left_out = result.summary["too_rare_for_intervals"] + result.summary["unscored"]
     used = ~result.per_class.index.isin(left_out)
@@ -140,11 +138,6 @@ def judge(
         "below": below / known,
         "bias": np.nanmean(values - truth, axis=0),
     }
-
-
-def names_of(classes: pd.DataFrame) -> list[str]:
-    """A name a class."""
-    return [f"class {number}" for number in range(len(classes))]
 
 
 def parameters(classes: pd.DataFrame, images: int) -> tuple[np.ndarray, np.ndarray]:

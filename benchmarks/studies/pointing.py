@@ -4,20 +4,15 @@ The three methods at an equal budget on a procedural dataset of 1,200 images: tf
 at 160 px (maps of 5 x 5 cells), 1 + 2 epochs (label_coupling: 3), four fifths of the patients. Then
 `ensemble.explain` on its test images, whose lesions have known places: how often the highest place
 of a map lies in the lesion, against the share of the image that lesions take. Ten minutes on two
-cores; what is there is not made again, and a training that was stopped goes on.
+cores; what is there is not made again, and a training that was stopped resumes.
 
 Expected (two CPU cores): the table in ensemble/README.md.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
-from benchmarks.runner import imagenet_weights, no_flags
-from benchmarks.studies.phantom_runs import FOLD
+from benchmarks.runner import parse_names
+from benchmarks.studies import runs
 from core.config.command_line import run
 
-OUT = Path("outputs/pointing")
 BUDGET = [
     *("--preset", "small", "--model", "tf_efficientnet_lite0", "--img_size", "160"),
     *("--folds", "5", "--run_folds", "1", "--batch_size", "16", "--warmup_epochs", "0.5"),
@@ -37,27 +32,20 @@ RECIPES = {
 
 def main() -> None:
     """Make what is not there yet, and print the table."""
-    no_flags(__doc__)
-    data = OUT / "data"
-    call("-m", "core.data.phantom", data, "--images", "1200", "--size", "224", "--seed", "0")
-    checkpoints = []
-    for method, flags in RECIPES.items():
-        call(
-            *(f"methods/{method}/train.py", *BUDGET, *flags, "--out_dir", OUT / method),
-            *("--train_csv", data / "train.csv", "--train_dir", data / "images"),
-            *("--weights_file", imagenet_weights()),
-        )
-        checkpoints.append(OUT / method / f"{FOLD}.safetensors")
-    call(
-        *("-m", "ensemble.explain", "--checkpoints", *checkpoints, "--boxes", data / "boxes.csv"),
+    parse_names(__doc__)
+    out = runs.OUT / "pointing"
+    data = out / "data"
+    runs.call("-m", "core.data.phantom", data, "--images", "1200", "--size", "224", "--seed", "0")
+    trained = [
+        runs.train(method, out / method, *BUDGET, *flags, data=data)
+        for method, flags in RECIPES.items()
+    ]
+    members = [path for one in trained for path in runs.checkpoints(one)]
+    runs.call(
+        *("-m", "ensemble.explain", "--checkpoints", *members, "--boxes", data / "boxes.csv"),
         *("--test_csv", data / "test.csv", "--image_dir", data / "images"),
-        *("--output", OUT / "maps", "--overwrite"),
+        *("--output", out / "maps", "--overwrite"),
     )
-
-
-def call(*words: object) -> None:
-    """A command of ours, which prints as it goes."""
-    subprocess.run([sys.executable, *map(str, words)], check=True)
 
 
 if __name__ == "__main__":

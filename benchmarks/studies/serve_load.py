@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.runner import no_flags
+from benchmarks.runner import parse_names
 from methods.standard_head.config import small
 
 if TYPE_CHECKING:
@@ -33,14 +33,11 @@ ALLOWED_SECONDS = 2
 
 def main() -> None:
     """Print what was measured; exit code 1 where something was not as it must be."""
-    no_flags(__doc__)
+    parse_names(__doc__)
     # late, so that --help and a mistyped flag are answered at once
     from benchmarks.speed.infer import save_models
-    from benchmarks.speed.memory import can_measure
     from benchmarks.studies import serve_clients as clients
 
-    # eight files of the largest size, one of which is being decoded
-    allowed = 8 * clients.MEGABYTES + 300
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoints = save_models(folder, small().model, (96, 128))
@@ -50,7 +47,7 @@ def main() -> None:
         with clients.served(checkpoints, empty) as (process, port):
             alone = {name: clients.ask(port, name, data) for name, data in files.items()}
             before = clients.megabytes(process.pid)
-            with clients.peak_of(process.pid) as peak, clients.pulse_of(port) as pulse:
+            with clients.watched(process.pid, port) as looks:
                 began = time.perf_counter()
                 replies = clients.load(port, files, CLIENTS, EACH)
                 seconds = time.perf_counter() - began
@@ -58,48 +55,42 @@ def main() -> None:
             process.send_signal(signal.SIGINT)
             ended = process.wait(timeout=60)
         left = [path.name for path in empty.rglob("*") if path.is_file()]
-    tell(replies, seconds)
-    print(f"/health      {len(pulse)} answers meanwhile, slowest {max(pulse):.2f} s")
-    if can_measure():
-        print(f"memory       {before:,.0f} MB before, {peak[0]:,.0f} MB at most")
+    print_replies(replies, seconds)
+    slowest, peak = map(max, zip(*looks, strict=True))
+    print(f"/health      {len(looks)} answers meanwhile, slowest {slowest:.2f} s")
+    print(f"memory       {before:,.0f} MB before, {peak:,.0f} MB at most (0 without /proc)")
     wrong = [reply for reply in replies if not clients.same(reply, alone[reply.name])]
+    refused = [one for one in replies if one.name.startswith(clients.RIGHT) != (one.status == 200)]
     faults = {
-        f"{len(wrong)} answers are not those of one client ({wrong[:1]})": bool(wrong),
-        "a right file was refused": any(
-            reply.name.startswith(clients.RIGHT) != (reply.status == 200) for reply in replies
-        ),
+        f"{len(wrong)} answers are not those of one client ({wrong[:1]})": wrong,
+        "a right file was refused, or a wrong one taken": refused,
         "the process is not well after it": not healthy,
         f"it ended with {ended}": ended != 130,
-        f"it wrote {left}": bool(left),
-        "it took too much memory": peak[0] - before > allowed,
-        "/health had to wait": max(pulse) > ALLOWED_SECONDS,
+        f"it wrote {left}": left,
+        # eight files of the largest size, one of which is being decoded
+        "it took too much memory": peak - before > 8 * clients.MEGABYTES + 300,
+        "/health had to wait": slowest > ALLOWED_SECONDS,
     }
-    told = [fault for fault, there in faults.items() if there]
-    print(
-        "MISSED       " + "; ".join(told) if told else "ok           all as alone, no file written"
-    )
-    sys.exit(bool(told))
+    found = "; ".join(fault for fault, there in faults.items() if there)
+    print(f"MISSED       {found}" if found else "ok           all as alone, no file written")
+    sys.exit(bool(found))
 
 
-def tell(replies: Sequence[Reply], seconds: float) -> None:
+def print_replies(replies: Sequence[Reply], seconds: float) -> None:
     """Print statuses, throughput and latency."""
     import numpy as np
 
     statuses = Counter(reply.status for reply in replies)
-    told = ", ".join(f"{count} with {status}" for status, count in sorted(statuses.items()))
-    print(f"answers      {len(replies)} of {CLIENTS} clients in {seconds:.1f} s: {told}")
+    counts = ", ".join(f"{count} with {status}" for status, count in sorted(statuses.items()))
+    print(f"answers      {len(replies)} of {CLIENTS} clients in {seconds:.1f} s: {counts}")
     kinds: dict[str, list[float]] = {"/predict": [], "/map": [], "wrong files": []}
     for reply in replies:
         right = "/map" if reply.name.startswith("map") else "/predict"
         kinds[right if reply.status == 200 else "wrong files"].append(reply.seconds)
     for kind, taken in kinds.items():
-        if not taken:
-            continue
-        middle, late = np.percentile(taken, [50, 95])
-        print(
-            f"{kind:<12} {len(taken)}: p50 {middle:.2f} s, p95 {late:.2f} s, "
-            f"slowest {max(taken):.2f} s"
-        )
+        if taken:
+            p50, p95, last = (f"{one:.2f} s" for one in np.percentile(taken, [50, 95, 100]))
+            print(f"{kind:<12} {len(taken)}: p50 {p50}, p95 {p95}, slowest {last}")
 
 
 if __name__ == "__main__":

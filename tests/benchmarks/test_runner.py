@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import runner
-from benchmarks.runner import Answer, medians, middle, seconds, timed
+from benchmarks.runner import Answer, in_turns, medians, seconds, timed
 from core.config.command_line import run
 
 Ask = Callable[..., tuple[int, str, str]]
@@ -33,7 +33,7 @@ Ask = Callable[..., tuple[int, str, str]]
 def test_the_verdict_is_on_measured_over_reference(
     measured: float, bound: dict[str, float], verdict: str | None
 ) -> None:
-    answer = Answer("speed", measured, "peer", 2.0, "s", **bound)
+    answer = Answer("speed", "s", "peer", measured, 2.0, **bound)
     assert answer.ratio == pytest.approx(measured / 2, nan_ok=True)
     assert answer.verdict == verdict
     assert str(answer).endswith(("ok", "MISSED")) == (verdict is not None)
@@ -67,19 +67,20 @@ def test_seconds_are_read_off_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
     assert seconds(work) == 5
 
 
-def test_the_middle_round_is_that_of_the_median_ratio() -> None:
-    # the medians of both sides alone would give 12 / 20
-    assert middle([(8, 10), (30, 30), (12, 20)]) == (8, 10)
+def test_in_turns_gives_the_round_of_the_median_ratio() -> None:
+    # the medians of both sides alone would give 12 / 20; the first round is not counted
+    ours, peer = iter([9.0, 8, 30, 12]), iter([10.0, 10, 30, 20])
+    assert in_turns(lambda: next(ours), lambda: next(peer), repeats=3) == (8, 10)
 
 
 def fine() -> Iterator[Answer]:
     print("measured code talks")
-    yield Answer("speed", 3.0, "peer", 2.0, "images/s", floor=0.95)
-    yield Answer("a part", 1.0, "whole", 4000.0, "ms")
+    yield Answer("speed", "images/s", "peer", 3.0, 2.0, floor=0.95)
+    yield Answer("a part", "ms", "whole", 1.0, 4000.0)
 
 
 def slow() -> Iterator[Answer]:
-    yield Answer("time", 3.0, "limit", 2.0, "s", ceiling=1)
+    yield Answer.limited("time", "s", 3.0, 2.0)
 
 
 @pytest.fixture

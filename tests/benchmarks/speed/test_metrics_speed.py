@@ -7,14 +7,14 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.speed import metrics
-from benchmarks.speed.metrics import Table, compare, made_up_scores, scikit_learn
+from benchmarks.speed.metrics import Table, compare, scikit_learn, synthetic_scores
 from core.metrics.bootstrap import cluster_indices, resampled_weights
 
 
 @pytest.fixture
 def small() -> Table:
     targets = (np.random.default_rng(1).random((300, 4)) < 0.3).astype(float)
-    return Table(targets, made_up_scores(targets), np.arange(300) // 3)
+    return Table(targets, synthetic_scores(targets), np.arange(300) // 3)
 
 
 def test_the_loop_scores_each_resample_as_its_repeated_rows(small: Table) -> None:
