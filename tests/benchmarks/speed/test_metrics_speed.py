@@ -43,11 +43,3 @@ def test_other_values_are_found(small: Table, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(metrics, "ours", lambda *_: scikit_learn(small, 2) + 1e-8)
     *_, same = compare(small, resamples=20, looped=2)
     assert same.verdict == "MISSED"
-
-
-def test_the_drawn_table_is_of_the_shape_of_the_real_one() -> None:
-    table = metrics.drawn_table()
-    assert table.targets.shape == table.probabilities.shape == (112_120, 15)
-    # of 30,805 names that are drawn, some are not
-    assert 29_000 < len(np.unique(table.patients)) <= 30_805
-    assert table.targets.sum(axis=0).min() > 100

@@ -1,11 +1,10 @@
 """What `python -m benchmarks sampler` measures is what it says; its figures are no test."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks.speed import sampler
-from benchmarks.speed.sampler import effective_positives, largest_deviation, peak_megabytes
+from benchmarks.speed.sampler import largest_deviation, peak_megabytes
 from core.data.loading.samplers import Sampler
 
 
@@ -31,17 +30,3 @@ def test_a_sampler_that_repeats_nothing_deviates(monkeypatch: pytest.MonkeyPatch
     nothing = Sampler("repeat_factor", 1000, lambda start, stop: np.arange(1000))
     monkeypatch.setattr(sampler, "build_sampler", lambda *_, **__: nothing)
     assert largest_deviation(rare()) == pytest.approx(1 - (6 / 10) ** 0.5)
-
-
-def test_the_table_has_a_column_a_sampler() -> None:
-    table = effective_positives(pd.DataFrame(rare(), columns=["Common", "Rare"]))
-    uniform, class_aware, repeat_factor = (
-        dict(zip(table.index, table[name], strict=True))
-        for name in ("uniform (1,000)", "class_aware (1,000)", "repeat_factor (1,001)")
-    )
-    assert uniform == {"Common": 300, "Rare": 6}
-    # three classes in turn, and each rare image is a common one too
-    assert class_aware["Rare"] >= 333
-    assert class_aware["Common"] >= 666
-    # 1.75 draws more than images, rounded down
-    assert repeat_factor["Rare"] == 7

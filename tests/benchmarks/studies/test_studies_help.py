@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers.training.small_run import ROOT
 
 STUDIES = sorted(
@@ -44,19 +46,18 @@ def answers(word: str) -> dict[str, tuple[object, str, str]]:
     return json.loads(done.stdout)
 
 
-def test_studies_are_found() -> None:
+@pytest.mark.parametrize(
+    ("word", "expected", "text"),
+    [
+        ("--help", 0, "benchmarks.studies.{study}"),
+        ("--hepl", 2, "unrecognized arguments: --hepl"),
+    ],
+)
+def test_is_answered_without_a_heavy_package(word: str, expected: int, text: str) -> None:
     assert {"coverage", "nih1000", "serve_load"} <= set(STUDIES)
-
-
-def test_help_needs_no_heavy_package() -> None:
-    found = answers("--help")
-    assert {study: code for study, (code, _, _) in found.items()} == dict.fromkeys(STUDIES, 0)
-    for study, (_, out, _) in found.items():
-        assert f"benchmarks.studies.{study}" in out
-
-
-def test_mistyped_flag_needs_no_heavy_package() -> None:
-    found = answers("--hepl")
-    assert {study: code for study, (code, _, _) in found.items()} == dict.fromkeys(STUDIES, 2)
-    for _, _, error in found.values():
-        assert "unrecognized arguments: --hepl" in error
+    found = answers(word)
+    assert {study: code for study, (code, _, _) in found.items()} == dict.fromkeys(
+        STUDIES, expected
+    )
+    for study, (_, out, error) in found.items():
+        assert text.format(study=study) in out + error
