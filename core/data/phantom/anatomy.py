@@ -6,7 +6,7 @@ the abdomen. Lengths are therefore fractions of the film's width, whatever its p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any
 
@@ -26,35 +26,40 @@ class Stream(IntEnum):
     PATIENT, FILM, DISTURBANCE, LESION, LABELS, PLANTED = range(1, 7)
 
 
+def between(low: float, high: float) -> float:
+    """A field of Anatomy that is drawn evenly within these bounds."""
+    return field(metadata={"bounds": (low, high)})
+
+
 @dataclass(frozen=True)
 class Anatomy:
-    """What recurs in every film of one patient.
+    """What recurs in every film of one patient, drawn in the order of the fields.
 
     Positions and lengths are in film widths; `bone`, `aeration`, `breast` and `stomach_gas` are
     amounts of attenuation, `exposure` is added to it and `contrast` multiplies it.
     """
 
     number: int
-    lung_width: float
-    apex: float
-    base: float
-    dome: float
-    heart: float
-    heart_tilt: float
-    mediastinum: float
-    shoulder: float
-    waist: float
-    rib_gap: float
-    rib_slope: float
-    rib_width: float
-    bone: float
-    aeration: float
-    exposure: float
-    contrast: float
-    breast: float
-    stomach_gas: float
     texture: Field
     vessels: Field
+    lung_width: float = between(0.32, 0.40)
+    apex: float = between(0.09, 0.17)
+    base: float = between(0.78, 0.89)
+    dome: float = between(0.08, 0.13)
+    heart: float = between(0.13, 0.16)
+    heart_tilt: float = between(0.25, 0.6)
+    mediastinum: float = between(0.04, 0.06)
+    shoulder: float = between(0.3, 0.75)
+    waist: float = between(0.43, 0.52)
+    rib_gap: float = between(0.068, 0.084)
+    rib_slope: float = between(0.05, 0.15)
+    rib_width: float = between(0.011, 0.016)
+    bone: float = between(0.06, 0.12)
+    aeration: float = between(0.30, 0.38)
+    exposure: float = between(-0.06, 0.06)
+    breast: float = between(0.0, 0.1)
+    contrast: float = between(0.9, 1.15)
+    stomach_gas: float = between(0.0, 0.16)
 
 
 @dataclass(frozen=True)
@@ -72,30 +77,10 @@ class Scene:
 def draw_patient(seed: int, patient: int, size: int) -> Anatomy:
     """The build of patient number `patient`, for films of `size` pixels."""
     random = np.random.default_rng((seed, patient, Stream.PATIENT))
-    uniform = random.uniform
-    return Anatomy(
-        number=patient,
-        lung_width=uniform(0.32, 0.40),
-        apex=uniform(0.09, 0.17),
-        base=uniform(0.78, 0.89),
-        dome=uniform(0.08, 0.13),
-        heart=uniform(0.13, 0.16),
-        heart_tilt=uniform(0.25, 0.6),
-        mediastinum=uniform(0.04, 0.06),
-        shoulder=uniform(0.3, 0.75),
-        waist=uniform(0.43, 0.52),
-        rib_gap=uniform(0.068, 0.084),
-        rib_slope=uniform(0.05, 0.15),
-        rib_width=uniform(0.011, 0.016),
-        bone=uniform(0.06, 0.12),
-        aeration=uniform(0.30, 0.38),
-        exposure=uniform(-0.06, 0.06),
-        breast=uniform(0.0, 0.1),
-        contrast=uniform(0.9, 1.15),
-        stomach_gas=uniform(0.0, 0.16),
-        texture=noise_field(random, size, (4, 7, 13, 26, 52)),
-        vessels=draw_vessels(random, size),
-    )
+    bounds = {one.name: one.metadata["bounds"] for one in fields(Anatomy) if one.metadata}
+    drawn = {name: random.uniform(*ends) for name, ends in bounds.items()}
+    texture = noise_field(random, size, (4, 7, 13, 26, 52))
+    return Anatomy(patient, texture, draw_vessels(random, size), **drawn)
 
 
 def noise_field(random: np.random.Generator, size: int, cells: tuple[int, ...]) -> Field:

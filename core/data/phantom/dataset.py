@@ -6,7 +6,6 @@ and some findings are faint but tend to come with a plainer one.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,28 +16,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from core.data.phantom.anatomy import Stream, draw_patient
-from core.data.phantom.lesions import draw_radiograph
+from core.data.phantom.lesions import FINDINGS, PREVALENCE, draw_radiograph
 from core.errors import UserError
 from core.io.atomic import cannot_write
 
-# Fraction of the images that show each finding, commonest first.
-PREVALENCE = {
-    "Effusion": 0.30,
-    "Atelectasis": 0.20,
-    "Cardiomegaly": 0.15,
-    "Consolidation": 0.12,
-    "Edema": 0.10,
-    "Nodule": 0.08,
-    "Mass": 0.05,
-    "Pneumothorax": 0.04,
-    "Emphysema": 0.03,
-    "Pleural_Thickening": 0.025,
-    "Fibrosis": 0.02,
-    "Fracture": 0.015,
-    "Subcutaneous_Emphysema": 0.01,
-    "Hernia": 0.005,
-}
-FINDINGS = tuple(PREVALENCE)
 NORMAL = "Normal"
 
 
@@ -50,13 +31,14 @@ class Coupling(NamedTuple):
     strength: float
 
 
-# A target has one source, which precedes it in PREVALENCE: so each marginal stays exact.
+# A target has one source, which precedes it in FINDINGS: so each marginal stays exact.
 COUPLINGS = (
     Coupling("Effusion", "Atelectasis", 0.50),
     Coupling("Cardiomegaly", "Edema", 0.45),
     Coupling("Emphysema", "Fibrosis", 0.35),
     Coupling("Pneumothorax", "Subcutaneous_Emphysema", 0.20),
 )
+SOURCES = {coupling.target: coupling for coupling in COUPLINGS}
 # How visible a coupled target is beside the other findings: little, so that its source helps.
 FAINT = 0.4
 # Probability that one image shows the patient's own state of a finding, not a fresh draw.
@@ -71,42 +53,21 @@ LEAST_POSITIVE_PATIENTS = (2, 5)
 
 RECORD = "phantom.json"
 UNFINISHED = "phantom.partial"
-TABLES = ("train.csv", "test.csv", "test_labels.csv", "couplings.csv", "boxes.csv")
+CONTENT = ("train.csv", "test.csv", "test_labels.csv", "couplings.csv", "boxes.csv", "images")
 # Raised whenever the same settings give other pixels or labels.
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The drawn labels of one part, images ordered by patient."""
-
-    patients: NDArray[np.int64]  # (N,)
-    films: NDArray[np.int64]  # (N,) which film of its patient
-    targets: NDArray[np.int8]  # (N, C) in the order of FINDINGS
-
-    def table(self) -> pd.DataFrame:
-        """ImageID, PatientID, one 0/1 column a finding, and Normal: 1 where there is none."""
-        names = zip(self.patients, self.films, strict=True)
-        table = pd.DataFrame(
-            {"ImageID": [f"p{patient:05d}_{film:02d}.png" for patient, film in names]}
-        )
-        table["PatientID"] = [f"p{patient:05d}" for patient in self.patients]
-        table[list(FINDINGS)] = self.targets
-        table[NORMAL] = (self.targets.sum(axis=1) == 0).astype(np.int8)
-        return table
-
-
 def draw_states(random: np.random.Generator, count: int) -> NDArray[np.int8]:
-    """Label vectors (count, C) with the prevalence of the table and its couplings."""
+    """Label vectors (count, C) with the prevalence of FINDINGS and its couplings."""
     states = np.zeros((count, len(FINDINGS)), np.int8)
     ranks = random.permuted(np.tile(np.arange(count), (len(FINDINGS), 1)), axis=1).T
     # one chance in each of `count` equal strata, so that rare findings keep their prevalence
     chances = (ranks + random.random(states.shape)) / count
-    sources = {coupling.target: coupling for coupling in COUPLINGS}
     for column, finding in enumerate(FINDINGS):
         probability: float | NDArray[np.float64] = PREVALENCE[finding]
-        if finding in sources:
-            source, _, strength = sources[finding]
+        if finding in SOURCES:
+            source, _, strength = SOURCES[finding]
             rest = 1.0 - PREVALENCE[source]
             otherwise = (PREVALENCE[finding] - strength * PREVALENCE[source]) / rest
             present = states[:, FINDINGS.index(source)] == 1
@@ -115,15 +76,15 @@ def draw_states(random: np.random.Generator, count: int) -> NDArray[np.int8]:
     return states
 
 
-def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> Labels:
-    """Labels of `images` films, several a patient, patients numbered from `first_patient`.
+def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> pd.DataFrame:
+    """ImageID, PatientID, one 0/1 column a finding, and Normal: 1 where there is none.
 
-    A finding persists over a patient's films with probability `PERSISTENCE`, otherwise it is drawn
-    anew; a coupled pair does so together, so that every film keeps the table's probabilities.
-    Where chance left a finding with positives in fewer than five patients (in a small dataset one
-    for each 200 images, at least two), it is added to abnormal films of others, as far as there are
-    any; likewise one film each of so many patients is made Normal. In a small dataset the rare
-    findings are therefore commoner than in the table.
+    Several films a patient, patients numbered from `first_patient`. A finding persists over a
+    patient's films with probability `PERSISTENCE`, otherwise it is drawn anew; a coupled pair does
+    so together, so that every film keeps the probabilities. Where chance left a finding with
+    positives in fewer than five patients (in a small dataset one for each 200 images, at least
+    two), it is added to abnormal films of others, as far as there are any; likewise one film each
+    of so many patients is made Normal. In a small dataset the rare findings are therefore commoner.
     """
     random = np.random.default_rng((seed, first_patient, Stream.LABELS))
     ends = np.cumsum(random.integers(*FILMS_OF_A_PATIENT, endpoint=True, size=images))
@@ -131,18 +92,24 @@ def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> Labels:
     ends = np.append(ends[ends < images - 1], images)
     number = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     films = np.arange(images) - np.insert(ends, 0, 0)[number]
-    sources = {coupling.target: coupling.source for coupling in COUPLINGS}
-    group = [FINDINGS.index(sources.get(finding, finding)) for finding in FINDINGS]
+    sources = [SOURCES[finding].source if finding in SOURCES else finding for finding in FINDINGS]
+    group = [FINDINGS.index(source) for source in sources]
     keeps = random.random((images, len(FINDINGS)))[:, group] < PERSISTENCE
     own, fresh = draw_states(random, len(ends))[number], draw_states(random, images)
-    labels = Labels(first_patient + number, films, np.where(keeps, own, fresh))
-    plant_missing(labels, np.random.default_rng((seed, first_patient, Stream.PLANTED)))
-    return labels
+    targets = np.where(keeps, own, fresh)
+    plant_missing(number, targets, np.random.default_rng((seed, first_patient, Stream.PLANTED)))
+    people = [f"p{first_patient + one:05d}" for one in number]
+    names = [f"{person}_{film:02d}.png" for person, film in zip(people, films, strict=True)]
+    table = pd.DataFrame({"ImageID": names, "PatientID": people})
+    table[list(FINDINGS)] = targets
+    table[NORMAL] = (targets.sum(axis=1) == 0).astype(np.int8)
+    return table
 
 
-def plant_missing(labels: Labels, random: np.random.Generator) -> None:
-    """Changes `labels.targets` until each class has positives in enough patients, if it can."""
-    patients, targets = labels.patients, labels.targets
+def plant_missing(
+    patients: NDArray[np.int64], targets: NDArray[np.int8], random: np.random.Generator
+) -> None:
+    """Change `targets` (N, C) until each class has positives in enough patients, if it can."""
     order = random.permutation(len(patients))
     wanted = int(np.clip(len(patients) // 200, *LEAST_POSITIVE_PATIENTS))
 
@@ -160,30 +127,26 @@ def plant_missing(labels: Labels, random: np.random.Generator) -> None:
         targets[first_films(abnormal, targets[:, column] == 1), column] = 1
 
 
-def draw_images(labels: Labels, folder: Path, size: int, seed: int) -> pd.DataFrame:
-    """Writes one grey PNG of size x size pixels for each film; returns the lesions' boxes."""
-    targets = {coupling.target for coupling in COUPLINGS}
-    visibility = {finding: FAINT if finding in targets else 1.0 for finding in FINDINGS}
+def draw_images(table: pd.DataFrame, folder: Path, size: int, seed: int) -> pd.DataFrame:
+    """Write one grey PNG of size x size pixels for each film; the lesions' boxes."""
+    visibility = {finding: FAINT if finding in SOURCES else 1.0 for finding in FINDINGS}
     rows: list[tuple[str | int, ...]] = []
-    table = labels.table()
-    progress = tqdm(total=len(table), desc=f"drawing {folder}", unit="image", disable=None)
-    with progress:
-        for number in np.unique(labels.patients):
-            patient = draw_patient(seed, int(number), size)
-            for row in np.flatnonzero(labels.patients == number):
-                present = np.flatnonzero(labels.targets[row])
-                findings = {FINDINGS[column]: visibility[FINDINGS[column]] for column in present}
-                pixels, boxes = draw_radiograph(patient, seed, int(labels.films[row]), findings)
-                name = str(table["ImageID"][row])
+    with tqdm(total=len(table), desc=f"drawing {folder}", unit="image", disable=None) as progress:
+        for person, films in table.groupby("PatientID"):
+            patient = draw_patient(seed, int(str(person)[1:]), size)
+            for film, (_, row) in enumerate(films.iterrows()):
+                findings = {name: visibility[name] for name in FINDINGS if row[name] == 1}
+                pixels, boxes = draw_radiograph(patient, seed, film, findings)
                 # imwrite is silent where the disk is full at its last bytes
-                (folder / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-                rows += [(name, finding, *box) for finding, box in boxes.items()]
+                png = cv2.imencode(".png", pixels)[1].tobytes()
+                (folder / row["ImageID"]).write_bytes(png)
+                rows += [(row["ImageID"], finding, *box) for finding, box in boxes.items()]
                 progress.update()
     return pd.DataFrame(rows, columns=["ImageID", "finding", "x0", "y0", "x1", "y1"])
 
 
-def refuse_or_resume(folder: Path, settings: dict[str, int]) -> bool:
-    """True where the very same dataset is complete; False where the folder is free to be filled.
+def is_complete(folder: Path, record: str) -> bool:
+    """Whether the phantom of this `record` is there; False where the folder is free to be filled.
 
     Raises UserError where it holds other data, or less than all of this. An interrupted phantom
     counts as free.
@@ -191,27 +154,21 @@ def refuse_or_resume(folder: Path, settings: dict[str, int]) -> bool:
     advice = "name another folder, or delete this one if its content is no longer needed."
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder: name another one.")
+    there = [name for name in CONTENT if (folder / name).exists()]
     if (folder / RECORD).exists():
-        try:
-            recorded = json.loads((folder / RECORD).read_text())
-        except ValueError:
-            recorded = None
-        if recorded == settings:
-            missing = [name for name in (*TABLES, "images") if not (folder / name).exists()]
-            if missing:
-                raise UserError(f"{folder} has lost its {', '.join(missing)}: {advice}")
-            return True
-        raise UserError(f"{folder} holds a phantom of other settings ({recorded}): {advice}")
-    if (folder / UNFINISHED).exists():
-        return False
-    taken = [name for name in (*TABLES, "images") if (folder / name).exists()]
-    if taken:
-        raise UserError(f"{folder} already holds {', '.join(taken)}, not made here: {advice}")
+        recorded = (folder / RECORD).read_text(errors="replace")
+        if recorded != record:
+            raise UserError(f"{folder} holds a phantom of other settings ({recorded}): {advice}")
+        if missing := [name for name in CONTENT if name not in there]:
+            raise UserError(f"{folder} has lost its {', '.join(missing)}: {advice}")
+        return True
+    if there and not (folder / UNFINISHED).exists():
+        raise UserError(f"{folder} already holds {', '.join(there)}, not made here: {advice}")
     return False
 
 
 def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 0) -> bool:
-    """Writes the dataset into `folder`; False where exactly this one was there already.
+    """Write the dataset into `folder`; False where exactly this one was there already.
 
     `images` counts those of train.csv; a quarter as many, at least 50, are added for the test,
     from other patients. The same arguments give the same bytes. An image depends on the seed, its
@@ -221,45 +178,37 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
         UserError: too few images, too small a size, a negative seed, a folder with other data, or
             one that cannot be written or is on a full disk.
     """
-    for name, value, least in (
-        ("images", images, LEAST_IMAGES),
-        ("size", size, LEAST_SIZE),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise UserError(f"--{name} is {value}: give at least {least}.")
-    settings = {"version": VERSION, "images": images, "size": size, "seed": seed}
-    if refuse_or_resume(folder, settings):
+    settings = {"images": images, "size": size, "seed": seed}
+    for name, least in (("images", LEAST_IMAGES), ("size", LEAST_SIZE), ("seed", 0)):
+        if settings[name] < least:
+            raise UserError(f"--{name} is {settings[name]}: give at least {least}.")
+    record = json.dumps({"version": VERSION} | settings)
+    if is_complete(folder, record):
         return False
     try:
-        fill_folder(folder, settings)
+        _fill_folder(folder, images, size, seed)
+        # written last and in one step: its presence says that all the rest is complete
+        (folder / UNFINISHED).write_text(record)
+        (folder / UNFINISHED).replace(folder / RECORD)
     except OSError as error:
         raise cannot_write(folder, error) from error
     return True
 
 
-def fill_folder(folder: Path, settings: dict[str, int]) -> None:
-    """Writes the dataset of these settings into a folder that is free."""
-    images, size, seed = settings["images"], settings["size"], settings["seed"]
-    picture_folder = folder / "images"
+def _fill_folder(folder: Path, images: int, size: int, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # first of all: it tells an interrupted phantom, which may be redone, from foreign data
     (folder / UNFINISHED).touch()
-    picture_folder.mkdir(exist_ok=True)
-    for leftover in picture_folder.glob("p[0-9]*_[0-9][0-9].png"):
+    (folder / "images").mkdir(exist_ok=True)
+    for leftover in (folder / "images").glob("p[0-9]*_[0-9][0-9].png"):
         leftover.unlink()
     train = draw_labels(images, seed)
-    test_images = max(images // 4, LEAST_TEST_IMAGES)
-    test = draw_labels(test_images, seed, first_patient=int(train.patients[-1]) + 1)
-    boxes = [draw_images(part, picture_folder, size, seed) for part in (train, test)]
-    train.table().to_csv(folder / "train.csv", index=False)
-    test.table()[["ImageID", "PatientID"]].to_csv(folder / "test.csv", index=False)
-    test.table().to_csv(folder / "test_labels.csv", index=False)
-    pd.DataFrame(COUPLINGS).to_csv(folder / "couplings.csv", index=False)
-    pd.concat(boxes).to_csv(folder / "boxes.csv", index=False)
-    # written last and in one step: its presence says that all the rest is complete
-    (folder / UNFINISHED).write_text(json.dumps(settings))
-    (folder / UNFINISHED).replace(folder / RECORD)
+    first_patient = int(train["PatientID"].iloc[-1][1:]) + 1
+    test = draw_labels(max(images // 4, LEAST_TEST_IMAGES), seed, first_patient)
+    boxes = [draw_images(part, folder / "images", size, seed) for part in (train, test)]
+    tables = train, test[["ImageID", "PatientID"]], test, pd.DataFrame(COUPLINGS), pd.concat(boxes)
+    for name, table in zip(CONTENT, tables, strict=False):
+        table.to_csv(folder / name, index=False)
 
 
 def report(folder: Path, drawn: bool) -> str:

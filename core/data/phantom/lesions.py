@@ -1,7 +1,7 @@
 """Lesions, each drawn as the attenuation it adds to a scene, and the film that shows them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -158,34 +158,41 @@ def draw_hernia(scene: Scene, random: np.random.Generator) -> Field:
     return 0.14 * ramp(1.0 - shape, 0.25) - 0.36 * gas
 
 
-DRAWINGS: dict[str, Callable[[Scene, np.random.Generator], Field]] = {
-    "Effusion": draw_effusion,
-    "Atelectasis": draw_atelectasis,
-    "Cardiomegaly": draw_cardiomegaly,
-    "Consolidation": draw_consolidation,
-    "Edema": draw_edema,
-    "Nodule": draw_nodule,
-    "Mass": draw_mass,
-    "Pneumothorax": draw_pneumothorax,
-    "Emphysema": draw_emphysema,
-    "Pleural_Thickening": draw_pleural_thickening,
-    "Fibrosis": draw_fibrosis,
-    "Fracture": draw_fracture,
-    "Subcutaneous_Emphysema": draw_subcutaneous_emphysema,
-    "Hernia": draw_hernia,
+class Finding(NamedTuple):
+    """Share of the images that show a finding, and the attenuation that its lesion adds."""
+
+    prevalence: float
+    draw: Callable[[Scene, np.random.Generator], Field]
+
+
+# commonest first; the order seeds the lesions
+DRAWINGS = {
+    "Effusion": Finding(0.30, draw_effusion),
+    "Atelectasis": Finding(0.20, draw_atelectasis),
+    "Cardiomegaly": Finding(0.15, draw_cardiomegaly),
+    "Consolidation": Finding(0.12, draw_consolidation),
+    "Edema": Finding(0.10, draw_edema),
+    "Nodule": Finding(0.08, draw_nodule),
+    "Mass": Finding(0.05, draw_mass),
+    "Pneumothorax": Finding(0.04, draw_pneumothorax),
+    "Emphysema": Finding(0.03, draw_emphysema),
+    "Pleural_Thickening": Finding(0.025, draw_pleural_thickening),
+    "Fibrosis": Finding(0.02, draw_fibrosis),
+    "Fracture": Finding(0.015, draw_fracture),
+    "Subcutaneous_Emphysema": Finding(0.01, draw_subcutaneous_emphysema),
+    "Hernia": Finding(0.005, draw_hernia),
 }
+FINDINGS = tuple(DRAWINGS)
+PREVALENCE = {name: finding.prevalence for name, finding in DRAWINGS.items()}
 
 
 def find_box(change: Field, pose: NDArray[np.floating]) -> Box:
     """Pixels around all that reaches a third of the lesion's peak, after the pose (2, 3)."""
     strength, size = np.abs(change), len(change)
-    rows, columns = np.nonzero(strength > 0.34 * strength.max())
-    corners = [
-        (x, y, 1.0)
-        for x in (columns.min(), columns.max() + 1.0)
-        for y in (rows.min(), rows.max() + 1.0)
-    ]
-    moved = np.array(corners) @ pose.T
+    y, x = np.nonzero(strength > 0.34 * strength.max())
+    left, right, top, bottom = x.min(), x.max() + 1.0, y.min(), y.max() + 1.0
+    corners = [(left, top, 1), (left, bottom, 1), (right, top, 1), (right, bottom, 1)]
+    moved = np.array(corners, dtype=float) @ pose.T
     x0, y0 = np.clip(np.floor(moved.min(axis=0)), 0, size - 1).astype(int).tolist()
     x1, y1 = np.clip(np.ceil(moved.max(axis=0)), 1, size).astype(int).tolist()
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
@@ -209,10 +216,12 @@ def draw_radiograph(
     shift[:, 2] = random.uniform(-0.02, 0.02, 2) * size
     pose = shift + cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
     boxes = {}
-    for place, (name, draw) in enumerate(DRAWINGS.items()):
+    for place, (name, finding) in enumerate(DRAWINGS.items()):
         severity = random.uniform(0.6, 1.2)
         if name in findings:
-            change = draw(scene, np.random.default_rng((seed, number, Stream.LESION, place)))
+            change = finding.draw(
+                scene, np.random.default_rng((seed, number, Stream.LESION, place))
+            )
             film += severity * findings[name] * change
             boxes[name] = find_box(change, pose)
     film = cv2.warpAffine(film, pose, (size, size), borderMode=cv2.BORDER_REPLICATE)
