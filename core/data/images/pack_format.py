@@ -19,7 +19,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,15 @@ class Plan:
     """Digest of the names of all parts."""
     part: int = 1
     parts: int = 1
+
+    @property
+    def shared(self) -> tuple[int, int, int, str]:
+        """What all parts of a pack have in common."""
+        return self.size, self.parts, self.total, self.names_sha256
+
+    def whole(self) -> "Plan":
+        """What the folder of all parts holds of them."""
+        return replace(self, count=self.total, part=1)
 
     @property
     def blocks(self) -> int:
@@ -144,7 +153,7 @@ def open_packs(folder: str | Path) -> list[Pack]:
     packs = [read_pack(part) for part in found]
     for number, pack in enumerate(packs, 1):
         plan = pack.plan
-        if (plan.part, plan.parts) != (number, whole.parts) or _shared(plan) != _shared(whole):
+        if (plan.part, plan.shared) != (number, whole.shared):
             raise UserError(
                 f"{pack.folder} is no part of the pack {folder}: it is part {plan.part} of "
                 f"{plan.parts} of a pack of {plan.total:,} images at {plan.size} px; pack it anew"
@@ -155,11 +164,6 @@ def open_packs(folder: str | Path) -> list[Pack]:
     if names.duplicated().any():
         raise UserError(f"two parts of the pack {folder} hold the same image: pack it anew")
     return packs
-
-
-def _shared(plan: Plan) -> tuple[int, int, str]:
-    """What all parts of a pack have in common."""
-    return plan.size, plan.total, plan.names_sha256
 
 
 def read_pack(folder: Path) -> Pack:
@@ -284,10 +288,7 @@ def read_plan(path: Path) -> Plan:
 
 def digest_of_names(names: Iterable[str]) -> str:
     """SHA-256 of names in their order."""
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(os.fsencode(name) + b"\0")
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(os.fsencode(name) + b"\0" for name in names)).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

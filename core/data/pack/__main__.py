@@ -75,11 +75,8 @@ class Config:
         """Processes that decode."""
         if self.num_workers != "auto":
             return self.num_workers
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        has_affinity = hasattr(os, "sched_getaffinity")
+        return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def main() -> None:
@@ -98,7 +95,7 @@ def main() -> None:
     if file := next((one for one in (config.out, *config.out.parents) if one.is_file()), None):
         raise UserError(f"--out {config.out} cannot be made, as {file} is a file: give a folder")
     # late, so that --help and a mistyped flag are answered at once
-    from core.data.pack.inputs import list_images, look_at, plan_part
+    from core.data.pack.inputs import index_files, list_images, plan_part
     from core.data.pack.writer import write_pack
 
     source = config.train_dir or Path("data/images")
@@ -106,7 +103,8 @@ def main() -> None:
     plan, own = plan_part(names, config.size, part, parts)
     try:
         unreadable = write_pack(
-            look_at(source, own),
+            source,
+            index_files(source, own),
             plan,
             config.out,
             workers=config.workers,
@@ -137,14 +135,15 @@ def _say_where(config: Config, plan: Plan, unreadable: int) -> None:
         f"pack         {config.out} ({of_parts}{counted(plan.count, 'image')} of {plan.size} px"
         f"{marked}, {size_of(size)})"
     )
-    if plan.parts > 1:
-        parts = range(1, plan.parts + 1)
-        folders = {part: part_folder(config.out, part, plan.parts) for part in parts}
-        missing = [part for part, folder in folders.items() if not (folder / FACTS).is_file()]
-        if missing:
-            word = "part" if len(missing) == 1 else "parts"
-            print(f"still to be packed: {word} {some(missing, 12)} of {plan.parts}")
-            return
+    missing = [
+        part
+        for part in range(1, plan.parts + 1)
+        if plan.parts > 1 and not (part_folder(config.out, part, plan.parts) / FACTS).is_file()
+    ]
+    if missing:
+        word = "part" if len(missing) == 1 else "parts"
+        print(f"still to be packed: {word} {some(missing, 12)} of {plan.parts}")
+        return
     csvs = " ".join(map(str, config.train_csv)) or "YOUR_LABELS.csv"
     print(
         f"train        python methods/standard_head/train.py --train_csv {csvs} --train_dir "

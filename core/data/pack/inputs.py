@@ -1,8 +1,7 @@
-"""The image files that a pack is made of: which they are, and whether they have changed."""
+"""Image files that a pack is made of: which they are, and whether they have changed."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pandas as pd
 
 from core.config.data import LabelReading
 from core.data.csv.columns import find_column
-from core.data.images.collection import Images
 from core.data.images.find_files import images_among, match_images, scan_folder
 from core.data.images.pack_format import Plan, digest_of_names, is_pack
 from core.data.sources import read_sheet
@@ -20,26 +18,6 @@ from core.errors import UserError, counted, some
 # a block of about so many bytes is decoded by one process before it is written
 _BLOCK_BYTES = 2**21
 _MOST_ROWS = 64
-GONE = -1
-
-
-@dataclass(frozen=True, eq=False)
-class Files:
-    """Images of a folder, by their name in it, in the order of a pack."""
-
-    folder: Path
-    names: list[str]
-    bytes: np.ndarray
-    """(N,) int64; `GONE` for a file that cannot be looked at."""
-    modified: np.ndarray
-    """(N,) int64: time of change in ns since 1970; `GONE` likewise."""
-
-    def index(self) -> pd.DataFrame:
-        """The index of a pack of these files, all readable."""
-        columns = {"name": self.names, "bytes": self.bytes, "modified": self.modified}
-        return pd.DataFrame({**columns, "unreadable": ""}).astype(
-            {"name": object, "unreadable": object}
-        )
 
 
 def list_images(
@@ -47,8 +25,8 @@ def list_images(
 ) -> list[str]:
     """Sorted names, in `folder`, of the images that the CSVs name, or of all without a CSV.
 
-    Raises UserError where there is no image, and where one that is named has no file or leaves the
-    folder.
+    Labels, views and official splits of the CSVs don't matter. Raises UserError where there is no
+    image, and where one that is named has no file.
     """
     if is_pack(folder):
         raise UserError(f"{folder} is a pack already: name the folder of its images")
@@ -61,18 +39,16 @@ def list_images(
     found: set[str] = set()
     reading = reading or LabelReading()
     for place, csv in enumerate(csvs):
-        images = _named(csv, folder, reading.of_csv(place))
+        own = reading.of_csv(place)
+        sheet = read_sheet(csv, own)
+        name = find_column(csv, sheet.columns, own.image_column, sheet.image, "--image_column")
+        if name is None:
+            raise UserError(
+                f"{csv} has no column with the images' names: name it with --image_column"
+            )
+        images = match_images(read_ids(csv, name, sheet.columns[name]), folder)
         found.update(path[start:] for path in images.paths)
     return sorted(found)
-
-
-def _named(csv: Path, folder: Path, reading: LabelReading) -> Images:
-    """The images that a CSV names, whatever their labels, views and official split."""
-    sheet = read_sheet(csv, reading)
-    name = find_column(csv, sheet.columns, reading.image_column, sheet.image, "--image_column")
-    if name is None:
-        raise UserError(f"{csv} has no column with the images' names: name it with --image_column")
-    return match_images(read_ids(csv, name, sheet.columns[name]), folder)
 
 
 def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[Plan, list[str]]:
@@ -95,29 +71,30 @@ def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[P
     ), own
 
 
-def look_at(folder: Path, names: Sequence[str]) -> Files:
-    """The files of `names` in `folder` as they are now."""
-    states = np.array([state(os.path.join(folder, name)) for name in names], dtype=np.int64)
-    states = states.reshape(-1, 2)
-    return Files(folder, list(names), states[:, 0], states[:, 1])
+def index_files(folder: Path, names: Sequence[str]) -> pd.DataFrame:
+    """The index of a pack of the files `names` in `folder` as they are now, all readable."""
+    states = [file_state(os.path.join(folder, name)) for name in names]
+    size, modified = np.array(states, dtype=np.int64).reshape(-1, 2).T
+    columns = {"name": list(names), "bytes": size, "modified": modified, "unreadable": ""}
+    return pd.DataFrame(columns).astype({"name": object, "unreadable": object})
 
 
-def state(path: str) -> tuple[int, int]:
-    """Bytes and time of change of a file; `GONE` twice where it cannot be looked at."""
+def file_state(path: str) -> tuple[int, int]:
+    """Bytes of a file, and its time of change in ns since 1970; -1 where it cannot be looked at."""
     try:
         found = os.stat(path)
     except OSError:
-        return GONE, GONE
+        return -1, -1
     return found.st_size, found.st_mtime_ns
 
 
-def changed_rows(index: pd.DataFrame, files: Files) -> np.ndarray:
-    """Rows of the index whose file now has other bytes or another time of change; int64."""
-    same = (index["bytes"] == files.bytes) & (index["modified"] == files.modified)
+def changed_rows(index: pd.DataFrame, now: pd.DataFrame) -> np.ndarray:
+    """Rows whose file has other bytes or another time of change in `now`; int64."""
+    same = (index["bytes"] == now["bytes"]) & (index["modified"] == now["modified"])
     return np.flatnonzero(~same)
 
 
-def differing_names(index: pd.DataFrame, names: Sequence[str]) -> str:
+def describe_differing_names(index: pd.DataFrame, names: Iterable[str]) -> str:
     """Which images are in a pack's index alone and which in `names` alone; "" where none is."""
     before, now = set(index["name"]), set(names)
     told = [

@@ -1,10 +1,9 @@
-"""What is done of an unfinished pack: a line for each block whose rows are on the disk."""
+"""Finished blocks of an unfinished pack: one line of JSON for each whose rows are on the disk."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.data.images.pack_format import Plan, is_sha256
 
@@ -20,7 +19,7 @@ class Done:
     """(row of the pack, reason); such a row is black."""
 
 
-def lines_of(done: Iterable[Done]) -> str:
+def done_lines(done: Iterable[Done]) -> str:
     """The lines that `read_done` reads."""
     return "".join(json.dumps([one.block, one.sha256, one.unreadable]) + "\n" for one in done)
 
@@ -30,21 +29,13 @@ def read_done(path: Path, plan: Plan) -> dict[int, Done]:
     found: dict[int, Done] = {}
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines(keepends=True):
-        done = _parsed(line, plan) if line.endswith("\n") else None
-        if done is None:
+        try:
+            block, digest, unreadable = json.loads(line)
+            rows = plan.rows(range(plan.blocks).index(block))
+            reasons = [(rows[rows.index(row)], str(why)) for row, why in unreadable]
+        except (ValueError, TypeError, RecursionError):
             break
-        found[done.block] = done
+        if not line.endswith("\n") or not is_sha256(digest):
+            break
+        found[block] = Done(block, digest, reasons)
     return found
-
-
-def _parsed(line: str, plan: Plan) -> Done | None:
-    try:
-        block, digest, unreadable = json.loads(line)
-        pairs = [(row, reason) for row, reason in unreadable]
-    except (ValueError, TypeError, RecursionError):
-        return None
-    if type(block) is not int or not 0 <= block < plan.blocks or not is_sha256(digest):
-        return None
-    rows = plan.rows(block)
-    valid: list[Any] = [type(row) is int and row in rows and bool(why) for row, why in pairs]
-    return Done(block, digest, [(row, str(why)) for row, why in pairs]) if all(valid) else None

@@ -1,4 +1,4 @@
-"""Blocks of a pack, decoded and written by processes of their own."""
+"""Decoding and writing of a pack's blocks by worker processes."""
 
 import hashlib
 import multiprocessing
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from core.data.images.decode import load_image
 from core.data.images.pack_format import Plan
-from core.data.pack.inputs import state
+from core.data.pack.inputs import file_state
 from core.data.pack.progress import Done
 from core.errors import UserError
 from core.runtime.signals import STOPS, answer_stops, put_back
@@ -29,24 +28,13 @@ from core.runtime.worker_failures import require_files
 
 # blocks are noted as done as often as this; each time waits for the disk
 _SECONDS = 2.0
-# files that are open for the processes together, and for each
+# open files of all processes together, and of each
 _FILES, _FILES_EACH = 14, 2
 # Windows waits for no more
 _MOST = 61 if os.name == "nt" else 10_000
 # what the packer decides for its processes
 _OF_PACKER: list[int] = [number for number in STOPS if number != signal.SIGTERM]
-
-
-@dataclass(frozen=True)
-class _Task:
-    block: int
-    first_row: int
-    size: int
-    folder: Path
-    files: list[tuple[str, int, int]]
-    """Name in `folder`, bytes and time of change."""
-    target: tuple[Path, int]
-    """The array's file, and where its rows begin in it."""
+_HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def decode_blocks(
@@ -67,29 +55,27 @@ def decode_blocks(
     """
     if not blocks:
         return
-    columns = [index[name].tolist() for name in ("name", "bytes", "modified")]
-
-    def tasks() -> Iterator[_Task]:
-        for block in blocks:
-            rows = plan.rows(block)
-            files = [tuple(column[row] for column in columns) for row in rows]
-            yield _Task(block, rows.start, plan.size, folder, files, target)
-
-    images = sum(len(plan.rows(block)) for block in blocks)
-    finished: list[Done] = []
-    last = -_SECONDS  # the first one at once
     workers = min(workers, len(blocks), _MOST)
     # the server of the processes would print a traceback
     require_files(_FILES + _FILES_EACH * workers)
+    images = sum(len(plan.rows(block)) for block in blocks)
+    finished: list[Done] = []
+    last = -_SECONDS  # the first one at once
     with _interrupts() as interrupted:
-        context = multiprocessing.get_context("forkserver" if _has_forkserver() else "spawn")
+        context = multiprocessing.get_context("forkserver" if _HAS_FORKSERVER else "spawn")
         pool = ProcessPoolExecutor(workers, context, initializer=_start)
+        tasks = (
+            pool.submit(
+                _decode_block, plan, block, index.iloc[list(plan.rows(block))], folder, target
+            )
+            for block in blocks
+        )
         bar = tqdm(
             desc="packing", total=plan.count, initial=plan.count - images, unit="img", disable=None
         )
         try:
             with bar:
-                for done in _in_turn(pool, tasks(), 2 * workers, interrupted):
+                for done in _in_turn(tasks, 2 * workers, interrupted):
                     finished.append(done)
                     bar.update(len(plan.rows(done.block)))
                     if time.monotonic() - last > _SECONDS:
@@ -100,8 +86,7 @@ def decode_blocks(
             if not interrupted:
                 raise UserError(
                     f"a process that decoded images of {folder} was ended, perhaps for want of "
-                    "memory: the same command goes on where this one was, with fewer --num_workers "
-                    "if need be"
+                    "memory: the same command goes on, with fewer --num_workers if need be"
                 ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -113,14 +98,16 @@ def decode_blocks(
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """A list to which a stop is added that was asked for, in place of an exception wherever the
-    program is: one inside of the pool would leave it locked. What is started meanwhile ignores
-    Ctrl-C and SIGUSR1, and a second stop ends the program at once."""
+    """A list that gets the number of a stop signal, in place of an exception wherever the program
+    is: one inside of the pool would leave it locked.
+
+    Processes that are started meanwhile ignore Ctrl-C and SIGUSR1.
+    """
     asked: list[int] = []
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_PACKER}
     before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
     try:
-        if _has_forkserver():
+        if _HAS_FORKSERVER:
             # late: Windows has none
             from multiprocessing import forkserver
 
@@ -133,58 +120,48 @@ def _interrupts() -> Iterator[list[int]]:
         put_back(before)
 
 
-def _has_forkserver() -> bool:
-    return "forkserver" in multiprocessing.get_all_start_methods()
+def _in_turn(tasks: Iterator[Future[Done]], most: int, interrupted: list[int]) -> Iterator[Done]:
+    """Results of the tasks, of which at most `most` are submitted at a time.
 
-
-def _in_turn(
-    pool: ProcessPoolExecutor, tasks: Iterator[_Task], most: int, interrupted: list[int]
-) -> Iterator[Done]:
-    """What becomes of the tasks, of which at most `most` are waiting or under way.
-
-    Once `interrupted` holds anything, only those under way are brought to their end.
+    Once `interrupted` holds anything, only those under way are finished.
     """
     running: set[Future[Done]] = set()
-    more = True
-    while more or running:
+    while True:
         if interrupted:
             running = {one for one in running if not one.cancel()}
-            more = False
-        while more and len(running) < most:
-            task = next(tasks, None)
-            if task is None:
-                more = False
-            else:
-                running.add(pool.submit(_decode_block, task))
+        while not interrupted and len(running) < most and (task := next(tasks, None)):
+            running.add(task)
+        if not running:
+            return
         done, running = wait(running, return_when=FIRST_COMPLETED)
         yield from (one.result() for one in done)
 
 
-def _decode_block(task: _Task) -> Done:
+def _decode_block(
+    plan: Plan, block: int, files: pd.DataFrame, folder: Path, target: tuple[Path, int]
+) -> Done:
     """Decode the images of a block, write their rows and give their checksum."""
-    pixels = np.zeros((len(task.files), task.size, task.size), dtype=np.uint8)
+    pixels = np.zeros((len(files), plan.size, plan.size), dtype=np.uint8)
     unreadable = []
-    for position, (name, *known) in enumerate(task.files):
-        path = os.path.join(task.folder, name)
+    rows = plan.rows(block)
+    for place, (name, *known) in enumerate(files[["name", "bytes", "modified"]].values.tolist()):
+        path = os.path.join(folder, name)
         try:
-            image = load_image(path, task.size)
-            if state(path) != tuple(known):
+            image = load_image(path, plan.size)
+            if [*file_state(path)] != known:
                 raise UserError(f"Image {path} was changed while it was packed.")
         except UserError as error:
-            unreadable.append((task.first_row + position, str(error)))
+            unreadable.append((rows[place], str(error)))
         else:
-            pixels[position] = image
-    images, offset = task.target
-    _write(images, pixels.data.cast("B"), offset + task.first_row * task.size**2)
-    return Done(task.block, hashlib.sha256(pixels.data).hexdigest(), unreadable)
-
-
-def _write(path: Path, data: memoryview, start: int) -> None:
-    """Write at a place of a file; through a map a full disk would be a crash."""
-    with path.open("r+b", buffering=0) as file:
-        file.seek(start)
+            pixels[place] = image
+    array, offset = target
+    # through a map a full disk would be a crash
+    with array.open("r+b", buffering=0) as file:
+        file.seek(offset + rows.start * plan.size**2)
+        data = pixels.data.cast("B")
         while data:
             data = data[file.write(data) :]
+    return Done(block, hashlib.sha256(pixels.data).hexdigest(), unreadable)
 
 
 def _start() -> None:
