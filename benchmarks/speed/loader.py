@@ -24,7 +24,7 @@ from benchmarks.images import image_set, make_pack
 from benchmarks.runner import Answer, medians, timed
 from core.data.images.decode import load_image
 from core.data.loading.augmentation import Augmentation, strong_transforms
-from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
+from core.data.loading.dataset import RadiographDataset, decoding_loader, unspoiled
 from core.data.loading.samplers import TrainingBatches
 from core.data.tables import LabelTable, read_table
 
@@ -96,7 +96,7 @@ def ours(table: LabelTable, passes: int) -> Callable[[], float]:
             first_epoch=epoch,
             last_epoch=epoch + passes,
         )
-        loader = build_loader(dataset, batches, 0, pin_memory=False, persistent=False)
+        loader = decoding_loader(dataset, batches, 0)
         for _ in unspoiled(loader):
             pass
 

@@ -146,8 +146,8 @@ def _predict_blocks(
     decoded = decoding_loader(
         ImagesAtSizes(parts.images, predictor.sizes),
         batches,
-        collate,
         min(workers, len(batches)),
+        collate=collate,
         pin_memory=fabric.device.type == "cuda",
     )
     several = f" (process 1 of {fabric.world_size})" if fabric.world_size > 1 else ""

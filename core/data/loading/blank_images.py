@@ -1,6 +1,6 @@
 """Images of one grey level everywhere: they can be read, and are hardly radiographs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,12 +17,6 @@ class ConstantImages:
     def __init__(self, images: int) -> None:
         self._found = np.zeros(images, dtype=bool)
         self._told = np.zeros(images, dtype=bool)
-
-    def noting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The `batches`, looked at."""
-        for batch in batches:
-            self.note(batch)
-            yield batch
 
     def note(self, batch: Batch) -> None:
         """Look at the batch."""
@@ -52,7 +46,7 @@ def told_constant(names: list[str]) -> str:
     )
 
 
-class Watched:
+class WatchedBatches:
     """A loader whose batches `seen` notes as they are read."""
 
     def __init__(self, loader: Batches, seen: ConstantImages) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from core.config.training import LoaderConfig
 from core.data.loading.loader import DecodingLoader
-from core.data.loading.samplers import EvaluationBatches, Sample, TrainingBatches
+from core.data.loading.samplers import EvaluationBatches, Sample
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, see_doctor
 from core.runtime.fabric import worker_count
@@ -92,41 +92,26 @@ class RadiographDataset(Dataset):
         return Read(image, self.targets[position], int(self.rows[position]), constant)
 
 
-def build_loader(
-    dataset: RadiographDataset,
-    batches: TrainingBatches | EvaluationBatches,
-    workers: int,
-    *,
-    pin_memory: bool,
-    persistent: bool,
-) -> DataLoader:
-    """A loader that follows `batches`; read it through `unspoiled`.
-
-    `persistent` keeps its workers from one iteration to the next, as long as the loader lives.
-    """
-    return decoding_loader(
-        dataset, batches, _collate, workers, pin_memory=pin_memory, persistent=persistent
-    )
-
-
 def decoding_loader(
     dataset: Dataset,
     batches: Iterable[list[Any]],
-    collate: Callable[[list[Any]], Any],
     workers: int,
     *,
-    pin_memory: bool,
+    collate: Callable[[list[Any]], Any] | None = None,
+    pin_memory: bool = False,
     persistent: bool = False,
 ) -> DataLoader:
     """A loader of what `collate` makes of each of `batches` of samples, read by `workers`.
 
-    It raises UserError where these cannot be started or are lost.
+    `persistent` keeps its workers from one iteration to the next, as long as the loader lives. It
+    raises UserError where these cannot be started or are lost. Unless `collate` is given, it gives
+    a `Batch` or the error of an image: read it through `unspoiled`.
     """
     return DecodingLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=collate or _collate,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         multiprocessing_context=worker_context() if workers else None,
@@ -180,7 +165,7 @@ def evaluation_loader(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
-    return build_loader(
+    return decoding_loader(
         RadiographDataset(table, rows, loader.img_size),
         batches,
         worker_count(loader.num_workers),

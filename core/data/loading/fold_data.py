@@ -9,13 +9,13 @@ from lightning_fabric import Fabric
 
 from core.config.training import LoaderConfig
 from core.data.loading.augmentation import Augmentation
-from core.data.loading.blank_images import ConstantImages, Watched
+from core.data.loading.blank_images import ConstantImages, WatchedBatches
 from core.data.loading.dataset import (
     Batch,
     Batches,
     RadiographDataset,
     Read,
-    build_loader,
+    decoding_loader,
     evaluation_loader,
     unspoiled,
 )
@@ -95,11 +95,8 @@ class FoldData:
             )
 
     def _build_sampler(self) -> Sampler:
-        targets, loader, seed = (
-            self.table.targets[self.train_rows],
-            self._loader,
-            self._augment.seed,
-        )
+        targets = self.table.targets[self.train_rows]
+        loader, seed = self._loader, self._augment.seed
         if self.shares is None:
             return build_sampler(loader.sampler, targets, seed, loader.epoch_size)
         assert self.table.sources is not None
@@ -136,14 +133,13 @@ class FoldData:
         dataset = RadiographDataset(
             self.table, self.train_rows, self._loader.img_size, self._augment
         )
-        loader = build_loader(
+        loader = decoding_loader(
             dataset,
             batches,
             worker_count(self._loader.num_workers),
             pin_memory=self._fabric.device.type == "cuda",
-            persistent=False,
         )
-        return self._constant.noting(unspoiled(loader))
+        return unspoiled(WatchedBatches(loader, self._constant))
 
     def examples(self, count: int) -> np.ndarray:
         """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
@@ -157,7 +153,7 @@ class FoldData:
     def validation(self) -> Batches:
         """A loader of the validation images; its workers end with it."""
         loader = evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
-        return Watched(loader, self._constant)
+        return WatchedBatches(loader, self._constant)
 
     def told_constant(self) -> str:
         """A sentence on images of one grey level that were read since the last; "" without any.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from core.data.images.collection import Images
-from core.data.loading.dataset import RadiographDataset, build_loader
+from core.data.loading.dataset import RadiographDataset, decoding_loader
 from core.data.loading.samplers import EvaluationBatches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
@@ -65,7 +65,7 @@ def loader_of(
 ) -> DataLoader:
     batches = EvaluationBatches(len(rows), batch_size=batch_size, rank=rank, world_size=world_size)
     dataset = RadiographDataset(table, rows, SIZE)
-    return build_loader(dataset, batches, 0, pin_memory=False, persistent=False)
+    return decoding_loader(dataset, batches, 0)
 
 
 def truth(model: Linear, pixels: np.ndarray, *, mirror: bool) -> np.ndarray:

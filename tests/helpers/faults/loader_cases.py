@@ -70,9 +70,8 @@ def play(case: dict[str, Any]) -> None:
         loader = decoding_loader(
             Troubled(case.get("trouble", "")),  # type: ignore[arg-type]
             batches,
-            lambda samples: [*samples, torch.stack(samples)],
             case["workers"],
-            pin_memory=False,
+            collate=lambda samples: [*samples, torch.stack(samples)],
             persistent=True,
         )
         loaders.append((loader, iter(loader)))

@@ -11,7 +11,7 @@ import torch
 
 from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation, light_transforms
-from core.data.loading.dataset import Batch, RadiographDataset, build_loader, unspoiled
+from core.data.loading.dataset import Batch, RadiographDataset, decoding_loader, unspoiled
 from core.data.loading.samplers import TrainingBatches
 from core.data.tables.label_table import LabelTable
 
@@ -211,7 +211,7 @@ def read(table: LabelTable, workers: int, world_size: int = 1) -> list[Batch]:
             world_size=world_size,
         )
         dataset = RadiographDataset(table, rows, SIZE, always())
-        loader = build_loader(dataset, batches, workers, pin_memory=False, persistent=False)
+        loader = decoding_loader(dataset, batches, workers)
         read.append(list(unspoiled(loader)))
     return [
         Batch(*(torch.cat(parts) for parts in zip(*ranks, strict=True)))

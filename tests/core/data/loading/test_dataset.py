@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from core.data.images.collection import Images
-from core.data.loading.dataset import Batch, RadiographDataset, Read, build_loader, unspoiled
+from core.data.loading.dataset import Batch, RadiographDataset, Read, decoding_loader, unspoiled
 from core.data.loading.samplers import EvaluationBatches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
@@ -51,7 +51,7 @@ def read(
 ) -> list[Batch]:
     batches = EvaluationBatches(len(rows), batch_size=batch_size)
     dataset = RadiographDataset(table, rows, SIZE)
-    loader = build_loader(dataset, batches, workers, pin_memory=False, persistent=False)
+    loader = decoding_loader(dataset, batches, workers)
     return list(unspoiled(loader))
 
 
@@ -148,7 +148,7 @@ def test_the_dataset_can_be_sent_to_a_worker(table: LabelTable) -> None:
 def test_persistent_workers_read_the_same_again(table: LabelTable, workers: int) -> None:
     batches = EvaluationBatches(7, batch_size=3)
     dataset = RadiographDataset(table, np.arange(7), SIZE)
-    loader = build_loader(dataset, batches, workers, pin_memory=False, persistent=True)
+    loader = decoding_loader(dataset, batches, workers, persistent=True)
     first, second = list(unspoiled(loader)), list(unspoiled(loader))
     assert len(first) == len(second) == len(loader) == 3
     assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))

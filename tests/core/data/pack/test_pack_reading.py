@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from core.data.images.collection import Images
 from core.data.images.decode import load_image, read_image
 from core.data.images.find_files import images_among, match_images
-from core.data.loading.dataset import RadiographDataset, build_loader, unspoiled
+from core.data.loading.dataset import RadiographDataset, decoding_loader, unspoiled
 from core.data.loading.fold_data import check_packs
 from core.data.loading.samplers import EvaluationBatches
 from core.data.pack.__main__ import main
@@ -50,7 +50,7 @@ def test_packs_and_files_are_read_together(images: Path, pack: Path, workers: in
     rows = np.array([4, 0, 3, 1, 2])
     dataset = RadiographDataset(table, rows, SIZE)
     batches = EvaluationBatches(5, batch_size=3)
-    loader = build_loader(dataset, batches, workers, pin_memory=False, persistent=False)
+    loader = decoding_loader(dataset, batches, workers)
     read = torch.cat([batch.images for batch in unspoiled(loader)])[:5, 0].numpy()
     names = ["2.png", "sub/9.png", "sub/8.png", "0.png", "4.png"]
     assert np.array_equal(read, [load_image(images / name, SIZE) for name in names])
