@@ -76,12 +76,8 @@ class Task:
         self.table = LabelTable(
             ids=[str(row) for row in range(count)],
             images=Images.of_files([""] * count),
-            patients=None,
-            studies=None,
-            views=None,
             targets=targets.numpy(),
             class_names=tuple(f"class {number}" for number in range(CLASSES)),
-            notes=(),
         )
         seed_stream(0)
         self._start = build_model(config.model, CLASSES)

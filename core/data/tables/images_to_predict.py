@@ -131,12 +131,8 @@ def _unlabelled(ids: list[str], images: Images, id_column: str) -> LabelTable:
     return LabelTable(
         ids=ids,
         images=images,
-        patients=None,
-        studies=None,
-        views=None,
         targets=np.empty((len(ids), 0), dtype=np.float32),
         class_names=(),
-        notes=(),
         id_column=id_column,
     )
 

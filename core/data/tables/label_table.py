@@ -22,23 +22,23 @@ from core.errors import UserError, in_plain_sight, nearest, some
 FORMULA = ("=", "+", "-", "@")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class LabelTable:
     """N images with C labels. Texts are as in the CSV, so "00012" stays "00012"."""
 
     ids: list[str]
     images: Images
     """An existing file, or a row of a pack, for each; none where only the labels were read."""
-    patients: np.ndarray | None
+    patients: np.ndarray | None = None
     """(N,) str"""
-    studies: np.ndarray | None
+    studies: np.ndarray | None = None
     """(N,) str"""
-    views: np.ndarray | None
+    views: np.ndarray | None = None
     """(N,) str"""
     targets: np.ndarray
     """(N, C) float32: 1, 0, and NaN for unknown"""
     class_names: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     """Sentences for the user: what was taken for what, and what looks doubtful."""
     id_column: str = "ImageID"
     """What the CSV calls the images' names."""

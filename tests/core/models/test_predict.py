@@ -51,12 +51,8 @@ def table(tmp_path: Path, pixels: np.ndarray) -> LabelTable:
     return LabelTable(
         ids=[path.name for path in paths],
         images=Images.of_files([str(path) for path in paths]),
-        patients=None,
-        studies=None,
-        views=None,
         targets=np.zeros((IMAGES, 3), np.float32),
         class_names=("A", "B", "C"),
-        notes=(),
     )
 
 

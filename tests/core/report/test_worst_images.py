@@ -34,7 +34,7 @@ def table(tmp_path: Path) -> LabelTable:
     targets[:6, 0], targets[4, 1] = 1, 1
     targets[5, 0] = np.nan
     ids = [f"image {number}" for number in range(12)]
-    return LabelTable(ids, Images.of_files(paths), None, None, None, targets, NAMES, ())
+    return LabelTable(ids=ids, images=Images.of_files(paths), targets=targets, class_names=NAMES)
 
 
 def scores(table: LabelTable) -> tuple[Evaluation, np.ndarray]:

@@ -24,12 +24,8 @@ def make_table(paths: list[Path], targets: np.ndarray | None = None) -> LabelTab
     return LabelTable(
         ids=[path.name for path in paths],
         images=Images.of_files([str(path) for path in paths]),
-        patients=None,
-        studies=None,
-        views=None,
         targets=targets,
         class_names=("A", "B"),
-        notes=(),
     )
 
 

@@ -36,12 +36,8 @@ def make_fold(
     table = LabelTable(
         ids=names,
         images=Images.below(folder, names),
-        patients=None,
-        studies=None,
-        views=None,
         targets=targets,
         class_names=("Fracture", "Nodule", "Hernia"),
-        notes=(),
     )
     # rows are not positions
     rows = np.arange(len(targets))[::-1]

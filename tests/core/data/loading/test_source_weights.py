@@ -107,12 +107,8 @@ def fold(weights: tuple[float, ...], sources: list[int] | None = None, **loader:
     table = LabelTable(
         ids=[f"{number}.png" for number in range(12)],
         images=Images.of_files([f"{number}.png" for number in range(12)]),
-        patients=None,
-        studies=None,
-        views=None,
         targets=targets.astype(np.float32),
         class_names=("Mass", "Hernia"),
-        notes=(),
         sources=np.array(sources) if sources else None,
         source_names=("nih", "own") if sources else (),
     )

@@ -34,11 +34,8 @@ def some_table(
         ids=ids,
         images=Images.below(folder, ids),
         patients=None if patients is None else np.array(patients, dtype=object),
-        studies=None,
-        views=None,
         targets=np.zeros((len(ids), 1), dtype=np.float32),
         class_names=("Mass",),
-        notes=(),
     )
 
 
