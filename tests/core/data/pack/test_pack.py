@@ -82,23 +82,6 @@ def test_an_unreadable_file_of_any_bytes_is_named(images: Path, call: Call) -> N
     assert r"unreadable   bad \udcff.png: Image " in out
 
 
-def test_one_part_of_one_is_no_part(images: Path, call: Call) -> None:
-    code, out, _ = call(*packing(images, "--part", "1/1"))
-    assert code == 0
-    assert "(10 images of" in out
-    check_pixels(images.parent / "pack", images)
-    assert sorted(os.listdir(images.parent / "pack"))[1:] == [
-        "images.npy",
-        "index.csv",
-        "pack.json",
-    ]
-
-
-def test_one_image_is_told_as_one(images: Path, call: Call) -> None:
-    csv = write_csv(images.parent / "a.csv", ["1.png"])
-    assert "(1 image of 8 px, 0.0 MB)" in call(*packing(images, "--train_csv", csv))[1]
-
-
 def test_an_out_that_is_a_file_is_refused(images: Path, call: Call) -> None:
     (images.parent / "pack").write_text("mine")
     for out in (images.parent / "pack", images.parent / "pack" / "below"):
