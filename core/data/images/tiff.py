@@ -15,16 +15,15 @@ from tifffile import COMPRESSION as COMPRESSIONS
 from tifffile import PHOTOMETRIC as PHOTOMETRICS
 from tifffile import SAMPLEFORMAT, TiffFile, TiffPage
 
-from core.data.images.greyscale import luma, to_grey8
+from core.data.images.greyscale import to_grey8
 from core.data.images.jpeg_header import check_end, check_scans, frame_size
 from core.data.images.tiff_header import Tag, TiffHeader, read_header
 
 _NONE, _JPEG, _DEFLATE = 1, 7, (8, 32946)
 # beside CCITT, LZW, PackBits, LZMA, Zstandard
 _READ = {_NONE, 2, 3, 4, 5, _JPEG, *_DEFLATE, 32773, 34925, 50000}
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _INDEXED, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _INDEXED: 1, _CMYK: 4, _YCBCR: 3}
-_PREMULTIPLIED = 1
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _INDEXED, _YCBCR = 0, 1, 2, 3, 6
+_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _INDEXED: 1, _YCBCR: 3}
 _FEW_SEGMENTS, _MANY_SEGMENTS = 32, 10_000
 
 
@@ -32,9 +31,8 @@ def decode(data: bytes) -> np.ndarray:
     """First image of a TIFF as grey, uint8 (H, W), upright by its Orientation.
 
     Unsigned samples of up to 8 bits keep their scale, all others are windowed (`to_grey8`). Colour
-    becomes luma. Transparency and other extra samples are dropped; premultiplied colour is divided
-    by its alpha first, unless a sample exceeds that. Raises ValueError for what is damaged or not
-    supported, with its name.
+    becomes luma; transparency and other extra samples are dropped. Raises ValueError for what is
+    damaged or not supported, with its name.
     """
     header = read_header(data)
     _check_supported(header)
@@ -119,8 +117,7 @@ def _read_samples(data: bytes, header: TiffHeader) -> np.ndarray:
 
 
 def _page(header: TiffHeader, height: int, first: bytes) -> TiffPage:
-    """What tifffile makes of a header; `first` begins the first piece, from which tifffile takes
-    the colour space of JPEG."""
+    """A header as tifffile has it; `first` bytes of the first piece tell JPEG's colour space."""
     compression = header.get(Tag.COMPRESSION, _NONE)
     bare = header.bare(height, _NONE if compression in _DEFLATE else compression)
     with TiffFile(io.BytesIO(bare)) as file:
@@ -158,8 +155,7 @@ def _decode_piece(
 
 
 def _check_jpeg(piece: bytes, header: TiffHeader, samples: int) -> None:
-    """Raise ValueError where a strip or tile is another image than the header claims, or has no
-    end: a decoder makes room for whatever it claims, and makes up what is missing."""
+    """Raise ValueError where a strip or tile is larger than the header claims, or has no end."""
     # together they may have as many segments as seconds allow
     most = _FEW_SEGMENTS + _MANY_SEGMENTS // len(header.offsets)
     width, height, bits, components = frame_size(piece, most)
@@ -187,18 +183,10 @@ def _to_colours(samples: np.ndarray, header: TiffHeader) -> np.ndarray:
     if samples.dtype == bool or (samples.dtype == np.uint8 and bits < 8):
         scale = np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
         samples = scale[samples.view(np.uint8)]
-    if photometric == _CMYK:
-        colours = _without_black(samples)[..., ::-1]
-    elif photometric == _RGB or (photometric == _YCBCR and jpeg and header.planes == 1):
-        colours = samples[..., 2::-1]
-    else:
-        # of YCbCr the first sample is the luma; with JPEG tifffile has made RGB of it
-        colours = samples[..., 0]
-    extra = header.tags.get(Tag.EXTRA, np.zeros(0, int)).tolist()
-    if _PREMULTIPLIED in extra[: samples.shape[-1] - _COLOURS[photometric]]:
-        alpha = samples[..., _COLOURS[photometric] + extra.index(_PREMULTIPLIED)]
-        colours = _divided(colours, alpha)
-    return colours
+    if photometric == _RGB or (photometric == _YCBCR and jpeg and header.planes == 1):
+        return samples[..., 2::-1]
+    # of YCbCr the first sample is the luma; with JPEG tifffile has made RGB of it
+    return samples[..., 0]
 
 
 def _look_up(indices: np.ndarray, header: TiffHeader) -> np.ndarray:
@@ -211,33 +199,6 @@ def _look_up(indices: np.ndarray, header: TiffHeader) -> np.ndarray:
     return to_grey8(colours.reshape(1, 3, -1).transpose(0, 2, 1)[..., ::-1])[0][
         indices.astype(np.uint16)
     ]
-
-
-def _without_black(inks: np.ndarray) -> np.ndarray:
-    """CMYK, uint8 (H, W, 4 or more), as RGB, uint8 (H, W, 3)."""
-    if inks.dtype != np.uint8:
-        raise ValueError("its colour space CMYK is supported with 8 bits alone: save it as grey")
-    white = (255 - inks[..., :3]).astype(np.uint16)
-    white *= 255 - inks[..., 3:4]
-    white += 127
-    white //= 255
-    return white.astype(np.uint8)
-
-
-def _divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Grey (H, W) of premultiplied colours (H, W[, 3]), divided by their `alpha` (H, W).
-
-    The colours themselves where all is opaque or a sample exceeds its alpha, as no product does.
-    """
-    top = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
-    opaque = bool((alpha == top).all())
-    for plane in np.moveaxis(np.atleast_3d(colours), -1, 0):
-        if opaque or not ((plane <= alpha).all() and plane.min() >= 0):
-            return colours
-    grey = luma(colours, np.float32 if np.can_cast(alpha.dtype, np.float32) else np.float64)
-    np.divide(grey, alpha, out=grey, where=alpha > 0)
-    grey *= top
-    return np.rint(grey).astype(np.uint8) if alpha.dtype == np.uint8 else grey
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
