@@ -1,9 +1,8 @@
 """Any PNG, JPEG, TIFF or DICOM → one grey channel of 8 bits. What cannot be read whole is refused.
 
-Each format has the decoder that is strict with it (measured on opencv 5.0, Pillow 13.0, tifffile
-2026.3): Pillow accepts a PNG with rows missing, cv2 accepts damaged 8-bit TIFFs and, before 5.0,
-JPEGs that were cut short. Of TIFFs Pillow reduces colour of 16 bits to 8, and cv2 reads separate
-planes of 16 bits as whatever its memory held.
+Each format has the decoder that is strict with it (opencv 5.0, Pillow 13.0, tifffile 2026.3):
+Pillow accepts a PNG with rows missing and reduces TIFFs of 16 bits to 8; cv2 accepts damaged TIFFs,
+reads separate planes of 16 bits as uninitialised memory and, before 5.0, truncated JPEGs.
 """
 
 import io
@@ -12,12 +11,10 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL.Image import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from core.data.images.dicom.header import is_dicom_data, require_pydicom
@@ -45,23 +42,18 @@ def read_image(path: str | Path) -> np.ndarray:
     """Decode a file to grey, uint8 (H, W); EXIF does not rotate it (TIFF's own orientation does).
 
     8 bits are kept as they are; more (16 bits, 32-bit integers, floats) are scaled so that the
-    percentiles `grey.WINDOW` become 0 and 255; DICOM is shown through its own window
-    (`dicom_pixels.decode`). Colour becomes luma, transparency is dropped. Raises UserError with the
-    file's name for one that is missing, empty, cut short, damaged, larger than `max_pixels`, or no
-    PNG, JPEG, TIFF or DICOM.
+    percentiles `greyscale.WINDOW` become 0 and 255; DICOM is shown through its own window. Colour
+    becomes luma, transparency is dropped. Raises UserError with the file's name for one that is
+    missing, empty, cut short, damaged, larger than `max_pixels`, or no PNG, JPEG, TIFF or DICOM.
     """
-    return _decoded(path, lambda: _read_bytes(path))
+    return decode_image(None, str(path))
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """`read_image` of a file's content; `name` is what an error calls the image."""
-    return _decoded(name, lambda: data)
-
-
-def _decoded(name: str | Path, read: Callable[[], bytes]) -> np.ndarray:
-    max_pixels()  # what is wrong with the limit is no matter of this image
+def decode_image(data: bytes | None, name: str) -> np.ndarray:
+    """`read_image` of a file's content (None: it is read from `name`), called `name` in errors."""
+    max_pixels()  # an invalid limit is no fault of this image
     try:
-        return _decode(read(), str(name))
+        return _decode(_read_bytes(name) if data is None else data, name)
     except OSError as error:
         if is_shortage(error):
             raise
@@ -99,10 +91,9 @@ def within(pixels: np.ndarray, longest: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _read_bytes(path: str | Path) -> bytes:
-    """A file's content. Raises OSError where it cannot be read, and ValueError where it is a pipe
-    or a device, which may have no end, or larger than any image."""
-    # a pipe would wait for somebody who writes
+def _read_bytes(path: str) -> bytes:
+    """A file's content. Raises OSError, and ValueError for a pipe, a device or a huge file."""
+    # a pipe would wait for a writer
     at_once = getattr(os, "O_NONBLOCK", 0)
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
         state = os.fstat(file.fileno())
@@ -118,13 +109,19 @@ def _decode(data: bytes, name: str) -> np.ndarray:
     if not data:
         raise ValueError("the file is empty")
     if data.startswith(_PNG):
-        return to_grey8(_decode_with_cv2(_bare_png(data)))
+        flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(_bare_png(data), dtype=np.uint8), flags)
+        if pixels is None:
+            raise ValueError("the file is cut short, damaged or of an unknown kind")
+        return to_grey8(pixels)
     if data.startswith(_JPEG):
         width, height, *_ = frame_size(data)
         check_size(width, height)
         check_scans(data, width * height)
         check_end(data)
-        return _pillow_to_grey8(JpegImageFile(io.BytesIO(data)))
+        image = JpegImageFile(io.BytesIO(data))
+        check_size(*image.size)
+        return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
     # before TIFF, as which the 128 bytes before a DICOM file may pose (PS3.10 7.1)
     if is_dicom_data(data):
         require_pydicom()
@@ -141,10 +138,8 @@ def _decode(data: bytes, name: str) -> np.ndarray:
 
 
 def _bare_png(data: bytes) -> bytes:
-    """A PNG without what decides nothing about its pixels: texts and profiles may be bombs.
-
-    Every chunk must be there, to the last, and whole: libpng would talk to the terminal instead.
-    """
+    """A PNG without ancillary chunks (texts and profiles may be bombs), each of its chunks checked,
+    of which libpng would print warnings."""
     start, whole, body = len(_PNG), [_PNG], 0
     expected = 0
     for _ in range(_MOST_CHUNKS):
@@ -178,7 +173,7 @@ def _bare_png(data: bytes) -> bytes:
 
 
 def _check_inflated(chunks: list[bytes], expected: int) -> None:
-    """Raise ValueError where the pixel data goes on behind the last pixel, maybe for hours."""
+    """Raise ValueError where the pixel data inflates to more than `expected` bytes."""
     inflater = zlib.decompressobj()
     for chunk in chunks:
         rest = chunk[8:-4] if chunk[4:8] == b"IDAT" else b""
@@ -187,16 +182,3 @@ def _check_inflated(chunks: list[bytes], expected: int) -> None:
             rest = inflater.unconsumed_tail
             if expected < 0:
                 raise ValueError("it holds more pixels than its header claims")
-
-
-def _decode_with_cv2(data: bytes) -> np.ndarray:
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    if pixels is None:
-        raise ValueError("the file is cut short, damaged or of an unknown kind")
-    return pixels
-
-
-def _pillow_to_grey8(image: Image) -> np.ndarray:
-    check_size(*image.size)
-    return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))

@@ -35,9 +35,8 @@ def images_among(folder: Path, names: Sequence[str]) -> list[str]:
 def scan_folder(folder: Path) -> list[str]:
     """All files below the folder, as paths relative to it with "/" between their parts.
 
-    Hidden entries and __MACOSX are left out. A link to a folder is followed, each target once,
-    so that links in a circle come to an end. Raises UserError for a folder that is not there or
-    cannot be read, or a folder below it that cannot be read.
+    Hidden entries and __MACOSX are left out. A link to a folder is followed, each target once.
+    Raises UserError where it, or a folder below it, is not there or cannot be read.
     """
     files: list[str] = []
     followed = {os.path.realpath(folder)}
@@ -76,12 +75,11 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
 
     An identifier is matched, in this order, by its path relative to the folder; by that path
     without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
-    among the files and once among the identifiers, wherever the file lies (NIH's
-    "images_001/images/..."); then by the same three with the ending of an image added; and then by
-    all of these without white space around a file's name, as no identifier has any. A backslash
-    separates folders as "/" does. Nothing but a file that the scan found is ever returned, and no
-    file twice. Raises UserError for files that are missing, ambiguous or named twice, and as
-    `list_folder` does.
+    among the files and once among the identifiers (NIH's "images_001/images/..."); then by the same
+    three with the ending of an image added; and then by all of these without white space around a
+    file's name. A backslash separates folders as "/" does. Only files that the scan found are
+    returned, and none twice. Raises UserError for files that are missing, ambiguous or named twice,
+    and as `list_folder` does.
     """
     files, packs = list_folder(folder)
     known = set(files)

@@ -16,11 +16,10 @@ _MOST_SCANS = 30
 
 
 def frame_size(data: bytes, most: int = _MOST_SEGMENTS) -> tuple[int, int, int, int]:
-    """(width, height, bits, components) of a JPEG or JPEG-LS image (ITU-T T.81 B.2.2, T.87 C.2.2),
-    from which a decoder takes how much memory it wants.
+    """(width, height, bits, components) of a JPEG or JPEG-LS image (ITU-T T.81 B.2.2, T.87 C.2.2).
 
-    Bytes between the segments are skipped. Raises ValueError where there is no size before the
-    first scan, or more than `most` segments, and struct.error where it is cut short.
+    Raises ValueError where there is no size before the first scan, or more than `most` segments,
+    and struct.error where it is cut short.
     """
     size, between = None, 0
     for code, place, skipped in _segments(data, most):
@@ -50,8 +49,7 @@ def check_scans(data: bytes, pixels: int) -> None:
 
 
 def check_end(data: bytes) -> None:
-    """Raise ValueError where no end follows the first scan: of a file that was cut short, decoders
-    take whatever follows, such as zeros, for pixels."""
+    """Raise ValueError where no end follows the first scan: decoders take anything for pixels."""
     for code, place, _ in _segments(data, _MOST_SEGMENTS):
         if code == _START_OF_SCAN:
             if data.find(bytes([0xFF, _END]), place) < 0:

@@ -1,7 +1,6 @@
-"""How much a header may claim before it is believed: a decompression bomb is refused.
+"""Limit of pixels that a header may claim, against decompression bombs.
 
-The limit is an environment variable and no flag, so that worker processes and every command that
-decodes have it without being told.
+It is an environment variable and no flag, so that worker processes and every command have it.
 """
 
 import os

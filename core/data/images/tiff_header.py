@@ -53,11 +53,10 @@ _DAMAGED = "the file is cut short or damaged"
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """Tags that pixels depend on, and the places of the strips or tiles.
+    """Tags that pixels depend on, and the places of the strips or tiles ("pieces").
 
-    `tags` maps a tag to its values (N,), unsigned. `offsets` and `counts` (P,) are the places and
-    lengths of the pieces in bytes, which may lie outside of the file. A piece has `columns` and
-    `rows`; the pieces cover the image once a plane.
+    `tags` maps a tag to its values (N,), unsigned. `offsets` and `counts` (P,) are the pieces'
+    places and lengths in bytes, maybe outside of the file; they cover the image once a plane.
     """
 
     order: str
@@ -110,8 +109,8 @@ class TiffHeader:
 def read_header(data: bytes) -> TiffHeader:
     """Header of the first image of a TIFF.
 
-    Raises ValueError, or struct.error, where it is damaged, claims more than `limit.max_pixels` in
-    the image or in its tiles, or has no place for each strip or tile.
+    Raises ValueError, or struct.error, where it is damaged, claims more than `max_pixels` in the
+    image or in its tiles, or has no place for each strip or tile.
     """
     order, tags = _read_tags(data)
     if not {Tag.WIDTH, Tag.HEIGHT} <= tags.keys():

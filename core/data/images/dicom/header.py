@@ -1,7 +1,6 @@
-"""DICOM files: found in a folder, and what their headers say of patient, study and view.
+"""DICOM files of a folder, and patient, study and view from their headers.
 
-`pixels` reads their pixels. pydicom is imported where a header is read and not
-before: most images are no DICOM.
+pydicom is imported where a header is read: most images are no DICOM.
 """
 
 import mmap
@@ -23,8 +22,8 @@ from core.data.images.dicom.preamble import START, has_preamble, is_dicom_data
 from core.data.images.size_limit import BYTES, max_pixels
 from core.errors import UserError, some
 
-# Of values that break a rule of the standard, which hospital files are full of; what makes pixels
-# doubtful is an error below. (catch_warnings is not safe in threads.)
+# Hospital files are full of values that break a rule of the standard. (catch_warnings is not safe
+# in threads.)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 # a byte for each warning that was given, here or in a process that was forked to decode
@@ -35,6 +34,7 @@ INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
 
 # of what lies beside images, maybe a report for each: these are not opened to look for DICOM
 _NO_IMAGES = (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".md", ".gz", ".zip", ".npy")
+_TAGS = ("PatientID", "StudyInstanceUID", "ViewPosition", "SeriesDescription")
 # what a Series Description says of the view, word by word
 _VIEW_WORDS = {
     **{"PA": "PA", "AP": "AP"},
@@ -95,12 +95,9 @@ def read_headers(paths: Sequence[str], threads: int = 8) -> Headers:
     Raises UserError where pydicom is missing, and where a file cannot be read or is no DICOM.
     """
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        told = tqdm(
-            pool.map(_read_header, paths), desc="DICOM headers", total=len(paths), disable=None
-        )
-        rows = list(told)
-    columns = np.array(rows, dtype=object).reshape(len(rows), 3).T
-    return Headers(*columns)
+        told = pool.map(_read_header, paths)
+        rows = list(tqdm(told, desc="DICOM headers", total=len(paths), disable=None))
+    return Headers(*np.array(rows, dtype=object).reshape(len(rows), 3).T)
 
 
 def from_headers(paths: Sequence[str]) -> Headers | None:
@@ -149,21 +146,10 @@ def _read_header(path: str) -> tuple[str, str, str]:
             if not is_plain:
                 data += file.read(BYTES * max_pixels())
             file.seek(0)
-            header = dcmread(
-                BoundedReads(file) if is_plain else bounded(data),
-                stop_before_pixels=True,
-                specific_tags=[
-                    "PatientID",
-                    "StudyInstanceUID",
-                    "ViewPosition",
-                    "SeriesDescription",
-                ],
-            )
+            source = BoundedReads(file) if is_plain else bounded(data)
+            header = dcmread(source, stop_before_pixels=True, specific_tags=[*_TAGS])
         check_lengths(header)
-        patient, study, view, series = (
-            str(header.get(name) or "").strip()
-            for name in ("PatientID", "StudyInstanceUID", "ViewPosition", "SeriesDescription")
-        )
+        patient, study, view, series = (str(header.get(name) or "").strip() for name in _TAGS)
     # pydicom raises about anything on a damaged file
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__

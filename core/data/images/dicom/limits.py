@@ -1,7 +1,4 @@
-"""How much a DICOM file may cost to read: pydicom believes what it says.
-
-pydicom itself is not imported here: most images are no DICOM.
-"""
+"""Resource limits for DICOM parsing (pydicom trusts sizes in the header)."""
 
 import io
 import struct
@@ -46,11 +43,8 @@ class BoundedReads:
 
 
 def bounded(data: bytes) -> BoundedReads:
-    """A DICOM file's bytes as `BoundedReads`, with a preamble; a deflated data set (PS3.5 A.5) as
-    a plain one.
-
-    Raises ValueError where that is larger than any image may be: pydicom would inflate it whole.
-    """
+    """A DICOM file's bytes as `BoundedReads`, with a preamble; a deflated data set (PS3.5 A.5) is
+    inflated, and ValueError raised where that comes to more than any image."""
     data = with_preamble(data)
     if not is_deflated(data):
         return BoundedReads(io.BytesIO(data))
@@ -75,8 +69,7 @@ def is_deflated(data: bytes) -> bool:
 
 
 def check_lengths(dataset: "Dataset") -> None:
-    """Raise ValueError where an element that describes the patient, the study or the pixels is too
-    long for that: it would become a list of millions of objects when it is looked at."""
+    """Raise ValueError where a describing element would become millions of Python objects."""
     for tag in dataset.keys():  # noqa: SIM118 - to iterate over the elements would convert them
         item: Any = dataset.get_item(tag)
         length = getattr(item, "length", 0)

@@ -59,13 +59,11 @@ def decode(data: bytes, name: str) -> np.ndarray:
     """The single frame of a DICOM file as grey uint8 (H, W), MONOCHROME1 inverted, padding black.
 
     The first VOI LUT, or else the first valid window, becomes 0..255; without one 8 bits are kept
-    and of more the percentiles `grey.WINDOW` become 0 and 255, padding left out of account. Colour
-    becomes luma. A Presentation LUT Shape that contradicts the photometric interpretation is
-    ignored, with one warning a file, which calls it `name`.
+    and of more the percentiles `greyscale.WINDOW` become 0 and 255, padding left out. Colour
+    becomes luma. A contradictory Presentation LUT Shape is ignored, with one warning about `name`.
 
-    Raises ValueError for a file without pixels, with several frames, larger than `max_pixels`, of
-    which nothing would be seen, or compressed with what no installed plug-in reads; damaged files
-    raise about anything.
+    Raises ValueError for what is not supported or larger than `max_pixels`; damaged files raise
+    about anything.
     """
     dataset = dcmread(bounded(data))
     _check(dataset)
@@ -106,12 +104,10 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 
 def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) -> np.ndarray:
-    """The value of each code that a pixel may have, int64 (L,), without the bits that are not
-    stored, which may hold overlays (PS3.5 8.1.1).
+    """The value of each code that a pixel may have, int64 (L,), by its stored bits (PS3.5 8.1.1).
 
-    The header of a JPEG 2000 or JPEG-LS image goes before that of the file (PS3.5 8.2.4). Only the
-    sign of an unsigned stream does not, as encoders have written signed pixels as the unsigned ones
-    of the same bits. Where one of the two signs tears the image, the other is taken.
+    The header of a JPEG 2000 or JPEG-LS image goes before that of the file (PS3.5 8.2.4), but for
+    the sign of an unsigned stream. Where one of the two signs tears the image, the other is taken.
     """
     allocated = 8 * codes.itemsize
     bits, high = dataset.BitsStored, dataset.get("HighBit")

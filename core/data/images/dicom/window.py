@@ -1,9 +1,8 @@
 """Stored levels of a DICOM image → grey of 8 bits, once for each of the up to 65,536 levels.
 
 PS3.3 C.7.5.1.1.2 (padding), C.7.6.3.1.6 (palette), C.11.1 (modality LUT), C.11.2 (VOI LUT and
-window). pydicom computes; the numbers and tables are read here, as it refuses those that break a
-rule of the standard, cuts the fraction off rescaled values and wraps the index into tables of 8
-bits (pydicom 3.0.2).
+window). pydicom 3.0.2 computes; numbers and tables are read here, as it refuses those that break a
+rule of the standard, cuts fractions off and wraps the index into tables of 8 bits.
 """
 
 import math
@@ -61,11 +60,8 @@ def grey_of_palette(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
 def _padding(
     levels: np.ndarray, codes: np.ndarray, dataset: Dataset, lossy: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which levels are padding and no part of the image (C.7.5.1.1.2), bool (L,), and which may be
-    after lossy compression, where a single value has become a range.
-
-    None is where all of the image would be.
-    """
+    """Which levels are padding (C.7.5.1.1.2), bool (L,), and which may be after lossy compression,
+    where a single value has become a range; none where all of the image would be."""
     none = np.zeros(len(levels), dtype=bool)
     ends = [
         _of_same_bits(dataset.get(name), levels)
@@ -86,8 +82,8 @@ def _padding(
 
 
 def _of_same_bits(value: Any, levels: np.ndarray) -> int | None:
-    """The stored level with the bits of a number, which may be written with the other sign: 63536
-    for -2000. None where no level has them: 65535 is no level of unsigned pixels of 12 bits."""
+    """The stored level with the bits of a number, which may be written with the other sign (63536
+    for -2000); None where no level has them."""
     number = _number(str(_several(value)[0]))
     if not number.is_integer():
         return None
@@ -109,8 +105,8 @@ def _without_window(
     dataset: Dataset,
     left_out: np.ndarray,
 ) -> np.ndarray:
-    """8 bits as they are; of more, the percentiles `grey.WINDOW` of what is not left out as 0 and
-    255; uint8 (L,)."""
+    """8 bits as they are, more by the percentiles `greyscale.WINDOW` of what is not left out;
+    uint8 (L,)."""
     plain = levels.min() >= 0 and levels.max() <= 255 and np.array_equal(values, levels)
     if dataset.BitsStored == 8 and plain:
         return levels.astype(np.uint8)
