@@ -52,10 +52,9 @@ def fold_data(
 class FoldData:
     """Training and validation images of fold `fold` (from 1), for the processes of `fabric`.
 
-    `train_rows` and `val_rows` are rows of `table`; `sampler` says which of the former an epoch
-    draws. With source weights a source of weight 0 has no part in `train_rows`. Raises UserError
-    where one update needs more images than an epoch draws, for a sampler that has nothing to go by,
-    and for weights that do not fit the table's sources.
+    `train_rows` and `val_rows` are rows of `table`; sources of weight 0 have no part in the former,
+    of which `sampler` draws. Raises UserError where one update needs more images than an epoch
+    draws, and for a sampler or weights that do not fit the table.
     """
 
     def __init__(
@@ -130,22 +129,21 @@ class FoldData:
             rank=self._fabric.global_rank,
             world_size=self._fabric.world_size,
         )
-        dataset = RadiographDataset(
-            self.table, self.train_rows, self._loader.img_size, self._augment
-        )
         loader = decoding_loader(
-            dataset,
+            self._training_images(),
             batches,
             worker_count(self._loader.num_workers),
             pin_memory=self._fabric.device.type == "cuda",
         )
         return unspoiled(WatchedBatches(loader, self._constant))
 
+    def _training_images(self) -> RadiographDataset:
+        size = self._loader.img_size
+        return RadiographDataset(self.table, self.train_rows, size, self._augment)
+
     def examples(self, count: int) -> np.ndarray:
         """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
-        dataset = RadiographDataset(
-            self.table, self.train_rows, self._loader.img_size, self._augment
-        )
+        dataset = self._training_images()
         plan = enumerate(self.epoch_plan(0)[:count].tolist())
         read = [dataset[0, place, position] for place, position in plan]
         return np.stack([one.image for one in read if isinstance(one, Read)])
@@ -167,10 +165,7 @@ class FoldData:
         return _counts(self.table.targets[self.train_rows])
 
     def drawn_counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same two counts over as many draws as there are images, or an epoch's if more.
-
-        With the uniform sampler they are those of the images themselves.
-        """
+        """The same two counts over as many draws as there are images, or an epoch's if more."""
         draws = self.sampler.draws(0, max(len(self.train_rows), self.sampler.epoch_size))
         return _counts(self.table.targets[self.train_rows[draws]])
 
@@ -184,11 +179,8 @@ def _counts(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def describe_sampling(data: FoldData) -> str:
-    """Lines that say what the first epoch draws of each class, and of each source that is weighted.
-
-    "" where it takes each image once. A draw counts for every class of which its image is a
-    positive.
-    """
+    """Lines on what the first epoch draws of each class (a draw counts for every positive of its
+    image) and of each weighted source; "" where it takes each image once."""
     if data.sampler.name == "uniform" and data.shares is None:
         return ""
     known = data.table.targets[data.train_rows]

@@ -1,7 +1,7 @@
-"""Which images make up each step: one global plan an epoch, sharded over the processes.
+"""Samplers (endless sequences of draws) and the batches that each process takes of them.
 
-A sampler is an endless sequence of draws, in which an epoch takes `epoch_size` where the one before
-ended. Each draw depends on the seed and its place in the sequence alone, so that no state is kept.
+An epoch takes `epoch_size` draws where the one before ended. Each draw depends on the seed and its
+place in the sequence alone, so that no state is kept.
 """
 
 from collections.abc import Callable, Iterator
@@ -98,11 +98,8 @@ def images_by_class(targets: np.ndarray) -> list[np.ndarray]:
 
 
 def class_turns(images_of: list[np.ndarray], seed: int, start: int, stop: int) -> np.ndarray:
-    """Draws [start, stop) of class-aware sampling (Shen 2016).
-
-    Cycle j is a shuffle of the classes, in which class c gives draw j of its own endless shuffles
-    of `images_of`[c]: it repeats no image before it has given all.
-    """
+    """Draws [start, stop) of class-aware sampling (Shen 2016): cycle j is a shuffle of the classes,
+    in which class c gives draw j of its own endless shuffles of `images_of`[c]."""
     classes = len(images_of)
     first, last = start // classes, -(-stop // classes)
     order = shuffles(np.arange(classes), (seed, 0), start, stop)
@@ -134,9 +131,8 @@ def repeats(factors: np.ndarray, seed: int, start: int, stop: int) -> np.ndarray
     """Draws [start, stop) of rounds in which image i comes `factors`[i] / UNIT times on average.
 
     Systematic rounding: with C the sums of the factors over shuffled images and one random u,
-    image i comes floor(C_i + u) - floor(C_(i-1) + u) times, its factor rounded up or down. u is
-    drawn below 1 - (the fraction of the whole sum), so that each round has floor(sum) draws; it
-    lacks that fraction of one draw.
+    image i comes floor(C_i + u) - floor(C_(i-1) + u) times. u is drawn below 1 - (the fraction of
+    the whole sum), so that each round has floor(sum) draws.
     """
     total = int(factors.sum())
 
@@ -162,10 +158,9 @@ def stretch(block: Callable[[int], np.ndarray], size: int, start: int, stop: int
 class TrainingBatches:
     """Batches of samples for process `rank`, over epochs [first_epoch, last_epoch).
 
-    `plan` gives an epoch's positions. Global batch k of an epoch is plan[k R B : (k+1) R B], cut
-    into the R ranks' slices of B; what is beyond `batches_per_epoch` is dropped. The first `skip`
-    batches of the first epoch are left out. One iteration runs over all epochs, so that workers
-    prefetch across their borders.
+    Global batch k of an epoch is plan[k R B : (k+1) R B], cut into the R ranks' slices of B; what
+    is beyond `batches_per_epoch` is dropped. The first `skip` batches of the first epoch are left
+    out. One iteration runs over all epochs, so that workers prefetch across their borders.
     """
 
     plan: Callable[[int], np.ndarray]
@@ -191,10 +186,8 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """Batches of samples for one process: every image once over all ranks, padded with -1.
-
-    All ranks have equally many batches of equal size, as gathering needs; -1 is left out after it.
-    """
+    """Batches of samples for one process: every image once over all ranks, padded with -1 to
+    equally many batches of equal size, as gathering needs."""
 
     def __init__(self, images: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         batches = -(-images // (batch_size * world_size))

@@ -1,7 +1,7 @@
-"""Images of several sources in one plan: `--source_weights` shares the draws out between them.
+"""Sampler of several sources by `--source_weights`.
 
-Each source has an endless sequence of its own, of the same sampler as without weights, and so has
-the order in which the sources come. All depend on the seed and their place alone.
+Each source has an endless sequence of the same sampler as without weights, and so has the order in
+which the sources come.
 """
 
 from collections.abc import Sequence
@@ -61,9 +61,8 @@ def mixed(
 ) -> np.ndarray:
     """Draws [start, stop) of the sources' own sequences, mixed by `shares` (S,), all above 0.
 
-    Positions among all images, int64. A block has the draws that round to n times the shares at
-    its end less those at its start, in a random order: at the end of any block no source is
-    further than one draw from its share of all draws so far.
+    Positions among all images, int64. At the end of any block no source is further than one draw
+    from its share of all draws so far; within a block their order is random.
     """
     size = max(FEWEST, int(np.ceil(2 / shares.min())))
     blocks = max(1, BLOCK // size)
