@@ -79,23 +79,16 @@ def mark(place: int) -> A.BasicTransform:
     return A.Lambda(image=paint, p=0.5)
 
 
-def test_transforms_of_a_pipeline_are_independent() -> None:
+def test_transforms_samples_and_epochs_are_independent() -> None:
     augment, blank = Augmentation([mark(place) for place in range(4)], 0), np.zeros((1, 4), "u1")
     applied = np.stack([augment(blank, 0, place)[0] > 0 for place in range(400)]).astype(float)
     # standard errors: .025 of a share, .05 of a correlation
     assert np.abs(applied.mean(axis=0) - 0.5).max() < 0.1
-    correlation = np.corrcoef(applied.T) - np.eye(4)
-    assert np.abs(correlation).max() < 0.2
-
-
-def test_samples_and_epochs_are_independent() -> None:
-    image = np.tile(np.array([80, 120], np.uint8), (2, 1))
-    augment = Augmentation([A.HorizontalFlip(p=0.5)], seed=0)
-    mirrored = np.array(
-        [[augment(image, epoch, i)[0, 0] > 100 for i in range(300)] for epoch in (0, 1)], float
-    )
-    assert abs(np.corrcoef(mirrored[0], mirrored[1])[0, 1]) < 0.2
-    assert abs(np.corrcoef(mirrored[0, 1:], mirrored[0, :-1])[0, 1]) < 0.2
+    other = np.stack([augment(blank, 1, place)[0] > 0 for place in range(400)]).astype(float)
+    # of each place, the place after it, and the other epoch
+    columns = np.hstack([applied[:-1], applied[1:], other[:-1]])
+    correlation = np.corrcoef(columns.T) - np.eye(12)
+    assert np.abs(correlation).max() < 0.25
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (33, 47)])

@@ -109,16 +109,10 @@ def test_an_epoch_without_an_update_is_refused(sampler: str) -> None:
         make_fold(6, 2, sampler=sampler, epoch_size=11)
 
 
-def test_what_a_sampler_needs_is_told_with_the_fold() -> None:
+def test_class_aware_sampling_is_described() -> None:
+    assert describe_sampling(make_fold()) == ""
     with pytest.raises(UserError, match=r"^fold 2: none of the 50 images .* positive"):
         make_fold(training=np.zeros((50, 3)), sampler="class_aware")
-
-
-def test_nothing_is_said_of_a_uniform_epoch() -> None:
-    assert describe_sampling(make_fold()) == ""
-
-
-def test_class_aware_sampling_is_described() -> None:
     # three classes have 36 turns each: fractures come once, and with each of the 36 nodules;
     # nodules come 3 times, and once with their fractures
     assert describe_sampling(make_fold(sampler="class_aware", epoch_size=111)).splitlines() == [
