@@ -1,15 +1,14 @@
-"""A pack on disk: images decoded once into one array, with an index and checksums.
+"""Pack on disk: images decoded once into one array, with an index and checksums.
 
-A pack is a folder of three files, all read as input from a stranger:
+A pack is a folder of three files, all untrusted input:
 
     images.npy   uint8 (N, size, size) in NumPy's own format
     index.csv    a row an image: its name in the packed folder, its file's bytes and time of change
                  (ns since 1970), and why it cannot be read where that is so
-    pack.json    size, counts, part, the SHA-256 of index.csv and that of each block of rows; it is
-                 written last, so that a folder without it is no finished pack
+    pack.json    size, counts, part, the SHA-256 of index.csv and of each block of rows; written
+                 last: a folder without it is not a finished pack
 
 A pack in parts is a folder of packs beside a pack.parts.json.
-https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
 import csv
@@ -144,8 +143,7 @@ def open_packs(folder: str | Path) -> list[Pack]:
         return [read_pack(folder)]
     whole = read_plan(folder / PARTS)
     found = [part_folder(folder, part + 1, whole.parts) for part in range(whole.parts)]
-    missing = [number for number, part in enumerate(found, 1) if not is_pack(part)]
-    if missing:
+    if missing := [number for number, part in enumerate(found, 1) if not is_pack(part)]:
         raise UserError(
             f"the pack {folder} is in {whole.parts} parts and part {some(missing, 12)} is missing: "
             f"pack it with --part {missing[0]}/{whole.parts}"
@@ -169,19 +167,14 @@ def open_packs(folder: str | Path) -> list[Pack]:
 def read_pack(folder: Path) -> Pack:
     """The pack in `folder`, which is not in parts. Raises UserError as `open_packs` does."""
     facts = folder / FACTS
+    if not facts.is_file() and (folder / BEGUN).is_file():
+        raise UserError(f"the pack {folder} is not finished: give the command that packs it again")
     if not facts.is_file():
-        if (folder / BEGUN).is_file():
-            raise UserError(
-                f"the pack {folder} is not finished: give the command that packs it again"
-            )
         raise UserError(f"{folder} is no pack: it has no {FACTS}")
     plan, found = read_plan(facts), _read_json(facts)
-    blocks, digest = found.get("blocks"), found.get("index_sha256")
-    if (
-        not isinstance(blocks, list)
-        or len(blocks) != plan.blocks
-        or not all(is_sha256(text) for text in (digest, *blocks))
-    ):
+    digest, blocks = found.get("index_sha256"), found.get("blocks")
+    blocks = blocks if isinstance(blocks, list) else []
+    if len(blocks) != plan.blocks or not all(map(is_sha256, [digest, *blocks])):
         raise _spoiled(facts, "its checksums are not as many as its blocks")
     index = read_index(folder / INDEX, plan.count, digest)
     map_images(folder / IMAGES, plan.count, plan.size)
@@ -200,7 +193,7 @@ def map_images(path: Path, count: int, size: int) -> np.memmap:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise _unread(path, error) from error
-    # NumPy parses the header as Python's own text, and lets all errors of that through
+    # NumPy parses the header as a Python literal, and lets all errors of that through
     except Exception as error:
         raise _spoiled(path, "it is no array of images, or was cut short") from error
     shape = (count, size, size)
@@ -212,25 +205,19 @@ def map_images(path: Path, count: int, size: int) -> np.memmap:
 
 
 def read_index(path: Path, count: int, digest: str | None = None) -> pd.DataFrame:
-    """The rows of an index.csv. Raises UserError where they are not `count` valid ones, or where
-    the file does not have the SHA-256 `digest`."""
+    """The `count` rows of an index.csv of this SHA-256. Raises UserError where it is invalid."""
     try:
         check_regular(path)
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unread(path, error) from error
-    except ValueError as error:
-        raise _spoiled(path, str(error)) from error
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise _spoiled(path, "it does not have its checksum")
     kinds = {"name": object, "bytes": np.int64, "modified": np.int64, "unreadable": object}
     try:
+        text = io.BytesIO(data)
         index = pd.read_csv(
-            io.BytesIO(data),
-            dtype=kinds,
-            keep_default_na=False,
-            encoding="utf-8",
-            encoding_errors="surrogateescape",
+            text, dtype=kinds, keep_default_na=False, encoding_errors="surrogateescape"
         )
     except (ValueError, OverflowError) as error:
         raise _spoiled(path, "it is no table of names, bytes and times") from error
@@ -294,10 +281,8 @@ def digest_of_names(names: Iterable[str]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return read_json(path, _LARGEST_FACTS)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unread(path, error) from error
-    except ValueError as error:
-        raise _spoiled(path, str(error)) from error
 
 
 def is_sha256(value: object) -> bool:
@@ -309,5 +294,7 @@ def _spoiled(path: Path, why: str) -> UserError:
     return UserError(f"{path} is no valid file of a pack ({why}): {_ANEW}")
 
 
-def _unread(path: Path, error: OSError) -> UserError:
+def _unread(path: Path, error: OSError | ValueError) -> UserError:
+    if not isinstance(error, OSError):
+        return _spoiled(path, str(error))
     return UserError(f"{path} cannot be read ({error.strerror or error}): mend that, or {_ANEW}")
