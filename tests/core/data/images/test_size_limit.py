@@ -11,22 +11,18 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
 from pydicom import uid
 
 from core.data.images.decode import read_image
 from core.data.images.size_limit import MAX_PIXELS, max_pixels
 from core.errors import UserError
 from tests.helpers.data.dicom_files import coded, dicom
+from tests.helpers.data.tiff_files import tiff
+from tests.helpers.fuzz.image_files import saved
+from tests.helpers.fuzz.mutations import chunk, png
 
 GREY = np.arange(2400, dtype=np.uint8).reshape(60, 40)
 RAISED = "environment variable CXR_MAX_PIXELS"
-
-
-def saved(kind: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(GREY).save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def big_tiff() -> bytes:
@@ -37,9 +33,9 @@ def big_tiff() -> bytes:
 
 
 FILES = {
-    "a.png": saved("PNG"),
-    "a.jpg": saved("JPEG"),
-    "a.tif": saved("TIFF"),
+    "a.png": saved(GREY, "PNG"),
+    "a.jpg": saved(GREY, "JPEG"),
+    "a.tif": saved(GREY, "TIFF"),
     "deep.tif": cv2.imencode(".tiff", GREY.astype(np.uint16))[1].tobytes(),
     "big.tif": big_tiff(),
     "a.dcm": dicom(GREY),
@@ -96,24 +92,13 @@ def test_a_compressed_image_larger_than_its_dicom_header_is_refused(tmp_path: Pa
         read_image(tmp_path / "a.dcm")
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def tiled(bits: int, side: int) -> bytes:
-    """A TIFF of 9 x 9 pixels in one deflated tile of that side, which no library writes."""
-    body = zlib.compress(bytes(2**20))
-    tags = {256: 9, 257: 9, 258: bits, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
-    entries = tags | {324: 8 + 2 + 12 * 10 + 4, 325: len(body)}
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
-    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + body
-
-
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_tile_is_no_way_around_the_limit(tmp_path: Path, bits: int) -> None:
-    (tmp_path / "a.tif").write_bytes(tiled(bits, 256))
+    tags = {256: 9, 257: 9, 258: bits, 259: 8, 262: 1, 277: 1}
+    body = zlib.compress(bytes(2**20))
+    (tmp_path / "a.tif").write_bytes(tiff(tags | {322: 256, 323: 256}, body))
     assert np.array_equal(read_image(tmp_path / "a.tif"), np.zeros((9, 9)))
-    (tmp_path / "a.tif").write_bytes(tiled(bits, 30000))
+    (tmp_path / "a.tif").write_bytes(tiff(tags | {322: 30000, 323: 30000}, body))
     with pytest.raises(UserError, match="30,000 x 30,000 pixels, more than the limit"):
         read_image(tmp_path / "a.tif")
 
@@ -141,13 +126,9 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
         text += chunk(b"zTXt", b"Comment\0\0" + zeros)
         text += chunk(b"iTXt", b"Comment\0\1\0\0\0" + zeros)
         text += chunk(b"iCCP", b"Profile\0\0" + zeros)
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
     bombs = {
         "text.png": text + FILES["a.png"][end:],
-        "pixels.png": b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zeros)
-        + chunk(b"IEND", b""),
+        "pixels.png": png(60000, 60000, 8, 0, zeros),
     }
     for name, data in bombs.items():
         (tmp_path / name).write_bytes(data)

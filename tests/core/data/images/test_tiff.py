@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from core.data.images.decode import decode_image
 from core.errors import UserError
 from tests.helpers.data.tiff_files import tiff
+from tests.helpers.fuzz.image_files import windowed
 from tests.helpers.training.small_run import ROOT
 
 SMOOTH = cv2.GaussianBlur(np.random.default_rng(0).random((40, 48, 4)), (0, 0), 3)
@@ -53,11 +54,6 @@ def expected(samples: np.ndarray, layout: str) -> np.ndarray:
     if "rgb" in layout:
         grey = samples[..., :3] @ [0.299, 0.587, 0.114]  # ITU-R 601-2
     return grey if samples.dtype == np.uint8 else windowed(grey)
-
-
-def windowed(values: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(values.astype(float), [0.5, 99.5])
-    return np.clip((values.astype(float) - low) / (high - low), 0, 1) * 255
 
 
 def written(pixels: np.ndarray, **options: object) -> bytes:
