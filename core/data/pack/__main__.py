@@ -156,10 +156,8 @@ def _verify(config: Config) -> None:
     from core.data.pack.inputs import list_images, plan_part
     from core.data.pack.verify import verify_pack
 
-    skips = config.on_bad_image == "skip"
-    for flag, given in (("--overwrite", config.overwrite), ("--on_bad_image skip", skips)):
-        if given:
-            raise UserError(f"--verify only looks at a pack: leave out {flag}")
+    if config.overwrite:
+        raise UserError("--verify only looks at a pack: leave out --overwrite")
     files, (part, parts) = config.train_dir, config.part_of
     if config.train_csv and files is None:
         raise UserError("--verify looks for the images of --train_csv in --train_dir: give that")
@@ -168,7 +166,7 @@ def _verify(config: Config) -> None:
         named = list_images(files, config.train_csv, config.reading)
         _, names = plan_part(named, config.size, part, parts)
     folder = config.out if parts == 1 else part_folder(config.out, part, parts)
-    # the default may be no wish of the user's
+    # --size was perhaps not given
     size = None if config.size == Config().size else config.size
     print(verify_pack(folder, files, config.workers, names=names, size=size))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
@@ -50,8 +51,8 @@ def decode_blocks(
 
     Their rows go to the file and offset of `target`. `note` gets the finished blocks every few
     seconds and at the end, also where that is an exception. Raises UserError where a process ended,
-    OSError where the disk is full, and after Ctrl-C, SIGTERM or SIGUSR1, once the blocks under way
-    are done, KeyboardInterrupt with that signal's number.
+    OSError where the disk is full, and after Ctrl-C, SIGTERM or SIGUSR1, once a block is done,
+    KeyboardInterrupt with that signal's number.
     """
     if not blocks:
         return
@@ -75,9 +76,11 @@ def decode_blocks(
         )
         try:
             with bar:
-                for done in _in_turn(tasks, 2 * workers, interrupted):
+                for done in _in_turn(tasks, 2 * workers):
                     finished.append(done)
                     bar.update(len(plan.rows(done.block)))
+                    if interrupted:
+                        break
                     if time.monotonic() - last > _SECONDS:
                         note(finished)
                         finished, last = [], time.monotonic()
@@ -120,19 +123,10 @@ def _interrupts() -> Iterator[list[int]]:
         put_back(before)
 
 
-def _in_turn(tasks: Iterator[Future[Done]], most: int, interrupted: list[int]) -> Iterator[Done]:
-    """Results of the tasks, of which at most `most` are submitted at a time.
-
-    Once `interrupted` holds anything, only those under way are finished.
-    """
+def _in_turn(tasks: Iterator[Future[Done]], most: int) -> Iterator[Done]:
+    """Results of the tasks as they come; at most `most` are submitted at a time."""
     running: set[Future[Done]] = set()
-    while True:
-        if interrupted:
-            running = {one for one in running if not one.cancel()}
-        while not interrupted and len(running) < most and (task := next(tasks, None)):
-            running.add(task)
-        if not running:
-            return
+    while running := running.union(islice(tasks, most - len(running))):
         done, running = wait(running, return_when=FIRST_COMPLETED)
         yield from (one.result() for one in done)
 

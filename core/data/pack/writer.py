@@ -61,7 +61,7 @@ def write_pack(
     """
     folder = out if plan.parts == 1 else part_folder(out, plan.part, plan.parts)
     _check_folder(out, folder, plan, overwrite=overwrite)
-    _check_space(folder, plan, index)
+    _check_space(folder, plan)
     with ExitStack() as stack, _explained(folder):
         make_folder(folder)
         try:
@@ -124,19 +124,13 @@ def _difference(begun: Plan, plan: Plan) -> str:
     return "images of other names"
 
 
-def _check_space(folder: Path, plan: Plan, index: pd.DataFrame) -> None:
-    """Raise UserError where the disk cannot hold the pack besides what is there of it already."""
+def _check_space(folder: Path, plan: Plan) -> None:
+    """Raise UserError where the disk cannot hold a new pack."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    index_bytes = int(index["name"].str.len().sum()) + 64 * plan.count
-    needed = plan.count * plan.size**2 + 2 * index_bytes
-    with suppress(OSError):
-        state = (folder / IMAGES).stat()
-        # Windows counts no blocks, and keeps no file sparse unless asked
-        needed -= getattr(state, "st_blocks", state.st_size // 512) * 512
-    free = shutil.disk_usage(there).free
-    if needed > free:
+    needed, free = plan.count * plan.size**2, shutil.disk_usage(there).free
+    if needed > free and not (folder / IMAGES).exists():
         raise UserError(
-            f"the pack {folder} needs {size_of(needed)} more and {size_of(free)} are free there: "
+            f"the pack {folder} needs {size_of(needed)} and {size_of(free)} are free there: "
             "free some space, or take a smaller --size or another --out"
         )
 

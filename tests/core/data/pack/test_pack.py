@@ -163,7 +163,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 300_000_000))
     code, _, err = call(*packing(images, "--size", 60_000))
     assert code == 2
-    assert "needs 36.0 GB more and 300.0 MB are free" in err
+    assert "needs 36.0 GB and 300.0 MB are free" in err
     assert not (images.parent / "pack").exists()
 
 

@@ -30,10 +30,6 @@ def test_what_is_no_folder_of_images_is_not_compared(images: Path, call: Call) -
     ("flags", "told"),
     [
         (("--overwrite",), "--verify only looks at a pack: leave out --overwrite"),
-        (
-            ("--on_bad_image", "skip"),
-            "--verify only looks at a pack: leave out --on_bad_image skip",
-        ),
         (("--size", SIZE + 1), "is of --size 8, not 9"),
         (("--train_csv", "a.csv"), "images of --train_csv in --train_dir: give that"),
         (("--part", "2/3"), "part_2_of_3 is no pack"),
