@@ -57,22 +57,35 @@ def test_the_exact_path_goes_before_a_name_elsewhere(tmp_path: Path) -> None:
     ]
 
 
-def test_an_ambiguous_name_is_refused_with_both_files(tmp_path: Path) -> None:
-    touch(tmp_path, "one/a.png", "two/a.png")
-    with pytest.raises(UserError, match=r"'a\.png'.*one/a\.png, two/a\.png"):
-        matched(tmp_path, "a.png")
+PATIENT_2 = r"1 of 2 images have no file.*patient2.study1.view1\.jpg"
 
 
-def test_an_ambiguous_ending_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "a.jpg")
-    with pytest.raises(UserError, match=r"a\.jpg, a\.png"):
-        matched(tmp_path, "a")
-
-
-def test_another_patients_image_of_the_same_name_is_never_taken(tmp_path: Path) -> None:
-    touch(tmp_path, "patient1/study1/view1.jpg")
-    with pytest.raises(UserError, match=r"1 of 2 images have no file.*patient2/study1/view1\.jpg"):
-        matched(tmp_path, "patient1/study1/view1.jpg", "patient2/study1/view1.jpg")
+@pytest.mark.parametrize(
+    ("files", "identifiers", "sentence"),
+    [
+        ("one/a.png two/a.png", "a.png", r"'a\.png'.*one/a\.png, two/a\.png"),
+        ("a.png a.jpg", "a", r"a\.jpg, a\.png"),
+        ("a.png", "a a.png", r"'a' and 'a\.png' are the same file"),
+        (
+            "patient1/study1/view1.jpg",
+            "patient1/study1/view1.jpg patient2/study1/view1.jpg",
+            PATIENT_2,
+        ),
+        (
+            "patient1/study1/view1.jpg",
+            "patient1\\study1\\view1.jpg patient2\\study1\\view1.jpg",
+            PATIENT_2,
+        ),
+        ("a.png ../secret.png", "../secret.png", "no file"),
+    ],
+)
+def test_what_is_ambiguous_or_elsewhere_is_refused(
+    tmp_path: Path, files: str, identifiers: str, sentence: str
+) -> None:
+    folder = tmp_path / "images"
+    touch(folder, *files.split())
+    with pytest.raises(UserError, match=sentence):
+        matched(folder, *identifiers.split())
 
 
 def test_missing_files_come_in_one_message_with_their_count(tmp_path: Path) -> None:
@@ -104,25 +117,6 @@ def test_a_file_of_another_ending_is_named(tmp_path: Path, name: str, file: str)
     assert f"1 of them has a file of another ending or case: '{name}' is {file}." in str(
         refusal.value
     )
-
-
-def test_backslashes_do_not_lead_to_another_patients_image(tmp_path: Path) -> None:
-    touch(tmp_path, "patient1/view1.jpg")
-    with pytest.raises(UserError, match="1 of 2 images have no file"):
-        matched(tmp_path, "patient1\\view1.jpg", "patient2\\view1.jpg")
-
-
-def test_two_identifiers_of_one_file_are_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png")
-    with pytest.raises(UserError, match=r"'a' and 'a\.png' are the same file"):
-        matched(tmp_path, "a", "a.png")
-
-
-def test_files_outside_of_the_folder_are_never_found(tmp_path: Path) -> None:
-    touch(tmp_path, "secret.png", "images/a.png")
-    for identifier in ("../secret.png", str(tmp_path / "secret.png")):
-        with pytest.raises(UserError, match="no file"):
-            matched(tmp_path / "images", identifier)
 
 
 def test_hidden_and_macos_entries_are_skipped(tmp_path: Path) -> None:
