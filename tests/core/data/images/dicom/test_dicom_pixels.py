@@ -70,7 +70,7 @@ def test_a_linear_window(tmp_path: Path, center: float, width: float, photometri
 @pytest.mark.parametrize(("values", "slope"), [(SIGNED, 0.5), (DEEP, -1), (GREY, -1)])
 def test_rescaled_levels_without_a_window(tmp_path: Path, values: np.ndarray, slope: float) -> None:
     data = dicom(values, RescaleSlope=slope, RescaleIntercept=255)
-    assert close(read(tmp_path, data), percentiles(values * slope + 255.0))
+    assert close(read(tmp_path, data), percentiles(values.astype(float) * slope + 255))
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
