@@ -27,12 +27,12 @@ def group_by_headers(images: LabelTable) -> LabelTable:
             "column of a --test_csv"
         )
     headers = read_headers(images.paths)
-    without = [name for name, study in zip(images.ids, headers.studies, strict=True) if not study]
+    without = [name for name, study in zip(images.ids, headers["study"], strict=True) if not study]
     if without:
         raise UserError(
             f"{len(without):,} of {len(images):,} DICOM headers name no study: {some(without)}; "
             "name the studies in a column of a --test_csv"
         )
     return replace(
-        images, studies=headers.studies, views=headers.views, id_column="StudyInstanceUID"
+        images, studies=headers["study"], views=headers["view"], id_column="StudyInstanceUID"
     )

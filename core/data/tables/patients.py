@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 
 from core.data.csv.columns import Column
-from core.data.images.dicom.header import from_headers, patients_of
+from core.data.images.dicom.header import FIELDS, from_headers, patients_of
 from core.errors import UserError
 
 # 1.90E+38 is what a spreadsheet makes of a long number: many patients become one.
 ROUNDED_NUMBER = re.compile(r"-?\d+([.,]\d+[eE][+-]?|[eE]\+)\d+")
-FIELDS = ("patient", "study", "view")
 PATIENT_IN_PATH = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]")
 
 
@@ -32,13 +31,10 @@ def ask_headers(paths: Sequence[str], wanted: Collection[str]) -> dict[str, Colu
     A study or a view that no header tells is left out; so is all where not every file is DICOM.
     Raises UserError as `from_headers` does.
     """
-    headers = from_headers(paths) if wanted else None
-    if headers is None:
-        return {}
+    headers = from_headers(paths) if wanted else {}
     told = {}
-    said = dict(zip(FIELDS, (headers.patients, headers.studies, headers.views), strict=True))
-    for name in wanted:
-        codes, values = pd.factorize(said[name])
+    for name in wanted if headers else ():
+        codes, values = pd.factorize(headers[name])
         if name == "patient" or any(values):
             told[name] = Column(codes.astype(np.int32), values.tolist())
     return told

@@ -10,7 +10,6 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +29,7 @@ warnings.filterwarnings("ignore", module=r"pydicom\.")
 _WARNED = mmap.mmap(-1, 2**20)
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+FIELDS = ("patient", "study", "view")
 INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
 
 # of what lies beside images, maybe a report for each: these are not opened to look for DICOM
@@ -40,18 +40,6 @@ _VIEW_WORDS = {
     **{"PA": "PA", "AP": "AP"},
     **dict.fromkeys(("LATERAL", "LAT", "LL", "RL"), "LATERAL"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Headers:
-    """What the headers of N files say; "" where one does not say it."""
-
-    patients: np.ndarray
-    """(N,) str: Patient ID"""
-    studies: np.ndarray
-    """(N,) str: Study Instance UID"""
-    views: np.ndarray
-    """(N,) str: View Position, or PA, AP or LATERAL where the Series Description names one only"""
 
 
 def is_dicom(path: str | Path) -> bool:
@@ -89,25 +77,22 @@ def warn_once(text: str) -> None:
         warnings.warn(text, stacklevel=2)
 
 
-def read_headers(paths: Sequence[str], threads: int = 8) -> Headers:
-    """Patient, study and view of each file, from its header alone.
+def read_headers(paths: Sequence[str], threads: int = 8) -> dict[str, np.ndarray]:
+    """Patient ID, Study Instance UID and view of N files, each (N,) str; "" where one has none.
 
+    A view is the View Position, or PA, AP or LATERAL where the Series Description names only one.
     Raises UserError where pydicom is missing, and where a file cannot be read or is no DICOM.
     """
     with ThreadPoolExecutor(max(1, threads)) as pool:
         told = pool.map(_read_header, paths)
         rows = list(tqdm(told, desc="DICOM headers", total=len(paths), disable=None))
-    return Headers(*np.array(rows, dtype=object).reshape(len(rows), 3).T)
+    columns = np.array(rows, dtype=object).reshape(len(rows), 3).T
+    return dict(zip(FIELDS, columns, strict=True))
 
 
-def from_headers(paths: Sequence[str]) -> Headers | None:
-    """What the headers of these files say; None where there is none, or one that is no DICOM.
-
-    Raises UserError as `read_headers` does.
-    """
-    if not paths or not all(map(is_dicom, paths)):
-        return None
-    return read_headers(paths)
+def from_headers(paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """`read_headers`, or {} where there is no file, or one that is not DICOM."""
+    return read_headers(paths) if paths and all(map(is_dicom, paths)) else {}
 
 
 def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray | None, str]:

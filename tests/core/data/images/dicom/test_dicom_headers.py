@@ -36,10 +36,10 @@ def test_headers_are_read_in_order(tmp_path: Path) -> None:
         written(tmp_path),
     ]
     headers = read_headers(paths)
-    assert headers.patients.tolist() == ["00012", "7", ""]
-    assert headers.studies.tolist() == [str(first), str(second), ""]
-    assert headers.views.tolist() == ["PA", "LL", ""]
-    assert read_headers([]).patients.shape == (0,)
+    assert headers["patient"].tolist() == ["00012", "7", ""]
+    assert headers["study"].tolist() == [str(first), str(second), ""]
+    assert headers["view"].tolist() == ["PA", "LL", ""]
+    assert read_headers([])["patient"].shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_the_series_description_tells_one_view_or_none(
     tmp_path: Path, description: str, view: str
 ) -> None:
     silent = written(tmp_path, SeriesDescription=description)
-    assert read_headers([silent]).views.tolist() == [view]
+    assert read_headers([silent])["view"].tolist() == [view]
     speaking = written(tmp_path, SeriesDescription=description, ViewPosition="RLD")
-    assert read_headers([speaking]).views.tolist() == ["RLD"]
+    assert read_headers([speaking])["view"].tolist() == ["RLD"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_series_description_tells_one_view_or_none(
 def test_headers_of_other_syntaxes_and_letters(tmp_path: Path, syntax: uid.UID) -> None:
     path = tmp_path / "a.dcm"
     path.write_bytes(dataset(syntax, SpecificCharacterSet="ISO_IR 192", PatientID="Jürgen"))
-    assert read_headers([str(path)]).patients.tolist() == ["Jürgen"]
+    assert read_headers([str(path)])["patient"].tolist() == ["Jürgen"]
 
 
 def test_what_is_no_dicom_is_named(tmp_path: Path) -> None:
@@ -86,24 +86,22 @@ def test_what_is_no_dicom_is_named(tmp_path: Path) -> None:
 def test_from_headers_speaks_for_files_that_are_all_dicom(tmp_path: Path) -> None:
     paths = [written(tmp_path, PatientID=name, ViewPosition="PA") for name in ("b", "a", "b")]
     found = from_headers(paths)
-    assert found is not None
-    assert (found.patients.tolist(), found.views.tolist()) == (["b", "a", "b"], ["PA"] * 3)
-    assert found.studies.tolist() == [""] * 3
-    patients, note = patients_of(found.patients, paths)
-    assert patients is found.patients
+    assert (found["patient"].tolist(), found["view"].tolist()) == (["b", "a", "b"], ["PA"] * 3)
+    assert found["study"].tolist() == [""] * 3
+    patients, note = patients_of(found["patient"], paths)
+    assert patients is found["patient"]
     assert note == f"Patients are taken from the DICOM headers, such as 'b' in {paths[0]}."
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
-    assert from_headers([*paths, str(tmp_path / "a.png")]) is None
-    assert from_headers([]) is None
+    assert from_headers([*paths, str(tmp_path / "a.png")]) == {}
+    assert from_headers([]) == {}
 
 
 def test_patients_that_headers_do_not_name_are_told_of(tmp_path: Path) -> None:
     blank = written(tmp_path, PatientID="", StudyInstanceUID="1.2.3")
     paths = [blank, written(tmp_path)]
     found = from_headers(paths)
-    assert found is not None
-    assert found.studies.tolist() == ["1.2.3", ""]
-    patients, note = patients_of(found.patients, paths)
+    assert found["study"].tolist() == ["1.2.3", ""]
+    patients, note = patients_of(found["patient"], paths)
     assert patients is None
     assert note.startswith("Warning: neither the CSV nor any DICOM header names a patient")
     with pytest.raises(UserError, match="1 of 2 DICOM headers name no patient"):
