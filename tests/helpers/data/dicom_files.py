@@ -74,6 +74,25 @@ def element(name: str, kind: str, value: Any) -> DataElement:
     return DataElement(name, kind, value, already_converted=True)
 
 
+def table(
+    entries: np.ndarray,
+    first: int,
+    bits: int = 16,
+    *,
+    data: str = "US",
+    descriptor: str = "SS",
+    count: int | None = None,
+) -> Dataset:
+    """An item of a sequence of look-up tables, of these value representations; `count` is another
+    number of entries than there are."""
+    made = Dataset()
+    described = [(count or len(entries)) % 2**16, first, bits]
+    made["LUTDescriptor"] = element("LUTDescriptor", descriptor, described)
+    as_numbers = data == "US"
+    made.add_new("LUTData", data, entries.astype(int).tolist() if as_numbers else entries.tobytes())
+    return made
+
+
 def coded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
     """Pixels as Pillow compresses them."""
     stream = io.BytesIO()

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pydicom import Dataset, uid
+from pydicom import uid
 from pydicom.pixels import get_decoder
 
 from core.data.images.dicom.header import INSTALL
@@ -20,6 +20,7 @@ from tests.helpers.data.dicom_files import (
     percentiles,
     read,
     refused,
+    table,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -115,13 +116,6 @@ def segmented_palette() -> bytes:
     return dicom(GREY, **palette)
 
 
-def short_table() -> bytes:
-    made = Dataset()
-    made.add_new("LUTDescriptor", "SS", [4096, 0, 12])
-    made.add_new("LUTData", "US", DEEP[0].tolist())
-    return dicom(DEEP, VOILUTSequence=[made])
-
-
 COLOUR = np.dstack([GREY] * 3)
 SINGLE, DOUBLE = GREY.astype(np.float32).tobytes(), GREY.astype(np.float64).tobytes()
 REMEDY = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
@@ -158,7 +152,10 @@ REFUSED: list[tuple[str, bytes]] = [
     ),
     ("Rescale Slope", dicom(DEEP, RescaleSlope=0, RescaleIntercept=1)),
     ("its RescaleSlope is 'abc'", dicom(DEEP, RescaleSlope=element("RescaleSlope", "DS", "abc"))),
-    ("40 of its 4,096 entries", short_table()),
+    (
+        "40 of its 4,096 entries",
+        dicom(DEEP, VOILUTSequence=[table(DEEP[0], 0, 12, count=4096)]),
+    ),
 ]
 
 

@@ -6,23 +6,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pydicom import Dataset, uid
+from pydicom import uid
 
-from tests.helpers.data.dicom_files import close, dicom, linear, percentiles, read
+from tests.helpers.data.dicom_files import close, dicom, linear, percentiles, read, table
 
 RANDOM = np.random.default_rng(0)
 GREY = cv2.GaussianBlur(RANDOM.integers(0, 256, (60, 40), dtype=np.uint8), (0, 0), 2)
 DEEP = RANDOM.integers(0, 4096, (60, 40), dtype=np.uint16)  # 12 bits
 FULL = RANDOM.integers(0, 65536, (60, 40), dtype=np.uint16)
 SIGNED = RANDOM.integers(-2048, 2048, (60, 40), dtype=np.int16)
-
-
-def table(entries: np.ndarray, first: int, bits: int, kind: str = "US") -> Dataset:
-    """An item of a sequence of look-up tables."""
-    made = Dataset()
-    made.add_new("LUTDescriptor", "SS", [len(entries), first, bits])
-    made.add_new("LUTData", kind, entries.tolist() if kind == "US" else entries.tobytes())
-    return made
 
 
 def test_8_bits_without_window_are_kept(tmp_path: Path) -> None:
@@ -92,7 +84,7 @@ def test_a_voi_lut_spans_black_to_white(tmp_path: Path, values: np.ndarray, bits
 def test_a_voi_lut_of_plain_bytes(tmp_path: Path, syntax: uid.UID) -> None:
     big = syntax == uid.ExplicitVRBigEndian
     curve = (np.arange(4096) // 2 + 5).astype(">u2" if big else "<u2")
-    lut = table(curve, 0, 16, "OW")
+    lut = table(curve, 0, 16, data="OW")
     stored = DEEP.byteswap() if big else DEEP
     data = dicom(DEEP, syntax=syntax, PixelData=stored.tobytes(), VOILUTSequence=[lut])
     assert close(read(tmp_path, data), (DEEP // 2) / 2047 * 255)
@@ -100,7 +92,7 @@ def test_a_voi_lut_of_plain_bytes(tmp_path: Path, syntax: uid.UID) -> None:
 
 def test_a_voi_lut_of_8_bits_packed_in_words(tmp_path: Path) -> None:
     curve = np.arange(256, dtype=np.uint8)[::-1]
-    lut = table(curve, 0, 8, "OW")
+    lut = table(curve, 0, 8, data="OW")
     assert np.array_equal(read(tmp_path, dicom(GREY, VOILUTSequence=[lut])), 255 - GREY)
 
 

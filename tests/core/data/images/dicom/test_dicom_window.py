@@ -22,6 +22,7 @@ from tests.helpers.data.dicom_files import (
     linear,
     percentiles,
     read,
+    table,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -257,15 +258,6 @@ def test_a_negative_slope_before_a_window(tmp_path: Path) -> None:
     assert close(read(tmp_path, data), linear(3000.0 - DEEP, 1000, 900))
 
 
-def table(entries: np.ndarray, first: Any, kind: str = "SS") -> Dataset:
-    """An item of a sequence of look-up tables of 16 bits."""
-    made = Dataset()
-    described = [len(entries) % 2**16, first, 16]
-    made["LUTDescriptor"] = element("LUTDescriptor", kind, described)
-    made.add_new("LUTData", "US", entries.astype(int).tolist())
-    return made
-
-
 def without(name: str, value: Any = None) -> Dataset:
     """A look-up table without one of its parts, or with a blank one."""
     made = table(np.arange(4096)[::-1], 0)
@@ -318,7 +310,7 @@ def test_look_up_tables_of_any_first_value(
     curve = np.floor(np.sqrt(np.linspace(0, 1, count)) * 62500)
     pixels = pixels.astype(SIGNED.dtype if first < 0 else np.uint16)
     values = curve[np.clip(pixels.astype(int) - first, 0, count - 1)]
-    lut = table(curve, written, kind)
+    lut = table(curve, written, descriptor=kind)
     voi = read(tmp_path, dicom(pixels, VOILUTSequence=[lut]))
     assert close(voi, values / 62500 * 255)
     window: dict[str, Any] = {"WindowCenter": 30000, "WindowWidth": 40000}
