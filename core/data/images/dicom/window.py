@@ -1,17 +1,16 @@
 """Stored levels of a DICOM image → grey of 8 bits, once for each of the up to 65,536 levels.
 
 PS3.3 C.7.5.1.1.2 (padding), C.7.6.3.1.6 (palette), C.11.1 (modality LUT), C.11.2 (VOI LUT and
-window). pydicom 3.0.2 computes; numbers and tables are read here, as it refuses those that break a
-rule of the standard, cuts fractions off and wraps the index into tables of 8 bits.
+window). Read here, as pydicom 3.0.2 refuses numbers and tables that break a rule of the standard,
+cuts fractions off and wraps the index into tables of 8 bits.
 """
 
 import math
 from typing import Any
 
 import numpy as np
-from pydicom import DataElement, Dataset, Sequence
+from pydicom import Dataset, Sequence
 from pydicom.multival import MultiValue
-from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
 from core.data.images.dicom.limits import check_lengths
 from core.data.images.greyscale import scale, window_of_levels
@@ -120,9 +119,8 @@ def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
     if (table := _table(dataset, "ModalityLUTSequence")) is not None:
         return _look_up(levels, table.LUTDescriptor, table.LUTData, dataset)
     slope, intercept = scalar(dataset, "RescaleSlope", 1), scalar(dataset, "RescaleIntercept", 0)
-    rescale = _of_numbers(RescaleSlope=slope, RescaleIntercept=intercept)
     with np.errstate(all="ignore"):
-        values = apply_modality_lut(levels, rescale)
+        values = levels.astype(np.float64) * slope + intercept
     if not slope or not np.isfinite(values).all():
         raise ValueError(f"its Rescale Slope is {slope} and its Rescale Intercept {intercept}")
     return values
@@ -145,13 +143,21 @@ def _voi(values: np.ndarray, dataset: Dataset) -> np.ndarray | None:
             continue
         if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
             raise ValueError(f"its VOI LUT Function {function} is unknown")
-        window = _of_numbers(WindowCenter=center, WindowWidth=width)
-        window.VOILUTFunction, window.PhotometricInterpretation = function, "MONOCHROME2"
-        # 0 to 255 is what comes out
-        window.BitsStored, window.PixelRepresentation = 8, 0
         with np.errstate(all="ignore"):
-            return scale(apply_windowing(values, window), 0, 255)
+            return scale(_windowed(values, center, width, function), 0, 255)
     return None
+
+
+def _windowed(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
+    """Values through a window, 0 to 255 (C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2)."""
+    if function == "SIGMOID":
+        return 255 / (1 + np.exp(-4 * (values - center) / width))
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    shown = ((values - center) / width + 0.5) * 255
+    shown[values <= center - width / 2] = 0
+    shown[values > center + width / 2] = 255
+    return shown
 
 
 def _table(dataset: Dataset, name: str) -> Dataset | None:
@@ -187,21 +193,7 @@ def _look_up(values: np.ndarray, descriptor: Any, data: Any, dataset: Dataset) -
         if apart and other <= values.max() and other + count > values.min():
             first = other
     places = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
-    table = Dataset()
-    table.LUTDescriptor = [count % 2**16, 0, 16]
-    # as an array, which is no value of an element, and quicker than one
-    table["LUTData"] = DataElement("LUTData", "US", entries, already_converted=True)
-    lut = Dataset()
-    lut.VOILUTSequence = [table]
-    return apply_voi(places, lut).astype(np.float64)
-
-
-def _of_numbers(**numbers: float) -> Dataset:
-    """A data set of these elements, of double precision: a text of 16 digits would round them."""
-    made = Dataset()
-    for name, number in numbers.items():
-        made.add_new(name, "FD", number)
-    return made
+    return entries[places].astype(np.float64)
 
 
 def scalar(dataset: Dataset, name: str, default: float) -> float:
