@@ -143,7 +143,7 @@ class Images:
         Raises UserError for a pack that is smaller than one of them.
         """
         told = []
-        for folder, size in {pack.whole: pack.plan.size for pack in self.packs}.items():
+        for folder, size in {pack.root: pack.plan.size for pack in self.packs}.items():
             if size < max(sizes):
                 raise UserError(
                     f"the pack {folder} holds images of {size} px and {max(sizes)} px are wanted: "

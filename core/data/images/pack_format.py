@@ -100,7 +100,7 @@ class Pack:
         return {name: self.__dict__[name] for name in ("folder", "plan", "unreadable")}
 
     @property
-    def whole(self) -> Path:
+    def root(self) -> Path:
         """The folder of all parts."""
         return self.folder if self.plan.parts == 1 else self.folder.parent
 
