@@ -13,10 +13,13 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
 
 from core.config.command_line import flags, run
 from core.config.data import LabelReading
+from core.config.values import PositiveInt
 from core.errors import UserError, counted, size_of, some
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
@@ -32,14 +35,14 @@ class Config:
     train_dir: Path | None = None
     """Folder of the images, searched with its sub-folders (data/images); with --verify, the files
     to compare the pack with."""
-    size: int = 512
+    size: Annotated[int, Meta(ge=1, le=65_535)] = 512
     """Side of the square images, in pixels: the --img_size of the training."""
     out: Path = Path("data/pack")
     """Folder of the pack."""
     part: str = ""
     """Pack only this part, as in 2/8 for the second of eight; --out reads as one pack when all of
     them are there."""
-    num_workers: Literal["auto"] | int = "auto"
+    num_workers: Literal["auto"] | PositiveInt = "auto"
     """Processes that decode images; auto: one a core."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about images that cannot be read, once the others are packed: name them and leave
@@ -82,10 +85,6 @@ class Config:
 def main() -> None:
     """The command line."""
     config = flags(Config(), __doc__)
-    if config.num_workers != "auto" and config.num_workers < 1:
-        raise UserError(f"--num_workers must be at least 1, not {config.num_workers}")
-    if not 1 <= config.size <= 65_535:
-        raise UserError(f"--size must lie within 1 and 65,535, not {config.size}")
     if config.source and len(config.source) != len(config.train_csv):
         raise UserError("--source is given once for each --train_csv, or not at all")
     part, parts = config.part_of

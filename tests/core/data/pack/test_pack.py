@@ -178,7 +178,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
         (("--part", "٢/٨"), "is no part: give it as 2/8"),
         (("--part", "1/20"), "10 images cannot be divided into 20 parts"),
         (("--num_workers", 0), "--num_workers must be at least 1"),
-        (("--size", 0), "--size must lie within"),
+        (("--size", 0), "--size must be at least 1, not 0"),
         (("--source", "nih"), "--source is given once for each --train_csv"),
     ],
 )
