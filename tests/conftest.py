@@ -2,36 +2,54 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 # before torch: two test processes share the cores, and threads that wait for each other spin
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from filelock import FileLock
 
 from core.config.command_line import run
 from core.data.phantom.dataset import make_phantom
 from core.runtime.signals import STOPS, put_back
 from ensemble.infer import main as infer_main
-from tests.helpers.fault_table import fault, pytest_addoption, pytest_terminal_summary, soak
+from tests.helpers.fault_table import (
+    fault,
+    pytest_addoption,
+    pytest_terminal_summary,
+    read_markers,
+    soak,
+)
 from tests.helpers.training.small_run import MODEL, ROOT, draw_nothing, flags, module, script
 
 __all__ = ["fault", "pytest_addoption", "pytest_terminal_summary", "soak"]
 
 # they look into /proc, and mount and forbid things as Linux does
-collect_ignore_glob = [] if sys.platform == "linux" else ["faults/*", "fuzz/*"]
+collect_ignore_glob = [] if sys.platform == "linux" else ["faults/*", "fuzz/*", "test_several_*"]
 
 Call = Callable[..., tuple[int, str, str]]
 Train = Call
+Once = Callable[[str, Callable[[Path], object]], Path]
+# runs a script whose path comes first
+BLANK = """
+import runpy, sys
+from tests.helpers.training.small_run import draw_nothing
+draw_nothing()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files that launch processes go first: one of them at the end would keep one core idle."""
+    read_markers(config, items)
     items.sort(key=lambda item: item.path.parent.name not in ("tests", "faults"))
 
 
@@ -54,27 +72,46 @@ def signals_as_they_were() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small phantom dataset that no test may change."""
-    folder = tmp_path_factory.mktemp("phantom")
-    make_phantom(folder, images=60, size=40, seed=3)
-    return folder
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Folder of a name that the first test process to need it fills; no test may change it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def fill(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = base / f"shared_{name}", base / f"shared_{name}.made"
+        with FileLock(base / f"shared_{name}.lock"):
+            if not made.exists():
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return fill
 
 
 @pytest.fixture(scope="session")
-def finished_method(
-    phantom: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Path, str]]:
-    """Of a method, a run to the end in a process of its own, as a user starts it, and what it
-    printed; each is made once."""
+def phantom(once: Once) -> Path:
+    """A small phantom dataset."""
+    return once("phantom", lambda folder: make_phantom(folder, images=60, size=40, seed=3))
 
-    @cache
-    def finish(method: str) -> tuple[Path, str]:
-        out = tmp_path_factory.mktemp(method) / "out"
-        command = [sys.executable, script(method), *flags(phantom, out)]
+
+@pytest.fixture(scope="session")
+def finished_method(phantom: Path, once: Once) -> Callable[[str], tuple[Path, str]]:
+    """Of a method, a finished run in a process of its own, and what it printed; each is made once.
+
+    That of standard_head is started as a user does; reports of the others have blank pictures.
+    """
+
+    def train(method: str, folder: Path) -> None:
+        start = [script(method)] if method == "standard_head" else ["-c", BLANK, script(method)]
+        command = [sys.executable, *start, *flags(phantom, folder / "out")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return out, done.stdout
+        (folder / "printed.txt").write_text(done.stdout)
+
+    def finish(method: str) -> tuple[Path, str]:
+        folder = once(method, partial(train, method))
+        return folder / "out", (folder / "printed.txt").read_text()
 
     return finish
 
@@ -83,6 +120,12 @@ def finished_method(
 def finished(finished_method: Callable[[str], tuple[Path, str]]) -> tuple[Path, str]:
     """That run of standard_head."""
     return finished_method("standard_head")
+
+
+@pytest.fixture
+def finished_copy(finished: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of that run, `tmp_path`/out, which a test may change or resume."""
+    return Path(shutil.copytree(finished[0], tmp_path / "out"))
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ What the table refuses is tested in tests/core/data; here each kind is seen thro
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,28 +14,24 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-Train = Callable[..., tuple[int, str, str]]
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import Train
+from tests.helpers.faults.launches import TRAIN, Place, RealLaunches
+from tests.helpers.training.small_run import flags
+
+Spoil = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 @pytest.fixture
 def data(phantom: Path, tmp_path: Path) -> Path:
     """A copy of the phantom that a test may spoil."""
-    folder = tmp_path / "data"
-    shutil.copytree(phantom, folder)
-    return folder
+    return Path(shutil.copytree(phantom, tmp_path / "data"))
 
 
 def refusal(train: Train, data: Path, *more: object) -> str:
     """The one sentence that the command ends with; checks that it wrote nothing."""
     out = data.parent / "out"
     before = sorted(data.rglob("*"))
-    code, _, error = train(
-        *("--train_csv", data / "train.csv", "--train_dir", data / "images", "--out_dir", out),
-        *("--preset", "small", "--model", "test_efficientnet", "--no-pretrained"),
-        *("--img_size", 32, "--batch_size", 8, "--folds", 2, "--num_workers", 0),
-        *more,
-    )
+    code, _, error = train(*flags(data, out, *more))
     assert code == 2
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -47,10 +41,69 @@ def refusal(train: Train, data: Path, *more: object) -> str:
     return error
 
 
-def edit(data: Path, change: Callable[[pd.DataFrame], object]) -> None:
-    table = pd.read_csv(data / "train.csv", dtype=str)
-    change(table)
-    table.to_csv(data / "train.csv", index=False)
+def with_column(name: str, cells: list[str]) -> Spoil:
+    """The table with these cells at the start of a column."""
+    return lambda table: table.assign(
+        **{name: (cells + [*table[name]][len(cells) :])[: len(table)]}
+    )
+
+
+# what is done to train.csv, and what the sentence then holds
+TABLES: dict[str, tuple[Spoil, list[str]]] = {
+    "header only": (lambda table: table[:0], ["no row"]),
+    "no label column": (lambda table: table[["ImageID", "PatientID"]], ["label"]),
+    "duplicate image": (lambda table: pd.concat([table, table[:1]]), ["p00000_00.png"]),
+    "rounded patient numbers": (
+        lambda table: table.assign(PatientID="1.90E+38"),
+        ["1.90E+38", "--patient_column none"],
+    ),
+    "half blank label": (with_column("Mass", [""] * 41), ["--blank"]),
+    "text in a label": (
+        with_column("Mass", ["maybe"]),
+        ["Mass", "'maybe'", "row 2", "--labels"],
+    ),
+    "words": (
+        with_column("Mass", ["small", "large"] * 15),
+        ["Mass", "'small'", "row 2", "--labels"],
+    ),
+    "probabilities": (
+        with_column("Mass", ["0.9", "0.05"] * 30),
+        ["Mass", "'0.9'", "row 2", "--labels"],
+    ),
+}
+FLAGS = {
+    "--labels Mass,Efusion": ["Effusion"],
+    "--folds 50": ["50", "patient"],
+    "--model convnextv2_ato": ["convnextv2_atto"],
+    "--batch_size 64": ["--batch_size"],
+    "--train_dir nowhere": ["nowhere"],
+    "--model vit_tiny_patch16_224 --img_size 64": [
+        "vit_tiny_patch16_224 takes no images of --img_size 64"
+    ],
+    "--model dla46x_c --img_size 64 --grad_checkpointing": [
+        "dla46x_c takes no --grad_checkpointing: leave it out"
+    ],
+    "--loss weighted_bce --loss_options beta=1": ["weighted_bce: beta must lie in [0, 1)"],
+    "--loss cb_focal --loss_options gamma=-1": ["cb_focal: gamma must be at least 0"],
+    "--loss asl --loss_options margin=1": ["asl: margin must lie in [0, 1), not 1.0"],
+    "--loss robust_asl --loss_options margin=-0.1": ["margin must lie in [0, 1), not -0.1"],
+    "--loss ldam --loss_options max_margin=nan": ["ldam: max_margin must lie in [0, 1)"],
+    "--loss bce --loss_options gamma=2": ["bce got an unexpected keyword argument 'gamma'"],
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_spoiled_table(case: str, train: Train, data: Path) -> None:
+    spoil, parts = TABLES[case]
+    spoil(pd.read_csv(data / "train.csv", dtype=str)).to_csv(data / "train.csv", index=False)
+    sentence = refusal(train, data)
+    assert [part for part in parts if part not in sentence] == []
+
+
+@pytest.mark.parametrize("words", FLAGS)
+def test_flags_that_do_not_fit(words: str, train: Train, data: Path) -> None:
+    sentence = refusal(train, data, *words.split())
+    assert [part for part in FLAGS[words] if part not in sentence] == []
 
 
 def test_missing_csv_names_it_and_gives_the_two_commands(train: Train, data: Path) -> None:
@@ -61,56 +114,15 @@ def test_missing_csv_names_it_and_gives_the_two_commands(train: Train, data: Pat
     assert "python methods/standard_head/train.py" in sentence
 
 
-def test_missing_folder(train: Train, data: Path) -> None:
-    assert "nowhere" in refusal(train, data, "--train_dir", data / "nowhere")
-
-
 def test_empty_csv(train: Train, data: Path) -> None:
     (data / "train.csv").write_text("")
     assert "empty" in refusal(train, data)
 
 
-def test_header_only(train: Train, data: Path) -> None:
-    (data / "train.csv").write_text("ImageID,PatientID,Mass\n")
-    assert "no row" in refusal(train, data)
-
-
-def test_no_label_column(train: Train, data: Path) -> None:
-    table = pd.read_csv(data / "train.csv")[["ImageID", "PatientID"]]
-    table.to_csv(data / "train.csv", index=False)
-    assert "label" in refusal(train, data)
-
-
-def test_unknown_label_gets_the_nearest(train: Train, data: Path) -> None:
-    assert "Effusion" in refusal(train, data, "--labels", "Mass,Efusion")
-
-
-@pytest.mark.parametrize("cells", [["maybe"], ["small", "large"] * 15, ["0.9", "0.05"] * 30])
-def test_text_in_a_label_names_row_column_and_value(
-    train: Train, data: Path, cells: list[str]
-) -> None:
-    edit(
-        data, lambda table: table.__setitem__("Mass", (cells + [*table["Mass"]][len(cells) :])[:60])
-    )
-    sentence = refusal(train, data)
-    for part in ("Mass", f"'{cells[0]}'", "row 2", "--labels"):
-        assert part in sentence
-
-
-def test_duplicate_image(train: Train, data: Path) -> None:
-    table = pd.read_csv(data / "train.csv", dtype=str)
-    pd.concat([table, table[:1]]).to_csv(data / "train.csv", index=False)
-    assert table["ImageID"][0] in refusal(train, data)
-
-
 def test_missing_image(train: Train, data: Path) -> None:
-    victim = next(
-        path
-        for path in sorted((data / "images").iterdir())
-        if path.name in set(pd.read_csv(data / "train.csv")["ImageID"])
-    )
-    victim.unlink()
-    assert victim.name in refusal(train, data)
+    name = pd.read_csv(data / "train.csv")["ImageID"][3]
+    (data / "images" / name).unlink()
+    assert name in refusal(train, data)
 
 
 def test_unreadable_folder(train: Train, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,31 +133,10 @@ def test_unreadable_folder(train: Train, data: Path, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", refuse)
-        code, _, error = train(
-            *("--train_csv", data / "train.csv", "--train_dir", data / "images"),
-            *("--preset", "small", "--out_dir", data.parent / "out"),
-        )
+        code, _, error = train(*flags(data, data.parent / "out"))
     assert code == 2
     assert str(data / "images") in error
     assert not (data.parent / "out").exists()
-
-
-def test_fewer_patients_than_folds(train: Train, data: Path) -> None:
-    sentence = refusal(train, data, "--folds", 50)
-    assert "50" in sentence
-    assert "patient" in sentence
-
-
-def test_rounded_patient_numbers(train: Train, data: Path) -> None:
-    edit(data, lambda table: table.__setitem__("PatientID", "1.90E+38"))
-    sentence = refusal(train, data)
-    assert "1.90E+38" in sentence
-    assert "--patient_column none" in sentence
-
-
-def test_half_blank_label_asks(train: Train, data: Path) -> None:
-    edit(data, lambda table: table.loc.__setitem__((slice(0, 40), "Mass"), ""))
-    assert "--blank" in refusal(train, data)
 
 
 def test_shared_patients_of_an_official_split(train: Train, data: Path) -> None:
@@ -156,23 +147,15 @@ def test_shared_patients_of_an_official_split(train: Train, data: Path) -> None:
     assert table["PatientID"][31] in refusal(train, data, "--val_csv", data / "val.csv")
 
 
-def test_unknown_model_gets_the_nearest(train: Train, data: Path) -> None:
-    assert "convnextv2_atto" in refusal(train, data, "--model", "convnextv2_ato")
-
-
 def test_unreachable_weights_name_both_flags(
     train: Train, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.models.backbone._fetch", lambda repository: None)
-    out = data.parent / "out"
-    code, _, error = train(
-        *("--train_csv", data / "train.csv", "--train_dir", data / "images", "--out_dir", out),
-        *("--preset", "paper", "--model", "convnextv2_atto", "--folds", 2),
+    sentence = refusal(
+        train, data, "--preset", "paper", "--model", "convnextv2_atto", "--pretrained"
     )
-    assert code == 2
-    assert "--weights_file" in error
-    assert "--no-pretrained" in error
-    assert not out.exists()
+    assert "--weights_file" in sentence
+    assert "--no-pretrained" in sentence
 
 
 def test_spoiled_weights_file(train: Train, data: Path) -> None:
@@ -181,11 +164,6 @@ def test_spoiled_weights_file(train: Train, data: Path) -> None:
     assert f"{path} does not hold weights of" in refusal(
         train, data, "--weights_file", path, "--pretrained"
     )
-
-
-def test_image_size_that_the_model_does_not_take(train: Train, data: Path) -> None:
-    sentence = refusal(train, data, "--model", "vit_tiny_patch16_224", "--img_size", 64)
-    assert "vit_tiny_patch16_224 takes no images of --img_size 64" in sentence
 
 
 @pytest.mark.parametrize(
@@ -201,11 +179,6 @@ def test_sizes_that_networks_do_not_take(
     assert sentence.strip().endswith(f"): give --img_size {own}, its own")
 
 
-def test_a_network_that_cannot_save_memory(train: Train, data: Path) -> None:
-    flags = ("--model", "dla46x_c", "--img_size", 64, "--grad_checkpointing")
-    assert "dla46x_c takes no --grad_checkpointing: leave it out" in refusal(train, data, *flags)
-
-
 def test_weights_of_no_finite_output(train: Train, data: Path) -> None:
     """Finite themselves: a variance below 0 has no root."""
     path = data / "weights.safetensors"
@@ -216,35 +189,11 @@ def test_weights_of_no_finite_output(train: Train, data: Path) -> None:
     assert "the outputs of test_efficientnet on images of --img_size 32 are not finite" in sentence
 
 
-def test_batch_larger_than_the_data(train: Train, data: Path) -> None:
-    assert "--batch_size" in refusal(train, data, "--batch_size", 64)
-
-
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        ("--loss weighted_bce --loss_options beta=1", "weighted_bce: beta must lie in [0, 1)"),
-        ("--loss cb_focal --loss_options gamma=-1", "cb_focal: gamma must be at least 0"),
-        ("--loss asl --loss_options margin=1", "asl: margin must lie in [0, 1), not 1.0"),
-        ("--loss robust_asl --loss_options margin=-0.1", "margin must lie in [0, 1), not -0.1"),
-        ("--loss ldam --loss_options max_margin=nan", "ldam: max_margin must lie in [0, 1)"),
-        (
-            "--loss bce --loss_options gamma=2",
-            "bce got an unexpected keyword argument 'gamma'",
-        ),
-    ],
-)
-def test_loss_options_out_of_range(train: Train, data: Path, flags: str, sentence: str) -> None:
-    assert sentence in refusal(train, data, *flags.split())
-
-
 def test_folder_of_something_else(train: Train, data: Path) -> None:
     (data / "thesis.txt").write_text("years of work")
-    out = data.parent / "elsewhere"
     sentence = refusal(train, data, "--out_dir", data, "--overwrite")
     assert str(data) in sentence
     assert (data / "thesis.txt").read_text() == "years of work"
-    assert not out.exists()
 
 
 def test_fold_that_is_not_there(train: Train, data: Path) -> None:
@@ -255,38 +204,21 @@ def test_fold_that_is_not_there(train: Train, data: Path) -> None:
     )
 
 
-def test_devices_auto_under_fabric_run(data: Path, soak: bool) -> None:
+@pytest.mark.soak
+def test_devices_auto_under_fabric_run(data: Path, tmp_path: Path) -> None:
     """`fabric run` itself answers 1 to a script's 2; the sentence comes first."""
-    if not soak:
-        pytest.skip("in the long form: it imports PyTorch in several processes")
-    fabric = Path(sys.executable).with_name("fabric")
-    command = [
-        *(str(fabric), "run", "methods/standard_head/train.py", "--accelerator", "cpu"),
-        *(
-            "--main-port",
-            "29514",
-            "--devices",
-            "auto",
-            "--preset",
-            "small",
-            "--train_csv",
-            str(data / "train.csv"),
-        ),
-        *("--train_dir", str(data / "images"), "--out_dir", str(data.parent / "out")),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "--devices auto starts a single process; give a number" in done.stderr
+    launches = RealLaunches(tmp_path, range(29514, 29515))
+    launch = launches.start(TRAIN, *flags(data, data.parent / "out"), place=Place("auto"))
+    assert launch.ends() != 0
+    assert "--devices auto starts a single process; give a number" in launch.printed
     assert not (data.parent / "out").exists()
 
 
 def test_a_class_without_positives_in_a_fold_is_named(train: Train, data: Path) -> None:
-    edit(data, lambda table: table.__setitem__("Mass", ["1", *["0"] * (len(table) - 1)]))
-    code, printed, _ = train(
-        *("--train_csv", data / "train.csv", "--train_dir", data / "images"),
-        *("--out_dir", data.parent / "out", "--preset", "small", "--model", "test_efficientnet"),
-        *("--no-pretrained", "--img_size", 32, "--batch_size", 8, "--folds", 2),
-        *("--num_workers", 0, "--epochs", 1, "--warmup_head_epochs", 0),
-    )
+    table = pd.read_csv(data / "train.csv", dtype=str)
+    table["Mass"] = ["1", *["0"] * (len(table) - 1)]
+    table.to_csv(data / "train.csv", index=False)
+    words = flags(data, data.parent / "out", "--epochs", 1, "--warmup_head_epochs", 0)
+    code, printed, _ = train(*words)
     assert code == 0
     assert "Warning: Mass has no positive in fold" in printed

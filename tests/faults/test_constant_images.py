@@ -31,8 +31,9 @@ def constant(path: Path, level: int) -> None:
     cv2.imwrite(str(path), np.full((40, 40), level, dtype=np.uint8))
 
 
+@pytest.mark.fault(NAME)
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
-def test_augmentations_take_a_constant_image(level: int, soak: bool, fault: Fault) -> None:
+def test_augmentations_take_a_constant_image(level: int, soak: bool) -> None:
     image = np.full((32, 32), level, dtype=np.uint8)
     recipes = (
         light_transforms(),
@@ -40,7 +41,6 @@ def test_augmentations_take_a_constant_image(level: int, soak: bool, fault: Faul
         crop_transforms(32, rotation=10, jitter=True),
     )
     draws = 2000 if soak else 60
-    fault(NAME, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for transforms in recipes:
@@ -51,9 +51,9 @@ def test_augmentations_take_a_constant_image(level: int, soak: bool, fault: Faul
                 assert made.dtype == np.uint8
 
 
+@pytest.mark.fault(NAME)
 @pytest.mark.parametrize("level", [0, 700, 4095])
-def test_a_constant_dicom_film_is_read(level: int, tmp_path: Path, fault: Fault) -> None:
-    fault(NAME, 1)
+def test_a_constant_dicom_film_is_read(level: int, tmp_path: Path) -> None:
     path = tmp_path / "film.dcm"
     path.write_bytes(dicom(np.full((20, 24), level, dtype=np.uint16)))
     pixels = read_image(path)

@@ -1,23 +1,23 @@
 """A disk that is full at any write: one sentence, nothing lost, and the same command goes on."""
 
 import errno
-import json
 import os
-import shutil
 from collections.abc import Callable
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from core.data.phantom.dataset import make_phantom
 from tests.helpers.fault_table import Fault
-from tests.helpers.faults.disk_tasks import COMMANDS, Task, arguments_of, training
-from tests.helpers.faults.small_disk import Room, shared_room
-from tests.helpers.training.small_run import METHODS, MODEL
+from tests.helpers.faults.commands import OTHERS, data_with_predictions, disk_command, run_of_many
+from tests.helpers.faults.launches import Launches, at, shared
+from tests.helpers.faults.trials import Trial
+from tests.helpers.training.small_run import METHODS
 
-TaskOf = Callable[[str], Task]
+TrialOf = Callable[[str], Trial]
+# in the long form: they need more trainings
+LATER = (*METHODS[1:], "methods.label_coupling.couplings")
 # where a training may fail in the short form: what, with which file, which time
 PLACES = [
     ("save", ".state.safetensors", 1),
@@ -30,146 +30,102 @@ PLACES = [
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
-    return shared_room(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    make_phantom(folder, images=32, size=32, seed=3)
-    labels = pd.read_csv(folder / "test_labels.csv").drop(columns="PatientID")
-    classes = labels.columns[1:]
-    labels[classes] = 0.2 + 0.5 * labels[classes]
-    labels.to_csv(folder / "predicted.csv", index=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def task_of(room: Room, data: Path) -> TaskOf:
-    """The task of a method, or of another command."""
+def trial_of(tmp_path_factory: pytest.TempPathFactory) -> TrialOf:
+    """Trial of a method's training, or of another command, on the small disk."""
+    data = data_with_predictions(tmp_path_factory.mktemp("data"))
+    many = tmp_path_factory.mktemp("many") / "run"
 
     @cache
-    def make(name: str) -> Task:
-        if name in METHODS:
-            return training(room, name, data)
-        run = make("standard_head").undisturbed / "out"
-        coupled = run
-        if "{coupled}" in COMMANDS[name]:
-            coupled = make("label_coupling").undisturbed / "out"
-        if name == "ensemble.choose":
-            run = run_of_many(run, data, room.notes / "many")
-        places = {"data": data, "run": run, "coupled": coupled, "work": room.path / "work"}
-        return Task(room, name, arguments_of(name, **places))
+    def make(name: str) -> Trial:
+        folder, places = shared().room / "work", {"data": data}
+        if name in OTHERS:
+            places["run"] = make("standard_head").undisturbed / "out"
+            if "{coupled}" in OTHERS[name]:
+                places["coupled"] = make("label_coupling").undisturbed / "out"
+            if name == "ensemble.choose":
+                places["run"] = run_of_many(places["run"], data, many)
+        return Trial(disk_command(name, folder, **places), shared(), threads=True)
 
     return make
 
 
-def run_of_many(run: Path, data: Path, made: Path) -> Path:
-    """That run as if it had been of the phantom's test images, which are of more patients."""
-    shutil.copytree(run, made)
-    settings = json.loads((made / "config.json").read_text())
-    settings["train_csv"] = [str(data / "test_labels.csv")]
-    (made / "config.json").write_text(json.dumps(settings))
-    predicted = pd.read_csv(data / "predicted.csv")[["ImageID", "Effusion", "Normal"]]
-    predicted.to_csv(made / f"{MODEL}_fold1_val.csv", index=False)
-    return made
+def numbers_of(one: Trial, share: int) -> list[int]:
+    """`share` of the steps of a command, evenly spread."""
+    every = range(1, len(one.steps) + 1)
+    return list(every[len(every) // (share + 1) :: len(every) // share])
 
 
-def numbers_of(task: Task, share: int, soak: bool) -> list[int]:
-    """All steps of a task in the long form, else `share` of them, evenly spread."""
-    every = range(1, len(task.steps) + 1)
-    return list(every) if soak else list(every[len(every) // (share + 1) :: len(every) // share])
-
-
-def test_each_write_of_a_training(task_of: TaskOf, soak: bool, fault: Fault) -> None:
-    task = task_of("standard_head")
-    numbers = list(range(1, len(task.steps) + 1))
-    if not soak:
-        numbers = [task.number(*place) for place in PLACES]
-    fault("full disk at a write of a training", len(numbers))
-    for number in numbers:
-        told = task.try_full({"at": number, "errno": "ENOSPC"})
-        what, name = task.steps[number - 1]
-        if what in ("write", "save", "replace"):
-            assert "No space left on device; make room there, and the same command goes on" in told
-            assert Path(name).suffix in told
-
-
-@pytest.mark.parametrize("method", METHODS[1:])
-def test_writes_of_the_other_methods(
-    method: str, task_of: TaskOf, soak: bool, fault: Fault
-) -> None:
-    if not soak:
-        pytest.skip("in the long form: the methods share what they write with")
-    numbers = range(1, len(task_of(method).steps) + 1, 12)
-    fault("full disk at a write of a training", len(numbers))
-    for number in numbers:
-        task_of(method).try_full({"at": number, "errno": "ENOSPC"})
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_write_of_another_command(
-    command: str, task_of: TaskOf, soak: bool, fault: Fault
-) -> None:
-    if command.endswith("couplings") and not soak:
-        pytest.skip("in the long form: it needs a training more")
-    task = task_of(command)
-    numbers = numbers_of(task, 3 if command in ("ensemble.infer", "core.data.pack") else 1, soak)
-    if command == "core.data.phantom":
-        # a picture is written as the one before it was
-        numbers = numbers[::12]
-    fault("full disk at a write of predictions, a pack or scores", len(numbers))
-    for number in numbers:
-        task.try_full({"at": number, "errno": "ENOSPC"})
-
-
-def test_a_phantom_ends_at_the_first_picture_without_room(room: Room, task_of: TaskOf) -> None:
-    """OpenCV says that it wrote what it did not."""
-    if not room.mounted:
-        pytest.skip("this system lets nobody mount a file system of his own")
-    task = task_of("core.data.phantom")
-    task.begin()
-    begun = task.number("open", "phantom.partial")
-    told = task.run({"at": begun, "fill": str(room.path / "ballast")}).sentence()
-    assert "No space left on device" in told
-    assert len(list(task.seen.rglob("*.png"))) <= 1
-
-
-def test_other_reasons_of_a_disk(task_of: TaskOf, soak: bool, fault: Fault) -> None:
-    """A quota, a limit on a file's size, a disk that fails, for a moment only."""
-    task = task_of("standard_head")
-    reasons = ["EDQUOT", "EFBIG", "EIO"]
-    numbers = numbers_of(task, 2, soak=False)
+def test_each_write_of_a_training(trial_of: TrialOf, soak: bool, fault: Fault) -> None:
+    one = trial_of("standard_head")
+    numbers = [one.number(*place) for place in PLACES]
     if soak:
-        numbers = list(range(2, len(task.steps), 8))
+        numbers = [*range(1, len(one.steps) + 1)]
+    fault("full disk at a write of a training", len(numbers))
+    for number in numbers:
+        sentence = one.try_full(number, errno="ENOSPC")
+        what, name = one.steps[number - 1]
+        if what in ("write", "save", "replace"):
+            cause = "No space left on device; make room there, and the same command goes on"
+            assert cause in sentence
+            assert Path(name).suffix in sentence
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.soak] if name.startswith(LATER) else [])
+        for name in (*METHODS[1:], *OTHERS)
+    ],
+)
+def test_each_write_of_another_command(
+    name: str, trial_of: TrialOf, soak: bool, fault: Fault
+) -> None:
+    """The methods share what they write with, and a phantom's picture is like the one before."""
+    one, stride = trial_of(name), 12 if name in METHODS or name == "core.data.phantom" else 1
+    numbers = numbers_of(one, 3 if name in ("ensemble.infer", "core.data.pack") else 1)
+    if soak:
+        numbers = [*range(1, len(one.steps) + 1, stride)]
+    what = "a training" if name in METHODS else "predictions, a pack or scores"
+    fault(f"full disk at a write of {what}", len(numbers))
+    for number in numbers:
+        one.try_full(number, errno="ENOSPC")
+
+
+def test_other_reasons_of_a_disk(trial_of: TrialOf, soak: bool, fault: Fault) -> None:
+    """A quota, a limit on a file's size, a disk that fails, for a moment only."""
+    one = trial_of("standard_head")
+    numbers = [*range(2, len(one.steps), 8)] if soak else numbers_of(one, 2)
     fault("quota, file size limit or failing disk at a write", len(numbers))
-    for place, number in enumerate(numbers):
-        reason = reasons[place % len(reasons)]
-        told = task.try_full({"at": number, "errno": reason, "once": True})
-        assert not told or os.strerror(getattr(errno, reason)) in told
+    for number, reason in zip(numbers, cycle(["EDQUOT", "EFBIG", "EIO"]), strict=False):
+        sentence = one.try_full(number, errno=reason, once=True)
+        assert not sentence or os.strerror(getattr(errno, reason)) in sentence
 
 
-def test_a_disk_that_is_really_full(room: Room, task_of: TaskOf, soak: bool, fault: Fault) -> None:
+def test_a_phantom_ends_at_the_first_picture_without_room(
+    mounts: Launches, trial_of: TrialOf
+) -> None:
+    """OpenCV says that it wrote what it did not."""
+    one = trial_of("core.data.phantom")
+    one.begin()
+    begun = one.number("open", "phantom.partial")
+    assert "No space left on device" in one.run(at("step", begun, fill=mounts.ballast)).refusal()
+    assert len(list(one.folder.rglob("*.png"))) <= 1
+    mounts.make_room()
+
+
+def test_a_disk_that_is_really_full(
+    mounts: Launches, trial_of: TrialOf, soak: bool, fault: Fault
+) -> None:
     """A file system of its own, which another program fills when a file is begun."""
-    if not room.mounted:
-        pytest.skip("this system lets nobody mount a file system of his own")
     names = ["standard_head", "ensemble.infer", "core.data.phantom"]
     names += ["label_coupling", "core.data.pack", "ensemble.evaluate"] if soak else []
     tried, refused = 0, 0
-    chosen = {}
     for name in names:
-        opened = [
-            number
-            for number, (what, _) in enumerate(task_of(name).steps, start=1)
-            if what == "open"
-        ]
-        chosen[name] = opened[1::8] if soak else opened[len(opened) // 2 :][:1]
-        tried += len(chosen[name])
-    fault("a disk that is really full (tmpfs)", tried)
-    for name, numbers in chosen.items():
-        for number in numbers:
-            blow = {"at": number, "fill": str(room.path / "ballast")}
-            refused += task_of(name).try_full(blow) != ""
+        one = trial_of(name)
+        opened = [number for number, (what, _) in enumerate(one.steps, 1) if what == "open"]
+        for number in opened[1::8] if soak else opened[len(opened) // 2 :][:1]:
+            tried += 1
+            fault("a disk that is really full (tmpfs)", 1)
+            refused += one.try_full(number, fill=mounts.ballast) != ""
     # the others had begun nothing that needed more room
     assert refused > tried / 2

@@ -117,16 +117,6 @@ def check(out: Path, csv: Path, case: str, printed: str, error: str) -> None:
     assert CASES[case][1] in printed
 
 
-@pytest.fixture
-def drawn(
-    train: Train, monkeypatch: pytest.MonkeyPatch, soak: bool, request: pytest.FixtureRequest
-) -> None:
-    """Reports with their pictures; in the short form those of one method, which costs seconds."""
-    if soak or request.node.callspec.params["method"] == METHODS[0]:
-        monkeypatch.setattr("core.training.finish.draw_pictures", draw_pictures)
-
-
-@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_trains_on_few_labels(
     method: str,
@@ -134,16 +124,22 @@ def test_each_method_trains_on_few_labels(
     folds: pd.Series,
     tmp_path: Path,
     train_method: TrainMethod,
+    monkeypatch: pytest.MonkeyPatch,
     soak: bool,
     fault: Fault,
 ) -> None:
+    """With the report's pictures, which cost seconds; in the short form those of one run."""
     cases = list(CASES) if soak else list(CASES)[METHODS.index(method) :: len(METHODS)]
     for number, case in enumerate(cases):
         fault(case, 1)
         csv = labels_of(case, phantom, tmp_path / f"{number}.csv", folds)
         out = tmp_path / str(number)
         arguments = official(phantom, csv, folds, out)
-        code, printed, error = train_method(method)(*arguments)
+        with monkeypatch.context() as patch:
+            train = train_method(method)
+            if soak or (number, method) == (0, METHODS[0]):
+                patch.setattr("core.training.finish.draw_pictures", draw_pictures)
+            code, printed, error = train(*arguments)
         assert code == 0, error
         check(out, csv, case, printed, error)
         code, again, _ = train_method(method)(*arguments)
@@ -180,7 +176,13 @@ def test_labels_of_which_nothing_can_be_learnt_are_refused(
         assert not out.exists()
 
 
-@pytest.mark.parametrize("case", ["class that never appears", "class whose labels are all unknown"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("class that never appears", marks=pytest.mark.soak),
+        "class whose labels are all unknown",
+    ],
+)
 def test_ensembles_of_such_runs(
     case: str,
     phantom: Path,
@@ -188,11 +190,8 @@ def test_ensembles_of_such_runs(
     tmp_path: Path,
     train: Train,
     call: Call,
-    soak: bool,
     fault: Fault,
 ) -> None:
-    if case == "class that never appears" and not soak:
-        pytest.skip("in the long form")
     fault(case, 3)
     csv = labels_of(case, phantom, tmp_path / "train.csv", folds)
     runs = [tmp_path / "a", tmp_path / "b"]

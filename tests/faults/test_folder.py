@@ -4,151 +4,136 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from core.data.phantom.dataset import make_phantom
 from core.errors import UserError
 from core.io.atomic import check_writable
 from core.io.lock import LOCK
 from tests.helpers.fault_table import Fault
-from tests.helpers.faults.disk_tasks import COMMANDS, Task, arguments_of, training
-from tests.helpers.faults.small_disk import Room, shared_room
+from tests.helpers.faults.commands import OTHERS, data_with_predictions, disk_command
+from tests.helpers.faults.launches import TRAIN, Launches, at
+from tests.helpers.faults.trials import Trial
 from tests.helpers.training.small_run import MODEL, ROOT, flags
 
 STATE = f"{MODEL}_fold1.state.safetensors"
+FULL_LOG = "what is printed cannot be written: No space left on device"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mounts and /proc")
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
-    return shared_room(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    make_phantom(folder, images=32, size=32, seed=3)
-    return folder
+    return data_with_predictions(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
-def task(room: Room, data: Path) -> Task:
-    return training(room, "standard_head", data)
+def one(launches: Launches, data: Path) -> Trial:
+    """A training on the small disk."""
+    command = disk_command("standard_head", launches.room / "work", data=data)
+    return Trial(command, launches, threads=True)
 
 
-@pytest.fixture
-def mounts(room: Room) -> Room:
-    if not room.mounted:
-        pytest.skip("this system lets nobody mount a file system of his own")
-    return room
-
-
-def middle_of(task: Task, soak: bool, begun: str = ".lock") -> list[int]:
-    """Steps of a task after that with the file `begun`, before its end."""
-    first = max(n for n, (_, name) in enumerate(task.steps[:-1], start=2) if name.endswith(begun))
-    numbers = range(first, len(task.steps))
+def middle_of(one: Trial, soak: bool, begun: str) -> list[int]:
+    """Steps of a command after that with the file `begun`, before its end."""
+    first = max(n for n, (_, name) in enumerate(one.steps[:-1], start=2) if name.endswith(begun))
+    numbers = range(first, len(one.steps))
     return list(numbers[::12] if soak else numbers[len(numbers) // 3 :][:1])
 
 
-def others_run(place: Path) -> list[list[str]]:
-    """What moves a folder and leaves somebody else's in its place."""
-    away = ["move", str(place), f"{place}_moved"]
-    return [away, ["mkdir", str(place)], ["mknod", str(place / LOCK)]]
-
-
-def test_a_run_folder_that_is_removed_or_moved(task: Task, soak: bool, fault: Fault) -> None:
-    out, seen = task.work / "out", task.seen / "out"
-    away = task.seen / "out_moved"
-    ways = {
-        "removed": [["remove", str(out)]],
-        "moved": others_run(out)[:1],
-        "replaced": others_run(out),
-    }
+def of_training(one: Trial, soak: bool) -> list[int]:
     # between two files a run might go on in another's folder, and not notice
-    numbers = [*middle_of(task, soak, "folds.csv"), task.number("open", f".{STATE}")]
-    fault("folder removed or moved while it is written", len(ways) * len(numbers))
-    for way, calls in ways.items():
-        for number in numbers:
-            task.begin()
-            told = task.run({"at": number, "call": calls}).sentence()
-            assert str(out) in told
-            assert "removed or moved" in told or "No such file" in told
-            # nothing in its place, nor elsewhere
-            assert seen.exists() == (way == "replaced")
-            assert {path.name for path in task.seen.iterdir()} <= {"out", "out_moved"}
-            if way == "replaced":
-                # one file, the record of one epoch, or the report may be under way
-                left = {path.name for path in seen.iterdir()} - {LOCK}
-                assert len(left) <= 1 or not {"config.json", STATE} & left
-            if way != "removed":
-                shutil.rmtree(seen, ignore_errors=True)
-                away.rename(seen)
-            task.check_the_same_command_ends()
+    return [*middle_of(one, soak, "folds.csv"), one.number("open", f".{STATE}")]
 
 
-@pytest.mark.parametrize("command", ["ensemble.infer", "core.data.pack"])
-def test_a_folder_of_predictions_or_of_a_pack_that_is_removed_or_moved(
-    command: str, room: Room, data: Path, task: Task, soak: bool, fault: Fault
+@pytest.mark.parametrize("way", ["removed", "moved", "replaced"])
+def test_a_run_folder_that_is_removed_or_moved(
+    way: str, one: Trial, soak: bool, fault: Fault
 ) -> None:
-    work = room.path / "work"
-    places = {"data": data, "run": task.undisturbed / "out", "work": work / "deep"}
-    other = Task(room, command, arguments_of(command, **places))
-    fault("folder removed or moved while it is written", 2 * len(middle_of(other, soak)))
-    for calls in ([["remove", str(work / "deep")]], [["move", str(work / "deep"), f"{work}/away"]]):
-        for number in middle_of(other, soak):
+    out, seen, away = one.command.folder / "out", one.folder / "out", one.folder / "out_moved"
+    calls = [["move", str(out), f"{out}_moved"]]
+    if way == "removed":
+        calls = [["remove", str(out)]]
+    elif way == "replaced":
+        calls += [["mkdir", str(out)], ["mknod", str(out / LOCK)]]
+    for number in of_training(one, soak):
+        fault("folder removed or moved while it is written", 1)
+        one.begin()
+        sentence = one.run(at("step", number, calls=calls)).refusal()
+        assert str(out) in sentence
+        assert "removed or moved" in sentence or "No such file" in sentence
+        # nothing in its place, nor elsewhere
+        assert seen.exists() == (way == "replaced")
+        assert {path.name for path in one.folder.iterdir()} <= {"out", "out_moved"}
+        if way == "replaced":
+            # one file, the record of one epoch, or the report may be under way
+            left = {path.name for path in seen.iterdir()} - {LOCK}
+            assert len(left) <= 1 or not {"config.json", STATE} & left
+        if way != "removed":
+            shutil.rmtree(seen, ignore_errors=True)
+            away.rename(seen)
+        one.finish()
+
+
+@pytest.mark.parametrize("name", ["ensemble.infer", "core.data.pack"])
+def test_a_folder_of_predictions_or_of_a_pack_that_is_removed_or_moved(
+    name: str, one: Trial, data: Path, soak: bool, fault: Fault
+) -> None:
+    work, run = one.command.folder, one.undisturbed / "out"
+    command = disk_command(name, work / "deep", data=data, run=run)
+    other = Trial(replace(command, folder=work), one.launches, threads=True)
+    deep, away = other.folder / "deep", other.folder / "away"
+    for calls in ([["remove", f"{work}/deep"]], [["move", f"{work}/deep", f"{work}/away"]]):
+        for number in middle_of(other, soak, ".lock"):
+            fault("folder removed or moved while it is written", 1)
             other.begin()
-            told = other.run({"at": number, "call": calls}).sentence()
-            assert str(work / "deep") in told
-            assert not (other.seen / "deep").exists()
-            if (other.seen / "away").exists():
-                (other.seen / "away").rename(other.seen / "deep")
-            other.check_the_same_command_ends()
+            assert f"{work}/deep" in other.run(at("step", number, calls=calls)).refusal()
+            assert not deep.exists()
+            if away.exists():
+                away.rename(deep)
+            other.finish()
 
 
 def test_a_folder_that_becomes_read_only(
-    mounts: Room, task: Task, soak: bool, fault: Fault
+    mounts: Launches, one: Trial, soak: bool, fault: Fault
 ) -> None:
-    numbers = [*middle_of(task, soak, "folds.csv"), task.number("open", f".{STATE}")]
-    fault("folder that becomes read-only", len(numbers))
-    for number in numbers:
-        task.begin()
-        told = task.run({"at": number, "call": [["cover", str(task.work / "out")]]}).sentence()
-        mounts.system("umount", task.work / "out")
-        assert "cannot be written: Read-only file system" in told
-        assert "/." not in told, "the user knows no temporary file"
-        task.check_the_same_command_ends()
+    out = one.command.folder / "out"
+    for number in of_training(one, soak):
+        fault("folder that becomes read-only", 1)
+        one.begin()
+        sentence = one.run(at("step", number, calls=[["cover", str(out)]])).refusal()
+        mounts.system("umount", out)
+        assert "cannot be written: Read-only file system" in sentence
+        assert "/." not in sentence, "the user knows no temporary file"
+        one.finish()
 
 
 def test_a_read_only_folder_is_told_before_anything_is_computed(
-    mounts: Room, data: Path, task: Task, fault: Fault
+    mounts: Launches, data: Path, one: Trial, fault: Fault
 ) -> None:
-    closed, work = mounts.notes / "closed", mounts.path / "work"
-    closed.mkdir(exist_ok=True)
+    closed, work = mounts.folder / "closed", one.command.folder
+    closed.mkdir()
     mounts.system("mount", "-t", "tmpfs", "-o", "ro", "closed", closed)
-    task.begin()
+    one.begin()
     # for couplings any checkpoint does: it is refused later
-    places = {"data": data, "run": task.undisturbed / "out", "coupled": task.undisturbed / "out"}
-    tried = {
-        command: arguments_of(command, **places, work=closed)
-        for command in COMMANDS
-        if command != "methods.label_coupling.couplings"
-    }
-    tried["methods.standard_head.train"] = flags(data, closed / "out", "--run_folds", 1)
-    tried["methods.label_coupling.train"] = flags(
-        *(data, work / "out", "--run_folds", 1, "--test_csv", data / "test.csv"),
-        *("--out_csv", closed / "deep" / "test.csv"),
-    )
-    fault("read-only folder", len(tried))
-    for command, arguments in tried.items():
-        ended = mounts.call(command, *arguments)
-        told = ended.sentence()
-        assert str(closed) in told, command
-        assert "Read-only file system" in told, command
-        assert "epoch" not in ended.out
-        assert not list(mounts.seen.rglob("*.*")), command
+    run = one.undisturbed / "out"
+    names = [name for name in OTHERS if not name.endswith("couplings")]
+    commands = [disk_command(name, closed, data=data, run=run) for name in names]
+    commands.append(disk_command("standard_head", closed, data=data))
+    coupled = disk_command("label_coupling", work, data=data)
+    words = [*coupled.arguments, "--out_csv", str(closed / "deep" / "test.csv")]
+    commands.append(replace(coupled, arguments=words))
+    fault("read-only folder", len(commands))
+    for command in commands:
+        ended = mounts.start(command.module, *command.arguments)
+        ended.wait()
+        sentence = ended.refusal()
+        assert str(closed) in sentence, command.name
+        assert "Read-only file system" in sentence, command.name
+        assert "epoch" not in ended.printed
+        assert not list(one.folder.rglob("*.*")), command.name
     mounts.system("umount", closed)
 
 
@@ -172,44 +157,46 @@ def test_a_folder_without_rights(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_log_on_a_full_disk(task: Task, data: Path, tmp_path: Path, fault: Fault) -> None:
+def test_a_log_on_a_full_disk(launches: Launches, one: Trial, tmp_path: Path, fault: Fault) -> None:
+    """Also what the interpreter writes at its end, with and without a buffer."""
     fault("full disk under the log", 4)
-    task.begin()
-    ended = task.run(out="/dev/full")
-    assert "what is printed cannot be written: No space left on device" in ended.sentence()
-    task.check_the_same_command_ends()
-    task.begin()
-    assert task.run(out="/dev/full", error="/dev/full").code == 2
-    task.check_the_same_command_ends()
-    # what the interpreter does at its end, with and without a buffer
-    command = [sys.executable, "-m", "core.data.phantom", "--images", "20", "--size", "32"]
-    for number, unbuffered in enumerate(["", "1"]):
-        with Path("/dev/full").open("wb") as full:
-            done = subprocess.run(
-                [*command, str(tmp_path / str(number))],
-                cwd=ROOT,
-                stdout=full,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-                env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
-            )
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert "what is printed cannot be written: No space left on device" in done.stderr
+    one.begin()
+    assert FULL_LOG in one.run(stdout="/dev/full").refusal()
+    one.finish()
+    one.begin()
+    assert one.run(stdout="/dev/full", stderr="/dev/full").code == 2
+    one.finish()
+    words = ["--images", "20", "--size", "32"]
+    ended = launches.start(
+        "core.data.phantom", tmp_path / "0", *words, stdout="/dev/full", finalize=True
+    )
+    ended.wait()
+    assert FULL_LOG in ended.refusal()
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-u", "-m", "core.data.phantom", tmp_path / "1", *words],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert FULL_LOG in done.stderr
 
 
 @pytest.mark.parametrize("size", ["1m", "4k"])
 def test_a_small_shared_memory(
-    size: str, mounts: Room, data: Path, task: Task, fault: Fault
+    size: str, mounts: Launches, data: Path, one: Trial, fault: Fault
 ) -> None:
     """As many containers have it: neither a bus error nor a wait without end."""
     fault("too small a /dev/shm", 1)
-    task.begin()
+    one.begin()
     mounts.system("mount", "-t", "tmpfs", "-o", f"size={size}", "shm", "/dev/shm")
     large = ["--run_folds", 1, "--num_workers", 2, "--img_size", 448, "--batch_size", 8]
-    arguments = flags(data, mounts.path / "work" / "out", *large)
-    told = mounts.call("methods.standard_head.train", *arguments).sentence()
+    ended = mounts.start(TRAIN, *flags(data, one.command.folder / "out", *large))
+    ended.wait()
     mounts.system("umount", "/dev/shm")
-    assert "/dev/shm has" in told
-    assert "give --num_workers 0, or enlarge /dev/shm" in told
+    sentence = ended.refusal()
+    assert "/dev/shm has" in sentence
+    assert "give --num_workers 0, or enlarge /dev/shm" in sentence

@@ -16,12 +16,11 @@ from torch.optim.adamw import AdamW
 
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
 from tests.conftest import Train
-from tests.helpers.fault_table import Fault
 from tests.helpers.training.small_run import MODEL, flags
 from tests.helpers.training.stopped_training import stopped_at
 
 TOO_MUCH = 2.0**22  # halved by each update that overflows
-NAME = "fp16 overflow"
+OVERFLOW = pytest.mark.fault("fp16 overflow")
 
 
 def scaled(factor: float) -> Callable[..., Fabric]:
@@ -70,15 +69,14 @@ def arguments(phantom: Path, out: Path, *more: object) -> list[str]:
     return flags(phantom, out, *options, *more)
 
 
+@OVERFLOW
 def test_skipped_updates_are_counted_and_shown(
     phantom: Path,
     tmp_path: Path,
     train: Train,
     steps: list[float],
     monkeypatch: pytest.MonkeyPatch,
-    fault: Fault,
 ) -> None:
-    fault(NAME, 1)
     monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(TOO_MUCH))
     out = tmp_path / "out"
     code, printed, error = train(*arguments(phantom, out))
@@ -98,15 +96,14 @@ def test_skipped_updates_are_counted_and_shown(
     assert (out / "report.html").exists()
 
 
+@OVERFLOW
 def test_a_stopped_run_goes_on_with_its_count_and_its_scale(
     phantom: Path,
     tmp_path: Path,
     train: Train,
     steps: list[float],
     monkeypatch: pytest.MonkeyPatch,
-    fault: Fault,
 ) -> None:
-    fault(NAME, 1)
     monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(TOO_MUCH))
     straight, out = tmp_path / "straight", tmp_path / "out"
     assert train(*arguments(phantom, straight))[0] == 0
@@ -122,11 +119,11 @@ def test_a_stopped_run_goes_on_with_its_count_and_its_scale(
     assert ours.tolist() == theirs.tolist()
 
 
+@OVERFLOW
 def test_gradients_that_overflow_at_any_scale_end_the_run(
-    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, fault: Fault
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where they are no numbers: a scaler alone would go on for ever, and learn nothing."""
-    fault(NAME, 1)
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr("core.runtime.fabric.make_fabric", scaled(2.0))
@@ -151,11 +148,11 @@ def spoil_gradients(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Fabric, "backward", spoil)
 
 
+@pytest.mark.fault("a run of an older version goes on")
 def test_a_state_of_before_goes_on(
-    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, fault: Fault
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sums are two, it keeps no scale, and its timing.csv has no column for what is skipped."""
-    fault("a run of an older version goes on", 1)
     monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(2.0))
     out = tmp_path / "out"
     stopped_at(train, 5, *arguments(phantom, out))

@@ -1,24 +1,17 @@
 """Programs as a user starts them, with loader workers, killed at random moments until they end."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from tests.helpers.fault_table import Fault
-from tests.helpers.faults.killed_commands import (
-    Command,
-    inferring,
-    packing,
-    start_process,
-    training,
-    trial,
-)
+from tests.helpers.faults.commands import packing, predicting_of, slow_images, training_of
+from tests.helpers.faults.launch import wait_until
+from tests.helpers.faults.launches import RealLaunches
+from tests.helpers.faults.trials import Command, Drawn, Trial
 from tests.helpers.training.small_run import METHODS, MODEL
 
 # a program that imports torch and timm spends half of so short a life on it: few kills there
@@ -40,42 +33,36 @@ def command(
 
     def choose(name: str) -> Command:
         folder = tmp_path / name
-        if name == "infer":
-            made = finished_method("csra_db_cas")[0] / f"{MODEL}_fold1.safetensors"
-            return inferring([made], phantom / "images", folder, "--num_workers", 2)
-        if name != "pack":
-            return training(name, phantom, folder, "--num_workers", 2)
-        noise = np.random.default_rng(0).integers(0, 256, (1200, 1200), dtype=np.uint8)
-        (tmp_path / "noise").mkdir()
-        first = tmp_path / "noise" / "000.png"
-        first.write_bytes(cv2.imencode(".png", noise)[1].tobytes())
-        for number in range(1, 30):
-            os.link(first, tmp_path / "noise" / f"{number:03}.png")
-        return packing(tmp_path / "noise", folder, 1024)
+        if name == "pack":
+            return packing(slow_images(tmp_path / "noise"), folder, 1024)
+        if name != "infer":
+            return training_of(name, phantom, folder, "--num_workers", 2)
+        made = finished_method("csra_db_cas")[0] / f"{MODEL}_fold1.safetensors"
+        return predicting_of([made], phantom, folder, "--num_workers", 2)
 
     return choose
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", KILLS)
 def test_a_program_that_is_killed_again_and_again(
-    name: str, command: Callable[[str], Command], temporary: Path, fault: Fault, soak: bool
+    name: str, command: Callable[[str], Command], temporary: Path, fault: Fault
 ) -> None:
-    if not soak:
-        pytest.skip("a minute: part of --soak")
-    start = partial(start_process, temporary=temporary)
+    made = tempfile.mkdtemp()
+    environment = {"TMPDIR": str(temporary)}
+    one = Trial(command(name), RealLaunches(Path(made), range(1), environment))
+    one.fault = fault
     random = np.random.default_rng()
-    with trial(command(name), start, temporary.with_suffix(".undisturbed")) as one:
 
-        def draw(within: float) -> tuple[tuple[str, float], bool]:
-            # the first third of a life is imports
-            share = 1 - random.random() * (0.7 if name != "pack" else 1)
-            return ("seconds", share * within * one.undisturbed.seconds), bool(random.integers(2))
+    def draw(within: float) -> Drawn:
+        # the first third of a life is imports
+        share = 1 - random.random() * (0.7 if name != "pack" else 1)
+        return "seconds", share * within * one.first.seconds, bool(random.integers(2))
 
-        try:
-            while len(one.killed) < KILLS[name]:
-                one.kill_until_it_ends(draw)
-                one.clear()
-        finally:
-            fault(f"SIGKILL while {one.command.name}", len(one.killed))
+    while len(one.killed) < KILLS[name]:
+        one.kill_until_it_ends(draw)
+        one.begin()
+    # workers look every 5 s whether their parent lives
+    wait_until(lambda: not any(launch.processes() for launch in one.killed), 30)
     # a folder for the sockets of Python's own processes, and what torch leaves in any case
     assert all(path.name.startswith(("pymp-", "torchinductor_")) for path in temporary.iterdir())

@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 
 from core.runtime.worker_failures import allow_open_files
 from tests.helpers.fault_table import Fault
+from tests.helpers.faults.launch import Launch
+from tests.helpers.faults.launches import Launches
 from tests.helpers.training.small_run import ROOT, flags, script
 
+MODULE = "tests.helpers.faults.loader_cases"
 ROW = "too few files, processes or memory for loader workers"
 FILES = "too many open files: a process may have {files} here (ulimit -n); give fewer --num_workers"
 CASES: list[tuple[dict[str, Any], str]] = [
@@ -27,16 +31,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def play(cases: list[dict[str, Any]], folder: Path) -> list[tuple[int, float, str, bool]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.faults.loader_cases", folder],
-        cwd=ROOT,
-        input=json.dumps(cases),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+def play(launches: Launches, cases: list[dict[str, Any]]) -> Iterator[tuple[dict, Launch]]:
+    """Each case in a process that goes through the whole end of an interpreter."""
+    for case in cases:
+        launch = launches.start(MODULE, json.dumps(case), finalize=True)
+        launch.wait(60)
+        # none of its workers is left
+        assert not launch.processes(), case
+        yield case, launch
 
 
 def errors(text: str) -> list[str]:
@@ -45,42 +47,40 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if not any(word in line for word in own)]
 
 
-def test_each_cause_is_told_and_nothing_is_left(tmp_path: Path, soak: bool, fault: Fault) -> None:
+def test_each_cause_is_told_and_nothing_is_left(
+    launches: Launches, soak: bool, fault: Fault
+) -> None:
     tried = CASES if soak else CASES[1:-1]
     fault(ROW, len(tried))
-    outcomes = play([case for case, _ in tried], tmp_path)
-    for (case, told), (code, seconds, text, left) in zip(tried, outcomes, strict=True):
-        assert code == 2, (case, text)
-        (sentence,) = errors(text)
-        assert sentence.removeprefix("\0").startswith(f"error: {told.format(**case)}"), case
+    played = play(launches, [case for case, _ in tried])
+    for (_, expected), (case, launch) in zip(tried, played, strict=True):
+        assert launch.code == 2, (case, launch.printed)
+        (sentence,) = errors(launch.printed)
+        assert sentence.removeprefix("\0").startswith(f"error: {expected.format(**case)}"), case
         assert ("/dev/shm" in sentence) == (case.get("trouble") == "SIGKILL")
-        assert seconds < 60
-        assert not left, case
 
 
-def test_any_limit_of_open_files_ends_well(tmp_path: Path, soak: bool, fault: Fault) -> None:
+def test_any_limit_of_open_files_ends_well(launches: Launches, soak: bool, fault: Fault) -> None:
     """From a start that is impossible to one that has all that it needs."""
     limits = range(20, 121, 8) if soak else (76,)
     cases = [{"workers": w, "files": n} for n in limits for w in ((2, 4, 8) if soak else (8,))]
     fault(ROW, len(cases))
-    for case, (code, _, text, left) in zip(cases, play(cases, tmp_path), strict=True):
-        assert not left, case
+    for case, launch in play(launches, cases):
         # what is enough depends on which batches happen to wait
-        if code or case["files"] < 30:
-            (sentence,) = errors(text)
-            assert (code, FILES.format(**case) in sentence) == (2, True), (case, text)
+        if launch.code or case["files"] < 30:
+            (sentence,) = errors(launch.printed)
+            assert (launch.code, FILES.format(**case) in sentence) == (2, True), (case, sentence)
         else:
-            assert not errors(text)
+            assert not errors(launch.printed)
 
 
+@pytest.mark.soak
+@pytest.mark.fault(ROW)
 @pytest.mark.parametrize(("files", "workers"), [(64, 4), (90, 8)])
 def test_a_training_with_few_open_files(
-    files: int, workers: int, phantom: Path, tmp_path: Path, soak: bool, fault: Fault
+    files: int, workers: int, phantom: Path, tmp_path: Path
 ) -> None:
     """With the real command; its validation keeps the training's workers."""
-    if not soak:
-        pytest.skip("these real trainings are for make soak")
-    fault(ROW, 1)
     more = ["--run_folds", 1, "--num_workers", workers, "--epochs", 1]
     arguments = flags(phantom, tmp_path / "out", *more)
     done = subprocess.run(

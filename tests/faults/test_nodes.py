@@ -2,46 +2,32 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.helpers.fault_table import Fault
-from tests.helpers.faults.launched_runs import assert_complete, differing, training
+from tests.helpers.faults.commands import assert_complete, training
+from tests.helpers.faults.launch import Launch, wait_until
 from tests.helpers.faults.launches import (
     TRAIN,
-    Launch,
     Launches,
     Place,
-    leave_to_soak,
-    sentence_of,
+    RealLaunches,
     shared,
-    small_data,
-    wait_until,
 )
+from tests.helpers.faults.same_results import differing
 
+STOP = "stop of two nodes, going on with another number of processes"
 PORTS = range(29656, 29661)
 
 
-@pytest.fixture(scope="module", params=["forked", "real"])
-def launches(
-    soak: bool, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Launches]:
+@pytest.fixture(scope="module", params=["forked", pytest.param("real", marks=pytest.mark.soak)])
+def launches(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launches:
     """In the long form by `fabric run` too, as a user starts them."""
     if request.param == "forked":
-        yield shared()
-        return
-    leave_to_soak(soak)
-    started = Launches(tmp_path_factory.mktemp("launches"), PORTS, real=True)
-    yield started
-    started.close()
-
-
-@pytest.fixture(scope="module")
-def data() -> Path:
-    return small_data()
+        return shared()
+    return RealLaunches(tmp_path_factory.mktemp("launches"), PORTS)
 
 
 def train_until(nodes: list[Launch], out: Path, epochs: int) -> None:
@@ -56,13 +42,11 @@ def train_until(nodes: list[Launch], out: Path, epochs: int) -> None:
     time.sleep(0.1)
 
 
-def test_nodes_stop_and_go_on_in_any_number(
-    launches: Launches, data: Path, tmp_path: Path, fault: Fault
-) -> None:
+@pytest.mark.fault(STOP, tried=2)
+def test_nodes_stop_and_go_on_in_any_number(launches: Launches, data: Path, tmp_path: Path) -> None:
     """Two nodes of one process, then one process, then two nodes of two."""
-    fault("stop of two nodes, going on with another number of processes", 2)
     out = tmp_path / "out"
-    words = training(data, out, "--epochs", 30)
+    words = training(data, out, "--epochs", 20)
     nodes = launches.nodes(TRAIN, *words, processes=1)
     train_until(nodes, out, 2)
     for node in nodes:
@@ -77,20 +61,20 @@ def test_nodes_stop_and_go_on_in_any_number(
     alone.send(signal.SIGTERM)
     assert alone.ends() == 128 + signal.SIGTERM
     assert "An update now takes 4 images and took 8" in alone.printed
-    words = training(data, out, "--epochs", 30)
+    words = training(data, out, "--epochs", 20)
     four = launches.nodes(TRAIN, *words, processes=2)
     assert "An update now takes 16 images and took 4" in four[0].finishes()
     four[1].finishes()
-    assert_complete(out, epochs=31)
+    assert_complete(out, epochs=21)
     processes = pd.read_csv(out / "timing.csv")["processes"].tolist()
     assert sorted(set(processes), key=processes.index) == [2, 1, 4]
 
 
+@pytest.mark.soak
+@pytest.mark.fault(STOP)
 def test_two_nodes_go_on_as_one_to_the_same_bits(
-    launches: Launches, data: Path, tmp_path: Path, soak: bool, fault: Fault
+    launches: Launches, data: Path, tmp_path: Path
 ) -> None:
-    leave_to_soak(soak)
-    fault("stop of two nodes, going on with another number of processes", 1)
     out, words = tmp_path / "out", training(data, tmp_path / "out", "--epochs", 12)
     launches.start(TRAIN, *words, place=Place(2), fabric=False).finishes()
     expected = out.rename(tmp_path / "expected")
@@ -103,26 +87,25 @@ def test_two_nodes_go_on_as_one_to_the_same_bits(
     assert not differing(out, expected)
 
 
-@pytest.mark.parametrize(("lost", "processes"), [(1, 1), (0, 1), (1, 2), (0, 2)])
+@pytest.mark.fault("SIGKILL to a whole node of two")
+@pytest.mark.parametrize(
+    ("lost", "processes"),
+    [
+        *((1, 1), (0, 1)),
+        *(pytest.param(lost, 2, marks=pytest.mark.soak) for lost in (1, 0)),
+    ],
+)
 def test_a_lost_node_ends_the_other_one(
-    lost: int,
-    processes: int,
-    launches: Launches,
-    data: Path,
-    tmp_path: Path,
-    soak: bool,
-    fault: Fault,
+    lost: int, processes: int, launches: Launches, data: Path, tmp_path: Path, soak: bool
 ) -> None:
     """The launcher and all its processes, killed at once."""
-    leave_to_soak(soak, processes == 2)
     if launches.real and processes == 1:
         pytest.skip("real launchers have two processes each")
-    fault("SIGKILL to a whole node of two", 1)
     out = tmp_path / "out"
     nodes = launches.nodes(TRAIN, *training(data, out, "--epochs", 2000), processes=processes)
     train_until(nodes, out, 2)
     nodes[lost].kill()
-    told = sentence_of(nodes[1 - lost])
+    told = nodes[1 - lost].sentence()
     ranks = [lost * processes + local for local in range(processes)]
     world = 2 * processes
     named = f"process {ranks[0] + 1} of {world} (rank {ranks[0]})"
@@ -142,12 +125,12 @@ def test_a_lost_node_ends_the_other_one(
     assert all(node.ends() for node in again)
 
 
+@pytest.mark.soak
+@pytest.mark.fault("SIGKILL to one process of several")
 def test_one_killed_process_of_four_on_two_nodes_is_named(
-    launches: Launches, data: Path, tmp_path: Path, soak: bool, fault: Fault
+    launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """By whoever shares its node, and once."""
-    leave_to_soak(soak)
-    fault("SIGKILL to one process of several", 1)
     out = tmp_path / "out"
     nodes = launches.nodes(TRAIN, *training(data, out, "--epochs", 2000), processes=2)
     train_until(nodes, out, 2)
@@ -157,20 +140,20 @@ def test_one_killed_process_of_four_on_two_nodes_is_named(
     assert told.startswith("process 4 of 4 (rank 3) ended without a word: ")
 
 
+@pytest.mark.fault("nodes with other data or settings", tried=4)
 def test_nodes_that_see_other_files_do_not_train(
-    launches: Launches, data: Path, tmp_path: Path, fault: Fault
+    launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """Other labels, other settings, another run folder, no images at all."""
     if launches.real:
         pytest.skip("nothing here is the launcher's")
-    fault("nodes with other data or settings", 4)
     table = pd.read_csv(data / "train.csv")
     table["Effusion"] = 1 - table["Effusion"]
     table.to_csv(tmp_path / "other.csv", index=False)
     same = training(data, tmp_path / "out")
 
     def told(*second: object) -> str:
-        port = next(launches.ports)
+        port = launches.port()
         given: list[list[object]] = [[*same], [*same, *second]]
         nodes = [
             launches.start(TRAIN, *words, place=Place(1, 2, node), port=port)

@@ -10,35 +10,24 @@ from pathlib import Path
 import pytest
 
 from core.runtime.signals import SECONDS_OF_ONE_WISH
-from tests.helpers.fault_table import Fault
-from tests.helpers.faults.launched_runs import differing, predicting, training
+from tests.helpers.faults.commands import predicting, training
+from tests.helpers.faults.launch import Launch, wait_until
 from tests.helpers.faults.launches import (
     INFER,
     TRAIN,
-    Launch,
     Launches,
     Place,
-    leave_to_soak,
-    shared,
-    small_data,
-    wait_until,
+    RealLaunches,
+    at,
 )
+from tests.helpers.faults.same_results import differing
 from tests.helpers.training.small_run import ROOT
 
 INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
 PASS_ON = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
 PORTS = range(29646, 29651)
+SOAK, STOP = pytest.mark.soak, pytest.mark.fault("SIGTERM, SIGUSR1 or Ctrl-C")
 GOES_ON = "; the same command goes on from here"
-
-
-@pytest.fixture(scope="module")
-def launches() -> Launches:
-    return shared()
-
-
-@pytest.fixture(scope="module")
-def data() -> Path:
-    return small_data()
 
 
 @pytest.fixture(scope="module")
@@ -63,29 +52,24 @@ def ends_in_silence(launch: Launch, number: int) -> None:
     assert not launch.errors
 
 
+@STOP
 @pytest.mark.parametrize(
-    ("kind", "at", "number"),
+    ("kind", "count", "number"),
     [
-        *(("update", 5, USR1), ("update", 20, TERM), ("batch", 3, INT), ("fold", 1, USR1)),
+        ("update", 5, USR1),
+        pytest.param("update", 20, TERM, marks=SOAK),
+        pytest.param("batch", 3, INT, marks=SOAK),
+        pytest.param("fold", 1, USR1, marks=SOAK),
         ("report", 1, TERM),
     ],
 )
 def test_a_stopped_training_goes_on_to_the_same_bits(
-    kind: str,
-    at: int,
-    number: int,
-    launches: Launches,
-    data: Path,
-    trained: Path,
-    soak: bool,
-    fault: Fault,
+    kind: str, count: int, number: int, launches: Launches, data: Path, trained: Path
 ) -> None:
     """In an update or an evaluation, between two folds, while the report is drawn."""
-    leave_to_soak(soak, (kind, at) not in (("update", 5), ("report", 1)))
-    fault("SIGTERM, SIGUSR1 or Ctrl-C", 1)
     out = trained.with_name("out")
     words = two_folds(data, out)
-    launch = launches.start(TRAIN, *words, moment=(0, kind, at, number))
+    launch = launches.start(TRAIN, *words, moment=at(kind, count, signal=number))
     if kind in ("update", "batch"):
         assert launch.ends() == 128 + number
         assert launch.printed.count(GOES_ON) == 1
@@ -95,16 +79,14 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     assert not list(out.rglob(".*.*")), "a file that was not finished"
     launches.start(TRAIN, *words).finishes()
     assert not differing(out, trained)
-    out.rename(out.with_name(f"{kind}{at}"))
+    out.rename(out.with_name(f"{kind}{count}"))
 
 
-def test_one_wish_that_comes_twice_is_one(
-    launches: Launches, data: Path, tmp_path: Path, fault: Fault
-) -> None:
+@STOP
+def test_one_wish_that_comes_twice_is_one(launches: Launches, data: Path, tmp_path: Path) -> None:
     """`timeout`, launchers and SLURM signal a process and its whole group, at once or later."""
-    fault("SIGTERM, SIGUSR1 or Ctrl-C", 1)
     words = training(data, tmp_path / "out", "--epochs", 2000)
-    launch = launches.start(TRAIN, *words, moment=(0, "batch", 2, 0), batch_seconds=0.6)
+    launch = launches.start(TRAIN, *words, moment=at("batch", 2), batch_seconds=0.6)
     launch.comes_to_its_moment()
     for seconds in (0.05, SECONDS_OF_ONE_WISH + 0.2, 0):
         launch.send(TERM)
@@ -113,15 +95,14 @@ def test_one_wish_that_comes_twice_is_one(
     assert GOES_ON in launch.printed
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.fault("second Ctrl-C in a long evaluation")
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=SOAK), 2])
 def test_a_second_ctrl_c_leaves_at_once(
-    workers: int, launches: Launches, data: Path, tmp_path: Path, soak: bool, fault: Fault
+    workers: int, launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """In the middle of a long evaluation; Ctrl-C goes to the loader's workers too."""
-    leave_to_soak(soak, workers == 0)
-    fault("second Ctrl-C in a long evaluation", 1)
     words = training(data, tmp_path / "out", "--num_workers", workers)
-    launch = launches.start(TRAIN, *words, moment=(0, "batch", 1, 0), batch_seconds=60)
+    launch = launches.start(TRAIN, *words, moment=at("batch", 1), batch_seconds=60)
     launch.comes_to_its_moment()
     os.killpg(launch.pid, INT)
     time.sleep(SECONDS_OF_ONE_WISH + 0.3)
@@ -132,21 +113,14 @@ def test_a_second_ctrl_c_leaves_at_once(
     assert launch.printed == before
 
 
-@pytest.mark.parametrize("number", [INT, USR1])
+@STOP
+@pytest.mark.parametrize("number", [pytest.param(INT, marks=SOAK), USR1])
 def test_a_stopped_prediction_says_how_to_go_on(
-    number: int,
-    launches: Launches,
-    data: Path,
-    trained: Path,
-    tmp_path: Path,
-    soak: bool,
-    fault: Fault,
+    number: int, launches: Launches, data: Path, trained: Path, tmp_path: Path
 ) -> None:
-    leave_to_soak(soak, number == INT)
-    fault("SIGTERM, SIGUSR1 or Ctrl-C", 1)
     output = tmp_path / "p.csv"
     words = predicting(data, trained, output, "--num_workers", 1)
-    launch = launches.start(INFER, *words, moment=(0, "block", 3, number))
+    launch = launches.start(INFER, *words, moment=at("block", 3, signal=number))
     assert launch.ends() == 128 + number
     assert launch.printed.endswith("Stopped. The same command goes on where this one was.\n")
     assert "Traceback" not in launch.printed
@@ -154,41 +128,19 @@ def test_a_stopped_prediction_says_how_to_go_on(
     assert "Going on: 3 of 8 blocks are there" in launches.start(INFER, *words).finishes()
 
 
-@pytest.mark.parametrize("to_all", [False, True])
-def test_a_stopped_packer_says_how_to_go_on(
-    to_all: bool, launches: Launches, data: Path, tmp_path: Path, soak: bool, fault: Fault
-) -> None:
-    """SLURM signals all processes of a job step, those too that decode."""
-    leave_to_soak(soak, not to_all)
-    fault("SIGTERM, SIGUSR1 or Ctrl-C", 1)
-    words = ["--train_dir", data / "images", "--size", 1024, "--num_workers", 1]
-    words += ["--out", tmp_path / "pack"]
-    launch = launches.start("core.data.pack", *words, moment=(0, "block", 1, 0))
-    launch.comes_to_its_moment()
-    (os.killpg if to_all else os.kill)(launch.pid, USR1)
-    assert launch.ends() == 128 + USR1, launch.printed
-    assert launch.printed == "\nStopped. The same command goes on where this one was.\n"
-    assert "pack         " in launches.start("core.data.pack", *words).finishes()
-
-
-@pytest.mark.parametrize("real", [False, True])
-@pytest.mark.parametrize("number", [INT, TERM, USR1])
+@STOP
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=SOAK)])
+@pytest.mark.parametrize(
+    "number", [pytest.param(INT, marks=SOAK), pytest.param(TERM, marks=SOAK), USR1]
+)
 def test_a_stop_of_a_launch_reaches_its_processes(
-    number: int,
-    real: bool,
-    soak: bool,
-    launches: Launches,
-    data: Path,
-    tmp_path: Path,
-    fault: Fault,
+    number: int, real: bool, launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """SIGUSR1 to the launcher, with its setting; Ctrl-C, which the launcher gets and passes on, and
     which a terminal sends to its processes as well."""
-    leave_to_soak(soak, real or number != USR1)
-    fault("SIGTERM, SIGUSR1 or Ctrl-C", 1)
     out, words = tmp_path / "out", training(data, tmp_path / "out", "--epochs", 2000)
     if real:
-        launches = Launches(tmp_path, PORTS, real=True)
+        launches = RealLaunches(tmp_path, PORTS)
     launch = launches.start(TRAIN, *words, place=Place(2), environment=PASS_ON)
     wait_until(lambda: "epoch  3/" in launch.printed or launch.has_ended(), 200)
     if number == INT:
@@ -202,25 +154,27 @@ def test_a_stop_of_a_launch_reaches_its_processes(
     assert list(out.glob("*.state.safetensors"))
 
 
+@STOP
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [
+        *((0.4, TERM), (0.8, USR1), (1.4, INT)),
+        *(pytest.param(3.5 + more, sent, marks=SOAK) for more in (0, 1) for sent in (TERM, INT)),
+    ],
+)
 def test_a_stop_while_it_starts_is_silent(
-    data: Path, tmp_path: Path, soak: bool, fault: Fault
+    seconds: float, number: int, data: Path, tmp_path: Path
 ) -> None:
     """By a process of its own, from its first import to the first files."""
-    moments = (0.4, 0.8, 1.4, 2.0, 3.0, 4.0, 5.0) if soak else (0.4, 0.8, 1.4)
-    fault("SIGTERM, SIGUSR1 or Ctrl-C", len(moments))
-    for number, seconds in enumerate(moments):
-        out = tmp_path / f"out{number}"
-        script = "methods/standard_head/train.py"
-        with subprocess.Popen(
-            [sys.executable, script, *training(data, out)],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        ) as process:
-            time.sleep(seconds)
-            sent = (TERM, USR1, INT)[number % 3]
-            process.send_signal(sent)
-            _, told = process.communicate(timeout=60)
-        assert process.returncode in (128 + sent, -sent)
-        assert told == b""
-        assert not list(out.rglob(".*.*"))
+    with subprocess.Popen(
+        [sys.executable, "methods/standard_head/train.py", *training(data, tmp_path / "out")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        time.sleep(seconds)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode in (128 + number, -number)
+    assert error == b""
+    assert not list(tmp_path.rglob(".*.*"))

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from core.data.phantom.dataset import make_phantom
-from tests.helpers.fault_table import Fault
-from tests.helpers.faults.launched_runs import assert_complete, training
-from tests.helpers.faults.launches import in_session, leave_to_soak, wait_until
+from tests.helpers.faults.commands import assert_complete, training
+from tests.helpers.faults.launch import in_session, wait_until
 from tests.helpers.slurm import batch_file
 from tests.helpers.training.small_run import ROOT
 
@@ -23,11 +24,9 @@ if [ "$1" = show ]; then echo localhost; else echo "$@" >> requeued; fi
 """
 
 
-def test_the_batch_file_starts_again_what_was_stopped(
-    soak: bool, tmp_path: Path, fault: Fault
-) -> None:
-    leave_to_soak(soak)
-    fault("time limit of a SLURM job", 3)
+@pytest.mark.soak
+@pytest.mark.fault("time limit of a SLURM job", tried=3)
+def test_the_batch_file_starts_again_what_was_stopped(tmp_path: Path) -> None:
     make_phantom(tmp_path, images=61, size=32, seed=3)
     commands = tmp_path / "bin"
     commands.mkdir()

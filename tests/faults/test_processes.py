@@ -10,29 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.helpers.fault_table import Fault
-from tests.helpers.faults.launched_runs import assert_complete, differing, predicting, training
+from tests.helpers.faults.commands import assert_complete, predicting, training
 from tests.helpers.faults.launches import (
     INFER,
     TRAIN,
     Launches,
     Place,
-    leave_to_soak,
-    sentence_of,
-    shared,
-    small_data,
+    at,
 )
+from tests.helpers.faults.same_results import differing
 from tests.helpers.training.small_run import MODEL
 
-
-@pytest.fixture(scope="module")
-def data() -> Path:
-    return small_data()
-
-
-@pytest.fixture(scope="module")
-def launches() -> Launches:
-    return shared()
+SOAK = pytest.mark.soak
+KILL = pytest.mark.fault("SIGKILL to one process of several")
+BAD_IMAGE = pytest.mark.fault("unreadable image or NaN of one process")
+RANKS = pytest.mark.parametrize("rank", [pytest.param(0, marks=SOAK), 1])
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +42,11 @@ def out(trained: Path) -> Iterator[Path]:
     shutil.rmtree(trained.with_name("out"), ignore_errors=True)
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.fault("number of processes that divides no number of images", tried=2)
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=SOAK), pytest.param(2, marks=SOAK), 4])
 def test_validation_and_predictions_are_complete(
-    processes: int,
-    launches: Launches,
-    data: Path,
-    trained: Path,
-    out: Path,
-    tmp_path: Path,
-    soak: bool,
-    fault: Fault,
+    processes: int, launches: Launches, data: Path, trained: Path, out: Path, tmp_path: Path
 ) -> None:
-    leave_to_soak(soak, processes != 4)
-    fault("number of processes that divides no number of images", 2)
     launches.start(TRAIN, *training(data, out), place=Place(processes)).finishes()
     assert_complete(out)
     one, several = tmp_path / "one.csv", tmp_path / "several.csv"
@@ -76,25 +60,24 @@ def test_validation_and_predictions_are_complete(
     assert np.abs(ours - theirs).max(axis=None) < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["update", "batch"])
-@pytest.mark.parametrize("rank", [0, 1])
+@KILL
+@pytest.mark.parametrize(
+    ("kind", "rank"),
+    [
+        ("update", 0),
+        pytest.param("update", 1, marks=SOAK),
+        pytest.param("batch", 0, marks=SOAK),
+        ("batch", 1),
+    ],
+)
 def test_a_killed_process_is_named_and_the_same_command_goes_on(
-    kind: str,
-    rank: int,
-    launches: Launches,
-    data: Path,
-    trained: Path,
-    out: Path,
-    soak: bool,
-    fault: Fault,
+    kind: str, rank: int, launches: Launches, data: Path, trained: Path, out: Path
 ) -> None:
     """Also where the others are in the middle of an evaluation."""
-    leave_to_soak(soak, (kind == "batch") != bool(rank))
-    fault("SIGKILL to one process of several", 1)
-    moment = (rank, kind, 6, signal.SIGKILL)
+    moment = at(kind, 6, rank=rank, signal=signal.SIGKILL)
     launch = launches.start(TRAIN, *training(data, out), place=Place(2), moment=moment)
     launch.comes_to_its_moment(rank)
-    told = sentence_of(launch)
+    told = launch.sentence()
     assert told.startswith(f"process {rank + 1} of 2 (rank {rank}) ended without a word: ")
     assert told.endswith("; the same command goes on from the last state")
     assert launch.failed_rank == 1 - rank
@@ -102,22 +85,16 @@ def test_a_killed_process_is_named_and_the_same_command_goes_on(
     assert not differing(out, trained)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@KILL
+@RANKS
 def test_a_killed_process_of_a_prediction_is_named(
-    rank: int,
-    launches: Launches,
-    data: Path,
-    trained: Path,
-    tmp_path: Path,
-    soak: bool,
-    fault: Fault,
+    rank: int, launches: Launches, data: Path, trained: Path, tmp_path: Path
 ) -> None:
-    leave_to_soak(soak, rank == 0)
-    fault("SIGKILL to one process of several", 1)
     output = tmp_path / "p.csv"
     words = predicting(data, trained, output)
-    launch = launches.start(INFER, *words, place=Place(2), moment=(rank, "block", 2, 9))
-    told = sentence_of(launch)
+    moment = at("block", 2, rank=rank, signal=signal.SIGKILL)
+    launch = launches.start(INFER, *words, place=Place(2), moment=moment)
+    told = launch.sentence()
     assert told.startswith(f"process {rank + 1} of 2 (rank {rank}) ended without a word: ")
     assert not output.exists()
     assert "Going on: " in launches.start(INFER, *words, place=Place(2)).finishes()
@@ -126,19 +103,11 @@ def test_a_killed_process_of_a_prediction_is_named(
     assert output.read_bytes() == (tmp_path / "q.csv").read_bytes()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@BAD_IMAGE
+@RANKS
 def test_an_unreadable_image_of_one_process_ends_all_by_its_name(
-    rank: int,
-    launches: Launches,
-    data: Path,
-    trained: Path,
-    out: Path,
-    tmp_path: Path,
-    soak: bool,
-    fault: Fault,
+    rank: int, launches: Launches, data: Path, trained: Path, out: Path, tmp_path: Path
 ) -> None:
-    leave_to_soak(soak, rank == 0)
-    fault("unreadable image or NaN of one process", 1)
     images = tmp_path / "images"
     shutil.copytree(data / "images", images)
     # in the order of the table: the first batch is of the first rank, and so on
@@ -148,34 +117,34 @@ def test_an_unreadable_image_of_one_process_ends_all_by_its_name(
     spoiled.write_bytes(whole[: len(whole) // 2])
     words = [*training(data, out), "--train_dir", str(images)]
     launch = launches.start(TRAIN, *words, place=Place(2))
-    assert str(spoiled) in sentence_of(launch)
+    assert str(spoiled) in launch.sentence()
     assert launch.failed_rank == rank
     assert not (out / "metrics.csv").exists()
     spoiled.write_bytes(whole)
     launches.start(TRAIN, *words, place=Place(2)).finishes()
-    # these name --train_dir
-    assert differing(out, trained) == {"config.json", f"{MODEL}_fold1.safetensors"}
+    # settings and report name --train_dir
+    numbers = {"metrics.csv", "folds.csv", f"{MODEL}_fold1_val.csv"}
+    assert not numbers & differing(out, trained)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@BAD_IMAGE
+@RANKS
 def test_a_nan_of_one_process_ends_all_by_its_images(
-    rank: int, launches: Launches, data: Path, trained: Path, out: Path, soak: bool, fault: Fault
+    rank: int, launches: Launches, data: Path, trained: Path, out: Path
 ) -> None:
-    leave_to_soak(soak, rank == 0)
-    fault("unreadable image or NaN of one process", 1)
-    moment = (rank, "update", 6, "nan")
+    moment = at("update", 6, rank=rank, nan=True)
     launch = launches.start(TRAIN, *training(data, out), place=Place(2), moment=moment)
-    told = sentence_of(launch)
+    told = launch.sentence()
     assert told.startswith("the loss was not finite at update 7 (fold 1, epoch 3; images ")
     assert len(re.findall(r"\w+\.png", told)) == 4
     launches.start(TRAIN, *training(data, out), place=Place(2)).finishes()
     assert not differing(out, trained)
 
 
+@BAD_IMAGE
 def test_an_unreadable_image_of_a_prediction_is_told_once(
-    launches: Launches, data: Path, trained: Path, tmp_path: Path, fault: Fault
+    launches: Launches, data: Path, trained: Path, tmp_path: Path
 ) -> None:
-    fault("unreadable image or NaN of one process", 1)
     images, output = tmp_path / "images", tmp_path / "p.csv"
     shutil.copytree(data / "images", images)
     # blocks of 8: the second is the second rank's
@@ -183,18 +152,18 @@ def test_an_unreadable_image_of_a_prediction_is_told_once(
     whole = spoiled.read_bytes()
     spoiled.write_bytes(b"")
     words = [*predicting(data, trained, output), "--image_dir", images]
-    assert spoiled.name in sentence_of(launches.start(INFER, *words, place=Place(2)))
+    assert spoiled.name in launches.start(INFER, *words, place=Place(2)).sentence()
     assert not output.exists()
     spoiled.write_bytes(whole)
     assert "7 of 8 blocks are there" in launches.start(INFER, *words, place=Place(2)).finishes()
 
 
+@pytest.mark.fault("start-up that fails in one process of several")
 def test_a_mistake_that_one_process_sees_does_not_let_the_others_wait(
-    launches: Launches, data: Path, tmp_path: Path, fault: Fault
+    launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """The first rank alone opens the run folder; the other one waits for it."""
-    fault("start-up that fails in one process of several", 1)
     (tmp_path / "file").touch()
     launch = launches.start(TRAIN, *training(data, tmp_path / "file" / "out"), place=Place(2))
-    assert "cannot be used: Not a directory" in sentence_of(launch)
+    assert "cannot be used: Not a directory" in launch.sentence()
     assert launch.failed_rank == 0

@@ -7,23 +7,24 @@ import pandas as pd
 import pytest
 
 from methods import load_model
-from tests.helpers.faults.launches import Place, leave_to_soak, shared
-from tests.helpers.training.small_run import METHODS, MODEL, flags
+from tests.helpers.faults.launches import Launches, Place
+from tests.helpers.training.small_run import MODEL, flags
 
 
 # standard_head is trained in test_processes.py
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize(
+    "method", [pytest.param("csra_db_cas", marks=pytest.mark.soak), "label_coupling"]
+)
 def test_two_processes_make_one_run_of_a_method(
-    method: str, phantom: Path, tmp_path: Path, soak: bool
+    method: str, launches: Launches, phantom: Path, tmp_path: Path
 ) -> None:
-    leave_to_soak(soak, method == "csra_db_cas")
     out, submission = tmp_path / "out", tmp_path / "submission.csv"
     options = ["--run_folds", 1, "--batch_size", 4]
     if method == "label_coupling":
         options += ["--test_csv", phantom / "test.csv", "--test_dir", phantom / "images"]
         options += ["--out_csv", submission]
     words = flags(phantom, out, *options)
-    printed = shared().start(f"methods.{method}.train", *words, place=Place(2)).finishes()
+    printed = launches.start(f"methods.{method}.train", *words, place=Place(2)).finishes()
     assert "2 x cpu" in printed
     assert printed.count("run folder") == 1
 

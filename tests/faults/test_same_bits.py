@@ -11,10 +11,10 @@ import torch
 from core.models.checkpoint import load_tensors
 from tests.conftest import Train
 from tests.helpers.fault_table import Fault
-from tests.helpers.training.small_run import METHODS, flags
+from tests.helpers.training.small_run import flags
 from tests.helpers.training.stopped_training import stopped_at
 
-SAMPLERS = ("uniform", "class_aware", "repeat_factor")
+FAULT = "the same command again, with other workers and stops"
 TrainMethod = Callable[[str], Train]
 # what of a checkpoint's settings says how it was made, and not what it is
 FREE = {"num_workers", "out_dir"}
@@ -41,7 +41,14 @@ def assert_same_numbers(ours: Path, theirs: Path) -> None:
         assert facts == told
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("standard_head", marks=pytest.mark.soak),
+        "csra_db_cas",
+        pytest.param("label_coupling", marks=pytest.mark.soak),
+    ],
+)
 def test_workers_processes_folders_and_a_stop_change_no_bit(
     method: str,
     finished_method: Callable[[str], tuple[Path, str]],
@@ -52,39 +59,35 @@ def test_workers_processes_folders_and_a_stop_change_no_bit(
     fault: Fault,
 ) -> None:
     """Against a run without workers, in another process and folder."""
-    if method != "csra_db_cas" and not soak:
-        pytest.skip("in the long form")
     expected, train = finished_method(method)[0], train_method(method)
     # undisturbed, at the end of the head's epoch, and later
-    trials = [*product((0, 3, 6), (0, 1, 3))] if soak else [(5, 3)]
-    for stop, workers in trials:
-        fault("the same command again, with other workers and stops", 1)
+    for stop, workers in product((0, 3, 6), (0, 1, 3)) if soak else [(5, 3)]:
+        fault(FAULT, 1)
         out = tmp_path / f"{stop}_{workers}"
-        arguments = flags(phantom, out, "--num_workers", workers)
         if stop:
             stopped_at(train, stop, *flags(phantom, out, "--num_workers", 1))
-        code, _, error = train(*arguments)
+        code, _, error = train(*flags(phantom, out, "--num_workers", workers))
         assert code == 0, error
         assert_same_numbers(out, expected)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param("uniform", marks=pytest.mark.soak),
+        pytest.param("class_aware", marks=pytest.mark.soak),
+        "repeat_factor",
+    ],
+)
 def test_samplers_with_the_strong_augmentation_give_the_same_bits(
-    sampler: str,
-    phantom: Path,
-    tmp_path: Path,
-    train_method: TrainMethod,
-    soak: bool,
-    fault: Fault,
+    sampler: str, phantom: Path, tmp_path: Path, train_method: TrainMethod, soak: bool, fault: Fault
 ) -> None:
     """csra_db_cas augments strongly."""
-    if sampler != "repeat_factor" and not soak:
-        pytest.skip("in the long form")
-    train = train_method("csra_db_cas")
     more = ("--sampler", sampler, "--warmup_head_epochs", 0, "--epochs", 2 if soak else 1)
     outs = []
     for workers in (0, 1, 3) if soak else (0, 1):
-        fault("the same command again, with other workers and stops", 1)
+        fault(FAULT, 1)
         outs.append(tmp_path / str(workers))
-        assert train(*flags(phantom, outs[-1], "--num_workers", workers, *more))[0] == 0
+        words = flags(phantom, outs[-1], "--num_workers", workers, *more)
+        assert train_method("csra_db_cas")(*words)[0] == 0
         assert_same_numbers(outs[-1], outs[0])

@@ -1,14 +1,16 @@
-"""A DICOM file is read rightly or refused by its name, whatever it says of itself."""
+"""A DICOM file is read rightly or refused by its name, whatever it says of itself.
+
+Whole, cut and spoiled ones are tried in test_hostile_images.py.
+"""
 
 import re
 import struct
-from collections.abc import Iterator
 
 import pytest
-from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 
+from tests.fuzz.conftest import of_any_content
 from tests.helpers.data.dicom_files import dicom
 from tests.helpers.fault_table import Fault
 from tests.helpers.fuzz.dicom_bytes import (
@@ -18,7 +20,6 @@ from tests.helpers.fuzz.dicom_bytes import (
     image,
     rle,
     unwanted_dicom,
-    whole_dicom,
     wrapped,
 )
 from tests.helpers.fuzz.harness import Watched
@@ -31,43 +32,6 @@ SLOW = {"deflated bomb.dcm", "runs.dcm", "runs of one.dcm", "no ops.dcm", "small
     *("fragments.dcm", "deflated bomb without length.dcm"),
     *("implicit windows.dcm", "deflated elements.dcm"),
 }
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with Watched(tmp_path_factory.mktemp("dicom"), ["image_targets"]) as one:
-        yield one
-
-
-def test_whole_files_are_read_as_they_are(watched: Watched, fault: Fault) -> None:
-    inputs = [[name] for name in whole_dicom()]
-    fault(FAULT, len(inputs))
-    outcomes = watched.call("image_targets:whole", inputs)
-    assert [outcome.text for outcome in outcomes if outcome.kind != "ok"] == []
-
-
-def test_a_file_that_was_cut_loses_no_pixel_in_silence(
-    watched: Watched, fault: Fault, soak: bool
-) -> None:
-    """At every fifth length."""
-    inputs = [
-        [name, length]
-        for name, whole in whole_dicom().items()
-        for length in range(0, len(whole.data), 5 if soak else len(whole.data) // 3)
-    ]
-    fault(FAULT, len(inputs))
-    assert watched.bad("image_targets:cut", inputs) == []
-    assert watched.bad("image_targets:headers", [[*one, 0] for one in inputs]) == []
-
-
-def test_a_spoiled_file_is_refused_or_shows_something(
-    watched: Watched, fault: Fault, soak: bool
-) -> None:
-    inputs = [[name, number] for name in whole_dicom() for number in range(150 if soak else 5)]
-    fault(FAULT, len(inputs))
-    assert watched.bad("image_targets:spoiled", inputs) == []
-    headers = [[name, -1, number] for name, number in inputs]
-    assert watched.bad("image_targets:headers", headers) == []
 
 
 def test_bombs_and_lies(watched: Watched, fault: Fault, soak: bool) -> None:
@@ -133,18 +97,12 @@ PLACES = st.sampled_from(
     + [(8, 0x16), (8, 5), (0x10, 0x20), (0x18, 0x5101), PIXELS]
 )
 BATCH = 25
-# nothing is kept between runs, and what fails is told without a search for something smaller
-RULES = settings(
-    database=None, deadline=None, derandomize=True, phases=[Phase.generate], print_blob=False
-)
 
 
 def test_elements_of_any_content(watched: Watched, fault: Fault, soak: bool) -> None:
     examples = 40 if soak else 3
     fault(FAULT, BATCH * examples)
 
-    @settings(RULES, max_examples=examples)
-    @given(st.lists(st.dictionaries(PLACES, VALUES, max_size=4), min_size=BATCH, max_size=BATCH))
     def look(batch: list[dict]) -> None:
         paths = [watched.out / f"{number}.dcm" for number in range(len(batch))]
         for path, elements in zip(paths, batch, strict=True):
@@ -153,4 +111,4 @@ def test_elements_of_any_content(watched: Watched, fault: Fault, soak: bool) -> 
         assert watched.bad("image_targets:shown", inputs) == []
         assert watched.bad("image_targets:header_at", inputs) == []
 
-    look()
+    of_any_content(st.dictionaries(PLACES, VALUES, max_size=4), examples, look, BATCH)

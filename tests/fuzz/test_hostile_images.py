@@ -1,20 +1,22 @@
 """An image file is read rightly or refused by its name, whatever is in it and wherever it leads."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.conftest import of_any_content
 from tests.helpers.data.tiff_files import tiff
 from tests.helpers.fault_table import Fault
+from tests.helpers.fuzz.dicom_bytes import whole_dicom
 from tests.helpers.fuzz.harness import Watched
-from tests.helpers.fuzz.image_files import small_ones, unwanted_images, whole_images
+from tests.helpers.fuzz.image_files import unwanted_images, whole_images
 from tests.helpers.fuzz.mutations import chunk, png
 
-FAULT = "hostile image"
+FAULT, DICOM = "hostile image", "hostile DICOM file"
+WHOLE = {FAULT: whole_images(), DICOM: whole_dicom()}
+# bytes from which on a file is not cut or spoiled: there would be too many ways
+LARGE = 4000
 # bombs that take seconds to make
 SLOW = {"bits.tif", "chunks.png", "few scans.jpg", "filled.jpg", "large.png", "largest.png"} | {
     *("largest float.tif", "markers.jpg", "more pixels.png", "much more pixels.png", "scans.tif"),
@@ -23,50 +25,54 @@ SLOW = {"bits.tif", "chunks.png", "few scans.jpg", "filled.jpg", "large.png", "l
 }
 
 
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with Watched(tmp_path_factory.mktemp("images"), ["image_targets"]) as one:
-        yield one
-
-
-def test_whole_files_are_read_as_they_are(watched: Watched, fault: Fault) -> None:
-    inputs = [[name] for name in whole_images()]
-    fault(FAULT, len(inputs))
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_files_are_read_as_they_are(kind: str, watched: Watched, fault: Fault) -> None:
+    inputs = [[name] for name in WHOLE[kind]]
+    fault(kind, len(inputs))
     outcomes = watched.call("image_targets:whole", inputs)
     assert [outcome.text for outcome in outcomes if outcome.kind != "ok"] == []
 
 
+@pytest.mark.parametrize("kind", WHOLE)
 def test_a_file_that_was_cut_loses_no_pixel_in_silence(
-    watched: Watched, fault: Fault, soak: bool
+    kind: str, watched: Watched, fault: Fault, soak: bool
 ) -> None:
     """At every fifth length."""
-    sizes = {name: len(whole_images()[name].data) for name in small_ones()}
     inputs = [
         [name, length]
-        for name, size in sizes.items()
-        for length in range(0, size, 5 if soak else size // 3)
+        for name, whole in WHOLE[kind].items()
+        for length in range(0, len(whole.data), 5 if soak else len(whole.data) // 3)
+        if len(whole.data) < LARGE
     ]
-    fault(FAULT, len(inputs))
+    fault(kind, len(inputs))
     assert watched.bad("image_targets:cut", inputs) == []
+    if kind == DICOM:
+        assert watched.bad("image_targets:headers", [[*one, 0] for one in inputs]) == []
 
 
+@pytest.mark.parametrize("kind", WHOLE)
 def test_a_spoiled_file_is_refused_or_shows_something(
-    watched: Watched, fault: Fault, soak: bool
+    kind: str, watched: Watched, fault: Fault, soak: bool
 ) -> None:
-    inputs = [[name, number] for name in small_ones() for number in range(150 if soak else 5)]
-    fault(FAULT, len(inputs))
+    names = [name for name, whole in WHOLE[kind].items() if len(whole.data) < LARGE]
+    inputs = [[name, number] for name in names for number in range(150 if soak else 5)]
+    fault(kind, len(inputs))
     assert watched.bad("image_targets:spoiled", inputs) == []
+    if kind == DICOM:
+        headers = [[name, -1, number] for name, number in inputs]
+        assert watched.bad("image_targets:headers", headers) == []
 
 
 def test_bombs_and_what_is_no_image(watched: Watched, fault: Fault, soak: bool) -> None:
-    for name, make in unwanted_images().items():
-        if name in SLOW and not soak:
-            continue
-        path = watched.out / name
-        path.write_bytes(make())
-        fault(FAULT, 1)
-        assert watched.bad("image_targets:at", [[str(path)]]) == []
-        path.unlink()
+    files = {name: make for name, make in unwanted_images().items() if soak or name not in SLOW}
+    fault(FAULT, len(files))
+    for names in (files.keys() - SLOW, *([name] for name in files.keys() & SLOW)):
+        paths = [watched.out / name for name in names]
+        for path in paths:
+            path.write_bytes(files[path.name]())
+        assert watched.bad("image_targets:at", [[str(path)] for path in paths]) == []
+        for path in paths:
+            path.unlink()
 
 
 @pytest.mark.parametrize(
@@ -94,10 +100,7 @@ def test_what_is_no_file(watched: Watched, fault: Fault) -> None:
 
 def test_a_name_that_would_steer_the_terminal(watched: Watched, fault: Fault) -> None:
     names = [
-        "two\nlines.png",
-        "\x1b[2J\x1b]0;title\x07.png",
-        "\u202egnp.exe",
-        "a\rb.png",
+        *("two\nlines.png", "\x1b[2J\x1b]0;title\x07.png", "\u202egnp.exe", "a\rb.png"),
         "\udcff.png",
     ]
     fault(FAULT, len(names))
@@ -135,10 +138,6 @@ TIFFS = st.builds(
     lambda tags, body: tiff(SOUND | tags, body), st.dictionaries(TAGS, NUMBERS, max_size=5), BODIES
 )
 BATCH = 25
-# nothing is kept between runs, and what fails is told without a search for something smaller
-RULES = settings(
-    database=None, deadline=None, derandomize=True, phases=[Phase.generate], print_blob=False
-)
 
 
 @pytest.mark.parametrize("files", [PNGS, TIFFS], ids=["PNG", "TIFF"])
@@ -148,12 +147,10 @@ def test_files_of_any_content(
     examples = 40 if soak else 2
     fault(FAULT, BATCH * examples)
 
-    @settings(RULES, max_examples=examples)
-    @given(st.lists(files, min_size=BATCH, max_size=BATCH))
     def look(batch: list[bytes]) -> None:
         paths = [watched.out / f"{number}.bin" for number in range(len(batch))]
         for path, data in zip(paths, batch, strict=True):
-            Path(path).write_bytes(data)
+            path.write_bytes(data)
         assert watched.bad("image_targets:at", [[str(path)] for path in paths]) == []
 
-    look()
+    of_any_content(files, examples, look, BATCH)

@@ -2,7 +2,6 @@
 refused, within ten seconds and two gigabytes, and nothing of it is run."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,17 +40,10 @@ COMMANDS: dict[str, tuple[list[str], str, list[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("texts")
-    (folder / "hostile").mkdir()
-    text_files.make_good(folder / "good")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def watched(sandbox: Path) -> Iterator[Watched]:
-    with Watched(sandbox, ["text.targets"]) as one:
-        yield one
+def sandbox(watched: Watched) -> Path:
+    (watched.folder / "hostile").mkdir()
+    text_files.make_good(watched.folder / "good")
+    return watched.folder
 
 
 def seeds(soak: bool, many: int, few: int) -> range:

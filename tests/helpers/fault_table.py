@@ -1,9 +1,10 @@
 """What the tests of faults tried, added up: printed at the end, and kept where `--table` says.
 
-A test takes the fixture `fault` and says what it tries and how often. One that fails counts as one
-loss in each of its rows, and one that fails without a row, or does not begin, in a row of its own.
-`--soak` is the long form of the same tests: more kills, more hostile inputs. The page keeps whole
-soaks alone: none of some tests (`-k`, `-x`), nor one that Ctrl-C ended.
+A test has the marker `fault(name, tried=1)` or takes the fixture of that name. One that fails
+counts as one loss in each of its rows, and one that fails without a row, or does not begin, in a
+row of its own. `--soak` is the long form of the same tests: more kills, more hostile inputs, and
+the tests with the marker `soak`. The page keeps whole soaks alone: none of some tests (`-k`, `-x`),
+nor one that Ctrl-C ended.
 """
 
 from collections import Counter
@@ -25,6 +26,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--soak", action="store_true", help="the long form of the tests of faults and hostile files"
     )
     parser.addoption("--table", type=Path, help="a page that is to hold the table of faults")
+
+
+def read_markers(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests of the long form in the short one, and record the rows of markers."""
+    for item in items:
+        if item.get_closest_marker("soak") and not config.getoption("--soak"):
+            item.add_marker(pytest.mark.skip(reason="in the long form"))
+        for marker in item.iter_markers("fault"):
+            item.user_properties.append((_KEY, [marker.args[0], marker.kwargs.get("tried", 1)]))
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +75,8 @@ def pytest_terminal_summary(
     terminalreporter.write_sep("-", "faults")
     terminalreporter.write(table)
     option = terminalreporter.config.getoption
-    page, in_part = option("--table"), any(map(option, ("keyword", "deselect", "lf", "maxfail")))
+    page = option("--table")
+    in_part = any(option(name, None) for name in ("keyword", "deselect", "lf", "maxfail"))
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if page is not None and option("--soak") and ended and not in_part:
         before, rest = page.read_text(encoding="utf-8").split(BEGIN)

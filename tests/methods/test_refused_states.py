@@ -13,6 +13,7 @@ import torch
 
 from core.models.checkpoint import load_tensors, save_tensors
 from core.runs.log import append_row, cut_back
+from tests.conftest import Once
 from tests.helpers.training.small_run import MODEL, flags
 
 Train = Callable[..., tuple[int, str, str]]
@@ -36,17 +37,20 @@ def fill_disk_at(monkeypatch: pytest.MonkeyPatch, ending: str, occurrence: int) 
 
 @pytest.fixture
 def half_way(
-    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, once: Once
 ) -> tuple[Path, list[str]]:
     """A run that ended with a full disk at the state of its second epoch, and its command."""
-    arguments = flags(phantom, tmp_path / "out", "--run_folds", 1)
-    with monkeypatch.context() as patch:
-        fill_disk_at(patch, ".state.safetensors", 2)
-        code, _, error = train(*arguments)
-    assert code == 2
-    assert f"{STATE} cannot be written: No space left on device" in error
-    assert error.count("\n") == 1
-    return tmp_path / "out", arguments
+
+    def train_half(folder: Path) -> None:
+        with monkeypatch.context() as patch:
+            fill_disk_at(patch, ".state.safetensors", 2)
+            code, _, error = train(*flags(phantom, folder / "out", "--run_folds", 1))
+        assert code == 2
+        assert f"{STATE} cannot be written: No space left on device" in error
+        assert error.count("\n") == 1
+
+    shutil.copytree(once("half_way", train_half) / "out", tmp_path / "out")
+    return tmp_path / "out", flags(phantom, tmp_path / "out", "--run_folds", 1)
 
 
 def refused(train: Train, out: Path, arguments: list[str]) -> str:

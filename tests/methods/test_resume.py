@@ -25,9 +25,9 @@ Train = Callable[..., tuple[int, str, str]]
 
 
 def test_the_same_command_again_changes_nothing(
-    finished: tuple[Path, str], phantom: Path, train: Train
+    finished_copy: Path, phantom: Path, train: Train
 ) -> None:
-    out, _ = finished
+    out = finished_copy
     before = contents(out)
     code, printed, _ = train(*flags(phantom, out))
     assert code == 0
@@ -37,9 +37,9 @@ def test_the_same_command_again_changes_nothing(
 
 
 def test_another_configuration_is_refused_by_name(
-    finished: tuple[Path, str], phantom: Path, train: Train
+    finished_copy: Path, phantom: Path, train: Train
 ) -> None:
-    out, _ = finished
+    out = finished_copy
     before = contents(out)
     code, _, error = train(*flags(phantom, out, "--backbone_lr", "0.5"))
     assert code == 2
@@ -63,10 +63,9 @@ def test_other_labels_in_the_same_file_are_refused(
 
 
 def test_overwrite_starts_anew_and_spares_other_files(
-    phantom: Path, tmp_path: Path, train: Train
+    finished_copy: Path, phantom: Path, train: Train
 ) -> None:
-    out = tmp_path / "out"
-    assert train(*flags(phantom, out, "--run_folds", 1))[0] == 0
+    out = finished_copy
     (out / "notes.txt").write_text("mine")
     again = flags(phantom, out, "--run_folds", 1, "--seed", 5, "--overwrite")
     code, printed, _ = train(*again)
@@ -172,10 +171,9 @@ def test_overwrite_does_not_touch_another_programs_folder(
 
 
 def test_predictions_that_were_changed_are_not_scored(
-    phantom: Path, tmp_path: Path, train: Train
+    finished_copy: Path, phantom: Path, train: Train
 ) -> None:
-    out = tmp_path / "out"
-    assert train(*flags(phantom, out, "--run_folds", 1))[0] == 0
+    out = finished_copy
     path = out / f"{MODEL}_fold1_val.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
     code, _, error = train(*flags(phantom, out, "--run_folds", 1))

@@ -1,8 +1,8 @@
 """A picture of a page, as the README shows it.
 
 python -m tests.helpers.browser.screenshot demo/csra_db_cas/report.html docs/report.png
-python -m tests.helpers.browser.screenshot \
-    http://127.0.0.1:8000 docs/page.png --width 900 --height 700
+python -m tests.helpers.browser.screenshot http://127.0.0.1:8000 docs/serve.png \
+    --width 1000 --full --image phantom.png --class_name Effusion
 """
 
 import argparse
@@ -21,12 +21,19 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1, help="pixels a CSS pixel")
     parser.add_argument("--top", type=int, default=0, help="scroll to here before")
     parser.add_argument("--full", action="store_true", help="the whole page, not its window alone")
-    told = parser.parse_args()
-    place = told.page if "://" in told.page else Path(told.page)
-    size = {"width": told.width, "height": told.height, "scale": told.scale}
+    parser.add_argument("--image", type=Path, help="a phantom that a served page is given")
+    parser.add_argument("--class_name", help="the class whose heat map is shown")
+    words = parser.parse_args()
+    place = words.page if "://" in words.page else Path(words.page)
+    size = {"width": words.width, "height": words.height, "scale": words.scale}
     with launched() as browser, opened(browser, place, **size) as seen:
-        seen.page.evaluate("top => window.scrollTo(0, top)", told.top)
-        seen.page.screenshot(path=told.output, full_page=told.full)
+        page = seen.page
+        if words.image:
+            page.set_input_files("#file", words.image)
+            page.locator(".class").filter(has_text=words.class_name).click()
+            page.wait_for_selector("#map:not([hidden])")
+        page.evaluate("top => window.scrollTo(0, top)", words.top)
+        page.screenshot(path=words.output, full_page=words.full)
 
 
 if __name__ == "__main__":

@@ -1,171 +1,174 @@
-"""Commands as processes of their own that start in no time and end at a chosen moment.
+"""Commands that start in no time: forked from a process that has imported everything.
 
-Imports everything once, then forks for each line of standard input, a JSON object: `module`, the
-command's; `arguments`; `folder`, where all that it writes lies; `output`, a file for what it
-prints; `moment`, [kind, at] or null; `signal`, what it gets at that moment, and `tree`, whether all
-processes below it get that too. "seconds" after its start this program sends it. The command itself
-sends it after number `at` of its updates ("update"), halves of an evaluation ("evaluation"), new
-rows of metrics and timing ("row"), or of deletions and all steps with its files ("deletion",
-"file"). {"resume": pid} lets one go on that was stopped.
+Reads requests from standard input, a JSON object a line, and answers each with a line:
 
-The answer, one line, says how it ended. For one that came to its end, `output` with the ending
-.json counts its moments and names what it imported that should have been here before.
+- {"wait": pid, "seconds": N}: exit code of a command, null if it is still running.
+- {"run": [word, ...]}: a program run here, where file systems may be mounted that others don't see.
+- Otherwise a command: `module`, `arguments`, `output`. Optional are `place` (fields of
+  launches.Place), `port` and `fabric` for a start by torchrun's agent, `environment`, `moment` and
+  `folder` (see moments.py), `batch_seconds` for each batch of an evaluation, `stdout` and `stderr`
+  (files), `threads` (a packer decodes in threads), and `finalize` (the interpreter shuts down).
+  The answer is the process id of the launcher, or of the one process.
+
+Rank N writes to files named `output` with the endings .outN, .errorN and .rankN (its process id).
 """
 
 import gc
 import json
+import logging
 import os
 import select
 import signal
+import subprocess
 import sys
-import time
 import traceback
-from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import core.data
-import core.models.checkpoint
-import core.runs.log
-import core.training.batch_source
-import core.training.fold_record
-import core.training.frozen_backbone
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
 from core.config.command_line import run
+from core.data.pack import workers
+from tests.helpers.faults.moments import Moments
 from tests.helpers.faults.preloaded_modules import command_module, import_all
 from tests.helpers.training.small_run import draw_nothing
 
-draw_nothing()
-
-# each is counted when it has happened: a file that is opened is still empty, and so on
-PLACES: dict[str, list[tuple[Any, str]]] = {
-    "update": [(core.runs.log.FoldLog, "advance")],
-    "evaluation": [
-        *(
-            (core.training.batch_source, "predict"),
-            (core.training.frozen_backbone.FrozenBackbone, "predict"),
-        ),
-        (core.training.fold_record, "score_epoch"),
-    ],
-    "deletion": [(Path, "unlink")],
-    "row": [(core.runs.log, "append_row")],
-    "file": [
-        *((Path, name) for name in ("touch", "open", "chmod", "replace", "unlink", "rmdir")),
-        *(
-            (core.models.checkpoint, "save_file"),
-            (os, "fsync"),
-            (core.training.fold_record, "cut_back"),
-        ),
-    ],
-}
+# torchrun reads it from the environment; `fabric run` has no flag for it
+SIGNALS = "PET_SIGNALS_TO_HANDLE"
 
 
 def serve() -> None:
-    """Answer requests until standard input ends; what is still there then is ended."""
-    # or else each fork's garbage collector walks through, and copies, all that was imported
+    """Answer requests until standard input ends, then kill the commands that are left."""
+    import_all()
+    draw_nothing()
+    # otherwise the garbage collector of each fork copies the pages of all imported objects
     gc.collect()
     gc.freeze()
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     running: set[int] = set()
     for line in sys.stdin:
         request = json.loads(line)
-        began = time.monotonic()
-        if "resume" in request:
-            pid = request["resume"]
-            os.kill(pid, signal.SIGCONT)
+        if "wait" in request:
+            answer = {"code": exit_code(request["wait"], request["seconds"])}
+            if answer["code"] is not None:
+                running.remove(request["wait"])
+        elif "run" in request:
+            done = subprocess.run(request["run"], capture_output=True, text=True, check=False)
+            answer = {"code": done.returncode, "error": done.stderr}
         else:
             tasks = Path("/proc/self/task")
             assert not tasks.exists() or len(list(tasks.iterdir())) == 1, "threads do not survive"
-            pid = os.fork()
-            if pid == 0:
-                code = command(request)
-                sys.stdout.flush()
-                sys.stderr.flush()
-                # to take the interpreter apart costs half a second
+            answer = {"pid": os.fork()}
+            if answer["pid"] == 0:
+                os.setsid()
+                code = launch(request)
+                if request.get("finalize"):
+                    sys.exit(code)
+                # shutting the interpreter down costs half a second
                 os._exit(code)
-            with suppress(OSError):
-                # here too, as either may be the first
-                os.setpgid(pid, pid)
-            running.add(pid)
-            kind, at = request["moment"] or ("", 0)
-            if kind == "seconds" and not ends_within(pid, at):
-                send(pid, request)
-        _, status = os.waitpid(pid, os.WUNTRACED)
-        ended = {"pid": pid, "seconds": time.monotonic() - began}
-        if os.WIFSTOPPED(status):
-            ended |= {"stopped": True, "code": None}
-        else:
-            running.remove(pid)
-            ended |= {"stopped": False, "code": os.waitstatus_to_exitcode(status)}
-        print(json.dumps(ended), flush=True)
+            running.add(answer["pid"])
+        print(json.dumps(answer), flush=True)
     for pid in running:
         os.kill(pid, signal.SIGKILL)
 
 
-def ends_within(pid: int, seconds: float) -> bool:
-    """Wait as long, or until a child ends if that is sooner."""
+def exit_code(pid: int, seconds: float) -> int | None:
+    """Exit code of a child that ends in time."""
     watched = os.pidfd_open(pid)
     try:
-        return bool(select.select([watched], [], [], seconds)[0])
+        if not select.select([watched], [], [], seconds)[0]:
+            return None
     finally:
         os.close(watched)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def send(pid: int, request: dict[str, Any]) -> None:
-    """The signal of a request, to one command."""
-    (os.killpg if request["tree"] else os.kill)(pid, request["signal"])
-
-
-def command(request: dict[str, Any]) -> int:
-    """One command, in the forked process; its exit code."""
-    # a group of its own, which all processes below it share
-    os.setpgid(0, 0)
-    output = Path(request["output"])
-    with output.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    counts: Counter[str] = Counter()
-    kind, at = request["moment"] or ("", 0)
-
-    def count(passed: str) -> None:
-        counts[passed] += 1
-        if passed == kind and counts[passed] == at:
-            send(os.getpid(), request)
-
-    folder = Path(request["folder"])
-    for name, places in PLACES.items():
-        for owner, function in places:
-            setattr(owner, function, counted(getattr(owner, function), name, folder, count))
-    before = set(sys.modules)
-    sys.argv = [f"{request['module'].replace('.', '/')}.py", *request["arguments"]]
-    module = command_module(request["module"])
-    # processes that it starts anew import the main module of this one
-    sys.modules["__main__"] = module
+def launch(request: dict[str, Any]) -> int:
+    """Run a launcher or the one process; its exit code."""
+    os.environ.update(request.get("environment") or {})
+    place = request.get("place") or {"processes": 0}
+    if not place["processes"]:
+        return command(request)
+    for number in (1, 2):
+        redirect(number, f"{request['output']}.launcher")
+    if request["fabric"]:
+        found = {"DEVICES": place["processes"], "NUM_NODES": place["nodes"]}
+        found |= {"CLI_USED": 1, "ACCELERATOR": "cpu"}
+        os.environ.update({f"LT_{name}": str(value) for name, value in found.items()})
+    config = LaunchConfig(
+        min_nodes=place["nodes"],
+        max_nodes=place["nodes"],
+        nproc_per_node=place["processes"],
+        run_id="none",
+        rdzv_backend="static",
+        rdzv_endpoint=f"127.0.0.1:{request['port']}",
+        rdzv_configs={"rank": place["node"], "timeout": 60},
+        max_restarts=0,
+        start_method="fork",
+        signals_to_handle=os.environ.get(SIGNALS, LaunchConfig.signals_to_handle),
+    )
     try:
-        run(module.main)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
-    except Exception:
-        traceback.print_exc()
+        elastic_launch(config, rank_of_launch)(request)
+    except BaseException as error:
+        print(f"launcher: {type(error).__name__}", flush=True)
         return 1
-    ours = ("core.", "methods.", "ensemble.")
-    late = sorted(name for name in set(sys.modules) - before if name.startswith(ours))
-    output.with_suffix(".json").write_text(json.dumps({"moments": counts, "late": late}))
     return 0
 
 
-def counted(function: Callable, name: str, folder: Path, count: Callable[[str], None]) -> Callable:
-    """`function`, with `count(name)` after each of its calls; of paths, of those in `folder`."""
+def rank_of_launch(request: dict[str, Any]) -> None:
+    """One rank; a failure ends its process."""
+    if code := command(request):
+        os._exit(code)
+    # torch's agent keeps a rank until all have ended, or terminates it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def call(*arguments: Any, **options: Any) -> Any:
-        result = function(*arguments, **options)
-        if not isinstance(arguments[0], Path) or folder in arguments[0].parents:
-            count(name)
-        return result
 
-    return call
+def command(request: dict[str, Any]) -> int:
+    """Run the command in this process; its exit code."""
+    output, rank = request["output"], int(os.environ.get("RANK", "0"))
+    redirect(1, request.get("stdout") or f"{output}.out{rank}")
+    redirect(2, request.get("stderr") or f"{output}.error{rank}")
+    Path(f"{output}.rank{rank}").write_text(str(os.getpid()))
+    if request.get("threads"):
+        decode_in_threads()
+    moments = Moments(request, rank)
+    moments.install()
+    sys.argv = [f"{request['module'].replace('.', '/')}.py", *request["arguments"]]
+    module = command_module(request["module"])
+    # spawned processes import the main module of this one
+    sys.modules["__main__"] = module
+    code = 0
+    try:
+        run(module.main)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    moments.write()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def redirect(stream: int, path: str) -> None:
+    """Let this process print to a file."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, stream)
+    os.close(file)
+
+
+def decode_in_threads() -> None:
+    """Start no processes of a packer: they need seconds, and their steps would not be seen here."""
+    assert hasattr(workers, "ProcessPoolExecutor")
+    setattr(  # noqa: B010
+        workers, "ProcessPoolExecutor", lambda number, *_, **__: ThreadPoolExecutor(number)
+    )
+    for name in ("ensure_running", "set_forkserver_preload"):
+        setattr(forkserver, name, lambda *_: None)
 
 
 if __name__ == "__main__":
-    import_all()
     serve()

@@ -1,60 +1,74 @@
-"""Trainings of several processes and nodes on this machine: started, signalled, waited for."""
+"""Commands in processes of their own, of one or several nodes: started, signalled, waited for."""
 
 import atexit
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from core.data.phantom.dataset import make_phantom
+from tests.helpers.faults.launch import Launch, in_session, variable_of, wait_until
 from tests.helpers.training.small_run import ROOT
 
-Moment = tuple[int, str, int, Any]
-TRAIN, INFER = "methods.standard_head.train", "ensemble.infer"
-# seconds from the end of one process within which all others must have ended
-LIMIT = 60
+Moment = dict[str, Any]
+TRAIN, INFER, PACK = "methods.standard_head.train", "ensemble.infer", "core.data.pack"
 # in the environment of a launcher, and so of all that it starts
 _MARK = "LAUNCH_OUTPUT"
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a launcher is told of its place: how many processes here, and which node of how many."""
+    """Place of a launcher: how many processes here, and which node of how many."""
 
-    processes: int = 0
+    processes: int | str = 0
     nodes: int = 1
     node: int = 0
 
 
-class Launches:
-    """The program launch_server.py; see there. `real`: fabric run and torchrun in its place, which
-    knows no moments."""
+def at(kind: str, number: int, *, rank: int = 0, **action: Any) -> Moment:
+    """Moment of a forked command, and what happens then; see moments.py."""
+    return {"kind": kind, "at": number, "rank": rank} | action
 
-    def __init__(self, folder: Path, ports: range, *, real: bool = False) -> None:
-        self.folder, self.real, self.ports, self._count = folder, real, cycle(ports), 0
-        self._started: dict[int, subprocess.Popen] = {}
-        if real:
-            return
+
+class Launches:
+    """The program fork_server.py, below whose folder `room` lies a small disk.
+
+    That disk is a tmpfs where the system lets anybody mount one (`mounted`); its mount is seen by
+    the commands alone.
+    """
+
+    real = False
+
+    def __init__(self, folder: Path, ports: range, size: str = "64m") -> None:
+        self.folder, self._ports, self._count = folder, cycle(ports), 0
+        self.room, self.ballast = folder / "room", str(folder / "room" / "ballast")
+        self.room.mkdir()
+        mount = ["unshare", "-Urm", "mount", "-t", "tmpfs", "room", str(self.room)]
+        self.mounted = (
+            shutil.which("unshare") is not None
+            and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+        )
+        inside = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+        if self.mounted:
+            script = f'mount -t tmpfs -o size={size} room "$1" && shift && exec "$@"'
+            inside = ["unshare", "-Urm", "sh", "-c", script, "sh", str(self.room), *inside]
         self._server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("launch_server.py"))],
+            inside,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=_environment({}),
+            env=_environment({"TMPDIR": str(folder)}),
         )
+        if self.mounted:
+            wait_until(self.seen(self.room).is_mount)
 
     def start(
         self,
@@ -63,66 +77,66 @@ class Launches:
         place: Place = Place(),
         port: int | None = None,
         fabric: bool = True,
-        moment: Moment | None = None,
-        batch_seconds: float = 0.0,
         environment: dict[str, str] | None = None,
-    ) -> "Launch":
-        """One launcher. Those of several nodes are given one `port`."""
+        **more: Any,
+    ) -> Launch:
+        """Start a command; the launchers of several nodes get the same `port`. For `more` see
+        fork_server.py."""
         self._count += 1
-        output = self.folder / f"{self._count}.txt"
-        words = [*map(str, arguments)]
-        if port is None:
-            port = next(self.ports)
-        if self.real:
-            assert not moment
-            with output.open("wb") as file:
-                process = subprocess.Popen(
-                    [*_launcher(module, place, port, fabric), *words],
-                    cwd=ROOT,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,
-                    env=_environment({_MARK: str(output)} | (environment or {})),
-                )
-            self._started[process.pid] = process
-            return Launch(self, process.pid, output)
-        pid = self._ask(
-            module=module,
-            arguments=words,
-            output=str(output),
-            processes=place.processes,
-            nodes=place.nodes,
-            node=place.node,
-            port=port,
-            fabric=fabric,
-            moment=moment,
-            batch_seconds=batch_seconds,
-            environment=environment or {},
-        )["pid"]
-        return Launch(self, pid, output)
+        request = {
+            "module": module,
+            "arguments": [*map(str, arguments)],
+            "output": str(self.folder / str(self._count)),
+            "place": asdict(place),
+            "port": port or self.port(),
+            "fabric": fabric,
+            "environment": environment,
+        }
+        return Launch(self, self._start(request | more), request["output"])
 
-    def nodes(self, module: str, *arguments: object, processes: int, **more: Any) -> "list[Launch]":
+    def nodes(self, module: str, *arguments: object, processes: int, **more: Any) -> list[Launch]:
         """Two launchers, each a node of `processes`, that make one launch."""
-        port = next(self.ports)
+        port = self.port()
         return [
             self.start(module, *arguments, place=Place(processes, 2, node), port=port, **more)
             for node in (0, 1)
         ]
 
+    def port(self) -> int:
+        """A port for one launch."""
+        return next(self._ports)
+
+    def seen(self, path: Path) -> Path:
+        """A path of the commands as this process sees it."""
+        if self.real or not (self.mounted and path.is_relative_to(self.room)):
+            return path
+        return Path(f"/proc/{self._server.pid}/root") / path.relative_to("/")
+
+    def make_room(self) -> None:
+        """Delete what filled the small disk."""
+        self.seen(Path(self.ballast)).unlink(missing_ok=True)
+
+    def system(self, *words: object) -> None:
+        """Run a program where the small disk is mounted."""
+        done = self._ask(run=list(map(str, words)))
+        assert done["code"] == 0, done["error"]
+
     def wait(self, pid: int, seconds: float) -> int | None:
-        """The exit code of a launcher, or None where it did not end in time."""
-        if not self.real:
-            return self._ask(wait=pid, seconds=seconds)["code"]
-        try:
-            return self._started[pid].wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        """Exit code of a launcher that ends in time."""
+        return self._ask(wait=pid, seconds=seconds)["code"]
+
+    def processes(self, launch: Launch) -> list[int]:
+        """Living processes of a launch: the launcher and what it started, directly or not."""
+        return in_session(launch.pid)
 
     def close(self) -> None:
-        if not self.real:
-            assert self._server.stdin
-            self._server.stdin.close()
-            self._server.wait(timeout=20)
+        """End the program, and with it the mount."""
+        assert self._server.stdin
+        self._server.stdin.close()
+        self._server.wait(timeout=20)
+
+    def _start(self, request: dict[str, Any]) -> int:
+        return self._ask(**request)["pid"]
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self._server.stdin
@@ -132,13 +146,54 @@ class Launches:
         return json.loads(self._server.stdout.readline())
 
 
+class RealLaunches(Launches):
+    """Commands as a user starts them, by Python, `fabric run` or torchrun; they know no moments."""
+
+    real = True
+
+    def __init__(
+        self, folder: Path, ports: range, environment: dict[str, str] | None = None
+    ) -> None:
+        self.folder, self._ports, self._count = folder, cycle(ports), 0
+        self._environment = environment or {}
+        self._started: dict[int, subprocess.Popen] = {}
+
+    def _start(self, request: dict[str, Any]) -> int:
+        output = request["output"]
+        more = self._environment | {_MARK: output} | (request["environment"] or {})
+        with Path(f"{output}.out0").open("wb") as file:
+            process = subprocess.Popen(
+                [*_launcher(request), *request["arguments"]],
+                cwd=ROOT,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                env=_environment(more),
+            )
+        self._started[process.pid] = process
+        return process.pid
+
+    def wait(self, pid: int, seconds: float) -> int | None:
+        try:
+            return self._started[pid].wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def processes(self, launch: Launch) -> list[int]:
+        # torchrun gives each rank a session of its own
+        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        marked = {pid for pid in pids if variable_of(pid, _MARK) == launch.output}
+        return sorted({*in_session(launch.pid)} | marked)
+
+
 @cache
 def shared() -> Launches:
     """One such program for all tests of this process."""
+    # a short path: sockets of Python's own processes lie in it
     folder = Path(tempfile.mkdtemp())
     # workers of pytest-xdist may be here together
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 3
-    launches = Launches(folder, range(29601 + 20 * worker, 29616 + 20 * worker))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+    launches = Launches(folder, range(29700 + 20 * worker, 29720 + 20 * worker))
 
     def end() -> None:
         launches.close()
@@ -157,161 +212,23 @@ def small_data() -> Path:
     return folder
 
 
-class Launch:
-    """One launcher and its processes."""
-
-    def __init__(self, launches: Launches, pid: int, output: Path) -> None:
-        self._launches, self.pid, self.output = launches, pid, output
-
-    @property
-    def printed(self) -> str:
-        """What all of its processes printed, the launcher first."""
-        paths = [self.output, *sorted(self.output.parent.glob(f"{self.output.stem}.told*"))]
-        there = [path for path in paths if path.exists()]
-        return "".join(path.read_text(errors="replace") for path in there)
-
-    @property
-    def errors(self) -> list[str]:
-        """The sentences that begin with "error: "."""
-        return [line[7:] for line in self.printed.splitlines() if line.startswith("error: ")]
-
-    @property
-    def failed_rank(self) -> int:
-        """The one rank that told an error."""
-        (path,) = [
-            path
-            for path in self.output.parent.glob(f"{self.output.stem}.told*")
-            if "error: " in path.read_text()
-        ]
-        return int(path.suffix.removeprefix(".told"))
-
-    def ends(self, seconds: float = 60) -> int:
-        """Its exit code; it must end in time, and none of its processes outlive it for long."""
-        code = self._launches.wait(self.pid, seconds)
-        if code is None:
-            self.kill()
-        assert code is not None, f"no end after {seconds} s: {self.printed[-3000:]}"
-        # loader workers look every 5 s whether their parent lives
-        wait_until(lambda: not self.processes(), 15)
-        return code
-
-    def finishes(self) -> str:
-        """What it printed until it came to a good end."""
-        code = self.ends(300)
-        assert code == 0, self.printed[-3000:]
-        return self.printed
-
-    def send(self, number: int) -> None:
-        """A signal to the launcher, as a scheduler sends it."""
-        os.kill(self.pid, number)
-
-    def kill(self, rank: int | None = None) -> None:
-        """SIGKILL to one process; None: to the launcher and to all that it started."""
-        if rank is not None:
-            os.kill(self.rank_id(rank), signal.SIGKILL)
-            return
-        processes = self.processes()
-        # at once, as with the power of a machine: none sees another one go
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in processes:
-                os.kill(pid, number)
-
-    def rank_id(self, rank: int) -> int:
-        """The process id of a rank."""
-        if self._launches.real:
-            for pid in self.processes():
-                if _variable(pid, "RANK") == str(rank) and _parent(pid) == self.pid:
-                    return pid
-        return int(self.output.with_suffix(f".rank{rank}").read_text())
-
-    def processes(self) -> list[int]:
-        """All that are alive: the launcher and what it started, directly or not."""
-        found = set(in_session(self.pid))
-        if self._launches.real:
-            # torchrun gives each rank a session of its own
-            pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-            found |= {pid for pid in pids if _variable(pid, _MARK) == str(self.output)}
-        return sorted(found)
-
-    def has_ended(self) -> bool:
-        """Whether nothing of it is there any more."""
-        # the file is made when it has a session of its own
-        return self.output.exists() and not self.processes()
-
-    def has_traceback(self) -> bool:
-        """Whether a rank printed one; torchrun has its own, for what it ended by."""
-        return ("]: Traceback" if self._launches.real else "Traceback") in self.printed
-
-    def comes_to_its_moment(self, rank: int = 0) -> None:
-        """Wait for the moment of a rank."""
-        moment = self.output.with_suffix(f".moment{rank}")
-        wait_until(lambda: moment.exists() or self.has_ended(), 120)
-        assert moment.exists(), self.printed[-3000:]
-
-
-def sentence_of(launch: Launch) -> str:
-    """The one sentence that a launch ended by."""
-    assert launch.ends(LIMIT) != 0
-    assert len(launch.errors) == 1, launch.printed
-    assert not launch.has_traceback()
-    return launch.errors[0]
-
-
-def leave_to_soak(soak: bool, case: bool = True) -> None:
-    """Skip the test in the short form, where it is one of the cases that need not be there."""
-    if case and not soak:
-        pytest.skip("in the long form")
-
-
-def wait_until(true: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for what must happen."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def in_session(leader: int) -> list[int]:
-    """Processes that are alive in a session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, session, *_ = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(session) == leader and state not in "ZX":
-            found.append(int(path.parent.name))
-    return found
-
-
-def _variable(pid: int, name: str) -> str | None:
-    try:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    found = [word for word in words if word.startswith(f"{name}=".encode())]
-    return found[0].partition(b"=")[2].decode() if found else None
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def _launcher(module: str, place: Place, port: int, fabric: bool) -> list[str]:
-    script = f"{module.replace('.', '/')}.py"
+def _launcher(request: dict[str, Any]) -> list[str]:
+    script = f"{request['module'].replace('.', '/')}.py"
+    place, port = Place(**request["place"]), str(request["port"])
     if not place.processes:
-        return [sys.executable, script]
-    if fabric:
+        by_name = ["-m", request["module"]]
+        return [sys.executable, *([script] if script.startswith("methods/") else by_name)]
+    if request["fabric"]:
         return [
             *(str(Path(sys.executable).with_name("fabric")), "run", "--accelerator", "cpu"),
             *("--devices", str(place.processes), "--num-nodes", str(place.nodes)),
             *("--node-rank", str(place.node), "--main-address", "127.0.0.1"),
-            *("--main-port", str(port), script, "--"),
+            *("--main-port", port, script, "--"),
         ]
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", str(place.nodes)),
         *("--node-rank", str(place.node), "--nproc-per-node", str(place.processes)),
-        *("--master-addr", "127.0.0.1", "--master-port", str(port), script),
+        *("--master-addr", "127.0.0.1", "--master-port", port, script),
     ]
 
 

@@ -1,8 +1,4 @@
-"""Loaders in trouble: `loader_cases.py FOLDER` plays the cases that come as JSON on stdin.
-
-Each is played in a process of its own, forked from one that has imported PyTorch, and goes through
-the whole end of an interpreter. Prints [exit code, seconds, stderr, whether processes are left].
-"""
+"""Loaders in trouble, as a command: plays one case, JSON as its argument."""
 
 import errno
 import json
@@ -11,18 +7,12 @@ import resource
 import signal
 import sys
 import threading
-import time
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from core.config.command_line import run
 from core.data.loading.dataset import decoding_loader
-
-ENDS_WITHIN = 60.0
 
 
 class Troubled:
@@ -60,8 +50,11 @@ def fork_thrice() -> None:
     os.fork = limited
 
 
-def play(case: dict[str, Any]) -> None:
+def main() -> None:
     """Read two loaders in turn, as a training and its validation do."""
+    case = json.loads(sys.argv[1])
+    if "files" in case:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (case["files"], case["files"]))
     if case.get("trouble") == "fork":
         fork_thrice()
     loaders = []
@@ -77,38 +70,3 @@ def play(case: dict[str, Any]) -> None:
         loaders.append((loader, iter(loader)))
         for _ in range(20):
             next(loaders[-1][1])
-
-
-def attend(process: int, told: Path) -> tuple[int, float, str, bool]:
-    began, ended = time.monotonic(), 0
-    while not ended and time.monotonic() - began < ENDS_WITHIN:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        time.sleep(0.02)
-    seconds = time.monotonic() - began
-    left = True
-    try:
-        os.killpg(process, signal.SIGKILL)
-    except ProcessLookupError:
-        left = False
-    if not ended:
-        status = os.waitpid(process, 0)[1]
-    return os.waitstatus_to_exitcode(status), seconds, told.read_text(), left
-
-
-if __name__ == "__main__":
-    cases, outcomes, own = json.load(sys.stdin), [], None
-    for number, case in enumerate(cases):
-        told = Path(sys.argv[1]) / f"{number}.txt"
-        if not (process := os.fork()):
-            own = case
-            os.setsid()
-            os.dup2(os.open(told, os.O_CREAT | os.O_WRONLY), 2)
-            os.dup2(2, 1)
-            if "files" in case:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (case["files"], case["files"]))
-            break
-        outcomes.append(attend(process, told))
-    if own is None:
-        print(json.dumps(outcomes))
-    else:
-        run(partial(play, own))

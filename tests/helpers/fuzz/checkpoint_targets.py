@@ -1,21 +1,23 @@
-"""Uses of forged checkpoints, states and kept blocks, in the child."""
+"""Sound checkpoints, states and kept blocks, and uses of forged ones, in the child."""
 
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from core.config.training import BackboneConfig, RunConfig
 from core.data.images.collection import Images
 from core.errors import UserError
 from core.models.backbone import Backbone
-from core.models.checkpoint import load_tensors
+from core.models.checkpoint import load_tensors, save_tensors
 from core.models.init_from import find_initial
 from core.training.ema import MovingAverage
 from core.training.resume import ResumeState, is_finished
-from ensemble.predict.blocks import Parts
+from ensemble.predict.blocks import Block, Parts
 from ensemble.predict.members import describe, load_members
 from methods.csra_db_cas import model as csra
 from methods.csra_db_cas.config import ModelConfig as CSRAConfig
@@ -37,6 +39,46 @@ PARTS = {
     "label_coupling": (coupled, CoupledConfig),
 }
 IDENTITY = "a run, fold 1"
+
+
+def facts_of(method: str) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    part, kind = PARTS[method]
+    return {
+        "method": method,
+        "class_names": CLASSES,
+        "img_size": 32,
+        "model": part.model_settings(kind(model=MODEL)),
+        "settings": {"train_csv": ["train.csv"], "val_csv": []},
+        **{"fold": 1, "folds": 2, "epoch": 3, "metrics": {"mAP": 0.5}},
+    }
+
+
+def write_all(folder: str) -> None:
+    """A file of each kind, named by what it is used for (`checkpoint_targets.USES`)."""
+    torch.manual_seed(0)
+    models = {}
+    for method, (part, kind) in PARTS.items():
+        models[method] = part.build_model(kind(model=MODEL), len(CLASSES)).state_dict()
+        save_tensors(Path(folder, f"{method}.safetensors"), models[method], facts_of(method))
+    for name, method in (("start", "standard_head"), ("couplings", "label_coupling")):
+        save_tensors(Path(folder, f"{name}.safetensors"), models[method], facts_of(method))
+    prefix = "backbone.network."
+    network = {
+        name.removeprefix(prefix): tensor.clone()
+        for name, tensor in models["standard_head"].items()
+        if name.startswith(prefix)
+    }
+    save_file(network, Path(folder, "weights.safetensors"))
+    state, optimizer = new_state()
+    state.model(torch.randn(5, 3)).square().sum().backward()
+    optimizer.step()
+    state.save(Path(folder, "state.safetensors"), "whole", optimizer)
+    with kept_blocks() as parts:
+        parts.open()
+        block = Block(np.arange(5), np.full((1, 5, 3), 0.5, np.float32), [(5, "it is no image")])
+        parts.write(0, block)
+        parts._files[0].rename(Path(folder, "block.safetensors"))
 
 
 def base(name: str) -> Path:

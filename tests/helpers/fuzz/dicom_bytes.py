@@ -155,18 +155,7 @@ def unwanted_dicom() -> dict[str, Callable[[], bytes]]:
         return dicom(pixels, frame, uid.RLELossless, Rows=side, Columns=side, SOPInstanceUID="1.2")
 
     values = (
-        "nan",
-        "inf",
-        "-inf",
-        "1e308",
-        "-1e308",
-        "1e999",
-        "0",
-        "-5",
-        "1e-308",
-        "\\\\",
-        "",
-        "x",
+        *("nan", "inf", "-inf", "1e308", "-1e308", "1e999", "0", "-5", "1e-308", "\\\\", "", "x"),
         "9" * 999,
     )
     made: dict[str, Callable[[], bytes]] = {

@@ -146,11 +146,6 @@ def _tiffs_of_tifffile() -> dict[str, Whole]:
     return files
 
 
-def small_ones() -> list[str]:
-    """The names of those that are worth spoiling: not too long."""
-    return [name for name, file in whole_images().items() if len(file.data) < 4000]
-
-
 def _zip() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:

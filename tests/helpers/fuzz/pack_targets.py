@@ -28,7 +28,7 @@ SIZE, COUNT, ROWS = 4, 7, 3
 
 def make() -> None:
     """A sound pack, its image 5 unreadable."""
-    folder = OUT / "base"
+    folder = OUT / "whole_pack"
     folder.mkdir()
     names = [f"sub/{number}.png" for number in range(COUNT - 1)] + ["Ödem, links\n.png"]
     images = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE), dtype=np.uint8)
@@ -97,7 +97,7 @@ def spoiled(name: str, number: int) -> None:
 def _copy() -> Path:
     folder = OUT / "pack"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(OUT / "base", folder)
+    shutil.copytree(OUT / "whole_pack", folder)
     return folder
 
 

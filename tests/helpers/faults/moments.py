@@ -1,0 +1,146 @@
+"""Moments of a command, counted in its own process, and what happens at a chosen one.
+
+`moment` of a request is {"kind", "at", "rank"} and one of {"signal": number}, with `group` to all
+its processes, {"nan": true}: its losses from there on, {"errno": name}: this step with a file
+fails and, without `once`, all later ones that write, {"fill": file}: the disk is full, or
+{"calls": [[name, argument, ...], ...]}: functions of CALLS. Kinds are the keys of PLACES, "batch"
+(of an evaluation) and "step" (with a file below `folder`, see disk_steps.py).
+"""
+
+import errno
+import json
+import os
+import pkgutil
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import core.models.predict
+from core.training.step_monitor import StepMonitor
+from tests.helpers.faults.disk_steps import Step, Steps
+
+# functions whose calls are counted when they have returned
+PLACES = {
+    "update": [("core.runs.log:FoldLog", "advance")],
+    "fold": [("core.training.loop:FoldTrainer", "fit")],
+    "row": [("core.runs.log", "append_row")],
+    "report": [("core.training.finish", "draw_pictures")],
+    "block": [("ensemble.predict.blocks:Parts", "write"), ("core.data.pack.writer", "lines_of")],
+    "deletion": [("pathlib:Path", "unlink")],
+}
+# what a full disk refuses; it can still rename and delete
+_WRITING = ("open", "write", "save", "mkdir", "posix_fallocate", "pwrite")
+
+
+class Moments:
+    """Counts of one process."""
+
+    def __init__(self, request: dict[str, Any], rank: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self.chosen: dict[str, Any] = request.get("moment") or {}
+        if self.chosen.get("rank", 0) != rank:
+            self.chosen = {}
+        self.output, self.rank = request["output"], rank
+        self.batch_seconds = request.get("batch_seconds", 0)
+        self.nan = False
+        folder = request.get("folder")
+        self.steps = Steps(Path(folder), self.strike) if folder else None
+
+    def install(self) -> None:
+        """Count from here on."""
+        for kind, places in PLACES.items():
+            for owner, name in places:
+                self._count_calls(pkgutil.resolve_name(owner), name, kind)
+        read, mark = core.models.predict.unspoiled, StepMonitor.mark
+
+        def batches(loader: Any) -> Iterator[Any]:
+            for batch in read(loader):
+                yield batch
+                self.count("batch")
+                time.sleep(self.batch_seconds)
+
+        def marked(guard: Guard, update: int, loss: Tensor, norm: Tensor) -> Tensor:
+            return mark(guard, update, loss * torch.nan if self.nan else loss, norm)
+
+        core.models.predict.unspoiled = batches
+        StepMonitor.mark = marked  # type: ignore[method-assign]
+        if self.steps:
+            self.steps.install()
+
+    def _count_calls(self, owner: Any, name: str, kind: str) -> None:
+        function = getattr(owner, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = function(*arguments, **options)
+            self.count(kind)
+            return result
+
+        setattr(owner, name, call)
+
+    def count(self, kind: str) -> None:
+        """One more of a kind."""
+        self.counts[kind] += 1
+        if (kind, self.counts[kind]) != (self.chosen.get("kind"), self.chosen.get("at")):
+            return
+        os.close(os.open(f"{self.output}.moment{self.rank}", os.O_CREAT | os.O_WRONLY))
+        self.nan = "nan" in self.chosen
+        if "fill" in self.chosen:
+            fill(Path(self.chosen["fill"]))
+        for name, *arguments in self.chosen.get("calls", ()):
+            CALLS[name](*arguments)
+        if "signal" in self.chosen:
+            kill = os.killpg if self.chosen.get("group") else os.kill
+            kill(os.getpid(), self.chosen["signal"])
+
+    def strike(self, number: int, step: Step) -> None:
+        """Fail at a step with a file, if that is chosen."""
+        self.count("step")
+        if self.chosen.get("kind") != "step" or "errno" not in self.chosen:
+            return
+        at, later = self.chosen["at"], not self.chosen.get("once") and step[0] in _WRITING
+        if number == at or (number > at and later):
+            # as the system reports it: a name where one was given
+            named = (step[1],) if step[0] in ("open", "replace", "mkdir", "chmod") else ()
+            code = getattr(errno, self.chosen["errno"])
+            raise OSError(code, os.strerror(code), *named)
+
+    def write(self) -> None:
+        """Write what was counted to `output` with the ending .seenN."""
+        seen = {"moments": self.counts, "steps": self.steps.seen if self.steps else []}
+        file = os.open(f"{self.output}.seen{self.rank}", os.O_CREAT | os.O_WRONLY)
+        os.write(file, json.dumps(seen).encode())
+        os.close(file)
+
+
+def fill(ballast: Path) -> None:
+    """Let this file take all room that is left on its disk."""
+    with ballast.open("ab") as file:
+        for size in (2**20, 2**12):
+            while True:
+                try:
+                    os.posix_fallocate(file.fileno(), file.tell(), size)
+                except OSError:
+                    break
+                file.seek(size, os.SEEK_CUR)
+
+
+def cover(folder: str) -> None:
+    """Mount a folder over itself, so that nothing can be written there."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+
+
+CALLS: dict[str, Callable[..., object]] = {
+    "remove": shutil.rmtree,
+    "move": os.rename,
+    "mkdir": os.mkdir,
+    "mknod": os.mknod,
+    "cover": cover,
+}
