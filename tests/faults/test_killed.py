@@ -15,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.helpers.fault_table import Fault
 from tests.helpers.faults.commands import packing, predicting_of, training_of
-from tests.helpers.faults.launch import wait_until
 from tests.helpers.faults.launches import at, shared
 from tests.helpers.faults.same_results import assert_same
 from tests.helpers.faults.trials import Command, Drawn, Trial
@@ -69,9 +68,7 @@ def trial_of(
 
     yield find
     for trial in trials.values():
-        # workers look every 5 s whether their parent lives
-        wait_until(lambda killed=trial.killed: not any(one.processes() for one in killed), 30)
-        trial.killed.clear()
+        trial.wait_for_killed()
 
 
 @pytest.mark.parametrize("name", [*METHODS, "infer", "pack"])

@@ -9,7 +9,6 @@ import pytest
 
 from tests.helpers.fault_table import Fault
 from tests.helpers.faults.commands import packing, predicting_of, slow_images, training_of
-from tests.helpers.faults.launch import wait_until
 from tests.helpers.faults.launches import RealLaunches
 from tests.helpers.faults.trials import Command, Drawn, Trial
 from tests.helpers.training.small_run import METHODS, MODEL
@@ -62,7 +61,6 @@ def test_a_program_that_is_killed_again_and_again(
     while len(one.killed) < KILLS[name]:
         one.kill_until_it_ends(draw)
         one.begin()
-    # workers look every 5 s whether their parent lives
-    wait_until(lambda: not any(launch.processes() for launch in one.killed), 30)
+    one.wait_for_killed()
     # a folder for the sockets of Python's own processes, and what torch leaves in any case
     assert all(path.name.startswith(("pymp-", "torchinductor_")) for path in temporary.iterdir())

@@ -1,6 +1,5 @@
 """A pack gives the images that its index names, or is refused by the name of the spoiled file."""
 
-import csv
 import hashlib
 import json
 import os
@@ -9,11 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-from hypothesis import strategies as st
 
-from tests.fuzz.conftest import of_any_content
 from tests.helpers.fault_table import Fault
 from tests.helpers.fuzz.harness import Watched
 
@@ -211,23 +207,3 @@ def test_what_is_no_file(watched: Watched, fault: Fault, name: str, kind: str) -
     makes[kind]()
     (outcome,) = watched.call("pack_targets:use", [[str(folder)]])
     assert outcome.kind == "refused", outcome
-
-
-NAMES = st.text(st.sampled_from('a/.\0\n",\r \\é\u202e-'), max_size=6)
-ROWS = st.lists(st.tuples(NAMES, st.integers(), st.integers(), NAMES), min_size=7, max_size=7)
-BATCH = 20
-
-
-def test_names_of_any_kind(watched: Watched, fault: Fault, soak: bool) -> None:
-    def look(batch: list[list[tuple]]) -> None:
-        fault(FAULT, len(batch))
-        folders = []
-        for number, rows in enumerate(batch):
-            table = pd.DataFrame(rows, columns=["name", "bytes", "modified", "unreadable"])
-            text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
-            folders.append(pack(watched, f"any {number}", {"index.csv": text.encode()}))
-        assert watched.bad("pack_targets:use", [[str(folder)] for folder in folders]) == []
-        for folder in folders:
-            shutil.rmtree(folder)
-
-    of_any_content(ROWS, 15 if soak else 1, look, BATCH)

@@ -49,7 +49,7 @@ def serve() -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     running: set[int] = set()
     for line in sys.stdin:
-        request = json.loads(line)
+        request, answer = json.loads(line), dict[str, Any]()
         if "wait" in request:
             answer = {"code": exit_code(request["wait"], request["seconds"])}
             if answer["code"] is not None:

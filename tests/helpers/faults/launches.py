@@ -83,7 +83,7 @@ class Launches:
         """Start a command; the launchers of several nodes get the same `port`. For `more` see
         fork_server.py."""
         self._count += 1
-        request = {
+        request: dict[str, Any] = {
             "module": module,
             "arguments": [*map(str, arguments)],
             "output": str(self.folder / str(self._count)),

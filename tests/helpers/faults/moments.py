@@ -66,7 +66,8 @@ class Moments:
                 self.count("batch")
                 time.sleep(self.batch_seconds)
 
-        def marked(guard: Guard, update: int, loss: Tensor, norm: Tensor) -> Tensor:
+        def marked(*arguments: Any) -> Tensor:
+            guard, update, loss, norm = arguments
             return mark(guard, update, loss * torch.nan if self.nan else loss, norm)
 
         core.models.predict.unspoiled = batches

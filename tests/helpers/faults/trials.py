@@ -12,7 +12,7 @@ from typing import Any
 
 from core.models.checkpoint import load_tensors
 from tests.helpers.fault_table import Fault
-from tests.helpers.faults.launch import Launch
+from tests.helpers.faults.launch import Launch, wait_until
 from tests.helpers.faults.launches import Launches, Moment, at
 from tests.helpers.faults.same_results import assert_same
 
@@ -114,6 +114,12 @@ class Trial:
         while self.kill(kind, number, group=group):
             within *= 1.15
             kind, number, group = draw(within)
+
+    def wait_for_killed(self) -> None:
+        """Wait until none of the killed ones has a process left, and forget them."""
+        # workers look every 5 s whether their parent lives
+        wait_until(lambda: not any(launch.processes() for launch in self.killed), 30)
+        self.killed.clear()
 
     def finish(self) -> Launch:
         """Run it to its end, with the result of the undisturbed run."""
