@@ -10,7 +10,8 @@ from core.models.checkpoint import load_tensors
 
 def assert_same(ours: Path, theirs: Path) -> None:
     """Assert that the folders hold the same names and the same bytes; see `differing`."""
-    assert not differing(ours, theirs)
+    found = differing(ours, theirs)
+    assert not found, found
 
 
 def differing(ours: Path, theirs: Path) -> set[str]:
