@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from core.config.training import BackboneConfig, RunConfig
 from core.data.images.collection import Images
 from core.errors import UserError
-from core.models.backbone import Backbone
+from core.models.backbone import Backbone, model_settings
 from core.models.checkpoint import load_tensors, save_tensors
 from core.models.init_from import find_initial
 from core.training.ema import MovingAverage
@@ -43,12 +43,12 @@ IDENTITY = "a run, fold 1"
 
 def facts_of(method: str) -> dict[str, Any]:
     """What a checkpoint says of itself."""
-    part, kind = PARTS[method]
+    _, kind = PARTS[method]
     return {
         "method": method,
         "class_names": CLASSES,
         "img_size": 32,
-        "model": part.model_settings(kind(model=MODEL)),
+        "model": model_settings(kind(model=MODEL)),
         "settings": {"train_csv": ["train.csv"], "val_csv": []},
         **{"fold": 1, "folds": 2, "epoch": 3, "metrics": {"mAP": 0.5}},
     }
