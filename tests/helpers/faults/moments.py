@@ -71,7 +71,7 @@ class Moments:
             return mark(guard, update, loss * torch.nan if self.nan else loss, norm)
 
         core.models.predict.unspoiled = batches
-        StepMonitor.mark = marked  # type: ignore[method-assign]
+        StepMonitor.mark = marked  # type: ignore[method-assign, assignment]
         if self.steps:
             self.steps.install()
 
