@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
@@ -22,9 +21,9 @@ from core.errors import UserError, counted, nearest
 from ensemble.heatmaps.config import Config
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+    from pandas import DataFrame
+
     from core.data.tables.label_table import LabelTable
-    from ensemble.heatmaps.explain import Explained
-    from ensemble.predict.members import Member
 
 # what a call writes, and nothing else is replaced
 _OURS = re.compile(r"maps\.csv|pointing\.csv|sheet\.png|\d{4,}_[\w.-]*\.png")
@@ -39,54 +38,43 @@ def main() -> None:
     from core.data.tables.anonymous import without_names
     from core.io.output_folder import check_folder, write_folder
     from core.runtime.fabric import make_fabric
-    from ensemble.heatmaps.explain import Explainer, check_explainable, explain_images
+    from ensemble.heatmaps.explain import Explainer, explain_images
     from ensemble.heatmaps.pointing_game import boxed_classes, boxes_of, read_boxes
-    from ensemble.predict.members import (
-        describe,
-        known_classes,
-        load_members,
-        merged_classes,
-        named_checkpoints,
-    )
+    from ensemble.predict.ensemble import Ensemble
 
     max_pixels()
-    checkpoints, shares, names = named_checkpoints(
-        config.checkpoints, config.weights, config.ensemble
-    )
-    read = [*checkpoints, config.test_csv, config.boxes, config.ensemble]
+    boxes = None if config.boxes is None else read_boxes(config.boxes)
+    images = _find(config)
+    ensemble = Ensemble.load(config.models, "union")
+    read = [*ensemble.paths, config.test_csv, config.boxes, config.models.ensemble]
     inputs = [path for path in read if path is not None]
     check = partial(
         check_folder, config.output, inputs, _OURS, "maps.csv", overwrite=config.overwrite
     )
     check()
-    boxes = None if config.boxes is None else read_boxes(config.boxes)
-    images = _find(config)
-    members = load_members(checkpoints)
-    names = known_classes(members, names) if names else merged_classes(members, "union")
+    names = ensemble.class_names
     for name in config.classes:
         if name not in names:
             raise UserError(f"there is no class '{name}'{nearest(name, names)}")
     measured: Sequence[str] = ()
-    if boxes is not None:
-        assert config.boxes is not None
-        measured = boxed_classes(boxes, config.classes or names, config.boxes)
+    if config.boxes is not None:
+        measured = boxed_classes(boxes or {}, config.classes or names, config.boxes)
     # by the images' own names
     lesions = boxes_of(images, boxes or {}, measured, anonymous=config.anonymous)
     if config.anonymous:
         images = without_names(images)
-    check_explainable(members)
-    print(describe(members, shares, names))
     fabric = make_fabric(amp=False)
     if fabric.world_size > 1:
         raise UserError("heat maps are made by one process: start this by python alone")
-    explainer = Explainer(fabric, members, shares, names)
-    found: list[Explained] = []
-
-    def fill(folder: Path) -> None:
-        found.append(explain_images(explainer, images, config, folder, lesions, measured))
-
-    write_folder(config.output, fill, check)
-    _close(config, images, members, found[0])
+    explainer = Explainer(fabric, ensemble)
+    explainer.check()
+    print(ensemble)
+    rows, pointing = write_folder(
+        config.output,
+        lambda folder: explain_images(explainer, images, config, folder, lesions, measured),
+        check,
+    )
+    _close(config, len(images), len(ensemble.members), rows, pointing)
 
 
 def _find(config: Config) -> LabelTable:
@@ -103,21 +91,20 @@ def _find(config: Config) -> LabelTable:
     return images
 
 
-def _close(config: Config, images: LabelTable, members: Sequence[Member], found: Explained) -> None:
-    """Where everything is, and what it says."""
+def _close(config: Config, images: int, models: int, rows: int, pointing: DataFrame | None) -> None:
+    """Where everything is, and how many of the `rows` of maps are shown."""
     from ensemble.heatmaps.explain import SHEET_ROWS
-    from ensemble.heatmaps.pointing_game import told
+    from ensemble.heatmaps.pointing_game import as_text
 
-    if found.pointing is not None:
-        print(f"\n{told(found.pointing)}\n")
-    drawn = counted(found.drawn, "image")
-    if found.drawn < len(images):
-        drawn = f"the first {found.drawn:,} of {counted(len(images), 'image')}; --draw for more"
-    by = counted(len(members), "model")
-    print(f"maps         {config.output} ({drawn}, by {by})")
-    cut = f" (the first {SHEET_ROWS} of {found.rows:,} maps)" if found.rows > SHEET_ROWS else ""
+    if pointing is not None:
+        print(f"\n{as_text(pointing)}\n")
+    drawn = counted(images, "image")
+    if config.draw < images:
+        drawn = f"the first {config.draw:,} of {drawn}; --draw for more"
+    print(f"maps         {config.output} ({drawn}, by {counted(models, 'model')})")
+    cut = f" (the first {SHEET_ROWS} of {rows:,} maps)" if rows > SHEET_ROWS else ""
     print(f"sheet        {config.output / 'sheet.png'}{cut}")
-    if found.pointing is not None:
+    if pointing is not None:
         print(f"pointing     {config.output / 'pointing.csv'}")
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
@@ -40,55 +39,34 @@ def main() -> None:
     from ensemble.exporting.graph import one_size
     from ensemble.exporting.onnx import check_installed
     from ensemble.predict.calibration import read_calibration
-    from ensemble.predict.members import (
-        describe,
-        known_classes,
-        load_members,
-        merged_classes,
-        named_checkpoints,
-    )
+    from ensemble.predict.ensemble import Ensemble
 
-    if config.format == "onnx":
+    graph = config.format == "onnx"
+    if graph:
         check_installed()
-    paths, shares, names = named_checkpoints(config.checkpoints, config.weights, config.ensemble)
-    read = [*paths, config.ensemble, config.calibration, config.test_csv]
+    calibration = None if config.calibration is None else read_calibration(config.calibration)
+    ensemble = Ensemble.load(config.models, config.merge.classes)
+    read = [*ensemble.paths, config.models.ensemble, config.calibration, config.test_csv]
     inputs = [path for path in read if path is not None]
     check = partial(check_folder, config.output, inputs, _OURS, "model", overwrite=config.overwrite)
     check()
-    calibration = None if config.calibration is None else read_calibration(config.calibration)
-    members = load_members(paths)
-    if config.format == "onnx":
-        one_size(members)
-    names = known_classes(members, names) if names else merged_classes(members, config.classes)
+    if graph:
+        one_size(ensemble)
     if calibration is not None:
-        calibration.thresholds(names, gated=False)
-    print(describe(members, shares, names), flush=True)
-    export = Export(
-        config=config,
-        members=members,
-        shares=shares,
-        class_names=names,
-        calibration=calibration,
-        scores=score_members(members) if config.scores else [None] * len(members),
-    )
-    checked: list[str] = []
-
-    def fill(folder: Path) -> None:
-        if config.format == "onnx":
-            checked.append(export.write_graph(folder))
-        else:
-            export.write_folder(folder)
-
-    write_folder(config.output, fill, check)
-    _close(export, checked)
+        calibration.thresholds(ensemble.class_names, gated=False)
+    print(ensemble, flush=True)
+    members = ensemble.members
+    scores = score_members(members) if config.scores else [None] * len(members)
+    export = Export(config=config, ensemble=ensemble, calibration=calibration, scores=scores)
+    _close(export, write_folder(config.output, export.write, check))
 
 
-def _close(export: Export, checked: list[str]) -> None:
+def _close(export: Export, checked: str) -> None:
     """Where everything is, and how far it agrees."""
     from ensemble.exporting.export import GRAPH
 
     config = export.config
-    models = counted(len(export.members), "model")
+    models = counted(len(export.ensemble.members), "model")
     if config.format == "folder":
         print(f"model        {config.output} ({models}; reads back to the same bits)")
         print(f"card         {config.output / 'README.md'}")
@@ -97,9 +75,9 @@ def _close(export: Export, checked: list[str]) -> None:
     state = "calibrated" if export.calibrated else "not calibrated"
     if export.calibration is not None and not export.calibrated:
         state += ", as an isotonic map is too steep for 32 bits: it is in the metadata"
-    print(f"checked      ONNX Runtime against PyTorch, at most {checked[0]}")
+    print(f"checked      ONNX Runtime against PyTorch, at most {checked}")
     size = size_of(path.stat().st_size)
-    print(f"model        {path} ({size}, {models}, views: {config.views}, {state})")
+    print(f"model        {path} ({size}, {models}, views: {config.merge.views}, {state})")
     print(f"card         {config.output / 'MODEL_CARD.md'}")
 
 

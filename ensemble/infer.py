@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
     from collections.abc import Sequence
 
     from core.data.tables.label_table import LabelTable
+    from ensemble.predict.predictor import Predictor
     from ensemble.predict.submission_format import Sample
 
 
@@ -36,67 +37,73 @@ def main() -> None:
     # late, so that --help and a mistyped flag are answered at once
     from core.data.images.size_limit import max_pixels
     from core.runtime.fabric import make_fabric, worker_count
-    from ensemble.predict.members import (
-        describe,
-        known_classes,
-        load_members,
-        merged_classes,
-        named_checkpoints,
-    )
+    from ensemble.predict.ensemble import Ensemble
     from ensemble.predict.postprocess import postprocess_of
-    from ensemble.predict.predictor import Predictor, Views, predict_to_csv
-    from ensemble.predict.single_image import predict_single
+    from ensemble.predict.predictor import Predictor
     from ensemble.predict.submission_format import check_classes, read_sample
-    from ensemble.predict.write_csv import Finish
+    from ensemble.predict.write_csv import OutputOptions, predict_to_csv
 
     # first, so that what one machine alone does not have ends the processes of all
     fabric = make_fabric(amp=config.amp)
     # all that can be wrong is found before an image is read
     max_pixels()
-    checkpoints, shares, names = named_checkpoints(
-        config.checkpoints, config.weights, config.ensemble
-    )
     sample = None if config.sample_submission is None else read_sample(config.sample_submission)
     images = None if config.single else _find(config, sample)
+    ensemble = Ensemble.load(config.models, config.merge.classes)
+    names = list(ensemble.class_names)
     output = config.output if config.single else config.output or Path("predictions.csv")
     if output is not None:
-        _check_output(config, output, checkpoints, images)
-    members = load_members(checkpoints)
-    names = known_classes(members, names) if names else merged_classes(members, config.classes)
+        _check_output(config, output, ensemble.paths, images)
     if sample is not None:
         check_classes(sample, names)
+    columns = names if sample is None else sample.class_names
     id_column = "ImageID" if images is None else images.id_column
-    if id_column in (names if sample is None else sample.class_names):
+    if id_column in columns:
         raise UserError(f"a class is named {id_column}, as the column of names is: rename that")
-    finish = Finish(
-        shares=shares,
-        mode=config.ensemble_mode,
-        postprocess=postprocess_of(config, names),
-        columns=() if sample is None else sample.class_names,
+    postprocess = postprocess_of(config.postprocessing, names)
+    if fabric.is_global_zero:
+        print(ensemble)
+    predictor = Predictor(fabric, ensemble, config.merge, postprocess)
+    if images is None:
+        assert config.single is not None
+        _predict_single(predictor, config.single, output)
+        return
+    assert output is not None
+    options = OutputOptions(
+        columns=columns,
         skip_unreadable=config.on_bad_image == "skip",
         anonymous=config.anonymous,
+        overwrite=config.overwrite,
     )
-    names_of_views = config.tta_config if config.use_tta else "none"
-    views = Views(names=names_of_views, merge=config.tta_merge_mode)
-
-    if fabric.is_global_zero:
-        print(describe(members, shares, names))
-    predictor = Predictor(fabric, members, names, views)
-    if config.single is not None:
-        predict_single(predictor, finish, config.single, output)
-        return
-    assert images is not None
-    assert output is not None
     predict_to_csv(
-        fabric,
         predictor,
         images,
         output,
-        finish,
+        options,
         batch_size=config.batch_size,
         workers=worker_count(config.num_workers),
-        overwrite=config.overwrite,
     )
+
+
+def _predict_single(predictor: Predictor, image: Path, output: Path | None) -> None:
+    """Print a line for each class, the most probable first; write them where `output` is given."""
+    import pandas as pd
+
+    from core.data.images.decode import read_image
+    from core.io.atomic import make_folder, write_atomically
+
+    found = pd.Series(predictor.finished(read_image(image)), index=predictor.class_names)
+    if not predictor.fabric.is_global_zero:
+        return
+    print(f"\n{image}")
+    for name, probability in found.sort_values(ascending=False, kind="stable").items():
+        print(f"{probability:8.4f}  {name}")
+    if output is not None:
+        frame = found.to_frame().T
+        frame.insert(0, "ImageID", image.name)
+        make_folder(output.parent)
+        write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
+        print(f"predictions  {output} (1 image)")
 
 
 def _find(config: Config, sample: Sample | None) -> LabelTable:
@@ -141,10 +148,10 @@ def _check_output(
     from core.data.images.pack_format import is_pack
     from core.io.atomic import check_writable
     from ensemble.predict.blocks import forget_delivered, parts_folder
-    from ensemble.predict.predictor import already_there
-    from ensemble.predict.write_csv import is_skipped_list, skipped_path
+    from ensemble.predict.write_csv import already_there, is_skipped_list, skipped_path
 
-    read = [config.test_csv, config.sample_submission, config.calibration, config.ensemble]
+    read = [config.test_csv, config.sample_submission, config.postprocessing.calibration]
+    read.append(config.models.ensemble)
     inputs = [path for path in (*read, *checkpoints, config.single) if path is not None]
     check_writable(output, inputs)
     if is_pack(output.parent):

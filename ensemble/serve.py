@@ -42,14 +42,13 @@ def main() -> None:
 
         from core.data.images.size_limit import max_pixels
         from core.runtime.fabric import make_fabric
-        from ensemble.predict.members import describe
         from ensemble.serving.app import make_app
         from ensemble.serving.model import Served
         from ensemble.serving.queue import Limits
 
         max_pixels()
-        served = Served.of(config.as_infer(), make_fabric(amp=config.amp))
-        print(describe(served.predictor.members, served.finish.shares, served.names))
+        served = Served.load(config, make_fabric(amp=config.amp))
+        print(served.predictor.ensemble)
         limits = Limits(bytes=config.max_megabytes * 1_000_000)
         app = make_app(served, config.host, limits)
         # no line for a request, an address may name a patient; and none for those that a stop ends

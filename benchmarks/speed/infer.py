@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,15 +23,15 @@ from core.data.images.decode import read_image, resize
 from core.data.tables.images_to_predict import find_images
 from core.models.backbone import model_settings
 from core.models.checkpoint import save_tensors
-from ensemble.predict.members import Member, load_members
-from ensemble.predict.merge import model_shares
-from ensemble.predict.predictor import Predictor, Views, predict_to_csv
+from ensemble.predict.config import MergeConfig, ModelsConfig
+from ensemble.predict.ensemble import Ensemble, Member
+from ensemble.predict.predictor import Predictor
 from ensemble.predict.tta import VIEWS
-from ensemble.predict.write_csv import Finish
+from ensemble.predict.write_csv import OutputOptions, predict_to_csv
 from methods.standard_head.config import ModelConfig, small
 from methods.standard_head.model import build_model
 
-COPIES = "flip_scale"
+COPIES: Literal["flip_scale"] = "flip_scale"
 SIZES = (96, 96, 128)
 CLASSES = 14
 IMAGES, BATCH, ROUNDS = 32, 32, 7
@@ -76,26 +77,23 @@ def compare(
 ) -> Answer:
     """Seconds of predicting `images` of `source` by all models, against the bare work."""
     fabric = Fabric(accelerator="cpu", devices=1)
-    members = load_members(checkpoints)
+    ensemble = Ensemble.load(ModelsConfig(checkpoints=tuple(checkpoints)))
     table = find_images(source, None).take(np.arange(images))
-    predictor = Predictor(fabric, members, list(members[0].info.class_names), Views(names=COPIES))
-    finish = Finish(shares=model_shares((), len(members)))
+    predictor = Predictor(fabric, ensemble, MergeConfig(tta_config=COPIES))
 
     def ours() -> None:
         with redirect_stdout(StringIO()):
             predict_to_csv(
-                fabric,
                 predictor,
                 table,
                 folder / "p.csv",
-                finish,
+                OutputOptions(overwrite=True),
                 batch_size=BATCH,
                 workers=0,
-                overwrite=True,
             )
 
-    bare = timed(lambda: decode_and_pass(members, table.paths))
-    passes = f"decode + {len(members)} x {len(VIEWS[COPIES])} passes"
+    bare = timed(lambda: decode_and_pass(ensemble.members, table.paths))
+    passes = f"decode + {len(checkpoints)} x {len(VIEWS[COPIES])} passes"
     measured = in_turns(timed(ours), bare, rounds)
     return Answer(f"infer: {images} images", "s", passes, *measured, ceiling=1.08)
 

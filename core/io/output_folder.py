@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from core.errors import UserError, some
 from core.io.atomic import cannot_write, check_writable, make_folder
+
+Result = TypeVar("Result")
 
 
 def check_folder(
@@ -37,19 +40,19 @@ def check_folder(
         raise UserError(f"{path} holds {read[0].name}, which is read: name another --output")
 
 
-def write_folder(path: Path, fill: Callable[[Path], None], check: Callable[[], None]) -> None:
+def write_folder(path: Path, fill: Callable[[Path], Result], check: Callable[[], None]) -> Result:
     """Let `fill` write a new folder beside `path`, then put it in the place of `path`.
 
-    `check` is what `check_folder` looked at: it is called again before that, as `path` may have
-    changed meanwhile. Raises UserError as it does, and where that cannot be written; what was at
-    `path` is then untouched, whatever ended this.
+    Returns what `fill` does. `check` is what `check_folder` looked at: it is called again before
+    that, as `path` may have changed meanwhile. Raises UserError as it does, and where that cannot
+    be written; what was at `path` is then untouched, whatever ended this.
     """
     path = path.resolve()
     make_folder(path.parent)
     new, old = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in ("", ".old"))
     try:
         new.mkdir()
-        fill(new)
+        result = fill(new)
         check()
         if path.exists():
             path.rename(old)
@@ -64,3 +67,4 @@ def write_folder(path: Path, fill: Callable[[Path], None], check: Callable[[], N
         # where it could not be put back, it is the only copy
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
+    return result

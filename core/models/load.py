@@ -120,12 +120,6 @@ def _is_name(name: object) -> bool:
     )
 
 
-def config_class(method: str) -> type[Any]:
-    """The `Config` of a method of `method_names`."""
-    found: type[Any] = importlib.import_module(f"methods.{method}.config").Config
-    return found
-
-
 def method_names() -> list[str]:
     """The folders of `methods/` that hold a model."""
     spec = find_spec("methods")

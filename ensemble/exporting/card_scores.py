@@ -10,7 +10,7 @@ from core.errors import UserError, some
 from core.metrics import Evaluation, evaluate
 from core.runs.prediction_files import match_labels, read_predictions
 from ensemble.fitting.out_of_fold import LabelSource, Run, read_labels, read_run, shared_source
-from ensemble.predict.members import Member
+from ensemble.predict.ensemble import Member
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,17 @@ from core.data.tables.images_to_predict import find_images
 from core.runtime.fabric import versions
 from ensemble.exporting.card_scores import FoldScores
 from ensemble.exporting.config import Config
-from ensemble.exporting.graph import Merged, in_graph, one_size
+from ensemble.exporting.graph import Merged, fits_graph, one_size
 from ensemble.exporting.hub_folder import needs_recipe, weight_files, write_models
 from ensemble.exporting.model_card import write_card
-from ensemble.exporting.onnx import (
-    INPUT,
-    OUTPUT,
-    check_bytes,
-    largest_difference,
-    random_batches,
-    write_onnx,
-)
+from ensemble.exporting.onnx import INPUT, OUTPUT, largest_difference, write_onnx
 from ensemble.predict.calibration import Calibration
-from ensemble.predict.members import Member
-from ensemble.predict.predictor import Predictor, Views
-from ensemble.predict.write_csv import Finish
+from ensemble.predict.ensemble import Ensemble
+from ensemble.predict.predictor import Predictor
 
 GRAPH = "model.onnx"
-# how many real images are looked at, and how many at a time
+# sizes of the batches of noise; how many real images are looked at, and how many at a time
+BATCHES = (1, 2, 5)
 MOST_IMAGES, BATCH = 16, 5
 
 
@@ -41,79 +34,65 @@ class Export:
     """Models, and what is done with them."""
 
     config: Config
-    members: Sequence[Member]
-    shares: NDArray[np.float64]
-    class_names: Sequence[str]
+    ensemble: Ensemble
     calibration: Calibration | None
     scores: Sequence[FoldScores | None]
 
     @property
-    def thresholds(self) -> dict[str, float]:
-        """Of calibrated probabilities, by class; NaN for a class that has none."""
-        if self.calibration is None:
-            return {}
-        found = self.calibration.thresholds(self.class_names, gated=False)
-        return dict(zip(self.class_names, found.tolist(), strict=True))
-
-    @property
     def calibrated(self) -> bool:
         """Whether a graph's outputs are."""
-        return self.calibration is not None and in_graph(self.calibration, self.class_names)
+        return fits_graph(self.calibration, self.ensemble.class_names)
 
-    def write_graph(self, folder: Path) -> str:
-        """Write and check the ONNX file, and the card; gives a line on the check.
+    def write(self, folder: Path) -> str:
+        """Write the model, check it, and write its card; returns a line on a graph's check.
 
-        Raises UserError as `write_onnx` and `largest_difference` do, and where an image cannot be
-        read.
+        Raises UserError as `write_onnx`, `largest_difference` and `write_models` do, and where an
+        image cannot be read.
         """
-        config, size = self.config, one_size(self.members)
-        integers = config.input == "uint8"
-        batches = {"noise": random_batches(size), "X-rays": self._real_batches(size)}
-        views = Views(names=config.views, merge=config.tta_merge_mode)
+        if self.config.format == "onnx":
+            return self._write_graph(folder)
+        write_models(folder, self.ensemble, self.calibration)
+        self._write_card(folder / "README.md", weight_files(self.ensemble), size=0)
+        return ""
+
+    def _write_graph(self, folder: Path) -> str:
+        merge, size = self.config.merge, one_size(self.ensemble)
+        integers = self.config.input == "uint8"
+        batches = {"noise": _random_batches(size), "X-rays": self._real_batches(size)}
         applied = self.calibration if self.calibrated else None
-        graph = Merged(
-            self.members, self.shares, self.class_names, views, config.ensemble_mode, applied
-        )
-        check_bytes(graph)
         path = folder / GRAPH
-        write_onnx(path, graph, size, integers=integers, metadata=self._metadata(size))
+        example = torch.zeros(2, 1, size, size, dtype=torch.uint8 if integers else torch.float32)
+        write_onnx(path, Merged(self.ensemble, merge, applied), example, self._metadata(size))
         # only now: it changes how the models lie in memory
-        predict = self._reference(views, applied)
-        told = []
+        predictor = Predictor(Fabric(accelerator="cpu", devices=1), self.ensemble, merge)
+
+        def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+            merged = predictor.merged(predictor([torch.from_numpy(pixels)]).astype(np.float64))
+            return merged if applied is None else applied.apply(merged, predictor.class_names)
+
+        checked = []
         for name, some_batches in batches.items():
             if some_batches:
-                largest = largest_difference(
-                    path, predict, some_batches, integers=integers, calibrated=self.calibrated
-                )
-                told.append(f"{largest:.1e} on {sum(map(len, some_batches))} images of {name}")
-        self._card(
-            folder / "MODEL_CARD.md",
-            [str(number) for number, _ in enumerate(self.members, start=1)],
-            use=_graph_use(size, integers),
-            probabilities=self._told_calibrated(),
-            recipe={
-                "views": config.views,
-                "view_merge": config.tta_merge_mode,
-                "mode": config.ensemble_mode,
-            },
-            calibrated=self.calibrated,
-        )
-        return "; ".join(told)
+                largest = largest_difference(path, predict, some_batches, integers=integers)
+                checked.append(f"{largest:.1e} on {sum(map(len, some_batches))} images of {name}")
+        numbers = [str(number) for number, _ in enumerate(self.ensemble.members, start=1)]
+        self._write_card(folder / "MODEL_CARD.md", numbers, size=size)
+        return "; ".join(checked)
 
-    def write_folder(self, folder: Path) -> None:
-        """Write weights, settings and the card. Raises UserError as `write_models` does."""
-        write_models(folder, self.members, self.shares, self.class_names, self.calibration)
-        probabilities = "The model gives logits; by the sigmoid they are probabilities, which are "
-        probabilities += "not calibrated"
-        if self.calibration is not None:
-            probabilities += ": `--calibration calibration.json` does that"
-        self._card(
-            folder / "README.md",
-            weight_files(self.members),
-            use=self._folder_use(),
-            probabilities=f"{probabilities}.",
-            recipe=None,
-            calibrated=False,
+    def _write_card(self, path: Path, names: Sequence[str], *, size: int) -> None:
+        """The card, which calls the models by `names`; `size` of a graph's images, 0 for none."""
+        write_card(
+            path,
+            names,
+            self.ensemble,
+            self.scores,
+            self._thresholds(),
+            merge=self.config.merge,
+            graph={"size": size, "pixels": self.config.input} if size else None,
+            calibrated=size > 0 and self.calibrated,
+            outputs=self._outputs(),
+            has_calibration=self.calibration is not None,
+            needs_recipe=needs_recipe(self.ensemble),
         )
 
     def _real_batches(self, size: int) -> list[NDArray[np.uint8]]:
@@ -124,56 +103,51 @@ class Export:
         stacked = np.stack(pixels)[:, None]
         return [stacked[start : start + BATCH] for start in range(0, len(stacked), BATCH)]
 
-    def _reference(self, views: Views, applied: Calibration | None) -> Any:
-        """uint8 (B, 1, S, S) → probabilities (B, C), by the functions of `ensemble.infer`."""
-        fabric = Fabric(accelerator="cpu", devices=1)
-        predictor = Predictor(fabric, self.members, self.class_names, views)
-        finish = Finish(shares=self.shares, mode=self.config.ensemble_mode)
-
-        def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-            merged = finish.merged(predictor([torch.from_numpy(pixels)]).astype(np.float64))
-            return merged if applied is None else applied.apply(merged, self.class_names)
-
-        return predict
-
     def _metadata(self, size: int) -> dict[str, Any]:
-        config = self.config
-        pixels = "uint8 from 0 to 255" if config.input == "uint8" else "float32 from 0 to 1"
+        names, merge = list(self.ensemble.class_names), self.config.merge
+        pixels = "uint8 from 0 to 255" if self.config.input == "uint8" else "float32 from 0 to 1"
         found: dict[str, Any] = {
             "made_by": "longtail-cxr; research use only, not a medical device",
-            "class_names": list(self.class_names),
+            "class_names": names,
             "image_size": size,
             "input": f"{INPUT} (batch, 1, {size}, {size}), grey, {pixels}, resized to a square",
-            "output": f"{OUTPUT} (batch, {len(self.class_names)}), in the order of class_names",
+            "output": f"{OUTPUT} (batch, {len(names)}), in the order of class_names",
             "calibrated": self.calibrated,
-            "told": self._told_calibrated(),
-            "views": config.views,
-            "view_merge": config.tta_merge_mode,
-            "ensemble_mode": config.ensemble_mode,
+            "told": self._outputs(),
+            "views": merge.views,
+            "view_merge": merge.tta_merge_mode,
+            "ensemble_mode": merge.ensemble_mode,
             "models": [
                 {
                     "share": float(share),
-                    **member.told(),
+                    **member.summary(),
                     "epoch": member.info.facts.get("epoch"),
                     "sha256": member.digest,
                 }
-                for member, share in zip(self.members, self.shares, strict=True)
+                for member, share in zip(self.ensemble.members, self.ensemble.shares, strict=True)
             ],
             "versions": versions(),
         }
         if self.calibration is not None:
             found["thresholds"] = {
-                name: None if math.isnan(one) else one for name, one in self.thresholds.items()
+                name: None if math.isnan(one) else one for name, one in self._thresholds().items()
             }
             found["thresholds_are_for"] = "calibrated probabilities"
+            maps = {name: self.calibration.classes[name] for name in names}
             found["calibration"] = {
-                name: {"method": one.method, **one.parameters}
-                for name, one in self.calibration.classes.items()
-                if name in self.class_names
+                name: {"method": one.method, **one.parameters} for name, one in maps.items()
             }
         return found
 
-    def _told_calibrated(self) -> str:
+    def _thresholds(self) -> dict[str, float]:
+        """Of calibrated probabilities, by class; NaN for a class that has none."""
+        if self.calibration is None:
+            return {}
+        return {
+            name: self.calibration.classes[name].threshold for name in self.ensemble.class_names
+        }
+
+    def _outputs(self) -> str:
         if self.calibration is None:
             return "The outputs are probabilities that are not calibrated."
         if self.calibrated:
@@ -183,62 +157,7 @@ class Export:
             "for 32 bits. The calibration is in the file's metadata, to be applied to them."
         )
 
-    def _card(self, path: Path, names: Sequence[str], **told: Any) -> None:
-        write_card(
-            path,
-            names,
-            self.members,
-            self.shares,
-            self.class_names,
-            self.scores,
-            thresholds=self.thresholds,
-            front_matter=path.name == "README.md",
-            **told,
-        )
 
-    def _folder_use(self) -> str:
-        config = self.config
-        several = len(self.members) > 1
-        recipe = needs_recipe(self.members, self.class_names)
-        given = "--ensemble ensemble.json" if recipe else "--checkpoints model.safetensors"
-        words = [
-            "python -m ensemble.infer",
-            given,
-            "--image_dir images",
-            f"--tta_config {config.views} --tta_merge_mode {config.tta_merge_mode}",
-        ]
-        if several:
-            words.append(f"--ensemble_mode {config.ensemble_mode}")
-        if self.calibration is not None:
-            words.append("--calibration calibration.json")
-        lines = ["With longtail-cxr installed, and without the network:", ""]
-        if not several:
-            lines += [
-                "```python",
-                "from methods import load_model",
-                "",
-                'model, info = load_model("this folder")  # in eval mode, with class names',
-                "probabilities = model(images).sigmoid()  # uint8 or [0, 1], (B, 1, size, size)",
-                "```",
-                "",
-            ]
-        return "\n".join([*lines, "```sh", " ".join(words), "```"])
-
-
-def _graph_use(size: int, integers: bool) -> str:
-    kind, scaled = ("uint8", "") if integers else ("float32", ", divided by 255")
-    return "\n".join(
-        [
-            "```python",
-            "import json",
-            "import numpy as np",
-            "import onnxruntime",
-            "",
-            f'session = onnxruntime.InferenceSession("{GRAPH}")',
-            'names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])',
-            f"# grey pixels, resized to a square{scaled}; any number of images",
-            f"images = np.zeros((1, 1, {size}, {size}), dtype=np.{kind})",
-            f'(probabilities,) = session.run(["{OUTPUT}"], {{"{INPUT}": images}})',
-            "```",
-        ]
-    )
+def _random_batches(size: int) -> list[NDArray[np.uint8]]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (count, 1, size, size), dtype=np.uint8) for count in BATCHES]

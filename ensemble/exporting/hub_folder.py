@@ -2,69 +2,65 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
-from core.models.load import config_class, load_model
+from core.models.load import load_model
 from ensemble.predict import ensemble_json as recipe
 from ensemble.predict.calibration import Calibration, write_calibration
-from ensemble.predict.members import Member
+from ensemble.predict.ensemble import Ensemble, Member
 
-WEIGHTS = "model.safetensors"
+# settings in which a slash is part of a name, not of a path
+NAMES = ("model", "labels")
+DESCRIBED = (
+    *("model", "fold", "folds", "epoch", "metrics"),
+    *("training_positives", "training_known", "versions"),
+)
 
 
-def weight_files(members: Sequence[Member]) -> list[str]:
+def weight_files(ensemble: Ensemble) -> list[str]:
     """The name of each member's file."""
-    if len(members) == 1:
-        return [WEIGHTS]
-    return [f"model_{number}.safetensors" for number in range(1, len(members) + 1)]
+    count = len(ensemble.members)
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model_{number}.safetensors" for number in range(1, count + 1)]
 
 
-def needs_recipe(members: Sequence[Member], class_names: Sequence[str]) -> bool:
+def needs_recipe(ensemble: Ensemble) -> bool:
     """Whether the weights alone do not tell which classes come out, merged how."""
-    return len(members) > 1 or list(members[0].info.class_names) != list(class_names)
+    first, *others = ensemble.members
+    return bool(others) or list(first.info.class_names) != list(ensemble.class_names)
 
 
-def write_models(
-    folder: Path,
-    members: Sequence[Member],
-    shares: NDArray[Any],
-    class_names: Sequence[str],
-    calibration: Calibration | None,
-) -> None:
+def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | None) -> None:
     """Write each checkpoint without the paths in its settings, config.json, ensemble.json where
     they do not tell all (`needs_recipe`), and calibration.json where there is one.
 
     Reads all back and predicts with it. Raises UserError where not the same comes out, and as
     writing and reading do.
     """
-    names = weight_files(members)
-    for member, name in zip(members, names, strict=True):
+    listed, models = [], []
+    for member, name, share in zip(
+        ensemble.members, weight_files(ensemble), ensemble.shares.tolist(), strict=True
+    ):
         tensors, _ = load_tensors(member.path)
-        save_tensors(folder / name, tensors, shareable(member.info.method, member.info.facts))
+        save_tensors(folder / name, tensors, shareable(member.info.facts))
         _check_same(member, folder / name)
-    if needs_recipe(members, class_names):
-        listed = [
-            recipe.Member(name.removesuffix(".safetensors"), float(share), (folder / name,))
-            for name, share in zip(names, shares, strict=True)
-        ]
-        recipe.write_recipe(folder / "ensemble.json", listed, class_names, {})
+        listed.append(recipe.Member(name.removesuffix(".safetensors"), share, (folder / name,)))
+        models.append({"file": name, "share": share} | _describe(member))
+    if needs_recipe(ensemble):
+        recipe.write_recipe(folder / "ensemble.json", listed, ensemble.class_names, {})
     if calibration is not None:
         write_calibration(folder / "calibration.json", calibration, {})
     document = {
         "library_name": "longtail-cxr",
-        "class_names": list(class_names),
-        "models": [
-            {"file": name, "share": float(share)} | _described(member)
-            for member, name, share in zip(members, names, shares, strict=True)
-        ],
+        "class_names": list(ensemble.class_names),
+        "models": models,
         "input": "grey pixels, uint8 or float in [0, 1], (B, 1, image_size, image_size)",
         "output": "logits (B, C) in the order of a model's class_names; probabilities by sigmoid",
     }
@@ -72,58 +68,39 @@ def write_models(
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
-def shareable(method: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def shareable(facts: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's facts without its format, which is the writer's own, and without the folders
     of the paths in its settings."""
     kept = {name: value for name, value in facts.items() if name != "format_version"}
-    settings = kept.get("settings")
-    if not isinstance(settings, dict):
-        return kept
-    paths = _path_settings(config_class(method))
-    shorter = {name: _last_part(value, name in paths) for name, value in settings.items()}
-    return kept | {"settings": shorter}
+    if isinstance(settings := kept.get("settings"), dict):
+        kept["settings"] = {
+            name: value if name in NAMES else _last_part(value) for name, value in settings.items()
+        }
+    return kept
 
 
-def _path_settings(config: Any) -> set[str]:
-    """Flags of a Config, and of the groups in it, that are paths."""
-    found: set[str] = set()
-    for field in fields(config):
-        hint = get_type_hints(config)[field.name]
-        if is_dataclass(hint):
-            found |= _path_settings(hint)
-        elif "Path" in str(hint):
-            found.add(field.name)
-    return found
-
-
-def _last_part(value: Any, is_path: bool) -> Any:
-    """A path's name; of what is none, only what is an absolute path all the same (of a setting that
-    there is no more)."""
+def _last_part(value: Any) -> Any:
+    """A text after its last separator, also of each text of a list."""
     if isinstance(value, list):
-        return [_last_part(one, is_path) for one in value]
-    if isinstance(value, str) and (is_path or re.match(r"[\\/~]|[A-Za-z]:[\\/]", value)):
-        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-    return value
+        return [_last_part(one) for one in value]
+    return re.split(r"[\\/]", value.rstrip("\\/"))[-1] if isinstance(value, str) else value
 
 
-def _described(member: Member) -> dict[str, Any]:
-    kept = ("model", "fold", "folds", "epoch", "metrics", "training_positives", "training_known")
+def _describe(member: Member) -> dict[str, Any]:
     facts = member.info.facts
-    told = {name: facts[name] for name in (*kept, "versions") if name in facts}
     return {
         "method": member.info.method,
         "image_size": member.info.image_size,
         "class_names": list(member.info.class_names),
-    } | told
+    } | {name: facts[name] for name in DESCRIBED if name in facts}
 
 
 @torch.no_grad()
 def _check_same(member: Member, path: Path) -> None:
     """Raise UserError where what was written does not give the same bits."""
     model, info = load_model(path)
-    size = info.image_size
-    images = torch.randint(
-        0, 256, (2, 1, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    random = torch.Generator().manual_seed(0)
+    shape = (2, 1, info.image_size, info.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
     if not torch.equal(model(images), member.model(images)):
         raise UserError(f"{member.path} does not give the same once it is written anew")

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import jinja2
-from numpy.typing import NDArray
 
 from core.errors import in_plain_sight
 from core.metrics import Evaluation
 from ensemble.exporting.card_scores import FoldScores
-from ensemble.predict.members import Member
+from ensemble.predict.ensemble import Ensemble, Member
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 UNKNOWN = "unknown"
@@ -25,57 +24,36 @@ MEANS = ("mAP", "mAUROC", "ECE")
 def write_card(
     path: Path,
     names: Sequence[str],
-    members: Sequence[Member],
-    shares: NDArray[Any],
-    class_names: Sequence[str],
+    ensemble: Ensemble,
     scores: Sequence[FoldScores | None],
-    *,
-    use: str,
-    probabilities: str,
-    recipe: Mapping[str, str] | None,
-    calibrated: bool,
     thresholds: Mapping[str, float],
-    front_matter: bool,
+    **words: Any,
 ) -> None:
-    """Write the card in Markdown.
+    """Write the card in Markdown, in which the members are called `names`.
 
-    `names` are what it calls the members, `use` is Markdown that says how to load it,
-    `probabilities` a sentence on what comes out, `recipe` names views and merges where these are
-    part of the model. Of files, only names are in it. Raises OSError where it cannot be written.
+    `thresholds` by class, NaN for none; `words` are what else the template takes. Of files, only
+    names are in it. Raises OSError where it cannot be written.
     """
+    members = ensemble.members
     alone = scores[0] if len(members) == 1 else None
-    methods = ", ".join(dict.fromkeys(str(_text(one.info.method)) for one in members))
-    template = _environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
-    text = template.render(
-        title=f"Chest X-ray classifier ({methods})",
-        front_matter=front_matter,
-        members=list(map(_told, names, members, shares)),
-        recipe=recipe,
-        probabilities=probabilities,
-        calibrated=calibrated,
-        flips=recipe is not None and recipe["views"] != "none",
-        data=_data(members, scores),
-        counted="" if len(members) == 1 else ", from the least to the most of the models",
-        classes=[_class(name, members, alone, thresholds) for name in class_names],
-        scored=alone is not None,
-        thresholds=bool(thresholds),
-        means=[
-            row
-            for name, member, score in zip(names, members, scores, strict=True)
-            if (row := _means(name, member, score)) is not None
-        ],
-        intervals=any(score is not None for score in scores),
-        use=use,
-        versions=_versions(members),
-    )
-    path.write_text(re.sub(r"\n{3,}", "\n\n", text) + "\n", encoding="utf-8")
-
-
-def _environment() -> jinja2.Environment:
+    rows = zip(names, members, scores, strict=True)
     # the page is Markdown: what could act in it is escaped by our own filter
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
     environment.filters["md"] = escaped
-    return environment
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        methods=", ".join(dict.fromkeys(one.info.method for one in members)),
+        members=list(map(_describe, names, members, ensemble.shares)),
+        data=_data(members, scores),
+        counted="" if len(members) == 1 else ", from the least to the most of the models",
+        classes=[_class(name, members, alone, thresholds) for name in ensemble.class_names],
+        scored=alone is not None,
+        thresholds=bool(thresholds),
+        means=[means for row in rows if (means := _means(*row)) is not None],
+        intervals=any(score is not None for score in scores),
+        versions=_versions(members),
+        **words,
+    )
+    path.write_text(re.sub(r"\n{3,}", "\n\n", text) + "\n", encoding="utf-8")
 
 
 def escaped(text: object) -> str:
@@ -84,15 +62,15 @@ def escaped(text: object) -> str:
     return re.sub(r"([\\`*\[\]|!#~])", r"\\\1", short.replace("&", "&amp;").replace("<", "&lt;"))
 
 
-def _told(name: str, member: Member, share: float) -> dict[str, Any]:
-    told = member.told()
+def _describe(name: str, member: Member, share: float) -> dict[str, Any]:
+    summary = member.summary()
     return {
         "name": name,
         "share": f"{share:.1%}",
         "method": member.info.method,
-        "backbone": _text(told["model"]),
+        "backbone": _text(summary["model"]),
         "pixels": member.info.image_size,
-        "fold": told["fold"] if told["fold"] is not None else UNKNOWN,
+        "fold": UNKNOWN if summary["fold"] is None else summary["fold"],
         "epoch": _count(member.info.facts.get("epoch")),
     }
 
@@ -160,11 +138,9 @@ def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str
 
 def _span(members: Sequence[Member], key: str, name: str) -> str:
     """A class's count, or the least and the most where models were trained on others."""
-    counts = []
-    for member in members:
-        told = member.info.facts.get(key)
-        if isinstance(told, dict) and type(count := told.get(name)) is int:
-            counts.append(count)
+    facts = [member.info.facts.get(key) for member in members]
+    found = [one.get(name) for one in facts if isinstance(one, dict)]
+    counts = [count for count in found if type(count) is int]
     if not counts:
         return UNKNOWN
     least, most = min(counts), max(counts)
@@ -172,28 +148,27 @@ def _span(members: Sequence[Member], key: str, name: str) -> str:
 
 
 def _versions(members: Sequence[Member]) -> str:
-    told = members[0].info.facts.get("versions")
-    if not isinstance(told, dict):
+    versions = members[0].info.facts.get("versions")
+    if not isinstance(versions, dict):
         return "unknown versions"
-    return ", ".join(f"{_text(name)} {_text(version)}" for name, version in sorted(told.items()))
+    return ", ".join(f"{name} {_text(version)}" for name, version in sorted(versions.items()))
 
 
 def _text(value: object) -> str:
-    """A text of a file that may come from anywhere."""
-    return in_plain_sight(value)[:LONGEST] if isinstance(value, str) else UNKNOWN
+    return value if isinstance(value, str) else UNKNOWN
 
 
-def _told_soundly(value: object) -> TypeGuard[float]:
+def _is_sound(value: object) -> TypeGuard[float]:
     # NaN is below nothing
     return isinstance(value, (int, float)) and abs(value) <= LARGEST
 
 
 def _count(value: object) -> str:
-    return f"{value:,.0f}" if _told_soundly(value) else UNKNOWN
+    return f"{value:,.0f}" if _is_sound(value) else UNKNOWN
 
 
 def _number(value: Any, low: Any = None, high: Any = None) -> str:
-    if not _told_soundly(value):
+    if not _is_sound(value):
         return UNKNOWN
     if low is None or not (math.isfinite(low) and math.isfinite(high)):
         return f"{value:.3f}"

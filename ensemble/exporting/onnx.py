@@ -15,15 +15,9 @@ from core.errors import UserError, size_of
 from ensemble.exporting.graph import Merged
 
 BOUND = 1e-4
-BATCHES = (1, 2, 5)
 # a protobuf holds no more
 LARGEST = 2_000_000_000
 INPUT, OUTPUT = "images", "probabilities"
-MISSING = (
-    'ONNX needs packages that are not installed: pip install -c constraints.txt -e ".[export]"'
-)
-
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 
 
 def check_installed() -> None:
@@ -33,30 +27,28 @@ def check_installed() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(MISSING) from error
+        raise UserError(
+            "ONNX needs packages that are not installed: pip install -c constraints.txt -e "
+            '".[export]"'
+        ) from error
 
 
-def check_bytes(graph: Merged) -> None:
-    """Raise UserError where the weights do not fit one file."""
+def write_onnx(
+    path: Path, graph: Merged, images: torch.Tensor, metadata: Mapping[str, Any]
+) -> None:
+    """Write the graph for any number of images like `images` (B, 1, S, S), `metadata` as JSON.
+
+    Nothing of this machine is in the file. Raises UserError where the weights do not fit one file
+    or PyTorch cannot express the graph, and OSError where it cannot be written.
+    """
+    import onnx
+
     size = sum(one.numel() * one.element_size() for one in graph.state_dict().values())
     if size > LARGEST:
         raise UserError(
             f"the weights have {size_of(size)}, and an ONNX file holds {size_of(LARGEST)} at most: "
             "export fewer checkpoints, or take --format folder"
         )
-
-
-def write_onnx(
-    path: Path, graph: Merged, size: int, *, integers: bool, metadata: Mapping[str, Any]
-) -> None:
-    """Write the graph for images of `size` pixels and any batch, `metadata` as JSON by its keys.
-
-    `integers`: it takes uint8, else float32. Nothing of this machine is in the file. Raises
-    UserError where PyTorch cannot express the graph, and OSError where it cannot be written.
-    """
-    import onnx
-
-    images = torch.zeros(2, 1, size, size, dtype=torch.uint8 if integers else torch.float32)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -77,7 +69,7 @@ def write_onnx(
         raise UserError(f"this model cannot be expressed in ONNX: {reason}") from error
     assert program is not None
     document = program.model_proto
-    _without_traces(document)
+    _delete_traces(document)
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in metadata.items()
@@ -87,39 +79,26 @@ def write_onnx(
     path.write_bytes(document.SerializeToString())
 
 
-def _without_traces(document: Any) -> None:
-    """Delete what PyTorch tells of where each node comes from: it has paths of this machine."""
-    graph = document.graph
-    for part in (
-        document,
-        graph,
-        *graph.node,
-        *graph.value_info,
-        *graph.input,
-        *graph.output,
-        *graph.initializer,
-        *document.functions,
-    ):
-        part.doc_string = ""
-        if hasattr(part, "metadata_props"):
-            del part.metadata_props[:]
-    for function in document.functions:
-        for node in function.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
+def _delete_traces(message: Any) -> None:
+    """Delete where PyTorch says each node comes from, with paths of this machine."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _delete_traces(part)
 
 
 def largest_difference(
     path: Path,
-    predict: Predict,
+    predict: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
     batches: Sequence[NDArray[np.uint8]],
     *,
     integers: bool,
-    calibrated: bool,
 ) -> float:
     """Between ONNX Runtime and `predict`, on a CPU, over uint8 batches (B, 1, S, S).
 
-    `calibrated`: a calibration is part of the graph. Raises UserError where it is more than BOUND.
+    `integers`: the graph takes uint8, else float32. Raises UserError where it is more than BOUND.
     """
     import onnxruntime
 
@@ -129,22 +108,15 @@ def largest_difference(
     largest = 0.0
     for pixels in batches:
         given = pixels if integers else pixels.astype(np.float32) / 255
-        (said,) = session.run([OUTPUT], {INPUT: given})
+        (found,) = session.run([OUTPUT], {INPUT: given})
         expected = predict(pixels)
-        difference = float(np.abs(said - expected).max()) if said.shape == expected.shape else 1.0
+        difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else 1.0
         # NaN is above no bound
         if not difference <= BOUND:
-            without = "leave --calibration out, take " if calibrated else "take "
             raise UserError(
                 f"ONNX Runtime differs from PyTorch by {difference:.1e} on a batch of "
-                f"{len(pixels)}, more than {BOUND:.0e}: nothing was written; {without}other views "
-                "or merges, or --format folder"
+                f"{len(pixels)}, more than {BOUND:.0e}: nothing was written; leave --calibration "
+                "out, take other views or merges, or --format folder"
             )
         largest = max(largest, difference)
     return largest
-
-
-def random_batches(size: int) -> list[NDArray[np.uint8]]:
-    """Batches of noise, of each of BATCHES."""
-    random = np.random.default_rng(0)
-    return [random.integers(0, 256, (count, 1, size, size), dtype=np.uint8) for count in BATCHES]

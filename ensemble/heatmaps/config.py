@@ -1,22 +1,18 @@
 """The settings of `python -m ensemble.explain`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.config.training import check_positive
 from core.errors import UserError
+from ensemble.predict.config import ModelsConfig
 
 
 @dataclass(kw_only=True, slots=True)
 class Config:
     """Show where in images the models see what speaks for a class."""
 
-    checkpoints: tuple[Path, ...] = ()
-    """Checkpoints of any methods, backbones and image sizes; classes are matched by name."""
-    weights: tuple[float, ...] = ()
-    """Weight of each checkpoint; equal unless given, scaled to a sum of 1."""
-    ensemble: Path | None = None
-    """Checkpoints and weights from a file that `python -m ensemble.choose` wrote."""
+    models: ModelsConfig = field(default_factory=ModelsConfig)
     test_csv: Path | None = None
     """Explain the images that this CSV names; else --images, else every image of --image_dir."""
     image_dir: Path = Path("data/images")
@@ -45,12 +41,7 @@ class Config:
     def check(self) -> None:
         """Raise UserError where two settings contradict each other."""
         check_positive(self, "top", "draw")
-        if self.ensemble is not None and (self.checkpoints or self.weights):
-            raise UserError("--ensemble names checkpoints and weights: leave those flags out")
-        if self.ensemble is None and not self.checkpoints:
-            raise UserError(
-                "no checkpoint is given: name one or several with --checkpoints, or an --ensemble"
-            )
+        self.models.check()
         if self.test_csv is not None and self.images:
             raise UserError("--test_csv and --images both name the images: give one of them")
         if self.image_column and self.test_csv is None:

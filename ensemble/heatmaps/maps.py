@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from core.data.images.decode import resize
 from core.errors import UserError
-from ensemble.predict.members import Member
+from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.merge import merge_models
 
 # longer side, in pixels, at which an image and its maps are shown at most
@@ -117,37 +117,39 @@ def _feature_map(backbone: Any, images: Tensor) -> tuple[Tensor, bool]:
     )
 
 
+def member_maps(member: Member, pixels: NDArray[np.uint8], classes: Sequence[int]) -> Tensor:
+    """Heat maps (1, K, S, S) of one image, uint8 of any size, at the model's own size S.
+
+    Raises UserError as `heat_maps` does, with the checkpoint's name.
+    """
+    image = torch.from_numpy(resize(pixels, member.info.image_size))[None, None]
+    device = next(member.model.parameters()).device
+    try:
+        return heat_maps(member.model, image.to(device), classes)
+    except UserError as error:
+        raise UserError(f"{member.path}: {error}") from error
+
+
 def ensemble_maps(
-    members: Sequence[Member],
-    shares: NDArray[np.float64],
+    ensemble: Ensemble,
     pixels: NDArray[np.uint8],
     class_names: Sequence[str],
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int, int],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Heat maps of one image, uint8 of any size, for K classes by name.
+    """Heat maps of one image, uint8 of any size, for K classes by name, brought to `shape` (H, W).
 
-    Gives those of each model, (M, K, H, W), NaN where a model lacks a class, and their mean by the
-    `shares` (M,) of those that have it, (K, H, W); (H, W) is `shape`, that of the image unless
-    given. Each model sees the image at its own size; its maps are brought to `shape`. The mean's
-    highest place is below 1 where the models look at different ones. Raises UserError as
-    `heat_maps` does, with the checkpoint's name.
+    Returns those of each model, (M, K, H, W), NaN where a model lacks a class, and their mean by
+    the shares of those that have it, (K, H, W). The mean's highest place is below 1 where the
+    models look at different ones. Raises UserError as `member_maps` does.
     """
-    height, width = shape or pixels.shape
-    found = np.full((len(members), len(class_names), height, width), np.nan, dtype=np.float32)
+    members = ensemble.members
+    found = np.full((len(members), len(class_names), *shape), np.nan, dtype=np.float32)
     for number, member in enumerate(members):
         places, own = member.places(class_names)
-        if not places:
-            continue
-        image = torch.from_numpy(resize(pixels, member.info.image_size))[None, None]
-        device = next(member.model.parameters()).device
-        try:
-            maps = heat_maps(member.model, image.to(device), own)
-        except UserError as error:
-            raise UserError(f"{member.path}: {error}") from error
-        maps = functional.interpolate(
-            maps, size=(height, width), mode="bilinear", align_corners=False
-        )
-        found[number, places] = maps[0].cpu().numpy()
+        if places:
+            maps = member_maps(member, pixels, own)
+            maps = functional.interpolate(maps, size=shape, mode="bilinear", align_corners=False)
+            found[number, places] = maps[0].cpu().numpy()
     flat = found.reshape(len(members), len(class_names), -1)
-    merged = merge_models(flat.astype(np.float64), shares, "weighted_mean")
+    merged = merge_models(flat.astype(np.float64), ensemble.shares, "weighted_mean")
     return found, merged.reshape(found.shape[1:]).astype(np.float32)

@@ -167,7 +167,7 @@ class Pointing:
         return pd.DataFrame(rows)
 
 
-def told(table: pd.DataFrame) -> str:
+def as_text(table: pd.DataFrame) -> str:
     """The table for a terminal: a line a class, a column a model."""
     models = table["model"].drop_duplicates().tolist()
     widths = [max(22, len(model)) for model in models]

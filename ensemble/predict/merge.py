@@ -54,10 +54,11 @@ def model_shares(weights: Sequence[float], models: int) -> np.ndarray:
 def merge_models(probabilities: Probabilities, shares: np.ndarray, mode: str) -> Probabilities:
     """Probabilities (M, N, C) of the models, of which each has its share (M,) → (N, C).
 
-    `mode` is weighted_mean, logit_mean, gmean, median or max; median and max take no shares. A
-    model without a class has NaN there and is left out of it. For rank_mean give ranks (see
-    `ranks`) and weighted_mean.
+    `mode` is weighted_mean, logit_mean, gmean, rank_mean (of `ranks` among the N images), median or
+    max; median and max take no shares. A model without a class has NaN there and is left out of it.
     """
+    if mode == "rank_mean":
+        return _mean(ranks(probabilities, axis=1), shares)
     if mode == "max":
         return np.nanmax(probabilities, axis=0)
     if mode == "median":

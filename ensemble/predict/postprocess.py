@@ -1,38 +1,34 @@
 """Postprocessing as the settings ask for it: calibration, then gating."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from ensemble.predict.calibration import find_normal, normal_gating, read_calibration
-from ensemble.predict.config import Config
+from ensemble.predict.config import PostprocessConfig
 from ensemble.predict.merge import Probabilities
 
 
 def postprocess_of(
-    config: Config, names: Sequence[str]
-) -> Callable[[Probabilities], Probabilities] | None:
-    """Calibration and gating of classes `names` as asked for, one after the other.
+    config: PostprocessConfig, names: Sequence[str]
+) -> Callable[[Probabilities], Probabilities]:
+    """Calibration and gating, each where asked for, of probabilities (N, C) of classes `names`.
 
     Raises UserError where the calibration cannot be used, or has nothing for one of them.
     """
-    steps: list[Callable[[Probabilities], Probabilities]] = []
-    alpha, normal = config.normal_alpha, config.normal_class
+    alpha, normal, calibration = config.normal_alpha, config.normal_class, None
     if config.calibration is not None:
         calibration = read_calibration(config.calibration)
         calibration.thresholds(names, gated=False)
-        steps.append(partial(calibration.apply, class_names=names))
         alpha = calibration.normal_alpha if alpha is None else alpha
         normal = normal or calibration.normal_class or ""
-    if config.postprocess == "normal_gating":
-        alpha = 0.5 if alpha is None else alpha
+    if config.gated:
         normal = find_normal(names, normal)
-        steps.append(partial(normal_gating, class_names=names, normal=normal, alpha=alpha))
-    if not steps:
-        return None
 
-    def every(probabilities: Probabilities) -> Probabilities:
-        for step in steps:
-            probabilities = step(probabilities)
+    def postprocess(probabilities: Probabilities) -> Probabilities:
+        if calibration is not None:
+            probabilities = calibration.apply(probabilities, names)
+        if config.gated:
+            power = 0.5 if alpha is None else alpha
+            probabilities = normal_gating(probabilities, names, normal, power)
         return probabilities
 
-    return every
+    return postprocess

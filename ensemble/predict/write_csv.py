@@ -1,47 +1,130 @@
-"""From blocks of predictions to one CSV: models and studies merged, post-processed, in order."""
+"""Images → blocks of predictions → one CSV: models and studies merged, postprocessed, in order."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from core.data.loading.dataset import decoding_loader
 from core.data.tables.images_to_predict import view_groups
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, counted, some
-from ensemble.predict.blocks import Parts
-from ensemble.predict.merge import Probabilities, merge_models, merge_studies, ranks
+from ensemble.predict.blocks import Block, Parts
+from ensemble.predict.dataset import ImagesAtSizes, collate
+from ensemble.predict.merge import Probabilities, merge_studies
+from ensemble.predict.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finish:
-    """What becomes of the models' probabilities."""
+class OutputOptions:
+    """What is written of the predictions."""
 
-    shares: NDArray[np.float64]
-    """(M,) parts of 1"""
-    mode: str = "weighted_mean"
-    """A mode of `merge_models`, or rank_mean."""
-    postprocess: Callable[[Probabilities], Probabilities] | None = None
-    """(N, C) → (N, C), once models and studies are merged."""
     columns: Sequence[str] = ()
     """Which classes are written, in this order; all unless given."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, and list them; else they are an error."""
     anonymous: bool = False
     """List them without the reasons, which name their files."""
-
-    def merged(self, probabilities: Probabilities) -> Probabilities:
-        """Probabilities (M, N, C) of the models → (N, C). rank_mean needs all N at once."""
-        if self.mode == "rank_mean":
-            ranked = np.stack([ranks(one) for one in probabilities])
-            return merge_models(ranked, self.shares, "weighted_mean")
-        return merge_models(probabilities, self.shares, self.mode)
+    overwrite: bool = False
+    """Replace what is there."""
 
 
-def write_predictions(
-    parts: Parts, images: LabelTable, class_names: Sequence[str], finish: Finish
+def predict_to_csv(
+    predictor: Predictor,
+    images: LabelTable,
+    output: Path,
+    options: OutputOptions,
+    *,
+    batch_size: int,
+    workers: int,
+) -> None:
+    """Predict `images` with all processes and write one CSV, whole or not at all; says where it is.
+
+    What was predicted is kept beside `output` until then, so that the same command goes on after a
+    kill. Raises UserError where an image cannot be read, a pack is smaller than a model's images, a
+    probability is not finite, the disk is full, and where `output` is there already (unless
+    overwritten).
+    """
+    fabric = predictor.fabric
+    for sentence in images.images.check_sizes(predictor.ensemble.sizes):
+        if fabric.is_global_zero:
+            print(sentence)
+    with Parts(output, images.images, predictor.identity, batch_size) as parts:
+        missing: list[int] = []
+        if fabric.is_global_zero:
+            missing = parts.open()
+            # all there: a run that was killed while it wrote
+            if missing and output.exists() and not options.overwrite:
+                raise UserError(already_there(output))
+            if others := parts.clean():
+                kept = counted(others, "kept block")
+                print(f"Deleted {kept} of other images, models, views or batches.")
+            if len(missing) < len(parts):
+                there = len(parts) - len(missing)
+                print(f"Going on: {there:,} of {len(parts):,} blocks are there.")
+        missing = fabric.broadcast(missing)
+        try:
+            _predict_blocks(predictor, parts, missing, workers)
+        except (KeyboardInterrupt, SystemExit):
+            if fabric.is_global_zero:
+                print("\nStopped. The same command goes on where this one was.")
+            raise
+        if fabric.is_global_zero:
+            rows = _write_predictions(parts, images, predictor, options)
+            by = counted(len(predictor.ensemble.members), "model")
+            print(f"predictions  {output} ({rows} by {by}, views: {predictor.merge.views})")
+
+
+def already_there(output: Path) -> str:
+    """What to say where a file would be overwritten."""
+    return f"{output} is there already: name another --output, or pass --overwrite to replace it"
+
+
+def _predict_blocks(
+    predictor: Predictor, parts: Parts, missing: Sequence[int], workers: int
+) -> None:
+    """Let each process predict its share of the `missing` blocks."""
+    fabric = predictor.fabric
+    mine = missing[fabric.global_rank :: fabric.world_size]
+    batches = parts.batches(mine)
+    decoded = decoding_loader(
+        ImagesAtSizes(parts.images, predictor.ensemble.sizes),
+        batches,
+        min(workers, len(batches)),
+        collate=collate,
+        pin_memory=fabric.device.type == "cuda",
+    )
+    several = f" (process 1 of {fabric.world_size})" if fabric.world_size > 1 else ""
+    with tqdm(
+        desc=f"predicting{several}",
+        total=sum(map(len, batches)),
+        unit="img",
+        disable=None if fabric.is_global_zero else True,
+    ) as bar:
+        stream = iter(decoded)
+        models, classes = len(predictor.ensemble.members), len(predictor.class_names)
+        for number in mine:
+            found = [np.empty((models, 0, classes), np.float32)]
+            positions: list[int] = []
+            unreadable: list[tuple[int, str]] = []
+            for batch in islice(stream, len(parts.batches([number]))):
+                if batch.positions:
+                    found.append(predictor(batch.images))
+                positions += batch.positions
+                unreadable += batch.unreadable
+                bar.update(len(batch.positions) + len(batch.unreadable))
+            block = Block(np.array(positions, np.int64), np.concatenate(found, axis=1), unreadable)
+            parts.write(number, block)
+    fabric.barrier()
+
+
+def _write_predictions(
+    parts: Parts, images: LabelTable, predictor: Predictor, options: OutputOptions
 ) -> str:
     """Make one CSV of the blocks, whole or not at all, and delete them; returns what it holds.
 
@@ -52,34 +135,34 @@ def write_predictions(
     unreadable = parts.unreadable()
     if len(unreadable) == len(images):
         raise UserError(f"{_told(unreadable, images)}: there is nothing to write")
-    if unreadable and not finish.skip_unreadable:
+    if unreadable and not options.skip_unreadable:
         mend = "mend them and give the same command again, which keeps what is predicted already,"
         if images.images.packs:
             mend = "mend them, give the command that made the pack again and then this one,"
         raise UserError(
             f"{_told(unreadable, images)}; {mend} or pass --on_bad_image skip to go without"
         )
-    pieces = _pieces(parts, whole=images.studies is not None or finish.mode == "rank_mean")
-    columns = list(finish.columns or class_names)
+    ranked = predictor.merge.ensemble_mode == "rank_mean"
+    pieces = _pieces(parts, whole=images.studies is not None or ranked)
+    columns = list(options.columns or predictor.class_names)
     rows = 0
 
     def fill(path: Path) -> None:
         nonlocal rows
         with path.open("w", encoding="utf-8", newline="") as file:
             for positions, probabilities in pieces:
-                merged = finish.merged(probabilities)
+                merged = predictor.merged(probabilities)
                 names = [images.ids[position] for position in positions]
                 if images.studies is not None:
                     merged, names = _studies(merged, positions, images)
-                if finish.postprocess is not None:
-                    merged = finish.postprocess(merged)
-                frame = pd.DataFrame(merged, columns=list(class_names))[columns]
+                merged = predictor.postprocess(merged)
+                frame = pd.DataFrame(merged, columns=predictor.class_names)[columns]
                 frame.insert(0, images.id_column, names)
                 frame.to_csv(file, index=False, header=rows == 0, float_format="%.8g")
                 rows += len(frame)
 
     # before the output: after a kill in between the same command writes both
-    listed = _list(unreadable, images, parts, anonymous=finish.anonymous)
+    listed = _list(unreadable, images, parts, anonymous=options.anonymous)
     parts.deliver(fill)
     if images.studies is None:
         told = counted(rows, "image")

@@ -18,19 +18,13 @@ from core.data.images.dicom.limits import bounded
 from core.errors import UserError, in_plain_sight, nearest
 from core.metrics import group_of
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps
-from ensemble.predict.config import Config
-from ensemble.predict.members import (
-    Member,
-    known_classes,
-    load_members,
-    merged_classes,
-    named_checkpoints,
-)
-from ensemble.predict.postprocess import postprocess_of, read_calibration
-from ensemble.predict.predictor import Predictor, Views
-from ensemble.predict.single_image import probabilities_of
+from ensemble.predict.calibration import read_calibration
+from ensemble.predict.config import MergeConfig, PostprocessConfig
+from ensemble.predict.ensemble import Ensemble, Member
+from ensemble.predict.postprocess import postprocess_of
+from ensemble.predict.predictor import Predictor
 from ensemble.predict.tta import VIEWS
-from ensemble.predict.write_csv import Finish
+from ensemble.serving.config import Config
 
 NOTICE = "Research use only. Not a medical device."
 
@@ -40,7 +34,6 @@ class Served:
     """An ensemble, and what is known of its classes. Its methods are for one thread at a time."""
 
     predictor: Predictor
-    finish: Finish
     calibrated: bool
     classes: list[dict[str, Any]]
     """Of each class its name, threshold (or None), group and training counts (or None)."""
@@ -48,31 +41,23 @@ class Served:
     """What is true of every prediction."""
 
     @classmethod
-    def of(cls, config: Config, fabric: Fabric) -> Served:
+    def load(cls, config: Config, fabric: Fabric) -> Served:
         """Load what the settings name, and predict once.
 
         Raises UserError where a file cannot be used, or a model gives what is not finite.
         """
-        paths, shares, names = named_checkpoints(
-            config.checkpoints, config.weights, config.ensemble
-        )
-        members = load_members(paths)
-        names = known_classes(members, names) if names else merged_classes(members, config.classes)
-        finish = Finish(
-            shares=shares, mode=config.ensemble_mode, postprocess=postprocess_of(config, names)
-        )
-        views = Views(
-            names=config.tta_config if config.use_tta else "none", merge=config.tta_merge_mode
-        )
-        predictor = Predictor(fabric, members, names, views)
-        probabilities_of(predictor, finish, np.full((64, 64), 128, np.uint8))
-        thresholds, notes = _thresholds(config, names)
+        ensemble = Ensemble.load(config.models, config.merge.classes)
+        names = ensemble.class_names
+        postprocess = postprocess_of(config.postprocessing, names)
+        predictor = Predictor(fabric, ensemble, config.merge, postprocess)
+        predictor.finished(np.full((64, 64), 128, np.uint8))
+        thresholds, notes = _thresholds(config.postprocessing, names)
         classes = [
-            {"name": name, "threshold": threshold, **_training(members, name)}
+            {"name": name, "threshold": threshold, **_training(ensemble.members, name)}
             for name, threshold in zip(names, thresholds, strict=True)
         ]
-        notes += _notes_of_views(views)
-        return cls(predictor, finish, config.calibration is not None, classes, notes)
+        notes += _notes_of_views(config.merge)
+        return cls(predictor, config.postprocessing.calibration is not None, classes, notes)
 
     @property
     def names(self) -> list[str]:
@@ -81,9 +66,10 @@ class Served:
 
     def about(self) -> dict[str, Any]:
         """What is served, as JSON can hold it."""
+        ensemble = self.predictor.ensemble
         models = [
-            {"file": in_plain_sight(member.path.name), **member.told(), "share": float(share)}
-            for member, share in zip(self.predictor.members, self.finish.shares, strict=True)
+            {"file": in_plain_sight(member.path.name), **member.summary(), "share": float(share)}
+            for member, share in zip(ensemble.members, ensemble.shares, strict=True)
         ]
         return {
             "notice": NOTICE,
@@ -99,7 +85,7 @@ class Served:
         Raises UserError where it cannot be read.
         """
         pixels = decode_image(data, "upload")
-        probabilities = probabilities_of(self.predictor, self.finish, pixels).tolist()
+        probabilities = self.predictor.finished(pixels).tolist()
         classes = [
             {
                 "name": known["name"],
@@ -115,7 +101,7 @@ class Served:
             "notice": NOTICE,
             "calibrated": self.calibrated,
             "image": {"width": width, "height": height},
-            "notes": [*_notes_of(data, pixels, self.predictor.sizes), *self.notes],
+            "notes": [*_notes_of(data, pixels, self.predictor.ensemble.sizes), *self.notes],
             "classes": classes,
         }
         return told | {"preview": _png(within(pixels, LONGEST_SHOWN))} if preview else told
@@ -126,9 +112,8 @@ class Served:
         Raises UserError where the image cannot be read, or a model can give no map.
         """
         pixels = decode_image(data, "upload")
-        members, shares = self.predictor.members, self.finish.shares
         height, width = within(pixels, LONGEST_SHOWN).shape
-        _, mean = ensemble_maps(members, shares, pixels, [name], (height, width))
+        _, mean = ensemble_maps(self.predictor.ensemble, pixels, [name], (height, width))
         return {"class": name, "map": _png((mean[0] * 255).round().astype(np.uint8))}
 
     def check_class(self, name: str) -> None:
@@ -143,22 +128,22 @@ def _png(pixels: NDArray[Any]) -> str:
     return f"data:image/png;base64,{base64.b64encode(coded).decode()}"
 
 
-def _thresholds(config: Config, names: Sequence[str]) -> tuple[list[float | None], list[str]]:
+def _thresholds(
+    config: PostprocessConfig, names: Sequence[str]
+) -> tuple[list[float | None], list[str]]:
     """Of each class the threshold for what is given out, or None; and what to say of them."""
+    none: list[float | None] = [None] * len(names)
     if config.calibration is None:
-        why = (
+        return none, [
             "Not calibrated, and so without thresholds: the numbers put images in an order and are "
             "no frequencies; python -m ensemble.calibrate makes what --calibration takes."
-        )
-        return [None] * len(names), [why]
+        ]
     calibration = read_calibration(config.calibration)
-    gated = config.postprocess == "normal_gating"
     other_alpha = config.normal_alpha not in (None, calibration.normal_alpha)
     other_class = config.normal_class not in ("", calibration.normal_class)
-    if gated and (other_alpha or other_class):
-        why = "No thresholds: those of the calibration are for a gating of its own."
-        return [None] * len(names), [why]
-    found = calibration.thresholds(names, gated=gated)
+    if config.gated and (other_alpha or other_class):
+        return none, ["No thresholds: those of the calibration are for a gating of its own."]
+    found = calibration.thresholds(names, gated=config.gated)
     return [None if np.isnan(one) else float(one) for one in found], []
 
 
@@ -177,13 +162,13 @@ def _training(members: Sequence[Member], name: str) -> dict[str, Any]:
     return {"group": group, "training_positives": positives, "training_known": known}
 
 
-def _notes_of_views(views: Views) -> list[str]:
-    number = len(VIEWS[views.names])
+def _notes_of_views(merge: MergeConfig) -> list[str]:
+    number = len(VIEWS[merge.views])
     if number == 1:
         return []
     return [
-        f"Merged from {number} views of the image (--tta_config {views.names}, {views.merge}), "
-        "some of them mirrored, which swaps left and right."
+        f"Merged from {number} views of the image (--tta_config {merge.views}, "
+        f"{merge.tta_merge_mode}), some of them mirrored, which swaps left and right."
     ]
 
 

@@ -20,10 +20,10 @@ from core.runtime.fabric import worker_count
 from core.training.dry_run import few_images
 from core.training.finish import finish_run, finished_folds
 from core.training.run import Preparation, Run
-from ensemble.predict.members import load_members
-from ensemble.predict.merge import model_shares
-from ensemble.predict.predictor import Predictor, Views, predict_to_csv
-from ensemble.predict.write_csv import Finish
+from ensemble.predict.config import MergeConfig, ModelsConfig
+from ensemble.predict.ensemble import Ensemble
+from ensemble.predict.predictor import Predictor
+from ensemble.predict.write_csv import OutputOptions, predict_to_csv
 
 
 def find_test_images(start: Preparation) -> LabelTable | None:
@@ -71,22 +71,20 @@ def finish_and_predict(run: Run, test: LabelTable | None) -> None:
 
 def _predict_test_images(run: Run, images: LabelTable) -> None:
     """Write --out_csv by the folds that are trained, or by the best of them."""
-    config, fabric = run.config, run.fabric
+    config = run.config
     done = finished_folds(run.folder, run.prepared.folds)
     checkpoints = [run.folder.files(fold).weights for fold in done]
     if not config.test.ensemble_folds:
         values = [_monitored(load_facts(path), config.loop.monitor) for path in checkpoints]
         checkpoints = [checkpoints[int(np.argmax(values))]]
-    views = Views(names="flip" if config.loop.tta else "none")
+    ensemble = Ensemble.load(ModelsConfig(checkpoints=tuple(checkpoints)))
     predict_to_csv(
-        fabric,
-        Predictor(fabric, load_members(checkpoints), run.class_names, views),
+        Predictor(run.fabric, ensemble, MergeConfig(use_tta=config.loop.tta)),
         images,
         config.test.out_csv,
-        Finish(shares=model_shares((), len(checkpoints))),
+        OutputOptions(overwrite=True),
         batch_size=config.loader.batch_size,
         workers=worker_count(config.loader.num_workers),
-        overwrite=True,
     )
 
 

@@ -1,5 +1,6 @@
 """Models behind the page in this process, for tests of it."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,32 @@ from starlette.testclient import TestClient
 
 from core.runtime.fabric import make_fabric
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.config import MergeConfig, ModelsConfig, PostprocessConfig
 from ensemble.serving.app import make_app
 from ensemble.serving.config import Config
 from ensemble.serving.model import Served
 from ensemble.serving.queue import Limits
 
 LIMITS = Limits(bytes=1_000_000)
+GROUPS: dict[str, Any] = {
+    "models": ModelsConfig,
+    "merge": MergeConfig,
+    "postprocessing": PostprocessConfig,
+}
 
 
-def serve(*, limits: Limits = LIMITS, **settings: Any) -> tuple[Served, TestClient]:
-    """The models of these settings, and a client of their page."""
-    config = Config(**settings)
+def serve(**settings: Any) -> tuple[Served, TestClient]:
+    """The models of these settings, by flag name, and a client of their page."""
+    groups = {
+        name: group(
+            **{one.name: settings[one.name] for one in fields(group) if one.name in settings}
+        )
+        for name, group in GROUPS.items()
+    }
+    config = Config(**groups)
     config.check()
-    served = Served.of(config.as_infer(), make_fabric(amp=True))
-    app = make_app(served, config.host, limits)
+    served = Served.load(config, make_fabric(amp=True))
+    app = make_app(served, config.host, LIMITS)
     return served, TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 
 

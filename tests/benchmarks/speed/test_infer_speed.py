@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 
 from benchmarks.speed.infer import compare, decode_and_pass, save_models
-from ensemble.predict.members import load_members
+from ensemble.predict.ensemble import Member
 from ensemble.predict.tta import VIEWS
 from methods.standard_head.config import ModelConfig
 
@@ -27,7 +27,7 @@ def test_both_do_the_same_work(phantom: Path, tmp_path: Path) -> None:
 def test_the_bare_work_shows_each_image_to_each_model_as_often_as_there_are_views(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members = load_members(save_models(tmp_path, TINY, (32, 32, 48)))
+    members = [Member.load(path) for path in save_models(tmp_path, TINY, (32, 32, 48))]
     seen: Counter[tuple[int, int]] = Counter()
     for number, member in enumerate(members):
 

@@ -22,9 +22,9 @@ from ensemble.exporting import onnx as export_onnx
 from ensemble.exporting.graph import Merged
 from ensemble.exporting.model_card import escaped
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
-from ensemble.predict.members import Member
-from ensemble.predict.predictor import Predictor, Views
-from ensemble.predict.write_csv import Finish
+from ensemble.predict.config import MergeConfig
+from ensemble.predict.ensemble import Ensemble, Member
+from ensemble.predict.predictor import Predictor
 from methods import ModelInfo, load_model
 from tests.helpers.reference_predictions import said
 
@@ -69,14 +69,16 @@ def test_the_graph_is_what_infer_does(views: str, merge: str, mode: str) -> None
             parameter.data.neg_()
     shares = np.array([0.3, 0.7, 0.0][: len(members)])
     images = torch.randint(0, 256, (3, 1, 24, 24), dtype=torch.uint8)
-    kinds = Views(names=views, merge=merge)
+    ensemble = Ensemble(members, shares, names)
+    settings: Any = {"tta_config": views, "tta_merge_mode": merge, "ensemble_mode": mode}
+    merging = MergeConfig(**settings)
     calibration = Calibration(dict(zip("abc", MAPS.values(), strict=True)), None, 0)
-    graph = Merged(members, shares, names, kinds, mode, calibration).eval()
+    graph = Merged(ensemble, merging, calibration).eval()
     with torch.no_grad():
         found = graph(images)
         assert torch.equal(graph(images / 255), found)
-    predictor = Predictor(Fabric(accelerator="cpu", devices=1), members, names, kinds)
-    merged = Finish(shares=shares, mode=mode).merged(predictor([images]).astype(np.float64))
+    predictor = Predictor(Fabric(accelerator="cpu", devices=1), ensemble, merging)
+    merged = predictor.merged(predictor([images]).astype(np.float64))
     np.testing.assert_allclose(found, calibration.apply(merged, names), atol=2e-5)
     assert found.std() > 0.05
 
@@ -143,13 +145,13 @@ def test_nothing_is_left_where_the_graph_differs(
 ) -> None:
     other = load_model(checkpoints[1])[0]
 
-    def write(path: Path, graph: nn.Module, size: int, **_: Any) -> None:
+    def write(path: Path, graph: nn.Module, images: torch.Tensor, _: object) -> None:
         """The graph of the other fold, by an exporter of its own."""
         with torch.no_grad():
-            logits = other(torch.zeros(1, 1, size, size, dtype=torch.uint8))
+            logits = other(images[:1])
         node = onnx.helper.make_node("Constant", [], ["probabilities"], value_floats=[0.5])
         put = onnx.helper.make_tensor_value_info(
-            "images", onnx.TensorProto.UINT8, ["b", 1, size, size]
+            "images", onnx.TensorProto.UINT8, ["b", *images.shape[1:]]
         )
         got = onnx.helper.make_tensor_value_info(
             "probabilities", onnx.TensorProto.FLOAT, [logits.shape[0]]
@@ -182,9 +184,7 @@ def test_the_bound_is_on_the_largest_difference(tmp_path: Path) -> None:
         def predict(pixels: np.ndarray) -> np.ndarray:
             return pixels + np.array([0, off])
 
-        return export_onnx.largest_difference(
-            path, predict, [batch], integers=True, calibrated=True
-        )
+        return export_onnx.largest_difference(path, predict, [batch], integers=True)
 
     for off in (0.0, 9e-5):
         assert difference(off) == pytest.approx(off, abs=1e-9)
@@ -212,7 +212,7 @@ def test_what_cannot_be_is_refused_with_its_reason(
             ("--checkpoints", checkpoints[0], tmp_path / "larger.safetensors"),
             "images of 32, 64 pix",
         ),
-        ((*one, "--ensemble_mode", "rank_mean"), "rank_mean ranks each image among all others"),
+        ((*one, "--ensemble_mode", "rank_mean"), "rank_mean is for many images"),
         (("--checkpoints", lonely / checkpoints[0].name), "_fold1_val.csv is gone"),
         (("--checkpoints", newer), "has format 99, newer than"),
         ((*one, "--format", "folder", "--input", "float"), "--input float is for --format onnx"),
@@ -236,11 +236,11 @@ def test_a_missing_extra_is_told_with_its_command(
 
 
 def test_an_isotonic_map_is_told_and_not_applied(checkpoints: list[Path]) -> None:
-    from ensemble.exporting.graph import in_graph
+    from ensemble.exporting.graph import fits_graph
 
     isotonic = ClassCalibration("isotonic", {"knots": [0.1, 0.2], "values": [0.0, 1.0]}, 0.5, 0.5)
-    assert not in_graph(Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0), ["a", "b"])
-    assert in_graph(Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0), ["a"])
+    assert not fits_graph(Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0), ["a", "b"])
+    assert fits_graph(Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0), ["a"])
 
 
 def test_names_cannot_act_in_a_card() -> None:

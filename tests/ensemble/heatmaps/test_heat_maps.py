@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from core.errors import UserError
 from ensemble.heatmaps.maps import ensemble_maps, heat_maps
-from ensemble.predict.members import Member
+from ensemble.predict.ensemble import Ensemble, Member
 from methods import ModelInfo
 from methods.csra_db_cas.model import CSRAHead, CSRAModel, NormalisedCSRA
 from methods.label_coupling.model import CoupledHead, LabelCoupling
@@ -197,7 +197,8 @@ def test_an_ensembles_map_is_the_mean_by_shares_of_the_models_that_have_the_clas
         info = ModelInfo("toy", names, SIZE, {})
         members.append(Member(Path(names[0]), Toy(nn.Linear(FEATURES, 2)).eval(), info, ""))
     pixels = noise(1)[0, 0].numpy()
-    each, mean = ensemble_maps(members, np.array([0.25, 0.75]), pixels, ["c", "a"], (16, 48))
+    ensemble = Ensemble(members, np.array([0.25, 0.75]), ["c", "a"])
+    each, mean = ensemble_maps(ensemble, pixels, ensemble.class_names, (16, 48))
     assert each.shape == (2, 2, 16, 48)
     assert np.isnan(each[0, 0]).all()
     small = [

@@ -131,7 +131,7 @@ def test_files_of_other_kinds(infer: Infer, phantom: Path, tmp_path: Path) -> No
         (["--view_column", "View"], "--view_column belongs to --group_by"),
         (["--calibration", "none.json"], "none.json"),
         (["--sample_submission", "none.csv"], "none.csv"),
-        (["--ensemble", "none.json"], "--ensemble names checkpoints, weights and classes"),
+        (["--ensemble", "none.json"], "--ensemble names checkpoints and weights"),
         (["--batch_size", "0"], "--batch_size must be above 0"),
     ],
 )

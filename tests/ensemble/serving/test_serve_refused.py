@@ -239,7 +239,7 @@ CHECKPOINT = ("--checkpoints", "a.safetensors")
         ((*CHECKPOINT, "--host", "no such name", "--port", "0"), "--host 'no such name' is no add"),
         ((*CHECKPOINT, "--host", "192.0.2.1", "--port", "0"), "--host '192.0.2.1' is no address"),
         ((*CHECKPOINT, "--host", "", "--port", "0"), "--host '' is no address of this machine (N"),
-        ((*CHECKPOINT, "--ensemble_mode", "rank_mean"), "there is no --ensemble_mode 'rank_mean'"),
+        ((*CHECKPOINT, "--ensemble_mode", "rank_mean"), "rank_mean is for many images"),
         ((*CHECKPOINT, "--port", "0"), "a.safetensors is not there"),
         ((*CHECKPOINT, "--normal_alpha", "1", "--port", "0"), "belong to --postprocess"),
     ],

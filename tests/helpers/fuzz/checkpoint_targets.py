@@ -18,7 +18,8 @@ from core.models.init_from import find_initial
 from core.training.ema import MovingAverage
 from core.training.resume import ResumeState, is_finished
 from ensemble.predict.blocks import Block, Parts
-from ensemble.predict.members import describe, load_members
+from ensemble.predict.config import ModelsConfig
+from ensemble.predict.ensemble import Ensemble
 from methods.csra_db_cas import model as csra
 from methods.csra_db_cas.config import ModelConfig as CSRAConfig
 from methods.label_coupling import model as coupled
@@ -88,11 +89,11 @@ def base(name: str) -> Path:
 
 def use(path: str) -> None:
     """As ensemble.infer does, up to the first image."""
-    members = load_members([Path(path)])
-    print(describe(members, np.ones(1), members[0].info.class_names))
+    ensemble = Ensemble.load(ModelsConfig(checkpoints=(Path(path),)))
+    print(ensemble)
     with torch.no_grad():
-        logits = members[0].model(torch.zeros(1, 1, 32, 32))
-    assert logits.shape == (1, len(members[0].info.class_names))
+        logits = ensemble.members[0].model(torch.zeros(1, 1, 32, 32))
+    assert logits.shape == (1, len(ensemble.class_names))
 
 
 def start(path: str) -> None:

@@ -31,8 +31,9 @@ from core.runs.prediction_files import read_predictions
 from core.training.finish import _read_history
 from ensemble.infer import main as _infer  # noqa: F401  imported before the fork
 from ensemble.predict.calibration import read_calibration
+from ensemble.predict.config import ModelsConfig
+from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.ensemble_json import read_recipe
-from ensemble.predict.members import load_members
 from ensemble.predict.merge import model_shares
 from ensemble.predict.submission_format import read_sample
 from ensemble.scoring.operating_points import read_thresholds
@@ -237,7 +238,7 @@ def ensemble(path: str) -> None:
     assert abs(shares.sum() - 1) < 1e-9
     assert (shares >= 0).all()
     assert classes
-    load_members([path for path, share in zip(checkpoints, shares, strict=True) if share])
+    Ensemble.load(ModelsConfig(ensemble=Path(path)))
 
 
 def calibration(path: str) -> None:
