@@ -109,7 +109,7 @@ def test_what_it_refuses_before_it_predicts(
         ([*first, "--image_dir", images, "--weights", 1, 2], "2 weights do not fit 1 checkpoint"),
         ([*first, "--image_dir", images, "--weights", 0], "one of them above it"),
         (["--image_dir", images], "no checkpoint is given"),
-        ([*first, "--image_dir", images, "--weights", "nan"], "weights must be at least 0"),
+        ([*first, "--image_dir", images, "--weights", "nan"], "--weights must be a finite number"),
     ):
         code, _, error = infer(*arguments, "--output", out)
         assert code == 2, arguments

@@ -116,7 +116,7 @@ def test_files_of_other_kinds(infer: Infer, phantom: Path, tmp_path: Path) -> No
     [
         (["--weights", "1", "2"], "2 weights do not fit 1 checkpoint"),
         (["--weights", "-1"], "weights must be at least 0"),
-        (["--weights", "inf"], "weights must be at least 0"),
+        (["--weights", "inf"], "--weights must be a finite number"),
         (["--ensemble_mode", "max", "--weights", "1"], "max takes no weights"),
         (["--ensemble_mode", "median", "--weights", "1"], "median takes no weights"),
         (["--ensemble_mode", "mode"], "there is no --ensemble_mode 'mode'"),
