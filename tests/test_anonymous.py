@@ -52,9 +52,9 @@ def test_a_run_without_names_is_that_with_names(
     assert "data:image/jpeg" in (usual / "report.html").read_text()
     assert "data:image/jpeg" not in texts["report.html"]
     assert (out / "metrics.csv").read_bytes() == (usual / "metrics.csv").read_bytes()
-    for name in (f"{MODEL}_fold1_val.csv", "folds.csv"):
+    for name in (f"{MODEL}_fold1_val.csv", "folds.csv", "labels.csv"):
         ours, theirs = (pd.read_csv(path / name, dtype=str) for path in (out, usual))
-        left = [column for column in theirs if column not in ("ImageID", "PatientID")]
+        left = [column for column in theirs if column not in ("ImageID", "PatientID", "StudyID")]
         assert ours[left].equals(theirs[left])
         images = pd.read_csv(phantom / "train.csv", dtype=str)["ImageID"].tolist()
         assert with_names(ours["ImageID"].tolist(), images) == theirs["ImageID"].tolist()

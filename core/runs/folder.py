@@ -16,6 +16,7 @@ from core.config.earlier_run import SINCE, EarlierRun, find_run
 from core.config.training import RunConfig
 from core.data.splits.folds import write_folds
 from core.data.splits.prepare import Prepared
+from core.data.tables.labels_csv import LABELS, write_labels
 from core.errors import UserError
 from core.io.atomic import write_atomically
 from core.io.lock import LOCK, is_held, lock_folder
@@ -87,6 +88,8 @@ def open_run(
         data["labels"] = list(prepared.table.class_names)
         for sentence in folder.open(settings, data, overwrite=config.overwrite):
             print(sentence)
+        if not folder.labels.is_file():
+            write_labels(folder.labels, prepared.table)
         write_folds(folder.folds, prepared.table, prepared.assignment)
     # no process goes ahead of what the first one writes
     folder.identity = fabric.broadcast(folder.identity)
@@ -148,6 +151,7 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.timing = path / "timing.csv"
         self.folds = path / "folds.csv"
+        self.labels = path / LABELS
         self.resumed = False
         self._lock: IO[str] | None = None
 
@@ -240,6 +244,8 @@ class RunFolder:
         for files in folds:
             paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]
         paths += [self.metrics, self.timing, self.folds, self.path / "report.html"]
+        # a run that is so old has none, and who has one there put it there
+        paths += [self.labels] if "labels" in run.environment else []
         paths += [self.path / "plots" / f"{name}.png" for name in PLOTS]
         for path in paths:
             if path.is_file():

@@ -34,7 +34,7 @@ def test_two_processes_make_one_run_of_a_method(
         *(f"{MODEL}_fold1{end}" for end in (".safetensors", ".state.safetensors", "_val.csv")),
         *(f"plots/{name}.png" for name in plots),
         *("report.html", "config.json", "env.json", "metrics.csv", "timing.csv", "folds.csv"),
-        ".lock",
+        *("labels.csv", ".lock"),
     }
     epochs = pd.read_csv(out / "timing.csv")
     assert epochs["processes"].eq(2).all()

@@ -28,7 +28,7 @@ def test_a_run_leaves_exactly_these_files(finished: tuple[Path, str]) -> None:
     plots.append("co_occurrence")
     assert files == folds | {f"plots/{name}.png" for name in plots} | {
         *("report.html", "config.json", "env.json"),
-        *("metrics.csv", "timing.csv", "folds.csv", ".lock"),
+        *("metrics.csv", "timing.csv", "folds.csv", "labels.csv", ".lock"),
     }
 
 

@@ -71,6 +71,6 @@ def fabric_run(port: int) -> list[str]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """The files of a run that the same run always gives again, byte for byte."""
-    names = ["metrics.csv", "folds.csv", "config.json"]
+    names = ["metrics.csv", "folds.csv", "labels.csv", "config.json"]
     names += [f"{MODEL}_fold{fold}{end}" for fold in (1, 2) for end in (".safetensors", "_val.csv")]
     return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}

@@ -1,0 +1,71 @@
+"""labels.csv: the labels that a run was trained with, in its folder."""
+
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data.csv.columns import read_columns
+from core.data.images.collection import Images
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError
+from core.io.atomic import write_atomically
+
+LABELS = "labels.csv"
+_KNOWN = ("ImageID", "PatientID", "StudyID", "View", "Source")
+_TARGETS = {"": np.nan, "0": 0.0, "1": 1.0}
+
+
+def write_labels(path: Path, table: LabelTable) -> None:
+    """Write what is known of each image, then a column a class: 1, 0, or blank for unknown.
+
+    Of `PatientID`, `StudyID`, `View` and `Source` those that the table has. Whole or not at all.
+    """
+    sources = table.sources
+    if sources is not None:
+        sources = np.array(table.source_names, dtype=object)[sources]
+    known = (table.ids, table.patients, table.studies, table.views, sources)
+    columns = {
+        name: values for name, values in zip(_KNOWN, known, strict=True) if values is not None
+    }
+    cells = np.array([*_TARGETS], dtype=object)[
+        np.nan_to_num(table.targets, nan=-1).astype(int) + 1
+    ]
+    classes = pd.DataFrame(cells, columns=list(table.class_names))
+    frame = pd.concat([pd.DataFrame(columns), classes], axis=1)
+    write_atomically(path, lambda part: frame.to_csv(part, index=False))
+
+
+def read_labels_csv(run_folder: Path) -> LabelTable:
+    """The labels that the run in a folder was trained with, without its images.
+
+    With an official split its training images are among them, of fold 0 in folds.csv. Raises
+    UserError where the folder has no labels.csv, as older runs, or where that was changed.
+    """
+    path = run_folder / LABELS
+    if not path.is_file():
+        raise UserError(f"{run_folder} has no {LABELS}: name a CSV of its labels by --labels")
+    columns = read_columns(path)
+    known = {name: columns.pop(name) for name in takewhile(_KNOWN.__contains__, [*columns])}
+    if "ImageID" not in known or not columns:
+        raise UserError(f"{path} was changed: name a CSV of the labels by --labels")
+    targets = np.empty((len(known["ImageID"].codes), len(columns)), dtype=np.float32)
+    for place, (name, column) in enumerate(columns.items()):
+        if wrong := set(column.values) - set(_TARGETS):
+            raise UserError(f"{column.place(path, min(wrong))}, column '{name}' is no label")
+        targets[:, place] = np.array([_TARGETS[value] for value in column.values])[column.codes]
+    cells = {name: column.cells for name, column in known.items()}
+    source = known.get("Source")
+    return LabelTable(
+        ids=cells["ImageID"].tolist(),
+        images=Images.of_files([]),
+        patients=cells.get("PatientID"),
+        studies=cells.get("StudyID"),
+        views=cells.get("View"),
+        targets=targets,
+        class_names=tuple(columns),
+        notes=(),
+        sources=None if source is None else source.codes,
+        source_names=() if source is None else tuple(source.values),
+    )
