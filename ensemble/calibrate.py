@@ -1,6 +1,6 @@
 """Out-of-fold predictions → calibration.json: probabilities that mean what they say, thresholds.
 
-    python -m ensemble.calibrate --predictions ensemble_oof.csv --labels train.csv
+    python -m ensemble.calibrate --predictions ensemble_oof.csv
     python -m ensemble.infer --ensemble ensemble.json --calibration calibration.json ...
 
 Of each class it chooses a map (none, temperature, Platt or isotonic) by cross-validated log loss,
@@ -51,7 +51,8 @@ class Config:
     predictions: Path | None = None
     """CSV of out-of-fold probabilities: of each image by models that did not see its patient."""
     labels: Path | None = None
-    """CSV of the labels: one row an image, one column a class (1, 0, -1 or blank)."""
+    """CSV of the labels: one row an image, one column a class (1, 0, -1 or blank); those that
+    ensemble.choose or a run wrote beside --predictions unless given."""
     reading: LabelReading = field(default_factory=LabelReading)
     """How --labels is read."""
     common: bool = False
@@ -73,21 +74,20 @@ def main() -> None:
     config = flags(Config(), __doc__)
     if config.predictions is None:
         raise UserError("no predictions are given: name their CSV with --predictions")
-    if config.labels is None:
-        raise UserError("no labels are given: name their CSV with --labels")
     # late, so that --help and a mistyped flag are answered at once
     from tqdm import tqdm
 
     from ensemble.fitting.calibrators import GATED, Problem, fit_calibration, held_out
     from ensemble.predict.calibration import NORMAL_NAMES, find_normal, write_calibration
     from ensemble.predict.ensemble_json import check_output
-    from ensemble.scoring.score import read_scored
+    from ensemble.scoring.score import labels_beside, read_scored
 
-    label_map = config.reading.label_map
+    own, label_map = config.labels is None, config.reading.label_map
+    config.labels = config.labels or labels_beside(config.predictions)
     inputs = [config.predictions, config.labels, *([label_map] if label_map else [])]
     check_output(config.output, "calibration", inputs, overwrite=config.overwrite)
     scored = read_scored(
-        (config.predictions,), config.labels, reading=config.reading, common=config.common
+        (config.predictions,), config.labels, reading=config.reading, own=own, common=config.common
     )
     table = scored.table
     normal = None

@@ -7,8 +7,8 @@ Tries the single best run, the equal mean, greedy selection (Caruana 2004) and n
 What is gained is measured by nested cross-validation: on patients that took part neither in the
 fit of the weights nor in the choice among these four. Writes the blended out-of-fold predictions
 too, ensemble_oof.csv, for ensemble.calibrate; as the final weights were fitted on these very rows,
-scores of that file are slightly optimistic. Where labels are of several sources, or of a part of
-one, they are written as well, ensemble_labels.csv: one CSV by the names of the predictions.
+scores of that file are slightly optimistic. Their labels stand beside them, ensemble_labels.csv:
+those that the runs were trained with, which ensemble.calibrate and ensemble.evaluate find there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ from core.errors import UserError, some
 from core.io.atomic import make_folder, together, write_atomically
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+    import numpy as np
+    from numpy.typing import NDArray
+
     from core.data.tables.label_table import LabelTable
     from core.metrics import Evaluation, PairedDifference
     from ensemble.fitting.out_of_fold import Run
     from ensemble.fitting.weights import Gains, Selection
+    from ensemble.predict.ensemble_json import Member
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,7 +44,7 @@ class Config:
     runs: tuple[Path, ...] = ()
     """Run folders; folds that are not trained to the end are left out. One alone gets weight 1."""
     labels: Path | None = None
-    """CSV of the labels; the one that the runs were trained with unless given."""
+    """CSV of the labels; those that the runs were trained with unless given."""
     uncertain: Literal["ignore", "zero", "one"] | None = None
     """What a label of -1 means: unknown and left out, 0, or 1; as the runs read it unless given."""
     blank: Literal["unknown", "zero"] | None = None
@@ -60,7 +64,8 @@ class Config:
     seed: Seed = 0
     """Seed of these folds and of the bootstrap."""
     output: Path = Path("ensemble.json")
-    """Where the weights go; beside it the blended out-of-fold predictions, as ..._oof.csv."""
+    """Where the weights go; beside it the blended out-of-fold predictions, as ..._oof.csv, and
+    their labels, as ..._labels.csv."""
     overwrite: bool = False
     """Replace what an earlier call wrote there."""
 
@@ -72,80 +77,77 @@ def main() -> None:
         raise UserError("no runs are given: name their folders with --runs")
     # late, so that --help and a mistyped flag are answered at once
     import numpy as np
-    import pandas as pd
 
     from core.runs.prediction_files import match_labels
-    from ensemble.fitting.out_of_fold import (
-        member_names,
-        of_trained_folds,
-        read_labels,
-        read_run,
-        shared_source,
-        write_labels,
-    )
+    from ensemble.fitting.out_of_fold import member_names, of_trained_folds, read_run
+    from ensemble.fitting.run_labels import labels_of
     from ensemble.fitting.weights import Pool, measure_gains, select
-    from ensemble.predict.ensemble_json import Member, check_output, write_recipe
+    from ensemble.predict.ensemble_json import Member, check_output
 
     names = member_names(config.runs)
     runs = [read_run(path) for path in config.runs]
-    columns = ("image_column", "patient_column", "uncertain", "blank")
-    given = {name: getattr(config, name) for name in columns}
-    source = shared_source(runs, given, config.labels)
-    if source.gone and config.labels is None:
-        raise UserError(
-            f"{runs[0].path} took its labels from {source.gone[0]}, which is not found from here "
-            f"({Path.cwd()}): name the CSV by --labels, or run this where the training was started"
-        )
-    tables = [one.predictions for one in runs]
-    labels, as_they_are = read_labels(source, tables)
-    oof = config.output.with_name(f"{config.output.stem}_oof.csv")
-    joined = config.output.with_name(f"{config.output.stem}_labels.csv")
-    beside = [oof] if as_they_are else [oof, joined]
-    inputs = [*source.csvs, *(file for one in runs for file in one.files)]
-    check_output(config.output, "ensemble", inputs, beside=beside, overwrite=config.overwrite)
-    labels, tables, left_out = of_trained_folds(runs, labels, common=config.common)
-    labels, probabilities, notes = match_labels(tables, labels, source.told, common=config.common)
+    reading = ("image_column", "patient_column", "uncertain", "blank")
+    labels = labels_of(runs, config.labels, {name: getattr(config, name) for name in reading})
+    inputs = [*labels.files, *(file for one in runs for file in one.files)]
+    check_output(
+        config.output, "ensemble", inputs, beside=_beside(config), overwrite=config.overwrite
+    )
+    table, tables, left_out = of_trained_folds(runs, labels.table, common=config.common)
+    table, probabilities, notes = match_labels(tables, table, labels.told, common=config.common)
     notes = [*left_out, *notes]
-    pool = Pool(np.stack([one.T for one in probabilities]), labels.targets.T)
-    _print_inputs(runs, names, labels, notes)
-    selection = select(pool, labels.patients, config.monitor, config.folds, config.seed)
-    gains = measure_gains(pool, selection, labels.class_names, labels.patients, config.seed)
+    pool = Pool(np.stack([one.T for one in probabilities]), table.targets.T)
+    _print_inputs(runs, names, table, [*filter(None, [labels.note]), *notes])
+    selection = select(pool, table.patients, config.monitor, config.folds, config.seed)
+    gains = measure_gains(pool, selection, table.class_names, table.patients, config.seed)
     _print_results(config, names, selection, gains)
-
-    weights = selection.weights[selection.chosen]
-    frame = pd.DataFrame(pool.blend(weights).T, columns=list(labels.class_names))
-    frame.insert(0, tables[0].id_column, labels.ids)
     made_from = {
         "runs": {name: str(one.path) for name, one in zip(names, runs, strict=True)},
-        "labels": str(source.told),
-        "images": len(labels),
+        "labels": str(labels.told),
+        "images": len(table),
         "left_out": notes,
         **{name: getattr(config, name) for name in ("monitor", "folds", "seed")},
         **_as_json(selection, gains),
     }
+    weights = selection.weights[selection.chosen]
     members = [
         Member(name, float(weight), one.checkpoints)
         for name, weight, one in zip(names, weights, runs, strict=True)
     ]
+    _write(config, members, table, pool.blend(weights).T, made_from)
+
+
+def _beside(config: Config) -> tuple[Path, Path]:
+    """The blended predictions and their labels, beside the weights."""
+    oof, labels = (config.output.with_stem(f"{config.output.stem}_{n}") for n in ("oof", "labels"))
+    return oof.with_suffix(".csv"), labels.with_suffix(".csv")
+
+
+def _write(
+    config: Config,
+    members: Sequence[Member],
+    table: LabelTable,
+    blended: NDArray[np.float64],
+    made_from: dict[str, Any],
+) -> None:
+    """Write weights, blended predictions (N, C) and labels; print where, and what comes next."""
+    import pandas as pd
+
+    from core.data.tables.labels_csv import write_labels
+    from ensemble.predict.ensemble_json import write_recipe
+
+    oof, labels = _beside(config)
+    frame = pd.DataFrame(blended, columns=list(table.class_names))
+    frame.insert(0, "ImageID", table.ids)
     # first: after a kill in between no recipe stands beside another one's predictions
     make_folder(oof.parent)
-    with together(oof, joined):
+    with together(oof, labels):
         write_atomically(oof, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
-        if not as_they_are:
-            write_labels(joined, labels)
-        write_recipe(config.output, members, labels.class_names, made_from)
+        write_labels(labels, table)
+        write_recipe(config.output, members, table.class_names, made_from)
     print(f"\nweights      {config.output}")
-    print(f"blended      {oof} (out-of-fold, {len(labels):,} images)")
-    if as_they_are:
-        usual = ("", None, "ignore")
-        settings = {name: getattr(source.data.reading, name) for name in columns}
-        reading = [f"--{name}={value}" for name, value in settings.items() if value not in usual]
-        words = ["--labels", str(source.csvs[0]), *reading, *(["--common"] if notes else [])]
-    else:
-        print(f"labels       {joined} (as the runs read them)")
-        words = ["--labels", str(joined), "--blank=unknown"]
-    words = ["--predictions", str(oof), *words]
-    print(f"calibrate    python -m ensemble.calibrate {shlex.join(words)}")
+    print(f"blended      {oof} (out-of-fold, {len(table):,} images)")
+    print(f"labels       {labels} (as the runs read them)")
+    print(f"calibrate    python -m ensemble.calibrate --predictions {shlex.quote(str(oof))}")
     print(f"predict      python -m ensemble.infer --ensemble {shlex.quote(str(config.output))}")
 
 

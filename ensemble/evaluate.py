@@ -37,21 +37,21 @@ def main() -> None:
     """The command line."""
     config = flags(Config(), __doc__)
     check(config)
-    assert config.labels is not None
     # late, so that --help and a mistyped flag are answered at once
     from core.io.atomic import write_atomically
     from core.report import render
     from ensemble.scoring.outputs import output_paths, owns_page, write_scores
     from ensemble.scoring.page import page_of, with_images
-    from ensemble.scoring.score import read_scored
+    from ensemble.scoring.score import labels_beside, read_scored
 
+    own, first = config.labels is None, config.predictions[0]
+    config.labels = config.labels or labels_beside(first)
     others = (config.labels, config.train_csv, config.against, config.meta)
     every = (*config.predictions, *others, config.reading.label_map)
     inputs = [path for path in every if path is not None]
     if config.thresholds:
         inputs.append(Path(config.thresholds))
     endings = (".json", ".csv", *([".html"] if config.report else []))
-    first = config.predictions[0]
     paths = output_paths(config.output, first, inputs, endings, overwrite=config.overwrite)
     files = config.predictions
     # the reference of a leaderboard may be one of its files
@@ -62,6 +62,7 @@ def main() -> None:
         config.labels,
         config.train_csv,
         reading=config.reading,
+        own=own,
         not_classes=(*config.by, config.reading.view_column),
         common=config.common,
         resamples=config.resamples,

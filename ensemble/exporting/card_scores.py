@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from core.data.tables.label_table import LabelTable
-from core.errors import UserError, some
+from core.errors import UserError
 from core.metrics import Evaluation, evaluate
 from core.runs.prediction_files import match_labels, read_predictions
-from ensemble.fitting.out_of_fold import LabelSource, Run, read_labels, read_run, shared_source
+from ensemble.fitting.out_of_fold import Run, read_run
+from ensemble.fitting.run_labels import RunLabels, labels_of
 from ensemble.predict.ensemble import Member
 
 
@@ -55,24 +55,18 @@ def _predictions(path: Path) -> Path:
     return path.with_name(f"{path.stem}_val.csv")
 
 
-def _read(folder: Path) -> tuple[Run, LabelSource, LabelTable]:
+def _read(folder: Path) -> tuple[Run, RunLabels]:
     run = read_run(folder)
-    source = shared_source([run], {}, None)
-    if source.gone:
-        raise UserError(
-            f"its labels were read from {some(source.gone)}, which is not there (a relative path "
-            "is one from where the training was started)"
-        )
-    return run, source, read_labels(source, [run.predictions])[0]
+    return run, labels_of([run])
 
 
-def _score(member: Member, run: Run, source: LabelSource, labels: LabelTable) -> FoldScores:
+def _score(member: Member, run: Run, labels: RunLabels) -> FoldScores:
     if member.path not in run.checkpoints:
         raise UserError(f"{run.path} has no finished fold with these weights")
     predictions = read_predictions(_predictions(member.path))
     # the labels are those of all folds
-    table, (probabilities,), _ = match_labels([predictions], labels, source.told, common=True)
+    table, (probabilities,), _ = match_labels([predictions], labels.table, labels.told, common=True)
     if len(table) < len(predictions.ids):
-        raise UserError(f"{source.told} lacks images of {predictions.path}")
+        raise UserError(f"{labels.told} lacks images of {predictions.path}")
     evaluation = evaluate(table.targets, probabilities, table.class_names, patients=table.patients)
-    return FoldScores(evaluation, ", ".join(path.name for path in source.csvs))
+    return FoldScores(evaluation, ", ".join(path.name for path in labels.files))

@@ -16,7 +16,8 @@ class Config:
     """CSVs of probabilities, as ensemble.infer writes them; several give a leaderboard."""
     labels: Path | None = None
     """CSV of the labels: one row an image (or study), one column a class (1, 0, -1 or blank), or a
-    known source's own table."""
+    known source's own table. Those of a run folder, or of ensemble.choose, are found beside
+    --predictions unless given."""
     train_csv: Path | None = None
     """CSV of the training labels, whose prevalences divide classes into head, medium and tail; the
     scored labels themselves unless given."""
@@ -65,8 +66,6 @@ def check(config: Config) -> None:
     """Raise UserError for what is missing, and for flags that contradict each other."""
     if not config.predictions:
         raise UserError("no predictions are given: name their CSV with --predictions")
-    if config.labels is None:
-        raise UserError("no labels are given: name their CSV with --labels")
     check_not_negative(config, "resamples", "seed")
     points = bool(config.thresholds) + (config.sensitivity is not None)
     if points > 1:

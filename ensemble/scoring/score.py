@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from core.config.data import LabelReading
 from core.data.csv.columns import find_column, is_known_non_label
 from core.data.csv.labels import is_label
-from core.data.sources import read_sheet
+from core.data.sources import PLAIN, read_sheet
 from core.data.sources.sheet import Sheet
+from core.data.tables.anonymous import with_names
 from core.data.tables.label_map import read_label_map
 from core.data.tables.label_table import LabelTable, table_of_sheet
+from core.data.tables.labels_csv import LABELS
 from core.errors import UserError, plain, some
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.bootstrap import mean_of_known
@@ -61,12 +63,28 @@ class Scored:
         )
 
 
+def labels_beside(predictions: Path) -> Path:
+    """The labels that a run, or `ensemble.choose`, wrote beside these predictions.
+
+    Raises UserError where there are none.
+    """
+    name = predictions.name
+    choose, run = name.endswith("_oof.csv"), predictions.with_name("config.json").is_file()
+    own = f"{name.removesuffix('_oof.csv')}_labels.csv" if choose else LABELS
+    if not (choose or run) or not predictions.with_name(own).is_file():
+        raise UserError(
+            f"no labels are given, and none lie beside {predictions}: name their CSV with --labels"
+        )
+    return predictions.with_name(own)
+
+
 def read_scored(
     predictions: Sequence[Path],
     labels: Path,
     train_csv: Path | None = None,
     *,
     reading: LabelReading,
+    own: bool = False,
     not_classes: Sequence[str] = (),
     common: bool = False,
     resamples: int = 1000,
@@ -77,10 +95,13 @@ def read_scored(
     Classes are the columns of `labels` that are predicted, and all others (but `not_classes`) that
     hold nothing but label values, so that a class nobody predicts does not go unnoticed. Study
     labels are matched as images are, by name. A class that is no column is one that means it by the
-    label map. Raises UserError for whatever is wrong with a file, and where they have not the same
+    label map. `own`: `labels` are those `labels_beside` predictions, and may be of more images.
+    Raises UserError for whatever is wrong with a file, and where they have not the same
     images and classes (unless `common`).
     """
-    tables = _read_each(predictions)
+    tables, given = _read_each(predictions), reading
+    if own:
+        reading = reading.change(source=(PLAIN,), blank="unknown", image_column="ImageID")
     sheet = read_sheet(labels, reading)
     predicted = list(dict.fromkeys(name for table in tables for name in table.class_names))
     sheet, renamed = rename_columns(labels, sheet, predicted, reading.label_map)
@@ -101,14 +122,17 @@ def read_scored(
         )
     # that of --by view may be one of --meta
     view = reading.view_column if reading.view_column in columns else ""
-    own = reading.change(image_column=usual or same, view_column=view)
-    table = table_of_sheet(sheet, None, classes, own)
+    named = reading.change(image_column=usual or same, view_column=view)
+    table = table_of_sheet(sheet, None, classes, named)
+    if own:
+        known = {name for one in tables for name in with_names(one.ids, table.ids)}
+        table = table.take(np.array([name in known for name in table.ids]))
     table = replace(table, notes=(*renamed, *table.notes))
     table, arrays, notes = match_labels(tables, table, labels, common=common)
     files = dict(zip(predictions, arrays, strict=True))
     prevalence = None
     if train_csv is not None:
-        prevalence, told = training_prevalence(train_csv, table.class_names, reading)
+        prevalence, told = training_prevalence(train_csv, table.class_names, given)
         table = replace(table, notes=(*table.notes, *told))
     return Scored(table, files, prevalence, notes, resamples, seed, sheet)
 

@@ -1,7 +1,6 @@
 """`python -m ensemble.choose` on run folders made by hand."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from core.config.training import flat
+from core.data.tables import read_table
+from core.data.tables.labels_csv import write_labels
 from core.runs.folder import RunFolder
 from ensemble.choose import Config
 from ensemble.fitting import weights as selection
@@ -71,7 +72,9 @@ def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) 
     assert f"gains {gain:+.4f} mAP" in printed
     assert f"Chosen: {chosen}" in printed
     assert f"{alone[0]:.4f}" in printed or f"{alone[1]:.4f}" in printed
-    assert f"--predictions {tmp_path}/made/e_oof.csv --labels {labels}" in printed
+    assert f"ensemble.calibrate --predictions {tmp_path}/made/e_oof.csv\n" in printed
+    written = pd.read_csv(tmp_path / "made" / "e_labels.csv", index_col="ImageID")
+    pd.testing.assert_frame_equal(written, truth[list(written)])
     assert max(map(len, printed.split("\nweights  ")[0].splitlines())) <= 100
 
     # and infer reads it: a run's weight is shared by its folds
@@ -146,10 +149,9 @@ def test_runs_of_fold_1_alone_are_merged(command: Command, runs: Runs, tmp_path:
     oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
     first = pd.read_csv(RunFolder(paths[0], MODEL).files(1).predictions, index_col="ImageID")
     assert sorted(oof.index) == sorted(first.index)
-    # the command that is printed calibrates them
-    calibrate = re.search(r"ensemble.calibrate (.*)", printed)
-    assert calibrate is not None
-    assert "--common" in calibrate[1]
+    # what calibrates them
+    labels = pd.read_csv(tmp_path / "e_labels.csv", index_col="ImageID")
+    assert list(labels.index) == list(oof.index)
 
 
 def test_runs_of_other_folds_are_refused_with_the_reason(
@@ -201,7 +203,9 @@ def test_labels_are_read_as_the_runs_read_them(
     np.testing.assert_array_equal(seen["targets"], expected)
     assert seen["patients"] == set(frame["Person"])
     assert "trained to the end" not in printed
-    assert "--image_column=Scan --patient_column=Person --uncertain=one" in printed
+    written = pd.read_csv(tmp_path / "v_labels.csv")
+    np.testing.assert_array_equal(written[classes].T, expected)
+    assert set(written["PatientID"]) == set(frame["Person"])
     # runs that differ need to be told
     config = tmp_path / "four" / "config.json"
     config.write_text(config.read_text().replace('"one"', '"zero"'))
@@ -215,6 +219,48 @@ def test_labels_are_read_as_the_runs_read_them(
     code, _, error = command(*other)
     assert code == 2
     assert "say with --labels" in error
+
+
+def test_labels_of_the_runs_themselves(
+    command: Command, call: Command, runs: Runs, tmp_path: Path
+) -> None:
+    paths, labels, _ = runs
+    table = read_table(labels, None)
+    for path in paths:
+        write_labels(path / "labels.csv", table)
+    kept = labels.read_bytes()
+    labels.unlink()
+    flags = ["--runs", *paths, "--folds", 2, "--output"]
+    code, printed, error = command(*flags, tmp_path / "e.json")
+    assert code == 0, error
+    assert "has no labels.csv" not in printed
+    written = pd.read_csv(tmp_path / "e_labels.csv")
+    assert written["ImageID"].tolist() == table.ids
+    np.testing.assert_array_equal(written[list(table.class_names)], table.targets)
+    # the next commands find them beside the predictions
+    for main, own, images in (
+        (calibrate, tmp_path / "e_oof.csv", 90),
+        (evaluate, tmp_path / "e_oof.csv", 90),
+        (evaluate, paths[0] / f"{MODEL}_fold1_val.csv", 45),
+    ):
+        output = tmp_path / f"{own.parent.name}_{images}.json"
+        code, printed, error = call(main, "--predictions", own, "--output", output, "--overwrite")
+        assert code == 0, error
+        assert f"{images} images" in printed
+    # one that says something else of an image, and one of an earlier version
+    table.targets[3, 0] = 1 - table.targets[3, 0]
+    write_labels(paths[1] / "labels.csv", table)
+    code, _, error = command(*flags, tmp_path / "f.json")
+    assert code == 2
+    assert "were trained with other labels of 1 images: say with --labels" in error
+    (paths[1] / "labels.csv").unlink()
+    code, _, error = command(*flags, tmp_path / "f.json")
+    assert code == 2
+    assert "which is not found from here" in error
+    labels.write_bytes(kept)
+    code, printed, error = command(*flags, tmp_path / "f.json")
+    assert code == 0, error
+    assert f"{paths[1]} has no labels.csv, as runs of earlier versions: {labels} is read" in printed
 
 
 def test_flags_are_an_interface() -> None:

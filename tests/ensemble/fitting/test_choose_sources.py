@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ensemble.calibrate import main as calibrate
 from tests.helpers.synthetic.runs import IMAGES, NAMES, Command, guesses, labels_of, make_run
 
 JOINT = {"Effusion": "Pleural Effusion", "Mass": "Mass", "No_Finding": "Normal"}
@@ -63,8 +64,18 @@ def test_labels_of_two_sources_are_joined_as_the_runs_did(
     oof = pd.read_csv(tmp_path / "e_oof.csv")
     assert oof["ImageID"].tolist() == written["ImageID"].tolist()
     assert json.loads(out.read_text())["made_from"]["labels"] == f"{csvs[0]}, {csvs[1]}"
-    # it is what the next command is told to read
-    assert f"--labels {tmp_path}/e_labels.csv --blank=unknown" in printed
+    # it is what the next command finds
+    code, calibrated, error = call(
+        calibrate,
+        "--predictions",
+        tmp_path / "e_oof.csv",
+        "--folds",
+        2,
+        "--output",
+        tmp_path / "c.json",
+    )
+    assert code == 0, error
+    assert "90 images, 45 patients, 3 classes" in calibrated
     # and is not replaced unasked
     out.unlink()
     (tmp_path / "e_oof.csv").unlink()
@@ -86,7 +97,7 @@ def test_runs_that_took_other_labels_are_told(command: Command, tmp_path: Path) 
         ({"train_csv": [1]}, "no usable setting 'train_csv'"),
         ({"train_csv": []}, "was changed after the run"),
         ({"source": ["nih\0", "own"]}, "was changed after the run"),
-        ({"source": "nih"}, "no usable setting 'source'"),
+        ({"source": "nih"}, "Expected array, got str in .source"),
     ):
         config.write_text(json.dumps(json.loads((paths[0] / "config.json").read_text()) | other))
         code, _, error = command("--runs", *paths, "--output", tmp_path / "e.json")
@@ -99,8 +110,7 @@ def test_runs_that_took_other_labels_are_told(command: Command, tmp_path: Path) 
     given = ["--labels", tmp_path / "all.csv", "--output", tmp_path / "e.json", "--folds", 2]
     code, printed, error = command("--runs", *paths, *given)
     assert code == 0, error
-    assert f"--labels {tmp_path}/all.csv" in printed
-    assert not (tmp_path / "e_labels.csv").exists()
+    assert f"labels       {tmp_path}/e_labels.csv" in printed
 
 
 def test_official_validation_of_two_sources(command: Command, tmp_path: Path) -> None:

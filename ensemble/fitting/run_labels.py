@@ -1,0 +1,147 @@
+"""Labels of runs: those that they wrote, or those of their CSVs, read as they read them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.config.data import DataConfig, LabelReading
+from core.data.sources import read_sheet
+from core.data.tables.anonymous import is_numbered
+from core.data.tables.label_table import LabelTable
+from core.data.tables.labels_csv import LABELS, read_labels_csv
+from core.data.tables.load import gather
+from core.errors import UserError
+from ensemble.fitting.out_of_fold import Run
+
+_WHICH = "say with --labels which file to score against"
+
+
+@dataclass(frozen=True, eq=False)
+class RunLabels:
+    """Labels of all images that runs predict, and more where they come from a CSV."""
+
+    table: LabelTable
+    files: tuple[Path, ...]
+    """that they were read from"""
+    note: str = ""
+
+    @property
+    def told(self) -> Path:
+        """The files as one, for a sentence."""
+        return Path(", ".join(map(str, self.files)))
+
+
+def labels_of(
+    runs: Sequence[Run], csv: Path | None = None, given: Mapping[str, Any] | None = None
+) -> RunLabels:
+    """The labels that all `runs` were trained with; those of `csv` where it is given.
+
+    They are in the runs' own labels.csv. Where a run has none, being of an earlier version, or
+    where fields of LabelReading are `given`, their CSVs are read again as the runs read them.
+    Raises UserError where runs differ in what is not given, and as `gather` does.
+    """
+    given = {name: value for name, value in (given or {}).items() if value}
+    older = [run.path for run in runs if not (run.path / LABELS).is_file()]
+    # names of a run with --anonymous are those of a run without in its CSV alone
+    mixed = len({is_numbered(run.predictions.ids[0]) for run in runs}) > 1
+    if csv is None and not given and not older and not mixed:
+        return _own_labels(runs)
+    data = _data_of(runs, csv, given)
+    csvs = data.val_csv or data.train_csv
+    gone = [path for path in (*csvs, data.reading.label_map) if path and not path.exists()]
+    if gone and csv is None:
+        raise UserError(
+            f"{runs[0].path} took its labels from {gone[0]}, which is not found from here "
+            f"({Path.cwd()}): run this where the training was started, or give the CSV to "
+            "ensemble.choose with --labels"
+        )
+    found = RunLabels(_read(data, runs), csvs)
+    if csv is not None or not older:
+        return found
+    note = f"{older[0]} has no {LABELS}, as runs of earlier versions: {found.told} is read again."
+    return replace(found, note=note)
+
+
+def _own_labels(runs: Sequence[Run]) -> RunLabels:
+    """The labels.csv of runs, which must agree; classes of the later ones come last."""
+    tables = [read_labels_csv(run.path) for run in runs]
+    first, *others = [
+        pd.DataFrame(table.targets, index=table.ids, columns=list(table.class_names))
+        for table in tables
+    ]
+    for run, frame in zip(runs[1:], others, strict=True):
+        rows, names = (
+            first.index.intersection(frame.index),
+            first.columns.intersection(frame.columns),
+        )
+        one, other = (table.loc[rows, names].to_numpy() for table in (first, frame))
+        differing = ((one != other) & ~(np.isnan(one) & np.isnan(other))).any(axis=1).sum()
+        if differing:
+            raise UserError(
+                f"{run.path} and {runs[0].path} were trained with other labels of {differing:,} "
+                f"images: {_WHICH}"
+            )
+        first = first.join(frame.drop(columns=names))
+    # with an official split the training images are there too
+    predicted = {name for run in runs for name in run.predictions.ids}
+    table = replace(
+        tables[0], targets=first.to_numpy(np.float32), class_names=tuple(map(str, first.columns))
+    )
+    table = table.take(np.array([name in predicted for name in table.ids], dtype=bool))
+    return RunLabels(table, tuple(run.path / LABELS for run in runs))
+
+
+def _data_of(runs: Sequence[Run], csv: Path | None, given: Mapping[str, Any]) -> DataConfig:
+    """Which CSVs to read, and how: as `given`, else as all runs read them."""
+    first = runs[0]
+    columns = ("image_column", "patient_column", "uncertain", "blank")
+    others = ("source", "official_split", "views", "readers", "label_map")
+    for run in runs[1:] if csv is None else ():
+        _refuse_other_labels(run, first, others)
+    for run, name in product(runs[1:], columns):
+        own, other = getattr(run.reading, name), getattr(first.reading, name)
+        if own != other and name not in given:
+            raise UserError(
+                f"{run.path} was trained with --{name} {own} and {first.path} with {other}: say "
+                f"with --{name} how to read the labels"
+            )
+    told = {name: getattr(first.reading, name) for name in columns} | dict(given)
+    if csv is not None:
+        return DataConfig(train_csv=(csv,), reading=LabelReading(**told))
+    train, val = (tuple(map(Path, getattr(first.settings, f"{n}_csv"))) for n in ("train", "val"))
+    return DataConfig(train_csv=train, val_csv=val, reading=first.reading.change(**told))
+
+
+def _refuse_other_labels(run: Run, first: Run, fields: Sequence[str]) -> None:
+    """Refuse two runs whose labels are of other CSVs, or of other images of these."""
+    files = [one.settings.val_csv or one.settings.train_csv for one in (run, first)]
+    if len({tuple(Path(csv).resolve() for csv in csvs) for csvs in files}) > 1:
+        own, other = map(", ".join, files)
+        raise UserError(
+            f"{run.path} has its labels from {own} and {first.path} from {other}: {_WHICH}"
+        )
+    for name in fields:
+        own, other = getattr(run.reading, name), getattr(first.reading, name)
+        if own != other:
+            raise UserError(
+                f"{run.path} was trained with --{name} {own} and {first.path} with {other}: "
+                f"{_WHICH}"
+            )
+
+
+def _read(data: DataConfig, runs: Sequence[Run]) -> LabelTable:
+    """The labels of the classes that any run predicts, in their order, without images."""
+    names = list(dict.fromkeys(name for run in runs for name in run.predictions.class_names))
+    validation = bool(data.val_csv)
+    csvs = data.val_csv or data.train_csv
+    if len(csvs) == 1 and data.reading.label_map is None:
+        sheet = read_sheet(csvs[0], data.reading)
+        # of what the run was trained with, a label that no list of --val_csv names is 0
+        listed = validation and sheet.lists
+        names = [name for name in names if name in sheet.columns or listed] or names
+    return gather(data, labels=names, validation=validation, images=False)
