@@ -13,7 +13,9 @@ from core.config.training import flat
 from core.data.tables import read_table
 from core.data.tables.labels_csv import write_labels
 from core.runs.folder import RunFolder
+from ensemble.calibrate import main as calibrate
 from ensemble.choose import Config
+from ensemble.evaluate import main as evaluate
 from ensemble.fitting import weights as selection
 from ensemble.predict.ensemble_json import read_recipe
 from tests.helpers.synthetic.runs import (
