@@ -77,60 +77,66 @@ def main() -> None:
     # late, so that --help and a mistyped flag are answered at once
     from tqdm import tqdm
 
-    from ensemble.fitting.calibrators import GATED, Problem, fit_calibration, held_out
-    from ensemble.predict.calibration import NORMAL_NAMES, find_normal, write_calibration
-    from ensemble.predict.ensemble_json import check_output
-    from ensemble.scoring.score import labels_beside, read_scored
+    from ensemble.fitting.calibrators import GATED, fit_calibration, held_out
+    from ensemble.predict.calibration import write_calibration
+    from ensemble.scoring.outputs import as_json
 
-    own, label_map = config.labels is None, config.reading.label_map
-    config.labels = config.labels or labels_beside(config.predictions)
-    inputs = [config.predictions, config.labels, *([label_map] if label_map else [])]
-    check_output(config.output, "calibration", inputs, overwrite=config.overwrite)
-    scored = read_scored(
-        (config.predictions,), config.labels, reading=config.reading, own=own, common=config.common
-    )
-    table = scored.table
-    normal = None
-    if config.normal_class or set(NORMAL_NAMES) & set(table.class_names):
-        normal = find_normal(table.class_names, config.normal_class)
-    problem = Problem(
-        table.targets.astype(float),
-        scored.files[config.predictions],
-        table.class_names,
-        table.patients,
-        normal,
-    )
-    told = ("Warning", "Labels of")  # what is doubtful, and what was found by the label map
-    notes = [*scored.notes, *(note for note in table.notes if note.startswith(told))]
+    problem, notes = _read(config)
     _print_inputs(problem, notes)
-    steps = len(table.class_names) * (config.folds + 1)
+    steps = len(problem.class_names) * (config.folds + 1)
     with tqdm(total=steps, desc="calibrating classes", disable=None) as bar:
         tested = held_out(problem, config.folds, config.seed, bar)
         calibration = fit_calibration(problem, config.folds, config.seed, bar)
     scores, classes = score_stages(problem, tested)
-    if normal is None or not any((calibration.normal_alpha, *tested.alphas)):
+    if problem.normal is None or not any((calibration.normal_alpha, *tested.alphas)):
         scores = scores.drop(columns=GATED)  # the same as before it
     _print_scores(config, problem, tested, scores)
     _print_classes(problem, calibration, classes)
-    if normal is not None:
+    if problem.normal is not None:
         alphas = ", ".join(f"{alpha:g}" for alpha in tested.alphas)
-        print(f"Gating by {normal}: alpha {calibration.normal_alpha:g} (in the folds: {alphas}).")
+        alpha = f"alpha {calibration.normal_alpha:g} (in the folds: {alphas})"
+        print(f"Gating by {problem.normal}: {alpha}.")
     made_from = {
         "predictions": str(config.predictions),
         "labels": str(config.labels),
-        "images": len(table),
+        "images": len(problem.targets),
         "notes": notes,
         "folds": config.folds,
         "seed": config.seed,
         "alphas_of_folds": tested.alphas,
-        "held_out": {stage: _as_json(column) for stage, column in scores.items()},
-        "held_out_classes": {str(name): _as_json(row) for name, row in classes.iterrows()},
+        "held_out": as_json(scores.T),
+        "held_out_classes": as_json(classes),
     }
     write_calibration(config.output, calibration, made_from)
     print(f"\ncalibration  {config.output}")
     gating = " --postprocess normal_gating" if calibration.normal_alpha else ""
     path = shlex.quote(str(config.output))
     print(f"predict      python -m ensemble.infer ... --calibration {path}{gating}")
+
+
+def _read(config: Config) -> tuple[Problem, list[str]]:
+    """What to calibrate, and what a reader must know of it."""
+    from ensemble.fitting.calibrators import Problem
+    from ensemble.predict.calibration import NORMAL_NAMES, find_normal
+    from ensemble.predict.ensemble_json import check_output
+    from ensemble.scoring.score import labels_beside, read_scored
+
+    assert config.predictions is not None
+    own, label_map = config.labels is None, config.reading.label_map
+    config.labels = config.labels or labels_beside(config.predictions)
+    inputs = [config.predictions, config.labels, *([label_map] if label_map else [])]
+    check_output(config.output, "calibration", inputs, overwrite=config.overwrite)
+    files = (config.predictions,)
+    scored = read_scored(
+        files, config.labels, reading=config.reading, own=own, common=config.common
+    )
+    table, normal = scored.table, None
+    if config.normal_class or set(NORMAL_NAMES) & set(table.class_names):
+        normal = find_normal(table.class_names, config.normal_class)
+    targets, probabilities = table.targets.astype(float), scored.files[config.predictions]
+    problem = Problem(targets, probabilities, table.class_names, table.patients, normal)
+    told = ("Warning", "Labels of")  # what is doubtful, and what was found by the label map
+    return problem, [*scored.notes, *(note for note in table.notes if note.startswith(told))]
 
 
 def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFrame]:
@@ -261,11 +267,6 @@ def _print_classes(problem: Problem, calibration: Calibration, classes: DataFram
             told = f"Fewer than {fewest} positive or negative patients, so that no "
             told += f"{' and no '.join(methods)} was tried: {', '.join(without)}."
             print(textwrap.fill(told, 100, subsequent_indent="  "))
-
-
-def _as_json(values: Series) -> dict[str, float | None]:
-    """NaN as null, which JSON has."""
-    return {str(name): float(value) if value == value else None for name, value in values.items()}
 
 
 if __name__ == "__main__":

@@ -8,12 +8,8 @@ Several files give a leaderboard. Images and classes are matched by name. With -
 page with pictures too.
 
 How far to trust the 95 % intervals: on 400 simulated data sets that of a class's AP covered the
-truth in 92 to 96 % where it had 50 positives or more, in 93 to 95 % with 20 and in 87 to 91 % with
-8; that of its AUROC in 90 to 96 %, 82 to 95 % and 73 to 87 %, and where it misses it is usually too
-high. Where the images of a patient resemble each other, AP was covered one to two points less
-often; with resamples of images in place of patients in 81 to 89 % only. The interval of a mean over
-classes is corrected for the bias of AP where positives are few, and that of mAP then covered the
-truth in 92 % (`python -m benchmarks.studies.coverage`).
+truth in 92 to 96 % where it had 50 positives or more and in 87 to 91 % with 8, that of its AUROC in
+90 to 96 % and 73 to 87 %, that of mAP in 92 % (`python -m benchmarks.studies.coverage`).
 """
 
 from __future__ import annotations

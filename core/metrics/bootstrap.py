@@ -68,8 +68,7 @@ def bootstrap(
 def percentile_interval(samples: FloatArray, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of (R,) samples without the NaN ones; NaN where there are none.
 
-    Efron & Tibshirani 1993, chapter 13. How often it covers the truth, for AP and AUROC by number
-    of positives, is measured by `python -m benchmarks.studies.coverage`.
+    Efron & Tibshirani 1993, chapter 13; coverage: `python -m benchmarks.studies.coverage`.
     """
     known = samples[~np.isnan(samples)]
     if len(known) == 0:
@@ -81,14 +80,12 @@ def percentile_interval(samples: FloatArray, level: float = 0.95) -> tuple[float
 def mean_interval(samples: FloatArray, point: float, lowest: float) -> tuple[float, float]:
     """Percentile interval of (R,) macro means, less twice their bias, within [lowest, 1].
 
-    AP is too high on average where positives are few, and in a resample it is so once more. For
-    one class that is little beside the spread. A mean over classes keeps the bias while its spread
-    shrinks, until the percentile interval lies above the truth: with 16 classes of 8 to 200
-    positives this one covers it in 92 % of 400 data sets (`benchmarks.studies.coverage`), and in
-    63 % if the correction is taken out. The percentile interval carries the bias of the point and
-    that of the resamples; the latter, mean minus point (Efron & Tibshirani 1993, chapter 10),
-    estimates both. Where resamples are normal this is the bias-corrected interval of chapter 14.
-    Over twenty and more classes that are all rare it still covers the truth in 86 % only.
+    AP is too high on average where positives are few, and in a resample once more. A mean over
+    classes keeps that bias while its spread shrinks: with 16 classes of 8 to 200 positives this
+    interval covers the truth in 92 % of 400 data sets, and in 63 % without the correction
+    (`benchmarks.studies.coverage`); over twenty and more classes that are all rare in 86 % only.
+    The bias of the point is taken to be that of the resamples, mean minus point (Efron &
+    Tibshirani 1993, chapter 10).
     """
     low, high = percentile_interval(samples)
     twice = 2 * (float(mean_of_known(samples)[0]) - point)

@@ -90,11 +90,10 @@ def evaluate(
     cuts: head above the first, tail below the second, extreme tail below the third.
 
     f1_fitted is the best F1 that any threshold reaches on these very rows ("positive" is
-    probability >= threshold). It is meant for out-of-fold predictions: on a test table it is
-    optimistic, and the threshold should come from elsewhere. Intervals are 95 % percentile
-    intervals; a resample in which a class loses its positives or negatives leaves that class out;
-    those of macro means run over the classes with at least five positive patients, and are less the
-    bias that AP has where positives are few (`core.metrics.bootstrap.mean_interval`).
+    probability >= threshold): optimistic on a test table. Intervals are 95 % percentile intervals;
+    a resample in which a class loses its positives or negatives leaves that class out. Those of
+    macro means run over the classes with at least five positive patients, and are corrected for
+    the bias of AP where positives are few (`core.metrics.bootstrap.mean_interval`).
 
     Raises UserError (a ValueError) for shapes that differ, repeated names, targets other than 0, 1
     and NaN, probabilities that are not finite or not within [0, 1], prevalences that are missing

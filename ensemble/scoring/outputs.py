@@ -63,7 +63,7 @@ def owns_page(scores: Path) -> bool:
 def write_scores(paths: Sequence[Path], content: Mapping[str, Any], table: pd.DataFrame) -> None:
     """Write the JSON and the CSV, each whole or not at all. NaN is null, and an empty cell."""
     # by the JSON a next evaluation knows that the CSV is its own, and by its "page" the page
-    write_document(paths[0], KIND, _plain(content))
+    write_document(paths[0], KIND, as_json(content))
     write_atomically(
         paths[1], lambda path: table.to_csv(path, float_format="%.8g", errors="replace")
     )
@@ -165,16 +165,16 @@ def _earlier(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """The same in what JSON has: a table by row and column, NaN as null."""
+def as_json(value: Any) -> Any:
+    """The same as JSON has it: a table by row and column, NaN as null."""
     if isinstance(value, pd.DataFrame):
-        return _plain(value.to_dict("index"))
+        return as_json(value.to_dict("index"))
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): as_json(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [as_json(one) for one in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return as_json(value.item())
     if isinstance(value, str):
         # a file's name may be no UTF-8
         return value.encode("utf-8", "replace").decode("utf-8")
