@@ -69,4 +69,5 @@ def _score(member: Member, run: Run, labels: RunLabels) -> FoldScores:
     if len(table) < len(predictions.ids):
         raise UserError(f"{labels.told} lacks images of {predictions.path}")
     evaluation = evaluate(table.targets, probabilities, table.class_names, patients=table.patients)
-    return FoldScores(evaluation, ", ".join(path.name for path in labels.files))
+    csvs = run.settings.val_csv or run.settings.train_csv
+    return FoldScores(evaluation, ", ".join(Path(csv).name for csv in csvs))

@@ -172,11 +172,13 @@ def test_labels_that_were_moved_are_told_of(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished[0], run)
+    # a run of an earlier version
+    (run / "labels.csv").unlink(missing_ok=True)
     settings = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(settings | {"train_csv": ["gone/train.csv"]}))
     code, _, error = export("--checkpoints", run / checkpoints[0].name, "--format", "folder")
     assert code == 2
-    assert "its labels were read from gone/train.csv, which is not there" in error
+    assert "took its labels from gone/train.csv, which is not found from here" in error
     assert "--no-scores writes it without" in error
     assert "phantom`" not in error
     assert not (tmp_path / "out").exists()
