@@ -30,7 +30,7 @@ from tests.helpers.synthetic.runs import (
 
 
 def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) -> None:
-    paths, labels, tables = runs
+    paths, labels, guessed = runs
     out = tmp_path / "made" / "e.json"
     code, printed, error = command("--runs", *paths, "--folds", 3, "--output", out)
     assert code == 0, error
@@ -47,19 +47,19 @@ def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) 
     truth = pd.read_csv(labels, index_col="ImageID")
     oof = pd.read_csv(tmp_path / "made" / "e_oof.csv", index_col="ImageID")
     assert list(oof.index) == list(truth.index)
-    blend = weights[0] * tables[0] + weights[1] * tables[1]
+    blend = weights[0] * guessed[0] + weights[1] * guessed[1]
     np.testing.assert_allclose(oof[NAMES], blend.loc[truth.index], rtol=1e-7)
 
     # each printed score against scikit-learn on the tables as they were made
     made_from = document["made_from"]
     alone = [
         np.mean([average_precision_score(truth[n], t.loc[truth.index, n]) for n in NAMES])
-        for t in tables
+        for t in guessed
     ]
     strategies = made_from["strategies"]
     assert strategies["single best"]["own_rows"]["mAP"] == pytest.approx(max(alone))
     assert strategies["single best"]["weights"] == list(np.eye(2)[int(np.argmax(alone))])
-    mean = (tables[0] + tables[1]).loc[truth.index]
+    mean = (guessed[0] + guessed[1]).loc[truth.index]
     expected = np.mean([average_precision_score(truth[n], mean[n]) for n in NAMES])
     assert strategies["equal mean"]["own_rows"]["mAP"] == pytest.approx(expected)
     # nothing is fitted there, so that held-out rows score the same
@@ -77,7 +77,8 @@ def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) 
     assert f"ensemble.calibrate --predictions {tmp_path}/made/e_oof.csv\n" in printed
     written = pd.read_csv(tmp_path / "made" / "e_labels.csv", index_col="ImageID")
     pd.testing.assert_frame_equal(written, truth[list(written)])
-    assert max(map(len, printed.split("\nweights  ")[0].splitlines())) <= 100
+    tables = printed.split("\n\n", 1)[1].split("\nweights  ")[0]
+    assert max(map(len, tables.splitlines())) <= 100
 
     # and infer reads it: a run's weight is shared by its folds
     checkpoints, shares, _ = read_recipe(out)
