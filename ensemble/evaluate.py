@@ -14,6 +14,7 @@ truth in 92 to 96 % where it had 50 positives or more and in 87 to 91 % with 8, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
 
     from ensemble.scoring.page import Outcome
     from ensemble.scoring.score import Scored
-    from ensemble.scoring.subgroups import Grouping
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
     from ensemble.scoring.comparison import Entry, compare_files, short_names
     from ensemble.scoring.outputs import class_csv, scores_json, subgroups_json
     from ensemble.scoring.page import Outcome
-    from ensemble.scoring.subgroups import score_subgroups
+    from ensemble.scoring.subgroups import read_groupings, score_subgroups
     from ensemble.scoring.tables import (
         classes_table,
         leaderboard_table,
@@ -121,9 +121,16 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
         subgroup_table,
     )
 
-    path, table = config.predictions[0], scored.table
+    path = config.predictions[0]
     # what may be refused comes before what takes time
-    groupings = _groupings(config, scored)
+    groupings = read_groupings(
+        config.by,
+        scored.table,
+        scored.sheet,
+        config.meta,
+        config.reading.view_column,
+        config.told,
+    )
     points, title = _operating_points(config, scored)
     names = short_names(list(scored.files), anonymous=config.anonymous)
     if config.against is None:
@@ -141,41 +148,15 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
         beside = [leaderboard_table(entries), classes_table(entries)]
         found["difference"] = {"against": config.told(config.against), **scores_json(difference)}
         found["compared"] = entries[0].compared.as_json()
+    shares = evaluation.per_class["prevalence"].to_numpy()
     for grouping in groupings:
-        scores = score_subgroups(
-            grouping,
-            table.targets,
-            scored.files[path],
-            table.class_names,
-            evaluation.per_class["prevalence"],
-            table.patients,
-            config.resamples,
-            config.seed,
-        )
+        scores = score_subgroups(grouping, replace(scored, prevalence=shares), path)
         sections.append(subgroup_table(scores))
         found.setdefault("subgroups", {})[grouping.name] = subgroups_json(scores)
     print(format_table(evaluation))
     for one in (*beside, *sections):
         print(f"\n{one.heading}:\n{one.as_text()}")
     return Outcome(found, class_csv(evaluation, points, difference), entries, sections)
-
-
-def _groupings(config: Config, scored: Scored) -> list[Grouping]:
-    from ensemble.scoring.subgroups import read_groupings
-
-    if not config.by:
-        return []
-    assert config.labels is not None
-    return read_groupings(
-        config.by,
-        scored.table.ids,
-        config.labels,
-        scored.table.id_column,
-        config.meta,
-        config.reading.view_column,
-        sheet=scored.sheet,
-        told=config.told,
-    )
 
 
 def _operating_points(config: Config, scored: Scored) -> tuple[DataFrame | None, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,17 @@ class Scored:
     """What was left out."""
     resamples: int
     seed: int
-    sheet: Sheet | None = None
+    sheet: Sheet
     """The CSV of the labels, as it was read."""
+
+    def part(self, rows: NDArray[np.intp], classes: NDArray[np.bool_]) -> "Scored":
+        """Some of the images (n,) and of the classes (C,)."""
+        names = tuple(compress(self.table.class_names, classes))
+        table = self.table.take(rows)
+        table = replace(table, targets=table.targets[:, classes], class_names=names)
+        files = {path: values[np.ix_(rows, classes)] for path, values in self.files.items()}
+        prevalence = None if self.prevalence is None else self.prevalence[classes]
+        return replace(self, table=table, files=files, prevalence=prevalence)
 
     def evaluate(self, path: Path) -> Evaluation:
         """Score one of the files."""

@@ -4,19 +4,20 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from core.data.csv.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column
 from core.data.sources import read_sheet
 from core.data.sources.sheet import Sheet
-from core.data.tables.label_table import read_ids
+from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, nearest, plain, some
-from core.metrics import Evaluation, evaluate
-from core.metrics.bootstrap import Patients
+from core.metrics import Evaluation
+from ensemble.scoring.score import Scored
 
 # what --by may ask for in one word, and what files call it
 USUAL_NAMES = {
@@ -70,22 +71,18 @@ class SubgroupScores:
 
 def read_groupings(
     by: Sequence[str],
-    ids: Sequence[str],
-    labels: Path,
-    id_column: str,
-    meta: Path | None,
+    table: LabelTable,
+    sheet: Sheet,
+    meta: Path | None = None,
     view_column: str = "",
-    *,
-    sheet: Sheet | None = None,
     told: Callable[[Path], str] = str,
 ) -> list[Grouping]:
-    """Divide the images `ids` by each of `by`, a column of the CSV `labels`, or else of `meta`.
+    """Divide the images of `table` by each of `by`, a column of its CSV `sheet`, or else of `meta`.
 
-    `sex`, `view` and `age` are found by their usual names, others by their own. `labels` names the
-    images in `id_column`, `meta` too or by a usual name. `view_column` is what "view" means. Ages
-    are put into the spans of AGES; what is blank, or no age, is `unknown`. `sheet` is what
-    `core.data.sources.read_sheet` made of `labels`, where it is read already; `told` is what the
-    groupings call a file.
+    `sex`, `view` and `age` are found by their usual names, others by their own; `view_column` is
+    what "view" means. `meta` names the images as `sheet` does, or by a usual name. Ages are put
+    into the spans of AGES; what is blank, or no age, is `unknown`. `told` is what the groupings
+    call a file.
 
     Raises UserError for a column that is nowhere, holds no age at all or too many values that are
     none, and where `meta` lacks images.
@@ -93,7 +90,7 @@ def read_groupings(
     repeated = sorted({name for name in by if by.count(name) > 1})
     if repeated:
         raise UserError(f"--by names {some(repeated)} more than once")
-    sources = {labels: (sheet or read_sheet(labels)).columns}
+    sources = {sheet.path: sheet.columns}
     if meta is not None:
         sources.setdefault(meta, read_sheet(meta).columns)
     groupings = []
@@ -102,7 +99,7 @@ def read_groupings(
         for path, columns in sources.items():
             column = _column_of(path, columns, wanted)
             if column is not None:
-                rows = _rows_of(path, columns, id_column, ids)
+                rows = _rows_of(path, columns, table.id_column, table.ids)
                 source = f"column '{column}' of {told(path)}"
                 groupings.append(_grouping(name, source, columns[column], rows))
                 break
@@ -114,52 +111,32 @@ def read_groupings(
     return groupings
 
 
-def score_subgroups(
-    grouping: Grouping,
-    targets: NDArray[np.floating],
-    probabilities: NDArray[np.floating],
-    class_names: Sequence[str],
-    prevalence: ArrayLike,
-    patients: Patients | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> SubgroupScores:
-    """Evaluate (N, C) probabilities against (N, C) targets in each subgroup by itself.
+def score_subgroups(grouping: Grouping, scored: Scored, path: Path) -> SubgroupScores:
+    """Evaluate one of the files in each subgroup by itself.
 
-    prevalence: (C,) as for `evaluate`, of the whole, so that a class is in one group everywhere.
+    The prevalence of `scored` is that of the whole, so that a class is in one group everywhere.
     """
+    targets = scored.table.targets
 
     def scorable(rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         part = targets[rows]
         return (part == 1).any(axis=0) & (part == 0).any(axis=0)
 
-    names, shares = np.array(class_names, dtype=object), np.asarray(prevalence, dtype=float)
-    people = None if patients is None else np.asarray(patients, dtype=object)
-
-    def score(rows: NDArray[np.intp], chosen: NDArray[np.bool_]) -> Evaluation:
-        return evaluate(
-            targets[rows][:, chosen],
-            probabilities[rows][:, chosen],
-            names[chosen].tolist(),
-            prevalence=shares[chosen],
-            patients=None if people is None else people[rows],
-            resamples=resamples,
-            seed=seed,
-        )
-
-    scored = {name: scorable(rows) for name, rows in grouping.rows.items()}
+    possible = {name: scorable(rows) for name, rows in grouping.rows.items()}
     least = scorable(slice(None)).sum() / 2
-    enough = [can for can in scored.values() if can.any() and can.sum() >= least]
-    compared = np.logical_and.reduce(enough) if enough else np.zeros(len(names), dtype=bool)
+    enough = [can for can in possible.values() if can.any() and can.sum() >= least]
+    every = np.ones(targets.shape[1], dtype=bool)
+    compared = np.logical_and.reduce(enough) if enough else ~every
     subgroups = {}
     for name, rows in grouping.rows.items():
-        own = score(rows, np.ones(len(names), dtype=bool))
-        possible = compared.any() and scored[name][compared].all()
-        if possible and (scored[name] == compared).all():
-            subgroups[name] = Subgroup(own, own)
-        else:
-            subgroups[name] = Subgroup(own, score(rows, compared) if possible else None)
-    return SubgroupScores(grouping, names[compared].tolist(), subgroups)
+        own, same = scored.part(rows, every).evaluate(path), None
+        if (possible[name] == compared).all() and compared.any():
+            same = own
+        elif compared.any() and possible[name][compared].all():
+            same = scored.part(rows, compared).evaluate(path)
+        subgroups[name] = Subgroup(own, same)
+    names = list(compress(scored.table.class_names, compared))
+    return SubgroupScores(grouping, names, subgroups)
 
 
 def years(text: str) -> float:

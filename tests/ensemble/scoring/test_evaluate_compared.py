@@ -20,10 +20,12 @@ from tests.helpers.synthetic.scores import (
     CLASSES,
     NAMES,
     NEVER,
+    ONE,
     RARE,
     Command,
     Files,
     read_json,
+    scored_of,
 )
 
 SCORED = [*NAMES, RARE]
@@ -166,10 +168,9 @@ def test_subgroups_name_the_classes_of_an_interval(files: Files) -> None:
     targets = files.targets[:, :3].copy()
     targets[100:, 2] = 0
     targets[[101, 103], 2] = 1
-    scores = score_subgroups(
-        *(Grouping("site", "", rows), targets, files.probabilities["best"][:, :3], NAMES[:3]),
-        *([0.3] * 3, None, 20),
-    )
+    best = files.probabilities["best"][:, :3]
+    scored = scored_of(targets, best, NAMES[:3], [0.3] * 3)
+    scores = score_subgroups(Grouping("site", "", rows), scored, ONE)
     text = " ".join(subgroup_table(scores).as_text().split())
     assert "* other: mean and interval over the 2 classes with at least 5 positive" in text
     assert f"patients in the subgroup, without {NAMES[2]}." in text

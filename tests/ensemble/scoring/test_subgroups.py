@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.data.images.collection import Images
+from core.data.sources import read_sheet
+from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.metrics import evaluate
 from ensemble.scoring.subgroups import Grouping, read_groupings, score_subgroups, years
+from tests.helpers.synthetic.scores import ONE, scored_of
 
 IDS = [f"{number}.png" for number in range(6)]
 
@@ -28,6 +32,15 @@ def test_ages_of_tables_and_of_dicom(text: str, age: float) -> None:
 def write(path: Path, **columns: list[str]) -> Path:
     pd.DataFrame(columns).to_csv(path, index=False)
     return path
+
+
+def groupings(
+    by: list[str], ids: list[str], labels: Path, meta: Path | None = None, view: str = ""
+) -> list[Grouping]:
+    """As `read_groupings` finds them for these images of the CSV."""
+    nothing = np.empty((len(ids), 0))
+    table = LabelTable(ids=ids, images=Images.of_files([]), targets=nothing, class_names=())
+    return read_groupings(by, table, read_sheet(labels), meta, view)
 
 
 def divided(grouping: Grouping) -> dict[str, list[int]]:
@@ -50,9 +63,7 @@ def test_columns_of_the_labels_and_of_another_file(tmp_path: Path) -> None:
             "Mine": [*("x" for _ in turned), "y"],
         },
     )
-    sex, view, age, site = read_groupings(
-        ["sex", "view", "age", "Site"], IDS, labels, "ImageID", meta
-    )
+    sex, view, age, site = groupings(["sex", "view", "age", "Site"], IDS, labels, meta)
     assert list(divided(sex).items()) == [
         *[("F", [1, 2, 4]), ("M", [0]), ("U", [5]), ("unknown", [3])]
     ]
@@ -64,9 +75,9 @@ def test_columns_of_the_labels_and_of_another_file(tmp_path: Path) -> None:
     ]
     assert divided(site) == {"A": [0, 2, 4], "B": [1, 3, 5]}
     # a part of the images, in another order; another column that is the view; age by its own name
-    (mine,) = read_groupings(["view"], IDS[2:4], labels, "ImageID", meta, "Mine")
+    (mine,) = groupings(["view"], IDS[2:4], labels, meta, "Mine")
     assert divided(mine) == {"x": [0, 1]}
-    (own,) = read_groupings(["Patient Age"], IDS[3:1:-1], labels, "ImageID", meta)
+    (own,) = groupings(["Patient Age"], IDS[3:1:-1], labels, meta)
     assert divided(own) == {"18-39": [1], "unknown": [0]}
 
 
@@ -93,19 +104,19 @@ def test_columns_that_make_no_subgroups(
     given = {key: value for key, value in ({"ImageID": IDS} | columns).items() if value}
     meta = write(tmp_path / "meta.csv", **given)
     with pytest.raises(UserError, match=told):
-        read_groupings(by, IDS, labels, "ImageID", meta)
+        groupings(by, IDS, labels, meta)
 
 
 def test_too_many_values_make_no_subgroups(tmp_path: Path) -> None:
     ids = [f"{number}.png" for number in range(21)]
     labels = write(tmp_path / "labels.csv", ImageID=ids, PatientID=[f"p{i}" for i in ids])
     with pytest.raises(UserError, match=r"'PatientID' of .* has 21 different values"):
-        read_groupings(["PatientID"], ids, labels, "ImageID", None)
+        groupings(["PatientID"], ids, labels)
     # only those of the images that are scored count
-    (one,) = read_groupings(["PatientID"], ids[1:], labels, "ImageID", None)
+    (one,) = groupings(["PatientID"], ids[1:], labels)
     assert len(one.rows) == 20
     with pytest.raises(UserError, match="--meta adds the columns of another CSV"):
-        read_groupings(["sex"], ids, labels, "ImageID", None)
+        groupings(["sex"], ids, labels)
 
 
 NAMES = ["A", "B", "C", "D"]
@@ -127,9 +138,8 @@ def test_each_subgroup_is_scored_as_a_table_of_its_own() -> None:
     targets[third, 1:] = np.nan
     grouping = Grouping("sex", "", {"M": first, "F": second, "unknown": third})
     prevalence = np.array([0.5, 0.05, 0.002, np.nan])
-    scores = score_subgroups(
-        grouping, targets, probabilities, NAMES, prevalence, patients, resamples=20, seed=3
-    )
+    scored = scored_of(targets, probabilities, NAMES, prevalence, patients, seed=3)
+    scores = score_subgroups(grouping, scored, ONE)
     assert scores.compared_classes == ["A", "B", "D"]
     assert scores.subgroups["unknown"].compared is None
     for name, rows in grouping.rows.items():
@@ -165,9 +175,8 @@ def test_subgroups_without_a_class_in_common_are_not_compared() -> None:
     rows = {"x": np.arange(100), "y": np.arange(100, 200), "one": np.array([239])}
     targets[:100, :2] = 0
     targets[100:, 2:] = 0
-    scores = score_subgroups(
-        Grouping("site", "", rows), targets, probabilities, NAMES, [0.1] * 4, resamples=0
-    )
+    scored = scored_of(targets, probabilities, NAMES, [0.1] * 4, resamples=0)
+    scores = score_subgroups(Grouping("site", "", rows), scored, ONE)
     assert scores.compared_classes == []
     assert all(one.compared is None for one in scores.subgroups.values())
     assert scores.subgroups["one"].own.summary["classes_scored"] == 0

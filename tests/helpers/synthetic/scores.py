@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.data.images.collection import Images
+from core.data.sources.sheet import Sheet
+from core.data.tables.label_table import LabelTable
+from ensemble.scoring.score import Scored
+
+ONE = Path("one.csv")
 Command = Callable[..., tuple[int, str, str]]
 NAMES = ["Effusion", "Nodule", "Mass", "Hernia"]
 RARE = "Fracture"  # one positive: scored, but not in the intervals of means
@@ -64,6 +70,27 @@ def make_files(folder: Path) -> Files:
         frame.insert(int(random.integers(3)), "ImageID", ids)
         frame.sample(frac=1, random_state=1).to_csv(folder / f"{name}.csv", index=False)
     return Files(folder, targets, patients, probabilities)
+
+
+def scored_of(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    names: list[str],
+    prevalence: Any,
+    patients: np.ndarray | None = None,
+    resamples: int = 20,
+    seed: int = 0,
+) -> Scored:
+    """One file, `ONE`, of probabilities (N, C), with its labels."""
+    table = LabelTable(
+        ids=[str(row) for row in range(len(targets))],
+        images=Images.of_files([]),
+        patients=patients,
+        targets=targets,
+        class_names=tuple(names),
+    )
+    files, sheet = {ONE: probabilities}, Sheet(path=ONE, columns={})
+    return Scored(table, files, np.asarray(prevalence), [], resamples, seed, sheet)
 
 
 def read_json(path: Path) -> Any:
