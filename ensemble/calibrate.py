@@ -176,8 +176,7 @@ def _print_inputs(problem: Problem, notes: Sequence[str]) -> None:
     normal = f"normal class {problem.normal}" if problem.normal else "no normal class: no gating"
     for note in notes:
         print(note)
-    count = len(problem.class_names)
-    classes = f"{count} class{'' if count == 1 else 'es'}"
+    classes = counted(len(problem.class_names), "class", "classes")
     counts = f"{len(problem.targets):,} images, {people}, {classes}"
     print(f"{counts}, {normal}", flush=True)
 

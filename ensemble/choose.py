@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from core.config.command_line import flags, run
 from core.config.values import Folds, Seed
-from core.errors import UserError, some
+from core.errors import UserError, counted, some
 from core.io.atomic import make_folder, together, write_atomically
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
@@ -159,14 +159,12 @@ def _print_inputs(
     if labels.patients is not None:
         people = f"{len(set(labels.patients)):,} patients"
     for name, one in zip(names, runs, strict=True):
-        count = len(one.checkpoints)
-        folds = f"{count} fold{'s' if count > 1 else ''}"
+        folds = counted(len(one.checkpoints), "fold")
         print(f"run {name}: {folds}, {len(one.predictions.ids):,} images")
     doubts = [note for note in labels.notes if note.startswith("Warning")]
     for note in (*(one.note for one in runs if one.note), *notes, *doubts):
         print(note)
-    count = len(labels.class_names)
-    classes = f"{count} class{'' if count == 1 else 'es'}"
+    classes = counted(len(labels.class_names), "class", "classes")
     print(f"{len(labels):,} images, {people}, {classes}", flush=True)
 
 

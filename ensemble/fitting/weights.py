@@ -1,10 +1,9 @@
 """Weights of an ensemble from out-of-fold predictions, and what they gain on other patients.
 
-Weights look better on the rows that they were fitted on than they are. So each strategy, and the
-choice among them, is scored on patients that took no part in it: nested cross-validation (Varma &
-Simon 2006). Folds may choose runs whose probabilities are on other scales, and would be ranked
-together at random. So a held-out image counts by its rank among all images under the weights of its
-fold: no label has a part in that, and the order within a fold is kept.
+Each strategy, and the choice among them, is scored on patients that took no part in it: nested
+cross-validation (Varma & Simon 2006). As folds may choose runs of other scales, a held-out image
+counts by its rank among all images under the weights of its fold: no label has a part in that, and
+the order within a fold is kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
