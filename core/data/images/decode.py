@@ -53,7 +53,7 @@ def decode_image(data: bytes | None, name: str) -> np.ndarray:
     """`read_image` of a file's content (None: it is read from `name`), called `name` in errors."""
     max_pixels()  # an invalid limit is no fault of this image
     try:
-        return _decode(_read_bytes(name) if data is None else data, name)
+        return _decode(_read_bytes(name) if data is None else data)
     except OSError as error:
         if is_shortage(error):
             raise
@@ -105,7 +105,7 @@ def _read_bytes(path: str) -> bytes:
         return file.read(limit)
 
 
-def _decode(data: bytes, name: str) -> np.ndarray:
+def _decode(data: bytes) -> np.ndarray:
     if not data:
         raise ValueError("the file is empty")
     if data.startswith(_PNG):
@@ -128,7 +128,7 @@ def _decode(data: bytes, name: str) -> np.ndarray:
         # late: most images are no DICOM, and need neither pydicom nor the time to import it
         from core.data.images.dicom.pixels import decode
 
-        return decode(data, name)
+        return decode(data)
     if data.startswith(_TIFF):
         # late: tifffile and imagecodecs take time to import
         from core.data.images import tiff

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +99,8 @@ def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> No
         raise UserError(f"{out} holds a pack in parts: go on with --part, or give another --out")
     if plan.parts > 1 and ((out / FACTS).exists() or (out / BEGUN).exists()):
         raise UserError(f"{out} holds a pack that is not in parts: give another --out")
-    if in_parts and not overwrite and (begun := read_plan(out / PARTS)).shared != plan.shared:
-        raise UserError(
-            f"the pack {out} was begun with {_difference(begun, plan)}: give another --out, or "
-            "--overwrite to pack each part again"
-        )
+    if in_parts and not overwrite:
+        _check_same(out, replace(read_plan(out / PARTS), part=plan.part), plan)
 
 
 def _note_parts(out: Path, folder: Path, plan: Plan) -> None:
@@ -111,17 +109,6 @@ def _note_parts(out: Path, folder: Path, plan: Plan) -> None:
     if not (out / PARTS).exists() or read_plan(out / PARTS).shared != plan.shared:
         write_atomically(folder / PARTS, lambda path: write_facts(path, plan.whole()))
         (folder / PARTS).replace(out / PARTS)
-
-
-def _difference(begun: Plan, plan: Plan) -> str:
-    """In words what `begun` has otherwise than `plan`."""
-    if begun.size != plan.size:
-        return f"--size {begun.size}, not {plan.size}"
-    if begun.parts != plan.parts:
-        return f"{begun.parts} parts, not {plan.parts}"
-    if begun.total != plan.total:
-        return f"{counted(begun.total, 'image')}, not {plan.total:,}"
-    return "images of other names"
 
 
 def _check_space(folder: Path, plan: Plan) -> None:
@@ -147,7 +134,7 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
         return plan, {}
     before = whole.plan if whole else read_plan(folder / BEGUN)
     known = whole.index if whole else read_index(folder / INDEX, before.count)
-    _check_same(folder, before, plan, known, index)
+    _check_same(folder, before, plan, describe_differing_names(known, index["name"]))
     done = read_done(folder / DONE, before)
     if whole:
         done = {block: Done(block, digest, []) for block, digest in enumerate(whole.blocks)}
@@ -173,16 +160,20 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
     return before, done
 
 
-def _check_same(
-    folder: Path, before: Plan, plan: Plan, known: pd.DataFrame, index: pd.DataFrame
-) -> None:
-    """Raise UserError where a pack was begun with another plan; it names what differs."""
+def _check_same(folder: Path, before: Plan, plan: Plan, names: str = "") -> None:
+    """Raise UserError where a pack was begun with another plan; it says what differs, and `names`
+    which images."""
     if (before.shared, before.part) == (plan.shared, plan.part):
         return
-    what = _difference(before, plan)
-    names = describe_differing_names(known, index["name"])
-    if before.size == plan.size and before.part == plan.part and names:
+    what = "images of other names"
+    if before.size != plan.size:
+        what = f"--size {before.size}, not {plan.size}"
+    elif before.parts != plan.parts:
+        what = f"{before.parts} parts, not {plan.parts}"
+    elif names:
         what = f"other images: {names} now"
+    elif before.total != plan.total:
+        what = f"{counted(before.total, 'image')}, not {plan.total:,}"
     raise UserError(
         f"the pack {folder} was begun with {what}: give another --out, or --overwrite to pack all "
         "again"

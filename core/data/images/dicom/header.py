@@ -3,11 +3,9 @@
 pydicom is imported where a header is read: most images are no DICOM.
 """
 
-import mmap
 import os
 import re
 import warnings
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -25,8 +23,6 @@ from core.errors import UserError, some
 # in threads.)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
-# a byte for each warning that was given, here or in a process that was forked to decode
-_WARNED = mmap.mmap(-1, 2**20)
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 FIELDS = ("patient", "study", "view")
@@ -67,14 +63,6 @@ def require_pydicom() -> None:
     """Raise UserError where pydicom is not installed."""
     if find_spec("pydicom") is None:
         raise UserError(f"it is a DICOM file, and pydicom is not installed: {INSTALL}")
-
-
-def warn_once(text: str) -> None:
-    """Warn of a file, once in all processes of a run that read it."""
-    place = zlib.crc32(text.encode("utf-8", "surrogateescape")) % len(_WARNED)
-    if not _WARNED[place]:
-        _WARNED[place] = 1
-        warnings.warn(text, stacklevel=2)
 
 
 def read_headers(paths: Sequence[str], threads: int = 8) -> dict[str, np.ndarray]:

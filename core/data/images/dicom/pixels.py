@@ -5,6 +5,7 @@ pydicom reads and decompresses; `core.data.images.dicom.window` shows the stored
 """
 
 import struct
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from core.data.images.dicom.header import INSTALL, warn_once
+from core.data.images.dicom.header import INSTALL
 from core.data.images.dicom.limits import bounded, check_lengths, check_runs
 from core.data.images.dicom.window import grey_of_levels, grey_of_palette, scalar
 from core.data.images.greyscale import to_grey8
@@ -55,12 +56,12 @@ class _Coded(NamedTuple):
     """None where the format does not say"""
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
+def decode(data: bytes) -> np.ndarray:
     """The single frame of a DICOM file as grey uint8 (H, W), MONOCHROME1 inverted, padding black.
 
     The first VOI LUT, or else the first valid window, becomes 0..255; without one 8 bits are kept
     and of more the percentiles `greyscale.WINDOW` become 0 and 255, padding left out. Colour
-    becomes luma. A contradictory Presentation LUT Shape is ignored, with one warning about `name`.
+    becomes luma. A contradictory Presentation LUT Shape is ignored, with one warning a process.
 
     Raises ValueError for what is not supported or larger than `max_pixels`; damaged files raise
     about anything.
@@ -92,9 +93,11 @@ def decode(data: bytes, name: str) -> np.ndarray:
         return grey_of_palette(levels, dataset)[codes]
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
     if shape in _SHAPES.values() and shape != _SHAPES[colours]:
-        warn_once(
-            f"Image {name}: its Presentation LUT Shape {shape} contradicts its Photometric "
-            f"Interpretation {colours}, which is followed; look whether it is shown as a negative."
+        warnings.warn(
+            f"A DICOM image has the Presentation LUT Shape {shape}, which contradicts its "
+            f"Photometric Interpretation {colours}: the latter is followed. Look whether such "
+            "images are shown as negatives.",
+            stacklevel=2,
         )
     lossy = decoder.UID in _LOSSY or str(dataset.get("LossyImageCompression")) == "01"
     shown = grey_of_levels(levels, codes, dataset, lossy=lossy)[codes]
