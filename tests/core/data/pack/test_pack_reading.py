@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from core.data.images.collection import Images
 from core.data.images.decode import load_image, read_image
-from core.data.images.find_files import images_among, match_images
+from core.data.images.find_files import match_images
 from core.data.loading.dataset import RadiographDataset, decoding_loader, unspoiled
 from core.data.loading.fold_data import check_packs
 from core.data.loading.samplers import EvaluationBatches
@@ -131,14 +131,6 @@ def test_predictions_of_a_changed_pack_are_made_anew(images: Path, pack: Path, c
     write_image(images / "0.png", 500)
     assert call(*packing(images, "--overwrite"))[0] == 0
     assert not set(before) & set(parts())
-
-
-def test_dicom_without_an_ending_is_an_image(tmp_path: Path) -> None:
-    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
-    (tmp_path / "1.2.840.113").write_bytes(bytes(128) + b"DICM")
-    (tmp_path / "LICENSE").write_text("no image " * 30)
-    names = ["a.png", "IM0001", "1.2.840.113", "LICENSE", "notes.txt", "b.dcm"]
-    assert sorted(images_among(tmp_path, names)) == ["1.2.840.113", "IM0001", "a.png", "b.dcm"]
 
 
 def test_the_weights_are_those_of_a_training_from_files(
