@@ -11,6 +11,8 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -46,14 +48,22 @@ def read_image(path: str | Path) -> np.ndarray:
     becomes luma, transparency is dropped. Raises UserError with the file's name for one that is
     missing, empty, cut short, damaged, larger than `max_pixels`, or no PNG, JPEG, TIFF or DICOM.
     """
-    return decode_image(None, str(path))
+    with _explained(str(path)):
+        return _decode(_read_bytes(path))
 
 
-def decode_image(data: bytes | None, name: str) -> np.ndarray:
-    """`read_image` of a file's content (None: it is read from `name`), called `name` in errors."""
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """`read_image` of a file's content; `name` is what an error calls the image."""
+    with _explained(name):
+        return _decode(data)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Raise UserError with the image's name for whatever a decoder raises."""
     max_pixels()  # an invalid limit is no fault of this image
     try:
-        return _decode(_read_bytes(name) if data is None else data)
+        yield
     except OSError as error:
         if is_shortage(error):
             raise
@@ -91,7 +101,7 @@ def within(pixels: np.ndarray, longest: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _read_bytes(path: str) -> bytes:
+def _read_bytes(path: str | Path) -> bytes:
     """A file's content. Raises OSError, and ValueError for a pipe, a device or a huge file."""
     # a pipe would wait for a writer
     at_once = getattr(os, "O_NONBLOCK", 0)
