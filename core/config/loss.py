@@ -76,12 +76,3 @@ class LossConfig:
         }
         weighted = self.pos_weight and self.loss == "bce"
         return options | self.constants() | ({"pos_weight": True} if weighted else {})
-
-
-def check_drw_epoch(loss: LossConfig, all_epochs: int) -> None:
-    """Raise UserError where --drw_epoch lies outside a training of `all_epochs`."""
-    if loss.drw_epoch is not None and not 1 <= loss.drw_epoch <= all_epochs:
-        raise UserError(
-            f"--drw_epoch must lie within 1 and the {all_epochs} epochs of the training (all its "
-            f"phases), not {loss.drw_epoch}"
-        )

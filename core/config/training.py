@@ -4,13 +4,14 @@ Attribute docstrings are the flags' help; names are unique over all groups becau
 is flat. `check` of a group refuses settings that contradict each other.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from core.config.data import DataConfig
+from core.config.loss import LossConfig
 from core.config.values import (
     Count,
     Folds,
@@ -207,15 +208,27 @@ class RunConfig:
     """JSON file of settings by flag name, over the preset's and under the command line's."""
 
 
-def check_positive(config: Any, *names: str) -> None:
-    """Raise UserError where a setting of `config` is not above 0 and finite."""
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise UserError(f"--{name} must be above 0 and finite, not {getattr(config, name)}")
+@dataclass(kw_only=True, slots=True)
+class TrainingConfig:
+    """Settings of one run; a method replaces groups by its own, and their defaults."""
 
+    preset: Literal["auto", "paper", "small"] = "auto"
+    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: by what is
+    here."""
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    model: BackboneConfig = field(default_factory=BackboneConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
 
-def check_not_negative(config: Any, *names: str) -> None:
-    """Raise UserError where a setting of `config` is below 0 or not finite."""
-    for name in names:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise UserError(f"--{name} must be at least 0, not {getattr(config, name)}")
+    def check(self) -> None:
+        """Raise UserError where settings of several groups contradict each other."""
+        first, epochs = self.loss.drw_epoch, self.optim.all_epochs
+        if first is not None and not 1 <= first <= epochs:
+            raise UserError(
+                f"--drw_epoch must lie within 1 and the {epochs} epochs of the training (all its "
+                f"phases), not {first}"
+            )

@@ -16,35 +16,41 @@ from core.models.checkpoint import not_finite
 from core.models.load import ModelInfo, load_model
 
 
-def find_initial(method: str, config: Any, class_names: Sequence[str]) -> "Initial | None":
-    """What --init_from of a method's `config` gives to models for `class_names`; None without it.
+def find_initial(
+    method: str,
+    config: Any,
+    class_names: Sequence[str],
+    *,
+    path: Path | None = None,
+    flag: str = "--init_from",
+) -> "Initial | None":
+    """What the checkpoint at `path`, or of --init_from, gives to models for `class_names`.
 
-    Raises UserError where it is no whole checkpoint, is of another network, is not finite, or lies
-    where the run would write.
+    None where there is neither. Raises UserError, which names `flag`, where it is no whole
+    checkpoint, is of another network, is not finite, or lies where the run would write.
     """
-    path = config.model.init_from
+    path = path or config.model.init_from
     if path is None:
         return None
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
-        raise UserError(f"--init_from {path} {what}: give a checkpoint (.safetensors)")
+        raise UserError(f"{flag} {path} {what}: give a checkpoint (.safetensors)")
     if path.resolve().parent == config.run.out_dir.resolve():
         raise UserError(
-            f"--init_from {path} lies in --out_dir, where the new checkpoints go: give another "
-            "--out_dir"
+            f"{flag} {path} lies in --out_dir, where the new checkpoints go: give another --out_dir"
         )
     source, info = load_model(path)
     theirs, ours = info.facts["model"]["model"], config.model.model
     # a tag says which weights a network once started from
     if split_model_name_tag(theirs)[0] != split_model_name_tag(ours)[0]:
         raise UserError(
-            f"--init_from {path} is of --model {theirs} and this run of --model {ours}: give the "
+            f"{flag} {path} is of --model {theirs} and this run of --model {ours}: give the "
             "same one"
         )
     tensors = source.state_dict()
     if spoiled := not_finite(tensors):
         raise UserError(
-            f"--init_from {path} holds weights that are not finite ({len(spoiled)} of "
+            f"{flag} {path} holds weights that are not finite ({len(spoiled)} of "
             f"{len(tensors)} tensors: {some(spoiled)}): take another"
         )
     return Initial(path, info, tensors, method, tuple(class_names), _seen(info, config))

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from core.config.data import DataConfig
-from core.config.loss import LossConfig, check_drw_epoch
+from core.config.loss import LossConfig
 from core.config.training import (
     BackboneConfig,
     LoaderConfig,
     LoopConfig,
     RunConfig,
     SplitConfig,
+    TrainingConfig,
     TwoPhaseConfig,
 )
 from core.config.values import NotNegative
@@ -30,15 +30,10 @@ class ModelConfig(BackboneConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class Config:
+class Config(TrainingConfig):
     """Settings of one run."""
 
-    preset: Literal["auto", "paper", "small"] = "auto"
-    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: by what is
-    here."""
     run: RunConfig = field(default_factory=lambda: RunConfig(out_dir=Path("outputs/csra_db_cas")))
-    data: DataConfig = field(default_factory=DataConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(sampler="class_aware"))
     model: ModelConfig = field(default_factory=lambda: ModelConfig(drop_path_rate=0.2))
     loss: LossConfig = field(
@@ -56,11 +51,6 @@ class Config:
             weight_decay=0.05,
         )
     )
-    loop: LoopConfig = field(default_factory=LoopConfig)
-
-    def check(self) -> None:
-        """Raise UserError where settings of several groups contradict each other."""
-        check_drw_epoch(self.loss, self.optim.all_epochs)
 
 
 def paper() -> Config:

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
-from core.config.data import DataConfig
-from core.config.loss import LossConfig, check_drw_epoch
+from core.config.loss import LossConfig
 from core.config.training import (
     BackboneConfig,
     LoaderConfig,
@@ -15,6 +14,7 @@ from core.config.training import (
     OptimConfig,
     RunConfig,
     SplitConfig,
+    TrainingConfig,
 )
 from core.config.values import FractionBelowOne, NotNegative, Positive
 from core.errors import UserError
@@ -85,16 +85,12 @@ class TestConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class Config:
+class Config(TrainingConfig):
     """Settings of one run."""
 
-    preset: Literal["auto", "paper", "small"] = "auto"
-    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: by what is
-    here."""
     run: RunConfig = field(
         default_factory=lambda: RunConfig(out_dir=Path("outputs/label_coupling"))
     )
-    data: DataConfig = field(default_factory=DataConfig)
     test: TestConfig = field(default_factory=TestConfig)
     split: SplitConfig = field(default_factory=lambda: SplitConfig(folds=3))
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(img_size=380, batch_size=24))
@@ -110,7 +106,7 @@ class Config:
 
     def check(self) -> None:
         """Raise UserError where settings of several groups contradict each other."""
-        check_drw_epoch(self.loss, self.optim.epochs)
+        TrainingConfig.check(self)
         if self.optim.couplings_only is not None and not self.model.refiner:
             raise UserError(
                 "--couplings_only and --no-refiner contradict each other: leave one out"

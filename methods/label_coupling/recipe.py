@@ -14,7 +14,7 @@ from methods.label_coupling.predict import find_test_images, finish_and_predict
 def train(config: Config) -> None:
     """Train the whole model on every fold, then predict the test images."""
     if config.optim.couplings_only is not None:
-        train_couplings_only(config)
+        train_couplings_only(config, config.optim.couplings_only)
         return
     start = prepare_run("label_coupling", config)
     check_labels(config.model, start.class_names)

@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from core.config.data import DataConfig
-from core.config.loss import LossConfig, check_drw_epoch
 from core.config.training import (
     BackboneConfig,
     LoaderConfig,
     LoopConfig,
     RunConfig,
     SplitConfig,
+    TrainingConfig,
     TwoPhaseConfig,
 )
 from core.config.values import FractionBelowOne
@@ -26,24 +24,12 @@ class ModelConfig(BackboneConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class Config:
+class Config(TrainingConfig):
     """Settings of one run."""
 
-    preset: Literal["auto", "paper", "small"] = "auto"
-    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: by what is
-    here."""
     run: RunConfig = field(default_factory=lambda: RunConfig(out_dir=Path("outputs/standard_head")))
-    data: DataConfig = field(default_factory=DataConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
     optim: TwoPhaseConfig = field(default_factory=TwoPhaseConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-
-    def check(self) -> None:
-        """Raise UserError where settings of several groups contradict each other."""
-        check_drw_epoch(self.loss, self.optim.all_epochs)
 
 
 def paper() -> Config:

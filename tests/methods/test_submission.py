@@ -192,7 +192,7 @@ def test_couplings_alone_refuse_what_has_no_logits_of_these_labels(
         (["--couplings_only", finished[0] / name], "is a checkpoint of standard_head"),
         (["--couplings_only", own, "--labels", "Effusion,Mass"], "do not name the same labels"),
         (["--couplings_only", tmp_path / "no.safetensors"], "is not there"),
-        (["--couplings_only", spoiled], "weights that are not finite (head.classifier.bias)"),
+        (["--couplings_only", spoiled], "tensors: head.classifier.bias)"),
         (["--couplings_only", own, "--no-refiner"], "contradict each other"),
         (["--couplings_only", own, "--out_dir", own.parent], "lies in --out_dir"),
     ):
