@@ -73,11 +73,12 @@ def main() -> None:
         "predictions": [config.told(path) for path in config.predictions],
         "labels": config.told(config.labels),
         "train_csv": None if config.train_csv is None else config.told(config.train_csv),
+        "against": None if config.against is None else config.told(config.against),
         "seed": config.seed,
         # they name images
         "notes": [] if config.anonymous else scored.notes,
     }
-    page = render(page_of(config, scored, outcome)) if config.report else None
+    page = render(page_of(config, scored, outcome, made_from)) if config.report else None
     # a page that an evaluation of this name wrote is still its own
     owned = {"page": page is not None or owns_page(paths[0])}
     write_scores(paths, {"made_from": made_from, **owned, **outcome.found}, outcome.csv)

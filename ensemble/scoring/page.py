@@ -1,7 +1,7 @@
 """The page of an evaluation: one file in detail, and several beside each other."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,8 +66,19 @@ def with_images(scored: Scored, folder: Path) -> Scored:
     return replace(scored, table=replace(scored.table, images=images))
 
 
-def page_of(config: Config, scored: Scored, outcome: Outcome) -> Contents:
+def page_of(
+    config: Config, scored: Scored, outcome: Outcome, made_from: Mapping[str, Any]
+) -> Contents:
     """What the page shows: one file in detail, beside another with --against; or a leaderboard."""
+    facts = {
+        name: ", ".join(value) if isinstance(value, list) else str(value)
+        for name, value in made_from.items()
+        if value not in (None, [])
+    }
+    if config.anonymous:
+        facts["command"] = "not told (--anonymous)"
+    else:
+        facts["notes"] = " ".join((*scored.table.notes, *scored.notes))
     entries, sections, worst = outcome.entries, list[Table | Picture](), None
     evaluation, title = entries[0].evaluation, f"{len(entries)} files of predictions"
     if len(entries) > 1:
@@ -88,7 +99,7 @@ def page_of(config: Config, scored: Scored, outcome: Outcome) -> Contents:
         sections=sections,
         worst=worst,
         command="" if config.anonymous else command_again(_PROGRAM),
-        facts=_facts(config, scored),
+        facts=facts,
         environment={"python": platform.python_version()}
         | {name: version for name, version in installed().items() if name in _NAMED},
     )
@@ -120,22 +131,3 @@ def _beside(entries: Sequence[Entry], scored: Scored) -> list[Table | Picture]:
         board = replace(board, notes=(*board.notes, f"The first {len(drawn)} of them are drawn."))
     pictures = as_pictures(figures, bounded_headings(HEADINGS, evaluation), told)
     return [board, pictures[0], classes_table(entries), *pictures[1:]]
-
-
-def _facts(config: Config, scored: Scored) -> dict[str, str]:
-    """Of which files the numbers are."""
-    assert config.labels is not None
-    facts = {
-        "predictions": ", ".join(map(config.told, config.predictions)),
-        "labels": config.told(config.labels),
-        "prevalence": "the scored labels"
-        if config.train_csv is None
-        else config.told(config.train_csv),
-        "seed": str(config.seed),
-    }
-    if config.against is not None:
-        facts["against"] = config.told(config.against)
-    if config.anonymous:
-        return facts | {"command": "not told (--anonymous)"}
-    # they name files and images
-    return facts | {"notes": " ".join((*scored.table.notes, *scored.notes))}
