@@ -87,12 +87,13 @@ def _own_labels(runs: Sequence[Run]) -> RunLabels:
                 f"images: {_WHICH}"
             )
         first = first.join(frame.drop(columns=names))
-    # with an official split the training images are there too
-    predicted = {name for run in runs for name in run.predictions.ids}
     table = replace(
         tables[0], targets=first.to_numpy(np.float32), class_names=tuple(map(str, first.columns))
     )
-    table = table.take(np.array([name in predicted for name in table.ids], dtype=bool))
+    if any(run.settings.val_csv for run in runs):
+        # the training images are there too
+        predicted = {name for run in runs for name in run.predictions.ids}
+        table = table.take(np.array([name in predicted for name in table.ids]))
     return RunLabels(table, tuple(run.path / LABELS for run in runs))
 
 
