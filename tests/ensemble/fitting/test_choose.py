@@ -250,6 +250,14 @@ def test_labels_of_the_runs_themselves(
         code, printed, error = call(main, "--predictions", own, "--output", output, "--overwrite")
         assert code == 0, error
         assert f"{images} images" in printed
+    # of an official split, whose training images are there too
+    part = guesses(labels_of(), 2, 5).iloc[:30]
+    make_run(tmp_path / "val", labels, part, 1, 5, val_csv=str(labels))
+    write_labels(tmp_path / "val" / "labels.csv", table)
+    split = ["--runs", tmp_path / "val", "--folds", 2, "--output", tmp_path / "v.json"]
+    code, printed, error = command(*split)
+    assert code == 0, error
+    assert "\n30 images, " in printed
     # one that says something else of an image, and one of an earlier version
     table.targets[3, 0] = 1 - table.targets[3, 0]
     write_labels(paths[1] / "labels.csv", table)
