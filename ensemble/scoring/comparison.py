@@ -1,7 +1,7 @@
 """Files of predictions beside each other: means over the same named classes, and differences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ class Compared:
 
     def as_json(self) -> dict[str, Any]:
         """The classes, and each mean's file, reference, difference and interval."""
-        content = asdict(self)
-        return content | content.pop("means")
+        return {"classes": self.classes, "left_out": self.left_out, **self.means}
 
 
 @dataclass(frozen=True, eq=False)
