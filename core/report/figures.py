@@ -92,50 +92,6 @@ def draw_pictures(
 ) -> list[Picture]:
     """What can be drawn of HEADINGS for (N, C) tables; the curves for the metrics.csv of a run."""
     data = evaluation, targets, probabilities
-    figures = {
-        "classes": classes_figure(evaluation),
-        "curves": None if history is None else curves_figure(history),
-        "precision_recall": precision_recall_figure(*data),
-        "score_histograms": histograms_figure(*data),
-        "reliability": reliability_figure(*data),
-        "co_occurrence": cooccurrence_figure(*data),
-    }
-    headings = bounded_headings(HEADINGS, evaluation)
-    return as_pictures(figures, headings, _sentences(evaluation, history))
-
-
-def bounded_headings(
-    headings: Mapping[str, tuple[str, str]], evaluation: Evaluation
-) -> dict[str, tuple[str, str]]:
-    """The headings and captions, with a note where a picture shows some of the classes alone."""
-    note = head_and_tail(evaluation.per_class)[1]
-    return {
-        name: (heading, f"{caption} Shown: {note}." if note and name in _OF_CLASSES else caption)
-        for name, (heading, caption) in headings.items()
-    }
-
-
-def as_pictures(
-    figures: Mapping[str, Figure | None],
-    headings: Mapping[str, tuple[str, str]],
-    told: Mapping[str, str],
-) -> list[Picture]:
-    """The figures that are there, drawn; `told` says what each shows, for who cannot see it."""
-    return [
-        Picture(
-            name,
-            *headings[name],
-            told[name],
-            _png(figure),
-            figure.get_figwidth() > MAX_PHONE_INCHES,
-        )
-        for name, figure in figures.items()
-        if figure is not None
-    ]
-
-
-def _sentences(evaluation: Evaluation, history: pd.DataFrame | None) -> dict[str, str]:
-    """What each picture shows in one sentence."""
     table, summary = evaluation.per_class, evaluation.summary
     ap, known = table["ap"].dropna(), int((table["n"] > 0).sum())
     note = head_and_tail(table)[1]
@@ -145,28 +101,62 @@ def _sentences(evaluation: Evaluation, history: pd.DataFrame | None) -> dict[str
             f"AP the highest for {shorten(ap.idxmax())} ({ap.max():.3f}) and the lowest for "
             f"{shorten(ap.idxmin())} ({ap.min():.3f})"
         )
-    return {
-        "classes": f"Bars of AP and dots of AUROC of {note or f'{len(table)} classes'}, "
-        f"{extremes}.",
-        "curves": f"Lines of the training by epoch{_best_epoch(history)}.",
-        "precision_recall": f"A small plot of precision against recall for "
-        f"{note or f'each of {len(ap)} classes'}, {extremes}.",
-        "score_histograms": "Two small histograms for "
-        f"{note or f'each of {known} classes'}: the predicted "
-        "probabilities of its positives and of its negatives.",
-        "reliability": "The observed share of positives against the predicted probability in "
-        f"15 bins, with a flattened ECE of {summary['ECE_flat']:.3f}.",
-        "co_occurrence": f"Two square maps of the pairs of {min(len(table), MOST_CLASSES)} "
-        "classes, the most prevalent first: how often they come together in the labels, and in the "
-        "predictions.",
+    best = ""
+    if history is not None and "mAP" in history and history["mAP"].notna().any():
+        best = f"; the highest macro AP of an epoch is {history['mAP'].max():.3f}"
+    drawn = {
+        "classes": (
+            classes_figure(evaluation),
+            f"Bars of AP and dots of AUROC of {note or f'{len(table)} classes'}, {extremes}.",
+        ),
+        "curves": (
+            None if history is None else curves_figure(history),
+            f"Lines of the training by epoch{best}.",
+        ),
+        "precision_recall": (
+            precision_recall_figure(*data),
+            "A small plot of precision against recall for "
+            f"{note or f'each of {len(ap)} classes'}, {extremes}.",
+        ),
+        "score_histograms": (
+            histograms_figure(*data),
+            f"Two small histograms for {note or f'each of {known} classes'}: the predicted "
+            "probabilities of its positives and of its negatives.",
+        ),
+        "reliability": (
+            reliability_figure(*data),
+            "The observed share of positives against the predicted probability in 15 bins, with a "
+            f"flattened ECE of {summary['ECE_flat']:.3f}.",
+        ),
+        "co_occurrence": (
+            cooccurrence_figure(*data),
+            f"Two square maps of the pairs of {min(len(table), MOST_CLASSES)} classes, the most "
+            "prevalent first: how often they come together in the labels, and in the predictions.",
+        ),
     }
+    return as_pictures(drawn, HEADINGS, evaluation)
 
 
-def _best_epoch(history: pd.DataFrame | None) -> str:
-    """The highest macro AP of a history, in words; "" where it tells none."""
-    if history is None or "mAP" not in history or history["mAP"].isna().all():
-        return ""
-    return f"; the highest macro AP of an epoch is {history['mAP'].max():.3f}"
+def as_pictures(
+    drawn: Mapping[str, tuple[Figure | None, str]],
+    headings: Mapping[str, tuple[str, str]],
+    evaluation: Evaluation,
+) -> list[Picture]:
+    """The figures that are there as PNGs; each has a sentence for those who cannot see it.
+
+    A caption says so where its picture shows some of the classes alone.
+    """
+    note = head_and_tail(evaluation.per_class)[1]
+    pictures = []
+    for name, (figure, alt) in drawn.items():
+        if figure is None:
+            continue
+        heading, caption = headings[name]
+        if note and name in _OF_CLASSES:
+            caption += f" Shown: {note}."
+        wide = figure.get_figwidth() > MAX_PHONE_INCHES
+        pictures.append(Picture(name, heading, caption, alt, _png(figure), wide))
+    return pictures
 
 
 def _png(figure: Figure) -> bytes:

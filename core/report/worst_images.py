@@ -1,11 +1,12 @@
 """The images on which predictions are the furthest from the labels, as small pictures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from core.data.images.collection import Images
 from core.data.images.decode import within
@@ -69,42 +70,25 @@ def worst_cases(
     known_classes = by_prevalence(evaluation.per_class[evaluation.per_class["n"] > 0])
     each = max(1, min(EACH, MOST // (2 * max(1, len(known_classes)))))
     rarest = known_classes.sort_values("prevalence", kind="stable")[: MOST // (2 * each)]
-    order = by_prevalence(rarest)
-    chosen: list[tuple[str, int, NDArray[np.intp], NDArray[np.intp]]] = []
-    columns = evaluation.per_class.index.get_indexer(order.index)
-    for name, column in zip(order.index, columns.tolist(), strict=True):
+    thumbnail = cache(partial(_thumbnail, table.images))
+    shown = []
+    for name, row in by_prevalence(rarest).iterrows():
+        column = evaluation.per_class.index.get_loc(name)
         known = np.flatnonzero(~np.isnan(targets[:, column]))
+        scores = probabilities[known, column]
+        ranks = rankdata(-scores, "min").astype(int)
         # by score, and where that is the same by place: the same on each machine
-        falling = known[np.argsort(-probabilities[known, column], kind="stable")]
-        positive = targets[falling, column] == 1
-        misses = falling[positive][::-1][:each]
-        chosen.append((name, column, misses, falling[~positive][:each]))
-    places = np.unique(np.concatenate([[], *(part for one in chosen for part in one[2:])]))
-    places = places.astype(np.intp)
-    pictures = dict(zip(places.tolist(), _thumbnails(table, rows[places]), strict=True))
-
-    def case(place: int, column: int) -> Case:
-        score = probabilities[place, column]
-        known = ~np.isnan(targets[:, column])
-        rank = int((probabilities[known, column] > score).sum()) + 1
-        return Case(table.ids[rows[place]], float(score), rank, pictures[place])
-
-    shown = [
-        Worst(
-            str(name),
-            str(order["group"][name]),
-            int(order["n"][name]),
-            [case(place, column) for place in misses.tolist()],
-            [case(place, column) for place in alarms.tolist()],
+        falling = np.argsort(-scores, kind="stable")
+        is_positive = targets[known[falling], column] == 1
+        misses, alarms = (
+            [
+                Case(table.ids[image], float(scores[place]), int(ranks[place]), thumbnail(image))
+                for place, image in zip(places, rows[known[places]].tolist(), strict=True)
+            ]
+            for places in (falling[is_positive][::-1][:each], falling[~is_positive][:each])
         )
-        for name, column, misses, alarms in chosen
-    ]
-    return WorstCases(shown, each, len(known_classes) - len(order))
-
-
-def _thumbnails(table: LabelTable, rows: Sequence[int] | NDArray[np.intp]) -> list[bytes]:
-    """A JPEG of each of these images, b"" where it cannot be read."""
-    return [_thumbnail(table.images, row) for row in rows]
+        shown.append(Worst(str(name), str(row["group"]), len(known), misses, alarms))
+    return WorstCases(shown, each, len(known_classes) - len(shown))
 
 
 def _thumbnail(images: Images, place: int) -> bytes:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from core.data.images.find_files import match_images
 from core.report import Contents, Picture, draw_pictures, worst_cases
-from core.report.figures import as_pictures, bounded_headings
-from core.report.plots.comparison import MOST_FILES, compared_figure
+from core.report.figures import as_pictures
+from core.report.plots.classes import MOST_FILES, compared_figure
 from core.report.plots.precision_recall import compared_precision_recall
 from core.report.plots.reliability import compared_reliability
 from core.report.plots.style import head_and_tail
@@ -110,24 +110,28 @@ def _beside(entries: Sequence[Entry], scored: Scored) -> list[Table | Picture]:
     drawn = {one.label: one for one in entries[:MOST_FILES]}
     tables = {name: scored.files[one.path] for name, one in drawn.items()}
     evaluation, targets = entries[0].evaluation, scored.table.targets
-    figures = {
-        "compared": compared_figure({name: one.evaluation for name, one in drawn.items()}),
-        "compared_precision_recall": compared_precision_recall(evaluation, targets, tables),
-        "compared_reliability": compared_reliability(targets, tables),
-    }
-    files = f"the files {', '.join(drawn)}"
+    files = f"the files {', '.join(tables)}"
     note = head_and_tail(evaluation.per_class)[1]
     classes = note or f"{len(evaluation.per_class)} classes"
     scored_classes = note or f"{evaluation.summary['classes_scored']} classes"
-    told = {
-        "compared": f"Dots of AP and AUROC of {classes} in {files}.",
-        "compared_precision_recall": f"Small plots of precision against recall of "
-        f"{scored_classes}, with one curve for each of {files}.",
-        "compared_reliability": f"Curves of the observed share of positives against the predicted "
-        f"probability, one for each of {files}.",
+    figures = {
+        "compared": (
+            compared_figure({name: one.evaluation for name, one in drawn.items()}),
+            f"Dots of AP and AUROC of {classes} in {files}.",
+        ),
+        "compared_precision_recall": (
+            compared_precision_recall(evaluation, targets, tables),
+            f"Small plots of precision against recall of {scored_classes}, with one curve for each "
+            f"of {files}.",
+        ),
+        "compared_reliability": (
+            compared_reliability(targets, tables),
+            "Curves of the observed share of positives against the predicted probability, one for "
+            f"each of {files}.",
+        ),
     }
     board = leaderboard_table(entries)
     if len(drawn) < len(entries):
         board = replace(board, notes=(*board.notes, f"The first {len(drawn)} of them are drawn."))
-    pictures = as_pictures(figures, bounded_headings(HEADINGS, evaluation), told)
+    pictures = as_pictures(figures, HEADINGS, evaluation)
     return [board, pictures[0], classes_table(entries), *pictures[1:]]

@@ -1,7 +1,6 @@
 """The pictures of a report, one file an idea."""
 
-from core.report.plots.classes import classes_figure
-from core.report.plots.comparison import compared_figure
+from core.report.plots.classes import classes_figure, compared_figure
 from core.report.plots.cooccurrence import cooccurrence_figure
 from core.report.plots.histograms import histograms_figure
 from core.report.plots.precision_recall import precision_recall_figure

@@ -1,20 +1,26 @@
-"""AP and AUROC of each class."""
+"""AP and AUROC of each class: of one evaluation, or of several files beside each other."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from core.metrics import Evaluation
 from core.report.plots.style import (
+    COLOURS,
+    GREY,
     GROUP_COLOURS,
-    group_handles,
     head_and_tail,
-    legend_below,
-    lowest_auroc,
     new_figure,
-    say_unscored,
     shorten,
     tidy,
 )
+
+# as many as have a colour of their own
+MOST_FILES = len(COLOURS)
 
 
 def classes_figure(evaluation: Evaluation) -> Figure:
@@ -28,25 +34,85 @@ def classes_figure(evaluation: Evaluation) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     colours = [GROUP_COLOURS[group] for group in rows["group"]]
     left.barh(height, rows["ap"].fillna(0), height=0.62, color=colours, alpha=0.45)
-    for axis, metric in ((left, "ap"), (right, "auroc")):
-        for y, colour, (_, row) in zip(height, colours, rows.iterrows(), strict=True):
-            bounds = [row.get(f"{metric}_low", np.nan), row.get(f"{metric}_high", np.nan)]
-            axis.plot(bounds, [y, y], color=colour, lw=2.2, solid_capstyle="round")
-            axis.plot(row[metric], y, "o", color=colour, ms=5)
-        axis.set_ylim(-0.7, len(rows) - 0.3)
-        tidy(axis)
+    _draw_dots((left, right), rows, height, colours)
     chance = rows["positives"] / rows["n"].where(rows["ap"].notna())
     left.plot(chance, height, "|", color="black", ms=11, mew=1.6)
-    right.axvline(0.5, color="black", lw=1, ls=":")
-    say_unscored(left, rows, height)
+    groups = {
+        group: colour for group, colour in GROUP_COLOURS.items() if {group} & {*rows["group"]}
+    }
+    chance_mark = Line2D([], [], color="black", marker="|", ms=11, ls="", mew=1.6, label="chance")
+    _finish(figure, rows, note, height, [*_handles(groups), chance_mark])
+    return figure
+
+
+def compared_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
+    """The dots and intervals of each file below each other, by what it is called.
+
+    Of very many classes the head and the tail (`head_and_tail`).
+    """
+    files = dict(list(evaluations.items())[:MOST_FILES])
+    tables = [one.per_class for one in files.values()]
+    (rows, note), count = head_and_tail(tables[0]), len(files)
+    step = 1.0 + 0.45 * (count - 1)
+    height = step * np.arange(len(rows))[::-1].astype(float)
+    figure = new_figure(10, 1.5 + 0.26 * step * len(rows) + 0.25 * -(-count // 2))
+    axes = figure.subplots(1, 2, sharey=True)
+    for place, (colour, own) in enumerate(zip(COLOURS, tables, strict=False)):
+        at = height + 0.45 * ((count - 1) / 2 - place)
+        _draw_dots(axes, own.loc[rows.index], at, [colour] * len(rows))
+    names = [shorten(name, 44).replace("$", r"\$") for name in files]
+    handles = _handles(dict(zip(names, COLOURS, strict=False)))
+    _finish(figure, rows, note, height, handles, columns=2)
+    return figure
+
+
+def _draw_dots(
+    axes: Sequence[Axes], rows: pd.DataFrame, height: np.ndarray, colours: list[str]
+) -> None:
+    for axis, metric in zip(axes, ("ap", "auroc"), strict=True):
+        if f"{metric}_low" in rows:
+            bounds = rows[f"{metric}_low"], rows[f"{metric}_high"]
+            axis.hlines(height, *bounds, colors=colours, lw=2)
+        axis.scatter(rows[metric], height, c=colours, s=22, zorder=3)
+
+
+def _handles(colours: Mapping[str, str]) -> list[Line2D]:
+    """What a legend shows for these names."""
+    return [Line2D([], [], color=one, marker="o", label=name) for name, one in colours.items()]
+
+
+def _finish(
+    figure: Figure,
+    rows: pd.DataFrame,
+    note: str,
+    height: np.ndarray,
+    handles: list[Line2D],
+    columns: int = 6,
+) -> None:
+    """Names of the classes, limits and legend; why a class has no AP."""
+    left, right = figure.axes
+    for y, (_, row) in zip(height, rows.iterrows(), strict=True):
+        if np.isnan(row["ap"]):
+            missing = "positives" if row["positives"] == 0 else "negatives"
+            missing = missing if row["n"] else "known labels"
+            left.text(0.01, y, f"not scored: no {missing}", va="center", color=GREY, fontsize=8)
     labels = [f"{shorten(name)}  ({row['positives']:,})" for name, row in rows.iterrows()]
     left.set_yticks(height, labels, parse_math=False)
+    margin = 0.7 * (float(height[0]) / max(1, len(rows) - 1) or 1)
+    left.set_ylim(-margin, height[0] + margin)
+    right.axvline(0.5, color="black", lw=1, ls=":")
     left.set_xlim(0, 1.02)
-    drawn = rows.filter(["auroc", "auroc_low"]).to_numpy(dtype=float)
-    right.set_xlim(lowest_auroc(drawn), 1.02)
-    if note:
-        figure.suptitle(note, fontsize=10)
+    right.set_xlim(right=1.02)
     left.set_title("AP", loc="left")
     right.set_title("AUROC", loc="left")
-    legend_below(figure, group_handles(set(rows["group"])))
-    return figure
+    tidy(left)
+    tidy(right)
+    if note:
+        figure.suptitle(note, fontsize=10)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), columns),
+        frameon=False,
+        fontsize=9,
+    )

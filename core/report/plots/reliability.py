@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from core.metrics import Evaluation
@@ -18,11 +20,8 @@ def reliability_figure(
     bins = calibration_bins(targets, probabilities)
     figure = new_figure(5.6, 6.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    top.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
-    filled = bins[bins["count"] > 0]
+    filled = _draw_curve(top, bins, COLOURS[0])
     top.vlines(filled["confidence"], filled["confidence"], filled["observed"], GREY, lw=1.2)
-    top.plot(filled["confidence"], filled["observed"], color=COLOURS[0], lw=1.6, marker="o", ms=5)
-    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="observed share of positives")
     summary = evaluation.summary
     top.set_title(f"ECE {summary['ECE']:.3f}   flattened {summary['ECE_flat']:.3f}", loc="left")
     edges = np.linspace(0, 1, len(bins) + 1)
@@ -30,7 +29,6 @@ def reliability_figure(
     # most labels of a long-tailed table sit in the first bin
     bottom.set_yscale("log")
     bottom.set(xlabel="predicted probability", ylabel="labels")
-    tidy(top)
     tidy(bottom)
     return figure
 
@@ -39,28 +37,22 @@ def compared_reliability(targets: FloatArray, files: Mapping[str, FloatArray]) -
     """The diagrams of several tables (N, C) of probabilities, by what each is called, in one."""
     figure = new_figure(5.6, 5.2)
     axis = figure.subplots()
-    axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
     for colour, (name, probabilities) in zip(COLOURS, files.items(), strict=False):
-        bins = calibration_bins(targets, probabilities)
-        filled = bins[bins["count"] > 0]
         error = expected_calibration_error(targets, probabilities)
         # a name that begins with _ is left out of legends, and $ begins a formula
         label = f"ECE flattened {error:.3f}  {shorten(name)}".replace("$", r"\$")
-        axis.plot(
-            filled["confidence"],
-            filled["observed"],
-            color=colour,
-            lw=1.4,
-            marker="o",
-            ms=4,
-            label=label,
-        )
-    axis.set(
-        xlim=(0, 1),
-        ylim=(0, 1.02),
-        xlabel="predicted probability",
-        ylabel="observed share of positives",
-    )
-    tidy(axis)
+        _draw_curve(axis, calibration_bins(targets, probabilities), colour, label)
+    axis.set_xlabel("predicted probability")
     axis.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
+
+
+def _draw_curve(axis: Axes, bins: pd.DataFrame, colour: str, label: str = "") -> pd.DataFrame:
+    """Draw and return the bins with labels."""
+    filled = bins[bins["count"] > 0]
+    axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    shares = filled["confidence"], filled["observed"]
+    axis.plot(*shares, color=colour, lw=1.5, marker="o", ms=4.5, label=label or None)
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="observed share of positives")
+    tidy(axis)
+    return filled

@@ -1,13 +1,10 @@
 """Colours, sizes and small things that all pictures share."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 DOTS_PER_INCH = 130
 # Okabe & Ito (2008): told apart by readers of every kind of colour vision
@@ -104,40 +101,3 @@ def tidy(axis: Axes) -> None:
     axis.grid(color="#e4e6ea", lw=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=9)
-
-
-def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 6) -> None:
-    """A legend under all axes of a figure that lays itself out."""
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(len(handles), columns),
-        frameon=False,
-        fontsize=9,
-    )
-
-
-def group_handles(groups: set[str]) -> list[Any]:
-    """What a legend needs for the groups that are there, and for the ticks of chance."""
-    handles: list[Any] = [
-        Line2D([], [], color=colour, marker="o", lw=2.2, label=group)
-        for group, colour in GROUP_COLOURS.items()
-        if group in groups
-    ]
-    chance = Line2D([], [], color="black", marker="|", ms=11, ls="", mew=1.6, label="chance")
-    return [*handles, chance]
-
-
-def say_unscored(axis: Axes, rows: pd.DataFrame, height: np.ndarray) -> None:
-    """Write why, where a class has no AP; `height` (C,) is the place of each row."""
-    for y, (_, row) in zip(height, rows.iterrows(), strict=True):
-        if np.isnan(row["ap"]):
-            missing = "positives" if row["positives"] == 0 else "negatives"
-            missing = missing if row["n"] else "known labels"
-            axis.text(0.01, y, f"not scored: no {missing}", va="center", color=GREY, fontsize=8)
-
-
-def lowest_auroc(values: np.ndarray) -> float:
-    """Where the axis of AUROC begins, for these values and bounds of any shape."""
-    known = values[~np.isnan(values)]
-    return min([0.47, *known.tolist()]) - 0.02

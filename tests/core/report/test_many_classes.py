@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from core.metrics import Evaluation, evaluate
-from core.report.figures import HEADINGS, _sentences, bounded_headings, draw_pictures
+from core.report.figures import as_pictures, draw_pictures
 from core.report.plots import (
     classes_figure,
     compared_figure,
@@ -76,7 +76,6 @@ def test_pictures_of_fewer_classes_show_all(classes: int, without: int) -> None:
     assert rows == (every, "")
     assert small[0] == (every, "")
     assert small[1] == (every[: classes - without], "")
-    assert bounded_headings(HEADINGS, scored[0]) == HEADINGS
 
 
 @pytest.mark.parametrize("without", [300, 290])
@@ -102,10 +101,9 @@ def test_captions_say_what_is_shown_and_tables_stay_whole(
     for name in ("classes", "precision_recall", "score_histograms"):
         assert pictures[name].caption.endswith(f"Shown: {note}.")
         assert note in pictures[name].alt
-        assert note in _sentences(evaluation, None)[name]
     assert "Shown" not in pictures["reliability"].caption
-    headings = bounded_headings(COMPARED, evaluation)
-    assert [note in caption for _, caption in headings.values()] == [True, True, False]
+    compared = as_pictures(dict.fromkeys(COMPARED, (Figure(), "")), COMPARED, evaluation)
+    assert [note in one.caption for one in compared] == [True, True, False]
     assert len(class_table(evaluation).rows) == CLASSES
     assert len(fold_tables(evaluation, {1: evaluation, 2: evaluation})[1].rows) == CLASSES
     printed = format_table(evaluation)
