@@ -23,7 +23,6 @@ from core.config.values import (
     Seed,
     Workers,
 )
-from core.config.values import flat as flat
 from core.errors import UserError
 
 

@@ -34,7 +34,7 @@ class FoldLog:
         """`tensorboard` is a folder for event files. Raises UserError without that package."""
         self.metrics, self.timing = metrics, timing
         self.title, self.speaks = title, speaks
-        self._bar: tqdm | None = None
+        self._bar = tqdm(disable=True)
         # where there is one, it is saved with each epoch
         self.board = _board(tensorboard) if tensorboard and speaks else None
 
@@ -52,15 +52,13 @@ class FoldLog:
         )
 
     def advance(self, images: int) -> None:
-        """Move the bar on."""
-        if self._bar is not None:
-            self._bar.update(images)
+        """Advance the bar."""
+        self._bar.update(images)
 
     def loss(self, value: float, skipped: int = 0) -> None:
         """Show the loss beside the bar, and how many updates were skipped where any was."""
-        if self._bar is not None:
-            more = {"skipped": skipped} if skipped else {}
-            self._bar.set_postfix(loss=f"{value:.4f}", **more, refresh=False)
+        more = {"skipped": skipped} if skipped else {}
+        self._bar.set_postfix(loss=f"{value:.4f}", **more, refresh=False)
 
     def epoch(self, row: dict[str, Any], timing: dict[str, Any], *, of: int, best: bool) -> None:
         """Append one epoch to all files and print its line. Raises UserError for a full disk."""
@@ -85,9 +83,8 @@ class FoldLog:
             sys.stdout.flush()
 
     def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
+        """Remove the bar."""
+        self._bar.close()
 
 
 def _board(folder: Path) -> "Board":

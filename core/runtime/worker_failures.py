@@ -80,7 +80,7 @@ def cannot_start(error: BaseException) -> UserError | None:
     """The sentence for loader workers that cannot be started; None where it is something else."""
     if getattr(error, "filename", None) is not None:
         return None
-    number = _number(error, _WORDS | _WORDS_OF_WORKERS)
+    number = _number(error)
     if number is None and isinstance(error, ImportError) and "sem_open" in str(error):
         number = errno.ENOSYS
     if number is None:
@@ -98,7 +98,7 @@ def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserE
     # a mistake in such a process comes in other words
     words = ("DataLoader worker (pid", "Pin memory thread exited")
     ended = bool(exit_codes) or isinstance(error, EOFError) or any(word in text for word in words)
-    number = _number(error, _WORDS | (_WORDS_OF_WORKERS if ended else {}))
+    number = _number(error, of_worker=ended)
     codes = [int(code) for code in re.findall(r"exit code (\d+)", text)]
     number = next((code - _EXIT for code in (*codes, *exit_codes) if code > _EXIT), number)
     if number and (ended or number in _SHORTAGES):
@@ -135,7 +135,7 @@ def end_on_shortage() -> None:
 
     def handle(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         # in the thread that hands over files
-        if _number(error, _WORDS | _WORDS_OF_WORKERS) is not None:
+        if _number(error) is not None:
             _end(error)
         before(kind, error, trace)
 
@@ -149,7 +149,7 @@ class _Worker(multiprocessing.Process):
         try:
             super().run()
         except (OSError, RuntimeError, MemoryError) as error:
-            if _number(error, _WORDS | _WORDS_OF_WORKERS) is None:
+            if _number(error) is None:
                 raise
             _end(error)
 
@@ -164,18 +164,22 @@ class _Worker(multiprocessing.Process):
 
 
 def _end(error: BaseException) -> None:
-    number = _number(error, _WORDS | _WORDS_OF_WORKERS)
+    number = _number(error)
     os._exit(1 if number is None else _EXIT + number)
 
 
-def _number(error: BaseException, words: dict[str, int]) -> int | None:
+def _number(error: BaseException, *, of_worker: bool = True) -> int | None:
     """The errno of what is used up, from the error, its words, or a try; None where nothing is."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
     known = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, ConnectionError):
+        # closed by a dead worker: it says nothing of the cause
+        known = None
     if known in _SHORTAGES:
         return known
     text = f"{error} {error.__cause__}"
+    words = _WORDS | (_WORDS_OF_WORKERS if of_worker else {})
     if found := next((number for word, number in words.items() if word in text), None):
         return found
     # tempfile and others replace the errno by one of their own

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.config.training import flat
+from core.config.values import flat
 from core.data.splits.prepare import Prepared
 from core.errors import UserError
 from core.io.untrusted_files import check_regular, read_json

@@ -8,7 +8,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from core.config.training import flat
+from core.config.values import flat
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, fold_data
 from core.data.splits.prepare import Prepared, prepare

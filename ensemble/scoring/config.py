@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.config.data import LabelReading
-from core.config.training import check_not_negative
+from core.config.values import Count
 from core.errors import UserError
 
 
@@ -40,9 +40,9 @@ class Config:
     reading: LabelReading = field(default_factory=LabelReading)
     """How --labels is read; of these the label map, readers, uncertain and blank labels count for
     --train_csv too."""
-    resamples: int = 1000
+    resamples: Count = 1000
     """Bootstrap resamples of patients for the 95 % intervals; 0 leaves them out."""
-    seed: int = 0
+    seed: Count = 0
     """Seed of the resamples."""
     anonymous: bool = False
     """Write no names of images, and those of files without their folders."""
@@ -66,7 +66,6 @@ def check(config: Config) -> None:
     """Raise UserError for what is missing, and for flags that contradict each other."""
     if not config.predictions:
         raise UserError("no predictions are given: name their CSV with --predictions")
-    check_not_negative(config, "resamples", "seed")
     points = bool(config.thresholds) + (config.sensitivity is not None)
     if points > 1:
         raise UserError("--thresholds and --sensitivity contradict each other: give one")

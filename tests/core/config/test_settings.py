@@ -1,4 +1,4 @@
-"""Where a setting comes from (flag, JSON file, preset), and how a mistake is told."""
+"""Precedence of flags, JSON file and preset; how a command ends."""
 
 import json
 import os
@@ -16,21 +16,19 @@ from core.errors import UserError
 from tests.conftest import Call
 from tests.helpers.training.small_run import METHODS, ROOT, module, settings
 
+FromJson = Callable[..., dict[str, Any]]
+
 
 @pytest.fixture
-def from_json(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Settings of a JSON file (its content, or its text) and flags."""
+def from_json(tmp_path: Path) -> FromJson:
+    """Settings of a JSON file and flags."""
 
     def read(content: object, *arguments: str, auto: str | None = None) -> dict[str, Any]:
         path = tmp_path / "settings.json"
-        text = content if isinstance(content, str) else json.dumps(content)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(json.dumps(content), encoding="utf-8")
         return settings("--config", str(path), *arguments, auto=auto)
 
     return read
-
-
-# --- where a setting comes from ----------------------------------------------------------------
 
 
 def test_underscores_and_dashes_are_equal() -> None:
@@ -38,7 +36,7 @@ def test_underscores_and_dashes_are_equal() -> None:
     assert settings("--batch_size=7")["batch_size"] == 7
 
 
-def test_preset_then_file_then_flag(from_json: Callable[..., dict[str, Any]]) -> None:
+def test_preset_then_file_then_flag(from_json: FromJson) -> None:
     assert settings()["folds"] == 5
     assert settings("--preset", "small")["folds"] == 3
     assert settings("--folds", "4", "--preset", "small")["folds"] == 4
@@ -47,7 +45,7 @@ def test_preset_then_file_then_flag(from_json: Callable[..., dict[str, Any]]) ->
     assert (chosen["img_size"], chosen["folds"], chosen["epochs"]) == (96, 6, 9)
 
 
-def test_flags_win_over_the_file(from_json: Callable[..., dict[str, Any]]) -> None:
+def test_flags_win_over_the_file(from_json: FromJson) -> None:
     content = {"ema": False, "tta": True, "run_folds": [1, 2], "preset": "small", "labels": "A,B"}
     flags = ["--ema", "--no-tta", "--run_folds", "3", "--preset", "paper", "--labels", "C"]
     chosen = from_json(content, *flags)
@@ -57,56 +55,32 @@ def test_flags_win_over_the_file(from_json: Callable[..., dict[str, Any]]) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "content",
     [
-        ("ema", False),
-        ("grad_checkpointing", True),
-        ("run_folds", [1, 3]),
-        ("run_folds", []),
-        ("patience", None),
-        ("patience", 4),
-        ("image_column", "Image Index"),
-        ("val_csv", []),
-        ("val_csv", ["a folder/validation ä.csv"]),
-        ("train_csv", ["a.csv", "b.csv"]),
-        ("label_map", None),
-        ("labels", "Pleural Thickening,Hernia"),
-        ("labels", "-starts with a dash"),
-        ("labels", ""),
-        ("num_workers", "auto"),
-        ("num_workers", 2),
-        ("backbone_lr", 3e-7),
-        ("blank", "zero"),
-        ("label-map", None),
-        ("loss_options", ["gamma_neg=2.0", "margin=0.1"]),
-        ("drw_epoch", None),
+        {"ema": False, "run_folds": [1, 3], "patience": None, "val_csv": [], "num_workers": "auto"},
+        {"grad_checkpointing": True, "run_folds": [], "patience": 4, "num_workers": 2},
+        {"image_column": "Image Index", "val_csv": ["a folder/validation ä.csv"], "labels": ""},
+        {"train_csv": ["a.csv", "b.csv"], "label_map": None, "labels": "Pleural Thickening,Hernia"},
+        {"labels": "-starts with a dash", "backbone_lr": 3e-7, "blank": "zero", "drw_epoch": None},
+        {"loss_options": ["gamma_neg=2.0", "margin=0.1"], "clip_norm": 3},
     ],
 )
-def test_a_file_holds_every_kind_of_value(
-    from_json: Callable[..., dict[str, Any]], name: str, value: object
-) -> None:
-    assert from_json({name: value})[name.replace("-", "_")] == value
+def test_a_file_holds_every_kind_of_value(from_json: FromJson, content: dict[str, Any]) -> None:
+    chosen = from_json(content)
+    assert {name: chosen[name] for name in content} == content
+    # as a run folder's config.json holds them
+    kept = {name: value for name, value in chosen.items() if name not in ("config", "overwrite")}
+    again = from_json(kept)
+    assert {name: again[name] for name in kept} == kept
 
 
-def test_settings_that_were_no_lists_in_older_runs_are_read_as_such(
-    from_json: Callable[..., dict[str, Any]],
-) -> None:
-    chosen = from_json({"train_csv": "a.csv", "val_csv": None})
+def test_names_and_lists_of_older_files(from_json: FromJson) -> None:
+    chosen = from_json({"train-csv": "a.csv", "val_csv": None})
     assert (chosen["train_csv"], chosen["val_csv"]) == (["a.csv"], [])
 
 
-def test_a_runs_own_settings_give_the_same_run(from_json: Callable[..., dict[str, Any]]) -> None:
-    # as a run folder's config.json holds them
-    first = settings("--preset", "small", "--val_csv", "v.csv", "--no-ema", "--run_folds", "2")
-    kept = {name: value for name, value in first.items() if name not in ("config", "overwrite")}
-    second = from_json(kept)
-    assert {name: second[name] for name in kept} == kept
-
-
 @pytest.mark.parametrize(("machine", "img_size"), [("paper", 512), ("small", 96)])
-def test_auto_is_resolved_by_the_machine(
-    from_json: Callable[..., dict[str, Any]], machine: str, img_size: int
-) -> None:
+def test_auto_is_resolved_by_the_machine(from_json: FromJson, machine: str, img_size: int) -> None:
     first = settings("--epochs", "4")
     assert (first["preset"], first["img_size"]) == ("auto", 512)
     for chosen in (
@@ -135,7 +109,7 @@ def test_a_default_warmup_takes_at_most_half_of_the_epochs(
 
 
 def test_a_files_epochs_shorten_a_default_warmup_too(
-    from_json: Callable[..., dict[str, Any]],
+    from_json: FromJson,
 ) -> None:
     assert from_json({"epochs": 1, "preset": "small"})["warmup_epochs"] == 0.5
     assert from_json({"epochs": 1, "warmup_epochs": 1, "preset": "small"})["warmup_epochs"] == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.config.training import flat
+from core.config.values import flat
 from core.doctor import environment
 from core.doctor.__main__ import main
 from core.doctor.config import Config, read_settings

@@ -73,5 +73,8 @@ def test_the_sentence_of_a_start_and_of_an_end_name_the_same_cause(
     for sentence in (start, str(lost_worker(RuntimeError(ended)))):
         assert told in sentence
         assert ("/dev/shm" in sentence) == room
+    # the connection of a worker that crashed says nothing of the cause
+    reset = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    assert "crashed (SIGSEGV)" in str(lost_worker(reset, (-signal.SIGSEGV,)))
     # what has a name is a matter of that file
     assert cannot_start(OSError(number, os.strerror(number), "a.csv")) is None

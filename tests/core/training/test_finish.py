@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.config.data import DataConfig
-from core.config.training import flat
+from core.config.values import flat
 from core.errors import UserError
 from core.training.finish import _as_text, _read_history
 

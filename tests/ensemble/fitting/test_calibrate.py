@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss
 from tqdm import tqdm
 
 from core.config.data import LabelReading
-from core.config.training import flat
+from core.config.values import flat
 from core.metrics import evaluate
 from core.metrics.calibration_error import expected_calibration_error
 from ensemble.calibrate import Config, main, score_stages

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from core.config.training import flat
+from core.config.values import flat
 from core.data.tables import read_table
 from core.data.tables.labels_csv import write_labels
 from core.runs.folder import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config.command_line import parse
-from core.config.training import flat
+from core.config.values import flat
 from core.models.checkpoint import save_tensors
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -19,7 +19,8 @@ import pandas as pd
 import core.runs.folder
 import core.runs.log
 from core.config.command_line import parse
-from core.config.training import SplitConfig, flat
+from core.config.training import SplitConfig
+from core.config.values import flat
 from core.data.splits.folds import write_folds
 from core.data.splits.prepare import prepare
 from core.data.tables import LabelTable, read_table
