@@ -4,10 +4,9 @@ Attribute docstrings are the flags' help; names are unique over all groups becau
 is flat. `check` of a group refuses settings that contradict each other.
 """
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -206,20 +205,6 @@ class RunConfig:
     images, into a folder of its own beside --out_dir. Prints seconds an epoch and peak memory."""
     config: Path | None = None
     """JSON file of settings by flag name, over the preset's and under the command line's."""
-
-
-def check_positive(config: Any, *names: str) -> None:
-    """Raise UserError where a setting of `config` is not above 0 and finite."""
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise UserError(f"--{name} must be above 0 and finite, not {getattr(config, name)}")
-
-
-def check_not_negative(config: Any, *names: str) -> None:
-    """Raise UserError where a setting of `config` is below 0 or not finite."""
-    for name in names:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise UserError(f"--{name} must be at least 0, not {getattr(config, name)}")
 
 
 @dataclass(kw_only=True, slots=True)

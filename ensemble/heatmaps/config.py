@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.config.training import check_positive
+from core.config.values import PositiveInt
 from core.errors import UserError
 from ensemble.predict.config import ModelsConfig
 
@@ -23,13 +23,13 @@ class Config:
     """Names of some images of --image_dir."""
     classes: tuple[str, ...] = ()
     """Classes to explain; the --top most probable of each image when not given."""
-    top: int = 3
+    top: PositiveInt = 3
     """How many of each image's most probable classes are explained."""
     boxes: Path | None = None
     """CSV of where each lesion is (ImageID, finding, x0, y0, x1, y1 in pixels, the last two just
     outside), such as the phantom's boxes.csv: measures how often a map's highest place lies in one,
     over all of the images."""
-    draw: int = 12
+    draw: PositiveInt = 12
     """How many of the images are drawn: the first ones."""
     anonymous: bool = False
     """Write numbers in place of the names of images."""
@@ -40,7 +40,6 @@ class Config:
 
     def check(self) -> None:
         """Raise UserError where two settings contradict each other."""
-        check_positive(self, "top", "draw")
         self.models.check()
         if self.test_csv is not None and self.images:
             raise UserError("--test_csv and --images both name the images: give one of them")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from core.config.training import check_not_negative, check_positive
+from core.config.values import NotNegative, PositiveInt, Workers
 from core.errors import UserError
 
 
@@ -83,7 +83,7 @@ class PostprocessConfig:
     postprocess: Literal["none", "normal_gating"] = "none"
     """normal_gating: each finding's probability times (1 - that of the normal class) to the power
     of --normal_alpha. It can cost: fit alpha by `python -m ensemble.calibrate`."""
-    normal_alpha: float | None = None
+    normal_alpha: NotNegative | None = None
     """The power of normal_gating; --calibration's unless given, 0.5 without one."""
     normal_class: str = ""
     """The normal class; found as Normal, No Finding or No_Finding when not given."""
@@ -95,8 +95,6 @@ class PostprocessConfig:
 
     def check(self) -> None:
         """Raise UserError where two of these contradict each other."""
-        if self.normal_alpha is not None:
-            check_not_negative(self, "normal_alpha")
         if not self.gated and (self.normal_alpha is not None or self.normal_class):
             raise UserError(
                 "--normal_alpha and --normal_class belong to --postprocess normal_gating: add that"
@@ -133,9 +131,9 @@ class Config:
     leave them out and list them in OUTPUT_skipped.csv."""
     merge: MergeConfig = field(default_factory=MergeConfig)
     postprocessing: PostprocessConfig = field(default_factory=PostprocessConfig)
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Images in a batch, per process."""
-    num_workers: Literal["auto"] | int = "auto"
+    num_workers: Workers = "auto"
     """Processes that decode images, per process; auto: one a core, at most 8."""
     amp: bool = True
     """bf16 (or fp16) autocast on a GPU; a CPU computes in fp32 whatever is given."""
@@ -157,9 +155,6 @@ class Config:
 
     def check(self) -> None:
         """Raise UserError where two settings contradict each other."""
-        check_positive(self, "batch_size")
-        if self.num_workers != "auto":
-            check_not_negative(self, "num_workers")
         self.merge.check(self.models, many_images=self.single is None)
         ranked = self.merge.ensemble_mode == "rank_mean"
         if ranked and (self.postprocessing.gated or self.postprocessing.calibration is not None):

@@ -2,9 +2,11 @@
 
 import ipaddress
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from core.config.training import check_positive
-from core.errors import UserError
+from msgspec import Meta
+
+from core.config.values import PositiveInt
 from ensemble.predict.config import MergeConfig, ModelsConfig, PostprocessConfig
 
 
@@ -20,16 +22,13 @@ class Config:
     host: str = "127.0.0.1"
     """Address to listen at. With any other than this machine's own, everybody who reaches it may
     send images: there is no password and no encryption."""
-    port: int = 8000
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     """Port to listen at; 0 takes a free one."""
-    max_megabytes: int = 64
+    max_megabytes: PositiveInt = 64
     """Largest file that is taken, in megabytes; up to eight such are held in memory."""
 
     def check(self) -> None:
-        """Raise UserError where a setting is out of bounds or two contradict each other."""
-        check_positive(self, "max_megabytes")
-        if not 0 <= self.port <= 65535:
-            raise UserError(f"--port must be from 0 to 65535, not {self.port}")
+        """Raise UserError where two settings contradict each other."""
         self.merge.check(self.models, many_images=False)
         self.postprocessing.check()
 

@@ -132,7 +132,7 @@ def test_files_of_other_kinds(infer: Infer, phantom: Path, tmp_path: Path) -> No
         (["--calibration", "none.json"], "none.json"),
         (["--sample_submission", "none.csv"], "none.csv"),
         (["--ensemble", "none.json"], "--ensemble names checkpoints and weights"),
-        (["--batch_size", "0"], "--batch_size must be above 0"),
+        (["--batch_size", "0"], "--batch_size must be at least 1"),
     ],
 )
 def test_flags_that_cannot_be(

@@ -234,7 +234,7 @@ CHECKPOINT = ("--checkpoints", "a.safetensors")
     ("flags", "told"),
     [
         ((), "no checkpoint is given"),
-        ((*CHECKPOINT, "--port", "70000"), "--port must be from 0 to 65535"),
+        ((*CHECKPOINT, "--port", "70000"), "--port must be at most 65535"),
         ((*CHECKPOINT, "--max_megabytes", "0"), "--max_megabytes must be"),
         ((*CHECKPOINT, "--host", "no such name", "--port", "0"), "--host 'no such name' is no add"),
         ((*CHECKPOINT, "--host", "192.0.2.1", "--port", "0"), "--host '192.0.2.1' is no address"),
