@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from core.data.tables.anonymous import numbered, with_names
 from core.models.checkpoint import load_facts
 from ensemble.choose import main as choose
 from ensemble.evaluate import main as evaluate
-from tests.conftest import Call, Train
+from tests.conftest import Call, Once, Train
 from tests.helpers.training.small_run import MODEL, flags
 
 # what stays at home: the run goes on by them
@@ -36,11 +37,20 @@ def identifiers(data: Path, csv: str = "train.csv") -> list[str]:
     return [*table["ImageID"], *(name for name in table["PatientID"] if len(name) > 3), str(data)]
 
 
+@pytest.fixture
+def anonymous(phantom: Path, train: Train, once: Once) -> Path:
+    """A finished run without names."""
+
+    def make(folder: Path) -> None:
+        assert train(*flags(phantom, folder / "out", "--anonymous"))[0] == 0
+
+    return once("anonymous", make) / "out"
+
+
 def test_a_run_without_names_is_that_with_names(
-    phantom: Path, finished: tuple[Path, str], train: Train, tmp_path: Path
+    phantom: Path, finished: tuple[Path, str], anonymous: Path
 ) -> None:
-    out, usual = tmp_path / "out", finished[0]
-    assert train(*flags(phantom, out, "--anonymous"))[0] == 0
+    out, usual = anonymous, finished[0]
     texts = told(out)
     assert len(texts) >= 10
     for name in set(texts) - AT_HOME:
@@ -130,14 +140,8 @@ def test_a_leaderboard_without_names(
         assert not [one for one in (*table["ImageID"], str(tmp_path)) if one in text]
 
 
-def test_runs_without_names_are_chosen_from(
-    train: Train, call: Call, phantom: Path, tmp_path: Path
-) -> None:
-    runs = []
-    for seed in (0, 1):
-        runs.append(tmp_path / f"run{seed}")
-        words = flags(phantom, runs[-1], "--anonymous", "--seed", seed, "--epochs", 1)
-        assert train(*words, "--warmup_head_epochs", 0)[0] == 0
+def test_runs_without_names_are_chosen_from(anonymous: Path, call: Call, tmp_path: Path) -> None:
+    runs = [Path(shutil.copytree(anonymous, tmp_path / f"run{number}")) for number in (0, 1)]
     code, _, error = call(choose, "--runs", *runs, "--output", tmp_path / "ensemble.json")
     assert code == 0, error
     members = json.loads((tmp_path / "ensemble.json").read_text())

@@ -6,7 +6,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 
 from core.models.checkpoint import _checksum
@@ -54,20 +53,6 @@ def resealed(path: Path) -> None:
     header = header_of(data)
     header["__metadata__"]["sha256"] = seal
     path.write_bytes(forged(header, split(data)[1]))
-
-
-def of_tensors(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> bytes:
-    """A whole file, with its checksum, whatever the facts."""
-    header: dict[str, Any] = {}
-    body, told = b"", json.dumps({"format_version": 2} | facts)
-    for name, tensor in tensors.items():
-        data = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        kind = {torch.float32: "F32", torch.int64: "I64", torch.float64: "F64"}[tensor.dtype]
-        place = [len(body), len(body) + len(data)]
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": place}
-        body += data
-    header["__metadata__"] = {"facts": told, "sha256": _checksum(tensors, told)}
-    return forged(header, body)
 
 
 def lying_headers(data: bytes) -> dict[str, bytes]:

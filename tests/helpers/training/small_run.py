@@ -1,7 +1,6 @@
 """A run of a method that takes seconds: two folds, two epochs, and one of the head before these."""
 
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,13 +59,6 @@ def draw_nothing(replace: Callable[[Any, str, Any], None] = setattr) -> None:
         for name, told in report.HEADINGS.items()
     ]
     replace(finish, "draw_pictures", lambda *_: blank)
-
-
-def fabric_run(port: int) -> list[str]:
-    """What starts a script in two processes on a CPU; a `port` serves one run at a time."""
-    command = str(Path(sys.executable).with_name("fabric"))
-    places = ["--accelerator", "cpu", "--devices", "2", "--main-port", str(port)]
-    return [command, "run", *places]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
