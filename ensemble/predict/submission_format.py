@@ -48,15 +48,7 @@ def arrange(images: LabelTable, sample: Sample) -> LabelTable:
         )
     wanted = [(places[key], row) for row, key in enumerate(keys) if key in places]
     rows = np.array([row for _, row in sorted(wanted)])
-    return replace(
-        images,
-        ids=[images.ids[row] for row in rows],
-        images=images.images.take(rows),
-        studies=None if images.studies is None else images.studies[rows],
-        views=None if images.views is None else images.views[rows],
-        targets=images.targets[rows],
-        id_column=sample.id_column,
-    )
+    return replace(images.take(rows), id_column=sample.id_column)
 
 
 def check_classes(sample: Sample, class_names: list[str]) -> None:
