@@ -35,9 +35,9 @@ FLAGS = {
         *(LOSS, OPTIM, TWO_PHASES, LOOP),
     ],
     "label_coupling": [
-        *(RUN, DATA, "test_csv test_dir out_csv ensemble_folds", SPLIT, LOADER),
-        *("rotation color_jitter", BACKBONE, "drop_rate refiner coupling_alpha"),
+        *(RUN, DATA, SPLIT, LOADER, BACKBONE, "drop_rate refiner coupling_alpha"),
         *(LOSS, OPTIM, "lr coupling_lr coupling_l1 couplings_only", LOOP),
+        *("test_csv test_dir out_csv ensemble_folds", "rotation color_jitter"),
     ],
 }
 SWITCHES = "overwrite pretrained grad_checkpointing pos_weight ema tta amp compile tensorboard"
