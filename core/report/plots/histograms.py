@@ -10,7 +10,6 @@ from core.report.plots.style import (
     GREY,
     GROUP_COLOURS,
     head_and_tail,
-    label_all,
     shorten,
     small_multiples,
     tidy,
@@ -40,7 +39,12 @@ def histograms_figure(
     known = scores[~np.isnan(targets)]
     # scores that are all the same have room too
     edges = np.linspace(known.min() - 0.1, known.max() + 0.1, BINS + 1)
-    figure, axes = small_multiples(len(table), columns=4, note=note)
+    figure, axes = small_multiples(
+        len(table),
+        "predicted probability (axis of log odds)",
+        "share of positives, of negatives",
+        note,
+    )
     # they share these: to set them on each of dozens takes seconds
     ticks = [tick for tick in _TICKS if expit(edges[0]) <= tick <= expit(edges[-1])]
     if len(ticks) < 3:
@@ -62,7 +66,4 @@ def histograms_figure(
         axis.set_ylim(bottom=0)
         tidy(axis)
         axis.grid(visible=False)
-    label_all(
-        figure, "predicted probability (axis of log odds)", "share of positives, of negatives"
-    )
     return figure

@@ -12,7 +12,6 @@ from core.report.plots.style import (
     COLOURS,
     GROUP_COLOURS,
     head_and_tail,
-    label_all,
     shorten,
     small_multiples,
     tidy,
@@ -26,26 +25,20 @@ def precision_recall_figure(
 
     Of very many classes the head and the tail (`head_and_tail`).
     """
-    return _curves(evaluation, targets, {"": probabilities})
+    return compared_precision_recall(evaluation, targets, {"": probabilities})
 
 
 def compared_precision_recall(
     evaluation: Evaluation, targets: FloatArray, files: Mapping[str, FloatArray]
 ) -> Figure | None:
-    """That of several tables (N, C) of probabilities, by what each is called, in each plot."""
-    return _curves(evaluation, targets, files)
-
-
-def _curves(
-    evaluation: Evaluation, targets: FloatArray, files: Mapping[str, FloatArray]
-) -> Figure | None:
+    """The same of several tables (N, C) of probabilities, by what each is called, in each plot."""
     table = evaluation.per_class
     shown, note = head_and_tail(table)
     scored = shown.index[shown["ap"].notna()]
     if scored.empty:
         return None
     alone = len(files) == 1
-    figure, axes = small_multiples(len(scored), columns=4, note=note, sharey=True)
+    figure, axes = small_multiples(len(scored), "recall", "precision", note, sharey=True)
     # they share these: to set them on each of dozens takes seconds
     axes[0].set(xlim=(0, 1.03), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     for axis, name in zip(axes, scored, strict=True):
@@ -64,5 +57,4 @@ def _curves(
         title = f"{shorten(name, 22)}  {row['ap']:.2f}" if alone else shorten(name, 26)
         axis.set_title(title, fontsize=9, parse_math=False)
         tidy(axis)
-    label_all(figure, "recall", "precision")
     return figure

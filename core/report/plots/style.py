@@ -55,13 +55,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def small_multiples(
-    count: int, *, columns: int, note: str = "", **shared: Any
+    count: int, x: str, y: str, note: str = "", **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` small axes in rows of at most `columns`, a note above, and these.
+    """A figure with `count` small axes in rows of four, named `x` and `y` together; and the axes.
 
     Their places are given: to find them anew for dozens of axes takes seconds.
     """
-    columns = min(columns, count)
+    columns = min(4, count)
     rows = -(-count // columns)
     # inches: around all axes, between two of them, of each
     left, right, bottom, gap_x, gap_y = 0.75, 0.15, 0.65, 0.22, 0.42
@@ -80,19 +80,14 @@ def small_multiples(
     )
     if note:
         figure.suptitle(note, fontsize=10, y=1 - 0.12 / tall, va="top")
+    figure.supxlabel(x, fontsize=10, y=0.12 / tall)
+    figure.supylabel(y, fontsize=10, x=0.12 / whole)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, **shared).ravel().tolist()
     for axis in axes[count:]:
         axis.set_axis_off()
     for axis in axes[max(0, count - columns) : count]:
         axis.tick_params(labelbottom=True)
     return figure, axes[:count]
-
-
-def label_all(figure: Figure, x: str, y: str) -> None:
-    """Name the axes of `small_multiples`, once for all of them."""
-    width, height = figure.get_size_inches()
-    figure.supxlabel(x, fontsize=10, y=0.12 / height)
-    figure.supylabel(y, fontsize=10, x=0.12 / width)
 
 
 def tidy(axis: Axes) -> None:
