@@ -55,6 +55,21 @@ def test_tables_without_measure(
         read_columns(path)
 
 
+def test_limits_are_raised_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "t.csv", "ImageID,Mass\na,1\nb,0\n")
+    for variable, limit in (("CXR_MAX_CSV_BYTES", "LARGEST_TEXT"), ("CXR_MAX_CELLS", "MOST_CELLS")):
+        monkeypatch.setattr(table_text, limit, 5)
+        with pytest.raises(UserError, match=f"raise .*{variable}"):
+            read_columns(path)
+        monkeypatch.setenv(variable, "1000")
+    assert len(read_columns(path)) == 2
+    monkeypatch.setenv(variable, "many")
+    with pytest.raises(UserError, match="CXR_MAX_CELLS is a whole number, not 'many'"):
+        read_columns(path)
+
+
 def test_too_many_different_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "t.csv", "ImageID,Mass\na,1\nb,0\n")
     monkeypatch.setattr(columns_module, "MOST_TEXTS", 3)

@@ -67,12 +67,14 @@ def test_overwrite_starts_anew_and_spares_other_files(
 ) -> None:
     out = finished_copy
     (out / "notes.txt").write_text("mine")
+    (out / "labels.csv").write_text("of the old run")
     again = flags(phantom, out, "--run_folds", 1, "--seed", 5, "--overwrite")
     code, printed, _ = train(*again)
     assert code == 0
     assert "finished before" not in printed
     assert json.loads((out / "config.json").read_text())["seed"] == 5
     assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "labels.csv").read_text().startswith("ImageID,PatientID,")
     assert len(pd.read_csv(out / "metrics.csv")) == 3
 
 

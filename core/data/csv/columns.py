@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.csv.text import open_text, read_layout
+from core.data.csv.text import MOST_CELLS, most_cells, open_text
 from core.errors import UserError, nearest, plain, some
 
 # Compared without case and punctuation, and in this order where a file has several.
@@ -160,39 +160,39 @@ def read_columns(path: Path) -> dict[str, Column]:
 
 
 def _read(path: Path) -> dict[str, Column]:
-    separator, width = read_layout(path)
-    rows_at_once = max(2, CELLS_AT_ONCE // max(1, width))
     names: list[str] = []
-    held: list[_Texts] = []
-    with open_text(path) as file:
-        # Not dtype="category": pandas then turns "00012" into the number 12.
+    held: list[_Cells] = []
+    most = MOST_TEXTS * most_cells() // MOST_CELLS
+    with open_text(path) as (text, checked):
+        # Not dtype="category", which takes four times as long.
         frames = pd.read_csv(
-            file,
-            sep=separator,
+            text,
+            sep=checked.separator,
             header=None,
             dtype=object,
             keep_default_na=False,
-            chunksize=rows_at_once,
+            chunksize=max(2, CELLS_AT_ONCE // max(1, checked.width)),
         )
         for frame in frames:
             rows = frame
             if not names:
                 names = _names(path, frame.iloc[0])
-                held = [_Texts() for _ in names]
+                held = [_Cells() for _ in names]
                 rows = frame.iloc[1:]
-            for position, texts in enumerate(held):
-                texts.add(rows[position].to_numpy())
-            if sum(len(texts.values) for texts in held) > MOST_TEXTS:
+            for position, cells in enumerate(held):
+                cells.add(rows[position].to_numpy())
+            is_many = sum(cells.different for cells in held) > most
+            if is_many and sum(len(cells.column().values) for cells in held) > most:
                 raise UserError(
-                    f"{path} has more than {MOST_TEXTS:,} different texts in its cells: leave out "
-                    "columns that are not needed."
+                    f"{path} has more than {most:,} different texts in its cells: leave out "
+                    "columns that are not needed, or raise CXR_MAX_CELLS."
                 )
-    columns = {name: texts.column() for name, texts in zip(names, held, strict=True)}
+    columns = {name: cells.column() for name, cells in zip(names, held, strict=True)}
     last = columns[names[-1]]
     if not len(last.codes):
         raise UserError(f"{path} has a header and no rows: it needs one row for each image.")
-    if "" in held[-1].values:
-        _refuse_short_rows(path, len(names), separator)
+    if "" in last.values and (checked.has_odd_quotes or checked.fewest_cells < len(names)):
+        _refuse_short_rows(path, len(names), checked.separator)
     return columns
 
 
@@ -204,33 +204,35 @@ def _names(path: Path, header: Iterable[object]) -> list[str]:
     return names
 
 
-class _Texts:
+class _Cells:
     """The cells of one column, as they come."""
 
     def __init__(self) -> None:
-        self.values: dict[str, int] = {}  # each distinct text, stripped, and its code
+        self.different = 0
+        """At least as many as there are different ones"""
+        self._texts: list[np.ndarray] = []
         self._codes: list[np.ndarray] = []
 
     def add(self, cells: np.ndarray) -> None:
         """Some rows more."""
         codes, texts = pd.factorize(cells)
-        known = [self.values.setdefault(str(text).strip(), len(self.values)) for text in texts]
-        self._codes.append(np.array(known, dtype=np.int32)[codes])
+        self._codes.append((codes + self.different).astype(np.int32))
+        self._texts.append(texts)
+        self.different += len(texts)
 
     def column(self) -> Column:
-        """All of them."""
-        return Column(np.concatenate(self._codes), list(self.values))
+        """All of them, stripped; each different one is kept once from here on."""
+        texts = [text.strip() for one in self._texts for text in one]
+        codes, values = pd.factorize(np.array(texts, dtype=object))
+        self._codes = [codes.astype(np.int32)[np.concatenate(self._codes)]]
+        self._texts, self.different = [values], len(values)
+        return Column(self._codes[0], values.tolist())
 
 
 def _refuse_short_rows(path: Path, cells: int, separator: str) -> None:
     """Refuse a row that ends early, which pandas would silently fill up with blanks."""
-    with open_text(path) as file:
-        # almost three times as fast as a parser, and as good where no cell is quoted
-        fewest = cells - 1
-        if not any('"' in row or (row.count(separator) < fewest and row.strip()) for row in file):
-            return
-    with open_text(path) as file:
-        reader = csv.reader(file, delimiter=separator)
+    with open_text(path) as (text, _):
+        reader = csv.reader(text, delimiter=separator)
         try:
             for row in reader:
                 if len(row) < cells and "".join(row).strip():

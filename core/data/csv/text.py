@@ -1,11 +1,16 @@
-"""The text of a CSV, plain or compressed: opened, and looked at before memory goes into it."""
+"""The text of a CSV, plain or compressed, read once and checked as it goes by."""
 
+import codecs
 import csv
 import gzip
 import io
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
+
+import numpy as np
 
 from core.errors import UserError
 from core.io.untrusted_files import check_regular
@@ -20,45 +25,128 @@ _BLOCK = 2**20
 SEPARATORS = ",\t;|"
 
 
-def open_text(path: Path) -> TextIO:
-    """The decoded text, with its ends of lines as they are."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+def most_cells() -> int:
+    """The most cells that a CSV may have."""
+    return _limit("CXR_MAX_CELLS", MOST_CELLS)
 
 
-def read_layout(path: Path) -> tuple[str, int]:
-    """The character between two cells, and how many cells the header has; 0 where there is none.
+def _limit(variable: str, default: int) -> int:
+    given = os.environ.get(variable, "")
+    if given and not given.isdecimal():
+        raise UserError(f"{variable} is a whole number, not '{given}'")
+    return int(given or default)
 
-    Raises UserError where the file is no file on a disk, has NUL bytes, or is larger than a table
-    of images can be; OSError, EOFError, zlib.error and UnicodeDecodeError where it cannot be read.
+
+class CheckedBytes(io.RawIOBase):
+    """The bytes of a CSV; raises UserError where they are too many, or NUL is among them."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.separator = ""
+        self.width = 0
+        """Cells of the header; 0 where there is none"""
+        self.fewest_cells = MOST_COLUMNS
+        """of a row that is not blank; exact unless `has_odd_quotes`"""
+        self.has_odd_quotes = False
+        """Whether a quote stands where no cell begins or ends"""
+        self._limits = _limit("CXR_MAX_CSV_BYTES", LARGEST_TEXT), most_cells()
+        self._size = self._cells = 0
+        # of a row that the next block continues: its separators, its bytes, and whether in quotes
+        self._marks = self._bytes = self._inside = 0
+        self._last = ord("\n")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read the next block."""
+        block = self.file.read(len(buffer))
+        buffer[: len(block)] = block
+        self._size += len(block)
+        if b"\0" in block:
+            raise UserError(
+                f"{self.path} is not UTF-8 text (it holds NUL bytes): save it as CSV in UTF-8."
+            )
+        if not self.separator:
+            self._find_layout(block)
+        self._count(np.frombuffer(block, np.uint8))
+        if self._size > self._limits[0] or self._cells > self._limits[1]:
+            raise UserError(
+                f"{self.path} is no table of images: it has more than {self._limits[0] / 1e6:,.0f} "
+                f"MB of text or {self._limits[1]:,} cells. Leave out columns that are not needed, "
+                "or raise CXR_MAX_CSV_BYTES or CXR_MAX_CELLS."
+            )
+        return len(block)
+
+    def _find_layout(self, block: bytes) -> None:
+        """The separator, and how many cells the header has, by the first block."""
+        start = codecs.getincrementaldecoder("utf-8-sig")().decode(block[:LONGEST_HEADER])
+        self.separator = max(SEPARATORS, key=lambda one: _rank_separator(start, one))
+        lines = io.StringIO(start, newline="")
+        try:
+            rows = csv.reader(lines, delimiter=self.separator)
+            header = next((row for row in rows if "".join(row).strip()), [])
+        except csv.Error as error:
+            raise UserError(f"{self.path} has no header of columns' names: {error}.") from error
+        # cut in the middle of it, or blank so far
+        if len(block) >= LONGEST_HEADER and not lines.read(1):
+            raise UserError(
+                f"{self.path} has no header of columns' names within its first "
+                f"{LONGEST_HEADER:,} letters."
+            )
+        if len(header) > MOST_COLUMNS:
+            raise UserError(
+                f"{self.path} has {len(header):,} columns, and a table of images at most "
+                f"{MOST_COLUMNS:,}: is it turned on its side?"
+            )
+        self.width = len(header)
+
+    def _count(self, block: np.ndarray) -> None:
+        """Count the cells of a block, uint8 (N,), and those of its shortest row."""
+        if not len(block):
+            if self._bytes:
+                self.fewest_cells = min(self.fewest_cells, self._marks + 1)
+            return
+        is_end = (block == ord("\n")) | (block == ord("\r"))
+        is_mark = block == ord(self.separator)
+        is_quote = block == ord('"')
+        if self._inside or is_quote.any():
+            inside = (np.cumsum(is_quote, dtype=np.uint8) + self._inside) & 1
+            before = np.concatenate([[self._last], block[:-1]])[is_quote & (inside == 1)]
+            usual = [ord(mark) for mark in (self.separator, "\n", "\r", '"')]
+            self.has_odd_quotes |= not np.isin(before, usual).all()
+            self._inside = int(inside[-1])
+            is_end, is_mark = is_end & (inside == 0), is_mark & (inside == 0)
+        self._last = int(block[-1])
+        # the last row may go on in the next block, as the first one may have begun before
+        starts = np.concatenate([[0], np.flatnonzero(is_end) + 1])
+        marks = np.add.reduceat(np.append(is_mark, False).view(np.uint8), starts, dtype=np.int64)
+        lengths = np.diff(starts, append=len(block) + 1) - 1
+        self._cells += int(marks.sum()) + len(starts) - 1
+        marks[0], lengths[0] = marks[0] + self._marks, lengths[0] + self._bytes
+        self._marks, self._bytes = int(marks[-1]), int(lengths[-1])
+        is_row = lengths[:-1] > 0
+        self.fewest_cells = int(marks[:-1][is_row].min(initial=self.fewest_cells - 1)) + 1
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[tuple[TextIO, CheckedBytes]]:
+    """The decoded text, with its ends of lines as they are, and what is known of it.
+
+    Raises UserError where the file is no file on a disk or its header is none, and in reading as
+    `CheckedBytes`; OSError, EOFError, zlib.error and UnicodeDecodeError where it cannot be read.
     """
     try:
         check_regular(path)
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        _check_size(path, cast(BinaryIO, file))
-    with open_text(path) as text:
-        start = text.read(LONGEST_HEADER)
-    separator = max(SEPARATORS, key=lambda one: _rank_separator(start, one))
-    lines = io.StringIO(start, newline="")
-    try:
-        rows = csv.reader(lines, delimiter=separator)
-        header = next((row for row in rows if "".join(row).strip()), [])
-    except csv.Error as error:
-        raise UserError(f"{path} has no header of columns' names: {error}.") from error
-    # cut in the middle of it, or blank so far
-    if len(start) == LONGEST_HEADER and not lines.read(1):
-        raise UserError(
-            f"{path} has no header of columns' names within its first {LONGEST_HEADER:,} letters."
-        )
-    if len(header) > MOST_COLUMNS:
-        raise UserError(
-            f"{path} has {len(header):,} columns, and a table of images at most {MOST_COLUMNS:,}: "
-            "is it turned on its side?"
-        )
-    return separator, len(header)
+        checked = CheckedBytes(path, cast(BinaryIO, file))
+        buffered = io.BufferedReader(checked, _BLOCK)
+        buffered.peek()
+        with io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="") as text:
+            yield text, checked
 
 
 def _rank_separator(start: str, separator: str) -> tuple[bool, bool, int]:
@@ -73,20 +161,3 @@ def _rank_separator(start: str, separator: str) -> tuple[bool, bool, int]:
     # a separator that separates nothing is none
     header = rows[0] if rows and rows[0] > 1 else 0
     return header > 0 and header == rows[-1], header > 0 and separator == ",", header
-
-
-def _check_size(path: Path, file: BinaryIO) -> None:
-    size = cells = 0
-    while block := file.read(_BLOCK):
-        size += len(block)
-        cells += max(block.count(mark.encode()) for mark in SEPARATORS)
-        cells += max(block.count(b"\n"), block.count(b"\r"))
-        if b"\0" in block:
-            raise UserError(
-                f"{path} is not UTF-8 text (it holds NUL bytes): save it as CSV in UTF-8."
-            )
-        if size > LARGEST_TEXT or cells > MOST_CELLS:
-            raise UserError(
-                f"{path} is no table of images: it has more than {LARGEST_TEXT / 1e6:,.0f} MB of "
-                f"text or {MOST_CELLS:,} cells. Leave out columns that are not needed."
-            )

@@ -19,7 +19,7 @@ from core.data.tables.patients import FIELDS, ask_headers, find_patients, withou
 from core.errors import UserError, in_plain_sight, nearest, some
 
 # what a spreadsheet runs
-FORMULA = ("=", "+", "-", "@")
+FORMULA = "=+-@"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -203,7 +203,7 @@ def _unused(path: Path, columns: dict[str, Column], used: set[str]) -> list[str]
 
 def _formulas(path: Path, ids: Sequence[str], class_names: Sequence[str]) -> list[str]:
     """A sentence where names look like formulas: they are written as they are, to be found."""
-    found = [name for name in (*class_names, *ids) if name.startswith(FORMULA)]
+    found = [name for name in (*class_names, *ids) if name and name[0] in FORMULA]
     if not found:
         return []
     return [
@@ -249,15 +249,15 @@ def read_ids(path: Path, name: str, column: Column) -> list[str]:
     Raises UserError for a blank name, one that leaves the folder or that no CSV would hold, and one
     that is there twice.
     """
-    for value in column.values:
-        if not value:
-            raise UserError(f"{column.place(path, '')} names no image in column '{name}'.")
+    if "" in column.values:
+        raise UserError(f"{column.place(path, '')} names no image in column '{name}'.")
+    for value in (value for value in column.values if "\r" in value or ".." in value):
         if "\r" in value:
             raise UserError(
                 f"{column.place(path, value)} names the image '{value}', with a carriage return, "
                 "by which a CSV that is written would be torn: rename it."
             )
-        if ".." in value and ".." in re.split(r"[/\\]", value):
+        if ".." in re.split(r"[/\\]", value):
             raise UserError(
                 f"{column.place(path, value)} names the image '{value}', which leaves the image "
                 "folder. Give paths without '..'."

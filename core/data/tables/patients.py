@@ -78,12 +78,12 @@ def find_patients(
 def _check_patients(path: Path, name: str, column: Column) -> None:
     """Raise UserError for a blank patient and for a number that a spreadsheet has rounded."""
     way_out = "pass --patient_column none, and the folds may share patients."
-    for value in column.values:
-        if not value:
-            raise UserError(
-                f"{column.place(path, '')} names no patient in column '{name}'. Fill it in, or "
-                f"{way_out}"
-            )
+    if "" in column.values:
+        raise UserError(
+            f"{column.place(path, '')} names no patient in column '{name}'. Fill it in, or "
+            f"{way_out}"
+        )
+    for value in (value for value in column.values if "E" in value or "e" in value):
         if ROUNDED_NUMBER.fullmatch(value):
             raise UserError(
                 f"{column.place(path, value)}, column '{name}' holds '{value}', a rounded number "

@@ -59,7 +59,12 @@ def test_rows_are_taken_with_their_place_in_the_file(tmp_path: Path) -> None:
 def test_a_row_that_ends_early_is_found_among_quoted_cells(tmp_path: Path) -> None:
     whole = b'a,b,c\n"1,2",3,\n"4\n5",6,\n7,8,"9"\n\n'
     assert cells(write(tmp_path, whole))["a"] == ["1,2", "4\n5", "7"]
-    for short in (b'"1,2,3",4\n', b'"4\n5",\n', b"7,\n"):
+    # a quote in the middle of a cell quotes nothing
+    odd = b'a,b,c\n5" tube,1,\n6" tube,3,4\n'
+    assert cells(write(tmp_path, odd))["a"] == ['5" tube', '6" tube']
+    with pytest.raises(UserError, match="line 3 has 2 cells where the header has 3"):
+        read_columns(write(tmp_path, odd.replace(b"\n6", b"\nx,y\n6")))
+    for short in (b'"1,2,3",4\n', b'"4\n5",\n', b"7,\n", b"\r7,", b"7,\r\n"):
         with pytest.raises(UserError, match="2 cells where the header has 3"):
             read_columns(write(tmp_path, whole + short))
 
