@@ -221,12 +221,13 @@ def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
     metric, chosen = config.monitor, selection.chosen
     picks = ", ".join(f"{name} {count}" for name, count in Counter(selection.picks).most_common())
     gain = gains.over_single_best[PROCEDURE]
-    rare = gain.summary["too_rare_for_intervals"]
+    rare, unscored = gain.summary["too_rare_for_intervals"], gain.summary["unscored"]
     sentences = [
         "Own rows: scored on the rows that the weights were fitted on, which flatters them. Held "
         f"out, and the gain over the single best: weights fitted without these patients, "
         f"{config.folds} folds. All are means over the {gain.summary['classes_scored']} "
-        "classes that can be scored. Intervals: 95 %, bootstrap, with the mean that they are of: "
+        f"classes that can be scored{', without ' if unscored else ''}"
+        f"{some(unscored, SHOWN_NAMES)}. Intervals: 95 %, bootstrap, with the mean that they are of: "
         f"it is over the {gain.summary['classes_in_intervals']} classes with at least five "
         f"positive patients{', without ' if rare else ''}{some(rare, SHOWN_NAMES)}.",
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
