@@ -227,8 +227,8 @@ def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
         f"out, and the gain over the single best: weights fitted without these patients, "
         f"{config.folds} folds. All are means over the {gain.summary['classes_scored']} "
         f"classes that can be scored{', without ' if unscored else ''}"
-        f"{some(unscored, SHOWN_NAMES)}. Intervals: 95 %, bootstrap, with the mean that they are of: "
-        f"it is over the {gain.summary['classes_in_intervals']} classes with at least five "
+        f"{some(unscored, SHOWN_NAMES)}. Intervals: 95 %, bootstrap, with the mean that they are "
+        f"of: it is over the {gain.summary['classes_in_intervals']} classes with at least five "
         f"positive patients{', without ' if rare else ''}{some(rare, SHOWN_NAMES)}.",
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
         f"The whole procedure, this choice included, gains {_told(gain, metric)} over "
