@@ -112,7 +112,7 @@ class UsualDataset(Dataset):
     """What most research code does: everything in colour, each sample normalised by itself."""
 
     def __init__(self, table: LabelTable) -> None:
-        self.table = table
+        self.paths, self.targets = table.paths, table.targets
         ending = [A.Normalize(MEAN, STD), A.ToTensorV2()]
         self.transform = A.Compose([A.Resize(SIZE, SIZE), *strong_transforms(SIZE), *ending])
 
@@ -120,11 +120,10 @@ class UsualDataset(Dataset):
         return IMAGES
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image = cv2.imread(self.table.paths[index])
+        image = cv2.imread(self.paths[index])
         assert image is not None
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        targets = torch.tensor(self.table.targets[index])
-        return self.transform(image=image)["image"], targets
+        return self.transform(image=image)["image"], torch.tensor(self.targets[index])
 
 
 def torchvision(images: Path, classes: Path) -> Callable[[], float]:

@@ -19,9 +19,8 @@ from core.data.images.decode import load_image
 from core.errors import UserError
 from core.models.backbone import Backbone
 from methods import load_model
+from tests.conftest import Train
 from tests.helpers.training.small_run import METHODS, flags
-
-Train = Callable[..., tuple[int, str, str]]
 
 # timm's module, its network of fewest parameters, and its own size where that is fixed
 NETWORKS = [

@@ -1,16 +1,13 @@
 """Each flag of a training is seen to change what it says."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import Train
 from tests.helpers.training.small_run import MODEL, flags
-
-Train = Callable[..., tuple[int, str, str]]
-
 
 CHANGES = [
     *("--seed 1", "--batch_size 4", "--accumulate 2", "--img_size 40", "--loss bce"),

@@ -1,7 +1,6 @@
 """A loss or gradient that is not finite ends the run by name, and poisons nothing that is kept."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,22 @@ from torch import Tensor
 from core.data.loading.samplers import build_sampler
 from core.models.backbone import Backbone, Classifier
 from core.models.checkpoint import load_tensors
+from tests.conftest import Train
+from tests.helpers.training import small_run
 from tests.helpers.training.small_run import MODEL
-
-Train = Callable[..., tuple[int, str, str]]
 
 
 def flags(data: Path, out: Path, *more: str) -> list[str]:
-    return [
-        *("--preset", "small", "--train_csv", str(data / "train.csv")),
-        *("--train_dir", str(data / "images"), "--out_dir", str(out)),
-        *("--model", MODEL, "--no-pretrained", "--img_size", "32", "--batch_size", "8"),
-        *("--folds", "2", "--run_folds", "1", "--epochs", "2", "--num_workers", "0"),
-        *("--warmup_head_epochs", "0", "--log_every", "2"),
-        *more,
-    ]
+    usual = ("--run_folds", 1, "--warmup_head_epochs", 0, "--log_every", 2)
+    return small_run.flags(data, out, *usual, *more)
+
+
+def check_state(out: Path, epoch: int) -> None:
+    """The state is that of the end of `epoch`, and whole."""
+    tensors, facts = load_tensors(out / f"{MODEL}_fold1.state.safetensors")
+    assert facts["progress"]["epoch"] == epoch
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    assert pd.read_csv(out / "metrics.csv")["epoch"].tolist() == list(range(1, epoch + 1))
 
 
 def test_a_nan_in_the_second_epoch_names_images_and_keeps_the_last_state(
@@ -49,11 +50,8 @@ def test_a_nan_in_the_second_epoch_names_images_and_keeps_the_last_state(
     assert code == 2
     assert "loss was not finite at update 5 (fold 1, epoch 2; images p" in error
     assert error.count(".png") == 8
-    tensors, facts = load_tensors(out / f"{MODEL}_fold1.state.safetensors")
-    assert facts["progress"]["epoch"] == 1
-    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
-    code, _, _ = train(*flags(phantom, out))
-    assert code == 0
+    check_state(out, 1)
+    assert train(*flags(phantom, out))[0] == 0
     assert pd.read_csv(out / "metrics.csv")["epoch"].tolist() == [1, 2]
 
 
@@ -76,14 +74,6 @@ def test_an_update_that_is_not_finite_changes_no_weight(
     assert "not finite at update 1" in error
     assert len(seen) == 2
     assert torch.equal(seen[0], seen[1])
-
-
-def check_state(out: Path, epoch: int) -> None:
-    """The state is that of the end of `epoch`, and whole."""
-    tensors, facts = load_tensors(out / f"{MODEL}_fold1.state.safetensors")
-    assert facts["progress"]["epoch"] == epoch
-    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
-    assert pd.read_csv(out / "metrics.csv")["epoch"].tolist() == list(range(1, epoch + 1))
 
 
 def test_a_planted_image_is_among_the_named_and_its_update_is_told(

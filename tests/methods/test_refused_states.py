@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import torch
 
 from core.models.checkpoint import load_tensors, save_tensors
 from core.runs.log import append_row, cut_back
-from tests.conftest import Once
+from tests.conftest import Once, Train
 from tests.helpers.training.small_run import MODEL, flags
 
-Train = Callable[..., tuple[int, str, str]]
 STATE = f"{MODEL}_fold1.state.safetensors"
 
 
@@ -84,41 +82,29 @@ def test_a_row_that_was_cut_short_is_written_anew(tmp_path: Path) -> None:
     assert path.read_text() == whole
 
 
-def test_a_truncated_state(half_way: tuple[Path, list[str]], train: Train) -> None:
+def test_a_state_that_is_spoiled(half_way: tuple[Path, list[str]], train: Train) -> None:
+    """Cut short, of a newer format, a checkpoint, or with a progress that is not understood."""
     out, arguments = half_way
-    whole = (out / STATE).read_bytes()
+    state = out / STATE
+    whole = state.read_bytes()
     for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
-        (out / STATE).write_bytes(whole[:length])
-        assert f"{out / STATE} is no whole safetensors file" in refused(train, out, arguments)
-    (out / STATE).write_bytes(whole)
-    assert train(*arguments)[0] == 0
-
-
-def test_a_state_from_a_newer_format(half_way: tuple[Path, list[str]], train: Train) -> None:
-    out, arguments = half_way
-    change_facts(out / STATE, format_version=99)
+        state.write_bytes(whole[:length])
+        assert f"{state} is no whole safetensors file" in refused(train, out, arguments)
+    shutil.copy(out / f"{MODEL}_fold1.safetensors", state)
+    assert str(state) in refused(train, out, arguments)
+    state.write_bytes(whole)
+    tensors, facts = load_tensors(state)
+    save_tensors(state, tensors, facts | {"format_version": 99})
     assert "newer than" in refused(train, out, arguments)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"epoch": "1"},
-        {"update": -1},
-        {"finished": 1},
-        {"best": "high"},
-        {"epoch": True},
-        {"day": 1},
-    ],
-    ids=str,
-)
-def test_a_state_whose_progress_is_not_understood(
-    change: dict[str, Any], half_way: tuple[Path, list[str]], train: Train
-) -> None:
-    out, arguments = half_way
-    progress = load_tensors(out / STATE)[1]["progress"] | change
-    change_facts(out / STATE, progress=progress)
-    assert f"{out / STATE} is no state of a run" in refused(train, out, arguments)
+    spoiled: list[dict[str, Any]] = [
+        *({"epoch": "1"}, {"update": -1}, {"finished": 1}),
+        *({"best": "high"}, {"epoch": True}, {"day": 1}),
+    ]
+    for change in spoiled:
+        save_tensors(state, tensors, facts | {"progress": facts["progress"] | change})
+        assert f"{state} is no state of a run" in refused(train, out, arguments), change
+    state.write_bytes(whole)
+    assert train(*arguments)[0] == 0
 
 
 def test_moments_of_another_shape(
@@ -156,31 +142,19 @@ def test_overwrite_does_not_trust_a_changed_config(
     assert "config.json was changed" in refused(train, out, [*arguments, "--overwrite"])
 
 
-def change_facts(path: Path, **changes: Any) -> None:
-    """Give a file other facts and the same tensors."""
-    tensors, facts = load_tensors(path)
-    save_tensors(path, tensors, facts | changes)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [("--seed", "5"), ("--loss", "bce"), ("--labels", "Effusion,Mass"), ("--run_folds", "2")],
-)
 def test_a_state_of_another_run(
-    other: tuple[str, str],
-    half_way: tuple[Path, list[str]],
-    phantom: Path,
-    tmp_path: Path,
-    train: Train,
+    half_way: tuple[Path, list[str]], phantom: Path, tmp_path: Path, train: Train
 ) -> None:
     """Of other settings, labels or another fold: a file of that name that was put there."""
     out, arguments = half_way
-    theirs = tmp_path / "theirs"
-    assert train(*flags(phantom, theirs, "--run_folds", 1, *other))[0] == 0
-    (source,) = theirs.glob("*.state.safetensors")
-    shutil.copy(source, out / STATE)
-    sentence = refused(train, out, arguments)
-    assert f"{out / STATE} is the state of a run with other settings, data or folds" in sentence
+    others = ("--seed 5", "--loss bce", "--labels Effusion,Mass", "--run_folds 2")
+    for number, other in enumerate(others):
+        theirs = tmp_path / f"theirs_{number}"
+        assert train(*flags(phantom, theirs, "--run_folds", 1, *other.split()))[0] == 0
+        (source,) = theirs.glob("*.state.safetensors")
+        shutil.copy(source, out / STATE)
+        sentence = refused(train, out, arguments)
+        assert f"{out / STATE} is the state of a run with other settings, data or folds" in sentence
 
 
 def test_a_state_of_other_data(
@@ -196,11 +170,3 @@ def test_a_state_of_other_data(
     (out / "config.json").write_text(json.dumps(settings))
     sentence = refused(train, out, [*arguments, "--train_csv", str(tmp_path / "train.csv")])
     assert "that the same CSV now gives" in sentence
-
-
-def test_a_checkpoint_in_the_place_of_a_state(
-    half_way: tuple[Path, list[str]], train: Train
-) -> None:
-    out, arguments = half_way
-    shutil.copy(out / f"{MODEL}_fold1.safetensors", out / STATE)
-    assert str(out / STATE) in refused(train, out, arguments)

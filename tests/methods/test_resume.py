@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ import torch
 from core.metrics import Evaluation, evaluate
 from core.models.checkpoint import load_facts
 from methods import load_model
+from tests.conftest import Train
 from tests.helpers.training.small_run import MODEL, ROOT, contents, flags
 from tests.helpers.training.stopped_training import stopped_at
 
-Train = Callable[..., tuple[int, str, str]]
 
-
-def test_the_same_command_again_changes_nothing(
+def test_the_same_command_again_changes_nothing_and_another_one_is_refused(
     finished_copy: Path, phantom: Path, train: Train
 ) -> None:
     out = finished_copy
@@ -34,13 +32,6 @@ def test_the_same_command_again_changes_nothing(
     assert printed.count("finished before") == 2
     assert "mAUROC" in printed
     assert contents(out) == before
-
-
-def test_another_configuration_is_refused_by_name(
-    finished_copy: Path, phantom: Path, train: Train
-) -> None:
-    out = finished_copy
-    before = contents(out)
     code, _, error = train(*flags(phantom, out, "--backbone_lr", "0.5"))
     assert code == 2
     assert "backbone_lr (0.0005 there, 0.5 now)" in error

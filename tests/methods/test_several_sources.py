@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import pytest
 from core.data.phantom.dataset import make_phantom
 from ensemble.choose import main as choose
 from methods import load_model
+from tests.conftest import Call
 from tests.helpers.training.small_run import MODEL, contents, flags
 
-Call = Callable[..., tuple[int, str, str]]
 STATE = f"{MODEL}_fold1.state.safetensors"
 
 

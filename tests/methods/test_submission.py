@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
+from tests.conftest import Train
 from tests.helpers.reference_predictions import said
 from tests.helpers.training.small_run import MODEL, flags
 
-Train = Callable[..., tuple[int, str, str]]
 LABELS = "Effusion,Atelectasis,Hernia"
 # of the method's README as it was published, after the program's name
 PUBLISHED = (
@@ -69,14 +69,8 @@ def test_the_published_command_line(train: Train, workplace: Path) -> None:
 
 def test_the_other_published_flags(train: Train, workplace: Path) -> None:
     more = [
-        "--no_amp",
-        "--no-ema",
-        "--no-tta",
-        "--label_smooth",
-        "0.05",
-        "--loss",
-        "bce",
-        "--no-ensemble_folds",
+        *("--no_amp", "--no-ema", "--no-tta", "--label_smooth", "0.05"),
+        *("--loss", "bce", "--no-ensemble_folds"),
     ]
     code, printed, error = train(*PUBLISHED, *QUICK, *more)
     assert code == 0, error

@@ -1,7 +1,6 @@
 """Whole runs of standard_head on a small phantom: what they leave behind."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,8 @@ import torch
 
 from core.data.images.decode import load_image
 from methods import load_model
+from tests.conftest import Train
 from tests.helpers.training.small_run import MODEL, flags
-
-Train = Callable[..., tuple[int, str, str]]
 
 
 def test_a_run_leaves_exactly_these_files(finished: tuple[Path, str]) -> None:
@@ -66,17 +64,14 @@ def test_metrics_tell_the_mean_learning_rate_of_each_epoch(finished: tuple[Path,
             np.testing.assert_allclose(told, np.reshape(used, (epochs, each)).mean(axis=1))
 
 
-def test_predictions_cover_every_image_once(finished: tuple[Path, str], phantom: Path) -> None:
-    predictions = [pd.read_csv(finished[0] / f"{MODEL}_fold{fold}_val.csv") for fold in (1, 2)]
-    names = pd.concat(predictions)["ImageID"]
-    assert sorted(names) == sorted(pd.read_csv(phantom / "train.csv")["ImageID"])
-
-
-def test_no_patient_is_trained_on_and_validated(finished: tuple[Path, str]) -> None:
+def test_every_image_is_predicted_once_and_no_patient_is_trained_on_and_validated(
+    finished: tuple[Path, str], phantom: Path
+) -> None:
+    predicted = [pd.read_csv(finished[0] / f"{MODEL}_fold{k}_val.csv")["ImageID"] for k in (1, 2)]
+    assert sorted(pd.concat(predicted)) == sorted(pd.read_csv(phantom / "train.csv")["ImageID"])
     folds = pd.read_csv(finished[0] / "folds.csv")
     assert folds.groupby("PatientID")["fold"].nunique().max() == 1
-    predicted = set(pd.read_csv(finished[0] / f"{MODEL}_fold1_val.csv")["ImageID"])
-    assert predicted == set(folds.loc[folds["fold"] == 1, "ImageID"])
+    assert set(predicted[0]) == set(folds.loc[folds["fold"] == 1, "ImageID"])
 
 
 def test_the_checkpoint_alone_gives_its_predictions_again(

@@ -142,17 +142,3 @@ def test_what_the_head_refuses() -> None:
     for lam in (-0.1, math.nan):
         with pytest.raises(UserError, match="at least 0"):
             CSRAHead(FEATURES, CLASSES, lam=lam)
-
-
-def test_the_paper_preset_is_the_published_recipe() -> None:
-    paper = PRESETS["paper"]()
-    phases = two_phases(paper.optim)
-    assert [(p.epochs, p.rates, p.weight_decay, p.warmup_epochs) for p in phases] == [
-        (10, {"head": 1e-3}, 0.01, 0.0),
-        (60, {"backbone": 1.5e-5, "head": 1.5e-4}, 0.05, 5),
-    ]
-    assert (paper.model.model, paper.model.drop_path_rate) == ("convnextv2_base", 0.2)
-    assert (paper.loader.img_size, paper.loader.batch_size) == (512, 64)
-    assert (paper.loader.sampler, paper.loss.loss) == ("class_aware", "distribution_balanced")
-    assert (paper.model.csra_heads, paper.model.csra_lambda) == (1, 0.1)
-    assert paper.loop.ema_decay == 0.9999

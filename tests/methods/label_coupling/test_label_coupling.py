@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from core.losses import build_loss
 from core.training.optimizer import Phase, build_optimizer
-from methods.label_coupling.config import PRESETS
 from methods.label_coupling.fit_couplings import fit_couplings
 from methods.label_coupling.model import CoupledHead, LabelCoupling
 
@@ -117,16 +116,3 @@ def test_a_larger_penalty_leaves_more_zeros_up_to_all(planted: Tensor) -> None:
     assert zeros[0] == 0
     assert zeros == sorted(zeros)
     assert zeros[1] < zeros[2] < zeros[3] == CLASSES * (CLASSES - 1)
-
-
-def test_the_paper_preset_is_the_published_recipe() -> None:
-    paper = PRESETS["paper"]()
-    assert (paper.model.model, paper.model.drop_rate) == ("seresnext101_32x4d", 0.4)
-    assert (paper.loader.img_size, paper.loader.batch_size) == (380, 24)
-    optim = paper.optim
-    assert (optim.epochs, optim.lr, optim.weight_decay) == (3, 2e-4, 1e-4)
-    assert (optim.warmup_epochs, paper.split.folds, paper.split.seed) == (1, 3, 42)
-    assert (paper.loop.ema_decay, paper.loop.patience, paper.loop.monitor) == (0.999, 3, "mAUROC")
-    assert (paper.augment.rotation, paper.augment.color_jitter) == (10, False)
-    assert (paper.model.coupling_alpha, paper.loss.loss) == (0.3, "asl")
-    assert str(paper.test.out_csv) == "submission.csv"
