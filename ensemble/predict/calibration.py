@@ -12,16 +12,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from core.errors import UserError, nearest, some
 from ensemble.predict.ensemble_json import (
+    Finite,
+    NotNegative,
+    Positive,
     check_name,
-    checked_list,
-    checked_number,
+    convert,
     quoted,
     read_document,
     refuse,
@@ -33,13 +37,36 @@ FloatArray = NDArray[np.float64]
 NORMAL_NAMES = ("Normal", "No Finding", "No_Finding")
 # probabilities of 0 and 1 have no logit
 SMALLEST = 1e-6
-# each method with its parameters
-METHODS: dict[str, tuple[str, ...]] = {
-    "identity": (),
-    "temperature": ("temperature",),
-    "platt": ("slope", "offset"),
-    "isotonic": ("knots", "values"),
-}
+Threshold = Annotated[float, Meta(gt=0, le=1)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+
+
+class _Identity(msgspec.Struct, tag_field="method", tag="identity"):
+    threshold: Threshold | None
+    threshold_gated: Threshold | None
+
+
+class _Temperature(_Identity, tag="temperature"):
+    temperature: Positive
+
+
+class _Platt(_Identity, tag="platt"):
+    slope: Positive
+    offset: Finite
+
+
+class _Isotonic(_Identity, tag="isotonic"):
+    knots: Annotated[list[Probability], Meta(min_length=1)]
+    values: Annotated[list[Probability], Meta(min_length=1)]
+
+
+_Map = _Identity | _Temperature | _Platt | _Isotonic
+
+
+class _Document(msgspec.Struct):
+    classes: Annotated[dict[str, Any], Meta(min_length=1)]
+    normal_class: str | None
+    normal_alpha: NotNegative
 
 
 def find_normal(class_names: Sequence[str], requested: str = "") -> str:
@@ -191,63 +218,25 @@ def read_calibration(path: Path) -> Calibration:
     Raises UserError where it is not whole or holds what no fit gives: numbers that are not finite,
     a map that falls, probabilities outside [0, 1].
     """
-    document = read_document(path, "calibration")
-    entries = document.get("classes")
-    if not isinstance(entries, dict) or not entries:
-        refuse(path, '"classes" is no object with something in it')
-    classes = {name: _checked_class(path, name, entry) for name, entry in entries.items()}
-    normal = document.get("normal_class")
-    alpha = checked_number(path, '"normal_alpha"', document.get("normal_alpha"))
-    if normal is not None and (not isinstance(normal, str) or normal not in classes):
+    document: _Document = convert(path, "it", read_document(path, "calibration"), _Document)
+    for name in document.classes:
+        check_name(path, name)
+    classes = {name: _read_class(path, name, entry) for name, entry in document.classes.items()}
+    normal, alpha = document.normal_class, document.normal_alpha
+    if normal is not None and normal not in classes:
         refuse(path, '"normal_class" is none of its classes')
-    if alpha < 0 or (normal is None and alpha > 0):
-        refuse(path, f'"normal_alpha" is {alpha:g}, below 0 or without a normal class')
+    if normal is None and alpha > 0:
+        refuse(path, f'"normal_alpha" is {alpha:g}, without a normal class')
     return Calibration(classes, normal, alpha)
 
 
-def _checked_class(path: Path, name: str, entry: object) -> ClassCalibration:
-    check_name(path, "a class", name)
-    if not isinstance(entry, dict):
-        refuse(path, f"the class {quoted(name)} is no object")
-    method = entry.get("method")
-    if not isinstance(method, str) or method not in METHODS:
-        refuse(path, f"the method of {quoted(name)} is none of {', '.join(METHODS)}")
-    parameters: dict[str, Any] = {}
-    for key in METHODS[method]:
-        what = f'"{key}" of {quoted(name)}'
-        if method == "isotonic":
-            values = checked_list(path, entry, key)
-            parameters[key] = [checked_number(path, what, value) for value in values]
-        else:
-            parameters[key] = checked_number(path, what, entry.get(key))
-    for key in ("temperature", "slope"):
-        if parameters.get(key, 1) <= 0:
-            refuse(path, f'"{key}" of {quoted(name)} is not above 0')
-    if method == "isotonic":
-        _check_steps(path, name, parameters["knots"], parameters["values"])
-    thresholds = [
-        _checked_threshold(path, f'"{key}" of {quoted(name)}', entry, key)
-        for key in ("threshold", "threshold_gated")
-    ]
-    return ClassCalibration(method, parameters, *thresholds)
-
-
-def _check_steps(path: Path, name: str, knots: list[float], values: list[float]) -> None:
-    steps = np.array([np.diff(knots).min(initial=1), np.diff(values).min(initial=1)])
-    if len(knots) != len(values) or steps[0] <= 0 or steps[1] < 0:
-        refuse(
-            path,
-            f"the knots of {quoted(name)} do not rise, or its values fall or do not fit in number",
-        )
-    if min(knots[0], values[0]) < 0 or max(knots[-1], values[-1]) > 1:
-        refuse(path, f"knots or values of {quoted(name)} lie outside of 0 and 1")
-
-
-def _checked_threshold(path: Path, what: str, entry: Mapping[str, Any], key: str) -> float:
-    """A threshold above 0; NaN where it is null, as there is none."""
-    if key in entry and entry[key] is None:
-        return math.nan
-    threshold = checked_number(path, what, entry.get(key))
-    if not 0 < threshold <= 1:
-        refuse(path, f"{what} is {threshold:g}, not above 0 and at most 1")
-    return threshold
+def _read_class(path: Path, name: str, entry: Any) -> ClassCalibration:
+    what = f"the class {quoted(name)}"
+    found = msgspec.structs.asdict(convert(path, what, entry, _Map))
+    if "knots" in found:
+        steps = np.diff(found["knots"]), np.diff(found["values"])
+        if len(steps[0]) != len(steps[1]) or (steps[0] <= 0).any() or (steps[1] < 0).any():
+            refuse(path, f"{what} has knots that do not rise, or values that fall or do not fit")
+    thresholds = [found.pop(key) for key in ("threshold", "threshold_gated")]
+    cuts = [math.nan if one is None else one for one in thresholds]
+    return ClassCalibration(entry["method"], found, *cuts)

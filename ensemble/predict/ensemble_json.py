@@ -6,18 +6,25 @@
 """
 
 import json
-import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+from msgspec import Meta
 
 from core.errors import UserError, in_plain_sight
 from core.io.atomic import check_writable, make_folder, write_atomically
 from core.io.untrusted_files import read_json
 
 FORMAT_VERSION = 1
+LARGEST = sys.float_info.max
+Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+NotNegative = Annotated[float, Meta(ge=0, le=LARGEST)]
+Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,17 @@ class Member:
     name: str
     weight: float
     checkpoints: tuple[Path, ...]
+
+
+class _Member(msgspec.Struct):
+    name: str
+    weight: NotNegative
+    checkpoints: Annotated[list[str], Meta(min_length=1)]
+
+
+class _Recipe(msgspec.Struct):
+    members: Annotated[list[_Member], Meta(min_length=1)]
+    classes: Annotated[list[str], Meta(min_length=1)]
 
 
 def write_recipe(
@@ -60,42 +78,25 @@ def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
     A member's weight is divided equally over its checkpoints. Raises UserError where the file is
     no whole `ensemble.json`; whether the checkpoints are there is not looked at.
     """
-    document = read_document(path, "ensemble")
-    classes = checked_list(path, document, "classes")
-    for name in classes:
-        check_name(path, "a class", name)
-    if len(set(classes)) < len(classes):
-        refuse(path, "a class is named twice")
-    listed = checked_list(path, document, "members")
-    members = [_member(path, number, member) for number, member in enumerate(listed, start=1)]
-    if len({member.name for member in members}) < len(members):
-        refuse(path, "two members have one name")
-    if not any(member.weight for member in members):
+    recipe: _Recipe = convert(path, "it", read_document(path, "ensemble"), _Recipe)
+    for names in (recipe.classes, [member.name for member in recipe.members]):
+        for name in names:
+            check_name(path, name)
+        if len(set(names)) < len(names):
+            refuse(path, "a class or the name of a member is there twice")
+    taken = [member for member in recipe.members if member.weight]
+    if not taken:
         refuse(path, "no member has a weight above 0")
     checkpoints: list[Path] = []
     weights: list[float] = []
-    for member in members:
-        if member.weight:
-            checkpoints += member.checkpoints
-            weights += [member.weight / len(member.checkpoints)] * len(member.checkpoints)
-    return checkpoints, weights, classes
-
-
-def _member(path: Path, number: int, entry: Any) -> Member:
-    if not isinstance(entry, dict):
-        refuse(path, f"member {number} is no object")
-    check_name(path, f"the name of member {number}", entry.get("name"))
-    name = entry["name"]
-    weight = checked_number(path, f"the weight of {quoted(name)}", entry.get("weight"))
-    if weight < 0:
-        refuse(path, f"the weight of {quoted(name)} is {weight:g}, which is below 0")
-    checkpoints = []
-    for text in checked_list(path, entry, "checkpoints"):
-        check_name(path, f"a checkpoint of {quoted(name)}", text)
-        if PurePosixPath(text).is_absolute():
-            refuse(path, f"the checkpoint {quoted(text)} is no path relative to that file's folder")
-        checkpoints.append(path.parent / PurePosixPath(text))
-    return Member(name, weight, tuple(checkpoints))
+    for member in taken:
+        for text in member.checkpoints:
+            check_name(path, text)
+            if PurePosixPath(text).is_absolute():
+                refuse(path, f"{quoted(text)} is no path relative to that file's folder")
+            checkpoints.append(path.parent / PurePosixPath(text))
+        weights += [member.weight / len(member.checkpoints)] * len(member.checkpoints)
+    return checkpoints, weights, recipe.classes
 
 
 def check_output(
@@ -145,9 +146,18 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
         refuse(path, f"it is no {kind}.json")
     version = document.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
-        told = version if type(version) is int else "unknown"
-        refuse(path, f"its format version is {told} and this program reads {FORMAT_VERSION}")
+        shown = version if type(version) is int else "unknown"
+        refuse(path, f"its format version is {shown} and this program reads {FORMAT_VERSION}")
     return document
+
+
+def convert(path: Path, what: str, value: object, kind: Any) -> Any:
+    """`value` as its type `kind` has it. Raises UserError where `what` is of another type."""
+    try:
+        # texts that are no UTF-8 are ValueErrors
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        refuse(path, f"{what} is not whole: {error}")
 
 
 def refuse(path: Path, what: str) -> NoReturn:
@@ -163,30 +173,7 @@ def quoted(text: str) -> str:
     return repr(text[:60])
 
 
-def check_name(path: Path, what: str, name: object) -> None:
-    """Raise UserError where `name` is no text, empty, or cannot be written on one line."""
-    if not isinstance(name, str) or name.encode(errors="ignore").decode() != name or not name:
-        refuse(path, f"{what} is no name")
-    if in_plain_sight(name) != name:
-        refuse(path, f"{what} has a control character in it")
-
-
-def checked_number(path: Path, what: str, value: object) -> float:
-    """A finite number. Raises UserError for anything else."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        refuse(path, f"{what} is no number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        refuse(path, f"{what} is not finite")
-    return number
-
-
-def checked_list(path: Path, entry: Mapping[str, Any], key: str) -> list[Any]:
-    """The list `key`, which is not empty. Raises UserError for anything else."""
-    values = entry.get(key)
-    if not isinstance(values, list) or not values:
-        refuse(path, f'"{key}" is no list with something in it')
-    return values
+def check_name(path: Path, name: str) -> None:
+    """Raise UserError where `name` is empty, or cannot be written on one line."""
+    if name.encode(errors="ignore").decode() != name or not name or in_plain_sight(name) != name:
+        refuse(path, f"{quoted(name)} is no name: it is empty or has a control character in it")
