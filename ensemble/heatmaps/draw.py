@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,45 +48,28 @@ def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
     width = left + across * TILE_INCHES
     height = top + len(rows) * (TILE_INCHES + gap) + below
     figure = Figure(figsize=(width, height), facecolor="white")
+
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x / width, y / height, text, parse_math=False, **style)
+
     for number, row in enumerate(rows):
         bottom = below + (len(rows) - 1 - number) * (TILE_INCHES + gap)
         # of a class's and an image's name any part may be a word without end
         label = "\n".join(textwrap.fill(line, 17)[:80] for line in row.label.split("\n"))
-        figure.text(
-            0.08 / width,
-            (bottom + TILE_INCHES / 2) / height,
-            label,
-            va="center",
-            fontsize=8,
-            parse_math=False,
-        )
+        write(0.08, bottom + TILE_INCHES / 2, label, va="center", fontsize=8)
         for column in range(across):
             place = ((left + column * TILE_INCHES) / width, bottom / height)
             size = ((TILE_INCHES - 0.06) / width, TILE_INCHES / height)
             _draw_tile(figure.add_axes((*place, *size)), row, column - 1)
     for column, name in enumerate(("X-ray", *models)):
         x = left + (column + 0.5) * TILE_INCHES - 0.03
-        figure.text(
-            x / width,
-            1 - 0.2 / height,
-            name,
-            ha="center",
-            fontsize=9,
-            weight="bold",
-            parse_math=False,
-        )
+        write(x, height - 0.2, name, ha="center", fontsize=9, weight="bold")
     long = min(3.6, width - left - 0.2)
     axes = figure.add_axes((left / width, 0.36 / height, long / width, 0.1 / height))
     scale = ScalarMappable(Normalize(0, 1), cmap=COLOURS)
     figure.colorbar(scale, cax=axes, orientation="horizontal", alpha=OPACITY)
     axes.tick_params(labelsize=7)
-    figure.text(
-        (left + long + 0.12) / width,
-        0.34 / height,
-        textwrap.fill(SCALE_LABEL, 44),
-        fontsize=7,
-        va="bottom",
-    )
+    write(left + long + 0.12, 0.34, textwrap.fill(SCALE_LABEL, 44), fontsize=7, va="bottom")
     return figure
 
 

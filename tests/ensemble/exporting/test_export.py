@@ -17,7 +17,6 @@ from torch import nn
 from core.data.images.decode import load_image
 from core.errors import UserError
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
-from ensemble.export import main
 from ensemble.exporting import onnx as export_onnx
 from ensemble.exporting.graph import Merged
 from ensemble.exporting.model_card import escaped
@@ -92,14 +91,6 @@ def calibration(checkpoints: list[Path], tmp_path: Path) -> Path:
     path = tmp_path / "calibration.json"
     write_calibration(path, Calibration(classes, None, 0), {"labels": "/home/dr/labels.csv"})
     return path
-
-
-@pytest.fixture
-def export(call: Call, checkpoints: list[Path], tmp_path: Path) -> Call:
-    def answer(*arguments: object) -> tuple[int, str, str]:
-        return call(main, "--output", tmp_path / "out", *arguments)
-
-    return answer
 
 
 def test_an_onnx_file_says_what_the_checkpoint_says(

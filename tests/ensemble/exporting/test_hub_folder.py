@@ -16,7 +16,6 @@ from sklearn.metrics import average_precision_score
 
 from core.errors import UserError
 from core.models.checkpoint import _checksum, load_facts, load_tensors, save_tensors
-from ensemble.export import main
 from ensemble.infer import main as infer_main
 from ensemble.predict.ensemble_json import Member as Recipe
 from ensemble.predict.ensemble_json import write_recipe
@@ -24,14 +23,6 @@ from methods import load_model
 from tests.helpers.reference_predictions import said
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def export(call: Call, checkpoints: list[Path], tmp_path: Path) -> Call:
-    def answer(*arguments: object) -> tuple[int, str, str]:
-        return call(main, "--output", tmp_path / "out", *arguments)
-
-    return answer
 
 
 def test_a_folder_loads_back_to_the_same_bits_without_paths(
