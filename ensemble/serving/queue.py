@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
@@ -47,18 +47,14 @@ class Limits:
         )
 
 
-@dataclass(eq=False)
 class Turns:
     """Requests take turns: a file is read when its turn comes, and worked on after those before."""
 
-    limits: Limits
-    requests: int = 0
-    """that wait or are worked on"""
-    _files: anyio.Semaphore = field(init=False)
-    _work: anyio.Lock = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._files = anyio.Semaphore(self.limits.files)
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        # that wait or are worked on
+        self.requests = 0
+        self._files = anyio.Semaphore(limits.files)
         # one device computes one prediction, and one decoder's memory is enough
         self._work = anyio.Lock()
 
