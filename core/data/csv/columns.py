@@ -25,23 +25,8 @@ STUDY_COLUMNS = ("StudyID", "study", "AccessionNumber", "StudyInstanceUID", "exa
 VIEW_COLUMNS = ("ViewPosition", "view", "projection", "Frontal/Lateral", "AP/PA")
 # These may hold nothing but 0 and 1, and still are no finding.
 OTHER_COLUMNS = (
-    *(
-        "index",
-        "idx",
-        "serial",
-        "sno",
-        "srno",
-        "row",
-        "number",
-        "no",
-        "nr",
-        "num",
-        "id",
-        "level",
-        "sheet",
-        "batch",
-        "series",
-    ),
+    *("index", "idx", "serial", "sno", "srno", "row", "number", "no", "nr", "num", "id", "level"),
+    *("sheet", "batch", "series"),
     *("instance", "sequence", "order", "counter"),
     *("age", "sex", "gender", "male", "female", "m/f", "malesex", "birth"),
     *("PresentationLUTShape", "TransferSyntaxUID", "FrameNumber"),
@@ -306,13 +291,6 @@ def _dicom_names() -> frozenset[str]:
     return frozenset(map(plain, _DICOM_NAMES.read_text(encoding="ascii").split()))
 
 
-_NON_LABELS = {
-    plain(name)
-    for name in (
-        *IMAGE_COLUMNS,
-        *PATIENT_COLUMNS,
-        *STUDY_COLUMNS,
-        *VIEW_COLUMNS,
-        *OTHER_COLUMNS,
-    )
-}
+_NON_LABELS = set(
+    map(plain, IMAGE_COLUMNS + PATIENT_COLUMNS + STUDY_COLUMNS + VIEW_COLUMNS + OTHER_COLUMNS)
+)

@@ -22,7 +22,7 @@ PLACE = re.compile(r"(?:^|[/\\])(patient\d+)[/\\](study\d+)[/\\]")
 def matches(path: Path, columns: dict[str, Column]) -> bool:
     """Whether these are its columns, and its paths name patients and studies."""
     names = {plain(name): name for name in columns}
-    if not all(plain(name) in names for name in NEEDED):
+    if not names.keys() >= {*map(plain, NEEDED)}:
         return False
     return all(PLACE.search(value) for value in columns[names["path"]].values[:100])
 
