@@ -109,6 +109,8 @@ def data_with_predictions(folder: Path) -> Path:
 def run_of_many(run: Path, data: Path, made: Path) -> Path:
     """A run as if it had been of the phantom's test images, which are of more patients."""
     shutil.copytree(run, made)
+    # its labels are those of --train_csv, as in a run of before labels.csv
+    (made / "labels.csv").unlink()
     settings = json.loads((made / "config.json").read_text())
     settings["train_csv"] = [str(data / "test_labels.csv")]
     (made / "config.json").write_text(json.dumps(settings))
