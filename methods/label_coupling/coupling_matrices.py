@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,9 @@ from core.errors import UserError, some
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from pandas import DataFrame
-    from torch import Tensor
 
 
 METHOD = "label_coupling"
-TENSOR = "head.coupling.A"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,7 @@ class Couplings:
     class_names: list[str]
     numbers: list[int]  # (F,) which folds these are, ascending
     weights: NDArray[np.float64]  # (F, C, C)
-    told_folds: str  # "3 folds", or "2 of 3 folds" where not all were given
+    folds_text: str  # "3 folds", or "2 of 3 folds" where not all were given
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -58,35 +56,27 @@ class Couplings:
         return f"{pairs.sum():,} of {pairs.size:,} ordered pairs ({100 * pairs.mean():.0f} %)"
 
 
-def read_fold(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> FoldCouplings:
-    """The couplings of what `core.models.checkpoint.load_tensors` read from `path`, checked.
+def read_fold(path: Path) -> FoldCouplings:
+    """The couplings of a checkpoint.
 
-    Raises UserError where it is another method's, has no couplings, or does not fit its labels.
+    Raises UserError where it is another method's, has no couplings, or is damaged.
     """
-    if facts.get("method") != METHOD:
-        is_of = f"is of {_quoted(facts['method'])}" if "method" in facts else "holds no model"
-        raise UserError(f"{path} {is_of}: give the checkpoints of a run of {METHOD}")
-    names, fold, folds = facts.get("class_names"), facts.get("fold"), facts.get("folds")
-    named = isinstance(names, list) and all(map(_is_name, names))
-    if not isinstance(names, list) or not named or not 2 <= len(names) == len(set(names)):
-        raise UserError(f"{path} does not name two or more classes, each once: give another one")
+    from core.models.load import load_model
+    from methods.label_coupling.model import CoupledHead
+
+    model, info = load_model(path)
+    head, fold, folds = model.head, info.facts.get("fold"), info.facts.get("folds")
+    if not isinstance(head, CoupledHead):
+        raise UserError(f"{path} is of {info.method}: give the checkpoints of a run of {METHOD}")
+    if head.coupling is None:
+        raise UserError(f"{path} has no couplings: give one that was trained without --no-refiner")
     if type(fold) is not int or type(folds) is not int or not 1 <= fold <= folds:
         raise UserError(f"{path} does not say which fold of how many it is: give another one")
-    if TENSOR not in tensors:
-        raise UserError(f"{path} has no couplings: give one that was trained without --no-refiner")
-    matrix, square = tensors[TENSOR], (len(names), len(names))
-    if tuple(matrix.shape) != square or not matrix.is_floating_point():
-        raise UserError(
-            f"{path}: {TENSOR} is {matrix.dtype} {tuple(matrix.shape)} where {len(names)} classes "
-            f"need floating point {square}: give a checkpoint that nobody changed"
-        )
-    weights = matrix.float().numpy().astype(np.float64) + 0.0  # no -0
+    # the model leaves the diagonal out as well; no -0
+    weights = (head.coupling.A * head.coupling.off_diagonal).detach().double().numpy() + 0.0
     if not np.isfinite(weights).all():
-        pair = [_quoted(names[place]) for place in np.argwhere(~np.isfinite(weights))[0]]
-        raise UserError(f"{path}: {TENSOR} is not finite from {' on '.join(pair)}: train it anew")
-    # the model leaves it out as well
-    np.fill_diagonal(weights, 0)
-    return FoldCouplings(path, fold, folds, names, weights)
+        raise UserError(f"{path} has couplings that are not finite: train it again")
+    return FoldCouplings(path, fold, folds, list(info.class_names), weights)
 
 
 def align(found: Sequence[FoldCouplings]) -> Couplings:
@@ -101,20 +91,26 @@ def align(found: Sequence[FoldCouplings]) -> Couplings:
         missing, added = set(names) - set(other.class_names), set(other.class_names) - set(names)
         if missing or added:
             sides = ((missing, first.path), (added, other.path))
-            told = [f"{some(sorted(map(_quoted, s)), 6)} only in {path}" for s, path in sides if s]
-            raise UserError(f"These are not of one run, as classes differ: {'; '.join(told)}")
+            found_in = [
+                f"{some(sorted(names), 6)} only in {path}" for names, path in sides if names
+            ]
+            raise UserError(f"These are not of one run, as classes differ: {'; '.join(apart)}")
         if other.folds != first.folds:
-            told = [f"{one.path} is one of {one.folds} folds" for one in (first, other)]
-            raise UserError(f"{', '.join(told)}: give those of one run")
+            raise UserError(
+                f"{first.path} is one of {first.folds} folds, {other.path} is one of {other.folds} "
+                "folds: give those of one run"
+            )
         if other.fold in seen:
-            twice = f"{seen[other.fold].path} and {other.path} are both fold {other.fold}"
-            raise UserError(f"{twice}: give one checkpoint of each fold")
+            raise UserError(
+                f"{seen[other.fold].path} and {other.path} are both fold {other.fold}: give one "
+                "checkpoint of each fold"
+            )
         seen[other.fold] = other
     places = {n: [seen[n].class_names.index(name) for name in names] for n in sorted(seen)}
     weights = np.stack([seen[n].weights[np.ix_(place, place)] for n, place in places.items()])
-    told_folds = f"{len(seen)} of " if len(seen) < first.folds else ""
-    told_folds += f"{first.folds} fold{'s' if first.folds > 1 else ''}"
-    return Couplings(names, list(places), weights, told_folds)
+    folds_text = f"{len(seen)} of " if len(seen) < first.folds else ""
+    folds_text += f"{first.folds} fold{'s' if first.folds > 1 else ''}"
+    return Couplings(names, list(places), weights, folds_text)
 
 
 def coupling_table(couplings: Couplings) -> DataFrame:
@@ -136,13 +132,3 @@ def coupling_table(couplings: Couplings) -> DataFrame:
     columns |= {"folds": np.full(len(mean), len(weights))}
     columns |= {f"fold{n}": row for n, row in zip(couplings.numbers, weights, strict=True)}
     return pd.DataFrame(columns).iloc[np.argsort(-np.abs(mean), kind="stable")]
-
-
-def _is_name(name: object) -> bool:
-    """Whether it is a text, not empty, that can be written."""
-    return isinstance(name, str) and name.encode(errors="ignore").decode() == name != ""
-
-
-def _quoted(text: object) -> str:
-    """In quotes and on one line."""
-    return f'"{" ".join(str(text).split())[:60]}"'

@@ -18,7 +18,7 @@ import tyro
 
 from core.config.command_line import run
 from core.errors import UserError
-from core.io.atomic import cannot_write, write_atomically
+from core.io.atomic import write_atomically
 from methods.label_coupling.coupling_matrices import Couplings, align, coupling_table, read_fold
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
@@ -33,7 +33,7 @@ def format_strongest(table: DataFrame, couplings: Couplings, top: int) -> str:
     line = f"{{:<{width}}}  {{:<{width}}}  {{:>9}}  {{:<7}}  {{}}"
     head = line.format("label", "acted on by", "weight", "speaks", "with that sign")
     lines = [
-        f"Strongest couplings acting on each label, mean over {couplings.told_folds}.",
+        f"Strongest couplings acting on each label, mean over {couplings.folds_text}.",
         f"Exactly 0 in each of them: {couplings.sparsity}.\n\n{head}\n{'-' * len(head)}",
     ]
     acting = table[table["sign"] != 0].groupby("target", sort=False)
@@ -75,18 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--top is {config.top}: give at least 1")
     folder = paths[0].parent if config.out_dir is None else config.out_dir
     # late, so that --help and a mistyped flag are answered at once
-    from core.models.checkpoint import load_tensors
     from core.report.plots import DOTS_PER_INCH
     from methods.label_coupling.plot_couplings import heat_map
 
-    couplings = align([read_fold(path, *load_tensors(path)) for path in paths])
+    couplings = align([read_fold(path) for path in paths])
     table, figure = coupling_table(couplings), heat_map(couplings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--out_dir {folder} is no folder: {error.strerror}; name one") from error
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise UserError(f"--out_dir {folder} is no folder: {error.strerror}; name one") from error
     csv, png = folder / "couplings.csv", folder / "couplings.png"
     write_atomically(csv, lambda path: table.to_csv(path, index=False, float_format="%.8g"))
     write_atomically(png, lambda path: figure.savefig(path, dpi=DOTS_PER_INCH))

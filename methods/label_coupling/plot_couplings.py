@@ -69,7 +69,7 @@ def heat_map(couplings: Couplings) -> Figure:
     axis.spines[:].set_color(LINES)
     bar = figure.colorbar(mesh, ax=axis, aspect=max(15, 5 * grid), pad=0.02)
     bar.set_label("mean weight\n(+ speaks for, - against)")
-    title = f"Label couplings, mean over {couplings.told_folds}"
+    title = f"Label couplings, mean over {couplings.folds_text}"
     title += f"\nwhite: exactly 0 in each of them, {couplings.sparsity}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure

@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from math import inf, nan
 from pathlib import Path
@@ -16,12 +17,13 @@ import torch
 from matplotlib.image import imread
 
 from core.config.command_line import run
-from core.models.checkpoint import load_tensors, save_tensors
+from core.models.backbone import model_settings
+from core.models.checkpoint import save_tensors
 from methods.label_coupling.config import ModelConfig
 from methods.label_coupling.coupling_matrices import read_fold
 from methods.label_coupling.couplings import main
 from methods.label_coupling.model import build_model
-from tests.helpers.training.small_run import ROOT
+from tests.helpers.training.small_run import MODEL, ROOT
 
 pytestmark = pytest.mark.filterwarnings("error")
 # from row on column
@@ -48,11 +50,16 @@ Hernia | Mass | -0.125 | against | 1 of 2 folds
 """
 
 
-def write(path: Path, matrix: Any, **facts: Any) -> Path:
-    """A checkpoint, fold 1 of 3 unless `facts` say otherwise; a fact that is None is left out."""
-    told = {"method": "label_coupling", "class_names": NAMES, "fold": 1, "folds": 3} | facts
-    tensors = {} if matrix is None else {"head.coupling.A": torch.as_tensor(matrix)}
-    save_tensors(path, tensors, {name: fact for name, fact in told.items() if fact is not None})
+def write(
+    path: Path, matrix: Any, names: Sequence[str] = NAMES, *, refiner: bool = True, **facts: Any
+) -> Path:
+    """A checkpoint, fold 1 of 3 unless `facts` say otherwise."""
+    settings = ModelConfig(model=MODEL, pretrained=False, refiner=refiner)
+    tensors = build_model(settings, len(names)).state_dict()
+    if refiner:
+        tensors["head.coupling.A"] = torch.as_tensor(matrix).float()
+    told = {"method": "label_coupling", "model": model_settings(settings), "img_size": 32}
+    save_tensors(path, tensors, told | {"class_names": list(names), "fold": 1, "folds": 3} | facts)
     return path
 
 
@@ -110,7 +117,7 @@ def test_files_and_text(folds: list[Path]) -> None:
 def test_labels_are_matched_by_name(folds: list[Path], step: int) -> None:
     turned = ["Hernia", "Mass", "Edema"]
     matrix = [[0.0, -1, 0], [0, 0, 0.25], [0, -0.375, 0]]  # SECOND, labels in that order
-    write(folds[1], matrix, class_names=turned, fold=2)
+    write(folds[1], matrix, turned, fold=2)
     printed = show(*folds[::step])
     # in the first one's order
     assert re.findall(r"^(\w+) \|", printed, re.MULTILINE)[1:] == (NAMES if step == 1 else turned)
@@ -122,7 +129,7 @@ def test_labels_are_matched_by_name(folds: list[Path], step: int) -> None:
 def test_strongest_first_and_no_more_than_top(one: Path) -> None:
     matrix = np.zeros((5, 5))
     matrix[1:, 0] = 0.25, -1, 0.00001, 0.5
-    printed = show(write(one, matrix, class_names=list("ABCDE"), folds=1))
+    printed = show(write(one, matrix, "ABCDE", folds=1))
     assert "mean over 1 fold.\n" in printed
     assert "16 of 20 ordered pairs (80 %)" in printed
     none = ["B | none", "C | none", "D | none", "E | none"]
@@ -142,18 +149,18 @@ def test_all_zero(one: Path) -> None:
     assert (table[["mean_weight", "sign", "folds_with_sign", "fold1"]] == 0).all(axis=None)
 
 
-def test_two_labels_in_half_precision_with_a_diagonal_and_odd_names(one: Path) -> None:
+def test_two_labels_with_a_diagonal_and_odd_names(one: Path) -> None:
     names = ['Effusion, "large"', "$\\frac$ NA"]
-    matrix = torch.tensor([[9, 0.5], [0, 9]], dtype=torch.bfloat16)
-    assert "1 of 2 ordered pairs" in show(write(one, matrix, class_names=names))
+    matrix = [[9, 0.5], [0, 9]]
+    assert "1 of 2 ordered pairs" in show(write(one, matrix, names))
     table = pd.read_csv(one.parent / "couplings.csv", keep_default_na=False)
     assert table.iloc[:, :3].to_numpy().tolist() == [[*names, 0.5], [*names[::-1], 0]]
     # the model leaves the diagonal out
-    assert read_fold(one, *load_tensors(one)).weights.tolist() == [[0, 0.5], [0, 0]]
+    assert read_fold(one).weights.tolist() == [[0, 0.5], [0, 0]]
 
 
 def test_source_and_target_are_those_of_the_model(one: Path) -> None:
-    model = build_model(ModelConfig(model="test_efficientnet", pretrained=False), 3)
+    model = build_model(ModelConfig(model=MODEL, pretrained=False), 3)
     assert model.head.coupling is not None
     with torch.no_grad():
         model.head.coupling.A[0, 2] = -2
@@ -165,31 +172,21 @@ def test_source_and_target_are_those_of_the_model(one: Path) -> None:
     assert show(one).splitlines()[5:8] == wanted
 
 
-FLAWED_NAMES: list[Any] = [
-    None,
-    "abc",
-    ["a", "b", "a"],
-    ["a", 3, "b"],
-    [[], {}],
-    ["a", ""],
-    ["a", "\ud800"],
-]
 SPOILT: list[tuple[Any, dict[str, Any], str]] = [
-    (FIRST, {"method": "csra_db_cas"}, 'is of "csra_db_cas": give the checkpoints of a run of'),
-    (FIRST, {"method": ["a\nb"]}, "give the checkpoints of a run of label_coupling"),
-    (FIRST, {"method": None}, "holds no model"),
-    (None, {}, "without --no-refiner"),
-    (torch.zeros(3, 2), {}, "(3, 2) where 3 classes need floating point (3, 3)"),
-    (torch.zeros(4, 4), {}, "(4, 4)"),
-    (torch.zeros(9), {}, "(9,)"),
-    (torch.zeros(3, 3, dtype=torch.int64), {}, "int64"),
-    ([[0, nan, 0], [0, 0, 0], [0, 0, 0]], {}, 'not finite from "Mass" on "Edema"'),
-    ([[0, 0, 0], [0, 0, 0], [0, -inf, 0]], {}, 'not finite from "Hernia" on "Edema"'),
-    ([[0.0]], {"class_names": ["Mass"]}, "two or more classes"),
-    *((FIRST, {"class_names": names}, "two or more classes, each once") for names in FLAWED_NAMES),
+    (FIRST, {"refiner": False}, "has no couplings"),
+    ([[0, nan, 0], [0, 0, 0], [0, 0, 0]], {}, "not finite"),
+    ([[0, 0, 0], [0, 0, 0], [0, -inf, 0]], {}, "not finite"),
+    (FIRST, {"class_names": None}, "does not name its classes"),
     *((FIRST, {"fold": fold}, "which fold") for fold in (None, 0, 4, True, "1", [1])),
     *((FIRST, {"folds": number}, "which fold") for number in (None, 0, 2.5)),
 ]
+
+
+def test_a_checkpoint_of_another_method(finished: tuple[Path, str], tmp_path: Path) -> None:
+    path = finished[0] / f"{MODEL}_fold1.safetensors"
+    assert "is of standard_head: give the checkpoints of a run of" in refusal(
+        path, "--out_dir", tmp_path
+    )
 
 
 @pytest.mark.parametrize(("matrix", "facts", "words"), SPOILT)
@@ -205,7 +202,7 @@ def test_spoilt_checkpoint(folds: list[Path], matrix: Any, facts: Any, words: st
 def test_no_checkpoint(folds: list[Path], one: Path) -> None:
     assert "No checkpoint is given" in refusal()
     assert f"{one} is not there" in refusal(*folds, one)
-    assert f"{one.parent} is no whole safetensors file" in refusal(*folds, one.parent)
+    assert f"{one.parent} is no exported folder" in refusal(*folds, one.parent)
     for content in (b"text", folds[0].read_bytes()[:-7]):
         one.write_bytes(content)
         assert f"{one} is no whole safetensors file" in refusal(*folds, one)
@@ -213,12 +210,12 @@ def test_no_checkpoint(folds: list[Path], one: Path) -> None:
 
 
 def test_several_runs_and_a_fold_twice(folds: list[Path], one: Path) -> None:
-    write(one, FIRST, fold=3, class_names=["Mass", "Oedema", "Hernia"])
+    write(one, FIRST, fold=3, names=["Mass", "Oedema", "Hernia"])
     sentence = refusal(*folds, one)
-    assert f'"Edema" only in {folds[0]}; "Oedema" only in {one}' in sentence
+    assert f"Edema only in {folds[0]}; Oedema only in {one}" in sentence
     assert "Hernia" not in sentence
-    write(one, [[0, 0.5], [0, 0]], fold=3, class_names=["Hernia", "Mass"])
-    assert re.findall('"(.*)" only in (.*)\n', refusal(*folds, one)) == [("Edema", str(folds[0]))]
+    write(one, [[0, 0.5], [0, 0]], fold=3, names=["Hernia", "Mass"])
+    assert f": Edema only in {folds[0]}\n" in refusal(*folds, one)
     write(one, FIRST, fold=3, folds=5)
     told = f"{folds[0]} is one of 3 folds, {one} is one of 5 folds"
     assert told in refusal(*folds, one)
