@@ -91,9 +91,7 @@ def align(found: Sequence[FoldCouplings]) -> Couplings:
         missing, added = set(names) - set(other.class_names), set(other.class_names) - set(names)
         if missing or added:
             sides = ((missing, first.path), (added, other.path))
-            found_in = [
-                f"{some(sorted(names), 6)} only in {path}" for names, path in sides if names
-            ]
+            apart = [f"{some(sorted(own), 6)} only in {path}" for own, path in sides if own]
             raise UserError(f"These are not of one run, as classes differ: {'; '.join(apart)}")
         if other.folds != first.folds:
             raise UserError(
