@@ -4,10 +4,12 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from core.config.values import Count
 from core.errors import UserError
 from core.models.checkpoint import load_into, load_tensors, save_tensors
 from core.training.ema import MovingAverage
@@ -18,13 +20,13 @@ from core.training.optimizer import load_scale, scale_state
 class Progress:
     """How far a fold is. Epochs and updates count what lies behind; `best_epoch` counts from 1."""
 
-    epoch: int = 0
-    update: int = 0
-    total_updates: int = 0
+    epoch: Count = 0
+    update: Count = 0
+    total_updates: Count = 0
     best: float | None = None
-    best_epoch: int = 0
+    best_epoch: Count = 0
     finished: bool = False
-    images_per_update: int = 0
+    images_per_update: Count = 0
 
     def recount(self, images_per_update: int) -> str:
         """Count updates of `images_per_update`, and say so where they were of another size.
@@ -148,7 +150,7 @@ class ResumeState:
                 "folder of that run, and put this run's own state back"
             )
         try:
-            self.progress = _checked(Progress(**facts["progress"]))
+            self.progress = msgspec.convert(facts["progress"], Progress)
             self._loaded_phase = facts["phase"]
             if self.progress.finished:
                 return
@@ -157,7 +159,7 @@ class ResumeState:
                 # an older state has not counted what was skipped
                 kept = tensors["loss_sums"]
                 self.loss_sums[: max(2, len(kept))].copy_(kept)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
             raise UserError(f"{path} is no state of a run ({error})") from error
         load_into(self.model, _under("model.", tensors), path)
         if self.average is not None:
@@ -189,15 +191,6 @@ class ResumeState:
                     for name, value in kept.items()
                 }
         self._loaded = {}
-
-
-def _checked(progress: Progress) -> Progress:
-    """`progress` as it came from a file. Raises TypeError where a value is of another kind."""
-    for name, value in asdict(progress).items():
-        kinds = {"best": (float, int, type(None)), "finished": (bool,)}.get(name, (int,))
-        if type(value) not in kinds or (kinds == (int,) and value < 0):
-            raise TypeError(f"its {name} cannot be {value}")
-    return progress
 
 
 def is_finished(path: Path) -> bool:
