@@ -1,5 +1,6 @@
 """Settings of `python -m core.doctor`."""
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -70,11 +71,7 @@ class Config:
     @property
     def tests(self) -> bool:
         """Whether there are images to predict."""
-        return self.test_csv is not None or self.test_dir is not None
-
-
-_NOT_OF_A_TRAINING = {"config", "full", "run", "checkpoint"}
-_REMOVED = ("method", "preset", "model", "img_size", "batch_size")
+        return bool(self.test_csv or self.test_dir)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -82,7 +79,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Raises UserError as `load_settings` does, and where there is none of these.
     """
-    known = flat(Config()).keys() - _NOT_OF_A_TRAINING
+    known = flat(Config()).keys() - {"config", "full", "run", "checkpoint"}
     taken = {name: value for name, value in load_settings(path).items() if name in known}
     if not taken:
         raise UserError(
@@ -94,9 +91,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 def refuse_removed(words: list[str]) -> None:
     """Raise UserError for a flag of version 0.1's estimate of memory and time."""
     for word in words:
-        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
-        if word.startswith("--") and name in _REMOVED:
+        if re.match(r"--(method|preset|model|img[_-]size|batch[_-]size)(=|$)", word):
             raise UserError(
-                f"--{name} was removed from core.doctor: add --dry_run to the training command, "
-                "which measures memory and time"
+                f"{word.partition('=')[0]} was removed from core.doctor: add --dry_run to the "
+                "training command, which measures memory and time"
             )

@@ -35,7 +35,7 @@ def usual_settings() -> tuple[LoaderConfig, int]:
 
 def check_packages(find: Findings, constraints: Path = CONSTRAINTS) -> None:
     """Versions of packages, as the project needs them and as constraints.txt pins them."""
-    text = constraints.read_text(encoding="utf-8") if constraints.exists() else ""
+    text = _text(constraints)
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", text.replace("_", "-").lower(), re.MULTILINE))
     install = "pip install -c constraints.txt -e ." if text else f"pip install -U {PROJECT}"
     versions = {name.replace("_", "-"): version for name, version in installed().items()}
@@ -168,7 +168,7 @@ def _compare(
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError:
         return ""
 

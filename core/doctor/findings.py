@@ -2,7 +2,6 @@
 
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -12,8 +11,9 @@ Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 
 WIDTH = 100
-# the second mark is for a terminal whose encoding lacks the first
-_MARKS = {"good": ("✓", "ok"), "doubt": ("!", " !"), "bad": ("✗", "NO"), "unseen": ("-", " -")}
+# the second set is for a terminal whose encoding lacks the first: good, doubtful, bad, unchecked
+_MARKS = (("✓", "!", "✗", "-"), ("ok", " !", "NO", " -"))
+_GOOD, _DOUBT, _BAD, _UNSEEN = range(4)
 
 
 class Findings:
@@ -22,31 +22,30 @@ class Findings:
     def __init__(self) -> None:
         try:
             "✓✗".encode(getattr(sys.stdout, "encoding", None) or "ascii")
-            self._ascii = 0
+            self._marks = _MARKS[0]
         except (UnicodeEncodeError, LookupError):
-            self._ascii = 1
-        self._counts: Counter[str] = Counter()
-        self._bad: list[int] = []
+            self._marks = _MARKS[1]
+        self._found: list[int] = []
 
     def heading(self, title: str) -> None:
         """Begin a group of findings."""
-        print(title if not self._counts else f"\n{title}")
+        print(f"\n{title}" if self._found else title)
 
     def good(self, sentence: str) -> None:
         """All is well."""
-        self._print("good", sentence)
+        self._print(_GOOD, sentence)
 
     def doubt(self, sentence: str, remedy: str = "") -> None:
         """It may be intended; `remedy` says what to do otherwise."""
-        self._print("doubt", sentence, remedy)
+        self._print(_DOUBT, sentence, remedy)
 
     def bad(self, sentence: str, remedy: str = "") -> None:
         """It is wrong; `remedy` says what to do, where the sentence does not."""
-        self._print("bad", sentence, remedy)
+        self._print(_BAD, sentence, remedy)
 
     def unseen(self, sentence: str) -> None:
         """It was not checked, as something before it is wrong or no flag asks for it."""
-        self._print("unseen", sentence)
+        self._print(_UNSEEN, sentence)
 
     def look(
         self,
@@ -70,20 +69,16 @@ class Findings:
 
     def end(self) -> int:
         """Print how many findings of each kind there were; the exit code: 1 if one is bad."""
-        counts = [f"{self._counts[k]} {self._mark(k).strip()}" for k in _MARKS if self._counts[k]]
-        wrong = f" (see {', '.join(map(str, self._bad))})" if self._bad else ""
-        print(f"\n{counted(self._counts.total(), 'check')}: {', '.join(counts)}{wrong}")
-        return int(bool(self._bad))
+        counts = [(self._found.count(kind), mark.strip()) for kind, mark in enumerate(self._marks)]
+        text = ", ".join(f"{count} {mark}" for count, mark in counts if count)
+        bad = [str(number) for number, kind in enumerate(self._found, 1) if kind == _BAD]
+        wrong = f" (see {', '.join(bad)})" if bad else ""
+        print(f"\n{counted(len(self._found), 'check')}: {text}{wrong}")
+        return int(bool(bad))
 
-    def _mark(self, kind: str) -> str:
-        return _MARKS[kind][self._ascii]
-
-    def _print(self, kind: str, sentence: str, remedy: str = "") -> None:
-        self._counts[kind] += 1
-        number = self._counts.total()
-        if kind == "bad":
-            self._bad.append(number)
-        start = f"{number:3} {self._mark(kind)} "
+    def _print(self, kind: int, sentence: str, remedy: str = "") -> None:
+        self._found.append(kind)
+        start = f"{len(self._found):3} {self._marks[kind]} "
         # a pointer to the doctor has nothing more to say here
         sentence = sentence.partition(DOCTOR)[0].rstrip(".")
         text = textwrap.fill(

@@ -15,17 +15,15 @@ from core.errors import UserError, counted, some
 from core.runtime.fabric import worker_count
 
 SAMPLE = 200
-_SEED = 0
 
 
 class Decoded(NamedTuple):
-    """One of the images, and what its pixels are; `reason` where it cannot be read."""
+    """Shape and print of an image in greyscale; `reason` where it cannot be read."""
 
-    place: int
-    reason: str = ""
-    is_constant: bool = False
-    shape: tuple[int, ...] = (0, 0)
+    reason: str
+    shape: tuple[int, ...] = ()
     print: np.ndarray | None = None
+    is_constant: bool = False
 
 
 def check_images(
@@ -39,10 +37,9 @@ def check_images(
         )
         return
     files = Images.joined([one.images for one in tables.every])
-    places = np.arange(len(names))
-    what = counted(len(names), "image")
+    places, what = np.arange(len(names)), counted(len(names), "image")
     if not full and len(names) > SAMPLE:
-        places = np.sort(np.random.default_rng(_SEED).choice(places, SAMPLE, replace=False))
+        places = np.sort(np.random.default_rng(0).choice(places, SAMPLE, replace=False))
         what = (
             f"a sample of {SAMPLE} images of {len(names):,} (always the same; --full decodes all)"
         )
@@ -51,14 +48,15 @@ def check_images(
         try:
             pixels = files.read(place)
         except UserError as error:
-            return Decoded(place, str(error))
-        is_constant = bool(pixels.min() == pixels.max())
-        print = print_of(pixels) if full and not is_constant else None
-        return Decoded(place, "", is_constant, pixels.shape, print)
+            return Decoded(str(error))
+        if pixels.min() == pixels.max():
+            return Decoded("", pixels.shape, is_constant=True)
+        return Decoded("", pixels.shape, print_of(pixels) if full else None)
 
     with ThreadPoolExecutor(max(1, worker_count(workers))) as pool:
         found = pool.map(decode, places.tolist())
-        images = list(tqdm(found, "decoding", len(places), unit="img", leave=False, disable=None))
+        progress = tqdm(found, "decoding", len(places), unit="img", leave=False, disable=None)
+        images = dict(zip(places.tolist(), progress, strict=True))
     _check_pixels(find, images, names, what)
     if full:
         find.look("near-duplicates", _check_near, images, tables, names)
@@ -66,37 +64,41 @@ def check_images(
         find.unseen("near-duplicate images: --full looks for them")
 
 
-def _check_pixels(find: Findings, images: list[Decoded], names: list[str], what: str) -> None:
-    if bad := [one for one in images if one.reason]:
-        which = some([names[one.place] for one in bad], 20)
+def _check_pixels(find: Findings, images: dict[int, Decoded], names: list[str], what: str) -> None:
+    if bad := {place: one.reason for place, one in images.items() if one.reason}:
+        reason = next(iter(bad.values())).rstrip(".")
         find.bad(
-            f"of {what}, {len(bad):,} cannot be read: {which} ({bad[0].reason.rstrip('.')})",
+            f"of {what}, {len(bad):,} cannot be read: {some([names[n] for n in bad], 20)} "
+            f"({reason})",
             "fix or fetch them again, or take their rows out of the CSV",
         )
     else:
-        low, high = (limit([one.shape for one in images], axis=0) for limit in (np.min, np.max))
+        shapes = np.array([one.shape for one in images.values()])
+        low, high = shapes.min(axis=0), shapes.max(axis=0)
         find.good(f"{what} can be read, {low[1]} x {low[0]} to {high[1]} x {high[0]} px")
-    if constant := [names[one.place] for one in images if one.is_constant]:
+    if constant := [names[place] for place, one in images.items() if one.is_constant]:
         find.doubt(told_constant(constant).removeprefix("Warning: "))
     else:
         find.good("none of these has the same grey everywhere")
 
 
-def _check_near(find: Findings, images: list[Decoded], tables: Tables, names: list[str]) -> None:
-    places = np.array([one.place for one in images if one.print is not None])
-    prints = [one.print for one in images if one.print is not None]
+def _check_near(
+    find: Findings, images: dict[int, Decoded], tables: Tables, names: list[str]
+) -> None:
+    prints = {place: one.print for place, one in images.items() if one.print is not None}
     if not prints:
         find.unseen("near-duplicate images: there is none to compare")
         return
     # those to predict are of other patients than those of --train_csv, and leak to nobody
     owners = [
-        f"{table is tables.test} {name if table.patients is None else table.patients[place]}"
+        f"{table is tables.test} {owner}"
         for table in tables.every
-        for place, name in enumerate(table.ids)
+        for owner in (table.ids if table.patients is None else table.patients)
     ]
     trained = len(names) - (0 if tables.test is None else len(tables.test))
     paths = [path for table in tables.every for path in table.paths]
-    pairs = places[near_pairs(np.stack(prints), np.array(owners)[places])]
+    places = np.array(list(prints))
+    pairs = places[near_pairs(np.stack(list(prints.values())), np.array(owners)[places])]
     # one file in two CSVs is a finding of its own
     strangers = [(a, b) for a, b in pairs.tolist() if a < trained and paths[a] != paths[b]]
     method = "by thumbnails; what was cropped, turned or mirrored is hardly found"

@@ -1,14 +1,11 @@
 """Check of leaks: the same image or patient in two CSVs, or an image twice in one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from core.data.csv.columns import PATIENT_COLUMNS, find_column, read_columns
 from core.data.images.collection import Images
@@ -79,37 +76,31 @@ def check_copies(find: Findings, parts: Mapping[str, LabelTable]) -> np.ndarray 
         return None
     parts = {flag: table for flag, table in parts.items() if table.paths}
     images = Images.joined([table.images for table in parts.values()])
-    first = first_copies(images)
-    copies = pd.DataFrame(
-        {
-            "flag": np.repeat(list(parts), [len(table) for table in parts.values()]),
-            "name": [name for table in parts.values() for name in table.ids],
-            "patient": [name for table in parts.values() for name in _patients_or_ids(table)],
-            "path": list(map(os.path.realpath, images.paths)),
-        }
-    )
-    earlier = copies.iloc[first].reset_index(drop=True).add_suffix("_first")
-    copies = copies.join(earlier)
-    # one file in two CSVs is found by its name
-    copies = copies[copies["path"] != copies["path_first"]]
-    is_same_patient = copies["patient"] == copies["patient_first"]
-    copies = copies[~is_same_patient | (copies["flag"] != copies["flag_first"])]
-    for (flag, other), pairs in copies.groupby(["flag", "flag_first"], sort=False):
-        shown = some(
-            [f"{a} = {b}" for a, b in zip(pairs["name"], pairs["name_first"], strict=True)]
+    first, files = first_copies(images), list(map(os.path.realpath, images.paths))
+    rows = [
+        (flag, *row)
+        for flag, table in parts.items()
+        for row in zip(
+            table.ids, table.ids if table.patients is None else table.patients, strict=True
         )
-        found = f"{counted(len(pairs), 'image')} of {flag} can be found"
+    ]
+    found: dict[tuple[str, str], list[str]] = {}
+    for place, earlier in enumerate(first.tolist()):
+        (flag, name, patient), (other, same, its_patient) = rows[place], rows[earlier]
+        # one file in two CSVs is found by its name
+        if files[place] != files[earlier] and (flag != other or patient != its_patient):
+            found.setdefault((flag, other), []).append(f"{name} = {same}")
+    for (flag, other), pairs in found.items():
+        what = f"{counted(len(pairs), 'image')} of {flag} can be found"
         if flag != other:
-            find.bad(f"{found} in {other} under another name: {shown}", f"take them out of {other}")
+            find.bad(
+                f"{what} in {other} under another name: {some(pairs)}", f"take them out of {other}"
+            )
         else:
             find.doubt(
-                f"{found} there under two names, not of one patient: {shown}",
+                f"{what} there under two names, not of one patient: {some(pairs)}",
                 "take one of each pair out; a training keeps both in one fold",
             )
-    if copies.empty:
+    if not found:
         find.good("no image is there under two names of different patients (compared by bytes)")
     return first[: len(train)]
-
-
-def _patients_or_ids(table: LabelTable) -> list[str]:
-    return table.ids if table.patients is None else table.patients.tolist()

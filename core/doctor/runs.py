@@ -1,7 +1,6 @@
 """Check of a run folder: which folds are finished, is it whole, and how is it resumed."""
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,29 @@ from core.runs.prediction_files import read_predictions
 from core.runtime.environment import earlier_starts
 
 
-@dataclass(frozen=True)
-class Run:
-    """Run folder, files of the folds that are trained, and command of the last start."""
-
-    folder: RunFolder
-    folds: list[FoldFiles]
-    command: str
-
-
 def check_run(find: Findings, path: Path) -> None:
     """Check folds, checkpoints and predictions of a run."""
     run = find.look("settings", _open_run, path)
     if run is None:
         find.unseen("folds, checkpoints and predictions need a config.json that can be read")
         return
-    finished = _check_folds(find, run)
-    owners = find.look("folds.csv", _read_folds, run.folder.folds) if finished else None
+    folder, folds, command = run
+    finished = _check_folds(find, folder, folds, command)
+    images = find.look("folds.csv", _read_folds, folder.folds) if finished else None
     counts = []
     for files in finished:
         classes = find.look(f"weights of fold {files.fold}", check_checkpoint, files.weights)
-        if owners is not None:
-            images = owners.get(str(files.fold), [])
+        if images is not None:
+            own = images.get(str(files.fold), [])
             what = f"predictions of fold {files.fold}"
-            counts.append(find.look(what, _check_predictions, files, images, classes))
+            counts.append(find.look(what, _check_predictions, files, own, classes))
     if counts and None not in counts:
         total = sum(count for count in counts if count)
         find.good(f"out-of-fold predictions of {counted(total, 'image')}, one of each")
 
 
-def _open_run(find: Findings, path: Path) -> Run:
+def _open_run(find: Findings, path: Path) -> tuple[RunFolder, list[FoldFiles], str]:
+    """Folder, files of the folds that are trained, and command of the last start."""
     if not path.is_dir():
         above = path.absolute().parent
         beside = [one.name for one in above.glob("*/")][:1000]
@@ -64,14 +56,14 @@ def _open_run(find: Findings, path: Path) -> Run:
     folder = RunFolder(path, str(model))
     every = [folder.files(1 + fold) for fold in range(1 if settings.get("val_csv") else folds)]
     starts = earlier_starts(environment)
-    began = starts[0].get("time") if starts else None
+    began, words = (starts[0].get("time"), starts[-1].get("command")) if starts else (None, None)
     about = f"begun {began[:16]}" if isinstance(began, str) else "of an earlier version"
     find.good(f"{path}: a run of {model}, {about}, {counted(len(starts), 'start')}")
-    words = starts[-1].get("command") if starts else None
-    named = isinstance(words, list) and all(isinstance(word, str) for word in words)
-    command = shlex.join(["python", *words]) if named and words else "the training's command"
+    command = "the training's command"
+    if words and isinstance(words, list) and all(isinstance(word, str) for word in words):
+        command = shlex.join(["python", *words])
     # a later start may have been given other --run_folds
-    return Run(folder, [one for one in every if one.fold in asked or one.state.exists()], command)
+    return folder, [one for one in every if one.fold in asked or one.state.exists()], command
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -82,36 +74,35 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({reason}): name the folder of a run") from error
 
 
-def _check_folds(find: Findings, run: Run) -> list[FoldFiles]:
+def _check_folds(
+    find: Findings, folder: RunFolder, folds: list[FoldFiles], command: str
+) -> list[FoldFiles]:
     """The folds that are trained to the end."""
     finished, stopped = [], []
-    for files in run.folds:
+    for files in folds:
         progress = find.look(f"state of fold {files.fold}", _read_progress, files.state)
         if progress is None:
             continue
         if progress.get("finished") is True:
             finished.append(files)
         elif progress:
-            stopped.append(
-                f"fold {files.fold} stopped after {progress.get('epoch')} epochs and "
-                f"{progress.get('update')} updates"
-            )
+            done = f"{progress.get('epoch')} epochs and {progress.get('update')} updates"
+            stopped.append(f"fold {files.fold} stopped after {done}")
         else:
             stopped.append(f"fold {files.fold} has not saved anything yet")
     if finished:
         numbers = ", ".join(str(files.fold) for files in finished)
         find.good(f"{counted(len(finished), 'fold')} trained to the end: {numbers}")
-    if stopped and is_locked(run.folder.path):
+    if stopped and is_locked(folder.path):
         find.doubt(f"{some(stopped, 5)}: a process is training here now")
     elif stopped:
-        find.bad(some(stopped, 5), f"rerun `{run.command}` to resume")
-    elif len(finished) == len(run.folds) and not (run.folder.path / "report.html").is_file():
-        find.bad("every fold is trained, and there is no report.html", f"rerun `{run.command}`")
+        find.bad(some(stopped, 5), f"rerun `{command}` to resume")
+    elif len(finished) == len(folds) and not (folder.path / "report.html").is_file():
+        find.bad("every fold is trained, and there is no report.html", f"rerun `{command}`")
     return finished
 
 
 def _read_progress(_: Findings, state: Path) -> dict[str, Any]:
-    """Progress of a fold; empty where it has saved none."""
     progress = load_tensors(state)[1].get("progress") if state.exists() else None
     return progress if isinstance(progress, dict) else {}
 
@@ -132,10 +123,9 @@ def _check_predictions(
 ) -> int:
     """Number of a fold's predictions. Raises UserError where they are not of its images once."""
     found = read_predictions(files.predictions)
-    names = found.class_names
     for what, here, there in (
         ("images of folds.csv", images, found.ids),
-        ("classes of the checkpoint", names if classes is None else classes, names),
+        ("classes of the checkpoint", classes or found.class_names, found.class_names),
     ):
         if odd := sorted(set(here) ^ set(there)):
             raise UserError(

@@ -1,7 +1,5 @@
 """Check of the CSVs: labels, patients, folds and leaks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,10 +78,9 @@ def _read_labels(
         # where the CSV is at fault this raises again
         table, trouble = read(images=False), error
     # labels follow with their positives
-    notes = [note for note in table.notes if not note.startswith("Labels (")]
-    facts = [note for note in notes if not note.startswith(_WARNING)]
+    facts = [note for note in table.notes if not note.startswith((_WARNING, "Labels ("))]
     find.good(" ".join([f"{csvs}: {counted(len(table), 'image')}.", *facts]))
-    for note in notes:
+    for note in table.notes:
         if note.startswith(_WARNING):
             find.doubt(note.removeprefix(_WARNING))
     if trouble is None:
@@ -151,8 +148,7 @@ def _check_folds(
         find.good(f"{about}, each with positives of every label")
         return
     found = f"{about}; without a positive, and so not scored: {some(missing, 12)}"
-    names = np.array(table.class_names, dtype=object)[has.sum(axis=0) == 1].tolist()
-    if names:
+    if names := np.array(table.class_names, dtype=object)[has.sum(axis=0) == 1].tolist():
         found += (
             f"; with all positives in one fold, so that the others cannot learn it: {some(names)}"
         )
