@@ -22,8 +22,6 @@ from core.report.plots import (
 )
 from core.report.plots.cooccurrence import MOST_CLASSES
 
-# Agg cannot draw 2**16 pixels or more in one direction
-MAX_PIXELS = 60_000
 # a picture wider than this scrolls sideways on a phone: its letters would be too small
 MAX_PHONE_INCHES = 6
 
@@ -160,7 +158,6 @@ def as_pictures(
 
 
 def _png(figure: Figure) -> bytes:
-    dpi = min(DOTS_PER_INCH, MAX_PIXELS / figure.get_figheight())
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
     return buffer.getvalue()

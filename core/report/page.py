@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import methodcaller
 from pathlib import Path
@@ -33,6 +35,19 @@ class Contents:
     """What else a reader must know to trust the numbers."""
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def command_again(
+    program: Sequence[str],
+    unwanted: Collection[str] = ("--overwrite",),
+    more: Sequence[str] = (),
+) -> str:
+    """`program`, this command's words but those unwanted, and `more`, for a shell.
+
+    What would delete files is unwanted.
+    """
+    words = [word for word in sys.argv[1:] if word not in unwanted]
+    return shlex.join([*program, *words, *more])
 
 
 def write_report(run_dir: Path, contents: Contents) -> Path:

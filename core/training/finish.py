@@ -15,8 +15,8 @@ from core.errors import UserError
 from core.io.untrusted_files import check_regular, read_json
 from core.metrics import Evaluation, evaluate
 from core.report import Contents, draw_pictures, format_table, worst_cases, write_report
+from core.report.page import command_again
 from core.report.plots.training_curves import number_columns
-from core.report.repeat_command import command_again
 from core.report.tables import class_table, fold_tables, lead_of, summary_table
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions

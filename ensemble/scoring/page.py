@@ -12,11 +12,11 @@ import pandas as pd
 from core.data.images.find_files import match_images
 from core.report import Contents, Picture, draw_pictures, worst_cases
 from core.report.figures import as_pictures
+from core.report.page import command_again
 from core.report.plots.classes import MOST_FILES, compared_figure
 from core.report.plots.precision_recall import compared_precision_recall
 from core.report.plots.reliability import compared_reliability
 from core.report.plots.style import head_and_tail
-from core.report.repeat_command import command_again
 from core.report.tables import Table, class_table, lead_of, summary_table
 from core.runtime.environment import installed
 from ensemble.scoring.comparison import Entry

@@ -45,11 +45,8 @@ FAINT = 0.4
 PERSISTENCE = 0.8
 FILMS_OF_A_PATIENT = (2, 6)  # fewest, most
 
-LEAST_IMAGES = 20
+LEAST = {"images": 20, "size": 32, "seed": 0}
 LEAST_TEST_IMAGES = 50
-LEAST_SIZE = 32
-# Patients that show the rarest class: one for each of five folds, fewer where images are few.
-LEAST_POSITIVE_PATIENTS = (2, 5)
 
 RECORD = "phantom.json"
 UNFINISHED = "phantom.partial"
@@ -81,10 +78,7 @@ def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> pd.DataFr
 
     Several films a patient, patients numbered from `first_patient`. A finding persists over a
     patient's films with probability `PERSISTENCE`, otherwise it is drawn anew; a coupled pair does
-    so together, so that every film keeps the probabilities. Where chance left a finding with
-    positives in fewer than five patients (in a small dataset one for each 200 images, at least
-    two), it is added to abnormal films of others, as far as there are any; likewise one film each
-    of so many patients is made Normal. In a small dataset the rare findings are therefore commoner.
+    so together, so that every film keeps the probabilities.
     """
     random = np.random.default_rng((seed, first_patient, Stream.LABELS))
     ends = np.cumsum(random.integers(*FILMS_OF_A_PATIENT, endpoint=True, size=images))
@@ -109,12 +103,15 @@ def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> pd.DataFr
 def plant_missing(
     patients: NDArray[np.int64], targets: NDArray[np.int8], random: np.random.Generator
 ) -> None:
-    """Change `targets` (N, C) until each class has positives in enough patients, if it can."""
+    """Change `targets` (N, C) until each class, and Normal, has enough patients, if it can.
+
+    Five, and in a small dataset one for each 200 images, at least two: one film each of further
+    patients is made Normal, and rare findings are added to abnormal films.
+    """
     order = random.permutation(len(patients))
-    wanted = int(np.clip(len(patients) // 200, *LEAST_POSITIVE_PATIENTS))
+    wanted = int(np.clip(len(patients) // 200, 2, 5))
 
     def first_films(allowed: NDArray[np.bool_], taken: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """One allowed film each of as many further patients as are wanting."""
         has = np.unique(patients[taken])
         candidates = order[(allowed & ~np.isin(patients, has))[order]]
         _, first = np.unique(patients[candidates], return_index=True)
@@ -171,15 +168,11 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
     """Write the dataset into `folder`; False where exactly this one was there already.
 
     `images` counts those of train.csv; a quarter as many, at least 50, are added for the test,
-    from other patients. The same arguments give the same bytes. An image depends on the seed, its
-    patient and its labels alone.
-
-    Raises:
-        UserError: too few images, too small a size, a negative seed, a folder with other data, or
-            one that cannot be written or is on a full disk.
+    from other patients. The same arguments give the same bytes. Raises UserError for settings that
+    are too small, a folder with other data, and one that cannot be written.
     """
     settings = {"images": images, "size": size, "seed": seed}
-    for name, least in (("images", LEAST_IMAGES), ("size", LEAST_SIZE), ("seed", 0)):
+    for name, least in LEAST.items():
         if settings[name] < least:
             raise UserError(f"--{name} is {settings[name]}: give at least {least}.")
     record = json.dumps({"version": VERSION} | settings)

@@ -1,7 +1,7 @@
 """Lesions, each drawn as the attenuation it adds to a scene, and the film that shows them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,9 +114,8 @@ def draw_pleural_thickening(scene: Scene, random: np.random.Generator) -> Field:
     depth = chest_wall(anatomy, scene.y) - side * scene.x
     waves = 1.0 + 0.3 * np.sin(scene.y * 60.0 + random.uniform(0.0, 6.0))
     window = ramp(random.uniform(0.1, 0.16) - np.abs(scene.y - random.uniform(0.4, 0.6)), 0.06)
-    return (
-        0.26 * scene.lungs[side] * window * ramp(random.uniform(0.02, 0.03) * waves - depth, 0.01)
-    )
+    thickness = random.uniform(0.02, 0.03) * waves
+    return 0.26 * scene.lungs[side] * window * ramp(thickness - depth, 0.01)
 
 
 def draw_fibrosis(scene: Scene, random: np.random.Generator) -> Field:
@@ -158,32 +157,26 @@ def draw_hernia(scene: Scene, random: np.random.Generator) -> Field:
     return 0.14 * ramp(1.0 - shape, 0.25) - 0.36 * gas
 
 
-class Finding(NamedTuple):
-    """Share of the images that show a finding, and the attenuation that its lesion adds."""
-
-    prevalence: float
-    draw: Callable[[Scene, np.random.Generator], Field]
-
-
-# commonest first; the order seeds the lesions
-DRAWINGS = {
-    "Effusion": Finding(0.30, draw_effusion),
-    "Atelectasis": Finding(0.20, draw_atelectasis),
-    "Cardiomegaly": Finding(0.15, draw_cardiomegaly),
-    "Consolidation": Finding(0.12, draw_consolidation),
-    "Edema": Finding(0.10, draw_edema),
-    "Nodule": Finding(0.08, draw_nodule),
-    "Mass": Finding(0.05, draw_mass),
-    "Pneumothorax": Finding(0.04, draw_pneumothorax),
-    "Emphysema": Finding(0.03, draw_emphysema),
-    "Pleural_Thickening": Finding(0.025, draw_pleural_thickening),
-    "Fibrosis": Finding(0.02, draw_fibrosis),
-    "Fracture": Finding(0.015, draw_fracture),
-    "Subcutaneous_Emphysema": Finding(0.01, draw_subcutaneous_emphysema),
-    "Hernia": Finding(0.005, draw_hernia),
+# share of the images that show a finding, and the attenuation that its lesion adds; commonest
+# first, and the order seeds the lesions
+DRAWINGS: dict[str, tuple[float, Callable[[Scene, np.random.Generator], Field]]] = {
+    "Effusion": (0.30, draw_effusion),
+    "Atelectasis": (0.20, draw_atelectasis),
+    "Cardiomegaly": (0.15, draw_cardiomegaly),
+    "Consolidation": (0.12, draw_consolidation),
+    "Edema": (0.10, draw_edema),
+    "Nodule": (0.08, draw_nodule),
+    "Mass": (0.05, draw_mass),
+    "Pneumothorax": (0.04, draw_pneumothorax),
+    "Emphysema": (0.03, draw_emphysema),
+    "Pleural_Thickening": (0.025, draw_pleural_thickening),
+    "Fibrosis": (0.02, draw_fibrosis),
+    "Fracture": (0.015, draw_fracture),
+    "Subcutaneous_Emphysema": (0.01, draw_subcutaneous_emphysema),
+    "Hernia": (0.005, draw_hernia),
 }
 FINDINGS = tuple(DRAWINGS)
-PREVALENCE = {name: finding.prevalence for name, finding in DRAWINGS.items()}
+PREVALENCE = {name: share for name, (share, _) in DRAWINGS.items()}
 
 
 def find_box(change: Field, pose: NDArray[np.floating]) -> Box:
@@ -212,16 +205,13 @@ def draw_radiograph(
     scene = lay_out(disturb(patient, findings, disturbance))
     film: Any = expose(scene)
     angle, scale = random.uniform(-3.0, 3.0), random.uniform(0.96, 1.05)
-    shift = np.zeros((2, 3))
-    shift[:, 2] = random.uniform(-0.02, 0.02, 2) * size
-    pose = shift + cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
+    pose = np.array(cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale), dtype=float)
+    pose[:, 2] += random.uniform(-0.02, 0.02, 2) * size
     boxes = {}
-    for place, (name, finding) in enumerate(DRAWINGS.items()):
+    for place, (name, (_, draw)) in enumerate(DRAWINGS.items()):
         severity = random.uniform(0.6, 1.2)
         if name in findings:
-            change = finding.draw(
-                scene, np.random.default_rng((seed, number, Stream.LESION, place))
-            )
+            change = draw(scene, np.random.default_rng((seed, number, Stream.LESION, place)))
             film += severity * findings[name] * change
             boxes[name] = find_box(change, pose)
     film = cv2.warpAffine(film, pose, (size, size), borderMode=cv2.BORDER_REPLICATE)

@@ -29,7 +29,7 @@ def classes_figure(evaluation: Evaluation) -> Figure:
     Of very many classes the head and the tail (`head_and_tail`).
     """
     rows, note = head_and_tail(evaluation.per_class)
-    height = np.arange(len(rows))[::-1]
+    height = np.arange(len(rows))[::-1].astype(float)
     figure = new_figure(10, 1.5 + 0.3 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     colours = [GROUP_COLOURS[group] for group in rows["group"]]
@@ -37,11 +37,14 @@ def classes_figure(evaluation: Evaluation) -> Figure:
     _draw_dots((left, right), rows, height, colours)
     chance = rows["positives"] / rows["n"].where(rows["ap"].notna())
     left.plot(chance, height, "|", color="black", ms=11, mew=1.6)
-    groups = {
-        group: colour for group, colour in GROUP_COLOURS.items() if {group} & {*rows["group"]}
-    }
-    chance_mark = Line2D([], [], color="black", marker="|", ms=11, ls="", mew=1.6, label="chance")
-    _finish(figure, rows, note, height, [*_handles(groups), chance_mark])
+    handles = [
+        Line2D([], [], color=colour, marker="o", label=group)
+        for group, colour in GROUP_COLOURS.items()
+        if (rows["group"] == group).any()
+    ]
+    handles += [Line2D([], [], color="black", marker="|", ms=11, ls="", mew=1.6, label="chance")]
+    _finish(figure, rows, note, height)
+    _draw_legend(figure, handles, columns=6)
     return figure
 
 
@@ -56,13 +59,14 @@ def compared_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
     step = 1.0 + 0.45 * (count - 1)
     height = step * np.arange(len(rows))[::-1].astype(float)
     figure = new_figure(10, 1.5 + 0.26 * step * len(rows) + 0.25 * -(-count // 2))
-    axes = figure.subplots(1, 2, sharey=True)
-    for place, (colour, own) in enumerate(zip(COLOURS, tables, strict=False)):
+    axes, handles = figure.subplots(1, 2, sharey=True), []
+    for place, (colour, name) in enumerate(zip(COLOURS, files, strict=False)):
         at = height + 0.45 * ((count - 1) / 2 - place)
-        _draw_dots(axes, own.loc[rows.index], at, [colour] * len(rows))
-    names = [shorten(name, 44).replace("$", r"\$") for name in files]
-    handles = _handles(dict(zip(names, COLOURS, strict=False)))
-    _finish(figure, rows, note, height, handles, columns=2)
+        _draw_dots(axes, tables[place].loc[rows.index], at, [colour] * len(rows))
+        label = shorten(name, 44).replace("$", r"\$")
+        handles.append(Line2D([], [], color=colour, marker="o", label=label))
+    _finish(figure, rows, note, height)
+    _draw_legend(figure, handles, columns=2)
     return figure
 
 
@@ -76,20 +80,15 @@ def _draw_dots(
         axis.scatter(rows[metric], height, c=colours, s=22, zorder=3)
 
 
-def _handles(colours: Mapping[str, str]) -> list[Line2D]:
-    """What a legend shows for these names."""
-    return [Line2D([], [], color=one, marker="o", label=name) for name, one in colours.items()]
+def _draw_legend(figure: Figure, handles: list[Line2D], columns: int) -> None:
+    columns = min(len(handles), columns)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
 
 
-def _finish(
-    figure: Figure,
-    rows: pd.DataFrame,
-    note: str,
-    height: np.ndarray,
-    handles: list[Line2D],
-    columns: int = 6,
-) -> None:
-    """Names of the classes, limits and legend; why a class has no AP."""
+def _finish(figure: Figure, rows: pd.DataFrame, note: str, height: np.ndarray) -> None:
+    """Names of the classes and limits; why a class has no AP."""
     left, right = figure.axes
     for y, (_, row) in zip(height, rows.iterrows(), strict=True):
         if np.isnan(row["ap"]):
@@ -98,21 +97,13 @@ def _finish(
             left.text(0.01, y, f"not scored: no {missing}", va="center", color=GREY, fontsize=8)
     labels = [f"{shorten(name)}  ({row['positives']:,})" for name, row in rows.iterrows()]
     left.set_yticks(height, labels, parse_math=False)
-    margin = 0.7 * (float(height[0]) / max(1, len(rows) - 1) or 1)
+    margin = 0.7 * (height[0] / max(1, len(rows) - 1) or 1)
     left.set_ylim(-margin, height[0] + margin)
     right.axvline(0.5, color="black", lw=1, ls=":")
     left.set_xlim(0, 1.02)
     right.set_xlim(right=1.02)
-    left.set_title("AP", loc="left")
-    right.set_title("AUROC", loc="left")
-    tidy(left)
-    tidy(right)
+    for axis, title in ((left, "AP"), (right, "AUROC")):
+        axis.set_title(title, loc="left")
+        tidy(axis)
     if note:
         figure.suptitle(note, fontsize=10)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(len(handles), columns),
-        frameon=False,
-        fontsize=9,
-    )

@@ -109,8 +109,7 @@ def test_threads(
     if asked:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     ((found, sentence),) = findings_of(environment.check_threads)
-    assert found == mark
-    assert remedy in sentence
+    assert (found, remedy in sentence) == (mark, True)
 
 
 def test_memory_within_a_containers_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

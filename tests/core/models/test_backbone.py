@@ -1,5 +1,6 @@
 """The backbone equals timm's model on grey images, and says where its weights come from."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +57,13 @@ def weights_of(model: str, folder: Path) -> tuple[Any, Path]:
 )
 def test_normalisation_is_the_mean_over_channels(model: str, mean: float, std: float) -> None:
     backbone = untrained(model)
+    assert {"mean", "std"} <= backbone.state_dict().keys()
     assert backbone.mean.item() == pytest.approx(mean, rel=1e-6)
     assert backbone.std.item() == pytest.approx(std, rel=1e-6)
     seen: list[Tensor] = []
     backbone.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     backbone(images())
     torch.testing.assert_close(seen[0], (images() / 255 - mean) / std, rtol=1e-4, atol=1e-4)
-
-
-def test_normalisation_moves_with_the_model_and_is_kept_with_it() -> None:
-    buffers = dict(untrained(TINY).named_buffers())
-    assert {"mean", "std"} <= set(buffers)
-    assert {"mean", "std"} <= set(untrained(TINY).state_dict())
 
 
 @pytest.mark.parametrize("model", [COLOUR, TINY, "test_vit2"])
@@ -84,15 +80,6 @@ def test_width_of_the_features(model: str) -> None:
     backbone = untrained(model)
     with torch.no_grad():
         assert backbone(images()).shape == (2, backbone.num_features)
-
-
-def test_grey_convolution_is_the_sum_over_colours(tmp_path: Path) -> None:
-    for model, first in ((COLOUR, "conv_stem.weight"), (TINY, "stem.0.weight")):
-        network, path = weights_of(model, tmp_path)
-        colour = network.get_parameter(first)
-        grey = Backbone(BackboneConfig(model=model), path).network.get_parameter(first)
-        assert colour.shape[1] == 3
-        torch.testing.assert_close(grey, colour.sum(dim=1, keepdim=True))
 
 
 def test_features_of_a_file_are_those_of_the_colour_model(tmp_path: Path) -> None:
@@ -118,12 +105,6 @@ def test_real_weights_give_the_colour_models_features() -> None:
         truth = network.eval()(colour)
         assert truth.std() > 0.1
         torch.testing.assert_close(backbone(images(96)), truth, rtol=1e-3, atol=1e-4)
-
-
-def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
-    _, path = weights_of(TINY, tmp_path)
-    with pytest.raises(UserError, match=r"test_convnext\.safetensors does not hold weights of"):
-        Backbone(BackboneConfig(model=COLOUR), path)
 
 
 def test_weights_of_another_size_and_files_of_another_kind_are_refused(tmp_path: Path) -> None:
@@ -169,17 +150,11 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.usefixtures("unreachable")
-def test_unreachable_weights_are_an_error_that_names_both_ways_out() -> None:
-    with pytest.raises(UserError) as refused:
-        find_weights(BackboneConfig(model="convnextv2_atto"), optional=False)
-    assert "convnextv2_atto" in str(refused.value)
-    assert "--weights_file" in str(refused.value)
-    assert "--no-pretrained" in str(refused.value)
-
-
-@pytest.mark.usefixtures("unreachable")
-def test_optional_weights_may_be_missing_but_not_in_silence() -> None:
-    weights, sentence = find_weights(BackboneConfig(model="convnextv2_atto"), optional=True)
+def test_unreachable_weights_are_an_error_that_names_both_ways_out_unless_optional() -> None:
+    config = BackboneConfig(model="convnextv2_atto")
+    with pytest.raises(UserError, match=r"convnextv2_atto.*--weights_file.*--no-pretrained"):
+        find_weights(config, optional=False)
+    weights, sentence = find_weights(config, optional=True)
     assert weights is None
     assert "untrained" in sentence
     assert "--weights_file" in sentence
@@ -200,47 +175,37 @@ def test_a_hub_that_fails_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> Non
         find_weights(BackboneConfig(model="convnextv2_atto"), optional=False)
 
 
-def test_a_model_without_weights_anywhere_does_not_ask(unreachable: list[str]) -> None:
-    find_weights(BackboneConfig(model="resnet10t"), optional=True)
-    assert unreachable == ["timm/resnet10t.c3_in1k"]
-    unreachable.clear()
-    find_weights(BackboneConfig(model="efficientnet_b8"), optional=True)
-    assert unreachable == []
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        ("resnet10t", ["timm/resnet10t.c3_in1k"]),
+        # an old name of timm
+        ("tf_efficientnet_b4_ns", ["timm/tf_efficientnet_b4.ns_jft_in1k"]),
+        # without weights anywhere
+        ("efficientnet_b8", []),
+    ],
+)
+def test_the_repository_that_is_asked(model: str, asked: list[str], unreachable: list[str]) -> None:
+    find_weights(BackboneConfig(model=model), optional=True)
+    assert unreachable == asked
 
 
-def test_old_names_of_timm_find_their_weights(unreachable: list[str]) -> None:
-    find_weights(BackboneConfig(model="tf_efficientnet_b4_ns"), optional=True)
-    assert unreachable == ["timm/tf_efficientnet_b4.ns_jft_in1k"]
-
-
-def test_what_was_fetched_before_needs_no_hub(
-    unreachable: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("kind", ["cache", "file", "untrained"])
+def test_what_needs_no_hub(
+    kind: str, unreachable: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cached = str(tmp_path / "model.safetensors")
-    monkeypatch.setattr(core.models.backbone, "try_to_load_from_cache", lambda *_: cached)
-    weights, sentence = find_weights(BackboneConfig(model="convnextv2_atto"), optional=False)
-    assert weights == Path(cached)
-    assert "ImageNet weights of convnextv2_atto" in sentence
-    assert unreachable == []
-
-
-def test_a_weights_file_needs_no_hub(unreachable: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
+    path = tmp_path / "model.safetensors"
     path.touch()
-    config = BackboneConfig(model=TINY, weights_file=path)
+    config, told = BackboneConfig(model=TINY), f"ImageNet weights of {TINY}"
+    if kind == "cache":
+        monkeypatch.setattr(core.models.backbone, "try_to_load_from_cache", lambda *_: str(path))
+    elif kind == "file":
+        config, told = BackboneConfig(model=TINY, weights_file=path), str(path)
+    else:
+        config, told = BackboneConfig(model=TINY, pretrained=False), "untrained"
     weights, sentence = find_weights(config, optional=False)
-    assert weights == path
-    assert str(path) in sentence
-    assert unreachable == []
-    with pytest.raises(UserError, match="contradict"):
-        BackboneConfig(model=TINY, weights_file=path, pretrained=False).check()
-
-
-def test_untrained_on_purpose(unreachable: list[str]) -> None:
-    config = BackboneConfig(model=TINY, pretrained=False)
-    weights, sentence = find_weights(config, optional=False)
-    assert weights is None
-    assert "untrained" in sentence
+    assert weights == (None if kind == "untrained" else path)
+    assert told in sentence
     assert unreachable == []
 
 
@@ -253,6 +218,8 @@ def test_weights_files_that_are_refused(tmp_path: Path) -> None:
         config = BackboneConfig(model=TINY, weights_file=tmp_path / name)
         with pytest.raises(UserError, match=r"must be a \.safetensors file"):
             find_weights(config, optional=True)
+        with pytest.raises(UserError, match="contradict"):
+            replace(config, pretrained=False).check()
 
 
 @pytest.mark.parametrize(

@@ -17,24 +17,18 @@ from core.report.tables import class_table, fold_tables, format_table
 from ensemble.scoring.page import HEADINGS as COMPARED
 
 Scored = tuple[Evaluation, np.ndarray, np.ndarray]
-CLASSES, WITHOUT = 300, 10
+NOTE = "the 32 most and 32 least prevalent of 290 scored classes (300 in all)"
 
 
 def synthetic_scores(classes: int, without: int) -> Scored:
     """Class c has the prevalence rank c; the last `without` have no positive."""
     random = np.random.default_rng(0)
-    images = 2 * classes
-    order = random.permuted(np.tile(np.arange(images), (classes, 1)), axis=1).T
-    counts = np.where(np.arange(classes) < classes - without, classes - np.arange(classes), 0)
-    targets = (order < counts).astype(float)
+    order = random.permuted(np.tile(np.arange(2 * classes), (classes, 1)), axis=1).T
+    counts = classes - np.arange(classes)
+    targets = (order < np.where(counts > without, counts, 0)).astype(float)
     probabilities = random.random(targets.shape)
     names = [f"c{place}" for place in range(classes)]
     return evaluate(targets, probabilities, names, resamples=0), targets, probabilities
-
-
-@pytest.fixture(scope="module")
-def scored() -> Scored:
-    return synthetic_scores(CLASSES, WITHOUT)
 
 
 def drawn(figure: Figure | None) -> tuple[list[str], str]:
@@ -47,66 +41,46 @@ def drawn(figure: Figure | None) -> tuple[list[str], str]:
     return [name.split(" ")[0] for name in names], figure.get_suptitle()
 
 
-def figures_of(scored: Scored) -> list[Figure | None]:
-    evaluation, targets, probabilities = scored
+@pytest.mark.parametrize(("classes", "without"), [(300, 10), (14, 0), (64, 4)])
+def test_pictures_of_many_classes_show_the_head_and_the_tail(classes: int, without: int) -> None:
+    evaluation, targets, probabilities = synthetic_scores(classes, without)
+    names, note = [f"c{place}" for place in range(classes)], ""
+    scored = names[: classes - without]
+    if classes == 300:
+        scored, note = [*names[:32], *names[290 - 32 : 290]], NOTE
+        names = scored
     files = {"a": probabilities, "b": 1 - probabilities}
-    return [
-        classes_figure(evaluation),
-        histograms_figure(evaluation, targets, probabilities),
-        precision_recall_figure(evaluation, targets, probabilities),
-        compared_figure({"a": evaluation, "b": evaluation}),
-        compared_precision_recall(evaluation, targets, files),
-    ]
+    for figure, expected in (
+        (classes_figure(evaluation), names),
+        (compared_figure({"a": evaluation, "b": evaluation}), names),
+        (histograms_figure(evaluation, targets, probabilities), names),
+        (precision_recall_figure(evaluation, targets, probabilities), scored),
+        (compared_precision_recall(evaluation, targets, files), scored),
+    ):
+        assert drawn(figure) == (expected, note)
 
 
-def test_pictures_of_many_classes_show_the_head_and_the_tail(scored: Scored) -> None:
-    last = CLASSES - WITHOUT
-    expected = [f"c{place}" for place in (*range(32), *range(last - 32, last))]
-    for figure in figures_of(scored):
-        names, note = drawn(figure)
-        assert names == expected
-        assert note == "the 32 most and 32 least prevalent of 290 scored classes (300 in all)"
-
-
-@pytest.mark.parametrize(("classes", "without"), [(14, 0), (64, 4)])
-def test_pictures_of_fewer_classes_show_all(classes: int, without: int) -> None:
-    scored = synthetic_scores(classes, without)
-    rows, *small = (drawn(figure) for figure in figures_of(scored))
-    every = [f"c{place}" for place in range(classes)]
-    assert rows == (every, "")
-    assert small[0] == (every, "")
-    assert small[1] == (every[: classes - without], "")
-
-
-@pytest.mark.parametrize("without", [300, 290])
-def test_many_classes_of_which_hardly_any_can_be_scored(without: int) -> None:
-    evaluation, targets, probabilities = synthetic_scores(300, without)
-    names, note = drawn(classes_figure(evaluation))
-    if without == 290:
-        assert names == [f"c{place}" for place in range(10)]
-        assert note == "all of 10 scored classes (300 in all)"
-    else:
-        assert len(names) == 64
-        assert precision_recall_figure(evaluation, targets, probabilities) is None
+def test_many_classes_of_which_hardly_any_can_be_scored() -> None:
+    names, note = drawn(classes_figure(synthetic_scores(300, 290)[0]))
+    assert names == [f"c{place}" for place in range(10)]
+    assert note == "all of 10 scored classes (300 in all)"
+    evaluation, targets, probabilities = synthetic_scores(300, 300)
+    assert len(drawn(classes_figure(evaluation))[0]) == 64
+    assert precision_recall_figure(evaluation, targets, probabilities) is None
     compared_figure({"a": evaluation, "b": evaluation})
 
 
-def test_captions_say_what_is_shown_and_tables_stay_whole(
-    scored: Scored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluation, targets, probabilities = scored
-    note = "the 32 most and 32 least prevalent of 290 scored classes (300 in all)"
+def test_captions_say_what_is_shown_and_tables_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation, targets, probabilities = synthetic_scores(300, 10)
     monkeypatch.setattr("core.report.figures._png", lambda _: b"")
     pictures = {one.name: one for one in draw_pictures(evaluation, targets, probabilities)}
     for name in ("classes", "precision_recall", "score_histograms"):
-        assert pictures[name].caption.endswith(f"Shown: {note}.")
-        assert note in pictures[name].alt
+        assert pictures[name].caption.endswith(f"Shown: {NOTE}.")
+        assert NOTE in pictures[name].alt
     assert "Shown" not in pictures["reliability"].caption
     compared = as_pictures(dict.fromkeys(COMPARED, (Figure(), "")), COMPARED, evaluation)
-    assert [note in one.caption for one in compared] == [True, True, False]
-    assert len(class_table(evaluation).rows) == CLASSES
-    assert len(fold_tables(evaluation, {1: evaluation, 2: evaluation})[1].rows) == CLASSES
-    printed = format_table(evaluation)
-    assert sum(line.startswith("c") and "class" not in line for line in printed.splitlines()) == 300
+    assert [NOTE in one.caption for one in compared] == [True, True, False]
+    assert len(class_table(evaluation).rows) == 300
+    assert len(fold_tables(evaluation, {1: evaluation, 2: evaluation})[1].rows) == 300
     # what cannot be scored is named, and not all of thousands of names
-    assert max(map(len, printed.splitlines())) <= 100
+    assert max(map(len, format_table(evaluation).splitlines())) <= 100

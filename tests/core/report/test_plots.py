@@ -1,7 +1,6 @@
 """The pictures of a report."""
 
 import io
-import math
 
 import numpy as np
 import pandas as pd
@@ -72,28 +71,19 @@ def test_curves_ring_the_kept_epoch_of_each_fold(history):
 
 def test_curves_show_the_learning_rate_of_each_part_that_is_trained(history):
     *_, rates = axes_of(curves_figure(history))
-    assert rates.get_title(loc="left") == "Learning rate"
     backbone, head = lines_of(rates, marker=".")
     # the second point is the gap between the phases
     np.testing.assert_array_equal(backbone[:, 1], [np.nan, np.nan, 0.1, 0.05, 0])
     np.testing.assert_array_equal(head, [[1, 0.25], [np.nan] * 2, [2, 0.5], [3, 0.25], [4, 0]])
     assert [text.get_text() for text in rates.get_legend().get_texts()] == ["backbone", "head"]
-    # a run that an older version began knows the peaks alone, and maybe of some epochs
-    for older in (history.drop(columns="lr_factor"), history.assign(lr_factor=[np.nan] + [1] * 7)):
-        *_, rates = axes_of(curves_figure(older))
-        assert rates.get_title(loc="left") == "Peak learning rate"
-        np.testing.assert_array_equal(
-            lines_of(rates, marker=".")[1][:, 1], [1, np.nan, 0.5, 0.5, 0.5]
-        )
 
 
-def test_curves_take_a_history_with_missing_columns_and_epochs_counted_anew(history):
+def test_curves_take_a_history_with_missing_columns(history):
     assert curves_figure(pd.DataFrame()) is None
     assert curves_figure(history[["fold", "epoch"]]) is None
-    lone = pd.DataFrame({"epoch": [1, 2, 1, 2], "train_loss": [0.4, 0.3, np.nan, 0.35]})
-    (axis,) = axes_of(curves_figure(lone))
-    (line,) = lines_of(axis, marker=".")
-    np.testing.assert_array_equal(line[:, 0], [1, 2, 3, 4])
+    (axis,) = axes_of(curves_figure(history[["fold", "epoch", "train_loss"]]))
+    first, _ = lines_of(axis, marker=".")
+    np.testing.assert_array_equal(first, [[1, 0.5], [2, 0.4], [3, 0.3], [4, 0.2]])
     assert not len(np.concatenate(lines_of(axis, marker="o")))
 
 
@@ -111,14 +101,10 @@ def test_classes_are_ordered_by_training_prevalence_with_chance_and_interval(sco
         drawn = [segment[:, 0] for segment in intervals.get_segments() if len(segment)]
         np.testing.assert_array_equal(drawn, bounds.dropna())
     bars = [patch for patch in left.patches if isinstance(patch, Rectangle)]
-    np.testing.assert_array_equal(
-        [bar.get_width() for bar in bars], evaluation.per_class["ap"].fillna(0)
-    )
-    blue, green, orange = "#0072B2", "#009E73", "#D55E00"
-    assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [blue] * 2 + [
-        green,
-        *[orange] * 2,
-    ]
+    widths = [bar.get_width() for bar in bars]
+    np.testing.assert_array_equal(widths, evaluation.per_class["ap"].fillna(0))
+    colours = ["#0072B2"] * 2 + ["#009E73"] + ["#D55E00"] * 2
+    assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == colours
     (chance,) = lines_of(left, marker="|")
     shares = evaluation.per_class["positives"] / evaluation.per_class["n"]
     np.testing.assert_allclose(chance[:4, 0], shares[:4])
@@ -161,9 +147,8 @@ def test_histograms_hold_every_score_of_positives_and_of_negatives(scored):
     for axis, (column, name) in zip(drawn, enumerate(NAMES), strict=True):
         negative, positive = [one for one in axis.patches if isinstance(one, StepPatch)]
         labels = targets[:, column]
-        assert axis.get_title() == (
-            f"{shorten(name, 20)}  {(labels == 1).sum()} / {(labels == 0).sum()}"
-        )
+        counts = f"{(labels == 1).sum()} / {(labels == 0).sum()}"
+        assert axis.get_title() == f"{shorten(name, 20)}  {counts}"
         for patch, label in ((negative, 0), (positive, 1)):
             heights, edges, _ = patch.get_data()
             scores = np.log(probabilities / (1 - probabilities))[labels == label, column]
@@ -192,10 +177,8 @@ def test_labels_that_come_together_are_counted_where_both_are_known():
             both = sum(targets[k, i] * targets[k, j] for k in rows)
             p, q = probabilities[rows, i], probabilities[rows, j]
             lift = np.mean(p * q) / (np.mean(p) * np.mean(q))
-            assert observed[i, j] == pytest.approx(math.log2((both + 0.5) / (chance + 0.5)))
-            assert predicted[i, j] == pytest.approx(
-                math.log2((lift * chance + 0.5) / (chance + 0.5))
-            )
+            expected = [(times + 0.5) / (chance + 0.5) for times in (both, lift * chance)]
+            assert [observed[i, j], predicted[i, j]] == pytest.approx(np.log2(expected))
     assert np.isnan(observed[2, 3])
 
 
@@ -223,9 +206,8 @@ def test_the_maps_of_coupled_labels_agree(scored):
     for axis, values in zip((left, right), maps, strict=True):
         np.testing.assert_allclose(axis.images[0].get_array().filled(np.nan), values, atol=1e-12)
     pairs = [one[np.triu_indices(5, 1)] for one in maps]
-    assert right.get_title(loc="left").endswith(
-        f"(rank correlation {spearmanr(*pairs).statistic:.2f})"
-    )
+    agreement = f"(rank correlation {spearmanr(*pairs).statistic:.2f})"
+    assert right.get_title(loc="left").endswith(agreement)
     nothing = np.full_like(targets, np.nan)
     assert cooccurrence_figure(evaluation, nothing, probabilities) is None
     assert left.get_title(loc="left") == "Labels"
@@ -250,15 +232,11 @@ def test_why_a_class_is_not_scored():
     targets = np.array([[0, 1, np.nan, 1], [0, 1, np.nan, 0]])
     evaluation = evaluate(targets, np.full((2, 4), 0.5), list("abcd"), resamples=0)
     axis = classes_figure(evaluation).axes[0]
-    told = {round(text.get_position()[1]): text.get_text() for text in axis.texts}
+    told = {text.get_position()[1]: text.get_text() for text in axis.texts}
     names = [label.get_text()[0] for label in axis.get_yticklabels()]
-    places = dict(zip(names, axis.get_yticks(), strict=True))
-    assert {name: told.get(round(place)) for name, place in places.items()} == {
-        "a": "not scored: no positives",
-        "b": "not scored: no negatives",
-        "c": "not scored: no known labels",
-        "d": None,
-    }
+    reasons = dict(zip(names, map(told.get, axis.get_yticks()), strict=True))
+    lacking = {"a": "positives", "b": "negatives", "c": "known labels"}
+    assert reasons == {n: f"not scored: no {what}" for n, what in lacking.items()} | {"d": None}
 
 
 def test_files_are_compared_class_by_class(scored):

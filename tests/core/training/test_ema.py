@@ -42,15 +42,6 @@ def test_average_equals_a_loop_by_hand(decay: float) -> None:
         np.testing.assert_allclose(value.double().numpy(), expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_first_update_keeps_a_tenth() -> None:
-    net = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(net.weight, 0.0)
-    average = MovingAverage(net, 0.9999)
-    nn.init.constant_(net.weight, 1.0)
-    average.update(0)
-    assert average.module.get_parameter("weight").item() == pytest.approx(0.9)
-
-
 def test_tied_parameters_follow_once() -> None:
     net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
     nn.init.constant_(net.get_parameter("0.weight"), 0.0)
@@ -61,17 +52,6 @@ def test_tied_parameters_follow_once() -> None:
     # as of any parameter, a tenth is kept
     values = [value.item() for value in average.module.state_dict().values()]
     assert values == pytest.approx([0.9, 0.9])
-
-
-def test_counts_are_copied() -> None:
-    net = model()
-    average = MovingAverage(net, 0.9999)
-    for step in range(5):
-        train(net, step)
-        average.update(step)
-    count = average.module.get_buffer("1.num_batches_tracked")
-    assert count.dtype == torch.int64
-    assert count.item() == 5
 
 
 def test_the_model_is_left_alone() -> None:
