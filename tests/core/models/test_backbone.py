@@ -190,7 +190,7 @@ def test_the_repository_that_is_asked(model: str, asked: list[str], unreachable:
     assert unreachable == asked
 
 
-@pytest.mark.parametrize("kind", ["cache", "file", "untrained"])
+@pytest.mark.parametrize("kind", ["cache", "file", "untrained", "init_from"])
 def test_what_needs_no_hub(
     kind: str, unreachable: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -201,10 +201,12 @@ def test_what_needs_no_hub(
         monkeypatch.setattr(core.models.backbone, "try_to_load_from_cache", lambda *_: str(path))
     elif kind == "file":
         config, told = BackboneConfig(model=TINY, weights_file=path), str(path)
-    else:
+    elif kind == "untrained":
         config, told = BackboneConfig(model=TINY, pretrained=False), "untrained"
+    else:
+        config, told = BackboneConfig(model=TINY, init_from=path), ""
     weights, sentence = find_weights(config, optional=False)
-    assert weights == (None if kind == "untrained" else path)
+    assert weights == (path if kind in ("cache", "file") else None)
     assert told in sentence
     assert unreachable == []
 

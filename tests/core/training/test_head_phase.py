@@ -1,22 +1,35 @@
-"""A head phase whose features are kept: what it computes, and on what it trains.
+"""A head phase whose features are kept: what it computes, and a stop, a NaN or a full disk in it.
 
 The truth for a phase that keeps enough views is the same phase without any kept, to the last bit.
 """
 
+import errno
+import os
+import shutil
+import signal
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+import core.training.feature_cache
 from core.data.loading.fold_data import FoldData
+from core.errors import UserError
+from core.runs.log import FoldLog
+from core.training.feature_cache import FeatureCache
 from core.training.frozen_backbone import FrozenBackbone
 from core.training.optimizer import Phase
 from tests.helpers.training.head_phase_runs import (
     ACCUMULATE,
+    BATCH,
     HEAD,
     UPDATES,
     assert_same,
@@ -77,10 +90,8 @@ def test_how_often_the_backbone_computes(
 def test_one_epoch_keeps_nothing(
     fold: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("nothing that is kept here would be used again")
-
-    monkeypatch.setattr("core.training.frozen_backbone.FeatureCache", fail)
+    never = Mock(side_effect=AssertionError("nothing that is kept would be used again"))
+    monkeypatch.setattr("core.training.frozen_backbone.FeatureCache", never)
     train(fold, tmp_path / "out", 2, replace(HEAD, epochs=1))
 
 
@@ -146,3 +157,103 @@ def test_rows_and_targets_stay_with_their_features(fold: FoldData, tmp_path: Pat
         found = [rows[one.contiguous().numpy().tobytes()] for one in batch.images]
         assert batch.rows.tolist() == found
         np.testing.assert_array_equal(batch.targets.numpy(), fold.table.targets[found])
+
+
+# --- a stop, a NaN, and a disk that is too small -----------------------------------------------
+
+
+@pytest.mark.parametrize("stop_at", [UPDATES + 2, 3 * UPDATES + 4])
+def test_a_stopped_phase_goes_on_to_the_same_bits(
+    stop_at: int, fold: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second kept pass, and in epochs that use them both."""
+    undisturbed = train(fold, tmp_path / "whole", 2, ema=True)
+    monkeypatch.setattr(FoldLog, "advance", stopping_at(FoldLog.advance, stop_at))
+    with pytest.raises(SystemExit):
+        train(fold, tmp_path / "stopped", 2, ema=True)
+    monkeypatch.undo()
+    assert_same(train(fold, tmp_path / "stopped", 2, ema=True), undisturbed)
+
+
+def test_a_stop_while_kept_features_are_made_again_loses_nothing(
+    fold: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = train(fold, tmp_path / "whole", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldLog, "advance", stopping_at(FoldLog.advance, 2 * UPDATES + 2))
+        with pytest.raises(SystemExit):
+            train(fold, tmp_path / "stopped", 2)
+    path = undisturbed.folder.parent / "stopped" / "toy_fold1.state.safetensors"
+    state = path.read_bytes()
+    with monkeypatch.context() as patch:
+        # the sixth batch that is written, long before an update
+        patch.setattr(FeatureCache, "write", stopping_at(FeatureCache.write, 6))
+        with pytest.raises(SystemExit):
+            train(fold, tmp_path / "stopped", 2)
+    assert path.read_bytes() == state
+    assert_same(train(fold, tmp_path / "stopped", 2), undisturbed)
+
+
+def stopping_at(function: Callable[..., None], call: int) -> Callable[..., None]:
+    """`function`, with a SIGTERM before that call of it."""
+    calls = 0
+
+    def stop(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        function(*arguments)
+
+    return stop
+
+
+def test_a_loss_that_is_not_finite_names_the_images_of_a_kept_batch(
+    fold: FoldData, tmp_path: Path
+) -> None:
+    """The second batch of the third update of the fourth epoch, that uses the second's features."""
+    bad = (3 * UPDATES + 2) * ACCUMULATE + 2
+    undisturbed = train(fold, tmp_path / "whole", 2)
+    with pytest.raises(UserError) as refused:
+        train(fold, tmp_path / "out", 2, spoil=bad)
+    sentence = str(refused.value)
+    assert f"loss was not finite at update {3 * UPDATES + 3} (fold 1, epoch 4;" in sentence
+    model = watched(fold)
+    model.load_state_dict(undisturbed.weights)
+    rows = features_by_image(model.to(memory_format=torch.channels_last), fold, 1)
+    update = undisturbed.heads_inputs[bad - ACCUMULATE : bad]
+    for one in torch.cat(update):
+        assert fold.table.ids[rows[one.contiguous().numpy().tobytes()]] in sentence
+    assert sentence.count(".png") == BATCH * ACCUMULATE
+
+
+def test_a_disk_that_is_too_small_is_told_and_changes_nothing(
+    fold: FoldData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    exact = train(fold, tmp_path / "exact", 0)
+    capsys.readouterr()
+    # two passes of 48 images, and two views of 12, of 8 features in four bytes
+    training, validation = 2 * 48 * 8 * 4, 2 * 12 * 8 * 4
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=800))
+    assert_same(train(fold, tmp_path / "small", 2), exact)
+    printed = capsys.readouterr().out
+    for what, needed in (("training", training), ("validation", validation)):
+        assert printed.count(f"of the {what} images would need {needed / 1e9:.3g} GB in ") == 1
+    assert "where 8e-07 GB are free" in printed
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be reserved")
+def test_a_disk_that_fills_up_at_that_moment_is_as_one_that_is_too_small(
+    fold: FoldData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    exact = train(fold, tmp_path / "exact", 0)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(core.training.feature_cache.os, "posix_fallocate", Mock(side_effect=full))
+    assert_same(train(fold, tmp_path / "full", 2), exact)
+    assert "are computed anew in each head epoch" in capsys.readouterr().out

@@ -26,11 +26,10 @@ class Sparse(nn.Module):
         self.B = nn.Parameter(torch.randn(4, 4, generator=generator))
 
 
-class Model(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Linear(2, 2)
-        self.head = nn.Sequential(nn.Linear(2, 2), Sparse())
+def small_model() -> tuple[nn.ModuleDict, Sparse]:
+    sparse = Sparse()
+    head = nn.Sequential(nn.Linear(2, 2), sparse)
+    return nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": head}), sparse
 
 
 def phase(l1: float = L1, decay: float = 0.0) -> Phase:
@@ -59,9 +58,7 @@ def written_out(start: Tensor, steps: Tensor, rate: float) -> Tensor:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_steps_are_proximal_adamw(fused: bool) -> None:
-    model = Model()
-    sparse = model.head[1]
-    assert isinstance(sparse, Sparse)
+    model, sparse = small_model()
     start, steps = sparse.A.detach().clone(), gradients(7)
     optimizer = build_optimizer(model, phase(), fused=fused)
     for gradient in steps:
@@ -76,9 +73,7 @@ def test_steps_are_proximal_adamw(fused: bool) -> None:
 
 
 def test_only_what_is_named_shrinks_and_it_does_not_decay() -> None:
-    model = Model()
-    sparse = model.head[1]
-    assert isinstance(sparse, Sparse)
+    model, _ = small_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = build_optimizer(model, phase(l1=0.0, decay=0.1))
     for parameter in model.parameters():
@@ -93,9 +88,7 @@ def test_only_what_is_named_shrinks_and_it_does_not_decay() -> None:
 
 
 def test_a_skipped_update_does_not_shrink() -> None:
-    model = Model()
-    sparse = model.head[1]
-    assert isinstance(sparse, Sparse)
+    model, sparse = small_model()
     optimizer = build_optimizer(model, phase())
     # before its first step there is nothing to shrink by
     before = sparse.A.detach().clone()
@@ -118,8 +111,10 @@ def test_a_skipped_update_does_not_shrink() -> None:
 
 
 def test_a_part_of_a_part_has_its_own_rate_which_follows_the_schedule() -> None:
-    model = Model()
+    model, _ = small_model()
     optimizer = build_optimizer(model, phase())
+    # of the peak, and not of the rate before
+    set_rates(optimizer, 0.25)
     set_rates(optimizer, 0.5)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     named = {name: rates[id(p)] for name, p in model.named_parameters()}
