@@ -9,18 +9,13 @@ from matplotlib.figure import Figure
 
 from core.metrics import Evaluation
 from core.metrics.ap_auroc import FloatArray
-from core.report.plots import (
-    DOTS_PER_INCH,
-    classes_figure,
-    cooccurrence_figure,
-    curves_figure,
-    head_and_tail,
-    histograms_figure,
-    precision_recall_figure,
-    reliability_figure,
-    shorten,
-)
-from core.report.plots.cooccurrence import MOST_CLASSES
+from core.report.plots.classes import classes_figure
+from core.report.plots.cooccurrence import MOST_CLASSES, cooccurrence_figure
+from core.report.plots.histograms import histograms_figure
+from core.report.plots.precision_recall import precision_recall_figure
+from core.report.plots.reliability import reliability_figure
+from core.report.plots.style import DOTS_PER_INCH, head_and_tail, shorten
+from core.report.plots.training_curves import curves_figure
 
 # a picture wider than this scrolls sideways on a phone: its letters would be too small
 MAX_PHONE_INCHES = 6

@@ -9,8 +9,7 @@ import pandas as pd
 
 from core.errors import counted, some
 from core.metrics.bootstrap import MIN_POSITIVE_PATIENTS
-from core.report.plots import shorten
-from core.report.plots.style import by_prevalence
+from core.report.plots.style import by_prevalence, shorten
 from core.report.tables import GROUP, SHOWN_NAMES, Table, number
 from ensemble.scoring.comparison import MEANS, Compared, Entry
 from ensemble.scoring.operating_points import POINTS

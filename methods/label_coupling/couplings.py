@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
 
 def format_strongest(table: DataFrame, couplings: Couplings, top: int) -> str:
     """The `top` strongest couplings that act on each label, from the `coupling_table`."""
-    from core.report.plots import shorten
+    from core.report.plots.style import shorten
 
     width = max(len("acted on by"), *(len(shorten(name)) for name in couplings.class_names))
     line = f"{{:<{width}}}  {{:<{width}}}  {{:>9}}  {{:<7}}  {{}}"
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--top is {config.top}: give at least 1")
     folder = paths[0].parent if config.out_dir is None else config.out_dir
     # late, so that --help and a mistyped flag are answered at once
-    from core.report.plots import DOTS_PER_INCH
+    from core.report.plots.style import DOTS_PER_INCH
     from methods.label_coupling.plot_couplings import heat_map
 
     couplings = align([read_fold(path) for path in paths])

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from core.report.plots import shorten
+from core.report.plots.style import shorten
 from methods.label_coupling.coupling_matrices import Couplings
 
 GREY, LINES = "#d9dbe0", "#e4e6ea"

@@ -12,13 +12,12 @@ GROUP_COLOURS = {"head": "#0072B2", "medium": "#009E73", "tail": "#D55E00", "unk
 # of folds, and of files that are compared
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
 GREY = "#8a8f98"
-NAME_WIDTH = 30
 # more rows or small plots take minutes to draw, and are too many to look at; a whole number of
 # rows of small plots
 HEAD, TAIL = 32, 32
 
 
-def shorten(name: object, width: int = NAME_WIDTH) -> str:
+def shorten(name: object, width: int = 30) -> str:
     """The name on one line of at most `width` characters, cut with an ellipsis.
 
     What of a file's name is no UTF-8 is "?", as no font can draw it.

@@ -6,13 +6,9 @@ from matplotlib.figure import Figure
 
 from core.metrics import Evaluation, evaluate
 from core.report.figures import as_pictures, draw_pictures
-from core.report.plots import (
-    classes_figure,
-    compared_figure,
-    histograms_figure,
-    precision_recall_figure,
-)
-from core.report.plots.precision_recall import compared_precision_recall
+from core.report.plots.classes import classes_figure, compared_figure
+from core.report.plots.histograms import histograms_figure
+from core.report.plots.precision_recall import compared_precision_recall, precision_recall_figure
 from core.report.tables import class_table, fold_tables, format_table
 from ensemble.scoring.page import HEADINGS as COMPARED
 

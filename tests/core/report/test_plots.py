@@ -11,17 +11,13 @@ from matplotlib.patches import Rectangle, StepPatch
 from scipy.stats import spearmanr
 
 from core.metrics import evaluate
-from core.report.plots import (
-    classes_figure,
-    compared_figure,
-    cooccurrence_figure,
-    curves_figure,
-    histograms_figure,
-    precision_recall_figure,
-    reliability_figure,
-    shorten,
-)
-from core.report.plots.cooccurrence import cooccurrence
+from core.report.plots.classes import classes_figure, compared_figure
+from core.report.plots.cooccurrence import cooccurrence, cooccurrence_figure
+from core.report.plots.histograms import histograms_figure
+from core.report.plots.precision_recall import precision_recall_figure
+from core.report.plots.reliability import reliability_figure
+from core.report.plots.style import shorten
+from core.report.plots.training_curves import curves_figure
 from tests.helpers.synthetic.report import NAMES, TRAINING, made_up_history, made_up_scores
 
 

@@ -19,7 +19,7 @@ from core.report import (
     render,
     write_report,
 )
-from core.report.plots import shorten
+from core.report.plots.style import shorten
 from core.report.tables import Table, class_table, fold_tables, lead_of, summary_table
 from core.report.worst_images import Case, Worst, WorstCases
 from core.runs.folder import PLOTS

@@ -26,7 +26,7 @@ from core.data.splits.prepare import prepare
 from core.data.tables import LabelTable, read_table
 from core.data.tables.images_to_predict import find_images
 from core.errors import in_plain_sight
-from core.report.plots import curves_figure
+from core.report.plots.training_curves import curves_figure
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions
 from core.training.finish import _read_history
