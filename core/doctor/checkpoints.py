@@ -36,14 +36,14 @@ def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:
         f"{info.image_size} px",
         f"{sum(one.numel() for one in model.parameters()) / 1e6:.1f} million parameters",
         size_of(path.stat().st_size),
+        *(f"{n} {info.facts[n]}" for n in ("fold", "epoch") if type(info.facts.get(n)) is int),
     ]
-    parts += [f"{n} {info.facts[n]}" for n in ("fold", "epoch") if type(info.facts.get(n)) is int]
     found = f"{path}: {', '.join(parts)}"
-    if version < FORMAT_VERSION:
+    if version >= FORMAT_VERSION:
+        find.good(f"{found}; its checksum fits")
+    else:
         find.doubt(
             f"{found}; format {version} has no checksum, so that damage is not seen",
             "train it again, or compare it with a copy whose SHA-256 you know",
         )
-    else:
-        find.good(f"{found}; its checksum fits")
     return info.class_names

@@ -1,8 +1,6 @@
-"""Each image is predicted once, in the order asked for, whatever the batches and processes."""
+"""Each image is predicted once, in the order asked for, whatever the batches."""
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -56,12 +54,9 @@ def table(tmp_path: Path, pixels: np.ndarray) -> LabelTable:
     )
 
 
-def loader_of(
-    table: LabelTable, rows: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1
-) -> DataLoader:
-    batches = EvaluationBatches(len(rows), batch_size=batch_size, rank=rank, world_size=world_size)
-    dataset = RadiographDataset(table, rows, SIZE)
-    return decoding_loader(dataset, batches, 0)
+def loader_of(table: LabelTable, rows: np.ndarray, batch_size: int) -> DataLoader:
+    batches = EvaluationBatches(len(rows), batch_size=batch_size, rank=0, world_size=1)
+    return decoding_loader(RadiographDataset(table, rows, SIZE), batches, 0)
 
 
 def truth(model: Linear, pixels: np.ndarray, *, mirror: bool) -> np.ndarray:
@@ -111,43 +106,3 @@ def test_an_unreadable_image_is_an_error(table: LabelTable) -> None:
     rows = np.arange(IMAGES)
     with pytest.raises(UserError, match=r"3\.png"):
         predict(FABRIC, Linear(), loader_of(table, rows, 4), rows, views=BOTH[:1])
-
-
-class OneOfSeveral:
-    """Stands for the Fabric of one process; gathering gives what `shares` has, by rank and turn."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, shares: list[list[Tensor]]) -> None:
-        self.shares = shares
-        self.world_size = len(shares)
-        self.turn = 0
-
-    def autocast(self) -> AbstractContextManager:
-        return nullcontext()
-
-    def all_gather(self, values: Tensor) -> Tensor:
-        self.turn += 1
-        return torch.stack([share[self.turn - 1] for share in self.shares])
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-@pytest.mark.parametrize("rows", ROWS, ids=lambda rows: f"{len(rows)} from {rows[0]}")
-def test_several_processes_agree_with_one(
-    table: LabelTable, pixels: np.ndarray, rows: np.ndarray, world_size: int
-) -> None:
-    model = Linear()
-    loaders = [loader_of(table, rows, 2, rank, world_size) for rank in range(world_size)]
-    # each process's probabilities and rows, padding included
-    shares = []
-    for loader in loaders:
-        batches = list(loader)
-        seen = torch.cat([batch.rows for batch in batches])
-        with torch.no_grad():
-            given = torch.sigmoid(model(torch.cat([batch.images for batch in batches])))
-        shares.append([given, seen])
-    expected = truth(model, pixels[rows], mirror=False)
-    for loader in loaders:
-        fabric = cast(Fabric, OneOfSeveral(shares))
-        found = predict(fabric, model, loader, rows, views=BOTH[:1])
-        np.testing.assert_allclose(found, expected, atol=1e-6)
