@@ -61,12 +61,11 @@ def write_report(run_dir: Path, contents: Contents) -> Path:
         plots.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot_write(plots, error) from error
-    for one in contents.sections:
-        if isinstance(one, Picture):
-            write_atomically(plots / f"{one.name}.png", methodcaller("write_bytes", one.png))
-    html = render(contents)
-    write_atomically(run_dir / "report.html", methodcaller("write_bytes", html))
-    return run_dir / "report.html"
+    files = {plots / f"{p.name}.png": p.png for p in contents.sections if isinstance(p, Picture)}
+    page = run_dir / "report.html"
+    for path, content in (files | {page: render(contents)}).items():
+        write_atomically(path, methodcaller("write_bytes", content))
+    return page
 
 
 def render(contents: Contents) -> bytes:

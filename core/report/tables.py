@@ -111,29 +111,25 @@ def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Tab
     """Means of each fold, and the AP of each class by fold; [] for a single one."""
     if len(folds) < 2:
         return []
-    named = [*((f"fold {fold}", one) for fold, one in folds.items()), ("all together", pooled)]
+    named = {f"fold {fold}": one for fold, one in folds.items()} | {"all together": pooled}
     shown = [name for name in SHORT_ROWS if not np.isnan(pooled.summary[name])]
     rows = []
-    for name, one in named:
-        values = [number(one.summary[metric]) for metric in shown]
-        rows.append(
-            [name, f"{one.summary['images']:,}", f"{one.summary['classes_scored']}", *values]
-        )
+    for name, one in named.items():
+        counts = f"{one.summary['images']:,}", f"{one.summary['classes_scored']}"
+        rows.append([name, *counts, *(number(one.summary[metric]) for metric in shown)])
     columns = ("Fold", "Images", "Classes scored", *(name.replace("_", " ") for name in shown))
-    notes = (
+    note = (
         "Each fold has a model of its own, scored on the images that it was not trained on; a mean "
         "is over the classes that are scored in that fold, so that folds with other rare classes "
-        "have other means.",
+        "have other means."
     )
     classes = []
-    for name in by_prevalence(pooled.per_class).index:
-        cells = [number(one.per_class.loc[name, "ap"]) for _, one in named]
-        row = pooled.per_class.loc[name]
-        classes.append([str(name), str(row["group"]), f"{row['positives']:,}", *cells])
-    heads = ("Class", GROUP, "Positives", *(name for name, _ in named))
+    for name, row in by_prevalence(pooled.per_class).iterrows():
+        aps = [number(one.per_class.loc[name, "ap"]) for one in named.values()]
+        classes.append([str(name), str(row["group"]), f"{row['positives']:,}", *aps])
     return [
-        Table("Folds", columns, rows, notes, sortable=False),
-        Table("AP of each class by fold", heads, classes),
+        Table("Folds", columns, rows, (note,), sortable=False),
+        Table("AP of each class by fold", ("Class", GROUP, "Positives", *named), classes),
     ]
 
 
@@ -151,8 +147,7 @@ def number(
     """ "0.812 [0.790, 0.833]", without the interval where there is none, "-" for NaN."""
     if np.isnan(value):
         return "-"
-    text = f"{value:{sign}.3f}"
-    low, high = bounds
+    text, (low, high) = f"{value:{sign}.3f}", bounds
     if low is None or high is None or np.isnan(low):
         return text
     return f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
@@ -160,7 +155,9 @@ def number(
 
 def _notes(summary: dict[str, Any]) -> list[str]:
     """What a reader must know of how these numbers came about, one sentence or two each."""
-    notes = [f"Groups by the prevalence in the {_source(summary)}."]
+    trained = summary["prevalence_from"] == "training"
+    source = "training data" if trained else "scored table itself"
+    notes = [f"Groups by the prevalence in the {source}."]
     if summary["resamples"]:
         units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
         note = (
@@ -177,7 +174,3 @@ def _notes(summary: dict[str, Any]) -> list[str]:
             f"out of the means. Here: {names}."
         )
     return notes
-
-
-def _source(summary: dict[str, Any]) -> str:
-    return "training data" if summary["prevalence_from"] == "training" else "scored table itself"

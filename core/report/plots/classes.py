@@ -43,8 +43,7 @@ def classes_figure(evaluation: Evaluation) -> Figure:
         if (rows["group"] == group).any()
     ]
     handles += [Line2D([], [], color="black", marker="|", ms=11, ls="", mew=1.6, label="chance")]
-    _finish(figure, rows, note, height)
-    _draw_legend(figure, handles, columns=6)
+    _finish(figure, rows, note, height, handles, 6)
     return figure
 
 
@@ -65,8 +64,7 @@ def compared_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
         _draw_dots(axes, tables[place].loc[rows.index], at, [colour] * len(rows))
         label = shorten(name, 44).replace("$", r"\$")
         handles.append(Line2D([], [], color=colour, marker="o", label=label))
-    _finish(figure, rows, note, height)
-    _draw_legend(figure, handles, columns=2)
+    _finish(figure, rows, note, height, handles, 2)
     return figure
 
 
@@ -80,15 +78,15 @@ def _draw_dots(
         axis.scatter(rows[metric], height, c=colours, s=22, zorder=3)
 
 
-def _draw_legend(figure: Figure, handles: list[Line2D], columns: int) -> None:
-    columns = min(len(handles), columns)
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-    )
-
-
-def _finish(figure: Figure, rows: pd.DataFrame, note: str, height: np.ndarray) -> None:
-    """Names of the classes and limits; why a class has no AP."""
+def _finish(
+    figure: Figure,
+    rows: pd.DataFrame,
+    note: str,
+    height: np.ndarray,
+    handles: list[Line2D],
+    columns: int,
+) -> None:
+    """Names of the classes, limits and legend; why a class has no AP."""
     left, right = figure.axes
     for y, (_, row) in zip(height, rows.iterrows(), strict=True):
         if np.isnan(row["ap"]):
@@ -107,3 +105,7 @@ def _finish(figure: Figure, rows: pd.DataFrame, note: str, height: np.ndarray) -
         tidy(axis)
     if note:
         figure.suptitle(note, fontsize=10)
+    columns = min(len(handles), columns)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
