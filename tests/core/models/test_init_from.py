@@ -211,20 +211,6 @@ def test_a_run_starts_from_another_ones_weights(
     torch.testing.assert_close(ours[stem], theirs[stem], rtol=0, atol=1e-6)
 
 
-def test_a_run_that_was_started_from_one_goes_on_from_its_state(
-    checkpoint: Path, phantom: Path, tmp_path: Path, train: Train
-) -> None:
-    out = tmp_path / "out"
-    short = ("--run_folds", 1, "--epochs", 1, "--warmup_head_epochs", 0)
-    arguments = flags(phantom, out, *short, "--init_from", checkpoint)
-    assert train(*arguments)[0] == 0
-    before = contents(out)
-    code, printed, _ = train(*arguments)
-    assert code == 0
-    assert "finished before" in printed
-    assert contents(out) == before
-
-
 def spoiled(checkpoint: Path, folder: Path, **changes: Any) -> Path:
     """A copy of the checkpoint that says other things of itself."""
     tensors, facts = load_tensors(checkpoint)
