@@ -1,7 +1,7 @@
 """Settings of `python -m core.doctor`."""
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from core.config.values import Folds, Seed, Workers, flat
 from core.errors import UserError
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class DataFlags(DataConfig):
     """A training's flags of data: any of them has the data checked."""
 
@@ -22,15 +22,13 @@ class DataFlags(DataConfig):
 
     def __post_init__(self) -> None:
         default = DataConfig()
-        others = [one.name for one in fields(default) if one.name != "train_csv"]
-        if not self.train_csv and any(getattr(self, n) != getattr(default, n) for n in others):
+        if not self.train_csv and asdict(self) != asdict(default) | {"train_csv": ()}:
             self.train_csv = default.train_csv
 
     def check(self) -> None:
         """Raise UserError as a training does, where there is data."""
         if self.train_csv:
-            # slots make a new class, which zero-argument super() would not find
-            DataConfig.check(self)
+            super().check()
 
 
 @dataclass(kw_only=True, slots=True)
