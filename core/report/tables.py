@@ -124,9 +124,9 @@ def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Tab
         "have other means."
     )
     classes = []
-    for name, row in by_prevalence(pooled.per_class).iterrows():
-        aps = [number(one.per_class.loc[name, "ap"]) for one in named.values()]
-        classes.append([str(name), str(row["group"]), f"{row['positives']:,}", *aps])
+    for label, row in by_prevalence(pooled.per_class).iterrows():
+        aps = [number(one.per_class["ap"][str(label)]) for one in named.values()]
+        classes.append([str(label), str(row["group"]), f"{row['positives']:,}", *aps])
     return [
         Table("Folds", columns, rows, (note,), sortable=False),
         Table("AP of each class by fold", ("Class", GROUP, "Positives", *named), classes),
