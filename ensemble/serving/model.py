@@ -13,8 +13,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from core.data.images.decode import decode_image, within
-from core.data.images.dicom.header import is_dicom_data
-from core.data.images.dicom.limits import bounded
+from core.data.images.dicom.limits import bounded, is_dicom_data
 from core.errors import UserError, in_plain_sight, nearest
 from core.metrics import group_of
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
-from core.data.images.dicom.header import is_dicom_data, require_pydicom
+from core.data.images.dicom.header import require_pydicom
+from core.data.images.dicom.limits import is_dicom_data
 from core.data.images.greyscale import to_grey8
 from core.data.images.jpeg_header import check_end, check_scans, frame_size
 from core.data.images.size_limit import BYTES, check_size, max_pixels
@@ -64,16 +65,16 @@ def _explained(name: str) -> Iterator[None]:
     max_pixels()  # an invalid limit is no fault of this image
     try:
         yield
-    except OSError as error:
-        if is_shortage(error):
-            raise
-        reason = error.strerror or str(error)
-        raise UserError(f"Image {name} cannot be read: {reason.rstrip('.')}.") from None
-    except struct.error:
-        raise UserError(f"Image {name} cannot be read: the file is cut short or damaged.") from None
     # Decoders raise about anything on a damaged file: SyntaxError, KeyError, ...
     except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        text = str(error)
+        if isinstance(error, OSError):
+            if is_shortage(error):
+                raise
+            text = error.strerror or text
+        elif isinstance(error, struct.error):
+            text = "the file is cut short or damaged"
+        reason = " ".join(text.split()).rstrip(".") or type(error).__name__
         raise UserError(f"Image {name} cannot be read: {reason}.") from error
 
 

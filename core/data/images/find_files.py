@@ -58,15 +58,12 @@ def scan_folder(folder: Path) -> list[str]:
                             continue
                         followed.add(target)
                     waiting.append(f"{inside}{entry.name}/")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            found = "does not exist" if isinstance(error, FileNotFoundError) else "is not a folder"
-            raise UserError(
-                f"The image folder {error.filename} {found}: name the folder of the images."
-            ) from None
         except OSError as error:
-            raise UserError(
-                f"The image folder {error.filename} cannot be read: {error.strerror}."
-            ) from None
+            remedy = {
+                FileNotFoundError: "does not exist: name the folder of the images",
+                NotADirectoryError: "is not a folder: name the folder of the images",
+            }.get(type(error), f"cannot be read: {error.strerror}")
+            raise UserError(f"The image folder {error.filename} {remedy}.") from None
     return files
 
 
@@ -84,20 +81,17 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
     files, packs = list_folder(folder)
     known = set(files)
     matches = {name: name for name in identifiers if name in known}
-    missing = [name for name in identifiers if name not in known]
-    if missing:
-        names = Counter(_name(_with_slashes(name)) for name in identifiers)
-        for key in (str, without_ending, _stripped, _stripped_without_ending):
-            found = _match(missing, files, key, names, folder)
-            matches.update(found)
-            missing = [name for name in missing if name not in found]
-            if not missing:
-                break
+    missing = {name: name.replace("\\", "/") for name in identifiers if name not in known}
+    names = Counter(_name(name.replace("\\", "/")) for name in identifiers if missing)
+    for key in (str, without_ending, _stripped, lambda path: without_ending(_stripped(path))):
+        if missing:
+            matches |= _match(missing, files, key, names, folder)
+            missing = {name: path for name, path in missing.items() if name not in matches}
     if missing:
         holds = f"holds {len(files):,} files, such as {min(files)}" if files else "is empty"
         raise UserError(
             f"{len(missing):,} of {len(identifiers):,} images have no file in {folder}: "
-            f"{some(missing)}. That folder {holds}.{_similar(missing, files)}"
+            f"{some(list(missing))}. That folder {holds}.{_similar(missing, files)}"
         )
     owners: dict[str, str] = {}
     for name in identifiers:
@@ -110,48 +104,36 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
 
 
 def _match(
-    identifiers: Sequence[str],
+    identifiers: dict[str, str],
     files: Sequence[str],
     key: Callable[[str], str | None],
     names: Counter[str],
     folder: Path,
 ) -> dict[str, str]:
-    """Match identifiers with `key(file)`, which is None for a file that is left out."""
+    """Match identifiers (and their paths) with `key(file)`, which is None for one left out."""
     keyed = [(path, file) for file in files if (path := key(file)) is not None]
     by_path = _index(keyed)
     by_name = _index([(_name(path), file) for path, file in keyed])
     found = {}
-    for identifier in identifiers:
-        parts = _with_slashes(identifier).split("/")
+    for identifier, path in identifiers.items():
+        parts = path.split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
-        candidates = next((by_path[tail] for tail in tails if tail in by_path), None)
+        file = next((by_path[tail] for tail in tails if tail in by_path), None)
         # A file name that several patients share (view1_frontal.jpg) says nothing by itself.
-        if candidates is None and names[parts[-1]] == 1:
-            candidates = by_name.get(parts[-1])
-        if isinstance(candidates, list):
-            _refuse_ambiguous(identifier, candidates, folder)
-            candidates = candidates[0]
-        if candidates is not None:
-            found[identifier] = candidates
+        if file is None and names[parts[-1]] == 1:
+            file = by_name.get(parts[-1])
+        if isinstance(file, list):
+            # One file that is found twice, through a link, is not ambiguous.
+            real = {os.path.realpath(os.path.join(folder, one)) for one in file}
+            if len(real) > 1:
+                raise UserError(
+                    f"Image '{identifier}' could be any of {len(real)} files in {folder}: "
+                    f"{some(sorted(file))}. Give its path in the CSV, or a smaller folder."
+                )
+            file = file[0]
+        if file is not None:
+            found[identifier] = file
     return found
-
-
-def _similar(missing: Sequence[str], files: Sequence[str]) -> str:
-    """A sentence about the missing images of which a file differs in ending or case only."""
-    stems = {_stem(file): file for file in files}
-    found = [(name, file) for name in missing if (file := stems.get(_stem(name))) is not None]
-    if not found:
-        return ""
-    (name, file), count = found[0], len(found)
-    return (
-        f" {count:,} of them {'has a file' if count == 1 else 'have files'} of another ending or "
-        f"case: '{name}' is {file}. Write their names in the CSV as the files are named."
-    )
-
-
-def _stem(path: str) -> str:
-    name = _name(_with_slashes(path))
-    return (without_ending(name) or name).casefold()
 
 
 def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
@@ -169,18 +151,21 @@ def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
     return index
 
 
-def _refuse_ambiguous(identifier: str, candidates: Sequence[str], folder: Path) -> None:
-    # One file that is found twice, through a link, is not ambiguous.
-    real = {os.path.realpath(os.path.join(folder, file)) for file in candidates}
-    if len(real) > 1:
-        raise UserError(
-            f"Image '{identifier}' could be any of {len(real)} files in {folder}: "
-            f"{some(sorted(candidates))}. Give its path in the CSV, or a smaller folder."
-        )
+def _similar(missing: dict[str, str], files: Sequence[str]) -> str:
+    """A sentence about the missing images of which a file differs in ending or case only."""
 
+    def stem(path: str) -> str:
+        return (without_ending(_name(path)) or _name(path)).casefold()
 
-def _with_slashes(identifier: str) -> str:
-    return identifier.replace("\\", "/")
+    stems = {stem(file): file for file in files}
+    found = [(name, stems[stem(path)]) for name, path in missing.items() if stem(path) in stems]
+    if not found:
+        return ""
+    (name, file), count = found[0], len(found)
+    return (
+        f" {count:,} of them {'has a file' if count == 1 else 'have files'} of another ending or "
+        f"case: '{name}' is {file}. Write their names in the CSV as the files are named."
+    )
 
 
 def _name(path: str) -> str:
@@ -196,7 +181,3 @@ def without_ending(path: str) -> str | None:
 def _stripped(path: str) -> str:
     folder, slash, name = path.rpartition("/")
     return folder + slash + name.strip()
-
-
-def _stripped_without_ending(path: str) -> str | None:
-    return without_ending(_stripped(path))

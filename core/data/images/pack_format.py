@@ -17,14 +17,15 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 import pandas as pd
+from msgspec import Meta, Struct
 
 from core.errors import UserError, some
 from core.io.untrusted_files import check_regular, read_json
@@ -37,38 +38,35 @@ PARTS = "pack.parts.json"
 
 _COLUMNS = ("name", "bytes", "modified", "unreadable")
 _LEAVES = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_ANEW = "pack the images anew with --overwrite"
 # the checksums of half a million blocks
 _LARGEST_FACTS = 50_000_000
-_MOST = {"size": 65_535, "parts": 100_000}
+
+Number = Annotated[int, Meta(ge=1, le=2**40)]
+Part = Annotated[int, Meta(ge=1, le=100_000)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+S = TypeVar("S", bound=Struct)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """What a pack is to hold, fixed before its first image is decoded."""
 
-    size: int
+    size: Annotated[int, Meta(ge=1, le=65_535)]
     """Side of its square images, in pixels."""
-    count: int
+    count: Number
     """Images in it."""
-    block_rows: int
+    block_rows: Number
     """Images in a block (fewer in the last one)."""
-    total: int
+    total: Number
     """Images in all parts together."""
-    names_sha256: str
+    names_sha256: Sha256
     """Digest of the names of all parts."""
-    part: int = 1
-    parts: int = 1
+    part: Part = 1
+    parts: Part = 1
 
     @property
     def shared(self) -> tuple[int, int, int, str]:
         """What all parts of a pack have in common."""
         return self.size, self.parts, self.total, self.names_sha256
-
-    def whole(self) -> "Plan":
-        """What the folder of all parts holds of them."""
-        return replace(self, count=self.total, part=1)
 
     @property
     def blocks(self) -> int:
@@ -81,6 +79,13 @@ class Plan:
         return range(start, min(start + self.block_rows, self.count))
 
 
+class Checksums(Struct):
+    """SHA-256 of a finished pack's index and of each block of rows."""
+
+    index_sha256: Sha256
+    blocks: tuple[Sha256, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Pack:
     """A finished pack, or one part of several; the images themselves are not read."""
@@ -89,9 +94,7 @@ class Pack:
     plan: Plan
     index: pd.DataFrame
     """`name` (object), `bytes` and `modified` (int64), `unreadable` ("" for a readable image)."""
-    index_sha256: str
-    blocks: tuple[str, ...]
-    """SHA-256 of each block of rows."""
+    checksums: Checksums
     unreadable: dict[int, str]
     """The reason of each row whose image could not be read."""
 
@@ -107,13 +110,13 @@ class Pack:
     @cached_property
     def identity(self) -> str:
         """A digest that a pack of other images does not share."""
-        told = [self.index_sha256, *self.blocks]
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+        digests = [self.checksums.index_sha256, *self.checksums.blocks]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     @cached_property
     def images(self) -> np.memmap:
         """uint8 (count, size, size), read from the disk as it is used."""
-        return map_images(self.folder / IMAGES, self.plan.count, self.plan.size)
+        return map_images(self.folder / IMAGES, self.plan)
 
     def read(self, row: int) -> np.ndarray:
         """The image of a row, uint8 (size, size), read-only; UserError where it is unreadable."""
@@ -128,8 +131,8 @@ def is_pack(folder: str | Path) -> bool:
 
 
 def part_folder(folder: Path, part: int, parts: int) -> Path:
-    """Where part `part` (from 1) of `parts` is kept."""
-    return folder / f"part_{part}_of_{parts}"
+    """Where part `part` (from 1) of `parts` is kept: the folder itself of a single one."""
+    return folder if parts == 1 else folder / f"part_{part}_of_{parts}"
 
 
 def open_packs(folder: str | Path) -> list[Pack]:
@@ -141,7 +144,7 @@ def open_packs(folder: str | Path) -> list[Pack]:
     folder = Path(folder)
     if (folder / FACTS).is_file() or not (folder / PARTS).is_file():
         return [read_pack(folder)]
-    whole = read_plan(folder / PARTS)
+    whole = read_facts(folder / PARTS, Plan)
     found = [part_folder(folder, part + 1, whole.parts) for part in range(whole.parts)]
     if missing := [number for number, part in enumerate(found, 1) if not is_pack(part)]:
         raise UserError(
@@ -156,34 +159,32 @@ def open_packs(folder: str | Path) -> list[Pack]:
                 f"{pack.folder} is no part of the pack {folder}: it is part {plan.part} of "
                 f"{plan.parts} of a pack of {plan.total:,} images at {plan.size} px; pack it anew"
             )
-    if sum(pack.plan.count for pack in packs) != whole.total:
-        raise UserError(f"the parts of the pack {folder} do not add up to its images: pack it anew")
     names = pd.concat([pack.index["name"] for pack in packs])
-    if names.duplicated().any():
-        raise UserError(f"two parts of the pack {folder} hold the same image: pack it anew")
+    if len(names) != whole.total or names.duplicated().any():
+        raise UserError(f"the parts of the pack {folder} do not add up to its images: pack it anew")
     return packs
 
 
 def read_pack(folder: Path) -> Pack:
     """The pack in `folder`, which is not in parts. Raises UserError as `open_packs` does."""
     facts = folder / FACTS
-    if not facts.is_file() and (folder / BEGUN).is_file():
-        raise UserError(f"the pack {folder} is not finished: give the command that packs it again")
     if not facts.is_file():
+        if (folder / BEGUN).is_file():
+            raise UserError(
+                f"the pack {folder} is not finished: give the command that packs it again"
+            )
         raise UserError(f"{folder} is no pack: it has no {FACTS}")
-    plan, found = read_plan(facts), _read_json(facts)
-    digest, blocks = found.get("index_sha256"), found.get("blocks")
-    blocks = blocks if isinstance(blocks, list) else []
-    if len(blocks) != plan.blocks or not all(map(is_sha256, [digest, *blocks])):
-        raise _spoiled(facts, "its checksums are not as many as its blocks")
-    index = read_index(folder / INDEX, plan.count, digest)
-    map_images(folder / IMAGES, plan.count, plan.size)
+    plan, checksums = read_facts(facts, Plan), read_facts(facts, Checksums)
+    if len(checksums.blocks) != plan.blocks:
+        raise _invalid(facts, "its checksums are not as many as its blocks")
+    index = read_index(folder / INDEX, plan.count, checksums.index_sha256)
+    map_images(folder / IMAGES, plan)
     reasons = index["unreadable"].to_numpy()
     unreadable = {int(row): str(reasons[row]) for row in np.flatnonzero(reasons != "")}
-    return Pack(folder, plan, index, str(digest), tuple(blocks), unreadable)
+    return Pack(folder, plan, index, checksums, unreadable)
 
 
-def map_images(path: Path, count: int, size: int) -> np.memmap:
+def map_images(path: Path, plan: Plan) -> np.memmap:
     """The array of a pack as a memory map, uint8 (count, size, size).
 
     Raises UserError where the file is missing or holds anything else.
@@ -192,15 +193,15 @@ def map_images(path: Path, count: int, size: int) -> np.memmap:
         check_regular(path)
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise _unread(path, error) from error
+        raise _invalid(path, error) from error
     # NumPy parses the header as a Python literal, and lets all errors of that through
     except Exception as error:
-        raise _spoiled(path, "it is no array of images, or was cut short") from error
-    shape = (count, size, size)
+        raise _invalid(path, "it is no array of images, or was cut short") from error
+    shape = (plan.count, plan.size, plan.size)
     if not isinstance(images, np.memmap) or images.dtype != np.uint8 or images.shape != shape:
-        raise _spoiled(path, f"it does not hold {count:,} grey images of {size} px")
+        raise _invalid(path, f"it does not hold {plan.count:,} grey images of {plan.size} px")
     if not images.flags.c_contiguous or path.stat().st_size != images.offset + images.nbytes:
-        raise _spoiled(path, "its size is not that of its images")
+        raise _invalid(path, "its size is not that of its images")
     return images
 
 
@@ -210,22 +211,21 @@ def read_index(path: Path, count: int, digest: str | None = None) -> pd.DataFram
         check_regular(path)
         data = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise _unread(path, error) from error
+        raise _invalid(path, error) from error
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        raise _spoiled(path, "it does not have its checksum")
+        raise _invalid(path, "it does not have its checksum")
     kinds = {"name": object, "bytes": np.int64, "modified": np.int64, "unreadable": object}
     try:
-        text = io.BytesIO(data)
         index = pd.read_csv(
-            text, dtype=kinds, keep_default_na=False, encoding_errors="surrogateescape"
+            io.BytesIO(data), dtype=kinds, keep_default_na=False, encoding_errors="surrogateescape"
         )
     except (ValueError, OverflowError) as error:
-        raise _spoiled(path, "it is no table of names, bytes and times") from error
+        raise _invalid(path, "it is no table of names, bytes and times") from error
     if tuple(index.columns) != _COLUMNS or len(index) != count:
-        raise _spoiled(path, f"it does not hold {count:,} images")
+        raise _invalid(path, f"it does not hold {count:,} images")
     names = index["name"]
     if names.duplicated().any() or (names == "").any() or names.str.contains(_LEAVES).any():
-        raise _spoiled(path, "a name is blank, there twice or leaves the folder")
+        raise _invalid(path, "a name is blank, there twice or leaves the folder")
     return index
 
 
@@ -244,57 +244,26 @@ def write_index(path: Path, index: pd.DataFrame) -> None:
 
 def write_facts(path: Path, plan: Plan, **more: object) -> None:
     """Write a pack's JSON file: its plan, and what else is given."""
-    facts = {"format": FORMAT, "version": VERSION, **asdict(plan), **more}
+    facts = {"format": FORMAT, "version": VERSION, **msgspec.structs.asdict(plan), **more}
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def read_plan(path: Path) -> Plan:
-    """The plan in a pack's JSON file. Raises UserError where it is none, or of a newer version."""
-    found = _read_json(path)
-    if found.get("format") != FORMAT:
-        raise _spoiled(path, "it does not say that it is one")
-    if found.get("version") != VERSION:
-        raise UserError(
-            f"{path} is of a pack of version {str(found.get('version'))[:20]}, and this software "
-            f"reads version {VERSION}: pack the images anew, or take newer software"
-        )
-    values: dict[str, Any] = {}
-    for field in fields(Plan):
-        value = values[field.name] = found.get(field.name)
-        if field.name == "names_sha256":
-            valid = is_sha256(value)
-        else:
-            valid = type(value) is int and 1 <= value <= _MOST.get(field.name, 2**40)
-        if not valid:
-            raise _spoiled(path, f"its {field.name} is {str(value)[:40]}")
-    plan = Plan(**values)
-    if plan.part > plan.parts or plan.count > plan.total:
-        raise _spoiled(path, "its parts do not add up")
-    return plan
-
-
-def digest_of_names(names: Iterable[str]) -> str:
-    """SHA-256 of names in their order."""
-    return hashlib.sha256(b"".join(os.fsencode(name) + b"\0" for name in names)).hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_facts(path: Path, kind: type[S]) -> S:
+    """The `Plan` or `Checksums` in a pack's JSON file. Raises UserError where it is invalid."""
     try:
-        return read_json(path, _LARGEST_FACTS)
-    except (OSError, ValueError) as error:
-        raise _unread(path, error) from error
+        found = read_json(path, _LARGEST_FACTS)
+        facts = msgspec.convert(found, kind)
+    except (OSError, ValueError, msgspec.ValidationError) as error:
+        raise _invalid(path, error) from error
+    if found.get("format") != FORMAT or found.get("version") != VERSION:
+        raise _invalid(path, f"it is not of version {VERSION}, which this software reads")
+    if isinstance(facts, Plan) and (facts.part > facts.parts or facts.count > facts.total):
+        raise _invalid(path, "its parts do not add up")
+    return facts
 
 
-def is_sha256(value: object) -> bool:
-    """Whether it is a SHA-256 in hexadecimal digits."""
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
-
-
-def _spoiled(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is no valid file of a pack ({why}): {_ANEW}")
-
-
-def _unread(path: Path, error: OSError | ValueError) -> UserError:
-    if not isinstance(error, OSError):
-        return _spoiled(path, str(error))
-    return UserError(f"{path} cannot be read ({error.strerror or error}): mend that, or {_ANEW}")
+def _invalid(path: Path, why: str | Exception) -> UserError:
+    remedy = "pack the images anew with --overwrite"
+    if isinstance(why, OSError):
+        return UserError(f"{path} cannot be read ({why.strerror or why}): mend that, or {remedy}")
+    return UserError(f"{path} is no valid file of a pack ({why}): {remedy}")

@@ -10,33 +10,25 @@ import albumentations as A
 import numpy as np
 
 
-def light_transforms(
-    *,
-    shift: float = 0.03,
-    scale: float = 0.05,
-    rotation: float = 7.0,
-    affine_p: float = 0.5,
-    jitter: float = 0.08,
-    jitter_p: float = 0.2,
-) -> list[A.BasicTransform]:
-    """Mirror (p .5), affine and brightness/contrast.
-
-    `shift` and `scale` are parts of the side, `rotation` degrees, `jitter` a part of the grey
-    range.
-    """
+def light_transforms(affine_p: float = 0.5, jitter_p: float = 0.2) -> list[A.BasicTransform]:
+    """Mirror (p .5), affine (3 % shift, 5 % scale, 7 degrees) and 8 % of brightness/contrast."""
     return [
         A.HorizontalFlip(p=0.5),
         A.Affine(
-            translate_percent=(-shift, shift),
-            scale=(1 - scale, 1 + scale),
-            rotate=(-rotation, rotation),
+            translate_percent=(-0.03, 0.03),
+            scale=(0.95, 1.05),
+            rotate=(-7.0, 7.0),
             p=affine_p,
             strict=True,
         ),
-        A.RandomBrightnessContrast(
-            brightness_limit=jitter, contrast_limit=jitter, p=jitter_p, strict=True
-        ),
+        _jitter(0.08, jitter_p),
     ]
+
+
+def _jitter(limit: float, p: float) -> A.BasicTransform:
+    return A.RandomBrightnessContrast(
+        brightness_limit=limit, contrast_limit=limit, p=p, strict=True
+    )
 
 
 def strong_transforms(size: int) -> list[A.BasicTransform]:
@@ -75,13 +67,7 @@ def crop_transforms(size: int, *, rotation: float, jitter: bool) -> list[A.Basic
         A.HorizontalFlip(p=0.5),
         A.Rotate(limit=(-rotation, rotation), p=0.5, strict=True),
     ]
-    if jitter:
-        transforms.append(
-            A.RandomBrightnessContrast(
-                brightness_limit=0.05, contrast_limit=0.05, p=0.5, strict=True
-            )
-        )
-    return transforms
+    return [*transforms, _jitter(0.05, 0.5)] if jitter else transforms
 
 
 class Augmentation:

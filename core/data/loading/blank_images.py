@@ -12,23 +12,18 @@ from core.errors import UserError, counted, some
 
 
 class ConstantImages:
-    """Which of `images` images are of one grey level, as they pass by in batches."""
+    """Which of `images` images are of one grey level, as they pass by in `WatchedBatches`."""
 
     def __init__(self, images: int) -> None:
-        self._found = np.zeros(images, dtype=bool)
+        self.found = np.zeros(images, dtype=bool)
         self._told = np.zeros(images, dtype=bool)
-
-    def note(self, batch: Batch) -> None:
-        """Look at the batch."""
-        if batch.constant is not None and batch.constant.any():
-            self._found[batch.rows[batch.constant].numpy()] = True
 
     def tell(self, fabric: Fabric, names: list[str]) -> str:
         """A sentence on those of all ranks that were not told before; "" where there is none.
 
         `names` are those of all images. All ranks call it together.
         """
-        found = torch.from_numpy(self._found).to(fabric.device, torch.float32)
+        found = torch.from_numpy(self.found).to(fabric.device, torch.float32)
         of_all = fabric.all_reduce(found, reduce_op="sum")
         assert isinstance(of_all, Tensor)
         found_anywhere = of_all.cpu().numpy() > 0
@@ -47,7 +42,7 @@ def told_constant(names: list[str]) -> str:
 
 
 class WatchedBatches:
-    """A loader whose batches `seen` notes as they are read."""
+    """A loader whose images of one grey level are noted in `seen` as they are read."""
 
     def __init__(self, loader: Batches, seen: ConstantImages) -> None:
         self._loader, self._seen = loader, seen
@@ -57,6 +52,6 @@ class WatchedBatches:
 
     def __iter__(self) -> Iterator[Batch | UserError]:
         for batch in self._loader:
-            if isinstance(batch, Batch):
-                self._seen.note(batch)
+            if isinstance(batch, Batch) and batch.constant is not None:
+                self._seen.found[batch.rows[batch.constant].numpy()] = True
             yield batch

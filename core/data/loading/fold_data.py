@@ -19,7 +19,7 @@ from core.data.loading.dataset import (
     evaluation_loader,
     unspoiled,
 )
-from core.data.loading.samplers import Sampler, TrainingBatches, build_sampler, drawn_positives
+from core.data.loading.samplers import Sampler, TrainingBatches, build_sampler
 from core.data.loading.source_weights import build_mixture
 from core.data.splits.prepare import Prepared
 from core.data.splits.source_shares import source_shares
@@ -84,13 +84,12 @@ class FoldData:
         self.images_per_update = loader.batch_size * fabric.world_size * accumulate
         self.updates_per_epoch = self.sampler.epoch_size // self.images_per_update
         if not self.updates_per_epoch:
-            mend = "lower --batch_size"
-            if loader.epoch_size is not None:
-                mend = f"raise --epoch_size or {mend}"
+            other = "" if loader.epoch_size is None else "raise --epoch_size or "
             raise UserError(
                 f"one update takes {self.images_per_update} images (--batch_size "
                 f"{loader.batch_size} x {fabric.world_size} processes x --accumulate {accumulate}) "
-                f"and an epoch of fold {fold} draws {self.sampler.epoch_size}: {mend}"
+                f"and an epoch of fold {fold} draws {self.sampler.epoch_size}: {other}lower "
+                "--batch_size"
             )
 
     def _build_sampler(self) -> Sampler:
@@ -143,9 +142,8 @@ class FoldData:
 
     def examples(self, count: int) -> np.ndarray:
         """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
-        dataset = self._training_images()
-        plan = enumerate(self.epoch_plan(0)[:count].tolist())
-        read = [dataset[0, place, position] for place, position in plan]
+        dataset, plan = self._training_images(), self.epoch_plan(0)[:count].tolist()
+        read = [dataset[0, place, position] for place, position in enumerate(plan)]
         return np.stack([one.image for one in read if isinstance(one, Read)])
 
     def validation(self) -> Batches:
@@ -162,20 +160,20 @@ class FoldData:
 
     def training_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """(positives, known labels) of each class in the training part, int (C,) each."""
-        return _counts(self.table.targets[self.train_rows])
+        return self._counts(self.train_rows)
 
     def drawn_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """The same two counts over as many draws as there are images, or an epoch's if more."""
         draws = self.sampler.draws(0, max(len(self.train_rows), self.sampler.epoch_size))
-        return _counts(self.table.targets[self.train_rows[draws]])
+        return self._counts(self.train_rows[draws])
+
+    def _counts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        targets = self.table.targets[rows]
+        return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
 
     def epoch_plan(self, epoch: int) -> np.ndarray:
         """Positions among `train_rows` of all that `epoch` (from 0) trains on, in order; int64."""
         return self.sampler(epoch)[: self.updates_per_epoch * self.images_per_update]
-
-
-def _counts(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
 
 
 def describe_sampling(data: FoldData) -> str:
@@ -183,43 +181,32 @@ def describe_sampling(data: FoldData) -> str:
     image) and of each weighted source; "" where it takes each image once."""
     if data.sampler.name == "uniform" and data.shares is None:
         return ""
-    known = data.table.targets[data.train_rows]
-    without = ~(known == 1).any(axis=1, keepdims=True)
-    targets = np.concatenate([known, without], axis=1)  # (N, C + 1)
-    plan = data.epoch_plan(0)
-    names = [*data.table.class_names, "(no positive)"]
-    positives, drawn = (targets == 1).sum(axis=0), drawn_positives(plan, targets)
+    plan, table = data.epoch_plan(0), data.table
+    known = table.targets[data.train_rows] == 1
+    positive = np.column_stack([known, ~known.any(axis=1)])  # (N, C + 1)
     lines = [
         f"Sampler {data.sampler.name}, fold {data.fold}: an epoch makes {len(plan):,} draws from "
-        f"{len(targets):,} images.",
-        *_source_lines(data, plan),
-        *_counted(names, "positives", positives, drawn),
+        f"{len(known):,} images."
     ]
-    if missing := [names[c] for c in np.flatnonzero(positives[:-1] == 0)]:
+    if data.shares is not None:
+        assert table.sources is not None
+        names = table.source_names
+        of_source = table.sources[data.train_rows][:, None] == np.arange(len(names))
+        lines += _drawn_table(names, "images", of_source, plan)
+        if unused := [names[source] for source in np.flatnonzero(data.shares == 0)]:
+            lines.append(f"Not trained on, by its weight of 0: {', '.join(unused)}.")
+    lines += _drawn_table([*table.class_names, "(no positive)"], "positives", positive, plan)
+    if missing := [table.class_names[c] for c in np.flatnonzero(~known.any(axis=0))]:
         lines.append(f"Left out, as no image here is positive: {', '.join(missing)}.")
     return "\n".join(lines)
 
 
-def _source_lines(data: FoldData, plan: np.ndarray) -> list[str]:
-    """What the draws of `plan` take of each source; no line without source weights."""
-    if data.shares is None:
-        return []
-    assert data.table.sources is not None
-    sources, names = data.table.sources[data.train_rows], data.table.source_names
-    images = np.bincount(sources, minlength=len(names))
-    lines = _counted(names, "images", images, np.bincount(sources[plan], minlength=len(names)))
-    if unused := [name for name, share in zip(names, data.shares, strict=True) if share == 0]:
-        lines.append(f"Not trained on, by its weight of 0: {', '.join(unused)}.")
-    return lines
-
-
-def _counted(names: Sequence[str], what: str, counts: np.ndarray, drawn: np.ndarray) -> list[str]:
-    """A small table of those names that have a count."""
+def _drawn_table(names: Sequence[str], what: str, held: np.ndarray, plan: np.ndarray) -> list[str]:
+    """Images that each name holds, bool (N, K), and draws of them; without names that hold none."""
     width = max(map(len, names))
+    rows = zip(names, held.sum(axis=0), held[plan].sum(axis=0), strict=True)
     return [f"{'':<{width}}  {what:>9}  {'drawn an epoch':>14}"] + [
-        f"{name:<{width}}  {count:>9,}  {draws:>14,}"
-        for name, count, draws in zip(names, counts, drawn, strict=True)
-        if count
+        f"{name:<{width}}  {count:>9,}  {draws:>14,}" for name, count, draws in rows if count
     ]
 
 

@@ -53,7 +53,7 @@ class Config:
     """Column of --train_csv that names the image; found by its usual names when not given."""
     verify: bool = False
     """Only compute the checksums of the pack in --out (or its --part) again, and compare it with
-    --train_dir and --train_csv where those are given."""
+    the files of --train_dir where that is given."""
     overwrite: bool = False
     """Delete the pack in --out and make it anew."""
 
@@ -127,17 +127,16 @@ def main() -> None:
 def _say_where(config: Config, plan: Plan, unreadable: int) -> None:
     from core.data.images.pack_format import FACTS, part_folder
 
-    size = plan.count * plan.size**2
     marked = f", {unreadable:,} of them marked as unreadable" if unreadable else ""
     of_parts = f"part {plan.part} of {plan.parts}, " if plan.parts > 1 else ""
     print(
         f"pack         {config.out} ({of_parts}{counted(plan.count, 'image')} of {plan.size} px"
-        f"{marked}, {size_of(size)})"
+        f"{marked}, {size_of(plan.count * plan.size**2)})"
     )
     missing = [
         part
         for part in range(1, plan.parts + 1)
-        if plan.parts > 1 and not (part_folder(config.out, part, plan.parts) / FACTS).is_file()
+        if not (part_folder(config.out, part, plan.parts) / FACTS).is_file()
     ]
     if missing:
         word = "part" if len(missing) == 1 else "parts"
@@ -152,22 +151,12 @@ def _say_where(config: Config, plan: Plan, unreadable: int) -> None:
 
 def _verify(config: Config) -> None:
     from core.data.images.pack_format import part_folder
-    from core.data.pack.inputs import list_images, plan_part
     from core.data.pack.verify import verify_pack
 
-    if config.overwrite:
-        raise UserError("--verify only looks at a pack: leave out --overwrite")
-    files, (part, parts) = config.train_dir, config.part_of
-    if config.train_csv and files is None:
-        raise UserError("--verify looks for the images of --train_csv in --train_dir: give that")
-    names = None
-    if config.train_csv and files is not None:
-        named = list_images(files, config.train_csv, config.reading)
-        _, names = plan_part(named, config.size, part, parts)
-    folder = config.out if parts == 1 else part_folder(config.out, part, parts)
-    # --size was perhaps not given
-    size = None if config.size == Config().size else config.size
-    print(verify_pack(folder, files, config.workers, names=names, size=size))
+    if config.overwrite or config.train_csv:
+        raise UserError("--verify only looks at a pack: leave out --overwrite and --train_csv")
+    folder = part_folder(config.out, *config.part_of)
+    print(verify_pack(folder, config.train_dir, config.workers))
 
 
 if __name__ == "__main__":

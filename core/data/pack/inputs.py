@@ -1,7 +1,8 @@
 """Image files that a pack is made of: which they are, and whether they have changed."""
 
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,17 @@ import pandas as pd
 from core.config.data import LabelReading
 from core.data.csv.columns import find_column
 from core.data.images.find_files import images_among, match_images, scan_folder
-from core.data.images.pack_format import Plan, digest_of_names, is_pack
+from core.data.images.pack_format import Plan, is_pack
 from core.data.sources import read_sheet
 from core.data.tables.label_table import read_ids
-from core.errors import UserError, counted, some
+from core.errors import UserError, counted
 
 # a block of about so many bytes is decoded by one process before it is written
 _BLOCK_BYTES = 2**21
 _MOST_ROWS = 64
 
 
-def list_images(
-    folder: Path, csvs: Sequence[Path], reading: LabelReading | None = None
-) -> list[str]:
+def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> list[str]:
     """Sorted names, in `folder`, of the images that the CSVs name, or of all without a CSV.
 
     Labels, views and official splits of the CSVs don't matter. Raises UserError where there is no
@@ -37,7 +36,6 @@ def list_images(
         return sorted(names)
     start = len(os.path.join(folder, ""))
     found: set[str] = set()
-    reading = reading or LabelReading()
     for place, csv in enumerate(csvs):
         own = reading.of_csv(place)
         sheet = read_sheet(csv, own)
@@ -60,12 +58,13 @@ def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[P
     if total < parts:
         raise UserError(f"--part: {counted(total, 'image')} cannot be divided into {parts} parts")
     own = list(names[total * (part - 1) // parts : total * part // parts])
+    digest = hashlib.sha256(b"".join(os.fsencode(name) + b"\0" for name in names)).hexdigest()
     return Plan(
         size=size,
         count=len(own),
         block_rows=max(1, min(_MOST_ROWS, _BLOCK_BYTES // size**2)),
         total=total,
-        names_sha256=digest_of_names(names),
+        names_sha256=digest,
         part=part,
         parts=parts,
     ), own
@@ -92,14 +91,3 @@ def changed_rows(index: pd.DataFrame, now: pd.DataFrame) -> np.ndarray:
     """Rows whose file has other bytes or another time of change in `now`; int64."""
     same = (index["bytes"] == now["bytes"]) & (index["modified"] == now["modified"])
     return np.flatnonzero(~same)
-
-
-def describe_differing_names(index: pd.DataFrame, names: Iterable[str]) -> str:
-    """Which images are in a pack's index alone and which in `names` alone; "" where none is."""
-    before, now = set(index["name"]), set(names)
-    told = [
-        f"{counted(len(ones), 'is', 'are')} {what} ({some(sorted(ones))})"
-        for ones, what in ((now - before, "new"), (before - now, "gone"))
-        if ones
-    ]
-    return " and ".join(told)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,9 +21,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from core.data.images.decode import load_image
-from core.data.images.pack_format import Plan
+from core.data.images.pack_format import Plan, Sha256
 from core.data.pack.inputs import file_state
-from core.data.pack.progress import Done
 from core.errors import UserError
 from core.runtime.signals import STOPS, answer_stops, put_back
 from core.runtime.worker_failures import require_files
@@ -36,6 +36,15 @@ _MOST = 61 if os.name == "nt" else 10_000
 # what the packer decides for its processes
 _OF_PACKER: list[int] = [number for number in STOPS if number != signal.SIGTERM]
 _HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
+
+
+class Done(NamedTuple):
+    """A block that is decoded and written: its rows' SHA-256, and (row of the pack, reason) of each
+    unreadable image, which is black."""
+
+    block: int
+    sha256: Sha256
+    unreadable: list[tuple[int, str]]
 
 
 def decode_blocks(
@@ -59,7 +68,7 @@ def decode_blocks(
     workers = min(workers, len(blocks), _MOST)
     # the server of the processes would print a traceback
     require_files(_FILES + _FILES_EACH * workers)
-    images = sum(len(plan.rows(block)) for block in blocks)
+    before = plan.count - sum(len(plan.rows(block)) for block in blocks)
     finished: list[Done] = []
     last = -_SECONDS  # the first one at once
     with _interrupts() as interrupted:
@@ -71,11 +80,10 @@ def decode_blocks(
             )
             for block in blocks
         )
-        bar = tqdm(
-            desc="packing", total=plan.count, initial=plan.count - images, unit="img", disable=None
-        )
         try:
-            with bar:
+            with tqdm(
+                desc="packing", total=plan.count, initial=before, unit="img", disable=None
+            ) as bar:
                 for done in _in_turn(tasks, 2 * workers):
                     finished.append(done)
                     bar.update(len(plan.rows(done.block)))
@@ -144,10 +152,9 @@ def _decode_block(
             image = load_image(path, plan.size)
             if [*file_state(path)] != known:
                 raise UserError(f"Image {path} was changed while it was packed.")
+            pixels[place] = image
         except UserError as error:
             unreadable.append((rows[place], str(error)))
-        else:
-            pixels[place] = image
     array, offset = target
     # through a map a full disk would be a crash
     with array.open("r+b", buffering=0) as file:

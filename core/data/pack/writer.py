@@ -1,14 +1,15 @@
 """Make a pack: begin it or go on, decode its blocks in parallel, and finish it."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -22,15 +23,14 @@ from core.data.images.pack_format import (
     Plan,
     map_images,
     part_folder,
+    read_facts,
     read_index,
     read_pack,
-    read_plan,
     write_facts,
     write_index,
 )
-from core.data.pack.inputs import changed_rows, describe_differing_names
-from core.data.pack.progress import Done, done_lines, read_done
-from core.data.pack.workers import decode_blocks
+from core.data.pack.inputs import changed_rows
+from core.data.pack.workers import Done, decode_blocks
 from core.errors import UserError, counted, size_of, some
 from core.io.atomic import FULL, make_folder, write_atomically
 from core.io.lock import LOCK, lock_folder
@@ -60,23 +60,17 @@ def write_pack(
     process's, holds something else or a pack of other images, settings or files (unless
     `overwrite`), and where the disk cannot hold it.
     """
-    folder = out if plan.parts == 1 else part_folder(out, plan.part, plan.parts)
+    folder = part_folder(out, plan.part, plan.parts)
     _check_folder(out, folder, plan, overwrite=overwrite)
-    _check_space(folder, plan)
-    with ExitStack() as stack, _explained(folder):
-        make_folder(folder)
-        try:
-            stack.enter_context(lock_folder(folder))
-        except BlockingIOError as error:
-            raise UserError(f"another process is packing into {folder}") from error
+    with _locked(folder):
         for name in os.listdir(folder):
             # PARTS is on its way to the folder of all parts
             if name == PARTS or _LEFT.fullmatch(name):
                 (folder / name).unlink(missing_ok=True)
         if plan.parts > 1:
             _note_parts(out, folder, plan)
-        for name in _OURS if overwrite else ():
-            (folder / name).unlink(missing_ok=True)
+        if overwrite:
+            _remove(folder, *_OURS)
         plan, done = _take_up(folder, plan, index)
         unfinished = not (folder / FACTS).exists()
         if unfinished:
@@ -87,8 +81,31 @@ def write_pack(
         return {index["name"].iloc[row]: reasons[row] for row in sorted(reasons)}
 
 
+def done_lines(done: Iterable[Done]) -> str:
+    """A line of JSON for each finished block."""
+    return "".join(json.dumps(one) + "\n" for one in done)
+
+
+def read_done(path: Path, plan: Plan) -> dict[int, Done]:
+    """The blocks that are done; a line that a kill cut short, and what is after it, is not."""
+    found: dict[int, Done] = {}
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines(keepends=True):
+        try:
+            done = msgspec.convert(json.loads(line), Done)
+        except (ValueError, RecursionError, msgspec.ValidationError):
+            break
+        rows = plan.rows(done.block)
+        known = done.block in range(plan.blocks) and all(row in rows for row, _ in done.unreadable)
+        if not (known and line.endswith("\n")):
+            break
+        found[done.block] = done
+    return found
+
+
 def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> None:
-    """Raise UserError where `out` holds no pack but something else, or is divided otherwise."""
+    """Raise UserError where `out` holds no pack but something else, is divided otherwise, or its
+    disk cannot hold a new pack."""
     for place in {out, folder}:
         there = set(os.listdir(place)) if place.is_dir() else set()
         ours = {name for name in there if name.startswith("part_") or _LEFT.fullmatch(name)}
@@ -100,26 +117,23 @@ def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> No
     if plan.parts > 1 and ((out / FACTS).exists() or (out / BEGUN).exists()):
         raise UserError(f"{out} holds a pack that is not in parts: give another --out")
     if in_parts and not overwrite:
-        _check_same(out, replace(read_plan(out / PARTS), part=plan.part), plan)
-
-
-def _note_parts(out: Path, folder: Path, plan: Plan) -> None:
-    """Write what all parts have in common; in the part's own folder first, as what a kill leaves in
-    the other one, no part may clear away."""
-    if not (out / PARTS).exists() or read_plan(out / PARTS).shared != plan.shared:
-        write_atomically(folder / PARTS, lambda path: write_facts(path, plan.whole()))
-        (folder / PARTS).replace(out / PARTS)
-
-
-def _check_space(folder: Path, plan: Plan) -> None:
-    """Raise UserError where the disk cannot hold a new pack."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    needed, free = plan.count * plan.size**2, shutil.disk_usage(there).free
+        _check_same(out, read_facts(out / PARTS, Plan), plan)
+    above = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    needed, free = plan.count * plan.size**2, shutil.disk_usage(above).free
     if needed > free and not (folder / IMAGES).exists():
         raise UserError(
             f"the pack {folder} needs {size_of(needed)} and {size_of(free)} are free there: "
             "free some space, or take a smaller --size or another --out"
         )
+
+
+def _note_parts(out: Path, folder: Path, plan: Plan) -> None:
+    """Write what all parts have in common; in the part's own folder first, as what a kill leaves in
+    the other one, no part may clear away."""
+    if not (out / PARTS).exists() or read_facts(out / PARTS, Plan).shared != plan.shared:
+        whole = msgspec.structs.replace(plan, count=plan.total, part=1)
+        write_atomically(folder / PARTS, lambda path: write_facts(path, whole))
+        (folder / PARTS).replace(out / PARTS)
 
 
 def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[int, Done]]:
@@ -132,12 +146,19 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
     if whole is None and not (folder / BEGUN).exists():
         _begin(folder, plan, index)
         return plan, {}
-    before = whole.plan if whole else read_plan(folder / BEGUN)
+    before = whole.plan if whole else read_facts(folder / BEGUN, Plan)
     known = whole.index if whole else read_index(folder / INDEX, before.count)
-    _check_same(folder, before, plan, describe_differing_names(known, index["name"]))
+    there, named = set(known["name"]), set(index["name"])
+    differing = " and ".join(
+        f"{counted(len(ones), 'is', 'are')} {what} ({some(sorted(ones))})"
+        for ones, what in ((named - there, "new"), (there - named, "gone"))
+        if ones
+    )
+    _check_same(folder, before, plan, differing)
     done = read_done(folder / DONE, before)
     if whole:
-        done = {block: Done(block, digest, []) for block, digest in enumerate(whole.blocks)}
+        blocks = enumerate(whole.checksums.blocks)
+        done = {block: Done(block, digest, []) for block, digest in blocks}
         for row, why in whole.unreadable.items():
             done[row // before.block_rows].unreadable.append((row, why))
     unreadable = {row for one in done.values() for row, _ in one.unreadable}
@@ -149,31 +170,30 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
             f"{some(others)}; pass --overwrite to pack all again"
         )
     if whole and not len(changed):
-        for name in (BEGUN, DONE):
-            (folder / name).unlink(missing_ok=True)
+        _remove(folder, BEGUN, DONE)
         return before, done
     # in this order, so that a kill leaves a whole pack or an unfinished one
     write_atomically(folder / DONE, lambda path: path.write_text(done_lines(done.values())))
     write_atomically(folder / BEGUN, lambda path: write_facts(path, before))
-    (folder / FACTS).unlink(missing_ok=True)
+    _remove(folder, FACTS)
     write_atomically(folder / INDEX, lambda path: write_index(path, index))
     return before, done
 
 
+def _remove(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
 def _check_same(folder: Path, before: Plan, plan: Plan, names: str = "") -> None:
-    """Raise UserError where a pack was begun with another plan; it says what differs, and `names`
-    which images."""
-    if (before.shared, before.part) == (plan.shared, plan.part):
+    """Raise UserError where a pack was begun with another plan; `names` says which differ."""
+    if before.shared == plan.shared and not names:
         return
-    what = "images of other names"
+    what = f"other images ({names or f'{before.total:,}, not {plan.total:,}'})"
     if before.size != plan.size:
         what = f"--size {before.size}, not {plan.size}"
     elif before.parts != plan.parts:
         what = f"{before.parts} parts, not {plan.parts}"
-    elif names:
-        what = f"other images: {names} now"
-    elif before.total != plan.total:
-        what = f"{counted(before.total, 'image')}, not {plan.total:,}"
     raise UserError(
         f"the pack {folder} was begun with {what}: give another --out, or --overwrite to pack all "
         "again"
@@ -201,7 +221,7 @@ def _begin(folder: Path, plan: Plan, index: pd.DataFrame) -> None:
     except OSError:
         # what it got of the room is of no use yet
         with suppress(OSError):
-            (folder / IMAGES).unlink()
+            _remove(folder, IMAGES)
         raise
     write_atomically(folder / INDEX, lambda path: write_index(path, index))
     write_atomically(folder / DONE, lambda path: path.write_text(""))
@@ -221,7 +241,7 @@ def _decode(
     A block is noted after its rows are on the disk.
     """
     images = folder / IMAGES
-    offset = map_images(images, plan.count, plan.size).offset
+    offset = map_images(images, plan).offset
     missing = [block for block in range(plan.blocks) if block not in done or done[block].unreadable]
     with images.open("rb+") as data, (folder / DONE).open("a", encoding="utf-8") as notes:
 
@@ -242,20 +262,26 @@ def _finish(
     index = index.copy()
     index.loc[list(reasons), "unreadable"] = list(reasons.values())
     write_atomically(folder / INDEX, lambda path: write_index(path, index))
-    digest = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
-    write_atomically(
-        folder / FACTS,
-        lambda path: write_facts(path, plan, index_sha256=digest, blocks=blocks),
-    )
-    (folder / BEGUN).unlink()
-    (folder / DONE).unlink()
+    facts = {
+        "index_sha256": hashlib.sha256((folder / INDEX).read_bytes()).hexdigest(),
+        "blocks": blocks,
+    }
+    write_atomically(folder / FACTS, lambda path: write_facts(path, plan, **facts))
+    _remove(folder, BEGUN, DONE)
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Make a sentence of a disk that is full or a folder that cannot be written to."""
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder for this process alone; a disk that is full or cannot be written to becomes a
+    sentence."""
     try:
-        yield
+        make_folder(folder)
+        try:
+            lock = lock_folder(folder)
+        except BlockingIOError as error:
+            raise UserError(f"another process is packing into {folder}") from error
+        with lock:
+            yield
     except OSError as error:
         if told := lost_worker(error):
             raise told from error

@@ -10,7 +10,7 @@ import pytest
 
 from core.data.images.collection import Images
 from core.data.images.decode import read_image
-from core.data.images.pack_format import Pack, Plan
+from core.data.images.pack_format import Checksums, Pack, Plan
 from core.data.tables.label_table import LabelTable
 from core.metrics import Evaluation, evaluate
 from core.report import worst_images as worst
@@ -82,7 +82,7 @@ def test_pictures_are_the_images_made_small_and_none_that_cannot_be_read(table: 
 def test_a_pack_that_is_gone_leaves_the_report_without_pictures(table: LabelTable) -> None:
     evaluation, p = scores(table)
     plan = Plan(size=8, count=12, block_rows=12, total=12, names_sha256="")
-    pack = Pack(Path("/gone"), plan, pd.DataFrame({"name": table.ids}), "", (), {})
+    pack = Pack(Path("/gone"), plan, pd.DataFrame({"name": table.ids}), Checksums("", ()), {})
     gone = replace(table, images=Images.below("/gone", table.ids, [pack]))
     cases = worst_cases(evaluation, gone, np.arange(12), p).classes
     assert {case.jpeg for one in cases for case in (*one.misses, *one.alarms)} == {b""}

@@ -10,6 +10,7 @@ from core.data.images.decode import load_image
 from core.data.images.pack_format import open_packs
 from core.data.pack import inputs as pack_files
 from core.data.pack.__main__ import main
+from tests.conftest import Call
 
 SIZE = 8
 ROWS = 4  # images in a block
@@ -45,6 +46,13 @@ def packing(images: Path, *more: object) -> list[object]:
         *(main, "--train_dir", images, "--size", SIZE),
         *("--out", images.parent / "pack", "--num_workers", 1, *more),
     ]
+
+
+def refusal(call: Call, images: Path, *more: object) -> str:
+    """The one line with which `packing` ends."""
+    code, _, err = call(*packing(images, *more))
+    assert (code, err.count("\n")) == (2, 1)
+    return err
 
 
 def pack_names(folder: Path) -> list[str]:

@@ -61,7 +61,7 @@ def headers(name: str, length: int, number: int) -> None:
 
 def header_at(path: str) -> None:
     """What the header of a DICOM file says."""
-    found = read_headers([path], threads=0)
+    found = read_headers([path])
     assert {len(column) for column in found.values()} == {1}
 
 

@@ -14,8 +14,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from core.data.images.dicom.limits import BoundedReads, bounded, check_lengths, is_deflated
-from core.data.images.dicom.preamble import START, has_preamble, is_dicom_data
+from core.data.images.dicom.limits import (
+    START,
+    BoundedReads,
+    bounded,
+    check_lengths,
+    has_preamble,
+    is_deflated,
+    is_dicom_data,
+)
 from core.data.images.size_limit import BYTES, max_pixels
 from core.errors import UserError, some
 
@@ -28,14 +35,12 @@ DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 FIELDS = ("patient", "study", "view")
 INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
 
+_THREADS = 8
 # of what lies beside images, maybe a report for each: these are not opened to look for DICOM
 _NO_IMAGES = (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".md", ".gz", ".zip", ".npy")
 _TAGS = ("PatientID", "StudyInstanceUID", "ViewPosition", "SeriesDescription")
 # what a Series Description says of the view, word by word
-_VIEW_WORDS = {
-    **{"PA": "PA", "AP": "AP"},
-    **dict.fromkeys(("LATERAL", "LAT", "LL", "RL"), "LATERAL"),
-}
+_VIEW_WORDS = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LATERAL", "LAT", "LL", "RL"), "LATERAL")
 
 
 def is_dicom(path: str | Path) -> bool:
@@ -48,13 +53,13 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def dicom_files(folder: str | Path, files: Sequence[str]) -> list[str]:
-    """Those of `files` (paths below `folder`) that are DICOM by their ending or by their content,
-    whatever their ending; without the folder's index, DICOMDIR."""
+    """Those of `files` (paths below `folder`) that are DICOM by their content, whatever their
+    ending; without the folder's index, DICOMDIR."""
     found = []
     for file in files:
         name = file.rpartition("/")[2].lower()
         other = name.startswith("dicomdir") or name.endswith(_NO_IMAGES)
-        if name.endswith(DICOM_ENDINGS) or (not other and is_dicom(os.path.join(folder, file))):
+        if not other and is_dicom(os.path.join(folder, file)):
             found.append(file)
     return found
 
@@ -65,13 +70,13 @@ def require_pydicom() -> None:
         raise UserError(f"it is a DICOM file, and pydicom is not installed: {INSTALL}")
 
 
-def read_headers(paths: Sequence[str], threads: int = 8) -> dict[str, np.ndarray]:
+def read_headers(paths: Sequence[str]) -> dict[str, np.ndarray]:
     """Patient ID, Study Instance UID and view of N files, each (N,) str; "" where one has none.
 
     A view is the View Position, or PA, AP or LATERAL where the Series Description names only one.
     Raises UserError where pydicom is missing, and where a file cannot be read or is no DICOM.
     """
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         told = pool.map(_read_header, paths)
         rows = list(tqdm(told, desc="DICOM headers", total=len(paths), disable=None))
     columns = np.array(rows, dtype=object).reshape(len(rows), 3).T
@@ -89,26 +94,26 @@ def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray 
     Raises UserError where only some of the headers name a patient.
     """
     without = [path for path, patient in zip(paths, patients, strict=True) if not patient]
-    if without and len(without) < len(paths):
+    if not without:
+        note = f"Patients are taken from the DICOM headers, such as '{patients[0]}' in {paths[0]}."
+        return patients, note
+    if len(without) < len(paths):
         raise UserError(
             f"{len(without):,} of {len(paths):,} DICOM headers name no patient: {some(without)}. "
             "Name the patients in a column of the CSV, or pass --patient_column none, and the "
             "folds may share patients."
         )
-    note = (
+    return None, (
         "Warning: neither the CSV nor any DICOM header names a patient, so that images of one "
         "patient may fall into two folds and inflate every number. Name it with --patient_column."
-        if without
-        else f"Patients are taken from the DICOM headers, such as '{patients[0]}' in {paths[0]}."
     )
-    return None if without else patients, note
 
 
 def _read_header(path: str) -> tuple[str, str, str]:
     """Patient, study and view of a file."""
     try:
         with open(path, "rb") as file:
-            data = file.read(2048)
+            data = file.read(2 * START)
             if not is_dicom_data(data):
                 raise ValueError("it is no DICOM file")
             require_pydicom()
@@ -127,11 +132,9 @@ def _read_header(path: str) -> tuple[str, str, str]:
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise UserError(f"The header of {path} cannot be read: {reason}.") from error
-    return patient, study, view or _view_of(series)
-
-
-def _view_of(description: str) -> str:
-    """The one view that a text names: "W033 Chest PA" is PA, "PA and lateral" is none."""
-    words = re.findall(r"[A-Z]+", description.upper())
-    named = {_VIEW_WORDS[word] for word in words if word in _VIEW_WORDS}
-    return named.pop() if len(named) == 1 else ""
+    if not view:
+        # "W033 Chest PA" is PA, "PA and lateral" is none
+        words = re.findall(r"[A-Z]+", series.upper())
+        named = {_VIEW_WORDS[word] for word in words if word in _VIEW_WORDS}
+        view = named.pop() if len(named) == 1 else ""
+    return patient, study, view

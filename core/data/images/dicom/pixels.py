@@ -36,7 +36,6 @@ from core.data.images.jpeg_header import check_scans, frame_size
 from core.data.images.size_limit import BYTES, check_size
 
 _ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
-_SIZ = b"\xff\x4f\xff\x51"
 _OF_OWN_BITS = (*JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
 _LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 # what pydicom does to pixels that `_stored_levels` does once for each level
@@ -47,13 +46,12 @@ _CONVERT = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw d
 
 
 class _Coded(NamedTuple):
-    """What the header of a compressed image says of itself."""
+    """What the header of a compressed image says of itself; of its sign, None where it does not."""
 
     width: int
     height: int
     bits: int
     signed: bool | None = None
-    """None where the format does not say"""
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -120,14 +118,14 @@ def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) ->
         low = high + 1 - bits
     elif coded and dataset.file_meta.TransferSyntaxUID in _OF_OWN_BITS:
         bits = min(coded.bits, allocated)
-    levels = _extended(np.arange(2**allocated) >> low, bits, signed=signed)
+    plain = np.arange(2**allocated) >> low & (2**bits - 1)
+    extended = np.where(plain >> (bits - 1), plain - 2**bits, plain)
+    claimed, other = (extended, plain) if signed else (plain, extended)
     if coded is None or coded.signed in (None, signed):
-        return levels
-    coded_levels = _extended(np.arange(2**allocated) >> low, bits, signed=not signed)
-    jumps, coded_jumps = (_jumps(one[codes]) for one in (levels, coded_levels))
-    if coded.signed:
-        return levels if jumps < coded_jumps / 2 else coded_levels
-    return coded_levels if coded_jumps < jumps / 2 else levels
+        return claimed
+    # an unsigned stream is not believed at once
+    likely, unlikely = (other, claimed) if coded.signed else (claimed, other)
+    return unlikely if _jumps(unlikely[codes]) < _jumps(likely[codes]) / 2 else likely
 
 
 def _jumps(pixels: np.ndarray) -> float:
@@ -135,37 +133,28 @@ def _jumps(pixels: np.ndarray) -> float:
     return sum(float(np.abs(np.diff(pixels, axis=axis)).sum()) for axis in (0, 1))
 
 
-def _extended(codes: np.ndarray, bits: int, *, signed: bool) -> np.ndarray:
-    """The numbers in the lowest `bits` of these codes."""
-    codes = codes & (2**bits - 1)
-    return np.where(codes >> (bits - 1), codes - 2**bits, codes) if signed else codes
-
-
 def _check(dataset: Dataset) -> None:
     """Raise ValueError where there is not one image of a believable size."""
     check_lengths(dataset)
-    sides = dataset.get("Columns"), dataset.get("Rows")
+    columns, rows = dataset.get("Columns"), dataset.get("Rows")
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise ValueError("its pixels are floating-point numbers, and whole numbers are read")
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         kind = dataset.get("SOPClassUID")
-        what = f"it is a {kind.name}" if kind else "it does not say what it is"
-        if None not in sides:
-            what += ", of which the header alone is there"
-        raise ValueError(f"it is a DICOM file without pixels: {what}")
-    if not dataset.PixelData:
-        raise ValueError("its pixel data is empty")
+        raise ValueError(
+            f"it is a DICOM file without pixels: {kind.name if kind else 'it names no kind'}"
+        )
     frames = scalar(dataset, "NumberOfFrames", 1)
     if frames > 1:
         raise ValueError(
             f"it has {frames:,.0f} frames, and only a single image is read: save the frame that is "
             "needed as a file of its own"
         )
-    if not all(sides):
+    if not (columns and rows):
         raise ValueError("its header does not say how many rows and columns it has")
-    check_size(*sides)
-    if len(dataset.PixelData) > 2 * BYTES * sides[0] * sides[1] + 2**20:
-        raise ValueError(f"its pixel data is far more than {sides[0]:,} x {sides[1]:,} pixels")
+    check_size(columns, rows)
+    if len(dataset.PixelData) > 2 * BYTES * columns * rows + 2**20:
+        raise ValueError(f"its pixel data is far more than {columns:,} x {rows:,} pixels")
     colours = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
     dataset.PhotometricInterpretation = colours
     samples = dataset.get("SamplesPerPixel")
@@ -236,7 +225,7 @@ def _coded(frame: bytes) -> _Coded:
     image, from which a decoder takes how much memory it wants."""
     if frame.startswith(b"\xff\xd8"):
         return _Coded(*frame_size(frame)[:3])
-    start = frame.find(_SIZ)
+    start = frame.find(b"\xff\x4f\xff\x51")
     if start < 0:
         raise ValueError("its compressed pixel data is damaged")
     right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)

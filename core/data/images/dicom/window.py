@@ -15,7 +15,7 @@ from pydicom.multival import MultiValue
 from core.data.images.dicom.limits import check_lengths
 from core.data.images.greyscale import scale, window_of_levels
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as for other files
+_LUMA = {"Red": 0.299, "Green": 0.587, "Blue": 0.114}  # ITU-R 601-2, as for other files
 # value representations that hold numbers in binary; text is read from all others
 _BINARY = ("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD")
 # of an image's range: how far lossy compression may take padding from its value
@@ -30,8 +30,13 @@ def grey_of_levels(
     padding, near = _padding(levels, codes, dataset, lossy)
     values = _modality(levels, dataset)
     grey = _voi(values, dataset)
-    if grey is None:
-        grey = _without_window(levels, values, codes, dataset, near)
+    same = levels.astype(np.uint8)
+    if grey is None and dataset.BitsStored == 8 and np.array_equal(values, same):
+        grey = same
+    elif grey is None:
+        counts = np.where(near, 0, np.bincount(codes.ravel(), minlength=len(levels)))
+        order = np.argsort(values, kind="stable")
+        grey = scale(values, *window_of_levels(values[order], counts[order]))
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
     # what is near to dark padding is as dark by itself
@@ -48,12 +53,11 @@ def grey_of_palette(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
             "pydicom.pixels.apply_color_lut does for a segmented one"
         )
     luma = np.zeros(len(levels))
-    for share, colour in zip(_LUMA, ("Red", "Green", "Blue"), strict=True):
+    for colour, share in _LUMA.items():
         descriptor = dataset[f"{colour}PaletteColorLookupTableDescriptor"].value
         entries = dataset[f"{colour}PaletteColorLookupTableData"].value
         luma += share * _look_up(levels, descriptor, entries, dataset)
-    deep = descriptor[2] > 8
-    return scale(luma, 0, 65535 if deep else 255)
+    return scale(luma, 0, 65535 if descriptor[2] > 8 else 255)
 
 
 def _padding(
@@ -62,19 +66,19 @@ def _padding(
     """Which levels are padding (C.7.5.1.1.2), bool (L,), and which may be after lossy compression,
     where a single value has become a range; none where all of the image would be."""
     none = np.zeros(len(levels), dtype=bool)
-    ends = [
+    first, limit = (
         _of_same_bits(dataset.get(name), levels)
         for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")
-    ]
-    if ends[0] is None:
+    )
+    if first is None:
         return none, none
-    known = [end for end in ends if end is not None]
-    padding = near = (levels >= min(known)) & (levels <= max(known))
-    if lossy and len(known) == 1:
+    last = first if limit is None else limit
+    padding = near = (levels >= min(first, last)) & (levels <= max(first, last))
+    if lossy and limit is None:
         present = levels[codes]
-        near = np.abs(levels - known[0]) <= _LOSS * int(present.max() - present.min())
+        near = np.abs(levels - first) <= _LOSS * int(present.max() - present.min())
         # a flat area keeps its level mostly; without one, what is near is image
-        if 2 * (present == known[0]).sum() < near[codes].sum():
+        if 2 * (present == first).sum() < near[codes].sum():
             near = padding
     # a few rows first, which mostly decide it
     return (none, none) if near[codes[::64]].all() and near[codes].all() else (padding, near)
@@ -97,23 +101,6 @@ def _of_same_bits(value: Any, levels: np.ndarray) -> int | None:
     return None
 
 
-def _without_window(
-    levels: np.ndarray,
-    values: np.ndarray,
-    codes: np.ndarray,
-    dataset: Dataset,
-    left_out: np.ndarray,
-) -> np.ndarray:
-    """8 bits as they are, more by the percentiles `greyscale.WINDOW` of what is not left out;
-    uint8 (L,)."""
-    plain = levels.min() >= 0 and levels.max() <= 255 and np.array_equal(values, levels)
-    if dataset.BitsStored == 8 and plain:
-        return levels.astype(np.uint8)
-    counts = np.where(left_out, 0, np.bincount(codes.ravel(), minlength=len(levels)))
-    order = np.argsort(values, kind="stable")
-    return scale(values, *window_of_levels(values[order], counts[order]))
-
-
 def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Stored levels → what the machine measured, float64 (L,)."""
     if (table := _table(dataset, "ModalityLUTSequence")) is not None:
@@ -133,13 +120,13 @@ def _voi(values: np.ndarray, dataset: Dataset) -> np.ndarray | None:
         shown = _look_up(values, table.LUTDescriptor, table.LUTData, dataset)
         # not 2^bits - 1, of which too many files claim too much
         return scale(shown, shown.min(), shown.max())
-    windows = zip(_texts(dataset, "WindowCenter"), _texts(dataset, "WindowWidth"), strict=False)
     function = _texts(dataset, "VOILUTFunction")[0].upper().replace(" ", "_") or "LINEAR"
-    for center, width in ((_number(one), _number(other)) for one, other in windows):
-        if not (math.isfinite(center) and 0 < width < math.inf):
-            continue
-        # C.11.2.1.2.1
-        if function == "LINEAR" and width < 1:
+    least = 1 if function == "LINEAR" else 1e-300  # C.11.2.1.2.1
+    centers, widths = (
+        map(_number, _texts(dataset, name)) for name in ("WindowCenter", "WindowWidth")
+    )
+    for center, width in zip(centers, widths, strict=False):
+        if not (math.isfinite(center) and least <= width < math.inf):
             continue
         if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
             raise ValueError(f"its VOI LUT Function {function} is unknown")

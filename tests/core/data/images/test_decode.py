@@ -37,9 +37,12 @@ def test_8_bits_of_grey_are_kept_whatever_the_mode(tmp_path: Path, mode: str, ki
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_1_bit_is_black_and_white(tmp_path: Path, kind: str) -> None:
+def test_grey_of_1_and_16_bits(tmp_path: Path, kind: str) -> None:
+    """1 bit is black and white, 16 are windowed by their percentiles."""
     pixels = read(tmp_path, saved(Image.fromarray(GREY > 127), kind))
     assert np.array_equal(pixels, np.where(GREY > 127, 255, 0))
+    pixels = read(tmp_path, saved(Image.fromarray(DEEP), kind))
+    assert np.abs(pixels - windowed(DEEP)).max() <= 0.51
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -57,12 +60,6 @@ def test_jpeg_of_each_mode(tmp_path: Path, mode: str) -> None:
     smooth = cv2.GaussianBlur(GREY, (0, 0), 4)
     data = saved(Image.fromarray(smooth).convert(mode), "JPEG", quality=95)
     assert np.abs(read(tmp_path, data, "a.jpg").astype(int) - smooth).max() <= 4
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bits_are_windowed_by_their_percentiles(tmp_path: Path, kind: str) -> None:
-    pixels = read(tmp_path, saved(Image.fromarray(DEEP), kind))
-    assert np.abs(pixels - windowed(DEEP)).max() <= 0.51
 
 
 @pytest.mark.parametrize(
@@ -148,9 +145,6 @@ WHOLE = {
     "tif": saved(Image.fromarray(BIG_GREY), "TIFF"),
     "lzw.tif": saved(Image.fromarray(BIG_GREY), "TIFF", compression="tiff_lzw"),
     "deep.tif": saved(Image.fromarray(BIG_GREY.astype(np.uint16) * 9), "TIFF"),
-    "deep.lzw.tif": saved(
-        Image.fromarray(BIG_GREY.astype(np.uint16) * 9), "TIFF", compression="tiff_lzw"
-    ),
 }
 
 
@@ -164,14 +158,11 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, name: str, kept: fl
         read(tmp_path, data[: int(len(data) * kept)], name)
 
 
-def test_a_damaged_png_is_refused(tmp_path: Path) -> None:
+def test_a_png_that_is_damaged_or_lacks_rows_is_refused(tmp_path: Path) -> None:
     data = bytearray(WHOLE["png"])
     data[len(data) // 2] ^= 255
     with pytest.raises(UserError, match=r"image\.png.*checksum"):
         read(tmp_path, bytes(data))
-
-
-def test_a_png_with_rows_missing_is_refused(tmp_path: Path) -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in GREY)
     assert np.array_equal(read(tmp_path, png(40, 60, 8, 0, zlib.compress(rows))), GREY)
     with pytest.raises(UserError, match=r"image\.png"):
@@ -208,18 +199,13 @@ def test_a_header_that_claims_absurd_sizes_is_refused_before_decoding(tmp_path: 
             read(tmp_path, data)
 
 
-@pytest.mark.parametrize(("size", "way"), [(32, cv2.INTER_AREA), (448, cv2.INTER_LINEAR)])
-def test_load_image_is_a_square_of_the_size(tmp_path: Path, size: int, way: int) -> None:
+def test_load_image_is_a_square_of_the_size(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(WHOLE["png"])
-    pixels = load_image(tmp_path / "a.png", size)
-    assert pixels.dtype == np.uint8
-    assert np.array_equal(pixels, cv2.resize(BIG_GREY, (size, size), interpolation=way))
-
-
-def test_an_image_of_the_size_is_left_alone(tmp_path: Path) -> None:
-    square = BIG_GREY[:200]
-    (tmp_path / "a.png").write_bytes(saved(Image.fromarray(square), "PNG"))
-    assert np.array_equal(load_image(tmp_path / "a.png", 200), square)
+    for size, way in ((32, cv2.INTER_AREA), (448, cv2.INTER_LINEAR)):
+        expected = cv2.resize(BIG_GREY, (size, size), interpolation=way)
+        assert np.array_equal(load_image(tmp_path / "a.png", size), expected)
+    (tmp_path / "a.png").write_bytes(saved(Image.fromarray(BIG_GREY[:200]), "PNG"))
+    assert np.array_equal(load_image(tmp_path / "a.png", 200), BIG_GREY[:200])
 
 
 @pytest.mark.parametrize(
@@ -235,25 +221,19 @@ def test_real_radiographs_are_read_as_pillow_reads_them(
             assert np.array_equal(read_image(file), np.asarray(image.convert("L")))
 
 
-@pytest.mark.parametrize(("compression", "side"), [("tiff_adobe_deflate", 3000), ("raw", 3000)])
-def test_bytes_of_a_tiff_that_look_like_scans_of_a_jpeg(
-    compression: str, side: int, tmp_path: Path
-) -> None:
+def test_bytes_of_a_tiff_that_look_like_scans_of_a_jpeg(tmp_path: Path) -> None:
     """Only where a TIFF holds JPEG do these say anything."""
-    pixels = np.full((side, side), 0xDA, dtype=np.uint8)
+    pixels = np.full((3000, 3000), 0xDA, dtype=np.uint8)
     pixels[:, ::2] = 0xFF
-    path = tmp_path / "film.tif"
-    Image.fromarray(pixels).save(path, compression=compression)
-    if compression == "raw":
-        assert path.read_bytes().count(b"\xff\xda") > 1_000_000
-    assert (read_image(path) == pixels).all()
+    data = saved(Image.fromarray(pixels), "TIFF")
+    assert data.count(b"\xff\xda") > 1_000_000
+    assert (read(tmp_path, data) == pixels).all()
 
 
 def test_a_tiff_of_many_jpeg_strips_is_read(tmp_path: Path) -> None:
     """Each of them has a scan of its own, over its own pixels alone."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
     pixels = noise.repeat(100, axis=0).repeat(100, axis=1)
-    path = tmp_path / "film.tif"
-    Image.fromarray(pixels).save(path, compression="jpeg", strip_size=3000 * 8)
-    assert path.read_bytes().count(b"\xff\xda") > 360
-    assert np.abs(read_image(path).astype(int) - pixels).mean() < 5
+    data = saved(Image.fromarray(pixels), "TIFF", compression="jpeg", strip_size=3000 * 8)
+    assert data.count(b"\xff\xda") > 360
+    assert np.abs(read(tmp_path, data).astype(int) - pixels).mean() < 5

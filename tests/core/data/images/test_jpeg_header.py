@@ -23,10 +23,8 @@ KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "restarts": ("L", {"restart_marker_blocks": 2}),
 }
 JUNK = {
-    "zeros": bytes(9),
     "text": b"not a segment",
     "many zeros": bytes(60_000),
-    "fill bytes": b"\xff" * 5,
     "many fill bytes": b"\xff" * 60_000,
     "escaped": b"\xff\0\xff\0abc\xff\xff\0",
     "restart": b"\xff\xd3",

@@ -1,16 +1,11 @@
 """A decompression bomb is refused before its pixels are there, and the limit can be raised."""
 
-import io
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import tifffile
 from pydicom import uid
 
 from core.data.images.decode import read_image
@@ -19,25 +14,16 @@ from core.errors import UserError
 from tests.helpers.data.dicom_files import coded, dicom
 from tests.helpers.data.tiff_files import tiff
 from tests.helpers.fuzz.image_files import saved
-from tests.helpers.fuzz.mutations import chunk, png
 
 GREY = np.arange(2400, dtype=np.uint8).reshape(60, 40)
 RAISED = "environment variable CXR_MAX_PIXELS"
-
-
-def big_tiff() -> bytes:
-    """Of the other byte order, in three planes."""
-    stream, planes = io.BytesIO(), np.stack([GREY.astype(np.uint16)] * 3)
-    tifffile.imwrite(stream, planes, photometric="rgb", bigtiff=True, byteorder=">")
-    return stream.getvalue()
 
 
 FILES = {
     "a.png": saved(GREY, "PNG"),
     "a.jpg": saved(GREY, "JPEG"),
     "a.tif": saved(GREY, "TIFF"),
-    "deep.tif": cv2.imencode(".tiff", GREY.astype(np.uint16))[1].tobytes(),
-    "big.tif": big_tiff(),
+    "deep.tif": saved(GREY.astype(np.uint16), "TIFF"),
     "a.dcm": dicom(GREY),
     "jpeg.dcm": dicom(GREY, coded(GREY, "JPEG"), uid.JPEGBaseline8Bit),
 }
@@ -57,13 +43,8 @@ def test_the_limit_holds_for_every_kind_of_file_and_can_be_moved(
         read_image(path)
     monkeypatch.setenv("CXR_MAX_PIXELS", " 2400 ")
     assert read_image(path).shape == (60, 40)
-
-
-def test_the_default_is_a_hundred_million_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXR_MAX_PIXELS", raising=False)
-    assert max_pixels() == MAX_PIXELS == 100_000_000
     monkeypatch.setenv("CXR_MAX_PIXELS", "")
-    assert max_pixels() == MAX_PIXELS
+    assert max_pixels() == MAX_PIXELS == 100_000_000
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "1e9", "many", "1.5", "²", str(2**30 + 1), "9" * 99])
@@ -101,43 +82,3 @@ def test_a_tile_is_no_way_around_the_limit(tmp_path: Path, bits: int) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(tags | {322: 30000, 323: 30000}, body))
     with pytest.raises(UserError, match="30,000 x 30,000 pixels, more than the limit"):
         read_image(tmp_path / "a.tif")
-
-
-PEAK = """
-import resource, sys
-from core.data.images.decode import read_image
-from core.errors import UserError
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    told = read_image(sys.argv[1]).shape
-except UserError as error:
-    told = error
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, told)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is in kB on Linux alone")
-def test_bombs_take_no_memory(tmp_path: Path) -> None:
-    """In a process of its own, whose peak is not that of other tests."""
-    zeros = zlib.compress(bytes(2**28), 9)  # 256 MB
-    end = FILES["a.png"].index(b"IDAT") - 4
-    text = FILES["a.png"][:end]
-    for _ in range(4):
-        text += chunk(b"zTXt", b"Comment\0\0" + zeros)
-        text += chunk(b"iTXt", b"Comment\0\1\0\0\0" + zeros)
-        text += chunk(b"iCCP", b"Profile\0\0" + zeros)
-    bombs = {
-        "text.png": text + FILES["a.png"][end:],
-        "pixels.png": png(60000, 60000, 8, 0, zeros),
-    }
-    for name, data in bombs.items():
-        (tmp_path / name).write_bytes(data)
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, str(tmp_path / name)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        megabytes, told = done.stdout.split(" ", 1)
-        assert int(megabytes) < 60, name
-        assert "60, 40" in told if name == "text.png" else "more than the limit" in told

@@ -88,10 +88,12 @@ def test_draws_depend_on_their_place_alone(name: str, size: int) -> None:
 
 
 def test_another_seed_gives_other_draws() -> None:
-    args = ("uniform", targets_of())
-    plans = [build_mixture(*args, seed, 5000, SOURCES, SHARES, "abc")(0) for seed in (1, 2)]
-    assert (plans[0] == plans[1]).mean() < 0.03
-    assert (SOURCES[plans[0]] == SOURCES[plans[1]]).mean() < 0.7
+    first, second = (
+        build_mixture("uniform", targets_of(), seed, 5000, SOURCES, SHARES, "abc")(0)
+        for seed in (1, 2)
+    )
+    assert (first == second).mean() < 0.03
+    assert (SOURCES[first] == SOURCES[second]).mean() < 0.7
 
 
 def test_the_size_of_an_epoch_is_that_of_the_sources_drawn_from() -> None:
@@ -100,20 +102,22 @@ def test_the_size_of_an_epoch_is_that_of_the_sources_drawn_from() -> None:
     assert mixture(size=77).epoch_size == 77
 
 
-def fold(weights: tuple[float, ...], sources: list[int] | None = None, **loader: Any) -> FoldData:
+def fold(
+    weights: tuple[float, ...], sources: Any = (0, 0, 0, 1, 1, 1) * 2, **more: Any
+) -> FoldData:
     """12 images of two sources, the last one to validate; none of the files exists."""
     targets = np.array([[1, np.nan], [0, np.nan], [0, np.nan], [np.nan, 1], [1, 0], [0, 0]] * 2)
-    sources = [0, 0, 0, 1, 1, 1] * 2 if sources is None else sources
+    names = [f"{number}.png" for number in range(12)]
     table = LabelTable(
-        ids=[f"{number}.png" for number in range(12)],
-        images=Images.of_files([f"{number}.png" for number in range(12)]),
+        ids=names,
+        images=Images.of_files(names),
         targets=targets.astype(np.float32),
         class_names=("Mass", "Hernia"),
         sources=np.array(sources) if sources else None,
         source_names=("nih", "own") if sources else (),
     )
     rows = np.arange(12)
-    settings = LoaderConfig(batch_size=2, num_workers=0, source_weights=weights, **loader)
+    settings = LoaderConfig(batch_size=2, num_workers=0, source_weights=weights, **more)
     augment = Augmentation([], seed=3)
     return FoldData(make_fabric(amp=False), 1, table, rows[:-1], rows[-1:], settings, 1, augment)
 
@@ -173,19 +177,11 @@ def test_weights_that_do_not_fit_the_sources(
 
 
 def test_a_source_without_positives_is_named() -> None:
-    nothing = np.zeros((4, 1))
+    halves: tuple[Any, ...] = (np.array([0, 0, 1, 1]), np.array([0.5, 0.5]), "ab")
     with pytest.raises(UserError, match="source 'b': none of the 2 images to train on has a pos"):
-        build_mixture(
-            "class_aware",
-            np.array([[1], [0], [0], [0]]),
-            0,
-            None,
-            np.array([0, 0, 1, 1]),
-            np.array([0.5, 0.5]),
-            "ab",
-        )
-    # without weights the sampler would say so of all; the uniform one needs none
-    plan = build_mixture("uniform", nothing, 0, 64, np.array([0, 0, 1, 1]), np.ones(2) / 2, "ab")
+        build_mixture("class_aware", np.array([[1], [0], [0], [0]]), 0, None, *halves)
+    # the uniform sampler needs none
+    plan = build_mixture("uniform", np.zeros((4, 1)), 0, 64, *halves)
     assert np.bincount(plan(0)).tolist() == [16] * 4
 
 

@@ -27,7 +27,6 @@ RANDOM = np.random.default_rng(0)
 GREY = cv2.GaussianBlur(RANDOM.integers(0, 256, (60, 40), dtype=np.uint8), (0, 0), 2)
 DEEP = RANDOM.integers(0, 4096, (60, 40), dtype=np.uint16)  # 12 bits
 FULL = RANDOM.integers(0, 65536, (60, 40), dtype=np.uint16)
-SIGNED = RANDOM.integers(-2048, 2048, (60, 40), dtype=np.int16)
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS)
@@ -39,11 +38,6 @@ def test_what_is_compressed_without_loss_is_the_same(
     assert len(data) != len(dicom(values, BitsStored=bits))
     expected = values.astype(float) if bits == 8 else percentiles(values)
     assert close(read(tmp_path, data), expected)
-
-
-def test_a_preamble_that_poses_as_tiff(tmp_path: Path) -> None:
-    data = b"II*\0\x54\0\0\0" + bytes(120) + dicom(GREY)[128:]
-    assert np.array_equal(read(tmp_path, data), GREY)
 
 
 @pytest.mark.parametrize("bare", [True, False], ids=["codestream", "JP2 file"])
@@ -120,15 +114,11 @@ COLOUR = np.dstack([GREY] * 3)
 SINGLE, DOUBLE = GREY.astype(np.float32).tobytes(), GREY.astype(np.float64).tobytes()
 REMEDY = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
 REFUSED: list[tuple[str, bytes]] = [
-    (
-        "without pixels: it is a Basic Text SR Storage",
-        dataset(SOPClassUID=uid.BasicTextSRStorage, PatientID="1"),
-    ),
-    ("Digital X-Ray Image Storage - For Presentation, of", dicom(GREY, PixelData=None)),
-    (", of which the header alone is there", dicom(GREY, PixelData=None)),
+    ("without pixels: Basic Text SR Storage", dataset(SOPClassUID=uid.BasicTextSRStorage)),
+    ("pixels: Digital X-Ray Image Storage - For Presentation", dicom(GREY, PixelData=None)),
     ("floating-point", dicom(GREY, PixelData=None, FloatPixelData=SINGLE)),
     ("floating-point", dicom(GREY, PixelData=None, DoubleFloatPixelData=DOUBLE)),
-    ("pixel data is empty", dicom(GREY, PixelData=b"")),
+    ("without pixels", dicom(GREY, PixelData=b"")),
     (
         "12 frames, and only a single image is read: save the frame that is needed as a file of",
         dicom(GREY, NumberOfFrames=12, PixelData=GREY.tobytes() * 12),
@@ -166,13 +156,6 @@ def test_what_is_not_read_is_refused_by_one_sentence(
     assert sentence in refused(tmp_path, data)
 
 
-def test_colours_in_lower_case(tmp_path: Path) -> None:
-    colours = element("PhotometricInterpretation", "CS", "monochrome1")
-    assert np.array_equal(
-        read(tmp_path, dicom(GREY, PhotometricInterpretation=colours)), 255 - GREY
-    )
-
-
 WHOLE = {
     "plain": dicom(DEEP),
     "JPEG": dicom(GREY, coded(GREY, "JPEG"), uid.JPEGBaseline8Bit),
@@ -188,14 +171,9 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, name: str, kept: fl
     refused(tmp_path, data[: int(len(data) * kept)])
 
 
-@pytest.mark.parametrize(
-    ("frame", "syntax"),
-    [
-        (coded(GREY, "JPEG"), uid.JPEGBaseline8Bit),
-        (coded(GREY, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless),
-    ],
-)
-def test_damaged_pixel_data_is_refused(tmp_path: Path, frame: bytes, syntax: uid.UID) -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG2000"])
+def test_damaged_pixel_data_is_refused(tmp_path: Path, kind: str) -> None:
+    frame = coded(GREY, kind)
+    syntax = uid.JPEGBaseline8Bit if kind == "JPEG" else uid.JPEG2000Lossless
     for spoiled in (frame[: len(frame) // 2], frame[:30] + bytes(len(frame) - 30), bytes(100)):
-        told = refused(tmp_path, dicom(GREY, spoiled, syntax))
-        assert "plugins:" not in told
+        assert "plugins:" not in refused(tmp_path, dicom(GREY, spoiled, syntax))

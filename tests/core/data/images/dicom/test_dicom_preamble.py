@@ -52,6 +52,7 @@ BARE = {
     **{f"meta, {one.name}": whole(one)[132:] for one in (IMPLICIT, LITTLE, BIG, DEFLATED)},
     "magic word, meta": whole(LITTLE)[128:],
     "magic word": b"DICM" + data_set(whole(IMPLICIT)),
+    "preamble that poses as TIFF": b"II*\0\x54\0\0\0" + bytes(120) + whole(LITTLE)[128:],
     "blank preamble": bytes(128) + data_set(whole(IMPLICIT)),
     "blank preamble, meta": bytes(128) + whole(LITTLE)[132:],
     "preamble, implicit": bytes(128) + b"DICM" + data_set(whole(IMPLICIT)),
@@ -67,10 +68,8 @@ def test_bare_data_sets_are_read(tmp_path: Path, what: str) -> None:
     shown = read(tmp_path, BARE[what])
     assert close(shown, percentiles(DEEP))
     headers = from_headers([str(tmp_path / "image.dcm")])
-    found = (headers["patient"].tolist(), headers["study"].tolist(), headers["view"].tolist())
-    assert found == (["7"], ["1.2"], ["PA"])
-    for length in (200, 400, 900):
-        refused(tmp_path, BARE[what][:length])
+    assert [*np.concatenate([*headers.values()])] == ["7", "1.2", "PA"]
+    refused(tmp_path, BARE[what][:400])
 
 
 def test_compressed_pixels_need_a_transfer_syntax(tmp_path: Path) -> None:
@@ -111,24 +110,18 @@ def test_deflated_content_is_bounded_without_the_length_of_the_meta_information(
             from_headers([str(tmp_path / "image.dcm")])
 
 
-NAMES = ["a.dcm", "B.DCM", "c.ima", "D.IMA", "e.dicom", "F.DICOM", "IM0001", "1.2.840.113619.2"]
-MORE = ["g.img", "h.001", "sub/IM0001", "sub.v2/plain"]
-OTHERS = ["DICOMDIR", "DICOMDIR.bak", "readme.txt", "t.csv", "md5sums", "x.sha256", ".hidden.dcm"]
+NAMES = ["a.dcm", "B.DCM", "c.ima", "e.dicom", "IM0001", "1.2.840.113619.2", "h.001", "sub/IM0001"]
+OTHERS = ["DICOMDIR.bak", "readme.txt", "t.csv", "md5sums", "x.sha256", ".hidden.dcm"]
 
 
 def test_all_images_of_a_folder_are_found(tmp_path: Path) -> None:
-    for number, name in enumerate([*NAMES, *MORE]):
+    for name, bare in zip(NAMES, BARE.values(), strict=False):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        bare = list(BARE.values())[number % len(BARE)]
         (tmp_path / name).write_bytes(bare)
     for name in OTHERS:
         (tmp_path / name).write_bytes(b"0123456789abcdef  a.dcm\n" * 50)
     (tmp_path / "DICOMDIR").write_bytes(dataset(SOPClassUID=uid.MediaStorageDirectoryStorage))
-    (tmp_path / "DICOMDIR.bak").write_bytes((tmp_path / "DICOMDIR").read_bytes())
-    found = images_among(tmp_path, scan_folder(tmp_path))
-    assert sorted(found) == sorted([*NAMES, *MORE])
-    paths = [str(tmp_path / name) for name in [*NAMES, *MORE]]
+    assert sorted(images_among(tmp_path, scan_folder(tmp_path))) == sorted(NAMES)
+    paths = [str(tmp_path / name) for name in NAMES]
     assert from_headers(paths)
-    named = ["a", "B", "c", "D", "e", "F", "1.2.840.113619.2", "sub/IM0001", "h.001"]
-    expected = ["a.dcm", "B.DCM", "c.ima", "D.IMA", "e.dicom", "F.DICOM", *named[6:]]
-    assert match_images(named, tmp_path).paths == [str(tmp_path / name) for name in expected]
+    assert match_images(["a", "B", "c", "e", *NAMES[4:]], tmp_path).paths == paths

@@ -64,7 +64,6 @@ def test_levels_near_to_padding_that_fills_no_area_are_image(tmp_path: Path) -> 
     [
         (SIGNED, 16, -2000, "US", 63536),
         (DEEP, 16, 63536, "SS", -2000),
-        (SIGNED, 12, -2000, "US", 63536),
         (SIGNED, 12, -2000, "US", 2096),
         ((SIGNED // 10).astype(np.int8), 8, -100, "US", 156),
         (SIGNED, 16, -2000, "SS", [-2000, 7]),
@@ -80,16 +79,9 @@ def test_padding_is_found_by_its_bits(
     written: Any,
     colours: str,
 ) -> None:
-    padding = element("PixelPaddingValue", kind, written)
-    shown = read(
-        tmp_path,
-        dicom(
-            bordered(pixels, stored),
-            BitsStored=bits,
-            PixelPaddingValue=padding,
-            PhotometricInterpretation=colours,
-        ),
-    )
+    about: dict[str, Any] = {"BitsStored": bits, "PhotometricInterpretation": colours}
+    about["PixelPaddingValue"] = element("PixelPaddingValue", kind, written)
+    shown = read(tmp_path, dicom(bordered(pixels, stored), **about))
     expected = percentiles(pixels[10:])
     assert close(shown[10:], 255 - expected if colours == "MONOCHROME1" else expected)
     assert not shown[:10].any()
@@ -113,20 +105,18 @@ def test_padding_that_is_blank_absent_or_everything_is_none(tmp_path: Path, valu
     # of 4 bits, of which no level is 70
     pixels = np.full((60, 40), 9, dtype=np.uint8)
     data = dicom(pixels, BitsStored=4, HighBit=3, PixelPaddingValue=value, PixelPaddingRangeLimit=9)
-    plain = read(tmp_path, dicom(pixels, BitsStored=4))
-    assert np.array_equal(read(tmp_path, data), plain)
+    assert np.array_equal(read(tmp_path, data), read(tmp_path, dicom(pixels, BitsStored=4)))
 
 
 def test_padding_is_black_through_a_window_and_in_8_bits(tmp_path: Path) -> None:
     grey = RANDOM.integers(50, 200, (60, 40), dtype=np.uint8)
     inverse: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 0}
-    shown = read(tmp_path, dicom(bordered(grey, 0), **inverse))
-    assert np.array_equal(shown[10:], 255 - grey[10:])
-    assert not shown[:10].any()
     window: dict[str, Any] = {"WindowCenter": 2000, "WindowWidth": 1500}
-    shown = read(tmp_path, dicom(bordered(DEEP, 0), **inverse, **window))
-    assert close(shown[10:], 255 - linear(DEEP[10:].astype(float), 2000, 1500))
-    assert not shown[:10].any()
+    shown = linear(DEEP.astype(float), 2000, 1500)
+    for pixels, expected, more in ((grey, grey, {}), (DEEP, shown, window)):
+        found = read(tmp_path, dicom(bordered(pixels, 0), **inverse, **more))
+        assert close(found[10:], 255.0 - expected[10:])
+        assert not found[:10].any()
 
 
 @pytest.mark.parametrize("kept", [{}, {"LossyImageCompression": "01"}])
@@ -134,8 +124,7 @@ def test_padding_is_black_through_a_window_and_in_8_bits(tmp_path: Path) -> None
 def test_padding_that_was_compressed_with_loss(
     tmp_path: Path, kept: dict[str, Any], colours: str
 ) -> None:
-    tall, wide = 400, 300
-    native = np.add.outer(np.arange(tall), np.arange(wide)) * 4 + 900
+    native = np.add.outer(np.arange(400), np.arange(300)) * 4 + 900
     pixels = (native + RANDOM.integers(0, 40, native.shape)).astype(np.uint16)
     pixels[:80] = 0
     options: dict[str, Any] = {"no_jp2": True, "irreversible": True, "quality_mode": "rates"}
@@ -145,10 +134,9 @@ def test_padding_that_was_compressed_with_loss(
     if kept:  # decompressed since
         values = dcmread(io.BytesIO(data)).pixel_array
         data = dicom(values, BitsStored=12, **about, **kept)
-    shown = read(tmp_path, data)
-    expected = percentiles(native[80:])
+    shown, expected = read(tmp_path, data), percentiles(native[80:])[10:]
     expected = 255 - expected if colours == "MONOCHROME1" else expected
-    assert np.abs(shown[90:] - expected[10:]).max() < 12
+    assert np.abs(shown[90:] - expected).max() < 12
     assert (shown[:70] == 0).all()
 
 
@@ -173,46 +161,32 @@ def windowed(center: Any, width: Any, kind: str = "DS", **elements: Any) -> byte
 
 
 @pytest.mark.parametrize(
-    ("center", "width"),
+    ("center", "width", "kind"),
     [
-        ("0\\2000", "0\\1500"),
-        ("0\\2000", "-7\\1500"),
-        ("0\\2000", "0.5\\1500"),
-        ("0\\2000", "nan\\1500"),
-        ("0\\2000", "inf\\1500"),
-        ("nan\\2000", "9\\1500"),
-        ("x\\2000", "9\\1500"),
-        ("0\\2000", "wide\\1500"),
-        ("\\2000", "\\1500"),
-        ("0\\0\\2000\\9", "0\\0\\1500\\9"),
-        ("2000,0", "1500,0"),
-        ("2000,0\\9", "1500,0\\9"),
-        (" 2000 ", "1.5E3 "),
-        ("2000\\9", "1500"),
+        ("0\\2000", "-7\\1500", "DS"),
+        ("0\\2000", "0.5\\1500", "DS"),
+        ("0\\2000", "inf\\1500", "DS"),
+        ("nan\\2000", "9\\1500", "DS"),
+        ("0\\2000", "wide\\1500", "DS"),
+        ("\\2000", "\\1500", "DS"),
+        ("0\\0\\2000\\9", "0\\0\\1500\\9", "DS"),
+        ("2000,0\\9", "1500,0\\9", "DS"),
+        (" 2000 ", "1.5E3 ", "DS"),
+        ("2000\\9", "1500", "DS"),
+        (2000, 1500, "US"),
+        (2000.0, 1500.0, "FD"),
+        ("2000", "1500", "LO"),
     ],
 )
-def test_the_first_valid_window_is_taken(tmp_path: Path, center: str, width: str) -> None:
-    shown = read(tmp_path, windowed(center, width))
-    assert close(shown, linear(DEEP.astype(float), 2000, 1500))
-
-
-@pytest.mark.parametrize(("kind", "one"), [("US", int), ("FD", float), ("LO", str), ("IS", str)])
-def test_a_window_of_another_value_representation(tmp_path: Path, kind: str, one: Any) -> None:
-    shown = read(tmp_path, windowed(one(2000), one(1500), kind))
+def test_the_first_valid_window_is_taken(
+    tmp_path: Path, center: Any, width: Any, kind: str
+) -> None:
+    shown = read(tmp_path, windowed(center, width, kind))
     assert close(shown, linear(DEEP.astype(float), 2000, 1500))
 
 
 @pytest.mark.parametrize(
-    ("center", "width"),
-    [
-        ("0", "0"),
-        ("0\\1", "0\\-1"),
-        ("", ""),
-        ("2000", ""),
-        ("x", "y"),
-        ("2000", "nan"),
-        (",", ","),
-    ],
+    ("center", "width"), [("0\\1", "0\\-1"), ("", ""), ("x", "y"), ("2000", "nan"), (",", ",")]
 )
 def test_without_a_valid_window_the_percentiles_are_taken(
     tmp_path: Path, center: str, width: str
@@ -223,12 +197,10 @@ def test_without_a_valid_window_the_percentiles_are_taken(
 @pytest.mark.parametrize(
     ("function", "formula"),
     [
-        ("linear", linear),
         (" Linear ", linear),
         ("", linear),
-        ("linear_exact", exact),
         ("Linear Exact", exact),
-        ("sigmoid", sigmoid),
+        ("linear_exact", exact),
         ("Sigmoid\\LINEAR", sigmoid),
     ],
 )
@@ -239,7 +211,12 @@ def test_the_window_function_in_any_spelling(tmp_path: Path, function: str, form
 
 @pytest.mark.parametrize(
     ("slope", "intercept", "expected"),
-    [("0,5", "-100,5", (0.5, -100.5)), (" 2 ", "", (2, 0)), ("", "1000,0", (1, 1000))],
+    [
+        ("0,5", "-100,5", (0.5, -100.5)),
+        (" 2 ", "", (2, 0)),
+        ("", "1000,0", (1, 1000)),
+        ("-1", "3000", (-1, 3000)),
+    ],
 )
 def test_rescaling_with_commas_and_blanks(
     tmp_path: Path, slope: str, intercept: str, expected: tuple[float, float]
@@ -250,12 +227,8 @@ def test_rescaling_with_commas_and_blanks(
         RescaleSlope=element("RescaleSlope", "DS", slope),
         RescaleIntercept=element("RescaleIntercept", "DS", intercept),
     )
-    assert close(read(tmp_path, data), linear(DEEP * expected[0] + expected[1], 2000, 3500))
-
-
-def test_a_negative_slope_before_a_window(tmp_path: Path) -> None:
-    data = windowed(1000, 900, "FD", RescaleSlope=-1, RescaleIntercept=3000)
-    assert close(read(tmp_path, data), linear(3000.0 - DEEP, 1000, 900))
+    values = DEEP.astype(float) * expected[0] + expected[1]
+    assert close(read(tmp_path, data), linear(values, 2000, 3500))
 
 
 def without(name: str, value: Any = None) -> Dataset:
@@ -338,9 +311,9 @@ def test_only_stored_bits_are_shown(
     words = (word | overlay).astype(np.uint16).view(pixels.dtype)
     data = dicom(words, BitsStored=12, HighBit=high)
     if syntax == uid.RLELossless:
-        compressed = dcmread(io.BytesIO(data))
+        # GDCM moves the bits
+        compressed, made = dcmread(io.BytesIO(data)), io.BytesIO()
         compressed.compress(syntax, encoding_plugin="pydicom")
-        made = io.BytesIO()
         dcmwrite(made, compressed)
         data = made.getvalue()
     assert close(read(tmp_path, data), percentiles(pixels))
@@ -388,13 +361,10 @@ def test_signed_pixels_in_an_unsigned_jpeg_2000(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("colours", "shape", "warns"),
     [
-        ("MONOCHROME2", "INVERSE", 1),
         ("MONOCHROME2", "inverse ", 1),
         ("MONOCHROME1", "IDENTITY", 1),
         ("MONOCHROME1", "INVERSE", 0),
-        ("MONOCHROME2", "IDENTITY", 0),
         ("MONOCHROME2", "LIN OD", 0),
-        ("MONOCHROME2", "", 0),
     ],
 )
 def test_the_photometric_interpretation_is_followed(
@@ -402,11 +372,8 @@ def test_the_photometric_interpretation_is_followed(
 ) -> None:
     """C.7.6.3.1.2 and C.8.11.3.1.2; C.11.6 has no say in how the lowest value is shown."""
     grey = cv2.resize((SMOOTH * 255).astype(np.uint8), (30, 30))
-    data = dicom(
-        grey,
-        PhotometricInterpretation=colours,
-        PresentationLUTShape=element("PresentationLUTShape", "CS", shape),
-    )
+    lut = element("PresentationLUTShape", "CS", shape)
+    data = dicom(grey, PhotometricInterpretation=colours, PresentationLUTShape=lut)
     with warnings.catch_warnings(record=True) as found:
         # as Python has it: each text once
         warnings.simplefilter("default")
@@ -414,5 +381,4 @@ def test_the_photometric_interpretation_is_followed(
             shown = read(tmp_path, data)
     assert np.array_equal(shown, 255 - grey if colours == "MONOCHROME1" else grey)
     texts = [str(one.message) for one in found if "Presentation" in str(one.message)]
-    assert len(texts) == warns
-    assert all(colours in text for text in texts)
+    assert [colours in text for text in texts] == [True] * warns
