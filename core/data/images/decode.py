@@ -7,7 +7,6 @@ reads separate planes of 16 bits as uninitialised memory and, before 5.0, trunca
 
 import io
 import os
-import stat
 import struct
 import warnings
 import zlib
@@ -25,6 +24,7 @@ from core.data.images.greyscale import to_grey8
 from core.data.images.jpeg_header import check_end, check_scans, frame_size
 from core.data.images.size_limit import BYTES, check_size, max_pixels
 from core.errors import UserError, size_of
+from core.io.untrusted_files import check_regular
 from core.runtime.worker_failures import is_shortage
 
 # what a decoder has to say goes into the error, or is nothing to the user
@@ -104,15 +104,12 @@ def within(pixels: np.ndarray, longest: int) -> np.ndarray:
 
 def _read_bytes(path: str | Path) -> bytes:
     """A file's content. Raises OSError, and ValueError for a pipe, a device or a huge file."""
-    # a pipe would wait for a writer
-    at_once = getattr(os, "O_NONBLOCK", 0)
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise ValueError("it is no file but a pipe, a device or the like")
-        limit = BYTES * max_pixels() + 2**24
-        if state.st_size > limit:
-            raise ValueError(f"the file has {size_of(state.st_size)}, more than any image")
+    check_regular(Path(path))
+    limit = BYTES * max_pixels() + 2**24
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise ValueError(f"the file has {size_of(size)}, more than any image")
         return file.read(limit)
 
 

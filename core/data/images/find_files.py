@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core.data.images.collection import Images
-from core.data.images.dicom.header import DICOM_ENDINGS, dicom_files
+from core.data.images.dicom.header import is_dicom
 from core.data.images.pack_format import Pack, is_pack, open_packs
 from core.errors import UserError, some
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_ENDINGS)
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima")
+# of what lies beside images, maybe a report for each: these are not opened to look for DICOM
+_NO_IMAGES = (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".md", ".gz", ".zip", ".npy")
 
 
 def list_folder(folder: Path) -> tuple[list[str], list[Pack]]:
@@ -26,10 +28,16 @@ def list_folder(folder: Path) -> tuple[list[str], list[Pack]]:
 
 def images_among(folder: Path, names: Sequence[str]) -> list[str]:
     """Those of the names of files below `folder` that are images: by their ending, and DICOM of
-    any other ending, or without one, by its content."""
-    of_endings = [name for name in names if name.lower().endswith(IMAGE_ENDINGS)]
-    others = set(names).difference(of_endings)
-    return of_endings + dicom_files(folder, sorted(others))
+    any other ending, or without one, by its content; without the folder's index, DICOMDIR."""
+
+    def is_image(path: str) -> bool:
+        name = _name(path).lower()
+        if name.endswith(IMAGE_ENDINGS):
+            return True
+        is_other = name.startswith("dicomdir") or name.endswith(_NO_IMAGES)
+        return not is_other and is_dicom(os.path.join(folder, path))
+
+    return [name for name in names if is_image(name)]
 
 
 def scan_folder(folder: Path) -> list[str]:

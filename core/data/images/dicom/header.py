@@ -3,7 +3,6 @@
 pydicom is imported where a header is read: most images are no DICOM.
 """
 
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -31,13 +30,10 @@ from core.errors import UserError, some
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 
-DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 FIELDS = ("patient", "study", "view")
 INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
 
 _THREADS = 8
-# of what lies beside images, maybe a report for each: these are not opened to look for DICOM
-_NO_IMAGES = (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".md", ".gz", ".zip", ".npy")
 _TAGS = ("PatientID", "StudyInstanceUID", "ViewPosition", "SeriesDescription")
 # what a Series Description says of the view, word by word
 _VIEW_WORDS = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LATERAL", "LAT", "LL", "RL"), "LATERAL")
@@ -50,18 +46,6 @@ def is_dicom(path: str | Path) -> bool:
             return is_dicom_data(file.read(START))
     except OSError:
         return False
-
-
-def dicom_files(folder: str | Path, files: Sequence[str]) -> list[str]:
-    """Those of `files` (paths below `folder`) that are DICOM by their content, whatever their
-    ending; without the folder's index, DICOMDIR."""
-    found = []
-    for file in files:
-        name = file.rpartition("/")[2].lower()
-        other = name.startswith("dicomdir") or name.endswith(_NO_IMAGES)
-        if not other and is_dicom(os.path.join(folder, file)):
-            found.append(file)
-    return found
 
 
 def require_pydicom() -> None:
