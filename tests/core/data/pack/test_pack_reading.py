@@ -18,7 +18,7 @@ from core.data.loading.fold_data import check_packs
 from core.data.loading.samplers import EvaluationBatches
 from core.data.pack.__main__ import main
 from core.data.tables import LabelTable, read_table
-from core.data.tables.images_to_predict import find_images, refuse_links_out
+from core.data.tables.images_to_predict import find_images
 from core.errors import UserError
 from ensemble.predict.blocks import Parts
 from ensemble.predict.dataset import ImagesAtSizes
@@ -92,18 +92,6 @@ def test_a_marked_image_is_refused_with_its_reason(images: Path, call: Call) -> 
     assert ImagesAtSizes(table.images, [4])[1] == (1, str(refused.value))
     with pytest.raises(UserError, match=r"1 of 1 images have no file in .*pack: gone\.png"):
         read_table(write_csv(images.parent / "a.csv", ["gone.png"]), pack)
-
-
-def test_images_to_predict_are_found_in_a_pack(images: Path, pack: Path) -> None:
-    found = find_images(pack, None)
-    assert found.ids == find_images(images, None).ids
-    assert found.paths[0] == f"{pack}/0.png"
-    refuse_links_out(found, pack)
-    csv = write_csv(images.parent / "a.csv", ["9", "1.png"])
-    assert find_images(pack, csv).paths == [f"{pack}/sub/9.png", f"{pack}/1.png"]
-    sizes = ImagesAtSizes(found.images, [SIZE, 4])[2]
-    assert np.array_equal(sizes[1][0], load_image(images / "2.png", SIZE))
-    assert np.shape(sizes[1][1]) == (4, 4)
 
 
 def test_predictions_of_a_changed_pack_are_made_anew(images: Path, pack: Path, call: Call) -> None:
