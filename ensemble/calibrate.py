@@ -21,11 +21,9 @@ from typing import TYPE_CHECKING
 from core.config.command_line import flags, run
 from core.config.data import LabelReading
 from core.config.values import Folds, Seed
-from core.errors import UserError, counted, some
+from core.errors import UserError, counted
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
-    from collections.abc import Sequence
-
     from pandas import DataFrame, Series
 
     from core.metrics import PairedDifference
@@ -82,7 +80,6 @@ def main() -> None:
     from ensemble.scoring.outputs import as_json
 
     problem, notes = _read(config)
-    _print_inputs(problem, notes)
     steps = len(problem.class_names) * (config.folds + 1)
     with tqdm(total=steps, desc="calibrating classes", disable=None) as bar:
         tested = held_out(problem, config.folds, config.seed, bar)
@@ -119,7 +116,7 @@ def _read(config: Config) -> tuple[Problem, list[str]]:
     from ensemble.fitting.calibrators import Problem
     from ensemble.predict.calibration import NORMAL_NAMES, find_normal
     from ensemble.predict.ensemble_json import check_output
-    from ensemble.scoring.score import labels_beside, read_scored
+    from ensemble.scoring.score import describe, labels_beside, read_scored
 
     assert config.predictions is not None
     own, label_map = config.labels is None, config.reading.label_map
@@ -136,7 +133,10 @@ def _read(config: Config) -> tuple[Problem, list[str]]:
     targets, probabilities = table.targets.astype(float), scored.files[config.predictions]
     problem = Problem(targets, probabilities, table.class_names, table.patients, normal)
     told = ("Warning", "Labels of")  # what is doubtful, and what was found by the label map
-    return problem, [*scored.notes, *(note for note in table.notes if note.startswith(told))]
+    notes = [*scored.notes, *(note for note in table.notes if note.startswith(told))]
+    gating = f"normal class {normal}" if normal else "no normal class: no gating"
+    print(*notes, f"{describe(table)}, {gating}", sep="\n", flush=True)
+    return problem, notes
 
 
 def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFrame]:
@@ -168,29 +168,21 @@ def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFram
     return pd.DataFrame(means), pd.DataFrame(columns)
 
 
-def _print_inputs(problem: Problem, notes: Sequence[str]) -> None:
-    """What was read, and what a reader must know of it."""
-    people = "patients not known, split by image"
-    if problem.patients is not None:
-        people = f"{len(set(problem.patients)):,} patients"
-    normal = f"normal class {problem.normal}" if problem.normal else "no normal class: no gating"
-    for note in notes:
-        print(note)
-    classes = counted(len(problem.class_names), "class", "classes")
-    counts = f"{len(problem.targets):,} images, {people}, {classes}"
-    print(f"{counts}, {normal}", flush=True)
-
-
 def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: DataFrame) -> None:
     """The scores of held-out patients before and after, and what became worse."""
     from core.metrics import paired_difference
+    from core.report.tables import Table, number
 
     stages = [str(stage) for stage in scores]
-    width = max(len(label) for label, _ in SCORES.values())
-    print(f"\n{f'held-out patients, {config.folds} folds':<{width}}", *(f"{s:>11}" for s in stages))
-    for name, (label, _) in SCORES.items():
-        print(f"{label:<{width}}", *(f"{value:>11.4f}" for value in scores.loc[name]))
-    print()
+    pairs = zip(SCORES.values(), scores.to_numpy(), strict=True)
+    rows = [[label, *map(number, row)] for (label, _), row in pairs]
+    columns = (f"held-out patients, {config.folds} folds", *stages)
+    print(f"\n{Table('', columns, rows).as_text()}\n")
+    sentences = [
+        "mAP and mAUROC take an image's rank among all images under the maps of its fold, as maps "
+        "of other folds have another scale. A map alone keeps them, but for images that isotonic "
+        "ties."
+    ]
     for earlier, stage in pairwise(stages):
         difference = paired_difference(
             problem.targets,
@@ -200,33 +192,20 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
             patients=problem.patients,
             seed=config.seed,
         )
-        told = f"{earlier} → {stage}: {_told(difference)}. "
-        told += _worse(scores[earlier].round(4), scores[stage].round(4))
-        print(textwrap.fill(told, 100, subsequent_indent="  "))
-    told = (
-        "mAP and mAUROC take an image's rank among all images under the maps of its fold, as maps "
-        "of other folds have another scale. A map alone keeps them, but for images that isotonic "
-        "ties."
-    )
-    print(textwrap.fill(told, 100, subsequent_indent="  "))
+        worse = _worse(scores[earlier].round(4), scores[stage].round(4))
+        sentences.append(f"{earlier} → {stage}: {_told(difference)} {worse}")
+    for sentence in sentences:
+        print(textwrap.fill(sentence, 100, subsequent_indent="  "))
 
 
 def _told(difference: PairedDifference) -> str:
-    """The gain in mAP, and over the classes of its interval that with the interval."""
-    from core.report.tables import SHOWN_NAMES
+    """The gain in mAP, and the classes that it is over."""
+    from ensemble.scoring.tables import mean_with_interval, star_note
 
     summary = difference.summary
     over = counted(summary["classes_scored"], "class", "classes")
-    told = f"mAP {summary['mAP']:+.4f} over the {over} that can be scored"
-    if "mAP" not in summary["intervals"]:
-        return told
-    low, high = summary["intervals"]["mAP"]
-    over = counted(summary["classes_in_intervals"], "class", "classes")
-    rare = summary["too_rare_for_intervals"]
-    over += " with at least five positive patients"
-    over += f", without {some(rare, SHOWN_NAMES)}" if rare else ""
-    point = summary["interval_points"]["mAP"]
-    return f"{told}; over the {over} {point:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}]"
+    gain = mean_with_interval(summary, "mAP", "+")
+    return f"mAP {gain} over the {over} that can be scored. {star_note(summary)}"
 
 
 def _worse(before: Series, after: Series) -> str:
@@ -240,20 +219,27 @@ def _worse(before: Series, after: Series) -> str:
 
 
 def _print_classes(problem: Problem, calibration: Calibration, classes: DataFrame) -> None:
-    """One line a class; then which are too rare for what, and alpha."""
+    """One line a class; then which are too rare for what."""
     import numpy as np
 
+    from core.report.plots.style import shorten
+    from core.report.tables import Table, number
     from ensemble.fitting.calibrators import BEFORE, CALIBRATED, FEWEST, allowed_methods
 
-    line = "{:<30} {:>9}  {:<11} {:>10} {:>7} {:>9} {:>9} {:>9}"
-    titles = ("held-out patients", "positives", "map", "ECE before", "after", "F1 at 0.5")
-    print("\n" + line.format(*titles, "at fitted", "threshold"))
+    shown = {
+        "ECE before": f"ECE, {BEFORE}",
+        "after": f"ECE, {CALIBRATED}",
+        "F1 at 0.5": f"F1 at 0.5, {BEFORE}",
+        "at fitted": f"F1 fitted, {CALIBRATED}",
+    }
+    rows = []
     for name, row in classes.iterrows():
         one = calibration.classes[str(name)]
-        scores = [f"ECE, {BEFORE}", f"ECE, {CALIBRATED}", f"F1 at 0.5, {BEFORE}"]
-        numbers = [*row[[*scores, f"F1 fitted, {CALIBRATED}"]], one.threshold]
-        cells = ["-" if value != value else f"{value:.4f}" for value in numbers]
-        print(line.format(str(name)[:30], f"{row['positives']:,.0f}", one.method, *cells))
+        cells = [number(row[column]) for column in shown.values()]
+        counts = [shorten(name), f"{row['positives']:,.0f}", one.method]
+        rows.append([*counts, *cells, number(one.threshold)])
+    columns = ("held-out patients", "positives", "map", *shown, "threshold")
+    print(f"\n{Table('', columns, rows).as_text()}")
     people = problem.people()
     allowed = {
         name: allowed_methods(column[~np.isnan(column)], people[~np.isnan(column)])

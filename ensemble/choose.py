@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
 
     from core.data.tables.label_table import LabelTable
     from core.metrics import Evaluation, PairedDifference
-    from ensemble.fitting.out_of_fold import Run
+    from core.report.tables import Table
     from ensemble.fitting.weights import Gains, Selection
     from ensemble.predict.ensemble_json import Member
 
@@ -83,6 +83,7 @@ def main() -> None:
     from ensemble.fitting.run_labels import labels_of
     from ensemble.fitting.weights import Pool, measure_gains, select
     from ensemble.predict.ensemble_json import Member, check_output
+    from ensemble.scoring.score import describe
 
     names = member_names(config.runs)
     runs = [read_run(path) for path in config.runs]
@@ -95,8 +96,14 @@ def main() -> None:
     table, tables, left_out = of_trained_folds(runs, labels.table, common=config.common)
     table, probabilities, notes = match_labels(tables, table, labels.told, common=config.common)
     notes = [*left_out, *notes]
+    for name, one in zip(names, runs, strict=True):
+        folds = counted(len(one.checkpoints), "fold")
+        print(f"run {name}: {folds}, {len(one.predictions.ids):,} images")
+    doubts = [note for note in table.notes if note.startswith("Warning")]
+    for note in filter(None, [*(one.note for one in runs), labels.note, *notes, *doubts]):
+        print(note)
+    print(describe(table), flush=True)
     pool = Pool(np.stack([one.T for one in probabilities]), table.targets.T)
-    _print_inputs(runs, names, table, [*filter(None, [labels.note]), *notes])
     selection = select(pool, table.patients, config.monitor, config.folds, config.seed)
     gains = measure_gains(pool, selection, table.class_names, table.patients, config.seed)
     _print_results(config, names, selection, gains)
@@ -151,101 +158,66 @@ def _write(
     print(f"predict      python -m ensemble.infer --ensemble {shlex.quote(str(config.output))}")
 
 
-def _print_inputs(
-    runs: Sequence[Run], names: Sequence[str], labels: LabelTable, notes: Sequence[str]
-) -> None:
-    """What was read, and what a reader must know of it."""
-    people = "patients not known, split by image"
-    if labels.patients is not None:
-        people = f"{len(set(labels.patients)):,} patients"
-    for name, one in zip(names, runs, strict=True):
-        folds = counted(len(one.checkpoints), "fold")
-        print(f"run {name}: {folds}, {len(one.predictions.ids):,} images")
-    doubts = [note for note in labels.notes if note.startswith("Warning")]
-    for note in (*(one.note for one in runs if one.note), *notes, *doubts):
-        print(note)
-    classes = counted(len(labels.class_names), "class", "classes")
-    print(f"{len(labels):,} images, {people}, {classes}", flush=True)
-
-
 def _print_results(
     config: Config, names: Sequence[str], selection: Selection, gains: Gains
 ) -> None:
     """The weights, what they score, and what that means."""
+    from core.report.tables import Table
     from ensemble.fitting.weights import METRICS
 
-    width = max(len(name) for name in ("weights on all rows", *names))
-    print(f"\n{'weights on all rows':<{width}}", *(f"{name:>12}" for name in selection.weights))
-    for row, name in enumerate(names):
-        cells = (f"{weights[row]:>12.4f}" for weights in selection.weights.values())
-        print(f"{name:<{width}}", *cells)
+    weights = selection.weights
+    rows = [[n, *(f"{w[row]:.4f}" for w in weights.values())] for row, n in enumerate(names)]
+    tables = [Table("", ("weights on all rows", *weights), rows)]
     for metric in sorted(METRICS, key=lambda one: one != config.monitor):
-        for line in _score_lines(metric, gains):
-            print(line)
+        tables.append(_score_table(metric, gains))
+    for table in tables:
+        print(f"\n{table.as_text()}")
     print()
     for sentence in _verdict(config, selection, gains):
         print(textwrap.fill(sentence, 100, subsequent_indent="  "))
 
 
-def _score_lines(metric: str, gains: Gains) -> list[str]:
-    """One line a strategy, of at most 100 columns."""
-    line = "{:<15} {:>8}  {:>8} {:<24}  {:>8} {:<27}"
-    lines = [line.format(metric, "own rows", "held out", "  interval", "gain", "  interval")]
-    for name, evaluation in gains.held_out.items():
-        own = gains.fitted[metric].get(name)
-        cells = ["" if own is None else f"{own:.4f}", *_with_interval(evaluation, metric)]
-        if name in gains.over_single_best:
-            cells += _with_interval(gains.over_single_best[name], metric, "+")
-        lines.append(line.format(name, *cells, *[""] * (5 - len(cells))))
-    return ["", *(one.rstrip() for one in lines)]
+def _score_table(metric: str, gains: Gains) -> Table:
+    """One row a strategy."""
+    from core.report.tables import Table
+    from ensemble.scoring.tables import mean_with_interval
 
-
-def _with_interval(
-    scores: Evaluation | PairedDifference, metric: str, sign: str = ""
-) -> tuple[str, str]:
-    """A mean over classes; and the one over the classes that are common enough, with interval."""
-    summary = scores.summary
-    value = f"{summary[metric]:{sign}.4f}"
-    if metric not in summary["intervals"]:
-        return value, ""
-    low, high = summary["intervals"][metric]
-    point = summary["interval_points"][metric]
-    return value, f"{point:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]"
+    rows = []
+    for name, held_out in gains.held_out.items():
+        own, gain = gains.fitted[metric].get(name), gains.over_single_best.get(name)
+        cells = ["" if own is None else f"{own:.3f}", mean_with_interval(held_out.summary, metric)]
+        cells.append(mean_with_interval(gain.summary, metric, "+") if gain else "")
+        rows.append([name, *cells])
+    return Table("", (metric, "own rows", "held out", "gain over single best"), rows)
 
 
 def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
     """Sentences on what was chosen and what it gains, whatever its sign."""
     from core.report.tables import SHOWN_NAMES
     from ensemble.fitting.weights import PROCEDURE, SINGLE_BEST
+    from ensemble.scoring.tables import mean_with_interval, star_note
 
     metric, chosen = config.monitor, selection.chosen
     picks = ", ".join(f"{name} {count}" for name, count in Counter(selection.picks).most_common())
-    gain = gains.over_single_best[PROCEDURE]
-    rare, unscored = gain.summary["too_rare_for_intervals"], gain.summary["unscored"]
+    gain = gains.over_single_best[PROCEDURE].summary
+    unscored, own = gain["unscored"], gains.fitted[metric]
     sentences = [
         "Own rows: scored on the rows that the weights were fitted on, which flatters them. Held "
-        f"out, and the gain over the single best: weights fitted without these patients, "
-        f"{config.folds} folds. All are means over the {gain.summary['classes_scored']} "
-        f"classes that can be scored{', without ' if unscored else ''}"
-        f"{some(unscored, SHOWN_NAMES)}. Intervals: 95 %, bootstrap, with the mean that they are "
-        f"of: it is over the {gain.summary['classes_in_intervals']} classes with at least five "
-        f"positive patients{', without ' if rare else ''}{some(rare, SHOWN_NAMES)}.",
+        f"out, and the gain: weights fitted without these patients, {config.folds} folds. All are "
+        f"means over the {gain['classes_scored']} classes that can be scored"
+        f"{', without ' if unscored else ''}{some(unscored, SHOWN_NAMES)}. Intervals: 95 %, "
+        f"bootstrap. {star_note(gain)}",
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
-        f"The whole procedure, this choice included, gains {_told(gain, metric)} over "
-        f"the single best run on held-out patients. Its own rows would promise "
-        f"{gains.fitted[metric][chosen] - gains.fitted[metric][SINGLE_BEST]:+.4f}.",
+        f"The whole procedure, this choice included, gains {mean_with_interval(gain, metric, '+')} "
+        f"{metric} over the single best run on held-out patients. Its own rows would promise "
+        f"{own[chosen] - own[SINGLE_BEST]:+.3f}.",
     ]
-    low = gain.summary["intervals"].get(metric, (float("-inf"),))[0]
+    low = gain["intervals"].get(metric, (float("-inf"),))[0]
     if chosen != SINGLE_BEST and low <= 0:
         sentences.append(
             "These data do not show that an ensemble beats one run: the interval reaches 0."
         )
     return sentences
-
-
-def _told(gain: PairedDifference, metric: str) -> str:
-    value, interval = _with_interval(gain, metric, "+")
-    return f"{value} {metric} {f'(interval {interval})' if interval else '(no interval)'}"
 
 
 def _as_json(selection: Selection, gains: Gains) -> dict[str, Any]:

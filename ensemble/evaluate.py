@@ -90,17 +90,12 @@ def main() -> None:
 
 def _print_sources(config: Config, scored: Scored) -> None:
     """What is scored, and what decides on the classes' groups."""
-    from numpy import unique
+    from ensemble.scoring.score import describe
 
-    table = scored.table
-    of = "without a known patient, so that images are resampled"
-    if table.patients is not None:
-        of = f"of {len(unique(table.patients)):,} patients"
     print(f"predictions  {', '.join(map(str, scored.files))}")
-    classes = len(table.class_names)
-    print(f"labels       {config.labels}: {len(table):,} images {of}, {classes} classes")
+    print(f"labels       {config.labels}: {describe(scored.table)}")
     print(f"prevalence   {config.train_csv or 'that of the scored labels (no --train_csv)'}")
-    for note in table.notes:
+    for note in scored.table.notes:
         print(f"note         {note}")
     for note in scored.notes:
         print(f"left out     {note}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.data.tables.anonymous import numbered, with_names
+from core.data.tables.anonymous import is_numbered, numbered, with_names
 from core.models.checkpoint import load_facts
 from ensemble.choose import main as choose
 from ensemble.evaluate import main as evaluate
@@ -140,12 +140,21 @@ def test_a_leaderboard_without_names(
         assert not [one for one in (*table["ImageID"], str(tmp_path)) if one in text]
 
 
-def test_runs_without_names_are_chosen_from(anonymous: Path, call: Call, tmp_path: Path) -> None:
+def test_runs_without_names_are_chosen_from(
+    phantom: Path, anonymous: Path, finished: tuple[Path, str], call: Call, tmp_path: Path
+) -> None:
+    """Their numbers stay, whoever reads which labels, unless --labels names the images."""
     runs = [Path(shutil.copytree(anonymous, tmp_path / f"run{number}")) for number in (0, 1)]
-    code, _, error = call(choose, "--runs", *runs, "--output", tmp_path / "ensemble.json")
-    assert code == 0, error
-    members = json.loads((tmp_path / "ensemble.json").read_text())
-    assert str(runs[0]) in json.dumps(members) or "run0" in json.dumps(members)
+    words = ["--runs", *runs, "--output", tmp_path / "e.json", "--overwrite"]
+    for labels in ([], ["--blank", "zero"], ["--labels", phantom / "train.csv"]):
+        code, _, error = call(choose, *words, *labels)
+        assert code == 0, error
+        for name in ("e_oof.csv", "e_labels.csv"):
+            names = pd.read_csv(tmp_path / name)["ImageID"]
+            assert {is_numbered(one) for one in names} == {"--labels" not in labels}
+    code, _, error = call(choose, *words[:2], finished[0], *words[3:])
+    assert code == 2
+    assert "some of these runs are of --anonymous and others are not: say with --labels" in error
 
 
 def test_unreadable_images_are_listed_without_names(

@@ -5,6 +5,7 @@ the mean of a positive's and a negative's; the mean is over known entries, in fl
 autocast. Class statistics are buffers. Which to try: README.md in this folder.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,10 +24,20 @@ from core.losses.wrappers import DeferredReweighting, LabelSmoothed, LogitAdjust
 
 __all__ = ["NAMES", "build_loss", "prevalence_log_odds"]
 
-NAMES = (
-    *("asl", "robust_asl", "bce", "weighted_bce", "focal", "cb_focal"),
-    *("ldam", "ldam_drw", "distribution_balanced", "two_way"),
-)
+# how many of (positives, images) each takes
+_KINDS: dict[str, tuple[Callable[..., nn.Module], int]] = {
+    "asl": (Asymmetric, 0),
+    "robust_asl": (RobustAsymmetric, 0),
+    "bce": (BinaryCrossEntropy, 2),
+    "weighted_bce": (WeightedCrossEntropy, 1),
+    "focal": (Focal, 0),
+    "cb_focal": (ClassBalancedFocal, 1),
+    "ldam": (LabelDistributionAware, 1),
+    "ldam_drw": (LabelDistributionAware, 1),
+    "distribution_balanced": (DistributionBalanced, 2),
+    "two_way": (TwoWay, 0),
+}
+NAMES = tuple(_KINDS)
 
 
 def build_loss(
@@ -54,7 +65,8 @@ def build_loss(
         raise UserError(f"there is no loss '{name}'{nearest(name, NAMES)}")
     try:
         positives, images = _counts(positives, images)
-        loss = _plain(name, positives, images, options)
+        kind, counts = _KINDS[name]
+        loss = kind(*(positives, images)[:counts], **options)
         if logit_adjust:
             loss = LogitAdjusted(loss, positives, images, logit_adjust)
         if label_smooth:
@@ -68,29 +80,6 @@ def build_loss(
         # without the name of the class
         reason = str(error).rpartition("() ")[2]
         raise UserError(f"loss {name} {reason}") from error
-
-
-def _plain(name: str, positives: Tensor, images: Tensor, options: dict[str, Any]) -> nn.Module:
-    match name:
-        case "asl":
-            return Asymmetric(**options)
-        case "robust_asl":
-            return RobustAsymmetric(**options)
-        case "bce":
-            return BinaryCrossEntropy(positives, images, **options)
-        case "weighted_bce":
-            return WeightedCrossEntropy(positives, **options)
-        case "focal":
-            return Focal(**options)
-        case "cb_focal":
-            return ClassBalancedFocal(positives, **options)
-        case "ldam" | "ldam_drw":
-            return LabelDistributionAware(positives, **options)
-        case "distribution_balanced":
-            return DistributionBalanced(positives, images, **options)
-        case "two_way":
-            return TwoWay(**options)
-    raise AssertionError(name)
 
 
 def _counts(positives: ArrayLike | Tensor, images: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:

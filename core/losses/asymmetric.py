@@ -3,13 +3,13 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from core.losses.statistics import mean_of_known, require, split_known
+from core.losses.statistics import EntryLoss, require
 
 
-class Asymmetric(nn.Module):
+class Asymmetric(EntryLoss):
     """-[y (1-p)^g+ log p + (1-y) p_m^g- log(1-p_m)], p_m = max(p - m, 0).
 
     Ridnik et al. 2021, eq. 4 to 7. The focusing factors carry gradient, as in the paper. Raises
@@ -25,13 +25,10 @@ class Asymmetric(nn.Module):
         require(0 <= margin < 1, "margin", "lie in [0, 1)", margin)
         self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of logits and targets (B, C)."""
-        logits, targets, known = split_known(logits, targets)
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         # (1-p)^g in log-space: a power of 0 has no gradient for g below 1
         focus = torch.exp(self.gamma_pos * logsigmoid(-logits))
-        entries = targets * focus * self._positive(logits) + (1 - targets) * self._negative(logits)
-        return mean_of_known(entries, known, weights)
+        return targets * focus * self._positive(logits) + (1 - targets) * self._negative(logits)
 
     def _positive(self, logits: Tensor) -> Tensor:
         return -logsigmoid(logits)

@@ -1,13 +1,13 @@
 """Binary cross-entropy: plain, with weighted positives, or with weighted classes."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from core.losses.statistics import effective_number_weights, mean_of_known, split_known
+from core.losses.statistics import EntryLoss, effective_number_weights
 
 
-class BinaryCrossEntropy(nn.Module):
+class BinaryCrossEntropy(EntryLoss):
     """-[w y log p + (1-y) log(1-p)], w = 1, or with `pos_weight` clip((N-n)/n, 1, 10) per class."""
 
     weight: Tensor
@@ -19,16 +19,12 @@ class BinaryCrossEntropy(nn.Module):
         weight = ratio.clamp(1, 10) if pos_weight else torch.ones_like(positives)
         self.register_buffer("weight", weight.float())
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of logits and targets (B, C)."""
-        logits, targets, known = split_known(logits, targets)
-        entries = -(
-            self.weight * targets * logsigmoid(logits) + (1 - targets) * logsigmoid(-logits)
-        )
-        return mean_of_known(entries, known, weights)
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+        positive = self.weight * targets * logsigmoid(logits)
+        return -(positive + (1 - targets) * logsigmoid(-logits))
 
 
-class WeightedCrossEntropy(nn.Module):
+class WeightedCrossEntropy(EntryLoss):
     """w_c BCE, w_c from the effective number of positives (Cui et al. 2019, eq. 4).
 
     Raises UserError where beta lies outside [0, 1).
@@ -40,8 +36,6 @@ class WeightedCrossEntropy(nn.Module):
         super().__init__()
         self.register_buffer("weight", effective_number_weights(positives, beta).float())
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of logits and targets (B, C)."""
-        logits, targets, known = split_known(logits, targets)
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         entries = targets * logsigmoid(logits) + (1 - targets) * logsigmoid(-logits)
-        return mean_of_known(-self.weight * entries, known, weights)
+        return -self.weight * entries

@@ -3,13 +3,13 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.losses.focal import focal_entries
-from core.losses.statistics import mean_of_known, prevalence_log_odds, require, split_known
+from core.losses.statistics import EntryLoss, prevalence_log_odds, require
 
 
-class DistributionBalanced(nn.Module):
+class DistributionBalanced(EntryLoss):
     """w [y softplus(-v) + (1-y) softplus(lam v) / lam], v = z - kappa log(1/f - 1).
 
     Wu et al. 2020, eq. 5 to 9. With r the share of a class in the chance that class-aware sampling
@@ -46,14 +46,12 @@ class DistributionBalanced(nn.Module):
         self.register_buffer("shift", (kappa * prevalence_log_odds(positives, images)).float())
         self.register_buffer("inverse_counts", (1 / positives.double().clamp(min=0.5)).float())
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of logits and targets (B, C)."""
-        logits, targets, known = split_known(logits, targets)
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         shifted = logits + self.shift
         positive = focal_entries(shifted, self.gamma)
         negative = focal_entries(-self.neg_scale * shifted, self.gamma) / self.neg_scale
         entries = targets * positive + (1 - targets) * negative
-        return mean_of_known(self._rebalancing(targets > 0.5) * entries, known, weights)
+        return self._rebalancing(targets > 0.5) * entries
 
     def _rebalancing(self, positive: Tensor) -> Tensor:
         """Weights (B, C) of an image's entries from which of its labels are positive (B, C)."""

@@ -3,13 +3,13 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from core.losses.statistics import effective_number_weights, mean_of_known, require, split_known
+from core.losses.statistics import EntryLoss, effective_number_weights, require
 
 
-class Focal(nn.Module):
+class Focal(EntryLoss):
     """alpha_t (1 - p_t)^gamma BCE (Lin et al. 2017, eq. 5); alpha below 0 switches alpha off.
 
     Raises UserError where gamma is negative or alpha above 1.
@@ -22,15 +22,12 @@ class Focal(nn.Module):
         self.gamma = gamma
         self.alphas = (1.0, 1.0) if alpha < 0 else (alpha, 1 - alpha)
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of logits and targets (B, C)."""
-        logits, targets, known = split_known(logits, targets)
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         entries = self.alphas[0] * targets * focal_entries(logits, self.gamma)
-        entries = entries + self.alphas[1] * (1 - targets) * focal_entries(-logits, self.gamma)
-        return mean_of_known(entries, known, weights)
+        return entries + self.alphas[1] * (1 - targets) * focal_entries(-logits, self.gamma)
 
 
-class ClassBalancedFocal(nn.Module):
+class ClassBalancedFocal(EntryLoss):
     """w_c (1 - p_t)^gamma BCE, w_c from the effective number (Cui et al. 2019, eq. 8).
 
     Raises UserError where gamma is negative or beta lies outside [0, 1).
@@ -44,12 +41,9 @@ class ClassBalancedFocal(nn.Module):
         self.gamma = gamma
         self.register_buffer("weight", effective_number_weights(positives, beta).float())
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of logits and targets (B, C)."""
-        logits, targets, known = split_known(logits, targets)
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         entries = targets * focal_entries(logits, self.gamma)
-        entries = entries + (1 - targets) * focal_entries(-logits, self.gamma)
-        return mean_of_known(self.weight * entries, known, weights)
+        return self.weight * (entries + (1 - targets) * focal_entries(-logits, self.gamma))
 
 
 def focal_entries(margin: Tensor, gamma: float) -> Tensor:

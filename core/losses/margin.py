@@ -3,13 +3,13 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from core.losses.statistics import mean_of_known, require, split_known
+from core.losses.statistics import EntryLoss, require
 
 
-class LabelDistributionAware(nn.Module):
+class LabelDistributionAware(EntryLoss):
     """BCE(s (z - y m_c), y) with m_c in proportion to n_c^(-1/4), the largest being `max_margin`.
 
     Cao et al. 2019, eq. 13, for binary labels. The paper's scale s of 30 is for cosine logits. The
@@ -30,9 +30,7 @@ class LabelDistributionAware(nn.Module):
         self.scale = scale
         self.register_buffer("margins", margins.float())
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of logits and targets (B, C)."""
-        logits, targets, known = split_known(logits, targets)
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
         positive = -logsigmoid(self.scale * (logits - self.margins))
         negative = -logsigmoid(-self.scale * logits)
-        return mean_of_known(targets * positive + (1 - targets) * negative, known, weights)
+        return targets * positive + (1 - targets) * negative

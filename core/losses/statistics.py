@@ -1,8 +1,8 @@
-"""What losses know of their classes and options, and the mean over known labels."""
+"""What losses know of their classes and options, and what those of single entries share."""
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import UserError
 
@@ -56,12 +56,21 @@ def split_known(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor
     return logits.to(dtype), torch.where(known, targets, 0), known
 
 
-def mean_of_known(entries: Tensor, known: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of `entries` (B, C), times `weights` (B, C) if given, over those that are `known`.
+class EntryLoss(nn.Module):
+    """A loss whose entries stand alone."""
 
-    The weighted sum too is divided by the number of known entries; 0 with zero gradient where there
-    are none.
-    """
-    if weights is not None:
-        entries = weights * entries
-    return torch.where(known, entries, 0).sum() / known.sum().clamp(min=1)
+    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What each entry costs, (B, C); both are floating, and unknown targets 0."""
+        raise NotImplementedError
+
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scalar mean over known entries of logits and targets, times `weights`; all (B, C).
+
+        The weighted sum too is divided by the number of known entries; 0 with zero gradient where
+        there are none.
+        """
+        logits, targets, known = split_known(logits, targets)
+        entries = self.entries(logits, targets)
+        if weights is not None:
+            entries = weights * entries
+        return torch.where(known, entries, 0).sum() / known.sum().clamp(min=1)

@@ -27,6 +27,8 @@ from core.metrics.calibration_error import expected_calibration_error
 # head above the first, tail below the second, extreme (a part of the tail) below the third
 GROUP_CUTS = (0.10, 0.01, 0.005)
 GROUPS = ("head", "medium", "tail")
+# macro means of the columns ap, auroc, f1 and f1_fitted
+MEANS = ("mAP", "mAUROC", "mF1", "mF1_fitted")
 
 NO_INTERVALS: Mapping[str, Any] = {"intervals": {}, "interval_points": {}, "interval_classes": {}}
 
@@ -181,9 +183,7 @@ def _score_classes(labels: FloatArray, scores: FloatArray, names: list[str]) -> 
             "positives": int(y.sum()),
             "ap": float(ap),
             "auroc": float(auroc),
-            "f1": float("nan"),
-            "f1_fitted": float("nan"),
-            "threshold": float("nan"),
+            **dict.fromkeys(("f1", "f1_fitted", "threshold"), float("nan")),
             "ece": expected_calibration_error(y, p),
             "brier": float(np.mean((p - y) ** 2)) if len(y) else float("nan"),
         }
@@ -207,10 +207,7 @@ def _summarise(
     scored = per_class["ap"].notna().to_numpy()
     pooled = Curve.of(scores[labels == 1], scores[labels == 0]).scores()
     summary: dict[str, Any] = {
-        "mAP": column_mean(per_class["ap"]),
-        "mAUROC": column_mean(per_class["auroc"]),
-        "mF1": column_mean(per_class["f1"]),
-        "mF1_fitted": column_mean(per_class["f1_fitted"]),
+        **{name: column_mean(per_class[name[1:].lower()]) for name in MEANS},
         "micro_AP": float(pooled[0, 0]),
         "ECE": column_mean(per_class["ece"]),
         "ECE_flat": expected_calibration_error(labels, scores),
@@ -267,26 +264,21 @@ def _checked(
             f"targets must be of shape (images, {len(names)}), one column a class and at least one "
             f"of each, but are {labels.shape}"
         )
-    wrong = ~((labels == 0) | (labels == 1) | np.isnan(labels))
-    _refuse(wrong, labels, names, "target", "only 0, 1 and NaN (unknown) are labels")
     scores = [np.asarray(table, dtype=float) for table in tables]
     for table in scores:
         if table.shape != labels.shape:
             raise UserError(f"probabilities are {table.shape} but targets are {labels.shape}")
-        wrong = ~((table >= 0) & (table <= 1))  # true for NaN as well
-        _refuse(wrong, table, names, "probability", "it must be finite and within [0, 1]")
+    rule = "target", "only 0, 1 and NaN (unknown) are labels"
+    checks = [(labels, (labels == 0) | (labels == 1) | np.isnan(labels), *rule)]
+    rule = "probability", "it must be finite and within [0, 1]"
+    checks += [(table, (table >= 0) & (table <= 1), *rule) for table in scores]
+    for values, right, what, must in checks:
+        if not right.all():
+            row, column = np.argwhere(~right)[0]
+            raise UserError(
+                f"the {what} of {names[column]!r} in row {row} is {values[row, column]:g}; {must}"
+            )
     return names, labels, scores
-
-
-def _refuse(
-    wrong: NDArray[np.bool_], values: FloatArray, names: list[str], what: str, rule: str
-) -> None:
-    """Raise UserError that names the first of the `wrong` values (N, C), if any."""
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise UserError(
-            f"the {what} of {names[column]!r} in row {row} is {values[row, column]:g}; {rule}"
-        )
 
 
 def _checked_clusters(patients: Patients | None, images: int, resamples: int) -> IntArray:

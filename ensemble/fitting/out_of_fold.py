@@ -17,6 +17,7 @@ from core.io.untrusted_files import read_json
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import Predictions, read_predictions
 from core.training.resume import is_finished
+from ensemble.scoring.comparison import short_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +54,9 @@ def member_names(paths: Sequence[Path]) -> list[str]:
     Raises UserError where a folder is there twice.
     """
     places = [path.resolve() for path in paths]
-    names = [place.name for place in places]
-    for path, place in zip(paths, places, strict=True):
-        if places.count(place) > 1:
-            raise UserError(f"--runs names {path} more than once")
-    return [
-        str(place) if names.count(name) > 1 else name
-        for name, place in zip(names, places, strict=True)
-    ]
+    if twice := [path for path in paths if places.count(path.resolve()) > 1]:
+        raise UserError(f"--runs names {twice[0]} more than once")
+    return list(short_names(places).values())
 
 
 def read_run(path: Path) -> Run:
@@ -77,26 +73,18 @@ def read_run(path: Path) -> Run:
     done = [files for files in every if is_finished(files.state)]
     if not done:
         raise UserError(f"{path} has no fold that is trained to the end: finish that run first")
-    for files in done:
-        for needed in (files.weights, files.predictions):
-            if not needed.is_file():
-                raise UserError(
-                    f"{needed} is gone, and fold {files.fold} of that run is finished: put it back"
-                )
+    for needed in (file for one in done for file in (one.weights, one.predictions)):
+        if not needed.is_file():
+            raise UserError(f"{needed} of a finished fold is gone: put it back")
     note = ""
     if len(done) < folds:
         numbers = ", ".join(str(files.fold) for files in done)
         note = f"Of {path} only fold {numbers} of {folds} is trained to the end and taken."
     read = [file for one in done for file in (one.weights, one.state, one.predictions)]
-    return Run(
-        path,
-        join_predictions(path, [files.predictions for files in done]),
-        tuple(files.weights for files in done),
-        (path / "config.json", *read),
-        settings,
-        reading,
-        note,
-    )
+    predictions = join_predictions(path, [files.predictions for files in done])
+    checkpoints = tuple(files.weights for files in done)
+    files = (path / "config.json", *read)
+    return Run(path, predictions, checkpoints, files, settings, reading, note)
 
 
 def _read_settings(path: Path) -> tuple[RunSettings, LabelReading]:
@@ -137,8 +125,8 @@ def join_predictions(path: Path, files: Sequence[Path]) -> Predictions:
     for part in parts:
         if differing := sorted(set(first.class_names) ^ set(part.class_names)):
             raise UserError(
-                f"{part.path} and {first.path} do not have the same classes: {some(differing)} in "
-                "one of them only; give files of the folds of one run"
+                f"{some(differing)}: in one only of {part.path} and {first.path}, which are of "
+                "folds of one run: train it again"
             )
         if twice := [name for name in part.ids if name in seen]:
             raise UserError(
@@ -158,36 +146,25 @@ def of_trained_folds(
     Images are left out where all runs leave the same folds out; the sentence counts them. Unless
     `common`, raises UserError where runs leave out others.
     """
-    tables = [
-        replace(one.predictions, ids=with_names(one.predictions.ids, labels.ids)) for one in runs
-    ]
-    if not common:
-        _check_same_images(runs, tables)
-    known = set(tables[0].ids)
-    if not all(one.note for one in runs) or any(set(table.ids) != known for table in tables):
-        return labels, tables, []
-    rows = np.flatnonzero([name in known for name in labels.ids])
-    return (
-        labels.take(rows),
-        tables,
-        [f"{len(rows):,} of {len(labels):,} images are of the folds that the runs have trained."],
-    )
-
-
-def _check_same_images(runs: Sequence[Run], tables: Sequence[Predictions]) -> None:
-    """Raise UserError where runs of which folds are left out hold out different images."""
-    first = runs[0]
-    for run, table in zip(runs[1:], tables[1:], strict=True):
-        alone = len(set(table.ids) ^ set(tables[0].ids))
-        if not (run.note or first.note) or not alone:
+    names = [with_names(one.predictions.ids, labels.ids) for one in runs]
+    tables = [replace(one.predictions, ids=ids) for one, ids in zip(runs, names, strict=True)]
+    known, first = set(names[0]), runs[0]
+    for run, ids in zip(runs, names, strict=True):
+        alone = len(known.symmetric_difference(ids))
+        if not alone or not (run.note or first.note):
             continue
+        if common:
+            return labels, tables, []
         own, other = (
-            f"--folds {one.settings.folds} --seed {one.settings.seed}" for one in (run, first)
+            f"{one.path} has --folds {one.settings.folds} --seed {one.settings.seed}. {one.note}"
+            for one in (first, run)
         )
-        why = " ".join(one.note for one in (first, run) if one.note)
-        if own != other:
-            why = f"its folds are of {own} and those of {first.path} of {other}. {why}"
         raise UserError(
-            f"{alone:,} images of {run.path} or {first.path} are in one of them only: {why} Train "
+            f"{alone:,} images are in one only of {first.path} and {run.path}: {own} {other} Train "
             "the same folds in both, or take the images that all runs have with --common"
         )
+    if not all(one.note for one in runs):
+        return labels, tables, []
+    rows = np.flatnonzero([name in known for name in labels.ids])
+    note = f"{len(rows):,} of {len(labels):,} images are of the folds that the runs have trained."
+    return labels.take(rows), tables, [note]

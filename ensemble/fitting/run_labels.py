@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 
 from core.config.data import DataConfig, LabelReading
 from core.data.sources import read_sheet
-from core.data.tables.anonymous import is_numbered
+from core.data.tables.anonymous import is_numbered, without_names
 from core.data.tables.label_table import LabelTable
 from core.data.tables.labels_csv import LABELS, read_labels_csv
 from core.data.tables.load import gather
@@ -19,6 +18,9 @@ from core.errors import UserError
 from ensemble.fitting.out_of_fold import Run
 
 _WHICH = "say with --labels which file to score against"
+# in what runs may differ where it is given; and in what they must agree
+_GIVEN = ("image_column", "patient_column", "uncertain", "blank")
+_FIXED = ("source", "official_split", "views", "readers", "label_map")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +45,17 @@ def labels_of(
 
     They are in the runs' own labels.csv. Where a run has none, being of an earlier version, or
     where fields of LabelReading are `given`, their CSVs are read again as the runs read them.
-    Raises UserError where runs differ in what is not given, and as `gather` does.
+    Images of runs with --anonymous keep their numbers unless `csv` names them. Raises UserError
+    where runs differ in what is not given, and as `gather` does.
     """
     given = {name: value for name, value in (given or {}).items() if value}
     older = [run.path for run in runs if not (run.path / LABELS).is_file()]
-    # names of a run with --anonymous are those of a run without in its CSV alone
-    mixed = len({is_numbered(run.predictions.ids[0]) for run in runs}) > 1
-    if csv is None and not given and not older and not mixed:
-        return _own_labels(runs)
+    numbered = [is_numbered(run.predictions.ids[0]) for run in runs]
+    if csv is None:
+        if len(set(numbered)) > 1:
+            raise UserError(f"some of these runs are of --anonymous and others are not: {_WHICH}")
+        if not given and not older:
+            return _own_labels(runs)
     data = _data_of(runs, csv, given)
     csvs = data.val_csv or data.train_csv
     gone = [path for path in (*csvs, data.reading.label_map) if path and not path.exists()]
@@ -60,8 +65,11 @@ def labels_of(
             f"({Path.cwd()}): run this where the training was started, or give the CSV to "
             "ensemble.choose with --labels"
         )
-    found = RunLabels(_read(data, runs), csvs)
-    if csv is not None or not older:
+    table = _read(data, runs)
+    if csv is not None:
+        return RunLabels(table, csvs)
+    found = RunLabels(without_names(table) if numbered[0] else table, csvs)
+    if not older:
         return found
     note = f"{older[0]} has no {LABELS}, as runs of earlier versions: {found.told} is read again."
     return replace(found, note=note)
@@ -75,18 +83,14 @@ def _own_labels(runs: Sequence[Run]) -> RunLabels:
         for table in tables
     ]
     for run, frame in zip(runs[1:], others, strict=True):
-        rows, names = (
-            first.index.intersection(frame.index),
-            first.columns.intersection(frame.columns),
-        )
-        one, other = (table.loc[rows, names].to_numpy() for table in (first, frame))
-        differing = ((one != other) & ~(np.isnan(one) & np.isnan(other))).any(axis=1).sum()
+        one, other = first.align(frame, join="inner")
+        differing = ((one != other) & ~(one.isna() & other.isna())).any(axis=1).sum()
         if differing:
             raise UserError(
                 f"{run.path} and {runs[0].path} were trained with other labels of {differing:,} "
                 f"images: {_WHICH}"
             )
-        first = first.join(frame.drop(columns=names))
+        first = first.join(frame.drop(columns=one.columns))
     table = replace(
         tables[0], targets=first.to_numpy(np.float32), class_names=tuple(map(str, first.columns))
     )
@@ -100,39 +104,26 @@ def _own_labels(runs: Sequence[Run]) -> RunLabels:
 def _data_of(runs: Sequence[Run], csv: Path | None, given: Mapping[str, Any]) -> DataConfig:
     """Which CSVs to read, and how: as `given`, else as all runs read them."""
     first = runs[0]
-    columns = ("image_column", "patient_column", "uncertain", "blank")
-    others = ("source", "official_split", "views", "readers", "label_map")
-    for run in runs[1:] if csv is None else ():
-        _refuse_other_labels(run, first, others)
-    for run, name in product(runs[1:], columns):
-        own, other = getattr(run.reading, name), getattr(first.reading, name)
-        if own != other and name not in given:
+    for run in runs[1:]:
+        files = [one.settings.val_csv or one.settings.train_csv for one in (run, first)]
+        if csv is None and len({tuple(Path(name).resolve() for name in one) for one in files}) > 1:
+            its, others = map(", ".join, files)
             raise UserError(
-                f"{run.path} was trained with --{name} {own} and {first.path} with {other}: say "
-                f"with --{name} how to read the labels"
+                f"{run.path} has its labels from {its} and {first.path} from {others}: {_WHICH}"
             )
-    told = {name: getattr(first.reading, name) for name in columns} | dict(given)
+        for name in (*(_FIXED if csv is None else ()), *_GIVEN):
+            own, other = getattr(run.reading, name), getattr(first.reading, name)
+            if own != other and name not in given:
+                how = f"say with --{name} how to read the labels" if name in _GIVEN else _WHICH
+                raise UserError(
+                    f"{run.path} was trained with --{name} {own} and {first.path} with {other}: "
+                    f"{how}"
+                )
+    told = {name: getattr(first.reading, name) for name in _GIVEN} | dict(given)
     if csv is not None:
         return DataConfig(train_csv=(csv,), reading=LabelReading(**told))
     train, val = (tuple(map(Path, getattr(first.settings, f"{n}_csv"))) for n in ("train", "val"))
     return DataConfig(train_csv=train, val_csv=val, reading=first.reading.change(**told))
-
-
-def _refuse_other_labels(run: Run, first: Run, fields: Sequence[str]) -> None:
-    """Refuse two runs whose labels are of other CSVs, or of other images of these."""
-    files = [one.settings.val_csv or one.settings.train_csv for one in (run, first)]
-    if len({tuple(Path(csv).resolve() for csv in csvs) for csvs in files}) > 1:
-        own, other = map(", ".join, files)
-        raise UserError(
-            f"{run.path} has its labels from {own} and {first.path} from {other}: {_WHICH}"
-        )
-    for name in fields:
-        own, other = getattr(run.reading, name), getattr(first.reading, name)
-        if own != other:
-            raise UserError(
-                f"{run.path} was trained with --{name} {own} and {first.path} with {other}: "
-                f"{_WHICH}"
-            )
 
 
 def _read(data: DataConfig, runs: Sequence[Run]) -> LabelTable:

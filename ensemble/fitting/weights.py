@@ -8,6 +8,7 @@ the order within a fold is kept.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,20 +216,21 @@ def measure_gains(
     """Score what `select` gave, with bootstrap intervals over patients (N,)."""
     targets = pool.targets.T
     held_out = {**selection.held_out, PROCEDURE: selection.procedure}
+    how: dict[str, Any] = {"patients": patients, "seed": seed}
     found: dict[str, Evaluation] = {}
     gains: dict[str, PairedDifference] = {}
     for name, one in tqdm(held_out.items(), desc="intervals", disable=None):
-        found[name] = evaluate(targets, one.T, class_names, patients=patients, seed=seed)
+        found[name] = evaluate(targets, one.T, class_names, **how)
         if name != SINGLE_BEST:
             single = held_out[SINGLE_BEST].T
-            gains[name] = paired_difference(
-                targets, one.T, single, class_names, patients=patients, seed=seed
-            )
-    blends = {name: pool.blend(weights) for name, weights in selection.weights.items()}
-    fitted = {}
-    for metric in METRICS:
-        score = Scorer(pool.targets, metric)
-        fitted[metric] = {name: score(blend) for name, blend in blends.items()}
+            gains[name] = paired_difference(targets, one.T, single, class_names, **how)
+    fitted = {
+        metric: {
+            name: Scorer(pool.targets, metric)(pool.blend(weights))
+            for name, weights in selection.weights.items()
+        }
+        for metric in METRICS
+    }
     return Gains(fitted, found, gains)
 
 

@@ -78,20 +78,11 @@ def compare(file: Evaluation, reference: Evaluation, difference: PairedDifferenc
     return Compared(classes, list(left_out), means)
 
 
-def short_names(paths: Sequence[Path], *, anonymous: bool) -> dict[Path, str]:
-    """A name for each path: its shortest end, in whole parts, that none of the others has.
-
-    With `anonymous` the file's name alone, and a number where several have it.
-    """
-    parts = {path: path.absolute().parts for path in paths}
-    names = {}
-    for number, (path, own) in enumerate(parts.items(), start=1):
-        others = [other for key, other in parts.items() if key != path]
-        length = next(
-            (n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in others)),
-            len(own),
-        )
-        names[path] = str(Path(*own[-length:]))
-        if anonymous:
-            names[path] = path.name if length == 1 else f"{path.name} ({number})"
-    return names
+def short_names(paths: Sequence[Path], *, anonymous: bool = False) -> dict[Path, str]:
+    """The name of each path; where several have it the whole path, or (`anonymous`) a number."""
+    names = [path.name for path in paths]
+    longer = {
+        path: f"{path.name} ({number})" if anonymous else str(path)
+        for number, path in enumerate(paths, start=1)
+    }
+    return {path: path.name if names.count(path.name) == 1 else longer[path] for path in paths}

@@ -64,34 +64,41 @@ class Config:
 
 def check(config: Config) -> None:
     """Raise UserError for what is missing, and for flags that contradict each other."""
-    if not config.predictions:
-        raise UserError("no predictions are given: name their CSV with --predictions")
+    several = len(config.predictions) > 1
     points = bool(config.thresholds) + (config.sensitivity is not None)
-    if points > 1:
-        raise UserError("--thresholds and --sensitivity contradict each other: give one")
-    if len(config.predictions) > 1 and (points or config.by):
-        raise UserError(
-            "--by, --thresholds and --sensitivity are of one file: give one of --predictions"
-        )
-    if config.gated and not config.thresholds:
-        raise UserError("--gated chooses among the --thresholds of a calibration.json: give it")
-    if config.meta is not None and not config.by:
-        raise UserError("--meta has columns for --by: name those that divide the images")
-    if config.reading.view_column and "view" not in config.by and config.reading.views == "all":
-        raise UserError("--view_column says what --by view means: add that, or leave it out")
-    if config.against in config.predictions and len(config.predictions) == 1:
-        raise UserError(f"--against {config.against} is the file itself: name another one")
-    if config.image_dir is not None:
-        _check_pictures(config)
-
-
-def _check_pictures(config: Config) -> None:
-    """Raise UserError where the images of --image_dir would not be shown."""
-    if not config.report:
-        raise UserError(
-            "--image_dir has the images that a page shows: add --report, or leave it out"
-        )
-    if config.anonymous:
-        raise UserError("--anonymous shows no images: leave --image_dir out")
-    if len(config.predictions) > 1:
-        raise UserError("--image_dir shows the worst cases of one file: give one of --predictions")
+    view, images = config.reading.view_column, config.image_dir is not None
+    for wrong, message in (
+        (not config.predictions, "no predictions are given: name their CSV with --predictions"),
+        (points > 1, "--thresholds and --sensitivity contradict each other: give one"),
+        (
+            several and (points or config.by),
+            "--by, --thresholds and --sensitivity are of one file: give one of --predictions",
+        ),
+        (
+            config.gated and not config.thresholds,
+            "--gated chooses among the --thresholds of a calibration.json: give it",
+        ),
+        (
+            config.meta is not None and not config.by,
+            "--meta has columns for --by: name those that divide the images",
+        ),
+        (
+            view and "view" not in config.by and config.reading.views == "all",
+            "--view_column says what --by view means: add that, or leave it out",
+        ),
+        (
+            not several and config.against in config.predictions,
+            f"--against {config.against} is the file itself: name another one",
+        ),
+        (
+            images and not config.report,
+            "--image_dir has the images that a page shows: add --report, or leave it out",
+        ),
+        (images and config.anonymous, "--anonymous shows no images: leave --image_dir out"),
+        (
+            images and several,
+            "--image_dir shows the worst cases of one file: give one of --predictions",
+        ),
+    ):
+        if wrong:
+            raise UserError(message)

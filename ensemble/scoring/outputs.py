@@ -86,10 +86,8 @@ def class_csv(
 def leaderboard_csv(entries: Sequence[Entry], names: Sequence[str]) -> pd.DataFrame:
     """One row a file, by these names: its means, its differences to the reference (difference_...).
 
-    Means and differences are over the scored classes: their number and the names of the others are
-    columns too. With resamples the bounds of means are in ..._low and ..._high; they are over the
-    classes that are common enough, over which the mean is ..._interval_point. These have columns of
-    number and names as well.
+    With resamples each has its bounds, ..._low and ..._high, and the mean over the classes that
+    these are over, ..._interval_point. Over which classes each is are columns too.
     """
     rows = []
     for one in entries:
@@ -113,14 +111,13 @@ def scores_json(scores: Evaluation | PairedDifference) -> dict[str, Any]:
 
 
 def leaderboard_json(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:
-    """One object a file, by these names, in the order given; null of the reference itself is its
-    difference, and its means and the reference's over the same classes (compared)."""
+    """One object a file, by these names; `difference` and `compared` of the reference are null."""
     return [
         {
             "predictions": name,
             **scores_json(one.evaluation),
-            "difference": None if one.difference is None else scores_json(one.difference),
-            "compared": None if one.compared is None else one.compared.as_json(),
+            "difference": one.difference and scores_json(one.difference),
+            "compared": one.compared and one.compared.as_json(),
         }
         for one, name in zip(entries, names, strict=True)
     ]

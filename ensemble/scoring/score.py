@@ -17,7 +17,7 @@ from core.data.tables.anonymous import with_names
 from core.data.tables.label_map import read_label_map
 from core.data.tables.label_table import LabelTable, table_of_sheet
 from core.data.tables.labels_csv import LABELS
-from core.errors import UserError, plain, some
+from core.errors import UserError, counted, plain, some
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.bootstrap import mean_of_known
 from core.runs.prediction_files import Predictions, match_labels, read_predictions
@@ -71,6 +71,15 @@ class Scored:
             resamples=self.resamples,
             seed=self.seed,
         )
+
+
+def describe(table: LabelTable) -> str:
+    """How many images, patients and classes."""
+    people = "patients not known, each image taken alone"
+    if table.patients is not None:
+        people = f"{len(set(table.patients)):,} patients"
+    classes = counted(len(table.class_names), "class", "classes")
+    return f"{counted(len(table), 'image')}, {people}, {classes}"
 
 
 def labels_beside(predictions: Path) -> Path:

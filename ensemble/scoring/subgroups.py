@@ -150,8 +150,10 @@ def years(text: str) -> float:
 
 def _kind(name: str) -> str | None:
     """Which of USUAL_NAMES a name is."""
-    names = {kind: {kind, *map(plain, known)} for kind, known in USUAL_NAMES.items()}
-    return next((kind for kind, known in names.items() if plain(name) in known), None)
+    for kind, known in USUAL_NAMES.items():
+        if plain(name) in {kind, *map(plain, known)}:
+            return kind
+    return None
 
 
 def _column_of(path: Path, columns: dict[str, Column], name: str) -> str | None:
@@ -181,18 +183,17 @@ def _rows_of(
 
 def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) -> Grouping:
     """Divide the images, which are in these rows of the column."""
-    codes = column.codes[rows]
-    present = [column.values[code] for code in np.unique(codes)]
-    if _kind(name) == "age":
-        ages = {value: years(value) for value in present}
+    cells = pd.Series(column.cells[rows])
+    present = cells.unique().tolist()
+    is_age = _kind(name) == "age"
+    if is_age:
         filled = [value for value in present if value]
-        if filled and np.isnan([ages[value] for value in filled]).all():
+        if filled and all(math.isnan(years(value)) for value in filled):
             raise UserError(
                 f"--by {name}: {source} holds no age such as 58, 058Y or 012M, but "
                 f"{some([value[:40] for value in filled])}"
             )
-        subgroup = {value: _life(age) for value, age in ages.items()}
-        order = [*AGES, UNKNOWN]
+        subgroup = {value: _span(years(value)) for value in present}
     else:
         subgroup = {value: " ".join(value.split()) or UNKNOWN for value in present}
         if len(set(subgroup.values())) > MOST_VALUES:
@@ -200,14 +201,13 @@ def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) ->
                 f"--by {name}: {source} has {len(set(subgroup.values())):,} different values, and "
                 f"subgroups are made of up to {MOST_VALUES}"
             )
-        order = []
-    of_images = pd.Series([subgroup.get(value, "") for value in column.values])[codes].to_numpy()
-    if not order:
-        counts = pd.Series(of_images).value_counts()
-        order = sorted(counts.index, key=lambda one: (one == UNKNOWN, -counts[one], one))
-    divided = {one: np.flatnonzero(of_images == one) for one in order}
-    return Grouping(name, source, {one: rows for one, rows in divided.items() if len(rows)})
+    of_images = cells.map(subgroup)
+    counts = of_images.value_counts()
+    order = sorted(counts.index, key=lambda one: (one == UNKNOWN, -counts[one], one))
+    if is_age:
+        order = [one for one in (*AGES, UNKNOWN) if one in counts.index]
+    return Grouping(name, source, {one: np.flatnonzero(of_images == one) for one in order})
 
 
-def _life(age: float) -> str:
+def _span(age: float) -> str:
     return next((name for name, end in AGES.items() if age < end), UNKNOWN)

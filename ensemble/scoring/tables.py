@@ -121,7 +121,7 @@ def subgroup_table(scores: SubgroupScores) -> Table:
         patients = "-" if summary["patients"] is None else f"{summary['patients']:,}"
         cells = ["-"] * len(MEANS)
         if subgroup.compared is not None:
-            cells = [_compared_mean(subgroup.compared.summary, metric) for metric in MEANS]
+            cells = [mean_with_interval(subgroup.compared.summary, metric) for metric in MEANS]
         counts = [f"{summary['images']:,}", patients, f"{summary['classes_scored']}"]
         rows.append([shorten(name), *counts, *cells])
     columns = (scores.grouping.name, "Images", "Patients", "Classes scored", *MEANS)
@@ -147,28 +147,30 @@ def _subgroup_notes(scores: SubgroupScores) -> list[str]:
             else "There is no class by which subgroups can be compared; own means are in the JSON."
         )
     for name, subgroup in scores.subgroups.items():
-        summary = {} if subgroup.compared is None else subgroup.compared.summary
-        if summary.get("intervals") and (rare := summary["too_rare_for_intervals"]):
-            over = counted(summary["classes_in_intervals"], "class", "classes")
-            notes.append(
-                f"{STAR} {shorten(name)}: mean and interval over the {over} with at least "
-                f"{MIN_POSITIVE_PATIENTS} positive patients in the subgroup, without "
-                f"{some(rare, SHOWN_NAMES)}."
-            )
+        if subgroup.compared is not None and (note := star_note(subgroup.compared.summary)):
+            notes.append(f"{shorten(name)}: {note}")
     return notes
 
 
-def _compared_mean(summary: Mapping[str, Any], metric: str) -> str:
+def mean_with_interval(summary: Mapping[str, Any], metric: str, sign: str = "") -> str:
     """A mean with its interval; with a star and a mean of their own where that is of fewer classes.
 
     A mean never stands beside an interval that is not its own.
     """
     interval = summary["intervals"].get(metric)
     if interval is None:
-        return number(summary[metric])
-    own = number(summary["interval_points"][metric], interval)
+        return number(summary[metric], sign=sign)
+    own = number(summary["interval_points"][metric], interval, sign)
     rare = summary["too_rare_for_intervals"]
-    return f"{number(summary[metric])} {STAR}{own}" if rare else own
+    return f"{number(summary[metric], sign=sign)} {STAR}{own}" if rare else own
+
+
+def star_note(summary: Mapping[str, Any]) -> str:
+    """Over which classes a mean and an interval with a star are; empty where none has one."""
+    rare = summary["too_rare_for_intervals"] if summary["intervals"] else []
+    over = counted(summary.get("classes_in_intervals", 0), "class", "classes")
+    note = f"{STAR} mean and interval over the {over} with at least {MIN_POSITIVE_PATIENTS} "
+    return f"{note}positive patients, without {some(rare, SHOWN_NAMES)}." if rare else ""
 
 
 def _with_interval(row: pd.Series, name: str, sign: str = "") -> str:

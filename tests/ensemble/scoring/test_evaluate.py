@@ -60,7 +60,7 @@ def test_one_file_by_training_prevalence(command: Command, files: Files) -> None
     table = pd.read_csv(files.path("best_metrics"), index_col="class")
     pd.testing.assert_frame_equal(table, expected.per_class, rtol=1e-6, check_dtype=False)
     patients = len(np.unique(files.patients))
-    assert f"150 images of {patients} patients, 6 classes" in printed
+    assert f"150 images, {patients} patients, 6 classes" in printed
     assert f"prevalence   {files.path('train')}" in printed
     low, high = expected.summary["intervals"]["mAP_tail"]
     point = expected.summary["interval_points"]["mAP_tail"]
@@ -97,45 +97,21 @@ def test_several_files_are_a_leaderboard(command: Command, files: Files) -> None
         assert table.loc[str(files.path(name)), "difference_mAP_low"] == pytest.approx(low)
 
 
-def test_a_leaderboard_against_a_file_of_its_own(command: Command, files: Files) -> None:
-    paths = [files.path(name) for name in ("best", "poor")]
-    against = ["--against", files.path("middling"), "--resamples", 0]
-    code, printed, error = command(
-        "--predictions", *paths, "--labels", files.path("labels"), *against
-    )
-    assert code == 0, error
-    found = read_json(files.path("best").with_name("best_metrics.json"))
-    board = {Path(row["predictions"]).stem: row for row in found["leaderboard"]}
-    assert list(board) == ["best", "middling", "poor"]
-    assert found["reference"] == str(files.path("middling"))
-    best = board["best"]["summary"]["mAP"] - board["middling"]["summary"]["mAP"]
-    assert board["best"]["difference"]["summary"]["mAP"] == pytest.approx(best)
-    assert f"{best:+.3f} " in printed
-    assert "[" not in printed
-
-
-@pytest.mark.parametrize("resamples", [0, 20])
-def test_one_file_against_another(command: Command, files: Files, resamples: int) -> None:
-    code, printed, error = command(
-        *("--predictions", files.path("best"), "--against", files.path("poor")),
-        *("--labels", files.path("labels"), "--resamples", resamples),
-    )
+def test_one_file_against_another(command: Command, files: Files) -> None:
+    flags = ["--predictions", files.path("best"), "--against", files.path("poor"), *files.flags]
+    code, printed, error = command(*flags)
     assert code == 0, error
     best, poor = files.probabilities["best"], files.probabilities["poor"]
-    expected = paired_difference(files.targets, best, poor, CLASSES, files.patients, resamples or 1)
-    found = read_json(files.path("best").with_name("best_metrics.json"))["difference"]
-    columns = ["ap", "auroc"] if resamples == 0 else list(expected.per_class)
-    assert_same(found["per_class"], expected.per_class[columns])
-    for metric in ("mAP", "mAUROC"):
-        assert found["summary"][metric] == pytest.approx(expected.summary[metric])
+    expected = paired_difference(files.targets, best, poor, CLASSES, files.patients, 20)
+    found = read_json(files.folder / "best_metrics.json")["difference"]
+    assert_same(found["summary"], expected.summary)
+    assert_same(found["per_class"], expected.per_class)
     table = pd.read_csv(files.path("best_metrics"), index_col="class")
-    for column in columns:
-        difference = table[f"difference_{column}"].to_numpy()
-        np.testing.assert_allclose(difference, expected.per_class[column], rtol=1e-6)
+    for column, values in expected.per_class.items():
+        np.testing.assert_allclose(table[f"difference_{column}"], values, rtol=1e-6)
     value = expected.per_class["ap"]["Mass"]
     row = next(line for line in printed.split("(other):")[1].splitlines() if "Mass" in line)
-    assert f" {value:+.3f}" in row
-    assert ("[" in printed) == (resamples > 0)
+    assert f" {value:+.3f} [" in row
 
 
 def test_operating_points(command: Command, files: Files) -> None:
@@ -165,31 +141,19 @@ def test_operating_points(command: Command, files: Files) -> None:
         np.testing.assert_allclose(table["ppv_high"].to_numpy(), expected["ppv_high"], rtol=1e-6)
         row = expected.loc["Nodule"]
         line = next(line for line in printed.split("Operating")[1].splitlines() if "Nodule" in line)
-        cells = [
-            f"{row[p]:.3f} [{row[f'{p}_low']:.3f}, {row[f'{p}_high']:.3f}]"
-            for p in ("sensitivity", "specificity", "ppv")
-        ]
-        assert line.split("  ", 1)[1].split() == [
-            *[f"{row['positives']:.0f}", f"{row['threshold']:.3g}"],
-            *" ".join(cells).split(),
-        ]
+        assert f"{row['ppv']:.3f} [{row['ppv_low']:.3f}, {row['ppv_high']:.3f}]" in line
 
 
 def test_subgroups(command: Command, files: Files) -> None:
-    code, printed, error = command(
-        *("--predictions", files.path("best"), *files.flags),
-        *("--by", "sex", "age", "--meta", files.path("meta")),
-    )
+    flags = ["--predictions", files.path("best"), *files.flags]
+    code, printed, error = command(*flags, "--by", "sex", "age", "--meta", files.path("meta"))
     assert code == 0, error
-    found = read_json(files.path("best").with_name("best_metrics.json"))
+    found = read_json(files.folder / "best_metrics.json")
     assert list(found["subgroups"]) == ["sex", "age"]
     labels = pd.read_csv(files.path("labels")).merge(pd.read_csv(files.path("meta")), on="ImageID")
     shares = [found["per_class"][name]["prevalence"] for name in CLASSES]
-    ages = pd.cut(
-        labels["Age"].str[:3].astype(int),
-        [0, 17, 39, 59, 79, 200],
-        labels=["0-17", "18-39", "40-59", "60-79", "80+"],
-    )
+    spans = ["0-17", "18-39", "40-59", "60-79", "80+"]
+    ages = pd.cut(labels["Age"].str[:3].astype(int), [0, 17, 39, 59, 79, 200], labels=spans)
     for by, column in (("sex", labels["Sex"]), ("age", ages)):
         groups = found["subgroups"][by]["subgroups"]
         assert set(groups) == set(column)
@@ -198,7 +162,6 @@ def test_subgroups(command: Command, files: Files) -> None:
             p = files.probabilities["best"][rows]
             own = evaluate(files.targets[rows], p, CLASSES, shares, files.patients[rows], 20)
             assert_same(group["per_class"], own.per_class)
-            assert group["summary"]["images"] == len(rows)
             assert_same(group["summary"]["intervals"], own.summary["intervals"])
             start = f"{len(rows)} {len(set(files.patients[rows]))} {own.summary['classes_scored']} "
             line = next(li for li in printed.splitlines() if li.startswith(f"{name} "))
@@ -208,9 +171,6 @@ def test_subgroups(command: Command, files: Files) -> None:
     assert f"over the 4 classes by which subgroups can be compared, without {RARE}, {NEVER}" in (
         " ".join(printed.split())
     )
-    rows = np.flatnonzero(labels["Sex"] == "F")
-    four = evaluate(files.targets[rows, :4], files.probabilities["best"][rows, :4], NAMES)
-    assert f" {four.summary['mAP']:.3f} " in printed.split("By sex")[1].split("By age")[0]
 
 
 def test_a_column_that_divides_is_no_class(command: Command, files: Files) -> None:
@@ -255,26 +215,23 @@ def test_what_all_have_is_scored_with_common(command: Command, files: Files) -> 
 
 
 def test_studies_are_matched_by_name(command: Command, tmp_path: Path) -> None:
-    targets = np.array([0, 1, 0, 1, 1, 0])
+    targets, p = np.array([0, 1, 0, 1, 1, 0]), np.array([0.1, 0.9, 0.5, 0.4, 0.8, 0.2])
     studies = [f"s{row}" for row in range(6)]
-    p = np.array([0.1, 0.9, 0.5, 0.4, 0.8, 0.2])
-    pd.DataFrame({"StudyID": studies, "Mass": targets}).to_csv(tmp_path / "l.csv", index=False)
-    frame = pd.DataFrame({"StudyID": studies, "Mass": p})
-    frame[::-1].to_csv(tmp_path / "p.csv", index=False)
-    code, printed, error = command(
-        "--predictions", tmp_path / "p.csv", "--labels", tmp_path / "l.csv", *RESAMPLES
-    )
+    for name, values in (("l", targets), ("p", p)):
+        frame = pd.DataFrame({"StudyID": studies, "Mass": values})
+        frame.sample(frac=1, random_state=3).to_csv(tmp_path / f"{name}.csv", index=False)
+    flags = ["--predictions", tmp_path / "p.csv", "--labels", tmp_path / "l.csv", *RESAMPLES]
+    code, printed, error = command(*flags)
     assert code == 0, error
     found = read_json(tmp_path / "p_metrics.json")["summary"]
     assert found["mAP"] == evaluate(targets[:, None], p[:, None], ["Mass"]).summary["mAP"]
-    assert "6 images without a known patient" in printed
+    assert "6 images, patients not known" in printed
     assert found["patients"] is None
 
 
-def test_a_file_is_called_by_the_end_of_its_path_that_is_its_own() -> None:
+def test_a_file_is_called_by_its_name_if_no_other_is() -> None:
     paths = [Path(text) for text in ("a/x/p.csv", "b/x/p.csv", "b/q.csv", "p.csv", "/p.csv")]
-    here = Path.cwd().name
-    names = ["a/x/p.csv", "b/x/p.csv", "q.csv", f"{here}/p.csv", "/p.csv"]
-    assert list(short_names(paths, anonymous=False).values()) == names
+    names = ["a/x/p.csv", "b/x/p.csv", "q.csv", "p.csv", "/p.csv"]
+    assert list(short_names(paths).values()) == names
     names = ["p.csv (1)", "p.csv (2)", "q.csv", "p.csv (4)", "p.csv (5)"]
     assert list(short_names(paths, anonymous=True).values()) == names

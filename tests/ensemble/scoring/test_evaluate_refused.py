@@ -1,35 +1,54 @@
 """`python -m ensemble.evaluate`: what it replaces, and what it refuses."""
 
+import pytest
+
 from tests.helpers.synthetic.scores import Command, Files, read_json
 
 
+@pytest.mark.usefixtures("blank")
 def test_what_is_there_is_replaced_only_if_it_is_an_evaluation(
     command: Command, files: Files
 ) -> None:
     first = ["--predictions", files.path("best"), "--labels", files.path("labels")]
     flags = [*first, "--resamples", 0, "--output", files.folder / "out"]
-    out = [files.folder / "out.json", files.folder / "out.csv"]
+    out = [files.folder / f"out.{ending}" for ending in ("json", "csv", "html")]
     assert command(*flags)[0] == 0
-    before = [path.read_bytes() for path in out]
-    assert command(*flags, "--common", "--thresholds", 0.5)[0] == 0
-    assert [path.read_bytes() for path in out] != before
-    for name, text in (("out.json", '{"kind": "calibration"}'), ("out.csv", "mine")):
+    before = out[0].read_bytes()
+    assert command(*flags, "--thresholds", 0.5)[0] == 0
+    assert out[0].read_bytes() != before
+    for place, text in enumerate(('{"kind": "calibration"}', "mine")):
         for path in out:
             path.unlink(missing_ok=True)
-        (files.folder / name).write_text(text)
+        out[place].write_text(text)
         code, _, error = command(*flags)
         assert code == 2
-        assert f"{name} exists and is no earlier evaluation" in error
-        assert [path.exists() for path in out] == [name == path.name for path in out]
-        assert (files.folder / name).read_text() == text
+        assert f"{out[place].name} exists and is no earlier evaluation" in error
+        assert [path.read_text() for path in out if path.exists()] == [text]
     assert command(*flags, "--overwrite")[0] == 0
     assert read_json(out[0])["kind"] == "evaluation"
-    assert "Nodule" in out[1].read_text()
+    # a page that no evaluation wrote, beside scores that one wrote
+    out[2].write_text("mine")
+    assert command(*flags)[0] == 0  # which writes no page
+    code, _, error = command(*flags, "--report")
+    assert code == 2
+    assert "out.html exists and is no earlier evaluation" in error
+    assert out[2].read_text() == "mine"
+    assert command(*flags, "--report", "--overwrite")[0] == 0
+    # its own is replaced, also after an evaluation without a page
+    for page in ([], ["--report"], ["--report"]):
+        assert command(*flags, *page)[0] == 0
     # inputs stay what they are, whatever is asked
     for name in ("labels", "best", "poor", "meta", "train"):
         path = files.path(name)
         kept = path.read_bytes()
-        more = ["--against", files.path("poor"), "--meta", files.path("meta"), "--by", "sex"]
+        more: list[object] = [
+            "--against",
+            files.path("poor"),
+            "--meta",
+            files.path("meta"),
+            "--by",
+            "sex",
+        ]
         more += ["--train_csv", files.path("train"), "--overwrite", "--output", path]
         code, _, error = command(*first, *more)
         assert code == 2
@@ -38,14 +57,15 @@ def test_what_is_there_is_replaced_only_if_it_is_an_evaluation(
 
 
 def test_what_it_refuses(command: Command, files: Files) -> None:
-    good = ["--predictions", files.path("best"), "--labels", files.path("labels")]
+    good: list[object] = ["--predictions", files.path("best"), "--labels", files.path("labels")]
+    several = [*good[:2], files.path("poor"), *good[2:]]
     nan, texts, empty = (files.folder / name for name in ("nan.csv", "texts.csv", "empty.csv"))
     nan.write_text("ImageID,Mass\n000.png,nan\n")
     texts.write_text("ImageID,Site\n000.png,x\n")
     empty.write_text("")
     (files.folder / "folder.json").mkdir()
     (files.folder / "broken.json").write_text("{")
-    below = files.path("best") / "x"
+    images: list[object] = ["--image_dir", files.folder]
     for arguments, told in (
         ([], "no predictions are given"),
         (["--predictions", files.path("best")], "no labels are given"),
@@ -58,7 +78,6 @@ def test_what_it_refuses(command: Command, files: Files) -> None:
         ([*good[:2], files.path("best"), *good[2:]], "is given more than once"),
         ([*good, "--train_csv", texts], "has no column for any of the classes Effusion, "),
         ([*good, "--resamples", -1], "--resamples must be at least 0"),
-        ([*good, "--seed", -1], "--seed must be at least 0"),
         ([*good, "--sensitivity", 0], "--sensitivity must be above 0"),
         ([*good, "--thresholds", 2], "--thresholds must lie within 0 and 1"),
         ([*good, "--thresholds", files.folder / "broken.json"], "it is no JSON"),
@@ -68,13 +87,17 @@ def test_what_it_refuses(command: Command, files: Files) -> None:
         ([*good, "--by", "sex"], "--by sex is no column of"),
         ([*good, "--meta", files.path("meta")], "--meta has columns for --by"),
         ([*good, "--view_column", "Sex"], "--view_column says what --by view means"),
-        ([*good[:2], files.path("poor"), *good[2:], "--by", "age"], "are of one file"),
+        ([*several, "--by", "age"], "are of one file"),
         ([*good, "--image_column", "Name"], "has no column 'Name' (--image_column)"),
         ([*good, "--patient_column", "Who"], "has no column 'Who' (--patient_column)"),
         ([*good, "--uncertain", "two"], "there is no --uncertain 'two'"),
         ([*good, "--output", files.folder / "folder"], "it is a folder"),
-        ([*good, "--output", below], "lies below a file"),
+        ([*good, "--output", files.path("best") / "x"], "lies below a file"),
         ([*good, "--output", "."], "is a folder"),
+        ([*good, *images], "--image_dir has the images that a page shows: add --report"),
+        ([*good, *images, "--report", "--anonymous"], "--anonymous shows no images"),
+        ([*several, *images, "--report"], "give one of --predictions"),
+        ([*good, "--report", "--image_dir", files.folder / "no"], "does not exist"),
     ):
         before = sorted(files.folder.rglob("*"))
         code, _, error = command(*arguments)

@@ -64,22 +64,6 @@ def test_one_file_beside_another(command: Command, files: Files) -> None:
 
 
 @pytest.mark.usefixtures("blank")
-def test_several_files_are_beside_each_other(command: Command, files: Files) -> None:
-    paths = [files.path(name) for name in ("poor", "middling", "best")]
-    flags = ["--labels", files.path("labels"), "--resamples", 0, "--report"]
-    assert command("--predictions", *paths, *flags)[0] == 0
-    told = words((files.folder / "poor_metrics.html").read_text())
-    assert "Scores of 3 files of predictions" in told
-    means = {
-        name: evaluate(files.targets, one, CLASSES, resamples=0).summary["mAP"]
-        for name, one in files.probabilities.items()
-    }
-    places = [told.index(f"{name}.csv {means[name]:.3f}") for name in ("best", "middling", "poor")]
-    assert places == sorted(places)
-    assert "AP best.csv AP middling.csv AP poor.csv" in told
-
-
-@pytest.mark.usefixtures("blank")
 def test_worst_cases_are_shown_where_the_images_are_given(command: Command, files: Files) -> None:
     images = files.folder / "images"
     images.mkdir()
@@ -148,30 +132,6 @@ def test_a_page_of_two_files_names_the_reference_whichever_is_better(
 
 
 @pytest.mark.usefixtures("blank")
-def test_a_page_that_it_did_not_write_is_not_replaced(command: Command, files: Files) -> None:
-    flags = ["--predictions", files.path("best"), "--labels", files.path("labels")]
-    flags += ["--resamples", 0, "--output", files.folder / "run"]
-    page = files.folder / "run.html"
-    assert command(*flags)[0] == 0
-    page.write_text("mine")
-    assert command(*flags)[0] == 0  # which writes no page
-    code, _, error = command(*flags, "--report")
-    assert code == 2
-    assert "run.html exists and is no earlier evaluation" in error
-    assert page.read_text() == "mine"
-    assert command(*flags, "--report", "--overwrite")[0] == 0
-    assert page.read_text() != "mine"
-    # its own is, and stays so after an evaluation without a page
-    for more in ([], ["--report"], ["--report"]):
-        assert command(*flags, *more)[0] == 0
-    # one that is gone is not
-    page.unlink()
-    assert command(*flags)[0] == 0
-    page.write_text("mine")
-    assert command(*flags, "--report")[0] == 2
-
-
-@pytest.mark.usefixtures("blank")
 def test_a_file_whose_name_is_no_utf_8(command: Command, files: Files) -> None:
     odd = files.folder / os.fsdecode(b"odd\xff.csv")
     odd.write_bytes(files.path("best").read_bytes())
@@ -180,26 +140,3 @@ def test_a_file_whose_name_is_no_utf_8(command: Command, files: Files) -> None:
     code, _, error = command("--predictions", odd, files.path("poor"), *flags)
     assert code == 0, error
     assert "minus odd?.csv (other)" in (files.folder / "out.html").read_text()
-
-
-def test_what_a_page_refuses(command: Command, files: Files) -> None:
-    good = ["--predictions", files.path("best"), "--labels", files.path("labels")]
-    images = ["--image_dir", files.folder]
-    for more, told in (
-        (images, "--image_dir has the images that a page shows: add --report"),
-        ([*images, "--report", "--anonymous"], "--anonymous shows no images"),
-        (["--report", "--image_dir", files.folder / "no"], "does not exist"),
-    ):
-        code, _, error = command(*good, *more)
-        assert code == 2
-        assert told in error
-    several = [*good[:2], files.path("poor"), *good[2:]]
-    code, _, error = command(*several, *images, "--report")
-    assert code == 2
-    assert "give one of --predictions" in error
-    (files.folder / "best_metrics.html").write_text("mine")
-    code, _, error = command(*good, "--report")
-    assert code == 2
-    assert "best_metrics.html exists and is no earlier evaluation" in error
-    assert (files.folder / "best_metrics.html").read_text() == "mine"
-    assert not (files.folder / "best_metrics.json").exists()
