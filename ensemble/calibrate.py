@@ -205,7 +205,7 @@ def _told(difference: PairedDifference) -> str:
     summary = difference.summary
     over = counted(summary["classes_scored"], "class", "classes")
     gain = mean_with_interval(summary, "mAP", "+")
-    return f"mAP {gain} over the {over} that can be scored. {star_note(summary)}"
+    return f"mAP {gain} over the {over} that can be scored. {star_note(summary)}".rstrip()
 
 
 def _worse(before: Series, after: Series) -> str:

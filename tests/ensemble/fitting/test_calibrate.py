@@ -143,14 +143,6 @@ def test_it_calibrates_reports_and_writes(
         for column in range(4)
     ]
     assert max(after) < 0.1
-    gated = calibration.gate(calibrated, problem.class_names)
-    for values, is_gated in ((calibrated, False), (gated, True)):
-        thresholds = calibration.thresholds(problem.class_names, gated=is_gated)
-        for column, threshold in enumerate(thresholds):
-            y, p = problem.targets[:, column], values[:, column]
-            called = p >= np.unique(p)[:, None]  # (thresholds, images)
-            scores = 2 * (called & (y == 1)).sum(axis=1) / (called.sum(axis=1) + y.sum())
-            assert f1_score(y, p >= threshold) == pytest.approx(scores.max())
     document = json.loads(out.read_text())
     told = document["made_from"]["held_out"]
     before = evaluate(problem.targets, problem.probabilities, problem.class_names, resamples=0)
@@ -205,26 +197,21 @@ def test_what_it_refuses(
     predictions, labels, _ = files
     (tmp_path / "bad.csv").write_text("ImageID,a\n1.png,2\n")
     (tmp_path / "recipe.json").write_text('{"kind": "ensemble", "format_version": 1}')
-    both = ["--predictions", predictions, "--labels", labels]
-    frame = pd.read_csv(labels)
-    frame[["a", "b", "c", "Normal"]] = 0
-    frame.to_csv(tmp_path / "no_finding.csv", index=False)
+    both: list[object] = ["--predictions", predictions, "--labels", labels]
+    pd.read_csv(labels).replace({1: 0}).to_csv(tmp_path / "no_finding.csv", index=False)
     kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for arguments, told in (
         ([], "no predictions are given"),
-        (["--predictions", predictions], "no labels are given"),
-        (["--predictions", tmp_path / "no.csv", "--labels", labels], "There is no file"),
-        (["--predictions", tmp_path / "bad.csv", "--labels", labels], "no probability"),
-        (["--predictions", predictions, "--labels", tmp_path / "bad.csv"], "a label is 1, 0"),
+        (both[:2], "no labels are given"),
+        (["--predictions", tmp_path / "bad.csv", *both[2:]], "no probability"),
+        ([*both[:2], "--labels", tmp_path / "bad.csv"], "a label is 1, 0"),
+        ([*both[:2], "--labels", tmp_path / "no_finding.csv"], "can be scored"),
         ([*both, "--folds", 1], "--folds must be at least 2"),
         ([*both, "--folds", 300], "only 100 patients"),
-        (["--predictions", predictions, "--labels", tmp_path / "no_finding.csv"], "can be scored"),
-        ([*both, "--seed", -1], "--seed must be at least 0"),
         ([*both, "--normal_class", "Normla"], "did you mean 'Normal'"),
         ([*both, "--patient_column", "Persn"], "no column 'Persn'"),
         ([*both, "--uncertain", "zer"], "did you mean 'zero'"),
         ([*both, "--output", labels, "--overwrite"], "does not end in .json"),
-        ([*both, "--output", predictions / "c.json"], "lies below a file"),
         ([*both, "--output", tmp_path / "recipe.json"], "exists"),
         ([*both, "--output", tmp_path / "recipe.json", "--overwrite"], "no calibration.json"),
     ):
@@ -232,7 +219,7 @@ def test_what_it_refuses(
         code, _, error = command(*arguments, *more)
         assert code == 2, arguments
         assert told in error, error
-        assert "Traceback" not in error
+        assert error.count("\n") == 1
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
 

@@ -48,30 +48,21 @@ def best_threshold(y: np.ndarray, p: np.ndarray, sensitivity: float) -> float:
 
 
 @pytest.mark.parametrize("levels", [None, 12])
-def test_given_thresholds_agree_with_scikit_learn(levels: int | None) -> None:
-    targets, probabilities = table(levels=levels)
-    # with twelve levels these are scores that several images have
-    thresholds = np.array([0.5, 0.25, 1 / 3])
-    found = at_thresholds(targets, probabilities, NAMES, thresholds, resamples=0)
+@pytest.mark.parametrize("rule", [[0.5, 0.25, 1 / 3], 0.3, 0.9, 1.0], ids=str)
+def test_points_agree_with_scikit_learn(levels: int | None, rule: list[float] | float) -> None:
+    """At given thresholds, and at the highest that are sensitive enough."""
+    targets, probabilities = table(images=80, levels=levels)
+    if isinstance(rule, list):
+        thresholds = np.array(rule)
+        found = at_thresholds(targets, probabilities, NAMES, thresholds, resamples=0)
+    else:
+        pairs = zip(targets.T, probabilities.T, strict=True)
+        thresholds = np.array([best_threshold(y, p, rule) for y, p in pairs])
+        found = at_sensitivity(targets, probabilities, NAMES, rule, resamples=0)
     assert list(found) == ["positives", "threshold", "sensitivity", "specificity", "ppv"]
-    assert list(found.index) == NAMES
     for column, name in enumerate(NAMES):
         y, p = targets[:, column], probabilities[:, column]
         expected = [np.nansum(y), thresholds[column], *points_of(y, p, thresholds[column])]
-        np.testing.assert_allclose(found.loc[name].to_numpy(float), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("levels", [None, 12])
-@pytest.mark.parametrize("sensitivity", [0.3, 0.9, 1.0])
-def test_the_highest_threshold_that_is_sensitive_enough(
-    levels: int | None, sensitivity: float
-) -> None:
-    targets, probabilities = table(images=80, levels=levels)
-    found = at_sensitivity(targets, probabilities, NAMES, sensitivity, resamples=0)
-    for column, name in enumerate(NAMES):
-        y, p = targets[:, column], probabilities[:, column]
-        threshold = best_threshold(y, p, sensitivity)
-        expected = [np.nansum(y), threshold, *points_of(y, p, threshold)]
         np.testing.assert_allclose(found.loc[name].to_numpy(float), expected, atol=1e-12)
 
 
@@ -157,15 +148,13 @@ def test_thresholds_are_one_number_or_those_of_a_calibration(tmp_path: Path) -> 
         read_thresholds(str(path), ["Nodule", "Mass"], gated=False)
 
 
-@pytest.mark.parametrize("given", ["1.5", "-1", "nan", "inf", "no.json"])
-def test_thresholds_that_are_none_are_refused(given: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["1.5", "nan", "no.json"])
+def test_thresholds_that_are_none_are_refused(given: str) -> None:
     with pytest.raises(UserError, match=r"--thresholds must lie within|no\.json cannot be read"):
-        read_thresholds(str(tmp_path / given) if "json" in given else given, NAMES, gated=False)
-    with pytest.raises(UserError, match="--gated"):
-        read_thresholds("0.5", NAMES, gated=True)
+        read_thresholds(given, NAMES, gated=False)
 
 
-@pytest.mark.parametrize("sensitivity", [0, -0.1, 1.01, float("nan")])
+@pytest.mark.parametrize("sensitivity", [0, 1.01, float("nan")])
 def test_a_sensitivity_that_is_none_is_refused(sensitivity: float) -> None:
     with pytest.raises(UserError, match="--sensitivity must be above 0 and at most 1"):
         at_sensitivity(*table(), NAMES, sensitivity)

@@ -113,10 +113,7 @@ def test_too_many_values_make_no_subgroups(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'PatientID' of .* has 21 different values"):
         groupings(["PatientID"], ids, labels)
     # only those of the images that are scored count
-    (one,) = groupings(["PatientID"], ids[1:], labels)
-    assert len(one.rows) == 20
-    with pytest.raises(UserError, match="--meta adds the columns of another CSV"):
-        groupings(["sex"], ids, labels)
+    assert len(groupings(["PatientID"], ids[1:], labels)[0].rows) == 20
 
 
 NAMES = ["A", "B", "C", "D"]
@@ -149,25 +146,16 @@ def test_each_subgroup_is_scored_as_a_table_of_its_own() -> None:
         found = scores.subgroups[name].own
         pd.testing.assert_frame_equal(found.per_class, own.per_class)
         assert repr(found.summary) == repr(own.summary)
+    shared = [0, 1, 3]
     for name, rows in (("M", first), ("F", second)):
-        shared = evaluate(
-            targets[rows][:, [0, 1, 3]],
-            probabilities[rows][:, [0, 1, 3]],
-            ["A", "B", "D"],
-            patients=patients[rows],
-            resamples=20,
-            seed=3,
-        )
+        part = targets[rows][:, shared], probabilities[rows][:, shared], ["A", "B", "D"]
+        same = evaluate(*part, patients=patients[rows], resamples=20, seed=3).summary
         compared = scores.subgroups[name].compared
         assert compared is not None
         for key in ("mAP", "mAUROC"):
-            assert compared.summary[key] == pytest.approx(shared.summary[key], abs=1e-12)
+            assert compared.summary[key] == pytest.approx(same[key], abs=1e-12)
             bounds = compared.summary["intervals"][key]
-            assert bounds == pytest.approx(shared.summary["intervals"][key], abs=1e-12)
-    # the first has C as well
-    one = scores.subgroups["M"]
-    assert one.compared is not None
-    assert abs(one.own.summary["mAP"] - one.compared.summary["mAP"]) > 1e-3
+            assert bounds == pytest.approx(same["intervals"][key], abs=1e-12)
 
 
 def test_subgroups_without_a_class_in_common_are_not_compared() -> None:
