@@ -75,7 +75,7 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path} has no fold that is trained to the end: finish that run first")
     for needed in (file for one in done for file in (one.weights, one.predictions)):
         if not needed.is_file():
-            raise UserError(f"{needed} of a finished fold is gone: put it back")
+            raise UserError(f"{needed} is gone, and its fold is finished: put it back")
     note = ""
     if len(done) < folds:
         numbers = ", ".join(str(files.fold) for files in done)
