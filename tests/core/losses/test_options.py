@@ -1,7 +1,6 @@
 """What goes around a loss and into it: prior, class weights, wrappers, schedules, refusals."""
 
 import math
-import re
 from decimal import Decimal, localcontext
 from typing import Any, get_args, get_type_hints
 
@@ -166,46 +165,26 @@ def test_an_unknown_name_gives_the_nearest() -> None:
         plain("robust-asl")
 
 
-def options_refused() -> list[tuple[str, str, object]]:
-    """(loss, option, value) of what lies out of range, or belongs to another loss."""
-    below, at_least_0, part = (-0.1, 0, NAN), (-0.5, NAN, math.inf), (-0.1, 1, NAN)
-    endless = (NAN, math.inf, -math.inf)
-    refused: dict[tuple[str, ...], dict[str, tuple[object, ...]]] = {
-        ("asl", "robust_asl"): {"gamma_neg": at_least_0, "gamma_pos": at_least_0, "margin": part},
-        ("focal",): {"gamma": at_least_0, "alpha": (1.5, NAN)},
-        ("weighted_bce", "cb_focal"): {"beta": part},
-        ("cb_focal", "distribution_balanced"): {"gamma": at_least_0},
-        ("ldam", "ldam_drw"): {"max_margin": part, "scale": (*below, math.inf)},
-        ("distribution_balanced",): {
-            **{"alpha": at_least_0, "neg_scale": below},
-            **{"beta": (*below, math.inf), "mu": endless, "kappa": endless},
-        },
-        ("two_way",): {"temperature": below},
-        NAMES: {
-            "logit_adjust": endless,
-            "label_smooth": part,
-            "drw_epoch": (0, -3),
-            "gamma_negative": (4,),
-        },
-    }
-    foreign = {
-        **{"asl": "gamma", "robust_asl": "alpha", "bce": "beta", "weighted_bce": "pos_weight"},
-        **{"focal": "margin", "cb_focal": "alpha", "ldam": "margin", "ldam_drw": "drw"},
-        **{"distribution_balanced": "max_margin", "two_way": "scale"},
-    }
-    return [
-        (name, option, value)
-        for names, ranges in refused.items()
-        for name in names
-        for option, values in ranges.items()
-        for value in values
-    ] + [(name, option, 0.5) for name, option in foreign.items()]
-
-
-@pytest.mark.parametrize(("name", "option", "value"), options_refused())
-def test_wrong_options_are_named(name: str, option: str, value: object) -> None:
-    with pytest.raises(UserError, match=rf"\b{re.escape(option)}\b"):
-        plain(name, **{option: value})
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        *(("asl", "gamma_neg", -0.5), ("asl", "gamma_pos", math.inf), ("asl", "margin", 1)),
+        *(("robust_asl", "margin", -0.1), ("focal", "gamma", -0.5), ("focal", "alpha", 1.5)),
+        *(("weighted_bce", "beta", 1), ("cb_focal", "beta", -0.1), ("cb_focal", "gamma", -0.5)),
+        *(("ldam", "max_margin", 1), ("ldam", "scale", 0), ("ldam_drw", "scale", math.inf)),
+        *(("distribution_balanced", "alpha", -0.5), ("distribution_balanced", "gamma", -0.5)),
+        *(("distribution_balanced", "beta", 0), ("distribution_balanced", "neg_scale", 0)),
+        *(("distribution_balanced", "mu", math.inf), ("distribution_balanced", "kappa", NAN)),
+        *(("two_way", "temperature", 0), ("bce", "logit_adjust", -math.inf)),
+        *(("bce", "label_smooth", 1), ("bce", "drw_epoch", 0)),
+        # of another loss, or of none
+        *(("bce", "beta", 0.5), ("asl", "gamma", 2), ("ldam_drw", "drw", 1), ("focal", "margn", 0)),
+    ],
+)
+def test_wrong_options_are_named(name: str, option: str, value: float) -> None:
+    for wrong in (value, NAN):
+        with pytest.raises(UserError, match=rf"\b{option}\b"):
+            plain(name, **{option: wrong})
 
 
 @pytest.mark.parametrize(
