@@ -13,8 +13,8 @@ from core.metrics.bootstrap import Patients, cluster_indices, percentile_interva
 from ensemble.predict.calibration import read_calibration
 
 POINTS = ("sensitivity", "specificity", "ppv")
-# thresholds (R, C) and POINTS (3, R, C) of R resamples
-Measured = tuple[FloatArray, FloatArray]
+# weights (R, N) -> thresholds (R, C) and POINTS (3, R, C) of R resamples
+Measure = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
 def read_thresholds(given: str, class_names: Sequence[str], *, gated: bool) -> FloatArray:
@@ -35,65 +35,70 @@ def read_thresholds(given: str, class_names: Sequence[str], *, gated: bool) -> F
     return np.full(len(class_names), threshold)
 
 
-def at_thresholds(
+def operating_points(
     targets: ArrayLike,
     probabilities: ArrayLike,
     class_names: Sequence[str],
-    thresholds: FloatArray,
+    at: FloatArray | float,
     patients: Patients | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Operating points at given thresholds (C,); "positive" is probability >= threshold.
+    """Operating points at thresholds (C,), or at the highest ones that reach a sensitivity.
 
-    targets, probabilities: (N, C) as `core.metrics.evaluate` takes and checks them. Returns a table
-    indexed by class with the columns positives, threshold, sensitivity, specificity and ppv, and
-    with resamples the bounds of the 95 % percentile interval of each of the last three
-    (sensitivity_low, sensitivity_high, ...) over resamples of patients, on the draws that
-    `evaluate` makes with this seed. NaN where there is nothing to divide by: no positive, no
-    negative, nothing called positive, or a threshold that is NaN.
+    targets, probabilities: (N, C) as `core.metrics.evaluate` takes and checks them; "positive" is
+    probability >= threshold. Returns a table indexed by class with the columns positives,
+    threshold, sensitivity, specificity and ppv, and with resamples the bounds of the 95 %
+    percentile interval of each of the last three (sensitivity_low, sensitivity_high, ...) over
+    resamples of patients, on the draws that `evaluate` makes with this seed. Thresholds of a
+    sensitivity are found anew in each resample, so that intervals include that they were chosen on
+    these very rows. NaN where there is nothing to divide by: no positive, no negative, nothing
+    called positive, or a threshold that is NaN. Raises UserError for a sensitivity outside (0, 1].
     """
     labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
+    if isinstance(at, np.ndarray):
+        measure = _at_thresholds(labels, scores, at)
+    elif 0 < at <= 1:
+        measure = _at_sensitivity(labels, scores, at)
+    else:
+        raise UserError(f"--sensitivity must be above 0 and at most 1, not {at}")
+    thresholds, points = measure(np.ones((1, len(labels))))
+    columns = {"positives": (labels == 1).sum(axis=0), "threshold": thresholds[0]}
+    clusters = cluster_indices(patients, len(labels))
+    chunks = [measure(weights)[1] for weights in resampled_weights(clusters, resamples, seed)]
+    for position, name in enumerate(POINTS):
+        columns[name] = points[position, 0]
+        if chunks:
+            samples = np.concatenate([chunk[position] for chunk in chunks])
+            bounds = np.array([percentile_interval(column) for column in samples.T])
+            columns[f"{name}_low"], columns[f"{name}_high"] = bounds.T
+    return pd.DataFrame(columns, index=pd.Index(list(class_names), name="class"))
+
+
+def _at_thresholds(labels: FloatArray, scores: FloatArray, thresholds: FloatArray) -> Measure:
     called, classes = scores >= thresholds, labels.shape[1]
     # which of the four cells of its class's table each label is in; unknown labels in none
     cells = [(labels == y) & (called == decision) for y in (1, 0) for decision in (True, False)]
     members = np.concatenate(cells, axis=1).astype(float)  # (N, 4C)
 
-    def measure(weights: FloatArray) -> Measured:
+    def measure(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         counts = (weights @ members).reshape(-1, 4, classes).swapaxes(0, 1)
         points = _points(*counts)
         points[..., np.isnan(thresholds)] = np.nan
         return np.broadcast_to(thresholds, points.shape[1:]), points
 
-    return _table(labels, class_names, measure, patients, resamples, seed)
+    return measure
 
 
-def at_sensitivity(
-    targets: ArrayLike,
-    probabilities: ArrayLike,
-    class_names: Sequence[str],
-    sensitivity: float,
-    patients: Patients | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Operating points at each class's highest threshold that reaches a sensitivity within (0, 1].
+def _at_sensitivity(labels: FloatArray, scores: FloatArray, sensitivity: float) -> Measure:
+    rankings = [Ranking.of(*pair) for pair in zip(labels.T, scores.T, strict=True)]
 
-    The table is that of `at_thresholds`. The threshold is found anew in each resample, so that the
-    intervals of specificity and ppv include that it was chosen on these very rows. A class without
-    positives has no threshold and no numbers. Raises UserError for a sensitivity outside of (0, 1].
-    """
-    if not 0 < sensitivity <= 1:
-        raise UserError(f"--sensitivity must be above 0 and at most 1, not {sensitivity}")
-    labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
-    rankings = [Ranking.of(labels[:, c], scores[:, c]) for c in range(labels.shape[1])]
-
-    def measure(weights: FloatArray) -> Measured:
+    def measure(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         found = [_reaching(ranking.curve(weights), sensitivity) for ranking in rankings]
         thresholds, points = zip(*found, strict=True)
         return np.stack(thresholds, axis=-1), np.stack(points, axis=-1)
 
-    return _table(labels, class_names, measure, patients, resamples, seed)
+    return measure
 
 
 def _reaching(curve: Curve, sensitivity: float) -> tuple[FloatArray, FloatArray]:
@@ -116,32 +121,5 @@ def _points(
 ) -> FloatArray:
     """POINTS, (3, ...), of counts of any one shape."""
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is what is meant
-        return np.stack(
-            [
-                hits / (hits + misses),
-                passes / (passes + false_alarms),
-                hits / (hits + false_alarms),
-            ]
-        )
-
-
-def _table(
-    labels: FloatArray,
-    class_names: Sequence[str],
-    measure: Callable[[FloatArray], Measured],
-    patients: Patients | None,
-    resamples: int,
-    seed: int,
-) -> pd.DataFrame:
-    """One row a class: what `measure` gives for all images once, and bounds from resamples."""
-    thresholds, points = measure(np.ones((1, len(labels))))
-    columns = {"positives": (labels == 1).sum(axis=0), "threshold": thresholds[0]}
-    clusters = cluster_indices(patients, len(labels))
-    chunks = [measure(weights)[1] for weights in resampled_weights(clusters, resamples, seed)]
-    for position, name in enumerate(POINTS):
-        columns[name] = points[position, 0]
-        if chunks:
-            samples = np.concatenate([chunk[position] for chunk in chunks])
-            bounds = np.array([percentile_interval(column) for column in samples.T])
-            columns[f"{name}_low"], columns[f"{name}_high"] = bounds.T
-    return pd.DataFrame(columns, index=pd.Index(list(class_names), name="class"))
+        points = hits / (hits + misses), passes / (passes + false_alarms)
+        return np.stack([*points, hits / (hits + false_alarms)])

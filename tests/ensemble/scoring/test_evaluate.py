@@ -11,7 +11,7 @@ import pytest
 from core.metrics import evaluate, paired_difference
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
 from ensemble.scoring.comparison import short_names
-from ensemble.scoring.operating_points import at_sensitivity, at_thresholds
+from ensemble.scoring.operating_points import operating_points
 from tests.helpers.synthetic.scores import (
     CLASSES,
     NAMES,
@@ -126,10 +126,10 @@ def test_operating_points(command: Command, files: Files) -> None:
     data = files.targets, files.probabilities["best"], CLASSES
     how = files.patients, 20, 0
     for given, expected in (
-        (["--thresholds", 0.3], at_thresholds(*data, np.full(6, 0.3), *how)),
-        (["--thresholds", path], at_thresholds(*data, fitted, *how)),
-        (["--thresholds", path, "--gated"], at_thresholds(*data, gated, *how)),
-        (["--sensitivity", 0.8], at_sensitivity(*data, 0.8, *how)),
+        (["--thresholds", 0.3], operating_points(*data, np.full(6, 0.3), *how)),
+        (["--thresholds", path], operating_points(*data, fitted, *how)),
+        (["--thresholds", path, "--gated"], operating_points(*data, gated, *how)),
+        (["--sensitivity", 0.8], operating_points(*data, 0.8, *how)),
     ):
         code, printed, error = command("--predictions", files.path("best"), *files.flags, *given)
         assert code == 0, error

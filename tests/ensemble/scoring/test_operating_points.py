@@ -1,6 +1,7 @@
 """Operating points against scikit-learn, and their intervals against a loop over resamples."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from core.errors import UserError
 from core.metrics.bootstrap import cluster_indices, resampled_weights
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
-from ensemble.scoring.operating_points import at_sensitivity, at_thresholds, read_thresholds
+from ensemble.scoring.operating_points import operating_points, read_thresholds
 
 NAMES = ["Effusion", "Nodule", "Hernia"]
 
@@ -52,13 +53,13 @@ def best_threshold(y: np.ndarray, p: np.ndarray, sensitivity: float) -> float:
 def test_points_agree_with_scikit_learn(levels: int | None, rule: list[float] | float) -> None:
     """At given thresholds, and at the highest that are sensitive enough."""
     targets, probabilities = table(images=80, levels=levels)
+    pairs = zip(targets.T, probabilities.T, strict=True)
+    at: Any = rule
     if isinstance(rule, list):
-        thresholds = np.array(rule)
-        found = at_thresholds(targets, probabilities, NAMES, thresholds, resamples=0)
+        at = thresholds = np.array(rule)
     else:
-        pairs = zip(targets.T, probabilities.T, strict=True)
         thresholds = np.array([best_threshold(y, p, rule) for y, p in pairs])
-        found = at_sensitivity(targets, probabilities, NAMES, rule, resamples=0)
+    found = operating_points(targets, probabilities, NAMES, at, resamples=0)
     assert list(found) == ["positives", "threshold", "sensitivity", "specificity", "ppv"]
     for column, name in enumerate(NAMES):
         y, p = targets[:, column], probabilities[:, column]
@@ -71,7 +72,7 @@ def test_a_sensitivity_that_is_a_share_of_the_positives_is_reached() -> None:
     for positives, hits in ((10, 7), (100, 29)):
         scores = np.linspace(0.9, 0.1, positives)[:, None]
         targets = np.vstack([np.ones((positives, 1)), [[0]]])
-        found = at_sensitivity(targets, np.vstack([scores, [[0]]]), ["A"], hits / positives)
+        found = operating_points(targets, np.vstack([scores, [[0]]]), ["A"], hits / positives)
         assert found.loc["A", "threshold"] == scores[hits - 1, 0]
 
 
@@ -100,8 +101,8 @@ def test_intervals_agree_with_a_naive_loop(known_patients: bool) -> None:
     targets, probabilities = table()
     patients = np.random.default_rng(2).integers(0, 70, size=200) if known_patients else None
     thresholds = np.array([0.5, 0.25, 1 / 3])
-    fixed = at_thresholds(targets, probabilities, NAMES, thresholds, patients, 15, 7)
-    found = at_sensitivity(targets, probabilities, NAMES, 0.8, patients, 15, 7)
+    fixed = operating_points(targets, probabilities, NAMES, thresholds, patients, 15, 7)
+    found = operating_points(targets, probabilities, NAMES, 0.8, patients, 15, 7)
     assert not np.allclose(fixed["ppv_low"], found["ppv_low"])
     for result, rule in ((fixed, dict(enumerate(thresholds))), (found, 0.8)):
         samples = naive_samples(patients, 15, rule)
@@ -119,12 +120,12 @@ def test_nothing_to_divide_by_is_nan() -> None:
     names = ["no positive", "no negative", "none called", "none known", "no threshold"]
     thresholds = np.array([0.5, 0.65, 0.9, 0.5, nan])
     for resamples in (0, 5):
-        found = at_thresholds(targets, probabilities, names, thresholds, resamples=resamples)
+        found = operating_points(targets, probabilities, names, thresholds, resamples=resamples)
         np.testing.assert_allclose(
             found[["sensitivity", "specificity", "ppv"]].to_numpy(),
             [[nan, 2 / 3, 0], [1 / 3, nan, 1], [0, 1, nan], [nan] * 3, [nan] * 3],
         )
-        found = at_sensitivity(targets, probabilities, names, 0.6, resamples=resamples)
+        found = operating_points(targets, probabilities, names, 0.6, resamples=resamples)
         np.testing.assert_allclose(
             found[["threshold", "sensitivity", "specificity", "ppv"]].to_numpy(),
             [[nan] * 4, [0.6, 2 / 3, nan, 1], [0.3, 1, 1, 1], [nan] * 4, [0.4, 1, 1, 1]],
@@ -157,4 +158,4 @@ def test_thresholds_that_are_none_are_refused(given: str) -> None:
 @pytest.mark.parametrize("sensitivity", [0, 1.01, float("nan")])
 def test_a_sensitivity_that_is_none_is_refused(sensitivity: float) -> None:
     with pytest.raises(UserError, match="--sensitivity must be above 0 and at most 1"):
-        at_sensitivity(*table(), NAMES, sensitivity)
+        operating_points(*table(), NAMES, sensitivity)
