@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from core.metrics import bootstrap, evaluate, paired_difference
 from core.metrics.ap_auroc import Ranking
-from core.metrics.bootstrap import cluster_indices, mean_interval, resampled_weights
+from core.metrics.bootstrap import cluster_indices, resampled_weights
 from tests.helpers.synthetic.tables import NAMES, table
 
 # --- intervals ------------------------------------------------------------------------------
@@ -89,16 +89,6 @@ def test_macro_intervals_run_over_classes_with_five_positive_patients():
     low, high = summary["intervals"]["mAP_head"]
     assert (low, high) == tuple(result.per_class.loc["A", ["ap_low", "ap_high"]])
     assert result.per_class.loc["C", ["ap_low", "ap_high"]].notna().all()
-
-
-def test_interval_of_a_mean_is_less_twice_the_bias_of_its_resamples():
-    samples = np.array([np.nan, *np.linspace(0.3, 0.7, 401)])  # percentiles .31 and .69, mean .5
-    assert mean_interval(samples, 0.45, lowest=0) == pytest.approx((0.21, 0.59))
-    assert mean_interval(samples, 0.5, lowest=0) == pytest.approx((0.31, 0.69))
-    assert mean_interval(samples, 0.7, lowest=0) == pytest.approx((0.71, 1))
-    assert mean_interval(samples, 0.3, lowest=0) == pytest.approx((0, 0.29))
-    assert mean_interval(samples, 0.3, lowest=-1) == pytest.approx((-0.09, 0.29))
-    assert np.isnan(mean_interval(np.full(3, np.nan), 0.3, lowest=0)).all()
 
 
 def test_image_without_patient_is_its_own_cluster():

@@ -23,7 +23,6 @@ from ensemble.fitting.calibrators import (
     fit_platt,
     fit_temperature,
     held_out,
-    log_losses,
 )
 from tests.helpers.synthetic.findings import table
 
@@ -94,16 +93,6 @@ def test_maps_of_constant_and_of_certain_probabilities(p: FloatArray) -> None:
         # nothing to tell images apart by: the share of positives
         np.testing.assert_allclose(fit_platt(y, p).apply(p), 0.5, atol=1e-6)
         np.testing.assert_allclose(fit_isotonic(y, p).apply(p), 0.5, atol=1e-12)
-
-
-def test_log_losses_are_scikit_learns_and_masked() -> None:
-    y, p = drawn(0, 100)
-    y[:5] = np.nan
-    losses = log_losses(y, p)
-    assert np.isnan(losses[:5]).all()
-    assert np.mean(losses[5:]) == pytest.approx(log_loss(y[5:], p[5:]))
-    ends = log_losses(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
-    np.testing.assert_allclose(ends, -np.log(1e-6), rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
