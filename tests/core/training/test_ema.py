@@ -54,7 +54,7 @@ def test_tied_parameters_follow_once() -> None:
     assert values == pytest.approx([0.9, 0.9])
 
 
-def test_the_model_is_left_alone() -> None:
+def test_the_model_is_left_alone_and_the_average_is_for_evaluation_only() -> None:
     net = model()
     average = MovingAverage(net, 0.9)
     train(net, 0)
@@ -63,14 +63,10 @@ def test_the_model_is_left_alone() -> None:
     assert all(torch.equal(kept[name], value) for name, value in net.state_dict().items())
     assert net.training
     assert all(parameter.requires_grad for parameter in net.parameters())
+    assert not any(module.training for module in average.module.modules())
+    assert not any(parameter.requires_grad for parameter in average.module.parameters())
     ours = {value.data_ptr() for value in average.module.state_dict().values()}
     assert not ours & {value.data_ptr() for value in net.state_dict().values()}
-
-
-def test_the_average_is_for_evaluation_only() -> None:
-    average = MovingAverage(model().train(), 0.9).module
-    assert not any(module.training for module in average.modules())
-    assert not any(parameter.requires_grad for parameter in average.parameters())
 
 
 def test_it_follows_weights_that_are_loaded_into_the_model() -> None:
