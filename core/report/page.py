@@ -42,10 +42,7 @@ def command_again(
     unwanted: Collection[str] = ("--overwrite",),
     more: Sequence[str] = (),
 ) -> str:
-    """`program`, this command's words but those unwanted, and `more`, for a shell.
-
-    What would delete files is unwanted.
-    """
+    """`program`, this command's words but those unwanted, and `more`, for a shell."""
     words = [word for word in sys.argv[1:] if word not in unwanted]
     return shlex.join([*program, *words, *more])
 

@@ -24,10 +24,7 @@ MOST_FILES = len(COLOURS)
 
 
 def classes_figure(evaluation: Evaluation) -> Figure:
-    """Bars of AP and dots of AUROC by class with their intervals, most prevalent class on top.
-
-    Of very many classes the head and the tail (`head_and_tail`).
-    """
+    """Bars of AP and dots of AUROC by class with their intervals, most prevalent class on top."""
     rows, note = head_and_tail(evaluation.per_class)
     height = np.arange(len(rows))[::-1].astype(float)
     figure = new_figure(10, 1.5 + 0.3 * len(rows))
@@ -48,10 +45,7 @@ def classes_figure(evaluation: Evaluation) -> Figure:
 
 
 def compared_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
-    """The dots and intervals of each file below each other, by what it is called.
-
-    Of very many classes the head and the tail (`head_and_tail`).
-    """
+    """The dots and intervals of each file below each other, by what it is called."""
     files = dict(list(evaluations.items())[:MOST_FILES])
     tables = [one.per_class for one in files.values()]
     (rows, note), count = head_and_tail(tables[0]), len(files)

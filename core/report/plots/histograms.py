@@ -26,8 +26,6 @@ def histograms_figure(
 ) -> Figure | None:
     """One small histogram a class with a known label, most prevalent first; None without any.
 
-    Of very many classes the head and the tail (`head_and_tail`).
-
     On the axis of log odds, as most scores of a rare class are far below 0.5; the bars of the
     positives, and those of the negatives, have a sum of 1 each.
     """

@@ -21,10 +21,7 @@ from core.report.plots.style import (
 def precision_recall_figure(
     evaluation: Evaluation, targets: FloatArray, probabilities: FloatArray
 ) -> Figure | None:
-    """One small precision-recall plot a scored class, most prevalent first; None without any.
-
-    Of very many classes the head and the tail (`head_and_tail`).
-    """
+    """One small precision-recall plot a scored class, most prevalent first; None without any."""
     return compared_precision_recall(evaluation, targets, {"": probabilities})
 
 
