@@ -149,19 +149,6 @@ def test_every_preset_resumes_by_flags_config_and_both(
         assert resumed.identity == first.identity
 
 
-def test_a_run_of_the_paper_preset_resumes_by_its_config(
-    older: Path, train_method: Callable[[str], Train]
-) -> None:
-    train = train_method("label_coupling")
-    words = COMMON.replace("--preset small", "--preset paper").split()
-    stopped_at(train, 2, *words, "--out_dir", "run")
-    code, printed, error = train("--config", "run/config.json")
-    assert code == 0, error
-    assert "Resuming the run in run" in printed
-    states = sorted(Path("run").glob("*.state.safetensors"))
-    assert [is_finished(state) for state in states] == [True, True]
-
-
 def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
     older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,20 +176,25 @@ def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("method", "arguments", "sentence"),
     [
-        (["--epochs", "2"], "differs in epochs (3 there, 2 now)"),
-        (["--warmup_epochs", "5"], "--warmup_epochs must lie within 0 and 3, not 5.0; leave what"),
-        (["--train_csv", "other.csv"], "differs in train_csv"),
-        (["--labels", "Mass"], "differs in labels ( there, Mass now)"),
+        ("standard_head", ["--epochs", "2"], "differs in epochs (3 there, 2 now)"),
+        ("standard_head", ["--warmup_epochs", "5"], "--warmup_epochs must lie within 0 and 3, not"),
+        ("standard_head", ["--train_csv", "other.csv"], "differs in train_csv"),
+        ("standard_head", ["--labels", "Mass"], "differs in labels ( there, Mass now)"),
+        ("csra_db_cas", [], "there is no setting 'drop_rate'"),
     ],
 )
 def test_a_flag_that_contradicts_the_run_is_refused(
-    arguments: list[str], sentence: str, older: Path, train_method: Callable[[str], Train]
+    method: str,
+    arguments: list[str],
+    sentence: str,
+    older: Path,
+    train_method: Callable[[str], Train],
 ) -> None:
     shutil.copy("data/train.csv", "other.csv")
     before = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
-    code, _, error = train_method("standard_head")(*arguments, "--out_dir", "standard_head")
+    code, _, error = train_method(method)(*arguments, "--out_dir", "standard_head")
     assert code == 2
     assert sentence in error
     after = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
@@ -229,15 +221,6 @@ def test_a_run_without_predictions_resumes_by_the_names_of_its_labels(
     assert code == 0, error
 
 
-def test_a_setting_of_another_method_or_version_is_named(
-    older: Path, train_method: Callable[[str], Train]
-) -> None:
-    code, _, error = train_method("csra_db_cas")("--out_dir", "standard_head")
-    assert code == 2
-    assert "there is no setting 'drop_rate'" in error
-    assert "of another method or version" in error
-
-
 def test_a_resume_from_another_folder_names_what_is_not_found(
     older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,15 +229,6 @@ def test_a_resume_from_another_folder_names_what_is_not_found(
     assert code == 2
     assert "there is no file data/train.csv below" in error
     assert "where the training was started" in error
-
-
-def test_what_to_try_next_holds_the_settings_of_the_run(
-    older: Path, train_method: Callable[[str], Train]
-) -> None:
-    code, printed, error = train_method("standard_head")("--out_dir", "standard_head")
-    assert code == 0, error
-    line = printed.strip().splitlines()[-1]
-    assert "--config standard_head/config.json --loss bce" in line
 
 
 @pytest.mark.parametrize("fold", ["9" * 25, "4294967297", "-5", "x", "1.5", "3", None])

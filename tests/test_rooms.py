@@ -106,12 +106,6 @@ def test_no_library_module_imports_from_a_command() -> None:
     assert {name: found for name, found in users.items() if found} == {}
 
 
-def test_core_and_ensemble_import_no_method() -> None:
-    users = {name for name in MODULES if name.startswith(("core", "ensemble"))}
-    used = {one for name in users for one in imports(MODULES[name])}
-    assert not {name for name in used if name.startswith("methods")}
-
-
 def test_there_is_no_circle_of_imports() -> None:
     below = {name: set(imports(path)) - {name} for name, path in MODULES.items()}
     while leaves := {name for name, used in below.items() if not used & below.keys()}:

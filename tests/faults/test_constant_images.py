@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.images.decode import read_image
 from core.data.loading.augmentation import (
     Augmentation,
     crop_transforms,
@@ -20,7 +19,6 @@ from core.data.loading.augmentation import (
 )
 from core.models.checkpoint import load_tensors
 from tests.conftest import Call, Train
-from tests.helpers.data.dicom_files import dicom
 from tests.helpers.fault_table import Fault
 from tests.helpers.training.small_run import METHODS, MODEL, flags
 
@@ -49,16 +47,6 @@ def test_augmentations_take_a_constant_image(level: int, soak: bool) -> None:
                 made = augment(image, 0, place)
                 assert made.shape == (32, 32)
                 assert made.dtype == np.uint8
-
-
-@pytest.mark.fault(NAME)
-@pytest.mark.parametrize("level", [0, 700, 4095])
-def test_a_constant_dicom_film_is_read(level: int, tmp_path: Path) -> None:
-    path = tmp_path / "film.dcm"
-    path.write_bytes(dicom(np.full((20, 24), level, dtype=np.uint16)))
-    pixels = read_image(path)
-    assert pixels.shape == (20, 24)
-    assert len(np.unique(pixels)) == 1
 
 
 @pytest.fixture
@@ -127,12 +115,3 @@ def test_constant_images_are_named_once_a_fold(
             "are no radiographs."
         )
         assert told == [sentence] * 2
-    # the images of training are seen before they are augmented
-    table = pd.read_csv(data / "train.csv")
-    last = table["PatientID"].isin(table["PatientID"].iloc[[0, 59]])
-    for part, name in ((table[~last], "part"), (table[last], "val")):
-        part.to_csv(data / f"{name}.csv", index=False)
-    split = ("--train_csv", data / "part.csv", "--val_csv", data / "val.csv")
-    code, printed, error = train(*flags(data, tmp_path / "official", *split, "--epochs", 1))
-    assert code == 0, error
-    assert printed.count(f"({planted[0]}, {planted[1]}): look at them") == 1

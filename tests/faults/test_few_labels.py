@@ -1,18 +1,16 @@
-"""Classes and images without what a score or a loss needs: whole runs, of each method and loss.
+"""Classes and images without what a score or a loss needs: whole runs of each method.
 
 What is undefined is NaN, named and left out of means; no loss is NaN and no library warns.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from core.config.loss import LossConfig
 from core.report import draw_pictures
 from ensemble.calibrate import main as calibrate
 from ensemble.choose import main as choose
@@ -22,7 +20,6 @@ from tests.helpers.fault_table import Fault
 from tests.helpers.training.small_run import METHODS, MODEL, flags
 
 LABELS = ["Effusion", "Atelectasis", "Cardiomegaly", "Mass", "Normal"]
-LOSSES = get_args(get_type_hints(LossConfig)["loss"])
 TrainMethod = Callable[[str], Train]
 
 
@@ -143,19 +140,6 @@ def test_each_method_trains_on_few_labels(
         assert "finished before" in again
 
 
-def test_each_loss_trains_on_few_labels(
-    phantom: Path, folds: pd.Series, tmp_path: Path, train: Train, soak: bool, fault: Fault
-) -> None:
-    pairs = [(loss, case) for loss in LOSSES for case in CASES]
-    for number, (loss, case) in enumerate(pairs if soak else pairs[3::28]):
-        fault(case, 1)
-        csv = labels_of(case, phantom, tmp_path / f"{number}.csv", folds)
-        out = tmp_path / str(number)
-        code, printed, error = train(*official(phantom, csv, folds, out, "--loss", loss))
-        assert code == 0, (loss, case, error)
-        check(out, csv, case, printed, error)
-
-
 def test_labels_of_which_nothing_can_be_learnt_are_refused(
     phantom: Path, tmp_path: Path, train: Train, fault: Fault
 ) -> None:
@@ -172,22 +156,10 @@ def test_labels_of_which_nothing_can_be_learnt_are_refused(
         assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param("class that never appears", marks=pytest.mark.soak),
-        "class whose labels are all unknown",
-    ],
-)
 def test_ensembles_of_such_runs(
-    case: str,
-    phantom: Path,
-    folds: pd.Series,
-    tmp_path: Path,
-    train: Train,
-    call: Call,
-    fault: Fault,
+    phantom: Path, folds: pd.Series, tmp_path: Path, train: Train, call: Call, fault: Fault
 ) -> None:
+    case = "class whose labels are all unknown"
     fault(case, 3)
     csv = labels_of(case, phantom, tmp_path / "train.csv", folds)
     runs = [tmp_path / "a", tmp_path / "b"]

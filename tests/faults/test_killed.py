@@ -1,7 +1,6 @@
 """A command that is killed at any moment ends, when it is given again, as if nobody had killed it.
 
-Here commands are forks of a program that has imported everything, so that a kill costs a second;
-test_killed_processes.py kills them as a user starts them.
+Commands are forks of a program that has imported everything, so that a kill costs a second.
 """
 
 import shutil

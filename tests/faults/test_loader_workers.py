@@ -2,19 +2,13 @@
 
 import json
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from core.runtime.worker_failures import allow_open_files
 from tests.helpers.fault_table import Fault
 from tests.helpers.faults.launch import Launch
 from tests.helpers.faults.launches import Launches
-from tests.helpers.training.small_run import ROOT, flags, script
 
 MODULE = "tests.helpers.faults.loader_cases"
 ROW = "too few files, processes or memory for loader workers"
@@ -58,45 +52,6 @@ def test_each_cause_is_told_and_nothing_is_left(
         (sentence,) = errors(launch.printed)
         assert sentence.removeprefix("\0").startswith(f"error: {expected.format(**case)}"), case
         assert ("/dev/shm" in sentence) == (case.get("trouble") == "SIGKILL")
-
-
-def test_any_limit_of_open_files_ends_well(launches: Launches, soak: bool, fault: Fault) -> None:
-    """From a start that is impossible to one that has all that it needs."""
-    limits = range(20, 121, 8) if soak else (76,)
-    cases = [{"workers": w, "files": n} for n in limits for w in ((2, 4, 8) if soak else (8,))]
-    fault(ROW, len(cases))
-    for case, launch in play(launches, cases):
-        # what is enough depends on which batches happen to wait
-        if launch.code or case["files"] < 30:
-            (sentence,) = errors(launch.printed)
-            assert (launch.code, FILES.format(**case) in sentence) == (2, True), (case, sentence)
-        else:
-            assert not errors(launch.printed)
-
-
-@pytest.mark.soak
-@pytest.mark.fault(ROW)
-@pytest.mark.parametrize(("files", "workers"), [(64, 4), (90, 8)])
-def test_a_training_with_few_open_files(
-    files: int, workers: int, phantom: Path, tmp_path: Path
-) -> None:
-    """With the real command; its validation keeps the training's workers."""
-    more = ["--run_folds", 1, "--num_workers", workers, "--epochs", 1]
-    arguments = flags(phantom, tmp_path / "out", *more)
-    done = subprocess.run(
-        [sys.executable, script("standard_head"), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
-    )
-    if done.returncode:
-        (sentence,) = errors(done.stderr)
-        assert (done.returncode, FILES.format(files=files) in sentence) == (2, True), sentence
-    else:
-        assert not errors(done.stderr)
 
 
 def test_the_soft_limit_of_open_files_is_raised() -> None:

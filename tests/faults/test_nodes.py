@@ -9,13 +9,7 @@ import pytest
 
 from tests.helpers.faults.commands import assert_complete, training
 from tests.helpers.faults.launch import Launch, wait_until
-from tests.helpers.faults.launches import (
-    TRAIN,
-    Launches,
-    Place,
-    RealLaunches,
-    shared,
-)
+from tests.helpers.faults.launches import TRAIN, Launches, Place, RealLaunches, shared
 from tests.helpers.faults.same_results import differing
 
 STOP = "stop of two nodes, going on with another number of processes"

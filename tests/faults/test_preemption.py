@@ -12,14 +12,7 @@ import pytest
 from core.runtime.signals import SECONDS_OF_ONE_WISH
 from tests.helpers.faults.commands import predicting, training
 from tests.helpers.faults.launch import Launch, wait_until
-from tests.helpers.faults.launches import (
-    INFER,
-    TRAIN,
-    Launches,
-    Place,
-    RealLaunches,
-    at,
-)
+from tests.helpers.faults.launches import INFER, TRAIN, Launches, Place, RealLaunches, at
 from tests.helpers.faults.same_results import differing
 from tests.helpers.training.small_run import ROOT
 

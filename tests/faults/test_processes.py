@@ -1,6 +1,5 @@
 """Several processes on one machine: what one of them meets, all end by, and nothing is lost."""
 
-import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -11,13 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.helpers.faults.commands import assert_complete, predicting, training
-from tests.helpers.faults.launches import (
-    INFER,
-    TRAIN,
-    Launches,
-    Place,
-    at,
-)
+from tests.helpers.faults.launches import INFER, TRAIN, Launches, Place, at
 from tests.helpers.faults.same_results import differing
 from tests.helpers.training.small_run import MODEL
 
@@ -58,6 +51,21 @@ def test_validation_and_predictions_are_complete(
     ours, theirs = (pd.read_csv(path, index_col="ImageID") for path in (several, one))
     assert list(ours.index) == pd.read_csv(data / "train.csv")["ImageID"].tolist()
     assert np.abs(ours - theirs).max(axis=None) < 1e-5
+
+
+def test_two_processes_predict_at_the_end_of_a_training(
+    launches: Launches, data: Path, tmp_path: Path
+) -> None:
+    out, submission = tmp_path / "out", tmp_path / "submission.csv"
+    words = [*training(data, out), "--test_csv", data / "test.csv", "--test_dir", data / "images"]
+    module = "methods.label_coupling.train"
+    printed = launches.start(module, *words, "--out_csv", submission, place=Place(2)).finishes()
+    assert printed.count("run folder") == 1
+    assert_complete(out, epochs=2)
+    named = pd.read_csv(submission, index_col="ImageID")
+    assert list(named.index) == pd.read_csv(data / "test.csv")["ImageID"].tolist()
+    assert list(named.columns) == ["Effusion", "Normal"]
+    assert named.map(lambda p: 0 < p < 1).all(axis=None)
 
 
 @KILL
@@ -125,20 +133,6 @@ def test_an_unreadable_image_of_one_process_ends_all_by_its_name(
     # settings and report name --train_dir
     numbers = {"metrics.csv", "folds.csv", f"{MODEL}_fold1_val.csv"}
     assert not numbers & differing(out, trained)
-
-
-@BAD_IMAGE
-@RANKS
-def test_a_nan_of_one_process_ends_all_by_its_images(
-    rank: int, launches: Launches, data: Path, trained: Path, out: Path
-) -> None:
-    moment = at("update", 6, rank=rank, nan=True)
-    launch = launches.start(TRAIN, *training(data, out), place=Place(2), moment=moment)
-    told = launch.sentence()
-    assert told.startswith("the loss was not finite at update 7 (fold 1, epoch 3; images ")
-    assert len(re.findall(r"\w+\.png", told)) == 4
-    launches.start(TRAIN, *training(data, out), place=Place(2)).finishes()
-    assert not differing(out, trained)
 
 
 @BAD_IMAGE

@@ -69,25 +69,3 @@ def test_workers_processes_folders_and_a_stop_change_no_bit(
         code, _, error = train(*flags(phantom, out, "--num_workers", workers))
         assert code == 0, error
         assert_same_numbers(out, expected)
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        pytest.param("uniform", marks=pytest.mark.soak),
-        pytest.param("class_aware", marks=pytest.mark.soak),
-        "repeat_factor",
-    ],
-)
-def test_samplers_with_the_strong_augmentation_give_the_same_bits(
-    sampler: str, phantom: Path, tmp_path: Path, train_method: TrainMethod, soak: bool, fault: Fault
-) -> None:
-    """csra_db_cas augments strongly."""
-    more = ("--sampler", sampler, "--warmup_head_epochs", 0, "--epochs", 2 if soak else 1)
-    outs = []
-    for workers in (0, 1, 3) if soak else (0, 1):
-        fault(FAULT, 1)
-        outs.append(tmp_path / str(workers))
-        words = flags(phantom, outs[-1], "--num_workers", workers, *more)
-        assert train_method("csra_db_cas")(*words)[0] == 0
-        assert_same_numbers(outs[-1], outs[0])

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,13 +30,35 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_a_hundred_thousand_columns_are_refused_at_once(tmp_path: Path) -> None:
-    """They took five minutes."""
-    names = ",".join(map(str, range(100_000)))
-    path = write(tmp_path / "t.csv", f"ImageID,{names}\na{',1' * 100_000}\n")
+WIDE = f"ImageID,{','.join(map(str, range(100_000)))}\na{',1' * 100_000}\n"
+STEERS = "ImageID,\x1b[2JMass\na,1\nb,0\n"
+CHAIN = "".join(f"a{row},a{row + 1}\n" for row in range(9000))
+LONG = "".join(f"a{row},Mass\n" for row in range(10_001))
+REFUSED: list[tuple[Callable[[Path], object], str, str]] = [
+    (read_columns, WIDE, "100,001 columns, and a table of images at most 10,000"),
+    (read_columns, "ImageID,Mass\na\0,1\n", "it holds NUL bytes"),
+    (partial(read_table, image_dir=None), STEERS, r"label '\\x1b\[2JMass' has a line break"),
+    (partial(read_table, image_dir=None), 'ImageID,M\n"a\rb",1\nb,0\n', "row 2 .* carriage return"),
+    (read_predictions, STEERS, "has a line break"),
+    *(
+        (read_predictions, f"ImageID,M\na,{cell}\n", "no probability")
+        for cell in ("nan", "1.5", -1)
+    ),
+    (read_label_map, "label,means\nMass,\x1b[2JMass\n", "has a line break"),
+    (read_label_map, f"label,means\n{CHAIN}", "over more than 20 rows"),
+    (read_label_map, f"label,means\n{LONG}", "10,001 rows, and a label map at most 10,000"),
+    (_read_history, "fold,epoch,phase,train_loss\n1,1,full,~\n", r"t\.csv cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("read", "text", "sentence"), REFUSED, ids=range(len(REFUSED)))
+def test_a_text_is_refused_at_once(
+    tmp_path: Path, read: Callable[[Path], object], text: str, sentence: str
+) -> None:
+    path = write(tmp_path / "t.csv", text)
     began = time.monotonic()
-    with pytest.raises(UserError, match="100,001 columns, and a table of images at most 10,000"):
-        read_columns(path)
+    with pytest.raises(UserError, match=sentence):
+        read(path)
     assert time.monotonic() - began < 5
 
 
@@ -90,11 +114,6 @@ def test_a_table_that_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
             read_columns(write(tmp_path / "s.csv", path.read_bytes() + short.encode()))
 
 
-def test_nul_bytes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="it holds NUL bytes"):
-        read_columns(write(tmp_path / "t.csv", b"ImageID,Mass\na\0,1\n"))
-
-
 def a_cut(path: Path) -> None:
     cut_back(path, 1, 1)
 
@@ -120,18 +139,6 @@ def test_columns_that_differ_in_case_only(tmp_path: Path) -> None:
         find_column(path, ["patient_id", "PATIENTID"], "", known, "--x")
 
 
-def test_a_class_that_would_steer_the_terminal(tmp_path: Path) -> None:
-    text = "ImageID,\x1b[2JMass\na,1\nb,0\n"
-    path = write(tmp_path / "t.csv", text)
-    for labels in (None, ["\x1b[2JMass"]):
-        with pytest.raises(UserError, match=r"label '\\x1b\[2JMass' has a line break"):
-            read_table(path, None, labels)
-    with pytest.raises(UserError, match="has a line break"):
-        read_predictions(path)
-    with pytest.raises(UserError, match="has a line break"):
-        read_label_map(write(tmp_path / "m.csv", "label,means\nMass,\x1b[2JMass\n"))
-
-
 def test_what_is_told_of_other_columns_is_on_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", 'ImageID,Mass,"no\n\x1b[2Jte"\na,1,x\nb,0,y\n')
     notes = read_table(path, None).notes
@@ -147,22 +154,6 @@ def test_names_like_formulas_are_told_and_kept(tmp_path: Path) -> None:
     assert any("2 image(s) or label(s)" in note and "formulas" in note for note in table.notes)
 
 
-def test_an_image_that_would_tear_a_csv(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.csv", b'ImageID,Mass\n"a\rb",1\nb,0\n')
-    with pytest.raises(UserError, match=r"row 2 .* carriage return"):
-        read_table(path, None)
-
-
-def test_a_label_map_that_leads_far(tmp_path: Path) -> None:
-    """A chain of some thousand rows took minutes."""
-    rows = "".join(f"a{row},a{row + 1}\n" for row in range(9000))
-    with pytest.raises(UserError, match="over more than 20 rows"):
-        read_label_map(write(tmp_path / "m.csv", f"label,means\n{rows}"))
-    rows = "".join(f"a{row},Mass\n" for row in range(10_001))
-    with pytest.raises(UserError, match="10,001 rows, and a label map at most 10,000"):
-        read_label_map(write(tmp_path / "m.csv", f"label,means\n{rows}"))
-
-
 def test_the_nearest_of_endless_names_is_not_looked_for() -> None:
     chance = random.Random(0)
     letters = [chr(0x4E00 + chance.randrange(3000)) for _ in range(60_000)]
@@ -172,26 +163,12 @@ def test_the_nearest_of_endless_names_is_not_looked_for() -> None:
     assert time.monotonic() - began < 2
 
 
-def test_a_history_with_text_for_a_number(tmp_path: Path) -> None:
-    """It ended a training in a traceback, after its last epoch."""
-    path = write(tmp_path / "metrics.csv", "fold,epoch,phase,train_loss\n1,1,full,~\n")
-    with pytest.raises(UserError, match=r"metrics\.csv cannot be read"):
-        _read_history(path)
-
-
 @pytest.mark.parametrize("epoch", ["\u00b2", "9" * 5000])
 def test_epochs_that_are_no_numbers(tmp_path: Path, epoch: str) -> None:
     text = f"fold,epoch,mAP\n1,{epoch},0\n1,1,0\n1,3,0\n"
     path = write(tmp_path / "metrics.csv", text)
     cut_back(path, 1, 2)
     assert path.read_text() == text.removesuffix("1,3,0\n")
-
-
-@pytest.mark.parametrize("cell", ["nan", "1.5", "-1", "inf"])
-def test_predictions_that_are_none(tmp_path: Path, cell: str) -> None:
-    path = write(tmp_path / "val.csv", f"ImageID,Mass\na,{cell}\n")
-    with pytest.raises(UserError, match="which is no probability"):
-        read_predictions(path)
 
 
 def test_a_folder_of_a_billion_folds_is_not_deleted(tmp_path: Path) -> None:

@@ -2,11 +2,10 @@
 
 import csv
 import math
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,133 +29,106 @@ IDS = st.lists(NAMES.filter(lambda name: ".." not in name), min_size=1, max_size
 CLASSES = st.lists(
     NAMES.filter(lambda name: in_plain_sight(name) == name), min_size=1, max_size=5, unique=True
 )
+NUMBERS = st.floats(0, 1).map(repr) | st.sampled_from(["0", "1", "-0", "5e-1", "1e-400", ".5"])
+# what has a meaning in a CSV comes often
+PIECES = TEXTS | st.sampled_from([*',\n"\r', '""', "\ufeff", "ImageID", "Mass", "1", "0", " "])
 CELLS = {
     **dict.fromkeys(("1", "1.0", "1.00", "+1", "1e0", "10E-1", "TRUE", "Yes"), 1.0),
     **dict.fromkeys(("0", "0.0", "0.00", "-0", "0e0", "False", "no"), 0.0),
     **dict.fromkeys(("-1", "-1.00", "", "NA", "NaN", "None", "NULL", "<NA>"), math.nan),
 }
-# a page of random text now and then takes long where two cores are shared
-MANY = settings(
-    max_examples=2000,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-FEW = settings(MANY, max_examples=60)
+MANY, FEW = 2000, 60
 
 
-def written(path: Path, rows: list[list[str]], quoting: int, end: str) -> Path:
+def settings_of(soak: bool) -> settings:
+    # a page of random text now and then takes long where two cores are shared
+    return settings(
+        max_examples=MANY if soak else FEW,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+def written(path: Path, rows: list[list[str]], quoting: Literal[0, 1], end: str) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, quoting=quoting, lineterminator=end).writerows(rows)  # type: ignore[arg-type]
+        csv.writer(file, quoting=quoting, lineterminator=end).writerows(rows)
     return path
 
 
-def labels_are_read_back(folder: Path) -> Callable[[st.DataObject], None]:
-    def check(data: st.DataObject) -> None:
-        ids, classes = data.draw(IDS), data.draw(CLASSES)
-        cells = [[data.draw(st.sampled_from(list(CELLS))) for _ in classes] for _ in ids]
-        quoting = data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
-        rows = [
-            ["the image", *classes],
-            *([name, *row] for name, row in zip(ids, cells, strict=True)),
-        ]
-        end = data.draw(st.sampled_from(["\n", "\r\n"]))
-        path = written(folder / "labels.csv", rows, quoting, end)
-        if "the image" in classes:
-            return
-        table = read_table(
-            path,
-            None,
-            classes,
-            image_column="the image",
-            patient_column="none",
-            study_column="none",
-            view_column="none",
-            source="plain",
-            blank="unknown",
-        )
-        assert table.ids == ids
-        assert table.class_names == tuple(classes)
-        truth = np.array([[CELLS[cell] for cell in row] for row in cells], dtype=np.float32)
-        np.testing.assert_array_equal(table.targets, truth)
-        assert all(in_plain_sight(note) == note for note in table.notes)
-        write_folds(folder / "folds.csv", table, np.zeros(len(ids), dtype=int))
-        with (folder / "folds.csv").open(encoding="utf-8", newline="") as file:
-            assert [row["ImageID"] for row in csv.DictReader(file)] == ids
-
-    return check
-
-
-def predictions_are_read_back(folder: Path) -> Callable[[st.DataObject], None]:
-    def check(data: st.DataObject) -> None:
-        ids, classes = data.draw(IDS), data.draw(CLASSES)
-        numbers = st.floats(0, 1).map(repr) | st.sampled_from(
-            ["0", "1", "-0", "5e-1", "1e-400", ".5"]
-        )
-        cells = [[data.draw(numbers) for _ in classes] for _ in ids]
-        rows = [
-            ["ImageID", *classes],
-            *([name, *row] for name, row in zip(ids, cells, strict=True)),
-        ]
-        if "ImageID" in classes:
-            return
-        path = written(folder / "predictions.csv", rows, csv.QUOTE_MINIMAL, "\n")
-        read = read_predictions(path)
-        assert (read.ids, read.class_names) == (ids, tuple(classes))
-        truth = np.array([[float(cell) for cell in row] for row in cells])
-        np.testing.assert_allclose(read.probabilities, truth, rtol=1e-15, atol=1e-300)
-
-    return check
+@given(
+    st.data(),
+    IDS,
+    CLASSES,
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def check_labels_and_predictions(
+    folder: Path,
+    data: st.DataObject,
+    ids: list[str],
+    classes: list[str],
+    quoting: Literal[0, 1],
+    end: str,
+) -> None:
+    """Labels and predictions that Python writes are read as they are."""
+    if not {"the image", "ImageID"}.isdisjoint(classes):
+        return
+    cells = [[data.draw(st.sampled_from(list(CELLS))) for _ in classes] for _ in ids]
+    rows = [["the image", *classes], *([name, *row] for name, row in zip(ids, cells, strict=True))]
+    path = written(folder / "labels.csv", rows, quoting, end)
+    columns: dict[str, Any] = dict.fromkeys(
+        ("patient_column", "study_column", "view_column"), "none"
+    )
+    columns |= {"image_column": "the image", "source": "plain", "blank": "unknown"}
+    table = read_table(path, None, classes, **columns)
+    assert (table.ids, table.class_names) == (ids, tuple(classes))
+    truth = np.array([[CELLS[cell] for cell in row] for row in cells], dtype=np.float32)
+    np.testing.assert_array_equal(table.targets, truth)
+    assert all(in_plain_sight(note) == note for note in table.notes)
+    write_folds(folder / "folds.csv", table, np.zeros(len(ids), dtype=int))
+    with (folder / "folds.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["ImageID"] for row in csv.DictReader(file)] == ids
+    numbers = [[data.draw(NUMBERS) for _ in classes] for _ in ids]
+    rows = [["ImageID", *classes], *([name, *row] for name, row in zip(ids, numbers, strict=True))]
+    read = read_predictions(written(folder / "predictions.csv", rows, quoting, end))
+    assert (read.ids, read.class_names) == (ids, tuple(classes))
+    floats = np.array([[float(cell) for cell in row] for row in numbers])
+    np.testing.assert_allclose(read.probabilities, floats, rtol=1e-15, atol=1e-300)
 
 
-def any_text_is_a_table_or_a_sentence(folder: Path) -> Callable[[st.DataObject], None]:
-    # what has a meaning in a CSV comes often
-    pieces = TEXTS | st.sampled_from([*',\n"\r', '""', "\ufeff", "ImageID", "Mass", "1", "0", " "])
-    texts = st.lists(pieces, max_size=40).map("".join)
-
-    def check(data: st.DataObject) -> None:
-        path, text = folder / "any.csv", data.draw(texts)
-        path.write_bytes(text.encode())
-        try:
-            columns = read_columns(path)
-        except UserError as error:
-            sentence = str(error)
-            assert str(path) in sentence
-            assert in_plain_sight(sentence) == sentence
-            return
-        counts = {len(column.codes) for column in columns.values()}
-        assert len(counts) == 1
-        if not {*'"\t;|'}.isdisjoint(text):
-            return
-        # by another parser, which takes one row after the other
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if "".join(row).strip() or len(row) > 1]
-        assert counts == {len(rows) - 1}
-        if len(columns) < len(rows[0]):
-            assert "" in columns  # several columns without a name are kept as one
-            return
-        assert [[cell.strip() for cell in row] for row in rows[1:]] == pd.DataFrame(
-            {name: column.cells for name, column in columns.items()}
-        ).to_numpy().tolist()
-
-    return check
+@given(st.lists(PIECES, max_size=40).map("".join))
+def check_any_text(folder: Path, text: str) -> None:
+    """Any text is refused, or read as another parser reads it, which takes row after row."""
+    path = folder / "any.csv"
+    path.write_bytes(text.encode())
+    try:
+        columns = read_columns(path)
+    except UserError as error:
+        sentence = str(error)
+        assert str(path) in sentence
+        assert in_plain_sight(sentence) == sentence
+        return
+    counts = {len(column.codes) for column in columns.values()}
+    assert len(counts) == 1
+    if not {*'"\t;|'}.isdisjoint(text):
+        return
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if "".join(row).strip() or len(row) > 1]
+    assert counts == {len(rows) - 1}
+    if len(columns) < len(rows[0]):
+        assert "" in columns  # several columns without a name are kept as one
+        return
+    cells = np.array([column.cells for column in columns.values()], dtype=object).T
+    assert [[cell.strip() for cell in row] for row in rows[1:]] == cells.tolist()
 
 
-def run(check: Callable[[st.DataObject], None], soak: bool) -> None:
-    (MANY if soak else FEW)(given(st.data())(check))()
-
-
-def test_labels(tmp_path: Path, soak: bool, fault: Fault) -> None:
-    fault("any names in a CSV", MANY.max_examples if soak else FEW.max_examples)
-    run(labels_are_read_back(tmp_path), soak)
-
-
-def test_predictions(tmp_path: Path, soak: bool, fault: Fault) -> None:
-    fault("any names in a CSV", MANY.max_examples if soak else FEW.max_examples)
-    run(predictions_are_read_back(tmp_path), soak)
+def test_labels_and_predictions(tmp_path: Path, soak: bool, fault: Fault) -> None:
+    fault("any names in a CSV", MANY if soak else FEW)
+    settings_of(soak)(check_labels_and_predictions)(tmp_path)
 
 
 def test_any_text(tmp_path: Path, soak: bool, fault: Fault) -> None:
-    fault("hostile CSV", MANY.max_examples if soak else FEW.max_examples)
-    run(any_text_is_a_table_or_a_sentence(tmp_path), soak)
+    fault("hostile CSV", MANY if soak else FEW)
+    settings_of(soak)(check_any_text)(tmp_path)

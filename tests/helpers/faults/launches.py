@@ -151,16 +151,13 @@ class RealLaunches(Launches):
 
     real = True
 
-    def __init__(
-        self, folder: Path, ports: range, environment: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, ports: range) -> None:
         self.folder, self._ports, self._count = folder, cycle(ports), 0
-        self._environment = environment or {}
         self._started: dict[int, subprocess.Popen] = {}
 
     def _start(self, request: dict[str, Any]) -> int:
         output = request["output"]
-        more = self._environment | {_MARK: output} | (request["environment"] or {})
+        more = {_MARK: output} | (request["environment"] or {})
         with Path(f"{output}.out0").open("wb") as file:
             process = subprocess.Popen(
                 [*_launcher(request), *request["arguments"]],

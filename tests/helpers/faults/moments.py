@@ -1,10 +1,10 @@
 """Moments of a command, counted in its own process, and what happens at a chosen one.
 
 `moment` of a request is {"kind", "at", "rank"} and one of {"signal": number}, with `group` to all
-its processes, {"nan": true}: its losses from there on, {"errno": name}: this step with a file
-fails and, without `once`, all later ones that write, {"fill": file}: the disk is full, or
-{"calls": [[name, argument, ...], ...]}: functions of CALLS. Kinds are the keys of PLACES, "batch"
-(of an evaluation) and "step" (with a file below `folder`, see disk_steps.py).
+its processes, {"errno": name}: this step with a file fails and, without `once`, all later ones that
+write, {"fill": file}: the disk is full, or {"calls": [[name, argument, ...], ...]}: functions of
+CALLS. Kinds are the keys of PLACES, "batch" (of an evaluation) and "step" (with a file below
+`folder`, see disk_steps.py).
 """
 
 import errno
@@ -19,11 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import core.models.predict
-from core.training.step_monitor import StepMonitor
 from tests.helpers.faults.disk_steps import Step, Steps
 
 # functions whose calls are counted when they have returned
@@ -49,7 +45,6 @@ class Moments:
             self.chosen = {}
         self.output, self.rank = request["output"], rank
         self.batch_seconds = request.get("batch_seconds", 0)
-        self.nan = False
         folder = request.get("folder")
         self.steps = Steps(Path(folder), self.strike) if folder else None
 
@@ -58,7 +53,7 @@ class Moments:
         for kind, places in PLACES.items():
             for owner, name in places:
                 self._count_calls(pkgutil.resolve_name(owner), name, kind)
-        read, mark = core.models.predict.unspoiled, StepMonitor.mark
+        read = core.models.predict.unspoiled
 
         def batches(loader: Any) -> Iterator[Any]:
             for batch in read(loader):
@@ -66,12 +61,7 @@ class Moments:
                 self.count("batch")
                 time.sleep(self.batch_seconds)
 
-        def marked(*arguments: Any) -> Tensor:
-            guard, update, loss, norm = arguments
-            return mark(guard, update, loss * torch.nan if self.nan else loss, norm)
-
         core.models.predict.unspoiled = batches
-        StepMonitor.mark = marked  # type: ignore[method-assign, assignment]
         if self.steps:
             self.steps.install()
 
@@ -91,7 +81,6 @@ class Moments:
         if (kind, self.counts[kind]) != (self.chosen.get("kind"), self.chosen.get("at")):
             return
         os.close(os.open(f"{self.output}.moment{self.rank}", os.O_CREAT | os.O_WRONLY))
-        self.nan = "nan" in self.chosen
         if "fill" in self.chosen:
             fill(Path(self.chosen["fill"]))
         for name, *arguments in self.chosen.get("calls", ()):

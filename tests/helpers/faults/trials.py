@@ -44,9 +44,7 @@ class Trial:
 
     def __init__(self, command: Command, launches: Launches, *, threads: bool = False) -> None:
         self.command, self.launches = command, launches
-        self.options: dict[str, Any] = {}
-        if not launches.real:
-            self.options = {"folder": str(command.folder), "threads": threads}
+        self.options: dict[str, Any] = {"folder": str(command.folder), "threads": threads}
         self.folder = launches.seen(command.folder)
         self.killed: list[Launch] = []
         self.fault: Fault = lambda name, tried: None

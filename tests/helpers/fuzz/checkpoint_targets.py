@@ -112,7 +112,7 @@ def weights(path: str) -> None:
 
 def couplings(path: str) -> None:
     """As the table of couplings does."""
-    read_fold(Path(path), *load_tensors(Path(path)))
+    read_fold(Path(path))
 
 
 def resume(path: str) -> None:

@@ -1,7 +1,7 @@
 """The process behind `harness.Watched`: imports everything once, and forks for each list of inputs.
 
-`confined_process.py MODULE...` reads requests, a line of JSON each, and answers with the child's
-pid, with an outcome for each input as soon as it ended, and with the exit code. A child ends early
+`confined_process.py MODULE...` reads requests, a line of JSON each, and answers with an outcome for
+each input as soon as it ended, and with the child's exit code. A child ends early
 after what may have spoiled it; the rest of its inputs is then asked for again.
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -46,7 +47,7 @@ def serve() -> None:
         assert len(list(tasks.iterdir())) == 1, "threads do not survive a fork"
         pid = os.fork()
         if pid == 0:
-            handle(target, request["inputs"], answers)
+            handle(target, request["inputs"], request["longest"], answers)
         _, status = os.waitpid(pid, 0)
         _tell(answers, {"ended": os.waitstatus_to_exitcode(status)})
 
@@ -57,9 +58,13 @@ def _import(name: str) -> ModuleType:
     return importlib.import_module(name if ours else f"tests.helpers.fuzz.{name}")
 
 
-def handle(target: Callable[..., Any], inputs: list[list[Any]], answers: int) -> NoReturn:
-    """All inputs one after the other, in the child, up to one that may have spoiled it."""
-    _tell(answers, {"pid": os.getpid()})
+def handle(
+    target: Callable[..., Any], inputs: list[list[Any]], longest: float, answers: int
+) -> NoReturn:
+    """All inputs one after the other, in the child, up to one that may have spoiled it.
+
+    A signal ends the child after `longest` seconds of the processor, or six times as long.
+    """
     printed = os.memfd_create("printed")
     for stream in (1, 2):
         os.dup2(printed, stream)
@@ -69,6 +74,8 @@ def handle(target: Callable[..., Any], inputs: list[list[Any]], answers: int) ->
     guard = Guard(os.environ["FUZZ_OUT"])
     for arguments in inputs:
         began = time.monotonic()
+        signal.setitimer(signal.ITIMER_PROF, longest)
+        signal.setitimer(signal.ITIMER_REAL, 6 * longest)
         memory.reset()
         kind, text = _ended(partial(target, *arguments), printed)
         if guard.breaches:

@@ -1,25 +1,22 @@
 """Runs functions of the project on hostile files, and says how each of the inputs ended.
 
 One process (`confined_process.py`) imports everything once and forks a child for each list of
-inputs. The child handles them in a row, under an audit hook and with its memory measured;
-this side ends it when an input takes too long, and lets the rest go on in a new child.
+inputs. The child handles them in a row, under an audit hook, with its memory measured and its time
+limited; where it ends early, the rest goes on in a new child.
 """
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[3]
-LONGEST = 10.0  # seconds an input may take, of its own where others have the processor
-PATIENCE = 6  # times as long by the clock
+LONGEST = 10.0  # seconds of the processor that an input may take; six times as long by the clock
 MOST_MEMORY = 2 * 2**30  # bytes by which it may make the process grow
 GOOD = ("ok", "refused")
 
@@ -79,7 +76,6 @@ class Watched:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self._unread = b""
 
     def __enter__(self) -> Self:
         return self
@@ -123,66 +119,27 @@ class Watched:
     def _one_child(self, target: str, inputs: list[list[Any]], longest: float) -> list[Outcome]:
         """The outcomes until all inputs are handled, or the child is no more."""
         assert self._process.stdin is not None
-        request = json.dumps({"target": target, "inputs": inputs})
+        assert self._process.stdout is not None
+        request = json.dumps({"target": target, "inputs": inputs, "longest": longest})
         self._process.stdin.write(request.encode() + b"\n")
         self._process.stdin.flush()
-        # the first time, the process is still importing
-        pid, outcomes = self._answer(120)["pid"], []
-        began, spent = time.monotonic(), _spent(pid)[1]
-        while True:
-            try:
-                answer = self._answer(longest)
-            except TimeoutError:
-                waits, now = _spent(pid)
-                patient = not waits and time.monotonic() - began < PATIENCE * longest
-                if patient and now - spent < longest:
-                    continue
-                os.kill(pid, signal.SIGKILL)
-                # it may have come to its end at this very moment
-                while "ended" not in (answer := self._answer(60)):
-                    outcomes.append(Outcome(**answer))
-                if len(outcomes) < len(inputs) and answer["ended"] != 0:
-                    outcomes.append(Outcome("hang", "", time.monotonic() - began))
-                return outcomes
-            if "ended" in answer:
-                if answer["ended"] != 0:
-                    outcomes.append(Outcome("crash", f"exit code {answer['ended']}", 0.0))
-                return outcomes
+        outcomes: list[Outcome] = []
+        while "ended" not in (answer := json.loads(self._process.stdout.readline())):
             outcomes.append(Outcome(**answer))
-            began, spent = time.monotonic(), spent + answer["seconds"]
-
-    def _answer(self, longest: float) -> dict[str, Any]:
-        """The next line of the process. Raises TimeoutError where none comes."""
-        assert self._process.stdout is not None
-        file = self._process.stdout.fileno()
-        while b"\n" not in self._unread:
-            if not select.select([file], [], [], longest)[0]:
-                raise TimeoutError
-            read = os.read(file, 2**20)
-            assert read, "the process that forks has ended"
-            self._unread += read
-        line, self._unread = self._unread.split(b"\n", 1)
-        return json.loads(line)
+        if answer["ended"] != 0:
+            hung = -answer["ended"] in (signal.SIGALRM, signal.SIGPROF)
+            kind = "hang" if hung else "crash"
+            outcomes.append(Outcome(kind, f"exit code {answer['ended']}", 0.0))
+        return outcomes
 
     def _snapshot(self) -> set[tuple[str, int, int, int]]:
         """Path, size, mode and time of change of everything in the sandbox but the output."""
-        found, waiting = set(), [str(self.folder)]
-        while waiting:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.path == str(self.out):
-                        continue
-                    state = entry.stat(follow_symlinks=False)
-                    found.add((entry.path, state.st_size, state.st_mode, state.st_ctime_ns))
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+        found = set()
+        for folder, folders, files in os.walk(self.folder):
+            if folder == str(self.folder):
+                folders.remove(self.out.name)
+            for name in folders + files:
+                path = os.path.join(folder, name)
+                state = os.lstat(path)
+                found.add((path, state.st_size, state.st_mode, state.st_ctime_ns))
         return found
-
-
-def _spent(pid: int) -> tuple[bool, float]:
-    """Whether a process waits for something, and the seconds that it had the processor."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return True, 0.0
-    return fields[0] != "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -9,67 +9,32 @@ from pathlib import Path
 from typing import Any
 
 PLAIN = b"ImageID,PatientID,Mass,Edema\na.png,p1,1,0\nb.png,p2,0,1\n"
-ROW = "{},p1,1,0\n"
-
-
-def table(ids: list[str], header: str = "ImageID,PatientID,Mass,Edema") -> bytes:
-    return (header + "\n" + "".join(map(ROW.format, ids))).encode()
-
-
-IDS = {
-    "formula": "=cmd|' /C calc'!A0",
-    "hyperlink": '"=HYPERLINK(""http://x"",""y"")"',
-    "plus": "+1+1",
-    "at": "@SUM(A1)",
-    "na": "NA",
-    "null": "null",
-    "exponent": "1e5",
-    "zeros": "007",
-    "blank": "   ",
-    "full width": "\uff11\uff12\uff13",
-    "composed": "é.png",
-    "decomposed": "e\u0301.png",
-    "cyrillic": "\u0430.png",
-    "bidi": "\u202egnp.a",
-    "ansi": "\x1b[2J\x1b]0;owned\x07",
-    "bell": "\x07\x08\x7f",
-    "newline": '"a\nb.png"',
-    "mark in the middle": "a\ufeff.png",
-    "absolute": "/etc/passwd",
-    "parent": "../../etc/passwd",
-    "windows parent": "..\\..\\x",
-    "home": "~/x",
-    "variable": "$HOME/x",
-    "drive": "C:\\x",
-    "file": "file:///etc/passwd",
-    "http": "http://localhost/a.png",
-    "pipe": "|cmd",
-    "long": "x" * 5000,
-    "slash": "a/",
-    "dot": ".",
-    "template": "{{7*7}}${x}%s%n",
-}
-HEADERS = {
-    "twice": "ImageID,PatientID,Mass,Mass",
-    "twice but for white space": "ImageID,PatientID,Mass, Mass ",
-    "twice but for case": "ImageID,PatientID,Mass,mass",
-    "two columns of images": "ImageID,image_id,Mass,Edema",
-    "two columns of images in other words": "image_id,IMAGEID,Mass,Edema",
-    "nameless": ",,,",
-    "one nameless": "ImageID,PatientID,,Edema",
-    "quoted": '"ImageID","Patient""ID","Ma,ss","Edema"',
-    "line break": 'ImageID,PatientID,"Ma\nss",Edema',
-    "escape": "ImageID,PatientID,\x1b[31mMass,Edema",
-    "bidi": "ImageID,PatientID,\u202eMass,Edema",
-    "formula": "ImageID,PatientID,=1+1,Edema",
-    "script": "ImageID,PatientID,<script>alert(1)</script>,Edema",
-    "mathtext": r"ImageID,PatientID,$\frac$,Edema",
-    "flag": "ImageID,PatientID,--overwrite,Edema",
-    "long": f"ImageID,PatientID,{'M' * 200_000},Edema",
-    "mark in the middle": "ImageID,\ufeffPatientID,Mass,Edema",
-    "unclosed": 'ImageID,PatientID,"Mass,Edema',
-}
-CELLS = [
+_IDS = [
+    *("=cmd|' /C calc'!A0", '"=HYPERLINK(""http://x"",""y"")"', "+1+1", "@SUM(A1)", "NA", "null"),
+    *("1e5", "007", "   ", "\uff11\uff12\uff13", "é.png", "e\u0301.png", "\u202egnp.a", "a/", "."),
+    *("\x1b[2J\x1b]0;owned\x07", "\x07\x08\x7f", '"a\nb.png"', "a\ufeff.png", "/etc/passwd"),
+    *("../../etc/passwd", "..\\..\\x", "~/x", "$HOME/x", "C:\\x", "file:///etc/passwd", "|cmd"),
+    *("http://localhost/a.png", "x" * 5000, "{{7*7}}${x}%s%n"),
+]
+_HEADERS = [
+    *(
+        "ImageID,PatientID,Mass,Mass",
+        "ImageID,PatientID,Mass, Mass ",
+        "ImageID,PatientID,Mass,mass",
+    ),
+    *(
+        "ImageID,image_id,Mass,Edema",
+        ",,,",
+        "ImageID,PatientID,,Edema",
+        'ImageID,"Patient""ID",M,E',
+    ),
+    *('ImageID,PatientID,"Ma\nss",Edema', "ImageID,PatientID,\x1b[31mMass,Edema"),
+    *("ImageID,PatientID,\u202eMass,Edema", "ImageID,PatientID,=1+1,Edema"),
+    *("ImageID,PatientID,<script>alert(1)</script>,Edema", r"ImageID,PatientID,$\frac$,Edema"),
+    *("ImageID,PatientID,--overwrite,Edema", f"ImageID,PatientID,{'M' * 200_000},Edema"),
+    *("ImageID,\ufeffPatientID,Mass,Edema", 'ImageID,PatientID,"Mass,Edema'),
+]
+_CELLS = [
     *("1e400", "-0", "nan", "inf", "1_000", "\uff11", "0x1", "1.0 ", "True", "=1", "+1", "-1"),
     *("1,", "", "1" * 5000, "NA", "1e0", "01", "\u0661", "1\u200b", "\x1b[2J", '"1', '1"', '""'),
     *("' '", "1e999999999", "+1.000e0", "1e-400", "TRUE", "\\N", "#N/A", "1;0"),
@@ -78,11 +43,11 @@ CELLS = [
 
 def small() -> Iterator[tuple[str, bytes]]:
     """(name of the file, content)."""
-    for name, one in IDS.items():
-        yield f"image {name}.csv", table([one, "b.png"])
-    for name, header in HEADERS.items():
-        yield f"header {name}.csv", table(["a.png", "b.png"], header)
-    for number, cell in enumerate(CELLS):
+    for number, one in enumerate(_IDS):
+        yield f"image {number}.csv", PLAIN.replace(b"a.png", one.encode())
+    for number, header in enumerate(_HEADERS):
+        yield f"header {number}.csv", header.encode() + b"\n" + PLAIN.split(b"\n", 1)[1]
+    for number, cell in enumerate(_CELLS):
         yield f"cell {number}.csv", PLAIN.replace(b"p1,1", f"p1,{cell}".encode())
     for name in ("utf-16", "utf-16-le", "utf-32", "latin-1", "shift-jis", "utf-7", "cp037"):
         text = PLAIN.decode().replace("Mass", "Épanchement").replace("a.png", "胸.png")
@@ -92,78 +57,50 @@ def small() -> Iterator[tuple[str, bytes]]:
         "newline.csv": b"\n",
         "header.csv": PLAIN.split(b"\n")[0],
         "mark alone.csv": b"\xef\xbb\xbf",
-        "mark.csv": b"\xef\xbb\xbf" + PLAIN,
         "two marks.csv": b"\xef\xbb\xbf\xef\xbb\xbf" + PLAIN,
         "nul.csv": PLAIN.replace(b"p1", b"p\x001"),
-        "nul at the end.csv": PLAIN + b"\0",
         "surrogates.csv": PLAIN.replace(b"a.png", b"\xed\xa0\x80"),
         "overlong.csv": PLAIN.replace(b"a.png", b"\xc0\xaf"),
         "cut in a letter.csv": PLAIN + "é".encode()[:1],
         "carriage returns.csv": PLAIN.replace(b"\n", b"\r"),
         "both.csv": PLAIN.replace(b"\n", b"\r\n", 1).replace(b"p1,1,0\n", b"p1,1,0\r"),
-        "no newline.csv": PLAIN.rstrip(),
-        "semicolons.csv": PLAIN.replace(b",", b";"),
-        "tabs.csv": PLAIN.replace(b",", b"\t"),
-        "bars.csv": PLAIN.replace(b",", b"|"),
         "tabs and commas.csv": PLAIN.replace(b",", b"\t", 2),
-        "mostly a label.csv": PLAIN + b"c.png,p3,1,0\nd.png,p4,maybe,0\n",
-        "probabilities.csv": PLAIN.replace(b"1", b"0.9").replace(b"0\n", b"0.05\n"),
-        "answers.csv": PLAIN.replace(b",1", b",Y").replace(b",0", b",N"),
-        "positive alone.csv": b"ImageID,Mass\na.png,1\nb.png,1.0\n",
-        "header columns.csv": b"ImageID,SeriesNumber,Fold\na.png,1,0\nb.png,1,1\n",
         "lists of nothing.csv": b"Image Index,Finding Labels,Patient ID\na.png,nan,1\nb.png,,2\n",
         "boxes.csv": b"image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R1,Mass,2\n",
         "ragged.csv": PLAIN + b"c.png,p3\n",
         "long row.csv": PLAIN + b"c.png,p3,1,0,1\n",
-        "blank rows.csv": PLAIN + b",,,\n,,,\n",
-        "trailing commas.csv": PLAIN.replace(b"\n", b",,,\n"),
         "unclosed.csv": PLAIN.replace(b"a.png", b'"a.png'),
         "half quoted.csv": PLAIN.replace(b"a.png", b'a"b".png'),
-        "comment.csv": b"# x\n" + PLAIN,
         "picture.csv": b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20,
-        "zip.csv": b"PK\x03\x04" + bytes(range(256)) * 20,
         "parquet.csv": b"PAR1" + bytes(range(256)) * 20 + b"PAR1",
         "objects.csv": b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
         "not compressed.csv.gz": PLAIN,
         "cut.csv.gz": gzip.compress(PLAIN * 200)[:-40],
         "wrong sum.csv.gz": gzip.compress(PLAIN)[:-8] + b"12345678",
         "twice.csv.gz": gzip.compress(gzip.compress(PLAIN)),
-        "good.csv.gz": gzip.compress(PLAIN),
         "empty.csv.gz": b"",
     }.items()
 
 
-LARGE_AND_FAST = (
-    *("100,000 columns.csv", "10 MB cell.csv", "10 MB label.csv", "bomb of lines.csv.gz"),
-)
+LARGE_AND_FAST = ("10 MB cell.csv", "10 MB label.csv", "bomb of lines.csv.gz")
 
 
 def large() -> Iterator[tuple[str, Callable[[], bytes]]]:
     """(name of the file, what makes its content)."""
     header = b"ImageID,Mass,Note\n"
-    yield "100,000 columns.csv", lambda: _wide(100_000)
     yield "10 MB cell.csv", lambda: header + b"a,1," + b"x" * 10**7 + b"\nb,0,\n"
     yield "10 MB name.csv", lambda: header + b"x" * 10**7 + b",1,\nb,0,\n"
     yield "10 MB label.csv", lambda: header + b"a," + b"1" * 10**7 + b",\n"
     yield "10 MB header.csv", lambda: b"ImageID," + b"x" * 10**7 + b"\na,1\n"
-    yield "100 MB line.csv", lambda: b"x" * 10**8
     yield "100 MB of commas.csv", lambda: b"," * 10**8
     yield "100 MB of commas in a row.csv", lambda: header + b"," * 10**8
     yield "100 MB of quotes.csv", lambda: header + b'"' * 10**8
     yield "header behind a line break.csv", lambda: b'"\n"' + b"," * 10**8
     yield "10,000,000 empty lines.csv", lambda: header + b"\n" * 10**7 + b"a,1,\n"
-    yield "10,000,000 lines before.csv", lambda: b"\n" * 10**7 + PLAIN
-    yield "1,000,000 rows.csv", lambda: header + b"".join(b"%d,1,\n" % i for i in range(10**6))
     yield "60 MB of different cells.csv", _different
     yield "bomb.csv.gz", lambda: _bomb(PLAIN, b"a" * 2**20, 3000)
-    yield "bomb of zeros.csv.gz", lambda: _bomb(PLAIN, bytes(2**20), 3000)
     yield "bomb of lines.csv.gz", lambda: _bomb(PLAIN, b"\n" * 2**20, 3000)
     yield "bomb of rows.csv.gz", lambda: _bomb(PLAIN, b"a,b,1,0\n" * 2**17, 3000)
-
-
-def _wide(columns: int) -> bytes:
-    names = ",".join(f"c{number}" for number in range(columns))
-    return f"ImageID,{names}\na{',1' * columns}\nb{',0' * columns}\n".encode()
 
 
 def _different() -> bytes:
@@ -191,7 +128,7 @@ def special(folder: Path) -> list[Path]:
 LEAVES: list[Any] = [
     *(None, True, False, -1, 0, 0.5, 1e308, 5e-324, 10**400, "", "x" * 10**6, [], {}, [[]], [None]),
     *({"a": {}}, "--overwrite", "-1", "a\0b", "\ud800", "../../x", "/etc/passwd", "a\nb\x1b[2J"),
-    *("NaN", ["--overwrite"], [1, "a", None], "=1+1", "$(touch x)", "1e999", " "),
+    *("NaN", ["--overwrite"], [1, "a", None], "=1+1", "$(touch x)", "1e999", 10**9, float("nan")),
 ]
 
 
@@ -212,12 +149,9 @@ def leaves(document: Any) -> Iterator[Any]:
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
-    if isinstance(value, dict):
-        for key, one in value.items():
+    if isinstance(value, (dict, list)):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _paths(one, (*path, key))
-    if isinstance(value, list):
-        for place, one in enumerate(value):
-            yield from _paths(one, (*path, place))
 
 
 def _parent(document: Any, path: tuple[Any, ...]) -> Any:

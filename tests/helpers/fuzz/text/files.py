@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config.command_line import parse
-from core.config.values import flat
 from core.models.checkpoint import save_tensors
+from tests.helpers.training.small_run import ROOT, settings
 
-ROOT = Path(__file__).resolve().parents[4]
 SOURCES = ROOT / "tests/core/data/sources"
 CLASSES = ["Effusion", "Mass", "No_Finding"]
 NAMES = [f"{number:05}.png" for number in range(24)]
@@ -100,7 +98,7 @@ def _run(folder: Path) -> None:
     run = folder / "one"
     run.mkdir(parents=True)
     write(folder / "labels.csv", labels(NAMES))
-    settings = settings_of("standard_head") | {
+    told = all_settings() | {
         "model": "toy",
         "folds": 2,
         # where the child copies this folder to
@@ -108,7 +106,7 @@ def _run(folder: Path) -> None:
         "out_dir": "one",
         "classes": CLASSES,
     }
-    (run / "config.json").write_text(json.dumps(settings))
+    (run / "config.json").write_text(json.dumps(told))
     start = {"files": "digest", "python": "3.11.7", "commit": "abc", "versions": {"torch": "2.0"}}
     environment = {"data": "fingerprint", "parts": {"images": "digest"}, "starts": [start, start]}
     (run / "env.json").write_text(json.dumps(environment))
@@ -129,11 +127,9 @@ def _run(folder: Path) -> None:
         )
 
 
-def settings_of(method: str) -> dict[str, Any]:
-    """The settings of a method by flag name, as config.json and --config have them."""
-    presets = __import__(f"methods.{method}.config", fromlist=["PRESETS"]).PRESETS
-    found = flat(parse(presets, arguments=[]))
-    found = json.loads(json.dumps(found, default=str))
+def all_settings() -> dict[str, Any]:
+    """The settings of standard_head by flag name, as config.json and --config have them."""
+    found = json.loads(json.dumps(settings(), default=str))
     return {name: value for name, value in found.items() if name not in ("config", "overwrite")}
 
 
@@ -150,7 +146,7 @@ def documents() -> dict[str, dict[str, Any]]:
         for name, weight in (("one", 0.75), ("two", 0.25))
     ]
     return {
-        "config.json": settings_of("standard_head"),
+        "config.json": all_settings(),
         "ensemble.json": {
             "kind": "ensemble",
             "format_version": 1,
