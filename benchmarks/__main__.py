@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,7 +14,7 @@ from core.config.command_line import run
 from core.errors import UserError, nearest
 from core.io.atomic import check_writable, write_atomically
 
-# a file of `benchmarks/speed` each, imported when its turn comes
+# each a file of `benchmarks/speed` with a function `answers(folder)`
 QUESTIONS = (
     *("loader", "step", "infer", "metrics", "split", "startup"),
     *("pack", "wait", "sampler", "memory"),
@@ -43,8 +44,10 @@ def main() -> None:
 
 
 def answers_of(name: str) -> Iterator[Answer]:
-    """The answers to one question, as they are measured."""
-    return importlib.import_module(f"benchmarks.speed.{name}").answers()
+    """The answers to one question, as they are measured; its files are deleted at the end."""
+    module = importlib.import_module(f"benchmarks.speed.{name}")
+    with tempfile.TemporaryDirectory() as folder:
+        yield from module.answers(Path(folder))
 
 
 def arguments() -> tuple[list[str], Path | None]:

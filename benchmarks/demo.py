@@ -12,8 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.runner import parse_names
-from core.config.command_line import run
+from benchmarks.runner import start
 from core.errors import UserError
 
 FOLDER = Path("demo")
@@ -33,7 +32,6 @@ TEST = ["--test_csv", "demo/data/test.csv", "--image_dir", "demo/data/images", "
 
 def main() -> None:
     """Run the steps; the first one that fails ends the demo with its exit code."""
-    parse_names(__doc__)
     script = Path("methods/standard_head/train.py")
     if not script.is_file():
         raise UserError(f"there is no {script} here: run this in the project's folder")
@@ -51,10 +49,8 @@ def steps() -> Iterator[list[str]]:
     """The words after `python` of each step, made once the steps before it have run."""
     yield ["-m", "core.data.phantom", "demo/data", "--images", "1600"]
     for method, rate in METHODS.items():
-        yield [
-            *(f"methods/{method}/train.py", *TRAINING, rate, "1e-3"),
-            *("--out_dir", f"demo/{method}"),
-        ]
+        out = ("--out_dir", f"demo/{method}")
+        yield [f"methods/{method}/train.py", *TRAINING, rate, "1e-3", *out]
     singles = [f"demo/{method}.csv" for method in METHODS]
     for method, single in zip(METHODS, singles, strict=True):
         yield infer(method, single, "--no-use_tta")
@@ -73,4 +69,4 @@ def infer(method: str, output: str, *flags: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main, __doc__)

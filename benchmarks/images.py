@@ -1,4 +1,4 @@
-"""Images to measure with: real X-rays or procedural ones, links to a few files, packs."""
+"""Images to measure with: real X-rays or procedural ones, links to few files, packs, trainings."""
 
 import os
 from pathlib import Path
@@ -32,6 +32,15 @@ def linked_images(folder: Path, images: int) -> Path:
     rows["ImageID"], rows["PatientID"] = names, np.arange(images) // 4
     rows.to_csv(many / "train.csv", index=False)
     return many
+
+
+def training(data: Path, out: Path, *flags: object, images: Path | None = None) -> list[object]:
+    """The words after `python` that train standard_head's preset `small` on an image set."""
+    return [
+        *("methods/standard_head/train.py", "--preset", "small", "--no-pretrained"),
+        *("--train_csv", data / "train.csv", "--train_dir", images or data / "images"),
+        *("--out_dir", out, "--warmup_head_epochs", "0", *flags),
+    ]
 
 
 def make_pack(images: Path, size: int, pack: Path) -> Path:

@@ -1,8 +1,4 @@
-"""Measure pieces of work side by side, and report the ratio of two as one row.
-
-A question is declared by an `Answer`: what is asked, in which unit, against what, our figure, the
-limit or the figure of a peer that took turns with ours, and the floor or ceiling of their ratio.
-"""
+"""Measure pieces of work side by side, and report the ratio of two as one row; start a study."""
 
 import argparse
 import os
@@ -16,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from core.config.command_line import run
 from core.errors import UserError
 
 HEADER = f"{'question':<52} {'measured':>18} {'against':>24} {'':>8} {'ratio':>8} {'bound':>8}"
@@ -23,7 +20,7 @@ HEADER = f"{'question':<52} {'measured':>18} {'against':>24} {'':>8} {'ratio':>8
 
 @dataclass(frozen=True)
 class Answer:
-    """One row of the table, by default without a bound."""
+    """One row of the table: our figure against a limit, or a peer that took turns with ours."""
 
     question: str
     unit: str
@@ -31,9 +28,9 @@ class Answer:
     measured: float
     reference: float
     floor: float | None = None
-    """The smallest ratio measured / reference that is ok."""
+    """The smallest measured / reference that is ok."""
     ceiling: float | None = None
-    """The largest ratio that is ok."""
+    """The largest measured / reference that is ok."""
 
     @classmethod
     def limited(cls, question: str, unit: str, measured: float, limit: float) -> "Answer":
@@ -48,11 +45,9 @@ class Answer:
     @property
     def verdict(self) -> str | None:
         """ "ok" or "MISSED"; None without a bound."""
-        if self.floor is not None:
-            return "ok" if self.ratio >= self.floor else "MISSED"
-        if self.ceiling is not None:
-            return "ok" if self.ratio <= self.ceiling else "MISSED"
-        return None
+        met = [self.ratio >= self.floor] if self.floor is not None else []
+        met += [self.ratio <= self.ceiling] if self.ceiling is not None else []
+        return ("ok" if all(met) else "MISSED") if met else None
 
     def record(self) -> dict[str, Any]:
         """All fields by name, for JSON."""
@@ -74,10 +69,9 @@ def _short(number: float) -> str:
 
 
 def medians(works: Mapping[str, Callable[[], float]], repeats: int = 5) -> dict[str, float]:
-    """By name, the median of what each work returns over `repeats` calls.
+    """Median by name of what each work returns over `repeats` calls, taken by turns (A B A B ...).
 
-    The works take turns (A B A B ...), so that other load on the machine meets them alike. A first
-    round is not counted.
+    So other load on the machine meets all alike. A first round is not counted.
     """
     rounds = [{name: work() for name, work in works.items()} for _ in range(repeats + 1)]
     return {name: statistics.median(measured[name] for measured in rounds[1:]) for name in works}
@@ -93,8 +87,7 @@ def in_turns(
 def middle(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """The pair (measured, reference) whose ratio is the median (of two, the larger).
 
-    What slows a machine slows both sides of a round: their ratio is steadier than the ratio of two
-    medians.
+    A slow moment meets both sides of a round: steadier than the ratio of two medians.
     """
     return sorted(rounds, key=lambda pair: pair[0] / pair[1])[len(rounds) // 2]
 
@@ -125,16 +118,23 @@ def output_of(*words: object) -> str:
     return done.stdout
 
 
-def parse_names(description: str | None, known: Iterable[str] = ()) -> list[str]:
-    """The names on the command line, or all that are known; without any no word is allowed."""
-    shown = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=shown, allow_abbrev=False
-    )
-    names = list(known)
-    if names:
-        parser.add_argument("names", nargs="*", choices=[*names, []], metavar="method")
-    return getattr(parser.parse_args(), "names", None) or names
+def start(study: Callable[..., None], description: str | None, methods: Iterable[str] = ()) -> None:
+    """Run a study, by its command line.
+
+    methods: those that the command line may choose from; `study` gets the chosen ones, or all.
+    """
+
+    def main() -> None:
+        parser = argparse.ArgumentParser(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if known := list(methods):
+            parser.add_argument("names", nargs="*", choices=[*known, []], metavar="method")
+        study(*(names or known for names in vars(parser.parse_args()).values()))
+
+    run(main)
 
 
 def real_data() -> Path | None:

@@ -5,7 +5,6 @@ eighteen forward passes of the bare models, in the same process and on the same 
 peak memory of the whole command, workers and all, on 10,000 images against 1,000.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -37,22 +36,20 @@ CLASSES = 14
 IMAGES, BATCH, ROUNDS = 32, 32, 7
 
 
-def answers() -> Iterator[Answer]:
+def answers(folder: Path) -> Iterator[Answer]:
     """Wall time against decoding and bare passes, and memory against ten times fewer images."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        source = image_set(folder, "nih1000", images=100, size=64) / "images"
-        yield compare(folder, save_models(folder, small().model, SIZES), source, IMAGES, ROUNDS)
-        tiny = ModelConfig(model="test_efficientnet", pretrained=False)
-        (checkpoint,) = save_models(folder, tiny, (32,))
+    source = image_set(folder, "nih1000", images=100, size=64) / "images"
+    yield compare(folder, save_models(folder, small().model, SIZES), source, IMAGES, ROUNDS)
+    tiny = ModelConfig(model="test_efficientnet", pretrained=False)
+    (checkpoint,) = save_models(folder, tiny, (32,))
 
-        def command(data: Path) -> list[object]:
-            return [
-                *("-m", "ensemble.infer", "--checkpoints", checkpoint, "--no-use_tta"),
-                *("--image_dir", data / "images", "--num_workers", "2", "--output", data / "p.csv"),
-            ]
+    def command(data: Path) -> list[object]:
+        return [
+            *("-m", "ensemble.infer", "--checkpoints", checkpoint, "--no-use_tta"),
+            *("--image_dir", data / "images", "--num_workers", "2", "--output", data / "p.csv"),
+        ]
 
-        yield from growth("infer: peak memory", (1_000, 10_000), command, ceiling=1.05)
+    yield from growth("infer: peak memory", (1_000, 10_000), command, ceiling=1.05)
 
 
 def save_models(folder: Path, config: ModelConfig, sizes: Sequence[int]) -> list[Path]:
@@ -60,7 +57,6 @@ def save_models(folder: Path, config: ModelConfig, sizes: Sequence[int]) -> list
     paths = []
     for number, size in enumerate(sizes):
         torch.manual_seed(number)
-        model = build_model(config, CLASSES)
         facts = {
             "method": "standard_head",
             "model": model_settings(config),
@@ -68,7 +64,7 @@ def save_models(folder: Path, config: ModelConfig, sizes: Sequence[int]) -> list
             "img_size": size,
         }
         paths.append(folder / f"{config.model}_{number}.safetensors")
-        save_tensors(paths[-1], dict(model.state_dict()), facts)
+        save_tensors(paths[-1], dict(build_model(config, CLASSES).state_dict()), facts)
     return paths
 
 
@@ -80,17 +76,11 @@ def compare(
     ensemble = Ensemble.load(ModelsConfig(checkpoints=tuple(checkpoints)))
     table = find_images(source, None).take(np.arange(images))
     predictor = Predictor(fabric, ensemble, MergeConfig(tta_config=COPIES))
+    output, options = folder / "p.csv", OutputOptions(overwrite=True)
 
     def ours() -> None:
         with redirect_stdout(StringIO()):
-            predict_to_csv(
-                predictor,
-                table,
-                folder / "p.csv",
-                OutputOptions(overwrite=True),
-                batch_size=BATCH,
-                workers=0,
-            )
+            predict_to_csv(predictor, table, output, options, batch_size=BATCH, workers=0)
 
     bare = timed(lambda: decode_and_pass(ensemble.members, table.paths))
     passes = f"decode + {len(checkpoints)} x {len(VIEWS[COPIES])} passes"
@@ -100,7 +90,7 @@ def compare(
 
 @torch.no_grad()
 def decode_and_pass(members: Sequence[Member], paths: Sequence[str]) -> None:
-    """Decode each image once, and pass it to each model as often as there are copies."""
+    """Decode each image once, and pass it to each model once for each augmented copy."""
     sizes = sorted({member.info.image_size for member in members})
     for start in range(0, len(paths), BATCH):
         pixels = [read_image(path) for path in paths[start : start + BATCH]]

@@ -8,7 +8,6 @@ augmentation alone, and decoding, resizing and augmentation alone, on grey array
 """
 
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -44,35 +43,32 @@ COMPARISONS = (
 )
 
 
-def answers() -> Iterator[Answer]:
+def answers(folder: Path) -> Iterator[Answer]:
     """Images a second from a pack and from files."""
     # as in a worker
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        films = true_size(folder)
-        files = read_table(films / "train.csv", films / "images")
-        pack = read_table(films / "train.csv", make_pack(films, SIZE, folder / "pack"))
-        paths = files.paths[:IMAGES]
-        rates = medians(
-            {
-                "a pack": ours(pack, PASSES),
-                "PNG files": ours(files, 1),
-                "usual": peer(UsualDataset(files)),
-                "torchvision": torchvision(films / "images", folder / "classes"),
-                "augmentation": augmentation_alone(paths),
-                "decoding": decoding_alone(paths),
-            }
-        )
+    films = image_set(folder, "nih1024", IMAGES, size=1024)
+    files = read_table(films / "train.csv", films / "images")
+    pack = read_table(films / "train.csv", make_pack(films, SIZE, folder / "pack"))
+    paths = files.paths[:IMAGES]
+    pixels = [load_image(path, SIZE) for path in paths]
+    compose = A.Compose(strong_transforms(SIZE))
+    rates = medians(
+        {
+            "a pack": rate(ours(pack, PASSES), PASSES),
+            "PNG files": rate(ours(files, 1)),
+            "usual": rate(peer(UsualDataset(files))),
+            "torchvision": rate(peer(torchvision(films / "images", folder / "classes"))),
+            "augmentation": rate(
+                lambda: [compose(image=image) for _ in range(PASSES) for image in pixels], PASSES
+            ),
+            "decoding": rate(lambda: decode_and_augment(paths, compose)),
+        }
+    )
     for what, other, against, floor in COMPARISONS:
         question = f"loader, {SIZE} px, from {what}"
         yield Answer(question, "images/s", against, rates[what], rates[other], floor=floor)
-
-
-def true_size(folder: Path) -> Path:
-    """An image set of 1024 pixels a side."""
-    return image_set(folder, "nih1024", IMAGES, size=1024)
 
 
 def rate(work: Callable[[], object], passes: int = 1) -> Callable[[], float]:
@@ -81,7 +77,7 @@ def rate(work: Callable[[], object], passes: int = 1) -> Callable[[], float]:
     return lambda: passes * IMAGES / measure()
 
 
-def ours(table: LabelTable, passes: int) -> Callable[[], float]:
+def ours(table: LabelTable, passes: int) -> Callable[[], None]:
     """Our loader as training uses it, on other epochs each time."""
     augment = Augmentation(strong_transforms(SIZE), seed=0)
     dataset = RadiographDataset(table, np.arange(IMAGES), SIZE, augment)
@@ -96,16 +92,15 @@ def ours(table: LabelTable, passes: int) -> Callable[[], float]:
             first_epoch=epoch,
             last_epoch=epoch + passes,
         )
-        loader = decoding_loader(dataset, batches, 0)
-        for _ in unspoiled(loader):
+        for _ in unspoiled(decoding_loader(dataset, batches, 0)):
             pass
 
-    return rate(work, passes)
+    return work
 
 
-def peer(dataset: Dataset) -> Callable[[], float]:
+def peer(dataset: Dataset) -> Callable[[], object]:
     """A dataset by PyTorch's own loader."""
-    return rate(lambda: list(DataLoader(dataset, BATCH, shuffle=True)))
+    return lambda: list(DataLoader(dataset, BATCH, shuffle=True))
 
 
 class UsualDataset(Dataset):
@@ -126,8 +121,8 @@ class UsualDataset(Dataset):
         return self.transform(image=image)["image"], torch.tensor(self.targets[index])
 
 
-def torchvision(images: Path, classes: Path) -> Callable[[], float]:
-    """ImageFolder with torchvision's transforms that come nearest: it has no CLAHE and no holes."""
+def torchvision(images: Path, classes: Path) -> Dataset:
+    """ImageFolder with torchvision's nearest transforms: it has no CLAHE and no holes."""
     classes.mkdir()
     (classes / "all").symlink_to(images.resolve())
     transform = v2.Compose(
@@ -141,26 +136,12 @@ def torchvision(images: Path, classes: Path) -> Callable[[], float]:
             v2.Normalize(MEAN, STD),
         ]
     )
-    return peer(Subset(datasets.ImageFolder(str(classes), transform), range(IMAGES)))
+    return Subset(datasets.ImageFolder(str(classes), transform), range(IMAGES))
 
 
-def augmentation_alone(paths: Sequence[str]) -> Callable[[], float]:
-    """The same transforms on the same grey arrays in memory, and nothing else."""
-    pixels = [load_image(path, SIZE) for path in paths]
-    compose = A.Compose(strong_transforms(SIZE))
-    return rate(lambda: [compose(image=image) for _ in range(PASSES) for image in pixels], PASSES)
-
-
-def decoding_alone(paths: Sequence[str]) -> Callable[[], float]:
-    """Decoding to grey, resizing and the transforms, and nothing else."""
-    compose = A.Compose(strong_transforms(SIZE))
-
-    def work() -> None:
-        for path in paths:
-            data = np.fromfile(path, dtype=np.uint8)
-            pixels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-            assert pixels is not None
-            pixels = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-            compose(image=pixels)
-
-    return rate(work)
+def decode_and_augment(paths: Sequence[str], compose: A.Compose) -> None:
+    """Decode to grey, resize and augment, and nothing else."""
+    for path in paths:
+        pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert pixels is not None
+        compose(image=cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA))

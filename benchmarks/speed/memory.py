@@ -1,4 +1,8 @@
-"""Does training on 100,000 images need more memory than on 1,000?"""
+"""Does training on 100,000 images need more memory than on 1,000?
+
+Peak memory of the training process and its workers. From a pack without the pages of its memory
+map: the system's file cache is shared by all processes and taken back when memory is needed.
+"""
 
 import math
 import signal
@@ -8,39 +12,28 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from benchmarks.images import linked_images, make_pack
+from benchmarks.images import linked_images, make_pack, training
 from benchmarks.runner import Answer
 
 COUNTS = (1_000, 100_000)
 SECONDS = 40  # of training, after which the peak is known
+LONG = ("--model", "test_efficientnet", "--img_size", "64", "--epochs", "500", "--run_folds", "1")
 
 
-def answers() -> Iterator[Answer]:
-    """Peak memory of the training process and its workers, against that with 1,000 images.
-
-    From a pack without the pages of its memory map: the system's cache of a file is shared by all
-    processes and taken back when memory is needed.
-    """
-    yield from growth("peak memory", COUNTS, training, 1.1, seconds=SECONDS)
-    what = "peak memory of its own, packed"
-    yield from growth(what, COUNTS, packed_training, 1.1, "Pss_Anon", SECONDS)
+def answers(_: Path) -> Iterator[Answer]:
+    """Peak memory on many images against few, from files and from a pack."""
+    for what, packed, kind in (("", False, "Pss"), (" of its own, packed", True, "Pss_Anon")):
+        command = partial(long_training, packed=packed)
+        yield from growth(f"peak memory{what}", COUNTS, command, 1.1, kind, SECONDS)
 
 
-def training(data: Path, images: Path | None = None) -> list[object]:
+def long_training(data: Path, packed: bool) -> list[object]:
     """The command that trains a tiny model for a long time, with two workers."""
-    return [
-        *("methods/standard_head/train.py", "--preset", "small", "--model", "test_efficientnet"),
-        *("--no-pretrained", "--img_size", "64", "--epochs", "500", "--warmup_head_epochs", "0"),
-        *("--train_csv", data / "train.csv", "--train_dir", images or data / "images"),
-        *("--out_dir", data / "out", "--num_workers", "2", "--run_folds", "1"),
-    ]
-
-
-def packed_training(data: Path) -> list[object]:
-    """The same from a pack."""
-    return training(data, make_pack(data, 64, data / "pack"))
+    images = make_pack(data, 64, data / "pack") if packed else None
+    return training(data, data / "out", *LONG, "--num_workers", "2", images=images)
 
 
 def growth(
@@ -71,11 +64,10 @@ def can_measure() -> bool:
     return Path("/proc/self/smaps_rollup").is_file()
 
 
-def peak_of(words: Sequence[object], kind: str = "Pss", seconds: float = math.inf) -> float:
-    """Peak memory in MB of Python with these words and of its children, as `tree_megabytes`.
+def peak_of(words: Sequence[object], kind: str, seconds: float) -> float:
+    """Peak of `tree_megabytes` of Python with these words, stopped by SIGTERM after `seconds`.
 
-    A command that ends by itself, or one that is stopped by SIGTERM after `seconds`. Raises
-    RuntimeError where it ends otherwise.
+    Raises RuntimeError where it ends otherwise, or fails.
     """
     command = [sys.executable, *map(str, words)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,17 +1,16 @@
 """Does packing use all cores, and does its memory stay flat? Two minutes on two cores.
 
-The rate of `python -m core.data.pack` on 1024² films, of which there are as many as it needs to run
-for a while, against the cores times the rate of one process that decodes and resizes them and does
-nothing else. The two take turns.
+The rate of `python -m core.data.pack` on 1024² films, enough of them for it to run for a while,
+against the cores times the rate of one process that only decodes and resizes them, by turns.
 """
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.images import image_set
 from benchmarks.runner import Answer, in_turns, output_of, timed
-from benchmarks.speed.loader import SIZE, true_size
+from benchmarks.speed.loader import IMAGES, SIZE
 from benchmarks.speed.memory import growth
 from core.runtime.fabric import usable_cores
 
@@ -35,22 +34,20 @@ print(len(names) / (time.perf_counter() - began))
 """
 
 
-def answers() -> Iterator[Answer]:
+def answers(folder: Path) -> Iterator[Answer]:
     """Images a second over the cores' own, and peak memory against ten times fewer images."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        images, links = true_size(folder) / "images", folder / "links"
-        links.mkdir()
-        for path in images.iterdir():
-            for copy in range(COPIES):
-                os.symlink(path.resolve(), links / f"{copy}_{path.name}")
-        count, cores = len(os.listdir(links)), usable_cores()
-        packing = timed(lambda: output_of(*command(links, SIZE, folder / "pack")))
-        rates = in_turns(
-            lambda: count / packing(),
-            lambda: cores * float(output_of("-c", _DECODE, images, SIZE)),
-            repeats=3,
-        )
+    images, links = image_set(folder, "nih1024", IMAGES, size=1024) / "images", folder / "links"
+    links.mkdir()
+    for path in images.iterdir():
+        for copy in range(COPIES):
+            os.symlink(path.resolve(), links / f"{copy}_{path.name}")
+    count, cores = len(os.listdir(links)), usable_cores()
+    packing = timed(lambda: output_of(*command(links, SIZE, folder / "pack")))
+    rates = in_turns(
+        lambda: count / packing(),
+        lambda: cores * float(output_of("-c", _DECODE, images, SIZE)),
+        repeats=3,
+    )
     what = f"packing {count} films of 1024² at {SIZE} px"
     yield Answer(what, "images/s", f"{cores} cores x one's decoding", *rates, floor=0.9)
     yield from growth(

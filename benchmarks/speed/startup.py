@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks.images import training
 from benchmarks.runner import Answer, medians, output_of, seconds
 from core.data.phantom.dataset import make_phantom
 
@@ -47,44 +47,34 @@ print("imported:", flush=True)
 """
 
 
-def answers() -> Iterator[Answer]:
+def answers(folder: Path) -> Iterator[Answer]:
     """Seconds of `--help`, and of the way to the first batch beyond the packages' own import."""
     for command in COMMANDS:
         words = [command] if command.endswith(".py") else ["-m", command]
         took = seconds(partial(output_of, *words, "--help"), repeats=3)
         yield Answer.limited(f"{command} --help", "s", took, HELP_LIMIT)
-    with tempfile.TemporaryDirectory() as folder:
-        yield first_step(Path(folder))
+    yield first_step(folder)
 
 
 def first_step(folder: Path) -> Answer:
-    """Seconds from the command to the start of its first step, when the batch is there, less those
-    of importing the same packages."""
+    """Seconds until the first batch is there, less those of importing the same packages."""
     make_phantom(folder / "data", images=200, size=96)
-    command = [
-        *("-c", _FIRST_STEP, "methods/standard_head/train.py", "--preset", "small"),
-        *("--no-pretrained", "--train_csv", str(folder / "data" / "train.csv")),
-        *("--train_dir", str(folder / "data" / "images"), "--out_dir", str(folder / "out")),
-        *("--warmup_head_epochs", "0", "--overwrite"),
-    ]
+    command = ["-c", _FIRST_STEP, *training(folder / "data", folder / "out", "--overwrite")]
     ours = ("core", "methods", "ensemble", "benchmarks", "__m")
     names = [name for name in until_imported(command)[1] if not name.startswith(ours)]
-    imports = ["-c", _IMPORTS, *names]
-    took = medians(
-        {
-            "training": lambda: until_imported(command)[0],
-            "packages": lambda: until_imported(imports)[0],
-        },
-        repeats=3,
-    )
+    works = {
+        "training": lambda: until_imported(command)[0],
+        "packages": lambda: until_imported(["-c", _IMPORTS, *names])[0],
+    }
+    took = medians(works, repeats=3)
     beyond = took["training"] - took["packages"]
     return Answer.limited("train.py to its first step, beyond imports", "s", beyond, STEP_LIMIT)
 
 
-def until_imported(words: list[str]) -> tuple[float, list[str]]:
+def until_imported(words: Sequence[object]) -> tuple[float, list[str]]:
     """Seconds until Python with these words has printed what is imported, and what that is."""
     began = time.perf_counter()
-    command = [sys.executable, *words]
+    command = [sys.executable, *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         assert run.stdout is not None
         for line in run.stdout:
@@ -92,5 +82,4 @@ def until_imported(words: list[str]) -> tuple[float, list[str]]:
                 took = time.perf_counter() - began
                 run.communicate()
                 return took, line.decode().split()[1:]
-        assert run.stderr is not None
-        raise RuntimeError(f"{words[2]} failed: {run.stderr.read()[-2000:].decode()}")
+        raise RuntimeError(f"{words[2]} failed: {run.communicate()[1][-2000:].decode()}")

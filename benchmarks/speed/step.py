@@ -8,12 +8,10 @@ than what is to be measured, and within seconds.
 
 import copy
 import io
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,22 +43,22 @@ from methods.standard_head.config import Config, small
 from methods.standard_head.model import build_model
 
 FLOOR = 0.95
-ROUNDS = 10  # of `log_every` updates, so that each has its look at the loss; the first warms up
+ROUNDS = 10  # of `log_every` updates, so that each logs the loss once; the first warms up
 CLASSES = 14
 PREVALENCE = 0.2
 VALIDATION = 4  # images
 CALLS = 20  # of a part in a row, which alone would be too short for the clock
 
 
-def answers() -> Iterator[Answer]:
+def answers(folder: Path) -> Iterator[Answer]:
     """Images a second of FoldTrainer against the bare loop, then the cost of an update's parts."""
     config = small()
-    # FoldTrainer asks for no batch after its last, so that the end of that update is not seen
-    yield from compare(Task(config, updates=ROUNDS * config.loop.log_every + 1))
+    # FoldTrainer requests no batch after its last, so the end of that update is not measured
+    yield from compare(Task(config, updates=ROUNDS * config.loop.log_every + 1), folder)
 
 
 class Task:
-    """What both loops train on: `config`'s model, loss and rates, and as many random batches."""
+    """What both loops train on: the model, loss and rates of `config`, and random batches."""
 
     def __init__(self, config: Config, updates: int) -> None:
         self.config = config
@@ -85,20 +83,16 @@ class Task:
         self.phase = Phase("all", 1, rates, config.optim.weight_decay)
 
     def model(self) -> nn.Module:
-        """A new model in training; each has the same weights, in FoldTrainer's memory layout."""
+        """A new model with the same start weights, in FoldTrainer's memory layout."""
         return copy.deepcopy(self._start).to(memory_format=torch.channels_last).train()
 
     def loss(self) -> nn.Module:
         """The loss with the statistics of these labels."""
-        settings = self.config.loss
-        positives = (self.table.targets == 1).sum(axis=0)
+        settings, targets = self.config.loss, self.table.targets
+        positives = (targets == 1).sum(axis=0)
         return build_loss(
-            settings.loss, positives, len(self.table), logit_adjust=settings.logit_adjust
+            settings.loss, positives, len(targets), logit_adjust=settings.logit_adjust
         )
-
-    def optimizer(self, model: nn.Module) -> torch.optim.AdamW:
-        """Fused AdamW over `model`."""
-        return build_optimizer(model, self.phase)
 
 
 class BareLoop:
@@ -106,7 +100,7 @@ class BareLoop:
 
     def __init__(self, task: Task) -> None:
         self.loss, self.model = task.loss(), task.model()
-        self.optimizer = task.optimizer(self.model)
+        self.optimizer = build_optimizer(self.model, task.phase)
         self.clip_norm, self.ema_decay = task.config.optim.clip_norm, task.config.loop.ema_decay
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self._averages, self._values = floating(self.average), floating(self.model)
@@ -122,7 +116,7 @@ class BareLoop:
 
 
 def floating(model: nn.Module) -> list[torch.Tensor]:
-    """The floating parameters and buffers of `model`, without gradient."""
+    """The floating-point parameters and buffers of `model`, without gradient."""
     return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
 
 
@@ -130,15 +124,14 @@ class InTurns(FoldData):
     """Gives the batches of `task` to FoldTrainer, after the bare loop has trained on each.
 
     `seconds` are those of FoldTrainer and of the bare loop, by update. FoldTrainer's run from the
-    batch that it gets to its asking for the next one: all between two updates is in.
+    batch that it gets to its request for the next one, so all between two updates is included.
     """
 
     def __init__(self, task: Task, bare: BareLoop) -> None:
         self._task, self._bare = task, bare
         self.seconds: list[tuple[float, float]] = []
         training, validation = np.split(np.arange(len(task.table)), [-VALIDATION])
-        augment = Augmentation([], seed=0)
-        loader = task.config.loader
+        augment, loader = Augmentation([], seed=0), task.config.loader
         super().__init__(task.fabric, 1, task.table, training, validation, loader, 1, augment)
 
     def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
@@ -153,47 +146,45 @@ class InTurns(FoldData):
 
     def validation(self) -> DataLoader:
         """One small batch."""
-        # a list is all that a DataLoader asks for
+        # a DataLoader needs no more than a list
         return DataLoader([self._task.validation], batch_size=None)  # type: ignore[arg-type]
 
 
 class Terminal(io.StringIO):
-    """Takes a progress bar as a terminal does, so that its cost is in, and shows it to nobody."""
+    """Hidden terminal for a progress bar, so that the cost of drawing it is included."""
 
     def isatty(self) -> bool:
-        """True, as tqdm asks."""
+        """True, for tqdm."""
         return True
 
 
-def fit(task: Task, data: FoldData) -> nn.Module:
+def fit(task: Task, data: FoldData, folder: Path) -> nn.Module:
     """Train by FoldTrainer on `data`; the moving average."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(
-            method="standard_head",
-            config=replace(task.config, split=SplitConfig(seed=0)),
-            fabric=task.fabric,
-            prepared=Prepared(task.table, np.zeros(len(task.table), dtype=np.int64), (1,)),
-            measured=None,
-            data=[data],
-            folder=RunFolder(Path(folder), "model"),
-            weights=None,
-            initial=None,
-        )
-        trainer = FoldTrainer(run, data, task.model(), task.loss(), [task.phase])
-        with redirect_stdout(io.StringIO()), redirect_stderr(Terminal()):
-            trainer.fit()
+    run = Run(
+        method="standard_head",
+        config=replace(task.config, split=SplitConfig(seed=0)),
+        fabric=task.fabric,
+        prepared=Prepared(task.table, np.zeros(len(task.table), dtype=np.int64), (1,)),
+        measured=None,
+        data=[data],
+        folder=RunFolder(folder, "model"),
+        weights=None,
+        initial=None,
+    )
+    trainer = FoldTrainer(run, data, task.model(), task.loss(), [task.phase])
+    with redirect_stdout(io.StringIO()), redirect_stderr(Terminal()):
+        trainer.fit()
     assert trainer.average is not None
     return trainer.average.module
 
 
-def compare(task: Task) -> Iterator[Answer]:
+def compare(task: Task, folder: Path) -> Iterator[Answer]:
     """The answers: of rounds of `log_every` updates, and of each part by itself."""
     data = InTurns(task, BareLoop(task))
-    fit(task, data)
-    every = task.config.loop.log_every
+    fit(task, data, folder)
+    every, images = task.config.loop.log_every, task.config.loader.batch_size
     taken = np.array(data.seconds[every:])
     rounds = taken[: len(taken) // every * every].reshape(-1, every, 2).mean(axis=1)
-    images = task.config.loader.batch_size
     speed, bare = middle([(images / ours, images / theirs) for ours, theirs in rounds.tolist()])
     yield Answer("FoldTrainer, training", "images/s", "bare loop", speed, bare, floor=FLOOR)
     spent = medians(parts(task))
@@ -207,36 +198,28 @@ def compare(task: Task) -> Iterator[Answer]:
 
 def parts(task: Task) -> dict[str, Callable[[], float]]:
     """By name, functions that return the seconds of one part of an update."""
-    loss, batch, model = task.loss(), task.batches[0], task.model()
+    fabric, loss, batch, model = task.fabric, task.loss(), task.batches[0], task.model()
     logits = torch.randn_like(batch.targets).requires_grad_()
-    average = MovingAverage(task.model(), task.config.loop.ema_decay)
-    timm = ModelEmaV3(model, decay=task.config.loop.ema_decay, use_warmup=True)
-    updates = len(task.batches)
+    decay, updates = task.config.loop.ema_decay, len(task.batches)
+    average = MovingAverage(task.model(), decay)
+    timm = ModelEmaV3(model, decay=decay, use_warmup=True)
+    clipped = task.model()
+    loss(clipped(batch.images), batch.targets).backward()
+    optimizer = fabric.setup_optimizers(build_optimizer(clipped, task.phase))
+    assert isinstance(optimizer, _FabricOptimizer)
+    wrapped, norm = fabric.setup_module(clipped), task.config.optim.clip_norm
     calls = {
         "loss, forward and backward": lambda: torch.autograd.grad(
             loss(logits, batch.targets), logits
         ),
         "moving average": lambda: average.update(updates),
-        "clipping": clipping(task),
+        "clipping": lambda: fabric.clip_gradients(
+            wrapped, optimizer, max_norm=norm, error_if_nonfinite=False
+        ),
         "timm": lambda: timm.update(model, step=updates),
     }
     looks = {"share of a look: finite check, loss, bar": logging_part(task)}
     return {name: timed(call, CALLS) for name, call in calls.items()} | looks
-
-
-def clipping(task: Task) -> Callable[[], object]:
-    """Clips the gradients of one batch as FoldTrainer does."""
-    model, batch = task.model(), task.batches[0]
-    task.loss()(model(batch.images), batch.targets).backward()
-    optimizer = task.fabric.setup_optimizers(task.optimizer(model))
-    assert isinstance(optimizer, _FabricOptimizer)
-    return partial(
-        task.fabric.clip_gradients,
-        task.fabric.setup_module(model),
-        optimizer,
-        max_norm=task.config.optim.clip_norm,
-        error_if_nonfinite=False,
-    )
 
 
 def logging_part(task: Task) -> Callable[[], float]:

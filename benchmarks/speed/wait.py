@@ -1,14 +1,13 @@
 """Does training with two workers wait for its images? A minute on two cores.
 
-The preset `small` of standard_head trains on a pack for an epoch, by its own train.py, and the time
-in which it asks for the next batch is held against all of the time from its first batch on.
+The preset `small` of standard_head trains for an epoch, by its own train.py: the time that it
+waits for the next batch, as a share of all of the time from its first batch on.
 """
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.images import image_set, make_pack
+from benchmarks.images import image_set, make_pack, training
 from benchmarks.runner import Answer, output_of
 from methods.standard_head.config import small
 
@@ -39,28 +38,22 @@ FoldData.training = timed
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+FLAGS = ("--epochs", "1", "--run_folds", "1", "--overwrite", "--num_workers", WORKERS)
 
 
-def answers() -> Iterator[Answer]:
-    """The part of an epoch in which the training waits for its next batch, from a pack and not."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        source = image_set(folder, "nih1000", images=1000)
-        pack = make_pack(source, small().loader.img_size, folder / "pack")
-        csv = source / "train.csv"
-        packed, unpacked = (waited(folder, csv, where) for where in (pack, source / "images"))
+def answers(folder: Path) -> Iterator[Answer]:
+    """The share of an epoch that training waits for its next batch, from a pack and from files."""
+    data = image_set(folder, "nih1000", images=1000)
+    pack = make_pack(data, small().loader.img_size, folder / "pack")
+    packed, unpacked = (waited(folder, data, where) for where in (pack, data / "images"))
     what = f"waiting for images, {WORKERS} workers on"
     yield Answer.limited(f"{what} a pack", "%", packed, LIMIT)
     yield Answer(f"{what} files", "%", "on a pack", unpacked, packed)
 
 
-def waited(folder: Path, csv: Path, images: Path) -> float:
-    """The share in %, in a folder where its run is kept."""
-    printed = output_of(
-        *("-c", _TRAIN, "methods/standard_head/train.py", "--preset", "small", "--no-pretrained"),
-        *("--train_csv", csv, "--train_dir", images, "--epochs", "1", "--run_folds", "1"),
-        *("--out_dir", folder / "out", "--overwrite", "--num_workers", WORKERS),
-        *("--warmup_epochs", "0", "--warmup_head_epochs", "0"),
-    )
+def waited(folder: Path, data: Path, images: Path) -> float:
+    """The share in %."""
+    words = training(data, folder / "out", *FLAGS, "--warmup_epochs", "0", images=images)
+    printed = output_of("-c", _TRAIN, *words)
     shares = [line.split()[1] for line in printed.splitlines() if line.startswith("waited:")]
     return 100 * float(shares[-1])

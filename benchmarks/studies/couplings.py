@@ -6,17 +6,16 @@ First a search on frozen logits: couplings are fitted to two thirds of the patie
 the rest, for the phantom (a model without refiner on images it has not seen) and for nih1000
 (out-of-fold predictions without refiner). Then the four couplings that the phantom was drawn with
 are looked for: among those fitted to the frozen logits, and among those of a joint training.
-Needs the studies `phantom` and `nih1000 label_coupling`, which it runs; half an hour more
-on one thread.
+Trains what it needs of the studies `phantom` and `nih1000 label_coupling`; half an hour more on
+one thread.
 
 Expected (two CPU cores): the tables in methods/label_coupling/README.md.
 """
 
 from pathlib import Path
 
-from benchmarks.runner import parse_names
+from benchmarks.runner import start
 from benchmarks.studies import runs
-from core.config.command_line import run
 
 JOINT = ["--epochs", "8", "--lr", "5e-4", "--loss", "bce", "--no-pos_weight"]
 SEED = 1
@@ -24,22 +23,19 @@ SEED = 1
 
 def main() -> None:
     """Print the search for both data sets, then the ranks of the planted couplings."""
-    parse_names(__doc__)
-    # late, so that --help and a mistyped flag are answered at once
     import pandas as pd
 
     from benchmarks.studies import frozen_couplings as frozen
 
     test = runs.draw(runs.TEST_SEED, runs.TEST_IMAGES)
     base = runs.train_on_phantom("label_coupling", SEED, *JOINT, "--no-refiner", name="base")
-    members = ["--checkpoints", *runs.checkpoints(base), "--no-use_tta"]
-    unseen = frozen.read(runs.predict(test, base / "test.csv", members), test / "train.csv")
-    print(f"phantom, bce:\n{frozen.search(unseen, 'bce').to_string(index=False)}")
+    unseen = frozen.read(runs.predict_phantom(base), test / "train.csv")
+    print(f"phantom, bce:\n{frozen.search(unseen, 'bce').to_string()}")
     out = runs.OUT / "nih1000" / "label_coupling_no_refiner"
     runs.train("label_coupling", out, *runs.BUDGET["label_coupling"], "--no-refiner")
     real = frozen.read(runs.out_of_fold(out, runs.TOO_FEW), runs.nih1000() / "train.csv")
     for loss in ("asl", "bce"):
-        print(f"\nnih1000, {loss}:\n{frozen.search(real, loss).to_string(index=False)}")
+        print(f"\nnih1000, {loss}:\n{frozen.search(real, loss).to_string()}")
 
     joint = runs.train_on_phantom("label_coupling", SEED, *JOINT, name="joint")
     print("\nplanted couplings, rank of the weight among those that are not on the diagonal:")
@@ -51,9 +47,8 @@ def main() -> None:
     for penalty in (1e-5, 3e-5):
         found[f"calibrated first, {penalty:g}"] = frozen.after_calibration(unseen, penalty)
     planted = pd.read_csv(test / "couplings.csv")
-    print(
-        pd.concat({name: frozen.ranks(mean, planted) for name, mean in found.items()}).to_string()
-    )
+    ranks = {name: frozen.ranks(mean, planted) for name, mean in found.items()}
+    print(pd.concat(ranks).to_string())
 
 
 def fit(base: Path, data: Path, name: str) -> Path:
@@ -68,4 +63,4 @@ def fit(base: Path, data: Path, name: str) -> Path:
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main, __doc__)

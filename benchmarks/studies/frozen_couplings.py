@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -37,14 +38,13 @@ def read(predictions: Path, labels: Path) -> Frozen:
     table = pd.read_csv(predictions, index_col=0)
     matched = pd.read_csv(labels, index_col="ImageID", dtype={"PatientID": str}).loc[table.index]
     targets = torch.from_numpy(matched[list(table)].to_numpy(np.float32))
-    clipped = table.to_numpy().clip(CLIP, 1 - CLIP)
-    logits = torch.from_numpy(np.log(clipped / (1 - clipped)).astype(np.float32))
+    logits = torch.from_numpy(logit(table.to_numpy().clip(CLIP, 1 - CLIP)).astype(np.float32))
     return Frozen([*map(str, table)], logits, targets, matched["PatientID"].to_numpy())
 
 
 def search(data: Frozen, loss_name: str) -> pd.DataFrame:
-    """One row a penalty: scores on held-out patients, and the share of exact zeros."""
-    targets = data.targets.numpy()
+    """One row a penalty (none: no couplings): scores on held-out patients, and exact zeros in %."""
+    targets, size = data.targets.numpy(), len(data.names)
     folds = torch.from_numpy(assign_folds(targets, data.patients, folds=3))
     rows = []
     for penalty in PENALTIES:
@@ -52,27 +52,20 @@ def search(data: Frozen, loss_name: str) -> pd.DataFrame:
         for fold in range(3):
             known = data.targets[folds != fold]
             loss = build_loss(loss_name, (known == 1).sum(0), len(known))
-            coupling = LabelCoupling(len(data.names), ALPHA)
+            coupling = LabelCoupling(size, ALPHA)
             if penalty is not None:
                 logits = data.logits[folds != fold]
                 fit_couplings(coupling, logits, known, loss, l1=penalty, lr=RATE)
             with torch.no_grad():
                 refined[folds == fold] = coupling(data.logits[folds == fold])
             # those on the diagonal are always 0
-            size = len(data.names)
             zeros.append(((coupling.A == 0).sum().item() - size) / (size * size - size))
-        entropy = nn.functional.binary_cross_entropy_with_logits(refined, data.targets)
+        entropy = nn.functional.binary_cross_entropy_with_logits(refined, data.targets).item()
         summary = evaluate(targets, refined.sigmoid().numpy(), data.names, resamples=0).summary
-        rows.append(
-            {
-                "penalty": "no couplings" if penalty is None else f"{penalty:g}",
-                "zeros": f"{np.mean(zeros):.0%}",
-                "cross-entropy": f"{entropy.item():.5f}",
-                "mAUROC": f"{summary['mAUROC']:.4f}",
-                "mAP": f"{summary['mAP']:.4f}",
-            }
-        )
-    return pd.DataFrame(rows)
+        row = {"zeros, %": np.mean(zeros) * 100, "cross-entropy": entropy}
+        rows.append(row | {name: summary[name] for name in ("mAUROC", "mAP")})
+    names = ["none" if penalty is None else f"{penalty:g}" for penalty in PENALTIES]
+    return pd.DataFrame(rows, index=pd.Index(names, name="penalty")).round(5)
 
 
 def after_calibration(data: Frozen, penalty: float) -> pd.DataFrame:
@@ -101,16 +94,13 @@ def mean_couplings(run: Path) -> pd.DataFrame:
 def ranks(couplings: pd.DataFrame, planted: pd.DataFrame) -> pd.DataFrame:
     """Of each planted coupling the weight, its rank by |weight| in all, and on its target."""
     strength = couplings.abs()
-    rows = []
+    rows = {}
     for source, target in zip(planted["source"], planted["target"], strict=True):
         stronger = strength > strength.at[source, target]
-        rows.append(
-            {
-                "coupling": f"{source} → {target}",
-                "weight": couplings.at[source, target],
-                "rank": int(stronger.to_numpy().sum()) + 1,
-                "of": int((strength.to_numpy() > 0).sum()),
-                "on its target": int(stronger[target].sum()) + 1,
-            }
-        )
-    return pd.DataFrame(rows).set_index("coupling")
+        rows[f"{source} → {target}"] = {
+            "weight": couplings.at[source, target],
+            "rank": stronger.to_numpy().sum() + 1,
+            "of": (strength.to_numpy() > 0).sum(),
+            "on its target": stronger[target].sum() + 1,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

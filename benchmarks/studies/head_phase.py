@@ -15,9 +15,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.runner import parse_names
+from benchmarks.runner import start
 from benchmarks.studies import runs
-from core.config.command_line import run
 
 EPOCHS = 10
 FOLDS = {"standard_head": ("1",), "csra_db_cas": ("1", "2")}
@@ -47,9 +46,9 @@ Path(note).write_text(str(seconds))
 """
 
 
-def main() -> None:
+def main(methods: list[str]) -> None:
     """Train what is not trained yet, and print one row a setting."""
-    for method in parse_names(__doc__, VIEWS):
+    for method in methods:
         base = runs.OUT / "head_phase" / f"{method}_exact"
         settings = {base: ["--head_phase", "exact"]} | {
             base.with_name(f"{method}_{views}"): ["--head_phase", "cached", "--head_views", views]
@@ -81,4 +80,4 @@ def train(method: str, out: Path, flags: Sequence[object]) -> float:
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main, __doc__, VIEWS)

@@ -3,10 +3,9 @@
     python -m benchmarks.studies.held_out
 
 A third of the patients of `nih1000` is held out. The three methods train three folds each on the
-others (160 px, eight epochs, the budget of the study `nih1000`); weights, calibration
-and alpha are chosen on their out-of-fold predictions. Then each way of merging is scored on the
-third, and against the single best run without augmented copies, on the same resamples of patients.
-About an hour; what is there is not made again.
+others (the budget of the study `nih1000`); weights, calibration and alpha are chosen on their
+out-of-fold predictions. Then each way of merging is scored on the third, against the single best
+run without augmented copies. About an hour; what is there is not made again.
 
 Expected (two CPU cores): the table in ensemble/README.md.
 """
@@ -14,9 +13,8 @@ Expected (two CPU cores): the table in ensemble/README.md.
 import json
 from pathlib import Path
 
-from benchmarks.runner import parse_names
+from benchmarks.runner import start
 from benchmarks.studies import runs
-from core.config.command_line import run
 
 FOLDER = runs.OUT / "held_out"
 DEVELOP, HELD_OUT = FOLDER / "develop.csv", FOLDER / "held_out.csv"
@@ -26,7 +24,6 @@ COPIES = ("none", "flip_scale")
 
 def main() -> None:
     """Make what is not there yet, and print the leaderboard of the held-out third."""
-    parse_names(__doc__)
     divide()
     trained = [
         runs.train(method, FOLDER / method, *flags, "--folds", "3", csv=DEVELOP)
@@ -65,7 +62,6 @@ def ways(trained: list[Path]) -> dict[str, list[object]]:
 
 def divide() -> None:
     """Write the table of two thirds of the patients, and that of the third."""
-    # late, so that --help and a mistyped flag are answered at once
     import pandas as pd
 
     from core.data.splits.folds import assign_folds
@@ -79,4 +75,4 @@ def divide() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main, __doc__)

@@ -15,6 +15,12 @@ from core.metrics import Evaluation, PairedDifference, evaluate, paired_differen
 
 Result = Evaluation | PairedDifference
 
+KINDS = {
+    "single": "one image a patient",
+    "patients": "several images a patient, resamples of patients",
+    "images": "several images a patient, resamples of images",
+    "pairs": "one image a patient, differences of two predictions",
+}
 MEANS = ("mAP", "mAP_medium", "mAP_tail", "mAUROC")
 
 IMAGES_PER_PATIENT = 3.6  # as in the NIH table
@@ -25,65 +31,47 @@ KEPT = 0.8
 
 
 def measure(
-    classes: pd.DataFrame, images: int, data_sets: int, resamples: int, *, clustered: bool
+    classes: pd.DataFrame, images: int, data_sets: int, resamples: int, kind: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compare the intervals of `evaluate` for many drawn data sets with the truth.
+    """Compare the intervals of many drawn data sets with the truth.
 
-    classes: columns positives (expected in a data set of `images`) and true AUROC.
-    clustered: patients have several images, and resamples of images are judged beside those of
-    patients (column unit).
+    classes: columns positives (expected in a data set of `images`) and true AUROC. kind: of KINDS.
 
-    Returns a table with a row a class and metric (AP, AUROC) and one with a row a mean over the
-    classes, both with the columns of `judge`.
+    Returns the columns of `judge` for each class and metric (AP, AUROC), and for each mean over the
+    classes (the index).
     """
-    prevalences, shifts = parameters(classes, images)
-    names = [f"class {number}" for number in range(len(classes))]
-    units = ("patients", "images") if clustered else ("images",)
-    evaluations: dict[str, list[Result]] = {unit: [] for unit in units}
-    for seed in range(data_sets):
-        random = np.random.default_rng(seed)
-        targets, probabilities, patients = draw(random, images, prevalences, shifts, clustered)
-        for unit in units:
-            evaluations[unit].append(
-                evaluate(
-                    targets,
-                    probabilities,
-                    names,
-                    prevalence=prevalences,
-                    patients=patients if unit == "patients" else None,
-                    resamples=resamples,
-                    seed=seed,
-                )
-            )
+    prevalences = classes["positives"].to_numpy() / images
+    # what the scores of a class's positives have over those of its negatives
+    shifts = np.sqrt(2) * norm.ppf(classes["true AUROC"].to_numpy())
     truths = truths_of(prevalences, shifts)
-    of_classes, of_means = [], []
-    for unit, results in evaluations.items():
-        of_classes.append(classes.join(judge_classes(results, truths)).assign(unit=unit))
-        of_means.append(judge_means(results, truths).assign(unit=unit))
-    return pd.concat(of_classes, ignore_index=True), pd.concat(of_means, ignore_index=True)
-
-
-def differences(classes: pd.DataFrame, images: int, data_sets: int, resamples: int) -> pd.DataFrame:
-    """As `measure`, of `paired_difference`: the means, and the shares of all classes together.
-
-    The second scores are the first ones with noise. One image a patient.
-    """
-    prevalences, shifts = parameters(classes, images)
+    if kind == "pairs":
+        second = truths_of(prevalences, KEPT * shifts)
+        truths = {metric: truth - second[metric] for metric, truth in truths.items()}
     names = [f"class {number}" for number in range(len(classes))]
     results: list[Result] = []
     for seed in range(data_sets):
         random = np.random.default_rng(seed)
-        targets, better, _ = draw(random, images, prevalences, shifts, clustered=False)
-        noise = random.normal(size=better.shape)
-        worse = expit(KEPT * logit(better) + np.sqrt(1 - KEPT**2) * noise)
+        clustered = kind in ("patients", "images")
+        targets, scores, patients = draw(random, images, prevalences, shifts, clustered)
+        if kind == "pairs":
+            noise = np.sqrt(1 - KEPT**2) * random.normal(size=scores.shape)
+            worse = expit(KEPT * logit(scores) + noise)
+            results.append(
+                paired_difference(targets, scores, worse, names, resamples=resamples, seed=seed)
+            )
+            continue
         results.append(
-            paired_difference(targets, better, worse, names, resamples=resamples, seed=seed)
+            evaluate(
+                targets,
+                scores,
+                names,
+                prevalence=prevalences,
+                patients=patients if kind == "patients" else None,
+                resamples=resamples,
+                seed=seed,
+            )
         )
-    first, second = truths_of(prevalences, shifts), truths_of(prevalences, KEPT * shifts)
-    truths = {metric: first[metric] - second[metric] for metric in first}
-    of_classes = judge_classes(results, truths).groupby("metric").mean().reset_index()
-    of_classes["metric"] += " of a class"
-    return pd.concat([judge_means(results, truths), of_classes], ignore_index=True)
+    return classes.join(judge_classes(results, truths)), judge_means(results, truths)
 
 
 def judge_classes(results: Sequence[Result], truths: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -99,22 +87,22 @@ def judge_classes(results: Sequence[Result], truths: Mapping[str, np.ndarray]) -
 
 
 def judge_means(results: Sequence[Result], truths: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """`judge` for each mean over the classes that its interval runs over, one row a mean."""
-    rows = []
+    """`judge` for each mean (the index), over the classes that its interval covers."""
+    rows = {}
     for metric in MEANS:
-        with_interval = [one for one in results if metric in one.summary["intervals"]]
-        if not with_interval:
+        known = [one for one in results if metric in one.summary["intervals"]]
+        if not known:
             continue
         true = truths[metric.removeprefix("m").partition("_")[0].lower()]
-        truth = np.array([true[inside(one, metric)].mean() for one in with_interval])
-        values = np.array([one.summary["interval_points"][metric] for one in with_interval])
-        lows, highs = np.array([one.summary["intervals"][metric] for one in with_interval]).T
-        rows.append({"metric": metric, **judge(values, lows, highs, truth)})
-    return pd.DataFrame(rows)
+        truth = np.array([true[averaged(one, metric)].mean() for one in known])
+        values = np.array([one.summary["interval_points"][metric] for one in known])
+        lows, highs = np.array([one.summary["intervals"][metric] for one in known]).T
+        rows[metric] = judge(values, lows, highs, truth)
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
 
 
-def inside(result: Result, metric: str) -> np.ndarray:
-    """Which classes the interval of a mean runs over, (C,)."""
+def averaged(result: Result, metric: str) -> np.ndarray:
+    """Which classes the interval of a mean covers, (C,)."""
     left_out = result.summary["too_rare_for_intervals"] + result.summary["unscored"]
     used = ~result.per_class.index.isin(left_out)
     group = metric.partition("_")[2]
@@ -126,8 +114,7 @@ def judge(
 ) -> dict[str, np.ndarray]:
     """Shares of the data sets (first axis) whose interval covers the truth, lies above or below.
 
-    And bias: the mean of the values minus the truth. A data set in which a class has no positive
-    has no interval for it and is left out.
+    And bias: the mean of the values minus the truth. A data set without an interval is left out.
     """
     known = (~np.isnan(lows)).sum(axis=0)
     # false for NaN
@@ -140,24 +127,15 @@ def judge(
     }
 
 
-def parameters(classes: pd.DataFrame, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prevalence of each class, and what its positives' scores have over its negatives', (C,)."""
-    shifts = np.sqrt(2) * norm.ppf(classes["true AUROC"].to_numpy())
-    return classes["positives"].to_numpy() / images, shifts
-
-
 def truths_of(prevalences: np.ndarray, shifts: np.ndarray) -> dict[str, np.ndarray]:
-    """AP and AUROC of each class in all images there could be, (C,)."""
+    """AP and AUROC of each class in an endless data set, (C,)."""
     pairs = zip(prevalences, shifts, strict=True)
     aps = np.array([population_ap(*pair) for pair in pairs])
     return {"ap": aps, "auroc": norm.cdf(shifts / np.sqrt(2))}
 
 
 def population_ap(prevalence: float, shift: float) -> float:
-    """The integral of precision over recall.
-
-    Scores are N(0, 1) for negatives and N(shift, 1) for positives.
-    """
+    """Integral of precision over recall; scores are N(0, 1), and N(shift, 1) for positives."""
 
     def precision(recall: float) -> float:
         false_positives = (1 - prevalence) * norm.sf(shift + norm.isf(recall))

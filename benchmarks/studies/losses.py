@@ -14,17 +14,14 @@ Expected (two CPU cores): the table in core/losses/README.md.
 
 import re
 
-from benchmarks.runner import parse_names
+from benchmarks.runner import start
 from benchmarks.studies import runs
-from core.config.command_line import run
 
 SHORT = [*runs.BUDGET["standard_head"], "--epochs", "4", "--run_folds", "1"]
 
 
 def main() -> None:
     """Train what is not trained yet, and print one row a loss."""
-    parse_names(__doc__)
-    # late, so that --help and a mistyped flag are answered at once
     from core.losses import NAMES
 
     # the first one is what the others are compared with
@@ -44,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main, __doc__)

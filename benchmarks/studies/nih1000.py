@@ -10,33 +10,26 @@ are not trained again.
 Expected (two CPU cores): the tables in README.md and in the methods' READMEs.
 """
 
-from benchmarks.runner import parse_names
+from benchmarks.runner import start
 from benchmarks.studies import runs
-from core.config.command_line import run
 
 OUT = runs.OUT / "nih1000"
 # by method: a name, and the flags that differ from its defaults
 RECIPES: dict[str, dict[str, list[str]]] = {
-    "standard_head": {
-        "defaults": [],
-        "bce": ["--loss", "bce", "--logit_adjust", "0"],
-    },
+    "standard_head": {"defaults": [], "bce": ["--loss", "bce", "--logit_adjust", "0"]},
     "csra_db_cas": {
         "defaults": [],
         "mean_pooling": ["--csra_lambda", "0"],
         "bce": ["--loss", "bce"],
         "uniform": ["--sampler", "uniform"],
     },
-    "label_coupling": {
-        "defaults": [],
-        "no_refiner": ["--no-refiner"],
-    },
+    "label_coupling": {"defaults": [], "no_refiner": ["--no-refiner"]},
 }
 
 
-def main() -> None:
+def main(methods: list[str]) -> None:
     """Train what is not trained yet, and print out-of-fold scores, one row a recipe."""
-    for method in parse_names(__doc__, RECIPES):
+    for method in methods:
         trained = [
             runs.train(method, OUT / f"{method}_{name}", *runs.BUDGET[method], *flags)
             for name, flags in RECIPES[method].items()
@@ -47,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main, __doc__, RECIPES)

@@ -11,9 +11,8 @@ what is there is not made again.
 Expected (two CPU cores): the table in methods/csra_db_cas/README.md.
 """
 
-from benchmarks.runner import parse_names
+from benchmarks.runner import start
 from benchmarks.studies import runs
-from core.config.command_line import run
 
 SEEDS = (1, 2, 3)
 RECIPES = {
@@ -28,25 +27,25 @@ TWO_PHASES = [
 
 def main() -> None:
     """Make what is not there yet, and print two leaderboards a seed."""
-    parse_names(__doc__)
-    # late, so that --help and a mistyped flag are answered at once
     import pandas as pd
 
     test = runs.draw(runs.TEST_SEED, runs.TEST_IMAGES)
     tables = [pd.read_csv(runs.draw(seed) / "train.csv", index_col=[0, 1]) for seed in SEEDS]
-    prevalence = pd.concat(tables).mean()
-    labels = pd.read_csv(test / "train.csv", index_col=[0, 1])
-    tail = runs.OUT / "phantom" / "tail.csv"
-    labels.loc[:, prevalence < 0.01].to_csv(tail)
+    rare = pd.concat(tables).mean() < 0.01
+    labels = {"all": test / "train.csv"}
+    if rare.any():
+        labels["tail"] = runs.OUT / "phantom" / "tail.csv"
+        pd.read_csv(labels["all"], index_col=[0, 1]).loc[:, rare].to_csv(labels["tail"])
+    else:
+        print("no finding in less than 1 % of the training images: no leaderboard of rare ones")
     for seed in SEEDS:
         files = []
         for method, flags in RECIPES.items():
             trained = runs.train_on_phantom(method, seed, *TWO_PHASES, *flags)
-            members = ["--checkpoints", *runs.checkpoints(trained), "--no-use_tta"]
-            files.append(runs.predict(test, trained / "test.csv", members))
-        for classes, csv in {"all": test / "train.csv", "tail": tail}.items():
+            files.append(runs.predict_phantom(trained))
+        for classes, csv in labels.items():
             runs.score(files, csv, runs.OUT / "phantom" / f"scores_{classes}_{seed}")
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main, __doc__)

@@ -4,14 +4,13 @@ The three methods at an equal budget on a procedural dataset of 1,200 images: tf
 at 160 px (maps of 5 x 5 cells), 1 + 2 epochs (label_coupling: 3), four fifths of the patients. Then
 `ensemble.explain` on its test images, whose lesions have known places: how often the highest place
 of a map lies in the lesion, against the share of the image that lesions take. Ten minutes on two
-cores; what is there is not made again, and a training that was stopped resumes.
+cores; what is there is not made again.
 
 Expected (two CPU cores): the table in ensemble/README.md.
 """
 
-from benchmarks.runner import parse_names
+from benchmarks.runner import start
 from benchmarks.studies import runs
-from core.config.command_line import run
 
 BUDGET = [
     *("--preset", "small", "--model", "tf_efficientnet_lite0", "--img_size", "160"),
@@ -32,7 +31,6 @@ RECIPES = {
 
 def main() -> None:
     """Make what is not there yet, and print the table."""
-    parse_names(__doc__)
     out = runs.OUT / "pointing"
     data = out / "data"
     runs.call("-m", "core.data.phantom", data, "--images", "1200", "--size", "224", "--seed", "0")
@@ -49,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main, __doc__)

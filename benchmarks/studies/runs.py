@@ -1,6 +1,6 @@
 """Trainings of the studies: settings, and commands that skip what is there already.
 
-The commands' own imports are late: the studies import this file before they have read their flags.
+pandas is imported late: the studies import this file before they have read their flags.
 """
 
 import subprocess
@@ -49,12 +49,6 @@ def nih1000() -> Path:
     return required_data() / "nih1000"
 
 
-def imagenet_weights() -> Path:
-    """The weights of tf_efficientnet_lite0. Raises UserError without real data."""
-    weights = "tf_efficientnet_lite0_in1k.safetensors"
-    return required_data().parent / "weights" / weights
-
-
 def draw(seed: int, images: int = 3000) -> Path:
     """A phantom of 128 pixels, drawn unless it is there."""
     folder = OUT / "phantom" / f"data_{seed}"
@@ -76,10 +70,11 @@ def train(
     prefix: words between `python` and the method's script.
     """
     data = data or nih1000()
+    weights = required_data().parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
     call(
         *(*prefix, f"methods/{method}/train.py", *flags, "--out_dir", out),
         *("--train_csv", csv or data / "train.csv", "--train_dir", data / "images"),
-        *("--weights_file", imagenet_weights()),
+        *("--weights_file", weights),
     )
     return out
 
@@ -98,6 +93,12 @@ def predict(data: Path, output: Path, flags: Sequence[object], csv: Path | None 
             *("--test_csv", csv or data / "train.csv", "--image_dir", data / "images"),
         )
     return output
+
+
+def predict_phantom(run: Path) -> Path:
+    """A run's predictions of the phantom that no run was trained on."""
+    members = ["--checkpoints", *checkpoints(run), "--no-use_tta"]
+    return predict(draw(TEST_SEED, TEST_IMAGES), run / "test.csv", members)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,13 +42,11 @@ class Reply(NamedTuple):
 
 
 def same(reply: Reply, alone: Reply) -> bool:
-    """Whether two answers agree: probabilities to 1e-6, a map to one of its 255 levels."""
-    if reply.status != alone.status or reply.answer.keys() != alone.answer.keys():
-        return False
-    if reply.status != 200:
-        return reply.answer == alone.answer
-    one, other = (_numbers(each.answer) for each in (reply, alone))
+    """True if two answers agree: probabilities to 1e-6, a map to one of its 255 levels."""
+    if reply.status != 200 or alone.status != 200:
+        return (reply.status, reply.answer) == (alone.status, alone.answer)
     tolerance = 1 if "map" in reply.answer else 1e-6
+    one, other = _numbers(reply.answer), _numbers(alone.answer)
     return one.shape == other.shape and np.allclose(one, other, rtol=0, atol=tolerance)
 
 
@@ -62,18 +60,15 @@ def _numbers(answer: dict[str, Any]) -> np.ndarray:
 
 def ask(port: int, name: str, data: bytes = b"", class_name: str = CLASS) -> Reply:
     """Send a file to /predict, or by the start of its name to /map of that class; ask /health."""
-    path = f"/map?class={quote(class_name)}" if name.startswith("map") else "/predict"
     began = time.perf_counter()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
-    try:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
         if name == "health":
             connection.request("GET", "/health")
         else:
+            path = f"/map?class={quote(class_name)}" if name.startswith("map") else "/predict"
             connection.request("POST", path, body=data)
         answer = connection.getresponse()
         content = json.loads(answer.read())
-    finally:
-        connection.close()
     return Reply(name, answer.status, content, time.perf_counter() - began)
 
 
@@ -91,8 +86,7 @@ def load(
 
     def client(number: int) -> list[Reply]:
         together.wait()
-        turns = range(number, number + each)
-        lists = [(turn // 2, right if turn % 2 else wrong) for turn in turns]
+        lists = [(turn // 2, right if turn % 2 else wrong) for turn in range(number, number + each)]
         names = [names[place % len(names)] for place, names in lists]
         return [ask(port, name, files[name], class_name) for name in names]
 
@@ -104,9 +98,9 @@ def load(
 def served(
     checkpoints: Sequence[Path], empty: Path, *flags: str
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process that serves these models, and its port.
+    """A process that serves these models from its working folder `empty`, and its port.
 
-    `empty` is its working folder, and `tmp` in it that of its temporary files.
+    `empty`/tmp is the folder of its temporary files.
     """
     command = [sys.executable, "-m", "ensemble.serve", "--port", "0", *flags]
     command += ["--max_megabytes", str(MEGABYTES), "--checkpoints", *map(str, checkpoints)]
@@ -127,17 +121,19 @@ def served(
 
 @contextmanager
 def watched(process: int, port: int) -> Iterator[list[tuple[float, float]]]:
-    """Seconds of an answer of /health and megabytes of the process, twenty times a second."""
-    looks: list[tuple[float, float]] = []
-    over = threading.Event()
+    """Seconds of /health and megabytes (0 without /proc), now and twenty times a second."""
+
+    def look() -> tuple[float, float]:
+        health = ask(port, "health")
+        if health.status != 200:
+            raise RuntimeError("/health does not answer")
+        return health.seconds, tree_megabytes(process) if can_measure() else 0.0
 
     def watch() -> None:
         while not over.wait(0.05):
-            health = ask(port, "health")
-            if health.status != 200:
-                raise RuntimeError("/health does not answer")
-            looks.append((health.seconds, megabytes(process)))
+            looks.append(look())
 
+    looks, over = [look()], threading.Event()
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch)
         try:
@@ -145,11 +141,6 @@ def watched(process: int, port: int) -> Iterator[list[tuple[float, float]]]:
         finally:
             over.set()
         watching.result()
-
-
-def megabytes(process: int) -> float:
-    """The memory of the process and its children now; 0 where /proc does not report it."""
-    return tree_megabytes(process) if can_measure() else 0.0
 
 
 def right_files(folder: Path) -> dict[str, bytes]:

@@ -48,70 +48,31 @@ MORE_SWITCHES = {
     "label_coupling": "refiner color_jitter ensemble_folds",
 }
 # the published recipes
+CONVNEXT: dict[str, Any] = {
+    **{"model": "convnextv2_base", "img_size": 512, "batch_size": 64},
+    **{"warmup_head_lr": 1e-3, "weight_decay": 0.05, "clip_norm": 1.0, "ema_decay": 0.9999},
+}
 PAPER: dict[str, dict[str, Any]] = {
     "standard_head": {
-        "preset": "paper",
-        "model": "convnextv2_base",
-        "img_size": 512,
-        "batch_size": 64,
-        "drop_rate": 0.3,
-        "warmup_head_epochs": 3,
-        "warmup_head_lr": 1e-3,
-        "epochs": 30,
-        "backbone_lr": 1e-5,
-        "head_lr": 1e-4,
-        "weight_decay": 0.05,
-        "clip_norm": 1.0,
-        "loss": "asl",
-        "logit_adjust": 1.0,
-        "ema_decay": 0.9999,
+        **CONVNEXT,
+        **{"drop_rate": 0.3, "warmup_head_epochs": 3, "epochs": 30},
+        **{"backbone_lr": 1e-5, "head_lr": 1e-4, "loss": "asl", "logit_adjust": 1.0},
     },
     "csra_db_cas": {
-        "preset": "paper",
-        "model": "convnextv2_base",
-        "drop_path_rate": 0.2,
-        "img_size": 512,
-        "batch_size": 64,
-        "sampler": "class_aware",
-        "csra_heads": 1,
-        "csra_lambda": 0.1,
-        "csra_scale": True,
-        "warmup_head_epochs": 10,
-        "warmup_head_lr": 1e-3,
-        "warmup_head_weight_decay": 0.01,
-        "epochs": 60,
-        "warmup_epochs": 5,
-        "backbone_lr": 1.5e-5,
-        "head_lr": 1.5e-4,
-        "weight_decay": 0.05,
-        "clip_norm": 1.0,
-        "loss": "distribution_balanced",
-        "logit_adjust": 0.0,
-        "ema_decay": 0.9999,
+        **CONVNEXT,
+        **{"drop_path_rate": 0.2, "sampler": "class_aware"},
+        **{"csra_heads": 1, "csra_lambda": 0.1, "csra_scale": True},
+        **{"warmup_head_epochs": 10, "warmup_head_weight_decay": 0.01},
+        **{"epochs": 60, "warmup_epochs": 5, "backbone_lr": 1.5e-5, "head_lr": 1.5e-4},
+        **{"loss": "distribution_balanced", "logit_adjust": 0.0},
     },
     "label_coupling": {
-        "preset": "paper",
-        "model": "seresnext101_32x4d",
-        "img_size": 380,
-        "batch_size": 24,
-        "folds": 3,
-        "seed": 42,
-        "epochs": 3,
-        "warmup_epochs": 1,
-        "lr": 2e-4,
-        "weight_decay": 1e-4,
-        "clip_norm": 1.0,
-        "drop_rate": 0.4,
-        "coupling_alpha": 0.3,
-        "refiner": True,
-        "rotation": 10,
-        "color_jitter": False,
-        "loss": "asl",
-        "ema_decay": 0.999,
-        "monitor": "mAUROC",
-        "patience": 3,
-        "out_csv": "submission.csv",
-        "ensemble_folds": True,
+        **{"model": "seresnext101_32x4d", "img_size": 380, "batch_size": 24},
+        **{"folds": 3, "seed": 42, "epochs": 3, "warmup_epochs": 1, "lr": 2e-4},
+        **{"weight_decay": 1e-4, "clip_norm": 1.0, "drop_rate": 0.4, "coupling_alpha": 0.3},
+        **{"refiner": True, "rotation": 10, "color_jitter": False, "loss": "asl"},
+        **{"ema_decay": 0.999, "monitor": "mAUROC", "patience": 3},
+        **{"out_csv": "submission.csv", "ensemble_folds": True},
     },
 }
 
@@ -196,6 +157,7 @@ def test_a_bare_command_is_legal_and_has_a_run_folder_of_its_own(method: str) ->
 def test_the_paper_preset_is_the_published_recipe(method: str) -> None:
     paper, recorded = settings("--preset", "paper", method=method), PAPER[method]
     assert {name: paper[name] for name in recorded} == recorded
+    assert paper["preset"] == "paper"
 
 
 def test_all_methods_and_presets_share_one_seed() -> None:

@@ -1,8 +1,6 @@
 """A run on two sources with other labels: what it trains on, writes, and goes on with."""
 
-import errno
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,7 @@ from ensemble.choose import main as choose
 from methods import load_model
 from tests.conftest import Call
 from tests.helpers.training.small_run import MODEL, contents, flags
-
-STATE = f"{MODEL}_fold1.state.safetensors"
+from tests.helpers.training.stopped_training import stopped_at
 
 
 @pytest.fixture(scope="module")
@@ -106,28 +103,12 @@ def test_a_run_of_two_sources_and_what_it_leaves(
 
 
 def test_it_goes_on_where_it_stopped_and_with_no_other_data(
-    sources: list[str],
-    run_of: Path,
-    train: Call,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    sources: list[str], run_of: Path, train: Call, tmp_path: Path
 ) -> None:
     # as in the test above, where that was run before
     assert train(*command(run_of, sources))[0] == 0
     out = tmp_path / "out"
-    replace, seen = Path.replace, 0
-
-    def full(self: Path, target: Path) -> Path:
-        nonlocal seen
-        seen += str(target).endswith(STATE)
-        if str(target).endswith(STATE) and seen == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return replace(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", full)
-        assert train(*command(out, sources))[0] == 2
-    assert (out / STATE).exists()
+    stopped_at(train, 8, *command(out, sources))
     for other, told in (
         ([*sources[:6], "--source_weights", "1", "0.6", *sources[9:]], "differs in source_weights"),
         ([sources[0], *sources[2:0:-1], sources[3], *sources[5:3:-1], *sources[6:]], "train_csv"),

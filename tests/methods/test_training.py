@@ -14,8 +14,8 @@ from tests.conftest import Train
 from tests.helpers.training.small_run import MODEL, flags
 
 
-def test_a_run_leaves_exactly_these_files(finished: tuple[Path, str]) -> None:
-    out, _ = finished
+def test_a_run_leaves_exactly_these_files_and_a_summary(finished: tuple[Path, str]) -> None:
+    out, printed = finished
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     folds = {
         f"{MODEL}_fold{fold}{end}"
@@ -29,26 +29,21 @@ def test_a_run_leaves_exactly_these_files(finished: tuple[Path, str]) -> None:
         *("metrics.csv", "timing.csv", "folds.csv", "labels.csv", ".lock"),
     }
 
-
-def test_the_summary_says_where_everything_is(finished: tuple[Path, str]) -> None:
-    out, printed = finished
     for words in ("mAP", "mAUROC", str(out), str(out / "report.html"), "try next", "Effusion"):
         assert words in printed
     assert printed.count("best") >= 2
 
 
-def test_metrics_has_one_row_an_epoch(finished: tuple[Path, str]) -> None:
-    rows = pd.read_csv(finished[0] / "metrics.csv")
+def test_metrics_has_one_row_an_epoch_with_its_mean_learning_rate(
+    finished: tuple[Path, str],
+) -> None:
+    """A linear rise, then half a cosine to 0, one step an update."""
+    out, _ = finished
+    rows = pd.read_csv(out / "metrics.csv")
     assert rows["fold"].tolist() == [1, 1, 1, 2, 2, 2]
     assert rows["epoch"].tolist() == [1, 2, 3, 1, 2, 3]
     assert rows["phase"].tolist() == ["head", "all", "all"] * 2
     assert rows["train_loss"].gt(0).all()
-
-
-def test_metrics_tell_the_mean_learning_rate_of_each_epoch(finished: tuple[Path, str]) -> None:
-    """A linear rise, then half a cosine to 0, one step an update."""
-    out, _ = finished
-    rows = pd.read_csv(out / "metrics.csv")
     settings = json.loads((out / "config.json").read_text())
     images = rows["fold"].map(pd.read_csv(out / "folds.csv").groupby("fold").size())
     updates = [n // settings["batch_size"] for n in 60 - images]
@@ -102,20 +97,15 @@ def test_the_checkpoint_describes_itself(finished: tuple[Path, str], phantom: Pa
     assert best["mAP"] == rows["mAP"].max() == info.facts["metrics"]["mAP"]
 
 
-def test_a_monitor_that_is_never_defined_keeps_the_first_epoch(
-    phantom: Path, tmp_path: Path, train: Train
-) -> None:
-    table = pd.read_csv(phantom / "train.csv")
-    table["Effusion"] = 1
-    table.to_csv(tmp_path / "train.csv", index=False)
-    out = tmp_path / "out"
-    arguments = flags(phantom, out, "--labels", "Effusion", "--run_folds", 1, "--patience", 2)
-    code, _, error = train(*arguments, "--train_csv", tmp_path / "train.csv", "--epochs", 9)
-    assert code == 0, error
-    assert pd.read_csv(out / "metrics.csv")["best"].tolist() == [1, 0, 0]
-
-
 def test_monitor_and_patience(phantom: Path, tmp_path: Path, train: Train) -> None:
+    # a monitor that is never defined keeps the first epoch
+    table = pd.read_csv(phantom / "train.csv").assign(Effusion=1)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    arguments = flags(phantom, tmp_path / "one", "--labels", "Effusion", "--run_folds", 1)
+    arguments += ["--train_csv", str(tmp_path / "train.csv"), "--patience", "2", "--epochs", "9"]
+    code, _, error = train(*arguments)
+    assert code == 0, error
+    assert pd.read_csv(tmp_path / "one" / "metrics.csv")["best"].tolist() == [1, 0, 0]
     out = tmp_path / "out"
     # with a rate of almost 0 nothing gets better for long
     options = ("--run_folds", 1, "--epochs", 30, "--warmup_head_epochs", 0, "--patience", 2)
@@ -138,7 +128,9 @@ def test_an_official_split_is_one_fold(phantom: Path, tmp_path: Path, train: Tra
     assert set(predicted) == set(table.loc[last, "ImageID"])
 
 
-def test_tensorboard_gets_the_epochs(phantom: Path, tmp_path: Path, train: Train) -> None:
+def test_tensorboard_gets_the_epochs_and_images_where_they_may_be_shown(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
     pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
     out = tmp_path / "out"
     assert train(*flags(phantom, out, "--run_folds", 1, "--tensorboard"))[0] == 0
@@ -161,16 +153,9 @@ def test_tensorboard_gets_the_epochs(phantom: Path, tmp_path: Path, train: Train
     (image,) = events.Images("training images, augmented")
     assert (image.width, image.height) == (8 * 32, 32)
 
-
-def test_tensorboard_shows_no_images_where_nothing_may_be_named(
-    phantom: Path, tmp_path: Path, train: Train
-) -> None:
-    pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
-    out = tmp_path / "out"
+    out = tmp_path / "anonymous"
     words = ["--run_folds", 1, "--tensorboard", "--anonymous", "--epochs", 1]
     assert train(*flags(phantom, out, *words))[0] == 0
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     events = EventAccumulator(str(out / "tensorboard" / "fold1")).Reload()
     assert events.Tags()["images"] == []
     assert "mAP" in events.Tags()["scalars"]

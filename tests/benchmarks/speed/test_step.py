@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,13 +21,13 @@ def tiny() -> Config:
     return config
 
 
-def test_both_loops_make_the_same_average(tiny: Config) -> None:
+def test_both_loops_make_the_same_average(tiny: Config, tmp_path: Path) -> None:
     task = Task(tiny, updates=2)
     # a warm-up of one update leaves Fit's schedule at its peak for two; the bare loop has none
     task.phase = replace(task.phase, warmup_epochs=0.5)
     bare = BareLoop(task)
     data = InTurns(task, bare)
-    ours, start = floating(fit(task, data)), floating(task.model())
+    ours, start = floating(fit(task, data, tmp_path)), floating(task.model())
     changed = [not torch.equal(*pair) for pair in zip(ours, start, strict=True)]
     # all but the backbone's mean and std
     assert sum(changed) == len(changed) - 2
@@ -41,8 +42,10 @@ def test_both_loops_make_the_same_average(tiny: Config) -> None:
     assert torch.dist(end, theirs) < 0.01 * torch.dist(end, begin)
 
 
-def test_speed_has_a_floor_and_parts_are_held_against_an_update(tiny: Config) -> None:
-    whole, *parts, average = compare(Task(tiny, updates=3))
+def test_speed_has_a_floor_and_parts_are_held_against_an_update(
+    tiny: Config, tmp_path: Path
+) -> None:
+    whole, *parts, average = compare(Task(tiny, updates=3), tmp_path)
     assert (whole.unit, whole.floor, whole.ceiling) == ("images/s", 0.95, None)
     assert len(parts) == 4
     for part in parts:

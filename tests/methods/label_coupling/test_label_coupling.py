@@ -89,7 +89,7 @@ def test_a_fit_finds_planted_couplings_and_nothing_else(planted: Tensor) -> None
     assert (found == 0).sum() >= 12
 
 
-@pytest.mark.parametrize("l1", [1e-4, 1e-3])
+@pytest.mark.parametrize("l1", [1e-4, 1e-3, 1.0])
 def test_a_fit_ends_where_the_penalised_loss_is_least(l1: float, planted: Tensor) -> None:
     """By its optimality conditions: the gradient is -l1 sign(A), and at most l1 where A is 0."""
     logits, targets = drawn(500, planted, seed=1)
@@ -104,15 +104,4 @@ def test_a_fit_ends_where_the_penalised_loss_is_least(l1: float, planted: Tensor
     np.testing.assert_allclose(gradient[a != 0], -l1 * np.sign(a[a != 0]), atol=2e-6)
     assert (np.abs(gradient[zero]) <= l1 + 2e-6).all()
     assert (a[~off_diagonal] == 0).all()
-
-
-def test_a_larger_penalty_leaves_more_zeros_up_to_all(planted: Tensor) -> None:
-    logits, targets = drawn(500, planted, seed=1)
-    zeros = []
-    for l1 in (0.0, 1e-3, 3e-3, 1.0):
-        coupling = LabelCoupling(CLASSES, alpha=1.0)
-        fit_couplings(coupling, logits, targets, nn.BCEWithLogitsLoss(), l1=l1, lr=0.05)
-        zeros.append(int((coupling.A == 0).sum()) - CLASSES)
-    assert zeros[0] == 0
-    assert zeros == sorted(zeros)
-    assert zeros[1] < zeros[2] < zeros[3] == CLASSES * (CLASSES - 1)
+    assert (a == 0).all() == (l1 == 1)

@@ -14,7 +14,7 @@ from methods.label_coupling.plot_couplings import block_order, heat_map
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_blocks_are_put_together(seed: int) -> None:
     random = np.random.default_rng(seed)
     block = random.permutation(np.repeat(np.arange(5), [2, 5, 3, 7, 4]))
@@ -83,7 +83,7 @@ def test_titles_and_colours() -> None:
         assert drawn.colour("Mass", "Mass") == drawn.colour("Edema", "Edema") == to_rgb("#d9dbe0")
 
 
-@pytest.mark.parametrize("count", [2, 3, 8, 15, 16, 40])
+@pytest.mark.parametrize("count", [2, 8, 16, 40])
 @pytest.mark.parametrize("letters", ["i", "W" * 60])
 def test_legible(count: int, letters: str) -> None:
     random = np.random.default_rng(0)
