@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
 from core.errors import counted, size_of
 from ensemble.exporting.config import Config
-
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
-    from ensemble.exporting.export import Export
 
 # what a call writes, and nothing else is replaced
 _OURS = re.compile(
@@ -35,7 +31,7 @@ def main() -> None:
     # late, so that --help and a mistyped flag are answered at once
     from core.io.output_folder import check_folder, write_folder
     from ensemble.exporting.card_scores import score_members
-    from ensemble.exporting.export import Export
+    from ensemble.exporting.export import GRAPH, Export
     from ensemble.exporting.graph import one_size
     from ensemble.exporting.onnx import check_installed
     from ensemble.predict.calibration import read_calibration
@@ -53,27 +49,20 @@ def main() -> None:
     if graph:
         one_size(ensemble)
     if calibration is not None:
-        calibration.thresholds(ensemble.class_names, gated=False)
+        calibration.check_known(ensemble.class_names)
     print(ensemble, flush=True)
     members = ensemble.members
     scores = score_members(members) if config.scores else [None] * len(members)
     export = Export(config=config, ensemble=ensemble, calibration=calibration, scores=scores)
-    _close(export, write_folder(config.output, export.write, check))
-
-
-def _close(export: Export, checked: str) -> None:
-    """Where everything is, and how far it agrees."""
-    from ensemble.exporting.export import GRAPH
-
-    config = export.config
-    models = counted(len(export.ensemble.members), "model")
-    if config.format == "folder":
+    checked = write_folder(config.output, export.write, check)
+    models = counted(len(members), "model")
+    if not graph:
         print(f"model        {config.output} ({models}; reads back to the same bits)")
         print(f"card         {config.output / 'README.md'}")
         return
     path = config.output / GRAPH
     state = "calibrated" if export.calibrated else "not calibrated"
-    if export.calibration is not None and not export.calibrated:
+    if calibration is not None and not export.calibrated:
         state += ", as an isotonic map is too steep for 32 bits: it is in the metadata"
     print(f"checked      ONNX Runtime against PyTorch, at most {checked}")
     size = size_of(path.stat().st_size)

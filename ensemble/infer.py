@@ -10,7 +10,6 @@ where a run was stopped.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +22,6 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
 
     from core.data.tables.label_table import LabelTable
     from ensemble.predict.predictor import Predictor
-    from ensemble.predict.submission_format import Sample
-
-
-# how Python holds such a byte of a file's name
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 def main() -> None:
@@ -37,25 +31,24 @@ def main() -> None:
     # late, so that --help and a mistyped flag are answered at once
     from core.data.images.size_limit import max_pixels
     from core.runtime.fabric import make_fabric, worker_count
+    from ensemble.predict.calibration import postprocess_of
     from ensemble.predict.ensemble import Ensemble
-    from ensemble.predict.postprocess import postprocess_of
     from ensemble.predict.predictor import Predictor
-    from ensemble.predict.submission_format import check_classes, read_sample
+    from ensemble.predict.rows import read_sample, rows_to_predict
     from ensemble.predict.write_csv import OutputOptions, predict_to_csv
 
-    # first, so that what one machine alone does not have ends the processes of all
+    # first, so that a failure of one machine ends the processes of all
     fabric = make_fabric(amp=config.amp)
-    # all that can be wrong is found before an image is read
     max_pixels()
     sample = None if config.sample_submission is None else read_sample(config.sample_submission)
-    images = None if config.single else _find(config, sample)
+    images = None if config.single else rows_to_predict(config, sample)
     ensemble = Ensemble.load(config.models, config.merge.classes)
     names = list(ensemble.class_names)
     output = config.output if config.single else config.output or Path("predictions.csv")
     if output is not None:
         _check_output(config, output, ensemble.paths, images)
     if sample is not None:
-        check_classes(sample, names)
+        sample.check_classes(names)
     columns = names if sample is None else sample.class_names
     id_column = "ImageID" if images is None else images.id_column
     if id_column in columns:
@@ -106,41 +99,6 @@ def _predict_single(predictor: Predictor, image: Path, output: Path | None) -> N
         print(f"predictions  {output} (1 image)")
 
 
-def _find(config: Config, sample: Sample | None) -> LabelTable:
-    """The images to predict, in the order in which they are written."""
-    from core.data.tables.anonymous import without_names
-    from core.data.tables.images_to_predict import find_images, refuse_links_out
-    from ensemble.predict.dicom_studies import group_by_headers
-    from ensemble.predict.submission_format import arrange
-
-    images = find_images(
-        config.image_dir,
-        config.test_csv or config.sample_submission,
-        image_column=config.image_column if config.test_csv or not sample else sample.id_column,
-        group_by="" if config.by_headers else config.group_by,
-        view_column=config.view_column,
-    )
-    _check_names(images)
-    if not config.follow_links:
-        refuse_links_out(images, config.image_dir)
-    if config.by_headers:
-        images = group_by_headers(images)
-    if sample is not None:
-        return arrange(images, sample)
-    return without_names(images) if config.anonymous else images
-
-
-def _check_names(images: LabelTable) -> None:
-    """Raise UserError where a name cannot be written to a CSV that is read again."""
-    others = [name for name in images.ids if _NOT_UTF8.search(name)]
-    if others:
-        shown = os.fsencode(others[0]).decode(errors="backslashreplace")
-        raise UserError(
-            f"{len(others):,} of {len(images):,} images without a name in UTF-8 ({shown}): no CSV "
-            "can hold it; rename the files"
-        )
-
-
 def _check_output(
     config: Config, output: Path, checkpoints: Sequence[Path], images: LabelTable | None
 ) -> None:
@@ -151,8 +109,8 @@ def _check_output(
     from ensemble.predict.write_csv import already_there, is_skipped_list, skipped_path
 
     read = [config.test_csv, config.sample_submission, config.postprocessing.calibration]
-    read.append(config.models.ensemble)
-    inputs = [path for path in (*read, *checkpoints, config.single) if path is not None]
+    read += [*checkpoints, config.models.ensemble, config.single]
+    inputs = [path for path in read if path is not None]
     check_writable(output, inputs)
     if is_pack(output.parent):
         raise UserError(f"{output} lies in a pack of images: give another --output")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 INSTALL = 'pip install -c constraints.txt -e ".[serve]"'
-# what is under way may end within these, once a stop was asked for
+# for requests that are being answered when a stop is requested
 _SECONDS_TO_END = 3
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     for package in ("fastapi", "uvicorn"):
         if find_spec(package) is None:
             raise UserError(f"the page needs {package}, which is not installed: {INSTALL}")
-    # before the models, which take their time: a port that is taken is told at once
+    # before the models, which take their time
     with closing(listen(config.host, config.port)) as listener:
         # late, so that --help and a mistyped flag are answered at once
         import uvicorn
@@ -51,7 +51,7 @@ def main() -> None:
         print(served.predictor.ensemble)
         limits = Limits(bytes=config.max_megabytes * 1_000_000)
         app = make_app(served, config.host, limits)
-        # no line for a request, an address may name a patient; and none for those that a stop ends
+        # no log of requests: an address may name a patient
         settings = uvicorn.Config(
             app,
             http="h11",
@@ -75,14 +75,14 @@ def main() -> None:
 
 
 def serve_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Answer requests until a signal asks for a stop, and end as a command does then."""
+    """Answer requests until a signal, and exit as a command does then."""
     stops: list[int] = []
 
     def stop(number: int) -> None:
         stops.append(number)
         server.should_exit = True
 
-    # uvicorn answers the first two of STOPS itself, and sends them again at its end
+    # uvicorn handles the first two of STOPS itself, and sends them again at its end
     answer_stops(stop)
     server.run(sockets=[listener])
     if stops:
@@ -104,15 +104,15 @@ def listen(host: str, port: int) -> socket.socket:
             ) from error
         if number == errno.EACCES:
             raise UserError(f"port {port} is not for every user: give one above 1023") from error
-        told = error.strerror if isinstance(error, OSError) else None
+        reason = error.strerror if isinstance(error, OSError) else "it is no name"
         raise UserError(
-            f"--host '{host}' is no address of this machine ({told or 'it is no name'}): give one "
-            "that is, as 127.0.0.1 always is"
+            f"--host '{host}' is no address of this machine ({reason}): give one that is, as "
+            "127.0.0.1 always is"
         ) from error
 
 
 def address(host: str, port: int) -> str:
-    """What to type into a browser on this machine."""
+    """URL of the page on this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 

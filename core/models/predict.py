@@ -33,10 +33,7 @@ def predict(
     views: Sequence[View],
     title: str = "",
 ) -> np.ndarray:
-    """Probabilities float32 (len(rows), C) in the order of `rows`, averaged over the `views`.
-
-    See `collect`.
-    """
+    """Probabilities float32 (len(rows), C), averaged over the `views`, as `collect` orders them."""
 
     def probabilities(images: Tensor) -> Tensor:
         return mean_probability(model(view(images)) for view in views)
@@ -67,11 +64,10 @@ def collect(
     *,
     title: str = "",
 ) -> np.ndarray:
-    """What `outputs` (images (B, 1, H, W) to (B, C)) gives, float32 (len(rows), C), on all ranks.
+    """`outputs` (of images (B, 1, H, W)) in the order of `rows`, float32 (N, C), on all ranks.
 
-    In the order of `rows`, those that `loader` covers. The model behind it is in eval mode, on the
-    device and not wrapped. With a `title` there is a progress bar. Raises UserError for an image
-    that cannot be read.
+    `loader` covers the rows. The model behind `outputs` is in eval mode, on the device and not
+    wrapped. A `title` shows a progress bar. Raises UserError for an image that cannot be read.
     """
     results, seen = [], []
     shown = bool(title) and fabric.is_global_zero
@@ -96,8 +92,7 @@ def in_order(
     gathered_rows = _gather(fabric, torch.cat(seen).to(fabric.device)).cpu().numpy()
     covered = gathered_rows >= 0
     order = np.argsort(gathered_rows[covered])
-    wanted = np.argsort(np.argsort(rows))
-    return gathered[covered][order][wanted]
+    return gathered[covered][order][np.argsort(np.argsort(rows))]
 
 
 def _gather(fabric: Fabric, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run folder says of its checkpoints: scores of the images that each did not see."""
+"""Scores of checkpoints in a run folder, each on the images of its own validation fold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,36 +19,32 @@ class FoldScores:
 
     evaluation: Evaluation
     labels: str
-    """names of the CSVs that the labels are from"""
+    """names of the CSVs of the labels"""
 
 
 def score_members(members: Sequence[Member]) -> list[FoldScores | None]:
-    """The scores of each checkpoint whose run folder it lies in; None where it lies in none.
+    """Scores of each checkpoint; None for one that lies in no run folder.
 
-    With intervals over patients, or over images where these are not known. Raises UserError where
-    the folder is a run's, and its predictions or labels are not whole.
+    Intervals are over patients, or over images where these are unknown. Raises UserError where the
+    predictions or labels of a run folder are not whole.
     """
     read = cache(_read)
     found: list[FoldScores | None] = []
     for member in members:
-        if not _in_run(member.path):
+        folder, predictions = member.path.parent, _predictions(member.path)
+        # a checkpoint that was exported has a config.json beside it too
+        is_run = (folder / "folds.csv").is_file() or predictions.is_file()
+        if not (folder / "config.json").is_file() or not is_run:
             found.append(None)
             continue
         try:
-            found.append(_score(member, *read(member.path.parent)))
+            found.append(_score(member, *read(folder)))
         except UserError as error:
             raise UserError(
                 f"{member.path} cannot be scored for the card: {str(error).rstrip('.')}; "
                 "--no-scores writes it without"
             ) from error
     return found
-
-
-def _in_run(path: Path) -> bool:
-    """Whether a checkpoint lies in a run folder; one that was exported has a config.json too."""
-    own = ("folds.csv", _predictions(path).name)
-    folder = path.parent
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in own)
 
 
 def _predictions(path: Path) -> Path:

@@ -15,23 +15,24 @@ from core.data.tables.images_to_predict import find_images
 from core.runtime.fabric import versions
 from ensemble.exporting.card_scores import FoldScores
 from ensemble.exporting.config import Config
-from ensemble.exporting.graph import Merged, fits_graph, one_size
+from ensemble.exporting.graph import Merged, one_size
 from ensemble.exporting.hub_folder import needs_recipe, weight_files, write_models
 from ensemble.exporting.model_card import write_card
 from ensemble.exporting.onnx import INPUT, OUTPUT, largest_difference, write_onnx
-from ensemble.predict.calibration import Calibration
+from ensemble.predict.calibration import Calibration, ClassCalibration
 from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.predictor import Predictor
 
 GRAPH = "model.onnx"
-# sizes of the batches of noise; how many real images are looked at, and how many at a time
+# sizes of the batches of noise; how many real images are checked, and how many at a time
 BATCHES = (1, 2, 5)
 MOST_IMAGES, BATCH = 16, 5
+UNCALIBRATED = "The outputs are probabilities that are not calibrated"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Export:
-    """Models, and what is done with them."""
+    """Models to export, with their calibration and their scores."""
 
     config: Config
     ensemble: Ensemble
@@ -39,9 +40,17 @@ class Export:
     scores: Sequence[FoldScores | None]
 
     @property
+    def maps(self) -> dict[str, ClassCalibration]:
+        """The calibration of each class; empty without one."""
+        if self.calibration is None:
+            return {}
+        return {name: self.calibration.classes[name] for name in self.ensemble.class_names}
+
+    @property
     def calibrated(self) -> bool:
-        """Whether a graph's outputs are."""
-        return fits_graph(self.calibration, self.ensemble.class_names)
+        """Whether a graph applies the calibration: isotonic maps are too steep for 32 bits."""
+        maps = self.maps.values()
+        return bool(maps) and all(one.method != "isotonic" for one in maps)
 
     def write(self, folder: Path) -> str:
         """Write the model, check it, and write its card; returns a line on a graph's check.
@@ -58,12 +67,14 @@ class Export:
     def _write_graph(self, folder: Path) -> str:
         merge, size = self.config.merge, one_size(self.ensemble)
         integers = self.config.input == "uint8"
-        batches = {"noise": _random_batches(size), "X-rays": self._real_batches(size)}
+        random = np.random.default_rng(0)
+        noise = [random.integers(0, 256, (n, 1, size, size), dtype=np.uint8) for n in BATCHES]
+        batches = {"noise": noise, "X-rays": self._real_batches(size)}
         applied = self.calibration if self.calibrated else None
         path = folder / GRAPH
         example = torch.zeros(2, 1, size, size, dtype=torch.uint8 if integers else torch.float32)
         write_onnx(path, Merged(self.ensemble, merge, applied), example, self._metadata(size))
-        # only now: it changes how the models lie in memory
+        # after the graph: it changes the memory layout of the models
         predictor = Predictor(Fabric(accelerator="cpu", devices=1), self.ensemble, merge)
 
         def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -80,13 +91,13 @@ class Export:
         return "; ".join(checked)
 
     def _write_card(self, path: Path, names: Sequence[str], *, size: int) -> None:
-        """The card, which calls the models by `names`; `size` of a graph's images, 0 for none."""
+        """Write the card, which calls the models by `names`; `size` is 0 without a graph."""
         write_card(
             path,
             names,
             self.ensemble,
             self.scores,
-            self._thresholds(),
+            {name: one.threshold for name, one in self.maps.items()},
             merge=self.config.merge,
             graph={"size": size, "pixels": self.config.input} if size else None,
             calibrated=size > 0 and self.calibrated,
@@ -106,6 +117,15 @@ class Export:
     def _metadata(self, size: int) -> dict[str, Any]:
         names, merge = list(self.ensemble.class_names), self.config.merge
         pixels = "uint8 from 0 to 255" if self.config.input == "uint8" else "float32 from 0 to 1"
+        models = [
+            {
+                "share": float(share),
+                **member.summary(),
+                "epoch": member.info.facts.get("epoch"),
+                "sha256": member.digest,
+            }
+            for member, share in zip(self.ensemble.members, self.ensemble.shares, strict=True)
+        ]
         found: dict[str, Any] = {
             "made_by": "longtail-cxr; research use only, not a medical device",
             "class_names": names,
@@ -117,47 +137,28 @@ class Export:
             "views": merge.views,
             "view_merge": merge.tta_merge_mode,
             "ensemble_mode": merge.ensemble_mode,
-            "models": [
-                {
-                    "share": float(share),
-                    **member.summary(),
-                    "epoch": member.info.facts.get("epoch"),
-                    "sha256": member.digest,
-                }
-                for member, share in zip(self.ensemble.members, self.ensemble.shares, strict=True)
-            ],
+            "models": models,
             "versions": versions(),
         }
-        if self.calibration is not None:
-            found["thresholds"] = {
-                name: None if math.isnan(one) else one for name, one in self._thresholds().items()
-            }
-            found["thresholds_are_for"] = "calibrated probabilities"
-            maps = {name: self.calibration.classes[name] for name in names}
-            found["calibration"] = {
-                name: {"method": one.method, **one.parameters} for name, one in maps.items()
-            }
-        return found
-
-    def _thresholds(self) -> dict[str, float]:
-        """Of calibrated probabilities, by class; NaN for a class that has none."""
-        if self.calibration is None:
-            return {}
-        return {
-            name: self.calibration.classes[name].threshold for name in self.ensemble.class_names
+        if not self.maps:
+            return found
+        thresholds = {name: one.threshold for name, one in self.maps.items()}
+        return found | {
+            "thresholds": {
+                name: None if math.isnan(cut) else cut for name, cut in thresholds.items()
+            },
+            "thresholds_are_for": "calibrated probabilities",
+            "calibration": {
+                name: {"method": one.method, **one.parameters} for name, one in self.maps.items()
+            },
         }
 
     def _outputs(self) -> str:
-        if self.calibration is None:
-            return "The outputs are probabilities that are not calibrated."
         if self.calibrated:
             return "The outputs are calibrated probabilities, not gated by a normal class."
+        if not self.maps:
+            return f"{UNCALIBRATED}."
         return (
-            "The outputs are probabilities that are not calibrated: an isotonic map is too steep "
-            "for 32 bits. The calibration is in the file's metadata, to be applied to them."
+            f"{UNCALIBRATED}: an isotonic map is too steep for 32 bits. The calibration is in the "
+            "file's metadata, to be applied to them."
         )
-
-
-def _random_batches(size: int) -> list[NDArray[np.uint8]]:
-    random = np.random.default_rng(0)
-    return [random.integers(0, 256, (count, 1, size, size), dtype=np.uint8) for count in BATCHES]

@@ -1,6 +1,4 @@
-"""All that `ensemble.infer` does with an image's pixels, as one graph: what ONNX holds."""
-
-from collections.abc import Sequence
+"""What `ensemble.infer` does with an image's pixels, as one graph."""
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +15,8 @@ class Merged(nn.Module):
     """Images (B, 1, S, S), uint8 or float in [0, 1] → probabilities (B, C) float32.
 
     Each model sees all views in one batch; views, then models are merged, then each class is
-    calibrated by none, temperature or Platt. Raises UserError where the median is asked of classes
-    that not all members have.
+    calibrated by none, temperature or Platt. Raises UserError for the median where a model lacks a
+    class.
     """
 
     known: Tensor
@@ -55,11 +53,11 @@ class Merged(nn.Module):
             maps = [calibration.classes[name] for name in names]
             given = [one.parameters for one in maps]
             slopes = [one.get("slope", 1 / one.get("temperature", 1.0)) for one in given]
+            offsets = [one.get("offset", 0.0) for one in given]
             self.register_buffer("slope", torch.tensor(slopes))
-            self.register_buffer("offset", torch.tensor([one.get("offset", 0.0) for one in given]))
-            self.register_buffer(
-                "is_mapped", torch.tensor([one.method != "identity" for one in maps])
-            )
+            self.register_buffer("offset", torch.tensor(offsets))
+            mapped = [one.method != "identity" for one in maps]
+            self.register_buffer("is_mapped", torch.tensor(mapped))
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities (B, C)."""
@@ -91,13 +89,6 @@ class Merged(nn.Module):
             return (shares * clipped.log()).sum(dim=0).exp()
         assert self.mode == "logit_mean"
         return (shares * clipped.logit()).sum(dim=0).sigmoid()
-
-
-def fits_graph(calibration: Calibration | None, class_names: Sequence[str]) -> bool:
-    """Whether all maps are smooth enough for 32 bits: an isotonic one may rise steeply anywhere."""
-    return calibration is not None and all(
-        calibration.classes[name].method != "isotonic" for name in class_names
-    )
 
 
 def one_size(ensemble: Ensemble) -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints as a folder that loads back offline and that a model hub takes as it is."""
+"""Checkpoints as a folder that loads back offline, for a model hub."""
 
 import json
 import re
@@ -25,24 +25,22 @@ DESCRIBED = (
 
 def weight_files(ensemble: Ensemble) -> list[str]:
     """The name of each member's file."""
-    count = len(ensemble.members)
-    if count == 1:
-        return ["model.safetensors"]
-    return [f"model_{number}.safetensors" for number in range(1, count + 1)]
+    numbers = range(1, len(ensemble.members) + 1)
+    several = [f"model_{number}.safetensors" for number in numbers]
+    return several if len(several) > 1 else ["model.safetensors"]
 
 
 def needs_recipe(ensemble: Ensemble) -> bool:
-    """Whether the weights alone do not tell which classes come out, merged how."""
+    """Whether an ensemble.json has to name the models or classes."""
     first, *others = ensemble.members
     return bool(others) or list(first.info.class_names) != list(ensemble.class_names)
 
 
 def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | None) -> None:
-    """Write each checkpoint without the paths in its settings, config.json, ensemble.json where
-    they do not tell all (`needs_recipe`), and calibration.json where there is one.
+    """Write each checkpoint without the paths in its settings, config.json, and where there is one
+    ensemble.json (`needs_recipe`) and calibration.json.
 
-    Reads all back and predicts with it. Raises UserError where not the same comes out, and as
-    writing and reading do.
+    Raises UserError where a written checkpoint gives other outputs, and as writing does.
     """
     listed, models = [], []
     for member, name, share in zip(
@@ -69,8 +67,7 @@ def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | No
 
 
 def shareable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's facts without its format, which is the writer's own, and without the folders
-    of the paths in its settings."""
+    """A checkpoint's facts without its format, and with the names alone of paths in settings."""
     kept = {name: value for name, value in facts.items() if name != "format_version"}
     if isinstance(settings := kept.get("settings"), dict):
         kept["settings"] = {
@@ -80,7 +77,7 @@ def shareable(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _last_part(value: Any) -> Any:
-    """A text after its last separator, also of each text of a list."""
+    """A path's name, also of each path of a list."""
     if isinstance(value, list):
         return [_last_part(one) for one in value]
     return re.split(r"[\\/]", value.rstrip("\\/"))[-1] if isinstance(value, str) else value
@@ -97,7 +94,7 @@ def _describe(member: Member) -> dict[str, Any]:
 
 @torch.no_grad()
 def _check_same(member: Member, path: Path) -> None:
-    """Raise UserError where what was written does not give the same bits."""
+    """Raise UserError where the written checkpoint does not give the same bits."""
     model, info = load_model(path)
     random = torch.Generator().manual_seed(0)
     shape = (2, 1, info.image_size, info.image_size)

@@ -1,10 +1,10 @@
-"""The model card: what a model is, was trained on and scored, for those who are handed it."""
+"""Model card: description, training data and scores of a model, for those who receive it."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import jinja2
 
@@ -31,13 +31,13 @@ def write_card(
 ) -> None:
     """Write the card in Markdown, in which the members are called `names`.
 
-    `thresholds` by class, NaN for none; `words` are what else the template takes. Of files, only
+    `thresholds` by class, NaN for none; `words` are the template's other variables. Of files, only
     names are in it. Raises OSError where it cannot be written.
     """
     members = ensemble.members
     alone = scores[0] if len(members) == 1 else None
     rows = zip(names, members, scores, strict=True)
-    # the page is Markdown: what could act in it is escaped by our own filter
+    # for Markdown, which our own filter escapes
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
     environment.filters["md"] = escaped
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -71,7 +71,7 @@ def _describe(name: str, member: Member, share: float) -> dict[str, Any]:
         "backbone": _text(summary["model"]),
         "pixels": member.info.image_size,
         "fold": UNKNOWN if summary["fold"] is None else summary["fold"],
-        "epoch": _count(member.info.facts.get("epoch")),
+        "epoch": _number(member.info.facts.get("epoch"), ",.0f"),
     }
 
 
@@ -85,29 +85,28 @@ def _class(
         "known": _span(members, "training_known", name),
         "threshold": UNKNOWN if math.isnan(threshold) else f"{threshold:.3g}",
     }
-    # a class that the labels lack was not scored
-    if score is not None and name in score.evaluation.per_class.index:
-        scored: Any = score.evaluation.per_class.loc[name]
-        row["validated"] = f"{scored['positives']:,.0f}"
-        for metric in ("ap", "auroc"):
-            row[metric] = _number(
-                scored[metric], scored.get(f"{metric}_low"), scored.get(f"{metric}_high")
-            )
-    return {"ap": UNKNOWN, "auroc": UNKNOWN, "validated": UNKNOWN} | row
+    # a class without labels has no scores
+    if score is None or name not in score.evaluation.per_class.index:
+        return row | {"ap": UNKNOWN, "auroc": UNKNOWN, "validated": UNKNOWN}
+    scored: Any = score.evaluation.per_class.loc[name]
+    row["validated"] = f"{scored['positives']:,.0f}"
+    for metric in ("ap", "auroc"):
+        ends = (scored.get(f"{metric}_{end}") for end in ("low", "high"))
+        row[metric] = _interval(scored[metric], *ends)
+    return row
 
 
 def _means(name: str, member: Member, score: FoldScores | None) -> dict[str, str] | None:
-    """A row of scores: with intervals from the run folder, else what the checkpoint holds."""
-    row = {"name": name}
+    """A row of scores: with intervals from the run folder, else those in the checkpoint."""
     if score is not None:
         summary = score.evaluation.summary
-        row |= {"images": f"{summary['images']:,}", "classes": f"{summary['classes_scored']:,}"}
-        return row | {mean: _mean(score.evaluation, mean) for mean in MEANS}
+        row = {"images": f"{summary['images']:,}", "classes": f"{summary['classes_scored']:,}"}
+        return {"name": name} | row | {mean: _mean(score.evaluation, mean) for mean in MEANS}
     metrics = member.info.facts.get("metrics")
     if not isinstance(metrics, dict):
         return None
-    row |= {"images": UNKNOWN, "classes": _count(metrics.get("classes_scored"))}
-    return row | {mean: _number(metrics.get(mean)) for mean in MEANS}
+    row = {"images": UNKNOWN, "classes": _number(metrics.get("classes_scored"), ",.0f")}
+    return {"name": name} | row | {mean: _number(metrics.get(mean)) for mean in MEANS}
 
 
 def _mean(evaluation: Evaluation, name: str) -> str:
@@ -118,13 +117,13 @@ def _mean(evaluation: Evaluation, name: str) -> str:
         return _number(summary[name])
     count, every = summary["classes_in_intervals"], summary["classes_scored"]
     if count == every:
-        return _number(summary[name], low, high)
-    told = _number(summary["interval_points"][name], low, high)
-    return f"{_number(summary[name])}; of {count} classes {told}"
+        return _interval(summary[name], low, high)
+    part = _interval(summary["interval_points"][name], low, high)
+    return f"{_number(summary[name])}; of {count} classes {part}"
 
 
 def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str:
-    """Where the training images are from, by the names of files alone."""
+    """The CSVs of the training images, by name."""
     files: dict[str, None] = {}
     for member in members:
         settings = member.info.facts.get("settings")
@@ -137,7 +136,7 @@ def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str
 
 
 def _span(members: Sequence[Member], key: str, name: str) -> str:
-    """A class's count, or the least and the most where models were trained on others."""
+    """A class's count, or the least and the most of several models."""
     facts = [member.info.facts.get(key) for member in members]
     found = [one.get(name) for one in facts if isinstance(one, dict)]
     counts = [count for count in found if type(count) is int]
@@ -158,18 +157,12 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else UNKNOWN
 
 
-def _is_sound(value: object) -> TypeGuard[float]:
-    # NaN is below nothing
-    return isinstance(value, (int, float)) and abs(value) <= LARGEST
+def _number(value: object, form: str = ".3f") -> str:
+    sound = isinstance(value, (int, float)) and abs(value) <= LARGEST
+    return format(value, form) if sound else UNKNOWN
 
 
-def _count(value: object) -> str:
-    return f"{value:,.0f}" if _is_sound(value) else UNKNOWN
-
-
-def _number(value: Any, low: Any = None, high: Any = None) -> str:
-    if not _is_sound(value):
-        return UNKNOWN
+def _interval(value: Any, low: Any, high: Any) -> str:
     if low is None or not (math.isfinite(low) and math.isfinite(high)):
-        return f"{value:.3f}"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        return _number(value)
+    return f"{_number(value)} [{low:.3f}, {high:.3f}]"

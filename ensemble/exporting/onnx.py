@@ -1,4 +1,4 @@
-"""A graph as an ONNX file, and the check that ONNX Runtime computes what `ensemble.infer` does."""
+"""A graph as an ONNX file, and its check by ONNX Runtime against `ensemble.infer`."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def write_onnx(
 ) -> None:
     """Write the graph for any number of images like `images` (B, 1, S, S), `metadata` as JSON.
 
-    Nothing of this machine is in the file. Raises UserError where the weights do not fit one file
+    No path of this machine is in the file. Raises UserError where the weights do not fit one file
     or PyTorch cannot express the graph, and OSError where it cannot be written.
     """
     import onnx
@@ -80,7 +80,7 @@ def write_onnx(
 
 
 def _delete_traces(message: Any) -> None:
-    """Delete where PyTorch says each node comes from, with paths of this machine."""
+    """Delete the origin of each node, which holds paths of this machine."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)
@@ -96,7 +96,7 @@ def largest_difference(
     *,
     integers: bool,
 ) -> float:
-    """Between ONNX Runtime and `predict`, on a CPU, over uint8 batches (B, 1, S, S).
+    """Largest difference between ONNX Runtime and `predict` over uint8 batches (B, 1, S, S).
 
     `integers`: the graph takes uint8, else float32. Raises UserError where it is more than BOUND.
     """

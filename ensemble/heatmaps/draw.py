@@ -43,7 +43,7 @@ class Row:
 def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
     """The X-ray, then the map of each model with its probability, under one colour scale."""
     across = 1 + len(models)
-    # in inches: names on the left, columns' names on top, the scale below
+    # inches: names of rows on the left, of columns on top, the scale below
     left, top, below, gap = 1.25, 0.3, 0.62, 0.22
     width = left + across * TILE_INCHES
     height = top + len(rows) * (TILE_INCHES + gap) + below
@@ -54,7 +54,7 @@ def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
 
     for number, row in enumerate(rows):
         bottom = below + (len(rows) - 1 - number) * (TILE_INCHES + gap)
-        # of a class's and an image's name any part may be a word without end
+        # any part of a name may be a word without end
         label = "\n".join(textwrap.fill(line, 17)[:80] for line in row.label.split("\n"))
         write(0.08, bottom + TILE_INCHES / 2, label, va="center", fontsize=8)
         for column in range(across):
@@ -74,7 +74,7 @@ def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
 
 
 def _draw_tile(axes: Axes, row: Row, model: int) -> None:
-    """The X-ray, with boxes, and over it the map of a `model`; of -1 none."""
+    """The X-ray with its boxes, and over it the map of a `model`, unless that is -1."""
     axes.set_axis_off()
     axes.imshow(row.pixels, cmap="gray", vmin=0, vmax=255)
     for x0, y0, x1, y1 in row.boxes:
@@ -91,8 +91,7 @@ def _draw_tile(axes: Axes, row: Row, model: int) -> None:
 
 
 def save(figure: Figure, path: Path, dots: int = DOTS_PER_INCH) -> None:
-    """Write a PNG of so many dots an inch. Raises OSError where that cannot be."""
+    """Write an opaque PNG of so many dots an inch. Raises OSError."""
     written = io.BytesIO()
     figure.savefig(written, format="png", dpi=dots)
-    # nothing is transparent
     Image.open(written).convert("RGB").save(path, format="png", optimize=True)

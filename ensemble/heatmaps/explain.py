@@ -1,4 +1,4 @@
-"""What `ensemble.explain` computes of each image, draws and counts."""
+"""Heat maps, pictures and the pointing game of `ensemble.explain`, image by image."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ from ensemble.predict.config import MergeConfig
 from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.predictor import Predictor
 
-# of sheet.png: more rows make a picture that nothing can show
+# of sheet.png, which viewers cannot show with more
 SHEET_ROWS, SHEET_SIDE = 100, 256
 ENSEMBLE = "ensemble"
 
 
 class Explainer:
-    """Models, and what they see in an image and where."""
+    """Probabilities and heat maps of each model and of the ensemble."""
 
     def __init__(self, fabric: Fabric, ensemble: Ensemble) -> None:
         self.ensemble = ensemble
@@ -45,8 +45,7 @@ class Explainer:
             member_maps(member, np.zeros((8, 8), dtype=np.uint8), [0])
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Of an image (H, W), without views: (M, C), and the ensemble's last where there are
-        several models. NaN where a model lacks a class."""
+        """Of an image (H, W), without views, (M, C); the ensemble's last, of several models."""
         each = self.predictor.of_image(pixels)
         return np.concatenate([each[:, 0], self.predictor.merged(each)])[: len(self.labels)]
 
@@ -66,12 +65,11 @@ def explain_images(
     lesions: Mapping[int, Mapping[str, list[Box]]],
     measured: Sequence[str],
 ) -> tuple[int, pd.DataFrame | None]:
-    """Write the pictures of the first images, maps.csv, and with `measured` pointing.csv to
-    `folder`; returns how many maps are in them, and `Pointing.table`.
+    """Write the pictures of the first images, maps.csv, and with `measured` pointing.csv.
 
-    `lesions`: by an image's place its boxes by class. All images that show one of the classes
-    `measured` are counted. Raises UserError where an image cannot be read, and where a box leaves
-    its image.
+    `lesions`: by an image's place its boxes by class; those of the classes `measured` are counted.
+    Returns the number of drawn maps, and `Pointing.table`. Raises UserError where an image cannot
+    be read, and where a box leaves its image.
     """
     for sentence in images.images.check_sizes(explainer.ensemble.sizes):
         print(sentence)
@@ -135,7 +133,7 @@ def _file_name(image: str) -> str:
 
 
 def _for_sheet(row: Row, image: str) -> Row:
-    """The row under its image's name too, and small: a sheet has many."""
+    """The row with its image's name, and small."""
     pixels = within(row.pixels, SHEET_SIDE)
     height, width = pixels.shape
     return replace(
@@ -150,7 +148,7 @@ def _for_sheet(row: Row, image: str) -> Row:
 def _check_inside(
     boxes: Mapping[str, Sequence[Box]], pixels: NDArray[np.uint8], image: str
 ) -> None:
-    """Raise UserError where a box leaves its image: it was drawn at another size."""
+    """Raise UserError where a box leaves its image."""
     height, width = pixels.shape
     for name, listed in boxes.items():
         if any(x1 > width or y1 > height for _, _, x1, y1 in listed):

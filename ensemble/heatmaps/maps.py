@@ -1,7 +1,4 @@
-"""Heat maps in pixel space: where in an image a model sees what speaks for a class.
-
-CSRA has maps of its own; the other methods' are Grad-CAM (Selvaraju et al. 2017) by captum.
-"""
+"""Heat maps in pixel space: CSRA's own, and Grad-CAM (Selvaraju et al. 2017) by captum."""
 
 from __future__ import annotations
 
@@ -19,25 +16,22 @@ from core.errors import UserError
 from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.merge import merge_models
 
-# longer side, in pixels, at which an image and its maps are shown at most
+# pixels of the longer side of a displayed image
 LONGEST_SHOWN = 1024
 
 
 def heat_maps(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
     """Heat maps float32 (B, K, H, W) in [0, 1] of uint8 images (B, 1, H, W) for K class indices.
 
-    The images are of the size that the model takes. 1 is the place of that image that speaks most
-    for that class. 0 is, for a model with maps of its own (`forward_maps`), the place that speaks
-    least; else (Grad-CAM of the backbone's last feature map) any that does not speak for it. A map
-    without such a highest place is all 0. Maps say nothing of how probable the class is: show that
-    beside them. Where labels are coupled, the refined logit is explained, which is the one whose
-    probability is given: what speaks for a coupled label counts by that coupling.
+    The images have the model's size. 1 is the strongest evidence for the class in that image. 0 is
+    the weakest for a model with maps of its own (`forward_maps`), else (Grad-CAM of the backbone's
+    last feature map) no evidence. A map without a highest place is all 0. Maps do not show how
+    probable the class is. Coupled labels are explained by their refined logits.
 
-    The model is in eval mode and stays as it is, on its device; several threads may share it.
-    Raises UserError where its backbone has no feature map, captum is missing, or a map is not
-    finite.
+    The model is in eval mode and is not changed; several threads may share it. Raises UserError
+    where its backbone has no feature map, captum is missing, or a map is not finite.
     """
-    # gradients are needed inside whatever mode the caller is in, and it is the same again after
+    # gradients are needed in any mode of the caller
     with torch.inference_mode(mode=False):
         own_maps: Any = getattr(model, "forward_maps", None)
         if own_maps is not None:
@@ -53,18 +47,18 @@ def heat_maps(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Tenso
 
 
 def _enlarged(maps: Tensor, images: Tensor) -> Tensor:
-    """Maps (B, K, h, w) of any size, as float32 of that of `images`."""
+    """Maps (B, K, h, w) as float32 at the size of `images`."""
     return functional.interpolate(
         maps.detach().float(), size=images.shape[-2:], mode="bilinear", align_corners=False
     )
 
 
 class _Tail(nn.Module):
-    """What follows the backbone's feature map: features (B, F, h, w) → logits (B, C)."""
+    """The model after the backbone's feature map: features (B, F, h, w) → logits (B, C)."""
 
     def __init__(self, model: Any, channels_last: bool) -> None:
         super().__init__()
-        # captum hooks this layer of ours, never one of the model's
+        # captum hooks this layer, never one of the model
         self.features = nn.Identity()
         self.model, self.channels_last = model, channels_last
 
@@ -78,7 +72,7 @@ class _Tail(nn.Module):
 def _grad_cam(model: Any, images: Tensor, classes: Sequence[int]) -> Tensor:
     """Maps (B, K, h, w), at least 0: eq. 1 and 2 of Selvaraju et al. 2017."""
     try:
-        # late: an extra that CSRA's maps do without
+        # an extra that CSRA's maps do not need
         from captum.attr import LayerGradCam
     except ImportError as error:
         raise UserError(
@@ -98,10 +92,9 @@ def _grad_cam(model: Any, images: Tensor, classes: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def _feature_map(backbone: Any, images: Tensor) -> tuple[Tensor, bool]:
-    """What timm's network pools, as (B, F, h, w), and whether it has the channels last.
+    """The input of the network's pooling, as (B, F, h, w), and whether it has the channels last.
 
-    Raises UserError where it is no map: the token of a transformer that its class is read from has
-    no place, and none of the others has an effect on it after the last layer.
+    Raises UserError where it is no map, as of a transformer whose class token has no place.
     """
     network = backbone.network
     features = network.forward_features(backbone.normalised(images))
@@ -118,10 +111,7 @@ def _feature_map(backbone: Any, images: Tensor) -> tuple[Tensor, bool]:
 
 
 def member_maps(member: Member, pixels: NDArray[np.uint8], classes: Sequence[int]) -> Tensor:
-    """Heat maps (1, K, S, S) of one image, uint8 of any size, at the model's own size S.
-
-    Raises UserError as `heat_maps` does, with the checkpoint's name.
-    """
+    """Heat maps (1, K, S, S) of one image, uint8 of any size, at the model's own size S."""
     image = torch.from_numpy(resize(pixels, member.info.image_size))[None, None]
     device = next(member.model.parameters()).device
     try:
@@ -136,11 +126,10 @@ def ensemble_maps(
     class_names: Sequence[str],
     shape: tuple[int, int],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Heat maps of one image, uint8 of any size, for K classes by name, brought to `shape` (H, W).
+    """Heat maps of one image, uint8 of any size, for K classes by name, resized to `shape` (H, W).
 
     Returns those of each model, (M, K, H, W), NaN where a model lacks a class, and their mean by
-    the shares of those that have it, (K, H, W). The mean's highest place is below 1 where the
-    models look at different ones. Raises UserError as `member_maps` does.
+    the shares of those that have it, (K, H, W). Raises UserError as `heat_maps` does.
     """
     members = ensemble.members
     found = np.full((len(members), len(class_names), *shape), np.nan, dtype=np.float32)

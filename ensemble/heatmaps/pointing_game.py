@@ -25,7 +25,7 @@ Boxes = Mapping[str, Mapping[str, list[Box]]]
 def read_boxes(path: Path) -> Boxes:
     """Boxes (x0, y0, x1, y1) in pixels, the last two just outside, by image and class.
 
-    Raises UserError where the file is no such table, or a box is none.
+    Raises UserError where a column is missing or a box is invalid.
     """
     columns = read_columns(path)
     image = find_column(path, columns, "", IMAGE_COLUMNS, "")
@@ -40,7 +40,6 @@ def read_boxes(path: Path) -> Boxes:
         [pd.to_numeric(columns[one].cells, errors="coerce").astype(float) for one in CORNERS]
     )
     x0, y0, x1, y1 = corners
-    # not a number is not below anything
     sound = np.isfinite(corners).all(axis=0) & (x0 >= 0) & (y0 >= 0) & (x0 < x1) & (y0 < y1)
     if not sound.all():
         row = columns[CORNERS[0]].row_at(int((~sound).argmax()))
@@ -70,11 +69,10 @@ def boxed_classes(boxes: Boxes, class_names: Sequence[str], path: Path) -> list[
 def boxes_of(
     images: LabelTable, boxes: Boxes, measured: Sequence[str], *, anonymous: bool
 ) -> dict[int, Mapping[str, list[Box]]]:
-    """By an image's place the boxes of its lesions; found by its name, or its file's where that is
-    one's own, with or without ending.
+    """Boxes by an image's place, found by its name or its file's unique name, with or without
+    ending.
 
-    The `images` have their own names. Raises UserError where none shows what is measured, which
-    names no image where these are to stay `anonymous`.
+    Raises UserError where no image shows what is measured, without names where `anonymous`.
     """
     files = [Path(path).name for path in images.paths]
     alone = Counter(files)
@@ -95,8 +93,8 @@ def boxes_of(
 def highest_place(heat: NDArray[np.float32]) -> tuple[int, int] | None:
     """(row, column) of the highest place of a map (H, W); None where there is none.
 
-    Enlarging a small map makes plateaus from the middle of its outermost cells to the edge of the
-    image: of equally high places it is the one nearest to the centre, the middle of that cell.
+    An enlarged map has plateaus from the middle of its outermost cells to the edge of the image: of
+    equally high places it is the one nearest to the centre, the middle of that cell.
     """
     highest, lowest = float(heat.max()), float(heat.min())
     if not highest > lowest:
@@ -129,25 +127,20 @@ class Pointing:
     def count(self, name: str, boxes: Sequence[Box], heats: Sequence[NDArray[np.float32]]) -> None:
         """Count an image that shows class `name` in `boxes`; one map (H, W) for each model.
 
-        A map without a highest place is a miss; a map of NaN, as of a model that lacks the class,
-        is not counted.
+        A map without a highest place is a miss; one of NaN (the model lacks the class) is left out.
         """
         covered = inside(boxes, *heats[0].shape)
-        hits = []
-        for heat in heats:
-            place = highest_place(heat)
-            hits.append(float(place is not None and covered[place]))
-            if np.isnan(heat).any():
-                hits[-1] = np.nan
-        self._hits[name].append(hits)
+        places = map(highest_place, heats)
+        hits = [float(place is not None and covered[place]) for place in places]
+        unknown = [np.isnan(heat).any() for heat in heats]
+        self._hits[name].append(np.where(unknown, np.nan, hits).tolist())
         self._chances[name].append(float(covered.mean()))
 
     def table(self, class_names: Sequence[str]) -> pd.DataFrame:
         """A row a class and model, then "all classes" (each image of each class counts once).
 
-        Columns class, model, images (that show it), hits, hit_rate, low and high (95 %, Wilson,
-        images taken as independent), chance (mean share of the image that the boxes cover: the hit
-        rate of a place drawn at random).
+        Columns class, model, images, hits, hit_rate, low and high (95 %, Wilson), chance (mean
+        share of the image in the boxes: the hit rate of a random place).
         """
         counted = [name for name in class_names if self._hits[name]]
         groups = [(name, [name]) for name in counted] + [("all classes", counted)]

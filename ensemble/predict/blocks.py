@@ -1,4 +1,4 @@
-"""Predictions that stream to disk, block by block, so that a run that was killed goes on."""
+"""Blocks of predictions on disk, from which a killed run resumes."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ _OURS = re.compile(r"\.?\d{6}-[0-9a-f]{16}(\.\d+)?\.safetensors|\.tmp\w{6}|\.?me
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some consecutive images, all that is said of them, and the reason for those that failed."""
+    """Predictions of some consecutive images, and the reason for those that failed."""
 
     positions: NDArray[np.int64]
     """(B,) among all images"""
@@ -38,42 +38,42 @@ class Block:
 
 
 def parts_folder(output: Path) -> Path:
-    """Where the blocks of `output` are kept."""
+    """Folder of the blocks of `output`."""
     return output.with_name(f".{output.name}.parts")
 
 
 class Parts:
-    """The folder beside `output` that holds the blocks of its predictions until it is written.
+    """Folder beside `output` that holds the blocks of its predictions until it is written.
 
-    A block's file is named by all that its content depends on: `settings`, and the names, sizes and
-    times of change of its images (or the checksums of the pack that they are in). So a
+    The name of a block's file has a digest of `settings` and of its images (`Images.state`): a
     block is never taken for one of other settings.
     """
 
     def __init__(self, output: Path, images: Images, settings: str, batch_size: int) -> None:
         self.folder = parts_folder(output)
         self.output, self.images, self.batch_size = output, images, batch_size
-        length = batch_size * BATCHES_PER_BLOCK
-        self.starts = range(0, len(images), length)
-        self._ends = [min(start + length, len(images)) for start in self.starts]
+        length, total = batch_size * BATCHES_PER_BLOCK, len(images)
+        self._spans = [
+            range(start, min(start + length, total)) for start in range(0, total, length)
+        ]
         self._files = [
-            self.folder / f"{number:06d}-{self._digest(number, settings)}.safetensors"
-            for number in range(len(self))
+            self.folder / f"{number:06d}-{self._digest(span, settings)}.safetensors"
+            for number, span in enumerate(self._spans)
         ]
         self._lock: IO[str] | None = None
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self._spans)
 
-    def _digest(self, number: int, settings: str) -> str:
+    def _digest(self, span: range, settings: str) -> str:
         digest = hashlib.sha256(settings.encode())
-        for position in range(self.starts[number], self._ends[number]):
+        for position in span:
             state = f" {self.images.state(position)}\n".encode()
             digest.update(self.images.encoded_paths[position] + state)
         return digest.hexdigest()[:16]
 
     def open(self) -> list[int]:
-        """Make and hold the folder; which blocks are missing in it.
+        """Make and lock the folder; returns the numbers of the missing blocks.
 
         Raises UserError where another process has the folder, or it cannot be made.
         """
@@ -86,7 +86,7 @@ class Parts:
         return [number for number in range(len(self)) if not self._is_whole(number)]
 
     def clean(self) -> int:
-        """Delete what else is in the folder of ours; how many blocks that were."""
+        """Delete blocks of other settings; returns how many there were."""
         forget_delivered(self.output)
         wanted = {path.name for path in self._files}
         others = [path for path in self.folder.iterdir() if path.name not in wanted]
@@ -96,20 +96,17 @@ class Parts:
         return sum(path.name[0] != "." and path.suffix == ".safetensors" for path in ours)
 
     def _is_whole(self, number: int) -> bool:
-        if not self._files[number].exists():
-            return False
         try:
-            self.read(number)
+            return self._files[number].exists() and bool(self.read(number))
         except UserError:
             return False
-        return True
 
     def batches(self, numbers: Sequence[int]) -> list[list[int]]:
         """The batches of positions of these blocks, one after another."""
         return [
-            list(range(start, min(start + self.batch_size, self._ends[number])))
-            for number in numbers
-            for start in range(self.starts[number], self._ends[number], self.batch_size)
+            list(span[start : start + self.batch_size])
+            for span in (self._spans[number] for number in numbers)
+            for start in range(0, len(span), self.batch_size)
         ]
 
     def write(self, number: int, block: Block) -> None:
@@ -118,23 +115,21 @@ class Parts:
             "positions": torch.from_numpy(block.positions),
             "probabilities": torch.from_numpy(block.probabilities),
         }
-        self._check_place()
         save_tensors(self._files[number], tensors, {"unreadable": block.unreadable})
 
     def read(self, number: int) -> Block:
-        """A block that is there. Raises UserError where it is not whole."""
+        """Read a block. Raises UserError where it is damaged."""
         path = self._files[number]
         tensors, facts = load_tensors(path)
         try:
-            block = Block(
-                tensors["positions"].numpy(),
-                tensors["probabilities"].numpy(),
-                _unreadable(facts),
+            positions, probabilities = (
+                tensors[name].numpy() for name in ("positions", "probabilities")
             )
-            told = [*block.positions.tolist(), *(position for position, _ in block.unreadable)]
-            if sorted(told) != list(range(self.starts[number], self._ends[number])):
+            block = Block(positions, probabilities, _unreadable(facts))
+            found = [*positions.tolist(), *(position for position, _ in block.unreadable)]
+            if sorted(found) != list(self._spans[number]):
                 raise ValueError("its images are others")
-            if block.probabilities.shape[1:2] != block.positions.shape:
+            if probabilities.shape[1:2] != positions.shape:
                 raise ValueError("its images are not as many as its rows")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} holds no predictions of a block ({error})") from error
@@ -148,27 +143,20 @@ class Parts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the folder, which is deleted where nothing is kept in it."""
+        """Release the folder, which is deleted where nothing is kept in it."""
         if self._lock is None:
             return
         with suppress(OSError):  # it is not empty, or is read-only by now
             if is_held(self.folder, self._lock):
-                self._let_folder_move()
+                self._release_on_windows()
                 (self.folder / LOCK).unlink(missing_ok=True)
                 self.folder.rmdir()
         self._lock.close()
 
-    def _let_folder_move(self) -> None:
-        """Release the lock where the system neither moves nor deletes a folder of open files."""
+    def _release_on_windows(self) -> None:
+        """Windows neither moves nor deletes a folder of open files."""
         if os.name == "nt" and self._lock is not None:
             self._lock.close()
-
-    def _check_place(self) -> None:
-        if self._lock is not None and not is_held(self.folder, self._lock):
-            raise UserError(
-                f"{self.folder} was removed or moved while predictions were kept in it: the same "
-                "command starts anew"
-            )
 
     def place(self, path: Path, fill: Callable[[Path], object]) -> None:
         """Let `fill` write a file that then is at `path`, whole or not at all.
@@ -176,7 +164,11 @@ class Parts:
         What a kill leaves of it lies with the blocks and goes with them. Raises UserError as
         `write_atomically` does.
         """
-        self._check_place()
+        if self._lock is not None and not is_held(self.folder, self._lock):
+            raise UserError(
+                f"{self.folder} was removed or moved while predictions were kept in it: the same "
+                "command starts anew"
+            )
         draft = self.folder / "merged.csv"
         write_atomically(draft, fill)
         try:
@@ -185,19 +177,19 @@ class Parts:
             raise cannot_write(path, error) from error
 
     def deliver(self, fill: Callable[[Path], object]) -> None:
-        """Let `fill` write what the blocks come to, make that the output, delete the blocks.
+        """Let `fill` write the output, then delete the blocks.
 
         Raises UserError as `write_atomically` does; the blocks are then kept.
         """
         self.place(self.output, fill)
-        self._let_folder_move()
+        self._release_on_windows()
         try:
-            # at once: a part of the blocks would be taken for a run that is to go on
+            # at once: a part of the blocks would be taken for a run to resume
             self.folder.replace(_delivered(self.output))
         except OSError as error:
             raise cannot_write(self.output, error) from error
         if self._lock is not None:
-            # what is there from now on is another process's
+            # a folder of the same name is another process's from now on
             self._lock.close()
             self._lock = None
         forget_delivered(self.output)
@@ -214,7 +206,7 @@ def _delivered(output: Path) -> Path:
 def forget_delivered(output: Path) -> None:
     """Delete the blocks of a run that was killed when its output was there already."""
     folder = _delivered(output)
-    # it may not be there, or somebody keeps something in it, or another process deletes it too
+    # it may be missing, hold files of others, or be deleted by another process too
     with suppress(OSError):
         for path in folder.iterdir():
             if path.name == LOCK or _OURS.fullmatch(path.name):

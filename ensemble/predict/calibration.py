@@ -1,7 +1,6 @@
-"""What may be done to probabilities after the model: calibration by class, and normal gating.
+"""Calibration by class, and normal gating: what is done to merged probabilities, in this order.
 
-Calibration comes first and gating after it. `calibration.json`, made by
-`python -m ensemble.calibrate` on out-of-fold predictions, holds both:
+`calibration.json`, made by `python -m ensemble.calibrate` on out-of-fold predictions, holds both:
 
 {"kind": "calibration", "format_version": 1,
  "classes": {NAME: {"method": ..., its parameters, "threshold": ..., "threshold_gated": ...}},
@@ -9,7 +8,7 @@ Calibration comes first and gating after it. `calibration.json`, made by
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from core.errors import UserError, nearest, some
+from ensemble.predict.config import PostprocessConfig
 from ensemble.predict.ensemble_json import (
     Finite,
     NotNegative,
@@ -38,7 +38,7 @@ NORMAL_NAMES = ("Normal", "No Finding", "No_Finding")
 # probabilities of 0 and 1 have no logit
 SMALLEST = 1e-6
 Threshold = Annotated[float, Meta(gt=0, le=1)]
-Probability = Annotated[float, Meta(ge=0, le=1)]
+Probabilities = Annotated[list[Annotated[float, Meta(ge=0, le=1)]], Meta(min_length=1)]
 
 
 class _Identity(msgspec.Struct, tag_field="method", tag="identity"):
@@ -56,11 +56,8 @@ class _Platt(_Identity, tag="platt"):
 
 
 class _Isotonic(_Identity, tag="isotonic"):
-    knots: Annotated[list[Probability], Meta(min_length=1)]
-    values: Annotated[list[Probability], Meta(min_length=1)]
-
-
-_Map = _Identity | _Temperature | _Platt | _Isotonic
+    knots: Probabilities
+    values: Probabilities
 
 
 class _Document(msgspec.Struct):
@@ -70,17 +67,13 @@ class _Document(msgspec.Struct):
 
 
 def find_normal(class_names: Sequence[str], requested: str = "") -> str:
-    """The class that means "nothing found": the requested one, else the first of NORMAL_NAMES.
-
-    Raises UserError where it is not there.
-    """
+    """The requested class, else the first of NORMAL_NAMES. Raises UserError where it is missing."""
     if requested:
         if requested not in class_names:
             raise UserError(f"there is no class '{requested}'{nearest(requested, class_names)}")
         return requested
-    for name in NORMAL_NAMES:
-        if name in class_names:
-            return name
+    if found := [name for name in NORMAL_NAMES if name in class_names]:
+        return found[0]
     raise UserError(
         f"none of the classes is called {', '.join(NORMAL_NAMES)} (they are "
         f"{some(list(class_names), 12)}): name the normal one with --normal_class"
@@ -90,10 +83,9 @@ def find_normal(class_names: Sequence[str], requested: str = "") -> str:
 def normal_gating(
     probabilities: NDArray[Any], class_names: Sequence[str], normal: str, alpha: float
 ) -> NDArray[Any]:
-    """p_abnormal (1 - p_normal)^alpha for every class but `normal`, which stays: (N, C) → (N, C).
+    """p (1 - p_normal)^alpha for every class but `normal`, which stays: (N, C) → (N, C).
 
-    alpha 0 is the identity. Raises UserError where alpha is negative or not finite, or `normal` is
-    none of the classes.
+    Raises UserError where alpha is negative or not finite, or `normal` is none of the classes.
     """
     if not 0 <= alpha < math.inf:
         raise UserError(f"--normal_alpha must be at least 0 and finite, not {alpha}")
@@ -121,9 +113,8 @@ class ClassCalibration:
 
     `parameters` by `method`: identity none; temperature: temperature T, sigmoid(logit(p) / T);
     platt: slope a and offset b, sigmoid(a logit(p) + b); isotonic: knots x and values y, linear in
-    between and constant outside. The thresholds have the best F1 on the rows used for the fit, on
-    calibrated probabilities and on those that are gated as well; NaN where there is none because
-    the class had no positive or no negative. "Positive" is probability >= threshold.
+    between and constant outside. The thresholds have the best F1 in the fit, of calibrated and of
+    gated probabilities; NaN for a class without a positive or a negative. "Positive" is p >= it.
     """
 
     method: str
@@ -146,18 +137,15 @@ class ClassCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibration.json` says. Normal gating is for probabilities that are calibrated."""
+    """Content of a `calibration.json`: the maps, and the gating of what they give."""
 
     classes: Mapping[str, ClassCalibration]
     normal_class: str | None
     normal_alpha: float
 
     def apply(self, probabilities: NDArray[Any], class_names: Sequence[str]) -> FloatArray:
-        """Calibrated, not gated, probabilities (N, C) float64 of classes matched by name.
-
-        Raises UserError that names the classes that have no map.
-        """
-        self._check_known(class_names)
+        """Calibrated, not gated, probabilities (N, C); raises UserError for a class without map."""
+        self.check_known(class_names)
         columns = [
             self.classes[name].apply(probabilities[:, column])
             for column, name in enumerate(class_names)
@@ -165,23 +153,20 @@ class Calibration:
         return np.stack(columns, axis=1)
 
     def gate(self, calibrated: FloatArray, class_names: Sequence[str]) -> FloatArray:
-        """Calibrated probabilities (N, C) gated with the fitted alpha; as they are without one."""
+        """Calibrated probabilities (N, C), gated with the fitted alpha where there is one."""
         if self.normal_class is None or self.normal_alpha == 0:
             return calibrated
         return normal_gating(calibrated, class_names, self.normal_class, self.normal_alpha)
 
     def thresholds(self, class_names: Sequence[str], *, gated: bool) -> FloatArray:
-        """Thresholds (C,) for calibrated, or calibrated and gated, probabilities; NaN for none.
-
-        Raises UserError that names the classes that have no map.
-        """
-        self._check_known(class_names)
+        """Thresholds (C,), NaN for none; raises UserError for a class without map."""
+        self.check_known(class_names)
         found = [self.classes[name] for name in class_names]
         return np.array([one.threshold_gated if gated else one.threshold for one in found])
 
-    def _check_known(self, class_names: Sequence[str]) -> None:
-        missing = [name for name in class_names if name not in self.classes]
-        if missing:
+    def check_known(self, class_names: Sequence[str]) -> None:
+        """Raise UserError that names the classes without a map."""
+        if missing := [name for name in class_names if name not in self.classes]:
             raise UserError(
                 f"the calibration has nothing for {len(missing):,} of the {len(class_names):,} "
                 f"classes ({some(missing)}); it is for {some(list(self.classes), 12)}"
@@ -189,20 +174,15 @@ class Calibration:
 
 
 def write_calibration(path: Path, calibration: Calibration, made_from: Mapping[str, Any]) -> None:
-    """Write `calibration.json` to `path`, whole or not at all.
+    """Write `calibration.json`, with its origin `made_from` in JSON, whole or not at all.
 
-    `made_from` says where it comes from, as JSON can hold it. Raises UserError where the folder
-    cannot be written to.
+    Raises UserError where the folder cannot be written to.
     """
-    classes = {
-        name: {
-            "method": one.method,
-            **one.parameters,
-            "threshold": None if math.isnan(one.threshold) else one.threshold,
-            "threshold_gated": None if math.isnan(one.threshold_gated) else one.threshold_gated,
-        }
-        for name, one in calibration.classes.items()
-    }
+    classes: dict[str, dict[str, Any]] = {}
+    for name, one in calibration.classes.items():
+        cuts = {"threshold": one.threshold, "threshold_gated": one.threshold_gated}
+        shown = {key: None if math.isnan(cut) else cut for key, cut in cuts.items()}
+        classes[name] = {"method": one.method, **one.parameters, **shown}
     content = {
         "classes": classes,
         "normal_class": calibration.normal_class,
@@ -213,14 +193,9 @@ def write_calibration(path: Path, calibration: Calibration, made_from: Mapping[s
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read a `calibration.json`.
-
-    Raises UserError where it is not whole or holds what no fit gives: numbers that are not finite,
-    a map that falls, probabilities outside [0, 1].
-    """
+    """Read a `calibration.json`; raises UserError where it holds what no fit gives."""
     document: _Document = convert(path, "it", read_document(path, "calibration"), _Document)
-    for name in document.classes:
-        check_name(path, name)
+    check_name(path, *document.classes)
     classes = {name: _read_class(path, name, entry) for name, entry in document.classes.items()}
     normal, alpha = document.normal_class, document.normal_alpha
     if normal is not None and normal not in classes:
@@ -232,11 +207,39 @@ def read_calibration(path: Path) -> Calibration:
 
 def _read_class(path: Path, name: str, entry: Any) -> ClassCalibration:
     what = f"the class {quoted(name)}"
-    found = msgspec.structs.asdict(convert(path, what, entry, _Map))
+    kinds = _Identity | _Temperature | _Platt | _Isotonic
+    found = msgspec.structs.asdict(convert(path, what, entry, kinds))
     if "knots" in found:
         steps = np.diff(found["knots"]), np.diff(found["values"])
         if len(steps[0]) != len(steps[1]) or (steps[0] <= 0).any() or (steps[1] < 0).any():
             refuse(path, f"{what} has knots that do not rise, or values that fall or do not fit")
-    thresholds = [found.pop(key) for key in ("threshold", "threshold_gated")]
-    cuts = [math.nan if one is None else one for one in thresholds]
+    cuts = [found.pop(key) for key in ("threshold", "threshold_gated")]
+    cuts = [math.nan if cut is None else cut for cut in cuts]
     return ClassCalibration(entry["method"], found, *cuts)
+
+
+def postprocess_of(
+    config: PostprocessConfig, names: Sequence[str]
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Calibration and gating, where set, of probabilities (N, C) of the classes `names`.
+
+    Raises UserError where the calibration cannot be used, or lacks one of them.
+    """
+    alpha, normal, calibration = config.normal_alpha, config.normal_class, None
+    if config.calibration is not None:
+        calibration = read_calibration(config.calibration)
+        calibration.check_known(names)
+        alpha = calibration.normal_alpha if alpha is None else alpha
+        normal = normal or calibration.normal_class or ""
+    if config.gated:
+        normal = find_normal(names, normal)
+
+    def postprocess(probabilities: NDArray[Any]) -> NDArray[Any]:
+        if calibration is not None:
+            probabilities = calibration.apply(probabilities, names)
+        if config.gated:
+            power = 0.5 if alpha is None else alpha
+            probabilities = normal_gating(probabilities, names, normal, power)
+        return probabilities
+
+    return postprocess

@@ -156,22 +156,16 @@ class Config:
     def check(self) -> None:
         """Raise UserError where two settings contradict each other."""
         self.merge.check(self.models, many_images=self.single is None)
+        self.postprocessing.check()
         ranked = self.merge.ensemble_mode == "rank_mean"
         if ranked and (self.postprocessing.gated or self.postprocessing.calibration is not None):
             raise UserError(
                 "--ensemble_mode rank_mean gives ranks, and calibration and gating need "
                 "probabilities: take another mode, or leave them out"
             )
-        self.postprocessing.check()
-        several = {
-            "--test_csv": self.test_csv is not None,
-            "--sample_submission": self.sample_submission is not None,
-            "--group_by": bool(self.group_by),
-            "--anonymous": self.anonymous,
-        }
-        given = [name for name, there in several.items() if there]
-        if self.single is not None and given:
-            raise UserError(f"{given[0]} is for many images, and {self.single} is a single one")
+        for name in ("test_csv", "sample_submission", "group_by", "anonymous"):
+            if self.single is not None and getattr(self, name):
+                raise UserError(f"--{name} is for many images, and {self.single} is a single one")
         if self.group_by and self.test_csv is None and not self.by_headers:
             raise UserError(
                 "--group_by names a column of --test_csv: give that too, or, where --image_dir "

@@ -12,14 +12,16 @@ from core.data.images.collection import Images
 from core.data.images.decode import resize
 from core.errors import UserError
 
+Sample = tuple[int, list[np.ndarray] | str]
+
 
 class Decoded(NamedTuple):
-    """A batch: those of its images that can be read, and why the others cannot."""
+    """A batch: its readable images, and why the others are not."""
 
     images: list[Tensor]
     """For each size uint8 (B, 1, size, size)."""
     positions: list[int]
-    """(B,) which images these are."""
+    """(B,) among all images"""
     unreadable: list[tuple[int, str]]
     """(position, reason)"""
 
@@ -30,7 +32,7 @@ class ImagesAtSizes(Dataset):
     def __init__(self, images: Images, sizes: Sequence[int]) -> None:
         self.images, self.sizes = images, sizes
 
-    def __getitem__(self, position: int) -> tuple[int, list[np.ndarray] | str]:
+    def __getitem__(self, position: int) -> Sample:
         """The position, and uint8 (size, size) for each size, or why it cannot be read."""
         try:
             pixels = self.images.read(position)
@@ -39,14 +41,12 @@ class ImagesAtSizes(Dataset):
         return position, [resize(pixels, size) for size in self.sizes]
 
 
-def collate(samples: list[tuple[int, list[np.ndarray] | str]]) -> Decoded:
-    """A batch of what `ImagesAtSizes` gives."""
-    read, positions, unreadable = [], [], []
-    for position, images in samples:
-        if isinstance(images, str):
-            unreadable.append((position, images))
-        else:
-            read.append(images)
-            positions.append(position)
-    stacked = [torch.from_numpy(np.stack(same))[:, None] for same in zip(*read, strict=True)]
-    return Decoded(stacked, positions, unreadable)
+def collate(samples: list[Sample]) -> Decoded:
+    """A batch of `ImagesAtSizes`."""
+    read = [(position, images) for position, images in samples if not isinstance(images, str)]
+    by_size = zip(*(images for _, images in read), strict=True)
+    return Decoded(
+        [torch.from_numpy(np.stack(same))[:, None] for same in by_size],
+        [position for position, _ in read],
+        [(position, reason) for position, reason in samples if isinstance(reason, str)],
+    )

@@ -35,19 +35,18 @@ class Member:
             return cls(path, model, info, hashlib.file_digest(file, "sha256").hexdigest())
 
     def summary(self) -> dict[str, Any]:
-        """Method, model, pixels, fold and number of classes; None for what is unknown."""
+        """Method, model, pixels, fold and number of classes; None for unknown values."""
         settings, fold = self.info.facts.get("model"), self.info.facts.get("fold")
         return {
             "method": self.info.method,
             "model": settings.get("model") if isinstance(settings, dict) else None,
             "pixels": self.info.image_size,
-            # the one that nothing has checked yet
             "fold": fold if type(fold) is int else None,
             "classes": len(self.info.class_names),
         }
 
     def places(self, class_names: Sequence[str]) -> tuple[list[int], list[int]]:
-        """(places among `class_names`, places in the model's own order) of what both have."""
+        """(places among `class_names`, places in the model's own order) of shared classes."""
         own = {name: place for place, name in enumerate(self.info.class_names)}
         both = [place for place, name in enumerate(class_names) if name in own]
         return both, [own[class_names[place]] for place in both]
@@ -64,23 +63,21 @@ class Ensemble:
 
     @classmethod
     def load(cls, config: ModelsConfig, classes: str = "same") -> "Ensemble":
-        """Read all checkpoints that `config` names, whole.
+        """Read all checkpoints of `config`.
 
-        The classes are those of an ensemble.json, else in the order of the first model that has
-        them: "union" takes those that any has, "intersection" those that all have, "same" refuses
-        models that differ. Raises UserError where a file, the weights or the classes cannot be
-        used.
+        The classes are those of an ensemble.json, else the "union" or the "intersection" of the
+        models' classes; "same" refuses models that differ. Raises UserError where a file, the
+        weights or the classes cannot be used.
         """
         if config.ensemble is not None:
             checkpoints, weights, names = read_recipe(config.ensemble)
         else:
-            checkpoints, weights, names = [*config.checkpoints], [*config.weights], []
+            checkpoints, weights, names = list(config.checkpoints), list(config.weights), []
         shares = model_shares(weights, len(checkpoints))
-        # a model without a share would cost its passes, and alone know a class
+        # a model without a share would cost time, and could be the only one with a class
         pairs = zip(checkpoints, shares, strict=True)
         members = [Member.load(path) for path, share in pairs if share]
-        names = _known(members, names) if names else _merged_classes(members, classes)
-        return cls(members, shares[shares > 0], names)
+        return cls(members, shares[shares > 0], _merge_classes(members, names, classes))
 
     @property
     def paths(self) -> list[Path]:
@@ -94,10 +91,8 @@ class Ensemble:
 
     def labels(self) -> list[str]:
         """A short name for each model: its method and fold, numbered where that is not unique."""
-        short = []
-        for member in self.members:
-            fold = member.summary()["fold"]
-            short.append(member.info.method + ("" if fold is None else f" fold {fold}"))
+        pairs = [(one.info.method, one.summary()["fold"]) for one in self.members]
+        short = [method if fold is None else f"{method} fold {fold}" for method, fold in pairs]
         return [
             f"{name} ({short[: place + 1].count(name)})" if short.count(name) > 1 else name
             for place, name in enumerate(short)
@@ -122,13 +117,19 @@ class Ensemble:
         return "\n".join(lines)
 
 
-def _merged_classes(members: Sequence[Member], classes: str) -> list[str]:
+def _merge_classes(members: Sequence[Member], names: list[str], classes: str) -> list[str]:
+    """The classes `names` of an ensemble.json, or without them those of the models."""
     sets = [set(member.info.class_names) for member in members]
-    everyone = list(dict.fromkeys(name for one in members for name in one.info.class_names))
-    shared = [name for name in everyone if all(name in names for names in sets)]
-    if classes == "union":
-        return everyone
-    if len(shared) < len(everyone) and classes == "same":
+    union = list(dict.fromkeys(name for one in members for name in one.info.class_names))
+    shared = [name for name in union if all(name in one for one in sets)]
+    if missing := [name for name in names if name not in union]:
+        raise UserError(
+            f"{len(missing):,} of the ensemble's {len(names):,} classes are in none of its "
+            f"checkpoints: {some(missing, 12)}; choose anew by `python -m ensemble.choose`"
+        )
+    if names or classes == "union":
+        return names or union
+    if len(shared) < len(union) and classes == "same":
         odd = next(one for one in members if set(one.info.class_names) != sets[0])
         raise UserError(
             f"{odd.path} and {members[0].path} do not have the same classes: "
@@ -138,13 +139,3 @@ def _merged_classes(members: Sequence[Member], classes: str) -> list[str]:
     if not shared:
         raise UserError("the checkpoints have no class in common: take --classes union")
     return shared
-
-
-def _known(members: Sequence[Member], class_names: list[str]) -> list[str]:
-    known = {name for member in members for name in member.info.class_names}
-    if missing := [name for name in class_names if name not in known]:
-        raise UserError(
-            f"{len(missing):,} of the ensemble's {len(class_names):,} classes are in none of its "
-            f"checkpoints: {some(missing, 12)}; choose anew by `python -m ensemble.choose`"
-        )
-    return class_names

@@ -1,4 +1,4 @@
-"""`ensemble.json`: which checkpoints to average, with which weights; and JSON read with suspicion.
+"""`ensemble.json`: checkpoints and their weights; and strict JSON of this and other kinds.
 
 {"kind": "ensemble", "format_version": 1,
  "members": [{"name": ..., "weight": ..., "checkpoints": [paths relative to this file's folder]}],
@@ -50,20 +50,19 @@ class _Recipe(msgspec.Struct):
 def write_recipe(
     path: Path, members: Sequence[Member], class_names: Sequence[str], made_from: Mapping[str, Any]
 ) -> None:
-    """Write `ensemble.json` to `path`, whole or not at all.
+    """Write `ensemble.json`, with its origin `made_from` in JSON, whole or not at all.
 
-    `made_from` says where it comes from, as JSON can hold it. Raises UserError where the folder
-    cannot be written to.
+    Raises UserError where the folder cannot be written to.
     """
     listed = [
-        {
-            "name": member.name,
-            "weight": member.weight,
-            "checkpoints": [_relative(one, path.parent) for one in member.checkpoints],
-        }
-        for member in members
+        _Member(one.name, one.weight, [_relative(file, path.parent) for file in one.checkpoints])
+        for one in members
     ]
-    content = {"members": listed, "classes": list(class_names), "made_from": dict(made_from)}
+    content = {
+        "members": [msgspec.structs.asdict(member) for member in listed],
+        "classes": list(class_names),
+        "made_from": dict(made_from),
+    }
     write_document(path, "ensemble", content)
 
 
@@ -73,15 +72,14 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
-    """The checkpoints that `path` names, their weights, without members of weight 0, and classes.
+    """Checkpoints, weights and classes, without members of weight 0.
 
     A member's weight is divided equally over its checkpoints. Raises UserError where the file is
-    no whole `ensemble.json`; whether the checkpoints are there is not looked at.
+    no valid `ensemble.json`; the checkpoints may be missing.
     """
     recipe: _Recipe = convert(path, "it", read_document(path, "ensemble"), _Recipe)
     for names in (recipe.classes, [member.name for member in recipe.members]):
-        for name in names:
-            check_name(path, name)
+        check_name(path, *names)
         if len(set(names)) < len(names):
             refuse(path, "a class or the name of a member is there twice")
     taken = [member for member in recipe.members if member.weight]
@@ -90,8 +88,8 @@ def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
     checkpoints: list[Path] = []
     weights: list[float] = []
     for member in taken:
+        check_name(path, *member.checkpoints)
         for text in member.checkpoints:
-            check_name(path, text)
             if PurePosixPath(text).is_absolute():
                 refuse(path, f"{quoted(text)} is no path relative to that file's folder")
             checkpoints.append(path.parent / PurePosixPath(text))
@@ -102,10 +100,9 @@ def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
 def check_output(
     path: Path, kind: str, inputs: Sequence[Path], *, beside: Sequence[Path] = (), overwrite: bool
 ) -> None:
-    """Look whether the JSON `path` of this `kind`, and the files `beside` it, may be written.
+    """Raise UserError where `path`, or a file `beside` it, is an input, exists or is not writable.
 
-    Raises UserError where one cannot be, is an input, or is there already; with `overwrite` only
-    where `path` holds something else than JSON of this kind.
+    With `overwrite`, JSON of this `kind` may be replaced.
     """
     if path.suffix != ".json":
         raise UserError(f"--output {path} does not end in .json: name it so")
@@ -132,10 +129,7 @@ def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> None:
 
 
 def read_document(path: Path, kind: str) -> dict[str, Any]:
-    """The JSON object that `path` holds, of this `kind` and format version.
-
-    Raises UserError where it cannot be read, is too large, is no JSON or something else.
-    """
+    """The JSON object in `path`; raises UserError where it is unreadable or of another kind."""
     try:
         document = read_json(path)
     except OSError as error:
@@ -152,16 +146,15 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
 
 
 def convert(path: Path, what: str, value: object, kind: Any) -> Any:
-    """`value` as its type `kind` has it. Raises UserError where `what` is of another type."""
+    """`value` as the type `kind`. Raises UserError where `what` is of another type."""
     try:
-        # texts that are no UTF-8 are ValueErrors
         return msgspec.convert(value, kind)
-    except (msgspec.ValidationError, ValueError) as error:
+    except ValueError as error:
         refuse(path, f"{what} is not whole: {error}")
 
 
 def refuse(path: Path, what: str) -> NoReturn:
-    """Raise UserError that `path` is not what it should be."""
+    """Raise UserError: `path` is invalid."""
     raise UserError(
         f"{path} cannot be used: {what}; python -m ensemble.choose makes an ensemble.json anew, "
         "ensemble.calibrate a calibration.json"
@@ -169,11 +162,13 @@ def refuse(path: Path, what: str) -> NoReturn:
 
 
 def quoted(text: str) -> str:
-    """In quotes, on one line, without what a terminal would obey, and not long."""
+    """The text in quotes, cut, without control characters."""
     return repr(text[:60])
 
 
-def check_name(path: Path, name: str) -> None:
-    """Raise UserError where `name` is empty, or cannot be written on one line."""
-    if name.encode(errors="ignore").decode() != name or not name or in_plain_sight(name) != name:
-        refuse(path, f"{quoted(name)} is no name: it is empty or has a control character in it")
+def check_name(path: Path, *names: str) -> None:
+    """Raise UserError where a name is empty, or cannot be written on one line of UTF-8."""
+    for name in names:
+        written = in_plain_sight(name.encode(errors="ignore").decode())
+        if not name or written != name:
+            refuse(path, f"{quoted(name)} is no name: it is empty or has a control character in it")

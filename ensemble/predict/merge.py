@@ -38,13 +38,11 @@ def model_shares(weights: Sequence[float], models: int) -> np.ndarray:
 
     Raises UserError where they are negative, not finite, all 0 or not one a model.
     """
-    if not weights:
-        return np.full(models, 1 / models)
-    if len(weights) != models:
+    numbers = np.asarray(weights or [1.0] * models, dtype=float)
+    if len(numbers) != models:
         raise UserError(
             f"{len(weights)} weights do not fit {models} checkpoints: give one for each"
         )
-    numbers = np.asarray(weights, dtype=float)
     if not np.isfinite(numbers).all() or (numbers < 0).any() or not numbers.any():
         raise UserError(f"weights must be at least 0 and one of them above it, not {list(weights)}")
     numbers = numbers / numbers.max()
@@ -79,20 +77,17 @@ def _mean(values: Probabilities, shares: np.ndarray) -> Probabilities:
 
 
 def ranks(probabilities: Probabilities, axis: int = 0) -> Probabilities:
-    """Ranks along the `axis` of N images as parts of N: from 1/N to 1, ties share their mean.
-
-    A class with a NaN has no ranks: NaN.
-    """
+    """Ranks along the `axis` of N images as parts of N, ties share their mean; NaN with a NaN."""
     return rankdata(probabilities, axis=axis) / probabilities.shape[axis]
 
 
 def merge_studies(
     probabilities: Probabilities, studies: np.ndarray, groups: np.ndarray
 ) -> Probabilities:
-    """Probabilities (N, C) of images → (S, C) of studies: the mean within each of a study's groups
-    of views, then the mean over its groups.
+    """Probabilities (N, C) of images → (S, C) of studies.
 
-    studies: (N,) numbers 0 to S - 1; groups: (N,) numbers of the group of views.
+    Means within each of a study's groups of views, then over its groups. studies: (N,) numbers 0 to
+    S - 1; groups: (N,) numbers of the group of views.
     """
     wide = groups.max(initial=0) + 1
     cells, where = np.unique(studies * wide + groups, return_inverse=True)

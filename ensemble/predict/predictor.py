@@ -35,7 +35,7 @@ class Predictor:
 
     @property
     def identity(self) -> str:
-        """A text that another ensemble, other views or another precision do not share."""
+        """Text that differs for other models, views, precisions or versions of PyTorch."""
         device = self.fabric.device.type
         with self.fabric.autocast():
             cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
@@ -64,7 +64,7 @@ class Predictor:
             found.append(merge_views(torch.stack(logits).sigmoid(), self.merge.tta_merge_mode))
         shape = (len(members), len(images[0]), len(self.class_names))
         merged = np.full(shape, np.nan, dtype=np.float32)
-        # only now, so that a device need not wait between two models
+        # after all models, so that the device does not wait between two
         for number, member in enumerate(members):
             probabilities = found[number].cpu().numpy()
             if not np.isfinite(probabilities).all():

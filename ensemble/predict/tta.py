@@ -10,14 +10,14 @@ from core.models.predict import View, as_it_is, mirror
 
 
 def turn_and_scale(images: Tensor, *, degrees: float = 0.0, scale: float = 1.0) -> Tensor:
-    """Images (B, 1, H, W) of floats, turned counter-clockwise and magnified about their centre.
+    """Float images (B, 1, H, W), turned counter-clockwise and magnified about their centre.
 
     Bilinear, of the same size: what grows beyond the edge is cropped, what is missing at the edge
     is the image's own reflection.
     """
     angle, height, width = math.radians(degrees), images.shape[-2], images.shape[-1]
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
-    # from where each pixel comes, in coordinates that reach from -1 to 1 on either axis
+    # source of each pixel, in coordinates that reach from -1 to 1 on either axis
     rows = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
     theta = images.new_tensor(rows).expand(images.shape[0], 2, 3)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
@@ -36,30 +36,20 @@ def scaled_mirror(images: Tensor, *, scale: float) -> Tensor:
     return mirror(turn_and_scale(images, scale=scale))
 
 
-_FLIP: tuple[View, ...] = (as_it_is, mirror)
-_LIGHT: tuple[View, ...] = (
-    *_FLIP,
-    partial(turn_and_scale, degrees=5),
-    partial(turn_and_scale, degrees=-5),
-)
-_MEDIUM: tuple[View, ...] = (
-    *_LIGHT,
-    partial(turn_and_scale, scale=1.1),
-    partial(turn_and_scale, scale=0.9),
-)
+# a mirror swaps the patient's left and right
+_FLIP: list[View] = [as_it_is, mirror]
+_LIGHT: list[View] = [*_FLIP, *(partial(turn_and_scale, degrees=degrees) for degrees in (5, -5))]
+_MEDIUM: list[View] = [*_LIGHT, *(partial(turn_and_scale, scale=scale) for scale in (1.1, 0.9))]
 
-VIEWS: dict[str, tuple[View, ...]] = {
-    "none": (as_it_is,),
-    # a mirror swaps the patient's left and right
+VIEWS: dict[str, list[View]] = {
+    "none": [as_it_is],
     "flip": _FLIP,
     "light": _LIGHT,
     "medium": _MEDIUM,
-    "heavy": (*_MEDIUM, partial(brighten, factor=1.1), partial(brighten, factor=0.9)),
-    "flip_scale": (
+    "heavy": [*_MEDIUM, *(partial(brighten, factor=factor) for factor in (1.1, 0.9))],
+    "flip_scale": [
         *_FLIP,
-        partial(turn_and_scale, scale=1.05),
-        partial(turn_and_scale, scale=0.95),
-        partial(scaled_mirror, scale=1.05),
-        partial(scaled_mirror, scale=0.95),
-    ),
+        *(partial(turn_and_scale, scale=scale) for scale in (1.05, 0.95)),
+        *(partial(scaled_mirror, scale=scale) for scale in (1.05, 0.95)),
+    ],
 }

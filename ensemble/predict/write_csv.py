@@ -19,19 +19,21 @@ from ensemble.predict.dataset import ImagesAtSizes, collate
 from ensemble.predict.merge import Probabilities, merge_studies
 from ensemble.predict.predictor import Predictor
 
+_HEADERS = ("ImageID,reason", "ImageID,StudyID,reason")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """What is written of the predictions."""
 
     columns: Sequence[str] = ()
-    """Which classes are written, in this order; all unless given."""
+    """Classes to write, in this order; all unless given."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, and list them; else they are an error."""
     anonymous: bool = False
     """List them without the reasons, which name their files."""
     overwrite: bool = False
-    """Replace what is there."""
+    """Replace an existing output."""
 
 
 def predict_to_csv(
@@ -43,12 +45,11 @@ def predict_to_csv(
     batch_size: int,
     workers: int,
 ) -> None:
-    """Predict `images` with all processes and write one CSV, whole or not at all; says where it is.
+    """Predict `images` with all processes, write one CSV, whole or not at all, and print its path.
 
-    What was predicted is kept beside `output` until then, so that the same command goes on after a
-    kill. Raises UserError where an image cannot be read, a pack is smaller than a model's images, a
-    probability is not finite, the disk is full, and where `output` is there already (unless
-    overwritten).
+    Blocks are kept beside `output` until then: the same command resumes after a kill. Raises
+    UserError where an image cannot be read, a pack is smaller than a model's images, a probability
+    is not finite, the disk is full, and where `output` exists (unless overwritten).
     """
     fabric = predictor.fabric
     for sentence in images.images.check_sizes(predictor.ensemble.sizes):
@@ -58,7 +59,7 @@ def predict_to_csv(
         missing: list[int] = []
         if fabric.is_global_zero:
             missing = parts.open()
-            # all there: a run that was killed while it wrote
+            # none is missing after a kill while the output was written
             if missing and output.exists() and not options.overwrite:
                 raise UserError(already_there(output))
             if others := parts.clean():
@@ -81,14 +82,14 @@ def predict_to_csv(
 
 
 def already_there(output: Path) -> str:
-    """What to say where a file would be overwritten."""
+    """Message for an output that exists."""
     return f"{output} is there already: name another --output, or pass --overwrite to replace it"
 
 
 def _predict_blocks(
     predictor: Predictor, parts: Parts, missing: Sequence[int], workers: int
 ) -> None:
-    """Let each process predict its share of the `missing` blocks."""
+    """Predict this process's share of the `missing` blocks."""
     fabric = predictor.fabric
     mine = missing[fabric.global_rank :: fabric.world_size]
     batches = parts.batches(mine)
@@ -126,22 +127,14 @@ def _predict_blocks(
 def _write_predictions(
     parts: Parts, images: LabelTable, predictor: Predictor, options: OutputOptions
 ) -> str:
-    """Make one CSV of the blocks, whole or not at all, and delete them; returns what it holds.
+    """Merge the blocks into one CSV, one row an image or a study, and delete them.
 
-    One row an image in their order, or one a study where `images` has studies. Images are streamed;
-    studies and ranks need all rows at once. Raises UserError where an image could not be read
-    (unless those are skipped, and listed beside the CSV) and where none could.
+    Returns what was written. Images are streamed; studies and ranks need all rows at once. Raises
+    UserError where an image could not be read (unless skipped) and where none could.
     """
     unreadable = parts.unreadable()
-    if len(unreadable) == len(images):
-        raise UserError(f"{_told(unreadable, images)}: there is nothing to write")
-    if unreadable and not options.skip_unreadable:
-        mend = "mend them and give the same command again, which keeps what is predicted already,"
-        if images.images.packs:
-            mend = "mend them, give the command that made the pack again and then this one,"
-        raise UserError(
-            f"{_told(unreadable, images)}; {mend} or pass --on_bad_image skip to go without"
-        )
+    if unreadable:
+        _check_unreadable(unreadable, images, skip=options.skip_unreadable)
     ranked = predictor.merge.ensemble_mode == "rank_mean"
     pieces = _pieces(parts, whole=images.studies is not None or ranked)
     columns = list(options.columns or predictor.class_names)
@@ -154,7 +147,9 @@ def _write_predictions(
                 merged = predictor.merged(probabilities)
                 names = [images.ids[position] for position in positions]
                 if images.studies is not None:
-                    merged, names = _studies(merged, positions, images)
+                    codes, studies = pd.factorize(images.studies[positions])
+                    groups = view_groups(images.views, len(images))[positions]
+                    merged, names = merge_studies(merged, codes, groups), studies.tolist()
                 merged = predictor.postprocess(merged)
                 frame = pd.DataFrame(merged, columns=predictor.class_names)[columns]
                 frame.insert(0, images.id_column, names)
@@ -162,16 +157,31 @@ def _write_predictions(
                 rows += len(frame)
 
     # before the output: after a kill in between the same command writes both
-    listed = _list(unreadable, images, parts, anonymous=options.anonymous)
+    _list_unreadable(unreadable, images, parts, anonymous=options.anonymous)
     parts.deliver(fill)
-    if images.studies is None:
-        told = counted(rows, "image")
-    else:
-        told = f"{counted(rows, 'study', 'studies')} of "
-        told += counted(len(images) - len(unreadable), "image")
     if unreadable:
-        print(f"left out     {len(unreadable):,} unreadable: {listed}")
-    return told
+        print(f"left out     {len(unreadable):,} unreadable: {skipped_path(parts.output)}")
+    if images.studies is None:
+        return counted(rows, "image")
+    of = counted(len(images) - len(unreadable), "image")
+    return f"{counted(rows, 'study', 'studies')} of {of}"
+
+
+def _check_unreadable(
+    unreadable: Sequence[tuple[int, str]], images: LabelTable, *, skip: bool
+) -> None:
+    names = [images.ids[position] for position, _ in unreadable]
+    found = (
+        f"{len(names):,} of {counted(len(images), 'image')} cannot be read: {some(names, 20)} "
+        f"({unreadable[0][1].rstrip('.')})"
+    )
+    if len(names) == len(images):
+        raise UserError(f"{found}: there is nothing to write")
+    if not skip:
+        mend = "mend them and give the same command again, which keeps what is predicted already,"
+        if images.images.packs:
+            mend = "mend them, give the command that made the pack again and then this one,"
+        raise UserError(f"{found}; {mend} or pass --on_bad_image skip to go without")
 
 
 def _pieces(parts: Parts, *, whole: bool) -> Iterator[tuple[NDArray[np.int64], Probabilities]]:
@@ -189,54 +199,30 @@ def _pieces(parts: Parts, *, whole: bool) -> Iterator[tuple[NDArray[np.int64], P
     yield np.concatenate(positions), np.concatenate(probabilities, axis=1)
 
 
-def _studies(
-    merged: Probabilities, positions: NDArray[np.int64], images: LabelTable
-) -> tuple[Probabilities, list[str]]:
-    """Probabilities (S, C) of the studies of these images, and the studies' names."""
-    assert images.studies is not None
-    codes, names = pd.factorize(images.studies[positions])
-    groups = view_groups(images.views, len(images))[positions]
-    return merge_studies(merged, codes, groups), names.tolist()
-
-
 def skipped_path(output: Path) -> Path:
-    """Where the images are listed that could not be read."""
+    """List of the images that could not be read."""
     return output.with_name(f"{output.stem}_skipped.csv")
 
 
 def is_skipped_list(path: Path) -> bool:
-    """Whether a file is a list that an earlier run wrote."""
+    """Whether a file is such a list."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        return file.readline(1000).rstrip("\n") in (_LIST_HEADER, _STUDY_LIST_HEADER)
+        return file.readline(1000).rstrip("\n") in _HEADERS
 
 
-_LIST_HEADER, _STUDY_LIST_HEADER = "ImageID,reason", "ImageID,StudyID,reason"
-
-
-def _list(
-    unreadable: list[tuple[int, str]], images: LabelTable, parts: Parts, *, anonymous: bool
-) -> Path:
-    """Write the list of unreadable images; where there are none, delete that of an earlier run."""
+def _list_unreadable(
+    unreadable: Sequence[tuple[int, str]], images: LabelTable, parts: Parts, *, anonymous: bool
+) -> None:
+    """Write the list of unreadable images; without any, delete that of an earlier run."""
     path = skipped_path(parts.output)
     if not unreadable:
         if path.is_file() and is_skipped_list(path):
             path.unlink()
-        return path
+        return
     positions = [position for position, _ in unreadable]
     frame = pd.DataFrame({"ImageID": [images.ids[position] for position in positions]})
     if images.studies is not None:
         frame["StudyID"] = images.studies[positions]
     frame["reason"] = ["" if anonymous else reason for _, reason in unreadable]
     # a reason names the path, of which the folder may be no UTF-8
-    parts.place(
-        path, lambda temporary: frame.to_csv(temporary, index=False, errors="backslashreplace")
-    )
-    return path
-
-
-def _told(unreadable: list[tuple[int, str]], images: LabelTable) -> str:
-    names = [images.ids[position] for position, _ in unreadable]
-    return (
-        f"{len(names):,} of {counted(len(images), 'image')} cannot be read: {some(names, 20)} "
-        f"({unreadable[0][1].rstrip('.')})"
-    )
+    parts.place(path, lambda draft: frame.to_csv(draft, index=False, errors="backslashreplace"))

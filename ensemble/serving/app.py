@@ -1,4 +1,4 @@
-"""The page and its endpoints. Nothing of a request outlives its answer."""
+"""The page and its endpoints; nothing of a request is kept."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ _IMAGE = {
 def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
     """The page of these models, for a server at `host`.
 
-    A mistake is answered by {"error": one sentence} and a status of 4xx, as the commands tell it.
+    Errors are {"error": one sentence, as of the commands} with a status of 4xx.
     """
     page = PAGE.read_text(encoding="utf-8")
     turns = Turns(limits)
-    # the pages of documentation would load scripts from elsewhere; and nobody else is told of
-    # requests, whatever the environment asks OpenTelemetry for
+    # pages of documentation would load scripts from elsewhere; no telemetry in any environment
     app = FastAPI(
         title="longtail-cxr",
         docs_url=None,
@@ -53,19 +52,18 @@ def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """Whether it answers, and how many images wait or are worked on."""
+        """Status, and how many images wait or are worked on."""
         return {"status": "ok", "requests": turns.requests}
 
     @app.get("/about")
     async def about() -> dict[str, Any]:
-        """The models, their classes, and the largest file and image that are taken."""
-        limits = turns.limits
+        """The models, their classes, and the limits of a file and an image."""
         most = {"max_bytes": limits.bytes, "too_large": limits.too_large}
         return served.about() | most | {"max_pixels": max_pixels()}
 
     @app.post("/predict", openapi_extra=_IMAGE)
     async def predict(request: Request, preview: bool = True) -> JSONResponse:
-        """Probabilities of an image by class, and with `preview` its pixels as they are read."""
+        """Probabilities of an image by class, and with `preview` its pixels."""
         return JSONResponse(await turns.do(request, partial(served.predict, preview=preview)))
 
     @app.post("/map", openapi_extra=_IMAGE)
@@ -76,37 +74,37 @@ def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
         served.check_class(name)
         return JSONResponse(await turns.do(request, partial(served.heat_map, name=name)))
 
-    _answer_mistakes(app)
-    # outside of all, so that no answer goes without its headers
+    _answer_errors(app)
+    # outermost, so that every answer has the headers
     return Guard(app, host=host, headers=safe_headers(page))
 
 
-def _answer_mistakes(app: FastAPI) -> None:
-    def told(status: int, sentence: str) -> JSONResponse:
+def _answer_errors(app: FastAPI) -> None:
+    def answer(status: int, sentence: str) -> JSONResponse:
         return JSONResponse({"error": sentence}, status_code=status)
 
     @app.exception_handler(UserError)
     async def user_error(_: Request, error: UserError) -> JSONResponse:
-        return told(422, str(error))
+        return answer(422, str(error))
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> JSONResponse:
-        return told(error.status, error.sentence)
+        return answer(error.status, error.sentence)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, error: ClientDisconnect) -> JSONResponse:
-        return told(400, "nobody waits for the answer any more")
+        return answer(400, "nobody waits for the answer any more")
 
     @app.exception_handler(RequestValidationError)
-    async def wrong_words(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return told(422, f"'{first['loc'][-1]}' in the address: {first['msg'].lower()}")
+        return answer(422, f"'{first['loc'][-1]}' in the address: {first['msg'].lower()}")
 
     @app.exception_handler(HTTPException)
-    async def no_such_page(_: Request, error: HTTPException) -> JSONResponse:
-        return told(error.status_code, f"{error.detail}; see /openapi.json")
+    async def missing(_: Request, error: HTTPException) -> JSONResponse:
+        return answer(error.status_code, f"{error.detail}; see /openapi.json")
 
     @app.exception_handler(Exception)
-    async def own_mistake(_: Request, error: Exception) -> JSONResponse:
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
         traceback.print_exception(error)
-        return told(500, f"this is a mistake of the program ({type(error).__name__}), not yours")
+        return answer(500, f"this is a mistake of the program ({type(error).__name__}), not yours")

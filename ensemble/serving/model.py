@@ -1,4 +1,4 @@
-"""The models behind the page: a file's bytes → probabilities, notes and heat maps."""
+"""Models of the page: a file's bytes → probabilities, notes and heat maps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from core.data.images.dicom.limits import bounded, is_dicom_data
 from core.errors import UserError, in_plain_sight, nearest
 from core.metrics import group_of
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps
-from ensemble.predict.calibration import read_calibration
-from ensemble.predict.config import MergeConfig, PostprocessConfig
+from ensemble.predict.calibration import postprocess_of, read_calibration
+from ensemble.predict.config import PostprocessConfig
 from ensemble.predict.ensemble import Ensemble, Member
-from ensemble.predict.postprocess import postprocess_of
 from ensemble.predict.predictor import Predictor
 from ensemble.predict.tta import VIEWS
 from ensemble.serving.config import Config
@@ -30,20 +29,20 @@ NOTICE = "Research use only. Not a medical device."
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """An ensemble, and what is known of its classes. Its methods are for one thread at a time."""
+    """An ensemble and its classes. Its methods are for one thread at a time."""
 
     predictor: Predictor
     calibrated: bool
     classes: list[dict[str, Any]]
-    """Of each class its name, threshold (or None), group and training counts (or None)."""
+    """Name, threshold (or None), group and training counts (or None) of each class."""
     notes: list[str]
-    """What is true of every prediction."""
+    """Notes of every prediction."""
 
     @classmethod
     def load(cls, config: Config, fabric: Fabric) -> Served:
-        """Load what the settings name, and predict once.
+        """Load the models and predict once.
 
-        Raises UserError where a file cannot be used, or a model gives what is not finite.
+        Raises UserError where a file cannot be used, or a model's output is not finite.
         """
         ensemble = Ensemble.load(config.models, config.merge.classes)
         names = ensemble.class_names
@@ -55,7 +54,12 @@ class Served:
             {"name": name, "threshold": threshold, **_training(ensemble.members, name)}
             for name, threshold in zip(names, thresholds, strict=True)
         ]
-        notes += _notes_of_views(config.merge)
+        if (number := len(VIEWS[config.merge.views])) > 1:
+            notes.append(
+                f"Merged from {number} views of the image (--tta_config {config.merge.views}, "
+                f"{config.merge.tta_merge_mode}), some of them mirrored, which swaps left and "
+                "right."
+            )
         return cls(predictor, config.postprocessing.calibration is not None, classes, notes)
 
     @property
@@ -64,7 +68,7 @@ class Served:
         return self.predictor.class_names
 
     def about(self) -> dict[str, Any]:
-        """What is served, as JSON can hold it."""
+        """The models and classes, as JSON."""
         ensemble = self.predictor.ensemble
         models = [
             {"file": in_plain_sight(member.path.name), **member.summary(), "share": float(share)}
@@ -79,7 +83,7 @@ class Served:
         }
 
     def predict(self, data: bytes, *, preview: bool) -> dict[str, Any]:
-        """What the models say of an image, as JSON can hold it; with a `preview` its pixels too.
+        """Probabilities and notes of an image, as JSON; with a `preview` its pixels too.
 
         Raises UserError where it cannot be read.
         """
@@ -96,17 +100,19 @@ class Served:
             for known, probability in zip(self.classes, probabilities, strict=True)
         ]
         height, width = pixels.shape
-        told: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "notice": NOTICE,
             "calibrated": self.calibrated,
             "image": {"width": width, "height": height},
             "notes": [*_notes_of(data, pixels, self.predictor.ensemble.sizes), *self.notes],
             "classes": classes,
         }
-        return told | {"preview": _png(within(pixels, LONGEST_SHOWN))} if preview else told
+        if preview:
+            answer["preview"] = _png(within(pixels, LONGEST_SHOWN))
+        return answer
 
     def heat_map(self, data: bytes, name: str) -> dict[str, Any]:
-        """Where the models see what speaks for a class: a grey PNG, 255 for the most.
+        """Heat map of a class: a grey PNG, 255 for the strongest evidence.
 
         Raises UserError where the image cannot be read, or a model can give no map.
         """
@@ -130,7 +136,7 @@ def _png(pixels: NDArray[Any]) -> str:
 def _thresholds(
     config: PostprocessConfig, names: Sequence[str]
 ) -> tuple[list[float | None], list[str]]:
-    """Of each class the threshold for what is given out, or None; and what to say of them."""
+    """The threshold of each class for its output, or None; and notes on them."""
     none: list[float | None] = [None] * len(names)
     if config.calibration is None:
         return none, [
@@ -147,12 +153,12 @@ def _thresholds(
 
 
 def _training(members: Sequence[Member], name: str) -> dict[str, Any]:
-    """How often a class was in the training images of all models that say so, and its group."""
+    """Counts of a class in the training images of all models with known ones, and its group."""
     positives = known = 0
     for member in members:
         both = (member.info.facts.get(f"training_{what}") for what in ("positives", "known"))
         first, second = (one.get(name) if isinstance(one, dict) else None for one in both)
-        # what nothing has checked yet
+        # unchecked facts of a file
         if type(first) is int and type(second) is int and 0 <= first <= second < 2**53:
             positives, known = positives + first, known + second
     if not known:
@@ -161,21 +167,11 @@ def _training(members: Sequence[Member], name: str) -> dict[str, Any]:
     return {"group": group, "training_positives": positives, "training_known": known}
 
 
-def _notes_of_views(merge: MergeConfig) -> list[str]:
-    number = len(VIEWS[merge.views])
-    if number == 1:
-        return []
-    return [
-        f"Merged from {number} views of the image (--tta_config {merge.views}, "
-        f"{merge.tta_merge_mode}), some of them mirrored, which swaps left and right."
-    ]
-
-
 def _notes_of(data: bytes, pixels: NDArray[np.uint8], sizes: Sequence[int]) -> list[str]:
-    """What to know of this image."""
+    """Notes on one image."""
     notes = []
     if is_dicom_data(data):
-        # late: an extra, that is there where the pixels could be read
+        # an extra, installed where the pixels could be read
         from pydicom import dcmread
 
         tags = ["PhotometricInterpretation", "ViewPosition"]

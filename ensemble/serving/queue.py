@@ -1,4 +1,4 @@
-"""Many requests at once: a bounded number waits, few are held in memory, one is worked on."""
+"""Request queue: a bounded number waits, few are held in memory, one is worked on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class RefusedError(Exception):
-    """A request that is answered by a status and one sentence."""
+    """A refused request: HTTP status and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -25,14 +25,14 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much is taken on."""
+    """Limits of the queue."""
 
     bytes: int
     """of one file"""
     files: int = 8
-    """that are held in memory at a time"""
+    """held in memory at a time"""
     requests: int = 64
-    """at a time; those beyond are told to come again"""
+    """at a time; others are refused"""
     seconds_to_wait: float = 120
     """until a file is read"""
     seconds_to_send: float = 60
@@ -40,7 +40,7 @@ class Limits:
 
     @property
     def too_large(self) -> str:
-        """What to say of a larger file."""
+        """Message for a larger file."""
         return (
             f"the file has more than {size_of(self.bytes)}: start ensemble.serve with a larger "
             "--max_megabytes to take it"
@@ -48,18 +48,17 @@ class Limits:
 
 
 class Turns:
-    """Requests take turns: a file is read when its turn comes, and worked on after those before."""
+    """Requests in turn: a file is read when few are held, and worked on after those before."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        # that wait or are worked on
         self.requests = 0
         self._files = anyio.Semaphore(limits.files)
-        # one device computes one prediction, and one decoder's memory is enough
+        # one prediction a device, and the memory of one decoder
         self._work = anyio.Lock()
 
     async def do(self, request: Request, work: Callable[[bytes], Result]) -> Result:
-        """What `work` makes of the request's body, in a thread.
+        """`work` on the request's body, in a thread.
 
         Raises RefusedError where the body is too large or too slow, or the queue too long.
         """
@@ -89,9 +88,9 @@ class Turns:
             self.requests -= 1
 
     async def _body(self, request: Request) -> bytes:
-        most, told = self.limits.bytes, request.headers.get("content-length", "")
+        most, length = self.limits.bytes, request.headers.get("content-length", "")
         large = RefusedError(413, self.limits.too_large)
-        if told.isascii() and told.isdigit() and int(told[:20]) > most:
+        if length.isascii() and length.isdigit() and int(length[:20]) > most:
             raise large
         body = bytearray()
         with anyio.move_on_after(self.limits.seconds_to_send) as sending:

@@ -1,8 +1,7 @@
-"""Who may ask the page: nobody by a name that is not its own, and no page of another site.
+"""Host and origin checks of the page: DNS rebinding and cross-site requests.
 
-A site in the user's browser may send requests to 127.0.0.1, and by a name of its own that it lets
-point there (DNS rebinding) it could read the answers too. starlette's TrustedHostMiddleware
-knows fixed names alone; an address in figures is nobody's name and so is always harmless.
+starlette's TrustedHostMiddleware knows fixed names alone; a numeric address is always harmless, as
+no other site's name points to it.
 """
 
 import base64
@@ -21,7 +20,7 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/]+)(:\d{1,5})?")
 
 
 class Guard:
-    """Refuses requests by foreign names and from foreign sites; gives all answers `headers`."""
+    """Refuses requests to foreign names and from foreign sites; adds `headers` to all answers."""
 
     def __init__(self, app: ASGIApp, *, host: str, headers: Mapping[str, str]) -> None:
         self.app, self.headers = app, headers
@@ -43,7 +42,7 @@ class Guard:
         await app(scope, receive, with_headers)
 
     def refusal(self, headers: Headers) -> str:
-        """Why a request with these headers is refused; "" where it is not."""
+        """Reason to refuse a request with these headers; "" for none."""
         host = headers.get("host", "").lower()
         if not self.is_ours(host):
             return (
@@ -72,8 +71,7 @@ class Guard:
 
 
 def safe_headers(page: str) -> dict[str, str]:
-    """Headers for all answers of a server whose one page is this HTML: nothing is fetched from
-    elsewhere, no script runs but the page's own, and nothing is kept."""
+    """Headers of all answers: no other source, no script but those of `page`, no caching."""
     hashes = {}
     for tag in ("script", "style"):
         digests = (

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,19 @@ from torch import nn
 from core.data.images.decode import load_image
 from core.errors import UserError
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
-from ensemble.exporting import onnx as export_onnx
+from ensemble.exporting.config import Config
+from ensemble.exporting.export import Export
 from ensemble.exporting.graph import Merged
 from ensemble.exporting.model_card import escaped
+from ensemble.exporting.onnx import largest_difference
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
 from ensemble.predict.config import MergeConfig
 from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.predictor import Predictor
 from methods import ModelInfo, load_model
+from tests.conftest import Call
 from tests.helpers.reference_predictions import said
 
-Call = Callable[..., tuple[int, str, str]]
 MAPS = {
     "temperature": ClassCalibration("temperature", {"temperature": 1.7}, 0.3, 0.2),
     "platt": ClassCalibration("platt", {"slope": 0.8, "offset": -0.4}, 0.6, 0.5),
@@ -82,20 +85,14 @@ def test_the_graph_is_what_infer_does(views: str, merge: str, mode: str) -> None
     assert found.std() > 0.05
 
 
-@pytest.fixture
-def calibration(checkpoints: list[Path], tmp_path: Path) -> Path:
-    """A calibration.json with a map of each kind that a graph takes."""
-    names = load_model(checkpoints[0])[1].class_names
+def test_an_onnx_file_says_what_the_checkpoint_says(
+    export: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    info = load_model(checkpoints[0])[1]
+    names, calibration = list(info.class_names), tmp_path / "calibration.json"
     kinds = list(MAPS.values())
     classes = {name: kinds[place % 3] for place, name in enumerate(names)}
-    path = tmp_path / "calibration.json"
-    write_calibration(path, Calibration(classes, None, 0), {"labels": "/home/dr/labels.csv"})
-    return path
-
-
-def test_an_onnx_file_says_what_the_checkpoint_says(
-    export: Call, checkpoints: list[Path], phantom: Path, calibration: Path, tmp_path: Path
-) -> None:
+    write_calibration(calibration, Calibration(classes, None, 0), {"labels": "/home/dr/labels.csv"})
     code, printed, error = export(
         *("--checkpoints", checkpoints[0], "--calibration", calibration, "--no-scores"),
         *("--image_dir", phantom / "images", "--test_csv", phantom / "test.csv"),
@@ -107,8 +104,6 @@ def test_an_onnx_file_says_what_the_checkpoint_says(
     path = tmp_path / "out" / "model.onnx"
     session = onnxruntime.InferenceSession(path)
     facts = session.get_modelmeta().custom_metadata_map
-    info = load_model(checkpoints[0])[1]
-    names = list(info.class_names)
     assert json.loads(facts["class_names"]) == names
     assert facts["calibrated"] == "true"
     assert json.loads(facts["thresholds"]) == {
@@ -131,51 +126,40 @@ def test_an_onnx_file_says_what_the_checkpoint_says(
     assert not onnx.load(path).graph.node[0].doc_string
 
 
+def save_graph(path: Path, node: onnx.NodeProto, shape: list[str | int | None]) -> None:
+    """A graph of one node, from uint8 images of this shape."""
+    types = onnx.TensorProto
+    images = onnx.helper.make_tensor_value_info("images", types.UINT8, shape)
+    probabilities = onnx.helper.make_tensor_value_info("probabilities", types.FLOAT, None)
+    graph = onnx.helper.make_graph([node], "g", [images], [probabilities])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+
 def test_nothing_is_left_where_the_graph_differs(
     export: Call, checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = load_model(checkpoints[1])[0]
-
-    def write(path: Path, graph: nn.Module, images: torch.Tensor, _: object) -> None:
-        """The graph of the other fold, by an exporter of its own."""
-        with torch.no_grad():
-            logits = other(images[:1])
+    def write(path: Path, _: nn.Module, images: torch.Tensor, __: object) -> None:
         node = onnx.helper.make_node("Constant", [], ["probabilities"], value_floats=[0.5])
-        put = onnx.helper.make_tensor_value_info(
-            "images", onnx.TensorProto.UINT8, ["b", *images.shape[1:]]
-        )
-        got = onnx.helper.make_tensor_value_info(
-            "probabilities", onnx.TensorProto.FLOAT, [logits.shape[0]]
-        )
-        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [put], [got])), path)
+        save_graph(path, node, ["b", *images.shape[1:]])
 
     monkeypatch.setattr("ensemble.exporting.export.write_onnx", write)
     code, _, error = export("--checkpoints", checkpoints[0], "--no-scores")
     assert code == 2
     assert "ONNX Runtime differs from PyTorch by 1.0e+00 on a batch of 1" in error
-    assert not (tmp_path / "out").exists()
-    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_bound_is_on_the_largest_difference(tmp_path: Path) -> None:
     node = onnx.helper.make_node("Cast", ["images"], ["probabilities"], to=onnx.TensorProto.FLOAT)
-    put = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["b", 1, 1, 2])
-    got = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, None)
-    graph = onnx.helper.make_graph([node], "g", [put], [got])
-    path = tmp_path / "m.onnx"
-    onnx.save(
-        onnx.helper.make_model(
-            graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
-        ),
-        path,
-    )
+    save_graph(tmp_path / "m.onnx", node, ["b", 1, 1, 2])
     batch = np.array([[[[0, 1]]]], dtype=np.uint8)
 
     def difference(off: float) -> float:
         def predict(pixels: np.ndarray) -> np.ndarray:
             return pixels + np.array([0, off])
 
-        return export_onnx.largest_difference(path, predict, [batch], integers=True)
+        return largest_difference(tmp_path / "m.onnx", predict, [batch], integers=True)
 
     for off in (0.0, 9e-5):
         assert difference(off) == pytest.approx(off, abs=1e-9)
@@ -184,51 +168,53 @@ def test_the_bound_is_on_the_largest_difference(tmp_path: Path) -> None:
             difference(off)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--checkpoints {one} {tmp}/larger.safetensors", "images of 32, 64 pix"),
+        ("--ensemble_mode rank_mean", "rank_mean is for many images"),
+        ("--checkpoints {tmp}/run/{one.name}", "--no-scores writes it without"),
+        ("--format folder --input float", "--input float is for --format onnx"),
+        ("--output {one.parent} --overwrite", "holds what was not made here"),
+        ("--checkpoints {tmp}/older/{one.name}", "labels from gone/train.csv, which is not found"),
+    ],
+)
 def test_what_cannot_be_is_refused_with_its_reason(
-    export: Call, checkpoints: list[Path], finished: tuple[Path, str], tmp_path: Path
+    export: Call, checkpoints: list[Path], tmp_path: Path, arguments: str, sentence: str
 ) -> None:
-    tensors, facts = load_tensors(checkpoints[0])
+    one, run = checkpoints[0], checkpoints[0].parent
+    tensors, facts = load_tensors(one)
     facts.pop("format_version")
     save_tensors(tmp_path / "larger.safetensors", tensors, facts | {"img_size": 64})
-    lonely = tmp_path / "run"
-    lonely.mkdir()
-    for path in finished[0].iterdir():
-        if path.is_file() and not path.name.endswith("fold1_val.csv"):
-            (lonely / path.name).write_bytes(path.read_bytes())
-    one = ("--checkpoints", checkpoints[0])
-    for flags, sentence in (
-        (
-            ("--checkpoints", checkpoints[0], tmp_path / "larger.safetensors"),
-            "images of 32, 64 pix",
-        ),
-        ((*one, "--ensemble_mode", "rank_mean"), "rank_mean is for many images"),
-        (("--checkpoints", lonely / checkpoints[0].name), "_fold1_val.csv is gone"),
-        ((*one, "--format", "folder", "--input", "float"), "--input float is for --format onnx"),
-        ((*one, "--output", finished[0], "--overwrite"), "holds what was not made here"),
-    ):
-        code, _, error = export(*flags)
-        assert code == 2, flags
-        assert sentence in error, error
-        assert len(error.splitlines()) == 1
-        assert not (tmp_path / "out").exists()
-    assert load_facts(checkpoints[0])["img_size"] == 32
+    for name, ours in (("run", "*fold1_val.csv"), ("older", "labels.csv")):
+        shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns(ours, "tensorboard"))
+    # of a run before labels.csv
+    settings = tmp_path / "older" / "config.json"
+    content = json.loads(settings.read_text()) | {"train_csv": ["gone/train.csv"]}
+    settings.write_text(json.dumps(content))
+    code, _, error = export("--checkpoints", one, *arguments.format(tmp=tmp_path, one=one).split())
+    assert (code, error.count("\n")) == (2, 1)
+    assert sentence in error
+    assert not (tmp_path / "out").exists()
+    assert load_facts(one)["img_size"] == 32
 
 
 def test_a_missing_extra_is_told_with_its_command(
     export: Call, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     code, _, error = export("--checkpoints", checkpoints[0])
     assert code == 2
     assert 'pip install -c constraints.txt -e ".[export]"' in error
 
 
-def test_an_isotonic_map_is_told_and_not_applied(checkpoints: list[Path]) -> None:
-    from ensemble.exporting.graph import fits_graph
-
+def test_an_isotonic_map_is_told_and_not_applied() -> None:
     isotonic = ClassCalibration("isotonic", {"knots": [0.1, 0.2], "values": [0.0, 1.0]}, 0.5, 0.5)
-    assert not fits_graph(Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0), ["a", "b"])
-    assert fits_graph(Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0), ["a"])
+    calibration = Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0)
+    for names, calibrated in ((["a", "b"], False), (["a"], True)):
+        ensemble = Ensemble(toy_members(), np.array([0.5, 0.5]), names)
+        export = Export(config=Config(), ensemble=ensemble, calibration=calibration, scores=[])
+        assert export.calibrated == calibrated
 
 
 def test_names_cannot_act_in_a_card() -> None:

@@ -3,27 +3,27 @@
 import math
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.explain import main
 from ensemble.heatmaps.pointing_game import Pointing, highest_place, read_boxes
 from methods import load_model
+from tests.conftest import Call
+from tests.helpers.infer_files import part
 from tests.helpers.reference_predictions import said
 
-Call = Callable[..., tuple[int, str, str]]
-Explain = Callable[..., tuple[int, str, str]]
+BOXES = "ImageID,finding,x0,y0,x1,y1\n"
 
 
 @pytest.fixture
-def explain(call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path) -> Explain:
+def explain(call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path) -> Call:
     """The command with two checkpoints, on the phantom's images."""
 
     def answer(*arguments: object) -> tuple[int, str, str]:
@@ -70,28 +70,25 @@ def test_hits_are_counted_by_class_and_model_against_chance() -> None:
     for key, (images, hits, chance) in expected.items():
         row = rows[key]
         assert (row["images"], row["hits"]) == (images, hits)
-        np.testing.assert_allclose(row["hit_rate"], hits / images)
-        np.testing.assert_allclose((row["low"], row["high"]), wilson(hits, images), atol=1e-9)
-        np.testing.assert_allclose(row["chance"], chance)
+        found = [row[name] for name in ("hit_rate", "chance", "low", "high")]
+        wanted = [hits / images, chance, *wilson(hits, images)]
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
 def test_the_highest_place_of_a_plateau_is_the_middle_of_its_cell() -> None:
-    import cv2
-
     cells = np.zeros((4, 4), dtype=np.float32)
     cells[0, 3] = 1
     heat = cv2.resize(cells, (40, 40), interpolation=cv2.INTER_LINEAR)
     place = highest_place(heat.astype(np.float32))
     assert place is not None
-    assert abs(place[0] - 4.5) <= 0.5
-    assert abs(place[1] - 34.5) <= 0.5
+    np.testing.assert_allclose(place, (4.5, 34.5), atol=0.5)
 
 
 def test_pictures_and_tables_of_some_images(
-    explain: Explain, checkpoints: list[Path], phantom: Path, tmp_path: Path
+    explain: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
     boxes = pd.read_csv(phantom / "boxes.csv")
-    test = set(pd.read_csv(phantom / "test.csv")["ImageID"])
+    test = pd.read_csv(phantom / "test.csv")["ImageID"]
     shown = boxes[boxes["ImageID"].isin(test)]
     code, printed, error = explain(
         *("--test_csv", phantom / "test.csv", "--boxes", phantom / "boxes.csv"),
@@ -102,10 +99,8 @@ def test_pictures_and_tables_of_some_images(
     listed = pd.read_csv(folder / "maps.csv")
     assert len(listed) == 2 * 3
     names = list(load_model(checkpoints[0])[1].class_names)
-    first = list(pd.read_csv(phantom / "test.csv")["ImageID"][:2])
-    one, other = (
-        said(path, [phantom / "images" / x for x in first], mirror=False) for path in checkpoints
-    )
+    first = [phantom / "images" / name for name in test[:2]]
+    one, other = (said(path, first, mirror=False) for path in checkpoints)
     merged = (one + 3 * other) / 4
     expected = [
         each[image, merged[image].argmax()] for image in range(2) for each in (one, other, merged)
@@ -131,55 +126,51 @@ def test_pictures_and_tables_of_some_images(
 
 
 def test_names_are_kept_out_where_asked_and_only_what_it_made_is_replaced(
-    explain: Explain, tmp_path: Path
+    explain: Call, tmp_path: Path
 ) -> None:
-    code, printed, error = explain("--images", "p00000_00", "--classes", "Mass", "--anonymous")
+    maps, image = tmp_path / "maps", ("--images", "p00000_00", "--classes", "Mass")
+    code, printed, error = explain(*image, "--anonymous")
     assert code == 0, error
-    told = printed + (tmp_path / "maps" / "maps.csv").read_text()
-    told += " ".join(path.name for path in (tmp_path / "maps").iterdir())
+    before = sorted(maps.iterdir())
+    told = printed + (maps / "maps.csv").read_text() + str([path.name for path in before])
     assert "p00000" not in told
-    before = sorted((tmp_path / "maps").iterdir())
-    assert explain("--images", "p00000_00", "--classes", "Mass")[0] == 2
-    again = ("--images", "p00000_00", "--classes", "Mass", "--anonymous", "--overwrite")
-    assert explain(*again)[0] == 0
-    assert sorted((tmp_path / "maps").iterdir()) == before
     assert re.search(r"0001_[0-9a-f]{8}-000001\.png", told)
+    assert explain(*image)[0] == 2
+    assert explain(*image, "--anonymous", "--overwrite")[0] == 0
+    assert sorted(maps.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--classes Mas", "there is no class 'Mas': did you mean 'Mass'?"),
+        ("--images p9.png", "1 of 1 images have no file in"),
+        ("--boxes {tmp}/wide.csv", "a box of 'Mass' leaves the image p00000_00.png of 40 x 40"),
+        ("--boxes {tmp}/none.csv", "row 2 (the header is row 1) holds no box"),
+        ("--output {tmp}/own --overwrite", "holds what was not made here (notes.txt)"),
+        ("--output {tmp}/own", "is there already: name another --output"),
+    ],
+)
 def test_what_is_wrong_is_one_sentence(
-    explain: Explain, checkpoints: list[Path], phantom: Path, tmp_path: Path
+    explain: Call, tmp_path: Path, arguments: str, sentence: str
 ) -> None:
-    image = ("--images", "p00000_00.png")
-    wrong = tmp_path / "boxes.csv"
-    wrong.write_text("ImageID,finding,x0,y0,x1,y1\np00000_00.png,Mass,1,2,41,8\n")
-    nothing = tmp_path / "none.csv"
-    nothing.write_text("ImageID,finding,x0,y0,x1,y1\np00000_00.png,Mass,5,2,5,8\n")
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "notes.txt").write_text("mine")
-    for flags, sentence in (
-        ((*image, "--classes", "Mas"), "there is no class 'Mas': did you mean 'Mass'?"),
-        (("--images", "p9.png"), "1 of 1 images have no file in"),
-        ((*image, "--boxes", wrong), "a box of 'Mass' leaves the image p00000_00.png of 40 x 40"),
-        ((*image, "--boxes", nothing), "row 2 (the header is row 1) holds no box"),
-        ((*image, "--output", foreign, "--overwrite"), "holds what was not made here (notes.txt)"),
-        ((*image, "--output", foreign), "is there already: name another --output"),
-    ):
-        code, _, error = explain(*flags)
-        assert code == 2, flags
-        assert sentence in error
-        assert len(error.splitlines()) == 1
-        assert not (tmp_path / "maps").exists()
-    assert (foreign / "notes.txt").read_text() == "mine"
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    (tmp_path / "wide.csv").write_text(f"{BOXES}p00000_00.png,Mass,1,2,41,8\n")
+    (tmp_path / "none.csv").write_text(f"{BOXES}p00000_00.png,Mass,5,2,5,8\n")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    code, _, error = explain("--images", "p00000_00.png", *arguments.format(tmp=tmp_path).split())
+    assert (code, error.count("\n")) == (2, 1)
+    assert sentence in error
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_box_may_reach_the_edge_of_a_large_image(explain: Explain, tmp_path: Path) -> None:
+def test_a_box_may_reach_the_edge_of_a_large_image(explain: Call, tmp_path: Path) -> None:
     # 1573 * (1009 / 1573) is a hair above 1009
     Image.new("L", (1573, 1596), 9).save(tmp_path / "large.png")
     boxes = tmp_path / "boxes.csv"
     for right, bottom, expected in ((1573, 1596, 0), (1573.5, 1596, 2), (1573, 1597, 2)):
-        boxes.write_text(f"ImageID,finding,x0,y0,x1,y1\nlarge.png,Mass,0,798,{right},{bottom}\n")
+        boxes.write_text(f"{BOXES}large.png,Mass,0,798,{right},{bottom}\n")
         code, _, error = explain("--image_dir", tmp_path, "--classes", "Mass", "--boxes", boxes)
         assert code == expected, error
         assert ("leaves the image large.png of 1573 x 1596" in error) == (expected == 2)
@@ -190,21 +181,20 @@ def test_a_box_may_reach_the_edge_of_a_large_image(explain: Explain, tmp_path: P
 
 
 def test_boxes_are_found_by_name_where_names_are_kept_out(
-    explain: Explain, phantom: Path, tmp_path: Path
+    explain: Call, phantom: Path, tmp_path: Path
 ) -> None:
-    images = tmp_path / "images"
+    images, boxes = tmp_path / "images", tmp_path / "boxes.csv"
     for folder in ("sub", "other"):
         (images / folder).mkdir(parents=True)
         shutil.copy(phantom / "images" / "p00000_00.png", images / folder / "p.png")
-    boxes = tmp_path / "boxes.csv"
-    boxes.write_text("ImageID,finding,x0,y0,x1,y1\nsub/p.png,Mass,0,0,20,40\n")
+    boxes.write_text(f"{BOXES}sub/p.png,Mass,0,0,20,40\n")
     flags = ("--image_dir", images, "--classes", "Mass", "--anonymous", "--boxes", boxes)
     code, _, error = explain(*flags)
     assert code == 0, error
     table = pd.read_csv(tmp_path / "maps" / "pointing.csv")
     assert set(table["images"]) == {1}
     np.testing.assert_allclose(table["chance"], 0.5)
-    boxes.write_text("ImageID,finding,x0,y0,x1,y1\nSECRET.png,Mass,0,0,20,40\n")
+    boxes.write_text(f"{BOXES}SECRET.png,Mass,0,0,20,40\n")
     code, _, error = explain(*flags, "--output", tmp_path / "other")
     assert code == 2
     assert "that names 1 image of other names" in error
@@ -218,22 +208,17 @@ def test_boxes_are_read_by_their_columns(tmp_path: Path) -> None:
 
 
 def test_a_model_that_lacks_the_class_is_no_miss(
-    call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
+    explain: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
-    tensors, facts = load_tensors(checkpoints[0])
-    last = [name for name in tensors if name.startswith("head.6.")]
-    kept = [place for place, name in enumerate(facts["class_names"]) if name != "Effusion"]
-    facts["class_names"] = [facts["class_names"][place] for place in kept]
-    fewer = tensors | {name: tensors[name][kept] for name in last}
-    save_tensors(tmp_path / "fewer.safetensors", fewer, facts)
-    code, _, error = call(
-        main,
-        *("--checkpoints", checkpoints[0], tmp_path / "fewer.safetensors"),
-        *("--image_dir", phantom / "images", "--test_csv", phantom / "test.csv", "--draw", 1),
-        *("--classes", "Effusion", "--boxes", phantom / "boxes.csv", "--output", tmp_path / "m"),
+    names = load_model(checkpoints[0])[1].class_names
+    fewer = [name for name in names if name != "Effusion"]
+    code, _, error = explain(
+        *("--checkpoints", checkpoints[0], part(checkpoints[0], tmp_path / "f.safetensors", fewer)),
+        *("--test_csv", phantom / "test.csv", "--draw", 1, "--classes", "Effusion"),
+        *("--boxes", phantom / "boxes.csv"),
     )
     assert code == 0, error
-    table = pd.read_csv(tmp_path / "m" / "pointing.csv")
+    table = pd.read_csv(tmp_path / "maps" / "pointing.csv")
     effusion = table[table["class"] == "Effusion"].drop(columns="class")
     rows: dict[Any, Any] = effusion.set_index("model").to_dict("index")
     assert rows["standard_head fold 1 (2)"]["images"] == 0

@@ -61,11 +61,11 @@ def noise(count: int = 2) -> Tensor:
     return torch.randint(0, 256, (count, 1, SIZE, SIZE), dtype=torch.uint8)
 
 
+@torch.no_grad()
 def features_of(model: Toy, images: Tensor) -> np.ndarray:
     """(B, F, h w)"""
     network: Any = model.backbone.network
-    with torch.no_grad():
-        return network.cells(images / 255).flatten(2).numpy()
+    return network.cells(images / 255).flatten(2).numpy()
 
 
 def enlarged(coarse: np.ndarray) -> np.ndarray:
@@ -169,25 +169,17 @@ def test_it_leaves_the_model_and_the_mode_as_they_were(mode: Any) -> None:
     assert all(one.grad is None for one in model.parameters())
 
 
-def test_a_transformer_of_tokens_is_refused_in_a_sentence() -> None:
-    config = ModelConfig(model="test_vit", pretrained=False)
-    model = build_model(config, CLASSES).eval()
+def test_a_model_without_a_map_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    transformer = build_model(ModelConfig(model="test_vit", pretrained=False), CLASSES).eval()
     images = torch.zeros(1, 1, 160, 160, dtype=torch.uint8)
     with pytest.raises(UserError, match=r"VisionTransformer has no feature map.*csra_db_cas"):
-        heat_maps(model, images, [0])
-
-
-def test_what_is_missing_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "captum.attr", None)
-    model = Toy(nn.Linear(FEATURES, CLASSES)).eval()
-    with pytest.raises(UserError, match=r'pip install -c constraints.txt -e "\.\[explain\]"'):
-        heat_maps(model, noise(1), [0])
-
-
-def test_a_map_that_is_not_finite_is_refused() -> None:
+        heat_maps(transformer, images, [0])
     model = Toy(nn.Linear(FEATURES, CLASSES)).eval()
     nn.init.constant_(model.head.weight, float("nan"))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="not finite"):
+        heat_maps(model, noise(1), [0])
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(UserError, match=r'pip install -c constraints.txt -e "\.\[explain\]"'):
         heat_maps(model, noise(1), [0])
 
 

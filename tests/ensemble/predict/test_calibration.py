@@ -38,30 +38,22 @@ CALIBRATION = Calibration(
 )
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.5, 1, 2])
-def test_gating_is_its_formula(alpha: float) -> None:
+def test_gating_is_its_formula() -> None:
     before = PROBABILITIES.copy()
-    gated = normal_gating(PROBABILITIES, NAMES, "Normal", alpha)
-    for row in range(6):
-        for column in range(4):
-            p, normal = before[row, column], before[row, 1]
-            expected = p if column == 1 else p * (1 - normal) ** alpha
+    for alpha in (0.1, 0.5, 1, 2):
+        gated = normal_gating(PROBABILITIES, NAMES, "Normal", alpha)
+        for (row, column), p in np.ndenumerate(before):
+            expected = p if column == 1 else p * (1 - before[row, 1]) ** alpha
             assert gated[row, column] == pytest.approx(expected, rel=1e-12)
     np.testing.assert_array_equal(PROBABILITIES, before)
-
-
-def test_gating_at_its_ends() -> None:
     certain = np.array([[0.5, 1.0], [0.5, 0.0]])
     np.testing.assert_array_equal(normal_gating(certain, ["a", "n"], "n", 0), certain)
     np.testing.assert_array_equal(normal_gating(certain, ["a", "n"], "n", 1), [[0, 1], [0.5, 0]])
     half = PROBABILITIES.astype(np.float32)
     assert normal_gating(half, NAMES, "Normal", 0.5).dtype == np.float32
-
-
-@pytest.mark.parametrize("alpha", [-0.1, math.nan, math.inf])
-def test_an_alpha_that_is_none_is_refused(alpha: float) -> None:
-    with pytest.raises(UserError, match="normal_alpha"):
-        normal_gating(PROBABILITIES, NAMES, "Normal", alpha)
+    for alpha in (-0.1, math.nan, math.inf):
+        with pytest.raises(UserError, match="normal_alpha"):
+            normal_gating(PROBABILITIES, NAMES, "Normal", alpha)
 
 
 def test_the_normal_class_is_found_by_name() -> None:
@@ -122,13 +114,10 @@ def test_gate_takes_its_own_alpha_and_class() -> None:
     np.testing.assert_array_equal(without.gate(calibrated, NAMES), calibrated)
 
 
-def test_thresholds_by_name() -> None:
+def test_thresholds_by_name_and_classes_without_a_map() -> None:
     for gated, expected in ((False, [1, np.nan, 0.25]), (True, [0.75, np.nan, 0.125])):
         found = CALIBRATION.thresholds(["Effusion", "Hernia", "Mass"], gated=gated)
         np.testing.assert_array_equal(found, expected)
-
-
-def test_classes_without_a_map_are_named() -> None:
     with pytest.raises(UserError, match=r"2 of the 3 classes \(Edema, Cyst\)"):
         CALIBRATION.apply(PROBABILITIES[:, :3], ["Edema", "Mass", "Cyst"])
     with pytest.raises(UserError, match=r"1 of the 1 classes \(Edema\)"):
@@ -151,12 +140,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         "threshold": None,
         "threshold_gated": None,
     }
-
-
-def written(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    path = tmp_path / "c.json"
-    write_calibration(path, CALIBRATION, {})
-    return path, json.loads(path.read_text())
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -185,6 +168,7 @@ def without(name: str, key: str) -> Change:
         (whole(classes={"": {}}), "is no name"),
         (whole(classes={"Mass": 3}), "the class 'Mass' is not whole"),
         (whole(classes={"a\nb\x1b[31m": {}}), "control character"),
+        (whole(classes={"\ud800": {}}), "is no name"),
         (whole(normal_class="Edema"), '"normal_class"'),
         (whole(normal_class=None), '"normal_alpha"'),
         (whole(normal_alpha=-1), "`$.normal_alpha`"),
@@ -210,8 +194,9 @@ def without(name: str, key: str) -> Change:
     ],
 )
 def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change, told: str) -> None:
-    path, document = written(tmp_path)
-    read_calibration(path)
+    path = tmp_path / "c.json"
+    write_calibration(path, CALIBRATION, {})
+    document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
     with pytest.raises(UserError) as error:
@@ -219,30 +204,19 @@ def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change,
     sentence = str(error.value)
     assert told in sentence
     assert str(path) in sentence
-    assert "\n" not in sentence
-    assert "\x1b" not in sentence
+    assert not {"\n", "\x1b"} & {*sentence}
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"", "no JSON"),
         (b"[]", "no JSON object"),
-        (b"3", "no JSON object"),
-        (b"{", "no JSON"),
         (b"\xff\xfe{}", "no JSON"),
-        (b'{"kind": "calibration", "normal_alpha": NaN}', "NaN is no number"),
         (b'{"kind": "calibration", "normal_alpha": -Infinity}', "Infinity is no number"),
         (b'{"kind": "calibration", "kind": "calibration"}', "twice"),
         (b'{"kind": "calibration", "x": ' + b"9" * 5000 + b"}", "no JSON"),
-        (b"[" * 200_000 + b"]" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply"),
         (b" " * 16_000_001, "more than 16,000,000 bytes"),
-        (
-            b'{"kind": "calibration", "classes": {'
-            + b",".join(b'"%d": {"method": "identity"}' % number for number in range(1_000_000)),
-            "more than 16,000,000 bytes",
-        ),
     ],
 )
 def test_a_text_that_is_no_document_is_refused(tmp_path: Path, text: bytes, told: str) -> None:
@@ -253,16 +227,8 @@ def test_a_text_that_is_no_document_is_refused(tmp_path: Path, text: bytes, told
     assert "\n" not in str(error.value)
 
 
-def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    path, document = written(tmp_path)
-    document["classes"] = {"\ud800": document["classes"]["Mass"]}
-    path.write_text(json.dumps(document))
-    with pytest.raises(UserError, match="no name"):
-        read_calibration(path)
-
-
 def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "c.json").touch()
     for path in (tmp_path, tmp_path / "none.json", tmp_path / "c.json" / "below"):
-        (tmp_path / "c.json").touch()
         with pytest.raises(UserError, match="cannot be read"):
             read_calibration(path)

@@ -1,6 +1,5 @@
-"""`ensemble.infer`: what becomes of the probabilities of views, models and classes."""
+"""`ensemble.infer`: merging of views, models and classes, calibration and gating."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +11,26 @@ from scipy.stats import rankdata
 
 from core.data.phantom.dataset import NORMAL
 from core.models.checkpoint import load_tensors, save_tensors
+from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
 from ensemble.predict.ensemble_json import Member, write_recipe
 from methods import load_model
 from tests.helpers.infer_files import Infer, part, predicted, write
 from tests.helpers.reference_predictions import said
 from tests.helpers.training.small_run import MODEL, flags
+
+
+@pytest.fixture
+def names(checkpoints: list[Path]) -> list[str]:
+    return list(load_model(checkpoints[0])[1].class_names)
+
+
+@pytest.fixture
+def both(checkpoints: list[Path], six_images: list[Path], names: list[str]) -> list[pd.DataFrame]:
+    """Probabilities of the six images by each of the two models alone."""
+    return [
+        pd.DataFrame(said(path, six_images, mirror=False).astype(float), columns=names)
+        for path in checkpoints
+    ]
 
 
 def test_one_checkpoint_gives_its_own_validation_predictions(
@@ -28,9 +42,9 @@ def test_one_checkpoint_gives_its_own_validation_predictions(
         code, _, error = train(*flags(phantom, out, "--run_folds", 1, tta))
         assert code == 0, error
         own = pd.read_csv(out / f"{MODEL}_fold1_val.csv", index_col=0)
-        names = write(tmp_path / "names.csv", own.reset_index()[["ImageID"]])
+        csv = write(tmp_path / "names.csv", own.reset_index()[["ImageID"]])
         found = predicted(
-            *(infer, "--checkpoints", out / f"{MODEL}_fold1.safetensors", "--test_csv", names),
+            *(infer, "--checkpoints", out / f"{MODEL}_fold1.safetensors", "--test_csv", csv),
             *("--image_dir", phantom / "images", "--tta_config", views, "--batch_size", 5),
             output=tmp_path / "p.csv",
         )
@@ -52,131 +66,111 @@ def test_one_checkpoint_gives_its_own_validation_predictions(
 def test_merges_with_weights(
     infer: Infer,
     six_flags: list,
-    checkpoints: list[Path],
-    six_images: list[Path],
+    both: list[pd.DataFrame],
     tmp_path: Path,
     mode: str,
-    merged: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    merged: Callable[..., pd.DataFrame],
 ) -> None:
     more = ["--weights", 1, 3, "--ensemble_mode", mode]
     found = predicted(infer, *six_flags, *more, output=tmp_path / "p.csv")
-    one, two = (said(path, six_images, mirror=False).astype(float) for path in checkpoints)
-    np.testing.assert_allclose(found.to_numpy(), merged(one, two), atol=3e-6)
+    np.testing.assert_allclose(found, merged(*both), atol=3e-6)
 
 
 def test_checkpoints_with_other_classes(
-    infer: Infer, six_flags: list, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
+    infer: Infer,
+    six_flags: list,
+    checkpoints: list[Path],
+    both: list[pd.DataFrame],
+    names: list[str],
+    tmp_path: Path,
 ) -> None:
-    names = list(load_model(checkpoints[0])[1].class_names)
     few = part(checkpoints[1], tmp_path / "few.safetensors", names[4:0:-1])
     pair = ["--checkpoints", checkpoints[0], few]
-    code, _, error = infer(*six_flags, *pair, "--output", tmp_path / "p.csv")
+    out = tmp_path / "p.csv"
+    code, _, error = infer(*six_flags, *pair, "--output", out)
     assert code == 2
     assert "--classes union or --classes intersection" in error
-    one, two = (
-        pd.DataFrame(said(path, six_images, mirror=False), columns=names) for path in checkpoints
-    )
+    renamed = part(checkpoints[1], tmp_path / "renamed.safetensors", names)
+    tensors, facts = load_tensors(renamed)
+    facts["class_names"][0] = "Unheard_Of"
+    save_tensors(renamed, tensors, facts)
+    code, _, error = infer(*six_flags, "--checkpoints", checkpoints[0], renamed, "--output", out)
+    assert code == 2
+    assert f"do not have the same classes: {names[0]}, Unheard_Of" in error
+
     more = ["--classes", "union", "--weights", 1, 3]
-    union = predicted(infer, *six_flags, *pair, *more, output=tmp_path / "p.csv")
+    union = predicted(infer, *six_flags, *pair, *more, output=out)
     assert list(union) == names
-    expected = one.copy()
-    expected[names[1:5]] = (one[names[1:5]] + 3 * two[names[1:5]]) / 4
-    np.testing.assert_allclose(union.to_numpy(), expected.to_numpy(), atol=2e-6)
+    expected, shared = both[0].copy(), names[1:5]
+    expected[shared] = (both[0][shared] + 3 * both[1][shared]) / 4
+    np.testing.assert_allclose(union, expected, atol=2e-6)
     more[1] = "intersection"
-    shared = predicted(infer, *six_flags, *pair, *more, output=tmp_path / "p.csv")
-    assert list(shared) == names[1:5]
-    pd.testing.assert_frame_equal(shared, union[names[1:5]])
-    _, printed, _ = infer(*six_flags, *pair, *more, "--output", tmp_path / "p.csv", "--overwrite")
+    found = predicted(infer, *six_flags, *pair, *more, output=out)
+    pd.testing.assert_frame_equal(found, union[shared])
+    _, printed, _ = infer(*six_flags, *pair, *more, "--output", out, "--overwrite")
     assert "The models differ in fold, classes." in printed
+    # a model without weight takes no part
+    more = ["--checkpoints", few, checkpoints[0], "--classes", "union", "--weights", 1, 0]
+    assert list(predicted(infer, *six_flags, *more, output=out)) == names[4:0:-1]
 
 
 def test_models_of_other_sizes_see_each_image_at_theirs(
     infer: Infer, six_flags: list, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
 ) -> None:
     tensors, facts = load_tensors(checkpoints[1])
-    other = tmp_path / "other.safetensors"
-    save_tensors(other, tensors, facts | {"img_size": 48})
-    pair = ["--checkpoints", checkpoints[0], other]
-    found = predicted(infer, *six_flags, *pair, output=tmp_path / "p.csv")
-    expected = (
-        said(checkpoints[0], six_images, mirror=False) + said(other, six_images, mirror=False)
-    ) / 2
-    np.testing.assert_allclose(found.to_numpy(), expected, atol=2e-6)
+    pair = [checkpoints[0], tmp_path / "other.safetensors"]
+    save_tensors(pair[1], tensors, facts | {"img_size": 48})
+    found = predicted(infer, *six_flags, "--checkpoints", *pair, output=tmp_path / "p.csv")
+    one, other = (said(path, six_images, mirror=False) for path in pair)
+    np.testing.assert_allclose(found, (one + other) / 2, atol=2e-6)
 
 
-def test_calibration_and_gating(infer: Infer, six_flags: list, tmp_path: Path) -> None:
+def gated(frame: pd.DataFrame, normal: str, alpha: float) -> pd.DataFrame:
+    return frame.mul((1 - frame[normal]) ** alpha, axis=0).assign(**{normal: frame[normal]})
+
+
+def test_calibration_and_gating(
+    infer: Infer, six_flags: list, names: list[str], tmp_path: Path
+) -> None:
     plain = predicted(infer, *six_flags, output=tmp_path / "p.csv")
-    names = list(map(str, plain))
-    gate: list[object] = ["--postprocess", "normal_gating", "--normal_class", "Unheard"]
-    code, _, error = infer(*six_flags, *gate, "--output", tmp_path / "n.csv")
-    assert code == 2
-    assert "there is no class 'Unheard'" in error
-    found = predicted(infer, *six_flags, *gate[:2], output=tmp_path / "g.csv")
-    expected = plain.mul(np.sqrt(1 - plain[NORMAL]), axis=0)
-    expected[NORMAL] = plain[NORMAL]
-    np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), atol=1e-6)
-    gate[3] = names[3]
-    gated = predicted(infer, *six_flags, *gate, output=tmp_path / "g.csv")
-    expected = plain.mul(np.sqrt(1 - plain[names[3]]), axis=0).assign(**{names[3]: plain[names[3]]})
-    np.testing.assert_allclose(gated.to_numpy(), expected.to_numpy(), atol=1e-6)
-    zero = predicted(infer, *six_flags, *gate, "--normal_alpha", 0, output=tmp_path / "z.csv")
-    pd.testing.assert_frame_equal(zero, plain)
-
-    entry = {"threshold": 0.5, "threshold_gated": 0.5}
-    platt = {"method": "platt", "slope": 2.0, "offset": -1.0} | entry
-    classes = {name: {"method": "identity"} | entry for name in names} | {names[1]: platt}
-    document = {
-        "kind": "calibration",
-        "format_version": 1,
-        "classes": classes,
-        "normal_class": names[3],
-        "normal_alpha": 0.25,
-        "made_from": {},
-    }
-    (tmp_path / "c.json").write_text(json.dumps(document))
-    more = ["--calibration", tmp_path / "c.json"]
-    calibrated = predicted(infer, *six_flags, *more, output=tmp_path / "c.csv")
-    expected = plain.assign(**{names[1]: expit(2 * logit(plain[names[1]]) - 1)})
-    np.testing.assert_allclose(calibrated.to_numpy(), expected.to_numpy(), atol=1e-6)
-    # gating takes the file's normal class and alpha
-    more += ["--postprocess", "normal_gating"]
-    both = predicted(infer, *six_flags, *more, output=tmp_path / "b.csv")
-    factor = (1 - expected[names[3]]) ** 0.25
-    expected = expected.mul(factor, axis=0).assign(**{names[3]: expected[names[3]]})
-    np.testing.assert_allclose(both.to_numpy(), expected.to_numpy(), atol=1e-6)
-
-    del classes[names[0]]
-    (tmp_path / "c.json").write_text(json.dumps(document))
-    code, _, error = infer(*six_flags, *more, "--output", tmp_path / "e.csv")
+    calibration = tmp_path / "c.json"
+    maps = dict.fromkeys(names, ClassCalibration("identity", {}))
+    maps[names[1]] = ClassCalibration("platt", {"slope": 2.0, "offset": -1.0}, 0.5, 0.5)
+    write_calibration(calibration, Calibration(maps, names[3], 0.25), {})
+    calibrated = plain.assign(**{names[1]: expit(2 * logit(plain[names[1]]) - 1)})
+    gate: list[object] = ["--postprocess", "normal_gating"]
+    named, file = [*gate, "--normal_class", names[3]], ["--calibration", calibration]
+    for more, expected in (
+        (gate, gated(plain, NORMAL, 0.5)),
+        (named, gated(plain, names[3], 0.5)),
+        ([*named, "--normal_alpha", 0], plain),
+        (file, calibrated),
+        # gating takes the file's normal class and alpha
+        ([*file, *gate], gated(calibrated, names[3], 0.25)),
+    ):
+        found = predicted(infer, *six_flags, *more, output=tmp_path / "p.csv")
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    del maps[names[0]]
+    write_calibration(calibration, Calibration(maps, names[3], 0.25), {})
+    code, _, error = infer(*six_flags, *file, "--output", tmp_path / "e.csv")
     assert code == 2
     assert names[0] in error
 
 
-def test_a_model_without_weight_takes_no_part(
-    infer: Infer, six_flags: list, checkpoints: list[Path], tmp_path: Path
-) -> None:
-    names = list(load_model(checkpoints[0])[1].class_names)
-    few = part(checkpoints[1], tmp_path / "few.safetensors", names[4:0:-1])
-    pair = ["--checkpoints", few, checkpoints[0], "--classes", "union"]
-    found = predicted(infer, *six_flags, *pair, "--weights", 1, 0, output=tmp_path / "p.csv")
-    assert list(found) == names[4:0:-1]
-    assert not found.isna().any(axis=None)
-
-
 def test_an_ensemble_file_names_models_weights_and_classes(
-    infer: Infer, six_flags: list, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
+    infer: Infer,
+    six_flags: list,
+    checkpoints: list[Path],
+    both: list[pd.DataFrame],
+    names: list[str],
+    tmp_path: Path,
 ) -> None:
-    names = list(load_model(checkpoints[0])[1].class_names)
-    recipe = tmp_path / "ensemble.json"
+    recipe, chosen = tmp_path / "ensemble.json", names[5:2:-1]
     members = [Member("one", 0.25, (checkpoints[0],)), Member("two", 0.75, (checkpoints[1],))]
-    write_recipe(recipe, members, names[5:2:-1], {})
+    write_recipe(recipe, members, chosen, {})
     found = predicted(infer, *six_flags[3:], "--ensemble", recipe, output=tmp_path / "p.csv")
-    assert list(found) == names[5:2:-1]
-    one, two = (
-        pd.DataFrame(said(path, six_images, mirror=False), columns=names) for path in checkpoints
-    )
-    expected = (one + 3 * two)[names[5:2:-1]] / 4
-    np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), atol=2e-6)
+    assert list(found) == chosen
+    np.testing.assert_allclose(found, (both[0] + 3 * both[1])[chosen] / 4, atol=2e-6)
     write_recipe(recipe, members, [*names, "Unheard"], {})
     code, _, error = infer(*six_flags[3:], "--ensemble", recipe, "--output", tmp_path / "q.csv")
     assert code == 2

@@ -11,19 +11,24 @@ import pytest
 from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.blocks import parts_folder
 from ensemble.predict.ensemble_json import Member, write_recipe
+from tests.helpers.infer_files import Infer, copied
 
-Infer = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
 
 
-def refused(infer: Infer, output: Path, *arguments: object) -> str:
-    """The sentence with which a command line is refused."""
-    code, _, error = infer(*arguments, "--output", output)
-    assert code == 2, arguments
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1, error
-    assert not output.exists()
-    assert not parts_folder(output).exists()
-    return error
+@pytest.fixture
+def refused(infer: Infer, tmp_path: Path) -> Refused:
+    """The sentence that refuses these arguments; nothing is written."""
+
+    def answer(*arguments: object) -> str:
+        output = tmp_path / "p.csv"
+        code, _, error = infer(*arguments, "--output", output)
+        assert (code, error[:7], error.count("\n")) == (2, "error: ", 1), arguments
+        assert not output.exists()
+        assert not parts_folder(output).exists()
+        return error
+
+    return answer
 
 
 @pytest.fixture
@@ -31,38 +36,86 @@ def first(checkpoints: list[Path], phantom: Path) -> list[object]:
     return ["--checkpoints", checkpoints[0], "--image_dir", phantom / "images"]
 
 
-def test_a_name_that_no_csv_can_hold(
-    infer: Infer, first: list[object], six_images: list[Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--image_dir {tmp}/empty", "holds no image"),
+        ("--image_dir {tmp}/none", "does not exist"),
+        ("--test_csv {tmp}/none.csv", "There is no file"),
+        ("--test_csv {tmp}/other.csv", "no column with the images' names"),
+        ("--sample_submission none.csv", "none.csv"),
+        ("--calibration none.json", "none.json"),
+        ("--checkpoints {tmp}/none", "is not there"),
+        ("--ensemble none.json", "--ensemble names checkpoints and weights"),
+        ("--weights 0", "one of them above it"),
+        ("--weights 1 2", "2 weights do not fit 1 checkpoint"),
+        ("--weights -1", "weights must be at least 0"),
+        ("--weights inf", "--weights must be a finite number"),
+        ("--ensemble_mode max --weights 1", "max takes no weights"),
+        ("--ensemble_mode median --weights 1", "median takes no weights"),
+        ("--ensemble_mode mode", "there is no --ensemble_mode 'mode'"),
+        ("--tta_config flipscale", "did you mean 'flip_scale'"),
+        ("--ensemble_mode rank_mean --postprocess normal_gating", "gives ranks"),
+        ("--ensemble_mode rank_mean --calibration c.json", "gives ranks"),
+        ("--normal_alpha 0.5", "belong to --postprocess normal_gating"),
+        ("--postprocess normal_gating --normal_alpha -1", "--normal_alpha must be"),
+        ("--postprocess normal_gating --normal_alpha nan", "--normal_alpha must be"),
+        ("--postprocess normal_gating --normal_class Unheard", "there is no class 'Unheard'"),
+        ("--image_column x", "--image_column names a column of --test_csv"),
+        ("--group_by StudyID", "--group_by names a column of --test_csv"),
+        ("--group_by study", "images are no DICOM files: p00000_00.png"),
+        ("--view_column View", "--view_column belongs to --group_by"),
+        ("--batch_size 0", "--batch_size must be at least 1"),
+        ("{image} --test_csv t.csv", "--test_csv is for many images"),
+        ("{image} --ensemble_mode rank_mean", "rank_mean is for many images"),
+        ("--test_csv {tmp}/called.csv --group_by Effusion", "a class is named Effusion"),
+        ("--test_csv {tmp}/called.csv --image_column Effusion", "a class is named Effusion"),
+    ],
+)
+def test_flags_and_files_that_cannot_be(
+    refused: Refused, first: list, phantom: Path, tmp_path: Path, arguments: str, told: str
 ) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    shutil.copy(six_images[0], folder / "Röntgen 胸.png")
-    shutil.copy(six_images[1], folder / os.fsdecode(b"bad\xff.png"))
-    error = refused(infer, tmp_path / "p.csv", *first[:2], "--image_dir", folder)
-    assert r"1 of 2 images without a name in UTF-8 (bad\xff.png): no CSV can hold it" in error
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme.txt").touch()
+    (tmp_path / "other.csv").write_text("x,y\n1,2\n")
+    image = min((phantom / "images").iterdir())
+    (tmp_path / "called.csv").write_text(f"ImageID,Effusion\n{image.name},{image.name}\n")
+    assert told in refused(*first, *arguments.format(tmp=tmp_path, image=image).split())
+
+
+def test_without_any_checkpoint(refused: Refused, phantom: Path) -> None:
+    assert "no checkpoint is given" in refused("--image_dir", phantom / "images")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("named", "told"),
     [
-        (lambda data: data[: len(data) // 2], "no whole safetensors file"),
-        (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "is damaged"),
-        (lambda _: b"\x80\x04\x95pickle", "no whole safetensors file"),
+        ("../outside.png", "leaves the image folder"),
+        ("a/../../outside.png", "leaves the image folder"),
+        ("{tmp}/outside.png", "is not below"),
+        ("C:\\outside.png", "is not below"),
+        ("outside.png", "have no file in"),
+        ("", "names no image"),
     ],
 )
-def test_a_checkpoint_that_is_damaged(
-    infer: Infer,
-    first: list[object],
-    checkpoints: list[Path],
-    tmp_path: Path,
-    spoil: Callable[[bytes], bytes],
-    told: str,
+def test_names_that_leave_the_folder(
+    refused: Refused, first: list, phantom: Path, tmp_path: Path, named: str, told: str
 ) -> None:
-    path = tmp_path / "spoiled.safetensors"
-    path.write_bytes(spoil(checkpoints[1].read_bytes()))
-    sentence = refused(infer, tmp_path / "p.csv", *first, "--checkpoints", checkpoints[0], path)
-    assert f"{path} " in sentence
-    assert told in sentence
+    image = min((phantom / "images").iterdir())
+    shutil.copy(image, tmp_path / "outside.png")
+    csv = tmp_path / "t.csv"
+    csv.write_text(f"ImageID,x\n{named.format(tmp=tmp_path)},1\n{image.name},1\n")
+    assert told in refused(*first, "--test_csv", csv)
+
+
+def test_a_name_that_no_csv_can_hold(
+    refused: Refused, first: list, six_images: list[Path], tmp_path: Path
+) -> None:
+    folder = copied(six_images[:2], tmp_path / "images")
+    (folder / six_images[0].name).rename(folder / "Röntgen 胸.png")
+    (folder / six_images[1].name).rename(folder / os.fsdecode(b"bad\xff.png"))
+    error = refused(*first, "--image_dir", folder)
+    assert r"1 of 2 images without a name in UTF-8 (bad\xff.png): no CSV can hold it" in error
 
 
 @pytest.mark.parametrize(
@@ -84,9 +137,9 @@ def test_a_checkpoint_that_is_damaged(
     ],
 )
 def test_a_checkpoint_that_lies(
-    infer: Infer,
+    refused: Refused,
+    first: list,
     checkpoints: list[Path],
-    phantom: Path,
     tmp_path: Path,
     facts: dict[str, object],
     told: str,
@@ -94,126 +147,65 @@ def test_a_checkpoint_that_lies(
     tensors, there = load_tensors(checkpoints[0])
     path = tmp_path / "lies.safetensors"
     save_tensors(path, tensors, there | facts)
-    arguments = ["--checkpoints", path, "--image_dir", phantom / "images"]
-    assert told in refused(infer, tmp_path / "p.csv", *arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--weights", "1", "2"], "2 weights do not fit 1 checkpoint"),
-        (["--weights", "-1"], "weights must be at least 0"),
-        (["--weights", "inf"], "--weights must be a finite number"),
-        (["--ensemble_mode", "max", "--weights", "1"], "max takes no weights"),
-        (["--ensemble_mode", "median", "--weights", "1"], "median takes no weights"),
-        (["--ensemble_mode", "mode"], "there is no --ensemble_mode 'mode'"),
-        (["--tta_config", "flipscale"], "did you mean 'flip_scale'"),
-        (["--ensemble_mode", "rank_mean", "--postprocess", "normal_gating"], "gives ranks"),
-        (["--ensemble_mode", "rank_mean", "--calibration", "c.json"], "gives ranks"),
-        (["--normal_alpha", "0.5"], "belong to --postprocess normal_gating"),
-        (["--postprocess", "normal_gating", "--normal_alpha", "-1"], "--normal_alpha must be"),
-        (["--postprocess", "normal_gating", "--normal_alpha", "nan"], "--normal_alpha must be"),
-        (["--image_column", "x"], "--image_column names a column of --test_csv"),
-        (["--group_by", "StudyID"], "--group_by names a column of --test_csv"),
-        (["--view_column", "View"], "--view_column belongs to --group_by"),
-        (["--calibration", "none.json"], "none.json"),
-        (["--sample_submission", "none.csv"], "none.csv"),
-        (["--ensemble", "none.json"], "--ensemble names checkpoints and weights"),
-        (["--batch_size", "0"], "--batch_size must be at least 1"),
-    ],
-)
-def test_flags_that_cannot_be(
-    infer: Infer, first: list[object], tmp_path: Path, arguments: list[str], told: str
-) -> None:
-    assert told in refused(infer, tmp_path / "p.csv", *first, *arguments)
-
-
-def test_one_image_and_what_is_for_many(infer: Infer, first: list[object], phantom: Path) -> None:
-    image = next((phantom / "images").iterdir())
-    for more in (["--test_csv", "t.csv"], ["--ensemble_mode", "rank_mean"]):
-        code, _, error = infer(image, *first[:2], *more)
-        assert code == 2
-        assert f"{more[0]}" in error
-        assert "is for many images" in error
-
-
-@pytest.mark.parametrize(
-    ("named", "told"),
-    [
-        ("../outside.png", "leaves the image folder"),
-        ("a/../../outside.png", "leaves the image folder"),
-        ("{tmp}/outside.png", "is not below"),
-        ("C:\\outside.png", "is not below"),
-        ("outside.png", "have no file in"),
-        ("", "names no image"),
-    ],
-)
-def test_names_that_leave_the_folder(
-    infer: Infer, first: list[object], phantom: Path, tmp_path: Path, named: str, told: str
-) -> None:
-    shutil.copy(next((phantom / "images").iterdir()), tmp_path / "outside.png")
-    csv = tmp_path / "t.csv"
-    names = [named.format(tmp=tmp_path), next((phantom / "images").iterdir()).name]
-    pd.DataFrame({"ImageID": names, "x": 1}).to_csv(csv, index=False)
-    assert told in refused(infer, tmp_path / "p.csv", *first, "--test_csv", csv)
+    assert told in refused(*first, "--checkpoints", path)
 
 
 def test_links_out_of_the_folder(
-    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
+    infer: Infer, refused: Refused, first: list, six_images: list[Path], tmp_path: Path
 ) -> None:
-    sources = sorted((phantom / "images").iterdir())
-    folder, other, out = tmp_path / "images", tmp_path / "other", tmp_path / "p.csv"
-    for path in (folder, other):
-        path.mkdir()
-    shutil.copy(sources[0], folder)
-    shutil.copy(sources[1], other)
-    arguments = ["--checkpoints", checkpoints[0], "--image_dir", folder]
+    folder = copied(six_images[:1], tmp_path / "images")
+    other = copied(six_images[1:2], tmp_path / "other")
+    arguments = [*first[:3], folder]
     # a link within the folder leaves nothing
-    (folder / "within.png").symlink_to(folder / sources[0].name)
+    (folder / "within.png").symlink_to(folder / six_images[0].name)
     assert infer(*arguments, "--output", tmp_path / "within.csv")[0] == 0
     (folder / "within.png").unlink()
-    for link, target in (("link.png", other / sources[1].name), ("deeper", other)):
+    for link, target in (("link.png", other / six_images[1].name), ("deeper", other)):
         (folder / link).symlink_to(target)
-        assert "pass --follow_links" in refused(infer, out, *arguments)
+        assert "pass --follow_links" in refused(*arguments)
+        out = tmp_path / f"{link}.csv"
         code, _, error = infer(*arguments, "--follow_links", "--output", out)
         assert code == 0, error
         assert len(pd.read_csv(out)) == 2
-        out.unlink()
         (folder / link).unlink()
     # the folder itself may be one
     (tmp_path / "linked").symlink_to(folder)
-    assert infer(*arguments[:3], tmp_path / "linked", "--output", out)[0] == 0
+    assert infer(*arguments[:3], tmp_path / "linked", "--output", tmp_path / "p.csv")[0] == 0
 
 
-def test_an_output_that_cannot_be(infer: Infer, first: list[object], tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path, tmp_path / "file" / "p.csv"):
-        code, _, error = infer(*first, "--output", path)
-        assert code == 2
-        assert "cannot be written" in error
-    code, _, error = infer(*first, "--output", tmp_path / ("n" * 300))
-    assert code == 2
-    assert "cannot be used: File name too long" in error
+@pytest.mark.parametrize("single", [False, True])
+def test_an_output_that_cannot_be(
+    infer: Infer, first: list, six_images: list[Path], tmp_path: Path, single: bool
+) -> None:
+    there = tmp_path / "there.csv"
+    there.write_text("kept")
+    start = [six_images[0], *first[:2]] if single else first
+    for path, told in (
+        (tmp_path, "cannot be written"),
+        (there / "p.csv", "cannot be written"),
+        (Path("/proc/none/y.csv"), "cannot be written"),
+        (tmp_path / ("n" * 300), "File name too long"),
+        (there, "is there already"),
+    ):
+        code, _, error = infer(*start, "--output", path)
+        assert (code, error.count("\n")) == (2, 1), path
+        assert told in error
+    assert there.read_text() == "kept"
 
 
 def test_no_input_is_overwritten(
     infer: Infer,
-    first: list[object],
     checkpoints: list[Path],
-    phantom: Path,
+    six_images: list[Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    images = tmp_path / "images"
-    shutil.copytree(phantom / "images", images)
-    image = sorted(images.iterdir())[0]
-    table = pd.DataFrame({"ImageID": [image.name], "Effusion": [0]})
-    csv = tmp_path / "predictions.csv"
-    table.to_csv(csv, index=False)
-    model = tmp_path / "model.safetensors"
+    images = copied(six_images, tmp_path / "images")
+    image, csv = images / six_images[0].name, tmp_path / "predictions.csv"
+    csv.write_text(f"ImageID,Effusion\n{image.name},0\n")
+    model, recipe = tmp_path / "model.safetensors", tmp_path / "ensemble.json"
     shutil.copy(checkpoints[0], model)
     names = load_tensors(model)[1]["class_names"]
-    recipe = tmp_path / "ensemble.json"
     write_recipe(recipe, [Member("run", 1.0, (model,))], names, {})
     own: list[object] = ["--checkpoints", model, "--image_dir", images]
     monkeypatch.chdir(tmp_path)
@@ -235,27 +227,3 @@ def test_no_input_is_overwritten(
         assert code == 2, arguments
         assert "that is read" in error
         assert path.read_bytes() == before
-
-
-def test_one_image_into_a_file_that_cannot_be(
-    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
-) -> None:
-    image = sorted((phantom / "images").iterdir())[0]
-    there = tmp_path / "there.csv"
-    there.write_text("kept")
-    for output in (image / "x.csv", Path("/proc/none/y.csv"), there, tmp_path):
-        code, _, error = infer(image, "--checkpoints", checkpoints[0], "--output", output)
-        assert code == 2, output
-        assert error.count("\n") == 1
-    assert there.read_text() == "kept"
-
-
-@pytest.mark.parametrize("flag", ["--group_by", "--image_column"])
-def test_a_column_of_names_that_is_called_like_a_class(
-    infer: Infer, first: list[object], phantom: Path, tmp_path: Path, flag: str
-) -> None:
-    names = [path.name for path in sorted((phantom / "images").iterdir())[:2]]
-    csv = tmp_path / "t.csv"
-    pd.DataFrame({"ImageID": names, "Effusion": names}).to_csv(csv, index=False)
-    told = refused(infer, tmp_path / "p.csv", *first, "--test_csv", csv, flag, "Effusion")
-    assert "a class is named Effusion" in told

@@ -47,14 +47,11 @@ def test_a_sample_submission_says_which_rows_and_columns(
     rows = [six_images[place].name for place in (4, 1, 2)]
     sample = pd.DataFrame({"id": rows} | dict.fromkeys(columns, 0.5))
     more = ["--sample_submission", write(tmp_path / "sample.csv", sample)]
-    for arguments in (six_flags, [word for word in six_flags if word not in six_flags[-2:]]):
+    # also without a --test_csv
+    for arguments in (six_flags, six_flags[:-2]):
         found = predicted(infer, *arguments, *more, output=tmp_path / "s.csv")
         assert found.index.name == "id"
-        expected = every[columns].loc[rows]
-        assert list(found.index) == rows
-        assert list(found) == columns
-        np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), atol=1e-6)
-
+        pd.testing.assert_frame_equal(found, every[columns].loc[rows], atol=1e-6, check_names=False)
     for frame, told in (
         (sample.assign(id=["x.png", *rows[1:]]), "1 of 3 rows of"),
         (sample.assign(Unheard=0), "1 column(s) of"),
@@ -72,21 +69,18 @@ def test_a_single_image_prints_a_table(
 ) -> None:
     names = load_model(checkpoints[0])[1].class_names
     expected = pd.Series(said(checkpoints[0], six_images[2:3])[0], index=names)
+    model, out = ["--checkpoints", checkpoints[0]], tmp_path / "1.csv"
     for words in (["--image_dir", six_images[2]], [six_images[2]]):
-        code, printed, error = infer(*words, "--checkpoints", checkpoints[0])
+        code, printed, error = infer(*words, *model, "--output", out, "--overwrite")
         assert code == 0, error
-        lines = [line.split() for line in printed.splitlines() if line.startswith("  ")][
-            -len(names) :
-        ]
-        shown = pd.Series({name: float(number) for number, name in lines})
+        lines = [line.split() for line in printed.splitlines() if line.startswith("  ")]
+        shown = pd.Series({name: float(number) for number, name in lines[-len(names) :]})
         assert list(shown.index) == list(expected.sort_values(ascending=False).index)
         np.testing.assert_allclose(shown, expected[shown.index], atol=6e-5)
-    found = predicted(
-        infer, six_images[2], "--checkpoints", checkpoints[0], output=tmp_path / "1.csv"
-    )
-    np.testing.assert_allclose(found.loc[six_images[2].name, list(names)], expected, atol=1e-6)
+        found = pd.read_csv(out, index_col=0)
+        np.testing.assert_allclose(found.loc[six_images[2].name, list(names)], expected, atol=1e-6)
     (tmp_path / "bad.png").write_bytes(six_images[0].read_bytes()[:100])
-    code, _, error = infer(tmp_path / "bad.png", "--checkpoints", checkpoints[0])
+    code, _, error = infer(tmp_path / "bad.png", *model)
     assert code == 2
     assert "bad.png cannot be read" in error
 
@@ -97,12 +91,13 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     folder = copied(six_images, tmp_path / "images")
     (folder / six_images[1].name).write_bytes(b"")
     (folder / six_images[4].name).write_bytes(six_images[4].read_bytes()[:90])
-    out = tmp_path / "p.csv"
-    spoiled = [*six_flags, "--image_dir", folder, "--batch_size", 2]
-    assert infer(*spoiled, "--output", out)[0] == 2
+    out, listed = tmp_path / "p.csv", tmp_path / "p_skipped.csv"
+    spoiled = [*six_flags, "--image_dir", folder, "--batch_size", 2, "--output", out]
+    skip = [*spoiled, "--on_bad_image", "skip"]
+    assert infer(*spoiled)[0] == 2
     assert not out.exists()
     # what the first start predicted is kept
-    code, printed, error = infer(*spoiled, "--output", out, "--on_bad_image", "skip")
+    code, printed, error = infer(*skip)
     assert code == 0, error
     assert "Going on: 1 of 1 blocks are there." in printed
     found = pd.read_csv(out, index_col=0)
@@ -110,26 +105,25 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     assert list(found.index) == [path.name for path in kept]
     expected = sum(said(path, kept, mirror=False) for path in checkpoints) / 2
     np.testing.assert_allclose(found.to_numpy(), expected, atol=2e-6)
-    listed = pd.read_csv(tmp_path / "p_skipped.csv")
-    assert list(listed["ImageID"]) == [six_images[1].name, six_images[4].name]
-    assert listed["reason"].str.contains("cannot be read").all()
+    table = pd.read_csv(listed)
+    assert list(table["ImageID"]) == [six_images[1].name, six_images[4].name]
+    assert table["reason"].str.contains("cannot be read").all()
     # mended, there is nothing left to list
     for place in (1, 4):
         shutil.copy(six_images[place], folder)
-    again = [*spoiled, "--output", out, "--overwrite"]
-    assert infer(*again, "--on_bad_image", "skip")[0] == 0
+    assert infer(*skip, "--overwrite")[0] == 0
     assert sorted(path.name for path in tmp_path.glob("p*")) == ["p.csv"]
     # a list of somebody else's stays
-    (tmp_path / "p_skipped.csv").write_text("mine")
-    code, _, error = infer(*again, "--on_bad_image", "skip")
+    listed.write_text("mine")
+    code, _, error = infer(*skip, "--overwrite")
     assert code == 2
     assert "p_skipped.csv would be replaced" in error
-    assert infer(*again)[0] == 0
-    assert (tmp_path / "p_skipped.csv").read_text() == "mine"
+    assert infer(*spoiled, "--overwrite")[0] == 0
+    assert listed.read_text() == "mine"
 
     for path in folder.iterdir():
         path.write_bytes(b"")
-    code, _, error = infer(*spoiled, "--output", tmp_path / "q.csv", "--on_bad_image", "skip")
+    code, _, error = infer(*skip, "--output", tmp_path / "q.csv")
     assert code == 2
     assert "6 of 6 images cannot be read" in error
     assert "--on_bad_image" not in error

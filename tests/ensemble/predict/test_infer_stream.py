@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,8 @@ from core.data.images import collection
 from core.data.images.collection import Images
 from core.data.images.decode import read_image
 from ensemble.predict.blocks import Parts, parts_folder
+from tests.helpers.infer_files import Infer
 from tests.helpers.training.small_run import ROOT
-
-Infer = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -28,17 +26,34 @@ def names(phantom: Path) -> list[str]:
 
 
 @pytest.fixture
-def base(checkpoints: list[Path], phantom: Path, names: list[str], tmp_path: Path) -> list[str]:
+def base(checkpoints: list[Path], phantom: Path, names: list[str], tmp_path: Path) -> list[object]:
     """Two models and these images, in 6 blocks of 8."""
-    csv = tmp_path / "inputs" / "48.csv"
-    csv.parent.mkdir()
+    csv = tmp_path / "48.csv"
     pd.DataFrame({"ImageID": names}).to_csv(csv, index=False)
     words = ["--checkpoints", *checkpoints, "--image_dir", phantom / "images", "--batch_size", 2]
-    return list(map(str, [*words, "--test_csv", csv]))
+    return [*words, "--test_csv", csv]
+
+
+@pytest.fixture
+def expected(base: list[object], infer: Infer, tmp_path: Path) -> bytes:
+    """The predictions of a run that nothing disturbs."""
+    assert infer(*base, "--output", tmp_path / "q.csv")[0] == 0
+    return (tmp_path / "q.csv").read_bytes()
+
+
+@pytest.fixture
+def here(base: list[object], phantom: Path, tmp_path: Path) -> list[object]:
+    """The same with images that a test may change."""
+    images = shutil.copytree(phantom / "images", tmp_path / "images")
+    return [*base, "--image_dir", images, "--output", tmp_path / "p.csv"]
 
 
 def test_each_image_is_read_once_for_all_models_and_views(
-    base: list[str], infer: Infer, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: list[object],
+    infer: Infer,
+    names: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: Counter[str] = Counter()
 
@@ -63,25 +78,20 @@ def test_the_shares_of_processes_cover_each_image_once(tmp_path: Path) -> None:
 
 
 def test_what_was_kept_is_for_the_same_models_views_and_images_only(
-    base: list[str], infer: Infer, phantom: Path, tmp_path: Path
+    here: list[object], expected: bytes, infer: Infer, tmp_path: Path
 ) -> None:
-    images, out = tmp_path / "images", tmp_path / "p.csv"
-    shutil.copytree(phantom / "images", images)
-    spoiled = sorted(images.iterdir())[20]
+    out = tmp_path / "p.csv"
+    spoiled = sorted((tmp_path / "images").iterdir())[20]
     whole = spoiled.read_bytes()
     spoiled.write_bytes(whole[:100])
-    here = [*base, "--image_dir", images, "--output", out]
     assert infer(*here)[0] == 2
-    kept = sorted(path.name for path in parts_folder(out).iterdir())
-    assert len(kept) == 6
+    assert len(list(parts_folder(out).iterdir())) == 6
     # one image was mended: its block is made again, and no other
     spoiled.write_bytes(whole)
     code, printed, error = infer(*here)
     assert code == 0, error
     assert "Going on: 5 of 6 blocks are there." in printed
-    expected = out.read_bytes()
-    assert infer(*base, "--output", tmp_path / "q.csv")[0] == 0
-    assert (tmp_path / "q.csv").read_bytes() == expected
+    assert out.read_bytes() == expected
 
     spoiled.write_bytes(whole[:100])
     assert infer(*here, "--overwrite")[0] == 2
@@ -99,32 +109,30 @@ def test_what_was_kept_is_for_the_same_models_views_and_images_only(
 
 
 def test_a_block_that_is_damaged_is_made_again(
-    base: list[str], infer: Infer, phantom: Path, tmp_path: Path
+    here: list[object], expected: bytes, infer: Infer, tmp_path: Path
 ) -> None:
-    images, out = tmp_path / "images", tmp_path / "p.csv"
-    shutil.copytree(phantom / "images", images)
-    spoiled = sorted(images.iterdir())[0]
+    out = tmp_path / "p.csv"
+    spoiled = min((tmp_path / "images").iterdir())
     whole, state = spoiled.read_bytes(), os.stat(spoiled)
     spoiled.write_bytes(b"\0" * len(whole))
     os.utime(spoiled, ns=(state.st_atime_ns, state.st_mtime_ns))
-    here = [*base, "--image_dir", images, "--output", out]
     assert infer(*here)[0] == 2
-    for number, path in enumerate(sorted(parts_folder(out).glob("*.safetensors"))):
-        data = path.read_bytes()
-        if number in (0, 4):
-            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        if number == 5:
-            path.write_bytes(data[: len(data) // 2])
+    blocks = sorted(parts_folder(out).glob("*.safetensors"))
+    for number in (0, 4):
+        data = blocks[number].read_bytes()
+        blocks[number].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    blocks[5].write_bytes(blocks[5].read_bytes()[:1000])
     spoiled.write_bytes(whole)
     os.utime(spoiled, ns=(state.st_atime_ns, state.st_mtime_ns))
     code, printed, error = infer(*here)
     assert code == 0, error
     assert "Going on: 3 of 6 blocks are there." in printed
-    assert infer(*base, "--output", tmp_path / "q.csv")[0] == 0
-    assert (tmp_path / "q.csv").read_bytes() == out.read_bytes()
+    assert out.read_bytes() == expected
 
 
-def test_two_at_once_do_not_write_one_file(base: list[str], infer: Infer, tmp_path: Path) -> None:
+def test_two_at_once_do_not_write_one_file(
+    base: list[object], infer: Infer, tmp_path: Path
+) -> None:
     out = tmp_path / "p.csv"
     hold = (
         "import sys, time; from pathlib import Path; from core.io.lock import lock_folder\n"

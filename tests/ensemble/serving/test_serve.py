@@ -5,6 +5,8 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ def asked(page: TestClient, data: bytes) -> dict[str, Any]:
     return answer.json()
 
 
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def probabilities(told: dict[str, Any]) -> dict[str, float]:
     return {one["name"]: one["probability"] for one in told["classes"]}
 
@@ -73,6 +81,11 @@ def test_probabilities_are_those_of_the_models(
     assert np.array_equal(pixels_of(told["preview"]), read_image(image))
     without = page.post("/predict?preview=false", content=image.read_bytes()).json()
     assert without == {name: told[name] for name in told if name != "preview"}
+    # without a calibration there are no thresholds
+    assert not told["calibrated"]
+    assert {one["threshold"] for one in told["classes"]} == {None}
+    assert {one["positive"] for one in told["classes"]} == {None}
+    assert any("Not calibrated" in note for note in told["notes"])
 
 
 def test_what_infer_writes_is_what_the_page_tells(
@@ -109,29 +122,17 @@ def test_what_infer_writes_is_what_the_page_tells(
     assert "some of them mirrored" in told["notes"][-1]
 
 
-def test_without_a_calibration_there_are_no_thresholds(page: TestClient, image: Path) -> None:
-    told = asked(page, image.read_bytes())
-    assert not told["calibrated"]
-    assert {one["threshold"] for one in told["classes"]} == {None}
-    assert {one["positive"] for one in told["classes"]} == {None}
-    assert any("Not calibrated" in note for note in told["notes"])
-
-
 def test_thresholds_of_another_gating_are_not_shown(
     folds: tuple[Path, ...], image: Path, tmp_path: Path
 ) -> None:
     names = list(load_model(folds[0])[1].class_names)
-    settings: dict[str, Any] = {
-        "checkpoints": folds,
-        "calibration": calibrated(tmp_path / "c.json", names),
-    }
-    gated = {"postprocess": "normal_gating"}
-    cases: list[tuple[dict[str, Any], float | None]] = [
+    settings = {"checkpoints": folds, "calibration": calibrated(tmp_path / "c.json", names)}
+    gated: dict[str, Any] = {"postprocess": "normal_gating"}
+    for more, threshold in (
         ({}, 0.3),
         (gated | {"normal_alpha": 0.25}, 0.2),
         (gated | {"normal_alpha": 0.5}, None),
-    ]
-    for more, threshold in cases:
+    ):
         told = asked(serve(**settings, **more)[1], image.read_bytes())
         assert told["classes"][0]["threshold"] == threshold
         assert any("No thresholds" in note for note in told["notes"]) == (threshold is None)
@@ -161,9 +162,7 @@ def test_the_heat_map_is_the_mean_of_the_models(
     page: TestClient, folds: tuple[Path, ...], phantom: Path
 ) -> None:
     grey = read_image(sorted((phantom / "images").iterdir())[1])[:32, :32]
-    stream = io.BytesIO()
-    Image.fromarray(grey).save(stream, "PNG")
-    answer = page.post("/map?class=Effusion", content=stream.getvalue())
+    answer = page.post("/map?class=Effusion", content=png(grey))
     assert answer.status_code == 200, answer.text
     maps = []
     for path in folds:
@@ -194,9 +193,7 @@ def test_dicom_is_shown_as_it_is_read(page: TestClient, tmp_path: Path, bare: bo
 
 
 def test_a_large_image_is_shown_smaller(page: TestClient) -> None:
-    stream = io.BytesIO()
-    Image.new("L", (3000, 1500), 7).save(stream, "PNG")
-    told = asked(page, stream.getvalue())
+    told = asked(page, png(np.full((1500, 3000), 7, np.uint8)))
     assert told["image"] == {"width": 3000, "height": 1500}
     assert pixels_of(told["preview"]).shape == (512, 1024)
     assert any("one grey" in note for note in told["notes"])
@@ -256,8 +253,8 @@ def test_a_mistake_of_the_program_tells_nothing_of_the_request(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(Served, "predict", fail)
+    with monkeypatch.context() as failing:
+        failing.setattr(Served, "predict", fail)
         answer = page.post("/predict", content=image.read_bytes())
     assert answer.status_code == 500
     assert list(answer.json()) == ["error"]
@@ -282,16 +279,7 @@ def test_predictions_wait_for_each_other(
             now[0] -= 1
 
     monkeypatch.setattr(Served, "predict", watched)
-    answers = []
-    with page:
-        threads = [
-            threading.Thread(target=lambda: answers.append(asked(page, image.read_bytes())))
-            for _ in range(6)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(answers) == 6
+    with page, ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(partial(asked, page), [image.read_bytes()] * 6))
     assert len({json.dumps(answer) for answer in answers}) == 1
     assert most == [1]

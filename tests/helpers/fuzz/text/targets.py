@@ -33,7 +33,7 @@ from ensemble.predict.config import ModelsConfig
 from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.ensemble_json import read_recipe
 from ensemble.predict.merge import model_shares
-from ensemble.predict.submission_format import read_sample
+from ensemble.predict.rows import read_sample
 from ensemble.scoring.operating_points import read_thresholds
 from tests.helpers.data.two_sources import data_config
 from tests.helpers.faults.preloaded_modules import command_module

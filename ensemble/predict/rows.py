@@ -1,0 +1,114 @@
+"""Rows to predict: images, their studies from a CSV or DICOM headers, and the sample submission."""
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from core.data.csv.columns import read_columns
+from core.data.images.dicom.header import is_dicom, read_headers
+from core.data.tables.anonymous import without_names
+from core.data.tables.images_to_predict import find_images, refuse_links_out
+from core.data.tables.label_table import LabelTable, read_ids
+from core.errors import UserError, some
+from ensemble.predict.config import Config
+
+# how Python holds such a byte of a file's name
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Sample submission: the rows and columns of the output, in order."""
+
+    path: Path
+    id_column: str
+    ids: list[str]
+    class_names: list[str]
+
+    def arrange(self, images: LabelTable) -> LabelTable:
+        """The images (or those of the studies) of the sample, in its order.
+
+        Raises UserError where one is missing.
+        """
+        keys = images.ids if images.studies is None else images.studies.tolist()
+        places = {name: place for place, name in enumerate(self.ids)}
+        missing = sorted(set(places) - set(keys), key=places.__getitem__)
+        if missing:
+            what = "images" if images.studies is None else "studies"
+            raise UserError(
+                f"{len(missing):,} of {len(places):,} rows of {self.path} are none of the {what} "
+                f"to predict: {some(missing)}"
+            )
+        wanted = [(places[key], row) for row, key in enumerate(keys) if key in places]
+        rows = np.array([row for _, row in sorted(wanted)])
+        return replace(images.take(rows), id_column=self.id_column)
+
+    def check_classes(self, class_names: list[str]) -> None:
+        """Raise UserError where the sample has a column that no class has."""
+        if missing := [name for name in self.class_names if name not in class_names]:
+            raise UserError(
+                f"{len(missing):,} column(s) of {self.path} are none of the models' classes: "
+                f"{some(missing, 12)}; those are {some(class_names, 20)}"
+            )
+
+
+def read_sample(path: Path) -> Sample:
+    """Read the names of rows and columns; other cells may hold anything.
+
+    Raises UserError for a file that is no table, and for a name that is blank or there twice.
+    """
+    columns = read_columns(path)
+    name, *class_names = columns
+    if not class_names or "" in class_names:
+        raise UserError(f"{path} needs a column of names first, then a named one for each class")
+    return Sample(path, name, read_ids(path, name, columns[name]), class_names)
+
+
+def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
+    """The images of `config`, in the order of the output.
+
+    Raises UserError where there are none, or one may not be read or written.
+    """
+    images = find_images(
+        config.image_dir,
+        config.test_csv or config.sample_submission,
+        image_column=config.image_column if config.test_csv or not sample else sample.id_column,
+        group_by="" if config.by_headers else config.group_by,
+        view_column=config.view_column,
+    )
+    if others := [name for name in images.ids if _NOT_UTF8.search(name)]:
+        shown = os.fsencode(others[0]).decode(errors="backslashreplace")
+        raise UserError(
+            f"{len(others):,} of {len(images):,} images without a name in UTF-8 ({shown}): no CSV "
+            "can hold it; rename the files"
+        )
+    if not config.follow_links:
+        refuse_links_out(images, config.image_dir)
+    if config.by_headers:
+        images = _group_by_headers(images)
+    if sample is not None:
+        return sample.arrange(images)
+    return without_names(images) if config.anonymous else images
+
+
+def _group_by_headers(images: LabelTable) -> LabelTable:
+    """Studies and views from DICOM headers. Raises UserError where these cannot name them."""
+    pairs = zip(images.ids, images.paths, strict=True)
+    if images.images.packs:
+        reason = "--group_by study reads DICOM headers, which a pack does not keep"
+    elif others := [name for name, path in pairs if not is_dicom(path)]:
+        reason = (
+            f"--group_by study without a --test_csv reads DICOM headers, and {len(others):,} of "
+            f"{len(images):,} images are no DICOM files: {some(others)}"
+        )
+    else:
+        headers = read_headers(images.paths)
+        studies, views = headers["study"], headers["view"]
+        without = [name for name, study in zip(images.ids, studies, strict=True) if not study]
+        if not without:
+            return replace(images, studies=studies, views=views, id_column="StudyInstanceUID")
+        reason = f"{len(without):,} of {len(images):,} DICOM headers name no study: {some(without)}"
+    raise UserError(f"{reason}; name the studies in a column of a --test_csv")
