@@ -11,19 +11,18 @@ the pointing game: how often a map's highest place lies in the lesion, against c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
-from core.errors import UserError, counted, nearest
+from core.errors import UserError, counted
 from ensemble.heatmaps.config import Config
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
-    from pandas import DataFrame
-
     from core.data.tables.label_table import LabelTable
+    from ensemble.heatmaps.pointing_game import Box
 
 # what a call writes, and nothing else is replaced
 _OURS = re.compile(r"maps\.csv|pointing\.csv|sheet\.png|\d{4,}_[\w.-]*\.png")
@@ -38,12 +37,12 @@ def main() -> None:
     from core.data.tables.anonymous import without_names
     from core.io.output_folder import check_folder, write_folder
     from core.runtime.fabric import make_fabric
-    from ensemble.heatmaps.explain import Explainer, explain_images
-    from ensemble.heatmaps.pointing_game import boxed_classes, boxes_of, read_boxes
+    from ensemble.heatmaps.explain import SHEET_ROWS, Explainer, explain_images
+    from ensemble.heatmaps.pointing_game import as_text, boxed_classes, boxes_of, read_boxes
     from ensemble.predict.ensemble import Ensemble
 
     max_pixels()
-    boxes = None if config.boxes is None else read_boxes(config.boxes)
+    boxes = {} if config.boxes is None else read_boxes(config.boxes)
     images = _find(config)
     ensemble = Ensemble.load(config.models, "union")
     read = [*ensemble.paths, config.test_csv, config.boxes, config.models.ensemble]
@@ -54,13 +53,13 @@ def main() -> None:
     check()
     names = ensemble.class_names
     for name in config.classes:
-        if name not in names:
-            raise UserError(f"there is no class '{name}'{nearest(name, names)}")
-    measured: Sequence[str] = ()
+        ensemble.check_class(name)
+    measured: list[str] = []
+    lesions: dict[int, Mapping[str, list[Box]]] = {}
     if config.boxes is not None:
-        measured = boxed_classes(boxes or {}, config.classes or names, config.boxes)
-    # by the images' own names
-    lesions = boxes_of(images, boxes or {}, measured, anonymous=config.anonymous)
+        measured = boxed_classes(boxes, config.classes or names, config.boxes)
+        lesions = boxes_of(images, boxes, measured, anonymous=config.anonymous)
+    # the boxes are found by the images' own names
     if config.anonymous:
         images = without_names(images)
     fabric = make_fabric(amp=False)
@@ -74,7 +73,16 @@ def main() -> None:
         lambda folder: explain_images(explainer, images, config, folder, lesions, measured),
         check,
     )
-    _close(config, len(images), len(ensemble.members), rows, pointing)
+    if pointing is not None:
+        print(f"\n{as_text(pointing)}\n")
+    drawn = counted(len(images), "image")
+    if config.draw < len(images):
+        drawn = f"the first {config.draw:,} of {drawn}; --draw for more"
+    print(f"maps         {config.output} ({drawn}, by {counted(len(ensemble.members), 'model')})")
+    cut = f" (the first {SHEET_ROWS} of {rows:,} maps)" if rows > SHEET_ROWS else ""
+    print(f"sheet        {config.output / 'sheet.png'}{cut}")
+    if pointing is not None:
+        print(f"pointing     {config.output / 'pointing.csv'}")
 
 
 def _find(config: Config) -> LabelTable:
@@ -89,23 +97,6 @@ def _find(config: Config) -> LabelTable:
         named = match_images(names, config.image_dir)
         images = replace(images, ids=names, images=named, targets=np.empty((len(names), 0)))
     return images
-
-
-def _close(config: Config, images: int, models: int, rows: int, pointing: DataFrame | None) -> None:
-    """Where everything is, and how many of the `rows` of maps are shown."""
-    from ensemble.heatmaps.explain import SHEET_ROWS
-    from ensemble.heatmaps.pointing_game import as_text
-
-    if pointing is not None:
-        print(f"\n{as_text(pointing)}\n")
-    drawn = counted(images, "image")
-    if config.draw < images:
-        drawn = f"the first {config.draw:,} of {drawn}; --draw for more"
-    print(f"maps         {config.output} ({drawn}, by {counted(models, 'model')})")
-    cut = f" (the first {SHEET_ROWS} of {rows:,} maps)" if rows > SHEET_ROWS else ""
-    print(f"sheet        {config.output / 'sheet.png'}{cut}")
-    if pointing is not None:
-        print(f"pointing     {config.output / 'pointing.csv'}")
 
 
 if __name__ == "__main__":

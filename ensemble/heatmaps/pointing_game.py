@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +74,17 @@ def boxes_of(
     Raises UserError where no image shows what is measured, without names where `anonymous`.
     """
     files = [Path(path).name for path in images.paths]
-    alone = Counter(files)
+    times = Counter(files)
     found: dict[int, Mapping[str, list[Box]]] = {}
     for place, (name, file) in enumerate(zip(images.ids, files, strict=True)):
-        keys = [name, *([file, Path(file).stem] if alone[file] == 1 else [])]
+        keys = [name, file, Path(file).stem] if times[file] == 1 else [name]
         if key := next((key for key in keys if key in boxes), None):
             found[place] = boxes[key]
-    if measured and not any(set(measured) & set(one) for one in found.values()):
+    if not any(set(measured) & set(one) for one in found.values()):
         others = f"{counted(len(boxes), 'image')} of other names" if anonymous else some([*boxes])
         raise UserError(
-            f"none of the {len(images):,} images has a box of {some(list(measured))} in --boxes: "
-            f"that names {others}"
+            f"none of the {len(images):,} images has a box of {some(measured)} in --boxes: that "
+            f"names {others}"
         )
     return found
 
@@ -116,13 +115,12 @@ def inside(boxes: Sequence[Box], height: int, width: int) -> NDArray[np.bool_]:
     return covered
 
 
-@dataclass
 class Pointing:
     """Hits by class and model, counted image by image."""
 
-    models: Sequence[str]
-    _hits: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
-    _chances: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    def __init__(self, models: Sequence[str]) -> None:
+        self.models = models
+        self._counted: list[tuple[str, str, bool, float]] = []
 
     def count(self, name: str, boxes: Sequence[Box], heats: Sequence[NDArray[np.float32]]) -> None:
         """Count an image that shows class `name` in `boxes`; one map (H, W) for each model.
@@ -130,11 +128,12 @@ class Pointing:
         A map without a highest place is a miss; one of NaN (the model lacks the class) is left out.
         """
         covered = inside(boxes, *heats[0].shape)
-        places = map(highest_place, heats)
-        hits = [float(place is not None and covered[place]) for place in places]
-        unknown = [np.isnan(heat).any() for heat in heats]
-        self._hits[name].append(np.where(unknown, np.nan, hits).tolist())
-        self._chances[name].append(float(covered.mean()))
+        chance = float(covered.mean())
+        for model, heat in zip(self.models, heats, strict=True):
+            if not np.isnan(heat).any():
+                place = highest_place(heat)
+                hit = place is not None and bool(covered[place])
+                self._counted.append((name, model, hit, chance))
 
     def table(self, class_names: Sequence[str]) -> pd.DataFrame:
         """A row a class and model, then "all classes" (each image of each class counts once).
@@ -142,20 +141,18 @@ class Pointing:
         Columns class, model, images, hits, hit_rate, low and high (95 %, Wilson), chance (mean
         share of the image in the boxes: the hit rate of a random place).
         """
-        counted = [name for name in class_names if self._hits[name]]
-        groups = [(name, [name]) for name in counted] + [("all classes", counted)]
+        every = pd.DataFrame(self._counted, columns=["class", "model", "hit", "chance"])
+        parts = {name: every[every["class"] == name] for name in class_names}
         rows = []
-        for group, names in groups:
-            hits = np.concatenate([self._hits[name] for name in names])
-            chances = np.concatenate([self._chances[name] for name in names])
-            for model, column in zip(self.models, hits.T, strict=True):
-                known = ~np.isnan(column)
-                images, total = int(known.sum()), int(column[known].sum())
-                row = {"class": group, "model": model, "images": images, "hits": total}
+        for group, part in (*parts.items(), ("all classes", every)):
+            for model in self.models if len(part) else ():
+                found = part[part["model"] == model]
+                images, hits = len(found), int(found["hit"].sum())
+                row = {"class": group, "model": model, "images": images, "hits": hits}
                 if images:
-                    interval = binomtest(total, images).proportion_ci(method="wilson")
-                    row |= {"hit_rate": total / images, "low": interval.low, "high": interval.high}
-                    row["chance"] = chances[known].mean()
+                    interval = binomtest(hits, images).proportion_ci(method="wilson")
+                    row |= {"hit_rate": hits / images, "low": interval.low, "high": interval.high}
+                    row["chance"] = found["chance"].mean()
                 rows.append(row)
         return pd.DataFrame(rows)
 
@@ -176,6 +173,4 @@ def as_text(table: pd.DataFrame) -> str:
 
 
 def _cell(row: Any) -> str:
-    if not row.images:
-        return "-"
-    return f"{row.hits} ({row.hit_rate:.2f} [{row.low:.2f}, {row.high:.2f}])"
+    return f"{row.hits} ({row.hit_rate:.2f} [{row.low:.2f}, {row.high:.2f}])" if row.images else "-"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from core.errors import UserError, some
+from core.errors import UserError, nearest, some
 from core.models.load import ModelInfo, load_model
 from ensemble.predict.config import ModelsConfig
 from ensemble.predict.ensemble_json import read_recipe
@@ -88,6 +88,11 @@ class Ensemble:
     def sizes(self) -> list[int]:
         """The image sizes of the models, in rising order."""
         return sorted({member.info.image_size for member in self.members})
+
+    def check_class(self, name: str) -> None:
+        """Raise UserError, with the nearest one, where there is no such class."""
+        if name not in self.class_names:
+            raise UserError(f"there is no class '{name[:200]}'{nearest(name, self.class_names)}")
 
     def labels(self) -> list[str]:
         """A short name for each model: its method and fold, numbered where that is not unique."""

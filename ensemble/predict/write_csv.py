@@ -1,5 +1,6 @@
 """Images → blocks of predictions → one CSV: models and studies merged, postprocessed, in order."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,15 +11,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from core.data.images.pack_format import is_pack
 from core.data.loading.dataset import decoding_loader
 from core.data.tables.images_to_predict import view_groups
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, counted, some
-from ensemble.predict.blocks import Block, Parts
+from core.io.atomic import check_writable
+from ensemble.predict.blocks import Block, Parts, forget_delivered, parts_folder
 from ensemble.predict.dataset import ImagesAtSizes, collate
 from ensemble.predict.merge import Probabilities, merge_studies
 from ensemble.predict.predictor import Predictor
 
+_ALREADY_THERE = "{} is there already: name another --output, or pass --overwrite to replace it"
 _HEADERS = ("ImageID,reason", "ImageID,StudyID,reason")
 
 
@@ -34,6 +38,28 @@ class OutputOptions:
     """List them without the reasons, which name their files."""
     overwrite: bool = False
     """Replace an existing output."""
+
+
+def check_output(
+    output: Path, inputs: Sequence[Path], images: LabelTable | None, options: OutputOptions
+) -> None:
+    """Raise UserError where `output`, or its list of skipped images, would replace something."""
+    check_writable(output, inputs)
+    if is_pack(output.parent):
+        raise UserError(f"{output} lies in a pack of images: give another --output")
+    skipped = _skipped_path(output)
+    if options.skip_unreadable:
+        check_writable(skipped, inputs)
+        if skipped.exists() and not _is_skipped_list(skipped):
+            raise UserError(f"{skipped} would be replaced by a list of unreadable images: move it")
+    if not output.exists():
+        return
+    if images is not None and any(map(output.samefile, filter(os.path.exists, images.paths))):
+        raise UserError(f"{output} is an image that is read: give another --output")
+    # with its parts beside it, it may be that of a run that was killed while it wrote
+    if not options.overwrite and not parts_folder(output).exists():
+        forget_delivered(output)
+        raise UserError(_ALREADY_THERE.format(output))
 
 
 def predict_to_csv(
@@ -61,7 +87,7 @@ def predict_to_csv(
             missing = parts.open()
             # none is missing after a kill while the output was written
             if missing and output.exists() and not options.overwrite:
-                raise UserError(already_there(output))
+                raise UserError(_ALREADY_THERE.format(output))
             if others := parts.clean():
                 kept = counted(others, "kept block")
                 print(f"Deleted {kept} of other images, models, views or batches.")
@@ -79,11 +105,6 @@ def predict_to_csv(
             rows = _write_predictions(parts, images, predictor, options)
             by = counted(len(predictor.ensemble.members), "model")
             print(f"predictions  {output} ({rows} by {by}, views: {predictor.merge.views})")
-
-
-def already_there(output: Path) -> str:
-    """Message for an output that exists."""
-    return f"{output} is there already: name another --output, or pass --overwrite to replace it"
 
 
 def _predict_blocks(
@@ -160,7 +181,7 @@ def _write_predictions(
     _list_unreadable(unreadable, images, parts, anonymous=options.anonymous)
     parts.deliver(fill)
     if unreadable:
-        print(f"left out     {len(unreadable):,} unreadable: {skipped_path(parts.output)}")
+        print(f"left out     {len(unreadable):,} unreadable: {_skipped_path(parts.output)}")
     if images.studies is None:
         return counted(rows, "image")
     of = counted(len(images) - len(unreadable), "image")
@@ -199,13 +220,11 @@ def _pieces(parts: Parts, *, whole: bool) -> Iterator[tuple[NDArray[np.int64], P
     yield np.concatenate(positions), np.concatenate(probabilities, axis=1)
 
 
-def skipped_path(output: Path) -> Path:
-    """List of the images that could not be read."""
+def _skipped_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}_skipped.csv")
 
 
-def is_skipped_list(path: Path) -> bool:
-    """Whether a file is such a list."""
+def _is_skipped_list(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="replace") as file:
         return file.readline(1000).rstrip("\n") in _HEADERS
 
@@ -214,9 +233,9 @@ def _list_unreadable(
     unreadable: Sequence[tuple[int, str]], images: LabelTable, parts: Parts, *, anonymous: bool
 ) -> None:
     """Write the list of unreadable images; without any, delete that of an earlier run."""
-    path = skipped_path(parts.output)
+    path = _skipped_path(parts.output)
     if not unreadable:
-        if path.is_file() and is_skipped_list(path):
+        if path.is_file() and _is_skipped_list(path):
             path.unlink()
         return
     positions = [position for position, _ in unreadable]

@@ -71,7 +71,7 @@ def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
         request: Request, name: Annotated[str, Query(alias="class")]
     ) -> JSONResponse:
         """The heat map of one class over the same image: a grey PNG of its shape."""
-        served.check_class(name)
+        served.predictor.ensemble.check_class(name)
         return JSONResponse(await turns.do(request, partial(served.heat_map, name=name)))
 
     _answer_errors(app)

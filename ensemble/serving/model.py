@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.data.images.decode import decode_image, within
 from core.data.images.dicom.limits import bounded, is_dicom_data
-from core.errors import UserError, in_plain_sight, nearest
+from core.errors import in_plain_sight
 from core.metrics import group_of
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps
 from ensemble.predict.calibration import postprocess_of, read_calibration
@@ -120,11 +120,6 @@ class Served:
         height, width = within(pixels, LONGEST_SHOWN).shape
         _, mean = ensemble_maps(self.predictor.ensemble, pixels, [name], (height, width))
         return {"class": name, "map": _png((mean[0] * 255).round().astype(np.uint8))}
-
-    def check_class(self, name: str) -> None:
-        """Raise UserError, with the nearest one, where there is no such class."""
-        if name not in self.names:
-            raise UserError(f"there is no class '{name[:200]}'{nearest(name, self.names)}")
 
 
 def _png(pixels: NDArray[Any]) -> str:

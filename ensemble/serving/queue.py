@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,26 +61,21 @@ class Turns:
 
         Raises RefusedError where the body is too large or too slow, or the queue too long.
         """
-        async with self._turn():
-            body = await self._body(request)
-            async with self._work:
-                if await request.is_disconnected():
-                    raise ClientDisconnect
-                return await anyio.to_thread.run_sync(work, body)
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        busy = "too many images wait for their answer: try again in a minute"
+        busy = RefusedError(503, "too many images wait for their answer: try again in a minute")
         if self.requests >= self.limits.requests:
-            raise RefusedError(503, busy)
+            raise busy
         self.requests += 1
         try:
             with anyio.move_on_after(self.limits.seconds_to_wait) as waiting:
                 await self._files.acquire()
             if waiting.cancelled_caught:
-                raise RefusedError(503, busy)
+                raise busy
             try:
-                yield
+                body = await self._body(request)
+                async with self._work:
+                    if await request.is_disconnected():
+                        raise ClientDisconnect
+                    return await anyio.to_thread.run_sync(work, body)
             finally:
                 self._files.release()
         finally:

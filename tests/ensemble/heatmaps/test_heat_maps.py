@@ -104,23 +104,6 @@ def test_where_labels_are_coupled_it_is_the_refined_logit() -> None:
         np.testing.assert_allclose(found, expected / max(expected.max(), 1e-9), atol=1e-4)
 
 
-def test_the_bright_place_is_the_highest() -> None:
-    model = Toy(nn.Linear(FEATURES, 1)).eval()
-    network: Any = model.backbone.network
-    with torch.no_grad():
-        network.cells.weight.fill_(1)
-        network.cells.bias.zero_()
-        nn.init.ones_(model.head.weight)  # type: ignore[arg-type]
-    image = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
-    image[..., 8:16, 16:24] = 200
-    heat = heat_maps(model, image, [0])[0, 0].numpy()
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    assert 8 <= row < 16
-    assert 16 <= column < 24
-    assert heat.max() == 1
-    assert heat[24:].max() == 0
-
-
 def test_csra_has_its_own_scores_from_the_lowest_to_the_highest() -> None:
     attention = CSRAHead(FEATURES, CLASSES, heads=2)
     assert attention.scale is not None
