@@ -62,11 +62,6 @@ class Served:
             )
         return cls(predictor, config.postprocessing.calibration is not None, classes, notes)
 
-    @property
-    def names(self) -> list[str]:
-        """The classes, in the order of the answers."""
-        return self.predictor.class_names
-
     def about(self) -> dict[str, Any]:
         """The models and classes, as JSON."""
         ensemble = self.predictor.ensemble

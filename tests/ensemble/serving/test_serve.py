@@ -260,7 +260,7 @@ def test_a_mistake_of_the_program_tells_nothing_of_the_request(
     assert list(answer.json()) == ["error"]
     assert "secret" not in answer.text
     assert answer.headers["cache-control"] == "no-store"
-    assert len(asked(page, image.read_bytes())["classes"]) == len(served.names)
+    assert len(asked(page, image.read_bytes())["classes"]) == len(served.classes)
 
 
 def test_predictions_wait_for_each_other(
