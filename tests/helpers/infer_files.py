@@ -1,12 +1,16 @@
-"""What tests of `ensemble.infer` on six images share."""
+"""Files, checkpoints and reference predictions for tests of `ensemble.infer`."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 
+from core.data.images.decode import load_image
 from core.models.checkpoint import load_tensors, save_tensors
+from methods import load_model
 
 Infer = Callable[..., tuple[int, str, str]]
 HEAD = ("head.6.weight", "head.6.bias")
@@ -37,3 +41,15 @@ def part(checkpoint: Path, path: Path, keep: list[str]) -> Path:
     tensors |= {name: tensors[name][places] for name in HEAD}
     save_tensors(path, tensors, facts | {"class_names": keep})
     return path
+
+
+def said(checkpoint: Path, paths: list[Path], *, mirror: bool = True) -> np.ndarray:
+    """Probabilities (N, C) of a model, one image at a time, without loaders, batches or views."""
+    model, info = load_model(checkpoint)
+    rows = []
+    for path in paths:
+        image = torch.from_numpy(load_image(path, info.image_size))[None, None]
+        views = [image, image.flip(-1)] if mirror else [image]
+        with torch.no_grad():
+            rows.append(torch.stack([model(view).sigmoid()[0] for view in views]).mean(0).numpy())
+    return np.array(rows)

@@ -1,36 +1,25 @@
 """Models behind the page in this process, for tests of it."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from starlette.testclient import TestClient
 
+from core.config.values import assign
 from core.runtime.fabric import make_fabric
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
-from ensemble.predict.config import MergeConfig, ModelsConfig, PostprocessConfig
 from ensemble.serving.app import make_app
 from ensemble.serving.config import Config
 from ensemble.serving.model import Served
 from ensemble.serving.queue import Limits
 
 LIMITS = Limits(bytes=1_000_000)
-GROUPS: dict[str, Any] = {
-    "models": ModelsConfig,
-    "merge": MergeConfig,
-    "postprocessing": PostprocessConfig,
-}
 
 
 def serve(**settings: Any) -> tuple[Served, TestClient]:
     """The models of these settings, by flag name, and a client of their page."""
-    groups = {
-        name: group(
-            **{one.name: settings[one.name] for one in fields(group) if one.name in settings}
-        )
-        for name, group in GROUPS.items()
-    }
-    config = Config(**groups)
+    config = Config()
+    assign(config, settings)
     config.check()
     served = Served.load(config, make_fabric(amp=True))
     app = make_app(served, config.host, LIMITS)

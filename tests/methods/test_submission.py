@@ -11,7 +11,7 @@ import torch
 
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
 from tests.conftest import Train
-from tests.helpers.reference_predictions import said
+from tests.helpers.infer_files import said
 from tests.helpers.training.small_run import MODEL, flags
 
 LABELS = "Effusion,Atelectasis,Hernia"

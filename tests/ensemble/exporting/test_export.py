@@ -29,7 +29,7 @@ from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.predictor import Predictor
 from methods import ModelInfo, load_model
 from tests.conftest import Call
-from tests.helpers.reference_predictions import said
+from tests.helpers.infer_files import said
 
 MAPS = {
     "temperature": ClassCalibration("temperature", {"temperature": 1.7}, 0.3, 0.2),

@@ -19,7 +19,7 @@ from ensemble.predict.ensemble_json import Member as Recipe
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.conftest import Call
-from tests.helpers.reference_predictions import said
+from tests.helpers.infer_files import said
 
 
 def test_a_folder_loads_back_to_the_same_bits_without_paths(

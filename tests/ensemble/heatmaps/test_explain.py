@@ -16,8 +16,7 @@ from ensemble.explain import main
 from ensemble.heatmaps.pointing_game import Pointing, highest_place, read_boxes
 from methods import load_model
 from tests.conftest import Call
-from tests.helpers.infer_files import part
-from tests.helpers.reference_predictions import said
+from tests.helpers.infer_files import part, said
 
 BOXES = "ImageID,finding,x0,y0,x1,y1\n"
 

@@ -7,8 +7,7 @@ import pandas as pd
 
 from core.models.checkpoint import load_tensors, save_tensors
 from methods import load_model
-from tests.helpers.infer_files import HEAD, Infer, copied, part, predicted
-from tests.helpers.reference_predictions import said
+from tests.helpers.infer_files import HEAD, Infer, copied, part, predicted, said
 
 
 def test_every_image_of_a_folder_by_two_models(

@@ -14,8 +14,7 @@ from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
 from ensemble.predict.ensemble_json import Member, write_recipe
 from methods import load_model
-from tests.helpers.infer_files import Infer, part, predicted, write
-from tests.helpers.reference_predictions import said
+from tests.helpers.infer_files import Infer, part, predicted, said, write
 from tests.helpers.training.small_run import MODEL, flags
 
 

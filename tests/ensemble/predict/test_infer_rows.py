@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from methods import load_model
-from tests.helpers.infer_files import Infer, copied, predicted, write
-from tests.helpers.reference_predictions import said
+from tests.helpers.infer_files import Infer, copied, predicted, said, write
 
 
 def test_studies_are_merged_by_their_views(

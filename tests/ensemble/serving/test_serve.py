@@ -26,7 +26,7 @@ from ensemble.serving.model import Served
 from methods import load_model
 from tests.conftest import Call
 from tests.helpers.data.dicom_files import data_set, dicom
-from tests.helpers.reference_predictions import said
+from tests.helpers.infer_files import said
 from tests.helpers.served_page import LIMITS, calibrated, serve
 from tests.helpers.training.small_run import MODEL
 
