@@ -77,7 +77,8 @@ def test_an_image_that_cannot_be_read_is_named_and_labels_are_kept(
     pd.read_csv(phantom / "train.csv")[["ImageID", *classes]].to_csv(labels, index=False)
     before = labels.read_bytes()
     for more in ([], ["--test_csv", labels]):
-        code, _, error = infer(*flags, *more, "--output", labels)
+        whole = [*flags[:3], phantom / "images", *more]
+        code, _, error = infer(*whole, "--output", labels)
         assert code == 2
         assert "labels.csv" in error
         assert labels.read_bytes() == before
