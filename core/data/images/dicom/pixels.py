@@ -4,11 +4,13 @@ PS3.3 C.7.6.3.1.2 (photometric interpretation), PS3.5 8.1.1 (stored bits), 8.2.4
 pydicom reads and decompresses; `core.data.images.dicom.window` shows the stored levels.
 """
 
+import io
 import struct
 import warnings
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
@@ -193,7 +195,11 @@ def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
             f"image {coded.width:,} x {coded.height:,}"
         )
     check_scans(frame, coded.width * coded.height)
-    deep = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and coded.bits > 8
+    is_jpeg = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
+    if is_jpeg and coded.bits <= 8:
+        # GDCM ends the process where such a stream is damaged
+        Image.open(io.BytesIO(frame), formats=["JPEG"]).load()
+    deep = is_jpeg and coded.bits > 8
     if deep and "pylibjpeg" not in decoder.available_plugins:
         raise ValueError(
             f"{needs} pylibjpeg-libjpeg (under the GPL) where it has {coded.bits} bits: pip "
