@@ -64,7 +64,7 @@ def read_sample(path: Path) -> Sample:
     name, *class_names = columns
     if not class_names or "" in class_names:
         raise UserError(f"{path} needs a column of names first, then a named one for each class")
-    return Sample(path, name, read_ids(path, name, columns[name]), class_names)
+    return Sample(path, name, read_ids(columns[name]), class_names)
 
 
 def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:

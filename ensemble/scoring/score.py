@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config.data import LabelReading
-from core.data.csv.columns import find_column, is_known_non_label
+from core.data.csv.columns import find_column
 from core.data.csv.labels import is_label
+from core.data.csv.non_labels import is_known_non_label
 from core.data.sources import PLAIN, read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.tables.anonymous import with_names
@@ -213,10 +214,10 @@ def rename_columns(
     free: dict[str, list[str]] = {}
     for name in labels:
         if name not in class_names and name not in sheet.no_labels and not is_known_non_label(name):
-            free.setdefault(plain(meanings.way(name)[-1]), []).append(name)
+            free.setdefault(plain(meanings.meaning(name)), []).append(name)
     renamed: dict[str, str] = {}
     for name in class_names:
-        found = free.get(plain(meanings.way(name)[-1]), [])
+        found = free.get(plain(meanings.meaning(name)), [])
         if name in sheet.columns or not found:
             continue
         if len(found) > 1:

@@ -172,7 +172,7 @@ def _rows_of(
     name = id_column if id_column in columns else usual
     if name is None:
         raise UserError(f"{path} has no column '{id_column}', by which it could be joined")
-    rows = pd.Index(read_ids(path, name, columns[name])).get_indexer(pd.Index(ids))
+    rows = pd.Index(read_ids(columns[name])).get_indexer(pd.Index(ids))
     missing = [one for one, row in zip(ids, rows, strict=True) if row < 0]
     if missing:
         raise UserError(

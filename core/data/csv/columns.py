@@ -1,13 +1,13 @@
 """A CSV as columns of text, found by the names that real files use."""
 
 import csv
-import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,39 +23,6 @@ IMAGE_COLUMNS = (
 PATIENT_COLUMNS = ("PatientID", "subject_id", "deid_patient_id", "patient", "subject")
 STUDY_COLUMNS = ("StudyID", "study", "AccessionNumber", "StudyInstanceUID", "exam_id")
 VIEW_COLUMNS = ("ViewPosition", "view", "projection", "Frontal/Lateral", "AP/PA")
-# These may hold nothing but 0 and 1, and still are no finding.
-OTHER_COLUMNS = (
-    *("index", "idx", "serial", "sno", "srno", "row", "number", "no", "nr", "num", "id", "level"),
-    *("sheet", "batch", "series"),
-    *("instance", "sequence", "order", "counter"),
-    *("age", "sex", "gender", "male", "female", "m/f", "malesex", "birth"),
-    *("PresentationLUTShape", "TransferSyntaxUID", "FrameNumber"),
-    *("race", "ethnicity"),
-    *("bmi", "height", "weight", "pediatric", "insurance", "language", "marital_status"),
-    *("date", "time", "year", "month", "day", "visit", "timepoint", "Follow-up #", "followup_days"),
-    *("split", "OfficialSplit", "fold", "set", "subset", "partition", "train", "val", "valid"),
-    *("validation", "test", "site", "hospital", "institution", "center", "dataset", "source"),
-    *("manufacturer", "scanner", "width", "rows", "columns", "channels", "bits", "size"),
-    *("frontal", "lateral", "ap", "pa", "laterality", "orientation", "position", "direction"),
-    *("xmin", "xmax", "ymin", "ymax", "pixelspacing_x", "pixelspacing_y", "folder", "dir"),
-    "OriginalImagePixelSpacing[x",
-    *("rad_id", "reader", "radiologist", "annotator", "rater", "accession"),
-)
-# What stands before and after such a name: PatientSex, Sex_code, cv_fold, fold_0, is_test.
-_BEFORE = re.compile(
-    r"^(?:patient|subject|study|image|img|sample|case|exam|official|validation|val|train|test|cv|k"
-    r"|is|has|fu)"
-)
-_AFTER = re.compile(
-    r"(?:code|count|encoded|binary|bin|flag|group|id|idx|index|name|no|nr|num|number|male|female"
-    r"|0f|ap|pa|view|type|visit|atbirth|m|f|s|\d+)$"
-)
-# What tools add to a DICOM keyword: dicom_SeriesNumber, SeriesNumber_x, SeriesNumber.1; or a tag.
-_DICOM_BEFORE = re.compile(r"^(?:dicom|dcm)[\W_]*", re.IGNORECASE)
-_DICOM_AFTER = re.compile(r"(?:[\W_]+(?:x|y|left|right|dicom|\d+))+$", re.IGNORECASE)
-_DICOM_TAG = re.compile(r"\W*(?:0x)?[0-9a-f]{4}\W*[0-9a-f]{4}\W*", re.IGNORECASE)
-_LONGEST_NAME = 100
-_DICOM_NAMES = Path(__file__).with_name("dicom_names.txt")
 # read in pieces, of which each distinct text is kept once
 CELLS_AT_ONCE = 2_000_000
 MOST_TEXTS = 5_000_000
@@ -63,14 +30,14 @@ MOST_TEXTS = 5_000_000
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column: cell i holds the text `values[codes[i]]`, stripped of white space."""
+    """A column of a file: cell i holds the text `values[codes[i]]`, stripped of white space."""
 
+    name: str
+    path: Path
     codes: np.ndarray  # (N,) int
     values: list[str]  # the distinct cells
     rows: np.ndarray | None = None
     """(N,) the row of the file that each cell is from; None where they are all there in order"""
-    path: Path | None = None
-    """The file where it is another than the table's own"""
 
     @property
     def cells(self) -> np.ndarray:
@@ -82,6 +49,16 @@ class Column:
         """How many rows hold each of `values`."""
         return np.bincount(self.codes, minlength=len(self.values))
 
+    def each(self, function: Callable[[str], Any]) -> np.ndarray:
+        """What `function` gives for the text of each row, (N,)."""
+        return np.array([function(text) for text in self.values])[self.codes]
+
+    def with_texts(self, name: str, texts: Iterable[str]) -> "Column":
+        """A column of other texts, one for each of `values`."""
+        codes, values = pd.factorize(np.array([*texts], dtype=object))
+        codes = codes.astype(np.int32)[self.codes]
+        return replace(self, name=name, codes=codes, values=values.tolist())
+
     def row_of(self, wanted: str) -> int:
         """The row of the file, counted from 1 with its header, that first holds this text."""
         return self.row_at(int((self.codes == self.values.index(wanted)).argmax()))
@@ -90,9 +67,13 @@ class Column:
         """The row of the file, counted from 1 with its header, of the cell at this position."""
         return position + 2 if self.rows is None else int(self.rows[position])
 
-    def place(self, table: Path, wanted: str) -> str:
-        """Where this text is first, for a sentence; `table` is the file read by the user's wish."""
-        return f"{self.path or table}: row {self.row_of(wanted)} (the header is row 1)"
+    def place(self, wanted: str) -> str:
+        """Where this text is first, for a sentence."""
+        return f"{self.path}: row {self.row_of(wanted)} (the header is row 1)"
+
+    def cell(self, wanted: str) -> str:
+        """Where this text is first, and the text, for a sentence."""
+        return f"{self.place(wanted)}, column '{self.name}' holds '{wanted[:60]}'"
 
 
 def take_rows(columns: dict[str, Column], positions: np.ndarray) -> dict[str, Column]:
@@ -100,18 +81,18 @@ def take_rows(columns: dict[str, Column], positions: np.ndarray) -> dict[str, Co
     positions = np.flatnonzero(positions) if positions.dtype == bool else positions
     in_order = (positions + 2).astype(np.int32)
     taken: dict[str, Column] = {}
-    numbers = {id(None): in_order}  # columns of one file share their row numbers
+    shared: dict[int, np.ndarray] = {}  # columns of one file share their row numbers
     for name, column in columns.items():
-        if id(column.rows) not in numbers and column.rows is not None:
-            numbers[id(column.rows)] = column.rows[positions]
+        rows = in_order
+        if column.rows is not None:
+            if id(column.rows) not in shared:
+                shared[id(column.rows)] = column.rows[positions]
+            rows = shared[id(column.rows)]
         codes = column.codes[positions]
-        held = np.flatnonzero(np.bincount(codes, minlength=len(column.values)))
-        moved = np.zeros(len(column.values), dtype=codes.dtype)
-        moved[held] = np.arange(len(held))
-        values = [column.values[code] for code in held.tolist()]
-        taken[name] = replace(
-            column, codes=moved[codes], values=values, rows=numbers[id(column.rows)]
-        )
+        is_held = np.bincount(codes, minlength=len(column.values)) > 0
+        moved = (np.cumsum(is_held) - 1).astype(codes.dtype)
+        values = list(compress(column.values, is_held))
+        taken[name] = replace(column, codes=moved[codes], values=values, rows=rows)
     return taken
 
 
@@ -159,24 +140,24 @@ def _read(path: Path) -> dict[str, Column]:
             chunksize=max(2, CELLS_AT_ONCE // max(1, checked.width)),
         )
         for frame in frames:
-            rows = frame
-            if not names:
+            is_first = not names
+            if is_first:
                 names = _names(path, frame.iloc[0])
                 held = [_Cells() for _ in names]
-                rows = frame.iloc[1:]
             for position, cells in enumerate(held):
-                cells.add(rows[position].to_numpy())
+                cells.add(frame[position].to_numpy()[is_first:])
             is_many = sum(cells.different for cells in held) > most
-            if is_many and sum(len(cells.column().values) for cells in held) > most:
+            if is_many and sum(len(cells.join()[1]) for cells in held) > most:
                 raise UserError(
                     f"{path} has more than {most:,} different texts in its cells: leave out "
                     "columns that are not needed, or raise CXR_MAX_CELLS."
                 )
-    columns = {name: cells.column() for name, cells in zip(names, held, strict=True)}
+    columns = {n: Column(n, path, *cells.join()) for n, cells in zip(names, held, strict=True)}
     last = columns[names[-1]]
     if not len(last.codes):
         raise UserError(f"{path} has a header and no rows: it needs one row for each image.")
-    if "" in last.values and (checked.has_odd_quotes or checked.fewest_cells < len(names)):
+    # pandas fills a row that ends early with blanks
+    if "" in last.values and checked.separators != (len(names) - 1) * (len(last.codes) + 1):
         _refuse_short_rows(path, len(names), checked.separator)
     return columns
 
@@ -199,23 +180,21 @@ class _Cells:
         self._codes: list[np.ndarray] = []
 
     def add(self, cells: np.ndarray) -> None:
-        """Some rows more."""
         codes, texts = pd.factorize(cells)
         self._codes.append((codes + self.different).astype(np.int32))
         self._texts.append(texts)
         self.different += len(texts)
 
-    def column(self) -> Column:
-        """All of them, stripped; each different one is kept once from here on."""
+    def join(self) -> tuple[np.ndarray, list[str]]:
+        """Codes and different texts of all, stripped; each is kept once from here on."""
         texts = [text.strip() for one in self._texts for text in one]
         codes, values = pd.factorize(np.array(texts, dtype=object))
         self._codes = [codes.astype(np.int32)[np.concatenate(self._codes)]]
         self._texts, self.different = [values], len(values)
-        return Column(self._codes[0], values.tolist())
+        return self._codes[0], values.tolist()
 
 
 def _refuse_short_rows(path: Path, cells: int, separator: str) -> None:
-    """Refuse a row that ends early, which pandas would silently fill up with blanks."""
     with open_text(path) as (text, _):
         reader = csv.reader(text, delimiter=separator)
         try:
@@ -240,57 +219,47 @@ def find_column(
     names = list(names)
     if requested.lower() == "none":
         return None
-    if requested:
-        if requested not in names:
-            raise UserError(
-                f"{path} has no column '{requested}' ({flag}){nearest(requested, names)}."
-            )
-        return requested
-    alike: dict[str, list[str]] = {}
-    for one in names:
-        alike.setdefault(plain(one), []).append(one)
-    for name in known:
-        present = alike.get(plain(name), [])
-        if len(present) > 1 and name not in present:
+    if requested and requested not in names:
+        raise UserError(f"{path} has no column '{requested}' ({flag}){nearest(requested, names)}.")
+    for name in (requested,) if requested else known:
+        present = [one for one in names if plain(one) == plain(name)]
+        if name in present:
+            return name
+        if len(present) > 1:
             which = f"name one of them with {flag}" if flag else "rename one of them"
             raise UserError(
                 f"{path} has the columns {' and '.join(present[:2])}, which differ in case or "
                 f"punctuation only: {which}."
             )
         if present:
-            return name if name in present else present[0]
+            return present[0]
     return None
 
 
-def is_known_non_label(name: str) -> bool:
-    """Whether a column of this name is never a finding: identifiers, age, dates, DICOM headers."""
-    key = plain(name)
-    if not key or key.startswith("unnamed") or name == "y]":
-        return True  # "y]": NIH's "OriginalImagePixelSpacing[x,y]", which its comma cuts in two
-    if key in _NON_LABELS or key.removesuffix("dicom") in _dicom_names():
-        return True
-    if len(key) > _LONGEST_NAME:
-        return False
-    if _DICOM_TAG.fullmatch(name) or plain(_DICOM_AFTER.sub("", _DICOM_BEFORE.sub("", name))) in (
-        _dicom_names()
-    ):
-        return True
-    for stem in (key, _BEFORE.sub("", key)):
-        while len(stem) > 1:
-            if stem in _NON_LABELS:
-                return True
-            stem, found = _AFTER.subn("", stem)
-            if not found:
-                break
-    return False
+def find_image_column(
+    path: Path, columns: Mapping[str, Column], requested: str, known: Sequence[str] = IMAGE_COLUMNS
+) -> str:
+    """`find_column` for the images' names. Raises UserError where the file has no such column."""
+    name = find_column(path, columns, requested, known, "--image_column")
+    if name is None:
+        raise UserError(
+            f"{path} has no column with the images' names{nearest(IMAGE_COLUMNS[0], columns)}. "
+            "Name it with --image_column."
+        )
+    return name
 
 
-@cache
-def _dicom_names() -> frozenset[str]:
-    """Keywords of PS3.6 for patient, study, equipment, acquisition and image, made plain."""
-    return frozenset(map(plain, _DICOM_NAMES.read_text(encoding="ascii").split()))
+def find_named(columns: Mapping[str, Column], wanted: str) -> Column | None:
+    """The column of this name, whatever its case and punctuation, if there is one."""
+    return next((column for name, column in columns.items() if plain(name) == plain(wanted)), None)
 
 
-_NON_LABELS = set(
-    map(plain, IMAGE_COLUMNS + PATIENT_COLUMNS + STUDY_COLUMNS + VIEW_COLUMNS + OTHER_COLUMNS)
-)
+def names_among(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Those of `names` that are `known`, whatever their case and punctuation."""
+    keys = set(map(plain, known))
+    return tuple(name for name in names if plain(name) in keys)
+
+
+def has_columns(names: Iterable[str], wanted: Sequence[str]) -> bool:
+    """Whether all that are `wanted` are there, whatever their case and punctuation."""
+    return set(map(plain, wanted)) <= set(map(plain, names))

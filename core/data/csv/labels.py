@@ -1,13 +1,15 @@
-"""Which columns of a table are labels, and their cells as 1, 0 and unknown."""
+"""Detection of label columns, and their cells as 1, 0 and unknown."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
-from core.data.csv.columns import Column, is_known_non_label
+from core.data.csv.columns import Column
 from core.data.csv.label_values import is_missing, is_probability, label_key, label_value
+from core.data.csv.non_labels import is_known_non_label
 from core.errors import UserError, in_plain_sight, nearest, some
 
 UNCERTAIN = {"ignore": np.nan, "zero": 0.0, "one": 1.0}
@@ -33,11 +35,9 @@ def choose_labels(
     A column is detected by its cells: all are labels or blank, and not all are 1. Raises UserError
     for a request that cannot be met, and for a column that looks like a label but for some cells.
     """
+    notes: list[str] = []
     if labels is None:
-        found, notes = _detect_labels(path, columns, used)
-        for name in found:
-            check_printable(path, name)
-        return found, notes
+        labels, notes = _detect_labels(path, columns, used)
     if not labels:
         raise UserError("--labels is empty: name at least one column, or leave it out.")
     for name in labels:
@@ -50,10 +50,11 @@ def choose_labels(
                 f"{path}: column '{name}' names the image, patient, study or view, so that it "
                 "cannot be a label too. Take it out of --labels."
             )
-        if list(labels).count(name) > 1:
-            raise UserError(f"--labels names '{name}' more than once.")
         check_printable(path, name)
-    return tuple(labels), []
+    twice = [name for name, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise UserError(f"--labels names '{twice[0]}' more than once.")
+    return tuple(labels), notes
 
 
 def check_printable(path: Path, label: str) -> None:
@@ -75,21 +76,21 @@ def add_absent(
     added.
     """
     there = {label_key(name): name for name in listed}
-    absent = [name for name in labels if name not in columns]
-    if all(label_key(name) not in there for name in labels):
+    if not any(label_key(name) in there for name in labels):
         return columns, []
+    absent = [name for name in labels if name not in columns]
     zeros = np.zeros(len(next(iter(columns.values())).codes), dtype=np.int8)
     added, notes = {}, []
     for name in absent:
         if label_key(name) in there:
             added[name] = columns[there[label_key(name)]]
             continue
-        added[name] = Column(zeros, ["0"])
+        added[name] = Column(name, path, zeros, ["0"])
         notes.append(
             f"Warning: no list of {path} names '{name}', which counts as absent from every image"
             f"{nearest(name, listed)}."
         )
-    renamed = {there[label_key(name)] for name in absent if label_key(name) in there} - {*labels}
+    renamed = {there.get(label_key(name)) for name in absent} - {*labels}
     kept = {name: column for name, column in columns.items() if name not in renamed}
     return kept | added, notes
 
@@ -109,18 +110,14 @@ def is_always_positive(column: Column) -> bool:
 def _detect_labels(
     path: Path, columns: dict[str, Column], used: set[str]
 ) -> tuple[tuple[str, ...], list[str]]:
-    rest = {
-        name: column
-        for name, column in columns.items()
-        if name not in used and not is_known_non_label(name)
-    }
-    found = [name for name, column in rest.items() if is_label(column)]
-    others = {name: column for name, column in rest.items() if not is_label(column)}
+    rest = {n: c for n, c in columns.items() if n not in used and not is_known_non_label(n)}
+    found = tuple(name for name, column in rest.items() if is_label(column))
+    others = {name: column for name, column in rest.items() if name not in found}
     for name, column in others.items():
         if (wrong := _wrong_cell(column)) is not None:
             raise UserError(
-                f"{_bad_cell(path, name, column, wrong)} If '{name}' is no label, name those that "
-                "are with --labels."
+                f"{_bad_cell(column, wrong)} If '{name}' is no label, name those that are with "
+                "--labels."
             )
     constant = [name for name, column in others.items() if is_always_positive(column)]
     sentence = (
@@ -128,8 +125,9 @@ def _detect_labels(
         "them by --labels if they are labels."
     )
     if found:
-        return tuple(found), [f"Warning: {sentence}"] if constant else []
+        return found, [f"Warning: {sentence}"] if constant else []
     joined = [name for name, column in columns.items() if any("|" in v for v in column.values)]
+    words = [(c, text) for c in others.values() for text in c.values if label_value(text) is None]
     hint = ""
     if joined:
         hint = (
@@ -138,10 +136,8 @@ def _detect_labels(
         )
     elif constant:
         hint = f" All {sentence}"
-    for name, column in list(others.items())[: 0 if hint else 1]:
-        strange = [text for text in column.values if label_value(text) is None]
-        if strange:
-            hint = f" {_bad_cell(path, name, column, strange[0])}"
+    elif words:
+        hint = f" {_bad_cell(*words[0])}"
     raise UserError(
         f"{path} has no label column: one column of 1 and 0 for each label is needed.{hint}"
     )
@@ -180,12 +176,9 @@ def _is_soft(column: Column) -> bool:
     )
 
 
-def _bad_cell(path: Path, name: str, column: Column, value: str) -> str:
+def _bad_cell(column: Column, value: str) -> str:
     soft = ", and probabilities are not supported yet" if is_probability(value) else ""
-    return (
-        f"{column.place(path, value)}, column '{name}' holds '{value[:40]}'; a label is 1, 0, "
-        f"-1 (uncertain) or blank{soft}."
-    )
+    return f"{column.cell(value)}; a label is 1, 0, -1 (uncertain) or blank{soft}."
 
 
 def read_targets(
@@ -193,24 +186,22 @@ def read_targets(
 ) -> tuple[np.ndarray, list[str]]:
     """Targets (N, C) float32 with NaN for unknown, and sentences about them."""
     meaning = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
-    meaning_of_blank = BLANK[blank or "unknown"]
     rows = len(columns[names[0]].codes)
     targets = np.empty((rows, len(names)), dtype=np.float32)
     blanks, words = [], set[str]()
-    for position, name in enumerate(names):
-        column = columns[name]
+    for position, column in enumerate(columns[name] for name in names):
         decoded = []
         for text in column.values:
             value = label_value(text)
             if value is None:
-                raise UserError(_bad_cell(path, name, column, text))
-            decoded.append(meaning.get(value, meaning_of_blank))
+                raise UserError(_bad_cell(column, text))
+            decoded.append(meaning.get(value, BLANK[blank or "unknown"]))
         targets[:, position] = np.array(decoded, dtype=np.float32)[column.codes]
         missing = [is_missing(text) for text in column.values]
         words.update(text for text in compress(column.values, missing) if text)
         empty = column.counts[missing].sum() / rows
         if empty > 0.5:
-            blanks.append(f"{name} ({empty:.0%})")
+            blanks.append(f"{names[position]} ({empty:.0%})")
     if blanks and blank is None:
         raise UserError(
             f"{path}: more than half of the cells are blank in {some(blanks)}. Does a blank mean "
@@ -220,10 +211,11 @@ def read_targets(
     if words:
         notes.append(f"Label cells of {path} that count as blank: {some(sorted(words), 12)}.")
     for what, number in (("positive", 1), ("negative", 0)):
-        counts = (targets == number).sum(axis=0)
-        if without := [name for name, count in zip(names, counts, strict=True) if not count]:
+        is_there = (targets == number).any(axis=0)
+        if not is_there.all():
             notes.append(
-                f"Warning: no image of {path} is {what} for {', '.join(without)}, so that nothing "
-                "can be learnt or measured there."
+                f"Warning: no image of {path} is {what} for "
+                f"{', '.join(compress(names, ~is_there))}, so that nothing can be learnt or "
+                "measured there."
             )
     return targets, notes

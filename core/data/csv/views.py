@@ -1,9 +1,10 @@
-"""Which views are frontal and which lateral, by the names that datasets give them."""
+"""Frontal and lateral views by the names that datasets give them."""
 
 import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from core.data.csv.columns import Column
 from core.errors import UserError, plain
@@ -39,12 +40,12 @@ def of_views(path: Path, views: Column | None, wanted: str) -> np.ndarray:
             f"headers tell them, and {path} has neither: name the column with --view_column, or "
             "leave --views out."
         )
-    is_wanted = np.array([view_group(view) == wanted for view in views.values])
+    is_wanted = views.each(lambda view: view_group(view) == wanted)
     if not is_wanted.any():
-        held = sorted(zip(views.counts.tolist(), views.values, strict=True), reverse=True)
-        there = ", ".join(f"{view or '(blank)'} {count:,}" for count, view in held[:12])
+        counts = pd.Series(views.cells).value_counts()
+        there = ", ".join(f"{view or '(blank)'} {n:,}" for view, n in counts.head(12).items())
         raise UserError(
             f"--views {wanted} leaves none of the {len(views.codes):,} images of {path}: their "
             f"views are {there}."
         )
-    return is_wanted[views.codes]
+    return is_wanted

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from core.config.data import LabelReading
-from core.data.csv.columns import find_column
+from core.data.csv.columns import find_image_column
 from core.data.images.find_files import images_among, match_images, scan_folder
 from core.data.images.pack_format import Plan, is_pack
 from core.data.sources import read_sheet
@@ -39,12 +39,8 @@ def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> li
     for place, csv in enumerate(csvs):
         own = reading.of_csv(place)
         sheet = read_sheet(csv, own)
-        name = find_column(csv, sheet.columns, own.image_column, sheet.image, "--image_column")
-        if name is None:
-            raise UserError(
-                f"{csv} has no column with the images' names: name it with --image_column"
-            )
-        images = match_images(read_ids(csv, name, sheet.columns[name]), folder)
+        name = find_image_column(csv, sheet.columns, own.image_column, sheet.image)
+        images = match_images(read_ids(sheet.columns[name]), folder)
         found.update(path[start:] for path in images.paths)
     return sorted(found)
 

@@ -5,9 +5,7 @@ Holste et al., "CXR-LT", https://physionet.org/content/cxr-lt-iccv-workshop-cvam
 
 from pathlib import Path
 
-import numpy as np
-
-from core.data.csv.columns import Column
+from core.data.csv.columns import Column, find_named, has_columns, names_among
 from core.data.sources.sheet import Sheet, column
 from core.errors import plain
 
@@ -22,7 +20,7 @@ OTHERS = (
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
     """Whether these are its columns."""
-    return {plain(name) for name in NEEDED} <= {plain(name) for name in columns}
+    return has_columns(columns, NEEDED)
 
 
 def read(path: Path, columns: dict[str, Column]) -> Sheet:
@@ -30,19 +28,15 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
 
     Raises UserError where it has no dicom_id.
     """
-    column(path, columns, "dicom_id", "cxr_lt")
-    test = None
-    splits = next((columns[name] for name in columns if plain(name) == "split"), None)
-    if splits is not None:
-        test = np.array([plain(value) == "test" for value in splits.values])[splits.codes]
-    others = {plain(name) for name in (*NEEDED, *OTHERS)}
+    column(columns, "dicom_id", "cxr_lt")
+    splits = find_named(columns, "split")
     return Sheet(
         path=path,
         columns=columns,
-        no_labels=tuple(name for name in columns if plain(name) in others),
+        no_labels=names_among(columns, (*NEEDED, *OTHERS)),
         image=("dicom_id",),
         patient=("subject_id",),
         study=("study_id",),
         view=("ViewPosition",),
-        official_test=test,
+        official_test=None if splits is None else splits.each(lambda part: plain(part) == "test"),
     )

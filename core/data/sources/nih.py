@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.csv.columns import Column, is_known_non_label, take_rows
+from core.data.csv.columns import Column, has_columns, names_among, take_rows
 from core.data.csv.label_values import is_missing
 from core.data.csv.labels import is_label
-from core.data.sources.sheet import Sheet, column, drop_namesakes, indicators, one_spelling
-from core.errors import UserError, plain, some
+from core.data.csv.non_labels import is_known_non_label
+from core.data.sources.sheet import Sheet, column, expand_lists, one_spelling
+from core.errors import UserError, some
 
 LABELS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema"),
@@ -36,15 +37,15 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
 
     A single column of 1 and 0 may be anything, if it is not called as one of its labels.
     """
-    if not {plain(name) for name in NEEDED} <= {plain(name) for name in columns}:
+    if not has_columns(columns, NEEDED):
         return False
-    own, found = {plain(name) for name in (*NEEDED, *OTHERS)}, set(map(plain, LABELS))
+    own, found = set(names_among(columns, (*NEEDED, *OTHERS))), set(names_among(columns, LABELS))
     labels = {
-        plain(name)
+        name
         for name, c in columns.items()
-        if plain(name) not in own and not is_known_non_label(name) and is_label(c)
+        if name not in own and not is_known_non_label(name) and is_label(c)
         # words such as yes are about the file or the patient as often as about a finding
-        if plain(name) in found or not any(text.isalpha() for text in c.values)
+        if name in found or not any(text.isalpha() for text in c.values)
     }
     return len(labels) < 2 and not labels & found
 
@@ -55,27 +56,25 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     Left out, and counted, are images whose cell is blank or a word for a missing value. Raises
     UserError for another cell that names no label, and for lists that share an image.
     """
-    findings = column(path, columns, "Finding Labels", "nih")
-    labels = one_spelling([_parse(path, findings, cell) for cell in findings.values], LABELS)
-    known = np.array([bool(cell) for cell in labels])
-    kept = known[findings.codes]
+    findings = column(columns, "Finding Labels", "nih")
+    labels = one_spelling([_parse(findings, cell) for cell in findings.values], LABELS)
+    kept = np.array([bool(cell) for cell in labels])[findings.codes]
     if not kept.any():
         raise UserError(f"{path} has no image with a label in column 'Finding Labels'.")
-    columns, told = drop_namesakes(path, "Finding Labels", labels, columns, (*NEEDED, *OTHERS))
-    found = indicators(findings, labels, LABELS)
+    columns, found, notes = expand_lists(columns, findings, labels, LABELS, (*NEEDED, *OTHERS))
     every = columns | found
     if not kept.all():
         every = take_rows(every, kept)
-        told.append(
+        notes.append(
             f"{int((~kept).sum()):,} of {len(kept):,} images of {path} are left out: they have no "
             "label in column 'Finding Labels'."
         )
-    test, why, notes = _official_test(path, column(path, every, "Image Index", "nih"))
+    test, why = _official_test(path, column(every, "Image Index", "nih"), notes)
     return Sheet(
         path=path,
         columns=every,
         labels=tuple(found),
-        no_labels=tuple(name for name in columns if plain(name) in map(plain, (*NEEDED, *OTHERS))),
+        no_labels=names_among(columns, (*NEEDED, *OTHERS)),
         image=("Image Index",),
         patient=("Patient ID",),
         study=(),
@@ -83,33 +82,33 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         lists=True,
         official_test=test,
         no_official_test=why,
-        notes=(*told, *notes),
+        notes=tuple(notes),
     )
 
 
-def _parse(path: Path, findings: Column, cell: str) -> list[str]:
+def _parse(findings: Column, cell: str) -> list[str]:
     """The labels of a cell such as "Mass|Nodule"; none of a missing one."""
     parts = [part.strip() for part in cell.split("|")]
     if cell and not any(parts):
         raise UserError(
-            f"{findings.place(path, cell)} names no label in column 'Finding Labels'; an image "
-            "without a finding has 'No Finding' there."
+            f"{findings.place(cell)} names no label in column 'Finding Labels'; an image without "
+            "a finding has 'No Finding' there."
         )
     return [part for part in parts if not is_missing(part)]
 
 
-def _official_test(path: Path, images: Column) -> tuple[np.ndarray | None, str, tuple[str, ...]]:
-    """(N,) bool by the lists beside the table, or None and why; and sentences."""
+def _official_test(path: Path, images: Column, notes: list[str]) -> tuple[np.ndarray | None, str]:
+    """(N,) bool by the lists beside the table, or None and why; adds to `notes`."""
     lists = {name: path.with_name(name) for name in (TEST_LIST, TRAIN_LIST)}
     named = {name: _read_list(file) for name, file in lists.items() if file.is_file()}
     if TEST_LIST not in named:
-        return None, f"there is no {TEST_LIST} beside it", ()
-    stems = pd.Index([_stem(name) for name in images.values])
-    test = np.asarray(stems.isin(named[TEST_LIST]))
-    notes = [
+        return None, f"there is no {TEST_LIST} beside it"
+    stems = pd.Index(map(_stem, images.values))
+    is_in = {name: stems.isin(listed)[images.codes] for name, listed in named.items()}  # (N,)
+    notes += [
         f"Warning: {lists[name]} names no image of {path}: do they belong together?"
-        for name, stems_of_list in named.items()
-        if not stems.isin(stems_of_list).any()
+        for name in named
+        if not is_in[name].any()
     ]
     if TRAIN_LIST in named:
         both = sorted(set(named[TEST_LIST]) & set(named[TRAIN_LIST]))
@@ -118,13 +117,12 @@ def _official_test(path: Path, images: Column) -> tuple[np.ndarray | None, str, 
                 f"{len(both):,} image(s) are in {lists[TEST_LIST]} and in {lists[TRAIN_LIST]}: "
                 f"{some(both)}. Fetch the lists again."
             )
-        neither = int((~test & ~np.asarray(stems.isin(named[TRAIN_LIST])))[images.codes].sum())
-        if neither:
+        if neither := int((~is_in[TEST_LIST] & ~is_in[TRAIN_LIST]).sum()):
             notes.append(
                 f"Warning: {neither:,} image(s) of {path} are in neither {TEST_LIST} nor "
                 f"{TRAIN_LIST} and count as training images."
             )
-    return test[images.codes], "", tuple(notes)
+    return is_in[TEST_LIST], ""
 
 
 def _stem(name: str) -> str:

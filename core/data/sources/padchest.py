@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.csv.columns import Column, take_rows
+from core.data.csv.columns import Column, find_named, has_columns, names_among, take_rows
 from core.data.csv.label_values import is_missing
-from core.data.sources.sheet import Sheet, column, drop_namesakes, indicators, one_spelling
+from core.data.sources.sheet import Sheet, column, expand_lists, one_spelling
 from core.errors import UserError, plain
 
 NEEDED = ("ImageID", "PatientID", "Projection", "Labels")
@@ -26,11 +26,10 @@ EXCLUDE = "exclude"
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
     """Whether these are the columns of PadChest or of CXR-LT 2026."""
-    names = {plain(name): name for name in columns}
-    if "labels" not in names:
-        return {plain(name) for name in CHALLENGE} <= set(names)
-    are_lists = any(cell.startswith("[") for cell in columns[names["labels"]].values)
-    return are_lists and {plain(name) for name in NEEDED} <= set(names)
+    lists = find_named(columns, "Labels")
+    if lists is None:
+        return has_columns(columns, CHALLENGE)
+    return has_columns(columns, NEEDED) and any(cell.startswith("[") for cell in lists.values)
 
 
 def read(path: Path, columns: dict[str, Column]) -> Sheet:
@@ -40,31 +39,26 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     label (an empty list, a blank, nan), of which nothing is known. Raises UserError for another
     cell that is no list.
     """
-    if not any(plain(name) == "labels" for name in columns):
-        column(path, columns, "ImageID", "padchest")
-        date = tuple(name for name in columns if plain(name) == "studydatedicom")
+    if find_named(columns, "Labels") is None:
+        column(columns, "ImageID", "padchest")
         return Sheet(
             path=path,
             columns=columns,
-            no_labels=date,
+            no_labels=names_among(columns, ("StudyDate_DICOM",)),
             image=("ImageID",),
             patient=("PatientID",),
         )
-    lists = column(path, columns, "Labels", "padchest")
-    parsed = [_parse(path, lists, cell) for cell in lists.values]
-    labels = one_spelling(parsed, (EXCLUDE,))
-    columns, notes = drop_namesakes(path, "Labels", labels, columns, (*NEEDED, "StudyID"))
+    lists = column(columns, "Labels", "padchest")
+    labels = one_spelling([_parse(lists, cell) for cell in lists.values], (EXCLUDE,))
+    columns, found, notes = expand_lists(columns, lists, labels, (), (*NEEDED, "StudyID"))
     excluded = np.array([EXCLUDE in cell for cell in labels])[lists.codes]
-    views = next((columns[name] for name in columns if plain(name) == "projection"), None)
-    if views is not None:
-        excluded |= np.array([plain(view) == EXCLUDE for view in views.values])[views.codes]
+    if (views := find_named(columns, "Projection")) is not None:
+        excluded |= views.each(lambda view: plain(view) == EXCLUDE)
     empty = np.array([not cell for cell in labels])[lists.codes] & ~excluded
     kept = ~(excluded | empty)
     if not kept.any():
         raise UserError(f"{path} has no image with a label that is not excluded.")
-    found = indicators(lists, labels, ())
-    every = take_rows(columns | found, kept)
-    names = tuple(name for name in found if name != EXCLUDE and "1" in every[name].values)
+    found = {name: c for name, c in take_rows(found, kept).items() if "1" in c.values}
     if not kept.all():
         notes.append(
             f"{int((~kept).sum()):,} of {len(kept):,} images of {path} are left out: labels or "
@@ -73,8 +67,8 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         )
     return Sheet(
         path=path,
-        columns={name: c for name, c in every.items() if name in columns or name in names},
-        labels=names,
+        columns=take_rows(columns, kept) | found,
+        labels=tuple(found),
         no_labels=tuple(columns),
         image=("ImageID",),
         patient=("PatientID",),
@@ -85,14 +79,13 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     )
 
 
-def _parse(path: Path, lists: Column, cell: str) -> list[str]:
+def _parse(lists: Column, cell: str) -> list[str]:
     """The labels of a cell such as "['nodule', 'pleural effusion']"; none of a missing one."""
     if is_missing(cell):
         return []
     if not LIST.fullmatch(cell):
         raise UserError(
-            f"{lists.place(path, cell)}, column 'Labels' holds {cell[:60]!r}, which is no list "
-            "such as ['nodule', 'pleural effusion']."
+            f"{lists.cell(cell)}, which is no list such as ['nodule', 'pleural effusion']."
         )
     texts = (" ".join(item[1:-1].split()) for item in re.findall(ITEM, cell))
     return [text for text in texts if text]

@@ -1,4 +1,4 @@
-"""What every source becomes: a table of one row an image, in columns, and what is known of it."""
+"""Common form of all sources: a table of one row an image, and what is known of it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +12,11 @@ from core.data.csv.columns import (
     STUDY_COLUMNS,
     VIEW_COLUMNS,
     Column,
+    find_named,
+    names_among,
 )
 from core.data.csv.label_values import label_key
-from core.errors import UserError, nearest, plain
+from core.errors import UserError, nearest
 
 # More is a column of free text, and would need gigabytes.
 MOST_LABELS = 1000
@@ -54,22 +56,6 @@ class Sheet:
     """Sentences for the user"""
 
 
-def indicators(cells: Column, labels: list[list[str]], known: Iterable[str]) -> dict[str, Column]:
-    """One column of 1 and 0 for each label: those `known`, and those of any cell, by alphabet.
-
-    labels: for each of `cells.values` the labels that it names.
-    """
-    names = sorted({*known, *(name for cell in labels for name in cell)})
-    place = {name: position for position, name in enumerate(names)}
-    named = np.zeros((len(names), len(labels)), dtype=np.int8)
-    for code, cell in enumerate(labels):
-        named[[place[name] for name in cell], code] = 1
-    return {
-        name: Column(named[position][cells.codes], ["0", "1"], cells.rows, cells.path)
-        for position, name in enumerate(names)
-    }
-
-
 def one_spelling(labels: list[list[str]], known: Iterable[str]) -> list[list[str]]:
     """Labels that differ in case, blanks, hyphens or underscores alone, in one spelling.
 
@@ -82,45 +68,58 @@ def one_spelling(labels: list[list[str]], known: Iterable[str]) -> list[list[str
     ]
 
 
-def drop_namesakes(
-    path: Path,
-    column: str,
-    labels: list[list[str]],
+def expand_lists(
     columns: dict[str, Column],
+    cells: Column,
+    labels: list[list[str]],
+    known: Iterable[str],
     needed: Iterable[str],
-) -> tuple[dict[str, Column], list[str]]:
-    """The columns without those named as a label of the lists in `column`, and a warning.
+) -> tuple[dict[str, Column], dict[str, Column], list[str]]:
+    """The other columns; one of 1 and 0 for each label, by alphabet; and warnings.
 
-    Raises UserError where the labels are too many, or one is named as a column that is `needed`.
+    labels: for each of `cells.values` the labels that it names; those `known` get a column anyway.
+    A column named as a label gives way. Raises UserError where it is one of those `needed`, or the
+    labels are too many.
     """
-    names = {label_key(name): name for cell in labels for name in cell}
-    if len(names) > MOST_LABELS:
+    names = sorted({*known, *(name for cell in labels for name in cell)})
+    keys = {label_key(name): name for cell in labels for name in cell}
+    if len(keys) > MOST_LABELS:
         raise UserError(
-            f"{path}: column '{column}' names {len(names):,} different labels, which looks like "
-            f"free text (the most is {MOST_LABELS:,}). Take out what is no label."
+            f"{cells.path}: column '{cells.name}' names {len(keys):,} different labels, which "
+            f"looks like free text (the most is {MOST_LABELS:,}). Take out what is no label."
         )
-    same = [name for name in columns if label_key(name) in names]
-    for name in same:
-        if plain(name) in map(plain, needed):
-            raise UserError(
-                f"{path}: column '{column}' names the label '{names[label_key(name)]}', and there "
-                f"is a column '{name}', which is needed: rename that label."
-            )
+    same = [name for name in columns if label_key(name) in keys]
+    if wrong := names_among(same, needed):
+        raise UserError(
+            f"{cells.path}: column '{cells.name}' names the label '{keys[label_key(wrong[0])]}', "
+            f"and there is a column '{wrong[0]}', which is needed: rename that label."
+        )
     notes = [
-        f"Warning: column '{name}' of {path} is ignored: the lists in '{column}' name that label."
+        f"Warning: column '{name}' of {cells.path} is ignored: the lists in '{cells.name}' name "
+        "that label."
         for name in same
     ]
-    return {name: c for name, c in columns.items() if name not in same}, notes
+    place = {name: position for position, name in enumerate(names)}
+    named = np.zeros((len(names), len(labels)), dtype=np.int8)
+    for code, cell in enumerate(labels):
+        named[[place[name] for name in cell], code] = 1
+    found = {
+        name: Column(name, cells.path, named[position][cells.codes], ["0", "1"], cells.rows)
+        for name, position in place.items()
+    }
+    return {name: c for name, c in columns.items() if name not in same}, found, notes
 
 
-def column(path: Path, columns: dict[str, Column], wanted: str, source: str) -> Column:
+def column(columns: dict[str, Column], wanted: str, source: str) -> Column:
     """The column of this name, whatever its case and punctuation.
 
-    Raises UserError where the table at `path` has none.
+    Raises UserError where the table has none.
     """
-    for name, found in columns.items():
-        if plain(name) == plain(wanted):
-            return found
-    raise UserError(
-        f"{path} has no column '{wanted}', which --source {source} needs{nearest(wanted, columns)}."
-    )
+    found = find_named(columns, wanted)
+    if found is None:
+        path = next(iter(columns.values())).path
+        raise UserError(
+            f"{path} has no column '{wanted}', which --source {source} needs"
+            f"{nearest(wanted, columns)}."
+        )
+    return found

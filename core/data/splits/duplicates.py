@@ -7,8 +7,9 @@ Images of one grey everywhere, as failed exports are, have nothing in common but
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -34,19 +35,22 @@ def first_copies(images: Images) -> np.ndarray:
     first = np.arange(len(images))
     for places, sample, whole in (_among_files(images), _in_packs(images)):
         for alike in _with_same_sample(places, sample):
-            for equal in _with_same_content(alike, whole):
-                if not _is_blank(images, equal[0]):
+            groups: dict[bytes, list[int]] = {}
+            for place in alike:
+                with suppress(OSError):
+                    groups.setdefault(whole(place), []).append(place)
+            for equal in groups.values():
+                if len(equal) > 1 and not _is_blank(images, equal[0]):
                     first[equal] = equal[0]
     return first
 
 
 def _is_blank(images: Images, place: int) -> bool:
     """Whether it can be read, and is of one grey everywhere."""
-    try:
+    with suppress(UserError):
         pixels = images.read(place)
-    except UserError:
-        return False
-    return bool(pixels.min() == pixels.max())
+        return bool(pixels.min() == pixels.max())
+    return False
 
 
 def joined_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:
@@ -140,7 +144,7 @@ def _in_packs(images: Images) -> tuple[np.ndarray, _Key, _Key]:
 def _with_same_sample(places: np.ndarray, sample: _Key) -> Iterator[list[int]]:
     """Those of `places` that share a sample, together; in little memory for a million of them."""
 
-    def digests_of(some_places: np.ndarray) -> list[int]:
+    def digests_of(some_places: np.ndarray) -> np.ndarray:
         found = []
         for place in some_places.tolist():
             try:
@@ -149,38 +153,23 @@ def _with_same_sample(places: np.ndarray, sample: _Key) -> Iterator[list[int]]:
                 data = place.to_bytes(8, "big")
             digest = hashlib.blake2b(data, digest_size=8).digest()
             found.append(int.from_bytes(digest, "big"))
-        return found
+        return np.array(found, dtype=np.uint64)
 
     pieces = np.array_split(places, max(1, len(places) // _TOGETHER))
-    digests = np.zeros(len(places), dtype=np.uint64)
-    done = 0
+    parts = []
+    is_silent = True if os.environ.get("RANK", "0") != "0" else None
+    desc = "looking for equal images"
     # of files on a server it is the waiting that takes long
     with (
         ThreadPoolExecutor(_READERS) as pool,
-        tqdm(
-            desc="looking for equal images",
-            total=len(places),
-            delay=2,
-            leave=False,
-            disable=None if os.environ.get("RANK", "0") == "0" else True,
-        ) as bar,
+        tqdm(desc=desc, total=len(places), delay=2, leave=False, disable=is_silent) as bar,
     ):
         for found in pool.map(digests_of, pieces):
-            digests[done : done + len(found)] = found
-            done += len(found)
+            parts.append(found)
             bar.update(len(found))
+    digests = np.concatenate(parts)
     order = np.argsort(digests, kind="stable")
     ends = np.flatnonzero(np.diff(digests[order])) + 1
-    for alike in np.split(order, ends) if len(order) else ():
+    for alike in np.split(order, ends):
         if len(alike) > 1:
             yield places[alike].tolist()
-
-
-def _with_same_content(places: Iterable[int], whole: _Key) -> Iterator[list[int]]:
-    groups: dict[bytes, list[int]] = {}
-    for place in places:
-        try:
-            groups.setdefault(whole(place), []).append(place)
-        except OSError:
-            continue
-    yield from (group for group in groups.values() if len(group) > 1)

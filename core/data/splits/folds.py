@@ -132,19 +132,17 @@ def fold_table(
     """
     folds = int(assignment.max()) + 1
     names = ["images", *class_names]
-    rows = [np.bincount(assignment, minlength=folds), *_positives(targets, assignment, folds).T]
+    rows = [np.bincount(assignment, minlength=folds), *_positives(targets, assignment).T]
     if patients is not None:
         owned = pd.DataFrame({"fold": assignment, "patient": patients}).drop_duplicates()
         names.insert(1, "patients")
         rows.insert(1, np.bincount(owned["fold"], minlength=folds))
-    cells = [
-        [f"{count:,}" for count in row]
-        + [f"{np.abs(row / row.mean() - 1).max():.1%}" if row.any() else "-"]
-        for row in rows
-    ]
-    columns = pd.Index([*map(str, range(1, folds + 1)), "deviation"], name="fold")
-    table = pd.DataFrame(cells, index=[name[:30] for name in names], columns=columns)
-    return table.to_string(line_width=PAGE_WIDTH)
+    table = pd.DataFrame(rows, index=[name[:30] for name in names], columns=range(1, folds + 1))
+    cells = table.map("{:,}".format)
+    # 0 / 0 where a class has no positive
+    deviations = table.div(table.mean(axis=1), axis=0).sub(1).abs().max(axis=1)
+    cells["deviation"] = ["-" if np.isnan(one) else f"{one:.1%}" for one in deviations]
+    return cells.rename_axis(columns="fold").to_string(line_width=PAGE_WIDTH)
 
 
 def source_table(table: LabelTable) -> str:
@@ -170,18 +168,18 @@ def source_table(table: LabelTable) -> str:
     return f"{title}\n{frame.to_string(line_width=PAGE_WIDTH)}"
 
 
-def _positives(targets: np.ndarray, assignment: np.ndarray, folds: int) -> np.ndarray:
+def _positives(targets: np.ndarray, assignment: np.ndarray) -> np.ndarray:
     """Positives by fold and class, (folds, C) int."""
-    return np.array([(targets[assignment == fold] == 1).sum(axis=0) for fold in range(folds)])
+    folds = range(assignment.max() + 1)
+    return np.array([(targets[assignment == fold] == 1).sum(axis=0) for fold in folds])
 
 
 def empty_in_fold(
     targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]
 ) -> list[str]:
     """A sentence for each class that has no positive in some fold; folds count from 1."""
-    positives = _positives(targets, assignment, int(assignment.max()) + 1)
     sentences = []
-    for name, counts in zip(class_names, positives.T, strict=True):
+    for name, counts in zip(class_names, _positives(targets, assignment).T, strict=True):
         empty = np.flatnonzero(counts == 0) + 1
         if len(empty):
             where = "any fold" if len(empty) == len(counts) else f"fold {some(list(empty), 20)}"

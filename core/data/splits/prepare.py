@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,15 @@ import numpy as np
 from core.config.data import DataConfig
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.training import RunConfig, SplitConfig
-from core.data.images.collection import Images
-from core.data.splits.duplicates import (
-    check_no_copies,
-    first_copies,
-    joined_patients,
-    told_copies,
-)
+from core.data.splits.duplicates import first_copies, joined_patients, told_copies
 from core.data.splits.folds import (
     assign_folds,
-    check_disjoint,
     empty_in_fold,
     fold_table,
     read_folds,
     source_table,
 )
+from core.data.splits.official import join_official_split
 from core.data.splits.source_shares import source_shares
 from core.data.tables.anonymous import without_names
 from core.data.tables.label_table import LabelTable
@@ -82,8 +77,7 @@ class Prepared:
         if table.sources is not None:
             digest.update("\n".join(table.source_names).encode())
             digest.update(table.sources.astype(np.int32).tobytes())
-        # NaN has many bit patterns
-        digest.update(np.nan_to_num(table.targets, nan=-1).astype(np.int8).tobytes())
+        digest.update(self._target_bytes())
         digest.update(self.assignment.astype(np.int32).tobytes())
         return digest.hexdigest()
 
@@ -91,16 +85,18 @@ class Prepared:
         """The parts of `fingerprint`, each by itself, by what a user calls them."""
         table = self.table
         sources = [] if table.sources is None else [*table.source_names, *map(str, table.sources)]
-        parts: dict[str, list[bytes]] = {
-            "images": ["\n".join([*table.ids, *sources]).encode()],
-            "labels": [
-                "\n".join(table.class_names).encode(),
-                np.nan_to_num(table.targets, nan=-1).astype(np.int8).tobytes(),
-            ],
-            "patients": ["\n".join(() if table.patients is None else table.patients).encode()],
-            "folds": [self.assignment.astype(np.int32).tobytes()],
+        patients = () if table.patients is None else table.patients
+        parts = {
+            "images": "\n".join([*table.ids, *sources]).encode(),
+            "labels": "\n".join(table.class_names).encode() + b"\0" + self._target_bytes(),
+            "patients": "\n".join(patients).encode(),
+            "folds": self.assignment.astype(np.int32).tobytes(),
         }
-        return {name: hashlib.sha256(b"\0".join(part)).hexdigest() for name, part in parts.items()}
+        return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+
+    def _target_bytes(self) -> bytes:
+        # NaN has many bit patterns
+        return np.nan_to_num(self.table.targets, nan=-1).astype(np.int8).tobytes()
 
 
 def prepare(
@@ -141,25 +137,24 @@ def _prepare(
         table = _without_untrained(table, shares, say)
     if not data.val_csv:
         named = without_names(table) if data.anonymous else table
-        assignment, files = _divide(table, split, say, _folds_of(earlier, named))
+        assignment = _divide(table, split, say, _folds_of(earlier, named))
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
         table = named
     else:
-        table, assignment, files = _official_split(table, data, say)
         if split.run_folds not in ((), (1,)):
             raise UserError("--val_csv is a split of its own, fold 1: leave --run_folds out")
+        table, assignment = join_official_split(table, data, say)
         run_folds = (1,)
-    validated = assignment >= 0
     say(_inventory(table))
     if table.sources is not None:
         say(source_table(table))
+    validated = assignment >= 0
     patients = None if table.patients is None else table.patients[validated]
-    say(fold_table(table.targets[validated], assignment[validated], table.class_names, patients))
-    for sentence in empty_in_fold(
-        table.targets[validated], assignment[validated], table.class_names
-    ):
+    counted = table.targets[validated], assignment[validated], table.class_names
+    say(fold_table(*counted, patients))
+    for sentence in empty_in_fold(*counted):
         say(sentence)
-    prepared = Prepared(table, assignment, run_folds, files)
+    prepared = Prepared(table, assignment, run_folds, table.images.digest())
     check_training(prepared, shares, say)
     return prepared
 
@@ -167,10 +162,8 @@ def _prepare(
 def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
     """The table, with the labels of the earlier run unless --labels names some."""
     gone = [csv for csv in (*data.train_csv, *data.val_csv) if not csv.exists()]
-    trained_on = (
-        [earlier.settings.get(name) for name in ("train_csv", "val_csv")] if earlier else []
-    )
-    if gone and earlier and str(gone[0]) in str(trained_on):
+    of_run = [earlier.settings.get(n) for n in ("train_csv", "val_csv")] if earlier else []
+    if gone and earlier and str(gone[0]) in str(of_run):
         raise UserError(
             f"there is no file {gone[0]} below {Path.cwd()}, and the run in {earlier.path} was "
             "trained on it: put it back, or give this command where the training was started"
@@ -207,7 +200,6 @@ def _without_untrained(
     left_out = known.any(axis=0) & ~trained
     if not left_out.any():
         return table
-    names = np.array(table.class_names, dtype=object)
     for source in np.flatnonzero(shares == 0):
         if not known[table.sources == source][:, ~left_out].any():
             raise UserError(
@@ -215,12 +207,12 @@ def _without_untrained(
                 "no label that another source could teach: leave its CSV out"
             )
     say(
-        f"Warning: {', '.join(names[left_out])} cannot be learnt, as only sources with a weight of "
-        "0 in --source_weights know it: left out of the model and of all scores."
+        f"Warning: {', '.join(compress(table.class_names, left_out))} cannot be learnt, as only "
+        "sources with a weight of 0 in --source_weights know it: left out of the model and of all "
+        "scores."
     )
-    return replace(
-        table, targets=table.targets[:, ~left_out], class_names=tuple(names[~left_out].tolist())
-    )
+    names = tuple(compress(table.class_names, ~left_out))
+    return replace(table, targets=table.targets[:, ~left_out], class_names=names)
 
 
 def check_training(
@@ -251,23 +243,20 @@ def _divide(
     split: SplitConfig,
     say: Callable[[str], None],
     earlier_folds: np.ndarray | None,
-) -> tuple[np.ndarray, str]:
-    """The fold of each image, copies of an image all in one; and the digest of the files.
-
-    `earlier_folds` (N,) are taken as they are.
-    """
+) -> np.ndarray:
+    """The fold of each image, copies of an image all in one; `earlier_folds` where there are."""
     first = first_copies(table.images)
     if sentence := told_copies(table.ids, table.patients, first):
         say(sentence)
     if earlier_folds is not None:
-        return earlier_folds, table.images.digest()
+        return earlier_folds
     groups = joined_patients(table.patients, first)
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", UserWarning)
         assignment = assign_folds(strata(table), groups, split.folds, split.seed)
     for doubt in doubts:
         say(f"Warning: {doubt.message}")
-    return assignment, table.images.digest()
+    return assignment
 
 
 def strata(table: LabelTable) -> np.ndarray:
@@ -276,51 +265,6 @@ def strata(table: LabelTable) -> np.ndarray:
         return table.targets
     of_source = table.sources[:, None] == np.arange(len(table.source_names))
     return np.concatenate([table.targets, of_source.astype(np.float32)], axis=1)
-
-
-def _official_split(
-    train: LabelTable, data: DataConfig, say: Callable[[str], None]
-) -> tuple[LabelTable, np.ndarray, str]:
-    """Training and validation CSV as one table, with fold -1 and 0; and the digest of its files."""
-    val = gather(data, validation=True, labels=train.class_names)
-    check_disjoint(train, val)
-    images = Images.joined([train.images, val.images])
-    check_no_copies(train.ids, val.ids, first_copies(images))
-    if data.anonymous:
-        train, val = without_names(train), without_names(val)
-    for sentence in _unknown_in_validation(train, val):
-        say(sentence)
-    joined = replace(
-        train,
-        ids=train.ids + val.ids,
-        images=images,
-        patients=_joined(train.patients, val.patients),
-        studies=_joined(train.studies, val.studies),
-        views=_joined(train.views, val.views),
-        targets=np.concatenate([train.targets, val.targets]),
-        sources=_joined(train.sources, val.sources),
-    )
-    assignment = np.repeat([-1, 0], [len(train), len(val)])
-    return joined, assignment, images.digest()
-
-
-def _unknown_in_validation(train: LabelTable, val: LabelTable) -> Iterator[str]:
-    """A sentence for each source whose --val_csv lacks labels that its --train_csv has."""
-    if train.sources is None or val.sources is None:
-        return
-    for source, name in enumerate(train.source_names):
-        known = ~np.isnan(train.targets[train.sources == source]).all(axis=0)
-        scored = ~np.isnan(val.targets[val.sources == source]).all(axis=0)
-        missing = [train.class_names[c] for c in np.flatnonzero(known & ~scored)]
-        if missing:
-            yield (
-                f"Warning: the --val_csv of source '{name}' knows nothing of {', '.join(missing)}, "
-                "which is scored on the other sources alone."
-            )
-
-
-def _joined(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
-    return None if first is None or second is None else np.concatenate([first, second])
 
 
 def _inventory(table: LabelTable) -> str:

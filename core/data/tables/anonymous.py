@@ -27,12 +27,16 @@ def numbered(names: Sequence[str]) -> list[str]:
 
 def without_names(table: LabelTable) -> LabelTable:
     """`table` with numbers for its images, patients and studies. Paths stay: images are read."""
-    return replace(
-        table,
-        ids=numbered(table.ids),
-        patients=_numbered_groups(table.patients),
-        studies=_numbered_groups(table.studies),
-    )
+
+    def numbered_groups(groups: np.ndarray | None) -> np.ndarray | None:
+        """(N,) str, counted by the first image of each."""
+        if groups is None:
+            return None
+        codes, names = pd.factorize(groups)
+        return np.array(numbered(names.tolist()), dtype=object)[codes]
+
+    patients, studies = numbered_groups(table.patients), numbered_groups(table.studies)
+    return replace(table, ids=numbered(table.ids), patients=patients, studies=studies)
 
 
 def with_names(ids: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -49,11 +53,3 @@ def with_names(ids: Sequence[str], names: Sequence[str]) -> list[str]:
 def is_numbered(name: str) -> bool:
     """Whether it looks like a name of `numbered`."""
     return re.fullmatch(r"[0-9a-f]{8}-\d{6,}", name) is not None
-
-
-def _numbered_groups(groups: np.ndarray | None) -> np.ndarray | None:
-    """(N,) str, counted by the first image of each."""
-    if groups is None:
-        return None
-    codes, names = pd.factorize(groups)
-    return np.array(numbered(names.tolist()), dtype=object)[codes]

@@ -12,7 +12,7 @@ import pandas as pd
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from core.data.csv.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column, read_columns
+from core.data.csv.columns import VIEW_COLUMNS, Column, find_column, find_image_column, read_columns
 from core.data.csv.views import view_group
 from core.data.images.collection import Images
 from core.data.images.find_files import (
@@ -45,11 +45,9 @@ def find_images(
     if csv is None:
         return _all_images(folder, like)
     columns = read_columns(csv)
-    name = find_column(csv, columns, image_column, IMAGE_COLUMNS, "--image_column")
-    if name is None:
-        raise UserError(f"{csv} has no column with the images' names: call it ImageID.")
-    ids = read_ids(csv, name, columns[name])
-    _refuse_elsewhere(csv, name, columns[name], folder)
+    name = find_image_column(csv, columns, image_column)
+    ids = read_ids(columns[name])
+    _refuse_elsewhere(columns[name], folder)
     images = _unlabelled(ids, match_images(ids, folder), name)
     if not group_by:
         return images
@@ -57,22 +55,21 @@ def find_images(
     if study is None:
         raise UserError("--group_by none groups nothing: leave it out")
     if "" in columns[study].values:
-        row = columns[study].row_of("")
-        raise UserError(f"{csv}: row {row} (the header is row 1) is blank in column '{study}'")
+        raise UserError(f"{columns[study].place('')} is blank in column '{study}'")
     view = find_column(csv, columns, view_column, VIEW_COLUMNS, "--view_column")
     views = None if view is None else columns[view].cells
     return replace(images, studies=columns[study].cells, views=views, id_column=study)
 
 
-def _refuse_elsewhere(csv: Path, name: str, column: Column, folder: Path) -> None:
+def _refuse_elsewhere(column: Column, folder: Path) -> None:
     """Refuse a full path that is not below the folder."""
     root = os.path.join(os.path.abspath(folder), "")
     for value in column.values:
         full = value.startswith(("/", "\\")) or value[1:2] == ":"
         if full and not os.path.abspath(value).startswith(root):
             raise UserError(
-                f"{csv}: row {column.row_of(value)} (the header is row 1) names '{value}' in "
-                f"column '{name}', which is not below {folder}: give paths below the image folder"
+                f"{column.place(value)} names '{value}' in column '{column.name}', which is not "
+                f"below {folder}: give paths below the image folder"
             )
 
 
@@ -153,12 +150,9 @@ def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
     spoiled: list[tuple[str, str]] = []
     if fabric.is_global_zero:
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            told = tqdm(
-                pool.map(problem, range(len(table))),
-                desc="reading the test images once",
-                total=len(table),
-                disable=None,
-            )
+            problems = pool.map(problem, range(len(table)))
+            desc = "reading the test images once"
+            told = tqdm(problems, desc=desc, total=len(table), disable=None)
             spoiled = [pair for pair in zip(table.ids, told, strict=True) if pair[1]]
     spoiled = fabric.broadcast(spoiled)
     if spoiled:

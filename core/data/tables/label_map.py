@@ -1,4 +1,4 @@
-"""What labels of other sources are called here: a CSV of `label,means`, the user's over ours.
+"""Map of labels between sources: a CSV of `label,means`, the user's over ours.
 
 Ours, label_map.csv, joins the vocabularies of NIH ChestX-ray14, CheXpert, MIMIC-CXR-JPG, CXR-LT,
 PadChest and VinDr-CXR where two names mean one finding. A finding that is part of another (a hiatal
@@ -8,9 +8,10 @@ for the absence of all.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from core.data.csv.columns import Column, read_columns
+from core.data.csv.columns import read_columns
 from core.data.csv.labels import check_printable
 from core.errors import UserError, plain, some
 
@@ -25,22 +26,46 @@ class LabelMap:
 
     steps: Mapping[str, str]
     """From a label, as `core.errors.plain` gives it, to the label of its row's `means`."""
-    given: tuple[str, ...]
+    given: tuple[str, ...] = ()
     """The labels of the user's own rows."""
 
     def way(self, label: str) -> list[str]:
-        """The label and those that it means, one after another; the last one is its meaning."""
-        return _way(self.steps, label)
+        """From `label` on by `steps`, to a label without a step, to itself, or back on the way.
 
-    def spelling(self, label: str) -> str | None:
-        """How a meaning is written in the map; None where no row has it as one."""
-        wanted = plain(label)
-        return next((name for name in self.steps.values() if plain(name) == wanted), None)
+        Raises UserError where that is far.
+        """
+        way, passed = [label], {plain(label)}
+        while (following := self.steps.get(plain(way[-1]))) is not None:
+            if plain(following) in passed:
+                break
+            if len(way) > MOST_STEPS:
+                raise UserError(
+                    f"the label map leads from '{label}' on over more than {MOST_STEPS} rows: say "
+                    "at once what it means"
+                )
+            way.append(following)
+            passed.add(plain(following))
+        return way
 
-    def idle(self, labels: Iterable[str]) -> list[str]:
+    def meaning(self, label: str) -> str:
+        """What the label means in the end, as the map writes it."""
+        end = self.way(label)[-1]
+        return self._spellings.get(plain(end), end)
+
+    def circle(self, label: str) -> list[str]:
+        """The way from `label` back to a label on it, if it comes back; a label may mean itself."""
+        way = self.way(label)
+        back = self.steps.get(plain(way[-1]))
+        return [] if back is None or plain(back) == plain(way[-1]) else [*way, back]
+
+    def unused(self, labels: Iterable[str]) -> list[str]:
         """The labels of the user's rows by which none of `labels` is renamed."""
         used = {plain(step) for label in labels for step in self.way(label)}
         return [name for name in self.given if plain(name) not in used]
+
+    @cached_property
+    def _spellings(self) -> dict[str, str]:
+        return {plain(name): name for name in reversed([*self.steps.values()])}
 
 
 def read_label_map(path: Path | None) -> LabelMap:
@@ -51,43 +76,46 @@ def read_label_map(path: Path | None) -> LabelMap:
     where there is no such file, for a CSV without the columns label and means, a blank cell, a
     label with two meanings, and labels that mean each other in a circle.
     """
-    _, ours = _read(OURS)
+    ours = _read(OURS).steps
     if path is None:
-        return LabelMap(ours, ())
+        return LabelMap(ours)
     if not path.is_file():
         raise UserError(f"--label_map {path} is no file: give a CSV with the columns label,means")
-    labels, theirs = _read(path)
-    circles = [circle for label in labels if (circle := _circle(theirs, label))]
-    if circles:
+    theirs = _read(path)
+    for circle in filter(None, map(theirs.circle, theirs.given)):
         raise UserError(
-            f"--label_map {path} goes in a circle: {' means '.join(circles[0])}; take one of these "
+            f"--label_map {path} goes in a circle: {' means '.join(circle)}; take one of these "
             "rows out"
         )
-    steps = {**ours, **theirs}
-    for label in labels:
-        if _circle(steps, label):
+    joint = LabelMap({**ours, **theirs.steps}, theirs.given)
+    for label in theirs.given:
+        if joint.circle(label):
             # where the user's own rows end is where the way is to end
-            steps.pop(plain(_way(theirs, label)[-1]), None)
-    return LabelMap(steps, labels)
+            steps = {**joint.steps}
+            steps.pop(plain(theirs.way(label)[-1]), None)
+            joint = LabelMap(steps, theirs.given)
+    return joint
 
 
-def _read(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The labels of a map's CSV, and from each, made plain, to what it means."""
+def _read(path: Path) -> LabelMap:
     columns = read_columns(path)
-    labels, meanings = _column(path, columns, "label"), _column(path, columns, "means")
+    found = [[c for name, c in columns.items() if plain(name) == n] for n in ("label", "means")]
+    if [len(one) for one in found] != [1, 1]:
+        raise UserError(
+            f"{path} needs the columns label,means, and has {some(list(columns), 12)}: each row "
+            "says which label a label means"
+        )
+    (labels,), (meanings,) = found
     if len(labels.codes) > MOST_ROWS:
         raise UserError(
             f"{path} has {len(labels.codes):,} rows, and a label map at most {MOST_ROWS:,}: keep "
             "those of labels that your tables have"
         )
-    for name, column in (("label", labels), ("means", meanings)):
-        blank = next((value for value in column.values if not plain(value)), None)
-        if blank is not None:
-            raise UserError(
-                f"{path}: row {column.row_of(blank)} (the header is row 1) names no label in "
-                f"column '{name}'"
-            )
+    for column in (labels, meanings):
         for value in column.values:
+            if not plain(value):
+                name = plain(column.name)
+                raise UserError(f"{column.place(value)} names no label in column '{name}'")
             check_printable(path, value)
     steps: dict[str, str] = {}
     for label, meaning in zip(labels.cells, meanings.cells, strict=True):
@@ -96,42 +124,4 @@ def _read(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
             raise UserError(
                 f"{path} gives '{label}' two meanings, '{other}' and '{meaning}': keep one"
             )
-    return tuple(labels.values), steps
-
-
-def _column(path: Path, columns: Mapping[str, Column], name: str) -> Column:
-    found = [column for title, column in columns.items() if plain(title) == name]
-    if len(found) != 1:
-        raise UserError(
-            f"{path} needs the columns label,means, and has {some(list(columns), 12)}: each row "
-            "says which label a label means"
-        )
-    return found[0]
-
-
-def _way(steps: Mapping[str, str], label: str) -> list[str]:
-    """From `label` on by `steps`, to a label without a step, to itself, or back on the way.
-
-    Raises UserError where that is far.
-    """
-    way, passed = [label], {plain(label)}
-    while (following := steps.get(plain(way[-1]))) is not None:
-        if plain(following) in passed:
-            break
-        if len(way) > MOST_STEPS:
-            raise UserError(
-                f"the label map leads from '{label}' on over more than {MOST_STEPS} rows: say at "
-                "once what it means"
-            )
-        way.append(following)
-        passed.add(plain(following))
-    return way
-
-
-def _circle(steps: Mapping[str, str], label: str) -> list[str]:
-    """The way from `label` back to a label on it, if it comes back; a label may mean itself."""
-    way = _way(steps, label)
-    back = steps.get(plain(way[-1]))
-    if back is None or plain(back) == plain(way[-1]):
-        return []
-    return [*way, back]
+    return LabelMap(steps, tuple(labels.values))

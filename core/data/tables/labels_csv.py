@@ -26,9 +26,8 @@ def write_labels(path: Path, table: LabelTable) -> None:
     if sources is not None:
         sources = np.array(table.source_names, dtype=object)[sources]
     known = (table.ids, table.patients, table.studies, table.views, sources)
-    columns = {
-        name: values for name, values in zip(_KNOWN, known, strict=True) if values is not None
-    }
+    columns = {n: values for n, values in zip(_KNOWN, known, strict=True) if values is not None}
+    # "" for -1
     cells = np.array([*_TARGETS], dtype=object)[
         np.nan_to_num(table.targets, nan=-1).astype(int) + 1
     ]
@@ -51,10 +50,10 @@ def read_labels_csv(run_folder: Path) -> LabelTable:
     if "ImageID" not in known or not columns:
         raise UserError(f"{path} was changed: name a CSV of the labels by --labels")
     targets = np.empty((len(known["ImageID"].codes), len(columns)), dtype=np.float32)
-    for place, (name, column) in enumerate(columns.items()):
+    for place, column in enumerate(columns.values()):
         if wrong := set(column.values) - set(_TARGETS):
-            raise UserError(f"{column.place(path, min(wrong))}, column '{name}' is no label")
-        targets[:, place] = np.array([_TARGETS[value] for value in column.values])[column.codes]
+            raise UserError(f"{column.place(min(wrong))}, column '{column.name}' is no label")
+        targets[:, place] = column.each(_TARGETS.__getitem__)
     cells = {name: column.cells for name, column in known.items()}
     source = known.get("Source")
     return LabelTable(

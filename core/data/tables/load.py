@@ -13,7 +13,6 @@ from core.config.data import DataConfig, LabelReading
 from core.data.csv.label_values import label_key
 from core.data.csv.labels import is_always_positive
 from core.data.sources import PLAIN, read_sheet
-from core.data.sources.sheet import Sheet
 from core.data.tables.label_map import LabelMap, read_label_map
 from core.data.tables.label_table import LabelTable
 from core.data.tables.merge import (
@@ -46,7 +45,7 @@ def read_table(
     """
     reading = (reading or LabelReading()).change(**fields)
     folder = None if image_dir is None else Path(image_dir)
-    return _read_parts([Part(Path(csv), folder, "", reading)], labels)
+    return _read_parts([Part(read_sheet(Path(csv), reading), folder, "", reading)], labels)
 
 
 def gather(
@@ -64,75 +63,66 @@ def gather(
     `read_label_map` do, for a label that no source has, a source that has none of the labels that
     are asked for, and an image file of two sources.
     """
-    parts = _parts(data, validation=validation, images=images)
+    count = len(data.train_csv)
+    folders = data.train_dir * count if len(data.train_dir) == 1 else data.train_dir
+    # a source has the same name in training and in validation
+    names = source_names(data.train_csv, data.reading.source or (None,) * count)
+    csvs = data.val_csv if validation else data.train_csv
+    parts, notes = [], []
+    for place, (csv, folder, name) in enumerate(zip(csvs, folders, names, strict=True)):
+        reading = data.reading.of_csv(place)
+        if validation:
+            reading.official_split = "all"
+        sheet = read_sheet(csv, reading)
+        if count > 1 and reading.blank and sheet.blank not in (None, reading.blank):
+            notes.append(
+                f"--blank {reading.blank} is not for {csv}, whose table has a meaning of its own."
+            )
+            reading.blank = None
+        parts.append(Part(sheet, folder if images else None, name, reading))
     wanted = data.label_names if labels is None else list(labels)
-    return _read_parts(parts, wanted, validation=validation)
+    table = _read_parts(parts, wanted, validation=validation)
+    return replace(table, notes=(*table.notes, *notes))
 
 
 def _read_parts(
     parts: Sequence[Part], wanted: Sequence[str] | None, *, validation: bool = False
 ) -> LabelTable:
     """The table of all `parts`, with the labels `wanted` or those that are found."""
-    sheets = [read_sheet(part.csv, part.reading) for part in parts]
-    notes = []
-    for part, sheet in zip(parts, sheets, strict=True):
-        blank = part.reading.blank
-        if len(parts) > 1 and blank and sheet.blank not in (None, blank):
-            part.reading.blank = None
-            notes.append(
-                f"--blank {blank} is not for {part.csv}, whose table has a meaning of its own."
-            )
     path = parts[0].reading.label_map
     if len(parts) == 1 and path is None:
-        return parts[0].read(sheets[0], wanted)
+        return parts[0].read(wanted)
     label_map = read_label_map(path)
-    homes = of_same_people(sheets)
+    homes = of_same_people(parts)
     if wanted is None:
-        chosen = _listed(sheets, homes, [None] * len(parts))
-        tables = list(map(Part.read, parts, sheets, chosen))
-        for place, lost in enumerate(_constant_here(sheets, tables, label_map)):
+        tables = list(map(Part.read, parts, _listed(parts, homes, [None] * len(parts))))
+        for place, lost in enumerate(_constant_here(parts, tables, label_map)):
             if lost:
-                labels = [*tables[place].class_names, *lost]
-                tables[place] = parts[place].read(sheets[place], labels)
+                tables[place] = parts[place].read([*tables[place].class_names, *lost])
         there: list[Sequence[str]] = [table.class_names for table in tables]
     else:
-        there = [[name for name in sheet.columns if plain(name)] for sheet in sheets]
-        if validation and len(parts) == 1 and sheets[0].lists:
+        there = [[name for name in part.sheet.columns if plain(name)] for part in parts]
+        if validation and len(parts) == 1 and parts[0].sheet.lists:
             # what was trained on and no list of this CSV names is 0
-            means = {plain(label_map.way(name)[-1]) for name in there[0]}
+            means = {plain(label_map.meaning(name)) for name in there[0]}
             there[0] = [*there[0], *(name for name in wanted if plain(name) not in means)]
-        columns = _choose(parts, there, wanted, label_map, "val" if validation else "train")
-        chosen = _listed(sheets, homes, columns)
-        tables = list(map(Part.read, parts, sheets, chosen))
-    tables = without_shared_images(tables, sheets, parts, homes)
-    notes += shared_patients(tables, sheets, parts)
+        chosen = _choose(parts, there, wanted, label_map, "val" if validation else "train")
+        tables = list(map(Part.read, parts, _listed(parts, homes, chosen)))
+    tables = without_shared_images(tables, parts, homes)
+    notes = shared_patients(tables, parts)
     notes += [
         f"Warning: --label_map {path} renames '{label}', which is in no CSV."
-        for label in label_map.idle([name for names in there for name in names])
+        for label in label_map.unused([name for names in there for name in names])
     ]
     spelling = {plain(name): name for name in wanted or ()}
     for place, (table, part) in enumerate(zip(tables, parts, strict=True)):
         names = _meanings(table.class_names, spelling, label_map, part.csv)
         tables[place] = rename_labels(table, names, part.csv)
         if len(parts) > 1:
-            people = parts[homes[place]].name
-            tables[place] = with_source(tables[place], sheets[place], part.name, people)
+            tables[place] = with_source(tables[place], part, parts[homes[place]].name)
     class_names = wanted or list(dict.fromkeys(n for table in tables for n in table.class_names))
     joined = join_tables(tables, parts, class_names)
     return replace(joined, notes=(*joined.notes, *notes))
-
-
-def _parts(data: DataConfig, *, validation: bool, images: bool) -> list[Part]:
-    """The CSVs to read. A source has the same name in training and in validation."""
-    count = len(data.train_csv)
-    folders = data.train_dir * count if len(data.train_dir) == 1 else data.train_dir
-    split = {"official_split": "all"} if validation else {}
-    names = source_names(data.train_csv, data.reading.source or (None,) * count)
-    csvs = data.val_csv if validation else data.train_csv
-    return [
-        Part(csv, folder if images else None, name, data.reading.of_csv(place).change(**split))
-        for place, (csv, folder, name) in enumerate(zip(csvs, folders, names, strict=True))
-    ]
 
 
 def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]:
@@ -156,7 +146,7 @@ def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]
 
 
 def _listed(
-    sheets: Sequence[Sheet], homes: Sequence[int], chosen: Sequence[list[str] | None]
+    parts: Sequence[Part], homes: Sequence[int], chosen: Sequence[list[str] | None]
 ) -> list[list[str] | None]:
     """The labels to read of each CSV, with those that lists of the same source name elsewhere.
 
@@ -164,28 +154,27 @@ def _listed(
     """
     labels = list(chosen)
     for home in set(homes):
-        lists = [p for p, sheet in enumerate(sheets) if homes[p] == home and sheet.lists]
+        lists = [p for p, part in enumerate(parts) if homes[p] == home and part.sheet.lists]
         if len(lists) > 1:
-            own = {p: chosen[p] or [*(sheets[p].labels or ())] for p in lists}
-            every = (name for names in own.values() for name in names)
+            every = [name for p in lists for name in chosen[p] or parts[p].sheet.labels or ()]
             named = list({label_key(name): name for name in every}.values())
             labels = [named if p in lists else names for p, names in enumerate(labels)]
     return labels
 
 
 def _constant_here(
-    sheets: Sequence[Sheet], tables: Sequence[LabelTable], label_map: LabelMap
+    parts: Sequence[Part], tables: Sequence[LabelTable], label_map: LabelMap
 ) -> list[list[str]]:
     """For each CSV the columns that are 1 for every image, and a label in another CSV."""
-    known = {plain(label_map.way(name)[-1]) for table in tables for name in table.class_names}
+    known = {plain(label_map.meaning(name)) for table in tables for name in table.class_names}
     return [
         [
             name
-            for name, column in sheet.columns.items()
-            if sheet.labels is None and is_always_positive(column)
-            if name not in table.class_names and plain(label_map.way(name)[-1]) in known
+            for name, column in part.sheet.columns.items()
+            if part.sheet.labels is None and is_always_positive(column)
+            if name not in table.class_names and plain(label_map.meaning(name)) in known
         ]
-        for sheet, table in zip(sheets, tables, strict=True)
+        for part, table in zip(parts, tables, strict=True)
     ]
 
 
@@ -195,31 +184,30 @@ def _choose(
     wanted: Sequence[str],
     label_map: LabelMap,
     what: str,
-) -> list[list[str]]:
+) -> list[list[str] | None]:
     """Those of the columns of each CSV that mean one of the `wanted` labels."""
     keys = [plain(name) for name in wanted]
     twice = [name for name, key in zip(wanted, keys, strict=True) if keys.count(key) > 1]
     if twice:
         raise UserError(f"--labels names one label as {' and as '.join(twice)}: name it once")
-    ends = [{name: label_map.way(name)[-1] for name in names} for names in columns]
-    meanings: dict[str, str] = {}
-    for end in (end for one in ends for end in one.values()):
-        meanings.setdefault(plain(end), label_map.spelling(end) or end)
-    for name, key in zip(wanted, keys, strict=True):
-        if key not in meanings:
-            called = meanings.get(plain(label_map.way(name)[-1]))
-            hint = nearest(name, meanings.values())
-            if called is not None:
-                hint = f": by the label map it is called '{called}'"
-            raise UserError(f"no --{what}_csv has the label '{name}'{hint}")
-    chosen = [[name for name, end in one.items() if plain(end) in keys] for one in ends]
+    meanings = [{name: label_map.meaning(name) for name in names} for names in columns]
+    known: dict[str, str] = {}
+    for meaning in (meaning for one in meanings for meaning in one.values()):
+        known.setdefault(plain(meaning), meaning)
+    for name in (name for name in wanted if plain(name) not in known):
+        called = known.get(plain(label_map.meaning(name)))
+        hint = nearest(name, known.values())
+        if called is not None:
+            hint = f": by the label map it is called '{called}'"
+        raise UserError(f"no --{what}_csv has the label '{name}'{hint}")
+    chosen = [[name for name, means in one.items() if plain(means) in keys] for one in meanings]
     for part, names in zip(parts, chosen, strict=True):
         if not names:
             raise UserError(
                 f"{part.csv} has none of the labels {some(wanted, 12)}: leave this CSV out, or add "
                 "one of its labels to --labels"
             )
-    return chosen
+    return [*chosen]
 
 
 def _meanings(
@@ -240,6 +228,6 @@ def _meanings(
                 "which labels are not told apart: rename one of them, or join them by a row "
                 f"'{label},{label}' of a --label_map"
             )
-        end = label_map.way(label)[-1]
-        names[label] = spelling.setdefault(plain(end), label_map.spelling(end) or end)
+        meaning = label_map.meaning(label)
+        names[label] = spelling.setdefault(plain(meaning), meaning)
     return names

@@ -25,16 +25,21 @@ MIMIC_PATIENTS = ("subject_id",)
 class Part:
     """One of the CSVs, and how it is to be read."""
 
-    csv: Path
+    sheet: Sheet
     folder: Path | None
     """None where only the labels are wanted"""
     name: str
     """What its images are called by, before their own names"""
     reading: LabelReading
 
-    def read(self, sheet: Sheet, labels: Sequence[str] | None) -> LabelTable:
-        """Its table, of what `read_sheet` made of the CSV."""
-        return table_of_sheet(sheet, self.folder, labels, self.reading)
+    @property
+    def csv(self) -> Path:
+        """The file."""
+        return self.sheet.path
+
+    def read(self, labels: Sequence[str] | None) -> LabelTable:
+        """Its table of these labels, or of those that are found."""
+        return table_of_sheet(self.sheet, self.folder, labels, self.reading)
 
 
 def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> LabelTable:
@@ -48,29 +53,28 @@ def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> Lab
     targets = np.empty((len(table), len(columns)), dtype=np.float32)
     notes = list(table.notes)
     for place, (name, members) in enumerate(columns.items()):
-        targets[:, place] = table.targets[:, members[0]]
+        several = table.targets[:, members]
+        unless_one = np.where((several == 0).all(axis=1), 0, np.nan)
+        targets[:, place] = np.where((several == 1).any(axis=1), 1, unless_one)
         if len(members) > 1:
-            several = table.targets[:, members]
-            unless_one = np.where((several == 0).all(axis=1), 0, np.nan)
-            targets[:, place] = np.where((several == 1).any(axis=1), 1, unless_one)
             alike = " and ".join(table.class_names[member] for member in members)
             notes.append(f"Columns {alike} of {csv} are one label, {name}: 1 where any of them is.")
-    changed = {label: name for label, name in names.items() if plain(label) != plain(name)}
-    renamed = [f"{label} is {name}" for label, name in changed.items()]
+    renamed = [f"{one} is {name}" for one, name in names.items() if plain(one) != plain(name)]
     if renamed:
         notes.append(f"Labels of {csv} by the label map: {', '.join(renamed)}.")
     return replace(table, targets=targets, class_names=tuple(columns), notes=tuple(notes))
 
 
-def of_same_people(sheets: Sequence[Sheet]) -> list[int]:
-    """For each sheet the first one whose images and patients have the same names.
+def of_same_people(parts: Sequence[Part]) -> list[int]:
+    """For each CSV the first one whose images and patients have the same names.
 
     A known source says what its images and patients are called. MIMIC-CXR-JPG and CXR-LT 2023 and
     2024 do it alike, as they are the same ones, and so do PadChest and CXR-LT 2026.
     """
     # MIMIC-CXR-JPG may be read by study
     called = [
-        MIMIC_PATIENTS if sheet.patient == MIMIC_PATIENTS else sheet.image for sheet in sheets
+        MIMIC_PATIENTS if part.sheet.patient == MIMIC_PATIENTS else part.sheet.image
+        for part in parts
     ]
     return [
         place if names == IMAGE_COLUMNS else called.index(names)
@@ -79,10 +83,7 @@ def of_same_people(sheets: Sequence[Sheet]) -> list[int]:
 
 
 def without_shared_images(
-    tables: Sequence[LabelTable],
-    sheets: Sequence[Sheet],
-    parts: Sequence[Part],
-    homes: Sequence[int],
+    tables: Sequence[LabelTable], parts: Sequence[Part], homes: Sequence[int]
 ) -> list[LabelTable]:
     """The tables, an image of several only in the first of them; `homes` as `of_same_people` says.
 
@@ -94,29 +95,30 @@ def without_shared_images(
         members = [place for place, other in enumerate(homes) if other == home]
         of_test: set[str] = set()
         for place in members:
-            test = sheets[place].official_test
-            if test is not None and parts[place].reading.official_split == "train":
-                named = sheets[place].columns[tables[place].id_column].cells[test]
-                of_test.update(_image_keys(named, sheets[place]))
+            sheet = parts[place].sheet
+            if sheet.official_test is not None and parts[place].reading.official_split == "train":
+                names = sheet.columns[tables[place].id_column].cells
+                of_test.update(_image_keys(names[sheet.official_test], sheet))
         seen: set[str] = set()
         for place in members:
-            keys = pd.Index(_image_keys(tables[place].ids, sheets[place]))
-            told = "official test images of another CSV", "in a CSV before it"
-            again = keys.isin(list(of_test)), keys.isin(list(seen))
-            notes = [
+            keys = pd.Index(_image_keys(tables[place].ids, parts[place].sheet))
+            is_test, is_seen = keys.isin(list(of_test)), keys.isin(list(seen))
+            left = tables[place].take(~(is_test | is_seen))
+            notes = tuple(
                 f"Warning: {int(wrong.sum()):,} of {len(keys):,} images of {parts[place].csv} are "
                 f"left out, as they are {why}."
-                for wrong, why in zip(again, told, strict=True)
+                for wrong, why in (
+                    (is_test, "official test images of another CSV"),
+                    (is_seen, "in a CSV before it"),
+                )
                 if wrong.any()
-            ]
-            if notes:
-                left = tables[place].take(~(again[0] | again[1]))
-                kept[place] = replace(left, notes=(*left.notes, *notes))
-            if not len(kept[place]):
+            )
+            if not len(left):
                 raise UserError(
                     f"all images of {parts[place].csv} are in another CSV of the same images or in "
                     "its official test: leave this CSV out"
                 )
+            kept[place] = replace(left, notes=left.notes + notes)
             seen.update(keys)
     return kept
 
@@ -126,20 +128,17 @@ def _image_keys(names: Iterable[str], sheet: Sheet) -> list[str]:
     # CheXpert's patient00001/study1/view1_frontal
     count = 3 if sheet.image == ("Path",) else 1
     stems = (os.path.splitext(name.replace("\\", "/"))[0].casefold() for name in names)
-    parts = (stem.split("/") for stem in stems)
-    return ["/".join(one[-count:]) for one in parts]
+    return ["/".join(stem.split("/")[-count:]) for stem in stems]
 
 
-def shared_patients(
-    tables: Sequence[LabelTable], sheets: Sequence[Sheet], parts: Sequence[Part]
-) -> list[str]:
+def shared_patients(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list[str]:
     """A warning for each two CSVs in which patients have the same names and may be the same.
 
     Those of two known sources are other people, or are of `of_same_people`.
     """
     warnings = []
     for one, other in combinations(range(len(tables)), 2):
-        known = [sheets[place].image != IMAGE_COLUMNS for place in (one, other)]
+        known = [parts[place].sheet.image != IMAGE_COLUMNS for place in (one, other)]
         first, second = tables[one].patients, tables[other].patients
         if all(known) or first is None or second is None:
             continue
@@ -153,25 +152,28 @@ def shared_patients(
     return warnings
 
 
-def with_source(table: LabelTable, sheet: Sheet, name: str, people: str) -> LabelTable:
-    """The table with "name/" before its images, and "people/" before patients and studies."""
-    letters = ("p", "s") if sheet.patient == MIMIC_PATIENTS else ("", "")
+def with_source(table: LabelTable, part: Part, people: str) -> LabelTable:
+    """The table with its source's name and "/" before its images.
+
+    "people/" is before patients and studies.
+    """
+
+    def prefixed(values: np.ndarray | None, letter: str) -> np.ndarray | None:
+        """The values with "people/" before them, in the place of this letter."""
+        if values is None:
+            return None
+        # a text for each distinct value, and not for each row
+        codes, distinct = pd.factorize(values)
+        texts = [f"{people}/{value.removeprefix(letter)}" for value in distinct]
+        return np.array(texts, dtype=object)[codes]
+
+    letters = ("p", "s") if part.sheet.patient == MIMIC_PATIENTS else ("", "")
     return replace(
         table,
-        ids=[f"{name}/{one}" for one in table.ids],
-        patients=_prefixed(people, table.patients, letters[0]),
-        studies=_prefixed(people, table.studies, letters[1]),
+        ids=[f"{part.name}/{one}" for one in table.ids],
+        patients=prefixed(table.patients, letters[0]),
+        studies=prefixed(table.studies, letters[1]),
     )
-
-
-def _prefixed(name: str, values: np.ndarray | None, letter: str) -> np.ndarray | None:
-    """The values with "name/" before them, in the place of this letter."""
-    if values is None:
-        return None
-    # a text for each distinct value, and not for each row
-    codes, distinct = pd.factorize(values)
-    texts = [f"{name}/{value.removeprefix(letter)}" for value in distinct]
-    return np.array(texts, dtype=object)[codes]
 
 
 def join_tables(
@@ -192,56 +194,35 @@ def join_tables(
     place = {name: position for position, name in enumerate(class_names)}
     for table, end in zip(tables, np.cumsum(sizes), strict=True):
         targets[end - len(table) : end, [place[name] for name in table.class_names]] = table.targets
-    patients, notes = _join_patients(tables, parts)
+    patients, views = None, None
+    notes = [note for table in tables for note in table.notes]
+    if any(table.patients is not None for table in tables):
+        patients = np.concatenate([_or(table.patients, table.ids) for table in tables])
+        notes += [
+            f"Warning: each image of {part.csv} counts as a patient of its own, as it names none."
+            for table, part in zip(tables, parts, strict=True)
+            if table.patients is None
+        ]
+    # where a source names no study, they could not be counted
+    studies = [table.studies for table in tables if table.studies is not None]
+    if any(table.views is not None for table in tables):
+        views = np.concatenate([_or(table.views, [""] * len(table)) for table in tables])
     return LabelTable(
         ids=[name for table in tables for name in table.ids],
         images=Images.joined([table.images for table in tables]),
         patients=patients,
-        studies=_join_studies(tables),
-        views=_join_views(tables),
+        studies=np.concatenate(studies) if len(studies) == len(tables) else None,
+        views=views,
         targets=targets,
         class_names=tuple(class_names),
-        notes=(*(note for table in tables for note in table.notes), *notes),
+        notes=tuple(notes),
         sources=np.repeat(np.arange(len(tables)), sizes),
         source_names=tuple(part.name for part in parts),
     )
 
 
-def _join_patients(
-    tables: Sequence[LabelTable], parts: Sequence[Part]
-) -> tuple[np.ndarray | None, list[str]]:
-    """The patients of all; an image of a source without any is a patient of its own."""
-    if all(table.patients is None for table in tables):
-        return None, []
-    people, notes = [], []
-    for table, part in zip(tables, parts, strict=True):
-        if table.patients is None:
-            people.append(np.array(table.ids, dtype=object))
-            notes.append(
-                f"Warning: each image of {part.csv} counts as a patient of its own, as it names "
-                "none."
-            )
-        else:
-            people.append(table.patients)
-    return np.concatenate(people), notes
-
-
-def _join_studies(tables: Sequence[LabelTable]) -> np.ndarray | None:
-    """The studies of all; None where a source names none, as they could not be counted."""
-    known = [table.studies for table in tables if table.studies is not None]
-    return np.concatenate(known) if len(known) == len(tables) else None
-
-
-def _join_views(tables: Sequence[LabelTable]) -> np.ndarray | None:
-    """The views of all, blank where a source names none."""
-    if all(table.views is None for table in tables):
-        return None
-    return np.concatenate(
-        [
-            np.full(len(table), "", dtype=object) if table.views is None else table.views
-            for table in tables
-        ]
-    )
+def _or(values: np.ndarray | None, otherwise: Sequence[str]) -> np.ndarray:
+    return np.array(otherwise, dtype=object) if values is None else values
 
 
 def _refuse_shared_files(tables: Sequence[LabelTable], parts: Sequence[Part]) -> None:

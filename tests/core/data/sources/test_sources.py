@@ -1,73 +1,205 @@
-"""A known dataset's table is recognised by its columns, and a plain CSV never is."""
+"""Tables of known datasets as they are published: recognised by their columns, and read."""
 
+import gzip
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from core.data.csv.columns import read_columns
 from core.data.sources import SOURCES, read_sheet, recognise
-from core.data.tables import LabelReading, read_table
+from core.data.sources.nih import LABELS as NIH_LABELS
+from core.data.sources.sheet import CHEXPERT_LABELS
+from core.data.tables import LabelReading, LabelTable, read_table
 from core.errors import UserError
+from tests.core.data.conftest import Read, Refuse
 
 HERE = Path(__file__).parent
-TABLES = {
-    "nih/Data_Entry_2017_v2020.csv": "nih",
-    "chexpert/train.csv": "chexpert",
-    "mimic/mimic-cxr-2.0.0-chexpert.csv": "mimic",
-    "cxr_lt/labels.csv": "cxr_lt",
-    "padchest/PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv": "padchest",
-    "padchest/cxr_lt_2026_train.csv": "padchest",
-    "vindr/image_labels_train.csv": "vindr",
-    "vindr/image_labels_test.csv": "vindr",
+NIH = "nih/Data_Entry_2017_v2020.csv"
+CHEXPERT = "chexpert/train.csv"
+MIMIC = "mimic/mimic-cxr-2.0.0-chexpert.csv"
+CXR_LT = "cxr_lt/labels.csv"
+PADCHEST = "padchest/PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+CXR_LT_2026 = "padchest/cxr_lt_2026_train.csv"
+VINDR, VINDR_TEST = "vindr/image_labels_train.csv", "vindr/image_labels_test.csv"
+VINDR_LABELS = (
+    *("Aortic enlargement", "Atelectasis", "Cardiomegaly", "ILD", "Nodule/Mass"),
+    *("Other diseases", "No finding"),
+)
+# what each table says, by hand; the first of its images
+PUBLISHED: dict[str, dict[str, Any]] = {
+    NIH: {
+        "source": "nih",
+        "class_names": NIH_LABELS,
+        "ids": ["00000001_000.png", "00000001_001.png"],
+        "patients": ["1", "1", "2", "3", "3", "13", "13"],
+        "studies": None,
+        "views": ["PA", "PA", "PA", "AP", "AP", "AP", "AP"],
+        "positive": "Cardiomegaly|Cardiomegaly Emphysema|No Finding|Hernia"
+        "|Hernia Mass Pleural_Thickening|No Finding|Infiltration",
+        "unknown": "||||||",
+    },
+    CHEXPERT: {
+        "source": "chexpert",
+        "class_names": CHEXPERT_LABELS,
+        "patients": [f"patient0000{n}" for n in (1, 2, 2, 2, 3, 4)],
+        "studies": [
+            f"patient0000{n}/study{m}" for n, m in ((1, 1), (2, 2), (2, 1), (2, 1), (3, 1), (4, 1))
+        ],
+        "views": ["AP", "AP", "AP", "Lateral", "PA", "Frontal"],
+        "positive": "No Finding Support Devices|Lung Opacity Fracture|Lung Opacity Fracture"
+        "|Lung Opacity Fracture|Edema|No Finding",
+        "unknown": "|Cardiomegaly Edema Consolidation Atelectasis Pleural Effusion"
+        "|Consolidation|Consolidation||",
+        "notes": ["A blank label of .* means zero"],
+    },
+    MIMIC: {
+        "source": "mimic",
+        "class_names": tuple(sorted(CHEXPERT_LABELS)),
+        "ids": ["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"],
+        "patients": ["10000032"] * 3 + ["10000764"] * 2 + ["10000898"],
+        "studies": ["50414267"] * 2 + ["53189527"] + ["57375967"] * 2 + ["50771383"],
+        "views": ["PA", "LATERAL", "PA", "AP", "", "LL"],
+        "positive": "No Finding|No Finding|No Finding|Consolidation|Consolidation|Cardiomegaly",
+        "unknown": "|||Pneumonia|Pneumonia|",
+        "notes": [
+            "1 of 7 images .* have no row in",
+            "1 of 5 studies .* have no image",
+            "A blank label of .* means zero",
+        ],
+    },
+    CXR_LT: {
+        "source": "cxr_lt",
+        "class_names": (
+            *("Adenopathy", "Atelectasis", "Lobar Atelectasis", "Normal", "Round(ed) Atelectasis"),
+        ),
+        "ids": [f"{n:08}-aaaa1111-bbbb2222-cccc3333-dddd4444" for n in range(5, 11)],
+        "patients": [f"1500017{n}" for n in (0, 0, 1, 2, 2, 3)],
+        "studies": [f"5438570{n}" for n in range(1, 7)],
+        "views": ["AP", "LATERAL", "PA", "", "LL", "AP AXIAL"],
+        "positive": "Atelectasis Lobar Atelectasis|Normal|Adenopathy"
+        "|Atelectasis Round(ed) Atelectasis|Normal|Adenopathy Atelectasis",
+        "unknown": "|||||",
+    },
+    PADCHEST: {
+        "source": "padchest",
+        "class_names": (
+            *("costal fracture", "crohn's sign", "kyphosis", "nodule", "normal"),
+            "pleural effusion",
+        ),
+        "ids": ["20536686640136348236148679891455886468_k6ga29.png"],
+        "patients": [
+            "839860488694292331637988235681460987",
+            "313572750430997347502932654319389875966",
+            *["50783093527901818115346441867348318648"] * 2,
+        ],
+        "views": ["PA", "L", "AP_horizontal", "COSTAL"],
+        "positive": "normal|kyphosis pleural effusion|crohn's sign nodule pleural effusion"
+        "|costal fracture",
+        "unknown": "|||",
+        "notes": ["4 of 8 images .* projection of 2 say 'exclude', and 2 have no label"],
+    },
+    CXR_LT_2026: {
+        "source": "padchest",
+        "class_names": ("Normal", "cardiomegaly", "pleural effusion"),
+        "patients": [f"1000000{n}" for n in (1, 1, 2, 3, 4, 4)],
+        "studies": None,
+        "positive": "Normal|cardiomegaly pleural effusion|pleural effusion|Normal|cardiomegaly"
+        "|cardiomegaly",
+        "unknown": "|||||",
+    },
+    VINDR: {
+        "source": "vindr",
+        "class_names": VINDR_LABELS,
+        "ids": ["000434271f63a053c4128a0ba6352c7f"],
+        "patients": None,
+        "views": None,
+        "positive": "No finding|Aortic enlargement|Atelectasis ILD",
+        "unknown": "||",
+        "notes": [r"3 reader\(s\)", "has no known patient column"],
+    },
+    VINDR_TEST: {
+        "source": "vindr",
+        "class_names": VINDR_LABELS,
+        "positive": "No finding|Aortic enlargement Cardiomegaly|ILD Other diseases|No finding"
+        "|Aortic enlargement Atelectasis Nodule/Mass|No finding",
+        "unknown": "|||||",
+    },
 }
-PLAIN = [
-    "ImageID,PatientID,Mass,No_Finding",
-    "ImageID,PatientID,StudyID,Projection,normal,nodule",
-    "Image Index,Finding Labels,Patient ID,View Position,Mass",
-    "Path,Sex,Age,Frontal/Lateral,AP/PA,Edema,Fracture",
-    "study_id,subject_id,No Finding,Edema",
-    "dicom_id,subject_id,study_id,ViewPosition,No Finding",
-    "image_id,patient_id,Aortic enlargement,No finding",
-    "ImageID,PatientID,RadID,Mass",
-    "ImageID,PatientID,StudyDate_DICOM,Projection,Labels,Mass",
-]
 
 
-def write(folder: Path, header: str, name: str = "t.csv") -> Path:
-    path = folder / name
-    path.write_text(f"{header}\n" + ",".join("1" for _ in header.split(",")) + "\n")
-    return path
+def named(table: LabelTable, chosen: np.ndarray) -> str:
+    """The names of the chosen labels, (N, C) bool, of each image."""
+    names = np.array(table.class_names)
+    return "|".join(" ".join(names[row]) for row in chosen)
 
 
-@pytest.mark.parametrize(("name", "source"), TABLES.items())
-def test_a_known_table_is_recognised_and_told_of(name: str, source: str) -> None:
-    path = HERE / name
-    assert recognise(path, read_columns(path)) == source
-    first = read_sheet(path).notes[0]
-    assert first.startswith(f"{path} is read as {SOURCES[source].table}")
-    assert "--source plain" in first
-    # who says what it is need not be told
-    assert not any(
-        "is read as" in note for note in read_sheet(path, LabelReading(source=(source,))).notes
-    )
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_table_says_this(name: str) -> None:
+    wanted = dict(PUBLISHED[name])
+    table, source = read_table(HERE / name, None), wanted.pop("source")
+    assert named(table, table.targets == 1) == wanted.pop("positive")
+    assert named(table, np.isnan(table.targets)) == wanted.pop("unknown")
+    ids = wanted.pop("ids", [])
+    assert table.ids[: len(ids)] == ids
+    for note in wanted.pop("notes", []):
+        assert pd.Series(table.notes).str.contains(note).sum() == 1
+    for field, value in wanted.items():
+        found = getattr(table, field)
+        assert (found.tolist() if isinstance(found, np.ndarray) else found) == value
+    assert not any("not used" in note for note in table.notes)
+    # recognised, and so told; who says what it is need not be told
+    assert recognise(HERE / name, read_columns(HERE / name)) == source
+    assert table.notes[0].startswith(f"{HERE / name} is read as {SOURCES[source].table}")
+    told = read_sheet(HERE / name, LabelReading(source=(source,))).notes
+    assert not any("is read as" in note for note in told)
 
 
-@pytest.mark.parametrize("header", PLAIN)
+def test_nih_agrees_with_its_labels_column_by_column(real_data: Path, tmp_path: Path) -> None:
+    truth = pd.read_csv(real_data / "labels" / "nih_chestxray14.csv.gz", dtype=str, nrows=5000)
+    matrix = truth.iloc[:, 2:].to_numpy() == "1"
+    names = truth.columns[2:].str.replace("No_Finding", "No Finding")
+    own = {"Image Index": truth["ImageID"], "Patient ID": truth["PatientID"]}
+    own["Finding Labels"] = pd.Series(["|".join(names[row]) for row in matrix])
+    pd.DataFrame(own).to_csv(tmp_path / "t.csv", index=False)
+    table = read_table(tmp_path / "t.csv", None, names.tolist())
+    assert np.array_equal(table.targets, matrix)
+    assert table.patients is not None
+    assert table.patients.tolist() == truth["PatientID"].tolist()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "ImageID,PatientID,Mass,No_Finding",
+        "ImageID,PatientID,StudyID,Projection,normal,nodule",
+        "Image Index,Finding Labels,Patient ID,View Position,Mass",
+        "Path,Sex,Age,Frontal/Lateral,AP/PA,Edema,Fracture",
+        "study_id,subject_id,No Finding,Edema",
+        "dicom_id,subject_id,study_id,ViewPosition,No Finding",
+        "image_id,patient_id,Aortic enlargement,No finding",
+        "ImageID,PatientID,RadID,Mass",
+        "ImageID,PatientID,StudyDate_DICOM,Projection,Labels,Mass",
+    ],
+)
 def test_a_plain_table_stays_as_it_is(tmp_path: Path, header: str) -> None:
-    path = write(tmp_path, header)
+    path = tmp_path / "t.csv"
+    path.write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
     sheet = read_sheet(path)
-    assert list(sheet.columns) == header.split(",")
-    assert sheet.notes == ()
-    assert sheet.labels is None
+    assert (list(sheet.columns), sheet.notes, sheet.labels) == (header.split(","), (), None)
 
 
 def test_a_plain_table_beside_those_of_mimic_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "mimic-cxr-2.0.0-metadata.csv").touch()
-    path = write(tmp_path, "image,subject_id,study_id,No Finding", "mimic-cxr-own.csv")
-    assert recognise(path, read_columns(path)) == "plain"
-    path = write(tmp_path, "subject_id,study_id,No Finding", "own.csv")
-    assert recognise(path, read_columns(path)) == "mimic"
+    for name, header, source in (
+        ("mimic-cxr-own.csv", "image,subject_id,study_id,No Finding", "plain"),
+        ("own.csv", "subject_id,study_id,No Finding", "mimic"),
+    ):
+        (tmp_path / name).write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
+        assert recognise(tmp_path / name, read_columns(tmp_path / name)) == source
 
 
 def test_real_plain_tables_stay_as_they_are(real_data: Path) -> None:
@@ -77,76 +209,186 @@ def test_real_plain_tables_stay_as_they_are(real_data: Path) -> None:
 
 
 def test_any_table_can_be_read_as_it_is() -> None:
-    path = HERE / "vindr/image_labels_test.csv"
-    table = read_table(path, None, source="plain")
+    table = read_table(HERE / VINDR_TEST, None, source="plain")
     assert table.id_column == "image_id"
     assert any("--patient_column" in note for note in table.notes)
 
 
-def test_an_unknown_source_is_refused_with_the_nearest() -> None:
-    path = HERE / "chexpert/train.csv"
-    with pytest.raises(UserError, match=r"no --source 'chexprt': did you mean 'chexpert'\?"):
-        read_sheet(path, LabelReading(source=("chexprt",)))
-    with pytest.raises(UserError, match=r"it has nih, chexpert, mimic, .*, vindr, plain"):
-        read_sheet(path, LabelReading(source=("hospital",)))
-
-
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_source_that_the_columns_are_not_of_is_refused(tmp_path: Path, source: str) -> None:
-    path = write(tmp_path, "film,Mass")
-    with pytest.raises(UserError, match=rf"has no column '.*', which --source {source} needs"):
-        read_table(path, None, source=source)
+def test_a_source_that_the_columns_are_not_of_is_refused(refuse: Refuse, source: str) -> None:
+    refuse("film,Mass\na,1\n", f"has no column '.*', which --source {source} needs", source=source)
+
+
+def test_a_source_that_is_not_known_is_refused() -> None:
+    for name, hint in (("chexprt", r": did you mean 'chexpert'\?"), ("hospital", "; it has nih, ")):
+        with pytest.raises(UserError, match=f"no --source '{name}'{hint}"):
+            read_table(HERE / CHEXPERT, None, source=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "starts", "note"),
+    [
+        (NIH, {"official_split": "train"}, ("00000001", "00000001", "00000002", "00000013"), "2"),
+        (NIH, {"official_split": "test"}, ("00000003", "00000003"), "2 of 7 .* are taken alone"),
+        (CXR_LT, {"official_split": "test"}, ("00000008", "00000009"), "2 of 6 .* taken alone"),
+        (CXR_LT, {"views": "frontal"}, ("00000005", "00000007", "00000010"), "3 of 6 .* frontal"),
+        (PADCHEST, {"views": "frontal"}, ("20536686", "11385534"), "2 of 4 .* are frontal views"),
+        (MIMIC, {"official_split": "test"}, ("096052b7", "b79e55c3"), "2 of 6 .* taken alone"),
+        (
+            MIMIC,
+            {"official_split": "train", "views": "lateral"},
+            ("174413ec", "2a280266"),
+            "2 of 4 images are lateral views",
+        ),
+        (CXR_LT_2026, {"official_split": "train"}, ("21684011",) * 6, "read as"),
+    ],
+)
+def test_images_of_a_split_or_a_view(
+    name: str, fields: dict[str, Any], starts: tuple[str, ...], note: str
+) -> None:
+    table = read_table(HERE / name, None, **fields)
+    assert [one[:8] for one in table.ids][: len(starts)] == [*starts]
+    assert pd.Series(table.notes).str.contains(note).any()
 
 
 def test_images_are_left_out_before_files_are_looked_for(tmp_path: Path) -> None:
-    path = HERE / "cxr_lt/labels.csv"
-    wanted = ["00000005-aaaa1111-bbbb2222-cccc3333-dddd4444"]
-    wanted += [wanted[0].replace("5-", f"{last}-", 1) for last in (7,)]
-    wanted += ["00000010-aaaa1111-bbbb2222-cccc3333-dddd4444"]
+    wanted = [PUBLISHED[CXR_LT]["ids"][place] for place in (0, 2, 5)]
     for name in wanted:
         (tmp_path / f"{name}.jpg").touch()
-    table = read_table(path, tmp_path, views="frontal", official_split="train")
+    table = read_table(HERE / CXR_LT, tmp_path, views="frontal", official_split="train")
     assert table.ids == wanted
     assert table.paths == [str(tmp_path / f"{name}.jpg") for name in wanted]
     with pytest.raises(UserError, match="1 of 4 images have no file"):
-        read_table(path, tmp_path, official_split="train")
-
-
-def test_a_table_without_views_and_views_that_leave_nothing_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,AP,0\nc,3,,0\nd,4,PA,0\n")
-    with pytest.raises(UserError, match=r"leaves none of the 4 images.*PA 2, AP 1, \(blank\) 1"):
-        read_table(path, None, views="lateral")
-    table = read_table(path, None, views="frontal")
-    assert table.ids == ["a", "b", "d"]
-    assert any("3 of 4 images are frontal views" in note for note in table.notes)
-    with pytest.raises(UserError, match=r"needs a column of views.*--view_column"):
-        read_table(path, None, views="frontal", view_column="none")
-
-
-def test_a_place_in_the_file_stays_right_after_rows_are_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,L,small\nc,3,PA,0\nd, ,PA,large\n")
-    with pytest.raises(
-        UserError, match=r"row 5 \(the header is row 1\), column 'Mass' holds 'large'"
-    ):
-        read_table(path, None, ["Mass"], views="frontal")
-    with pytest.raises(
-        UserError, match=r"row 3 \(the header is row 1\), column 'Mass' holds 'small'"
-    ):
-        read_table(path, None, ["Mass"], views="lateral")
+        read_table(HERE / CXR_LT, tmp_path, official_split="train")
 
 
 def test_a_plain_table_names_no_official_test() -> None:
-    path = HERE / "padchest/cxr_lt_2026_train.csv"
-    assert len(read_table(path, None, official_split="train")) == 6
     with pytest.raises(UserError, match="names no official test images: pass --official_split all"):
-        read_table(path, None, official_split="test")
+        read_table(HERE / CXR_LT_2026, None, official_split="test")
 
 
-def test_cxr_lt_2026_is_read_column_by_column() -> None:
-    table = read_table(HERE / "padchest/cxr_lt_2026_train.csv", None)
-    assert table.class_names == ("Normal", "cardiomegaly", "pleural effusion")
-    assert np.array_equal(table.targets[1], [0, 1, 1])
+def test_views_of_a_plain_table(read: Read, refuse: Refuse) -> None:
+    text = "ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,AP,0\nc,3,,0\nd,4,PA,0\n"
+    table = read(text, views="frontal")
+    assert table.ids == ["a", "b", "d"]
+    assert any("3 of 4 images are frontal views" in note for note in table.notes)
+    none_left = r"leaves none of the 4 images.*PA 2, AP 1, \(blank\) 1"
+    refuse(text, none_left, views="lateral")
+    no_column = r"needs a column of views.*--view_column"
+    refuse(text, no_column, views="frontal", view_column="none")
+
+
+def test_a_place_in_the_file_stays_right_after_rows_are_left_out(refuse: Refuse) -> None:
+    text = "ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,L,small\nc,3,PA,0\nd, ,PA,large\n"
+    for views, row, cell in (("frontal", 5, "large"), ("lateral", 3, "small")):
+        sentence = rf"row {row} \(the header is row 1\), column 'Mass' holds '{cell}'"
+        refuse(text, sentence, ["Mass"], views=views)
+
+
+def test_chexperts_blank_and_uncertain_as_the_user_says() -> None:
+    table = read_table(HERE / CHEXPERT, None, ["Consolidation"], uncertain="one", blank="unknown")
+    np.testing.assert_array_equal(table.targets[:, 0], [np.nan, 1, 1, 1, np.nan, 0])
+    assert any("means unknown, as --blank says, and not zero" in note for note in table.notes)
+
+
+def test_chexpert_with_backslashes(read: Read) -> None:
+    text = (HERE / CHEXPERT).read_text()
+    for part in ("patient", "study", "view"):
+        text = text.replace(f"/{part}", f"\\{part}")
+    table, same = read(text), read_table(HERE / CHEXPERT, None)
     assert table.patients is not None
-    assert table.patients.tolist() == ["10000001"] * 2 + ["10000002", "10000003"] + ["10000004"] * 2
+    assert table.patients.tolist() == PUBLISHED[CHEXPERT]["patients"]
+    np.testing.assert_array_equal(table.targets, same.targets)
+
+
+def test_a_path_that_is_not_chexperts_is_refused(read: Read, refuse: Refuse) -> None:
+    text = "Path,Edema\ntrain/patient1/study1/a.jpg,1\ntrain/b.jpg,0\n"
+    refuse(text, r"row 3 \(the header is row 1\) names 'train/b.jpg'", source="chexpert")
+    other = "Path,Fever\ntrain/patient1/study1/a.jpg,1\n"
+    assert read(other, source="chexpert").class_names == ("Fever",)
+
+
+def test_the_first_column_of_chexperts_views_is_the_authority(read: Read) -> None:
+    rows = [("Frontal", "LL"), ("Frontal", "PA"), ("Frontal", ""), ("Lateral", "AP")]
+    text = "Path,Frontal/Lateral,AP/PA,No Finding\n" + "".join(
+        f"train/patient{number}/study1/a.jpg,{','.join(row)},1\n" for number, row in enumerate(rows)
+    )
+    views = read(text).views
+    assert views is not None
+    assert views.tolist() == ["Frontal", "PA", "Frontal", "Lateral"]
+    assert len(read(text, views="frontal")) == 3
+
+
+def test_compressed_tables_are_read_as_the_others(tmp_path: Path) -> None:
+    for name in (PADCHEST, MIMIC):
+        for file in (HERE / name).parent.iterdir():
+            (tmp_path / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        table = read_table(tmp_path / f"{Path(name).name}.gz", None)
+        assert named(table, table.targets == 1) == PUBLISHED[name]["positive"]
+
+
+@pytest.mark.parametrize(
+    ("readers", "positive"),
+    [
+        ("majority", PUBLISHED[VINDR]["positive"]),
+        (
+            "any",
+            "Nodule/Mass No finding|Aortic enlargement Cardiomegaly ILD"
+            "|Atelectasis ILD Other diseases",
+        ),
+    ],
+)
+def test_readers_of_vindr_in_any_order(read: Read, readers: str, positive: str) -> None:
+    header, *rows = (HERE / VINDR).read_text().splitlines()
+    for order in (rows, rows[::-1]):
+        table = read("\n".join([header, *order]), readers=readers)
+        found = named(table, table.targets == 1).split("|")
+        assert "|".join(found if order is rows else found[::-1]) == positive
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [("1", "0"), ("True", "False"), ("1.00", "0.00"), ("yes", "no")]
+)
+def test_half_of_the_readers_are_no_majority(read: Read, yes: str, no: str) -> None:
+    text = f"image_id,rad_id,Mass\na,R1,{yes}\na,R2,{no}\nb,R1,{yes}\nb,R2,{yes}\n"
+    assert read(text).targets.tolist() == [[0], [1]]
+    assert read(text, readers="any").targets.tolist() == [[1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a,R1,1\na,R2,1\nb,R1,1\nb,R2,1\nc,R2,1\n", r"1 image\(s\) .* 2 .*'c', row 6, has 1"),
+        ("a,R1,1\na,R1,1\nb,R1,1\nb,R2,1\n", r"row 3 .* reader 'R1' a second time for image 'a'"),
+        ("a,R1,1\nb,R1,maybe\n", r"row 3 .* column 'Mass' holds 'maybe'"),
+        ("a,R1,1\na,,1\n", r"row 3 .* names no reader in column 'rad_id'"),
+    ],
+)
+def test_readers_that_cannot_be_counted_are_refused(
+    refuse: Refuse, text: str, sentence: str
+) -> None:
+    refuse(f"image_id,rad_id,Mass\n{text}", sentence)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_id,class_name,class_id,rad_id,x_min,y_min\na,No finding,14,R11,,\na,Mass,8,R9,1,2\n",
+        "image_id,class_name,x_min,y_min,x_max,y_max\na,Mass,1,2,3,4\nb,Nodule/Mass,1,2,3,4\n",
+        "image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R2,Mass,1\n",
+    ],
+)
+def test_a_table_of_boxes_is_named_and_not_recognised(refuse: Refuse, text: str) -> None:
+    refuse(text, r"is a table of boxes .*image_labels_train\.csv", source="vindr")
+    refuse(text, "^(?!.*(VinDr|reader)).*$")
+
+
+def test_a_folder_without_the_lists_of_nih(tmp_path: Path) -> None:
+    alone = shutil.copy(HERE / NIH, tmp_path)
+    reason = r"\(there is no test_list.txt beside it\): pass --official"
+    with pytest.raises(UserError, match=reason):
+        read_table(alone, None, official_split="test")
+    told = read_table(alone, None, official_split="train")
+    assert len(told) == 7
+    assert any("Warning: no official test images" in note for note in told.notes)
+    assert not any("no official test" in note for note in read_table(alone, None).notes)

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.data.tables import read_table
+from core.data.tables import LabelTable, read_table
 from core.errors import UserError
 from tests.helpers.data.dicom_files import dicom
 
 GREY = np.zeros((8, 8), np.uint8)
+PA: dict[str, Any] = {"StudyInstanceUID": "1.2", "ViewPosition": "PA"}
+LL: dict[str, Any] = {"StudyInstanceUID": "1.3", "ViewPosition": "LL"}
 
 
 def images(folder: Path, *headers: dict[str, Any], more: str = "") -> Path:
@@ -22,25 +24,24 @@ def images(folder: Path, *headers: dict[str, Any], more: str = "") -> Path:
     return folder / "t.csv"
 
 
+def known(table: LabelTable) -> list[list[str] | None]:
+    """Patients, studies and views."""
+    every = (table.patients, table.studies, table.views)
+    return [None if values is None else values.tolist() for values in every]
+
+
 def test_the_headers_tell_what_the_csv_does_not(tmp_path: Path) -> None:
-    header = {"StudyInstanceUID": "1.2.3", "ViewPosition": "PA"}
-    csv = images(tmp_path, {"PatientID": "007", **header}, {"PatientID": "7", **header})
+    csv = images(tmp_path, {"PatientID": "007", **PA}, {"PatientID": "7", **LL})
     table = read_table(csv, tmp_path)
-    assert table.patients is not None
-    assert table.studies is not None
-    assert table.views is not None
-    assert table.patients.tolist() == ["007", "7"]
-    assert table.studies.tolist() == ["1.2.3"] * 2
-    assert table.views.tolist() == ["PA", "PA"]
+    assert known(table) == [["007", "7"], ["1.2", "1.3"], ["PA", "LL"]]
     assert any("taken from the DICOM headers" in note for note in table.notes)
-    assert read_table(csv, tmp_path, patient_column="none").patients is None
+    none = {f"{field}_column": "none" for field in ("patient", "study", "view")}
+    assert known(read_table(csv, tmp_path, None, None, **none)) == [None] * 3
 
 
 def test_a_column_goes_over_the_headers(tmp_path: Path) -> None:
-    csv = images(tmp_path, {"PatientID": "1"}, {"PatientID": "2"}, more=",PatientID")
-    table = read_table(csv, tmp_path)
-    assert table.patients is not None
-    assert table.patients.tolist() == ["x", "x"]
+    csv = images(tmp_path, {"PatientID": "1", **PA}, {"PatientID": "2", **LL}, more=",PatientID")
+    assert known(read_table(csv, tmp_path)) == [["x", "x"], ["1.2", "1.3"], ["PA", "LL"]]
 
 
 def test_headers_of_which_some_are_silent(tmp_path: Path) -> None:
@@ -49,30 +50,12 @@ def test_headers_of_which_some_are_silent(tmp_path: Path) -> None:
         read_table(csv, tmp_path)
 
 
-PA: dict[str, Any] = {"StudyInstanceUID": "1.2", "ViewPosition": "PA"}
-LL: dict[str, Any] = {"StudyInstanceUID": "1.3", "ViewPosition": "LL"}
-
-
-def test_each_missing_column_is_filled_on_its_own(tmp_path: Path) -> None:
-    csv = images(tmp_path, {"PatientID": "1", **PA}, {"PatientID": "2", **LL}, more=",PatientID")
-    table = read_table(csv, tmp_path)
-    assert (table.patients is None, table.studies is None, table.views is None) == (False,) * 3
-    assert table.patients.tolist() == ["x", "x"]  # type: ignore[union-attr]
-    assert table.studies.tolist() == ["1.2", "1.3"]  # type: ignore[union-attr]
-    assert table.views.tolist() == ["PA", "LL"]  # type: ignore[union-attr]
-    silent = read_table(csv, tmp_path, study_column="none", view_column="none")
-    assert silent.studies is None
-    assert silent.views is None
-
-
 def test_views_are_chosen_by_headers_too(tmp_path: Path) -> None:
     csv = images(tmp_path, {"PatientID": "1", **PA}, {"PatientID": "2", **LL}, {"PatientID": "3"})
     table = read_table(csv, tmp_path, views="lateral")
-    assert table.ids == ["1.dcm"]
-    assert table.paths == [str(tmp_path / "1.dcm")]
+    assert (table.ids, table.paths) == (["1.dcm"], [str(tmp_path / "1.dcm")])
     assert table.targets.tolist() == [[1]]
-    assert table.patients is not None
-    assert table.patients.tolist() == ["2"]
+    assert known(table)[0] == ["2"]
     assert any("1 of 3 images are lateral views" in note for note in table.notes)
     for folder, column in ((None, None), (tmp_path, "none")):
         with pytest.raises(UserError, match=r"DICOM files whose headers tell them.*has neither"):
@@ -85,7 +68,5 @@ def test_vindr_is_published_as_dicom(tmp_path: Path) -> None:
     csv = tmp_path / "t.csv"
     csv.write_text("image_id,rad_id,Mass\na,R1,1\nb,R1,0\n")
     table = read_table(csv, tmp_path)
-    assert table.patients is not None
-    assert table.patients.tolist() == ["aa", "bb"]
+    assert known(table)[0] == ["aa", "bb"]
     assert not any("patient column" in note for note in table.notes)
-    assert read_table(csv, tmp_path, patient_column="none").patients is None

@@ -14,11 +14,6 @@ def mapped(tmp_path: Path, *rows: str, header: str = "label,means") -> LabelMap:
     return read_label_map(path)
 
 
-def means(label_map: LabelMap, label: str) -> str:
-    end = label_map.way(label)[-1]
-    return label_map.spelling(end) or end
-
-
 @pytest.mark.parametrize(
     ("labels", "meaning"),
     [
@@ -38,7 +33,7 @@ def means(label_map: LabelMap, label: str) -> str:
 )
 def test_our_map_joins_the_names_of_one_finding(labels: list[str], meaning: str) -> None:
     ours = read_label_map(None)
-    assert {means(ours, label) for label in labels} == {meaning}
+    assert {ours.meaning(label) for label in labels} == {meaning}
 
 
 def test_our_map_keeps_apart_what_is_not_the_same() -> None:
@@ -51,34 +46,34 @@ def test_our_map_keeps_apart_what_is_not_the_same() -> None:
         *("apical pleural thickening", "Atelectasis", "lobar atelectasis", "pneumothorax"),
         *("hydropneumothorax", "Enlarged Cardiomediastinum", "mediastinal enlargement"),
     )
-    assert len({plain(means(ours, label)) for label in parts}) == len(parts)
+    assert len({plain(ours.meaning(label)) for label in parts}) == len(parts)
 
 
 def test_the_users_rows_are_followed_to_the_end_and_over_ours(tmp_path: Path) -> None:
     label_map = mapped(tmp_path, "Derrame,Effusion", "Consolidation,Opacity", "opacity,Haze")
     # on through our row of Effusion
     assert label_map.way("derrame") == ["derrame", "Effusion", "Pleural Effusion"]
-    assert means(label_map, "CONSOLIDATION") == "Haze"
-    assert means(label_map, "No Finding") == "Normal"
-    assert means(label_map, "Mass") == "Mass"
+    assert label_map.meaning("CONSOLIDATION") == "Haze"
+    assert label_map.meaning("No Finding") == "Normal"
+    assert label_map.meaning("Mass") == "Mass"
 
 
 def test_a_row_of_the_users_turns_ours_round_or_off(tmp_path: Path) -> None:
     turned = mapped(tmp_path, "Pleural Effusion,Effusion")
-    assert {means(turned, one) for one in ("Effusion", "effusion", "pleural effusion")} == {
+    assert {turned.meaning(one) for one in ("Effusion", "effusion", "pleural effusion")} == {
         "Effusion"
     }
     kept = mapped(tmp_path, "Effusion,Effusion")
-    assert means(kept, "effusion") == "Effusion"
-    assert means(kept, "Pleural Effusion") == "Pleural Effusion"
+    assert kept.meaning("effusion") == "Effusion"
+    assert kept.meaning("Pleural Effusion") == "Pleural Effusion"
 
 
 def test_rows_of_labels_that_are_nowhere_are_found(tmp_path: Path) -> None:
     label_map = mapped(tmp_path, "A,B", "B,C", "Efusion,Pleural Effusion", "a_,b")
     # B is on the way of A
-    assert label_map.idle(["a", "Mass"]) == ["Efusion"]
-    assert label_map.idle(["Mass"]) == ["A", "B", "Efusion", "a_"]
-    assert read_label_map(None).idle([]) == []
+    assert label_map.unused(["a", "Mass"]) == ["Efusion"]
+    assert label_map.unused(["Mass"]) == ["A", "B", "Efusion", "a_"]
+    assert read_label_map(None).unused([]) == []
 
 
 @pytest.mark.parametrize(

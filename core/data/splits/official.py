@@ -1,0 +1,50 @@
+"""Official split: training and validation CSV as one table."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from core.config.data import DataConfig
+from core.data.images.collection import Images
+from core.data.splits.duplicates import check_no_copies, first_copies
+from core.data.splits.folds import check_disjoint
+from core.data.tables.anonymous import without_names
+from core.data.tables.label_table import OF_IMAGES, LabelTable
+from core.data.tables.load import gather
+
+
+def join_official_split(
+    train: LabelTable, data: DataConfig, say: Callable[[str], None]
+) -> tuple[LabelTable, np.ndarray]:
+    """Training and validation CSV as one table, with fold -1 and 0."""
+    val = gather(data, validation=True, labels=train.class_names)
+    check_disjoint(train, val)
+    images = Images.joined([train.images, val.images])
+    check_no_copies(train.ids, val.ids, first_copies(images))
+    _tell_unknown(train, val, say)
+    if data.anonymous:
+        train, val = without_names(train), without_names(val)
+    known: dict[str, Any] = {}
+    for name in OF_IMAGES:
+        one, other = getattr(train, name), getattr(val, name)
+        known[name] = None if one is None or other is None else np.concatenate([one, other])
+    targets = np.concatenate([train.targets, val.targets])
+    joined = replace(train, ids=train.ids + val.ids, images=images, targets=targets, **known)
+    return joined, np.repeat([-1, 0], [len(train), len(val)])
+
+
+def _tell_unknown(train: LabelTable, val: LabelTable, say: Callable[[str], None]) -> None:
+    """Name the sources whose --val_csv lacks labels that their --train_csv has."""
+    if train.sources is None or val.sources is None:
+        return
+    for source, name in enumerate(train.source_names):
+        known = ~np.isnan(train.targets[train.sources == source]).all(axis=0)
+        scored = ~np.isnan(val.targets[val.sources == source]).all(axis=0)
+        if missing := list(compress(train.class_names, known & ~scored)):
+            say(
+                f"Warning: the --val_csv of source '{name}' knows nothing of {', '.join(missing)}, "
+                "which is scored on the other sources alone."
+            )
