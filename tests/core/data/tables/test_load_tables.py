@@ -104,22 +104,11 @@ def test_a_reading_is_one_object_or_its_fields(tmp_path: Path) -> None:
 
 
 def test_two_columns_that_are_one_label(tmp_path: Path) -> None:
-    csv = write(
-        tmp_path,
-        "a",
-        "\n".join(
-            ["ImageID,PatientID,Effusion,Pleural Effusion,Mass"]
-            + [f"{n}.png,{n},{cells},0" for n, cells in enumerate(("1,0", "0,0", "0,", "1,", ","))]
-        ),
-    )
+    header = "ImageID,PatientID,Effusion,Pleural Effusion,Mass"
+    rows = [f"{n}.png,{n},{cells},0" for n, cells in enumerate(("1,0", "0,0", "0,", "1,", ","))]
+    csv = write(tmp_path, "a", "\n".join([header, *rows]))
     (tmp_path / "map.csv").write_text("label,means\nMass,Tumour\n")
-    data = data_config(
-        train_csv=(csv,),
-        train_dir=(tmp_path / "a",),
-        label_map=tmp_path / "map.csv",
-        blank="unknown",
-    )
-    table = gather(data)
+    table = read_table(csv, None, label_map=tmp_path / "map.csv", blank="unknown")
     assert table.class_names == ("Pleural Effusion", "Tumour")
     np.testing.assert_array_equal(table.targets[:, 0], [1, 0, NAN, 1, NAN])
     told = f"Columns Effusion and Pleural Effusion of {csv} are one label, Pleural Effusion"
@@ -127,32 +116,39 @@ def test_two_columns_that_are_one_label(tmp_path: Path) -> None:
 
 
 def test_a_blank_means_what_its_source_says(tmp_path: Path) -> None:
-    places = [f"train/patient0000{n}/study1/view1_frontal.jpg" for n in (1, 2, 3)]
-    header = "Path,Frontal/Lateral,AP/PA,No Finding,Edema"
     rows = [
-        f"{place},Frontal,AP,,{edema}" for place, edema in zip(places, ("1", "", ""), strict=True)
+        f"train/patient0000{n}/study1/view1_frontal.jpg,Frontal,AP,,{edema}\n"
+        for n, edema in ((1, "1"), (2, ""), (3, ""))
     ]
-    csv = tmp_path / "chexpert.csv"
-    csv.write_text("\n".join([header, *rows]) + "\n")
-    own = tmp_path / "own.csv"
+    csv, own = tmp_path / "chexpert.csv", tmp_path / "own.csv"
+    csv.write_text(f"Path,Frontal/Lateral,AP/PA,No Finding,Edema\n{''.join(rows)}")
     own.write_text("ImageID,PatientID,Edema\na.png,a,1\nb.png,b,\nc.png,c,\n")
-    data = data_config(train_csv=(own, csv), blank="unknown", labels="Edema")
-    table = gather(data, images=False)
-    np.testing.assert_array_equal(table.targets[:, 0], [1, NAN, NAN, 1, 0, 0])
-    told = f"--blank unknown is not for {csv}, whose table has a meaning of its own."
-    assert [note for note in table.notes if "--blank unknown" in note] == [told]
     # one CSV alone is read as the user says
-    alone = gather(replace(data, train_csv=(csv,)), images=False)
-    np.testing.assert_array_equal(alone.targets[:, 0], [1, NAN, NAN])
-    told = (
-        f"Warning: a blank label of {csv} means unknown, as --blank says, and not zero as is usual"
-    )
-    assert any(note.startswith(told) for note in alone.notes)
-    assert not any("--blank says" in note for note in table.notes)
-    usual = gather(
-        replace(data, train_csv=(csv,), reading=data.reading.change(blank=None)), images=False
-    )
-    np.testing.assert_array_equal(usual.targets[:, 0], [1, 0, 0])
+    for csvs, blank, targets, told in (
+        (
+            (own, csv),
+            "unknown",
+            [1, NAN, NAN, 1, 0, 0],
+            f"--blank unknown is not for {csv}, whose table has a meaning of its own.",
+        ),
+        (
+            (csv,),
+            "unknown",
+            [1, NAN, NAN],
+            f"Warning: a blank label of {csv} means unknown, as --blank says, and not zero as is "
+            "usual there.",
+        ),
+        (
+            (csv,),
+            None,
+            [1, 0, 0],
+            f"A blank label of {csv} means zero, as is usual there (--blank).",
+        ),
+    ):
+        table = gather(data_config(train_csv=csvs, blank=blank, labels="Edema"), images=False)
+        np.testing.assert_array_equal(table.targets[:, 0], targets)
+        assert told in table.notes
+        assert sum("--blank says" in note for note in table.notes) == told.count("--blank says")
 
 
 def test_columns_that_differ_in_punctuation_alone_are_refused(tmp_path: Path) -> None:
