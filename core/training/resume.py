@@ -150,7 +150,8 @@ class ResumeState:
                 "folder of that run, and put this run's own state back"
             )
         try:
-            self.progress = msgspec.convert(facts["progress"], Progress)
+            progress = Progress(**facts["progress"])
+            self.progress = msgspec.convert(asdict(progress), Progress)
             self._loaded_phase = facts["phase"]
             if self.progress.finished:
                 return

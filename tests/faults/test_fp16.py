@@ -77,7 +77,7 @@ def test_skipped_updates_are_counted_and_shown(
     steps: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(TOO_MUCH))
+    monkeypatch.setattr("core.training.run.make_fabric", scaled(TOO_MUCH))
     out = tmp_path / "out"
     code, printed, error = train(*arguments(phantom, out))
     assert code == 0, error
@@ -104,7 +104,7 @@ def test_a_stopped_run_goes_on_with_its_count_and_its_scale(
     steps: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(TOO_MUCH))
+    monkeypatch.setattr("core.training.run.make_fabric", scaled(TOO_MUCH))
     straight, out = tmp_path / "straight", tmp_path / "out"
     assert train(*arguments(phantom, straight))[0] == 0
     undisturbed = list(steps)
@@ -126,7 +126,7 @@ def test_gradients_that_overflow_at_any_scale_end_the_run(
     """As where they are no numbers: a scaler alone would go on for ever, and learn nothing."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("core.runtime.fabric.make_fabric", scaled(2.0))
+        patch.setattr("core.training.run.make_fabric", scaled(2.0))
         spoil_gradients(patch)
         code, _, error = train(*arguments(phantom, out))
     assert code == 2
@@ -153,7 +153,7 @@ def test_a_state_of_before_goes_on(
     phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sums are two, it keeps no scale, and its timing.csv has no column for what is skipped."""
-    monkeypatch.setattr("core.runtime.fabric.make_fabric", scaled(2.0))
+    monkeypatch.setattr("core.training.run.make_fabric", scaled(2.0))
     out = tmp_path / "out"
     stopped_at(train, 5, *arguments(phantom, out))
     path = out / f"{MODEL}_fold1.state.safetensors"

@@ -49,6 +49,7 @@ def test_each_cause_is_told_and_nothing_is_left(
     played = play(launches, [case for case, _ in tried])
     for (_, expected), (case, launch) in zip(tried, played, strict=True):
         assert launch.code == 2, (case, launch.printed)
+        assert len(errors(launch.printed)) == 1, launch.printed
         (sentence,) = errors(launch.printed)
         assert sentence.removeprefix("\0").startswith(f"error: {expected.format(**case)}"), case
         assert ("/dev/shm" in sentence) == (case.get("trouble") == "SIGKILL")
