@@ -4,13 +4,13 @@ PS3.3 C.7.6.3.1.2 (photometric interpretation), PS3.5 8.1.1 (stored bits), 8.2.4
 pydicom reads and decompresses; `core.data.images.dicom.window` shows the stored levels.
 """
 
-import io
 import struct
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
+import imagecodecs
 import numpy as np
-from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
@@ -25,6 +25,9 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
     JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
     RLELossless,
@@ -40,6 +43,13 @@ from core.data.images.size_limit import BYTES, check_size
 _ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _OF_OWN_BITS = (*JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
 _LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
+_BY_IMAGECODECS: dict[str, Callable[[bytes], np.ndarray]] = {
+    JPEGLossless: imagecodecs.jpeg8_decode,
+    JPEGLosslessSV1: imagecodecs.jpeg8_decode,
+    JPEGLSLossless: imagecodecs.jpegls_decode,
+    JPEGLSNearLossless: imagecodecs.jpegls_decode,
+}
+_JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 # what pydicom does to pixels that `_stored_levels` does once for each level
 _CORRECTIONS = ("correct_unused_bits", "apply_j2k_sign_correction", "apply_jls_sign_correction")
 # what a Presentation LUT Shape must be (PS3.3 C.8.11.3)
@@ -74,15 +84,24 @@ def decode(data: bytes) -> np.ndarray:
     if coded and coded.bits <= 8:
         # whatever the header of the file claims (PS3.5 8.2.1)
         options |= {"bits_allocated": 8, "bits_stored": coded.bits}
+    colours = str(dataset.PhotometricInterpretation)
+    # GDCM ends the process where a stream of JPEG or JPEG-LS is damaged
+    plugin = "pillow" if coded and coded.bits == 8 and decoder.UID in _JPEG else ""
     try:
-        stored, properties = decoder.as_array(dataset, index=0, **options)
+        if grey and coded and decoder.UID in _BY_IMAGECODECS:
+            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+            stored = _BY_IMAGECODECS[decoder.UID](frame)
+        else:
+            stored, properties = decoder.as_array(
+                dataset, index=0, decoding_plugin=plugin, **options
+            )
+            colours = str(properties["photometric_interpretation"])
     except RuntimeError as error:
         raise ValueError(
             f"its pixels, compressed as {decoder.UID.name}, are damaged or of a kind that no "
             f"installed plug-in reads; if other programs read them, {_CONVERT}"
         ) from error
     stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
-    colours = str(properties["photometric_interpretation"])
     if colours == "RGB":
         return to_grey8(stored[..., ::-1])
     if colours not in _ONE_SAMPLE:
@@ -195,11 +214,7 @@ def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
             f"image {coded.width:,} x {coded.height:,}"
         )
     check_scans(frame, coded.width * coded.height)
-    is_jpeg = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
-    if is_jpeg and coded.bits <= 8:
-        # GDCM ends the process where such a stream is damaged
-        Image.open(io.BytesIO(frame), formats=["JPEG"]).load()
-    deep = is_jpeg and coded.bits > 8
+    deep = syntax in _JPEG and coded.bits > 8
     if deep and "pylibjpeg" not in decoder.available_plugins:
         raise ValueError(
             f"{needs} pylibjpeg-libjpeg (under the GPL) where it has {coded.bits} bits: pip "

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import gdcm
 import numpy as np
 import pytest
 from pydicom import uid
 from pydicom.pixels import get_decoder
 
+from core.data.images.decode import read_image
 from core.data.images.dicom.header import INSTALL
+from core.errors import UserError
 from tests.helpers.data.compressed_dicom import LOSSLESS, recompressed
 from tests.helpers.data.dicom_files import (
     close,
@@ -38,6 +41,21 @@ def test_what_is_compressed_without_loss_is_the_same(
     assert len(data) != len(dicom(values, BitsStored=bits))
     expected = values.astype(float) if bits == 8 else percentiles(values)
     assert close(read(tmp_path, data), expected)
+
+
+@pytest.mark.parametrize("syntax", [*LOSSLESS, "JPEG"])
+def test_a_damaged_stream_does_not_end_the_process(tmp_path: Path, syntax: str) -> None:
+    """Without one of its bytes it is read or refused; GDCM aborts on some of JPEG and JPEG-LS."""
+    codes = LOSSLESS | {"JPEG": gdcm.TransferSyntax.JPEGBaselineProcess1}
+    data, path = recompressed(dicom(GREY), codes[syntax]), tmp_path / "damaged.dcm"
+    refused = 0
+    for place in range(data.index(b"\xfe\xff\x00\xe0") + 16, len(data), 5):
+        path.write_bytes(data[:place] + data[place + 1 :])
+        try:
+            read_image(path)
+        except UserError:
+            refused += 1
+    assert refused
 
 
 @pytest.mark.parametrize("bare", [True, False], ids=["codestream", "JP2 file"])
