@@ -165,11 +165,8 @@ def fit(task: Task, data: FoldData, folder: Path) -> nn.Module:
         config=replace(task.config, split=SplitConfig(seed=0)),
         fabric=task.fabric,
         prepared=Prepared(task.table, np.zeros(len(task.table), dtype=np.int64), (1,)),
-        measured=None,
         data=[data],
         folder=RunFolder(folder, "model"),
-        weights=None,
-        initial=None,
     )
     trainer = FoldTrainer(run, data, task.model(), task.loss(), [task.phase])
     with redirect_stdout(io.StringIO()), redirect_stderr(Terminal()):

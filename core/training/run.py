@@ -29,7 +29,7 @@ class Preparation:
     config: Any
     fabric: Fabric
     prepared: Prepared
-    measured: Measurement | None
+    measured: Measurement | None = None
     """Where a dry run notes its times."""
 
     @property
@@ -49,9 +49,9 @@ class Run(Preparation):
 
     data: list[FoldData]
     folder: RunFolder
-    weights: Path | None
+    weights: Path | None = None
     """File of pretrained weights for the backbone, for `build_model`."""
-    initial: Initial | None
+    initial: Initial | None = None
 
     def folds(self) -> Iterator[FoldData]:
         """The folds to train; each seeds the random numbers of its model."""

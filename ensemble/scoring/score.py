@@ -75,10 +75,12 @@ class Scored:
 
 
 def describe(table: LabelTable) -> str:
-    """How many images, patients and classes."""
+    """How many images, patients, studies and classes."""
     people = "patients not known, each image taken alone"
     if table.patients is not None:
         people = f"{len(set(table.patients)):,} patients"
+    if table.studies is not None:
+        people += f", {len(set(table.studies)):,} studies"
     classes = counted(len(table.class_names), "class", "classes")
     return f"{counted(len(table), 'image')}, {people}, {classes}"
 

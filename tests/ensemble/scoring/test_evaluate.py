@@ -42,6 +42,17 @@ def assert_same(found: Any, expected: Any) -> None:
         assert found == expected if isinstance(expected, str) else found == pytest.approx(expected)
 
 
+def test_studies_are_counted_by_the_column_that_names_them(command: Command, files: Files) -> None:
+    labels = pd.read_csv(files.path("labels"), dtype=str, keep_default_na=False)
+    labels["visit"] = [f"v{row % 40}" for row in range(len(labels))]
+    labels.to_csv(files.path("with_visits"), index=False)
+    flags = ("--predictions", files.path("best"), "--labels", files.path("with_visits"))
+    flags = (*flags, "--resamples", 20, "--output", files.path("out").with_suffix(""))
+    _, printed, _ = command(*flags, "--study_column", "visit", "--overwrite")
+    assert " patients, 40 studies, 6 classes" in printed
+    assert " studies, " not in command(*flags, "--overwrite")[1]
+
+
 def test_one_file_by_training_prevalence(command: Command, files: Files) -> None:
     code, printed, error = command(
         *("--predictions", files.path("best"), *files.flags, "--seed", 4),

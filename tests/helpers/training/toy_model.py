@@ -61,9 +61,6 @@ def toy_run(
         config=config,
         fabric=fabric or make_fabric(amp=False),
         prepared=Prepared(data.table, np.zeros(len(data.table), dtype=np.int64), (1,)),
-        measured=None,
         data=[data],
         folder=RunFolder(folder, "toy"),
-        weights=None,
-        initial=None,
     )
