@@ -12,12 +12,11 @@ import sys
 
 from core.config.command_line import parse, run
 from core.config.training import SplitConfig
-from core.doctor.config import Config, read_settings, refuse_removed
+from core.doctor.config import Config, read_settings
 
 
 def main() -> None:
     """Check what the flags name, print the findings, and exit."""
-    refuse_removed(sys.argv[1:])
     sys.exit(check_all(parse({"doctor": Config}, description=__doc__, read=read_settings)))
 
 
@@ -42,7 +41,7 @@ def check_all(config: Config) -> int:
         from core.doctor.tables import check_tables
 
         find.heading("Data")
-        if (tables := check_tables(find, config, split)) is not None:
+        if tables := check_tables(find, config, split):
             find.look("images", check_images, tables, full=config.full, workers=config.num_workers)
     if config.run is not None:
         from core.doctor.runs import check_run

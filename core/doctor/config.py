@@ -1,6 +1,5 @@
 """Settings of `python -m core.doctor`."""
 
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,13 +83,3 @@ def read_settings(path: Path) -> dict[str, Any]:
             f"--config {path} names no data, folds or --out_dir: give the config.json of a run"
         )
     return taken
-
-
-def refuse_removed(words: list[str]) -> None:
-    """Raise UserError for a flag of version 0.1's estimate of memory and time."""
-    for word in words:
-        if re.match(r"--(method|preset|model|img[_-]size|batch[_-]size)(=|$)", word):
-            raise UserError(
-                f"{word.partition('=')[0]} was removed from core.doctor: add --dry_run to the "
-                "training command, which measures memory and time"
-            )

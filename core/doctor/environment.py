@@ -23,7 +23,8 @@ from core.runtime.fabric import preset_for_this_machine, usable_cores, worker_co
 from core.runtime.worker_failures import SHARED
 
 CONSTRAINTS = Path(core.__file__).resolve().parents[1] / "constraints.txt"
-_CGROUP, _NVIDIA = Path("/sys/fs/cgroup"), Path("/proc/driver/nvidia/version")
+_MEMORY, _LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+_NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def usual_settings() -> tuple[LoaderConfig, int]:
@@ -58,12 +59,12 @@ def check_packages(find: Findings, constraints: Path = CONSTRAINTS) -> None:
         find.bad(f"packages are not as the project needs them: {some(lacking, 12)}", install)
     if other:
         find.doubt(f"packages are not as in constraints.txt: {some(other, 12)}", install)
-    if not lacking and not other:
-        as_in = "constraints.txt" if text else "the project's requirements (no constraints.txt)"
-        find.good(f"{counted(len(versions), 'package')} as in {as_in}")
-    extras.discard("dev")
-    without = f", without the extras {', '.join(sorted(extras))}" if extras else ""
-    find.good(f"Python {platform.python_version()}, PyTorch {torch.__version__}{without}")
+    missing = ", ".join(sorted(extras - {"dev"}))
+    without = f", without the extras {missing}" if missing else ""
+    packages = counted(len(versions), "package")
+    find.good(
+        f"{packages}, Python {platform.python_version()}, PyTorch {torch.__version__}{without}"
+    )
 
 
 def check_accelerator(find: Findings) -> None:
@@ -93,9 +94,6 @@ def check_accelerator(find: Findings) -> None:
 def check_threads(find: Findings) -> None:
     """Threads of PyTorch against the cores that this process may use."""
     threads, cores = torch.get_num_threads(), usable_cores()
-    quota = _numbers(_CGROUP / "cpu.max")
-    if len(quota) == 2:  # microseconds of each period; "max" without a limit
-        cores = max(1, min(cores, quota[0] // quota[1]))
     found = f"{counted(threads, 'thread')} on {counted(cores, 'usable core')}"
     is_set = "OMP_NUM_THREADS" in os.environ and not torch.accelerator.is_available()
     if threads > cores or (threads < cores and is_set):
@@ -111,35 +109,30 @@ def check_shared_memory(
     count = worker_count(workers)
     if count == 0 or sys.platform != "linux":
         find.good("shared memory: none is needed (--num_workers 0, or no Linux)")
-    elif not SHARED.is_dir():
-        find.bad(f"{SHARED} is not there", "give --num_workers 0, or mount it")
-    else:
-        # while a fold is validated the training's workers keep theirs
-        per_worker = 2 * PREFETCHED * loader.batch_size * loader.img_size**2
-        free, need = shutil.disk_usage(SHARED).free, per_worker * count
-        what = (
-            f"{SHARED} for {size_of(need)} of {counted(count, 'worker')} of each process, with "
-            f"batches of {loader.batch_size} images of {loader.img_size} px"
-        )
-        remedy = (
-            f"give --num_workers {free // per_worker} or a smaller --batch_size, or enlarge it "
-            f"(docker run --shm-size={-(-need // 2**30)}g)"
-        )
-        _compare(find, what, free, (need, need), remedy)
+        return
+    # while a fold is validated the training's workers keep theirs
+    per_worker = 2 * PREFETCHED * loader.batch_size * loader.img_size**2
+    free, need = shutil.disk_usage(SHARED).free, per_worker * count
+    what = (
+        f"{SHARED} for {size_of(need)} of {counted(count, 'worker')} of each process, with "
+        f"batches of {loader.batch_size} images of {loader.img_size} px"
+    )
+    remedy = (
+        f"give --num_workers {free // per_worker} or a smaller --batch_size, or enlarge it "
+        f"(docker run --shm-size={-(-need // 2**30)}g)"
+    )
+    _compare(find, what, free, (need, need), remedy)
 
 
 def check_memory(find: Findings) -> None:
-    """Free memory, within a container's limit."""
-    available = re.search(r"MemAvailable: +(\d+)", _text(Path("/proc/meminfo")))
+    """Free memory, or a container's limit where that is less."""
+    available = re.search(r"MemAvailable: +(\d+)", _text(_MEMORY))
     if not available:
         find.unseen("memory: this system does not say how much is free")
         return
-    free = int(available[1]) * 1024
-    if limit := _numbers(_CGROUP / "memory.max"):  # "max" without a limit
-        used = sum(_numbers(_CGROUP / "memory.current"))
-        # files in the cache give way
-        cached = re.search(r"^inactive_file (\d+)", _text(_CGROUP / "memory.stat"), re.MULTILINE)
-        free = min(free, limit[0] - max(0, used - int(cached[1] if cached else 0)))
+    free, limit = int(available[1]) * 1024, _text(_LIMIT).strip()
+    if limit.isdecimal():  # "max" without a limit
+        free = min(free, int(limit))
     remedy = "a small training takes about 1.5 GB; end other programs, or give --num_workers 0"
     _compare(find, "memory", free, (0, 2e9), remedy)
 
@@ -160,18 +153,13 @@ def _compare(
     found = f"{what}: {size_of(free)} free"
     if free >= enough[1]:
         find.good(found)
-    elif free >= enough[0]:
-        find.doubt(found, remedy)
     else:
-        find.bad(found, remedy)
+        (find.doubt if free >= enough[0] else find.bad)(found, remedy)
 
 
 def _text(path: Path) -> str:
+    """Content of a file; empty where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-def _numbers(path: Path) -> list[int]:
-    return [int(word) for word in _text(path).split() if word.isdecimal()]

@@ -3,27 +3,25 @@
 import sys
 import textwrap
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from core.errors import DOCTOR, UserError, counted, in_plain_sight
 
 Result = TypeVar("Result")
-Parameters = ParamSpec("Parameters")
 
 WIDTH = 100
-# the second set is for a terminal whose encoding lacks the first: good, doubtful, bad, unchecked
+# good, doubtful, bad, unchecked; the second set is for a terminal whose encoding lacks the first
 _MARKS = (("✓", "!", "✗", "-"), ("ok", " !", "NO", " -"))
-_GOOD, _DOUBT, _BAD, _UNSEEN = range(4)
 
 
 class Findings:
-    """Prints findings as they come, and counts them."""
+    """Prints findings as they come, and counts them; `remedy` says what to do about one."""
 
     def __init__(self) -> None:
         try:
             "✓✗".encode(getattr(sys.stdout, "encoding", None) or "ascii")
             self._marks = _MARKS[0]
-        except (UnicodeEncodeError, LookupError):
+        except UnicodeEncodeError:
             self._marks = _MARKS[1]
         self._found: list[int] = []
 
@@ -33,26 +31,22 @@ class Findings:
 
     def good(self, sentence: str) -> None:
         """All is well."""
-        self._print(_GOOD, sentence)
+        self._print(0, sentence)
 
     def doubt(self, sentence: str, remedy: str = "") -> None:
-        """It may be intended; `remedy` says what to do otherwise."""
-        self._print(_DOUBT, sentence, remedy)
+        """It may be intended."""
+        self._print(1, sentence, remedy)
 
     def bad(self, sentence: str, remedy: str = "") -> None:
-        """It is wrong; `remedy` says what to do, where the sentence does not."""
-        self._print(_BAD, sentence, remedy)
+        """It is wrong."""
+        self._print(2, sentence, remedy)
 
     def unseen(self, sentence: str) -> None:
         """It was not checked, as something before it is wrong or no flag asks for it."""
-        self._print(_UNSEEN, sentence)
+        self._print(3, sentence)
 
     def look(
-        self,
-        what: str,
-        check: Callable[Concatenate["Findings", Parameters], Result],
-        *arguments: Parameters.args,
-        **named: Parameters.kwargs,
+        self, what: str, check: Callable[..., Result], *arguments: Any, **named: Any
     ) -> Result | None:
         """Result of `check(self, ...)`; None where it raised, which is then a finding itself."""
         try:
@@ -71,7 +65,7 @@ class Findings:
         """Print how many findings of each kind there were; the exit code: 1 if one is bad."""
         counts = [(self._found.count(kind), mark.strip()) for kind, mark in enumerate(self._marks)]
         text = ", ".join(f"{count} {mark}" for count, mark in counts if count)
-        bad = [str(number) for number, kind in enumerate(self._found, 1) if kind == _BAD]
+        bad = [str(number) for number, kind in enumerate(self._found, 1) if kind == 2]
         wrong = f" (see {', '.join(bad)})" if bad else ""
         print(f"\n{counted(len(self._found), 'check')}: {text}{wrong}")
         return int(bool(bad))

@@ -1,4 +1,4 @@
-"""Check of a run folder: which folds are finished, is it whole, and how is it resumed."""
+"""Check of a run folder: which folds are finished, is it whole, and how is it resumed?"""
 
 import shlex
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 
 from core.doctor.checkpoints import check_checkpoint
 from core.doctor.findings import Findings
-from core.errors import UserError, counted, nearest, some
+from core.errors import UserError, counted, some
 from core.io.lock import is_locked
 from core.io.untrusted_files import read_json
 from core.models.checkpoint import load_tensors
@@ -23,59 +23,50 @@ def check_run(find: Findings, path: Path) -> None:
     if run is None:
         find.unseen("folds, checkpoints and predictions need a config.json that can be read")
         return
-    folder, folds, command = run
-    finished = _check_folds(find, folder, folds, command)
-    images = find.look("folds.csv", _read_folds, folder.folds) if finished else None
+    finished = _check_folds(find, *run)
+    images = find.look("folds.csv", _read_folds, path / "folds.csv") if finished else None
     counts = []
     for files in finished:
         classes = find.look(f"weights of fold {files.fold}", check_checkpoint, files.weights)
         if images is not None:
-            own = images.get(str(files.fold), [])
+            arguments = files, images.get(str(files.fold), []), classes
             what = f"predictions of fold {files.fold}"
-            counts.append(find.look(what, _check_predictions, files, own, classes))
+            counts.append(find.look(what, _check_predictions, *arguments))
     if counts and None not in counts:
         total = sum(count for count in counts if count)
         find.good(f"out-of-fold predictions of {counted(total, 'image')}, one of each")
 
 
-def _open_run(find: Findings, path: Path) -> tuple[RunFolder, list[FoldFiles], str]:
-    """Folder, files of the folds that are trained, and command of the last start."""
+def _open_run(find: Findings, path: Path) -> tuple[Path, list[FoldFiles], str]:
+    """The folder, files of the folds that are trained, and command of the last start."""
     if not path.is_dir():
-        above = path.absolute().parent
-        beside = [one.name for one in above.glob("*/")][:1000]
-        raise UserError(f"there is no folder {path.name} in {above}{nearest(path.name, beside)}")
-    settings, environment = (_read(path / name) for name in ("config.json", "env.json"))
+        raise UserError(f"there is no folder {path}: name the --out_dir of a training")
+    try:
+        settings, environment = (read_json(path / name) for name in ("config.json", "env.json"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"config.json or env.json of {path} cannot be read ({error}): name the folder of a run"
+        ) from error
     model, folds = settings.get("model"), settings.get("folds")
-    asked = settings.get("run_folds") or range(1, 1001)
     # the name of files, which must not lead out of the folder
     is_name = isinstance(model, str) and model == Path(model).name and model not in ("", "..")
-    if not is_name or type(folds) is not int or not 1 <= folds <= 1000 or isinstance(asked, int):
+    if not is_name or type(folds) is not int or not 1 <= folds <= 1000:
         raise UserError(
             f"{path / 'config.json'} is not of a run, or was changed: name a run folder"
         )
-    folder = RunFolder(path, str(model))
-    every = [folder.files(1 + fold) for fold in range(1 if settings.get("val_csv") else folds)]
+    folder, count = RunFolder(path, str(model)), 1 if settings.get("val_csv") else folds
+    every = [folder.files(fold) for fold in range(1, count + 1)]
     starts = earlier_starts(environment)
-    began, words = (starts[0].get("time"), starts[-1].get("command")) if starts else (None, None)
-    about = f"begun {began[:16]}" if isinstance(began, str) else "of an earlier version"
-    find.good(f"{path}: a run of {model}, {about}, {counted(len(starts), 'start')}")
-    command = "the training's command"
-    if words and isinstance(words, list) and all(isinstance(word, str) for word in words):
-        command = shlex.join(["python", *words])
+    find.good(f"{path}: a run of {model}, {counted(len(starts), 'start')}")
+    words = starts[-1].get("command") if starts else None
+    command = shlex.join(["python", *map(str, words)]) if words else "the training's command"
     # a later start may have been given other --run_folds
-    return folder, [one for one in every if one.fold in asked or one.state.exists()], command
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path} cannot be read ({reason}): name the folder of a run") from error
+    asked = settings.get("run_folds") or range(1, count + 1)
+    return path, [one for one in every if one.fold in asked or one.state.exists()], command
 
 
 def _check_folds(
-    find: Findings, folder: RunFolder, folds: list[FoldFiles], command: str
+    find: Findings, path: Path, folds: list[FoldFiles], command: str
 ) -> list[FoldFiles]:
     """The folds that are trained to the end."""
     finished, stopped = [], []
@@ -93,11 +84,11 @@ def _check_folds(
     if finished:
         numbers = ", ".join(str(files.fold) for files in finished)
         find.good(f"{counted(len(finished), 'fold')} trained to the end: {numbers}")
-    if stopped and is_locked(folder.path):
+    if stopped and is_locked(path):
         find.doubt(f"{some(stopped, 5)}: a process is training here now")
     elif stopped:
         find.bad(some(stopped, 5), f"rerun `{command}` to resume")
-    elif len(finished) == len(folds) and not (folder.path / "report.html").is_file():
+    elif len(finished) == len(folds) and not (path / "report.html").is_file():
         find.bad("every fold is trained, and there is no report.html", f"rerun `{command}`")
     return finished
 

@@ -1,73 +1,58 @@
 """Check of the CSVs: labels, patients, folds and leaks."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from core.config.training import SplitConfig
 from core.data.csv.columns import read_columns
+from core.data.images.collection import Images
 from core.data.splits.duplicates import joined_patients
-from core.data.splits.folds import assign_folds
+from core.data.splits.folds import assign_folds, check_disjoint
 from core.data.splits.prepare import strata
 from core.data.tables.images_to_predict import find_images
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather
 from core.doctor.config import Config
 from core.doctor.findings import Findings
-from core.doctor.leaks import TEST, check_copies, check_leaks, check_test_leaks, read_patients
+from core.doctor.leaks import TEST, TRAIN, VAL, Tables, check_copies, check_patients_of_test
 from core.errors import UserError, counted, some
 
 _WARNING = "Warning: "
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What could be read of the CSVs; without paths where images are missing."""
-
-    train: LabelTable
-    val: LabelTable | None = None
-    test: LabelTable | None = None
-
-    @property
-    def every(self) -> list[LabelTable]:
-        """Those that are there and whose images are."""
-        return [one for one in (self.train, self.val, self.test) if one is not None and one.paths]
-
-
-def check_tables(find: Findings, config: Config, split: SplitConfig) -> Tables | None:
-    """Check all CSVs; None where --train_csv cannot be read."""
-    train = find.look("--train_csv", _read_labels, config)
+def check_tables(find: Findings, config: Config, split: SplitConfig) -> Tables:
+    """Check all CSVs; the tables that could be read, none where --train_csv could not."""
+    train = find.look(TRAIN, _read_labels, config)
     if train is None:
         find.unseen("labels, patients, images, folds and leaks need a --train_csv that can be read")
-        return None
+        return {}
+    tables = {TRAIN: train}
     find.look("labels", _check_labels, train)
-    find.look("patients", _check_patients, train)
-    val = test = None
-    known = {"--train_csv": train}
     if config.data.val_csv:
-        val = find.look("--val_csv", _read_labels, config, train.class_names)
-    if val is not None:
-        find.look("leaks from --val_csv", check_leaks, train, val)
-        known["--val_csv"] = val
+        val = find.look(VAL, _read_labels, config, train.class_names)
+        if val is not None:
+            tables[VAL] = val
+            find.look(VAL, _check_val, train, val)
     if config.tests:
         test = find.look("--test_csv", _read_test, config, train)
-    if test is not None:
-        request = config.data.reading.patient_column
-        patients = find.look("patients of --test_csv", read_patients, config.test_csv, request)
-        for flag, table in known.items():
-            find.look(f"leaks to {flag}", check_test_leaks, flag, table, test, patients or set())
-        known[TEST] = test
-    first = find.look("equal images", check_copies, known)
+        if test is not None:
+            find.look("patients of the test", check_patients_of_test, tables, config)
+            tables[TEST] = test
+    first = find.look("equal images", check_copies, tables)
     if not config.data.val_csv:
         find.look("folds", _check_folds, train, first, split)
-    return Tables(train, val, test)
+    return tables
 
 
 def _read_labels(
     find: Findings, config: Config, labels: tuple[str, ...] | None = None
 ) -> LabelTable:
-    """The table of --train_csv, or with its `labels` of --val_csv; notes on it are findings."""
+    """The table of --train_csv, or with its `labels` of --val_csv; notes on it are findings.
+
+    It has no paths where images are missing.
+    """
     data = config.data
     csvs = ", ".join(map(str, data.train_csv if labels is None else data.val_csv))
     read = partial(gather, data, validation=labels is not None, labels=labels)
@@ -92,29 +77,36 @@ def _read_labels(
 
 
 def _check_labels(find: Findings, table: LabelTable) -> None:
-    names, known = table.class_names, (~np.isnan(table.targets)).sum(axis=0)
+    names, known = table.class_names, (~np.isnan(table.targets)).mean(axis=0)
     positives = (table.targets == 1).sum(axis=0)
     counts = [f"{names[c]} {positives[c]:,}" for c in np.argsort(positives, kind="stable")]
     find.good(f"{counted(len(names), 'label')}, by positives: {some(counts, 40)}")
-    if (known < len(table)).any():
+    if (known < 1).any():
         worst = int(known.argmin())
         find.doubt(
-            f"{1 - known.sum() / table.targets.size:.1%} of the labels are unknown and masked, "
-            f"most of {names[worst]} ({1 - known[worst] / len(table):.1%})",
+            f"{1 - known.mean():.1%} of the labels are unknown and masked, most of {names[worst]} "
+            f"({1 - known[worst]:.1%})",
             "--uncertain and --blank say what -1 and blanks mean",
         )
-
-
-def _check_patients(find: Findings, table: LabelTable) -> None:
     if table.patients is None:
         find.good("each image counts as another patient's")
         return
-    counts = np.unique(table.patients, return_counts=True)[1]
-    found = f"{counted(len(counts), 'patient')} with {counts.min()} to {counts.max():,} images each"
-    if len(counts) == len(table) > 1:
+    images = np.unique(table.patients, return_counts=True)[1]
+    found = f"{counted(len(images), 'patient')} with {images.min()} to {images.max():,} images each"
+    if len(images) == len(table) > 1:
         find.doubt(f"{found}: each image is another patient's", "is --patient_column that column?")
     else:
         find.good(found)
+
+
+def _check_val(find: Findings, train: LabelTable, val: LabelTable) -> None:
+    # where images are missing their names are still compared
+    tables = (train, val)
+    check_disjoint(
+        *(one if one.paths else replace(one, images=Images.of_files(one.ids)) for one in tables)
+    )
+    shared = "no image" if train.patients is None else "no image and no patient"
+    find.good(f"{shared} of --val_csv is in --train_csv")
 
 
 def _read_test(find: Findings, config: Config, train: LabelTable) -> LabelTable:
@@ -147,9 +139,7 @@ def _check_folds(
     if not missing:
         find.good(f"{about}, each with positives of every label")
         return
-    found = f"{about}; without a positive, and so not scored: {some(missing, 12)}"
-    if names := np.array(table.class_names, dtype=object)[has.sum(axis=0) == 1].tolist():
-        found += (
-            f"; with all positives in one fold, so that the others cannot learn it: {some(names)}"
-        )
-    find.doubt(found, "give fewer --folds, or read these classes' scores with care")
+    find.doubt(
+        f"{about}; without a positive, and so not scored: {some(missing, 12)}",
+        "give fewer --folds, or read these classes' scores with care",
+    )

@@ -32,7 +32,7 @@ def test_sound_data_end_with_0(doctor: Doctor, data: Path) -> None:
     for part in (
         f"each image has a file in {data / 'images'}",
         f"{ROWS} images can be read, 40 x 40 to 40 x 40 px",
-        "no image is there under two names",
+        "no image is there twice",
         "2 labels, by positives: ",
         *(f"{label} {(table[label] == '1').sum()}" for label in ("Effusion", "Normal")),
         f"{len(sizes)} patients with {sizes.min()} to {sizes.max()} images each",
@@ -81,7 +81,7 @@ def test_labels_that_cannot_be_learnt(doctor: Doctor, data: Path) -> None:
     doubt = marked(findings, "!")
     assert (code, doubt.count("Hernia")) == (0, 1)
     assert re.search(r"no image of .* is positive for Hernia", doubt)
-    assert re.search(r"not scored: Effusion in fold \d; .* cannot learn it: Effusion", doubt)
+    assert re.search(r"not scored: Effusion in fold \d", doubt)
     code, findings, _ = doctor("--labels", "Hernia")
     assert code == 1
     assert "no label has a positive" in marked(findings, "✗")

@@ -43,8 +43,8 @@ def test_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     doubt = marked(findings_of(environment.check_packages, pins), "!")
     assert doubt.startswith("packages are not as in constraints.txt: tyro 1.1 (1.2)")
     # installed elsewhere there are no constraints
-    found = findings_of(environment.check_packages, tmp_path / "none")
-    assert "3 packages as in the project's requirements" in marked(found, "✓")
+    ((mark, _),) = findings_of(environment.check_packages, tmp_path / "none")
+    assert mark == "✓"
     versions.clear()
     found = findings_of(environment.check_packages, tmp_path / "none")
     assert marked(found, "✗").endswith("are not known: pip install -U longtail-cxr")
@@ -54,7 +54,7 @@ def set_free(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(free)))
 
 
-def test_shared_memory_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_memory_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = LoaderConfig(img_size=100, batch_size=10)
     # in training and in validation, so many batches of each worker wait
     worker = 2 * PREFETCHED * 10 * 100 * 100
@@ -66,9 +66,6 @@ def test_shared_memory_that_is_too_small(tmp_path: Path, monkeypatch: pytest.Mon
             assert f"give --num_workers {free // worker} or" in sentence
             assert "docker run --shm-size=1g" in sentence
     assert findings_of(environment.check_shared_memory, loader, 0)[0][0] == "✓"
-    monkeypatch.setattr(environment, "SHARED", tmp_path / "shm")
-    bad = marked(findings_of(environment.check_shared_memory, loader, 3), "✗")
-    assert "shm is not there: give --num_workers 0" in bad
 
 
 def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,47 +78,24 @@ def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "lies below a file" in bad
 
 
-@pytest.mark.parametrize(
-    ("threads", "asked", "quota", "mark", "remedy"),
-    [
-        (4, "", "max", "✓", ""),
-        (1, "1", "max", "!", "set OMP_NUM_THREADS=4"),
-        (9, "9", "max", "!", "set OMP_NUM_THREADS=4"),
-        (4, "", "250000", "!", "set OMP_NUM_THREADS=2, and --num_workers to at most 2"),
-    ],
-)
-def test_threads(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    threads: int,
-    asked: str,
-    quota: str,
-    mark: str,
-    remedy: str,
-) -> None:
+@pytest.mark.parametrize(("threads", "asked", "mark"), [(4, "", "✓"), (1, "1", "!"), (9, "9", "!")])
+def test_threads(monkeypatch: pytest.MonkeyPatch, threads: int, asked: str, mark: str) -> None:
     monkeypatch.setattr(environment, "usable_cores", lambda: 4)
-    monkeypatch.setattr(environment, "_CGROUP", tmp_path)
-    (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     ((found, sentence),) = findings_of(environment.check_threads)
-    assert (found, remedy in sentence) == (mark, True)
+    assert (found, "set OMP_NUM_THREADS=4" in sentence) == (mark, mark == "!")
 
 
 def test_memory_within_a_containers_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("max\n")
-    (whole,) = findings_of(environment.check_memory)
-    assert whole[1].startswith("memory: ")
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("400000\n")
+    monkeypatch.setattr(environment, "_LIMIT", tmp_path / "memory.max")
+    (tmp_path / "memory.max").write_text("600000\n")
     assert "memory: 0.6 MB free" in marked(findings_of(environment.check_memory), "!")
-    # files in the cache give way
-    (tmp_path / "memory.stat").write_text("anon 100000\ninactive_file 300000\nfile 350000\n")
-    assert "memory: 0.9 MB free" in marked(findings_of(environment.check_memory), "!")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert "0.6 MB" not in findings_of(environment.check_memory)[0][1]
 
 
 def test_a_driver_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

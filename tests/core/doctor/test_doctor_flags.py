@@ -1,4 +1,4 @@
-"""The doctor's command line: its flags, those that were removed, and --config of any method."""
+"""The doctor's command line: its flags, and --config of any method."""
 
 import json
 from pathlib import Path
@@ -26,18 +26,9 @@ def test_flags() -> None:
     assert set(flat(Config())) == set(FLAGS.split())
 
 
-@pytest.mark.parametrize("name", ["--method", "--preset", "--model", "--img-size", "--batch_size"])
-def test_a_removed_flag_names_the_dry_run(call: Call, name: str) -> None:
-    for words in ([name, "64"], ["--full", f"{name}=64", "--help"]):
-        code, out, error = call(main, *words)
-        assert (code, out) == (2, "")
-        assert error.startswith(f"error: {name} was removed from core.doctor: add --dry_run")
-
-
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("preset", ["paper", "small"])
-def test_settings_of_every_method_are_taken(method: str, preset: str, tmp_path: Path) -> None:
-    settings = flat(module(method, "config").PRESETS[preset]())
+def test_settings_of_every_method_are_taken(method: str, tmp_path: Path) -> None:
+    settings = flat(module(method, "config").PRESETS["small"]())
     del settings["config"], settings["overwrite"]
     (tmp_path / "c.json").write_text(json.dumps(settings))
     expected = {name: value for name, value in settings.items() if name in FLAGS.split()}
@@ -59,33 +50,23 @@ def test_flags_go_before_those_of_a_file(call: Call, data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("[1]", "cannot be used"),
-        ('{"folds": 1}', "--folds must be at least 2, not 1"),
-        ('{"train_csv": ["a", "a"], "train_dir": ["b", "c", "d"]}', "--train_dir has 3 of them"),
-        ('{"overwrite": true}', "overwrite belongs on the command line"),
-        ('{"csv": "x", "epochs": 3}', "names no data, folds or --out_dir"),
-    ],
-)
-def test_a_file_that_is_wrong(call: Call, tmp_path: Path, text: str, sentence: str) -> None:
-    (tmp_path / "c.json").write_text(text)
-    code, out, error = call(main, "--config", tmp_path / "c.json")
-    assert (code, out, error[:7], error.count("\n")) == (2, "", "error: ", 1)
-    assert sentence in error
-
-
-@pytest.mark.parametrize(
     ("flags", "sentence"),
     [
+        (("--config", '{"folds": 1}'), "--folds must be at least 2, not 1"),
+        (("--config", '{"csv": "x", "epochs": 3}'), "names no data, folds or --out_dir"),
         (("--test_dir", "x"), "--test_csv and --test_dir are compared with --train_csv"),
-        (("--folds", 1), "--folds must be at least 2"),
         (("--num_workers", -1), "--num_workers must be at least 0"),
-        (("--nothing",), "--nothing"),
+        (("--method", "x"), "--method"),
     ],
 )
-def test_a_wrong_flag_ends_with_2(call: Call, flags: tuple, sentence: str) -> None:
-    code, out, error = call(main, *flags)
+def test_a_wrong_flag_or_file_ends_with_2(
+    call: Call, tmp_path: Path, flags: tuple, sentence: str
+) -> None:
+    name, value = flags
+    if name == "--config":
+        (tmp_path / "c.json").write_text(value)
+        value = tmp_path / "c.json"
+    code, out, error = call(main, name, value)
     assert (code, "✓" in out, sentence in error) == (2, False, True)
 
 

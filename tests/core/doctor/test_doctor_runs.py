@@ -13,7 +13,6 @@ from core.doctor.checkpoints import check_checkpoint
 from core.doctor.runs import check_run
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
-from core.runtime.environment import told_changes
 from tests.conftest import Call
 from tests.helpers.doctor import findings_of, marked
 from tests.helpers.training.small_run import MODEL
@@ -73,7 +72,7 @@ def test_a_run_that_lost_files(run: Path) -> None:
     table[1:].to_csv(run / f"{MODEL}_fold2_val.csv", index=False)
     bad = marked(findings_of(check_run, run), "✗")
     assert "there is no report.html: rerun `python" in bad
-    assert f"there is no checkpoint {MODEL}_fold1.safetensors in {run}: did you mean" in bad
+    assert f"{MODEL}_fold1.safetensors is not there" in bad
     assert f"images of folds.csv: {table['ImageID'][0]} in one of the two only" in bad
     # a folds.csv that was changed is written again before any fold is trained again
     folds = pd.read_csv(run / "folds.csv", dtype=str)
@@ -85,8 +84,8 @@ def test_a_run_that_lost_files(run: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ("{", "config.json cannot be read (it is no JSON"),
-        *((json.dumps({"model": m, "folds": 2}), "was changed") for m in ("../x", "", ".", "..")),
+        ("{", "cannot be read (it is no JSON"),
+        *((json.dumps({"model": m, "folds": 2}), "was changed") for m in ("../x", "", "..")),
         ('{"model": "x", "folds": 2e9}', "was changed"),
     ],
 )
@@ -100,9 +99,7 @@ def test_a_folder_that_is_no_run(run: Path, config: str, sentence: str) -> None:
 def test_a_folder_that_is_not_there(run: Path, call: Call) -> None:
     code, out, _ = call(main, "--run", run.with_name("rum"))
     assert code == 1
-    assert "did you mean 'run'?" in " ".join(out.split())
-    bad = marked(findings_of(check_run, run / "plots" / "x"), "✗")
-    assert bad == f"there is no folder x in {run / 'plots'}"
+    assert "name the --out_dir of a training" in " ".join(out.split())
 
 
 def test_a_state_is_no_checkpoint(run: Path) -> None:
@@ -138,13 +135,3 @@ def test_checkpoints_that_are_damaged(run: Path) -> None:
     assert f"holds numbers that are not finite ({name})" in bad
     spoil(other, format_version=99)
     assert "newer than" in marked(findings_of(check_checkpoint, other), "✗")
-
-
-def test_a_build_of_the_same_version_is_no_other_software() -> None:
-    def changes(before: str, now: str) -> str:
-        return told_changes([{"versions": {"torch": one}} for one in (before, now)])
-
-    assert not changes("2.14.1+cu130", "2.14.1")
-    assert not changes("2.14.1", "2.14.1+cu130")
-    assert "2.14.1+cu130 then, 2.14.1+cpu now" in changes("2.14.1+cu130", "2.14.1+cpu")
-    assert "2.14.1+cu130 then, 2.14.2 now" in changes("2.14.1+cu130", "2.14.2")

@@ -82,6 +82,11 @@ def test_other_software_is_told() -> None:
     assert "python 3.11.0 then, 3.11.7 now, timm 1.0.1 then, 1.0.31 now" in told
     # what a start does not tell is no change, and what is spoiled does no harm
     assert told_changes([started(), started(commit="", versions={"timm": "1"})]) == ""
+    # a build of the same version is no other software
+    builds = "2.14.1+cu130", "2.14.1", "2.14.1+cpu"
+    first, plain, other = (started(versions={"torch": build}) for build in builds)
+    assert told_changes([first, plain]) == told_changes([plain, first]) == ""
+    assert "2.14.1+cu130 then, 2.14.1+cpu now" in told_changes([first, other])
     assert told_changes([{"versions": 3, "python": ["x"]}, started()]) == ""
 
 
