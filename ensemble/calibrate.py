@@ -12,7 +12,6 @@ of patients without whom everything was chosen and fitted.
 from __future__ import annotations
 
 import shlex
-import textwrap
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,21 +23,20 @@ from core.config.values import Folds, Seed
 from core.errors import UserError, counted
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
-    from core.metrics import PairedDifference
     from ensemble.fitting.calibrators import HeldOut, Problem
     from ensemble.predict.calibration import Calibration
 
-# each score's label, and whether more of it is better
+# each score's label
 SCORES = {
-    "ECE": ("ECE, mean over classes", False),
-    "ECE_flat": ("ECE, flattened", False),
-    "log_loss": ("log loss, mean over classes", False),
-    "mF1": ("mF1 at 0.5", True),
-    "mF1_fitted": ("mF1 at fitted thresholds", True),
-    "mAP": ("mAP", True),
-    "mAUROC": ("mAUROC", True),
+    "ECE": "ECE, mean over classes",
+    "ECE_flat": "ECE, flattened",
+    "log_loss": "log loss, mean over classes",
+    "mF1": "mF1 at 0.5",
+    "mF1_fitted": "mF1 at fitted thresholds",
+    "mAP": "mAP",
+    "mAUROC": "mAUROC",
 }
 
 
@@ -88,7 +86,7 @@ def main() -> None:
     if problem.normal is None or not any((calibration.normal_alpha, *tested.alphas)):
         scores = scores.drop(columns=GATED)  # the same as before it
     _print_scores(config, problem, tested, scores)
-    _print_classes(problem, calibration, classes)
+    _print_classes(calibration, classes)
     if problem.normal is not None:
         alphas = ", ".join(f"{alpha:g}" for alpha in tested.alphas)
         alpha = f"alpha {calibration.normal_alpha:g} (in the folds: {alphas})"
@@ -169,62 +167,41 @@ def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFram
 
 
 def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: DataFrame) -> None:
-    """The scores of held-out patients before and after, and what became worse."""
+    """Scores of held-out patients at each stage, and what each step gains in mAP."""
     from core.metrics import paired_difference
     from core.report.tables import Table, number
+    from ensemble.scoring.tables import mean_with_interval, star_note
 
     stages = [str(stage) for stage in scores]
     pairs = zip(SCORES.values(), scores.to_numpy(), strict=True)
-    rows = [[label, *map(number, row)] for (label, _), row in pairs]
+    rows = [[label, *map(number, row)] for label, row in pairs]
     columns = (f"held-out patients, {config.folds} folds", *stages)
-    print(f"\n{Table('', columns, rows).as_text()}\n")
-    sentences = [
+    notes = [
         "mAP and mAUROC take an image's rank among all images under the maps of its fold, as maps "
         "of other folds have another scale. A map alone keeps them, but for images that isotonic "
         "ties."
     ]
     for earlier, stage in pairwise(stages):
-        difference = paired_difference(
+        gain = paired_difference(
             problem.targets,
             tested.ranks[stage],
             tested.ranks[earlier],
             problem.class_names,
             patients=problem.patients,
             seed=config.seed,
-        )
-        worse = _worse(scores[earlier].round(4), scores[stage].round(4))
-        sentences.append(f"{earlier} → {stage}: {_told(difference)} {worse}")
-    for sentence in sentences:
-        print(textwrap.fill(sentence, 100, subsequent_indent="  "))
+        ).summary
+        over = counted(gain["classes_scored"], "class", "classes")
+        mean = mean_with_interval(gain, "mAP", "+")
+        note = f"{earlier} → {stage}: mAP {mean} over the {over} that can be scored."
+        notes.append(f"{note} {star_note(gain)}".rstrip())
+    print(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
 
 
-def _told(difference: PairedDifference) -> str:
-    """The gain in mAP, and the classes that it is over."""
-    from ensemble.scoring.tables import mean_with_interval, star_note
-
-    summary = difference.summary
-    over = counted(summary["classes_scored"], "class", "classes")
-    gain = mean_with_interval(summary, "mAP", "+")
-    return f"mAP {gain} over the {over} that can be scored. {star_note(summary)}".rstrip()
-
-
-def _worse(before: Series, after: Series) -> str:
-    """A sentence that names each score that fell."""
-    worse = [
-        f"{label} ({before[name]:.4f}, then {after[name]:.4f})"
-        for name, (label, more_is_better) in SCORES.items()
-        if (after[name] < before[name] if more_is_better else after[name] > before[name])
-    ]
-    return f"Worse than before that step: {'; '.join(worse)}." if worse else "No score is worse."
-
-
-def _print_classes(problem: Problem, calibration: Calibration, classes: DataFrame) -> None:
-    """One line a class; then which are too rare for what."""
-    import numpy as np
-
+def _print_classes(calibration: Calibration, classes: DataFrame) -> None:
+    """One line a class."""
     from core.report.plots.style import shorten
     from core.report.tables import Table, number
-    from ensemble.fitting.calibrators import BEFORE, CALIBRATED, FEWEST, allowed_methods
+    from ensemble.fitting.calibrators import BEFORE, CALIBRATED, FEWEST
 
     shown = {
         "ECE before": f"ECE, {BEFORE}",
@@ -236,22 +213,15 @@ def _print_classes(problem: Problem, calibration: Calibration, classes: DataFram
     for name, row in classes.iterrows():
         one = calibration.classes[str(name)]
         cells = [number(row[column]) for column in shown.values()]
-        counts = [shorten(name), f"{row['positives']:,.0f}", one.method]
-        rows.append([*counts, *cells, number(one.threshold)])
+        threshold = "-" if one.threshold is None else number(one.threshold)
+        method = type(one).__name__.lower()
+        rows.append([shorten(str(name)), f"{row['positives']:,.0f}", method, *cells, threshold])
     columns = ("held-out patients", "positives", "map", *shown, "threshold")
-    print(f"\n{Table('', columns, rows).as_text()}")
-    people = problem.people()
-    allowed = {
-        name: allowed_methods(column[~np.isnan(column)], people[~np.isnan(column)])
-        for name, column in zip(problem.class_names, problem.targets.T, strict=True)
-    }
-    for fewest in sorted(set(FEWEST.values()) - {0}):
-        methods = [method for method in FEWEST if FEWEST[method] == fewest]
-        without = [name for name in allowed if methods[0] not in allowed[name]]
-        if without:
-            told = f"Fewer than {fewest} positive or negative patients, so that no "
-            told += f"{' and no '.join(methods)} was tried: {', '.join(without)}."
-            print(textwrap.fill(told, 100, subsequent_indent="  "))
+    note = (
+        f"Of fewer than {FEWEST['platt']} positive or negative patients no map is fitted, of fewer "
+        f"than {FEWEST['isotonic']} no isotonic one."
+    )
+    print(f"\n{Table('', columns, rows, (note,)).as_text()}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """What `ensemble.export` writes: a graph or a folder of models, each with its card."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from lightning_fabric import Fabric
@@ -19,7 +19,7 @@ from ensemble.exporting.graph import Merged, one_size
 from ensemble.exporting.hub_folder import needs_recipe, weight_files, write_models
 from ensemble.exporting.model_card import write_card
 from ensemble.exporting.onnx import INPUT, OUTPUT, largest_difference, write_onnx
-from ensemble.predict.calibration import Calibration, ClassCalibration
+from ensemble.predict.calibration import Calibration, Identity, Isotonic
 from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.predictor import Predictor
 
@@ -40,7 +40,7 @@ class Export:
     scores: Sequence[FoldScores | None]
 
     @property
-    def maps(self) -> dict[str, ClassCalibration]:
+    def maps(self) -> dict[str, Identity]:
         """The calibration of each class; empty without one."""
         if self.calibration is None:
             return {}
@@ -50,7 +50,7 @@ class Export:
     def calibrated(self) -> bool:
         """Whether a graph applies the calibration: isotonic maps are too steep for 32 bits."""
         maps = self.maps.values()
-        return bool(maps) and all(one.method != "isotonic" for one in maps)
+        return bool(maps) and not any(isinstance(one, Isotonic) for one in maps)
 
     def write(self, folder: Path) -> str:
         """Write the model, check it, and write its card; returns a line on a graph's check.
@@ -140,18 +140,11 @@ class Export:
             "models": models,
             "versions": versions(),
         }
-        if not self.maps:
-            return found
-        thresholds = {name: one.threshold for name, one in self.maps.items()}
-        return found | {
-            "thresholds": {
-                name: None if math.isnan(cut) else cut for name, cut in thresholds.items()
-            },
-            "thresholds_are_for": "calibrated probabilities",
-            "calibration": {
-                name: {"method": one.method, **one.parameters} for name, one in self.maps.items()
-            },
-        }
+        if self.maps:
+            found["thresholds"] = {name: one.threshold for name, one in self.maps.items()}
+            found["thresholds_are_for"] = "calibrated probabilities"
+            found["calibration"] = msgspec.to_builtins(self.maps)
+        return found
 
     def _outputs(self) -> str:
         if self.calibrated:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError, some
-from ensemble.predict.calibration import SMALLEST, Calibration
+from ensemble.predict.calibration import SMALLEST, Calibration, Identity
 from ensemble.predict.config import MergeConfig
 from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.merge import merge_views
@@ -51,12 +51,11 @@ class Merged(nn.Module):
         self.register_buffer("shares", (portions / portions.sum(dim=0)).float())
         if calibration is not None:
             maps = [calibration.classes[name] for name in names]
-            given = [one.parameters for one in maps]
-            slopes = [one.get("slope", 1 / one.get("temperature", 1.0)) for one in given]
-            offsets = [one.get("offset", 0.0) for one in given]
+            slopes = [getattr(one, "slope", 1 / getattr(one, "temperature", 1.0)) for one in maps]
+            offsets = [getattr(one, "offset", 0.0) for one in maps]
             self.register_buffer("slope", torch.tensor(slopes))
             self.register_buffer("offset", torch.tensor(offsets))
-            mapped = [one.method != "identity" for one in maps]
+            mapped = [type(one) is not Identity for one in maps]
             self.register_buffer("is_mapped", torch.tensor(mapped))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -26,12 +26,12 @@ def write_card(
     names: Sequence[str],
     ensemble: Ensemble,
     scores: Sequence[FoldScores | None],
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, float | None],
     **words: Any,
 ) -> None:
     """Write the card in Markdown, in which the members are called `names`.
 
-    `thresholds` by class, NaN for none; `words` are the template's other variables. Of files, only
+    `thresholds` by class; `words` are the template's other variables. Of files, only
     names are in it. Raises OSError where it cannot be written.
     """
     members = ensemble.members
@@ -45,7 +45,9 @@ def write_card(
         members=list(map(_describe, names, members, ensemble.shares)),
         data=_data(members, scores),
         counted="" if len(members) == 1 else ", from the least to the most of the models",
-        classes=[_class(name, members, alone, thresholds) for name in ensemble.class_names],
+        classes=[
+            _class(name, members, alone, thresholds.get(name)) for name in ensemble.class_names
+        ],
         scored=alone is not None,
         thresholds=bool(thresholds),
         means=[means for row in rows if (means := _means(*row)) is not None],
@@ -76,14 +78,17 @@ def _describe(name: str, member: Member, share: float) -> dict[str, Any]:
 
 
 def _class(
-    name: str, members: Sequence[Member], score: FoldScores | None, thresholds: Mapping[str, float]
+    name: str,
+    members: Sequence[Member],
+    score: FoldScores | None,
+    thresholds: Mapping[str, float | None],
 ) -> dict[str, str]:
-    threshold = thresholds.get(name, math.nan)
+    threshold = thresholds.get(name)
     row = {
         "name": name,
         "positive": _span(members, "training_positives", name),
         "known": _span(members, "training_known", name),
-        "threshold": UNKNOWN if math.isnan(threshold) else f"{threshold:.3g}",
+        "threshold": UNKNOWN if threshold is None else f"{threshold:.3g}",
     }
     # a class without labels has no scores
     if score is None or name not in score.evaluation.per_class.index:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
@@ -22,10 +24,12 @@ from ensemble.fitting.weights import Scorer
 from ensemble.predict.calibration import (
     SMALLEST,
     Calibration,
-    ClassCalibration,
+    Identity,
+    Isotonic,
+    Platt,
+    Temperature,
     logit,
     normal_gating,
-    sigmoid,
 )
 from ensemble.predict.merge import ranks
 
@@ -42,12 +46,7 @@ SMALLEST_SLOPE = 1e-3
 LARGEST_SLOPE = 1e3
 
 
-def fit_identity(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
-    """Leave probabilities as they are."""
-    return ClassCalibration("identity", {})
-
-
-def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
+def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> Temperature:
     """sigmoid(logit(p) / T) with the least log loss (Guo 2017), T from 1e-3 to 1e3.
 
     targets: (N,) of 0 and 1. The loss is convex in 1 / T, so its slope has one root.
@@ -55,7 +54,7 @@ def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> ClassCali
     z = logit(probabilities)
 
     def gradient(log_slope: float) -> float:
-        return float(np.mean((sigmoid(np.exp(log_slope) * z) - targets) * z))
+        return float(np.mean((expit(np.exp(log_slope) * z) - targets) * z))
 
     low, high = np.log(SMALLEST_SLOPE), np.log(LARGEST_SLOPE)
     if gradient(low) >= 0:
@@ -64,10 +63,10 @@ def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> ClassCali
         log_slope = high
     else:
         log_slope = brentq(gradient, low, high, xtol=1e-12)
-    return ClassCalibration("temperature", {"temperature": float(np.exp(-log_slope))})
+    return Temperature(float(np.exp(-log_slope)))
 
 
-def fit_platt(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
+def fit_platt(targets: FloatArray, probabilities: FloatArray) -> Platt:
     """sigmoid(a logit(p) + b) with the least log loss against Platt's targets, by scikit-learn.
 
     targets: (N,) of 0 and 1. For N+ positives and N- negatives Platt (1999) takes
@@ -87,23 +86,22 @@ def fit_platt(targets: FloatArray, probabilities: FloatArray) -> ClassCalibratio
     if not SMALLEST_SLOPE <= slope <= LARGEST_SLOPE:
         slope = min(max(slope, SMALLEST_SLOPE), LARGEST_SLOPE)
         offset = float(logit(y.mean()))
-    return ClassCalibration("platt", {"slope": slope, "offset": offset - slope * centre})
+    return Platt(slope, offset - slope * centre)
 
 
-def fit_isotonic(targets: FloatArray, probabilities: FloatArray) -> ClassCalibration:
+def fit_isotonic(targets: FloatArray, probabilities: FloatArray) -> Isotonic:
     """The rising steps with the least squared error (Zadrozny & Elkan 2002), by scikit-learn.
 
     targets: (N,) of 0 and 1.
     """
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probabilities, targets)
     values = np.maximum.accumulate(fitted.y_thresholds_)  # equal up to the last bit
-    parameters = {"knots": fitted.X_thresholds_.tolist(), "values": values.tolist()}
-    return ClassCalibration("isotonic", parameters)
+    return Isotonic(fitted.X_thresholds_.tolist(), values.tolist())
 
 
 # in the order in which equal losses are decided
-FITS: dict[str, Callable[[FloatArray, FloatArray], ClassCalibration]] = {
-    "identity": fit_identity,
+FITS: dict[str, Callable[[FloatArray, FloatArray], Identity]] = {
+    "identity": lambda targets, probabilities: Identity(),
     "temperature": fit_temperature,
     "platt": fit_platt,
     "isotonic": fit_isotonic,
@@ -117,8 +115,8 @@ def log_losses(targets: FloatArray, probabilities: FloatArray) -> FloatArray:
     return np.where(np.isnan(targets), np.nan, losses)
 
 
-def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float:
-    """The threshold above 0 with the best F1, the highest of several; NaN where there is none.
+def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float | None:
+    """The threshold above 0 with the best F1, the highest of several; None where there is none.
 
     targets: (N,) of 1, 0 and NaN. "Positive" is probability >= threshold. At a threshold of 0
     everything would be.
@@ -126,7 +124,7 @@ def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float:
     curve = Curve.of(probabilities[targets == 1], probabilities[targets == 0])
     usable = curve.thresholds > 0
     if not usable.any() or not curve.negatives.any():
-        return float("nan")
+        return None
     return float(curve.thresholds[np.where(usable, curve.f1()[0], -1).argmax()])
 
 
@@ -165,10 +163,6 @@ class Problem:
             patients=None if self.patients is None else self.patients[rows],
         )
 
-    def people(self) -> NDArray[Any]:
-        """Who each image is of, (N,); where that is not known, each of another one."""
-        return np.arange(len(self.targets)) if self.patients is None else self.patients
-
     def folds(self, folds: int, seed: int) -> NDArray[np.int64]:
         """A fold for each image, (N,), by patient. Raises UserError for too few patients."""
         return assign_folds(self.targets, self.patients, folds, seed)
@@ -180,7 +174,7 @@ def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calib
     Raises UserError where there are fewer patients than folds. `bar` moves on with each class.
     """
     assignment = problem.folds(folds, seed)
-    people = problem.people()
+    people = np.arange(len(assignment)) if problem.patients is None else problem.patients
     maps = {}
     for column, name in enumerate(problem.class_names):
         known = ~np.isnan(problem.targets[:, column])
@@ -194,7 +188,7 @@ def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calib
     alpha = best_alpha(problem.targets, calibrated, problem.class_names, problem.normal)
     gated = Calibration(maps, problem.normal, alpha).gate(calibrated, problem.class_names)
     for column, name in enumerate(problem.class_names):
-        maps[name] = replace(
+        maps[name] = msgspec.structs.replace(
             maps[name],
             threshold=best_threshold(problem.targets[:, column], calibrated[:, column]),
             threshold_gated=best_threshold(problem.targets[:, column], gated[:, column]),
@@ -274,9 +268,9 @@ def held_out(problem: Problem, folds: int, seed: int, bar: tqdm) -> HeldOut:
         fitted = fit_calibration(inside, folds, seed, bar)
         calibrated = fitted.apply(problem.probabilities, names)
         gated = fitted.gate(calibrated, names)
-        pairs = zip(inside.targets.T, inside.probabilities.T, strict=True)
+        own = [*map(best_threshold, inside.targets.T, inside.probabilities.T)]
         found = {
-            BEFORE: (problem.probabilities, np.array([best_threshold(y, p) for y, p in pairs])),
+            BEFORE: (problem.probabilities, np.array(own, dtype=float)),
             CALIBRATED: (calibrated, fitted.thresholds(names, gated=False)),
             GATED: (gated, fitted.thresholds(names, gated=True)),
         }

@@ -9,7 +9,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from core.errors import UserError, nearest, some
 from ensemble.predict.config import PostprocessConfig
@@ -39,31 +39,6 @@ NORMAL_NAMES = ("Normal", "No Finding", "No_Finding")
 SMALLEST = 1e-6
 Threshold = Annotated[float, Meta(gt=0, le=1)]
 Probabilities = Annotated[list[Annotated[float, Meta(ge=0, le=1)]], Meta(min_length=1)]
-
-
-class _Identity(msgspec.Struct, tag_field="method", tag="identity"):
-    threshold: Threshold | None
-    threshold_gated: Threshold | None
-
-
-class _Temperature(_Identity, tag="temperature"):
-    temperature: Positive
-
-
-class _Platt(_Identity, tag="platt"):
-    slope: Positive
-    offset: Finite
-
-
-class _Isotonic(_Identity, tag="isotonic"):
-    knots: Probabilities
-    values: Probabilities
-
-
-class _Document(msgspec.Struct):
-    classes: Annotated[dict[str, Any], Meta(min_length=1)]
-    normal_class: str | None
-    normal_alpha: NotNegative
 
 
 def find_normal(class_names: Sequence[str], requested: str = "") -> str:
@@ -101,56 +76,68 @@ def logit(probabilities: NDArray[Any]) -> FloatArray:
     return np.log(clipped) - np.log1p(-clipped)
 
 
-def sigmoid(logits: FloatArray) -> FloatArray:
-    """1 / (1 + exp(-z)), without a warning where it is 0."""
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-logits))
+class Identity(msgspec.Struct, frozen=True, kw_only=True, tag_field="method", tag="identity"):
+    """No map; and the thresholds of a class, from which on a probability is positive.
 
-
-@dataclass(frozen=True)
-class ClassCalibration:
-    """The map of one class and its thresholds.
-
-    `parameters` by `method`: identity none; temperature: temperature T, sigmoid(logit(p) / T);
-    platt: slope a and offset b, sigmoid(a logit(p) + b); isotonic: knots x and values y, linear in
-    between and constant outside. The thresholds have the best F1 in the fit, of calibrated and of
-    gated probabilities; NaN for a class without a positive or a negative. "Positive" is p >= it.
+    They have the best F1 in the fit, of calibrated and of gated probabilities; None for a class
+    without a positive or a negative.
     """
 
-    method: str
-    parameters: Mapping[str, Any]
-    threshold: float = math.nan
-    threshold_gated: float = math.nan
+    threshold: Threshold | None = None
+    threshold_gated: Threshold | None = None
 
     def apply(self, probabilities: NDArray[Any]) -> FloatArray:
         """Calibrated probabilities, (N,) → (N,) float64."""
-        given = self.parameters
-        if self.method == "isotonic":
-            return np.interp(probabilities, given["knots"], given["values"])
-        with np.errstate(over="ignore"):
-            if self.method == "temperature":
-                return sigmoid(logit(probabilities) / given["temperature"])
-            if self.method == "platt":
-                return sigmoid(given["slope"] * logit(probabilities) + given["offset"])
         return np.asarray(probabilities, dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Content of a `calibration.json`: the maps, and the gating of what they give."""
+class Temperature(Identity, frozen=True, tag="temperature"):
+    """sigmoid(logit(p) / T)."""
 
-    classes: Mapping[str, ClassCalibration]
+    temperature: Positive
+
+    def apply(self, probabilities: NDArray[Any]) -> FloatArray:
+        return expit(logit(probabilities) / self.temperature)
+
+
+class Platt(Identity, frozen=True, tag="platt"):
+    """sigmoid(a logit(p) + b)."""
+
+    slope: Positive
+    offset: Finite
+
+    def apply(self, probabilities: NDArray[Any]) -> FloatArray:
+        return expit(self.slope * logit(probabilities) + self.offset)
+
+
+class Isotonic(Identity, frozen=True, tag="isotonic"):
+    """Linear between knots (x, y), constant outside."""
+
+    knots: Probabilities
+    values: Probabilities
+
+    def __post_init__(self) -> None:
+        across, up = np.diff(self.knots), np.diff(self.values)
+        if len(across) != len(up) or (across <= 0).any() or (up < 0).any():
+            raise ValueError("knots do not rise, or values fall or do not fit")
+
+    def apply(self, probabilities: NDArray[Any]) -> FloatArray:
+        return np.interp(probabilities, self.knots, self.values)
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Content of a `calibration.json`: a map for each class, and the gating of what they give."""
+
+    classes: Annotated[dict[str, Any], Meta(min_length=1)]
     normal_class: str | None
-    normal_alpha: float
+    normal_alpha: NotNegative
 
     def apply(self, probabilities: NDArray[Any], class_names: Sequence[str]) -> FloatArray:
         """Calibrated, not gated, probabilities (N, C); raises UserError for a class without map."""
         self.check_known(class_names)
-        columns = [
-            self.classes[name].apply(probabilities[:, column])
-            for column, name in enumerate(class_names)
-        ]
-        return np.stack(columns, axis=1)
+        pairs = zip(class_names, probabilities.T, strict=True)
+        with np.errstate(over="ignore"):
+            return np.stack([self.classes[name].apply(column) for name, column in pairs], axis=1)
 
     def gate(self, calibrated: FloatArray, class_names: Sequence[str]) -> FloatArray:
         """Calibrated probabilities (N, C), gated with the fitted alpha where there is one."""
@@ -161,8 +148,8 @@ class Calibration:
     def thresholds(self, class_names: Sequence[str], *, gated: bool) -> FloatArray:
         """Thresholds (C,), NaN for none; raises UserError for a class without map."""
         self.check_known(class_names)
-        found = [self.classes[name] for name in class_names]
-        return np.array([one.threshold_gated if gated else one.threshold for one in found])
+        key = "threshold_gated" if gated else "threshold"
+        return np.array([getattr(self.classes[name], key) for name in class_names], dtype=float)
 
     def check_known(self, class_names: Sequence[str]) -> None:
         """Raise UserError that names the classes without a map."""
@@ -178,44 +165,23 @@ def write_calibration(path: Path, calibration: Calibration, made_from: Mapping[s
 
     Raises UserError where the folder cannot be written to.
     """
-    classes: dict[str, dict[str, Any]] = {}
-    for name, one in calibration.classes.items():
-        cuts = {"threshold": one.threshold, "threshold_gated": one.threshold_gated}
-        shown = {key: None if math.isnan(cut) else cut for key, cut in cuts.items()}
-        classes[name] = {"method": one.method, **one.parameters, **shown}
-    content = {
-        "classes": classes,
-        "normal_class": calibration.normal_class,
-        "normal_alpha": calibration.normal_alpha,
-        "made_from": dict(made_from),
-    }
+    content = msgspec.to_builtins(calibration) | {"made_from": dict(made_from)}
     write_document(path, "calibration", content)
 
 
 def read_calibration(path: Path) -> Calibration:
     """Read a `calibration.json`; raises UserError where it holds what no fit gives."""
-    document: _Document = convert(path, "it", read_document(path, "calibration"), _Document)
-    check_name(path, *document.classes)
-    classes = {name: _read_class(path, name, entry) for name, entry in document.classes.items()}
-    normal, alpha = document.normal_class, document.normal_alpha
-    if normal is not None and normal not in classes:
+    found: Calibration = convert(path, "it", read_document(path, "calibration"), Calibration)
+    check_name(path, *found.classes)
+    kinds = Identity | Temperature | Platt | Isotonic
+    for name, entry in found.classes.items():
+        found.classes[name] = convert(path, f"the class {quoted(name)}", entry, kinds)
+    normal, alpha = found.normal_class, found.normal_alpha
+    if normal is not None and normal not in found.classes:
         refuse(path, '"normal_class" is none of its classes')
     if normal is None and alpha > 0:
         refuse(path, f'"normal_alpha" is {alpha:g}, without a normal class')
-    return Calibration(classes, normal, alpha)
-
-
-def _read_class(path: Path, name: str, entry: Any) -> ClassCalibration:
-    what = f"the class {quoted(name)}"
-    kinds = _Identity | _Temperature | _Platt | _Isotonic
-    found = msgspec.structs.asdict(convert(path, what, entry, kinds))
-    if "knots" in found:
-        steps = np.diff(found["knots"]), np.diff(found["values"])
-        if len(steps[0]) != len(steps[1]) or (steps[0] <= 0).any() or (steps[1] < 0).any():
-            refuse(path, f"{what} has knots that do not rise, or values that fall or do not fit")
-    cuts = [found.pop(key) for key in ("threshold", "threshold_gated")]
-    cuts = [math.nan if cut is None else cut for cut in cuts]
-    return ClassCalibration(entry["method"], found, *cuts)
+    return found
 
 
 def postprocess_of(

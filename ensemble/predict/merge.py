@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from scipy.stats import rankdata
 from torch import Tensor
 
 from core.errors import UserError
-from ensemble.predict.calibration import SMALLEST, logit, sigmoid
+from ensemble.predict.calibration import SMALLEST, logit
 
 Probabilities = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def merge_models(probabilities: Probabilities, shares: np.ndarray, mode: str) ->
     if mode == "gmean":
         return np.exp(_mean(np.log(np.clip(probabilities, SMALLEST, 1 - SMALLEST)), shares))
     assert mode == "logit_mean"
-    return sigmoid(_mean(logit(probabilities), shares))
+    return expit(_mean(logit(probabilities), shares))
 
 
 def _mean(values: Probabilities, shares: np.ndarray) -> Probabilities:

@@ -15,7 +15,7 @@ from benchmarks.studies.serve_clients import served
 from core.data.images.decode import read_image
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
-from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.calibration import Calibration, Identity, write_calibration
 from tests.helpers.browser.chromium import (
     DESKTOP,
     PHONE,
@@ -50,8 +50,8 @@ def address(finished: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
     facts["training_positives"] = dict.fromkeys(names, 20) | {HOSTILE: 1}
     facts["training_known"] = dict.fromkeys(names, 1000)
     save_tensors(folder / "c.safetensors", tensors, facts)
-    maps = {name: ClassCalibration("identity", {}, 0.5) for name in names}
-    maps[HOSTILE] = ClassCalibration("identity", {}, 1e-6)
+    maps = {name: Identity(threshold=0.5) for name in names}
+    maps[HOSTILE] = Identity(threshold=1e-6)
     write_calibration(folder / "calibration.json", Calibration(maps, None, 0), {})
     empty = folder / "empty"
     (empty / "tmp").mkdir(parents=True)

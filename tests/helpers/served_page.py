@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from core.config.values import assign
 from core.runtime.fabric import make_fabric
-from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.calibration import Calibration, Identity, Temperature, write_calibration
 from ensemble.serving.app import make_app
 from ensemble.serving.config import Config
 from ensemble.serving.model import Served
@@ -29,9 +29,9 @@ def serve(**settings: Any) -> tuple[Served, TestClient]:
 def calibrated(path: Path, names: list[str]) -> Path:
     """A calibration with a temperature and thresholds; of the last class there is no threshold."""
     classes = {
-        name: ClassCalibration("temperature", {"temperature": 1.5 + place / 10}, 0.3, 0.2)
+        name: Temperature(1.5 + place / 10, threshold=0.3, threshold_gated=0.2)
         for place, name in enumerate(names)
     }
-    classes[names[-1]] = ClassCalibration("identity", {})
+    classes[names[-1]] = Identity()
     write_calibration(path, Calibration(classes, "Normal", 0.25), {})
     return path

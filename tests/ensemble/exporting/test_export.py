@@ -23,7 +23,14 @@ from ensemble.exporting.export import Export
 from ensemble.exporting.graph import Merged
 from ensemble.exporting.model_card import escaped
 from ensemble.exporting.onnx import largest_difference
-from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.calibration import (
+    Calibration,
+    Identity,
+    Isotonic,
+    Platt,
+    Temperature,
+    write_calibration,
+)
 from ensemble.predict.config import MergeConfig
 from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.predictor import Predictor
@@ -32,9 +39,9 @@ from tests.conftest import Call
 from tests.helpers.infer_files import said
 
 MAPS = {
-    "temperature": ClassCalibration("temperature", {"temperature": 1.7}, 0.3, 0.2),
-    "platt": ClassCalibration("platt", {"slope": 0.8, "offset": -0.4}, 0.6, 0.5),
-    "identity": ClassCalibration("identity", {}),
+    "temperature": Temperature(1.7, threshold=0.3, threshold_gated=0.2),
+    "platt": Platt(0.8, -0.4, threshold=0.6, threshold_gated=0.5),
+    "identity": Identity(),
 }
 
 
@@ -209,7 +216,7 @@ def test_a_missing_extra_is_told_with_its_command(
 
 
 def test_an_isotonic_map_is_told_and_not_applied() -> None:
-    isotonic = ClassCalibration("isotonic", {"knots": [0.1, 0.2], "values": [0.0, 1.0]}, 0.5, 0.5)
+    isotonic = Isotonic([0.1, 0.2], [0.0, 1.0], threshold=0.5, threshold_gated=0.5)
     calibration = Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0)
     for names, calibrated in ((["a", "b"], False), (["a"], True)):
         ensemble = Ensemble(toy_members(), np.array([0.5, 0.5]), names)

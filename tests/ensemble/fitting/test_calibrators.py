@@ -38,12 +38,12 @@ def drawn(seed: int, rows: int, slope: float = 1, offset: float = 0) -> tuple[Fl
 
 def test_a_temperature_is_recovered_and_optimal() -> None:
     y, p = drawn(0, 40_000, slope=1 / 2.5)
-    found = fit_temperature(y, p).parameters["temperature"]
+    found = fit_temperature(y, p).temperature
     assert found == pytest.approx(2.5, rel=0.05)
     y, p = drawn(1, 300, slope=2)
     loss = lambda slope: log_loss(y, expit(slope * logit(p)))  # noqa: E731
     best = minimize_scalar(loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-9}).x
-    assert 1 / fit_temperature(y, p).parameters["temperature"] == pytest.approx(best, rel=1e-5)
+    assert 1 / fit_temperature(y, p).temperature == pytest.approx(best, rel=1e-5)
 
 
 @pytest.mark.parametrize(("seed", "rows", "offset"), [(0, 200, -1), (1, 60, -2), (2, 1000, 3)])
@@ -53,7 +53,7 @@ def test_platt_has_the_least_loss_against_his_targets(seed: int, rows: int, offs
     assert positives > 1
     high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
     t = np.where(y == 1, high, low)
-    found = fit_platt(y, p).parameters
+    found = fit_platt(y, p)
 
     # from another start by a method without gradients
     def loss(at: FloatArray) -> float:
@@ -61,8 +61,8 @@ def test_platt_has_the_least_loss_against_his_targets(seed: int, rows: int, offs
         return float(-np.mean(t * np.log(q) + (1 - t) * np.log(1 - q)))
 
     other = minimize(loss, [3, 3], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-14})
-    assert loss(np.array([found["slope"], found["offset"]])) <= other.fun + 1e-9
-    assert [found["slope"], found["offset"]] == pytest.approx(other.x, rel=1e-4, abs=1e-4)
+    assert loss(np.array([found.slope, found.offset])) <= other.fun + 1e-9
+    assert [found.slope, found.offset] == pytest.approx(other.x, rel=1e-4, abs=1e-4)
 
 
 def test_isotonic_is_that_of_scikit_learn() -> None:
@@ -102,10 +102,11 @@ def test_the_threshold_has_the_best_f1(seed: int) -> None:
     known = np.random.default_rng(seed).random(60) < 0.8
     scores = {t: f1_score(y[known], p[known] >= t) for t in np.unique(p[known]) if t > 0}
     found = best_threshold(np.where(known, y, np.nan), p)
+    assert found is not None
     assert found > 0
     assert scores[found] == pytest.approx(max(scores.values()))
     for one_kind in (0.0, 1.0, np.nan):
-        assert np.isnan(best_threshold(np.full(60, one_kind), p))
+        assert best_threshold(np.full(60, one_kind), p) is None
 
 
 @pytest.mark.parametrize("exclusive", [True, False])

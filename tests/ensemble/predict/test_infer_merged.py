@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from core.data.phantom.dataset import NORMAL
 from core.models.checkpoint import load_tensors, save_tensors
-from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.calibration import Calibration, Identity, Platt, write_calibration
 from ensemble.predict.ensemble_json import Member, write_recipe
 from methods import load_model
 from tests.helpers.infer_files import Infer, part, predicted, said, write
@@ -133,8 +133,8 @@ def test_calibration_and_gating(
 ) -> None:
     plain = predicted(infer, *six_flags, output=tmp_path / "p.csv")
     calibration = tmp_path / "c.json"
-    maps = dict.fromkeys(names, ClassCalibration("identity", {}))
-    maps[names[1]] = ClassCalibration("platt", {"slope": 2.0, "offset": -1.0}, 0.5, 0.5)
+    maps = dict.fromkeys(names, Identity())
+    maps[names[1]] = Platt(2.0, -1.0, threshold=0.5, threshold_gated=0.5)
     write_calibration(calibration, Calibration(maps, names[3], 0.25), {})
     calibrated = plain.assign(**{names[1]: expit(2 * logit(plain[names[1]]) - 1)})
     gate: list[object] = ["--postprocess", "normal_gating"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from core.metrics import evaluate, paired_difference
-from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.calibration import Calibration, Identity, write_calibration
 from ensemble.scoring.comparison import short_names
 from ensemble.scoring.operating_points import operating_points
 from tests.helpers.synthetic.scores import (
@@ -128,7 +128,7 @@ def test_one_file_against_another(command: Command, files: Files) -> None:
 def test_operating_points(command: Command, files: Files) -> None:
     path, names = files.folder / "calibration.json", list(reversed(CLASSES))
     classes = {
-        name: ClassCalibration("identity", {}, 0.1 + place / 10, 0.05 + place / 10)
+        name: Identity(threshold=0.1 + place / 10, threshold_gated=0.05 + place / 10)
         for place, name in enumerate(names)
     }
     write_calibration(path, Calibration(classes, None, 0), {})

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from core.metrics import evaluate, paired_difference
-from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.calibration import Calibration, Identity, write_calibration
 from tests.helpers.page_text import words
 from tests.helpers.synthetic.scores import CLASSES, Command, Files, read_json
 
@@ -98,7 +98,7 @@ def test_a_page_without_names(command: Command, files: Files) -> None:
     fewer.to_csv(files.path("poor"), index=False)
     flags += ["--labels", files.path("labels"), "--resamples", 0, "--report"]
     thresholds = files.folder / "cal.json"
-    classes = {name: ClassCalibration("identity", {}, 0.5, 0.5) for name in CLASSES}
+    classes = {name: Identity(threshold=0.5, threshold_gated=0.5) for name in CLASSES}
     write_calibration(thresholds, Calibration(classes, None, 0), {})
     flags += ["--thresholds", thresholds, "--by", "sex", "--meta", files.path("meta")]
     assert command(*flags, "--output", files.folder / "named")[0] == 0

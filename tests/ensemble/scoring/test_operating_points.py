@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from core.errors import UserError
 from core.metrics.bootstrap import cluster_indices, resampled_weights
-from ensemble.predict.calibration import Calibration, ClassCalibration, write_calibration
+from ensemble.predict.calibration import Calibration, Identity, Temperature, write_calibration
 from ensemble.scoring.operating_points import operating_points, read_thresholds
 
 NAMES = ["Effusion", "Nodule", "Hernia"]
@@ -136,9 +136,9 @@ def test_nothing_to_divide_by_is_nan() -> None:
 def test_thresholds_are_one_number_or_those_of_a_calibration(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     classes = {
-        "Nodule": ClassCalibration("identity", {}, 0.2, 0.1),
-        "Effusion": ClassCalibration("temperature", {"temperature": 2.0}, 0.4, 0.3),
-        "Hernia": ClassCalibration("identity", {}),
+        "Nodule": Identity(threshold=0.2, threshold_gated=0.1),
+        "Effusion": Temperature(2.0, threshold=0.4, threshold_gated=0.3),
+        "Hernia": Identity(),
     }
     write_calibration(path, Calibration(classes, "Nodule", 0.5), {})
     assert read_thresholds("0.3", NAMES, gated=False).tolist() == [0.3] * 3
