@@ -25,6 +25,7 @@ from core.errors import UserError, counted
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from pandas import DataFrame
 
+    from core.metrics import PairedDifference
     from ensemble.fitting.calibrators import HeldOut, Problem
     from ensemble.predict.calibration import Calibration
 
@@ -170,7 +171,6 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
     """Scores of held-out patients at each stage, and what each step gains in mAP."""
     from core.metrics import paired_difference
     from core.report.tables import Table, number
-    from ensemble.scoring.tables import mean_with_interval, star_note
 
     stages = [str(stage) for stage in scores]
     pairs = zip(SCORES.values(), scores.to_numpy(), strict=True)
@@ -182,19 +182,26 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
         "ties."
     ]
     for earlier, stage in pairwise(stages):
-        gain = paired_difference(
+        difference = paired_difference(
             problem.targets,
             tested.ranks[stage],
             tested.ranks[earlier],
             problem.class_names,
             patients=problem.patients,
             seed=config.seed,
-        ).summary
-        over = counted(gain["classes_scored"], "class", "classes")
-        mean = mean_with_interval(gain, "mAP", "+")
-        note = f"{earlier} → {stage}: mAP {mean} over the {over} that can be scored."
-        notes.append(f"{note} {star_note(gain)}".rstrip())
+        )
+        notes.append(f"{earlier} → {stage}: {_told(difference)}")
     print(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
+
+
+def _told(difference: PairedDifference) -> str:
+    """The gain in mAP, and the classes that it is over."""
+    from ensemble.scoring.tables import mean_with_interval, star_note
+
+    summary = difference.summary
+    over = counted(summary["classes_scored"], "class", "classes")
+    gain = mean_with_interval(summary, "mAP", "+")
+    return f"mAP {gain} over the {over} that can be scored. {star_note(summary)}".rstrip()
 
 
 def _print_classes(calibration: Calibration, classes: DataFrame) -> None:

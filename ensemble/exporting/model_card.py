@@ -78,12 +78,8 @@ def _describe(name: str, member: Member, share: float) -> dict[str, Any]:
 
 
 def _class(
-    name: str,
-    members: Sequence[Member],
-    score: FoldScores | None,
-    thresholds: Mapping[str, float | None],
+    name: str, members: Sequence[Member], score: FoldScores | None, threshold: float | None
 ) -> dict[str, str]:
-    threshold = thresholds.get(name)
     row = {
         "name": name,
         "positive": _span(members, "training_positives", name),
