@@ -2,25 +2,9 @@
 
 import warnings
 
-from core.data.splits.folds import (
-    assign_folds,
-    check_disjoint,
-    empty_in_fold,
-    fold_table,
-    read_folds,
-    source_table,
-    write_folds,
-)
+from core.data.splits import assign_folds
 
-__all__ = [
-    "assign_folds",
-    "check_disjoint",
-    "empty_in_fold",
-    "fold_table",
-    "read_folds",
-    "source_table",
-    "write_folds",
-]
+__all__ = ["assign_folds"]
 
 warnings.warn(
     "core.data.split is now core.data.splits: change the import, the old name goes in 0.3",

@@ -102,7 +102,8 @@ def draw_vessels(random: np.random.Generator, size: int) -> Field:
             for step in range(7):
                 ahead = point + 0.04 * np.array([side * np.cos(angle), np.sin(angle)])
                 width = max(1, round((7 - step) * size / 700))
-                stroke(canvas, np.stack([point, ahead]), 230 - 28 * step, width)
+                line = pixels(np.stack([point, ahead]), size)
+                cv2.polylines(canvas, [line], False, 230 - 28 * step, width, cv2.LINE_AA, 4)
                 point, angle = ahead, angle + random.normal(0.0, 0.28)
     return cv2.GaussianBlur(canvas, (0, 0), 0.005 * size).astype(np.float32) / 160.0
 
@@ -110,11 +111,6 @@ def draw_vessels(random: np.random.Generator, size: int) -> Field:
 def pixels(points: NDArray[np.float64], size: int) -> NDArray[np.int32]:
     """Film coordinates (P, 2) as OpenCV's fixed-point pixels with four fractional bits."""
     return np.round((points + np.array([0.5, 0.0])) * size * 16).astype(np.int32)
-
-
-def stroke(canvas: Any, points: NDArray[np.float64], value: int, width: int) -> None:
-    """Draws a line through film coordinates (P, 2), `width` pixels wide."""
-    cv2.polylines(canvas, [pixels(points, len(canvas))], False, value, width, cv2.LINE_AA, 4)
 
 
 def band(canvas: Any, points: NDArray[np.float64], width: float, value: int) -> None:
@@ -171,8 +167,7 @@ def lay_out(anatomy: Anatomy) -> Scene:
     knob = blob(scene, 0.045, anatomy.apex + 0.24, 0.045, 0.05)
     heart = np.maximum(ramp(1.0 - ventricle, 0.4), ramp(1.0 - atrium, 0.5))
     great_vessels = np.maximum(ramp(1.0 - knob, 0.7), ramp(1.0 - outflow, 0.8))
-    great_vessels = np.maximum(heart, great_vessels)
-    air = (scene.lungs[-1] + scene.lungs[1]) * (1.0 - 0.88 * great_vessels)
+    air = (scene.lungs[-1] + scene.lungs[1]) * (1.0 - 0.88 * np.maximum(heart, great_vessels))
     return replace(scene, heart=heart, air=air)
 
 

@@ -1,13 +1,11 @@
 """A procedural chest X-ray dataset with known labels, known couplings and known lesions.
 
-It stands in for data that may not be shared: the prevalence is long-tailed, a patient has several
-films that resemble each other (so that a split which leaks patients is rewarded, as in real data),
-and some findings are faint but tend to come with a plainer one.
+The prevalence is long-tailed, a patient has several films that resemble each other (so that a split
+which leaks patients is rewarded), and some findings are faint but tend to come with a plainer one.
 """
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,33 +19,22 @@ from core.errors import UserError
 from core.io.atomic import cannot_write
 
 NORMAL = "Normal"
-
-
-class Coupling(NamedTuple):
-    """The probability `strength` of `target` where `source` is present."""
-
-    source: str
-    target: str
-    strength: float
-
-
-# A target has one source, which precedes it in FINDINGS: so each marginal stays exact.
+# Source, target, and the probability of the target where the source is present. A target has one
+# source, which precedes it in FINDINGS: so each marginal stays exact.
 COUPLINGS = (
-    Coupling("Effusion", "Atelectasis", 0.50),
-    Coupling("Cardiomegaly", "Edema", 0.45),
-    Coupling("Emphysema", "Fibrosis", 0.35),
-    Coupling("Pneumothorax", "Subcutaneous_Emphysema", 0.20),
+    ("Effusion", "Atelectasis", 0.50),
+    ("Cardiomegaly", "Edema", 0.45),
+    ("Emphysema", "Fibrosis", 0.35),
+    ("Pneumothorax", "Subcutaneous_Emphysema", 0.20),
 )
-SOURCES = {coupling.target: coupling for coupling in COUPLINGS}
+SOURCES = {target: (source, strength) for source, target, strength in COUPLINGS}
 # How visible a coupled target is beside the other findings: little, so that its source helps.
 FAINT = 0.4
 # Probability that one image shows the patient's own state of a finding, not a fresh draw.
 PERSISTENCE = 0.8
 FILMS_OF_A_PATIENT = (2, 6)  # fewest, most
-
 LEAST = {"images": 20, "size": 32, "seed": 0}
 LEAST_TEST_IMAGES = 50
-
 RECORD = "phantom.json"
 UNFINISHED = "phantom.partial"
 CONTENT = ("train.csv", "test.csv", "test_labels.csv", "couplings.csv", "boxes.csv", "images")
@@ -62,13 +49,12 @@ def draw_states(random: np.random.Generator, count: int) -> NDArray[np.int8]:
     # one chance in each of `count` equal strata, so that rare findings keep their prevalence
     chances = (ranks + random.random(states.shape)) / count
     for column, finding in enumerate(FINDINGS):
-        probability: float | NDArray[np.float64] = PREVALENCE[finding]
+        probability = PREVALENCE[finding]
         if finding in SOURCES:
-            source, _, strength = SOURCES[finding]
-            rest = 1.0 - PREVALENCE[source]
-            otherwise = (PREVALENCE[finding] - strength * PREVALENCE[source]) / rest
-            present = states[:, FINDINGS.index(source)] == 1
-            probability = np.where(present, strength, otherwise)
+            source, strength = SOURCES[finding]
+            share = PREVALENCE[source]
+            otherwise = (probability - strength * share) / (1.0 - share)
+            probability = np.where(states[:, FINDINGS.index(source)] == 1, strength, otherwise)
         states[:, column] = chances[:, column] < probability
     return states
 
@@ -86,8 +72,7 @@ def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> pd.DataFr
     ends = np.append(ends[ends < images - 1], images)
     number = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     films = np.arange(images) - np.insert(ends, 0, 0)[number]
-    sources = [SOURCES[finding].source if finding in SOURCES else finding for finding in FINDINGS]
-    group = [FINDINGS.index(source) for source in sources]
+    group = [FINDINGS.index(SOURCES.get(finding, (finding,))[0]) for finding in FINDINGS]
     keeps = random.random((images, len(FINDINGS)))[:, group] < PERSISTENCE
     own, fresh = draw_states(random, len(ends))[number], draw_states(random, images)
     targets = np.where(keeps, own, fresh)
@@ -143,10 +128,9 @@ def draw_images(table: pd.DataFrame, folder: Path, size: int, seed: int) -> pd.D
 
 
 def is_complete(folder: Path, record: str) -> bool:
-    """Whether the phantom of this `record` is there; False where the folder is free to be filled.
+    """Whether the phantom of this `record` is there; False where there is none, or a part of one.
 
-    Raises UserError where it holds other data, or less than all of this. An interrupted phantom
-    counts as free.
+    Raises UserError where the folder holds other data, or has lost a file.
     """
     advice = "name another folder, or delete this one if its content is no longer needed."
     if folder.exists() and not folder.is_dir():
@@ -178,30 +162,27 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
     record = json.dumps({"version": VERSION} | settings)
     if is_complete(folder, record):
         return False
+    train = draw_labels(images, seed)
+    first_patient = int(train["PatientID"].iloc[-1][1:]) + 1
+    test = draw_labels(max(images // 4, LEAST_TEST_IMAGES), seed, first_patient)
+    couplings = pd.DataFrame(COUPLINGS, columns=["source", "target", "strength"])
     try:
-        _fill_folder(folder, images, size, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        # first of all: it tells an interrupted phantom, which may be redone, from foreign data
+        (folder / UNFINISHED).touch()
+        (folder / "images").mkdir(exist_ok=True)
+        for leftover in (folder / "images").glob("p[0-9]*_[0-9][0-9].png"):
+            leftover.unlink()
+        boxes = [draw_images(part, folder / "images", size, seed) for part in (train, test)]
+        tables = train, test[["ImageID", "PatientID"]], test, couplings, pd.concat(boxes)
+        for name, table in zip(CONTENT, tables, strict=False):
+            table.to_csv(folder / name, index=False)
         # written last and in one step: its presence says that all the rest is complete
         (folder / UNFINISHED).write_text(record)
         (folder / UNFINISHED).replace(folder / RECORD)
     except OSError as error:
         raise cannot_write(folder, error) from error
     return True
-
-
-def _fill_folder(folder: Path, images: int, size: int, seed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    # first of all: it tells an interrupted phantom, which may be redone, from foreign data
-    (folder / UNFINISHED).touch()
-    (folder / "images").mkdir(exist_ok=True)
-    for leftover in (folder / "images").glob("p[0-9]*_[0-9][0-9].png"):
-        leftover.unlink()
-    train = draw_labels(images, seed)
-    first_patient = int(train["PatientID"].iloc[-1][1:]) + 1
-    test = draw_labels(max(images // 4, LEAST_TEST_IMAGES), seed, first_patient)
-    boxes = [draw_images(part, folder / "images", size, seed) for part in (train, test)]
-    tables = train, test[["ImageID", "PatientID"]], test, pd.DataFrame(COUPLINGS), pd.concat(boxes)
-    for name, table in zip(CONTENT, tables, strict=False):
-        table.to_csv(folder / name, index=False)
 
 
 def report(folder: Path, drawn: bool) -> str:

@@ -1,6 +1,7 @@
 """Lesions, each drawn as the attenuation it adds to a scene, and the film that shows them."""
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any
 
 import cv2
@@ -54,11 +55,6 @@ def draw_atelectasis(scene: Scene, random: np.random.Generator) -> Field:
     return 0.24 * scene.air * np.maximum(ramp(1.0 - plates[0], 1.0), ramp(1.0 - plates[1], 1.0))
 
 
-def draw_cardiomegaly(scene: Scene, random: np.random.Generator) -> Field:
-    """The heart itself, a little denser; `disturb` has widened it."""
-    return 0.03 * scene.heart
-
-
 def draw_consolidation(scene: Scene, random: np.random.Generator) -> Field:
     """A fluffy, uneven opacity of part of a lobe."""
     x, y = lung_point(scene, random, 0.25, 0.75)
@@ -101,11 +97,6 @@ def draw_pneumothorax(scene: Scene, random: np.random.Generator) -> Field:
     rim = ramp(edge - depth, 0.01) * (-0.08 - 0.12 * anatomy.vessels)
     line = np.clip(1.0 - np.abs(depth - edge) / 0.008, 0.0, 1.0)
     return scene.lungs[side] * ramp(0.75 - down, 0.2) * (rim + 0.16 * line)
-
-
-def draw_emphysema(scene: Scene, random: np.random.Generator) -> Field:
-    """Both lungs, a little darker; `disturb` has overinflated them."""
-    return -0.02 * (scene.lungs[-1] + scene.lungs[1])
 
 
 def draw_pleural_thickening(scene: Scene, random: np.random.Generator) -> Field:
@@ -158,17 +149,17 @@ def draw_hernia(scene: Scene, random: np.random.Generator) -> Field:
 
 
 # share of the images that show a finding, and the attenuation that its lesion adds; commonest
-# first, and the order seeds the lesions
+# first, and the order seeds the lesions. `disturb` has widened the heart and overinflated the lungs
 DRAWINGS: dict[str, tuple[float, Callable[[Scene, np.random.Generator], Field]]] = {
     "Effusion": (0.30, draw_effusion),
     "Atelectasis": (0.20, draw_atelectasis),
-    "Cardiomegaly": (0.15, draw_cardiomegaly),
+    "Cardiomegaly": (0.15, lambda scene, _: 0.03 * scene.heart),
     "Consolidation": (0.12, draw_consolidation),
     "Edema": (0.10, draw_edema),
     "Nodule": (0.08, draw_nodule),
     "Mass": (0.05, draw_mass),
     "Pneumothorax": (0.04, draw_pneumothorax),
-    "Emphysema": (0.03, draw_emphysema),
+    "Emphysema": (0.03, lambda scene, _: -0.02 * (scene.lungs[-1] + scene.lungs[1])),
     "Pleural_Thickening": (0.025, draw_pleural_thickening),
     "Fibrosis": (0.02, draw_fibrosis),
     "Fracture": (0.015, draw_fracture),
@@ -183,9 +174,8 @@ def find_box(change: Field, pose: NDArray[np.floating]) -> Box:
     """Pixels around all that reaches a third of the lesion's peak, after the pose (2, 3)."""
     strength, size = np.abs(change), len(change)
     y, x = np.nonzero(strength > 0.34 * strength.max())
-    left, right, top, bottom = x.min(), x.max() + 1.0, y.min(), y.max() + 1.0
-    corners = [(left, top, 1), (left, bottom, 1), (right, top, 1), (right, bottom, 1)]
-    moved = np.array(corners, dtype=float) @ pose.T
+    corners = product((x.min(), x.max() + 1.0), (y.min(), y.max() + 1.0), (1,))
+    moved = np.array([*corners], dtype=float) @ pose.T
     x0, y0 = np.clip(np.floor(moved.min(axis=0)), 0, size - 1).astype(int).tolist()
     x1, y1 = np.clip(np.ceil(moved.max(axis=0)), 1, size).astype(int).tolist()
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)

@@ -1,6 +1,5 @@
 """Folds that keep a patient together and give every class its share of positives."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +20,10 @@ def assign_folds(
 ) -> np.ndarray:
     """The fold of each image, (N,) int from 0 to folds - 1, from targets (N, C).
 
-    Each class's positives and the images are spread evenly; an unknown target (NaN) counts as no
-    positive. With `patients` (N,) all images of a patient are in one fold. Reproducible for a
-    seed. Raises UserError for fewer than two folds, and for fewer patients (images) than folds.
+    Each class's positives and the images are spread evenly (without patients by iterative
+    stratification, Sechidis 2011); an unknown target (NaN) counts as no positive. With `patients`
+    (N,) all images of a patient are in one fold. Reproducible for a seed. Raises UserError for
+    fewer than two folds, and for fewer patients (images) than folds.
     """
     if folds < 2:
         raise UserError(f"--folds {folds}: at least two are needed, one to train on, one to test.")
@@ -35,9 +35,18 @@ def assign_folds(
         units, what = len(people), "patients"
     if units < folds:
         raise UserError(f"--folds {folds}: there are only {units} {what}; ask for fewer folds.")
-    if patients is None:
-        return _assign_images(positives, folds, seed)
-    return _assign_patients(positives, owners, folds, seed)[owners]
+    if patients is not None:
+        return _assign_patients(positives, owners, folds, seed)[owners]
+    # late: it takes seconds
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+    splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
+    assignment = np.empty(units, dtype=np.int64)
+    # It refuses a single class; the complement makes two of it, and says nothing new.
+    labels = positives if positives.shape[1] > 1 else np.hstack([positives, ~positives])
+    for fold, (_, members) in enumerate(splitter.split(positives, labels)):
+        assignment[members] = fold
+    return assignment
 
 
 def _assign_patients(
@@ -65,30 +74,6 @@ def _assign_patients(
     fold_of[order] = chosen
     # Where no two patients are alike, the order leaves nothing to the seed.
     return random.permutation(folds)[fold_of]
-
-
-def _assign_images(positives: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Iterative stratification (Sechidis 2011); without its package, by the number of findings."""
-    try:
-        from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
-    except ImportError:
-        warnings.warn(
-            "iterative-stratification is not installed: the folds are balanced by the number of "
-            "findings of an image only, not by class. `pip install iterative-stratification`.",
-            stacklevel=3,
-        )
-        shuffled = np.random.default_rng(seed).permutation(len(positives))
-        order = shuffled[np.argsort(positives[shuffled].sum(axis=1), kind="stable")]
-        assignment = np.empty(len(positives), dtype=np.int64)
-        assignment[order] = np.arange(len(order)) % folds
-        return assignment
-    splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
-    assignment = np.empty(len(positives), dtype=np.int64)
-    # It refuses a single class; the complement makes two of it, and says nothing new.
-    labels = positives if positives.shape[1] > 1 else np.hstack([positives, ~positives])
-    for fold, (_, members) in enumerate(splitter.split(positives, labels)):
-        assignment[members] = fold
-    return assignment
 
 
 def check_disjoint(train: LabelTable, val: LabelTable) -> None:
@@ -127,8 +112,7 @@ def fold_table(
     """Positives by class and fold, for printing: lines of at most 100 characters.
 
     From targets (N, C), folds (N,) and perhaps patients (N,). The last column is the largest
-    relative deviation of a fold from an even share; folds count from 1. Many folds take
-    several blocks of lines.
+    relative deviation of a fold from an even share; folds count from 1.
     """
     folds = int(assignment.max()) + 1
     names = ["images", *class_names]
@@ -148,11 +132,8 @@ def fold_table(
 def source_table(table: LabelTable) -> str:
     """Of each label the positives among the known labels of each source, for printing.
 
-    Lines of at most 100 characters; "-" where a source does not know the label. "" for a single
-    source.
+    Lines of at most 100 characters; "-" where a source does not know the label.
     """
-    if table.sources is None:
-        return ""
     cells: dict[str, list[str]] = {}
     for source, name in enumerate(table.source_names):
         rows = table.sources == source
@@ -190,20 +171,14 @@ def empty_in_fold(
 
 
 def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:
-    """Write ImageID,PatientID,fold (from 1; 0: never validated), whole or not at all.
-
-    A table without patients gives blanks.
-    """
+    """Write ImageID,PatientID (blank without patients),fold (from 1; 0: never validated)."""
     patients = "" if table.patients is None else table.patients
     frame = pd.DataFrame({"ImageID": table.ids, "PatientID": patients, "fold": assignment + 1})
     write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
 
 
 def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
-    """The fold of each image of `table`, (N,) int from 0, as `write_folds` wrote it.
-
-    None where the file cannot be read or is of other images.
-    """
+    """The fold of each image, (N,) int from 0, or None where `path` is not of these images."""
     try:
         check_regular(path)
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -1,7 +1,6 @@
 """From settings to a table and its patient-disjoint folds."""
 
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,13 +13,7 @@ from core.config.data import DataConfig
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.training import RunConfig, SplitConfig
 from core.data.splits.duplicates import first_copies, joined_patients, told_copies
-from core.data.splits.folds import (
-    assign_folds,
-    empty_in_fold,
-    fold_table,
-    read_folds,
-    source_table,
-)
+from core.data.splits.folds import assign_folds, empty_in_fold, fold_table, read_folds, source_table
 from core.data.splits.official import join_official_split
 from core.data.splits.source_shares import source_shares
 from core.data.tables.anonymous import without_names
@@ -72,7 +65,7 @@ class Prepared:
     def fingerprint(self) -> str:
         """Digest of identifiers, patients, labels and folds: equal only for the same data."""
         table = self.table
-        patients = [] if table.patients is None else table.patients.tolist()
+        patients = () if table.patients is None else table.patients
         digest = hashlib.sha256("\n".join([*table.class_names, *table.ids, *patients]).encode())
         if table.sources is not None:
             digest.update("\n".join(table.source_names).encode())
@@ -136,8 +129,16 @@ def _prepare(
     if shares is not None:
         table = _without_untrained(table, shares, say)
     if not data.val_csv:
+        first = first_copies(table.images)
+        if sentence := told_copies(table.ids, table.patients, first):
+            say(sentence)
         named = without_names(table) if data.anonymous else table
-        assignment = _divide(table, split, say, _folds_of(earlier, named))
+        earlier_folds = None if earlier is None else _folds_of(earlier, named)
+        if earlier_folds is None:
+            groups = joined_patients(table.patients, first)
+            assignment = assign_folds(strata(table), groups, split.folds, split.seed)
+        else:
+            assignment = earlier_folds
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
         table = named
     else:
@@ -176,15 +177,12 @@ def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
     return gather(data)
 
 
-def _folds_of(earlier: EarlierRun | None, table: LabelTable) -> np.ndarray | None:
+def _folds_of(earlier: EarlierRun, table: LabelTable) -> np.ndarray | None:
     """The earlier run's fold of each image, (N,) from 0; None where it was not of these data."""
-    if earlier is None:
-        return None
-    assignment = read_folds(earlier.path / "folds.csv", table)
-    if assignment is None:
-        return None
-    is_own = Prepared(table, assignment, ()).fingerprint() == earlier.environment["data"]
-    return assignment if is_own else None
+    folds = read_folds(earlier.path / "folds.csv", table)
+    recorded = earlier.environment["data"]
+    is_own = folds is not None and Prepared(table, folds, ()).fingerprint() == recorded
+    return folds if is_own else None
 
 
 def _without_untrained(
@@ -238,27 +236,6 @@ def check_training(
                 )
 
 
-def _divide(
-    table: LabelTable,
-    split: SplitConfig,
-    say: Callable[[str], None],
-    earlier_folds: np.ndarray | None,
-) -> np.ndarray:
-    """The fold of each image, copies of an image all in one; `earlier_folds` where there are."""
-    first = first_copies(table.images)
-    if sentence := told_copies(table.ids, table.patients, first):
-        say(sentence)
-    if earlier_folds is not None:
-        return earlier_folds
-    groups = joined_patients(table.patients, first)
-    with warnings.catch_warnings(record=True) as doubts:
-        warnings.simplefilter("always", UserWarning)
-        assignment = assign_folds(strata(table), groups, split.folds, split.seed)
-    for doubt in doubts:
-        say(f"Warning: {doubt.message}")
-    return assignment
-
-
 def strata(table: LabelTable) -> np.ndarray:
     """What is spread evenly over the folds: the labels, and where there are several the sources."""
     if table.sources is None:
@@ -270,10 +247,9 @@ def strata(table: LabelTable) -> np.ndarray:
 def _inventory(table: LabelTable) -> str:
     """One line: how many images, patients and studies, and the views."""
     parts = [f"{len(table):,} images"]
-    if table.patients is not None:
-        parts.append(f"{len(np.unique(table.patients)):,} patients")
-    if table.studies is not None:
-        parts.append(f"{len(np.unique(table.studies)):,} studies")
+    for values, what in ((table.patients, "patients"), (table.studies, "studies")):
+        if values is not None:
+            parts.append(f"{len(np.unique(values)):,} {what}")
     if table.views is not None:
         views, counts = np.unique(table.views, return_counts=True)
         told = [f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True)]

@@ -1,6 +1,5 @@
 """Folds keep patients whole and give every class its share; what is printed about them is true."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,18 +111,6 @@ def test_one_class_without_patients_is_even() -> None:
     targets[::50] = 1  # 20 positives
     assignment = assign_folds(targets, None, 5, 3)
     assert np.bincount(assignment[::50]).tolist() == [4] * 5
-
-
-def test_without_its_package_the_number_of_findings_is_balanced(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "iterstrat.ml_stratifiers", None)
-    targets = random_targets(200, 4)
-    with pytest.warns(UserWarning, match="iterative-stratification is not installed"):
-        assignment = assign_folds(targets, None, 4, 0)
-    for findings in np.unique(targets.sum(1)):
-        share = np.bincount(assignment[targets.sum(1) == findings], minlength=4)
-        assert share.max() - share.min() <= 1
 
 
 @pytest.mark.parametrize(
