@@ -23,7 +23,7 @@ from benchmarks.images import image_set, make_pack
 from benchmarks.runner import Answer, medians, timed
 from core.data.images.decode import load_image
 from core.data.loading.augmentation import Augmentation, strong_transforms
-from core.data.loading.dataset import RadiographDataset, decoding_loader, unspoiled
+from core.data.loading.dataset import RadiographDataset, decoding_loader
 from core.data.loading.samplers import TrainingBatches
 from core.data.tables import LabelTable, read_table
 
@@ -92,7 +92,7 @@ def ours(table: LabelTable, passes: int) -> Callable[[], None]:
             first_epoch=epoch,
             last_epoch=epoch + passes,
         )
-        for _ in unspoiled(decoding_loader(dataset, batches, 0)):
+        for _ in decoding_loader(dataset, batches, 0):
             pass
 
     return work

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from core.data.images.collection import Images
-from core.data.loading.blank_images import told_constant
+from core.data.loading.dataset import told_constant
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, TRAIN, Tables, owners_of
 from core.doctor.near_duplicates import near_pairs, print_of

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from core.data.loading.dataset import Batches, unspoiled
+from core.data.loading.dataset import Batches
 
 View = Callable[[Tensor], Tensor]
 
@@ -71,10 +71,7 @@ def collect(
     """
     results, seen = [], []
     shown = bool(title) and fabric.is_global_zero
-    batches = tqdm(
-        unspoiled(loader), desc=title, total=len(loader), disable=None if shown else True
-    )
-    for batch in batches:
+    for batch in tqdm(loader, desc=title, disable=None if shown else True):
         with fabric.autocast():
             results.append(outputs(batch.images.to(fabric.device, non_blocking=True)).float())
         seen.append(batch.rows)

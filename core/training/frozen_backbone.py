@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from core.data.loading.dataset import Batch, Batches, unspoiled
+from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
 from core.models.predict import in_order, mean_probability, share_buffers
 from core.training.batch_source import validation_views
@@ -176,7 +176,7 @@ class FrozenBackbone:
         # an average that starts elsewhere moves
         keep = wanted and _equal(self.model, evaluated)
         start, seen = 0, []
-        for batch in unspoiled(self.validation):
+        for batch in self.validation:
             images = batch.images.to(self._fabric.device, non_blocking=True)
             features = [self._features(evaluated, view(images)) for view in self._views]
             if keep and self._validation is None:

@@ -10,7 +10,7 @@ import torch
 
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
-from core.errors import UserError, size_of
+from core.errors import size_of
 
 # images decoded to measure decoding
 _DECODED = 16
@@ -105,13 +105,13 @@ class _Timed:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[Batch | UserError]:
+    def __iter__(self) -> Iterator[Batch]:
         began, images = monotonic(), 0
         for batch in self._batches:
             if self._measured.workers and not images:
                 began = monotonic()
             # a row of -1 is padding
-            images += int((batch.rows >= 0).sum()) if isinstance(batch, Batch) else 0
+            images += int((batch.rows >= 0).sum())
             self._measured._evaluation = began, images
             yield batch
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from core.config.training import LoaderConfig
 from core.data.loading.loader import DecodingLoader
-from core.data.loading.samplers import EvaluationBatches, Sample
+from core.data.loading.samplers import Sample, evaluation_batches
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, see_doctor
+from core.errors import UserError, counted, some
 from core.runtime.fabric import worker_count
 from core.runtime.signals import STOPS
 from core.runtime.worker_failures import end_on_shortage, worker_context
@@ -43,19 +43,15 @@ class Batch(NamedTuple):
 
 
 class Batches(Protocol):
-    """A loader of batches, or of the error that an image in one gave."""
+    """A loader of batches; raises the UserError of an image that cannot be read."""
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Batch | UserError]: ...
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class Read(NamedTuple):
-    """One sample: a grey image uint8 (H, W), targets float32 (C,), its row in the table, and
-    whether it had the same grey everywhere when it was read.
-
-    Arrays, because a batch then costs one copy of each image, also of one in a memory map.
-    """
+    """One sample of a `Batch`, in arrays: a batch then costs one copy of each image."""
 
     image: np.ndarray
     targets: np.ndarray
@@ -74,10 +70,7 @@ class RadiographDataset(Dataset):
         self.rows, self.size, self.augment = rows, size, augment
 
     def __getitem__(self, sample: Sample) -> Read | UserError:
-        """One sample, or the error that its image gave.
-
-        An exception would leave a worker as a traceback in text; as a value it stays a sentence.
-        """
+        """One sample, or its image's error: raised, it would leave a worker as a traceback."""
         epoch, place, position = sample
         if position < 0:
             blank = np.zeros((self.size, self.size), dtype=np.uint8)
@@ -100,12 +93,12 @@ def decoding_loader(
     collate: Callable[[list[Any]], Any] | None = None,
     pin_memory: bool = False,
     persistent: bool = False,
-) -> DataLoader:
+) -> DecodingLoader:
     """A loader of what `collate` makes of each of `batches` of samples, read by `workers`.
 
-    `persistent` keeps its workers from one iteration to the next, as long as the loader lives. It
-    raises UserError where these cannot be started or are lost. Unless `collate` is given, it gives
-    a `Batch` or the error of an image: read it through `unspoiled`.
+    `persistent` keeps its workers from one iteration to the next, as long as the loader lives.
+    Unless `collate` is given, it gives a `Batch`. It raises UserError for an image that cannot be
+    read, and where workers cannot be started or are lost.
     """
     return DecodingLoader(
         dataset,
@@ -118,17 +111,6 @@ def decoding_loader(
         prefetch_factor=PREFETCHED if workers else None,
         persistent_workers=persistent and workers > 0,
     )
-
-
-def unspoiled(loader: Batches) -> Iterator[Batch]:
-    """The loader's batches; raises the UserError of an image that could not be read."""
-    for batch in loader:
-        if isinstance(batch, UserError):
-            others = see_doctor(
-                "with the same flags of the data, or --config, names all such images", " --full"
-            )
-            raise UserError(f"{str(batch).rstrip('.')}{others}") from batch
-        yield batch
 
 
 def _collate(samples: list[Read | UserError]) -> Batch | UserError:
@@ -157,13 +139,10 @@ def _start_worker(_: int) -> None:
 
 def evaluation_loader(
     fabric: Fabric, table: LabelTable, rows: np.ndarray, loader: LoaderConfig
-) -> DataLoader:
+) -> DecodingLoader:
     """This process's share of the images of `rows`; its workers end with the loader."""
-    batches = EvaluationBatches(
-        len(rows),
-        batch_size=loader.batch_size,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
+    batches = evaluation_batches(
+        len(rows), loader.batch_size, fabric.global_rank, fabric.world_size
     )
     return decoding_loader(
         RadiographDataset(table, rows, loader.img_size),
@@ -171,4 +150,13 @@ def evaluation_loader(
         worker_count(loader.num_workers),
         pin_memory=fabric.device.type == "cuda",
         persistent=True,
+    )
+
+
+def told_constant(names: list[str]) -> str:
+    """A sentence on images of one grey level."""
+    return (
+        f"Warning: {counted(len(names), 'image has', 'images have')} the same grey everywhere, as "
+        f"a failed export does ({some(names)}): look at them, and take them out of the CSV if they "
+        "are no radiographs."
     )

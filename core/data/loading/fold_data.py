@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from core.config.training import LoaderConfig
 from core.data.loading.augmentation import Augmentation
-from core.data.loading.blank_images import ConstantImages, WatchedBatches
 from core.data.loading.dataset import (
     Batch,
     Batches,
@@ -17,7 +18,7 @@ from core.data.loading.dataset import (
     Read,
     decoding_loader,
     evaluation_loader,
-    unspoiled,
+    told_constant,
 )
 from core.data.loading.samplers import Sampler, TrainingBatches, build_sampler
 from core.data.loading.source_weights import build_mixture
@@ -35,11 +36,7 @@ def fold_data(
     accumulate: int,
     augment: Augmentation,
 ) -> list[FoldData]:
-    """The folds to run, for this process.
-
-    Raises UserError where a fold cannot be trained on, and for a pack that is too small or lacks an
-    image.
-    """
+    """The folds to run. Raises UserError as `FoldData` and `check_packs` do."""
     for sentence in check_packs(prepared.table, loader.img_size):
         if fabric.is_global_zero:
             print(sentence)
@@ -76,7 +73,8 @@ class FoldData:
         self.train_rows, self.val_rows = train_rows, val_rows
         self._fabric, self._loader, self._augment = fabric, loader, augment
         self._accumulate = accumulate
-        self._constant = ConstantImages(len(table))
+        # images of one grey level, and those of them that were told of
+        self._constant, self._told = np.zeros((2, len(table)), dtype=bool)
         try:
             self.sampler = self._build_sampler()
         except UserError as error:
@@ -98,11 +96,6 @@ class FoldData:
         if self.shares is None:
             return build_sampler(loader.sampler, targets, seed, loader.epoch_size)
         assert self.table.sources is not None
-        if not (targets == 1).any():
-            raise UserError(
-                "no label has a positive in the sources that --source_weights draws from: nothing "
-                "can be learnt"
-            )
         return build_mixture(
             loader.sampler,
             targets,
@@ -134,7 +127,8 @@ class FoldData:
             worker_count(self._loader.num_workers),
             pin_memory=self._fabric.device.type == "cuda",
         )
-        return unspoiled(WatchedBatches(loader, self._constant))
+        loader.constant = self._constant
+        return iter(loader)
 
     def _training_images(self) -> RadiographDataset:
         size = self._loader.img_size
@@ -149,14 +143,20 @@ class FoldData:
     def validation(self) -> Batches:
         """A loader of the validation images; its workers end with it."""
         loader = evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
-        return WatchedBatches(loader, self._constant)
+        loader.constant = self._constant
+        return loader
 
     def told_constant(self) -> str:
         """A sentence on images of one grey level that were read since the last; "" without any.
 
         All ranks call it together.
         """
-        return self._constant.tell(self._fabric, self.table.ids)
+        found = torch.from_numpy(self._constant).to(self._fabric.device, torch.float32)
+        of_all = self._fabric.all_reduce(found, reduce_op="sum")
+        assert isinstance(of_all, Tensor)
+        rows = np.flatnonzero((of_all.cpu().numpy() > 0) & ~self._told)
+        self._told[rows] = True
+        return told_constant([self.table.ids[row] for row in rows.tolist()]) if len(rows) else ""
 
     def training_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """(positives, known labels) of each class in the training part, int (C,) each."""

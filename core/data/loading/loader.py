@@ -9,10 +9,12 @@ from multiprocessing.util import get_temp_dir
 from traceback import clear_frames
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
+from core.errors import UserError, see_doctor
 from core.runtime.worker_failures import cannot_start, lost_worker
 
 # seconds in which a process that has closed its files is gone
@@ -52,7 +54,21 @@ signal_handling._error_if_any_worker_fails = _raise_once
 
 
 class DecodingLoader(DataLoader):
-    """Raises UserError where workers cannot be started, or are lost."""
+    """Raises UserError for an image's, and where workers cannot be started, or are lost."""
+
+    constant: np.ndarray | None = None
+    """(N,) bool, by row of the table: images of one grey level, as they are read"""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                others = see_doctor(
+                    "with the same flags of the data, or --config, names all such images", " --full"
+                )
+                raise UserError(f"{str(batch).rstrip('.')}{others}") from batch
+            if self.constant is not None:
+                self.constant[batch.rows[batch.constant].numpy()] = True
+            yield batch
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
         if not self.num_workers:

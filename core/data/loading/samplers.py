@@ -10,9 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from core.errors import UserError, nearest
-
-NAMES = ("uniform", "class_aware", "repeat_factor")
+from core.errors import UserError
 
 THRESHOLD = 0.01
 """Prevalence below which repeat_factor repeats a class's images (t of Gupta 2019)."""
@@ -43,13 +41,11 @@ class Sampler:
 def build_sampler(
     name: str, targets: np.ndarray, seed: int, epoch_size: int | None = None
 ) -> Sampler:
-    """The sampler `name` for images with `targets` (N, C) of 1, 0 and NaN for unknown.
+    """The sampler `name` of `LoaderConfig` for `targets` (N, C) of 1, 0 and NaN for unknown.
 
     An epoch takes `epoch_size` draws; unless given N, or repeat_factor's sum of factors (rounded
-    down). Raises UserError for an unknown name, and where a sampler finds no positive label.
+    down). Raises UserError where a sampler finds no positive label.
     """
-    if name not in NAMES:
-        raise UserError(f"there is no sampler '{name}'{nearest(name, NAMES)}")
     length = len(targets)
     if name != "uniform" and not (targets == 1).any():
         raise UserError(
@@ -65,11 +61,6 @@ def build_sampler(
         factors = np.rint(repeat_factors(targets) * UNIT).astype(np.int64)
         draws, length = partial(repeats, factors, seed), int(factors.sum()) // UNIT
     return Sampler(name, epoch_size or length, draws)
-
-
-def drawn_positives(plan: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """How many draws of `plan` are positives of each class of `targets` (N, C); int64 (C,)."""
-    return (targets[plan] == 1).sum(axis=0)
 
 
 def shuffles(items: np.ndarray, stream: tuple[int, ...], start: int, stop: int) -> np.ndarray:
@@ -185,20 +176,14 @@ class TrainingBatches:
                 yield [(epoch, place, p) for place, p in enumerate(positions, start)]
 
 
-class EvaluationBatches:
+def evaluation_batches(
+    images: int, batch_size: int, rank: int = 0, world_size: int = 1
+) -> list[list[Sample]]:
     """Batches of samples for one process: every image once over all ranks, padded with -1 to
     equally many batches of equal size, as gathering needs."""
-
-    def __init__(self, images: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        batches = -(-images // (batch_size * world_size))
-        padded = np.full(batches * batch_size * world_size, -1)
-        padded[:images] = np.arange(images)
-        self._mine = padded.reshape(batches, world_size, batch_size)[:, rank]
-
-    def __len__(self) -> int:
-        return len(self._mine)
-
-    def __iter__(self) -> Iterator[list[Sample]]:
-        for batch in self._mine.tolist():
-            # in the table's order, a position is its own place
-            yield [(0, position, position) for position in batch]
+    batches = -(-images // (batch_size * world_size))
+    padded = np.full(batches * batch_size * world_size, -1)
+    padded[:images] = np.arange(images)
+    mine = padded.reshape(batches, world_size, batch_size)[:, rank].tolist()
+    # in the table's order, a position is its own place
+    return [[(0, position, position) for position in batch] for batch in mine]

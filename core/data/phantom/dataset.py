@@ -6,6 +6,7 @@ which leaks patients is rewarded), and some findings are faint but tend to come 
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +50,7 @@ def draw_states(random: np.random.Generator, count: int) -> NDArray[np.int8]:
     # one chance in each of `count` equal strata, so that rare findings keep their prevalence
     chances = (ranks + random.random(states.shape)) / count
     for column, finding in enumerate(FINDINGS):
-        probability = PREVALENCE[finding]
+        probability: Any = PREVALENCE[finding]
         if finding in SOURCES:
             source, strength = SOURCES[finding]
             share = PREVALENCE[source]

@@ -134,6 +134,7 @@ def source_table(table: LabelTable) -> str:
 
     Lines of at most 100 characters; "-" where a source does not know the label.
     """
+    assert table.sources is not None
     cells: dict[str, list[str]] = {}
     for source, name in enumerate(table.source_names):
         rows = table.sources == source

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from core.data.images.collection import Images
 from core.data.loading.dataset import RadiographDataset, decoding_loader
-from core.data.loading.samplers import EvaluationBatches
+from core.data.loading.samplers import evaluation_batches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.models.predict import as_it_is, predict
@@ -55,7 +55,7 @@ def table(tmp_path: Path, pixels: np.ndarray) -> LabelTable:
 
 
 def loader_of(table: LabelTable, rows: np.ndarray, batch_size: int) -> DataLoader:
-    batches = EvaluationBatches(len(rows), batch_size=batch_size, rank=0, world_size=1)
+    batches = evaluation_batches(len(rows), batch_size)
     return decoding_loader(RadiographDataset(table, rows, SIZE), batches, 0)
 
 

@@ -53,15 +53,15 @@ class Moments:
         for kind, places in PLACES.items():
             for owner, name in places:
                 self._count_calls(pkgutil.resolve_name(owner), name, kind)
-        read = core.models.predict.unspoiled
+        read = core.models.predict.tqdm
 
-        def batches(loader: Any) -> Iterator[Any]:
-            for batch in read(loader):
+        def batches(loader: Any, **options: Any) -> Iterator[Any]:
+            for batch in read(loader, **options):
                 yield batch
                 self.count("batch")
                 time.sleep(self.batch_seconds)
 
-        core.models.predict.unspoiled = batches
+        core.models.predict.tqdm = batches
         if self.steps:
             self.steps.install()
 

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 import core.training.loop
 from core.config.training import LoaderConfig
 from core.data.loading.augmentation import Augmentation
-from core.data.loading.dataset import unspoiled
 from core.data.loading.fold_data import FoldData
 from core.errors import UserError
 from core.losses import NAMES, build_loss
@@ -188,7 +187,7 @@ class Cases:
         """Predict `size` images, and write down which of them this rank read."""
         case = f"validation{size}"
         data, model = self.fold(size), self.toy().eval()
-        rows = torch.cat([batch.rows for batch in unspoiled(data.validation())]).tolist()
+        rows = torch.cat([batch.rows for batch in data.validation()]).tolist()
         options = (self.fabric, model, data.validation(), data.val_rows)
         predictions = {
             name: torch.from_numpy(predict(*options, views=BOTH if name == "both" else BOTH[:1]))

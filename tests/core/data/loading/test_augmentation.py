@@ -11,7 +11,7 @@ import torch
 
 from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation, light_transforms
-from core.data.loading.dataset import Batch, RadiographDataset, decoding_loader, unspoiled
+from core.data.loading.dataset import Batch, RadiographDataset, decoding_loader
 from core.data.loading.samplers import TrainingBatches
 from core.data.tables.label_table import LabelTable
 
@@ -133,7 +133,7 @@ def read(table: LabelTable, workers: int, world_size: int = 1) -> list[Batch]:
             world_size=world_size,
         )
         dataset = RadiographDataset(table, np.array(ROWS), SIZE, always())
-        read.append(list(unspoiled(decoding_loader(dataset, batches, workers))))
+        read.append(list(decoding_loader(dataset, batches, workers)))
     return [
         Batch(*(torch.cat(parts) for parts in zip(*ranks, strict=True)))
         for ranks in zip(*read, strict=True)

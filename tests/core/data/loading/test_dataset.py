@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from core.data.images.collection import Images
-from core.data.loading.dataset import Batch, RadiographDataset, Read, decoding_loader, unspoiled
-from core.data.loading.samplers import EvaluationBatches
+from core.data.loading.dataset import Batch, RadiographDataset, Read, decoding_loader
+from core.data.loading.samplers import evaluation_batches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 
@@ -40,8 +40,8 @@ def table(tmp_path: Path) -> LabelTable:
 
 
 def read(table: LabelTable, rows: np.ndarray, workers: int, batch_size: int = 3) -> list[Batch]:
-    batches = EvaluationBatches(len(rows), batch_size=batch_size)
-    return list(unspoiled(decoding_loader(RadiographDataset(table, rows, SIZE), batches, workers)))
+    batches = evaluation_batches(len(rows), batch_size)
+    return list(decoding_loader(RadiographDataset(table, rows, SIZE), batches, workers))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -110,8 +110,8 @@ def test_the_dataset_can_be_sent_to_a_worker(table: LabelTable) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_persistent_workers_read_the_same_again(table: LabelTable, workers: int) -> None:
     dataset = RadiographDataset(table, np.arange(7), SIZE)
-    batches = EvaluationBatches(7, batch_size=3)
+    batches = evaluation_batches(7, 3)
     loader = decoding_loader(dataset, batches, workers, persistent=True)
-    first, second = list(unspoiled(loader)), list(unspoiled(loader))
+    first, second = list(loader), list(loader)
     assert len(first) == len(second) == len(loader) == 3
     assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))

@@ -9,12 +9,13 @@ from core.config.training import LoaderConfig
 from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, describe_sampling
-from core.data.loading.samplers import NAMES, Sampler
+from core.data.loading.samplers import Sampler
 from core.data.loading.source_weights import build_mixture
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.runtime.fabric import make_fabric
 
+NAMES = ("uniform", "class_aware", "repeat_factor")
 SIZES = (700, 90, 210)
 SOURCES = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], SIZES))
 SHARES = np.array([0.3, 0.65, 0.05])

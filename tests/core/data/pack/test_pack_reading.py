@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from core.data.images.collection import Images
 from core.data.images.decode import load_image, read_image
 from core.data.images.find_files import match_images
-from core.data.loading.dataset import RadiographDataset, decoding_loader, unspoiled
+from core.data.loading.dataset import RadiographDataset, decoding_loader
 from core.data.loading.fold_data import check_packs
-from core.data.loading.samplers import EvaluationBatches
+from core.data.loading.samplers import evaluation_batches
 from core.data.pack.__main__ import main
 from core.data.tables import LabelTable, read_table
 from core.data.tables.images_to_predict import find_images
@@ -50,8 +50,8 @@ def test_packs_and_files_are_read_together(images: Path, pack: Path, workers: in
     with pytest.raises(ValueError, match="read-only"):
         table.images.read(0)[0, 0] = 1
     dataset = RadiographDataset(table, np.array([4, 0, 3, 1, 2]), SIZE)
-    loader = decoding_loader(dataset, EvaluationBatches(5, batch_size=3), workers)
-    read = torch.cat([batch.images for batch in unspoiled(loader)])[:5, 0].numpy()
+    loader = decoding_loader(dataset, evaluation_batches(5, 3), workers)
+    read = torch.cat([batch.images for batch in loader])[:5, 0].numpy()
     names = ["2.png", "sub/9.png", "sub/8.png", "0.png", "4.png"]
     assert np.array_equal(read, [load_image(images / name, SIZE) for name in names])
 
