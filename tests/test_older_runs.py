@@ -18,10 +18,11 @@ import pytest
 from core.runs.folder import RunFolder
 from core.training.resume import is_finished
 from tests.conftest import Call, Train
-from tests.helpers.training.small_run import METHODS, MODEL, module, settings
+from tests.helpers.training.small_run import MODEL, module, settings
 from tests.helpers.training.stopped_training import stopped_at
 
 OLDER = Path(__file__).with_name("older_runs") / "0.1.0"
+METHODS = ("standard_head", "csra_db_cas", "label_coupling")
 # the flags that the run of each method was started with; label_coupling's came from a JSON file
 COMMON = (
     "--preset small --train_csv data/train.csv --train_dir data/images --model test_efficientnet "

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Call
-from tests.helpers.training.small_run import METHODS, settings
+from tests.helpers.training.small_run import settings
 
 NO_NAME = "holds a control character, or is longer than settings are"
 REFUSED = """
@@ -131,7 +131,7 @@ def lines(text: str) -> list[str]:
 
 
 CASES = [("standard_head", line) for line in lines(REFUSED)]
-CASES += [(method, line) for method in METHODS for line in lines(OWN[method])]
+CASES += [(method, line) for method, text in OWN.items() for line in lines(text)]
 
 
 @pytest.mark.parametrize(("method", "line"), CASES)

@@ -46,8 +46,10 @@ def test_studies_are_counted_by_the_column_that_names_them(command: Command, fil
     labels = pd.read_csv(files.path("labels"), dtype=str, keep_default_na=False)
     labels["visit"] = [f"v{row % 40}" for row in range(len(labels))]
     labels.to_csv(files.path("with_visits"), index=False)
-    flags = ("--predictions", files.path("best"), "--labels", files.path("with_visits"))
-    flags = (*flags, "--resamples", 20, "--output", files.path("out").with_suffix(""))
+    flags = (
+        *("--predictions", files.path("best"), "--labels", files.path("with_visits")),
+        *("--resamples", 20, "--output", files.path("out").with_suffix("")),
+    )
     _, printed, _ = command(*flags, "--study_column", "visit", "--overwrite")
     assert " patients, 40 studies, 6 classes" in printed
     assert " studies, " not in command(*flags, "--overwrite")[1]
