@@ -1,6 +1,7 @@
 """Measure pieces of work side by side, and report the ratio of two as one row; start a study."""
 
 import argparse
+import math
 import os
 import shlex
 import statistics
@@ -45,9 +46,10 @@ class Answer:
     @property
     def verdict(self) -> str | None:
         """ "ok" or "MISSED"; None without a bound."""
-        met = [self.ratio >= self.floor] if self.floor is not None else []
-        met += [self.ratio <= self.ceiling] if self.ceiling is not None else []
-        return ("ok" if all(met) else "MISSED") if met else None
+        if self.floor is None and self.ceiling is None:
+            return None
+        low, high = self.floor or -math.inf, math.inf if self.ceiling is None else self.ceiling
+        return "ok" if low <= self.ratio <= high else "MISSED"
 
     def record(self) -> dict[str, Any]:
         """All fields by name, for JSON."""
@@ -118,10 +120,16 @@ def output_of(*words: object) -> str:
     return done.stdout
 
 
-def start(study: Callable[..., None], description: str | None, methods: Iterable[str] = ()) -> None:
+def start(
+    study: Callable[..., None],
+    description: str | None,
+    names: Iterable[str] = (),
+    with_json: bool = False,
+) -> None:
     """Run a study, by its command line.
 
-    methods: those that the command line may choose from; `study` gets the chosen ones, or all.
+    names: what the command line may choose from; `study` gets the chosen ones, or all. with_json:
+    it gets the path of --json too.
     """
 
     def main() -> None:
@@ -130,9 +138,15 @@ def start(study: Callable[..., None], description: str | None, methods: Iterable
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        if known := list(methods):
-            parser.add_argument("names", nargs="*", choices=[*known, []], metavar="method")
-        study(*(names or known for names in vars(parser.parse_args()).values()))
+        if known := list(names):
+            hint = f"one of {', '.join(known)}; all if none"
+            parser.add_argument("names", nargs="*", choices=[*known, []], metavar="name", help=hint)
+        if with_json:
+            parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
+        # intermixed: names may stand on both sides of the flag
+        given = vars(parser.parse_intermixed_args())
+        chosen = [given.pop("names") or known] if known else []
+        study(*chosen, *given.values())
 
     run(main)
 

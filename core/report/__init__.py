@@ -3,14 +3,13 @@
 from core.report.figures import HEADINGS, Picture, draw_pictures
 from core.report.page import Contents, render, write_report
 from core.report.tables import format_table
-from core.report.worst_images import Worst, WorstCases, worst_cases
+from core.report.worst_images import Worst, worst_cases
 
 __all__ = [
     "HEADINGS",
     "Contents",
     "Picture",
     "Worst",
-    "WorstCases",
     "draw_pictures",
     "format_table",
     "render",

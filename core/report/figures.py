@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from core.metrics import Evaluation
 from core.metrics.ap_auroc import FloatArray
 from core.report.plots.classes import classes_figure
-from core.report.plots.cooccurrence import MOST_CLASSES, cooccurrence_figure
+from core.report.plots.cooccurrence import cooccurrence_figure
 from core.report.plots.histograms import histograms_figure
 from core.report.plots.precision_recall import precision_recall_figure
 from core.report.plots.reliability import reliability_figure
-from core.report.plots.style import DOTS_PER_INCH, head_and_tail, shorten
+from core.report.plots.style import DOTS_PER_INCH, head_and_tail
 from core.report.plots.training_curves import curves_figure
 
 # a picture wider than this scrolls sideways on a phone: its letters would be too small
@@ -70,8 +70,6 @@ class Picture:
     name: str
     heading: str
     caption: str
-    alt: str
-    """For those who cannot see it."""
     png: bytes
     wide: bool
     """Whether it scrolls sideways on a phone."""
@@ -85,74 +83,33 @@ def draw_pictures(
 ) -> list[Picture]:
     """What can be drawn of HEADINGS for (N, C) tables; the curves for the metrics.csv of a run."""
     data = evaluation, targets, probabilities
-    table, summary = evaluation.per_class, evaluation.summary
-    ap, known = table["ap"].dropna(), int((table["n"] > 0).sum())
-    note = head_and_tail(table)[1]
-    extremes = "none of which can be scored"
-    if len(ap):
-        extremes = (
-            f"AP the highest for {shorten(ap.idxmax())} ({ap.max():.3f}) and the lowest for "
-            f"{shorten(ap.idxmin())} ({ap.min():.3f})"
-        )
-    best = ""
-    if history is not None and "mAP" in history and history["mAP"].notna().any():
-        best = f"; the highest macro AP of an epoch is {history['mAP'].max():.3f}"
     drawn = {
-        "classes": (
-            classes_figure(evaluation),
-            f"Bars of AP and dots of AUROC of {note or f'{len(table)} classes'}, {extremes}.",
-        ),
-        "curves": (
-            None if history is None else curves_figure(history),
-            f"Lines of the training by epoch{best}.",
-        ),
-        "precision_recall": (
-            precision_recall_figure(*data),
-            "A small plot of precision against recall for "
-            f"{note or f'each of {len(ap)} classes'}, {extremes}.",
-        ),
-        "score_histograms": (
-            histograms_figure(*data),
-            f"Two small histograms for {note or f'each of {known} classes'}: the predicted "
-            "probabilities of its positives and of its negatives.",
-        ),
-        "reliability": (
-            reliability_figure(*data),
-            "The observed share of positives against the predicted probability in 15 bins, with a "
-            f"flattened ECE of {summary['ECE_flat']:.3f}.",
-        ),
-        "co_occurrence": (
-            cooccurrence_figure(*data),
-            f"Two square maps of the pairs of {min(len(table), MOST_CLASSES)} classes, the most "
-            "prevalent first: how often they come together in the labels, and in the predictions.",
-        ),
+        "classes": classes_figure(evaluation),
+        "curves": None if history is None else curves_figure(history),
+        "precision_recall": precision_recall_figure(*data),
+        "score_histograms": histograms_figure(*data),
+        "reliability": reliability_figure(*data),
+        "co_occurrence": cooccurrence_figure(*data),
     }
     return as_pictures(drawn, HEADINGS, evaluation)
 
 
 def as_pictures(
-    drawn: Mapping[str, tuple[Figure | None, str]],
+    drawn: Mapping[str, Figure | None],
     headings: Mapping[str, tuple[str, str]],
     evaluation: Evaluation,
 ) -> list[Picture]:
-    """The figures that are there as PNGs; each has a sentence for those who cannot see it.
-
-    A caption says so where its picture shows some of the classes alone.
-    """
+    """The figures that are there as PNGs; a caption says so where some of the classes are shown."""
     note = head_and_tail(evaluation.per_class)[1]
     pictures = []
-    for name, (figure, alt) in drawn.items():
+    for name, figure in drawn.items():
         if figure is None:
             continue
         heading, caption = headings[name]
         if note and name in _OF_CLASSES:
             caption += f" Shown: {note}."
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
         wide = figure.get_figwidth() > MAX_PHONE_INCHES
-        pictures.append(Picture(name, heading, caption, alt, _png(figure), wide))
+        pictures.append(Picture(name, heading, caption, png.getvalue(), wide))
     return pictures
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
-    return buffer.getvalue()

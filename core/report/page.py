@@ -14,7 +14,7 @@ import jinja2
 from core.io.atomic import cannot_write, write_atomically
 from core.report.figures import Picture
 from core.report.tables import GROUP, Table
-from core.report.worst_images import WorstCases
+from core.report.worst_images import EACH, MOST_CLASSES, Worst
 
 _HERE = Path(__file__).parent
 
@@ -28,7 +28,7 @@ class Contents:
     """A line under the title: of how many images and classes."""
     sections: Sequence[Table | Picture]
     """In this order."""
-    worst: WorstCases | None = None
+    worst: Sequence[Worst] = ()
     command: str = ""
     """How to repeat it."""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -82,6 +82,8 @@ def render(contents: Contents) -> bytes:
     page = environment.get_template("page.html.jinja").render(
         contents=contents,
         group=GROUP,
+        each=EACH,
+        most_classes=MOST_CLASSES,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )

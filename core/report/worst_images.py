@@ -16,8 +16,8 @@ from core.metrics import Evaluation
 from core.metrics.ap_auroc import FloatArray
 from core.report.plots.style import by_prevalence
 
-# of each kind and class; and of all
-EACH, MOST = 3, 180
+# images of each kind and class; classes, the rarest ones
+EACH, MOST_CLASSES = 3, 30
 # pixels of the longer side
 SIDE = 160
 _QUALITY = 80
@@ -46,34 +46,20 @@ class Worst:
     alarms: list[Case]
 
 
-@dataclass(frozen=True)
-class WorstCases:
-    """Those of the classes that are shown, most prevalent first."""
-
-    classes: list[Worst]
-    each: int
-    """Up to so many misses and as many false alarms of a class."""
-    left_out: int = 0
-    """Classes with known labels that are not shown, for want of room."""
-
-
 def worst_cases(
     evaluation: Evaluation, table: LabelTable, rows: NDArray[np.intp], probabilities: FloatArray
-) -> WorstCases:
-    """Of each class the images of `table` that are the furthest off.
+) -> list[Worst]:
+    """Of each class the images of `table` that are the furthest off, most prevalent class first.
 
-    probabilities: (N, C) of the images in `rows` (N,). Of very many classes fewer of each, and then
-    of the rarest alone; one of no known prevalence gives way first. An image that cannot be read
-    has no picture, and that is all.
+    probabilities: (N, C) of the images in `rows` (N,). Of more than MOST_CLASSES classes the rarest
+    alone; one of no known prevalence gives way first. An image that cannot be read has no picture.
     """
-    targets = table.targets[rows]
-    known_classes = by_prevalence(evaluation.per_class[evaluation.per_class["n"] > 0])
-    each = max(1, min(EACH, MOST // (2 * max(1, len(known_classes)))))
-    rarest = known_classes.sort_values("prevalence", kind="stable")[: MOST // (2 * each)]
+    targets, per_class = table.targets[rows], evaluation.per_class
+    rarest = per_class[per_class["n"] > 0].sort_values("prevalence", kind="stable")[:MOST_CLASSES]
     thumbnail = cache(partial(_thumbnail, table.images))
     shown = []
     for name, row in by_prevalence(rarest).iterrows():
-        column = evaluation.per_class.index.get_loc(name)
+        column = per_class.index.get_loc(name)
         known = np.flatnonzero(~np.isnan(targets[:, column]))
         scores = probabilities[known, column]
         ranks = rankdata(-scores, "min").astype(int)
@@ -85,10 +71,10 @@ def worst_cases(
                 Case(table.ids[image], float(scores[place]), int(ranks[place]), thumbnail(image))
                 for place, image in zip(places, rows[known[places]].tolist(), strict=True)
             ]
-            for places in (falling[is_positive][::-1][:each], falling[~is_positive][:each])
+            for places in (falling[is_positive][::-1][:EACH], falling[~is_positive][:EACH])
         )
         shown.append(Worst(str(name), str(row["group"]), len(known), misses, alarms))
-    return WorstCases(shown, each, len(known_classes) - len(shown))
+    return shown
 
 
 def _thumbnail(images: Images, place: int) -> bytes:

@@ -88,7 +88,7 @@ def _write_report(
             *pictures[1:],
             *fold_tables(evaluation, evaluations),
         ],
-        worst=None if anonymous else worst_cases(evaluation, table, rows, probabilities),
+        worst=() if anonymous else worst_cases(evaluation, table, rows, probabilities),
         command="" if anonymous else _command(),
         facts=_facts(settings, run.prepared),
         settings={name: _as_text(value) for name, value in settings.items()},

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 
 from core.data.images.find_files import match_images
-from core.report import Contents, Picture, draw_pictures, worst_cases
+from core.report import Contents, Picture, Worst, draw_pictures, worst_cases
 from core.report.figures import as_pictures
 from core.report.page import command_again
 from core.report.plots.classes import MOST_FILES, compared_figure
 from core.report.plots.precision_recall import compared_precision_recall
 from core.report.plots.reliability import compared_reliability
-from core.report.plots.style import head_and_tail
 from core.report.tables import Table, class_table, lead_of, summary_table
 from core.runtime.environment import installed
 from ensemble.scoring.comparison import Entry
@@ -79,7 +78,7 @@ def page_of(
         facts["command"] = "not told (--anonymous)"
     else:
         facts["notes"] = " ".join((*scored.table.notes, *scored.notes))
-    entries, sections, worst = outcome.entries, list[Table | Picture](), None
+    entries, sections, worst = outcome.entries, list[Table | Picture](), list[Worst]()
     evaluation, title = entries[0].evaluation, f"{len(entries)} files of predictions"
     if len(entries) > 1:
         sections += _beside(entries, scored)
@@ -110,25 +109,10 @@ def _beside(entries: Sequence[Entry], scored: Scored) -> list[Table | Picture]:
     drawn = {one.label: one for one in entries[:MOST_FILES]}
     tables = {name: scored.files[one.path] for name, one in drawn.items()}
     evaluation, targets = entries[0].evaluation, scored.table.targets
-    files = f"the files {', '.join(tables)}"
-    note = head_and_tail(evaluation.per_class)[1]
-    classes = note or f"{len(evaluation.per_class)} classes"
-    scored_classes = note or f"{evaluation.summary['classes_scored']} classes"
     figures = {
-        "compared": (
-            compared_figure({name: one.evaluation for name, one in drawn.items()}),
-            f"Dots of AP and AUROC of {classes} in {files}.",
-        ),
-        "compared_precision_recall": (
-            compared_precision_recall(evaluation, targets, tables),
-            f"Small plots of precision against recall of {scored_classes}, with one curve for each "
-            f"of {files}.",
-        ),
-        "compared_reliability": (
-            compared_reliability(targets, tables),
-            "Curves of the observed share of positives against the predicted probability, one for "
-            f"each of {files}.",
-        ),
+        "compared": compared_figure({name: one.evaluation for name, one in drawn.items()}),
+        "compared_precision_recall": compared_precision_recall(evaluation, targets, tables),
+        "compared_reliability": compared_reliability(targets, tables),
     }
     board = leaderboard_table(entries)
     if len(drawn) < len(entries):

@@ -33,12 +33,3 @@ def test_the_first_step_that_fails_ends_it(call: Call, monkeypatch: pytest.Monke
     code, out, _ = call(demo.main)
     assert code == 3
     assert out == "\npython -c 'print(1 + 1)'\n2\n\npython -c 'raise SystemExit(3)'\n"
-
-
-def test_elsewhere_it_is_one_sentence(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, _, error = call(demo.main)
-    assert (code, error.count("\n")) == (2, 1)
-    assert "run this in the project's folder" in error

@@ -62,25 +62,22 @@ def small_multiples(
     """
     columns = min(4, count)
     rows = -(-count // columns)
-    # inches: around all axes, between two of them, of each
-    left, right, bottom, gap_x, gap_y = 0.75, 0.15, 0.65, 0.22, 0.42
+    # inches
     top = 0.7 if note else 0.35
-    width, height = 2.3, 1.85
-    whole = left + right + columns * width + (columns - 1) * gap_x
-    tall = bottom + top + rows * height + (rows - 1) * gap_y
-    figure = Figure(figsize=(whole, tall), facecolor="white")
+    width, height = 0.7 + 2.52 * columns, 0.25 + top + 2.27 * rows
+    figure = Figure(figsize=(width, height), facecolor="white")
     figure.subplots_adjust(
-        left=left / whole,
-        right=1 - right / whole,
-        bottom=bottom / tall,
-        top=1 - top / tall,
-        wspace=gap_x / width,
-        hspace=gap_y / height,
+        left=0.75 / width,
+        right=1 - 0.15 / width,
+        bottom=0.65 / height,
+        top=1 - top / height,
+        wspace=0.1,
+        hspace=0.23,
     )
     if note:
-        figure.suptitle(note, fontsize=10, y=1 - 0.12 / tall, va="top")
-    figure.supxlabel(x, fontsize=10, y=0.12 / tall)
-    figure.supylabel(y, fontsize=10, x=0.12 / whole)
+        figure.suptitle(note, fontsize=10, y=1 - 0.12 / height, va="top")
+    figure.supxlabel(x, fontsize=10, y=0.12 / height)
+    figure.supylabel(y, fontsize=10, x=0.12 / width)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, **shared).ravel().tolist()
     for axis in axes[count:]:
         axis.set_axis_off()

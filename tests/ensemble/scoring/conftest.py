@@ -24,7 +24,7 @@ def files(tmp_path: Path) -> Files:
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages with blank pictures: to draw them takes most of the time."""
-    monkeypatch.setattr("core.report.figures._png", lambda _: b"\x89PNG")
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(b"\x89PNG"))
     for name in ("classes", "precision_recall", "histograms", "reliability", "cooccurrence"):
         monkeypatch.setattr(f"core.report.figures.{name}_figure", lambda *_: Figure())
     for name in ("compared_figure", "compared_precision_recall", "compared_reliability"):

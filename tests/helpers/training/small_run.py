@@ -55,8 +55,7 @@ def draw_nothing(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     assert hasattr(finish, "draw_pictures")
     dot = imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
     blank = [
-        report.Picture(name, *told, alt="blank", png=dot, wide=False)
-        for name, told in report.HEADINGS.items()
+        report.Picture(name, *told, png=dot, wide=False) for name, told in report.HEADINGS.items()
     ]
     replace(finish, "draw_pictures", lambda *_: blank)
 
