@@ -34,24 +34,20 @@ def this_start() -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str:
-    """The commit that is checked out in `folder`, with "-dirty" where files differ from it.
+    """The commit checked out in `folder`, with "-dirty" where files differ from it.
 
-    "" where it is no checkout itself (a folder above it may be one of the user's), or there is no
-    git.
+    "" without git, and where `folder` is no checkout itself: one above it may be the user's.
     """
     # its own .git alone: git by itself would look in the folders above too
     git = ["git", "--no-optional-locks", f"--git-dir={folder / '.git'}", f"--work-tree={folder}"]
-    printed = []
-    for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        try:
-            # some git commands look at paths below the working folder alone
-            done = subprocess.run(
-                [*git, *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, ValueError, subprocess.SubprocessError):
-            return ""
-        printed.append(done.stdout.strip())
-    return printed[0] + ("-dirty" if printed[1] else "")
+    git += ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            git, cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def earlier_starts(environment: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -115,10 +111,9 @@ def installed() -> dict[str, str]:
 
 
 def _is_same(before: str, now: str) -> bool:
-    """Whether two versions are equal; where one does not tell its build (2.14.1+cu130) without."""
-    if ("+" in before) != ("+" in now):
-        return before.partition("+")[0] == now.partition("+")[0]
-    return before == now
+    """Whether two versions are equal; builds (2.14.1+cu130) count where both name one."""
+    one, other = before.partition("+"), now.partition("+")
+    return one == other or (one[0] == other[0] and one[1] != other[1])
 
 
 def _software(start: Mapping[str, Any]) -> dict[str, str]:

@@ -28,11 +28,9 @@ def make_fabric(*, amp: bool) -> Fabric:
         raise UserError(
             "fabric run --devices auto starts a single process; give a number, as in --devices 2"
         )
-    options: dict = {}
+    options: dict = {} if under_cli else _placement()
     if "LT_PRECISION" not in os.environ:
         options["precision"] = _precision(amp)
-    if not under_cli:
-        options |= _placement()
     # Fabric's own affair (torch 2.14 with lightning-fabric 2.6), said at each evaluation
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated")
     fabric = Fabric(**options)
@@ -40,7 +38,12 @@ def make_fabric(*, amp: bool) -> Fabric:
         fabric.launch()
     if fabric.world_size > 1:
         Roll().announce()
-    _set_backends(fabric)
+    if fabric.device.type != "cpu":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    elif local_processes() > 1:
+        # the launcher gives every process all cores
+        torch.set_num_threads(usable_cores())
     return fabric
 
 
@@ -95,13 +98,3 @@ def _placement() -> dict:
     local, world = local_processes(), int(os.environ["WORLD_SIZE"])
     strategy = "ddp" if world > 1 else "auto"
     return {"devices": local, "num_nodes": world // local, "strategy": strategy}
-
-
-def _set_backends(fabric: Fabric) -> None:
-    if fabric.device.type == "cpu":
-        if local_processes() > 1:
-            # the launcher gives every process all cores
-            torch.set_num_threads(usable_cores())
-    else:
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True

@@ -21,7 +21,6 @@ from core.errors import UserError, some
 # less than the 30 s after which torchrun ends those that it asked to end
 PATIENCE = 10.0
 _PAUSE = 0.05
-GOING_ON = "the same command goes on from the last state"
 
 
 def check_equal(fabric: Fabric, texts: dict[str, str], mend: str) -> None:
@@ -31,17 +30,15 @@ def check_equal(fabric: Fabric, texts: dict[str, str], mend: str) -> None:
     """
     if fabric.world_size == 1:
         return
-    told = json.dumps(texts).encode()
-    lengths = fabric.all_gather(torch.tensor(len(told), device=fabric.device))
+    ours = json.dumps(texts).encode()
+    lengths = fabric.all_gather(torch.tensor(len(ours), device=fabric.device))
     assert isinstance(lengths, Tensor)
-    padded = torch.frombuffer(bytearray(told.ljust(int(lengths.max()))), dtype=torch.uint8)
+    padded = torch.frombuffer(bytearray(ours.ljust(int(lengths.max()))), dtype=torch.uint8)
     every = fabric.all_gather(padded.to(fabric.device))
     assert isinstance(every, Tensor)
-    views = [json.loads(bytes(row.tolist())) for row in every.cpu()]
-    for rank, view in enumerate(views):
-        if view != views[0]:
-            names = views[0] | view
-            differing = [name for name in names if view.get(name) != views[0].get(name)]
+    first, *others = [json.loads(bytes(row.tolist())) for row in every.cpu()]
+    for rank, other in enumerate(others, start=1):
+        if differing := [name for name in first | other if first.get(name) != other.get(name)]:
             raise UserError(
                 f"{named([0, rank], fabric.world_size)} do not have the same {some(differing)}: "
                 f"{mend}"
@@ -82,6 +79,9 @@ class Roll:
         self._store = distributed.distributed_c10d._get_default_store()
         self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
         self._per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        first = self.rank - self.rank % self._per_node
+        # the ranks of this machine, whose processes can be looked up
+        self._here = range(first, first + self._per_node)
 
     def announce(self) -> None:
         """Let the others on this machine see later whether this process is alive."""
@@ -123,20 +123,21 @@ class Roll:
         # the launcher asks those that are left to end; they print first
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         known = self._account(asks=True)
-        if known.explained or min(known.asking, default=self.rank) < self.rank:
-            return None
-        if not known.hosted and self.rank % self._per_node:
+        tellers = {self.rank} | known.asking
+        if not known.hosted:
             # without the store the first rank of each machine prints
+            tellers.add(self._here.start)
+        if known.explained or min(tellers) < self.rank:
             return None
-        return f"{self._describe(known)}; {GOING_ON}"
+        return f"{self._describe(known)}; the same command goes on from the last state"
 
     def _describe(self, known: Account) -> str:
-        silent = set(range(self.world)) - {*self._here()} - known.asking - known.left - known.gone
+        silent = {*range(self.world)} - {*self._here} - known.asking - known.left - known.gone
         if known.gone:
             ended = "ended without a word: killed, perhaps for want of memory, or crashed"
             return f"{named(known.gone, self.world)} {ended}"
         if not known.hosted:
-            first = silent & set(range(self._per_node))
+            first = silent & {*range(self._per_node)}
             lost = f", and {named(first, self.world)} with it" if first else ""
             return f"the launcher of the first machine is gone{lost}"
         if silent:
@@ -150,19 +151,18 @@ class Roll:
         `asks`: this rank lost another; else it only waits until those that did have read the store.
         """
         known, until = Account(), time.monotonic() + PATIENCE
-        everyone = set(range(self.world))
         try:
             while True:
-                left = self._read("left")
+                left = self._read("left", range(self.world))
                 known.left, known.explained = set(left), any(left.values())
                 known.gone |= self._gone_here()
                 if asks:
                     self._store.set(f"asks/{self.rank}", json.dumps(sorted(known.gone)))
-                asking = self._read("asks")
+                asking = self._read("asks", range(self.world))
                 known.asking = set(asking)
                 known.gone = known.gone.union(*asking.values()) - known.left
                 met = known.asking | known.left | known.gone | {self.rank}
-                if met == everyone or time.monotonic() > until:
+                if len(met) == self.world or time.monotonic() > until:
                     return known
                 time.sleep(_PAUSE)
         except RuntimeError:
@@ -171,23 +171,15 @@ class Roll:
 
     def _gone_here(self) -> set[int]:
         """Ranks of this machine that crashed."""
-        gone = {rank for rank, pid in self._read("pid", self._here()).items() if not _is_there(pid)}
+        gone = {rank for rank, pid in self._read("pid", self._here).items() if not _is_there(pid)}
         # read afterwards: a rank that records its end in between has not crashed
         return gone - set(self._read("left", gone))
 
-    def _here(self) -> range:
-        """Ranks of this machine, whose processes can be looked up."""
-        first = self.rank - self.rank % self._per_node
-        return range(first, first + self._per_node)
-
-    def _read(self, kind: str, ranks: Iterable[int] | None = None) -> dict[int, Any]:
-        """Entries of a kind in the store by rank, of `ranks` or all."""
-        found: dict[int, Any] = {}
-        for rank in range(self.world) if ranks is None else ranks:
-            # to get what is not there would wait for it
-            if self._store.check([f"{kind}/{rank}"]):
-                found[rank] = json.loads(self._store.get(f"{kind}/{rank}"))
-        return found
+    def _read(self, kind: str, ranks: Iterable[int]) -> dict[int, Any]:
+        """Entries of a kind in the store, by rank."""
+        # to get what is not there would wait for it
+        there = [rank for rank in ranks if self._store.check([f"{kind}/{rank}"])]
+        return {rank: json.loads(self._store.get(f"{kind}/{rank}")) for rank in there}
 
 
 def _is_there(pid: int) -> bool:

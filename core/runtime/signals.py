@@ -40,9 +40,12 @@ def answer_stops(asked: Asked | None) -> dict[int, Any]:
 
 def leave(number: int) -> None:
     """Answer a stop where nothing need be brought to its end: raise what ends the program."""
-    if _importing(sys._getframe()):
-        # an exception might be lost, or told, in a module that is half imported
-        os._exit(128 + number)
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            # an exception might be lost, or told, in a module that is half imported
+            os._exit(128 + number)
+        frame = frame.f_back
     if number == signal.SIGINT:
         raise KeyboardInterrupt(number)
     sys.exit(128 + number)
@@ -52,11 +55,3 @@ def put_back(answers: Mapping[Any, Any]) -> None:
     """Answer the signals again as `answer_stops` found them."""
     for number, handler in answers.items():
         signal.signal(number, handler)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False

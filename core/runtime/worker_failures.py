@@ -35,8 +35,7 @@ _MEND = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)" +
 )
 # a worker that ends for want of something ends with this plus the errno
 _EXIT = 100
-_FILES = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
-_SHORTAGES = (*_FILES, errno.EAGAIN, errno.ENOMEM)
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS, errno.EAGAIN, errno.ENOMEM)
 # what libraries write where they keep no errno
 _WORDS = {
     "Too many open files in system": errno.ENFILE,
@@ -45,13 +44,10 @@ _WORDS = {
     "can't start new thread": errno.EAGAIN,
     "Cannot allocate memory": errno.ENOMEM,
     "failed to map segment": errno.ENOMEM,
-}
-_WORDS_OF_WORKERS = {
     "No space left on device": errno.ENOSPC,
     "Bus error": errno.ENOSPC,
     "Resource temporarily unavailable": errno.EAGAIN,
 }
-_PROBES = 4
 
 
 def allow_open_files() -> None:
@@ -78,12 +74,9 @@ def is_shortage(error: OSError) -> bool:
 
 def cannot_start(error: BaseException) -> UserError | None:
     """The sentence for loader workers that cannot be started; None where it is something else."""
-    if getattr(error, "filename", None) is not None:
-        return None
-    number = _number(error)
-    if number is None and isinstance(error, ImportError) and "sem_open" in str(error):
-        number = errno.ENOSYS
-    if number is None:
+    lacks_semaphores = isinstance(error, ImportError) and "sem_open" in str(error)
+    number = errno.ENOSYS if lacks_semaphores else _number(error)
+    if number is None or getattr(error, "filename", None) is not None:
         return None
     return UserError(f"no loader worker can be started: {_reason(number)}")
 
@@ -98,14 +91,17 @@ def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserE
     # a mistake in such a process comes in other words
     words = ("DataLoader worker (pid", "Pin memory thread exited")
     ended = bool(exit_codes) or isinstance(error, EOFError) or any(word in text for word in words)
-    number = _number(error, of_worker=ended)
-    codes = [int(code) for code in re.findall(r"exit code (\d+)", text)]
-    number = next((code - _EXIT for code in (*codes, *exit_codes) if code > _EXIT), number)
+    codes = [*map(int, re.findall(r"exit code (\d+)", text)), *exit_codes]
+    number = next((code - _EXIT for code in codes if code > _EXIT), _number(error))
     if number and (ended or number in _SHORTAGES):
         return UserError(_reason(number))
     if not ended:
         return None
-    name = _signal_name(text, exit_codes)
+    # "" where it is not known
+    name = next((signal.Signals(-code).name for code in exit_codes if code < 0), "")
+    if found := re.search(r"killed by signal: ([\w ]+)", text):
+        names = {signal.strsignal(number): number.name for number in signal.Signals}
+        name = name or names.get(found[1].strip(), "")
     if name in ("", "SIGKILL"):
         larger = f", or a larger {SHARED}" if sys.platform == "linux" else ""
         return UserError(
@@ -128,9 +124,9 @@ def end_on_shortage() -> None:
 
     The loader would wait for it without end.
     """
-    hook = "_on_queue_feeder_error"
-    assert hasattr(Queue, hook)
-    setattr(Queue, hook, staticmethod(lambda error, _: _end(error)))
+    Queue._on_queue_feeder_error = staticmethod(  # type: ignore[attr-defined]
+        lambda error, _: _end(error)
+    )
     before = sys.excepthook
 
     def handle(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -168,7 +164,7 @@ def _end(error: BaseException) -> None:
     os._exit(1 if number is None else _EXIT + number)
 
 
-def _number(error: BaseException, *, of_worker: bool = True) -> int | None:
+def _number(error: BaseException) -> int | None:
     """The errno of what is used up, from the error, its words, or a try; None where nothing is."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
@@ -179,14 +175,12 @@ def _number(error: BaseException, *, of_worker: bool = True) -> int | None:
     if known in _SHORTAGES:
         return known
     text = f"{error} {error.__cause__}"
-    words = _WORDS | (_WORDS_OF_WORKERS if of_worker else {})
-    if found := next((number for word, number in words.items() if word in text), None):
-        return found
+    found = next((number for words, number in _WORDS.items() if words in text), None)
     # tempfile and others replace the errno by one of their own
-    return _files_left() or known
+    return found or _files_left() or known
 
 
-def _files_left(count: int = _PROBES) -> int | None:
+def _files_left(count: int = 4) -> int | None:
     """The errno of opening `count` more files; None where that succeeds."""
     opened = []
     try:
@@ -201,16 +195,14 @@ def _files_left(count: int = _PROBES) -> int | None:
 
 
 def _reason(number: int) -> str:
-    """What is used up, and what to do."""
-    remedy = _MEND if sys.platform == "linux" else "give --num_workers 0"
-    if resource is None:
-        files = f"too many open files: {_FEWER}"
-    else:
+    files = f"too many open files: {_FEWER}"
+    if resource is not None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         files = (
             f"too many open files: a process may have {limit:,} here (ulimit -n); {_FEWER}, or "
             "raise the limit (ulimit -n 4096)"
         )
+    remedy = _MEND if sys.platform == "linux" else "give --num_workers 0"
     sentences = {
         errno.EMFILE: files,
         errno.ETOOMANYREFS: files,
@@ -223,16 +215,6 @@ def _reason(number: int) -> str:
         errno.ENOSPC: f"decoded images find no room in shared memory: {_room()}; {remedy}",
     }
     return sentences.get(number, f"{_room()} ({os.strerror(number)}); {remedy}")
-
-
-def _signal_name(text: str, exit_codes: tuple[int, ...]) -> str:
-    """The signal by which a worker ended, such as SIGKILL; "" where it is not known."""
-    for code in exit_codes:
-        if code < 0:
-            return signal.Signals(-code).name
-    found = re.search(r"killed by signal: ([\w ]+)", text)
-    words = {signal.strsignal(number): number.name for number in signal.Signals}
-    return words.get(found[1].strip(), "") if found else ""
 
 
 def _room() -> str:
