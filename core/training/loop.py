@@ -25,13 +25,13 @@ from core.training.optimizer import (
     describe_skipped,
     make_step,
     rate_factor,
-    scales,
+    scaler_of,
     set_rates,
     shares_of,
 )
 from core.training.resume import Progress
 from core.training.run import Run
-from core.training.step_monitor import NotFiniteError, StepMonitor, diverged
+from core.training.step_monitor import StepMonitor
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class FoldTrainer:
         self.epochs = sum(phase.epochs for phase in phases)
         self.monitor = StepMonitor(
             self.fabric,
+            data.table.ids,
+            self._where,
             remember=self.loop.log_every * self.optim.accumulate,
             save_minutes=self.loop.save_minutes,
         )
@@ -111,9 +113,6 @@ class FoldTrainer:
                     if self.progress.epoch < epochs.stop and not self.progress.finished:
                         self._train_phase(phase, epochs)
                     first = epochs.stop
-        except NotFiniteError as error:
-            names = [str(self.data.table.ids[row]) for row in error.rows]
-            raise error.as_user_error(names, self._where()) from error
         finally:
             self.log.close()
 
@@ -124,7 +123,7 @@ class FoldTrainer:
         if self.loop.compile:
             source.part.compile()
         module = self.fabric.setup_module(source.part)
-        optimizer = build_optimizer(self.model, phase, fused=not scales(self.fabric))
+        optimizer = build_optimizer(self.model, phase, fused=not scaler_of(self.fabric))
         optimizer.register_step_post_hook(shrink_after)
         self.state.load_optimizer(phase.name, optimizer)
         wrapped = self.fabric.setup_optimizers(optimizer)
@@ -184,7 +183,7 @@ class FoldTrainer:
                 module, training.optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
             )
             assert norm is not None
-            if scales(fabric):
+            if scaler_of(fabric):
                 # an overflow of scaled gradients is no fault: the scaler skips the update
                 norm = self.state.count_skipped(norm, first=fabric.is_global_zero)
             make_step(fabric, training.optimizer, skip=self.monitor.mark(update, worst, norm))
@@ -274,7 +273,11 @@ class FoldTrainer:
             raise self._diverged("weights")
 
     def _diverged(self, what: str) -> UserError:
-        return diverged(what, self.progress.total_updates, self._where())
+        return UserError(
+            f"the {what} were not finite after update {self.progress.total_updates} "
+            f"({self._where()}); nothing of it was saved: start anew with lower learning rates in "
+            "another --out_dir"
+        )
 
     def _where(self) -> str:
         return f"fold {self.data.fold}, epoch {self.progress.epoch + 1}"

@@ -2,18 +2,24 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from lightning_fabric import Fabric
+from msgspec import Meta
 from torch import Tensor, nn
 
 from core.config.training import TwoPhaseConfig
 from core.errors import UserError, counted
 from core.training.l1_penalty import sparse_parameters
 
-# largest gradient scale that a resume state may hold
-MOST_SCALE = 2.0**127
+
+class _Scale(msgspec.Struct, rename={"growth_tracker": "_growth_tracker"}):
+    """State of a gradient scaler that changes in training."""
+
+    scale: Annotated[float, Meta(gt=0, le=2.0**127)]
+    growth_tracker: Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def build_optimizer(model: nn.Module, phase: Phase, *, fused: bool = True) -> to
 
 def make_step(fabric: Fabric, optimizer: Any, *, skip: Tensor) -> None:
     """Apply the gradients, unless `skip` (on the device) is 1, and forget them."""
-    if not scales(fabric):
+    if scaler_of(fabric) is None:
         # the fused AdamW leaves weights and moments alone where this is 1
         optimizer.optimizer.found_inf = skip
     optimizer.step()
@@ -120,26 +126,20 @@ def scaler_of(fabric: Fabric) -> torch.amp.GradScaler | None:
     return getattr(fabric.strategy.precision, "scaler", None)
 
 
-def scales(fabric: Fabric) -> bool:
-    """Whether fp16 gradient scaling is on."""
-    return scaler_of(fabric) is not None
-
-
 def scale_state(scaler: torch.amp.GradScaler | None) -> dict[str, float]:
     """State of `scaler` for a resume, as JSON can hold it; waits for the device."""
-    return {} if scaler is None else _own(scaler.state_dict())
+    state = {} if scaler is None else scaler.state_dict()
+    return {name: state[name] for name in _Scale.__struct_encode_fields__ if name in state}
 
 
 def load_scale(scaler: torch.amp.GradScaler | None, kept: dict[str, Any]) -> None:
-    """Give `scaler` what `scale_state` gave; an older state kept nothing. Raises TypeError."""
-    if scaler is None or not kept:
-        return
-    scale, steps = kept["scale"], kept["_growth_tracker"]
-    if type(scale) is not float or type(steps) is not int:
-        raise TypeError("its gradient scale is no number")
-    if not 0 < scale <= MOST_SCALE or not 0 <= steps < 2**31:
-        raise TypeError(f"its gradient scale cannot be {scale} for {steps} steps")
-    scaler.load_state_dict(scaler.state_dict() | _own(kept))
+    """Give `scaler` what `scale_state` gave; an older state kept nothing.
+
+    Raises msgspec.ValidationError.
+    """
+    if scaler is not None and kept:
+        state = msgspec.to_builtins(msgspec.convert(kept, _Scale))
+        scaler.load_state_dict(scaler.state_dict() | state)
 
 
 def check_scale(fabric: Fabric, skipped: int, where: str) -> None:
@@ -164,8 +164,3 @@ def describe_skipped(skipped: int, updates: int) -> str:
         "Warning: every update of this epoch overflowed fp16 and was skipped: nothing was learnt "
         "in it."
     )
-
-
-def _own(state: dict[str, Any]) -> dict[str, Any]:
-    """Of a scaler's state what changes in training."""
-    return {name: state[name] for name in ("scale", "_growth_tracker")}

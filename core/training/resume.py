@@ -1,7 +1,6 @@
 """Resume state of a fold: the same command resumes at the next update."""
 
 import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
@@ -16,8 +15,7 @@ from core.training.ema import MovingAverage
 from core.training.optimizer import load_scale, scale_state
 
 
-@dataclass
-class Progress:
+class Progress(msgspec.Struct, forbid_unknown_fields=True):
     """How far a fold is. Epochs and updates count what lies behind; `best_epoch` counts from 1."""
 
     epoch: Count = 0
@@ -59,14 +57,9 @@ class Progress:
         return best
 
 
-# what AdamW keeps of each parameter, beside its number of steps
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
 class ResumeState:
-    """What a stopped fold needs to go on as if it had never stopped.
+    """What a stopped fold needs to go on as if it had never stopped; random numbers need nothing.
 
-    Random numbers depend on seed, fold, epoch and update alone, so that they are not part of it.
     `loss_sums` is the running (sum of losses, known labels, skipped updates) of the epoch; skipped
     updates are counted on the first rank alone. A file is loaded only where its `identity` (run,
     data and fold) is the same.
@@ -100,10 +93,14 @@ class ResumeState:
             if self.average is not None:
                 states = self.average.module.state_dict()
                 tensors |= {f"average.{n}": t for n, t in states.items()}
-            tensors |= _optimizer_tensors(optimizer)
+            tensors |= {
+                f"optimizer.{index}.{name}": value
+                for index, parameter in enumerate(_parameters(optimizer))
+                for name, value in optimizer.state[parameter].items()
+            }
             tensors["loss_sums"] = self.loss_sums
-        facts = {"run": self.identity, "phase": phase, "progress": asdict(self.progress)}
-        facts["scale"] = scale_state(self.scaler)
+        facts = {"run": self.identity, "phase": phase}
+        facts |= {"progress": msgspec.to_builtins(self.progress), "scale": scale_state(self.scaler)}
         save_tensors(path, tensors, facts)
 
     def add_loss(self, loss: Tensor, targets: Tensor) -> None:
@@ -150,8 +147,7 @@ class ResumeState:
                 "folder of that run, and put this run's own state back"
             )
         try:
-            progress = Progress(**facts["progress"])
-            self.progress = msgspec.convert(asdict(progress), Progress)
+            self.progress = msgspec.convert(facts["progress"], Progress)
             self._loaded_phase = facts["phase"]
             if self.progress.finished:
                 return
@@ -179,7 +175,8 @@ class ResumeState:
                 if not kept:
                     continue
                 shapes = {name: value.shape for name, value in kept.items()}
-                if shapes != dict(step=torch.Size(), **dict.fromkeys(_MOMENTS, parameter.shape)):
+                moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)
+                if shapes != {"step": torch.Size()} | moments:
                     raise UserError(
                         f"{self._loaded_path} does not fit its optimiser: move it away, and the "
                         "fold starts anew"
@@ -200,14 +197,6 @@ def is_finished(path: Path) -> bool:
         return False
     progress = load_tensors(path)[1].get("progress")
     return isinstance(progress, dict) and progress.get("finished") is True
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"optimizer.{index}.{name}": value
-        for index, parameter in enumerate(_parameters(optimizer))
-        for name, value in optimizer.state[parameter].items()
-    }
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -2,14 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from core.errors import UserError
+from core.errors import UserError, some
 from core.runtime.ranks import Roll
 from core.runtime.signals import answer_stops, leave, put_back
 
@@ -21,8 +21,17 @@ class StepMonitor:
     rank's stop signal and the first rank's clock, in one collective.
     """
 
-    def __init__(self, fabric: Fabric, *, remember: int, save_minutes: float) -> None:
-        self.fabric = fabric
+    def __init__(
+        self,
+        fabric: Fabric,
+        ids: Sequence[str],
+        where: Callable[[], str],
+        *,
+        remember: int,
+        save_minutes: float,
+    ) -> None:
+        """`ids` name the rows of the table, and `where` says which epoch it is."""
+        self.fabric, self._ids, self._where = fabric, ids, where
         # the first update with a loss, and with a gradient norm, that was not finite
         self._first_bad = torch.full((2,), torch.inf, device=fabric.device)
         self._recent: deque[tuple[int, Tensor]] = deque(maxlen=remember)
@@ -53,8 +62,8 @@ class StepMonitor:
     def decide(self) -> tuple[int, bool]:
         """(exit code of a stop that was asked for, or 0; whether to save), the same on all ranks.
 
-        Waits for the device. Raises `NotFiniteError` on every rank where an update of any rank was
-        not finite.
+        Waits for the device. Raises UserError on every rank where an update of any rank was not
+        finite, with its number and its images.
         """
         due = time.monotonic() - self._saved_at > self._save_seconds
         wishes = torch.tensor([float(self._stop_code), float(due)], device=self.fabric.device)
@@ -62,7 +71,7 @@ class StepMonitor:
         assert isinstance(views, Tensor)
         ranks = views.reshape(self.fabric.world_size, 4).cpu()
         if ranks[:, :2].isfinite().any():
-            self._raise_not_finite(ranks[:, :2])
+            raise self._not_finite(ranks[:, :2])
         return int(ranks[:, 2].max()), bool(ranks[0, 3])
 
     @property
@@ -80,8 +89,8 @@ class StepMonitor:
             leave(number)
         self._stop_code = 128 + number
 
-    def _raise_not_finite(self, first_bad: Tensor) -> None:
-        """Tell of the first bad update.
+    def _not_finite(self, first_bad: Tensor) -> UserError:
+        """The sentence for the first bad update.
 
         A rank whose own loss was bad knows the images; a gradient is that of all ranks together.
         """
@@ -90,34 +99,14 @@ class StepMonitor:
         rank, update = int(column.argmin()), int(column.min())
         rows = [row for at, row in self._recent if at == update]
         if what == "loss":
-            named = self.fabric.broadcast(torch.cat(rows).tolist() if rows else [], src=rank)
+            bad = self.fabric.broadcast(torch.cat(rows).tolist() if rows else [], src=rank)
         else:
             every = self.fabric.all_gather(torch.cat(rows).to(self.fabric.device))
             assert isinstance(every, Tensor)
-            named = every.flatten().tolist()
-        raise NotFiniteError(what, update, named)
-
-
-class NotFiniteError(Exception):
-    """An update was not finite: `what` (loss or gradient), its number, and the table rows in it."""
-
-    def __init__(self, what: str, update: int, rows: list[int]) -> None:
-        super().__init__(what, update, rows)
-        self.what, self.update, self.rows = what, update, rows
-
-    def as_user_error(self, names: list[str], where: str) -> UserError:
-        """The sentence for the user; `names` are the images of `rows`."""
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            bad = every.flatten().tolist()
         return UserError(
-            f"the {self.what} was not finite at update {self.update + 1} ({where}; images "
-            f"{shown}); nothing of it was saved. Mend the images, and the same command goes on "
-            "from the last state; or start anew with lower learning rates in another --out_dir"
+            f"the {what} was not finite at update {update + 1} ({self._where()}; images "
+            f"{some([self._ids[row] for row in bad], 8)}); nothing of it was saved. Mend the "
+            "images, and the same command goes on from the last state; or start anew with lower "
+            "learning rates in another --out_dir"
         )
-
-
-def diverged(what: str, update: int, where: str) -> UserError:
-    """The sentence for a model that has just diverged: its `what` are not finite any more."""
-    return UserError(
-        f"the {what} were not finite after update {update} ({where}); nothing of it was saved: "
-        "start anew with lower learning rates in another --out_dir"
-    )
