@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from timm.models import get_deprecated_models, split_model_name_tag
 from torch import Tensor, nn
 
@@ -39,8 +39,13 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         network: Any = _create(config, weights, pooled=pooled)
-        if config.grad_checkpointing:
-            _checkpoint_gradients(network, config.model)
+        try:
+            if config.grad_checkpointing:
+                network.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError) as error:
+            raise UserError(
+                f"{config.model} takes no --grad_checkpointing: leave it out"
+            ) from error
         self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).mean())
         self.register_buffer("std", torch.tensor(network.pretrained_cfg["std"]).mean())
         # some networks end in a wider layer than their feature map
@@ -186,23 +191,12 @@ def _fetch(repository: str) -> Path | None:
     cached = try_to_load_from_cache(repository, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
-    if not _answers(repository):
-        return None
     try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
-    except (OSError, ValueError):  # every error of the hub is one of these
-        return None
-
-
-def _answers(repository: str) -> bool:
-    """Whether the hub answers at once; its own download retries for most of a minute."""
-    from huggingface_hub import HfApi
-
-    try:
+        # it answers at once or not at all: the download by itself retries for most of a minute
         HfApi().model_info(repository, timeout=5)
+        return Path(hf_hub_download(repository, "model.safetensors"))
     except Exception:  # whatever fails here, the weights cannot be had
-        return False
-    return True
+        return None
 
 
 def model_settings(config: BackboneConfig) -> dict[str, Any]:
@@ -250,13 +244,6 @@ def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn
     with checked_loading(weights, model):
         overlay = {"file": str(weights)}
         return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-
-
-def _checkpoint_gradients(network: Any, model: str) -> None:
-    try:
-        network.set_grad_checkpointing(True)
-    except (AssertionError, AttributeError) as error:
-        raise UserError(f"{model} takes no --grad_checkpointing: leave it out") from error
 
 
 def _no_map(model: str, reason: str) -> UserError:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.errors import UserError, see_doctor
+from core.errors import UserError, see_doctor, some
 from core.io.atomic import write_atomically
 from core.io.untrusted_files import LARGEST_JSON, check_regular
 
@@ -26,18 +26,10 @@ STATE_ENDING = ".state.safetensors"
 _MOST_TENSORS = 100_000
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write `tensors` and the JSON-able `facts` to one file that is whole or not there."""
-    plain = _apart(tensors)
-    told = json.dumps({"format_version": FORMAT_VERSION} | facts, allow_nan=False)
-    metadata = {"facts": told, "sha256": _checksum(plain, told)}
-    write_atomically(path, lambda temporary: _save(temporary, plain, metadata))
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write `tensors` and the JSON-able `facts` to one file that is whole or not there.
 
-
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, none of which shares memory with another: safetensors refuses that.
-
-    Of tied tensors each name holds a copy, so that a file has all names of the model's state.
+    Of tied tensors each name holds a copy: safetensors refuses shared memory.
     """
     apart: dict[str, Tensor] = {}
     places: set[int] = set()
@@ -46,7 +38,9 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         place = plain.untyped_storage().data_ptr()
         apart[name] = plain.clone() if place in places else plain
         places.add(place)
-    return apart
+    told = json.dumps({"format_version": FORMAT_VERSION} | facts, allow_nan=False)
+    metadata = {"facts": told, "sha256": _checksum(apart, told)}
+    write_atomically(path, lambda temporary: _save(temporary, apart, metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -136,13 +130,29 @@ def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
     return digest.hexdigest()
 
 
-def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy `tensors` into `module`, strictly. Raises UserError where names or shapes differ."""
-    try:
-        module.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()[:200]
-        raise UserError(f"{path} does not fit the model it describes: {reason}") from error
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those of the tensors whose names begin with `prefix`, which their names lose."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def unlike(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that one of both lacks, or has in another shape."""
+    shapes, others = ({name: t.shape for name, t in part.items()} for part in (ours, theirs))
+    names = sorted(shapes.keys() | others.keys())
+    return [name for name in names if shapes.get(name) != others.get(name)]
+
+
+def check_fits(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError where the `tensors` of `path` are not those of `module`."""
+    if names := unlike(module.state_dict(), tensors):
+        verb = "differs" if len(names) == 1 else "differ"
+        raise UserError(f"{path} does not fit the model it describes: {some(names)} {verb}")
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy `tensors` into `module`. Raises UserError where names or shapes differ."""
+    check_fits(module, tensors, path)
+    module.load_state_dict(tensors)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

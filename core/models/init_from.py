@@ -12,7 +12,7 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from core.errors import UserError, some
-from core.models.checkpoint import not_finite
+from core.models.checkpoint import not_finite, part_of, unlike
 from core.models.load import ModelInfo, load_model
 
 
@@ -80,11 +80,11 @@ class Initial:
         where the backbone does not fit.
         """
         backbone = model.get_submodule("backbone")
-        theirs = self._part("backbone.")
-        if differing := _differing(backbone.state_dict(), theirs):
+        theirs = part_of(self.tensors, "backbone.")
+        if names := unlike(backbone.state_dict(), theirs):
             raise UserError(
                 f"--init_from {self.path} does not fit the backbone of {self.method}: "
-                f"{some(differing)} differ"
+                f"{some(names)} differ"
             )
         backbone.load_state_dict(theirs)
         start = f"Starts from {self.path}: backbone ({len(theirs)} tensors)"
@@ -93,45 +93,30 @@ class Initial:
     def _give_head(self, head: nn.Module) -> str:
         if self.info.method != self.method:
             return f"; fresh head, as that one's is of {self.info.method}."
-        ours, theirs = head.state_dict(), self._part("head.")
+        ours, theirs = head.state_dict(), part_of(self.tensors, "head.")
         dimensions = class_dimensions(head)
-        own_rows, other_rows = self._shared_rows()
+        here, there = self.class_names, self.info.class_names
         for name in ours.keys() & theirs.keys():
             shape = list(ours[name].shape)
             for dimension in dimensions.get(name, ()):
-                shape[dimension] = len(self.info.class_names)
+                shape[dimension] = len(there)
             if shape != list(theirs[name].shape):
-                return (
-                    f"; fresh head, as its {name} is {_size(theirs[name].shape)} there and would "
-                    f"be {_size(shape)} here."
-                )
+                size, wanted = (" x ".join(map(str, one)) for one in (theirs[name].shape, shape))
+                return f"; fresh head, as its {name} is {size} there and would be {wanted} here."
+        shared = [name for name in here if name in there]
+        own, other = (
+            np.array([*map(classes.index, shared)], dtype=np.int64) for classes in (here, there)
+        )
         for name in ours.keys() & theirs.keys():
-            places = _places(theirs[name], dimensions.get(name, ()), other_rows)
-            rows = theirs[name][places]
-            ours[name][_places(ours[name], dimensions.get(name, ()), own_rows)] = rows
-        return self._told(sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys()))
-
-    def _told(self, fresh: list[str], left_out: list[str]) -> str:
-        shared = [name for name in self.class_names if name in self.info.class_names]
-        new = [name for name in self.class_names if name not in self.info.class_names]
-        text = f", head rows of {len(shared)} of {len(self.class_names)} classes"
+            counted = dimensions.get(name, ())
+            rows = theirs[name][_places(theirs[name], counted, other)]
+            ours[name][_places(ours[name], counted, own)] = rows
+        fresh = [name for name in here if name not in there] + sorted(ours.keys() - theirs.keys())
+        left_out = sorted(theirs.keys() - ours.keys())
+        text = f", head rows of {len(shared)} of {len(here)} classes"
         text += f" ({some(shared, 12)})" if shared else ""
-        text += f"; fresh: {some([*new, *fresh], 12)}." if new or fresh else "."
+        text += f"; fresh: {some(fresh, 12)}." if fresh else "."
         return text + (f" Left out: {some(left_out)}." if left_out else "")
-
-    def _shared_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the classes that both have stand here, and there; (S,) each."""
-        there = {name: row for row, name in enumerate(self.info.class_names)}
-        pairs = [(row, there[n]) for row, n in enumerate(self.class_names) if n in there]
-        own, other = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        return own, other
-
-    def _part(self, prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
 
 
 def class_dimensions(head: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -149,23 +134,14 @@ def _places(tensor: Tensor, dimensions: tuple[int, ...], rows: np.ndarray) -> tu
     return tuple(torch.from_numpy(places) for places in np.ix_(*ranges))
 
 
-def _differing(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
-    shapes, others = ({n: t.shape for n, t in part.items()} for part in (ours, theirs))
-    names = shapes.keys() | others.keys()
-    return sorted(name for name in names if shapes.get(name) != others.get(name))
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
-
-
 def _seen(info: ModelInfo, config: Any) -> str:
     """A warning where the checkpoint was trained or validated on a table of this run; its settings
     are a file's, and may be anything."""
     settings = info.facts.get("settings")
     before = settings if isinstance(settings, dict) else {}
-    texts = [*_texts(before.get("train_csv")), *_texts(before.get("val_csv"))]
-    known = {os.path.abspath(one) for one in texts}
+    values = [before.get("train_csv"), before.get("val_csv")]
+    texts = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    known = {os.path.abspath(text) for text in texts if isinstance(text, str)}
     ours = (*config.data.train_csv, *config.data.val_csv)
     again = [csv for csv in ours if os.path.abspath(csv) in known]
     if not again:
@@ -174,8 +150,3 @@ def _seen(info: ModelInfo, config: Any) -> str:
         f"\nWarning: it was trained or validated on images of {some(again)} too: what is measured "
         "here on those is too good."
     )
-
-
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [one for one in values if isinstance(one, str)]

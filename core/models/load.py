@@ -12,7 +12,7 @@ from core.errors import UserError, in_plain_sight, some
 from core.io.untrusted_files import unsurprising
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 # pixels a side, and classes; a file that claims more is not believed
 MAX_SIZE = 8192
@@ -40,7 +40,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     import torch
 
     from core.models.backbone import restore_config
-    from core.models.checkpoint import load_into, load_tensors
+    from core.models.checkpoint import check_fits, load_tensors
 
     path = Path(path)
     if path.is_dir():
@@ -61,9 +61,9 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     # timm raises about anything where settings are not those of a network
     except Exception as error:
         raise UserError(f"{path} does not say what model it holds ({error})") from error
-    _check_shapes(outline.state_dict(), tensors, path)
+    check_fits(outline, tensors, path)
     model = build_model(config, len(info.class_names))
-    load_into(model, tensors, path)
+    model.load_state_dict(tensors)
     return model.eval(), info
 
 
@@ -87,37 +87,24 @@ def _weights_in(folder: Path) -> Path:
     raise UserError(f"{folder} holds no checkpoint: name a folder that does, or a checkpoint")
 
 
-def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
-    shapes, others = ({name: one.shape for name, one in part.items()} for part in (wanted, found))
-    names = sorted(shapes.keys() | others.keys())
-    if differing := [name for name in names if shapes.get(name) != others.get(name)]:
-        raise UserError(
-            f"{path} does not fit the model it describes: {some(differing)} "
-            f"{'differs' if len(differing) == 1 else 'differ'}"
-        )
-
-
 def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
     """What the file says of itself, checked: it may come from anywhere."""
     names, size = facts.get("class_names"), facts.get("img_size")
-    if isinstance(names, list) and len(names) > MAX_CLASSES:
+    names = names if isinstance(names, list) else []
+    if len(names) > MAX_CLASSES:
         raise UserError(f"{path} claims {len(names):,} classes, more than {MAX_CLASSES:,}")
-    named = isinstance(names, list) and all(map(_is_name, names))
-    if not isinstance(names, list) or not named or not names or len(set(names)) < len(names):
+    # a text that can be written, to a terminal too
+    named = all(
+        isinstance(name, str)
+        and name.encode(errors="ignore").decode() == in_plain_sight(name) == name != ""
+        and len(name) <= LONGEST_NAME
+        for name in names
+    )
+    if not names or not named or len(set(names)) < len(names):
         raise UserError(f"{path} does not name its classes, each once")
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
         raise UserError(f"{path} does not say what size its images have")
     return ModelInfo(method, tuple(names), size, unsurprising(facts))
-
-
-def _is_name(name: object) -> bool:
-    """Whether it is a text, not empty, that can be written, to a terminal too."""
-    return (
-        isinstance(name, str)
-        and name.encode(errors="ignore").decode() == name != ""
-        and in_plain_sight(name) == name
-        and len(name) <= LONGEST_NAME
-    )
 
 
 def method_names() -> list[str]:

@@ -67,12 +67,16 @@ def _find_faults(
         # without pooling a network may end in a norm that its weights do not have
         standard = _backbone_names(model)
         missing, extra = missing & standard, extra - standard - _classifier_names(network, extra)
-    unlike = {name for name in common if not _is_alike(wanted[name], tensors[name])}
+    alike = {
+        name
+        for name in common
+        if wanted[name].shape == tensors[name].shape and tensors[name].is_floating_point()
+    }
     spoiled = not_finite({name: tensors[name] for name in common})
     return {
         f"of {len(wanted)} tensors missing": missing - names,
         f"of {len(wanted)} tensors not adaptable to one channel": missing & names,
-        f"of {len(wanted)} tensors of another shape or type": unlike,
+        f"of {len(wanted)} tensors of another shape or type": common - alike,
         f"of {len(wanted)} tensors not finite": spoiled,
         "unknown to this network": extra,
     }
@@ -92,10 +96,6 @@ def _describe(faults: Mapping[str, Collection[str]]) -> str:
 
 def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-
-
-def _is_alike(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and other.is_floating_point()
 
 
 def _backbone_names(model: str) -> set[str]:

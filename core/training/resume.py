@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.config.values import Count
 from core.errors import UserError
-from core.models.checkpoint import load_into, load_tensors, save_tensors
+from core.models.checkpoint import load_into, load_tensors, part_of, save_tensors
 from core.training.ema import MovingAverage
 from core.training.optimizer import load_scale, scale_state
 
@@ -158,10 +158,10 @@ class ResumeState:
                 self.loss_sums[: max(2, len(kept))].copy_(kept)
         except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
             raise UserError(f"{path} is no state of a run ({error})") from error
-        load_into(self.model, _under("model.", tensors), path)
+        load_into(self.model, part_of(tensors, "model."), path)
         if self.average is not None:
-            load_into(self.average.module, _under("average.", tensors), path)
-        self._loaded, self._loaded_path = _under("optimizer.", tensors), path
+            load_into(self.average.module, part_of(tensors, "average."), path)
+        self._loaded, self._loaded_path = part_of(tensors, "optimizer."), path
 
     def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
         """Give the optimiser of `phase` its moments back, if the state was saved in that phase.
@@ -170,7 +170,7 @@ class ResumeState:
         """
         if self._loaded and self._loaded_phase == phase:
             for index, parameter in enumerate(_parameters(optimizer)):
-                kept = _under(f"{index}.", self._loaded)
+                kept = part_of(self._loaded, f"{index}.")
                 # a parameter that had no part in the loss was never stepped
                 if not kept:
                     continue
@@ -201,11 +201,3 @@ def is_finished(path: Path) -> bool:
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
