@@ -1,16 +1,17 @@
 """Sources of batches for a phase: images for the whole model, or features for its head."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from lightning_fabric import Fabric
 from torch import nn
 
 from core.config.training import LoopConfig
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
 from core.models.predict import View, as_it_is, mirror, predict
+from core.training.run import Run
 
 
 class BatchSource(Protocol):
@@ -33,33 +34,24 @@ class BatchSource(Protocol):
         """
 
 
+@dataclass
 class WholeModel:
     """Images of a fold, for a phase that trains the whole model."""
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        model: nn.Module,
-        data: FoldData,
-        validation: Batches,
-        loop: LoopConfig,
-    ) -> None:
-        self.part = model
-        self._fabric, self._data, self._validation = fabric, data, validation
-        self._views = validation_views(loop)
+    run: Run
+    part: nn.Module
+    data: FoldData
+    validation: Batches
 
     def set_train(self) -> None:
-        """Put the model into training mode."""
         self.part.train()
 
     def batches(self, first: int, last: int, updates_done: int) -> Iterator[Batch]:
-        """Batches of images of epochs [first, last) without the first `updates_done` updates."""
-        return self._data.training(first, last, updates_done)
+        return self.data.training(first, last, updates_done)
 
     def predict(self, evaluated: nn.Module, *, again: bool) -> np.ndarray:
-        """Probabilities (V, C) of the validation images."""
-        rows = self._data.val_rows
-        return predict(self._fabric, evaluated, self._validation, rows, views=self._views)
+        views, rows = validation_views(self.run.config.loop), self.data.val_rows
+        return predict(self.run.fabric, evaluated, self.validation, rows, views=views)
 
 
 def validation_views(loop: LoopConfig) -> tuple[View, ...]:

@@ -33,17 +33,9 @@ def for_dry_run(
     """
     out_dir = _folder_beside(config.run.out_dir)
     augment = Augmentation([], config.split.seed)
-    fold, training, validation = next(prepared.rows())
-    whole = FoldData(
-        fabric,
-        fold,
-        prepared.table,
-        training,
-        validation,
-        config.loader,
-        config.optim.accumulate,
-        augment,
-    )
+    fold, *rows = next(prepared.rows())
+    accumulate = config.optim.accumulate
+    whole = FoldData(fabric, fold, prepared.table, *rows, config.loader, accumulate, augment)
     images = UPDATES * whole.images_per_update
     optim = {
         name: min(1, getattr(config.optim, name))
@@ -60,9 +52,12 @@ def for_dry_run(
         parts["loss"] = replace(config.loss, drw_epoch=1)
     if "test" in {field.name for field in fields(config)}:
         parts["test"] = replace(config.test, out_csv=out_dir / config.test.out_csv.name)
-    few = _few(prepared, images, config.split.seed)
+    chosen = np.sort(
+        np.concatenate([_chosen(prepared.table, part, images, config.split.seed) for part in rows])
+    )
+    table, assignment = prepared.table.take(chosen), prepared.assignment[chosen]
     say(
-        f"Dry run: fold {few.run_folds[0]}, {UPDATES} updates of each phase, {len(few.table):,} of "
+        f"Dry run: fold {fold}, {UPDATES} updates of each phase, {len(table):,} of "
         f"{len(prepared.table):,} images, all into {out_dir}."
     )
     measured = Measurement(
@@ -72,6 +67,7 @@ def for_dry_run(
         workers=worker_count(config.loader.num_workers),
         ranks=fabric.world_size,
     )
+    few = Prepared(table, assignment, (fold,), prepared.files)
     return replace(config, **parts), few, measured
 
 
@@ -97,18 +93,6 @@ def _folder_beside(out_dir: Path) -> Path:
 def few_images(table: LabelTable, batch_size: int) -> LabelTable:
     """The first images of `table` to predict: so many batches of them."""
     return table.take(np.arange(min(len(table), UPDATES * batch_size)))
-
-
-def _few(prepared: Prepared, images: int, seed: int) -> Prepared:
-    """The first fold to run, with some `images` to train on and as many to validate."""
-    fold, training, validation = next(prepared.rows())
-    chosen = np.concatenate(
-        [_chosen(prepared.table, part, images, seed) for part in (training, validation)]
-    )
-    chosen.sort()
-    return Prepared(
-        prepared.table.take(chosen), prepared.assignment[chosen], (fold,), prepared.files
-    )
 
 
 def _chosen(table: LabelTable, rows: np.ndarray, images: int, seed: int) -> np.ndarray:

@@ -59,19 +59,14 @@ class FrozenBackbone:
 
     @property
     def part(self) -> nn.Module:
-        """The head."""
         return self.model.get_submodule("head")
 
     def set_train(self) -> None:
-        """Put the head into training mode; the backbone evaluates."""
         self.part.train()
         self.model.get_submodule("backbone").eval()
 
     def batches(self, first: int, last: int, updates_done: int) -> Iterator[Batch]:
-        """Batches of epochs [first, last) without the first `updates_done` updates.
-
-        Features (B, F) or (B, F, h, w) on the device stand in place of the images.
-        """
+        """Features (B, F) or (B, F, h, w) on the device stand in place of the images."""
         self._catch_up(first, updates_done)
         computed = min(last, self.epochs.start + self.passes) if self._cached else last
         if first < computed:
@@ -86,10 +81,6 @@ class FrozenBackbone:
 
     @torch.no_grad()
     def predict(self, evaluated: nn.Module, *, again: bool) -> np.ndarray:
-        """Probabilities (V, C) of the validation images by `evaluated`, the model or its average.
-
-        `again`: the phase calls it once more, so that a cache pays.
-        """
         share_buffers(self._fabric, evaluated)
         head = evaluated.get_submodule("head")
         results, seen = [], []
@@ -147,14 +138,9 @@ class FrozenBackbone:
         for number, count in sorted(updates.items()):
             again = self.epochs.start + number
             batches = islice(self._compute(again, again + 1, 0), count * self._accumulate)
-            speaks = self._fabric.is_global_zero
-            for _ in tqdm(
-                batches,
-                desc=f"features of epoch {again + 1} once more",
-                total=count * self._accumulate,
-                disable=None if speaks else True,
-                leave=False,
-            ):
+            title, total = f"features of epoch {again + 1} once more", count * self._accumulate
+            disable = None if self._fabric.is_global_zero else True
+            for _ in tqdm(batches, title, total, disable=disable, leave=False):
                 self.pause()
                 if not self._cached:
                     return
@@ -172,9 +158,12 @@ class FrozenBackbone:
                 yield list(cached.split(len(rows))), rows
                 start += len(places)
             return
-        wanted = again and self.passes > 0 and self._validation_fits
+        ours, theirs = (
+            one.get_submodule("backbone").state_dict() for one in (self.model, evaluated)
+        )
         # an average that starts elsewhere moves
-        keep = wanted and _equal(self.model, evaluated)
+        wanted = again and self.passes > 0 and self._validation_fits
+        keep = wanted and all(torch.equal(ours[name], theirs[name]) for name in ours)
         start, seen = 0, []
         for batch in self.validation:
             images = batch.images.to(self._fabric.device, non_blocking=True)
@@ -221,9 +210,3 @@ class FrozenBackbone:
                 f"of {folder} until the head's epochs are over."
             )
         return cache
-
-
-def _equal(model: nn.Module, other: nn.Module) -> bool:
-    """Whether their backbones are the same to the last bit."""
-    ours, theirs = (one.get_submodule("backbone").state_dict() for one in (model, other))
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -142,7 +142,7 @@ class FoldTrainer:
 
     def _batch_source(self, phase: Phase, epochs: range) -> BatchSource:
         if not phase.head_only:
-            return WholeModel(self.fabric, self.model, self.data, self.validation, self.loop)
+            return WholeModel(self.run, self.model, self.data, self.validation)
         return FrozenBackbone(
             run=self.run,
             model=self.model,

@@ -1,5 +1,6 @@
 """Settings of csra_db_cas, and its presets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,7 +32,7 @@ class ModelConfig(BackboneConfig):
 
 @dataclass(kw_only=True, slots=True)
 class Config(TrainingConfig):
-    """Settings of one run."""
+    """Settings of one run; by default `paper`: ConvNeXtV2-Base at 512 px."""
 
     run: RunConfig = field(default_factory=lambda: RunConfig(out_dir=Path("outputs/csra_db_cas")))
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(sampler="class_aware"))
@@ -53,11 +54,6 @@ class Config(TrainingConfig):
     )
 
 
-def paper() -> Config:
-    """ConvNeXtV2-Base at 512 px: the defaults."""
-    return Config()
-
-
 def small() -> Config:
     """ConvNeXtV2-Atto at 96 px: minutes on two cores, from random weights if need be."""
     return Config(
@@ -76,4 +72,4 @@ def small() -> Config:
     )
 
 
-PRESETS = {"paper": paper, "small": small}
+PRESETS: dict[str, Callable[[], Config]] = {"paper": Config, "small": small}

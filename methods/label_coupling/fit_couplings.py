@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.models.backbone import Classifier, restore_config
 from core.models.init_from import find_initial
 from core.models.load import load_model
-from core.models.predict import View, collect
+from core.models.predict import View, collect, mean_probability
 from core.training.batch_source import validation_views
 from core.training.fold_record import FoldRecord, TrainedEpoch, score_epoch
 from core.training.l1_penalty import shrink
@@ -97,11 +97,7 @@ def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
 
 
 def _fit_fold(
-    run: Run,
-    fold: FoldData,
-    record: FoldRecord,
-    model: Classifier[CoupledHead],
-    logits: list[Tensor],
+    run: Run, fold: FoldData, record: FoldRecord, model: Classifier[CoupledHead], logits: list
 ) -> None:
     """Fit couplings to one fold's training part, score its validation part, keep the model."""
     optim, began = run.config.optim, time.monotonic()
@@ -116,11 +112,11 @@ def _fit_fold(
     )
     trained = time.monotonic()
     held_out = [view[torch.from_numpy(fold.val_rows)] for view in logits]
-    without = score_epoch(run.fabric, fold, _mean_probability(held_out))
-    zeros = (coupling.A == 0).sum().item() - len(coupling.A)
+    without = score_epoch(run.fabric, fold, mean_probability(held_out).numpy())
+    classes, zeros = len(coupling.A), (coupling.A == 0).sum().item()
     record.log.say(
         f"{record.log.title}  without couplings mAP {without['mAP']:.3f}  mAUROC "
-        f"{without['mAUROC']:.3f}; {zeros} of {coupling.A.numel() - len(coupling.A)} couplings are "
+        f"{without['mAUROC']:.3f}; {zeros - classes} of {classes * (classes - 1)} couplings are "
         "exactly 0"
     )
     epoch = TrainedEpoch(
@@ -133,14 +129,9 @@ def _fit_fold(
     )
     model.head.coupling = coupling
     with torch.no_grad():
-        refined = _mean_probability([coupling(view) for view in held_out])
-    record.end_epoch(epoch, 1, model, refined)
+        refined = mean_probability(coupling(view) for view in held_out)
+    record.end_epoch(epoch, 1, model, refined.numpy())
     record.save_state()
-
-
-def _mean_probability(logits: list[Tensor]) -> np.ndarray:
-    """Probabilities (V, C) averaged over the logits (V, C) of augmented copies."""
-    return torch.stack(logits).sigmoid().mean(dim=0).numpy()
 
 
 def fit_couplings(
