@@ -33,9 +33,9 @@ def for_dry_run(
     """
     out_dir = _folder_beside(config.run.out_dir)
     augment = Augmentation([], config.split.seed)
-    fold, *rows = next(prepared.rows())
-    accumulate = config.optim.accumulate
-    whole = FoldData(fabric, fold, prepared.table, *rows, config.loader, accumulate, augment)
+    fold, training, validation = next(prepared.rows())
+    how = (config.loader, config.optim.accumulate, augment)
+    whole = FoldData(fabric, fold, prepared.table, training, validation, *how)
     images = UPDATES * whole.images_per_update
     optim = {
         name: min(1, getattr(config.optim, name))
@@ -52,10 +52,10 @@ def for_dry_run(
         parts["loss"] = replace(config.loss, drw_epoch=1)
     if "test" in {field.name for field in fields(config)}:
         parts["test"] = replace(config.test, out_csv=out_dir / config.test.out_csv.name)
-    chosen = np.sort(
-        np.concatenate([_chosen(prepared.table, part, images, config.split.seed) for part in rows])
-    )
-    table, assignment = prepared.table.take(chosen), prepared.assignment[chosen]
+    seed, both = config.split.seed, (training, validation)
+    chosen = [_chosen(prepared.table, rows, images, seed) for rows in both]
+    kept = np.sort(np.concatenate(chosen))
+    table, assignment = prepared.table.take(kept), prepared.assignment[kept]
     say(
         f"Dry run: fold {fold}, {UPDATES} updates of each phase, {len(table):,} of "
         f"{len(prepared.table):,} images, all into {out_dir}."

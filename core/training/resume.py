@@ -99,8 +99,8 @@ class ResumeState:
                 for name, value in optimizer.state[parameter].items()
             }
             tensors["loss_sums"] = self.loss_sums
-        facts = {"run": self.identity, "phase": phase}
-        facts |= {"progress": msgspec.to_builtins(self.progress), "scale": scale_state(self.scaler)}
+        facts = {"run": self.identity, "phase": phase, "scale": scale_state(self.scaler)}
+        facts["progress"] = msgspec.to_builtins(self.progress)
         save_tensors(path, tensors, facts)
 
     def add_loss(self, loss: Tensor, targets: Tensor) -> None:
