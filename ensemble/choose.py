@@ -16,7 +16,7 @@ from __future__ import annotations
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,10 +31,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
     from numpy.typing import NDArray
 
     from core.data.tables.label_table import LabelTable
-    from core.metrics import Evaluation, PairedDifference
-    from core.report.tables import Table
-    from ensemble.fitting.weights import Gains, Selection
-    from ensemble.predict.ensemble_json import Member
+    from ensemble.fitting.weights import Gain, Selection
 
 
 @dataclass(kw_only=True, slots=True)
@@ -82,7 +79,7 @@ def main() -> None:
     from ensemble.fitting.out_of_fold import member_names, of_trained_folds, read_run
     from ensemble.fitting.run_labels import labels_of
     from ensemble.fitting.weights import Pool, measure_gains, select
-    from ensemble.predict.ensemble_json import Member, check_output
+    from ensemble.predict.ensemble_json import check_output
     from ensemble.scoring.score import describe
 
     names = member_names(config.runs)
@@ -116,10 +113,7 @@ def main() -> None:
         **_as_json(selection, gains),
     }
     weights = selection.weights[selection.chosen]
-    members = [
-        Member(name, float(weight), one.checkpoints)
-        for name, weight, one in zip(names, weights, runs, strict=True)
-    ]
+    members = zip(names, weights.tolist(), [one.checkpoints for one in runs], strict=True)
     _write(config, members, table, pool.blend(weights).T, made_from)
 
 
@@ -131,7 +125,7 @@ def _beside(config: Config) -> tuple[Path, Path]:
 
 def _write(
     config: Config,
-    members: Sequence[Member],
+    members: Iterable[tuple[str, float, Sequence[Path]]],
     table: LabelTable,
     blended: NDArray[np.float64],
     made_from: dict[str, Any],
@@ -159,17 +153,24 @@ def _write(
 
 
 def _print_results(
-    config: Config, names: Sequence[str], selection: Selection, gains: Gains
+    config: Config, names: Sequence[str], selection: Selection, gains: Mapping[str, Gain]
 ) -> None:
     """The weights, what they score, and what that means."""
     from core.report.tables import Table
     from ensemble.fitting.weights import METRICS
+    from ensemble.scoring.tables import mean_with_interval
 
     weights = selection.weights
     rows = [[n, *(f"{w[row]:.4f}" for w in weights.values())] for row, n in enumerate(names)]
     tables = [Table("", ("weights on all rows", *weights), rows)]
     for metric in sorted(METRICS, key=lambda one: one != config.monitor):
-        tables.append(_score_table(metric, gains))
+        rows = []
+        for name, one in gains.items():
+            own = f"{one.own_rows[metric]:.3f}" if one.own_rows else ""
+            gain = one.over_single_best
+            more = mean_with_interval(gain.summary, metric, "+") if gain else ""
+            rows.append([name, own, mean_with_interval(one.held_out.summary, metric), more])
+        tables.append(Table("", (metric, "own rows", "held out", "gain over single best"), rows))
     for table in tables:
         print(f"\n{table.as_text()}")
     print()
@@ -177,21 +178,7 @@ def _print_results(
         print(textwrap.fill(sentence, 100, subsequent_indent="  "))
 
 
-def _score_table(metric: str, gains: Gains) -> Table:
-    """One row a strategy."""
-    from core.report.tables import Table
-    from ensemble.scoring.tables import mean_with_interval
-
-    rows = []
-    for name, held_out in gains.held_out.items():
-        own, gain = gains.fitted[metric].get(name), gains.over_single_best.get(name)
-        cells = ["" if own is None else f"{own:.3f}", mean_with_interval(held_out.summary, metric)]
-        cells.append(mean_with_interval(gain.summary, metric, "+") if gain else "")
-        rows.append([name, *cells])
-    return Table("", (metric, "own rows", "held out", "gain over single best"), rows)
-
-
-def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
+def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) -> list[str]:
     """Sentences on what was chosen and what it gains, whatever its sign."""
     from core.report.tables import SHOWN_NAMES
     from ensemble.fitting.weights import PROCEDURE, SINGLE_BEST
@@ -199,8 +186,10 @@ def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
 
     metric, chosen = config.monitor, selection.chosen
     picks = ", ".join(f"{name} {count}" for name, count in Counter(selection.picks).most_common())
-    gain = gains.over_single_best[PROCEDURE].summary
-    unscored, own = gain["unscored"], gains.fitted[metric]
+    difference = gains[PROCEDURE].over_single_best
+    assert difference is not None
+    gain, unscored = difference.summary, difference.summary["unscored"]
+    promised = gains[chosen].own_rows[metric] - gains[SINGLE_BEST].own_rows[metric]
     sentences = [
         "Own rows: scored on the rows that the weights were fitted on, which flatters them. Held "
         f"out, and the gain: weights fitted without these patients, {config.folds} folds. All are "
@@ -210,7 +199,7 @@ def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
         f"The whole procedure, this choice included, gains {mean_with_interval(gain, metric, '+')} "
         f"{metric} over the single best run on held-out patients. Its own rows would promise "
-        f"{own[chosen] - own[SINGLE_BEST]:+.3f}.",
+        f"{promised:+.3f}.",
     ]
     low = gain["intervals"].get(metric, (float("-inf"),))[0]
     if chosen != SINGLE_BEST and low <= 0:
@@ -220,28 +209,20 @@ def _verdict(config: Config, selection: Selection, gains: Gains) -> list[str]:
     return sentences
 
 
-def _as_json(selection: Selection, gains: Gains) -> dict[str, Any]:
+def _as_json(selection: Selection, gains: Mapping[str, Gain]) -> dict[str, Any]:
     """What was chosen, and all scores."""
-    from ensemble.fitting.weights import METRICS
+    from ensemble.scoring.outputs import as_json
 
-    def of(scores: Evaluation | PairedDifference) -> dict[str, Any]:
-        kept = ("intervals", "interval_points")
-        found = {key: {m: scores.summary[key].get(m) for m in METRICS} for key in kept}
-        return {metric: scores.summary[metric] for metric in METRICS} | found
-
-    strategies = {}
-    for name, evaluation in gains.held_out.items():
-        strategies[name] = {"held_out": of(evaluation)}
+    strategies: dict[str, dict[str, Any]] = {}
+    for name, one in gains.items():
+        strategies[name] = {"held_out": one.held_out.summary}
+        if one.over_single_best:
+            strategies[name]["over_single_best"] = one.over_single_best.summary
         if name in selection.weights:
-            strategies[name]["weights"] = selection.weights[name].tolist()
-            strategies[name]["own_rows"] = {m: gains.fitted[m][name] for m in METRICS}
-        if name in gains.over_single_best:
-            strategies[name]["over_single_best"] = of(gains.over_single_best[name])
-    return {
-        "strategy": selection.chosen,
-        "picks": list(selection.picks),
-        "strategies": strategies,
-    }
+            weights = selection.weights[name].tolist()
+            strategies[name] |= {"weights": weights, "own_rows": one.own_rows}
+    chosen = {"strategy": selection.chosen, "picks": selection.picks}
+    return as_json({**chosen, "strategies": strategies})
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import torch
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
 from core.models.load import load_model
-from ensemble.predict import ensemble_json as recipe
 from ensemble.predict.calibration import Calibration, write_calibration
 from ensemble.predict.ensemble import Ensemble, Member
+from ensemble.predict.ensemble_json import write_recipe
 
 # settings in which a slash is part of a name, not of a path
 NAMES = ("model", "labels")
@@ -49,10 +49,10 @@ def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | No
         tensors, _ = load_tensors(member.path)
         save_tensors(folder / name, tensors, shareable(member.info.facts))
         _check_same(member, folder / name)
-        listed.append(recipe.Member(name.removesuffix(".safetensors"), share, (folder / name,)))
+        listed.append((name.removesuffix(".safetensors"), share, [folder / name]))
         models.append({"file": name, "share": share} | _describe(member))
     if needs_recipe(ensemble):
-        recipe.write_recipe(folder / "ensemble.json", listed, ensemble.class_names, {})
+        write_recipe(folder / "ensemble.json", listed, ensemble.class_names, {})
     if calibration is not None:
         write_calibration(folder / "calibration.json", calibration, {})
     document = {

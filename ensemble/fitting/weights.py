@@ -195,15 +195,15 @@ def select(
 
 
 @dataclass(frozen=True, eq=False)
-class Gains:
-    """What the strategies score; PROCEDURE is the choice among them, made anew in each fold."""
+class Gain:
+    """Scores of a strategy, or of PROCEDURE: the choice among them in each fold again."""
 
-    fitted: Mapping[str, Mapping[str, float]]
-    """metric → strategy → score on the rows that its weights were fitted on: optimistic"""
-    held_out: Mapping[str, Evaluation]
+    held_out: Evaluation
     """by weights that were fitted on other patients"""
-    over_single_best: Mapping[str, PairedDifference]
-    """to the single best run, held out as well: it is chosen anew in each fold"""
+    over_single_best: PairedDifference | None
+    """to the single best run, held out as well; None for that itself"""
+    own_rows: Mapping[str, float]
+    """metric → score on the rows that the weights were fitted on: optimistic"""
 
 
 def measure_gains(
@@ -212,26 +212,22 @@ def measure_gains(
     class_names: Sequence[str],
     patients: NDArray[np.object_] | None,
     seed: int,
-) -> Gains:
-    """Score what `select` gave, with bootstrap intervals over patients (N,)."""
-    targets = pool.targets.T
-    held_out = {**selection.held_out, PROCEDURE: selection.procedure}
+) -> dict[str, Gain]:
+    """Score what `select` gave, by strategy, with bootstrap intervals over patients (N,)."""
+    targets, single = pool.targets.T, selection.held_out[SINGLE_BEST].T
+    scorers = {metric: Scorer(pool.targets, metric) for metric in METRICS}
     how: dict[str, Any] = {"patients": patients, "seed": seed}
-    found: dict[str, Evaluation] = {}
-    gains: dict[str, PairedDifference] = {}
+    gains = {}
+    held_out = {**selection.held_out, PROCEDURE: selection.procedure}
     for name, one in tqdm(held_out.items(), desc="intervals", disable=None):
-        found[name] = evaluate(targets, one.T, class_names, **how)
+        found, difference, own_rows = evaluate(targets, one.T, class_names, **how), None, {}
         if name != SINGLE_BEST:
-            single = held_out[SINGLE_BEST].T
-            gains[name] = paired_difference(targets, one.T, single, class_names, **how)
-    fitted = {
-        metric: {
-            name: Scorer(pool.targets, metric)(pool.blend(weights))
-            for name, weights in selection.weights.items()
-        }
-        for metric in METRICS
-    }
-    return Gains(fitted, found, gains)
+            difference = paired_difference(targets, one.T, single, class_names, **how)
+        if name in selection.weights:
+            blend = pool.blend(selection.weights[name])
+            own_rows = {metric: score(blend) for metric, score in scorers.items()}
+        gains[name] = Gain(found, difference, own_rows)
+    return gains
 
 
 def _fit(pool: Pool, monitor: str, bar: tqdm) -> dict[str, FloatArray]:

@@ -8,8 +8,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NoReturn
 
@@ -27,15 +26,6 @@ NotNegative = Annotated[float, Meta(ge=0, le=LARGEST)]
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 
 
-@dataclass(frozen=True)
-class Member:
-    """A run in an ensemble: the checkpoints of its folds share its weight equally."""
-
-    name: str
-    weight: float
-    checkpoints: tuple[Path, ...]
-
-
 class _Member(msgspec.Struct):
     name: str
     weight: NotNegative
@@ -48,18 +38,25 @@ class _Recipe(msgspec.Struct):
 
 
 def write_recipe(
-    path: Path, members: Sequence[Member], class_names: Sequence[str], made_from: Mapping[str, Any]
+    path: Path,
+    members: Iterable[tuple[str, float, Sequence[Path]]],
+    class_names: Sequence[str],
+    made_from: Mapping[str, Any],
 ) -> None:
     """Write `ensemble.json`, with its origin `made_from` in JSON, whole or not at all.
 
-    Raises UserError where the folder cannot be written to.
+    members: name, weight and checkpoints of each. Raises UserError where the folder cannot be
+    written to.
     """
-    listed = [
-        _Member(one.name, one.weight, [_relative(file, path.parent) for file in one.checkpoints])
-        for one in members
-    ]
     content = {
-        "members": [msgspec.structs.asdict(member) for member in listed],
+        "members": [
+            {
+                "name": name,
+                "weight": weight,
+                "checkpoints": [_relative(file, path.parent) for file in checkpoints],
+            }
+            for name, weight, checkpoints in members
+        ],
         "classes": list(class_names),
         "made_from": dict(made_from),
     }

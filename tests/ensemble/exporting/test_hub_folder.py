@@ -15,7 +15,6 @@ from sklearn.metrics import average_precision_score
 from core.errors import UserError
 from core.models.checkpoint import _checksum, load_facts, load_tensors, save_tensors
 from ensemble.infer import main as infer_main
-from ensemble.predict.ensemble_json import Member as Recipe
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.conftest import Call
@@ -88,7 +87,7 @@ def test_a_folder_says_of_each_model_which_classes_it_gives(
 ) -> None:
     names = load_model(checkpoints[0])[1].class_names
     fewer = list(names[4::-1])
-    write_recipe(tmp_path / "e.json", [Recipe("a", 1, (checkpoints[0],))], fewer, {})
+    write_recipe(tmp_path / "e.json", [("a", 1, [checkpoints[0]])], fewer, {})
     code, _, error = export("--ensemble", tmp_path / "e.json", "--format", "folder", "--no-scores")
     assert code == 0, error
     folder = tmp_path / "out"

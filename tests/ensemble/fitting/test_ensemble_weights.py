@@ -186,16 +186,18 @@ def test_gains_are_scores_and_their_differences() -> None:
     for metric, of in (("mAP", average_precision_score), ("mAUROC", roc_auc_score)):
         for name, blend in held_out.items():
             score = by_sklearn(pool, blend, of)
-            assert gains.held_out[name].summary[metric] == pytest.approx(score, abs=1e-9)
-            low, high = gains.held_out[name].summary["intervals"][metric]
+            assert gains[name].held_out.summary[metric] == pytest.approx(score, abs=1e-9)
+            low, high = gains[name].held_out.summary["intervals"][metric]
             assert low < score < high
             if name != SINGLE_BEST:
-                gain = gains.over_single_best[name].summary[metric]
+                difference = gains[name].over_single_best
+                assert difference is not None
                 single = by_sklearn(pool, found.held_out[SINGLE_BEST], of)
-                assert gain == pytest.approx(score - single, abs=1e-9)
+                expected = pytest.approx(score - single, abs=1e-9)
+                assert difference.summary[metric] == expected
         for name, weights in found.weights.items():
             score = by_sklearn(pool, pool.blend(weights), of)
-            assert gains.fitted[metric][name] == pytest.approx(score, abs=1e-9)
+            assert gains[name].own_rows[metric] == pytest.approx(score, abs=1e-9)
 
 
 def test_what_cannot_be_scored_is_refused() -> None:

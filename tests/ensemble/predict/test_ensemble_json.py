@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
-from ensemble.predict.ensemble_json import Member, read_recipe, write_recipe
+from ensemble.predict.ensemble_json import read_recipe, write_recipe
 
 
 def test_a_checkpoint_that_is_a_link_is_named_as_such(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_a_checkpoint_that_is_a_link_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "store" / "a.safetensors").symlink_to(tmp_path / "real" / "a.safetensors")
     (tmp_path / "way").symlink_to(tmp_path / "store", target_is_directory=True)
     path = tmp_path / "way" / "e.json"
-    write_recipe(path, [Member("a", 1, (tmp_path / "way" / "a.safetensors",))], ["Mass"], {})
+    write_recipe(path, [("a", 1, [tmp_path / "way" / "a.safetensors"])], ["Mass"], {})
     assert json.loads(path.read_text())["members"][0]["checkpoints"] == ["a.safetensors"]
     checkpoints, weights, _ = read_recipe(path)
     assert weights == [1]

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from core.data.phantom.dataset import NORMAL
 from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.calibration import Calibration, Identity, Platt, write_calibration
-from ensemble.predict.ensemble_json import Member, write_recipe
+from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.helpers.infer_files import Infer, part, predicted, said, write
 from tests.helpers.training.small_run import MODEL, flags
@@ -165,7 +165,7 @@ def test_an_ensemble_file_names_models_weights_and_classes(
     tmp_path: Path,
 ) -> None:
     recipe, chosen = tmp_path / "ensemble.json", names[5:2:-1]
-    members = [Member("one", 0.25, (checkpoints[0],)), Member("two", 0.75, (checkpoints[1],))]
+    members = [("one", 0.25, [checkpoints[0]]), ("two", 0.75, [checkpoints[1]])]
     write_recipe(recipe, members, chosen, {})
     found = predicted(infer, *six_flags[3:], "--ensemble", recipe, output=tmp_path / "p.csv")
     assert list(found) == chosen

@@ -10,7 +10,7 @@ import pytest
 
 from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.blocks import parts_folder
-from ensemble.predict.ensemble_json import Member, write_recipe
+from ensemble.predict.ensemble_json import write_recipe
 from tests.helpers.infer_files import Infer, copied
 
 Refused = Callable[..., str]
@@ -206,7 +206,7 @@ def test_no_input_is_overwritten(
     model, recipe = tmp_path / "model.safetensors", tmp_path / "ensemble.json"
     shutil.copy(checkpoints[0], model)
     names = load_tensors(model)[1]["class_names"]
-    write_recipe(recipe, [Member("run", 1.0, (model,))], names, {})
+    write_recipe(recipe, [("run", 1.0, [model])], names, {})
     own: list[object] = ["--checkpoints", model, "--image_dir", images]
     monkeypatch.chdir(tmp_path)
     for arguments, output in (
