@@ -1,6 +1,5 @@
 """Model card: description, training data and scores of a model, for those who receive it."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 import jinja2
 
 from core.errors import in_plain_sight
-from core.metrics import Evaluation
+from core.report.tables import number
 from ensemble.exporting.card_scores import FoldScores
 from ensemble.predict.ensemble import Ensemble, Member
+from ensemble.scoring.tables import mean_with_interval
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 UNKNOWN = "unknown"
@@ -88,12 +88,12 @@ def _class(
     }
     # a class without labels has no scores
     if score is None or name not in score.evaluation.per_class.index:
-        return row | {"ap": UNKNOWN, "auroc": UNKNOWN, "validated": UNKNOWN}
+        return row | dict.fromkeys(("ap", "auroc", "validated"), UNKNOWN)
     scored: Any = score.evaluation.per_class.loc[name]
     row["validated"] = f"{scored['positives']:,.0f}"
     for metric in ("ap", "auroc"):
-        ends = (scored.get(f"{metric}_{end}") for end in ("low", "high"))
-        row[metric] = _interval(scored[metric], *ends)
+        bounds = scored.get(f"{metric}_low"), scored.get(f"{metric}_high")
+        row[metric] = number(scored[metric], bounds)
     return row
 
 
@@ -102,33 +102,20 @@ def _means(name: str, member: Member, score: FoldScores | None) -> dict[str, str
     if score is not None:
         summary = score.evaluation.summary
         row = {"images": f"{summary['images']:,}", "classes": f"{summary['classes_scored']:,}"}
-        return {"name": name} | row | {mean: _mean(score.evaluation, mean) for mean in MEANS}
-    metrics = member.info.facts.get("metrics")
-    if not isinstance(metrics, dict):
+        means = {mean: mean_with_interval(summary, mean) for mean in MEANS}
+    elif metrics := member.facts("metrics"):
+        row = {"images": UNKNOWN, "classes": _number(metrics.get("classes_scored"), ",.0f")}
+        means = {mean: _number(metrics.get(mean)) for mean in MEANS}
+    else:
         return None
-    row = {"images": UNKNOWN, "classes": _number(metrics.get("classes_scored"), ",.0f")}
-    return {"name": name} | row | {mean: _number(metrics.get(mean)) for mean in MEANS}
-
-
-def _mean(evaluation: Evaluation, name: str) -> str:
-    """A mean over classes, and the interval with the mean that it is of."""
-    summary = evaluation.summary
-    low, high = summary["intervals"].get(name, (None, None))
-    if low is None:
-        return _number(summary[name])
-    count, every = summary["classes_in_intervals"], summary["classes_scored"]
-    if count == every:
-        return _interval(summary[name], low, high)
-    part = _interval(summary["interval_points"][name], low, high)
-    return f"{_number(summary[name])}; of {count} classes {part}"
+    return {"name": name, **row, **means}
 
 
 def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str:
     """The CSVs of the training images, by name."""
     files: dict[str, None] = {}
     for member in members:
-        settings = member.info.facts.get("settings")
-        given = settings.get("train_csv") if isinstance(settings, dict) else None
+        given = member.facts("settings").get("train_csv")
         for one in given if isinstance(given, list) else [given]:
             if isinstance(one, str) and one:
                 files[re.split(r"[\\/]", one)[-1]] = None
@@ -138,8 +125,7 @@ def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str
 
 def _span(members: Sequence[Member], key: str, name: str) -> str:
     """A class's count, or the least and the most of several models."""
-    facts = [member.info.facts.get(key) for member in members]
-    found = [one.get(name) for one in facts if isinstance(one, dict)]
+    found = [member.facts(key).get(name) for member in members]
     counts = [count for count in found if type(count) is int]
     if not counts:
         return UNKNOWN
@@ -148,10 +134,8 @@ def _span(members: Sequence[Member], key: str, name: str) -> str:
 
 
 def _versions(members: Sequence[Member]) -> str:
-    versions = members[0].info.facts.get("versions")
-    if not isinstance(versions, dict):
-        return "unknown versions"
-    return ", ".join(f"{name} {_text(version)}" for name, version in sorted(versions.items()))
+    versions = sorted(members[0].facts("versions").items())
+    return ", ".join(f"{name} {_text(one)}" for name, one in versions) or "unknown versions"
 
 
 def _text(value: object) -> str:
@@ -161,9 +145,3 @@ def _text(value: object) -> str:
 def _number(value: object, form: str = ".3f") -> str:
     sound = isinstance(value, (int, float)) and abs(value) <= LARGEST
     return format(value, form) if sound else UNKNOWN
-
-
-def _interval(value: Any, low: Any, high: Any) -> str:
-    if low is None or not (math.isfinite(low) and math.isfinite(high)):
-        return _number(value)
-    return f"{_number(value)} [{low:.3f}, {high:.3f}]"

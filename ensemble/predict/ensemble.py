@@ -34,12 +34,17 @@ class Member:
         with path.open("rb") as file:
             return cls(path, model, info, hashlib.file_digest(file, "sha256").hexdigest())
 
+    def facts(self, name: str) -> dict[str, Any]:
+        """The checkpoint's facts of this name; empty where they are no JSON object."""
+        found = self.info.facts.get(name)
+        return found if isinstance(found, dict) else {}
+
     def summary(self) -> dict[str, Any]:
         """Method, model, pixels, fold and number of classes; None for unknown values."""
-        settings, fold = self.info.facts.get("model"), self.info.facts.get("fold")
+        fold = self.info.facts.get("fold")
         return {
             "method": self.info.method,
-            "model": settings.get("model") if isinstance(settings, dict) else None,
+            "model": self.facts("model").get("model"),
             "pixels": self.info.image_size,
             "fold": fold if type(fold) is int else None,
             "classes": len(self.info.class_names),

@@ -146,8 +146,8 @@ def _training(members: Sequence[Member], name: str) -> dict[str, Any]:
     """Counts of a class in the training images of all models with known ones, and its group."""
     positives = known = 0
     for member in members:
-        both = (member.info.facts.get(f"training_{what}") for what in ("positives", "known"))
-        first, second = (one.get(name) if isinstance(one, dict) else None for one in both)
+        first = member.facts("training_positives").get(name)
+        second = member.facts("training_known").get(name)
         # unchecked facts of a file
         if type(first) is int and type(second) is int and 0 <= first <= second < 2**53:
             positives, known = positives + first, known + second
