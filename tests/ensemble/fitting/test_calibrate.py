@@ -221,14 +221,5 @@ def test_what_it_refuses(
 
 
 def test_flags_are_an_interface() -> None:
-    assert flat(Config()) == {
-        "predictions": None,
-        "labels": None,
-        **flat(LabelReading()),
-        "common": False,
-        "folds": 5,
-        "seed": 0,
-        "normal_class": "",
-        "output": "calibration.json",
-        "overwrite": False,
-    }
+    names = {"predictions", "labels", "common", "folds", "seed", "normal_class", "output"}
+    assert set(flat(Config())) == {*names, "overwrite", *flat(LabelReading())}

@@ -105,19 +105,6 @@ def test_runs_that_took_other_labels_are_told(command: Command, tmp_path: Path) 
     assert f"labels       {tmp_path}/e_labels.csv" in printed
 
 
-def test_official_validation_of_two_sources(command: Command, tmp_path: Path) -> None:
-    csvs, joint = two_sources(tmp_path)
-    # named by their training CSVs, which are read no more
-    settings = {"train_csv": ["x/nih.csv", "x/own.csv"], "val_csv": [str(csv) for csv in csvs]}
-    frame = guesses(labels_of(), 2, 0).set_axis(joint["ImageID"].to_numpy())
-    make_run(tmp_path / "one", csvs[0], frame.rename(columns=JOINT), 1, 0, **settings)
-    code, printed, error = command(
-        "--runs", tmp_path / "one", "--folds", 2, "--output", tmp_path / "e.json"
-    )
-    assert code == 0, error
-    assert "90 images, 45 patients, 3 classes" in printed
-
-
 def test_a_part_of_one_csv_is_written_for_the_next_command(
     command: Command, tmp_path: Path
 ) -> None:

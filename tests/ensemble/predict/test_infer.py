@@ -7,7 +7,7 @@ import pandas as pd
 
 from core.models.checkpoint import load_tensors, save_tensors
 from methods import load_model
-from tests.helpers.infer_files import HEAD, Infer, copied, part, predicted, said
+from tests.helpers.infer_files import HEAD, Infer, copied, predicted, said
 
 
 def test_every_image_of_a_folder_by_two_models(
@@ -46,17 +46,6 @@ def test_the_images_of_a_csv_in_its_order_with_weights_and_without_views(
     paths = [phantom / "images" / name for name in frame.index]
     one, other = (said(path, paths, mirror=False) for path in checkpoints)
     np.testing.assert_allclose(frame.to_numpy(), (one + 3 * other) / 4, atol=2e-6)
-
-
-def test_classes_are_matched_by_name(
-    infer: Infer, checkpoints: list[Path], six_flags: list, tmp_path: Path
-) -> None:
-    names = load_tensors(checkpoints[0])[1]["class_names"]
-    turned = part(checkpoints[0], tmp_path / "turned.safetensors", names[::-1])
-    alone, pair = ["--checkpoints", checkpoints[0]], ["--checkpoints", checkpoints[0], turned]
-    one = predicted(infer, *six_flags, *alone, output=tmp_path / "1.csv")
-    two = predicted(infer, *six_flags, *pair, output=tmp_path / "2.csv")
-    pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-6)
 
 
 def test_an_image_that_cannot_be_read_is_named_and_labels_are_kept(

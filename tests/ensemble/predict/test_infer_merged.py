@@ -15,7 +15,6 @@ from ensemble.predict.calibration import Calibration, Identity, Platt, write_cal
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.helpers.infer_files import Infer, part, predicted, said, write
-from tests.helpers.training.small_run import MODEL, flags
 
 
 @pytest.fixture
@@ -33,22 +32,17 @@ def both(checkpoints: list[Path], six_images: list[Path], names: list[str]) -> l
 
 
 def test_one_checkpoint_gives_its_own_validation_predictions(
-    train: Infer, infer: Infer, phantom: Path, tmp_path: Path
+    infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
-    """With no views, those of a training without; with both, those of a training with its two."""
-    for tta, views in (("--no-tta", "none"), ("--tta", "flip")):
-        out = tmp_path / views
-        code, _, error = train(*flags(phantom, out, "--run_folds", 1, tta))
-        assert code == 0, error
-        own = pd.read_csv(out / f"{MODEL}_fold1_val.csv", index_col=0)
-        csv = write(tmp_path / "names.csv", own.reset_index()[["ImageID"]])
-        found = predicted(
-            *(infer, "--checkpoints", out / f"{MODEL}_fold1.safetensors", "--test_csv", csv),
-            *("--image_dir", phantom / "images", "--tta_config", views, "--batch_size", 5),
-            output=tmp_path / "p.csv",
-        )
-        assert list(found.index) == list(own.index)
-        assert np.abs(found[own.columns].to_numpy() - own.to_numpy()).max() < 1e-5
+    own = pd.read_csv(checkpoints[0].with_name(f"{checkpoints[0].stem}_val.csv"), index_col=0)
+    csv = write(tmp_path / "names.csv", own.reset_index()[["ImageID"]])
+    found = predicted(
+        *(infer, "--checkpoints", checkpoints[0], "--test_csv", csv),
+        *("--image_dir", phantom / "images", "--batch_size", 5),
+        output=tmp_path / "p.csv",
+    )
+    assert list(found.index) == list(own.index)
+    assert np.abs(found[own.columns].to_numpy() - own.to_numpy()).max() < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -85,13 +85,3 @@ def test_studies_are_means_within_and_then_over_groups_of_views() -> None:
     np.testing.assert_allclose(merged, expected)
     plain = merge_studies(table, studies, view_groups(None, 6))
     np.testing.assert_allclose(plain, [table[:3].mean(0), table[3:5].mean(0), table[5]])
-
-
-def test_which_views_go_together() -> None:
-    frontal = ["PA", "AP", "AP_horizontal", "Frontal", "AP AXIAL", "posteroanterior", "pa"]
-    lateral = ["LL", "LATERAL", "L", "XTABLE LATERAL", "Lateral", "RL"]
-    other = ["COSTAL", "LAO"]
-    groups = view_groups(np.array(frontal + lateral + other, dtype=object), 15)
-    assert len(set(groups[:7])) == 1
-    assert len(set(groups[7:13])) == 1
-    assert len(set(groups)) == 4
