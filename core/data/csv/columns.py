@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.data.csv.text import MOST_CELLS, most_cells, open_text
+from core.data.csv.text import MOST_CELLS, limits, open_text
 from core.errors import UserError, nearest, plain, some
 
 # Compared without case and punctuation, and in this order where a file has several.
@@ -97,11 +97,10 @@ def take_rows(columns: dict[str, Column], positions: np.ndarray) -> dict[str, Co
 
 
 def read_columns(path: Path) -> dict[str, Column]:
-    """Read a file separated by commas, tabs, semicolons or bars, plain or .gz: "00012" stays so.
+    """Read a file separated by commas, tabs, semicolons or bars, plain or .gz, as text.
 
-    Raises UserError where there is no such file, or where it is no table of UTF-8 text with a
-    header, named columns and at least one row, all of one length; and where it is larger than a
-    table of images can be.
+    Raises UserError where there is no such file, where it is no table of UTF-8 text with a header
+    and at least one row, all of one length, and where it is too large.
     """
     if not path.exists():
         raise UserError(
@@ -128,7 +127,7 @@ def read_columns(path: Path) -> dict[str, Column]:
 def _read(path: Path) -> dict[str, Column]:
     names: list[str] = []
     held: list[_Cells] = []
-    most = MOST_TEXTS * most_cells() // MOST_CELLS
+    most = MOST_TEXTS * limits()[1] // MOST_CELLS
     with open_text(path) as (text, checked):
         # Not dtype="category", which takes four times as long.
         frames = pd.read_csv(
@@ -142,7 +141,7 @@ def _read(path: Path) -> dict[str, Column]:
         for frame in frames:
             is_first = not names
             if is_first:
-                names = _names(path, frame.iloc[0])
+                names = [str(name).strip() for name in frame.iloc[0]]
                 held = [_Cells() for _ in names]
             for position, cells in enumerate(held):
                 cells.add(frame[position].to_numpy()[is_first:])
@@ -152,22 +151,17 @@ def _read(path: Path) -> dict[str, Column]:
                     f"{path} has more than {most:,} different texts in its cells: leave out "
                     "columns that are not needed, or raise CXR_MAX_CELLS."
                 )
+    repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
+    if repeated:
+        raise UserError(f"{path}: more than one column is named {some(repeated)}. Rename them.")
     columns = {n: Column(n, path, *cells.join()) for n, cells in zip(names, held, strict=True)}
     last = columns[names[-1]]
     if not len(last.codes):
         raise UserError(f"{path} has a header and no rows: it needs one row for each image.")
     # pandas fills a row that ends early with blanks
-    if "" in last.values and checked.separators != (len(names) - 1) * (len(last.codes) + 1):
+    if "" in last.values:
         _refuse_short_rows(path, len(names), checked.separator)
     return columns
-
-
-def _names(path: Path, header: Iterable[object]) -> list[str]:
-    names = [str(name).strip() for name in header]
-    repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
-    if repeated:
-        raise UserError(f"{path}: more than one column is named {some(repeated)}. Rename them.")
-    return names
 
 
 class _Cells:
@@ -211,14 +205,14 @@ def _refuse_short_rows(path: Path, cells: int, separator: str) -> None:
 def find_column(
     path: Path, names: Iterable[str], requested: str, known: Sequence[str], flag: str
 ) -> str | None:
-    """The requested column; without a request the first of the known names that the file has.
+    """The requested column ("none" for none), or the first of the known names that is there.
 
-    "none" asks for no column. Raises UserError for a request that the file does not have, and
-    where two columns differ in case and punctuation only, and neither is as the known name is.
+    Raises UserError for a request that the file does not have, and where two columns differ in
+    case and punctuation only, and neither is as the known name is.
     """
-    names = list(names)
     if requested.lower() == "none":
         return None
+    names = list(names)
     if requested and requested not in names:
         raise UserError(f"{path} has no column '{requested}' ({flag}){nearest(requested, names)}.")
     for name in (requested,) if requested else known:

@@ -32,8 +32,8 @@ def choose_labels(
 ) -> tuple[tuple[str, ...], list[str]]:
     """The requested labels, checked, or the detected ones; and sentences about the others.
 
-    A column is detected by its cells: all are labels or blank, and not all are 1. Raises UserError
-    for a request that cannot be met, and for a column that looks like a label but for some cells.
+    Raises UserError for a request that cannot be met, and for a column that looks like a label but
+    for some cells.
     """
     notes: list[str] = []
     if labels is None:
@@ -71,9 +71,8 @@ def add_absent(
 ) -> tuple[dict[str, Column], list[str]]:
     """The columns with those of `labels` that no list of the table names, and sentences about them.
 
-    The lists' labels are `listed`, and each is 0 where a list does not name it. One that differs in
-    case, blanks, hyphens or underscores alone is meant. Without any label that is there, nothing is
-    added.
+    The lists' labels are `listed`, alike where their `label_key` is, and each is 0 where a list
+    does not name it. Where none of `labels` is listed, nothing is added.
     """
     there = {label_key(name): name for name in listed}
     if not any(label_key(name) in there for name in labels):
@@ -97,13 +96,13 @@ def add_absent(
 
 def is_label(column: Column) -> bool:
     """Whether a column is a label by its cells: 1, 0, -1 and blanks, and not 1 for every image."""
-    if any(label_value(text) is None for text in column.values):
-        return False
-    return not all(map(is_missing, column.values)) and not is_always_positive(column)
+    is_readable = all(label_value(text) is not None for text in column.values)
+    is_blank = all(map(is_missing, column.values))
+    return is_readable and not is_blank and not is_always_positive(column)
 
 
 def is_always_positive(column: Column) -> bool:
-    """Whether each of several images has a 1; of a single image nothing can be said."""
+    """Whether each of several images has a 1."""
     return len(column.codes) > 1 and all(label_value(text) == 1 for text in column.values)
 
 
@@ -128,16 +127,11 @@ def _detect_labels(
         return found, [f"Warning: {sentence}"] if constant else []
     joined = [name for name, column in columns.items() if any("|" in v for v in column.values)]
     words = [(c, text) for c in others.values() for text in c.values if label_value(text) is None]
-    hint = ""
+    hint = f" {_bad_cell(*words[0])}" if words else ""
     if joined:
-        hint = (
-            f" Column '{joined[0]}' lists several in a cell: split it up, or pass --source nih for "
-            "a table such as NIH's."
-        )
+        hint = f" Column '{joined[0]}' lists several in a cell: split it up, or pass --source nih."
     elif constant:
         hint = f" All {sentence}"
-    elif words:
-        hint = f" {_bad_cell(*words[0])}"
     raise UserError(
         f"{path} has no label column: one column of 1 and 0 for each label is needed.{hint}"
     )
@@ -155,25 +149,16 @@ def _wrong_cell(column: Column) -> str | None:
     is_blank = np.array([is_missing(text) for text in texts], dtype=bool)
     is_filled_label = np.array([value is not None for value in values], dtype=bool) & ~is_blank
     share = cells[is_filled_label].sum() / (len(column.codes) - cells[is_blank].sum())
-    if not {0, 1} & set(values):
-        share = 0  # -1 alone stands for no mask, no score and so on
-    answers = {t.casefold() for t, value in zip(texts, values, strict=True) if value is None}
-    looks_so = share >= LOOKS_LIKE_LABEL or _are_answers(answers) or _is_soft(column)
-    return wrong if looks_so else None
-
-
-def _are_answers(words: set[str]) -> bool:
-    """Whether these are the words of one language for present and absent, or unsure beside them."""
-    sure = words - UNSURE
-    # F alone is a sex
-    return bool(sure) and sure != {"f"} and any(sure <= pair for pair in ANSWERS)
-
-
-def _is_soft(column: Column) -> bool:
-    """Whether the cells are probabilities, labels and blanks, and not one number everywhere."""
-    return len(column.values) > 1 and all(
+    # -1 alone stands for no mask, no score and so on
+    is_mostly_label = share >= LOOKS_LIKE_LABEL and bool({0, 1} & set(values))
+    # the words of one language for present and absent, or unsure beside them; F alone is a sex
+    sure = {t.casefold() for t, v in zip(texts, values, strict=True) if v is None} - UNSURE
+    are_answers = bool(sure) and sure != {"f"} and any(sure <= pair for pair in ANSWERS)
+    # probabilities, labels and blanks, and not one number everywhere
+    is_soft = len(column.values) > 1 and all(
         is_probability(text) or label_value(text) is not None for text in column.values
     )
+    return wrong if is_mostly_label or are_answers or is_soft else None
 
 
 def _bad_cell(column: Column, value: str) -> str:
@@ -186,17 +171,15 @@ def read_targets(
 ) -> tuple[np.ndarray, list[str]]:
     """Targets (N, C) float32 with NaN for unknown, and sentences about them."""
     meaning = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
+    of_blank = BLANK[blank or "unknown"]
     rows = len(columns[names[0]].codes)
     targets = np.empty((rows, len(names)), dtype=np.float32)
     blanks, words = [], set[str]()
     for position, column in enumerate(columns[name] for name in names):
-        decoded = []
         for text in column.values:
-            value = label_value(text)
-            if value is None:
+            if label_value(text) is None:
                 raise UserError(_bad_cell(column, text))
-            decoded.append(meaning.get(value, BLANK[blank or "unknown"]))
-        targets[:, position] = np.array(decoded, dtype=np.float32)[column.codes]
+        targets[:, position] = column.each(lambda text: meaning.get(label_value(text), of_blank))
         missing = [is_missing(text) for text in column.values]
         words.update(text for text in compress(column.values, missing) if text)
         empty = column.counts[missing].sum() / rows

@@ -25,9 +25,9 @@ _BLOCK = 2**20
 SEPARATORS = ",\t;|"
 
 
-def most_cells() -> int:
-    """The most cells that a CSV may have."""
-    return _limit("CXR_MAX_CELLS", MOST_CELLS)
+def limits() -> tuple[int, int]:
+    """The most bytes and the most cells that a CSV may have."""
+    return _limit("CXR_MAX_CSV_BYTES", LARGEST_TEXT), _limit("CXR_MAX_CELLS", MOST_CELLS)
 
 
 def _limit(variable: str, default: int) -> int:
@@ -35,12 +35,6 @@ def _limit(variable: str, default: int) -> int:
     if given and not given.isdecimal():
         raise UserError(f"{variable} is a whole number, not '{given}'")
     return int(given or default)
-
-
-def _count(block: bytes, marks: bytes) -> int:
-    # faster than bytes.count where there are many
-    values = np.frombuffer(block, np.uint8)
-    return sum(int(np.count_nonzero(values == mark)) for mark in marks)
 
 
 class CheckedBytes(io.RawIOBase):
@@ -51,18 +45,13 @@ class CheckedBytes(io.RawIOBase):
         self.separator = ""
         self.width = 0
         """Cells of the header; 0 where there is none"""
-        self.separators = 0
-        """How many stand outside of quotes, so far"""
-        self._limits = _limit("CXR_MAX_CSV_BYTES", LARGEST_TEXT), most_cells()
-        self._size = self._line_ends = 0
-        self._is_quoted = False
+        self._limits = limits()
+        self._size = self._cells = 0
 
     def readable(self) -> bool:
-        """It is."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read the next block."""
         block = self.file.read(len(buffer))
         buffer[: len(block)] = block
         if b"\0" in block:
@@ -71,13 +60,12 @@ class CheckedBytes(io.RawIOBase):
             )
         if not self.separator:
             self._find_layout(block)
-        pieces = block.split(b'"')
-        self.separators += _count(b"".join(pieces[self._is_quoted :: 2]), self.separator.encode())
-        self._is_quoted ^= len(pieces) % 2 == 0
         self._size += len(block)
-        self._line_ends += _count(block, b"\r\n")
-        cells = self.separators + self._line_ends
-        if self._size > self._limits[0] or cells > self._limits[1]:
+        # faster than bytes.count where there are many
+        values = np.frombuffer(block, np.uint8)
+        for mark in (*self.separator.encode(), *b"\r\n"):
+            self._cells += int(np.count_nonzero(values == mark))
+        if self._size > self._limits[0] or self._cells > self._limits[1]:
             raise UserError(
                 f"{self.path} is no table of images: it has more than {self._limits[0] / 1e6:,.0f} "
                 f"MB of text or {self._limits[1]:,} cells. Leave out columns that are not needed, "
@@ -113,8 +101,8 @@ class CheckedBytes(io.RawIOBase):
 def open_text(path: Path) -> Iterator[tuple[TextIO, CheckedBytes]]:
     """The decoded text, with its ends of lines as they are, and what is known of it.
 
-    Raises UserError where the file is no file on a disk or its header is none, and in reading as
-    `CheckedBytes`; OSError, EOFError, zlib.error and UnicodeDecodeError where it cannot be read.
+    Raises UserError where it is no file on a disk, has no header, or is too large; OSError,
+    EOFError, zlib.error and UnicodeDecodeError where it cannot be read.
     """
     try:
         check_regular(path)

@@ -16,10 +16,8 @@ LATERAL = {"lateral", "lat", "ll", "rl", "laterolateral", "leftlateral", "rightl
 def view_group(view: str) -> str:
     """frontal for AP, PA and their kin, lateral for LL, L and theirs; else the name itself, plain.
 
+    The names are those of NIH, CheXpert, MIMIC-CXR and PadChest ("AP AXIAL", LATERAL, L, ...).
     Whole words count, as "apical" is none of AP.
-    The names are those of NIH and CheXpert (PA, AP, Frontal, Lateral, LL, RL), MIMIC-CXR ("AP
-    AXIAL", LATERAL, "XTABLE LATERAL", LAO, blank, ...) and PadChest (L, AP_horizontal, COSTAL,
-    EXCLUDE, UNK).
     """
     name = plain(view)
     words = {name, *re.split(r"[\W\d_]+", view.casefold())}
