@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from core.data.csv.columns import VIEW_COLUMNS, Column, find_column, find_image_column, read_columns
+from core.data.csv.columns import VIEW_COLUMNS, find_column, find_image_column, read_columns
 from core.data.csv.views import view_group
 from core.data.images.collection import Images
 from core.data.images.find_files import (
@@ -37,17 +38,23 @@ def find_images(
 ) -> LabelTable:
     """The images that `csv` names, or without one every image of `folder`, without labels.
 
-    Those of a folder go by their path in it; as the identifiers of `like` without sub-folders
-    (where that is unique) and without ending. `group_by` names the column of the studies to which
-    they belong; their views are found by `view_column` or its usual names. Raises UserError where
-    there is no image, and where one that is named has no file or leaves the folder.
+    Those of a folder go by their path in it, or as the identifiers of `like` without sub-folders
+    (where that is unique) and ending. `group_by` names the column of their studies. Raises
+    UserError where there is no image, and where one that is named has no file in the folder.
     """
     if csv is None:
         return _all_images(folder, like)
     columns = read_columns(csv)
     name = find_image_column(csv, columns, image_column)
     ids = read_ids(columns[name])
-    _refuse_elsewhere(columns[name], folder)
+    root = os.path.join(os.path.abspath(folder), "")
+    for value in columns[name].values:
+        full = value.startswith(("/", "\\")) or value[1:2] == ":"
+        if full and not os.path.abspath(value).startswith(root):
+            raise UserError(
+                f"{columns[name].place(value)} names '{value}' in column '{name}', which is not "
+                f"below {folder}: give paths below the image folder"
+            )
     images = _unlabelled(ids, match_images(ids, folder), name)
     if not group_by:
         return images
@@ -61,28 +68,14 @@ def find_images(
     return replace(images, studies=columns[study].cells, views=views, id_column=study)
 
 
-def _refuse_elsewhere(column: Column, folder: Path) -> None:
-    """Refuse a full path that is not below the folder."""
-    root = os.path.join(os.path.abspath(folder), "")
-    for value in column.values:
-        full = value.startswith(("/", "\\")) or value[1:2] == ":"
-        if full and not os.path.abspath(value).startswith(root):
-            raise UserError(
-                f"{column.place(value)} names '{value}' in column '{column.name}', which is not "
-                f"below {folder}: give paths below the image folder"
-            )
-
-
 def refuse_links_out(images: LabelTable, folder: Path) -> None:
     """Raise UserError where an image is a link, or below one, to what is not in `folder`."""
-    root = os.path.join(os.path.realpath(folder), "")
-    real_parents: dict[str, str] = {}
+    root, real_path = os.path.join(os.path.realpath(folder), ""), cache(os.path.realpath)
     out = []
     for name, path in zip(images.ids, images.paths, strict=True):
-        parent = os.path.dirname(path)
-        if parent not in real_parents:
-            real_parents[parent] = os.path.join(os.path.realpath(parent), "")
-        target = os.path.realpath(path) if os.path.islink(path) else real_parents[parent]
+        target = os.path.join(real_path(os.path.dirname(path)), "")
+        if os.path.islink(path):
+            target = os.path.realpath(path)
         if not target.startswith(root):
             out.append(name)
     if out:
@@ -135,10 +128,7 @@ def _unlabelled(ids: list[str], images: Images, id_column: str) -> LabelTable:
 
 
 def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
-    """Decode every image once, on the first rank.
-
-    Raises UserError that names those which cannot be read: hours of training should not end in one.
-    """
+    """Decode every image once, on the first rank; raise UserError for those that cannot be read."""
 
     def problem(place: int) -> str:
         try:

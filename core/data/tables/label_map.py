@@ -1,9 +1,8 @@
 """Map of labels between sources: a CSV of `label,means`, the user's over ours.
 
 Ours, label_map.csv, joins the vocabularies of NIH ChestX-ray14, CheXpert, MIMIC-CXR-JPG, CXR-LT,
-PadChest and VinDr-CXR where two names mean one finding. A finding that is part of another (a hiatal
-hernia and Hernia, a pulmonary mass and Mass) is none of these: joined, its absence would be taken
-for the absence of all.
+PadChest and VinDr-CXR where two names mean one finding. A part of another finding (a hiatal hernia
+and Hernia) is none of these: joined, its absence would be taken for the absence of all.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,9 +33,9 @@ class LabelMap:
 
         Raises UserError where that is far.
         """
-        way, passed = [label], {plain(label)}
+        way = [label]
         while (following := self.steps.get(plain(way[-1]))) is not None:
-            if plain(following) in passed:
+            if plain(following) in map(plain, way):
                 break
             if len(way) > MOST_STEPS:
                 raise UserError(
@@ -44,7 +43,6 @@ class LabelMap:
                     "at once what it means"
                 )
             way.append(following)
-            passed.add(plain(following))
         return way
 
     def meaning(self, label: str) -> str:
@@ -71,10 +69,9 @@ class LabelMap:
 def read_label_map(path: Path | None) -> LabelMap:
     """The map for known sources, with the rows of the CSV at `path` over it.
 
-    Rows are followed from one to the next. A row whose label is its own meaning keeps that label
-    as it is. Where a row of the user's turns one of ours round, ours falls away. Raises UserError
-    where there is no such file, for a CSV without the columns label and means, a blank cell, a
-    label with two meanings, and labels that mean each other in a circle.
+    Rows are followed from one to the next. A row whose label is its own meaning keeps that label.
+    Where a row of the user's turns one of ours round, ours falls away. Raises UserError for a file
+    that is no such map, a label with two meanings, and labels that mean each other in a circle.
     """
     ours = _read(OURS).steps
     if path is None:
@@ -87,13 +84,12 @@ def read_label_map(path: Path | None) -> LabelMap:
             f"--label_map {path} goes in a circle: {' means '.join(circle)}; take one of these "
             "rows out"
         )
-    joint = LabelMap({**ours, **theirs.steps}, theirs.given)
+    steps = {**ours, **theirs.steps}
+    joint = LabelMap(steps, theirs.given)
     for label in theirs.given:
         if joint.circle(label):
             # where the user's own rows end is where the way is to end
-            steps = {**joint.steps}
             steps.pop(plain(theirs.way(label)[-1]), None)
-            joint = LabelMap(steps, theirs.given)
     return joint
 
 
@@ -106,16 +102,14 @@ def _read(path: Path) -> LabelMap:
             "says which label a label means"
         )
     (labels,), (meanings,) = found
-    if len(labels.codes) > MOST_ROWS:
+    if (rows := len(labels.codes)) > MOST_ROWS:
         raise UserError(
-            f"{path} has {len(labels.codes):,} rows, and a label map at most {MOST_ROWS:,}: keep "
-            "those of labels that your tables have"
+            f"{path} has {rows:,} rows, and a label map at most {MOST_ROWS:,}: leave some out"
         )
     for column in (labels, meanings):
         for value in column.values:
             if not plain(value):
-                name = plain(column.name)
-                raise UserError(f"{column.place(value)} names no label in column '{name}'")
+                raise UserError(f"{column.place(value)} names no label in column '{column.name}'")
             check_printable(path, value)
     steps: dict[str, str] = {}
     for label, meaning in zip(labels.cells, meanings.cells, strict=True):

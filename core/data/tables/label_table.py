@@ -1,7 +1,7 @@
 """LabelTable: images, patients, views and labels, read from a sheet and an image folder."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -73,7 +73,7 @@ class LabelTable:
 def table_of_sheet(
     sheet: Sheet, image_dir: Path | None, labels: Sequence[str] | None, reading: LabelReading
 ) -> LabelTable:
-    """The images of a sheet that are wanted, their files and labels; as `read_table` says."""
+    """The images of a sheet that are wanted, their files and labels, as `read_table` says."""
     path, views, notes = sheet.path, reading.views, list(sheet.notes)
     image = find_image_column(path, sheet.columns, reading.image_column, sheet.image)
     requests = {field: getattr(reading, f"{field}_column") for field in FIELDS}
@@ -85,7 +85,15 @@ def table_of_sheet(
     columns = _take_split(sheet, reading.official_split, notes)
     if found["view"] is not None and views != "all":
         columns = take_rows(columns, _are_wanted(path, columns[found["view"]], views, notes))
-    columns, class_names = _choose_labels(sheet, columns, labels, used, notes)
+    chosen = (sheet.labels or None) if labels is None else labels
+    if chosen is not None and sheet.lists:
+        columns, absent = add_absent(path, columns, chosen, sheet.labels or ())
+        notes += absent
+    no_labels = used if chosen is not None else used.union(sheet.no_labels)
+    class_names, left_out = choose_labels(path, columns, no_labels, chosen)
+    notes += left_out
+    if labels is None:
+        notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
     ids = read_ids(columns[image])
     images = Images.of_files([]) if image_dir is None else match_images(ids, image_dir)
     asked = [f for f in FIELDS if found[f] is None and requests[f].lower() != "none"]
@@ -96,7 +104,8 @@ def table_of_sheet(
         ids, images = list(compress(ids, wanted)), images.take(wanted)
     blank = _meaning_of_blank(sheet, reading.blank, notes)
     targets, doubts = read_targets(path, columns, class_names, reading.uncertain, blank)
-    notes += doubts + _unused(path, columns, used.union(class_names, sheet.no_labels))
+    known = used.union(class_names, sheet.no_labels)
+    notes += (*doubts, *_doubtful_names(path, columns, known, [*class_names, *ids]))
     told = headers | {field: columns[name] for field, name in found.items() if name is not None}
     patients = None
     if found["patient"] is not None:
@@ -113,7 +122,7 @@ def table_of_sheet(
         views=told["view"].cells if "view" in told else None,
         targets=targets,
         class_names=class_names,
-        notes=tuple(map(in_plain_sight, (*notes, *_formulas(path, ids, class_names)))),
+        notes=tuple(map(in_plain_sight, notes)),
         id_column=image,
     )
 
@@ -121,36 +130,31 @@ def table_of_sheet(
 def _meaning_of_blank(sheet: Sheet, given: str | None, notes: list[str]) -> str | None:
     """What a blank label means: as `given`, else as is usual in the source; adds to `notes`."""
     usual = sheet.blank
-    if usual is None or given == usual:
-        return given
-    if given is None:
+    if usual is not None and given is None:
         notes.append(f"A blank label of {sheet.path} means {usual}, as is usual there (--blank).")
-        return usual
-    notes.append(
-        f"Warning: a blank label of {sheet.path} means {given}, as --blank says, and not {usual} "
-        "as is usual there."
-    )
-    return given
+    elif usual not in (None, given):
+        notes.append(
+            f"Warning: a blank label of {sheet.path} means {given}, as --blank says, and not "
+            f"{usual} as is usual there."
+        )
+    return given or usual
 
 
-def _choose_labels(
-    sheet: Sheet,
-    columns: dict[str, Column],
-    labels: Sequence[str] | None,
-    used: set[str],
-    notes: list[str],
-) -> tuple[dict[str, Column], tuple[str, ...]]:
-    """The columns with those of all labels, and the labels; adds to `notes`."""
-    path, wished = sheet.path, (sheet.labels or None) if labels is None else labels
-    if wished is not None and sheet.lists:
-        columns, told = add_absent(path, columns, wished, sheet.labels or ())
-        notes += told
-    no_labels = used if wished is not None else used.union(sheet.no_labels)
-    class_names, told = choose_labels(path, columns, no_labels, wished)
-    notes += told
-    if labels is None:
-        notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
-    return columns, class_names
+def _doubtful_names(
+    path: Path, columns: dict[str, Column], known: set[str], written: Sequence[str]
+) -> Iterator[str]:
+    """Sentences about columns of no use, and about names that a spreadsheet would run."""
+    # a line's trailing comma makes a column without a name and cells
+    unused = [name for name, c in columns.items() if name not in known and (name or any(c.values))]
+    if unused:
+        names = ", ".join(name or "(unnamed)" for name in unused)
+        yield f"Columns of {path} that are not used: {names}."
+    if formulas := [name[:60] for name in written if name and name[0] in FORMULA]:
+        yield (
+            f"Warning: {len(formulas):,} image(s) or label(s) of {path} begin as formulas do "
+            f"({some(formulas)}): do not open files with these names in a spreadsheet, unless as "
+            "text."
+        )
 
 
 def _are_wanted(path: Path, column: Column | None, views: str, notes: list[str]) -> np.ndarray:
@@ -161,28 +165,6 @@ def _are_wanted(path: Path, column: Column | None, views: str, notes: list[str])
             f"Of {path} {_share(wanted)} images are {views} views; the others are left out."
         )
     return wanted
-
-
-def _unused(path: Path, columns: dict[str, Column], used: set[str]) -> list[str]:
-    """A sentence about the columns that are of no use; a line's trailing comma makes none."""
-    ignored = [
-        name or "(unnamed)"
-        for name, column in columns.items()
-        if name not in used and (name or any(column.values))
-    ]
-    return [f"Columns of {path} that are not used: {', '.join(ignored)}."] if ignored else []
-
-
-def _formulas(path: Path, ids: Sequence[str], class_names: Sequence[str]) -> list[str]:
-    """A sentence where names look like formulas: they are written as they are, to be found."""
-    found = [name for name in (*class_names, *ids) if name and name[0] in FORMULA]
-    if not found:
-        return []
-    return [
-        f"Warning: {len(found):,} image(s) or label(s) of {path} begin as formulas do "
-        f"({some([name[:60] for name in found])}): do not open files with these names in a "
-        "spreadsheet, unless as text."
-    ]
 
 
 def _take_split(sheet: Sheet, wanted: str, notes: list[str]) -> dict[str, Column]:
@@ -214,22 +196,16 @@ def _share(taken: np.ndarray) -> str:
 def read_ids(column: Column) -> list[str]:
     """The images that a column names.
 
-    Raises UserError for a blank name, one that leaves the folder or that no CSV would hold, and one
-    that is there twice.
+    Raises UserError for a name that is blank, repeated, or of no file in the folder or in a CSV.
     """
     if "" in column.values:
         raise UserError(f"{column.place('')} names no image in column '{column.name}'.")
     for value in (value for value in column.values if "\r" in value or ".." in value):
+        image = f"{column.place(value)} names the image '{value}'"
         if "\r" in value:
-            raise UserError(
-                f"{column.place(value)} names the image '{value}', with a carriage return, by "
-                "which a CSV that is written would be torn: rename it."
-            )
+            raise UserError(f"{image}, with a carriage return, which would tear a CSV: rename it.")
         if ".." in re.split(r"[/\\]", value):
-            raise UserError(
-                f"{column.place(value)} names the image '{value}', which leaves the image folder. "
-                "Give paths without '..'."
-            )
+            raise UserError(f"{image}, which leaves the image folder. Give paths without '..'.")
     again = np.flatnonzero(column.counts > 1)
     if len(again):
         row = column.row_at(int(np.flatnonzero(column.codes == again[0])[1]))
@@ -238,5 +214,4 @@ def read_ids(column: Column) -> list[str]:
             f"once: {some([column.values[code] for code in again])} (again in row {row}; the "
             "header is row 1). Keep one row for each image."
         )
-    cells: list[str] = column.cells.tolist()
-    return cells
+    return list(column.cells)

@@ -17,11 +17,7 @@ PATIENT_IN_PATH = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]")
 
 
 def ask_headers(csv: Path, paths: Sequence[str], wanted: Collection[str]) -> dict[str, Column]:
-    """Those of `FIELDS` that are `wanted`, as DICOM headers tell them.
-
-    A study or a view that no header tells is left out; so is all where not every file is DICOM.
-    Raises UserError as `from_headers` does.
-    """
+    """Those of `FIELDS` that are `wanted`, as `from_headers` finds them; without blank columns."""
     headers = from_headers(paths) if wanted else {}
     told = {}
     for name in wanted if headers else ():
