@@ -170,7 +170,7 @@ def read_targets(
     path: Path, columns: dict[str, Column], names: Sequence[str], uncertain: str, blank: str | None
 ) -> tuple[np.ndarray, list[str]]:
     """Targets (N, C) float32 with NaN for unknown, and sentences about them."""
-    meaning = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
+    meaning: dict[float | None, float] = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
     of_blank = BLANK[blank or "unknown"]
     rows = len(columns[names[0]].codes)
     targets = np.empty((rows, len(names)), dtype=np.float32)

@@ -71,6 +71,7 @@ class FoldData:
             assert table.sources is not None
             train_rows = train_rows[self.shares[table.sources[train_rows]] > 0]
         self.train_rows, self.val_rows = train_rows, val_rows
+        self._images = RadiographDataset(table, train_rows, loader.img_size, augment)
         self._fabric, self._loader, self._augment = fabric, loader, augment
         self._accumulate = accumulate
         # images of one grey level, and those of them that were told of
@@ -122,7 +123,7 @@ class FoldData:
             world_size=self._fabric.world_size,
         )
         loader = decoding_loader(
-            self._training_images(),
+            self._images,
             batches,
             worker_count(self._loader.num_workers),
             pin_memory=self._fabric.device.type == "cuda",
@@ -130,14 +131,10 @@ class FoldData:
         loader.constant = self._constant
         return iter(loader)
 
-    def _training_images(self) -> RadiographDataset:
-        size = self._loader.img_size
-        return RadiographDataset(self.table, self.train_rows, size, self._augment)
-
     def examples(self, count: int) -> np.ndarray:
         """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
-        dataset, plan = self._training_images(), self.epoch_plan(0)[:count].tolist()
-        read = [dataset[0, place, position] for place, position in enumerate(plan)]
+        plan = self.epoch_plan(0)[:count].tolist()
+        read = [self._images[0, place, position] for place, position in enumerate(plan)]
         return np.stack([one.image for one in read if isinstance(one, Read)])
 
     def validation(self) -> Batches:

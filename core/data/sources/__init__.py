@@ -46,8 +46,8 @@ def recognise(path: Path, columns: dict[str, Column]) -> str:
 def read_sheet(path: Path, reading: LabelReading | None = None) -> Sheet:
     """Read a source's table, or a plain CSV, as one row an image and one column a label.
 
-    Without a `source` it is recognised by its columns, and a note says so. Raises UserError for a
-    source that is not known, columns that it lacks, and as its `read` and `read_columns` do.
+    Without a `source` it is recognised by its columns, and a note says so. Raises UserError for an
+    unknown source, columns that it lacks, and as its `read` and `read_columns` do.
     """
     reading = reading or LabelReading()
     if len(reading.source) > 1:

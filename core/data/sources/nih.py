@@ -126,7 +126,7 @@ def _official_test(path: Path, images: Column, notes: list[str]) -> tuple[np.nda
 
 
 def _stem(name: str) -> str:
-    """An image's name without what a copy of the dataset changes: folders, case and ending."""
+    """An image's name without folders, case and ending, which copies of the dataset change."""
     return os.path.splitext(re.split(r"[/\\]", name)[-1].casefold())[0]
 
 

@@ -1,8 +1,7 @@
 """Equal images under two names: a leak between folds that patients do not show.
 
-Files are equal where they are so byte for byte, images of packs where they are pixel for pixel. A
-file that was encoded anew, and one whose header alone differs, is no copy unless it is in a pack.
-Images of one grey everywhere, as failed exports are, have nothing in common but that.
+Files are equal byte for byte, images of packs pixel for pixel. Images of one grey everywhere, as
+failed exports are, have nothing in common but that.
 """
 
 import hashlib
@@ -10,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,16 +29,15 @@ def first_copies(images: Images) -> np.ndarray:
     """Of each image the first one that equals it, (N,) int64: itself where there is none before.
 
     Of files those of the same size are opened for a sample of 4 KiB; of these, as of the images of
-    packs, those with the same sample are read whole. At the most each image is read once. An image
-    of one grey everywhere is nobody's copy.
+    packs, those with the same sample are read whole. An image of one grey everywhere is no copy.
     """
     first = np.arange(len(images))
-    for places, sample, whole in (_among_files(images), _in_packs(images)):
-        for alike in _with_same_sample(places, sample):
+    for places, content in (_among_files(images), _in_packs(images)):
+        for alike in _with_same_sample(places, content):
             groups: dict[bytes, list[int]] = {}
             for place in alike:
                 with suppress(OSError):
-                    groups.setdefault(whole(place), []).append(place)
+                    groups.setdefault(content(place, True), []).append(place)
             for equal in groups.values():
                 if len(equal) > 1 and not _is_blank(images, equal[0]):
                     first[equal] = equal[0]
@@ -103,71 +102,62 @@ def _owners(patients: np.ndarray | None, images: int) -> np.ndarray:
     return np.arange(images) if patients is None else pd.factorize(patients)[0]
 
 
-_Key = Callable[[int], bytes]
+# of an image by its place: a digest of the whole, or a sample
+_Content = Callable[[int, bool], bytes]
 
 
-def _among_files(images: Images) -> tuple[np.ndarray, _Key, _Key]:
-    """The files of which another has the same size, and how to sample and to read one."""
+def _among_files(images: Images) -> tuple[np.ndarray, _Content]:
+    """The files of which another has the same size, and their content."""
     paths, sizes = images.encoded_paths, images.file_sizes
     _, codes, counts = np.unique(sizes, return_inverse=True, return_counts=True)
-    places = np.flatnonzero((counts[codes] > 1) & (sizes > 0))
 
-    def sample(place: int) -> bytes:
+    def content(place: int, whole: bool) -> bytes:
         size = int(sizes[place])
         with open(paths[place], "rb", buffering=0) as file:
+            if whole:
+                return hashlib.file_digest(file, "sha256").digest()
             file.seek(max(0, size - _SAMPLE) // 2)
             return size.to_bytes(8, "little") + file.read(_SAMPLE)
 
-    def whole(place: int) -> bytes:
-        with open(paths[place], "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-
-    return places, sample, whole
+    return np.flatnonzero((counts[codes] > 1) & (sizes > 0)), content
 
 
-def _in_packs(images: Images) -> tuple[np.ndarray, _Key, _Key]:
-    """The images of packs, and how to sample and to read one."""
+def _in_packs(images: Images) -> tuple[np.ndarray, _Content]:
+    """The readable images of packs, and their pixels."""
     packed = images.pack >= 0
     packed[[place for place, _ in images.unreadable()]] = False
 
-    def sample(place: int) -> bytes:
+    def content(place: int, whole: bool) -> bytes:
         pixels = images.read(place)
+        if whole:
+            return hashlib.sha256(pixels.tobytes()).digest()
         start = max(0, pixels.size - _SAMPLE) // 2
         return len(pixels).to_bytes(8, "little") + pixels.reshape(-1)[start:][:_SAMPLE].tobytes()
 
-    def whole(place: int) -> bytes:
-        return hashlib.sha256(images.read(place).tobytes()).digest()
-
-    return np.flatnonzero(packed), sample, whole
+    return np.flatnonzero(packed), content
 
 
-def _with_same_sample(places: np.ndarray, sample: _Key) -> Iterator[list[int]]:
+def _with_same_sample(places: np.ndarray, content: _Content) -> Iterator[list[int]]:
     """Those of `places` that share a sample, together; in little memory for a million of them."""
 
     def digests_of(some_places: np.ndarray) -> np.ndarray:
         found = []
         for place in some_places.tolist():
-            try:
-                data = sample(place)
-            except OSError:
-                data = place.to_bytes(8, "big")
+            data = place.to_bytes(8, "big")
+            with suppress(OSError):
+                data = content(place, False)
             digest = hashlib.blake2b(data, digest_size=8).digest()
             found.append(int.from_bytes(digest, "big"))
         return np.array(found, dtype=np.uint64)
 
     pieces = np.array_split(places, max(1, len(places) // _TOGETHER))
-    parts = []
     is_silent = True if os.environ.get("RANK", "0") != "0" else None
-    desc = "looking for equal images"
+    shown: dict[str, Any] = {"delay": 2, "leave": False, "disable": is_silent}
     # of files on a server it is the waiting that takes long
-    with (
-        ThreadPoolExecutor(_READERS) as pool,
-        tqdm(desc=desc, total=len(places), delay=2, leave=False, disable=is_silent) as bar,
-    ):
-        for found in pool.map(digests_of, pieces):
-            parts.append(found)
-            bar.update(len(found))
-    digests = np.concatenate(parts)
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(digests_of, pieces)
+        parts = tqdm(found, "looking for equal images", len(pieces), **shown)
+        digests = np.concatenate([*parts])
     order = np.argsort(digests, kind="stable")
     ends = np.flatnonzero(np.diff(digests[order])) + 1
     for alike in np.split(order, ends):

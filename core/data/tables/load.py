@@ -36,12 +36,10 @@ def read_table(
 ) -> LabelTable:
     """Read a CSV or a known dataset's own table, and find the images (none: `image_dir` is None).
 
-    `labels` names the label columns in the wanted order; without it every column of 1, 0, -1 and
-    blanks that is no known other thing is one. `fields` are over those of `reading`. Columns that
-    it does not name are found by the names that common datasets use; patient, study and view
-    without a column are what the headers say, where all images are DICOM.
-
-    Raises UserError for anything that is missing, ambiguous or not a label, naming the place.
+    `labels` names the label columns in order, else they are found by their cells. `fields` are over
+    those of `reading`. Columns that it does not name are found by their usual names, or patient,
+    study and view in the headers, where all images are DICOM. Raises UserError for anything that is
+    missing, ambiguous or not a label, naming the place.
     """
     reading = (reading or LabelReading()).change(**fields)
     folder = None if image_dir is None else Path(image_dir)
@@ -55,13 +53,11 @@ def gather(
     images: bool = True,
     labels: Sequence[str] | None = None,
 ) -> LabelTable:
-    """The table of all --train_csv, or for `validation` of all --val_csv.
+    """The table of all --train_csv, or for `validation` of all --val_csv with any official test.
 
-    Without `images` only the labels are read. `labels` goes before --labels. One CSV without a
-    --label_map gives the table that `read_table` makes of it. A validation table is a split of its
-    own: images of the official test stay in it. Raises UserError as `read_table` and
-    `read_label_map` do, for a label that no source has, a source that has none of the labels that
-    are asked for, and an image file of two sources.
+    Without `images` only the labels are read. `labels` goes before --labels. Raises UserError as
+    `read_table` and `read_label_map` do, for a label that no source has, a source that has none of
+    the labels that are asked for, and an image file of two sources.
     """
     count = len(data.train_csv)
     folders = data.train_dir * count if len(data.train_dir) == 1 else data.train_dir
@@ -131,15 +127,14 @@ def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]
     Its --source, or else that of the file without its ending; where two are the same, with the
     folder's or at last a number before it.
     """
-    stems = [path.name.removesuffix(".gz").removesuffix(".csv") for path in csvs]
-    own = [stem if kind in (None, PLAIN) else kind for stem, kind in zip(stems, kinds, strict=True)]
-    names = [str(name) for name in own]
-    if len(set(names)) < len(names):
-        folders = [path.absolute().parent.name for path in csvs]
-        names = [
-            f"{folder}-{name}" if names.count(name) > 1 else name
-            for name, folder in zip(names, folders, strict=True)
-        ]
+    names = [
+        path.name.removesuffix(".gz").removesuffix(".csv") if kind in (None, PLAIN) else str(kind)
+        for path, kind in zip(csvs, kinds, strict=True)
+    ]
+    names = [
+        f"{path.absolute().parent.name}-{name}" if names.count(name) > 1 else name
+        for path, name in zip(csvs, names, strict=True)
+    ]
     if len(set(names)) < len(names):
         names = [f"{number}-{name}" for number, name in enumerate(names, start=1)]
     return names
@@ -148,10 +143,8 @@ def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]
 def _listed(
     parts: Sequence[Part], homes: Sequence[int], chosen: Sequence[list[str] | None]
 ) -> list[list[str] | None]:
-    """The labels to read of each CSV, with those that lists of the same source name elsewhere.
-
-    A label that no list of a CSV names is 0 in all its images. None: those that are found.
-    """
+    """The labels to read of each CSV (None: as found), with those that lists of the same source
+    name elsewhere: one that no list of a CSV names is 0 in all its images."""
     labels = list(chosen)
     for home in set(homes):
         lists = [p for p, part in enumerate(parts) if homes[p] == home and part.sheet.lists]
@@ -196,9 +189,8 @@ def _choose(
         known.setdefault(plain(meaning), meaning)
     for name in (name for name in wanted if plain(name) not in known):
         called = known.get(plain(label_map.meaning(name)))
-        hint = nearest(name, known.values())
-        if called is not None:
-            hint = f": by the label map it is called '{called}'"
+        by_map = f": by the label map it is called '{called}'"
+        hint = by_map if called else nearest(name, known.values())
         raise UserError(f"no --{what}_csv has the label '{name}'{hint}")
     chosen = [[name for name, means in one.items() if plain(means) in keys] for one in meanings]
     for part, names in zip(parts, chosen, strict=True):
@@ -213,20 +205,16 @@ def _choose(
 def _meanings(
     labels: Sequence[str], spelling: dict[str, str], label_map: LabelMap, csv: Path
 ) -> dict[str, str]:
-    """From each label to what it is called in the joint table, whose names `spelling` collects.
-
-    As --labels writes it, else the label map, else the first CSV that has it. Raises UserError for
-    two labels of `csv` that are alike but for case and punctuation, and in no row of the map.
-    """
+    """From each label to its name in the joint table, whose names `spelling` collects: as --labels
+    writes it, else the label map, else the first CSV that has it."""
     names: dict[str, str] = {}
     alike: dict[str, str] = {}
     for label in labels:
         other = alike.setdefault(plain(label), label)
         if other != label and plain(label) not in label_map.steps:
             raise UserError(
-                f"columns '{other}' and '{label}' of {csv} differ in case or punctuation only, by "
-                "which labels are not told apart: rename one of them, or join them by a row "
-                f"'{label},{label}' of a --label_map"
+                f"columns '{other}' and '{label}' of {csv} differ in case or punctuation only: "
+                f"rename one of them, or join them by a row '{label},{label}' of a --label_map"
             )
         meaning = label_map.meaning(label)
         names[label] = spelling.setdefault(plain(meaning), meaning)

@@ -34,7 +34,6 @@ class Part:
 
     @property
     def csv(self) -> Path:
-        """The file."""
         return self.sheet.path
 
     def read(self, labels: Sequence[str] | None) -> LabelTable:
@@ -68,18 +67,12 @@ def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> Lab
 def of_same_people(parts: Sequence[Part]) -> list[int]:
     """For each CSV the first one whose images and patients have the same names.
 
-    A known source says what its images and patients are called. MIMIC-CXR-JPG and CXR-LT 2023 and
-    2024 do it alike, as they are the same ones, and so do PadChest and CXR-LT 2026.
+    MIMIC-CXR-JPG and CXR-LT 2023 and 2024 are of the same ones, as PadChest and CXR-LT 2026 are.
     """
     # MIMIC-CXR-JPG may be read by study
-    called = [
-        MIMIC_PATIENTS if part.sheet.patient == MIMIC_PATIENTS else part.sheet.image
-        for part in parts
-    ]
-    return [
-        place if names == IMAGE_COLUMNS else called.index(names)
-        for place, names in enumerate(called)
-    ]
+    sheets = [part.sheet for part in parts]
+    called = [s.patient if s.patient == MIMIC_PATIENTS else s.image for s in sheets]
+    return [p if names == IMAGE_COLUMNS else called.index(names) for p, names in enumerate(called)]
 
 
 def without_shared_images(
@@ -132,10 +125,7 @@ def _image_keys(names: Iterable[str], sheet: Sheet) -> list[str]:
 
 
 def shared_patients(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list[str]:
-    """A warning for each two CSVs in which patients have the same names and may be the same.
-
-    Those of two known sources are other people, or are of `of_same_people`.
-    """
+    """A warning for each two CSVs, not both of known sources, whose patients share names."""
     warnings = []
     for one, other in combinations(range(len(tables)), 2):
         known = [parts[place].sheet.image != IMAGE_COLUMNS for place in (one, other)]
@@ -153,13 +143,10 @@ def shared_patients(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list
 
 
 def with_source(table: LabelTable, part: Part, people: str) -> LabelTable:
-    """The table with its source's name and "/" before its images.
-
-    "people/" is before patients and studies.
-    """
+    """The table with its source's name and "/" before images, `people` and "/" before patients and
+    studies."""
 
     def prefixed(values: np.ndarray | None, letter: str) -> np.ndarray | None:
-        """The values with "people/" before them, in the place of this letter."""
         if values is None:
             return None
         # a text for each distinct value, and not for each row
@@ -181,8 +168,7 @@ def join_tables(
 ) -> LabelTable:
     """One table of the classes `class_names`, NaN where a source has no such label.
 
-    Of one table the same with its classes in that order. Raises UserError for an image file that
-    is in two of them.
+    Raises UserError for an image file that is in two of them.
     """
     if len(tables) == 1:
         order = [tables[0].class_names.index(name) for name in class_names]
@@ -194,10 +180,9 @@ def join_tables(
     place = {name: position for position, name in enumerate(class_names)}
     for table, end in zip(tables, np.cumsum(sizes), strict=True):
         targets[end - len(table) : end, [place[name] for name in table.class_names]] = table.targets
-    patients, views = None, None
     notes = [note for table in tables for note in table.notes]
-    if any(table.patients is not None for table in tables):
-        patients = np.concatenate([_or(table.patients, table.ids) for table in tables])
+    patients = _joined([t.patients for t in tables], [t.ids for t in tables])
+    if patients is not None:
         notes += [
             f"Warning: each image of {part.csv} counts as a patient of its own, as it names none."
             for table, part in zip(tables, parts, strict=True)
@@ -205,14 +190,12 @@ def join_tables(
         ]
     # where a source names no study, they could not be counted
     studies = [table.studies for table in tables if table.studies is not None]
-    if any(table.views is not None for table in tables):
-        views = np.concatenate([_or(table.views, [""] * len(table)) for table in tables])
     return LabelTable(
         ids=[name for table in tables for name in table.ids],
         images=Images.joined([table.images for table in tables]),
         patients=patients,
         studies=np.concatenate(studies) if len(studies) == len(tables) else None,
-        views=views,
+        views=_joined([t.views for t in tables], [[""] * size for size in sizes]),
         targets=targets,
         class_names=tuple(class_names),
         notes=tuple(notes),
@@ -221,8 +204,14 @@ def join_tables(
     )
 
 
-def _or(values: np.ndarray | None, otherwise: Sequence[str]) -> np.ndarray:
-    return np.array(otherwise, dtype=object) if values is None else values
+def _joined(
+    values: Sequence[np.ndarray | None], otherwise: Sequence[Sequence[str]]
+) -> np.ndarray | None:
+    """The values of all tables, `otherwise` where one has none; None where none has."""
+    if all(one is None for one in values):
+        return None
+    pairs = zip(values, otherwise, strict=True)
+    return np.concatenate([np.array(b, dtype=object) if a is None else a for a, b in pairs])
 
 
 def _refuse_shared_files(tables: Sequence[LabelTable], parts: Sequence[Part]) -> None:
