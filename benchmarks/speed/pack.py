@@ -8,30 +8,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+
 from benchmarks.images import image_set
 from benchmarks.runner import Answer, in_turns, output_of, timed
 from benchmarks.speed.loader import IMAGES, SIZE
 from benchmarks.speed.memory import growth
+from core.data.images.decode import load_image
 from core.runtime.fabric import usable_cores
 
 COPIES = 20  # links to each file, so that starting up is little of it
-
-_DECODE = """
-import sys, time
-import cv2
-from core.data.images.find_files import scan_folder
-from core.data.images.decode import load_image
-from pathlib import Path
-
-cv2.setNumThreads(0)
-folder, size = Path(sys.argv[1]), int(sys.argv[2])
-names = sorted(scan_folder(folder))
-load_image(folder / names[0], size)
-began = time.perf_counter()
-for name in names:
-    load_image(folder / name, size)
-print(len(names) / (time.perf_counter() - began))
-"""
 
 
 def answers(folder: Path) -> Iterator[Answer]:
@@ -43,11 +29,11 @@ def answers(folder: Path) -> Iterator[Answer]:
             os.symlink(path.resolve(), links / f"{copy}_{path.name}")
     count, cores = len(os.listdir(links)), usable_cores()
     packing = timed(lambda: output_of(*command(links, SIZE, folder / "pack")))
-    rates = in_turns(
-        lambda: count / packing(),
-        lambda: cores * float(output_of("-c", _DECODE, images, SIZE)),
-        repeats=3,
-    )
+    paths = sorted(images.iterdir())
+    # as in a worker
+    cv2.setNumThreads(0)
+    decoding = timed(lambda: [load_image(path, SIZE) for path in paths])
+    rates = in_turns(lambda: count / packing(), lambda: cores * len(paths) / decoding(), repeats=3)
     what = f"packing {count} films of 1024² at {SIZE} px"
     yield Answer(what, "images/s", f"{cores} cores x one's decoding", *rates, floor=0.9)
     yield from growth(

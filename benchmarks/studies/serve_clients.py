@@ -2,7 +2,6 @@
 
 import base64
 import http.client
-import io
 import json
 import os
 import re
@@ -45,8 +44,8 @@ def same(reply: Reply, alone: Reply) -> bool:
     """True if two answers agree: probabilities to 1e-6, a map to one of its 255 levels."""
     if reply.status != 200 or alone.status != 200:
         return (reply.status, reply.answer) == (alone.status, alone.answer)
-    tolerance = 1 if "map" in reply.answer else 1e-6
     one, other = _numbers(reply.answer), _numbers(alone.answer)
+    tolerance = 1 if "map" in reply.answer else 1e-6
     return one.shape == other.shape and np.allclose(one, other, rtol=0, atol=tolerance)
 
 
@@ -123,17 +122,19 @@ def served(
 def watched(process: int, port: int) -> Iterator[list[tuple[float, float]]]:
     """Seconds of /health and megabytes (0 without /proc), now and twenty times a second."""
 
-    def look() -> tuple[float, float]:
+    def look() -> None:
         health = ask(port, "health")
         if health.status != 200:
             raise RuntimeError("/health does not answer")
-        return health.seconds, tree_megabytes(process) if can_measure() else 0.0
+        looks.append((health.seconds, tree_megabytes(process) if can_measure() else 0.0))
 
     def watch() -> None:
         while not over.wait(0.05):
-            looks.append(look())
+            look()
 
-    looks, over = [look()], threading.Event()
+    looks: list[tuple[float, float]] = []
+    over = threading.Event()
+    look()
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch)
         try:
@@ -167,21 +168,4 @@ def wrong_files(largest: int) -> dict[str, bytes]:
         "a bomb": bomb,
         "100 megapixels": cv2.imencode(".png", np.zeros((10_000, 10_001), np.uint8))[1].tobytes(),
         "too large": bytes(largest + 1),
-        "several frames": several_frames(),
     }
-
-
-def several_frames() -> bytes:
-    """A DICOM file of three frames."""
-    from pydicom import Dataset, dcmwrite
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, XRayAngiographicImageStorage
-
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.SOPClassUID = XRayAngiographicImageStorage
-    made.set_pixel_data(np.zeros((3, 16, 16), np.uint8), "MONOCHROME2", 8)
-    stream = io.BytesIO()
-    dcmwrite(stream, made, enforce_file_format=True)
-    return stream.getvalue()

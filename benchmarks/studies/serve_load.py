@@ -4,7 +4,7 @@
 
 A real process, its temporary folder and its working folder empty. First each file is sent alone,
 then fifty clients send ten each at once, every other file a wrong one: cut short, empty, a text, a
-bomb, too large, of 100 megapixels, a DICOM of several frames. Every third right file is sent to
+bomb, too large, of 100 megapixels. Every third right file is sent to
 /map. All must be answered, each as it was when it came alone; the process must live on, write no
 file, stay in its memory, and end at Ctrl-C.
 """
