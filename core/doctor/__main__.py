@@ -30,19 +30,19 @@ def check_all(config: Config) -> int:
     split = SplitConfig(folds=folds if config.folds == "auto" else config.folds, seed=config.seed)
     find = Findings()
     find.heading("Environment")
-    find.look("packages", environment.check_packages)
-    find.look("accelerator", environment.check_accelerator)
-    find.look("threads", environment.check_threads)
-    find.look("shared memory", environment.check_shared_memory, loader, config.num_workers)
-    find.look("memory", environment.check_memory)
-    find.look("disk", environment.check_disk, config.out_dir)
+    find.look(environment.check_packages)
+    find.look(environment.check_accelerator)
+    find.look(environment.check_threads)
+    find.look(environment.check_shared_memory, loader, config.num_workers)
+    find.look(environment.check_memory)
+    find.look(environment.check_disk, config.out_dir)
     if config.data.train_csv:
         from core.doctor.images import check_images
         from core.doctor.tables import check_tables
 
         find.heading("Data")
         if tables := check_tables(find, config, split):
-            find.look("images", check_images, tables, full=config.full, workers=config.num_workers)
+            find.look(check_images, tables, config)
     if config.run is not None:
         from core.doctor.runs import check_run
 
@@ -53,7 +53,7 @@ def check_all(config: Config) -> int:
 
         find.heading("Checkpoints")
         for path in config.checkpoint:
-            find.look(str(path), check_checkpoint, path)
+            find.look(check_checkpoint, path)
     return find.end()
 
 

@@ -45,18 +45,16 @@ class Findings:
         """It was not checked, as something before it is wrong or no flag asks for it."""
         self._print(3, sentence)
 
-    def look(
-        self, what: str, check: Callable[..., Result], *arguments: Any, **named: Any
-    ) -> Result | None:
+    def look(self, check: Callable[..., Result], *arguments: Any) -> Result | None:
         """Result of `check(self, ...)`; None where it raised, which is then a finding itself."""
         try:
-            return check(self, *arguments, **named)
+            return check(self, *arguments)
         except UserError as error:
             self.bad(str(error))
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             self.bad(
-                f"{what} could not be checked: {type(error).__name__}: {reason}",
+                f"{check.__name__} failed: {type(error).__name__}: {reason}",
                 "this is a mistake of the doctor or of a package; the other checks go on",
             )
         return None

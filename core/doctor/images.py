@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from core.data.images.collection import Images
 from core.data.loading.dataset import told_constant
+from core.doctor.config import Config
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, TRAIN, Tables, owners_of
 from core.doctor.near_duplicates import near_pairs, print_of
@@ -18,19 +18,15 @@ from core.runtime.fabric import worker_count
 SAMPLE = 200
 
 
-def check_images(
-    find: Findings, tables: Tables, *, full: bool, workers: Literal["auto"] | int
-) -> None:
-    """Decode a sample, or with `full` all, and check the pixels."""
+def check_images(find: Findings, tables: Tables, config: Config) -> None:
+    """Decode a sample, or with --full all, and check the pixels."""
     tables = {flag: table for flag, table in tables.items() if table.paths}
     names = [name for table in tables.values() for name in table.ids]
     if not names:
-        find.unseen(
-            "unreadable, constant and near-duplicate images: every image needs a file first"
-        )
+        find.unseen("unreadable, constant and similar images: every image needs a file first")
         return
     files = Images.joined([table.images for table in tables.values()])
-    places, what = np.arange(len(names)), counted(len(names), "image")
+    places, what, full = np.arange(len(names)), counted(len(names), "image"), config.full
     if not full and len(names) > SAMPLE:
         places = np.sort(np.random.default_rng(0).choice(places, SAMPLE, replace=False))
         what = (
@@ -46,7 +42,7 @@ def check_images(
         is_constant = bool(pixels.min() == pixels.max())
         return "", pixels.shape, is_constant, print_of(pixels) if full and not is_constant else None
 
-    with ThreadPoolExecutor(max(1, worker_count(workers))) as pool:
+    with ThreadPoolExecutor(max(1, worker_count(config.num_workers))) as pool:
         found = pool.map(decode, places.tolist())
         progress = tqdm(found, "decoding", len(places), unit="img", leave=False, disable=None)
         reasons, shapes, constant, prints = zip(*progress, strict=True)
@@ -65,7 +61,7 @@ def check_images(
     else:
         find.good("none of these has the same grey everywhere")
     if full:
-        find.look("near-duplicates", _check_near, prints, tables, names)
+        find.look(_check_near, prints, tables, names)
     else:
         find.unseen("near-duplicate images: --full looks for them")
 

@@ -19,19 +19,18 @@ from core.runtime.environment import earlier_starts
 
 def check_run(find: Findings, path: Path) -> None:
     """Check folds, checkpoints and predictions of a run."""
-    run = find.look("settings", _open_run, path)
+    run = find.look(_open_run, path)
     if run is None:
         find.unseen("folds, checkpoints and predictions need a config.json that can be read")
         return
     finished = _check_folds(find, *run)
-    images = find.look("folds.csv", _read_folds, path / "folds.csv") if finished else None
+    images = find.look(_read_folds, path / "folds.csv") if finished else None
     counts = []
     for files in finished:
-        classes = find.look(f"weights of fold {files.fold}", check_checkpoint, files.weights)
+        classes = find.look(check_checkpoint, files.weights)
         if images is not None:
-            arguments = files, images.get(str(files.fold), []), classes
-            what = f"predictions of fold {files.fold}"
-            counts.append(find.look(what, _check_predictions, *arguments))
+            own = images.get(str(files.fold), [])
+            counts.append(find.look(_check_predictions, files, own, classes))
     if counts and None not in counts:
         total = sum(count for count in counts if count)
         find.good(f"out-of-fold predictions of {counted(total, 'image')}, one of each")
@@ -71,7 +70,7 @@ def _check_folds(
     """The folds that are trained to the end."""
     finished, stopped = [], []
     for files in folds:
-        progress = find.look(f"state of fold {files.fold}", _read_progress, files.state)
+        progress = find.look(_read_progress, files.state)
         if progress is None:
             continue
         if progress.get("finished") is True:

@@ -24,25 +24,25 @@ _WARNING = "Warning: "
 
 def check_tables(find: Findings, config: Config, split: SplitConfig) -> Tables:
     """Check all CSVs; the tables that could be read, none where --train_csv could not."""
-    train = find.look(TRAIN, _read_labels, config)
+    train = find.look(_read_labels, config)
     if train is None:
         find.unseen("labels, patients, images, folds and leaks need a --train_csv that can be read")
         return {}
     tables = {TRAIN: train}
-    find.look("labels", _check_labels, train)
+    find.look(_check_labels, train)
     if config.data.val_csv:
-        val = find.look(VAL, _read_labels, config, train.class_names)
+        val = find.look(_read_labels, config, train.class_names)
         if val is not None:
             tables[VAL] = val
-            find.look(VAL, _check_val, train, val)
+            find.look(_check_val, train, val)
     if config.tests:
-        test = find.look("--test_csv", _read_test, config, train)
+        test = find.look(_read_test, config, train)
         if test is not None:
-            find.look("patients of the test", check_patients_of_test, tables, config)
+            find.look(check_patients_of_test, tables, config)
             tables[TEST] = test
-    first = find.look("equal images", check_copies, tables)
+    first = find.look(check_copies, tables)
     if not config.data.val_csv:
-        find.look("folds", _check_folds, train, first, split)
+        find.look(_check_folds, train, first, split)
     return tables
 
 

@@ -40,12 +40,11 @@ def head_and_tail(per_class: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     rows = by_prevalence(per_class)
     if len(rows) <= HEAD + TAIL:
         return rows, ""
-    scored, kind = rows[rows["ap"].notna()], "scored classes"
-    if scored.empty:
-        scored, kind = rows, "classes"
+    scored = rows[rows["ap"].notna()]
+    scored = rows if scored.empty else scored
     shown = pd.concat([scored[:HEAD], scored[HEAD:][-TAIL:]])
     which = "all" if len(shown) == len(scored) else f"the {HEAD} most and {TAIL} least prevalent"
-    return shown, f"{which} of {len(scored):,} {kind} ({len(rows):,} in all)"
+    return shown, f"{which} of {len(scored):,} scored classes ({len(rows):,} in all)"
 
 
 def new_figure(width: float, height: float) -> Figure:
