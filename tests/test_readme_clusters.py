@@ -41,6 +41,7 @@ def test_its_options_are_those_of_sbatch() -> None:
     given = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", batch_file(), re.MULTILINE))
     assert batch_file().count("#SBATCH") == len(given)
     assert given.keys() <= OPTIONS
+    assert len(torchrun_lines()) == 2
     # to the batch shell alone, and the run has time to save before the limit
     before = re.fullmatch(r"B:USR1@(\d+)", given["signal"])
     assert before
@@ -61,7 +62,3 @@ def test_torchrun_takes_its_flags_and_a_method_its_own(line: str) -> None:
     assert (ROOT / given.training_script).is_file()
     settings = parse(module(method, "config").PRESETS, arguments=given.training_script_args)
     assert settings.data.train_csv
-
-
-def test_there_are_torchrun_lines() -> None:
-    assert len(torchrun_lines()) == 2

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data.loading.augmentation import (
-    Augmentation,
-    crop_transforms,
-    light_transforms,
-    strong_transforms,
-)
 from core.models.checkpoint import load_tensors
 from tests.conftest import Call, Train
 from tests.helpers.fault_table import Fault
@@ -27,26 +20,6 @@ NAME = "image of one grey level"
 
 def constant(path: Path, level: int) -> None:
     cv2.imwrite(str(path), np.full((40, 40), level, dtype=np.uint8))
-
-
-@pytest.mark.fault(NAME)
-@pytest.mark.parametrize("level", [0, 1, 128, 255])
-def test_augmentations_take_a_constant_image(level: int, soak: bool) -> None:
-    image = np.full((32, 32), level, dtype=np.uint8)
-    recipes = (
-        light_transforms(),
-        strong_transforms(32),
-        crop_transforms(32, rotation=10, jitter=True),
-    )
-    draws = 2000 if soak else 60
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for transforms in recipes:
-            augment = Augmentation(transforms, seed=0)
-            for place in range(draws):
-                made = augment(image, 0, place)
-                assert made.shape == (32, 32)
-                assert made.dtype == np.uint8
 
 
 @pytest.fixture

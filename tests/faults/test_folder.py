@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.helpers.fault_table import Fault
 from tests.helpers.faults.commands import OTHERS, data_with_predictions, disk_command
 from tests.helpers.faults.launches import TRAIN, Launches, at
 from tests.helpers.faults.trials import Trial
-from tests.helpers.training.small_run import MODEL, ROOT, flags
+from tests.helpers.training.small_run import MODEL, flags
 
 STATE = f"{MODEL}_fold1.state.safetensors"
 FULL_LOG = "what is printed cannot be written: No space left on device"
@@ -158,8 +157,8 @@ def test_a_folder_without_rights(tmp_path: Path) -> None:
 
 
 def test_a_log_on_a_full_disk(launches: Launches, one: Trial, tmp_path: Path, fault: Fault) -> None:
-    """Also what the interpreter writes at its end, with and without a buffer."""
-    fault("full disk under the log", 4)
+    """Also what the interpreter writes at its end."""
+    fault("full disk under the log", 3)
     one.begin()
     assert FULL_LOG in one.run(stdout="/dev/full").refusal()
     one.finish()
@@ -172,17 +171,6 @@ def test_a_log_on_a_full_disk(launches: Launches, one: Trial, tmp_path: Path, fa
     )
     ended.wait()
     assert FULL_LOG in ended.refusal()
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-u", "-m", "core.data.phantom", tmp_path / "1", *words],
-            cwd=ROOT,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert FULL_LOG in done.stderr
 
 
 @pytest.mark.parametrize("size", ["1m", "4k"])

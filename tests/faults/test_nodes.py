@@ -9,19 +9,10 @@ import pytest
 
 from tests.helpers.faults.commands import assert_complete, training
 from tests.helpers.faults.launch import Launch, wait_until
-from tests.helpers.faults.launches import TRAIN, Launches, Place, RealLaunches, shared
+from tests.helpers.faults.launches import TRAIN, Launches, Place
 from tests.helpers.faults.same_results import differing
 
 STOP = "stop of two nodes, going on with another number of processes"
-PORTS = range(29656, 29661)
-
-
-@pytest.fixture(scope="module", params=["forked", pytest.param("real", marks=pytest.mark.soak)])
-def launches(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launches:
-    """In the long form by `fabric run` too, as a user starts them."""
-    if request.param == "forked":
-        return shared()
-    return RealLaunches(tmp_path_factory.mktemp("launches"), PORTS)
 
 
 def train_until(nodes: list[Launch], out: Path, epochs: int) -> None:
@@ -85,16 +76,14 @@ def test_two_nodes_go_on_as_one_to_the_same_bits(
 @pytest.mark.parametrize(
     ("lost", "processes"),
     [
-        *((1, 1), (0, 1)),
-        *(pytest.param(lost, 2, marks=pytest.mark.soak) for lost in (1, 0)),
+        (0, 1),
+        *(pytest.param(*case, marks=pytest.mark.soak) for case in ((1, 1), (1, 2), (0, 2))),
     ],
 )
 def test_a_lost_node_ends_the_other_one(
     lost: int, processes: int, launches: Launches, data: Path, tmp_path: Path, soak: bool
 ) -> None:
     """The launcher and all its processes, killed at once."""
-    if launches.real and processes == 1:
-        pytest.skip("real launchers have two processes each")
     out = tmp_path / "out"
     nodes = launches.nodes(TRAIN, *training(data, out, "--epochs", 2000), processes=processes)
     train_until(nodes, out, 2)
@@ -139,8 +128,6 @@ def test_nodes_that_see_other_files_do_not_train(
     launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """Other labels, other settings, another run folder, no images at all."""
-    if launches.real:
-        pytest.skip("nothing here is the launcher's")
     table = pd.read_csv(data / "train.csv")
     table["Effusion"] = 1 - table["Effusion"]
     table.to_csv(tmp_path / "other.csv", index=False)

@@ -12,13 +12,12 @@ import pytest
 from core.runtime.signals import SECONDS_OF_ONE_WISH
 from tests.helpers.faults.commands import predicting, training
 from tests.helpers.faults.launch import Launch, wait_until
-from tests.helpers.faults.launches import INFER, TRAIN, Launches, Place, RealLaunches, at
+from tests.helpers.faults.launches import INFER, TRAIN, Launches, Place, at
 from tests.helpers.faults.same_results import differing
 from tests.helpers.training.small_run import ROOT
 
 INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
 PASS_ON = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
-PORTS = range(29646, 29651)
 SOAK, STOP = pytest.mark.soak, pytest.mark.fault("SIGTERM, SIGUSR1 or Ctrl-C")
 GOES_ON = "; the same command goes on from here"
 
@@ -122,18 +121,15 @@ def test_a_stopped_prediction_says_how_to_go_on(
 
 
 @STOP
-@pytest.mark.parametrize("real", [False, pytest.param(True, marks=SOAK)])
 @pytest.mark.parametrize(
     "number", [pytest.param(INT, marks=SOAK), pytest.param(TERM, marks=SOAK), USR1]
 )
 def test_a_stop_of_a_launch_reaches_its_processes(
-    number: int, real: bool, launches: Launches, data: Path, tmp_path: Path
+    number: int, launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """SIGUSR1 to the launcher, with its setting; Ctrl-C, which the launcher gets and passes on, and
     which a terminal sends to its processes as well."""
     out, words = tmp_path / "out", training(data, tmp_path / "out", "--epochs", 2000)
-    if real:
-        launches = RealLaunches(tmp_path, PORTS)
     launch = launches.start(TRAIN, *words, place=Place(2), environment=PASS_ON)
     wait_until(lambda: "epoch  3/" in launch.printed or launch.has_ended(), 200)
     if number == INT:

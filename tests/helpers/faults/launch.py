@@ -113,15 +113,11 @@ class Launch:
 
     def rank_id(self, rank: int) -> int:
         """Process id of a rank."""
-        if self._launches.real:
-            for pid in self.processes():
-                if variable_of(pid, "RANK") == str(rank) and parent_of(pid) == self.pid:
-                    return pid
         return int(Path(f"{self.output}.rank{rank}").read_text())
 
     def processes(self) -> list[int]:
-        """Its living processes."""
-        return self._launches.processes(self)
+        """Its living processes, of one session."""
+        return in_session(self.pid)
 
     def has_ended(self) -> bool:
         """Whether nothing of it is left."""
@@ -166,18 +162,3 @@ def in_session(leader: int) -> list[int]:
         if int(session) == leader and state not in "ZX":
             found.append(int(path.parent.name))
     return found
-
-
-def variable_of(pid: int, name: str) -> str | None:
-    """Environment variable of a process."""
-    try:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    found = [word for word in words if word.startswith(f"{name}=".encode())]
-    return found[0].partition(b"=")[2].decode() if found else None
-
-
-def parent_of(pid: int) -> int:
-    """Process id of the parent."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

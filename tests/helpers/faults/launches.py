@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from core.data.phantom.dataset import make_phantom
-from tests.helpers.faults.launch import Launch, in_session, variable_of, wait_until
+from tests.helpers.faults.launch import Launch, wait_until
 from tests.helpers.training.small_run import ROOT
 
 Moment = dict[str, Any]
 TRAIN, INFER, PACK = "methods.standard_head.train", "ensemble.infer", "core.data.pack"
-# in the environment of a launcher, and so of all that it starts
-_MARK = "LAUNCH_OUTPUT"
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,6 @@ class Launches:
         """Exit code of a launcher that ends in time."""
         return self._ask(wait=pid, seconds=seconds)["code"]
 
-    def processes(self, launch: Launch) -> list[int]:
-        """Living processes of a launch: the launcher and what it started, directly or not."""
-        return in_session(launch.pid)
-
     def close(self) -> None:
         """End the program, and with it the mount."""
         assert self._server.stdin
@@ -156,16 +150,14 @@ class RealLaunches(Launches):
         self._started: dict[int, subprocess.Popen] = {}
 
     def _start(self, request: dict[str, Any]) -> int:
-        output = request["output"]
-        more = {_MARK: output} | (request["environment"] or {})
-        with Path(f"{output}.out0").open("wb") as file:
+        with Path(f"{request['output']}.out0").open("wb") as file:
             process = subprocess.Popen(
                 [*_launcher(request), *request["arguments"]],
                 cwd=ROOT,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
-                env=_environment(more),
+                env=_environment(request["environment"] or {}),
             )
         self._started[process.pid] = process
         return process.pid
@@ -175,12 +167,6 @@ class RealLaunches(Launches):
             return self._started[pid].wait(seconds)
         except subprocess.TimeoutExpired:
             return None
-
-    def processes(self, launch: Launch) -> list[int]:
-        # torchrun gives each rank a session of its own
-        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-        marked = {pid for pid in pids if variable_of(pid, _MARK) == launch.output}
-        return sorted({*in_session(launch.pid)} | marked)
 
 
 @cache
