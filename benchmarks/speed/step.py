@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def answers(folder: Path) -> Iterator[Answer]:
 
 
 class Task:
-    """What both loops train on: the model, loss and rates of `config`, and random batches."""
+    """Model, loss and rates of `config`, and random batches: what both loops train on."""
 
     def __init__(self, config: Config, updates: int) -> None:
         self.config = config
@@ -89,10 +90,8 @@ class Task:
     def loss(self) -> nn.Module:
         """The loss with the statistics of these labels."""
         settings, targets = self.config.loss, self.table.targets
-        positives = (targets == 1).sum(axis=0)
-        return build_loss(
-            settings.loss, positives, len(targets), logit_adjust=settings.logit_adjust
-        )
+        counts = (targets == 1).sum(axis=0), len(targets)
+        return build_loss(settings.loss, *counts, logit_adjust=settings.logit_adjust)
 
 
 class BareLoop:
@@ -205,14 +204,11 @@ def parts(task: Task) -> dict[str, Callable[[], float]]:
     optimizer = fabric.setup_optimizers(build_optimizer(clipped, task.phase))
     assert isinstance(optimizer, _FabricOptimizer)
     wrapped, norm = fabric.setup_module(clipped), task.config.optim.clip_norm
+    grad, clip = torch.autograd.grad, partial(fabric.clip_gradients, error_if_nonfinite=False)
     calls = {
-        "loss, forward and backward": lambda: torch.autograd.grad(
-            loss(logits, batch.targets), logits
-        ),
+        "loss, forward and backward": lambda: grad(loss(logits, batch.targets), logits),
         "moving average": lambda: average.update(updates),
-        "clipping": lambda: fabric.clip_gradients(
-            wrapped, optimizer, max_norm=norm, error_if_nonfinite=False
-        ),
+        "clipping": lambda: clip(wrapped, optimizer, max_norm=norm),
         "timm": lambda: timm.update(model, step=updates),
     }
     looks = {"share of a look: finite check, loss, bar": logging_part(task)}
@@ -222,7 +218,8 @@ def parts(task: Task) -> dict[str, Callable[[], float]]:
 def logging_part(task: Task) -> Callable[[], float]:
     """Seconds of moving the bar by an update, and of its share of a look every `log_every`."""
     every, images = task.config.loop.log_every, task.config.loader.batch_size
-    guard = StepMonitor(task.fabric, remember=every, save_minutes=task.config.loop.save_minutes)
+    minutes = task.config.loop.save_minutes
+    guard = StepMonitor(task.fabric, [], str, remember=every, save_minutes=minutes)
     log = FoldLog(Path("metrics.csv"), Path("timing.csv"), title="fold 1/1", speaks=True)
     sums = torch.ones(2, dtype=torch.float64)
 
