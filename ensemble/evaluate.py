@@ -43,10 +43,8 @@ def main() -> None:
     own, first = config.labels is None, config.predictions[0]
     config.labels = config.labels or labels_beside(first)
     others = (config.labels, config.train_csv, config.against, config.meta)
-    every = (*config.predictions, *others, config.reading.label_map)
-    inputs = [path for path in every if path is not None]
-    if config.thresholds:
-        inputs.append(Path(config.thresholds))
+    thresholds = Path(config.thresholds) if config.thresholds else None
+    inputs = [*config.predictions, *filter(None, (*others, config.reading.label_map, thresholds))]
     endings = (".json", ".csv", *([".html"] if config.report else []))
     paths = output_paths(config.output, first, inputs, endings, overwrite=config.overwrite)
     files = config.predictions

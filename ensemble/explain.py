@@ -37,27 +37,26 @@ def main() -> None:
     from core.data.tables.anonymous import without_names
     from core.io.output_folder import check_folder, write_folder
     from core.runtime.fabric import make_fabric
-    from ensemble.heatmaps.explain import SHEET_ROWS, Explainer, explain_images
-    from ensemble.heatmaps.pointing_game import as_text, boxed_classes, boxes_of, read_boxes
+    from ensemble.heatmaps.explain import SHEET_ROWS, explain_images
+    from ensemble.heatmaps.pointing_game import boxed_classes, boxes_of, hits_table, read_boxes
+    from ensemble.predict.config import MergeConfig
     from ensemble.predict.ensemble import Ensemble
+    from ensemble.predict.predictor import Predictor
 
     max_pixels()
     boxes = {} if config.boxes is None else read_boxes(config.boxes)
     images = _find(config)
     ensemble = Ensemble.load(config.models, "union")
-    read = [*ensemble.paths, config.test_csv, config.boxes, config.models.ensemble]
-    inputs = [path for path in read if path is not None]
-    check = partial(
-        check_folder, config.output, inputs, _OURS, "maps.csv", overwrite=config.overwrite
-    )
+    read = filter(None, (config.test_csv, config.boxes, config.models.ensemble))
+    inputs, overwrite = [*ensemble.paths, *read], config.overwrite
+    check = partial(check_folder, config.output, inputs, _OURS, "maps.csv", overwrite=overwrite)
     check()
-    names = ensemble.class_names
     for name in config.classes:
         ensemble.check_class(name)
     measured: list[str] = []
     lesions: dict[int, Mapping[str, list[Box]]] = {}
     if config.boxes is not None:
-        measured = boxed_classes(boxes, config.classes or names, config.boxes)
+        measured = boxed_classes(boxes, config.classes or ensemble.class_names, config.boxes)
         lesions = boxes_of(images, boxes, measured, anonymous=config.anonymous)
     # the boxes are found by the images' own names
     if config.anonymous:
@@ -65,16 +64,15 @@ def main() -> None:
     fabric = make_fabric(amp=False)
     if fabric.world_size > 1:
         raise UserError("heat maps are made by one process: start this by python alone")
-    explainer = Explainer(fabric, ensemble)
-    explainer.check()
+    predictor = Predictor(fabric, ensemble, MergeConfig(use_tta=False))
     print(ensemble)
     rows, pointing = write_folder(
         config.output,
-        lambda folder: explain_images(explainer, images, config, folder, lesions, measured),
+        lambda folder: explain_images(predictor, images, config, folder, lesions, measured),
         check,
     )
     if pointing is not None:
-        print(f"\n{as_text(pointing)}\n")
+        print(f"\n{hits_table(pointing).as_text()}\n")
     drawn = counted(len(images), "image")
     if config.draw < len(images):
         drawn = f"the first {config.draw:,} of {drawn}; --draw for more"

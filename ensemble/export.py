@@ -42,9 +42,9 @@ def main() -> None:
         check_installed()
     calibration = None if config.calibration is None else read_calibration(config.calibration)
     ensemble = Ensemble.load(config.models, config.merge.classes)
-    read = [*ensemble.paths, config.models.ensemble, config.calibration, config.test_csv]
-    inputs = [path for path in read if path is not None]
-    check = partial(check_folder, config.output, inputs, _OURS, "model", overwrite=config.overwrite)
+    read = filter(None, (config.models.ensemble, config.calibration, config.test_csv))
+    inputs, overwrite = [*ensemble.paths, *read], config.overwrite
+    check = partial(check_folder, config.output, inputs, _OURS, "model", overwrite=overwrite)
     check()
     if graph:
         one_size(ensemble)

@@ -50,9 +50,9 @@ def main() -> None:
     )
     output = config.output if config.single else config.output or Path("predictions.csv")
     if output is not None:
-        read = [config.test_csv, config.sample_submission, config.postprocessing.calibration]
-        read += [*ensemble.paths, config.models.ensemble, config.single]
-        check_output(output, [path for path in read if path is not None], images, options)
+        csvs = (config.test_csv, config.sample_submission, config.single)
+        read = filter(None, (*csvs, config.postprocessing.calibration, config.models.ensemble))
+        check_output(output, [*ensemble.paths, *read], images, options)
     id_column = "ImageID" if images is None else images.id_column
     if id_column in options.columns:
         raise UserError(f"a class is named {id_column}, as the column of names is: rename that")

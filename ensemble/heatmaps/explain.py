@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -20,8 +19,6 @@ from ensemble.heatmaps.config import Config
 from ensemble.heatmaps.draw import DOTS_OF_SHEET, Row, draw, save
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps, member_maps
 from ensemble.heatmaps.pointing_game import Box, Pointing
-from ensemble.predict.config import MergeConfig
-from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.predictor import Predictor
 
 # of sheet.png, which viewers cannot show with more
@@ -29,36 +26,8 @@ SHEET_ROWS, SHEET_SIDE = 100, 256
 ENSEMBLE = "ensemble"
 
 
-class Explainer:
-    """Probabilities and heat maps of each model and of the ensemble."""
-
-    def __init__(self, fabric: Fabric, ensemble: Ensemble) -> None:
-        self.ensemble = ensemble
-        self.predictor = Predictor(fabric, ensemble, MergeConfig(use_tta=False))
-        self.labels = ensemble.labels()
-        if len(self.labels) > 1:
-            self.labels.append(ENSEMBLE)
-
-    def check(self) -> None:
-        """Raise UserError where a model has no heat maps, before any image is read."""
-        for member in self.ensemble.members:
-            member_maps(member, np.zeros((8, 8), dtype=np.uint8), [0])
-
-    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Of an image (H, W), without views, (M, C); the ensemble's last, of several models."""
-        each = self.predictor.of_image(pixels)
-        return np.concatenate([each[:, 0], self.predictor.merged(each)])[: len(self.labels)]
-
-    def maps(
-        self, pixels: NDArray[np.uint8], classes: Sequence[str], shape: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        """Heat maps (M, K, H, W) of that `shape`, the ensemble's last as above."""
-        each, mean = ensemble_maps(self.ensemble, pixels, classes, shape)
-        return np.concatenate([each, mean[None]])[: len(self.labels)]
-
-
 def explain_images(
-    explainer: Explainer,
+    predictor: Predictor,
     images: LabelTable,
     config: Config,
     folder: Path,
@@ -68,13 +37,19 @@ def explain_images(
     """Write the pictures of the first images, maps.csv, and with `measured` pointing.csv.
 
     `lesions`: by an image's place its boxes by class; those of the classes `measured` are counted.
-    Returns the number of drawn maps, and `Pointing.table`. Raises UserError where an image cannot
-    be read, and where a box leaves its image.
+    Returns the number of drawn maps, and `Pointing.table`. Raises UserError where a model has no
+    heat maps, an image cannot be read, or a box leaves its image.
     """
-    for sentence in images.images.check_sizes(explainer.ensemble.sizes):
+    ensemble, class_names = predictor.ensemble, predictor.class_names
+    # before any image is read
+    for member in ensemble.members:
+        member_maps(member, np.zeros((8, 8), dtype=np.uint8), [0])
+    for sentence in images.images.check_sizes(ensemble.sizes):
         print(sentence)
-    pointing = Pointing(explainer.labels)
-    class_names = explainer.predictor.class_names
+    labels = ensemble.labels()
+    if len(labels) > 1:
+        labels.append(ENSEMBLE)
+    pointing = Pointing(labels)
     sheet: list[Row] = []
     listed: list[dict[str, object]] = []
     drawn = range(min(config.draw, len(images)))
@@ -84,7 +59,9 @@ def explain_images(
         boxes = lesions.get(place, {})
         _check_inside(boxes, pixels, image)
         boxes = {name: _scaled(some_boxes, pixels, small) for name, some_boxes in boxes.items()}
-        found = explainer.probabilities(pixels)
+        each = predictor.of_image(pixels)
+        # the ensemble's last, of several models
+        found = np.concatenate([each[:, 0], predictor.merged(each)])[: len(labels)]
         most_probable = np.argsort(-found[-1], kind="stable")[: config.top]
         show = config.classes or [class_names[column] for column in most_probable]
         show = list(dict.fromkeys(show)) if place in drawn else []
@@ -92,9 +69,8 @@ def explain_images(
         classes = list(dict.fromkeys([*show, *count]))
         if not classes:
             continue
-        heats = dict(
-            zip(classes, explainer.maps(pixels, classes, small.shape).swapaxes(0, 1), strict=True)
-        )
+        maps, mean = ensemble_maps(ensemble, pixels, classes, small.shape)
+        heats = dict(zip(classes, np.stack([*maps, mean][: len(labels)], axis=1), strict=True))
         for name in count:
             pointing.count(name, boxes[name], list(heats[name]))
         if not show:
@@ -110,20 +86,20 @@ def explain_images(
             for name in show
         ]
         file = f"{place + 1:04}_{_file_name(image)}.png"
-        save(draw(rows, explainer.labels), folder / file)
+        save(draw(rows, labels), folder / file)
         sheet += [_for_sheet(row, image) for row in rows[: SHEET_ROWS - len(sheet)]]
         listed += [
             {"ImageID": image, "class": row.label, "model": model, "probability": one, "file": file}
             for row in rows
-            for model, one in zip(explainer.labels, row.probabilities, strict=True)
+            for model, one in zip(labels, row.probabilities, strict=True)
         ]
-    save(draw(sheet, explainer.labels), folder / "sheet.png", DOTS_OF_SHEET)
+    save(draw(sheet, labels), folder / "sheet.png", DOTS_OF_SHEET)
     tables = {"maps.csv": pd.DataFrame(listed)}
     if measured:
         tables["pointing.csv"] = pointing.table(measured)
     for name, table in tables.items():
         table.to_csv(folder / name, index=False, float_format="%.8g")
-    return len(listed) // len(explainer.labels), tables.get("pointing.csv")
+    return len(listed) // len(labels), tables.get("pointing.csv")
 
 
 def _file_name(image: str) -> str:

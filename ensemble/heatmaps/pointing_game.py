@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,8 @@ from scipy.stats import binomtest
 from core.data.csv.columns import IMAGE_COLUMNS, find_column, read_columns
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, counted, nearest, some
+from core.report.plots.style import shorten
+from core.report.tables import Table, number
 
 CLASS_COLUMNS = ("finding", "class", "label")
 CORNERS = ("x0", "y0", "x1", "y1")
@@ -157,20 +158,15 @@ class Pointing:
         return pd.DataFrame(rows)
 
 
-def as_text(table: pd.DataFrame) -> str:
+def hits_table(table: pd.DataFrame) -> Table:
     """The table for a terminal: a line a class, a column a model."""
     models = table["model"].drop_duplicates().tolist()
-    widths = [max(22, len(model)) for model in models]
-    head = [f"{model:>{width}}" for model, width in zip(models, widths, strict=True)]
-    lines = [f"{'hits of the pointing game':<28} {'images':>6} {'chance':>7}  {'  '.join(head)}"]
+    lines = []
     for name, rows in table.groupby("class", sort=False):
-        cells = [
-            f"{_cell(row):>{width}}" for row, width in zip(rows.itertuples(), widths, strict=True)
-        ]
         images, chance = rows["images"].max(), rows["chance"].max()
-        lines.append(f"{str(name)[:28]:<28} {images:>6,} {chance:>7.2f}  {'  '.join(cells)}")
-    return "\n".join(lines)
-
-
-def _cell(row: Any) -> str:
-    return f"{row.hits} ({row.hit_rate:.2f} [{row.low:.2f}, {row.high:.2f}])" if row.images else "-"
+        cells = []
+        for row in rows.to_dict("records"):
+            rate = number(row["hit_rate"], (row["low"], row["high"]))
+            cells.append(f"{row['hits']} ({rate})" if row["images"] else "-")
+        lines.append([shorten(str(name)), f"{images:,}", number(chance), *cells])
+    return Table("", ("hits of the pointing game", "images", "chance", *models), lines)

@@ -52,10 +52,8 @@ class Parts:
     def __init__(self, output: Path, images: Images, settings: str, batch_size: int) -> None:
         self.folder = parts_folder(output)
         self.output, self.images, self.batch_size = output, images, batch_size
-        length, total = batch_size * BATCHES_PER_BLOCK, len(images)
-        self._spans = [
-            range(start, min(start + length, total)) for start in range(0, total, length)
-        ]
+        length, positions = batch_size * BATCHES_PER_BLOCK, range(len(images))
+        self._spans = [positions[start : start + length] for start in positions[::length]]
         self._files = [
             self.folder / f"{number:06d}-{self._digest(span, settings)}.safetensors"
             for number, span in enumerate(self._spans)
@@ -83,7 +81,13 @@ class Parts:
             raise UserError(f"another process is predicting into {self.output}") from error
         except OSError as error:
             raise UserError(f"{self.folder} cannot be used: {error.strerror}") from error
-        return [number for number in range(len(self)) if not self._is_whole(number)]
+        missing = []
+        for number in range(len(self)):
+            try:
+                self.read(number)
+            except UserError:
+                missing.append(number)
+        return missing
 
     def clean(self) -> int:
         """Delete blocks of other settings; returns how many there were."""
@@ -95,17 +99,11 @@ class Parts:
             path.unlink()
         return sum(path.name[0] != "." and path.suffix == ".safetensors" for path in ours)
 
-    def _is_whole(self, number: int) -> bool:
-        try:
-            return self._files[number].exists() and bool(self.read(number))
-        except UserError:
-            return False
-
     def batches(self, numbers: Sequence[int]) -> list[list[int]]:
         """The batches of positions of these blocks, one after another."""
         return [
             list(span[start : start + self.batch_size])
-            for span in (self._spans[number] for number in numbers)
+            for span in map(self._spans.__getitem__, numbers)
             for start in range(0, len(span), self.batch_size)
         ]
 
@@ -122,18 +120,14 @@ class Parts:
         path = self._files[number]
         tensors, facts = load_tensors(path)
         try:
-            positions, probabilities = (
-                tensors[name].numpy() for name in ("positions", "probabilities")
-            )
-            block = Block(positions, probabilities, _unreadable(facts))
-            found = [*positions.tolist(), *(position for position, _ in block.unreadable)]
-            if sorted(found) != list(self._spans[number]):
-                raise ValueError("its images are others")
-            if probabilities.shape[1:2] != positions.shape:
-                raise ValueError("its images are not as many as its rows")
+            positions, rows = (tensors[name].numpy() for name in ("positions", "probabilities"))
+            unreadable = _unreadable(facts)
+            found = sorted([*positions.tolist(), *(position for position, _ in unreadable)])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} holds no predictions of a block ({error})") from error
-        return block
+        if found != list(self._spans[number]) or rows.shape[1:2] != positions.shape:
+            raise UserError(f"{path} holds predictions of other images")
+        return Block(positions, rows, unreadable)
 
     def unreadable(self) -> list[tuple[int, str]]:
         """(position, reason) of all images that could not be read."""

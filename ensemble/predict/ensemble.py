@@ -109,7 +109,7 @@ class Ensemble:
         ]
 
     def __str__(self) -> str:
-        """A line for each model with its share, then what they differ in."""
+        """A line for each model with its share, then the classes that not all have."""
         rows = [member.summary() for member in self.members]
         lines = []
         for member, row, share in zip(self.members, rows, self.shares, strict=True):
@@ -122,8 +122,6 @@ class Ensemble:
         ]
         if without:
             lines.append(f"Not every model has each class: {some(without, 12)}.")
-        if differing := [name for name in rows[0] if len({str(row[name]) for row in rows}) > 1]:
-            lines.append(f"The models differ in {', '.join(differing)}.")
         return "\n".join(lines)
 
 

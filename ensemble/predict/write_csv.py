@@ -1,14 +1,13 @@
 """Images → blocks of predictions → one CSV: models and studies merged, postprocessed, in order."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from core.data.images.pack_format import is_pack
@@ -150,29 +149,20 @@ def _write_predictions(
 ) -> str:
     """Merge the blocks into one CSV, one row an image or a study, and delete them.
 
-    Returns what was written. Images are streamed; studies and ranks need all rows at once. Raises
-    UserError where an image could not be read (unless skipped) and where none could.
+    Returns what was written. Raises UserError where an image could not be read (unless skipped) and
+    where none could.
     """
     unreadable = parts.unreadable()
     if unreadable:
         _check_unreadable(unreadable, images, skip=options.skip_unreadable)
-    ranked = predictor.merge.ensemble_mode == "rank_mean"
-    pieces = _pieces(parts, whole=images.studies is not None or ranked)
     columns = list(options.columns or predictor.class_names)
     rows = 0
 
     def fill(path: Path) -> None:
         nonlocal rows
         with path.open("w", encoding="utf-8", newline="") as file:
-            for positions, probabilities in pieces:
-                merged = predictor.merged(probabilities)
-                names = [images.ids[position] for position in positions]
-                if images.studies is not None:
-                    codes, studies = pd.factorize(images.studies[positions])
-                    groups = view_groups(images.views, len(images))[positions]
-                    merged, names = merge_studies(merged, codes, groups), studies.tolist()
-                merged = predictor.postprocess(merged)
-                frame = pd.DataFrame(merged, columns=predictor.class_names)[columns]
+            for names, probabilities in _merged(parts, images, predictor):
+                frame = pd.DataFrame(probabilities, columns=predictor.class_names)[columns]
                 frame.insert(0, images.id_column, names)
                 frame.to_csv(file, index=False, header=rows == 0, float_format="%.8g")
                 rows += len(frame)
@@ -188,9 +178,34 @@ def _write_predictions(
     return f"{counted(rows, 'study', 'studies')} of {of}"
 
 
+def _merged(
+    parts: Parts, images: LabelTable, predictor: Predictor
+) -> Iterator[tuple[list[str], Probabilities]]:
+    """Names and probabilities (N, C) of images or studies, in the order of the images.
+
+    Images come block by block; studies and ranks need all of them at once.
+    """
+    blocks = (block for block in map(parts.read, range(len(parts))) if len(block.positions))
+    pairs: Iterable[tuple[NDArray[np.int64], Probabilities]] = (
+        (block.positions, block.probabilities.astype(np.float64)) for block in blocks
+    )
+    if images.studies is not None or predictor.merge.ensemble_mode == "rank_mean":
+        places, found = zip(*pairs, strict=True)
+        pairs = [(np.concatenate(places), np.concatenate(found, axis=1))]
+    for positions, probabilities in pairs:
+        merged = predictor.merged(probabilities)
+        names = [images.ids[position] for position in positions]
+        if images.studies is not None:
+            codes, studies = pd.factorize(images.studies[positions])
+            groups = view_groups(images.views, len(images))[positions]
+            merged, names = merge_studies(merged, codes, groups), studies.tolist()
+        yield names, predictor.postprocess(merged)
+
+
 def _check_unreadable(
     unreadable: Sequence[tuple[int, str]], images: LabelTable, *, skip: bool
 ) -> None:
+    """Raise UserError where no image is left, or (unless `skip`) one could not be read."""
     names = [images.ids[position] for position, _ in unreadable]
     found = (
         f"{len(names):,} of {counted(len(images), 'image')} cannot be read: {some(names, 20)} "
@@ -203,21 +218,6 @@ def _check_unreadable(
         if images.images.packs:
             mend = "mend them, give the command that made the pack again and then this one,"
         raise UserError(f"{found}; {mend} or pass --on_bad_image skip to go without")
-
-
-def _pieces(parts: Parts, *, whole: bool) -> Iterator[tuple[NDArray[np.int64], Probabilities]]:
-    """(positions (B,), probabilities (M, B, C)) of each block that has any, or of all at once."""
-    blocks = (parts.read(number) for number in range(len(parts)))
-    pairs = (
-        (block.positions, block.probabilities.astype(np.float64))
-        for block in blocks
-        if len(block.positions)
-    )
-    if not whole:
-        yield from pairs
-        return
-    positions, probabilities = zip(*pairs, strict=True)
-    yield np.concatenate(positions), np.concatenate(probabilities, axis=1)
 
 
 def _skipped_path(output: Path) -> Path:
