@@ -29,14 +29,12 @@ NOTICE = "Research use only. Not a medical device."
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """An ensemble and its classes. Its methods are for one thread at a time."""
+    """An ensemble, its classes and what to know of each prediction; for one thread at a time."""
 
     predictor: Predictor
     calibrated: bool
     classes: list[dict[str, Any]]
-    """Name, threshold (or None), group and training counts (or None) of each class."""
     notes: list[str]
-    """Notes of every prediction."""
 
     @classmethod
     def load(cls, config: Config, fabric: Fabric) -> Served:
@@ -84,16 +82,12 @@ class Served:
         """
         pixels = decode_image(data, "upload")
         probabilities = self.predictor.finished(pixels).tolist()
-        classes = [
-            {
-                "name": known["name"],
-                "probability": probability,
-                "threshold": (threshold := known["threshold"]),
-                "positive": None if threshold is None else probability >= threshold,
-                "group": known["group"],
-            }
-            for known, probability in zip(self.classes, probabilities, strict=True)
-        ]
+        classes = []
+        for known, probability in zip(self.classes, probabilities, strict=True):
+            threshold = known["threshold"]
+            positive = None if threshold is None else probability >= threshold
+            found = {"probability": probability, "positive": positive}
+            classes.append({key: known[key] for key in ("name", "threshold", "group")} | found)
         height, width = pixels.shape
         answer: dict[str, Any] = {
             "notice": NOTICE,
