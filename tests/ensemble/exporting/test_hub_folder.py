@@ -18,14 +18,14 @@ from ensemble.infer import main as infer_main
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.conftest import Call
+from tests.helpers.calls import done
 from tests.helpers.infer_files import said
 
 
 def test_a_folder_loads_back_to_the_same_bits_without_paths(
     export: Call, checkpoints: list[Path], finished: tuple[Path, str], phantom: Path, tmp_path: Path
 ) -> None:
-    code, _, error = export("--checkpoints", checkpoints[0], "--format", "folder")
-    assert code == 0, error
+    done(export, "--checkpoints", checkpoints[0], "--format", "folder")
     folder = tmp_path / "out"
     written = {path.name for path in folder.iterdir()}
     assert written == {"README.md", "config.json", "model.safetensors"}
@@ -58,10 +58,10 @@ def test_a_folder_loads_back_to_the_same_bits_without_paths(
 def test_several_checkpoints_are_a_folder_that_infer_takes(
     export: Call, call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
-    code, _, error = export(
-        *("--checkpoints", *checkpoints, "--weights", 1, 3, "--format", "folder", "--no-scores")
+    done(
+        export,
+        *("--checkpoints", *checkpoints, "--weights", 1, 3, "--format", "folder", "--no-scores"),
     )
-    assert code == 0, error
     card = (tmp_path / "out" / "README.md").read_text()
     files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert files == ["model_1.safetensors", "model_2.safetensors"]
@@ -77,8 +77,7 @@ def test_several_checkpoints_are_a_folder_that_infer_takes(
         ("--checkpoints", *checkpoints, "--weights", 1, 3),
     )
     for number, way in enumerate(ways):
-        code, _, error = call(infer_main, *way, *shared, "--output", tmp_path / f"{number}.csv")
-        assert code == 0, error
+        done(call, infer_main, *way, *shared, "--output", tmp_path / f"{number}.csv")
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
 
 
@@ -88,8 +87,7 @@ def test_a_folder_says_of_each_model_which_classes_it_gives(
     names = load_model(checkpoints[0])[1].class_names
     fewer = list(names[4::-1])
     write_recipe(tmp_path / "e.json", [("a", 1, [checkpoints[0]])], fewer, {})
-    code, _, error = export("--ensemble", tmp_path / "e.json", "--format", "folder", "--no-scores")
-    assert code == 0, error
+    done(export, "--ensemble", tmp_path / "e.json", "--format", "folder", "--no-scores")
     folder = tmp_path / "out"
     document = json.loads((folder / "config.json").read_text())
     assert document["class_names"] == fewer
@@ -97,11 +95,11 @@ def test_a_folder_says_of_each_model_which_classes_it_gives(
     assert tuple(model["class_names"]) == load_model(folder / model["file"])[1].class_names == names
     assert "--ensemble ensemble.json" in (folder / "README.md").read_text()
     image = sorted((phantom / "images").iterdir())[0]
-    code, _, error = call(
+    done(
+        call,
         *(infer_main, image, "--ensemble", folder / "ensemble.json"),
         *("--output", tmp_path / "p.csv", "--tta_config", "none"),
     )
-    assert code == 0, error
     expected = said(checkpoints[0], [image], mirror=False)[0, 4::-1]
     found = pd.read_csv(tmp_path / "p.csv", index_col=0)
     assert list(found.columns) == fewer
@@ -127,8 +125,7 @@ def test_what_a_stranger_wrote_into_a_checkpoint_is_told_as_far_as_it_is_sound(
     told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["facts"]
     wild = told.replace('"INFINITE"', "1e999")
     save_file(tensors, path, {"facts": wild, "sha256": _checksum(tensors, wild)})
-    code, printed, error = export("--checkpoints", path, "--format", "folder")
-    assert code == 0, error
+    printed = done(export, "--checkpoints", path, "--format", "folder")
     assert len(printed) < 1000
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| unknown | unknown |\n" in card
@@ -145,8 +142,7 @@ def test_what_was_exported_can_be_exported_again(
     first, again = tmp_path / "first", tmp_path / "again"
     one = ("--format", "folder", "--checkpoints")
     assert export(*one, checkpoints[0], "--no-scores", "--output", first)[0] == 0
-    code, _, error = export(*one, first / "model.safetensors", "--output", again)
-    assert code == 0, error
+    done(export, *one, first / "model.safetensors", "--output", again)
     assert (again / "config.json").read_bytes() == (first / "config.json").read_bytes()
     assert load_facts(again / "model.safetensors") == load_facts(first / "model.safetensors")
 

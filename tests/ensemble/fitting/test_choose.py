@@ -16,6 +16,7 @@ from ensemble.calibrate import main as calibrate
 from ensemble.choose import Config
 from ensemble.evaluate import main as evaluate
 from ensemble.predict.ensemble_json import read_recipe
+from tests.helpers.calls import done, refusal
 from tests.helpers.synthetic.runs import (
     MODEL,
     NAMES,
@@ -30,8 +31,7 @@ from tests.helpers.synthetic.runs import (
 def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) -> None:
     paths, labels, guessed = runs
     out = tmp_path / "made" / "e.json"
-    code, printed, error = command("--runs", *paths, "--folds", 3, "--output", out)
-    assert code == 0, error
+    printed = done(command, "--runs", *paths, "--folds", 3, "--output", out)
     document = json.loads(out.read_text())
     assert sorted(document["classes"]) == sorted(NAMES)
     members = document["members"]
@@ -102,14 +102,12 @@ def test_unfinished_folds_and_what_all_have(command: Command, runs: Runs, tmp_pa
     paths, labels, tables = runs
     RunFolder(paths[1], MODEL).files(3).state.unlink()
     flags = ["--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json"]
-    code, _, error = command(*flags)
-    assert code == 2
+    error = refusal(command, *flags)
     assert "30 images are in one only of" in error
     assert "--common" in error
     frame = pd.read_csv(labels)
     frame.drop(columns="Mass").to_csv(tmp_path / "fewer.csv", index=False)
-    code, printed, error = command(*flags, "--common", "--labels", tmp_path / "fewer.csv")
-    assert code == 0, error
+    printed = done(command, *flags, "--common", "--labels", tmp_path / "fewer.csv")
     assert f"Of {paths[1]} only fold 1, 2 of 3 is trained to the end" in printed
     assert f"1 class of {paths[0]} not in {tmp_path}/fewer.csv: Mass" in printed
     assert "60 images, " in printed
@@ -134,8 +132,7 @@ def with_fold_1_alone(folder: Path, labels: Path, frame: pd.DataFrame, seed: int
 def test_runs_of_one_fold_alone_are_merged(command: Command, runs: Runs, tmp_path: Path) -> None:
     _, labels, tables = runs
     paths = [with_fold_1_alone(tmp_path / f"half{n}", labels, tables[n], seed=42) for n in (0, 1)]
-    code, printed, error = command("--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json")
-    assert code == 0, error
+    printed = done(command, "--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json")
     half, whole = len(tables[0]) // 2, len(tables[0])
     assert f"{half} of {whole} images are of the folds that the runs have trained." in printed
     oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
@@ -145,8 +142,7 @@ def test_runs_of_one_fold_alone_are_merged(command: Command, runs: Runs, tmp_pat
     written = pd.read_csv(tmp_path / "e_labels.csv", index_col="ImageID")
     assert list(written.index) == list(oof.index)
     other = with_fold_1_alone(tmp_path / "other", labels, tables[1].iloc[::-1], seed=0)
-    code, _, error = command("--runs", paths[0], other, "--output", tmp_path / "f.json")
-    assert code == 2
+    error = refusal(command, "--runs", paths[0], other, "--output", tmp_path / "f.json")
     assert "other has --folds 2 --seed 0. Of" in error
     assert "half0 has --folds 2 --seed 42. Of" in error
     assert "--common" in error
@@ -166,8 +162,7 @@ def test_labels_are_read_as_the_runs_read_them(
     for name in ("three", "four"):
         make_run(tmp_path / name, labels, guessed, 1, 4, **settings)
     flags = ["--runs", tmp_path / "three", tmp_path / "four", "--folds", 2]
-    code, printed, error = command(*flags, "--output", tmp_path / "v.json")
-    assert code == 0, error
+    printed = done(command, *flags, "--output", tmp_path / "v.json")
     classes = json.loads((tmp_path / "v.json").read_text())["classes"]
     assert "trained to the end" not in printed
     written = pd.read_csv(tmp_path / "v_labels.csv")
@@ -176,16 +171,14 @@ def test_labels_are_read_as_the_runs_read_them(
     # runs that differ need to be told
     config = tmp_path / "four" / "config.json"
     config.write_text(config.read_text().replace('"one"', '"zero"'))
-    code, _, error = command(*flags, "--output", tmp_path / "w.json")
-    assert code == 2
-    assert "say with --uncertain how to read" in error
+    assert "say with --uncertain how to read" in refusal(
+        command, *flags, "--output", tmp_path / "w.json"
+    )
     given = ["--uncertain", "ignore", "--output", tmp_path / "w.json"]
     assert command(*flags, *given)[0] == 0
     assert pd.read_csv(tmp_path / "w_labels.csv")[classes].isna().sum().sum() == 5
     other = ["--runs", paths[0], tmp_path / "four", "--output", tmp_path / "x.json"]
-    code, _, error = command(*other)
-    assert code == 2
-    assert "say with --labels" in error
+    assert "say with --labels" in refusal(command, *other)
 
 
 def test_labels_of_the_runs_themselves(
@@ -198,8 +191,7 @@ def test_labels_of_the_runs_themselves(
     kept = labels.read_bytes()
     labels.unlink()
     flags = ["--runs", *paths, "--folds", 2, "--output"]
-    code, printed, error = command(*flags, tmp_path / "e.json")
-    assert code == 0, error
+    printed = done(command, *flags, tmp_path / "e.json")
     assert "has no labels.csv" not in printed
     written = pd.read_csv(tmp_path / "e_labels.csv")
     assert written["ImageID"].tolist() == table.ids
@@ -211,31 +203,27 @@ def test_labels_of_the_runs_themselves(
         (evaluate, paths[0] / f"{MODEL}_fold1_val.csv", 45),
     ):
         output = tmp_path / f"{own.parent.name}_{images}.json"
-        code, printed, error = call(main, "--predictions", own, "--output", output, "--overwrite")
-        assert code == 0, error
-        assert f"{images} images" in printed
+        assert f"{images} images" in done(
+            call, main, "--predictions", own, "--output", output, "--overwrite"
+        )
     # of an official split, whose training images are there too
     part = guesses(labels_of(), 2, 5).iloc[:30]
     make_run(tmp_path / "val", labels, part, 1, 5, val_csv=str(labels))
     write_labels(tmp_path / "val" / "labels.csv", table)
     split = ["--runs", tmp_path / "val", "--folds", 2, "--output", tmp_path / "v.json"]
-    code, printed, error = command(*split)
-    assert code == 0, error
-    assert "\n30 images, " in printed
+    assert "\n30 images, " in done(command, *split)
     # one that says something else of an image, and one of an earlier version
     table.targets[3, 0] = 1 - table.targets[3, 0]
     write_labels(paths[1] / "labels.csv", table)
-    code, _, error = command(*flags, tmp_path / "f.json")
-    assert code == 2
-    assert "were trained with other labels of 1 images: say with --labels" in error
+    assert "were trained with other labels of 1 images: say with --labels" in refusal(
+        command, *flags, tmp_path / "f.json"
+    )
     (paths[1] / "labels.csv").unlink()
-    code, _, error = command(*flags, tmp_path / "f.json")
-    assert code == 2
-    assert "which is not found from here" in error
+    assert "which is not found from here" in refusal(command, *flags, tmp_path / "f.json")
     labels.write_bytes(kept)
-    code, printed, error = command(*flags, tmp_path / "f.json")
-    assert code == 0, error
-    assert f"{paths[1]} has no labels.csv, as runs of earlier versions: {labels} is read" in printed
+    assert f"{paths[1]} has no labels.csv, as runs of earlier versions: {labels} is read" in done(
+        command, *flags, tmp_path / "f.json"
+    )
 
 
 def test_flags_are_an_interface() -> None:

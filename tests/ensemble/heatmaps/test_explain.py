@@ -16,6 +16,7 @@ from ensemble.explain import main
 from ensemble.heatmaps.pointing_game import Pointing, highest_place, read_boxes
 from methods import load_model
 from tests.conftest import Call
+from tests.helpers.calls import done, refusal
 from tests.helpers.infer_files import part, said
 
 BOXES = "ImageID,finding,x0,y0,x1,y1\n"
@@ -89,11 +90,11 @@ def test_pictures_and_tables_of_some_images(
     boxes = pd.read_csv(phantom / "boxes.csv")
     test = pd.read_csv(phantom / "test.csv")["ImageID"]
     shown = boxes[boxes["ImageID"].isin(test)]
-    code, printed, error = explain(
+    printed = done(
+        explain,
         *("--test_csv", phantom / "test.csv", "--boxes", phantom / "boxes.csv"),
         *("--draw", 2, "--top", 1, "--weights", 1, 3),
     )
-    assert code == 0, error
     folder = tmp_path / "maps"
     listed = pd.read_csv(folder / "maps.csv")
     assert len(listed) == 2 * 3
@@ -128,8 +129,7 @@ def test_names_are_kept_out_where_asked_and_only_what_it_made_is_replaced(
     explain: Call, tmp_path: Path
 ) -> None:
     maps, image = tmp_path / "maps", ("--images", "p00000_00", "--classes", "Mass")
-    code, printed, error = explain(*image, "--anonymous")
-    assert code == 0, error
+    printed = done(explain, *image, "--anonymous")
     before = sorted(maps.iterdir())
     told = printed + (maps / "maps.csv").read_text() + str([path.name for path in before])
     assert "p00000" not in told
@@ -158,9 +158,9 @@ def test_what_is_wrong_is_one_sentence(
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "notes.txt").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    code, _, error = explain("--images", "p00000_00.png", *arguments.format(tmp=tmp_path).split())
-    assert (code, error.count("\n")) == (2, 1)
-    assert sentence in error
+    assert sentence in refusal(
+        explain, "--images", "p00000_00.png", *arguments.format(tmp=tmp_path).split()
+    )
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -188,14 +188,12 @@ def test_boxes_are_found_by_name_where_names_are_kept_out(
         shutil.copy(phantom / "images" / "p00000_00.png", images / folder / "p.png")
     boxes.write_text(f"{BOXES}sub/p.png,Mass,0,0,20,40\n")
     flags = ("--image_dir", images, "--classes", "Mass", "--anonymous", "--boxes", boxes)
-    code, _, error = explain(*flags)
-    assert code == 0, error
+    done(explain, *flags)
     table = pd.read_csv(tmp_path / "maps" / "pointing.csv")
     assert set(table["images"]) == {1}
     np.testing.assert_allclose(table["chance"], 0.5)
     boxes.write_text(f"{BOXES}SECRET.png,Mass,0,0,20,40\n")
-    code, _, error = explain(*flags, "--output", tmp_path / "other")
-    assert code == 2
+    error = refusal(explain, *flags, "--output", tmp_path / "other")
     assert "that names 1 image of other names" in error
     assert "SECRET" not in error
 
@@ -211,12 +209,12 @@ def test_a_model_that_lacks_the_class_is_no_miss(
 ) -> None:
     names = load_model(checkpoints[0])[1].class_names
     fewer = [name for name in names if name != "Effusion"]
-    code, _, error = explain(
+    done(
+        explain,
         *("--checkpoints", checkpoints[0], part(checkpoints[0], tmp_path / "f.safetensors", fewer)),
         *("--test_csv", phantom / "test.csv", "--draw", 1, "--classes", "Effusion"),
         *("--boxes", phantom / "boxes.csv"),
     )
-    assert code == 0, error
     table = pd.read_csv(tmp_path / "maps" / "pointing.csv")
     effusion = table[table["class"] == "Effusion"].drop(columns="class")
     rows: dict[Any, Any] = effusion.set_index("model").to_dict("index")

@@ -14,6 +14,7 @@ from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.calibration import Calibration, Identity, Platt, write_calibration
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
+from tests.helpers.calls import refusal
 from tests.helpers.infer_files import Infer, part, predicted, said, write
 
 
@@ -80,16 +81,16 @@ def test_checkpoints_with_other_classes(
     few = part(checkpoints[1], tmp_path / "few.safetensors", names[4:0:-1])
     pair = ["--checkpoints", checkpoints[0], few]
     out = tmp_path / "p.csv"
-    code, _, error = infer(*six_flags, *pair, "--output", out)
-    assert code == 2
-    assert "--classes union or --classes intersection" in error
+    assert "--classes union or --classes intersection" in refusal(
+        infer, *six_flags, *pair, "--output", out
+    )
     renamed = part(checkpoints[1], tmp_path / "renamed.safetensors", names)
     tensors, facts = load_tensors(renamed)
     facts["class_names"][0] = "Unheard_Of"
     save_tensors(renamed, tensors, facts)
-    code, _, error = infer(*six_flags, "--checkpoints", checkpoints[0], renamed, "--output", out)
-    assert code == 2
-    assert f"do not have the same classes: {names[0]}, Unheard_Of" in error
+    assert f"do not have the same classes: {names[0]}, Unheard_Of" in refusal(
+        infer, *six_flags, "--checkpoints", checkpoints[0], renamed, "--output", out
+    )
 
     more = ["--classes", "union", "--weights", 1, 3]
     union = predicted(infer, *six_flags, *pair, *more, output=out)
@@ -143,9 +144,7 @@ def test_calibration_and_gating(
         np.testing.assert_allclose(found, expected, atol=1e-6)
     del maps[names[0]]
     write_calibration(calibration, Calibration(maps, names[3], 0.25), {})
-    code, _, error = infer(*six_flags, *file, "--output", tmp_path / "e.csv")
-    assert code == 2
-    assert names[0] in error
+    assert names[0] in refusal(infer, *six_flags, *file, "--output", tmp_path / "e.csv")
 
 
 def test_an_ensemble_file_names_models_weights_and_classes(
@@ -163,6 +162,6 @@ def test_an_ensemble_file_names_models_weights_and_classes(
     assert list(found) == chosen
     np.testing.assert_allclose(found, (both[0] + 3 * both[1])[chosen] / 4, atol=2e-6)
     write_recipe(recipe, members, [*names, "Unheard"], {})
-    code, _, error = infer(*six_flags[3:], "--ensemble", recipe, "--output", tmp_path / "q.csv")
-    assert code == 2
-    assert "Unheard" in error
+    assert "Unheard" in refusal(
+        infer, *six_flags[3:], "--ensemble", recipe, "--output", tmp_path / "q.csv"
+    )

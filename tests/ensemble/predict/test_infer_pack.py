@@ -8,6 +8,7 @@ import pytest
 
 from core.data.pack.__main__ import main as pack_main
 from tests.conftest import Call
+from tests.helpers.calls import done, refusal
 from tests.helpers.infer_files import Infer, copied
 
 Pack = Callable[..., Path]
@@ -37,8 +38,7 @@ def test_a_pack_is_predicted_as_its_files(
         outputs = tmp_path / f"files{number}.csv", tmp_path / f"packed{number}.csv"
         for images, output in zip((folder, packed), outputs, strict=True):
             flags = ("--checkpoints", *checkpoints, *more, "--image_dir", images)
-            code, printed, error = infer(*flags, "--output", output)
-            assert code == 0, error
+            printed = done(infer, *flags, "--output", output)
             assert "resized" not in printed
         assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert pd.read_csv(outputs[1])["ImageID"].tolist() == [names[5], names[3]]
@@ -55,12 +55,9 @@ def test_the_size_of_a_pack_is_looked_at_first(
         ((small, "--group_by", "study"), "which a pack does not keep; name the studies"),
         ((large, *into), "index.csv lies in a pack of images: give another --output"),
     ):
-        code, _, error = infer(*common, "--image_dir", *flags)
-        assert code == 2
-        assert told in error
+        assert told in refusal(infer, *common, "--image_dir", *flags)
     assert not list(tmp_path.glob("*out.csv*"))
-    code, printed, _ = infer(*common, "--image_dir", large)
-    assert code == 0
+    printed = done(infer, *common, "--image_dir", large)
     assert printed.count("40 px, resized to 32 px") == 1
 
 
@@ -72,8 +69,7 @@ def test_marked_images_are_left_out_or_told(
     packed = pack(folder, 32, "--on_bad_image", "skip")
     common = ("--checkpoints", *checkpoints, "--image_dir", packed, "--no-use_tta")
     common += ("--output", tmp_path / "out.csv")
-    code, _, error = infer(*common)
-    assert code == 2
+    error = refusal(infer, *common)
     assert "bad.png" in error
     assert "mend them, give the command that made the pack again and then this one," in error
     assert infer(*common, "--on_bad_image", "skip")[0] == 0

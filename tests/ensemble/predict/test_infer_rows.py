@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from methods import load_model
+from tests.helpers.calls import done, refusal
 from tests.helpers.infer_files import Infer, copied, predicted, said, write
 
 
@@ -57,9 +58,7 @@ def test_a_sample_submission_says_which_rows_and_columns(
         (sample[["id"]], "a named one for each class"),
     ):
         wrong = ["--sample_submission", write(tmp_path / "wrong.csv", frame)]
-        code, _, error = infer(*six_flags, *wrong, "--output", tmp_path / "w.csv")
-        assert code == 2
-        assert told in error
+        assert told in refusal(infer, *six_flags, *wrong, "--output", tmp_path / "w.csv")
         assert not (tmp_path / "w.csv").exists()
 
 
@@ -70,8 +69,7 @@ def test_a_single_image_prints_a_table(
     expected = pd.Series(said(checkpoints[0], six_images[2:3])[0], index=names)
     model, out = ["--checkpoints", checkpoints[0]], tmp_path / "1.csv"
     for words in (["--image_dir", six_images[2]], [six_images[2]]):
-        code, printed, error = infer(*words, *model, "--output", out, "--overwrite")
-        assert code == 0, error
+        printed = done(infer, *words, *model, "--output", out, "--overwrite")
         lines = [line.split() for line in printed.splitlines() if line.startswith("  ")]
         shown = pd.Series({name: float(number) for number, name in lines[-len(names) :]})
         assert list(shown.index) == list(expected.sort_values(ascending=False).index)
@@ -79,9 +77,7 @@ def test_a_single_image_prints_a_table(
         found = pd.read_csv(out, index_col=0)
         np.testing.assert_allclose(found.loc[six_images[2].name, list(names)], expected, atol=1e-6)
     (tmp_path / "bad.png").write_bytes(six_images[0].read_bytes()[:100])
-    code, _, error = infer(tmp_path / "bad.png", *model)
-    assert code == 2
-    assert "bad.png cannot be read" in error
+    assert "bad.png cannot be read" in refusal(infer, tmp_path / "bad.png", *model)
 
 
 def test_unreadable_images_are_left_out_and_listed_if_asked_for(
@@ -96,9 +92,7 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     assert infer(*spoiled)[0] == 2
     assert not out.exists()
     # what the first start predicted is kept
-    code, printed, error = infer(*skip)
-    assert code == 0, error
-    assert "Going on: 1 of 1 blocks are there." in printed
+    assert "Going on: 1 of 1 blocks are there." in done(infer, *skip)
     found = pd.read_csv(out, index_col=0)
     kept = [six_images[place] for place in (0, 2, 3, 5)]
     assert list(found.index) == [path.name for path in kept]
@@ -114,16 +108,13 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     assert sorted(path.name for path in tmp_path.glob("p*")) == ["p.csv"]
     # a list of somebody else's stays
     listed.write_text("mine")
-    code, _, error = infer(*skip, "--overwrite")
-    assert code == 2
-    assert "p_skipped.csv would be replaced" in error
+    assert "p_skipped.csv would be replaced" in refusal(infer, *skip, "--overwrite")
     assert infer(*spoiled, "--overwrite")[0] == 0
     assert listed.read_text() == "mine"
 
     for path in folder.iterdir():
         path.write_bytes(b"")
-    code, _, error = infer(*skip, "--output", tmp_path / "q.csv")
-    assert code == 2
+    error = refusal(infer, *skip, "--output", tmp_path / "q.csv")
     assert "6 of 6 images cannot be read" in error
     assert "--on_bad_image" not in error
 
@@ -137,9 +128,7 @@ def test_a_study_whose_images_are_skipped_is_listed(
     csv = write(tmp_path / "s.csv", pd.DataFrame({"ImageID": names, "exam": ["a", "b", "a"]}))
     out = tmp_path / "p.csv"
     more = ["--image_dir", folder, "--test_csv", csv, "--group_by", "exam", "--output", out]
-    code, printed, error = infer(*six_flags, *more, "--on_bad_image", "skip")
-    assert code == 0, error
-    assert "1 study of 2 images" in printed
+    assert "1 study of 2 images" in done(infer, *six_flags, *more, "--on_bad_image", "skip")
     assert list(pd.read_csv(out)["exam"]) == ["a"]
     listed = pd.read_csv(tmp_path / "p_skipped.csv")
     assert listed[["ImageID", "StudyID"]].to_numpy().tolist() == [[six_images[1].name, "b"]]

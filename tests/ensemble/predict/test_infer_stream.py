@@ -15,6 +15,7 @@ from core.data.images import collection
 from core.data.images.collection import Images
 from core.data.images.decode import read_image
 from ensemble.predict.blocks import Parts, parts_folder
+from tests.helpers.calls import done, refusal
 from tests.helpers.infer_files import Infer
 from tests.helpers.training.small_run import ROOT
 
@@ -88,21 +89,16 @@ def test_what_was_kept_is_for_the_same_models_views_and_images_only(
     assert len(list(parts_folder(out).iterdir())) == 6
     # one image was mended: its block is made again, and no other
     spoiled.write_bytes(whole)
-    code, printed, error = infer(*here)
-    assert code == 0, error
-    assert "Going on: 5 of 6 blocks are there." in printed
+    assert "Going on: 5 of 6 blocks are there." in done(infer, *here)
     assert out.read_bytes() == expected
 
     spoiled.write_bytes(whole[:100])
     assert infer(*here, "--overwrite")[0] == 2
     spoiled.write_bytes(whole)
     # a command that is refused leaves alone what another one kept
-    code, _, error = infer(*here, "--tta_config", "none")
-    assert code == 2
-    assert "is there already" in error
+    assert "is there already" in refusal(infer, *here, "--tta_config", "none")
     assert len(list(parts_folder(out).glob("*.safetensors"))) == 6
-    code, printed, _ = infer(*here, "--overwrite", "--tta_config", "none")
-    assert code == 0
+    printed = done(infer, *here, "--overwrite", "--tta_config", "none")
     assert "Deleted 6 kept blocks" in printed
     assert "Going on" not in printed
     assert out.read_bytes() != expected
@@ -124,9 +120,7 @@ def test_a_block_that_is_damaged_is_made_again(
     blocks[5].write_bytes(blocks[5].read_bytes()[:1000])
     spoiled.write_bytes(whole)
     os.utime(spoiled, ns=(state.st_atime_ns, state.st_mtime_ns))
-    code, printed, error = infer(*here)
-    assert code == 0, error
-    assert "Going on: 3 of 6 blocks are there." in printed
+    assert "Going on: 3 of 6 blocks are there." in done(infer, *here)
     assert out.read_bytes() == expected
 
 

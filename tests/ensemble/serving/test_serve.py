@@ -25,6 +25,7 @@ from ensemble.heatmaps.maps import heat_maps
 from ensemble.serving.model import Served
 from methods import load_model
 from tests.conftest import Call
+from tests.helpers.calls import done
 from tests.helpers.data.dicom_files import data_set, dicom
 from tests.helpers.infer_files import said
 from tests.helpers.served_page import LIMITS, calibrated, serve
@@ -102,12 +103,12 @@ def test_what_infer_writes_is_what_the_page_tells(
         ensemble_mode="logit_mean",
     )
     told = asked(page, image.read_bytes())
-    code, _, error = infer(
+    done(
+        infer,
         *(image, "--checkpoints", *folds, "--weights", 1, 3, "--calibration", calibration),
         *("--postprocess", "normal_gating", "--tta_config", "flip_scale"),
         *("--ensemble_mode", "logit_mean", "--output", tmp_path / "p.csv"),
     )
-    assert code == 0, error
     written = pd.read_csv(tmp_path / "p.csv", index_col=0).iloc[0]
     assert list(written.index) == names
     np.testing.assert_allclose(list(probabilities(told).values()), written, rtol=1e-6, atol=0)

@@ -23,6 +23,7 @@ from ensemble import serve as command
 from ensemble.serving.app import PAGE
 from ensemble.serving.queue import Limits, RefusedError, Turns
 from tests.conftest import Call
+from tests.helpers.calls import refusal
 from tests.helpers.served_page import LIMITS, serve
 from tests.helpers.training.small_run import MODEL
 
@@ -250,8 +251,7 @@ def test_without_the_extra_the_command_that_installs_it_is_told(
 ) -> None:
     found = command.find_spec
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == package else found(name))
-    code, _, error = call(command.main, "--checkpoints", "a.safetensors")
-    assert code == 2
+    error = refusal(call, command.main, "--checkpoints", "a.safetensors")
     install = 'pip install -c constraints.txt -e ".[serve]"'
     assert f"needs {package}, which is not installed: {install}" in error
 
