@@ -1,5 +1,7 @@
 """--dry_run: each step of a training and each of its files, in seconds, beside the real run."""
 
+import itertools
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +15,13 @@ from core.config.training import SplitConfig
 from core.data.splits.prepare import prepare
 from core.errors import UserError
 from core.runtime.fabric import make_fabric
+from core.training import measurement
 from core.training.dry_run import for_dry_run
 from core.training.resume import is_finished
 from methods import load_model
 from methods.standard_head.config import PRESETS
 from tests.conftest import Train
-from tests.helpers.training.small_run import METHODS, MODEL, flags, settings
+from tests.helpers.training.small_run import METHODS, MODEL, flags
 
 
 def names(folder: Path) -> set[str]:
@@ -26,36 +29,56 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_dry_run_writes_all_that_a_run_does(
-    method: str, phantom: Path, tmp_path: Path, train_method: Callable[[str], Train]
+def test_a_dry_run_writes_all_that_a_run_does_and_prints_what_it_measured(
+    method: str,
+    phantom: Path,
+    tmp_path: Path,
+    train_method: Callable[[str], Train],
+    finished_method: Callable[[str], tuple[Path, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # a second from each look at the clock to the next
+    monkeypatch.setattr(measurement, "monotonic", itertools.count().__next__)
     out, submission = tmp_path / "out", tmp_path / "submission.csv"
-    words = flags(phantom, out, "--run_folds", 2, "--batch_size", 4)
-    phases = 1 + ("warmup_head_epochs" in settings(method=method))
+    words = flags(phantom, out, "--run_folds", 2, "--batch_size", 4, "--accumulate", 2)
+    phases = ["head", "all"]
     if method == "label_coupling":
         words += ["--test_csv", str(phantom / "test.csv"), "--out_csv", str(submission)]
+        phases = ["all"]
     code, printed, error = train_method(method)(*words, "--dry_run")
     assert code == 0, error
     assert not out.exists()
     assert not submission.exists()
     dry = tmp_path / "out_dry_run"
     metrics = pd.read_csv(dry / "metrics.csv")
-    assert metrics["phase"].tolist() == ["head", "all"][-phases:]
-    assert metrics["fold"].tolist() == [2] * phases
+    assert metrics["phase"].tolist() == phases
+    assert metrics["fold"].tolist() == [2] * len(phases)
     assert is_finished(dry / f"{MODEL}_fold2.state.safetensors")
-    # two batches, or a few more for a positive of each class
-    assert 8 <= len(pd.read_csv(dry / f"{MODEL}_fold2_val.csv")) < 16
     load_model(dry / f"{MODEL}_fold2.safetensors")
-    assert "its scores mean nothing" in printed
-    again = printed.rstrip().splitlines()[-1 if submission.name not in names(dry) else -2]
-    assert "--dry_run" not in again
-    # what the real run of the same words leaves
-    assert train_method(method)(*words)[0] == 0
-    expected = names(out) | ({submission.name} if method == "label_coupling" else set())
-    assert names(dry) == expected
+    expected = {name for name in names(finished_method(method)[0]) if "fold1" not in name}
     if method == "label_coupling":
         assert len(pd.read_csv(dry / submission.name)) == 8
-        assert len(pd.read_csv(submission)) == len(pd.read_csv(phantom / "test.csv"))
+        expected |= {submission.name}
+    assert names(dry) == expected
+
+    data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))
+    split = SplitConfig(folds=2, run_folds=(2,))
+    _, training, validation = next(prepare(data, split, lambda _: None).rows())
+    few = len(pd.read_csv(dry / f"{MODEL}_fold2_val.csv"))
+    assert few < len(validation)
+    updates, evaluation = len(training) // 8, len(validation) / few
+    lines = printed.splitlines()
+    last = lines.index("dry run      all of it works, and its scores mean nothing; now")
+    assert "--dry_run" not in lines[last + 1]
+    assert lines[last - 1 - len(phases) : last - 1] == [
+        f"time         an epoch of phase {phase} takes about {updates + evaluation:.1f} s: "
+        f"{updates} updates of 1 s, {evaluation:.1f} s to evaluate {len(validation)} images"
+        for phase in phases
+    ]
+    assert re.fullmatch(
+        r"memory       at most [\d.]+ [GM]B in one process, without its loader workers",
+        lines[last - 1],
+    )
 
 
 def test_a_dry_run_begins_anew_and_leaves_the_real_run_alone(

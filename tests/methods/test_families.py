@@ -1,6 +1,6 @@
 """One small network of each family of timm trains, is saved, loaded and predicts, or is refused.
 
-All of them by `make test-families`; eight of them here, the methods in turn.
+All of them by `make test-families`; five of them here, the methods in turn.
 """
 
 import shutil
@@ -67,11 +67,10 @@ REFUSED = {
         (("csra_db_cas",), "has no map of features"),
     ),
 }
-# of those that are quick: tied tensors, tokens, channels last, no map
-EIGHT = [
-    *(("coat_lite_tiny", 224), ("efficientvit_b0", 64), ("test_vit", 160), ("test_mambaout", 64)),
-    *(("test_coatnet", 160), ("lcnet_035", 64), ("efficientvim_m1", 64)),
-    ("crossvit_tiny_240", 240),
+# of those that are quick: tokens, channels last, no map
+FIVE = [
+    *(("test_mambaout", 64), ("efficientvit_b0", 64), ("test_vit", 160)),
+    *(("efficientvim_m1", 64), ("test_coatnet", 160)),
 ]
 
 
@@ -113,9 +112,9 @@ def train_family(
 
 @pytest.mark.parametrize(
     ("method", "network", "size"),
-    [(METHODS[place % 3], *network) for place, network in enumerate(EIGHT)],
+    [(METHODS[place % 3], *network) for place, network in enumerate(FIVE)],
 )
-def test_eight_families(
+def test_five_families(
     method: str, network: str, size: int, train_family: Callable[..., None]
 ) -> None:
     train_family(method, network, size)

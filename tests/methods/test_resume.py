@@ -3,22 +3,16 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
 from core.metrics import Evaluation, evaluate
 from core.models.checkpoint import load_facts
-from methods import load_model
 from tests.conftest import Train
-from tests.helpers.training.small_run import MODEL, ROOT, contents, flags
+from tests.helpers.training.small_run import MODEL, contents, flags
 from tests.helpers.training.stopped_training import stopped_at
 
 
@@ -37,20 +31,6 @@ def test_the_same_command_again_changes_nothing_and_another_one_is_refused(
     assert "backbone_lr (0.0005 there, 0.5 now)" in error
     assert "--overwrite" in error
     assert contents(out) == before
-
-
-def test_other_labels_in_the_same_file_are_refused(
-    phantom: Path, tmp_path: Path, train: Train
-) -> None:
-    data, out = tmp_path / "data", tmp_path / "out"
-    shutil.copytree(phantom, data)
-    assert train(*flags(data, out, "--run_folds", 1))[0] == 0
-    table = pd.read_csv(data / "train.csv")
-    table["Mass"] = 1 - table["Mass"]
-    table.to_csv(data / "train.csv", index=False)
-    code, _, error = train(*flags(data, out, "--run_folds", 1))
-    assert code == 2
-    assert "labels" in error
 
 
 def test_overwrite_starts_anew_and_spares_other_files(
@@ -93,25 +73,6 @@ def test_a_truncated_image_stops_the_run_and_leaves_it_resumable(
         # checkpoints name the data's folder among their settings
         if not name.endswith(".safetensors"):
             assert ours[name] == theirs[name], name
-
-
-def test_a_stopped_run_goes_on_bit_for_bit(
-    finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train
-) -> None:
-    """SIGTERM in the middle of an epoch: the state is saved, and the end is the same."""
-    out = tmp_path / "out"
-    printed = stopped_at(train, 5, *flags(phantom, out))
-    assert "the same command goes on from here" in printed
-    assert not (out / "report.html").exists()
-    assert train(*flags(phantom, out))[0] == 0
-    ours, theirs = contents(out), contents(finished[0])
-    for name in ("metrics.csv", f"{MODEL}_fold1_val.csv", f"{MODEL}_fold2_val.csv"):
-        assert ours[name] == theirs[name], name
-    resumed, straight = (
-        load_model(folder / f"{MODEL}_fold1.safetensors")[0].state_dict()
-        for folder in (out, finished[0])
-    )
-    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
 
 
 def test_a_stop_waits_for_no_more_than_its_update(
@@ -172,24 +133,3 @@ def test_predictions_that_were_changed_are_not_scored(
     code, _, error = train(*flags(phantom, out, "--run_folds", 1))
     assert code == 2
     assert str(path) in error
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs process groups")
-def test_a_stop_of_the_whole_process_group_saves_too(phantom: Path, tmp_path: Path) -> None:
-    """As schedulers and `timeout` send it: loader workers get the signal as well."""
-    out, output = tmp_path / "out", tmp_path / "printed.txt"
-    more = ["--epochs", 2000, "--num_workers", 2, "--save_minutes", 1000]
-    command = [sys.executable, "methods/standard_head/train.py", *flags(phantom, out, *more)]
-    with output.open("w") as file:
-        run = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
-    try:
-        while run.poll() is None and "epoch  2/" not in output.read_text():
-            time.sleep(0.1)
-        os.killpg(run.pid, signal.SIGTERM)
-        code = run.wait(timeout=60)
-    finally:
-        run.kill()
-    printed = output.read_text()
-    assert code == 128 + signal.SIGTERM, printed
-    assert "the same command goes on from here" in printed
-    assert "Traceback" not in printed

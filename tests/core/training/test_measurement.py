@@ -1,26 +1,19 @@
 """What a dry run measures: epochs by a clock that is made up, memory by what the system counts."""
 
-import itertools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from core.config.data import DataConfig
-from core.config.training import SplitConfig
 from core.data.loading.dataset import Batch
-from core.data.splits.prepare import prepare
 from core.training import measurement
 from core.training.measurement import Measurement, peak_memory
-from tests.conftest import Train
-from tests.helpers.training.small_run import METHODS, MODEL, flags
 
 CPU = torch.device("cpu")
 
@@ -74,38 +67,6 @@ def test_what_workers_decode_ahead_counts(monkeypatch: pytest.MonkeyPatch) -> No
     assert measured.describe().splitlines()[0] == (
         "time         an epoch of phase all takes about 100.0 s: 10 updates of 8 s, 20.0 s to "
         "evaluate 100 images; decoding limits it: pack the images, or give more --num_workers"
-    )
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_dry_run_prints_what_it_measured(
-    method: str,
-    phantom: Path,
-    tmp_path: Path,
-    train_method: Callable[[str], Train],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # a second from each look at the clock to the next
-    monkeypatch.setattr(measurement, "monotonic", itertools.count().__next__)
-    words = flags(phantom, tmp_path / "out", "--batch_size", 4, "--accumulate", 2, "--dry_run")
-    code, printed, error = train_method(method)(*words)
-    assert code == 0, error
-    data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))
-    _, training, validation = next(prepare(data, SplitConfig(folds=2), lambda _: None).rows())
-    few = len(pd.read_csv(tmp_path / "out_dry_run" / f"{MODEL}_fold1_val.csv"))
-    assert few < len(validation)
-    updates, evaluation = len(training) // 8, len(validation) / few
-    lines = printed.splitlines()
-    last = lines.index("dry run      all of it works, and its scores mean nothing; now")
-    phases = ["all"] if method == "label_coupling" else ["head", "all"]
-    assert lines[last - 1 - len(phases) : last - 1] == [
-        f"time         an epoch of phase {phase} takes about {updates + evaluation:.1f} s: "
-        f"{updates} updates of 1 s, {evaluation:.1f} s to evaluate {len(validation)} images"
-        for phase in phases
-    ]
-    assert re.fullmatch(
-        r"memory       at most [\d.]+ [GM]B in one process, without its loader workers",
-        lines[last - 1],
     )
 
 
