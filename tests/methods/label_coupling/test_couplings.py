@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from math import inf, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +140,6 @@ def test_strongest_first_and_no_more_than_top(one: Path) -> None:
     assert show(one, "--top", 9).splitlines()[5:-2] == rows + none
 
 
-def test_all_zero(one: Path) -> None:
-    printed = show(write(one, torch.zeros(3, 3)))
-    assert "Exactly 0 in each of them: 6 of 6 ordered pairs (100 %)." in printed
-    assert printed.splitlines()[5:8] == ["Mass | none", "Edema | none", "Hernia | none"]
-    table = pd.read_csv(one.parent / "couplings.csv")
-    assert len(table) == 6
-    assert (table[["mean_weight", "sign", "folds_with_sign", "fold1"]] == 0).all(axis=None)
-
-
 def test_two_labels_with_a_diagonal_and_odd_names(one: Path) -> None:
     names = ['Effusion, "large"', "$\\frac$ NA"]
     matrix = [[9, 0.5], [0, 9]]
@@ -175,10 +166,9 @@ def test_source_and_target_are_those_of_the_model(one: Path) -> None:
 SPOILT: list[tuple[Any, dict[str, Any], str]] = [
     (FIRST, {"refiner": False}, "has no couplings"),
     ([[0, nan, 0], [0, 0, 0], [0, 0, 0]], {}, "not finite"),
-    ([[0, 0, 0], [0, 0, 0], [0, -inf, 0]], {}, "not finite"),
     (FIRST, {"class_names": None}, "does not name its classes"),
-    *((FIRST, {"fold": fold}, "which fold") for fold in (None, 0, 4, True, "1", [1])),
-    *((FIRST, {"folds": number}, "which fold") for number in (None, 0, 2.5)),
+    *((FIRST, {"fold": fold}, "which fold") for fold in (None, 0, 4, True)),
+    (FIRST, {"folds": 2.5}, "which fold"),
 ]
 
 
@@ -237,20 +227,9 @@ def test_flags_that_cannot_be(folds: list[Path]) -> None:
     assert sorted(taken.parent.iterdir()) == [*folds, taken]
 
 
-def test_as_a_user_starts_it(folds: list[Path]) -> None:
+def test_help_as_a_user_asks_for_it() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "methods.label_coupling.couplings"]
-    first, second = map(str, folds)
-    for more, code, told, loads in (
-        (["--help"], 0, r"\A\Z", False),
-        ([first, "--topp", "3"], 2, "--topp", False),
-        ([first, first], 2, r"\Aerror: .* are both fold 1: .*\n\Z", True),
-        ([first, second], 0, r"\A\Z", True),
-    ):
-        done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
-        imported = set(re.findall(r"^import time:.*\| +(\w+)$", done.stderr, re.MULTILINE))
-        assert re.search(told, re.sub(r"(?m)^import time:.*\n", "", done.stderr))
-        assert done.returncode == code
-        assert ("torch" in imported) == loads
-        assert loads or not imported & {"matplotlib", "pandas", "scipy", "sklearn"}
-        assert (done.stdout == "") == (code == 2)
-    assert (folds[0].parent / "couplings.csv").read_text() == TABLE
+    done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout == "") == (0, False)
+    imported = set(re.findall(r"^import time:.*\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert not imported & {"torch", "matplotlib", "pandas", "scipy", "sklearn"}
