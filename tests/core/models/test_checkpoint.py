@@ -1,16 +1,14 @@
 """Files of tensors are whole or not there, describe themselves, and never run code."""
 
 import errno
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.numpy
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -59,12 +57,6 @@ def test_round_trip(file: Path) -> None:
     assert facts == FACTS | {"format_version": FORMAT_VERSION}
 
 
-def test_any_safetensors_reader_can_read_it(file: Path) -> None:
-    with safe_open(file, framework="np") as reader:
-        assert json.loads(reader.metadata()["facts"])["class_names"] == FACTS["class_names"]
-        assert reader.get_tensor("transposed").tolist() == [[0, 3], [1, 4], [2, 5]]
-
-
 def test_tensors_that_share_memory(tmp_path: Path) -> None:
     """Tied ones, and views of one another."""
     whole, path = torch.arange(12.0).reshape(3, 4), tmp_path / "a.safetensors"
@@ -80,14 +72,6 @@ def test_tensors_that_share_memory(tmp_path: Path) -> None:
     assert (found["none"].shape, found["none too"].shape) == ((0, 4), (0,))
 
 
-def test_the_caller_keeps_its_tensors(tmp_path: Path) -> None:
-    given = tensors()
-    strides = {name: tensor.stride() for name, tensor in given.items()}
-    save_tensors(tmp_path / "a.safetensors", given, {})
-    assert {name: tensor.stride() for name, tensor in given.items()} == strides
-    assert given["needs a gradient"].requires_grad
-
-
 # --- files that cannot be read -----------------------------------------------------------------
 
 
@@ -98,18 +82,13 @@ def refusal(path: Path) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.99])
-def test_a_truncated_file(file: Path, part: float) -> None:
+def test_a_truncated_file_and_a_byte_that_was_changed_anywhere(file: Path) -> None:
     data = file.read_bytes()
-    file.write_bytes(data[: int(part * len(data))])
-    assert "no whole safetensors file" in refusal(file)
-
-
-@pytest.mark.parametrize("change", [0x01, 0x20, 0xFF])
-def test_a_byte_that_was_changed_anywhere(file: Path, change: int) -> None:
-    data = file.read_bytes()
+    for length in (0, 5, len(data) // 3, len(data) - 1):
+        file.write_bytes(data[:length])
+        assert "no whole safetensors file" in refusal(file)
     for place in range(len(data)):
-        file.write_bytes(data[:place] + bytes([data[place] ^ change]) + data[place + 1 :])
+        file.write_bytes(data[:place] + bytes([data[place] ^ 0x20]) + data[place + 1 :])
         # the reader takes a space for another white space, and nothing else
         if place < 8 or data[place] != 0x20:
             refusal(file)
@@ -167,11 +146,6 @@ def test_tensors_of_another_model(tmp_path: Path) -> None:
 # --- files that cannot be written --------------------------------------------------------------
 
 
-def the_old_file_remains(file: Path, before: bytes) -> None:
-    assert file.read_bytes() == before
-    assert os.listdir(file.parent) == [file.name]
-
-
 NO_SPACE = "Error preparing for serialization: No space left on device (os error 28)"
 
 
@@ -200,22 +174,17 @@ def test_a_failure_while_writing_leaves_the_old_file(
     monkeypatch.setattr(core.models.checkpoint, "save_file", half)
     with pytest.raises(raised, match=sentence or None):
         save_tensors(file, tensors(), {})
-    the_old_file_remains(file, before)
-
-
-def test_a_new_file_has_the_users_permissions(tmp_path: Path) -> None:
-    # safetensors by itself may make files that only their owner can read
-    path = tmp_path / "a.safetensors"
-    save_tensors(path, tensors(), {})
-    (tmp_path / "other").touch()
-    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
-
-
-def test_a_second_save_replaces_the_first(file: Path) -> None:
-    save_tensors(file, {"a": torch.ones(1)}, {"epoch": 4})
-    assert set(safetensors.numpy.load_file(file)) == {"a"}
-    assert load_tensors(file)[1]["epoch"] == 4
+    assert file.read_bytes() == before
     assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_second_save_replaces_the_first_with_the_users_permissions(file: Path) -> None:
+    # safetensors by itself may make files that only their owner can read
+    save_tensors(file, {"a": torch.ones(1)}, {"epoch": 4})
+    assert load_tensors(file) == ({"a": torch.ones(1)}, {"epoch": 4, "format_version": 2})
+    assert os.listdir(file.parent) == [file.name]
+    (file.parent / "other").touch()
+    assert file.stat().st_mode == (file.parent / "other").stat().st_mode
 
 
 # --- code from files ---------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import core.models.backbone
@@ -166,110 +165,56 @@ def checkpoint(finished: tuple[Path, str]) -> Path:
     return finished[0] / f"{MODEL}_fold1.safetensors"
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_a_run_starts_from_another_ones_weights(
-    method: str,
-    checkpoint: Path,
-    train_method: Callable[[str], Train],
-    phantom: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: Path, train: Train, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With learning rates of nothing it is left with what it took; no hub is asked."""
-
     never = Mock(side_effect=AssertionError("ImageNet weights were looked for"))
     monkeypatch.setattr(core.models.backbone, "_fetch", never)
-    path = tmp_path / "theirs.safetensors"
-    settings = module(method, "config").ModelConfig(model=MODEL, pretrained=False)
-    facts = load_tensors(checkpoint)[1]
-    facts |= {"method": method, "model": core.models.backbone.model_settings(settings)}
-    torch.manual_seed(1)
-    built = module(method, "model").build_model(settings, len(facts["class_names"]))
-    theirs = built.state_dict()
-    save_tensors(path, theirs, facts)
-    rates = ["--lr"] if method == "label_coupling" else ["--backbone_lr", "--head_lr"]
-    rates = [word for rate in rates for word in (rate, "1e-30")]
-    if method != "label_coupling":
-        rates += ["--warmup_head_epochs", "0"]
+    rates = ["--backbone_lr", 1e-30, "--head_lr", 1e-30, "--warmup_head_epochs", 0]
     options = ["--labels", "Mass,Effusion", "--run_folds", 1, "--epochs", 1, *rates, "--pretrained"]
     given = [word for word in flags(phantom, tmp_path / "out") if word != "--no-pretrained"]
-    code, printed, error = train_method(method)(*given, *options, "--init_from", path)
+    code, printed, error = train(*given, *options, "--init_from", checkpoint)
     assert code == 0, error
-    assert f"Starts from {path}: backbone (" in printed
+    assert f"Starts from {checkpoint}: backbone (" in printed
     assert "head rows of 2 of 2 classes (Mass, Effusion)" in printed
     assert "Warning: it was trained or validated on images of" in printed
+    theirs, facts = load_tensors(checkpoint)
     ours = load_tensors(tmp_path / "out" / f"{MODEL}_fold1.safetensors")[0]
     rows = [facts["class_names"].index(name) for name in ("Mass", "Effusion")]
-    name, dimension = {
-        "standard_head": ("head.6.weight", 0),
-        "csra_db_cas": ("head.attention.weight", 1),
-        "label_coupling": ("head.classifier.weight", 0),
-    }[method]
-    expected = theirs[name].index_select(dimension, torch.tensor(rows))
-    torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-6)
+    expected = theirs["head.6.weight"][rows]
+    torch.testing.assert_close(ours["head.6.weight"], expected, rtol=0, atol=1e-6)
     stem = "backbone.network.conv_stem.weight"
     torch.testing.assert_close(ours[stem], theirs[stem], rtol=0, atol=1e-6)
 
 
-def spoiled(checkpoint: Path, folder: Path, **changes: Any) -> Path:
-    """A copy of the checkpoint that says other things of itself."""
-    tensors, facts = load_tensors(checkpoint)
-    path = folder / "spoiled.safetensors"
-    if changes.pop("nan", False):
+def changed(checkpoint: Path, folder: Path, *, nan: bool = False, **facts: Any) -> Path:
+    """A copy of the checkpoint that says other things of itself, or has a weight of NaN."""
+    tensors, told = load_tensors(checkpoint)
+    if nan:
         tensors["head.6.bias"][0] = torch.nan
-    save_tensors(path, tensors, facts | changes)
+    path = folder / "changed.safetensors"
+    save_tensors(path, tensors, told | facts)
     return path
 
 
-SPOILED: dict[str, dict[str, Any]] = {
-    "method": {"method": "../core"},
-    "classes": {"class_names": ["A", "A"]},
-    "nan": {"nan": True},
-}
-
-
-@pytest.mark.parametrize(
-    ("kind", "sentence"),
-    [
-        ("missing", "a.safetensors is not there: give a checkpoint (.safetensors)"),
-        ("folder", "a.safetensors is a folder: give a checkpoint (.safetensors)"),
-        ("short", "is no whole safetensors file"),
-        ("plain", "was not written by this project"),
-        ("method", 'names the method "../core"'),
-        ("classes", "does not name its classes"),
-        ("model", "is of --model test_convnext and this run of --model test_efficientnet"),
-        ("nan", "holds weights that are not finite (1 of 102 tensors: head.6.bias)"),
-        ("own", "lies in --out_dir"),
-    ],
-)
 def test_what_cannot_be_started_from_is_refused_before_anything_is_written(
-    kind: str, sentence: str, checkpoint: Path, phantom: Path, tmp_path: Path, train: Train
+    checkpoint: Path, phantom: Path, tmp_path: Path, train: Train
 ) -> None:
-    out = tmp_path / "out"
-    path = tmp_path / "a.safetensors"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "short":
-        path.write_bytes(checkpoint.read_bytes()[:-1])
-    elif kind == "plain":
-        save_file({"head.6.bias": torch.zeros(3)}, path)
-    elif kind in SPOILED:
-        path = spoiled(checkpoint, tmp_path, **SPOILED[kind])
-    elif kind == "model":
-        torch.manual_seed(0)
-        options = {"model": "test_convnext", "drop_rate": 0.3}
-        settings = module("standard_head", "config").ModelConfig(pretrained=False, **options)
-        other = module("standard_head", "model").build_model(settings, 15)
-        facts = load_tensors(checkpoint)[1] | {"model": options}
-        save_tensors(path, other.state_dict(), facts)
-    elif kind == "own":
-        path, out = checkpoint, checkpoint.parent
-    before = contents(out) if out.exists() else None
-    code, _, error = train(*flags(phantom, out, "--init_from", path))
-    assert code == 2
-    assert sentence in error
-    assert error.count("\n") == 1
-    assert (contents(out) if out.exists() else None) == before
+    out, folder, missing = tmp_path / "out", tmp_path / "a", tmp_path / "b"
+    folder.mkdir()
+    before, spoiled = contents(checkpoint.parent), changed(checkpoint, tmp_path, nan=True)
+    for path, to, sentence in (
+        (missing, out, "is not there: give a checkpoint (.safetensors)"),
+        (folder, out, "is a folder: give a checkpoint (.safetensors)"),
+        (spoiled, out, "holds weights that are not finite (1 of 102 tensors: head.6.bias)"),
+        (checkpoint, checkpoint.parent, "lies in --out_dir"),
+    ):
+        code, _, error = train(*flags(phantom, to, "--init_from", path))
+        assert (code, error.count("\n")) == (2, 1), sentence
+        assert sentence in error
+    assert not out.exists()
+    assert contents(checkpoint.parent) == before
 
 
 def find(path: Path, model: str = MODEL, **data: Any) -> Initial:
@@ -283,18 +228,19 @@ def find(path: Path, model: str = MODEL, **data: Any) -> Initial:
     return found
 
 
-def test_a_tag_of_the_network_is_no_difference_and_settings_may_be_anything(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_another_network_is_refused_but_not_another_tag(checkpoint: Path) -> None:
     assert find(checkpoint, f"{MODEL}.r160_in1k").tensors
-    for settings in (None, 5, {"train_csv": {"a": 1}}, {"train_csv": [None, "\0"]}):
-        assert find(spoiled(checkpoint, tmp_path, settings=settings)).warning == ""
+    told = "is of --model test_efficientnet and this run of --model test_convnext: give the same"
+    with pytest.raises(UserError, match=told):
+        find(checkpoint, "test_convnext")
 
 
 def test_a_table_that_both_runs_see_is_told_in_any_role(checkpoint: Path, tmp_path: Path) -> None:
+    for settings in (None, 5, {"train_csv": {"a": 1}}, {"train_csv": [None, "\0"]}):
+        assert find(changed(checkpoint, tmp_path, settings=settings)).warning == ""
     for theirs, ours in product(("train_csv", "val_csv"), repeat=2):
         seen = {"train_csv": ["a.csv"], "val_csv": []} | {theirs: [str(Path("seen.csv").resolve())]}
-        path = spoiled(checkpoint, tmp_path, settings=seen)
+        path = changed(checkpoint, tmp_path, settings=seen)
         given: dict[str, Any] = {"train_csv": (Path("b.csv"),), "val_csv": ()}
         assert find(path, **given).warning == ""
         told = find(path, **given | {ours: (Path("seen.csv"),)}).warning
