@@ -232,7 +232,7 @@ def test_a_resume_from_another_folder_names_what_is_not_found(
     assert "where the training was started" in error
 
 
-@pytest.mark.parametrize("fold", ["9" * 25, "4294967297", "-5", "x", "1.5", "3", None])
+@pytest.mark.parametrize("fold", ["9" * 25, "-5", "x", "3", None])
 def test_folds_that_are_not_the_runs_are_computed_again(
     fold: str | None, older: Path, train_method: Callable[[str], Train]
 ) -> None:

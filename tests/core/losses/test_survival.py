@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from numpy.typing import ArrayLike
@@ -85,21 +84,6 @@ def test_classes_without_positives_or_labels(recipe: Recipe) -> None:
     assert gradient[:, 1].ne(0).all()
 
 
-def test_counts_may_be_of_any_kind_and_are_left_alone(recipe: Recipe) -> None:
-    logits, targets = batch()
-    expected = build(recipe)(logits, targets)
-    known = np.full(CLASSES, IMAGES)
-    for positives, images in ((POSITIVES.numpy(), known), (POSITIVES.tolist(), known.tolist())):
-        assert build(recipe, positives, images)(logits, targets) == expected
-    counts, total = POSITIVES.double(), torch.tensor(100.0)
-    loss = build(recipe, counts, total)
-    assert torch.equal(counts, POSITIVES.double())
-    # nor does the loss look at them again
-    counts.zero_()
-    total.fill_(7)
-    assert loss(logits, targets) == expected
-
-
 def test_unknown_entries_do_not_count(loss: nn.Module) -> None:
     logits, targets = batch(unknown=0.3)
     unknown = targets.isnan()
@@ -155,20 +139,6 @@ def test_half_types_are_raised(loss: nn.Module, dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert loss(half, targets) == value
     assert value_and_gradient(loss, half, targets)[1].dtype == dtype
-
-
-def test_the_caller_is_left_alone(loss: nn.Module) -> None:
-    logits, targets = batch(unknown=0.2)
-    kept = logits.clone(), targets.clone()
-    buffers = {name: buffer.clone() for name, buffer in loss.state_dict().items()}
-    for enabled in (True, False):
-        with torch.set_grad_enabled(enabled):
-            value = loss(logits.requires_grad_(), targets)
-            assert torch.is_grad_enabled() is enabled
-            assert value.requires_grad is enabled
-    assert torch.equal(logits, kept[0])
-    assert torch.equal(targets.nan_to_num(-7), kept[1].nan_to_num(-7))
-    assert all(torch.equal(buffers[name], now) for name, now in loss.state_dict().items())
 
 
 def test_gradient_is_that_of_the_value(loss: nn.Module) -> None:

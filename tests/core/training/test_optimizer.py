@@ -41,22 +41,6 @@ def test_only_weights_of_more_than_one_dimension_decay() -> None:
         torch.testing.assert_close(now.detach(), before[name] * shrunk.get(name, 1.0))
 
 
-def test_a_step_is_adamws_with_each_parts_rate() -> None:
-    model, twin = small_model(), small_model()
-    rates = {"backbone": 1e-3, "head": 1e-2}
-    optimizer = build_optimizer(model, Phase("", 1, rates, weight_decay=0.0))
-    parts = [{"params": list(twin[part].parameters()), "lr": rates[part]} for part in rates]
-    reference = torch.optim.AdamW(parts, weight_decay=0.0, foreach=False)
-    for _ in range(3):
-        for net, stepper in ((model, optimizer), (twin, reference)):
-            torch.manual_seed(1)
-            stepper.zero_grad()
-            run(net).backward()
-            stepper.step()
-    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
 def test_a_part_without_a_rate_is_not_trained() -> None:
     model = small_model()
     optimizer = build_optimizer(model, Phase("", 1, {"head": 1e-3}, weight_decay=0.1))

@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import torch
 from lightning_fabric import Fabric
@@ -171,7 +172,7 @@ class Cases:
             states = fit.state.average.module.state_dict()
             weights |= {f"average.{name}": value for name, value in states.items()}
         seen = {"rows": Witness.rows, "saved_after": Witness.saved_after}
-        self.write(case, seen | {"ended": ended} | asdict(fit.state.progress), weights)
+        self.write(case, seen | {"ended": ended} | msgspec.to_builtins(fit.state.progress), weights)
 
     def write(self, case: str, seen: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         (self.out / case).mkdir(exist_ok=True)

@@ -44,15 +44,6 @@ def trained() -> Model:
     return model.to(memory_format=torch.channels_last).eval()
 
 
-def test_structure_is_the_published_one() -> None:
-    head = StandardHead(320, 14, drop_rate=0.3)
-    kinds = [nn.BatchNorm1d, nn.Dropout, nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Dropout, nn.Linear]
-    assert [type(layer) for layer in head] == kinds
-    sizes = {name: tuple(value.shape) for name, value in head.named_parameters()}
-    assert (sizes["2.weight"], sizes["6.weight"]) == ((512, 320), (14, 512))
-    assert [layer.p for layer in head if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
-
-
 def test_output_by_its_formula() -> None:
     torch.manual_seed(0)
     head = StandardHead(8, 3, drop_rate=0.5).eval()
@@ -83,14 +74,6 @@ def test_it_starts_at_the_prior() -> None:
     nn.init.zeros_(head.get_parameter("6.weight"))
     probabilities = torch.sigmoid(head.eval()(torch.randn(4, 8)))
     torch.testing.assert_close(probabilities, prior.float().expand(4, 3))
-
-
-def test_forward_is_head_of_backbone_and_each_part_has_a_learning_rate(trained: Model) -> None:
-    with torch.no_grad():
-        logits = trained(images())
-        assert logits.shape == (3, len(CLASSES))
-        assert torch.equal(logits, trained.head(trained.backbone(images())))
-    assert {name.split(".")[0] for name, _ in trained.named_parameters()} == {"backbone", "head"}
 
 
 def test_a_checkpoint_is_enough(
