@@ -96,10 +96,10 @@ def test_a_run_of_two_sources_and_what_it_leaves(
     assert labels.loc[names[:1], "PatientID"].item() == f"first/{first['PatientID'][0]}"
 
     # another share of the draws, or the sources in another order, is another run
-    for other, told in (
+    for other, sentence in (
         ([*sources[:6], "--source_weights", "1", "0.6", *sources[9:]], "differs in source_weights"),
         ([sources[0], *sources[2:0:-1], sources[3], *sources[5:3:-1], *sources[6:]], "train_csv"),
     ):
         code, _, error = train(*command(run_of, other))
         assert code == 2
-        assert told in error
+        assert sentence in error
