@@ -3,10 +3,9 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -32,14 +31,12 @@ from core.data.images.pack_format import (
 from core.data.pack.inputs import changed_rows
 from core.data.pack.workers import Done, decode_blocks
 from core.errors import UserError, counted, size_of, some
-from core.io.atomic import FULL, make_folder, write_atomically
-from core.io.lock import LOCK, lock_folder
+from core.io.atomic import make_folder, write_atomically
+from core.io.lock import lock_folder
 from core.runtime.worker_failures import lost_worker
 
 # in this order a kill in the midst of deleting leaves no pack that looks whole
 _OURS = (FACTS, BEGUN, DONE, INDEX, IMAGES)
-# what a kill leaves of a file that was being written
-_LEFT = re.compile(r"\.(index|pack(\.\w+)?)\.\d+\.(csv|jsonl?)")
 
 
 def write_pack(
@@ -63,12 +60,13 @@ def write_pack(
     folder = part_folder(out, plan.part, plan.parts)
     _check_folder(out, folder, plan, overwrite=overwrite)
     with _locked(folder):
-        for name in os.listdir(folder):
-            # PARTS is on its way to the folder of all parts
-            if name == PARTS or _LEFT.fullmatch(name):
-                (folder / name).unlink(missing_ok=True)
+        # what a kill left of files that were being written
+        _remove(folder, *(name for name in os.listdir(folder) if name.startswith((".index", ".p"))))
         if plan.parts > 1:
-            _note_parts(out, folder, plan)
+            whole = msgspec.structs.replace(plan, count=plan.total, part=1)
+            # by way of the part's own folder, as the other one is that of several processes
+            write_atomically(folder / PARTS, lambda path: write_facts(path, whole))
+            (folder / PARTS).replace(out / PARTS)
         if overwrite:
             _remove(folder, *_OURS)
         plan, done = _take_up(folder, plan, index)
@@ -86,18 +84,13 @@ def done_lines(done: Iterable[Done]) -> str:
     return "".join(json.dumps(one) + "\n" for one in done)
 
 
-def read_done(path: Path, plan: Plan) -> dict[int, Done]:
+def read_done(path: Path) -> dict[int, Done]:
     """The blocks that are done; a line that a kill cut short, and what is after it, is not."""
     found: dict[int, Done] = {}
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.splitlines(keepends=True):
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             done = msgspec.convert(json.loads(line), Done)
-        except (ValueError, RecursionError, msgspec.ValidationError):
-            break
-        rows = plan.rows(done.block)
-        known = done.block in range(plan.blocks) and all(row in rows for row, _ in done.unreadable)
-        if not (known and line.endswith("\n")):
+        except (ValueError, msgspec.ValidationError):
             break
         found[done.block] = done
     return found
@@ -108,8 +101,8 @@ def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> No
     disk cannot hold a new pack."""
     for place in {out, folder}:
         there = set(os.listdir(place)) if place.is_dir() else set()
-        ours = {name for name in there if name.startswith("part_") or _LEFT.fullmatch(name)}
-        if there - {LOCK, *_OURS, *ours} and not there & {FACTS, BEGUN, PARTS}:
+        others = {name for name in there if not name.startswith((".", "part_"))} - {*_OURS}
+        if others and not there & {FACTS, BEGUN, PARTS}:
             raise UserError(f"{place} holds files that are no pack's: give a new or empty --out")
     in_parts = (out / PARTS).exists()
     if plan.parts == 1 and in_parts:
@@ -125,15 +118,6 @@ def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> No
             f"the pack {folder} needs {size_of(needed)} and {size_of(free)} are free there: "
             "free some space, or take a smaller --size or another --out"
         )
-
-
-def _note_parts(out: Path, folder: Path, plan: Plan) -> None:
-    """Write what all parts have in common; in the part's own folder first, as what a kill leaves in
-    the other one, no part may clear away."""
-    if not (out / PARTS).exists() or read_facts(out / PARTS, Plan).shared != plan.shared:
-        whole = msgspec.structs.replace(plan, count=plan.total, part=1)
-        write_atomically(folder / PARTS, lambda path: write_facts(path, whole))
-        (folder / PARTS).replace(out / PARTS)
 
 
 def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[int, Done]]:
@@ -155,15 +139,14 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
         if ones
     )
     _check_same(folder, before, plan, differing)
-    done = read_done(folder / DONE, before)
+    done = read_done(folder / DONE)
     if whole:
-        blocks = enumerate(whole.checksums.blocks)
-        done = {block: Done(block, digest, []) for block, digest in blocks}
+        done = {block: Done(block, sha, []) for block, sha in enumerate(whole.checksums.blocks)}
         for row, why in whole.unreadable.items():
             done[row // before.block_rows].unreadable.append((row, why))
     unreadable = {row for one in done.values() for row, _ in one.unreadable}
     changed = changed_rows(known, index)
-    if others := [index["name"].iloc[row] for row in changed if row not in unreadable]:
+    if others := index["name"].iloc[[row for row in changed if row not in unreadable]].tolist():
         have = counted(len(others), "file has", "files have")
         raise UserError(
             f"{have} other bytes or another time of change than when the pack {folder} was begun: "
@@ -178,11 +161,6 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
     _remove(folder, FACTS)
     write_atomically(folder / INDEX, lambda path: write_index(path, index))
     return before, done
-
-
-def _remove(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
 
 
 def _check_same(folder: Path, before: Plan, plan: Plan, names: str = "") -> None:
@@ -201,28 +179,12 @@ def _check_same(folder: Path, before: Plan, plan: Plan, names: str = "") -> None
 
 
 def _begin(folder: Path, plan: Plan, index: pd.DataFrame) -> None:
-    """Write the files of a new pack, with the room for all of its images."""
-    length = plan.count * plan.size**2
-    try:
-        with (folder / IMAGES).open("wb") as file:
-            shape = (plan.count, plan.size, plan.size)
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.flush()
-            start = file.tell()
-            try:
-                os.posix_fallocate(file.fileno(), start, length)
-            except (AttributeError, OSError) as error:
-                # some systems and file systems cannot; a full one is told now
-                if getattr(error, "errno", None) in FULL:
-                    raise
-                os.ftruncate(file.fileno(), start + length)
-            os.fsync(file.fileno())
-    except OSError:
-        # what it got of the room is of no use yet
-        with suppress(OSError):
-            _remove(folder, IMAGES)
-        raise
+    """Write the files of a new pack, its images still without content."""
+    with (folder / IMAGES).open("wb") as file:
+        shape = (plan.count, plan.size, plan.size)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + plan.count * plan.size**2)
     write_atomically(folder / INDEX, lambda path: write_index(path, index))
     write_atomically(folder / DONE, lambda path: path.write_text(""))
     write_atomically(folder / BEGUN, lambda path: write_facts(path, plan))
@@ -268,6 +230,11 @@ def _finish(
     }
     write_atomically(folder / FACTS, lambda path: write_facts(path, plan, **facts))
     _remove(folder, BEGUN, DONE)
+
+
+def _remove(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager

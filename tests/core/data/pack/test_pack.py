@@ -222,16 +222,3 @@ def test_a_disk_that_is_full_in_the_middle_is_told_and_goes_on(
     monkeypatch.setattr(writer, "decode_blocks", decode)
     assert call(*packing(images))[0] == 0
     check_pixels(images.parent / "pack", images)
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be reserved")
-def test_no_room_for_the_array_is_told(
-    images: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: int) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    assert "No space left on device" in refusal(call, images)
-    monkeypatch.undo()
-    assert call(*packing(images))[0] == 0
