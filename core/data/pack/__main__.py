@@ -58,11 +58,6 @@ class Config:
     """Delete the pack in --out and make it anew."""
 
     @property
-    def reading(self) -> LabelReading:
-        """How the images that --train_csv names are found."""
-        return LabelReading(source=self.source, image_column=self.image_column)
-
-    @property
     def part_of(self) -> tuple[int, int]:
         """(part from 1, number of parts). Raises UserError for what is no such pair."""
         if not self.part:
@@ -89,7 +84,13 @@ def main() -> None:
         raise UserError("--source is given once for each --train_csv, or not at all")
     part, parts = config.part_of
     if config.verify:
-        _verify(config)
+        if config.overwrite or config.train_csv:
+            raise UserError("--verify only looks at a pack: leave out --overwrite and --train_csv")
+        from core.data.images.pack_format import part_folder
+        from core.data.pack.verify import verify_pack
+
+        folder = part_folder(config.out, part, parts)
+        print(verify_pack(folder, config.train_dir, config.workers))
         return
     if file := next((one for one in (config.out, *config.out.parents) if one.is_file()), None):
         raise UserError(f"--out {config.out} cannot be made, as {file} is a file: give a folder")
@@ -98,7 +99,11 @@ def main() -> None:
     from core.data.pack.writer import write_pack
 
     source = config.train_dir or Path("data/images")
-    names = list_images(source, config.train_csv, config.reading)
+    names = list_images(
+        source,
+        config.train_csv,
+        LabelReading(source=config.source, image_column=config.image_column),
+    )
     plan, own = plan_part(names, config.size, part, parts)
     try:
         unreadable = write_pack(
@@ -133,11 +138,8 @@ def _say_where(config: Config, plan: Plan, unreadable: int) -> None:
         f"pack         {config.out} ({of_parts}{counted(plan.count, 'image')} of {plan.size} px"
         f"{marked}, {size_of(plan.count * plan.size**2)})"
     )
-    missing = [
-        part
-        for part in range(1, plan.parts + 1)
-        if not (part_folder(config.out, part, plan.parts) / FACTS).is_file()
-    ]
+    folders = [part_folder(config.out, part + 1, plan.parts) for part in range(plan.parts)]
+    missing = [part for part, folder in enumerate(folders, 1) if not (folder / FACTS).is_file()]
     if missing:
         word = "part" if len(missing) == 1 else "parts"
         print(f"still to be packed: {word} {some(missing, 12)} of {plan.parts}")
@@ -147,16 +149,6 @@ def _say_where(config: Config, plan: Plan, unreadable: int) -> None:
         f"train        python methods/standard_head/train.py --train_csv {csvs} --train_dir "
         f"{config.out} --img_size {plan.size}"
     )
-
-
-def _verify(config: Config) -> None:
-    from core.data.images.pack_format import part_folder
-    from core.data.pack.verify import verify_pack
-
-    if config.overwrite or config.train_csv:
-        raise UserError("--verify only looks at a pack: leave out --overwrite and --train_csv")
-    folder = part_folder(config.out, *config.part_of)
-    print(verify_pack(folder, config.train_dir, config.workers))
 
 
 if __name__ == "__main__":
