@@ -18,6 +18,7 @@ from tests.helpers.fuzz.dicom_bytes import (
     built,
     element,
     image,
+    items,
     rle,
     unwanted_dicom,
     wrapped,
@@ -48,11 +49,7 @@ def test_bombs_and_lies(watched: Watched, fault: Fault, soak: bool) -> None:
 
 LIMITS = {
     "elements": (element((8, 8), "CS", b"") * 400_000, "more elements than any image needs"),
-    "items": (
-        struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 2**32 - 1)
-        + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 300_000,
-        "more elements than any image needs|No tag to read",
-    ),
+    "items": (items(300_000), "more elements than any image needs|No tag to read"),
     "windows": (element((0x28, 0x1050), "UT", b"1\\" * 200_000), r"0028,1050\) has 400,000 bytes"),
 }
 

@@ -11,11 +11,12 @@ from pydicom import uid
 from pydicom.pixels.utils import pack_bits
 
 from tests.helpers.data.dicom_files import coded, data_set, dicom
-from tests.helpers.fuzz.image_files import DEEP, NOISE, Whole, windowed
+from tests.helpers.fuzz.image_files import DEEP, NOISE
 
 _LONG = ("OB", "OW", "OF", "SQ", "UN", "UT", "OD", "OL", "UC", "UR")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 PIXELS = (0x7FE0, 0x0010)
+_OPEN = 2**32 - 1
 
 
 def element(tag: tuple[int, int], vr: str, data: bytes) -> bytes:
@@ -55,58 +56,34 @@ def built(elements: dict[tuple[int, int], tuple[str, bytes]]) -> bytes:
 
 
 @cache
-def whole_dicom() -> dict[str, Whole]:
-    """Whole files by name."""
+def sound_dicom() -> dict[str, bytes]:
+    """Sound files by name."""
     # nothing is left to chance: the same number spoils the same byte
-    plain: dict[str, Any] = {"SOPInstanceUID": "1.2.3"}
-    signed = (DEEP.astype(int) - 30000).astype(np.int16)
-    lut = np.arange(256, dtype=np.uint8)[::-1]
-    palette: dict[str, Any] = {
-        f"{colour}PaletteColorLookupTable{part}": value
-        for colour in ("Red", "Green", "Blue")
-        for part, value in (("Descriptor", [256, 0, 8]), ("Data", lut.tobytes()))
-    }
-    shown = np.clip((DEEP - 29999.5) / 19999 + 0.5, 0, 1) * 255
-    colour = np.dstack([NOISE] * 3)
+    made = partial(dicom, SOPInstanceUID="1.2.3")
+    lut = np.arange(256, dtype=np.uint8)[::-1].tobytes()
+    palette: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        palette[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+        palette[f"{colour}PaletteColorLookupTableData"] = lut
+    bits: dict[str, Any] = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    bits["PixelData"] = pack_bits((NOISE > 127).astype(np.uint8), pad=True)
+    jpeg, jpeg2000 = coded(NOISE, "JPEG", quality=100), coded(NOISE, "JPEG2000", no_jp2=True)
     return {
-        "8.dcm": Whole(dicom(NOISE, **plain), NOISE),
-        "16.dcm": Whole(dicom(DEEP, **plain), windowed(DEEP)),
-        "signed.dcm": Whole(dicom(signed, **plain), windowed(signed)),
-        "inverse.dcm": Whole(
-            dicom(NOISE, PhotometricInterpretation="MONOCHROME1", **plain), 255 - NOISE
-        ),
-        "rgb.dcm": Whole(dicom(colour, **plain), NOISE),
-        "window.dcm": Whole(
-            dicom(DEEP, WindowCenter=30000, WindowWidth=20000, **plain), shown, miss=1
-        ),
-        "palette.dcm": Whole(
-            dicom(NOISE, PhotometricInterpretation="PALETTE COLOR", **palette, **plain), 255 - NOISE
-        ),
-        "1.dcm": Whole(
-            dicom(
-                *(NOISE, None),
-                **plain
-                | {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
-                | {"PixelData": pack_bits((NOISE > 127).astype(np.uint8), pad=True)},
-            ),
-            (NOISE > 127) * 255,
-        ),
-        "implicit.dcm": Whole(dicom(NOISE, None, uid.ImplicitVRLittleEndian, **plain), NOISE),
-        "bare.dcm": Whole(data_set(dicom(NOISE, None, uid.ImplicitVRLittleEndian, **plain)), NOISE),
-        "bare 16.dcm": Whole(data_set(dicom(DEEP, **plain)), windowed(DEEP)),
-        "deflated.dcm": Whole(
-            dicom(NOISE, None, uid.DeflatedExplicitVRLittleEndian, **plain), NOISE
-        ),
-        "j2k.dcm": Whole(
-            dicom(NOISE, coded(NOISE, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless, **plain),
-            NOISE,
-        ),
-        "jpeg.dcm": Whole(
-            dicom(NOISE, coded(NOISE, "JPEG", quality=100), uid.JPEGBaseline8Bit, **plain),
-            NOISE,
-            miss=3,
-        ),
-        "rle.dcm": Whole(dicom(NOISE, rle(NOISE.tobytes()), uid.RLELossless, **plain), NOISE),
+        "8.dcm": made(NOISE),
+        "16.dcm": made(DEEP),
+        "signed.dcm": made((DEEP.astype(int) - 30000).astype(np.int16)),
+        "inverse.dcm": made(NOISE, PhotometricInterpretation="MONOCHROME1"),
+        "rgb.dcm": made(np.dstack([NOISE] * 3)),
+        "window.dcm": made(DEEP, WindowCenter=30000, WindowWidth=20000),
+        "palette.dcm": made(NOISE, **palette),
+        "1.dcm": made(NOISE, **bits),
+        "implicit.dcm": made(NOISE, syntax=uid.ImplicitVRLittleEndian),
+        "bare.dcm": data_set(made(NOISE, syntax=uid.ImplicitVRLittleEndian)),
+        "bare 16.dcm": data_set(made(DEEP)),
+        "deflated.dcm": made(NOISE, syntax=uid.DeflatedExplicitVRLittleEndian),
+        "j2k.dcm": made(NOISE, jpeg2000, uid.JPEG2000Lossless),
+        "jpeg.dcm": made(NOISE, jpeg, uid.JPEGBaseline8Bit),
+        "rle.dcm": made(NOISE, rle(NOISE.tobytes()), uid.RLELossless),
     }
 
 
@@ -122,107 +99,113 @@ def _segments(segments: list[bytes]) -> bytes:
     return head + b"".join(segments)
 
 
-def _nested(depth: int, known: bool) -> bytes:
-    """Sequences in sequences, with their lengths or without."""
-    if not known:
-        return (
-            struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 2**32 - 1)
-            + struct.pack("<HHI", 0xFFFE, 0xE000, 2**32 - 1)
-        ) * depth
+def _sequence(length: int, body: bytes = b"") -> bytes:
+    return struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, length) + body
+
+
+def _item(length: int, body: bytes = b"") -> bytes:
+    return struct.pack("<HHI", 0xFFFE, 0xE000, length) + body
+
+
+def items(count: int) -> bytes:
+    """A sequence of so many empty items."""
+    return _sequence(_OPEN) + _item(0) * count
+
+
+def _nested(depth: int) -> bytes:
+    """Sequences in sequences, with their lengths."""
     body = b""
     for _ in range(depth):
-        item = struct.pack("<HHI", 0xFFFE, 0xE000, len(body)) + body
-        body = struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, len(item)) + item
+        item = _item(len(body), body)
+        body = _sequence(len(item), item)
     return body
 
 
-def _claimed(tag: int, number: int) -> bytes:
-    return built(image({(0x28, tag): ("US", struct.pack("<H", number))}))
+def _many(groups: range) -> bytes:
+    return b"".join(element((g, e), "CS", b"x") for g in groups for e in range(16, 60_000))
 
 
-def _told(elements: dict[tuple[int, int], tuple[str, str]]) -> bytes:
-    texts = {place: (vr, text.encode()) for place, (vr, text) in elements.items()}
-    return built(image(texts))
+def _with(elements: dict[tuple[int, int], tuple[str, str | int]]) -> bytes:
+    """An image with these texts and numbers."""
+    return built(
+        image(
+            {
+                place: (vr, struct.pack("<H", value) if isinstance(value, int) else value.encode())
+                for place, (vr, value) in elements.items()
+            }
+        )
+    )
 
 
 def unwanted_dicom() -> dict[str, Callable[[], bytes]]:
     """What makes each file that must be refused, or read within the bounds, by name."""
     body = built(image())[len(wrapped(b"")) :]
-    runs = b"\x81\0"
+    runs, empty = b"\x81\0", element((8, 8), "CS", b"")
+    preamble = bytes(128) + b"DICM"
 
     def encapsulated(frame: bytes, side: int = 9_999) -> bytes:
-        pixels = NOISE.copy()
-        return dicom(pixels, frame, uid.RLELossless, Rows=side, Columns=side, SOPInstanceUID="1.2")
+        return dicom(NOISE, frame, uid.RLELossless, Rows=side, Columns=side, SOPInstanceUID="1.2")
 
-    values = (
-        *("nan", "inf", "-inf", "1e308", "-1e308", "1e999", "0", "-5", "1e-308", "\\\\", "", "x"),
-        "9" * 999,
-    )
+    def deflated(content: bytes) -> bytes:
+        return zlib.compress(content)[2:-4]
+
     made: dict[str, Callable[[], bytes]] = {
         "plain.dcm": lambda: wrapped(body),
-        "deflated bomb.dcm": lambda: wrapped(zlib.compress(bytes(2**30))[2:-4], DEFLATED),
+        "deflated bomb.dcm": lambda: wrapped(deflated(bytes(2**30)), DEFLATED),
         "deflated bomb without length.dcm": lambda: (
-            bytes(128) + b"DICM" + wrapped(b"", DEFLATED)[144:] + zlib.compress(bytes(2**30))[2:-4]
+            preamble + wrapped(b"", DEFLATED)[144:] + deflated(bytes(2**30))
         ),
-        "deflated hidden.dcm": lambda: wrapped(zlib.compress(body)[2:-4], DEFLATED),
+        "deflated hidden.dcm": lambda: wrapped(deflated(body), DEFLATED),
+        "deflated elements.dcm": lambda: wrapped(deflated(empty * 3_000_000 + body), DEFLATED),
         "runs.dcm": lambda: encapsulated(_segments([runs * 2**24])),
         "runs of one.dcm": lambda: encapsulated(_segments([b"\0\0" * 10_000_000])),
         "no ops.dcm": lambda: encapsulated(_segments([b"\x80" * 50_000_000])),
         "small runs.dcm": lambda: encapsulated(_segments([runs * 2**24]), 9),
         "segments.dcm": lambda: encapsulated(struct.pack("<16I", 2**31, *[64] * 15)),
-        "nested.dcm": lambda: wrapped(_nested(10_000, known=False) + body),
-        "nested whole.dcm": lambda: wrapped(_nested(5_000, known=True) + body),
-        "deep.dcm": lambda: wrapped(_nested(1_000_000, known=False)),
-        "elements.dcm": lambda: wrapped(element((8, 8), "CS", b"") * 3_000_000 + body),
-        "all elements.dcm": lambda: wrapped(
-            b"".join(
-                element((g, e), "CS", b"x") for g in range(9, 0x28, 2) for e in range(16, 60_000)
-            )
-            + body
-        ),
-        "bare elements.dcm": lambda: (
-            b"".join(
-                element((g, e), "CS", b"x") for g in range(8, 0x28, 2) for e in range(16, 60_000)
-            )
-            + body
-        ),
-        "items.dcm": lambda: wrapped(
-            struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 2**32 - 1)
-            + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 3_000_000
-            + body
-        ),
+        "nested.dcm": lambda: wrapped((_sequence(_OPEN) + _item(_OPEN)) * 10_000 + body),
+        "nested whole.dcm": lambda: wrapped(_nested(5_000) + body),
+        "deep.dcm": lambda: wrapped((_sequence(_OPEN) + _item(_OPEN)) * 1_000_000),
+        "elements.dcm": lambda: wrapped(empty * 3_000_000 + body),
+        "all elements.dcm": lambda: wrapped(_many(range(9, 0x28, 2)) + body),
+        "bare elements.dcm": lambda: _many(range(8, 0x28, 2)) + body,
+        "items.dcm": lambda: wrapped(items(3_000_000) + body),
         "implicit windows.dcm": lambda: wrapped(
             _implicit(0x28, 0x1050, b"1\\" * 20_000_000), str(uid.ImplicitVRLittleEndian)
         ),
-        "deflated elements.dcm": lambda: wrapped(
-            zlib.compress(element((8, 8), "CS", b"") * 3_000_000 + body)[2:-4], DEFLATED
-        ),
         "fragments.dcm": lambda: _fragments(2_000_000),
         "private.dcm": lambda: wrapped(body, "1.2.3.4"),
-        "no syntax.dcm": lambda: bytes(128) + b"DICM" + body,
-        "several windows.dcm": lambda: built(
-            image(
-                {(0x28, 0x1050): ("DS", b"1\\" * 30_000), (0x28, 0x1051): ("DS", b"1\\" * 30_000)}
-            )
-        ),
+        "no syntax.dcm": lambda: preamble + body,
     }
     sides = {"rows": 0x10, "columns": 0x11, "samples": 2, "sign": 0x103}
     for name, tag in (sides | {"allocated": 0x100, "stored": 0x101, "high": 0x102}).items():
         for number in (0, 1, 3, 12, 17, 64, 65_535):
-            made[f"{name} {number}.dcm"] = partial(_claimed, tag, number)
+            made[f"{name} {number}.dcm"] = partial(_with, {(0x28, tag): ("US", number)})
     for text in ("0", "-1", "2", "1e9", "x", "9" * 21):
-        made[f"frames {text[:5]}.dcm"] = partial(_told, {(0x28, 8): ("IS", text)})
-    for number, text in enumerate(values):
+        made[f"frames {text[:5]}.dcm"] = partial(_with, {(0x28, 8): ("IS", text)})
+    values = (
+        "nan",
+        "inf",
+        "-inf",
+        "1e308",
+        "-1e308",
+        "1e999",
+        "0",
+        "-5",
+        "1e-308",
+        "\\\\",
+        "",
+        "x",
+    )
+    for number, text in enumerate((*values, "9" * 999, "1\\" * 30_000)):
         for name, tag in (("slope", 0x1053), ("intercept", 0x1052)):
-            made[f"{name} {number}.dcm"] = partial(_told, {(0x28, tag): ("DS", text)})
+            made[f"{name} {number}.dcm"] = partial(_with, {(0x28, tag): ("DS", text)})
         for other in ("1", "1e308", "nan"):
-            both = {(0x28, 0x1050): ("DS", other), (0x28, 0x1051): ("DS", text)}
-            made[f"window {number} {other}.dcm"] = partial(_told, both)
-            both = {(0x28, 0x1050): ("DS", text), (0x28, 0x1051): ("DS", other)}
-            made[f"centre {number} {other}.dcm"] = partial(_told, both)
+            for name, center, width in (("window", other, text), ("centre", text, other)):
+                both = {(0x28, 0x1050): ("DS", center), (0x28, 0x1051): ("DS", width)}
+                made[f"{name} {number} {other}.dcm"] = partial(_with, both)
     for place in image():
-        made[f"without {place[1]:x}.dcm"] = partial(_told, {place: ("", "")})
-        made[f"of text {place[1]:x}.dcm"] = partial(_told, {place: ("UT", "\x1b[2J\n")})
+        made[f"without {place[1]:x}.dcm"] = partial(_with, {place: ("", "")})
+        made[f"of text {place[1]:x}.dcm"] = partial(_with, {place: ("UT", "\x1b[2J\n")})
     return made
 
 
