@@ -1,6 +1,5 @@
 """Any readable radiograph becomes grey 8 bits; an unreadable one is refused, never made black."""
 
-import struct
 import zlib
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from core.data.images.decode import load_image, read_image
 from core.errors import UserError
@@ -29,11 +29,29 @@ def read(folder: Path, data: bytes, name: str = "image.png") -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
-def test_8_bits_of_grey_are_kept_whatever_the_mode(tmp_path: Path, mode: str, kind: str) -> None:
+def test_8_bits_of_grey_are_kept_and_colour_becomes_luma(
+    tmp_path: Path, mode: str, kind: str
+) -> None:
     image = Image.fromarray(GREY).convert(mode)
     if mode in ("LA", "RGBA"):
         image.putalpha(7)
     assert np.array_equal(read(tmp_path, saved(image, kind)), GREY)
+    colour = Image.fromarray(RANDOM.integers(0, 256, (60, 40, 3), dtype=np.uint8))
+    image = colour.quantize(64) if mode == "P" else colour.convert(mode)
+    luma = np.asarray(image.convert("RGB")) @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
+    assert np.abs(read(tmp_path, saved(image, kind)) - luma).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_the_first_image_alone_is_read_whatever_its_shape(tmp_path: Path, kind: str) -> None:
+    text = PngInfo()
+    text.add_text("Comment", "A word. " * 9, zip=True)
+    about = {"pnginfo": text, "icc_profile": b"x" * 99} if kind == "PNG" else {}
+    for shape in ((60, 40), (1, 1), (1, 30_000), (30_000, 1)):
+        pixels = RANDOM.integers(0, 256, shape, dtype=np.uint8)
+        more = [Image.fromarray(255 - pixels)]
+        data = saved(Image.fromarray(pixels), kind, save_all=True, append_images=more, **about)
+        assert np.array_equal(read(tmp_path, data), pixels)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -43,16 +61,6 @@ def test_grey_of_1_and_16_bits(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(pixels, np.where(GREY > 127, 255, 0))
     pixels = read(tmp_path, saved(Image.fromarray(DEEP), kind))
     assert np.abs(pixels - windowed(DEEP)).max() <= 0.51
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_colour_becomes_luma(tmp_path: Path, mode: str, kind: str) -> None:
-    colour = RANDOM.integers(0, 256, (60, 40, 3), dtype=np.uint8)
-    image = Image.fromarray(colour)
-    image = image.quantize(64) if mode == "P" else image.convert(mode)
-    luma = np.asarray(image.convert("RGB")) @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
-    assert np.abs(read(tmp_path, saved(image, kind)) - luma).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -102,30 +110,17 @@ def test_16_bits_of_grey_with_transparency(tmp_path: Path) -> None:
     assert np.abs(read(tmp_path, png(40, 60, 16, 4, body)) - windowed(DEEP)).max() <= 0.51
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_a_tiff_whose_zero_is_white_is_turned(tmp_path: Path, deep: bool) -> None:
-    values = DEEP if deep else GREY
-    ordinary = saved(Image.fromarray(values), "TIFF")
-    tag = struct.pack("<HHIH", 262, 3, 1, 1)  # PhotometricInterpretation: 0 is black
-    assert ordinary.count(tag) == 1
-    turned = ordinary.replace(tag, struct.pack("<HHIH", 262, 3, 1, 0))
-    assert np.array_equal(read(tmp_path, turned), 255 - read(tmp_path, ordinary))
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.filterwarnings("error")
-def test_a_constant_image_is_read(tmp_path: Path, dtype: type) -> None:
-    pixels = read(tmp_path, saved(Image.fromarray(np.full((9, 9), 77, dtype)), "TIFF"))
-    assert np.unique(pixels).tolist() == ([77] if dtype is np.uint8 else [0])
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_a_few_other_pixels_on_a_constant_ground_stay_visible(tmp_path: Path, dtype: type) -> None:
-    values: np.ndarray = np.full((60, 60), 500, dtype)
-    values[3, 4:6] = 100, 900
+def test_a_constant_image_and_one_with_a_few_other_pixels(tmp_path: Path, dtype: type) -> None:
+    values: np.ndarray = np.full((60, 60), 77, dtype)
     pixels = read(tmp_path, saved(Image.fromarray(values), "TIFF"))
-    assert pixels[3, 4:7].tolist() == [0, 255, 128]
-    assert np.unique(pixels).tolist() == [0, 128, 255]
+    assert np.unique(pixels).tolist() == ([77] if dtype is np.uint8 else [0])
+    values[3, 4:6] = 57, 97
+    pixels = read(tmp_path, saved(Image.fromarray(values), "TIFF"))
+    seen = [57, 97, 77] if dtype is np.uint8 else [0, 255, 128]
+    assert pixels[3, 4:7].tolist() == seen
+    assert np.unique(pixels).tolist() == sorted(seen)
 
 
 def test_exif_does_not_rotate(tmp_path: Path) -> None:
@@ -143,8 +138,6 @@ WHOLE = {
     "jpg": saved(Image.fromarray(BIG_GREY), "JPEG"),
     "progressive.jpg": saved(Image.fromarray(BIG_GREY), "JPEG", progressive=True),
     "tif": saved(Image.fromarray(BIG_GREY), "TIFF"),
-    "lzw.tif": saved(Image.fromarray(BIG_GREY), "TIFF", compression="tiff_lzw"),
-    "deep.tif": saved(Image.fromarray(BIG_GREY.astype(np.uint16) * 9), "TIFF"),
 }
 
 
@@ -169,34 +162,11 @@ def test_a_png_that_is_damaged_or_lacks_rows_is_refused(tmp_path: Path) -> None:
         read(tmp_path, png(40, 60, 8, 0, zlib.compress(rows[: len(rows) // 2])))
 
 
-@pytest.mark.parametrize(
-    "data", [b"ImageID,Mass\na,1\n", b"GIF89a" + bytes(50), b"\xff\xd8\xff\xe0"]
-)
-def test_what_is_no_image_is_refused(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(UserError, match=r"image\.png cannot be read"):
-        read(tmp_path, data)
-
-
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.png cannot be read: No such file"):
         read_image(tmp_path / "gone.png")
     with pytest.raises(UserError, match=r"cannot be read: Is a directory"):
         read_image(tmp_path)
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_header_that_claims_absurd_sizes_is_refused_before_decoding(tmp_path: Path) -> None:
-    tiff = (
-        WHOLE["tif"]
-        .replace(struct.pack("<HHIH", 256, 4, 1, 200), struct.pack("<HHIH", 256, 4, 1, 60000))
-        .replace(struct.pack("<HHIH", 257, 4, 1, 300), struct.pack("<HHIH", 257, 4, 1, 60000))
-    )
-    jpeg = bytearray(WHOLE["jpg"])
-    start = jpeg.index(b"\xff\xc0")  # start of frame: length, precision, height, width
-    jpeg[start + 5 : start + 9] = struct.pack(">HH", 60000, 60000)
-    for data in (png(60000, 60000, 8, 0, zlib.compress(bytes(100))), bytes(jpeg), tiff):
-        with pytest.raises(UserError, match="60,000 x 60,000 pixels"):
-            read(tmp_path, data)
 
 
 def test_load_image_is_a_square_of_the_size(tmp_path: Path) -> None:

@@ -109,10 +109,11 @@ def test_every_layout_of_samples(
 
 
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
-def test_wide_samples_are_windowed(photometric: str) -> None:
-    for kind in ("u4", "i4", "u8", "i8", "f2", "f4", "f8"):
-        values = (SMOOTH[..., 0] * 60000).astype(kind)
-        shown = windowed(values) if photometric == "minisblack" else 255 - windowed(values)
+def test_samples_of_any_width_of_which_zero_is_black_or_white(photometric: str) -> None:
+    for kind in ("u1", "u2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"):
+        values = GREY if kind == "u1" else (SMOOTH[..., 0] * 60000).astype(kind)
+        shown = GREY.astype(float) if kind == "u1" else windowed(values)
+        shown = shown if photometric == "minisblack" else 255 - shown
         data = written(values, photometric=photometric, compression="lzw", byteorder=">")
         assert missed(data, shown) <= 0.51, kind
 
