@@ -4,14 +4,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.helpers.fault_table import Fault
-from tests.helpers.fuzz.harness import Watched
+from tests.helpers.fuzz.harness import Outcome, Watched
+from tests.helpers.fuzz.mutations import flipped, spoil
 from tests.helpers.fuzz.text.cases import leaves, texts_of_json
 
 FAULT = "hostile pack"
@@ -20,76 +20,78 @@ FILES = ("pack.json", "index.csv", "images.npy")
 HEADER = 128
 
 
-@pytest.fixture(scope="module", autouse=True)
-def made(watched: Watched) -> None:
+@pytest.fixture(scope="module")
+def sound(watched: Watched) -> dict[str, bytes]:
+    """The files of a sound pack."""
     assert watched.call("pack_targets:make", [[]])[0].kind == "ok"
+    return {name: (watched.out / "sound" / name).read_bytes() for name in FILES}
 
 
-def sound(watched: Watched, name: str) -> bytes:
-    return (watched.out / "whole_pack" / name).read_bytes()
-
-
-def pack(watched: Watched, name: str, files: dict[str, bytes], *, seal: bool = True) -> Path:
-    """A copy of the sound pack with these files, the index's checksum made to fit."""
-    folder = watched.out / name
-    folder.mkdir()
-    every = {name: sound(watched, name) for name in FILES} | files
-    if seal and "pack.json" not in files:
-        digest = hashlib.sha256(every["index.csv"]).hexdigest()
-        facts = json.loads(every["pack.json"]) | {"index_sha256": digest}
-        every["pack.json"] = json.dumps(facts).encode()
-    for file, data in every.items():
-        (folder / file).write_bytes(data)
-    return folder
-
-
-def tried(watched: Watched, fault: Fault, packs: dict[str, dict[str, bytes]]) -> None:
-    """All of these packs are refused."""
-    fault(FAULT, len(packs))
-    folders = [
-        pack(watched, f"made {number}", files) for number, files in enumerate(packs.values())
-    ]
-    outcomes = watched.call("pack_targets:use", [[str(folder)] for folder in folders])
+def outcomes(
+    watched: Watched,
+    fault: Fault,
+    sound: dict[str, bytes],
+    changes: Sequence[dict[str, bytes]],
+    *,
+    seal: bool = True,
+) -> list[Outcome]:
+    """How the use of the sound pack ends with each of these changes; where `seal`, those of the
+    index with its checksum."""
+    fault(FAULT, len(changes))
+    folders = [watched.out / f"pack {number}" for number in range(len(changes))]
+    for folder, changed in zip(folders, changes, strict=True):
+        folder.mkdir()
+        files = sound | changed
+        if seal and "index.csv" in changed:
+            digest = hashlib.sha256(files["index.csv"]).hexdigest()
+            facts = json.loads(files["pack.json"]) | {"index_sha256": digest}
+            files["pack.json"] = json.dumps(facts).encode()
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+    ended = watched.call("pack_targets:use", [[str(folder)] for folder in folders])
     for folder in folders:
         shutil.rmtree(folder)
-    told = {what: one for what, one in zip(packs, outcomes, strict=True) if one.kind != "refused"}
-    assert told == {}
+    return ended
 
 
-def test_the_sound_pack_is_used(watched: Watched, fault: Fault) -> None:
-    fault(FAULT, 1)
-    (outcome,) = watched.call("pack_targets:use", [[str(watched.out / "whole_pack")]])
-    assert outcome.kind == "ok", outcome.text
+def check_refused(ended: list[Outcome]) -> None:
+    assert [one for one in ended if one.kind != "refused"] == []
 
 
 @pytest.mark.parametrize("seal", [False, True], ids=["damaged", "with its checksum"])
-def test_every_byte(watched: Watched, fault: Fault, soak: bool, seal: bool) -> None:
-    inputs: list[list[Any]] = []
-    for name in FILES:
-        length = HEADER if name == "images.npy" else len(sound(watched, name))
-        step = 1 if soak else length // 12
-        masks = (0x01, 0x20, 0xFF) if soak else (0x01,)
-        inputs += [[name, at, mask, seal] for mask in masks for at in range(0, length, step)]
-    fault(FAULT, len(inputs))
-    assert watched.bad("pack_targets:flip", inputs) == []
+def test_every_byte(
+    watched: Watched, fault: Fault, soak: bool, sound: dict[str, bytes], seal: bool
+) -> None:
+    (whole,) = outcomes(watched, fault, sound, [{}])
+    assert whole.kind == "ok", whole.text
+    changes = []
+    for name, data in sound.items():
+        length = HEADER if name == "images.npy" else len(data)
+        for mask in (0x01, 0x20, 0xFF) if soak else (0x01,):
+            places = range(0, length, 1 if soak else length // 12)
+            changes += [{name: flipped(data, at, mask)} for at in places]
+    ended = outcomes(watched, fault, sound, changes, seal=seal)
+    assert [one for one in ended if not one.good] == []
 
 
-def test_a_file_that_was_cut_is_refused(watched: Watched, fault: Fault, soak: bool) -> None:
-    inputs = []
-    for name in FILES:
+def test_a_file_that_was_cut_is_refused(
+    watched: Watched, fault: Fault, soak: bool, sound: dict[str, bytes]
+) -> None:
+    changes = []
+    for name, data in sound.items():
         # the last byte is a line break
-        size = len(sound(watched, name)) - (name == "pack.json")
-        inputs += [[name, at] for at in range(0, size, 1 if soak else size // 6)]
-    fault(FAULT, len(inputs))
-    outcomes = watched.call("pack_targets:cut", inputs)
-    assert [one.text for one in outcomes if one.kind != "refused"] == []
+        size = len(data) - (name == "pack.json")
+        changes += [{name: data[:at]} for at in range(0, size, 1 if soak else size // 6)]
+    check_refused(outcomes(watched, fault, sound, changes, seal=False))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_spoiled_file(watched: Watched, fault: Fault, soak: bool, name: str) -> None:
-    inputs = [[name, number] for number in range(400 if soak else 15)]
-    fault(FAULT, len(inputs))
-    assert watched.bad("pack_targets:spoiled", inputs) == []
+def test_a_spoiled_file(
+    watched: Watched, fault: Fault, soak: bool, sound: dict[str, bytes], name: str
+) -> None:
+    numbers = range(400 if soak else 15)
+    changes = [{name: spoil(sound[name], number, reach=300)} for number in numbers]
+    assert [one for one in outcomes(watched, fault, sound, changes) if not one.good] == []
 
 
 def npy(header: str, body: bytes = bytes(112)) -> bytes:
@@ -98,7 +100,7 @@ def npy(header: str, body: bytes = bytes(112)) -> bytes:
     return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + body
 
 
-def test_arrays_that_lie(watched: Watched, fault: Fault) -> None:
+def test_arrays_that_lie(watched: Watched, fault: Fault, sound: dict[str, bytes]) -> None:
     whole = "{'descr': '|u1', 'fortran_order': False, 'shape': (7, 4, 4), }"
     others = {
         "(7, 4, 4)": ("(8, 4, 4)", "(7, 4)", "()", "(-7, 4, 4)", f"({2**40}, {2**40}, 4)"),
@@ -106,76 +108,59 @@ def test_arrays_that_lie(watched: Watched, fault: Fault) -> None:
         "False": ("True", "1", "__import__('os')", "[].__class__"),
         whole: ("", "[]", "(" * 5_000, "-" * 9_000 + "1", "{'a':" * 1_500, "9" * 9_000),
     }
-    headers = [whole.replace(part, value) for part, values in others.items() for value in values]
-    files = {f"{number} {header[:60]}": npy(header) for number, header in enumerate(headers)}
-    files["objects"] = b"\x80\x04\x95" + bytes(200)
-    files["zip"] = b"PK\3\4" + bytes(200)
-    files["version"] = sound(watched, "images.npy").replace(b"NUMPY\1\0", b"NUMPY\x09\0")
-    files["long header"] = b"\x93NUMPY\2\0\xff\xff\xff\xff" + bytes(200)
-    files["more"] = sound(watched, "images.npy") + bytes(16)
-    tried(watched, fault, {what: {"images.npy": data} for what, data in files.items()})
+    files = [npy(whole.replace(part, one)) for part, ones in others.items() for one in ones]
+    files += [b"\x80\x04\x95" + bytes(200), b"PK\3\4" + bytes(200)]
+    files += [sound["images.npy"].replace(b"NUMPY\1\0", b"NUMPY\x09\0")]
+    files += [b"\x93NUMPY\2\0\xff\xff\xff\xff" + bytes(200), sound["images.npy"] + bytes(16)]
+    check_refused(outcomes(watched, fault, sound, [{"images.npy": data} for data in files]))
 
 
-def test_indices_that_lie(watched: Watched, fault: Fault) -> None:
-    whole = sound(watched, "index.csv").decode()
+def test_indices_that_lie(watched: Watched, fault: Fault, sound: dict[str, bytes]) -> None:
+    whole = sound["index.csv"].decode()
     lines = whole.splitlines(keepends=True)
-    texts = {
-        "a name that leaves": whole.replace("sub/0.png", "../../etc/passwd"),
-        "an absolute one": whole.replace("sub/0.png", "/etc/passwd"),
-        "one that leaves within": whole.replace("sub/0.png", "sub/../../x.png"),
-        "a name twice": whole.replace("sub/0.png", "sub/1.png"),
-        "none": whole.replace("sub/0.png", ""),
-        "NUL": whole.replace("sub/0.png", "sub/\0.png"),
-        "longer": whole + lines[1].replace("0.png", "x.png"),
-        "shorter": "".join(lines[:-2]),
-        "no rows": lines[0],
-        "numbers": whole.replace(",0,0,", ",x,0,"),
-        "large numbers": whole.replace(",0,0,", f",{10**30},0,"),
-        "columns": whole.replace('"modified"', '"name"'),
-        "more columns": whole.replace(",0,0,", ",0,0,1,2,3,"),
-        "a quote": whole.replace(",0,0,", ',0,0,"'),
-        "wide": whole.replace(",0,0,", ",0,0," + "," * 100_000),
-        "empty": "",
-    }
-    tried(watched, fault, {what: {"index.csv": text.encode()} for what, text in texts.items()})
+    names = ("../../etc/passwd", "/etc/passwd", "sub/../../x.png", "sub/1.png", "", "sub/\0.png")
+    cells = (",x,0,", f",{10**30},0,", ",0,0,1,2,3,", ',0,0,"', ",0,0," + "," * 100_000)
+    texts = [whole.replace("sub/0.png", name) for name in names]
+    texts += [whole.replace(",0,0,", cell) for cell in cells]
+    texts += [whole + lines[1].replace("0.png", "x.png"), "".join(lines[:-2]), lines[0], ""]
+    texts += [whole.replace('"modified"', '"name"')]
+    check_refused(outcomes(watched, fault, sound, [{"index.csv": one.encode()} for one in texts]))
 
 
-def test_facts_that_lie(watched: Watched, fault: Fault, soak: bool) -> None:
-    whole = json.loads(sound(watched, "pack.json"))
+def test_facts_that_lie(
+    watched: Watched, fault: Fault, soak: bool, sound: dict[str, bytes]
+) -> None:
+    whole = json.loads(sound["pack.json"])
     texts = [json.dumps(changed).encode() for changed in leaves(whole)][:: 1 if soak else 29]
     texts += list(texts_of_json(whole))[:: 1 if soak else 5]
-    texts += [sound(watched, "pack.json").replace(b"{", b'{"size": 4,', 1)]
-    fault(FAULT, len(texts))
-    for number, text in enumerate(texts):
-        pack(watched, f"said {number}", {"pack.json": text})
-    folders = [watched.out / f"said {number}" for number in range(len(texts))]
-    assert watched.bad("pack_targets:use", [[str(folder)] for folder in folders]) == []
+    texts += [sound["pack.json"].replace(b"{", b'{"size": 4,', 1)]
+    ended = outcomes(watched, fault, sound, [{"pack.json": text} for text in texts])
+    assert [one for one in ended if not one.good] == []
 
 
-def test_parts_that_are_not_there(watched: Watched, fault: Fault) -> None:
-    facts = json.loads(sound(watched, "pack.json"))
+def test_parts_that_are_not_there(watched: Watched, fault: Fault, sound: dict[str, bytes]) -> None:
+    fault(FAULT, 2)
     for parts in (2, 2**40):
-        fault(FAULT, 1)
         folder = watched.out / f"in {parts}"
         folder.mkdir()
-        (folder / "pack.parts.json").write_text(json.dumps(facts | {"parts": parts}))
-        (outcome,) = watched.call("pack_targets:use", [[str(folder)]])
-        assert outcome.kind == "refused", outcome
+        facts = json.loads(sound["pack.json"]) | {"parts": parts}
+        (folder / "pack.parts.json").write_text(json.dumps(facts))
+        check_refused(watched.call("pack_targets:use", [[str(folder)]]))
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "itself"])
-def test_what_is_no_file(watched: Watched, fault: Fault, name: str, kind: str) -> None:
-    fault(FAULT, 1)
-    folder = pack(watched, f"{kind} {name}", {})
-    path = folder / name
-    path.unlink()
-    makes: dict[str, Callable[[], None]] = {
-        "pipe": lambda: os.mkfifo(path),
-        "folder": path.mkdir,
-        "device": lambda: path.symlink_to("/dev/zero"),
-        "itself": lambda: path.symlink_to(path),
+def test_what_is_no_file(
+    watched: Watched, fault: Fault, sound: dict[str, bytes], name: str
+) -> None:
+    makes: dict[str, Callable[[Path], None]] = {
+        "pipe": os.mkfifo,
+        "folder": Path.mkdir,
+        "device": lambda path: path.symlink_to("/dev/zero"),
+        "itself": lambda path: path.symlink_to(path),
     }
-    makes[kind]()
-    (outcome,) = watched.call("pack_targets:use", [[str(folder)]])
-    assert outcome.kind == "refused", outcome
+    fault(FAULT, len(makes))
+    for kind, make in makes.items():
+        folder = shutil.copytree(watched.out / "sound", watched.out / f"{kind} {name}")
+        (folder / name).unlink()
+        make(folder / name)
+        check_refused(watched.call("pack_targets:use", [[str(folder)]]))

@@ -1,9 +1,7 @@
 """Uses of spoiled packs, in the child."""
 
 import hashlib
-import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ from core.data.images.pack_format import (
     write_facts,
     write_index,
 )
-from tests.helpers.fuzz.mutations import flipped, spoil
 
 OUT = Path(os.environ["FUZZ_OUT"])
 SIZE, COUNT, ROWS = 4, 7, 3
@@ -27,7 +24,7 @@ SIZE, COUNT, ROWS = 4, 7, 3
 
 def make() -> None:
     """A sound pack, its image 5 unreadable."""
-    folder = OUT / "whole_pack"
+    folder = OUT / "sound"
     folder.mkdir()
     names = [f"sub/{number}.png" for number in range(COUNT - 1)] + ["Ödem, links\n.png"]
     images = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE), dtype=np.uint8)
@@ -58,47 +55,3 @@ def use(folder: str) -> None:
         if place not in bad:
             pixels = images.read(place)
             assert (pixels.dtype, pixels.shape) == (np.uint8, (packs[0].plan.size,) * 2)
-
-
-def flip(name: str, place: int, mask: int, seal: bool) -> None:
-    """A pack with one byte of a file changed."""
-    folder = _copy()
-    path = folder / name
-    path.write_bytes(flipped(path.read_bytes(), place, mask))
-    if seal:
-        _seal(folder)
-    use(str(folder))
-
-
-def cut(name: str, length: int) -> None:
-    """A pack one of whose files was cut is never used."""
-    folder = _copy()
-    os.truncate(folder / name, length)
-    use(str(folder))
-    raise AssertionError("it was used")
-
-
-def spoiled(name: str, number: int) -> None:
-    """A pack one of whose files was spoiled, its checksum made to fit."""
-    folder = _copy()
-    path = folder / name
-    path.write_bytes(spoil(path.read_bytes(), number, reach=300))
-    _seal(folder)
-    use(str(folder))
-
-
-def _copy() -> Path:
-    folder = OUT / "pack"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(OUT / "whole_pack", folder)
-    return folder
-
-
-def _seal(folder: Path) -> None:
-    """Make the index's checksum fit, where that can be."""
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        facts["index_sha256"] = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
-    except (ValueError, TypeError):
-        return
-    (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
