@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -125,7 +125,7 @@ def _many(groups: range) -> bytes:
     return b"".join(element((g, e), "CS", b"x") for g in groups for e in range(16, 60_000))
 
 
-def _with(elements: dict[tuple[int, int], tuple[str, str | int]]) -> bytes:
+def _with(elements: Mapping[tuple[int, int], tuple[str, str | int]]) -> bytes:
     """An image with these texts and numbers."""
     return built(
         image(

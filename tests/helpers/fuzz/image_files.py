@@ -18,7 +18,7 @@ from tests.helpers.data.tiff_files import tiff
 from tests.helpers.fuzz.mutations import chunk, png
 
 SHAPE = (22, 18)
-RANDOM = np.random.default_rng(7)
+RANDOM = np.random.default_rng(1)
 NOISE = RANDOM.integers(0, 256, SHAPE, dtype=np.uint8)
 DEEP = RANDOM.integers(100, 60000, SHAPE, dtype=np.uint16)
 
