@@ -202,12 +202,12 @@ def test_the_window_function_in_any_spelling(tmp_path: Path, function: str, form
 
 @pytest.mark.parametrize(
     ("slope", "intercept", "expected"),
-    [("0,5", "-100,5", (0.5, -100.5)), (" -2 ", "", (-2, 0)), ("", "1000,0", (1, 1000))],
+    [("0,5", "-100,5", (0.5, -100.5)), (" 2 ", "", (2, 0)), ("", "1000,0", (1, 1000))],
 )
 def test_rescaling_with_commas_and_blanks(
     tmp_path: Path, slope: str, intercept: str, expected: tuple[float, float]
 ) -> None:
-    rescale = {
+    rescale: dict[str, Any] = {
         name: element(name, "DS", text)
         for name, text in (("RescaleSlope", slope), ("RescaleIntercept", intercept))
     }
@@ -235,7 +235,7 @@ def test_a_sequence_without_a_look_up_table_is_ignored(
     elements: dict[str, Any] = {"WindowCenter": 900, "WindowWidth": 700}
     elements |= {"RescaleSlope": 0.5, "RescaleIntercept": -100}
     for name in ("VOILUTSequence", "ModalityLUTSequence"):
-        shown = read(tmp_path, dicom(DEEP, **elements, **{name: broken}))
+        shown = read(tmp_path, dicom(DEEP, **(elements | {name: broken})))
         assert close(shown, linear(DEEP * 0.5 - 100, 900, 700))
     entries = (np.sqrt(np.arange(4096)) * 60).astype(int)
     luts = [*broken, table(entries, 0)]
