@@ -138,14 +138,6 @@ def test_folder_of_something_else(train: Train, data: Path) -> None:
     assert (data / "thesis.txt").read_text() == "years of work"
 
 
-def test_fold_that_is_not_there(train: Train, data: Path) -> None:
-    code, _, error = train("--folds", 3, "--run_folds", 4)
-    assert code == 2
-    assert "--run_folds counts from 1 to --folds 3, not 4" in " ".join(
-        error.replace("│", " ").split()
-    )
-
-
 @pytest.mark.soak
 def test_devices_auto_under_fabric_run(data: Path, tmp_path: Path) -> None:
     """`fabric run` itself answers 1 to a script's 2; the sentence comes first."""
@@ -154,13 +146,3 @@ def test_devices_auto_under_fabric_run(data: Path, tmp_path: Path) -> None:
     assert launch.ends() != 0
     assert "--devices auto starts a single process; give a number" in launch.printed
     assert not (data.parent / "out").exists()
-
-
-def test_a_class_without_positives_in_a_fold_is_named(train: Train, data: Path) -> None:
-    table = pd.read_csv(data / "train.csv", dtype=str)
-    table["Mass"] = ["1", *["0"] * (len(table) - 1)]
-    table.to_csv(data / "train.csv", index=False)
-    words = flags(data, data.parent / "out", "--epochs", 1, "--warmup_head_epochs", 0)
-    code, printed, _ = train(*words)
-    assert code == 0
-    assert "Warning: Mass has no positive in fold" in printed

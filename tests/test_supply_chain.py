@@ -69,11 +69,9 @@ INFER = "--checkpoints {checkpoint} --image_dir {images} --output {out}.csv"
 # module of a command, its words with {file} for the hostile one, and that file's ending
 READS = [
     ("methods.standard_head.train", "{run} --pretrained --weights_file {file}", ".pkl"),
-    ("methods.standard_head.train", "{run} --init_from {file}", ".pkl"),
     ("methods.standard_head.train", "{run} --config {file}", ".pkl"),
     ("methods.standard_head.train", "{run} --train_csv {file}", ".pkl"),
     ("ensemble.infer", "{file} --checkpoints {checkpoint} --output {out}.csv", ".npy"),
-    ("ensemble.infer", "{file} --checkpoints {checkpoint} --output {out}.csv", ".tif"),
     ("ensemble.infer", "--ensemble {file} --image_dir {images} --output {out}.csv", ".json"),
     ("ensemble.infer", f"{INFER} --calibration {{file}}", ".json"),
     ("ensemble.calibrate", "--predictions {file} --labels {file}", ".csv"),

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.fault_table import Fault
 from tests.helpers.faults.commands import OTHERS, data_with_predictions, disk_command, run_of_many
-from tests.helpers.faults.launches import Launches, at, shared
+from tests.helpers.faults.launches import Launches, shared
 from tests.helpers.faults.trials import Trial
 from tests.helpers.training.small_run import METHODS
 
@@ -99,18 +99,6 @@ def test_other_reasons_of_a_disk(trial_of: TrialOf, soak: bool, fault: Fault) ->
     for number, reason in zip(numbers, cycle(["EDQUOT", "EFBIG", "EIO"]), strict=False):
         sentence = one.try_full(number, errno=reason, once=True)
         assert not sentence or os.strerror(getattr(errno, reason)) in sentence
-
-
-def test_a_phantom_ends_at_the_first_picture_without_room(
-    mounts: Launches, trial_of: TrialOf
-) -> None:
-    """OpenCV says that it wrote what it did not."""
-    one = trial_of("core.data.phantom")
-    one.begin()
-    begun = one.number("open", "phantom.partial")
-    assert "No space left on device" in one.run(at("step", begun, fill=mounts.ballast)).refusal()
-    assert len(list(one.folder.rglob("*.png"))) <= 1
-    mounts.make_room()
 
 
 def test_a_disk_that_is_really_full(

@@ -12,10 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from core.report import draw_pictures
-from ensemble.calibrate import main as calibrate
-from ensemble.choose import main as choose
-from ensemble.evaluate import main as evaluate
-from tests.conftest import Call, Train
+from tests.conftest import Train
 from tests.helpers.fault_table import Fault
 from tests.helpers.training.small_run import METHODS, MODEL, flags
 
@@ -154,29 +151,3 @@ def test_labels_of_which_nothing_can_be_learnt_are_refused(
         assert error.startswith("error: no label has a positive among the ")
         assert error.count("\n") == 1
         assert not out.exists()
-
-
-def test_ensembles_of_such_runs(
-    phantom: Path, folds: pd.Series, tmp_path: Path, train: Train, call: Call, fault: Fault
-) -> None:
-    case = "class whose labels are all unknown"
-    fault(case, 3)
-    csv = labels_of(case, phantom, tmp_path / "train.csv", folds)
-    runs = [tmp_path / "a", tmp_path / "b"]
-    for seed, out in enumerate(runs):
-        assert train(*run_of(phantom, csv, out, "--head_lr", 10 ** -(seed + 2)))[0] == 0
-    oof = tmp_path / "ensemble_oof.csv"
-    known = ("--labels", csv, "--blank", "unknown", "--common", "--predictions", oof)
-    told = []
-    for main, arguments in (
-        (choose, ["--runs", *runs, "--output", tmp_path / "ensemble.json"]),
-        (calibrate, [*known, "--output", tmp_path / "calibration.json"]),
-        (evaluate, [*known, "--train_csv", csv, "--output", tmp_path / "report"]),
-    ):
-        code, printed, error = call(main, *arguments)
-        assert code == 0, error
-        assert "Warning:" not in error
-        told.append(printed)
-    for printed in told:
-        assert "Mass" in printed
-    assert "Here: Mass." in " ".join(told[2].split())

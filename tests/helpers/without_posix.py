@@ -29,8 +29,6 @@ FUNCTIONS = (
 )
 # On POSIX torch calls os.register_at_fork, and filelock takes fcntl, when they are imported.
 FIRST = ("torch", "filelock")
-# A module that imports a package of an extra is left out where that is not installed.
-EXTRAS = ("tensorboard", "captum", "onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn")
 
 
 def main() -> None:
@@ -73,13 +71,8 @@ def import_all() -> Iterator[str]:
     for package in PACKAGES:
         importlib.import_module(package)
         for module in pkgutil.walk_packages([package], f"{package}."):
-            try:
-                importlib.import_module(module.name)
-            except ModuleNotFoundError as error:
-                if error.name not in EXTRAS:
-                    raise
-            else:
-                yield module.name
+            importlib.import_module(module.name)
+            yield module.name
 
 
 def is_command(module: str) -> bool:
