@@ -16,12 +16,7 @@ from benchmarks.runner import start
 from core.errors import UserError
 
 FOLDER = Path("demo")
-# by method, the flag of the learning rate
-METHODS = {
-    "standard_head": "--backbone_lr",
-    "csra_db_cas": "--backbone_lr",
-    "label_coupling": "--lr",
-}
+METHODS = ("standard_head", "csra_db_cas", "label_coupling")
 TRAINING = [
     *("--preset", "small", "--no-pretrained", "--img_size", "64"),
     *("--train_csv", "demo/data/train.csv", "--train_dir", "demo/data/images"),
@@ -48,9 +43,10 @@ def main() -> None:
 def steps() -> Iterator[list[str]]:
     """The words after `python` of each step, made once the steps before it have run."""
     yield ["-m", "core.data.phantom", "demo/data", "--images", "1600"]
-    for method, rate in METHODS.items():
-        out = ("--out_dir", f"demo/{method}")
-        yield [f"methods/{method}/train.py", *TRAINING, rate, "1e-3", *out]
+    for method in METHODS:
+        rate = "--lr" if method == "label_coupling" else "--backbone_lr"
+        words = (*TRAINING, rate, "1e-3", "--out_dir", f"demo/{method}")
+        yield [f"methods/{method}/train.py", *words]
     singles = [f"demo/{method}.csv" for method in METHODS]
     for method, single in zip(METHODS, singles, strict=True):
         yield infer(method, single, "--no-use_tta")

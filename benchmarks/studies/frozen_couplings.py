@@ -43,7 +43,7 @@ def read(predictions: Path, labels: Path) -> Frozen:
 
 
 def search(data: Frozen, loss_name: str) -> pd.DataFrame:
-    """One row a penalty (none: no couplings): scores on held-out patients, and exact zeros in %."""
+    """One row a penalty (None: no couplings): scores on held-out patients, and exact zeros in %."""
     targets, size = data.targets.numpy(), len(data.names)
     folds = torch.from_numpy(assign_folds(targets, data.patients, folds=3))
     rows = []
@@ -62,10 +62,9 @@ def search(data: Frozen, loss_name: str) -> pd.DataFrame:
             zeros.append(((coupling.A == 0).sum().item() - size) / (size * size - size))
         entropy = nn.functional.binary_cross_entropy_with_logits(refined, data.targets).item()
         summary = evaluate(targets, refined.sigmoid().numpy(), data.names, resamples=0).summary
-        row = {"zeros, %": np.mean(zeros) * 100, "cross-entropy": entropy}
-        rows.append(row | {name: summary[name] for name in ("mAUROC", "mAP")})
-    names = ["none" if penalty is None else f"{penalty:g}" for penalty in PENALTIES]
-    return pd.DataFrame(rows, index=pd.Index(names, name="penalty")).round(5)
+        means = {name: summary[name] for name in ("mAUROC", "mAP")}
+        rows.append({"zeros, %": np.mean(zeros) * 100, "cross-entropy": entropy} | means)
+    return pd.DataFrame(rows, index=pd.Index(map(str, PENALTIES), name="penalty")).round(5)
 
 
 def after_calibration(data: Frozen, penalty: float) -> pd.DataFrame:

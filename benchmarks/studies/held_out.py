@@ -35,7 +35,7 @@ def main() -> None:
         given = ("--predictions", FOLDER / "ensemble_oof.csv", "--labels", DEVELOP)
         runs.call("-m", "ensemble.calibrate", *given, "--output", CALIBRATION)
     files = [
-        runs.predict(runs.nih1000(), FOLDER / "ways" / f"{way}.csv", flags, csv=HELD_OUT)
+        runs.predict(HELD_OUT, runs.nih1000() / "images", FOLDER / "ways" / f"{way}.csv", *flags)
         for way, flags in ways(trained).items()
     ]
     runs.score(files, HELD_OUT, FOLDER / "scores", "--train_csv", DEVELOP)

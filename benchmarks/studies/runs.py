@@ -85,20 +85,19 @@ def train_on_phantom(method: str, seed: int, *flags: str, name: str = "") -> Pat
     return train(method, out, *PHANTOM_BUDGET, *flags, "--seed", seed, data=draw(seed))
 
 
-def predict(data: Path, output: Path, flags: Sequence[object], csv: Path | None = None) -> Path:
-    """Predict an image set, or the images in `csv`, by `ensemble.infer`, unless that is done."""
+def predict(csv: Path, images: Path, output: Path, *flags: object) -> Path:
+    """Predict the images in `csv` by `ensemble.infer`, unless that is done."""
     if not output.exists():
-        call(
-            *("-m", "ensemble.infer", *flags, "--output", output),
-            *("--test_csv", csv or data / "train.csv", "--image_dir", data / "images"),
-        )
+        given = ("--test_csv", csv, "--image_dir", images, "--output", output)
+        call("-m", "ensemble.infer", *flags, *given)
     return output
 
 
 def predict_phantom(run: Path) -> Path:
     """A run's predictions of the phantom that no run was trained on."""
-    members = ["--checkpoints", *checkpoints(run), "--no-use_tta"]
-    return predict(draw(TEST_SEED, TEST_IMAGES), run / "test.csv", members)
+    data = draw(TEST_SEED, TEST_IMAGES)
+    members = ("--checkpoints", *checkpoints(run), "--no-use_tta")
+    return predict(data / "train.csv", data / "images", run / "test.csv", *members)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -12,21 +12,21 @@ from core.metrics import Evaluation
 from core.metrics.bootstrap import MIN_POSITIVE_PATIENTS
 from core.report.plots.style import by_prevalence, shorten
 
-# name, what it is, key of the group's number of classes
-SUMMARY_ROWS = (
-    ("mAP", "mAP", None),
-    ("mAP_head", "mAP, head", "head"),
-    ("mAP_medium", "mAP, medium", "medium"),
-    ("mAP_tail", "mAP, tail", "tail"),
-    ("mAP_extreme", "mAP, extreme tail", "extreme"),
-    ("mAUROC", "mAUROC", None),
-    ("mF1", "mF1 at 0.5", None),
-    ("mF1_fitted", "mF1, fitted thresholds", None),
-    ("micro_AP", "micro AP", None),
-    ("ECE", "ECE, mean over classes", None),
-    ("ECE_flat", "ECE, flattened", None),
-    ("Brier", "Brier, mean over classes", None),
-)
+# name of each measure in the summary, and for the reader
+SUMMARY_ROWS = {
+    "mAP": "mAP",
+    "mAP_head": "mAP, head",
+    "mAP_medium": "mAP, medium",
+    "mAP_tail": "mAP, tail",
+    "mAP_extreme": "mAP, extreme tail",
+    "mAUROC": "mAUROC",
+    "mF1": "mF1 at 0.5",
+    "mF1_fitted": "mF1, fitted thresholds",
+    "micro_AP": "micro AP",
+    "ECE": "ECE, mean over classes",
+    "ECE_flat": "ECE, flattened",
+    "Brier": "Brier, mean over classes",
+}
 # of a fold, or of a file among several
 SHORT_ROWS = ("mAP", "mAP_head", "mAP_medium", "mAP_tail", "mAUROC", "ECE", "Brier")
 # names of classes in a sentence: of more, the table says which they are
@@ -75,9 +75,10 @@ def summary_table(evaluation: Evaluation) -> Table:
     """The means, and the sentences to know of them."""
     summary = evaluation.summary
     rows = []
-    for metric, label, group in SUMMARY_ROWS:
-        classes = summary["group_classes"][group] if group else summary["classes_scored"]
-        if group and not classes:
+    for metric, label in SUMMARY_ROWS.items():
+        group = metric.removeprefix("mAP_")
+        classes = summary["group_classes"].get(group, summary["classes_scored"])
+        if not classes and group != metric:
             continue
         interval = ""
         if metric in summary["intervals"]:
@@ -156,8 +157,7 @@ def number(
 def _notes(summary: dict[str, Any]) -> list[str]:
     """What a reader must know of how these numbers came about, one sentence or two each."""
     trained = summary["prevalence_from"] == "training"
-    source = "training data" if trained else "scored table itself"
-    notes = [f"Groups by the prevalence in the {source}."]
+    notes = [f"Groups by the prevalence in the {'training data' if trained else 'scored table'}."]
     if summary["resamples"]:
         units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
         note = (
