@@ -13,8 +13,8 @@ DOCTOR = "; `python -m core.doctor"
 class UserError(ValueError):
     """One clear sentence for the user: what is wrong, where, and what to do.
 
-    A command prints it without a traceback and exits with code 2. Names from files are in it: what
-    would steer a terminal is written out, and of a text without end the middle is left out.
+    A command prints it without a traceback and exits with code 2. What would steer a terminal is
+    written out, and of a long text the middle is left out.
     """
 
     def __init__(self, sentence: str) -> None:

@@ -19,14 +19,7 @@ try:
     import tyro
 
     from core.config.settings_file import check_file, earlier_settings, load_settings
-    from core.config.values import (
-        assign,
-        check_together,
-        check_values,
-        choices_of,
-        flat,
-        types_of,
-    )
+    from core.config.values import assign, check_together, check_values, choices_of, flat, types_of
     from core.errors import UserError, nearest
     from core.runtime.signals import answer_stops, leave
     from core.runtime.worker_failures import allow_open_files, lost_worker
@@ -49,13 +42,12 @@ def parse(
     description: str | None = None,
     read: Callable[[Path], dict[str, Any]] = load_settings,
 ) -> ConfigType:
-    """Settings from flags over `--config FILE.json` over an earlier run's over `--preset`.
+    """Settings from flags over `--config FILE.json` over the run's in --out_dir over `--preset`.
 
-    The earlier run is the one in --out_dir, which the command resumes. `presets` maps a name to a
-    function that makes a Config; where none is named, `auto` names it, or else the first entry
-    lends its defaults. `read` gives the settings in the JSON file. Raises UserError for a value out
-    of range, settings that contradict each other, and what is wrong in the file; a flag that cannot
-    be read ends the program with a message and exit code 2.
+    `presets` maps a name to a function that makes a Config; where none is named, `auto` names it,
+    or else the first entry lends its defaults. `read` gives the settings in the JSON file. Raises
+    UserError for a value out of range, settings that contradict each other, and what is wrong in
+    the file; a flag that cannot be read ends the program with a message and exit code 2.
     """
     words = sys.argv[1:] if arguments is None else arguments
     first = next(iter(presets.values()))
@@ -80,7 +72,7 @@ def parse(
         if epochs.isdecimal() and hasattr(default, "optim"):
             default.optim.shorten_warmup(int(epochs))
         assign(default, settings)
-        return _read_flags(default, words, description)
+        return flags(default, description, words)
 
     config = build(preset)
     # a value that every preset refuses is refused before torch is imported
@@ -101,11 +93,6 @@ def parse(
     return config
 
 
-def flags(default: ConfigType, description: str | None) -> ConfigType:
-    """Settings from the command line over those of `default`, each within its range."""
-    return _read_flags(default, sys.argv[1:], description)
-
-
 def machine_preset() -> str:
     """The preset that suits this machine."""
     # late: torch takes seconds
@@ -114,8 +101,11 @@ def machine_preset() -> str:
     return preset_for_this_machine()
 
 
-def _read_flags(default: ConfigType, words: list[str], description: str | None) -> ConfigType:
-    """Settings of `default` with those on the command line, each within its range."""
+def flags(
+    default: ConfigType, description: str | None, words: list[str] | None = None
+) -> ConfigType:
+    """Settings from the command line over those of `default`, each within its range."""
+    words = sys.argv[1:] if words is None else words
     types = types_of(default)
     for name, text in _last_values(words, types).items():
         choices = choices_of(types[name])
@@ -146,11 +136,11 @@ def _last_values(words: list[str], names: Iterable[str]) -> dict[str, str | None
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; what the user can mend is one sentence on stderr and exit code 2.
+    """Call `main`; what the user can fix is one sentence on stderr and exit code 2.
 
-    Ctrl-C, SIGTERM and SIGUSR1 outside of training (which saves its state first) end with 130, 143
-    and 138, and output that nobody reads any more (`| head`) with 141, all in silence. Where
-    another process of the launch was lost, one of those that are left says which.
+    Ctrl-C, SIGTERM and SIGUSR1 outside of training end with 130, 143 and 138, and output without a
+    reader (`| head`) with 141, all in silence. Where another process of the launch was lost, one of
+    those that are left says which.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a log file fills while the run goes on; a file's name may be no UTF-8

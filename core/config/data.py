@@ -84,10 +84,6 @@ class DataConfig:
         names = self.label_names
         if names is not None and len(set(names)) < len(names):
             raise UserError(f"--labels names a label twice: {self.labels}")
-        self._check_numbers()
-
-    def _check_numbers(self) -> None:
-        """Refuse lists that do not belong together."""
         count = len(self.train_csv)
         if not count:
             raise UserError("--train_csv names no file: give one, or leave it out")

@@ -53,11 +53,10 @@ def check_file(settings: dict[str, Any], types: dict[str, Any], origin: str) -> 
 
 
 def earlier_settings(path: Path, preset: str | None, types: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the run in the folder `path`, which a command resumes, by flag name.
+    """Settings by flag name of the run in `path`, which a command resumes; none without a run.
 
-    They are empty where there is no such run, and where it has another preset than the `preset`
-    that is given. Raises UserError as `find_run` does, and where its settings are not of `types`:
-    it is a run of another method or version.
+    None too where it has another preset than the `preset` that is given. Raises UserError as
+    `find_run` does, and where its settings are not of `types`.
     """
     run = find_run(path)
     if run is None or preset not in (None, "auto", run.settings.get("preset")):
@@ -74,7 +73,6 @@ def earlier_settings(path: Path, preset: str | None, types: dict[str, Any]) -> d
 
 def _is_plain(item: Any) -> bool:
     """Whether an item, if it is text, can be printed on a line and be the name of a file."""
-    if not isinstance(item, str):
-        return True
-    is_utf8 = item.encode(errors="ignore").decode() == item
-    return is_utf8 and in_plain_sight(item) == item and len(item) <= LONGEST_TEXT
+    return not isinstance(item, str) or (
+        len(item) <= LONGEST_TEXT and item.encode(errors="ignore").decode() == in_plain_sight(item)
+    )

@@ -56,10 +56,7 @@ def own_names(group: Any) -> list[str]:
 
 
 def flat(config: Any, *, whole_paths: bool = True) -> dict[str, Any]:
-    """All settings of a Config by flag name, as JSON can hold them.
-
-    Paths are texts, of which their last part is left where `whole_paths` is False.
-    """
+    """All settings of a Config by flag name, as JSON holds them; paths or their last parts."""
     return {
         name: _plain(getattr(group, name), whole_paths)
         for group in groups(config)
@@ -107,7 +104,8 @@ def convert(name: str, value: Any, kind: Any, origin: str = "") -> Any:
     except msgspec.ValidationError as error:
         reason = str(error)
     else:
-        numbers = [item for item in _items(value) if isinstance(item, (int, float))]
+        items = value if isinstance(value, list) else [value]
+        numbers = [item for item in items if isinstance(item, (int, float))]
         if all(abs(number) <= sys.float_info.max for number in numbers):
             return found
         reason = "Expected finite"
@@ -130,10 +128,6 @@ def _in_words(reason: str) -> str:
     # of a range the limit alone
     wanted = re.sub(r"^\w+ (?=[<>])|\.0$", "", wanted)
     return _WORDS.get(wanted) or " ".join(_WORDS.get(word, word) for word in wanted.split())
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _read_path(kind: type, value: Any) -> Path:

@@ -71,7 +71,6 @@ class FoldData:
             assert table.sources is not None
             train_rows = train_rows[self.shares[table.sources[train_rows]] > 0]
         self.train_rows, self.val_rows = train_rows, val_rows
-        self._images = RadiographDataset(table, train_rows, loader.img_size, augment)
         self._fabric, self._loader, self._augment = fabric, loader, augment
         self._accumulate = accumulate
         # images of one grey level, and those of them that were told of
@@ -123,7 +122,7 @@ class FoldData:
             world_size=self._fabric.world_size,
         )
         loader = decoding_loader(
-            self._images,
+            self._training_images(),
             batches,
             worker_count(self._loader.num_workers),
             pin_memory=self._fabric.device.type == "cuda",
@@ -131,10 +130,15 @@ class FoldData:
         loader.constant = self._constant
         return iter(loader)
 
+    def _training_images(self) -> RadiographDataset:
+        # not kept: of many images it is large
+        size = self._loader.img_size
+        return RadiographDataset(self.table, self.train_rows, size, self._augment)
+
     def examples(self, count: int) -> np.ndarray:
         """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
-        plan = self.epoch_plan(0)[:count].tolist()
-        read = [self._images[0, place, position] for place, position in enumerate(plan)]
+        dataset, plan = self._training_images(), self.epoch_plan(0)[:count].tolist()
+        read = [dataset[0, place, position] for place, position in enumerate(plan)]
         return np.stack([one.image for one in read if isinstance(one, Read)])
 
     def validation(self) -> Batches:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.csv.columns import read_columns
+from core.data.csv.labels import read_targets
 from core.data.images.collection import Images
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
@@ -14,23 +15,17 @@ from core.io.atomic import write_atomically
 
 LABELS = "labels.csv"
 _KNOWN = ("ImageID", "PatientID", "StudyID", "View", "Source")
-_TARGETS = {"": np.nan, "0": 0.0, "1": 1.0}
 
 
 def write_labels(path: Path, table: LabelTable) -> None:
-    """Write what is known of each image, then a column a class: 1, 0, or blank for unknown.
-
-    Of `PatientID`, `StudyID`, `View` and `Source` those that the table has. Whole or not at all.
-    """
+    """Write what is known of each image, then a column a class: 1, 0, or blank for unknown."""
     sources = table.sources
     if sources is not None:
         sources = np.array(table.source_names, dtype=object)[sources]
     known = (table.ids, table.patients, table.studies, table.views, sources)
     columns = {n: values for n, values in zip(_KNOWN, known, strict=True) if values is not None}
-    # "" for -1
-    cells = np.array([*_TARGETS], dtype=object)[
-        np.nan_to_num(table.targets, nan=-1).astype(int) + 1
-    ]
+    # from -1 for unknown
+    cells = np.array(["", "0", "1"])[np.nan_to_num(table.targets, nan=-1).astype(int) + 1]
     classes = pd.DataFrame(cells, columns=list(table.class_names))
     frame = pd.concat([pd.DataFrame(columns), classes], axis=1)
     write_atomically(path, lambda part: frame.to_csv(part, index=False))
@@ -49,11 +44,7 @@ def read_labels_csv(run_folder: Path) -> LabelTable:
     known = {name: columns.pop(name) for name in takewhile(_KNOWN.__contains__, [*columns])}
     if "ImageID" not in known or not columns:
         raise UserError(f"{path} was changed: name a CSV of the labels by --labels")
-    targets = np.empty((len(known["ImageID"].codes), len(columns)), dtype=np.float32)
-    for place, column in enumerate(columns.values()):
-        if wrong := set(column.values) - set(_TARGETS):
-            raise UserError(f"{column.place(min(wrong))}, column '{column.name}' is no label")
-        targets[:, place] = column.each(_TARGETS.__getitem__)
+    targets, _ = read_targets(path, columns, [*columns], "ignore", "unknown")
     cells = {name: column.cells for name, column in known.items()}
     source = known.get("Source")
     return LabelTable(
@@ -64,7 +55,6 @@ def read_labels_csv(run_folder: Path) -> LabelTable:
         views=cells.get("View"),
         targets=targets,
         class_names=tuple(columns),
-        notes=(),
         sources=None if source is None else source.codes,
         source_names=() if source is None else tuple(source.values),
     )
