@@ -13,32 +13,23 @@ REFUSED = """
     --labels A,B,A | --labels names a label twice
     --folds 1 | --folds must be at least 2
     --run_folds 6 | --run_folds counts from 1 to --folds 5
-    --run_folds 0 | --run_folds counts from 1
     --run_folds 2 2 | --run_folds names a fold twice
     --seed -1 | --seed must be at least 0
     --img_size 16 | --img_size must be at least 32
     --source_weights 1 -0.5 | each of --source_weights must be at least 0
-    --source_weights 1 nan | each of --source_weights must be at least 0
-    --source_weights inf 1 | --source_weights must be a finite number
     --batch_size 1 | --batch_size must be at least 2
     --num_workers -1 | --num_workers must be at least 0
     --seed 4294967296 | --seed must be at most 4294967295
     --drop_path_rate 1.5 | --drop_path_rate must be at most 1, not 1.5
     --loss asl --pos_weight | --pos_weight belongs to --loss bce
-    --logit_adjust nan | --logit_adjust must be a finite number
     --label_smooth 1 | --label_smooth must be below 1
-    --label_smooth -0.1 | --label_smooth must be at least 0
-    --drw_epoch 0 | --drw_epoch must lie within 1 and the 33 epochs of the training
     --drw_epoch 34 | --drw_epoch must lie within 1 and the 33 epochs of the training
-    --epochs 5 --drw_epoch 9 | within 1 and the 8 epochs of the training
-    --loss_options gamma | --loss_options takes NAME=NUMBER, not gamma
     --loss_options gamma=x | --loss_options takes NAME=NUMBER, not gamma=x
     --loss_options gama=2 | --loss_options: there is no constant 'gama': did you mean 'gamma'?
     --loss_options gamma=2 gamma=3 | --loss_options names gamma twice
     --epochs 0 | --epochs must be at least 1
     --warmup_head_epochs -1 | --warmup_head_epochs must be at least 0
     --warmup_epochs 31 | --warmup_epochs must lie within 0 and 30
-    --warmup_epochs nan | --warmup_epochs must be a finite number
     --accumulate 0 | --accumulate must be at least 1
     --warmup_head_lr 0 | --warmup_head_lr must be above 0
     --head_views 0 | --head_views must be at least 1
@@ -51,7 +42,6 @@ REFUSED = """
     --patience 0 | --patience must be at least 1
     --log_every 0 | --log_every must be at least 1
     --save_minutes 0 | --save_minutes must be above 0
-    --save_minutes inf | --save_minutes must be a finite number
     --epoch 3 | --epochs
     --ema True | Unrecognized options: True
     --preset | --preset
@@ -66,62 +56,43 @@ REFUSED = """
 OWN = {
     "standard_head": """
     --drop_rate 1 | --drop_rate must be below 1
-    --drop_rate nan | --drop_rate must be at least 0
     """,
     "csra_db_cas": """
     --csra_lambda -0.1 | --csra_lambda must be at least 0
-    --csra_lambda inf | --csra_lambda must be a finite number
     --csra-heads 99 | no --csra_heads '99'; it has 1, 2, 4, 6, 8
-    --loss distribution_balance | did you mean 'distribution_balanced'
     --drw_epoch 71 | --drw_epoch must lie within 1 and the 70 epochs of the training
-    --head_lr 0 | --head_lr must be above 0
     --drop_rate 0.1 | Unrecognized options: --drop_rate
     """,
     "label_coupling": """
     --drop_rate 1 | --drop_rate must be below 1
     --coupling_alpha 0 | --coupling_alpha must be above 0
     --coupling_l1 -1e-4 | --coupling_l1 must be at least 0
-    --coupling_lr 0 | --coupling_lr must be above 0
     --couplings_only a --init_from b | --couplings_only and --init_from contradict each other
-    --weights_file a --init_from b | --weights_file and --init_from contradict each other
     --lr 0 | --lr must be above 0
-    --rotation -1 | --rotation must be at least 0
     --rotation 181 | --rotation must be at most 180
-    --loss=weighted_bc | did you mean 'weighted_bce'
-    --loss_options gamma=x | --loss_options takes NAME=NUMBER, not gamma=x
     --drw_epoch 4 | --drw_epoch must lie within 1 and the 3 epochs of the training
     --couplings_only a.safetensors --no-refiner | --couplings_only and --no-refiner contradict
     --head_lr 0.1 | Unrecognized options: --head_lr
-    --warmup_head_epochs 1 | Unrecognized options: --warmup_head_epochs
     """,
 }
 # in a settings file
 FILE: list[tuple[object, str]] = [
     ('{"epochs": 3', "is no JSON"),
-    ('{"epochs": NaN}', "NaN is no number"),
     ([1, 2], "holds no JSON object"),
     ({"batchsize": 3}, "there is no setting 'batchsize': did you mean 'batch_size'?"),
     ({"epochs": "many"}, '--epochs must be a whole number, not "many"'),
-    ({"epochs": 2.5}, "--epochs must be a whole number, not 2.5"),
     ({"epochs": True}, "--epochs must be a whole number, not true"),
-    ({"epochs": {"a": 1}}, '--epochs must be a whole number, not {"a": 1}'),
     ({"epochs": -1}, "--epochs must be at least 1, not -1"),
     ('{"clip_norm": 1e999}', "--clip_norm must be a finite number"),
-    ({"clip_norm": 10**400}, "--clip_norm must be a finite number"),
     ({"run_folds": 1}, "--run_folds must be a list, not 1"),
     ({"run_folds": [1, [2]]}, "each of --run_folds must be a whole number, not [1, [2]]"),
     ({"labels": ["A", "B"]}, '--labels must be a text, not ["A", "B"]'),
-    ({"labels": None}, "--labels must be a text, not null"),
-    ({"weights_file": 3}, "--weights_file must be a text, not 3"),
     ({"ema": "false"}, '--ema must be true or false, not "false"'),
     ({"patience": "x"}, '--patience must be a whole number or null, not "x"'),
     ({"num_workers": "aut"}, "there is no --num_workers 'aut': did you mean 'auto'?"),
     ({"preset": "medium"}, "there is no --preset 'medium'; it has auto, paper, small"),
-    ({"preset": 3}, "--preset must be a text, not 3"),
-    ({"loss": "asll"}, "there is no --loss 'asll': did you mean 'asl'?"),
     ({"overwrite": True}, "overwrite belongs on the command line"),
     ({"model": "a" * 100_001}, f"--model {NO_NAME}"),
-    ({"model": "a\0b"}, f"--model {NO_NAME}"),
     ({"out_dir": "\ud800"}, f"--out_dir {NO_NAME}"),
 ]
 
@@ -154,13 +125,11 @@ def test_refused_files(call: Call, tmp_path: Path, content: object, sentence: st
     assert sentence in error
 
 
-def test_files_that_cannot_be_read(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "latin.json").write_bytes(b'{"labels": "\xe4"}')
-    for name, sentence in (
-        ("nowhere.json", "cannot be read: No such file"),
-        ("", "cannot be read: Is a directory"),
-        ("latin.json", "is no JSON"),
-    ):
-        code, _, error = call(lambda path=tmp_path / name: settings("--config", str(path)))
-        assert code == 2
-        assert sentence in error
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("no.json", "No such file"), ("", "Is a directory"), ("a", "is no JSON")]
+)
+def test_files_that_cannot_be_read(call: Call, tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "a").write_bytes(b'{"labels": "\xe4"}')
+    code, _, error = call(lambda: settings("--config", str(tmp_path / name)))
+    assert code == 2
+    assert sentence in error

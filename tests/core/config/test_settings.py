@@ -31,11 +31,6 @@ def from_json(tmp_path: Path) -> FromJson:
     return read
 
 
-def test_underscores_and_dashes_are_equal() -> None:
-    assert settings("--batch-size", "7") == settings("--batch_size", "7")
-    assert settings("--batch_size=7")["batch_size"] == 7
-
-
 def test_preset_then_file_then_flag(from_json: FromJson) -> None:
     assert settings()["folds"] == 5
     assert settings("--preset", "small")["folds"] == 3
@@ -43,26 +38,19 @@ def test_preset_then_file_then_flag(from_json: FromJson) -> None:
     chosen = from_json({"preset": "small", "folds": 6, "epochs": 8}, "--epochs", "9")
     # of the preset, of the file over it, of the flag over both
     assert (chosen["img_size"], chosen["folds"], chosen["epochs"]) == (96, 6, 9)
-
-
-def test_flags_win_over_the_file(from_json: FromJson) -> None:
-    content = {"ema": False, "tta": True, "run_folds": [1, 2], "preset": "small", "labels": "A,B"}
-    flags = ["--ema", "--no-tta", "--run_folds", "3", "--preset", "paper", "--labels", "C"]
-    chosen = from_json(content, *flags)
-    expected = {"ema": True, "tta": False, "run_folds": [3], "preset": "paper", "labels": "C"}
-    assert {name: chosen[name] for name in expected} == expected
-    assert chosen["folds"] == 5
+    chosen = from_json({"ema": False, "run_folds": [1, 2]}, "--ema", "--run-folds", "3")
+    assert (chosen["ema"], chosen["run_folds"]) == (True, [3])
+    # names and lists of older files
+    chosen = from_json({"train-csv": "a.csv", "val_csv": None})
+    assert (chosen["train_csv"], chosen["val_csv"]) == (["a.csv"], [])
 
 
 @pytest.mark.parametrize(
     "content",
     [
         {"ema": False, "run_folds": [1, 3], "patience": None, "val_csv": [], "num_workers": "auto"},
-        {"grad_checkpointing": True, "run_folds": [], "patience": 4, "num_workers": 2},
-        {"image_column": "Image Index", "val_csv": ["a folder/validation ä.csv"], "labels": ""},
-        {"train_csv": ["a.csv", "b.csv"], "label_map": None, "labels": "Pleural Thickening,Hernia"},
-        {"labels": "-starts with a dash", "backbone_lr": 3e-7, "blank": "zero", "drw_epoch": None},
-        {"loss_options": ["gamma_neg=2.0", "margin=0.1"], "clip_norm": 3},
+        {"val_csv": ["a folder/validation ä.csv"], "labels": "", "patience": 4, "num_workers": 2},
+        {"labels": "-starts with a dash", "backbone_lr": 3e-7, "blank": "zero", "clip_norm": 3},
     ],
 )
 def test_a_file_holds_every_kind_of_value(from_json: FromJson, content: dict[str, Any]) -> None:
@@ -74,18 +62,12 @@ def test_a_file_holds_every_kind_of_value(from_json: FromJson, content: dict[str
     assert {name: again[name] for name in kept} == kept
 
 
-def test_names_and_lists_of_older_files(from_json: FromJson) -> None:
-    chosen = from_json({"train-csv": "a.csv", "val_csv": None})
-    assert (chosen["train_csv"], chosen["val_csv"]) == (["a.csv"], [])
-
-
 @pytest.mark.parametrize(("machine", "img_size"), [("paper", 512), ("small", 96)])
 def test_auto_is_resolved_by_the_machine(from_json: FromJson, machine: str, img_size: int) -> None:
     first = settings("--epochs", "4")
     assert (first["preset"], first["img_size"]) == ("auto", 512)
     for chosen in (
         settings("--epochs", "4", auto=machine),
-        settings("--epochs", "4", "--preset", "auto", auto=machine),
         from_json({"preset": "auto", "epochs": 4}, auto=machine),
     ):
         assert (chosen["preset"], chosen["img_size"], chosen["epochs"]) == (machine, img_size, 4)
@@ -93,36 +75,19 @@ def test_auto_is_resolved_by_the_machine(from_json: FromJson, machine: str, img_
     assert settings("--preset", "small", auto="paper")["preset"] == "small"
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("preset", ["paper", "small"])
-@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 7, 40])
 def test_a_default_warmup_takes_at_most_half_of_the_epochs(
-    method: str, preset: str, epochs: int
+    preset: str, from_json: FromJson
 ) -> None:
-    usual = settings("--preset", preset, method=method)["warmup_epochs"]
-    chosen = settings("--preset", preset, "--epochs", str(epochs), method=method)
-    assert chosen["warmup_epochs"] == min(usual, epochs / 2)
-    given = settings(
-        "--preset", preset, f"--epochs={epochs}", "--warmup-epochs", "1", method=method
-    )
-    assert given["warmup_epochs"] == 1
-
-
-def test_a_files_epochs_shorten_a_default_warmup_too(
-    from_json: FromJson,
-) -> None:
-    assert from_json({"epochs": 1, "preset": "small"})["warmup_epochs"] == 0.5
-    assert from_json({"epochs": 1, "warmup_epochs": 1, "preset": "small"})["warmup_epochs"] == 1
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("epochs", range(1, 5))
-def test_few_epochs_without_a_preset_are_accepted(method: str, epochs: int) -> None:
-    """As a bare command on a CPU: the preset is decided before anything is judged."""
-    presets = module(method, "config").PRESETS
-    config = parse(presets, arguments=["--epochs", str(epochs)], auto=lambda: "small")
-    assert (config.preset, config.optim.epochs) == ("small", epochs)
-    assert config.optim.warmup_epochs <= epochs
+    flags = ["--preset", preset, "--epochs"]
+    for method in METHODS:
+        usual = settings("--preset", preset, method=method)["warmup_epochs"]
+        for epochs in (1, 3, 40):
+            chosen = settings(*flags, str(epochs), method=method)
+            assert chosen["warmup_epochs"] == min(usual, epochs / 2)
+    assert settings(*flags, "1", "--warmup-epochs", "1")["warmup_epochs"] == 1
+    of_file = from_json({"epochs": 1, "preset": preset})
+    assert of_file["warmup_epochs"] == settings(*flags, "1")["warmup_epochs"]
 
 
 def test_a_preset_is_not_asked_for_where_the_answer_cannot_matter() -> None:
@@ -152,33 +117,21 @@ def test_numbers_of_a_preset_are_of_their_fields_type(method: str) -> None:
                 assert hint is not float or type(getattr(part, name)) is float, name
 
 
-# --- how a command ends ------------------------------------------------------------------------
-
-
 def test_only_rank_0_shows_usage(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     for arguments in (["--epochs", "0"], ["--epochs", "x"], ["--epoch", "3"], ["--preset"]):
         assert call(lambda words=arguments: settings(*words)) == (2, "", "")
 
 
-def _fail() -> None:
-    raise UserError("data/train.csv is not there: make it")
+def test_an_error_of_the_user_is_one_line_and_a_defect_is_none(call: Call) -> None:
+    def fail(error: Exception) -> None:
+        raise error
 
-
-def test_an_error_of_the_user_is_one_line_of_the_first_rank(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert call(_fail) == (2, "", "error: data/train.csv is not there: make it\n")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert call(_fail) == (2, "", "")
-
-
-def test_a_defect_is_no_error_of_the_user() -> None:
-    def defect() -> None:
-        raise ValueError("a defect")
-
-    with pytest.raises(ValueError, match="a defect"):
-        run(defect)
+    assert call(lambda: fail(UserError("no file: make it"))) == (2, "", "error: no file: make it\n")
+    # a pipe that is not that of the output
+    for defect in (ValueError, BrokenPipeError):
+        with pytest.raises(defect):
+            run(lambda one=defect: fail(one("a defect")))
 
 
 def test_output_that_nobody_reads_ends_it_in_silence() -> None:
@@ -189,14 +142,6 @@ def test_output_that_nobody_reads_ends_it_in_silence() -> None:
     ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, b"")
-
-
-def test_another_broken_pipe_is_a_defect(capfd: pytest.CaptureFixture[str]) -> None:
-    def defect() -> None:
-        raise BrokenPipeError
-
-    with pytest.raises(BrokenPipeError):
-        run(defect)
 
 
 def test_ctrl_c_while_it_is_imported_ends_it_in_silence(tmp_path: Path) -> None:

@@ -51,8 +51,6 @@ def cells(path: Path) -> dict[str, list[str]]:
         ("ImageID\t,Mass\t\nx.png,1\n", {"ImageID": ["x.png"], "Mass": ["1"]}),
         ("ImageID\nx;png\n", {"ImageID": ["x;png"]}),
         (",\n,\n", {"": [""]}),
-        ("A\tEdema, pulmonary\na\t1\n", {"A": ["a"], "Edema, pulmonary": ["1"]}),
-        ("ImageID;Mass\na;1,0\nb;0,0\n", {"ImageID": ["a", "b"], "Mass": ["1,0", "0,0"]}),
     ],
 )
 def test_cells_stay_the_text_they_are(
@@ -68,8 +66,7 @@ def test_other_separators_are_read_as_pandas_does(tmp_path: Path, mark: str, end
     rows = [
         ["ImageID", "Note; |\tand, more", "Edema, pulmonary", "Mass"],
         ["a.png", "left; right", "1,0", ""],
-        ["b.png", "|", "0", 'say "x"'],
-        [" c.png ", "two\nlines", "1", "0,0"],
+        [" c.png ", "two\nlines", "1", 'say "x"'],
     ]
     text = io.StringIO()
     csv.writer(text, delimiter=mark, lineterminator=end).writerows(rows)
@@ -78,14 +75,6 @@ def test_other_separators_are_read_as_pandas_does(tmp_path: Path, mark: str, end
     wanted = {name: [cell.strip() for cell in truth[name]] for name in truth}
     assert cells(path) == wanted
     assert list(wanted) == rows[0]
-
-
-def test_texts_that_differ_in_white_space_are_one(tmp_path: Path) -> None:
-    column = read_columns(write(tmp_path, b"a\n y\nx\ny \n x\n"))["a"]
-    assert (column.values, column.codes.tolist()) == (["y", "x"], [0, 1, 0, 1])
-    assert column.counts.tolist() == [2, 2]
-    # as a spreadsheet counts rows
-    assert column.row_of("x") == 3
 
 
 def test_rows_are_taken_with_their_place_in_the_file(tmp_path: Path) -> None:

@@ -37,12 +37,9 @@ def read(
     ("cells", "targets"),
     [
         (["NA", "0", "NA", "1"], [NAN, 0, NAN, 1]),
-        (["1.00", "0.00", "0.00", "1.00"], [1, 0, 0, 1]),
-        (["TRUE", "False", "NA", "True"], [1, 0, NAN, 1]),
-        (["yes", "No", "YES", "no"], [1, 0, 1, 0]),
+        (["TRUE", "No", "yes", "False"], [1, 0, 1, 0]),
         (["+1", "0", "-1", "1e0"], [1, 0, NAN, 1]),
-        (["1.0", "NULL", "<NA>", "0e0"], [1, NAN, NAN, 0]),
-        (["None", "nan", "0", "1.000"], [NAN, NAN, 0, 1]),
+        (["1.00", "NULL", "<NA>", "0e0"], [1, NAN, NAN, 0]),
     ],
 )
 def test_a_label_in_any_notation_is_found(
@@ -62,13 +59,9 @@ def test_a_label_in_any_notation_is_found(
         (["1", "present", "0", "absent"], 3, "present"),
         (["1", "NA", "NA", "2"], 5, "2"),
         (["yes", "no", "unclear", "no"], 4, "unclear"),
-        (["Y", "N", "U", ""], 2, "Y"),
         (["t", "f", "f", "t"], 2, "t"),
         (["", "Positive", "Negative", "uncertain"], 3, "Positive"),
         (["", "Positive", "", "Positive"], 3, "Positive"),
-        (["WAHR", "FALSCH", "FALSCH", ""], 2, "WAHR"),
-        (["x", "", "", "x"], 2, "x"),
-        ([".TRUE.", ".FALSE.", ".FALSE.", ""], 2, ".TRUE."),
         (["0.9", "NA", "1e-3", ""], 2, "0.9"),
         (["1", "0", "0.5", "0"], 4, "0.5"),
     ],
@@ -91,7 +84,6 @@ def test_a_column_that_looks_like_a_label_stops_with_its_cell(
         ["0", "71", "1", "58", "66"],
         ["0.143", "0.143", "0.143", "0.143", "0.143"],
         ["", "NA", "nan", "None", ""],
-        ["2.5", "0.5", "0.1", "0.2", "1"],
         ["F", "M", "F", "F", ""],
         ["PA", "AP", "1", "PA", "L"],
         ["-1", "-1", "-1", "1 20 3 40", "-1"],
@@ -110,15 +102,11 @@ def test_a_rare_cell_of_many_is_found(tmp_path: Path) -> None:
     assert texts.class_names == ("Effusion",)
 
 
-@pytest.mark.parametrize("cell", ["1", "1.0", "True", "yes"])
+@pytest.mark.parametrize("cell", ["1", "yes"])
 def test_a_column_of_ones_is_a_label_by_request_alone(tmp_path: Path, cell: str) -> None:
     ones = {"Quality": [cell] * 4}
     for labels, class_names, sentence in (
-        (
-            None,
-            ("Effusion",),
-            "that are 1 for every image are left out: Quality. Name them by --la",
-        ),
+        (None, ("Effusion",), "that are 1 for every image are left out: Quality. Name them by --"),
         (["Quality"], ("Quality",), "is negative for Quality"),
     ):
         table = read(tmp_path, ones, labels)
@@ -202,10 +190,8 @@ def test_the_dicom_names_are_the_standards() -> None:
 @pytest.mark.parametrize(
     ("flag", "names"),
     [
-        ('Mass,"Edema, pulmonary"', ["Mass", "Edema, pulmonary"]),
         ('"Edema, pulmonary" , Mass', ["Edema, pulmonary", "Mass"]),
-        ('"say ""x""",Mass', ['say "x"', "Mass"]),
-        ('6" tube,Mass', ['6" tube', "Mass"]),
+        ('"say ""x""",6" tube', ['say "x"', '6" tube']),
         (" Mass , ,Edema ", ["Mass", "Edema"]),
         ("", None),
     ],
