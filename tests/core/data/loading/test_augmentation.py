@@ -30,46 +30,28 @@ def always(seed: int = 4) -> Augmentation:
     return Augmentation(light_transforms(affine_p=1, jitter_p=1), seed)
 
 
-def test_the_same_key_gives_the_same_pixels_in_any_order() -> None:
-    image = picture()
-    keys = [(epoch, place) for epoch in range(3) for place in range(10)]
-    first, fresh = (Augmentation(light_transforms(), seed=1) for _ in range(2))
-    there = {key: first(image, *key) for key in keys}
-    for key in reversed(keys):
-        assert np.array_equal(there[key], first(image, *key))
-        assert np.array_equal(there[key], fresh(image, *key))
-
-
-def test_global_random_numbers_have_no_part_in_it() -> None:
+def test_the_key_alone_decides_and_global_random_numbers_have_no_part_in_it() -> None:
+    keys = {(seed, 0, 0) for seed in range(30)} | {(0, epoch, 0) for epoch in range(30)}
+    keys |= {(0, 0, place) for place in range(30)} | {(0, 1, 2), (0, 2, 1)}
     outcomes = []
-    for seed in (0, 1):
+    for seed, order in ((0, 1), (1, -1)):
         np.random.seed(seed)
         random.seed(seed)
-        outcomes.append([always()(picture(), 0, place).tobytes() for place in range(10)])
+        outcomes.append(
+            {key: always(key[0])(picture(), *key[1:]).tobytes() for key in sorted(keys)[::order]}
+        )
         # nor does it draw from them
         drawn = np.random.random(), random.random()
         assert drawn == (np.random.RandomState(seed).random_sample(), random.Random(seed).random())
     assert outcomes[0] == outcomes[1]
-
-
-def test_each_part_of_the_key_matters() -> None:
-    keys = {(seed, 0, 0) for seed in range(30)} | {(0, epoch, 0) for epoch in range(30)}
-    keys |= {(0, 0, place) for place in range(30)} | {(0, 1, 2), (0, 2, 1)}
-    assert len({always(seed)(picture(), *rest).tobytes() for seed, *rest in keys}) == len(keys)
-
-
-def mark(place: int) -> A.BasicTransform:
-    """Sets pixel (0, place), half of the time."""
-
-    def paint(image: np.ndarray, **_: object) -> np.ndarray:
-        painted = image.copy()
-        painted[0, place] = 255
-        return painted
-
-    return A.Lambda(image=paint, p=0.5)
+    assert len(set(outcomes[0].values())) == len(keys)
 
 
 def test_transforms_samples_and_epochs_are_independent() -> None:
+    def mark(place: int) -> A.BasicTransform:
+        pixel = 255 * np.eye(1, 4, place, dtype=np.uint8)
+        return A.Lambda(image=lambda image, **_: image | pixel, p=0.5)
+
     augment, blank = Augmentation([mark(place) for place in range(4)], 0), np.zeros((1, 4), "u1")
     applied, other = (
         np.stack([augment(blank, epoch, place)[0] > 0 for place in range(400)]).astype(float)
@@ -144,7 +126,7 @@ def test_the_number_of_workers_and_processes_changes_nothing(table: LabelTable) 
     alone = read(table, 0)
     # 13 draws make three batches of 4
     assert len(alone) == 6
-    for workers, world_size in ((1, 1), (2, 1), (0, 2), (0, 4), (2, 2)):
+    for workers, world_size in ((1, 1), (0, 4), (2, 2)):
         for batch, expected in zip(read(table, workers, world_size), alone, strict=True):
             for ours, theirs in zip(batch, expected, strict=True):
                 assert ours is not None

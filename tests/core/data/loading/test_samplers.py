@@ -40,7 +40,7 @@ def training(world_size: int, sampler: str = "uniform", **options: Any) -> list[
 
 
 @pytest.mark.parametrize("sampler", NAMES)
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", [1, 3])
 def test_global_batches_are_the_plan_in_order(sampler: str, world_size: int) -> None:
     ranks = training(world_size, sampler)
     assert [len(batches) for batches in ranks] == [24] * world_size
@@ -55,12 +55,11 @@ def test_global_batches_are_the_plan_in_order(sampler: str, world_size: int) -> 
             assert batches[8 * epoch + number] == expected
 
 
-@pytest.mark.parametrize("sampler", NAMES)
 @pytest.mark.parametrize("world_size", [1, 4])
-def test_a_start_anywhere_is_the_tail(sampler: str, world_size: int) -> None:
-    whole = training(world_size, sampler)
-    for epoch, skip in [(0, 0), (0, 1), (0, 7), (0, 8), (1, 0), (2, 5)]:
-        tails = training(world_size, sampler, first_epoch=epoch, skip=skip)
+def test_a_start_anywhere_is_the_tail(world_size: int) -> None:
+    whole = training(world_size)
+    for epoch, skip in [(0, 0), (0, 7), (0, 8), (1, 0), (2, 5)]:
+        tails = training(world_size, first_epoch=epoch, skip=skip)
         assert tails == [batches[8 * epoch + skip :] for batches in whole]
 
 
@@ -84,7 +83,7 @@ def test_a_plan_depends_on_seed_and_epoch_alone(sampler: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", NAMES)
-@pytest.mark.parametrize("size", [1, 40, 103, 104, 250, 1000])
+@pytest.mark.parametrize("size", [40, 103, 250])
 def test_epochs_of_any_size_are_one_sequence(sampler: str, size: int) -> None:
     """Parts of an epoch of another size: what one epoch leaves, the next one takes."""
     targets = targets_of(IMAGES)
@@ -103,8 +102,8 @@ def test_uniform_gives_every_image_before_any_comes_again() -> None:
         assert not np.array_equal(rounds[0], rounds[1])
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-@pytest.mark.parametrize("images", [1, 7, 8, 16, 23, 24, 25])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("images", [1, 8, 23, 24, 25])
 def test_evaluation_covers_each_image_once(images: int, world_size: int) -> None:
     read = [evaluation_batches(images, 4, rank, world_size) for rank in range(world_size)]
     # equally many full batches, and no more than it takes to fill the last global one

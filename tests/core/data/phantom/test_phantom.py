@@ -70,6 +70,7 @@ def test_so_many_images_and_patients_of_each_class(images: int, patients: int) -
     for seed in range(3):
         table = draw_labels(images, seed)
         assert table["ImageID"].nunique() == images
+        assert not table[CLASSES].equals(draw_labels(images, seed + 1)[CLASSES])
         assert table["PatientID"].value_counts().min() >= 2
         for name in CLASSES:
             assert table.loc[table[name] == 1, "PatientID"].nunique() >= patients, name

@@ -158,19 +158,6 @@ def test_a_published_table_says_this(name: str) -> None:
     assert not any("is read as" in note for note in told)
 
 
-def test_nih_agrees_with_its_labels_column_by_column(real_data: Path, tmp_path: Path) -> None:
-    truth = pd.read_csv(real_data / "labels" / "nih_chestxray14.csv.gz", dtype=str, nrows=5000)
-    matrix = truth.iloc[:, 2:].to_numpy() == "1"
-    names = truth.columns[2:].str.replace("No_Finding", "No Finding")
-    own = {"Image Index": truth["ImageID"], "Patient ID": truth["PatientID"]}
-    own["Finding Labels"] = pd.Series(["|".join(names[row]) for row in matrix])
-    pd.DataFrame(own).to_csv(tmp_path / "t.csv", index=False)
-    table = read_table(tmp_path / "t.csv", None, names.tolist())
-    assert np.array_equal(table.targets, matrix)
-    assert table.patients is not None
-    assert table.patients.tolist() == truth["PatientID"].tolist()
-
-
 @pytest.mark.parametrize(
     "header",
     [
@@ -183,35 +170,20 @@ def test_nih_agrees_with_its_labels_column_by_column(real_data: Path, tmp_path: 
         "image_id,patient_id,Aortic enlargement,No finding",
         "ImageID,PatientID,RadID,Mass",
         "ImageID,PatientID,StudyDate_DICOM,Projection,Labels,Mass",
+        "image,subject_id,study_id,No Finding",
     ],
 )
 def test_a_plain_table_stays_as_it_is(tmp_path: Path, header: str) -> None:
-    path = tmp_path / "t.csv"
+    path = tmp_path / ("mimic-cxr-own.csv" if header.startswith("image,") else "t.csv")
     path.write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
     sheet = read_sheet(path)
     assert (list(sheet.columns), sheet.notes, sheet.labels) == (header.split(","), (), None)
-
-
-def test_a_plain_table_beside_those_of_mimic_stays_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "mimic-cxr-2.0.0-metadata.csv").touch()
-    for name, header, source in (
-        ("mimic-cxr-own.csv", "image,subject_id,study_id,No Finding", "plain"),
-        ("own.csv", "subject_id,study_id,No Finding", "mimic"),
-    ):
-        (tmp_path / name).write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
-        assert recognise(tmp_path / name, read_columns(tmp_path / name)) == source
 
 
 def test_real_plain_tables_stay_as_they_are(real_data: Path) -> None:
     files = ["nih1000/train.csv", "nih1000/meta.csv", "nih64/meta.csv"]
     for path in (*(real_data / name for name in files), *(real_data / "labels").iterdir()):
         assert recognise(path, read_columns(path)) == "plain"
-
-
-def test_any_table_can_be_read_as_it_is() -> None:
-    table = read_table(HERE / VINDR_TEST, None, source="plain")
-    assert table.id_column == "image_id"
-    assert any("--patient_column" in note for note in table.notes)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -231,16 +203,13 @@ def test_a_source_that_is_not_known_is_refused() -> None:
         (NIH, {"official_split": "train"}, ("00000001", "00000001", "00000002", "00000013"), "2"),
         (NIH, {"official_split": "test"}, ("00000003", "00000003"), "2 of 7 .* are taken alone"),
         (CXR_LT, {"official_split": "test"}, ("00000008", "00000009"), "2 of 6 .* taken alone"),
-        (CXR_LT, {"views": "frontal"}, ("00000005", "00000007", "00000010"), "3 of 6 .* frontal"),
         (PADCHEST, {"views": "frontal"}, ("20536686", "11385534"), "2 of 4 .* are frontal views"),
-        (MIMIC, {"official_split": "test"}, ("096052b7", "b79e55c3"), "2 of 6 .* taken alone"),
         (
             MIMIC,
             {"official_split": "train", "views": "lateral"},
             ("174413ec", "2a280266"),
             "2 of 4 images are lateral views",
         ),
-        (CXR_LT_2026, {"official_split": "train"}, ("21684011",) * 6, "read as"),
     ],
 )
 def test_images_of_a_split_or_a_view(
@@ -262,11 +231,6 @@ def test_images_are_left_out_before_files_are_looked_for(tmp_path: Path) -> None
         read_table(HERE / CXR_LT, tmp_path, official_split="train")
 
 
-def test_a_plain_table_names_no_official_test() -> None:
-    with pytest.raises(UserError, match="names no official test images: pass --official_split all"):
-        read_table(HERE / CXR_LT_2026, None, official_split="test")
-
-
 def test_views_of_a_plain_table(read: Read, refuse: Refuse) -> None:
     text = "ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,AP,0\nc,3,,0\nd,4,PA,0\n"
     table = read(text, views="frontal")
@@ -285,38 +249,21 @@ def test_a_place_in_the_file_stays_right_after_rows_are_left_out(refuse: Refuse)
         refuse(text, sentence, ["Mass"], views=views)
 
 
-def test_chexperts_blank_and_uncertain_as_the_user_says() -> None:
-    table = read_table(HERE / CHEXPERT, None, ["Consolidation"], uncertain="one", blank="unknown")
-    np.testing.assert_array_equal(table.targets[:, 0], [np.nan, 1, 1, 1, np.nan, 0])
-    assert any("means unknown, as --blank says, and not zero" in note for note in table.notes)
-
-
-def test_chexpert_with_backslashes(read: Read) -> None:
-    text = (HERE / CHEXPERT).read_text()
-    for part in ("patient", "study", "view"):
-        text = text.replace(f"/{part}", f"\\{part}")
-    table, same = read(text), read_table(HERE / CHEXPERT, None)
-    assert table.patients is not None
-    assert table.patients.tolist() == PUBLISHED[CHEXPERT]["patients"]
-    np.testing.assert_array_equal(table.targets, same.targets)
-
-
-def test_a_path_that_is_not_chexperts_is_refused(read: Read, refuse: Refuse) -> None:
+def test_chexperts_paths_and_views(read: Read, refuse: Refuse) -> None:
     text = "Path,Edema\ntrain/patient1/study1/a.jpg,1\ntrain/b.jpg,0\n"
     refuse(text, r"row 3 \(the header is row 1\) names 'train/b.jpg'", source="chexpert")
-    other = "Path,Fever\ntrain/patient1/study1/a.jpg,1\n"
-    assert read(other, source="chexpert").class_names == ("Fever",)
-
-
-def test_the_first_column_of_chexperts_views_is_the_authority(read: Read) -> None:
+    # some frontal images have LL in the other column
     rows = [("Frontal", "LL"), ("Frontal", "PA"), ("Frontal", ""), ("Lateral", "AP")]
     text = "Path,Frontal/Lateral,AP/PA,No Finding\n" + "".join(
-        f"train/patient{number}/study1/a.jpg,{','.join(row)},1\n" for number, row in enumerate(rows)
+        f"train\\patient{number}\\study1\\a.jpg,{','.join(row)},\n"
+        for number, row in enumerate(rows)
     )
-    views = read(text).views
-    assert views is not None
-    assert views.tolist() == ["Frontal", "PA", "Frontal", "Lateral"]
-    assert len(read(text, views="frontal")) == 3
+    table = read(text, blank="unknown")
+    assert table.patients is not None
+    assert table.patients.tolist() == [f"patient{number}" for number in range(4)]
+    assert table.views is not None
+    assert table.views.tolist() == ["Frontal", "PA", "Frontal", "Lateral"]
+    assert any("means unknown, as --blank says, and not zero" in note for note in table.notes)
 
 
 def test_compressed_tables_are_read_as_the_others(tmp_path: Path) -> None:
@@ -346,9 +293,7 @@ def test_readers_of_vindr_in_any_order(read: Read, readers: str, positive: str) 
         assert "|".join(found if order is rows else found[::-1]) == positive
 
 
-@pytest.mark.parametrize(
-    ("yes", "no"), [("1", "0"), ("True", "False"), ("1.00", "0.00"), ("yes", "no")]
-)
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("True", "False")])
 def test_half_of_the_readers_are_no_majority(read: Read, yes: str, no: str) -> None:
     text = f"image_id,rad_id,Mass\na,R1,{yes}\na,R2,{no}\nb,R1,{yes}\nb,R2,{yes}\n"
     assert read(text).targets.tolist() == [[0], [1]]
@@ -374,7 +319,6 @@ def test_readers_that_cannot_be_counted_are_refused(
     "text",
     [
         "image_id,class_name,class_id,rad_id,x_min,y_min\na,No finding,14,R11,,\na,Mass,8,R9,1,2\n",
-        "image_id,class_name,x_min,y_min,x_max,y_max\na,Mass,1,2,3,4\nb,Nodule/Mass,1,2,3,4\n",
         "image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R2,Mass,1\n",
     ],
 )
@@ -392,3 +336,5 @@ def test_a_folder_without_the_lists_of_nih(tmp_path: Path) -> None:
     assert len(told) == 7
     assert any("Warning: no official test images" in note for note in told.notes)
     assert not any("no official test" in note for note in read_table(alone, None).notes)
+    with pytest.raises(UserError, match="names no official test images: pass --official_split all"):
+        read_table(HERE / CXR_LT_2026, None, official_split="test")

@@ -33,6 +33,9 @@ def test_a_label_of_one_source_has_its_prevalence_there(tmp_path: Path) -> None:
     np.testing.assert_allclose(run.prevalence((2, 0)), [1 / 3, 1 / 2, 1 / 3, NAN])
     # patients stay whole
     assert run.assignment[0] == run.assignment[1]
+    assert run.table.sources is not None
+    other = replace(run, table=replace(run.table, sources=run.table.sources[::-1]))
+    assert other.fingerprint() != run.fingerprint()
     assert any(text.startswith("Positives of the known labels") for text in said)
     assert "5 images, 4 patients, views (blank) 3, AP 1, PA 1" in said
 
@@ -71,14 +74,6 @@ def test_an_official_split_of_each_source(tmp_path: Path) -> None:
     np.testing.assert_allclose(run.prevalence(), [1 / 3, 2 / 4, 0, 1 / 2])
 
 
-def test_the_fingerprint_tells_sources_apart(tmp_path: Path) -> None:
-    run, _ = prepared(two(tmp_path), folds=2)
-    assert run.table.sources is not None
-    for change in ({"sources": run.table.sources[::-1]}, {"sources": None, "source_names": ()}):
-        other = replace(run, table=replace(run.table, **change))
-        assert other.fingerprint() != run.fingerprint()
-
-
 def test_the_table_of_sources_counts_what_is_known(tmp_path: Path) -> None:
     text = source_table(gather(two(tmp_path)))
     rows = [line.split() for line in text.splitlines()]
@@ -91,13 +86,6 @@ def test_the_table_of_sources_counts_what_is_known(tmp_path: Path) -> None:
         ["Normal", "1", "of", "3", "0", "of", "2"],
         ["Hernia", "-", "1", "of", "2"],
     ]
-
-
-def test_the_table_of_many_sources_fits_the_page(tmp_path: Path) -> None:
-    table = gather(two(tmp_path))
-    names = tuple(f"a hospital with a very long name {number}" for number in range(9))
-    table = replace(table, source_names=names, sources=np.array([0, 2, 4, 6, 8]))
-    assert max(map(len, source_table(table).splitlines())) <= 100
 
 
 def test_a_class_that_is_never_trained_is_not_scored(tmp_path: Path) -> None:

@@ -60,13 +60,3 @@ def test_views_are_chosen_by_headers_too(tmp_path: Path) -> None:
     for folder, column in ((None, None), (tmp_path, "none")):
         with pytest.raises(UserError, match=r"DICOM files whose headers tell them.*has neither"):
             read_table(csv, folder, views="lateral", view_column=column)
-
-
-def test_vindr_is_published_as_dicom(tmp_path: Path) -> None:
-    for name in "ab":
-        (tmp_path / f"{name}.dicom").write_bytes(dicom(GREY, PatientID=name * 2, **PA))
-    csv = tmp_path / "t.csv"
-    csv.write_text("image_id,rad_id,Mass\na,R1,1\nb,R1,0\n")
-    table = read_table(csv, tmp_path)
-    assert known(table)[0] == ["aa", "bb"]
-    assert not any("patient column" in note for note in table.notes)

@@ -24,11 +24,8 @@ def mapped(tmp_path: Path, *rows: str, header: str = "label,means") -> LabelMap:
         ),
         (["No Finding", "No_Finding", "No finding", "Normal", "normal"], "Normal"),
         (["Pleural_Thickening", "pleural thickening"], "Pleural Thickening"),
-        (["Infiltration", "infiltrates"], "Infiltration"),
         (["Fibrosis", "pulmonary fibrosis", "Pulmonary fibrosis"], "Fibrosis"),
-        (["Edema", "pulmonary edema"], "Edema"),
         (["Round(ed) Atelectasis", "round atelectasis"], "Rounded Atelectasis"),
-        (["pneumoperitoneo", "Pneumoperitoneum"], "Pneumoperitoneum"),
     ],
 )
 def test_our_map_joins_the_names_of_one_finding(labels: list[str], meaning: str) -> None:
@@ -80,7 +77,6 @@ def test_rows_of_labels_that_are_nowhere_are_found(tmp_path: Path) -> None:
     ("rows", "header", "sentence"),
     [
         (["A,B", "B,C", "C,A"], "label,means", r"goes in a circle: A means B means C means A"),
-        (["A,B", "b,a"], "label,means", "goes in a circle: A means B means a"),
         (["A,B", "a_,C"], "label,means", r"gives 'a_' two meanings, 'B' and 'C': keep one"),
         (
             ["A,B", ",C"],
