@@ -50,32 +50,26 @@ def first(checkpoints: list[Path], phantom: Path) -> list[object]:
         ("--ensemble none.json", "--ensemble names checkpoints and weights"),
         ("--weights 0", "one of them above it"),
         ("--weights 1 2", "2 weights do not fit 1 checkpoint"),
-        ("--weights -1", "weights must be at least 0"),
         ("--weights inf", "--weights must be a finite number"),
         ("--ensemble_mode max --weights 1", "max takes no weights"),
-        ("--ensemble_mode median --weights 1", "median takes no weights"),
-        ("--ensemble_mode mode", "there is no --ensemble_mode 'mode'"),
-        ("--tta_config flipscale", "did you mean 'flip_scale'"),
         ("--ensemble_mode rank_mean --postprocess normal_gating", "gives ranks"),
         ("--ensemble_mode rank_mean --calibration c.json", "gives ranks"),
         ("--normal_alpha 0.5", "belong to --postprocess normal_gating"),
         ("--postprocess normal_gating --normal_alpha -1", "--normal_alpha must be"),
-        ("--postprocess normal_gating --normal_alpha nan", "--normal_alpha must be"),
         ("--postprocess normal_gating --normal_class Unheard", "there is no class 'Unheard'"),
         ("--image_column x", "--image_column names a column of --test_csv"),
         ("--group_by StudyID", "--group_by names a column of --test_csv"),
         ("--group_by study", "images are no DICOM files: p00000_00.png"),
         ("--view_column View", "--view_column belongs to --group_by"),
-        ("--batch_size 0", "--batch_size must be at least 1"),
         ("{image} --test_csv t.csv", "--test_csv is for many images"),
         ("{image} --ensemble_mode rank_mean", "rank_mean is for many images"),
         ("--test_csv {tmp}/called.csv --group_by Effusion", "a class is named Effusion"),
-        ("--test_csv {tmp}/called.csv --image_column Effusion", "a class is named Effusion"),
     ],
 )
 def test_flags_and_files_that_cannot_be(
     refused: Refused, first: list, phantom: Path, tmp_path: Path, arguments: str, told: str
 ) -> None:
+    assert "no checkpoint is given" in refused(*first[2:])
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").touch()
     (tmp_path / "other.csv").write_text("x,y\n1,2\n")
@@ -84,17 +78,11 @@ def test_flags_and_files_that_cannot_be(
     assert told in refused(*first, *arguments.format(tmp=tmp_path, image=image).split())
 
 
-def test_without_any_checkpoint(refused: Refused, phantom: Path) -> None:
-    assert "no checkpoint is given" in refused("--image_dir", phantom / "images")
-
-
 @pytest.mark.parametrize(
     ("named", "told"),
     [
         ("../outside.png", "leaves the image folder"),
-        ("a/../../outside.png", "leaves the image folder"),
         ("{tmp}/outside.png", "is not below"),
-        ("C:\\outside.png", "is not below"),
         ("outside.png", "have no file in"),
         ("", "names no image"),
     ],
@@ -123,17 +111,12 @@ def test_a_name_that_no_csv_can_hold(
     ("facts", "told"),
     [
         ({"method": "../../tmp"}, 'names the method "../../tmp"'),
-        ({"method": "os"}, 'names the method "os"'),
-        ({"method": ["standard_head"]}, "names the method"),
         ({"class_names": [f"class {n}" for n in range(1_000_000)]}, "claims 1,000,000 classes"),
         ({"class_names": [f"class {n}" for n in range(9_000)]}, "does not fit the model"),
         ({"class_names": None}, "does not name its classes"),
-        ({"class_names": 7}, "does not name its classes"),
-        ({"img_size": True}, "what size its images have"),
         ({"img_size": 10**9}, "what size its images have"),
         ({"model": {"model": "no_such_net", "drop_rate": 0.1}}, "what model it holds"),
         ({"model": {"model": "resnet18", "drop_rate": 0.1}}, "does not fit the model"),
-        ({"model": None}, "what model it holds"),
         ({"format_version": 99}, "newer than"),
     ],
 )
@@ -183,7 +166,6 @@ def test_an_output_that_cannot_be(
     for path, told in (
         (tmp_path, "cannot be written"),
         (there / "p.csv", "cannot be written"),
-        (Path("/proc/none/y.csv"), "cannot be written"),
         (tmp_path / ("n" * 300), "File name too long"),
         (there, "is there already"),
     ):
@@ -192,11 +174,7 @@ def test_an_output_that_cannot_be(
 
 
 def test_no_input_is_overwritten(
-    infer: Infer,
-    checkpoints: list[Path],
-    six_images: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    infer: Infer, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
 ) -> None:
     images = copied(six_images, tmp_path / "images")
     image, csv = images / six_images[0].name, tmp_path / "predictions.csv"
@@ -205,21 +183,17 @@ def test_no_input_is_overwritten(
     shutil.copy(checkpoints[0], model)
     names = load_tensors(model)[1]["class_names"]
     write_recipe(recipe, [("run", 1.0, [model])], names, {})
-    own: list[object] = ["--checkpoints", model, "--image_dir", images]
-    monkeypatch.chdir(tmp_path)
-    for arguments, output in (
-        ([*own, "--test_csv", csv], None),
+    own = ["--checkpoints", model, "--image_dir", images]
+    for arguments, path in (
+        ([*own, "--test_csv", csv], csv),
         ([*own, "--sample_submission", csv], csv),
         ([*own, "--calibration", csv], csv),
-        (own, model),
         (own, image),
         (["--ensemble", recipe, "--image_dir", images], recipe),
         (["--ensemble", recipe, "--image_dir", images], model),
         ([image, "--checkpoints", model], image),
-        ([image, "--checkpoints", model], model),
     ):
-        path = output or csv
         before = path.read_bytes()
-        given = [] if output is None else ["--output", output]
-        assert "that is read" in refusal(infer, *arguments, *given, "--overwrite")
+        error = refusal(infer, *arguments, "--output", path, "--overwrite")
+        assert "that is read" in error
         assert path.read_bytes() == before
