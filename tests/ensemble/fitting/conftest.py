@@ -10,9 +10,9 @@ from tests.helpers.synthetic.runs import Command, Runs, two_runs
 
 
 @pytest.fixture
-def command(call: Command) -> Command:
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-    return partial(call, main)
+def command(call: Command, tmp_path: Path) -> Command:
+    """Runs the command in this process, with two folds and into e.json unless given."""
+    return partial(call, main, "--folds", 2, "--output", tmp_path / "e.json")
 
 
 @pytest.fixture

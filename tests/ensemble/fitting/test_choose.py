@@ -12,7 +12,6 @@ from core.config.values import flat
 from core.data.tables import read_table
 from core.data.tables.labels_csv import write_labels
 from core.runs.folder import RunFolder
-from ensemble.calibrate import main as calibrate
 from ensemble.choose import Config
 from ensemble.evaluate import main as evaluate
 from ensemble.predict.ensemble_json import read_recipe
@@ -87,7 +86,7 @@ def test_the_same_call_again_gives_the_same_files(
     command: Command, runs: Runs, tmp_path: Path
 ) -> None:
     out, oof = tmp_path / "e.json", tmp_path / "e_oof.csv"
-    flags = ["--runs", *runs[0], "--folds", 2, "--monitor", "mAUROC", "--output", out]
+    flags = ["--runs", *runs[0], "--monitor", "mAUROC", "--output", out]
     assert command(*flags)[0] == 0
     before = out.read_bytes(), oof.read_bytes()
     assert "e.json exists" in command(*flags)[2]
@@ -101,7 +100,7 @@ def test_the_same_call_again_gives_the_same_files(
 def test_unfinished_folds_and_what_all_have(command: Command, runs: Runs, tmp_path: Path) -> None:
     paths, labels, tables = runs
     RunFolder(paths[1], MODEL).files(3).state.unlink()
-    flags = ["--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json"]
+    flags = ["--runs", *paths]
     error = refusal(command, *flags)
     assert "30 images are in one only of" in error
     assert "--common" in error
@@ -132,7 +131,7 @@ def with_fold_1_alone(folder: Path, labels: Path, frame: pd.DataFrame, seed: int
 def test_runs_of_one_fold_alone_are_merged(command: Command, runs: Runs, tmp_path: Path) -> None:
     _, labels, tables = runs
     paths = [with_fold_1_alone(tmp_path / f"half{n}", labels, tables[n], seed=42) for n in (0, 1)]
-    printed = done(command, "--runs", *paths, "--folds", 2, "--output", tmp_path / "e.json")
+    printed = done(command, "--runs", *paths)
     half, whole = len(tables[0]) // 2, len(tables[0])
     assert f"{half} of {whole} images are of the folds that the runs have trained." in printed
     oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
@@ -196,16 +195,11 @@ def test_labels_of_the_runs_themselves(
     written = pd.read_csv(tmp_path / "e_labels.csv")
     assert written["ImageID"].tolist() == table.ids
     np.testing.assert_array_equal(written[list(table.class_names)], table.targets)
-    # the next commands find them beside the predictions
-    for main, own, images in (
-        (calibrate, tmp_path / "e_oof.csv", 90),
-        (evaluate, tmp_path / "e_oof.csv", 90),
-        (evaluate, paths[0] / f"{MODEL}_fold1_val.csv", 45),
-    ):
-        output = tmp_path / f"{own.parent.name}_{images}.json"
-        assert f"{images} images" in done(
-            call, main, "--predictions", own, "--output", output, "--overwrite"
-        )
+    # the next commands find them, and those of a run, beside the predictions
+    for own, images in ((tmp_path / "e_oof.csv", 90), (paths[0] / f"{MODEL}_fold1_val.csv", 45)):
+        output = tmp_path / f"{images}.json"
+        printed = done(call, evaluate, "--predictions", own, "--output", output)
+        assert f"{images} images" in printed
     # of an official split, whose training images are there too
     part = guesses(labels_of(), 2, 5).iloc[:30]
     make_run(tmp_path / "val", labels, part, 1, 5, val_csv=str(labels))

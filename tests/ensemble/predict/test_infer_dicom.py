@@ -104,11 +104,3 @@ def test_what_cannot_be_shown_is_named_or_skipped(
     assert not output.exists()
     assert len(predicted(infer, *start, "--on_bad_image", "skip", output=output)) == 6
     assert "without pixels" in (tmp_path / "p_skipped.csv").read_text()
-
-
-def test_a_size_limit_that_is_no_number_stops_the_run(
-    infer: Infer, six_flags: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXR_MAX_PIXELS", "1e9")
-    error = refusal(infer, *six_flags, "--output", tmp_path / "p.csv")
-    assert error.startswith("error: The environment variable CXR_MAX_PIXELS is '1e9'")
