@@ -37,9 +37,8 @@ FloatArray = NDArray[np.float64]
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 # A method is tried where so many patients are positive, and as many negative. By simulation (log
-# loss in excess of the truth's, prevalence 0.5 to 10 %): at 2 positives of 100 images Platt among
-# the choices costs 0.001 and saves 0.4 where training had shifted the logits; at 1, some fits see
-# none. Isotonic costs up to 0.04 at 5 to 8 positives and nothing at 100, where it begins to win.
+# loss in excess of the truth's): at 2 positives of 100 images Platt costs 0.001 and saves 0.4 where
+# training had shifted the logits; isotonic costs up to 0.04 at 5 to 8 and begins to win at 100.
 FEWEST = {"identity": 0, "temperature": 2, "platt": 2, "isotonic": 100}
 # a class that the model has the wrong way round would else be turned
 SMALLEST_SLOPE = 1e-3
@@ -144,15 +143,11 @@ def best_alpha(
 class Problem:
     """Predictions to calibrate."""
 
-    targets: FloatArray
-    """(N, C) of 1, 0 and NaN"""
-    probabilities: FloatArray
-    """(N, C)"""
+    targets: FloatArray  # (N, C) of 1, 0 and NaN
+    probabilities: FloatArray  # (N, C)
     class_names: tuple[str, ...]
-    patients: NDArray[np.object_] | None
-    """(N,); None where they are not known"""
-    normal: str | None
-    """the class that gates the others, or None"""
+    patients: NDArray[np.object_] | None  # (N,)
+    normal: str | None  # the class that gates the others
 
     def part(self, rows: NDArray[np.bool_]) -> "Problem":
         """The images of these rows, (N,)."""
@@ -182,18 +177,17 @@ def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calib
         methods = allowed_methods(y, people[known])
         maps[name] = FITS[choose_method(y, p, assignment[known], methods)](y, p)
         bar.update()
-    calibrated = Calibration(maps, problem.normal, 0).apply(
-        problem.probabilities, problem.class_names
-    )
-    alpha = best_alpha(problem.targets, calibrated, problem.class_names, problem.normal)
-    gated = Calibration(maps, problem.normal, alpha).gate(calibrated, problem.class_names)
-    for column, name in enumerate(problem.class_names):
+    names, normal = problem.class_names, problem.normal
+    calibrated = Calibration(maps, normal, 0).apply(problem.probabilities, names)
+    alpha = best_alpha(problem.targets, calibrated, names, normal)
+    gated = Calibration(maps, normal, alpha).gate(calibrated, names)
+    for column, name in enumerate(names):
         maps[name] = msgspec.structs.replace(
             maps[name],
             threshold=best_threshold(problem.targets[:, column], calibrated[:, column]),
             threshold_gated=best_threshold(problem.targets[:, column], gated[:, column]),
         )
-    return Calibration(maps, problem.normal, alpha)
+    return Calibration(maps, normal, alpha)
 
 
 def allowed_methods(targets: FloatArray, people: NDArray[Any]) -> list[str]:
@@ -234,17 +228,16 @@ def choose_method(
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What comes out for each patient where everything was fitted and chosen on other ones."""
+    """Results for each patient by fits on others: (N, C) by stage BEFORE, CALIBRATED and GATED.
+
+    An image's rank, as parts of N, is that among all images under the maps of its fold:
+    probabilities of folds with maps of their own cannot be ranked together.
+    """
 
     probabilities: dict[str, FloatArray]
-    """stage → (N, C); the stages are BEFORE, CALIBRATED and GATED"""
     ranks: dict[str, FloatArray]
-    """stage → (N, C), an image's rank among all images under the maps of its fold, as parts of N;
-    probabilities of folds with maps of their own cannot be ranked together"""
-    called: dict[str, NDArray[np.bool_]]
-    """stage → (N, C), where the probability reaches the threshold that was fitted for it"""
-    alphas: list[float]
-    """of each fold"""
+    called: dict[str, NDArray[np.bool_]]  # where the probability reaches the fitted threshold
+    alphas: list[float]  # of each fold
 
 
 BEFORE, CALIBRATED, GATED = "before", "calibrated", "gated"
@@ -258,11 +251,13 @@ def held_out(problem: Problem, folds: int, seed: int, bar: tqdm) -> HeldOut:
     if np.isnan(Scorer(problem.targets.T, "mAP")(problem.probabilities.T)):
         raise UserError("no class has both positive and negative labels: nothing can be scored")
     assignment = problem.folds(folds, seed)
-    shape, names = problem.targets.shape, problem.class_names
-    probabilities = {stage: np.empty(shape) for stage in (BEFORE, CALIBRATED, GATED)}
-    ranked = {stage: np.empty(shape) for stage in probabilities}
-    called = {stage: np.empty(shape, dtype=bool) for stage in probabilities}
-    alphas = []
+    shape, names, stages = problem.targets.shape, problem.class_names, (BEFORE, CALIBRATED, GATED)
+    tested = HeldOut(
+        probabilities={stage: np.empty(shape) for stage in stages},
+        ranks={stage: np.empty(shape) for stage in stages},
+        called={stage: np.empty(shape, dtype=bool) for stage in stages},
+        alphas=[],
+    )
     for fold in range(folds):
         inside, outside = problem.part(assignment != fold), assignment == fold
         fitted = fit_calibration(inside, folds, seed, bar)
@@ -275,8 +270,8 @@ def held_out(problem: Problem, folds: int, seed: int, bar: tqdm) -> HeldOut:
             GATED: (gated, fitted.thresholds(names, gated=True)),
         }
         for stage, (values, thresholds) in found.items():
-            probabilities[stage][outside] = values[outside]
-            ranked[stage][outside] = ranks(values)[outside]
-            called[stage][outside] = values[outside] >= thresholds
-        alphas.append(fitted.normal_alpha)
-    return HeldOut(probabilities, ranked, called, alphas)
+            tested.probabilities[stage][outside] = values[outside]
+            tested.ranks[stage][outside] = ranks(values)[outside]
+            tested.called[stage][outside] = values[outside] >= thresholds
+        tested.alphas.append(fitted.normal_alpha)
+    return tested

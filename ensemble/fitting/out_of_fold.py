@@ -36,16 +36,12 @@ class Run:
     """What a run folder holds of its finished folds."""
 
     path: Path
-    predictions: Predictions
-    """of every image of these folds, each by the model that did not see it"""
+    predictions: Predictions  # of every image of these folds, by the model that did not see it
     checkpoints: tuple[Path, ...]
-    files: tuple[Path, ...]
-    """all that was read"""
+    files: tuple[Path, ...]  # all that was read
     settings: RunSettings
-    reading: LabelReading
-    """how it read its labels"""
-    note: str
-    """a sentence on folds that are left out, or nothing"""
+    reading: LabelReading  # how it read its labels
+    note: str  # a sentence on folds that are left out
 
 
 def member_names(paths: Sequence[Path]) -> list[str]:
@@ -73,18 +69,22 @@ def read_run(path: Path) -> Run:
     done = [files for files in every if is_finished(files.state)]
     if not done:
         raise UserError(f"{path} has no fold that is trained to the end: finish that run first")
-    for needed in (file for one in done for file in (one.weights, one.predictions)):
-        if not needed.is_file():
-            raise UserError(f"{needed} is gone, and its fold is finished: put it back")
+    read = [file for one in done for file in (one.weights, one.state, one.predictions)]
+    if gone := [file for file in read if not file.is_file()]:
+        raise UserError(f"{gone[0]} is gone, and its fold is finished: put it back")
     note = ""
     if len(done) < folds:
         numbers = ", ".join(str(files.fold) for files in done)
         note = f"Of {path} only fold {numbers} of {folds} is trained to the end and taken."
-    read = [file for one in done for file in (one.weights, one.state, one.predictions)]
-    predictions = join_predictions(path, [files.predictions for files in done])
-    checkpoints = tuple(files.weights for files in done)
-    files = (path / "config.json", *read)
-    return Run(path, predictions, checkpoints, files, settings, reading, note)
+    return Run(
+        path,
+        join_predictions(path, [files.predictions for files in done]),
+        checkpoints=tuple(files.weights for files in done),
+        files=(path / "config.json", *read),
+        settings=settings,
+        reading=reading,
+        note=note,
+    )
 
 
 def _read_settings(path: Path) -> tuple[RunSettings, LabelReading]:

@@ -28,8 +28,7 @@ class RunLabels:
     """Labels of all images that runs predict, and more where they come from a CSV."""
 
     table: LabelTable
-    files: tuple[Path, ...]
-    """that they were read from"""
+    files: tuple[Path, ...]  # that they were read from
     note: str = ""
 
     @property

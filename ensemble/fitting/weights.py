@@ -34,8 +34,7 @@ SMALLEST_SHARE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Predictions of M models for the same N images, and their labels; classes come first, so that
-    a class lies in one piece."""
+    """Predictions of M models for the same N images, and their labels, each class in one piece."""
 
     predictions: FloatArray  # (M, C, N)
     targets: NDArray[np.floating]  # (C, N) of 1, 0 and NaN
@@ -152,16 +151,11 @@ class Selection:
     """What `select` found. Arrays (C, N) hold `ranks` of every image under weights that were fitted
     without its patient's fold."""
 
-    weights: Mapping[str, FloatArray]
-    """strategy → weights (M,) fitted on all rows"""
-    held_out: Mapping[str, FloatArray]
-    """strategy → (C, N)"""
-    chosen: str
-    """the strategy that is best on held-out rows"""
-    procedure: FloatArray
-    """(C, N), the strategy itself chosen without the patient's fold too"""
-    picks: Sequence[str]
-    """the strategy that was chosen in each outer fold"""
+    weights: Mapping[str, FloatArray]  # strategy → (M,), fitted on all rows
+    held_out: Mapping[str, FloatArray]  # strategy → (C, N)
+    chosen: str  # the strategy that is best on held-out rows
+    procedure: FloatArray  # (C, N), the strategy too chosen without the patient's fold
+    picks: Sequence[str]  # the strategy that was chosen in each outer fold
 
 
 def select(
@@ -198,12 +192,9 @@ def select(
 class Gain:
     """Scores of a strategy, or of PROCEDURE: the choice among them in each fold again."""
 
-    held_out: Evaluation
-    """by weights that were fitted on other patients"""
-    over_single_best: PairedDifference | None
-    """to the single best run, held out as well; None for that itself"""
-    own_rows: Mapping[str, float]
-    """metric → score on the rows that the weights were fitted on: optimistic"""
+    held_out: Evaluation  # by weights that were fitted on other patients
+    over_single_best: PairedDifference | None  # held out as well; None for the single best run
+    own_rows: Mapping[str, float]  # metric → score on the rows of the fit: optimistic
 
 
 def measure_gains(
@@ -231,9 +222,8 @@ def measure_gains(
 
 
 def _fit(pool: Pool, monitor: str, bar: tqdm) -> dict[str, FloatArray]:
-    weights = {name: fit(pool, monitor) for name, fit in STRATEGIES.items()}
     bar.update()
-    return weights
+    return {name: fit(pool, monitor) for name, fit in STRATEGIES.items()}
 
 
 def _held_out(
