@@ -28,42 +28,38 @@ def score_members(members: Sequence[Member]) -> list[FoldScores | None]:
     Intervals are over patients, or over images where these are unknown. Raises UserError where the
     predictions or labels of a run folder are not whole.
     """
-    read = cache(_read)
+
+    @cache
+    def read(folder: Path) -> tuple[Run, RunLabels]:
+        run = read_run(folder)
+        return run, labels_of([run])
+
     found: list[FoldScores | None] = []
-    for member in members:
-        folder, predictions = member.path.parent, _predictions(member.path)
+    for path in (member.path for member in members):
+        folder, predictions = path.parent, path.with_name(f"{path.stem}_val.csv")
         # a checkpoint that was exported has a config.json beside it too
         is_run = (folder / "folds.csv").is_file() or predictions.is_file()
         if not (folder / "config.json").is_file() or not is_run:
             found.append(None)
             continue
         try:
-            found.append(_score(member, *read(folder)))
+            found.append(_score(path, predictions, *read(folder)))
         except UserError as error:
             raise UserError(
-                f"{member.path} cannot be scored for the card: {str(error).rstrip('.')}; "
-                "--no-scores writes it without"
+                f"{path} cannot be scored for the card: {str(error).rstrip('.')}; --no-scores "
+                "writes it without"
             ) from error
     return found
 
 
-def _predictions(path: Path) -> Path:
-    return path.with_name(f"{path.stem}_val.csv")
-
-
-def _read(folder: Path) -> tuple[Run, RunLabels]:
-    run = read_run(folder)
-    return run, labels_of([run])
-
-
-def _score(member: Member, run: Run, labels: RunLabels) -> FoldScores:
-    if member.path not in run.checkpoints:
+def _score(path: Path, predictions: Path, run: Run, labels: RunLabels) -> FoldScores:
+    if path not in run.checkpoints:
         raise UserError(f"{run.path} has no finished fold with these weights")
-    predictions = read_predictions(_predictions(member.path))
+    own = read_predictions(predictions)
     # the labels are those of all folds
-    table, (probabilities,), _ = match_labels([predictions], labels.table, labels.told, common=True)
-    if len(table) < len(predictions.ids):
-        raise UserError(f"{labels.told} lacks images of {predictions.path}")
+    table, (probabilities,), _ = match_labels([own], labels.table, labels.told, common=True)
+    if len(table) < len(own.ids):
+        raise UserError(f"{labels.told} lacks images of {predictions}")
     evaluation = evaluate(table.targets, probabilities, table.class_names, patients=table.patients)
     csvs = run.settings.val_csv or run.settings.train_csv
     return FoldScores(evaluation, ", ".join(Path(csv).name for csv in csvs))

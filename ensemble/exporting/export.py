@@ -111,21 +111,15 @@ class Export:
             return []
         images = find_images(self.config.image_dir, self.config.test_csv).images
         pixels = [images.load(place, size) for place in range(min(MOST_IMAGES, len(images)))]
-        stacked = np.stack(pixels)[:, None]
-        return [stacked[start : start + BATCH] for start in range(0, len(stacked), BATCH)]
+        return np.split(np.stack(pixels)[:, None], range(BATCH, len(pixels), BATCH))
 
     def _metadata(self, size: int) -> dict[str, Any]:
         names, merge = list(self.ensemble.class_names), self.config.merge
         pixels = "uint8 from 0 to 255" if self.config.input == "uint8" else "float32 from 0 to 1"
-        models = [
-            {
-                "share": float(share),
-                **member.summary(),
-                "epoch": member.info.facts.get("epoch"),
-                "sha256": member.digest,
-            }
-            for member, share in zip(self.ensemble.members, self.ensemble.shares, strict=True)
-        ]
+        models = []
+        for member, share in zip(self.ensemble.members, self.ensemble.shares, strict=True):
+            more = {"epoch": member.info.facts.get("epoch"), "sha256": member.digest}
+            models.append({"share": float(share), **member.summary(), **more})
         found: dict[str, Any] = {
             "made_by": "longtail-cxr; research use only, not a medical device",
             "class_names": names,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -90,13 +91,5 @@ def merge_studies(
     Means within each of a study's groups of views, then over its groups. studies: (N,) numbers 0 to
     S - 1; groups: (N,) numbers of the group of views.
     """
-    wide = groups.max(initial=0) + 1
-    cells, where = np.unique(studies * wide + groups, return_inverse=True)
-    within = _group_mean(probabilities, where, len(cells))
-    return _group_mean(within, cells // wide, int(studies.max()) + 1)
-
-
-def _group_mean(values: Probabilities, group: np.ndarray, groups: int) -> Probabilities:
-    total = np.zeros((groups, values.shape[1]))
-    np.add.at(total, group, values)
-    return total / np.bincount(group, minlength=groups)[:, None]
+    within = pd.DataFrame(probabilities).groupby([studies, groups]).mean()
+    return within.groupby(level=0).mean().to_numpy()

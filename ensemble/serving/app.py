@@ -20,6 +20,7 @@ from ensemble.serving.model import Served
 from ensemble.serving.queue import Limits, RefusedError, Turns
 from ensemble.serving.security import Guard, safe_headers
 
+_REFUSALS = (UserError, RefusedError, ClientDisconnect)
 PAGE = Path(__file__).with_name("page.html")
 _IMAGE = {
     "requestBody": {
@@ -74,37 +75,28 @@ def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
         served.predictor.ensemble.check_class(name)
         return JSONResponse(await turns.do(request, partial(served.heat_map, name=name)))
 
-    _answer_errors(app)
+    for kind in (*_REFUSALS, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _answer)
     # outermost, so that every answer has the headers
     return Guard(app, host=host, headers=safe_headers(page))
 
 
-def _answer_errors(app: FastAPI) -> None:
-    def answer(status: int, sentence: str) -> JSONResponse:
-        return JSONResponse({"error": sentence}, status_code=status)
-
-    @app.exception_handler(UserError)
-    async def user_error(_: Request, error: UserError) -> JSONResponse:
-        return answer(422, str(error))
-
-    @app.exception_handler(RefusedError)
-    async def refused(_: Request, error: RefusedError) -> JSONResponse:
-        return answer(error.status, error.sentence)
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(_: Request, error: ClientDisconnect) -> JSONResponse:
-        return answer(400, "nobody waits for the answer any more")
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        return answer(422, f"'{first['loc'][-1]}' in the address: {first['msg'].lower()}")
-
-    @app.exception_handler(HTTPException)
-    async def missing(_: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, f"{error.detail}; see /openapi.json")
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        traceback.print_exception(error)
-        return answer(500, f"this is a mistake of the program ({type(error).__name__}), not yours")
+async def _answer(_: Request, error: Exception) -> JSONResponse:
+    """One sentence on an error, with its status."""
+    match error:
+        case UserError():
+            status, sentence = 422, str(error)
+        case RefusedError():
+            status, sentence = error.status, error.sentence
+        case ClientDisconnect():
+            status, sentence = 400, "the client is gone"
+        case RequestValidationError():
+            first = error.errors()[0]
+            status, sentence = 422, f"'{first['loc'][-1]}' in the address: {first['msg'].lower()}"
+        case HTTPException():
+            status, sentence = error.status_code, f"{error.detail}; see /openapi.json"
+        case _:
+            traceback.print_exception(error)
+            name = type(error).__name__
+            status, sentence = 500, f"this is a mistake of the program ({name}), not yours"
+    return JSONResponse({"error": sentence}, status_code=status)
