@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from benchmarks.images import linked_images, make_pack, training
@@ -25,15 +24,15 @@ LONG = ("--model", "test_efficientnet", "--img_size", "64", "--epochs", "500", "
 
 def answers(_: Path) -> Iterator[Answer]:
     """Peak memory on many images against few, from files and from a pack."""
-    for what, packed, kind in (("", False, "Pss"), (" of its own, packed", True, "Pss_Anon")):
-        command = partial(long_training, packed=packed)
-        yield from growth(f"peak memory{what}", COUNTS, command, 1.1, kind, SECONDS)
 
+    def unpacked(data: Path, images: Path | None = None) -> list[object]:
+        return training(data, data / "out", *LONG, "--num_workers", "2", images=images)
 
-def long_training(data: Path, packed: bool) -> list[object]:
-    """The command that trains a tiny model for a long time, with two workers."""
-    images = make_pack(data, 64, data / "pack") if packed else None
-    return training(data, data / "out", *LONG, "--num_workers", "2", images=images)
+    def packed(data: Path) -> list[object]:
+        return unpacked(data, make_pack(data, 64, data / "pack"))
+
+    yield from growth("peak memory", COUNTS, unpacked, 1.1, seconds=SECONDS)
+    yield from growth("peak memory of its own, packed", COUNTS, packed, 1.1, "Pss_Anon", SECONDS)
 
 
 def growth(
@@ -84,9 +83,9 @@ def peak_of(words: Sequence[object], kind: str, seconds: float) -> float:
 
 def tree_megabytes(process: int, kind: str = "Pss") -> float:
     """Proportional memory of a process and its children now (Linux); Pss_Anon: without files."""
-    children = Path(f"/proc/{process}/task/{process}/children")
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     total = 0.0
-    for number in [process, *map(int, children.read_text().split())]:
+    for number in (process, *children):
         with suppress(OSError):
             lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
             total += sum(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))

@@ -26,11 +26,11 @@ SEED = 0
 
 
 class Table(NamedTuple):
-    """What is scored: labels 1 and 0, and probabilities."""
+    """Labels 1 and 0 (N, C), probabilities (N, C) and patients (N,)."""
 
-    targets: np.ndarray  # (N, C)
-    probabilities: np.ndarray  # (N, C)
-    patients: np.ndarray  # (N,)
+    targets: np.ndarray
+    probabilities: np.ndarray
+    patients: np.ndarray
 
 
 def answers(_: Path) -> Iterator[Answer]:

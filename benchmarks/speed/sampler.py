@@ -37,8 +37,9 @@ def answers(_: Path) -> Iterator[Answer]:
 def long_tail() -> np.ndarray:
     """Targets (IMAGES, CLASSES) of independent labels, with prevalences of 40 % to .02 %."""
     random = np.random.default_rng(0)
-    prevalences = np.geomspace(0.4, 0.0002, CLASSES)
-    columns = [random.random(IMAGES) < prevalence for prevalence in prevalences]
+    columns = [
+        random.random(IMAGES) < prevalence for prevalence in np.geomspace(0.4, 2e-4, CLASSES)
+    ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 

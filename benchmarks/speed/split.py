@@ -67,7 +67,6 @@ def nih(csv: Path, folder: Path) -> Iterator[Answer]:
     yield Answer.limited("read_table, 112,120 rows and files", "s", took, 2)
     took = seconds(lambda: assign_folds(table.targets, table.patients), repeats=3)
     yield Answer.limited("assign_folds, 30,805 patients, 5 folds", "s", took, 3)
-
     folds = assign_folds(table.targets, table.patients)
     positives = np.array([(table.targets[folds == fold] == 1).sum(axis=0) for fold in range(5)])
     deviation = np.abs(positives / positives.mean(axis=0) - 1).max(axis=0) * 100
@@ -86,14 +85,18 @@ def growth(csv: Path, folder: Path) -> Iterator[Answer]:
     """What a million rows cost, and each step by turns with ten times a tenth of them."""
     table = pd.read_csv(csv, dtype=str)
     few, many = (enlarged(table, rows, folder / f"{rows}.csv") for rows in (FEW, MANY))
+
+    def measured(path: Path, times: int) -> list[float]:
+        return json.loads(output_of("-c", _MEASURE, path, times))
+
     rounds = [(measured(many, 1), measured(few, MANY // FEW)) for _ in range(ROUNDS)]
     for place, step in enumerate(STEPS):
         pair = middle([(large[place], small[place]) for large, small in rounds])
         against = f"{MANY // FEW} x {FEW:,} rows"
         yield Answer(f"{step}, {MANY:,} rows", "s", against, *pair, ceiling=1)
-    whole = statistics.median(sum(large[: len(STEPS)]) for large, _ in rounds)
+    whole = statistics.median(sum(large[:3]) for large, _ in rounds)
     yield Answer.limited(f"all three, {MANY:,} rows", "s", whole, 60)
-    if peaks := [peak for large, _ in rounds for peak in large[len(STEPS) :]]:
+    if peaks := [peak for large, _ in rounds for peak in large[3:]]:
         yield Answer.limited(f"peak memory, {MANY:,} rows", "MB", max(peaks), 2000)
 
 
@@ -105,9 +108,3 @@ def enlarged(table: pd.DataFrame, rows: int, path: Path) -> Path:
         large[name] = [f"{copy}_{one}" for copy, one in zip(copies, large[name], strict=True)]
     large.to_csv(path, index=False)
     return path
-
-
-def measured(path: Path, times: int) -> list[float]:
-    """Seconds of each of the steps, `times` over, and on Linux the peak memory in MB."""
-    figures: list[float] = json.loads(output_of("-c", _MEASURE, path, times))
-    return figures

@@ -19,8 +19,6 @@ COMMANDS = (
     *("ensemble.infer", "ensemble.choose", "ensemble.calibrate", "ensemble.evaluate"),
     *("core.doctor", "benchmarks"),
 )
-HELP_LIMIT = 0.6
-STEP_LIMIT = 1.5
 
 # ends a training when its first batch has reached the model, and prints what was imported by then
 _FIRST_STEP = """
@@ -52,7 +50,7 @@ def answers(folder: Path) -> Iterator[Answer]:
     for command in COMMANDS:
         words = [command] if command.endswith(".py") else ["-m", command]
         took = seconds(partial(output_of, *words, "--help"), repeats=3)
-        yield Answer.limited(f"{command} --help", "s", took, HELP_LIMIT)
+        yield Answer.limited(f"{command} --help", "s", took, 0.6)
     yield first_step(folder)
 
 
@@ -68,7 +66,7 @@ def first_step(folder: Path) -> Answer:
     }
     took = medians(works, repeats=3)
     beyond = took["training"] - took["packages"]
-    return Answer.limited("train.py to its first step, beyond imports", "s", beyond, STEP_LIMIT)
+    return Answer.limited("train.py to its first step, beyond imports", "s", beyond, 1.5)
 
 
 def until_imported(words: Sequence[object]) -> tuple[float, list[str]]:

@@ -38,22 +38,19 @@ FoldData.training = timed
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-FLAGS = ("--epochs", "1", "--run_folds", "1", "--overwrite", "--num_workers", WORKERS)
+FLAGS = ("--epochs", "1", "--run_folds", "1", "--overwrite", "--warmup_epochs", "0")
 
 
 def answers(folder: Path) -> Iterator[Answer]:
     """The share of an epoch that training waits for its next batch, from a pack and from files."""
     data = image_set(folder, "nih1000", images=1000)
     pack = make_pack(data, small().loader.img_size, folder / "pack")
-    packed, unpacked = (waited(folder, data, where) for where in (pack, data / "images"))
+    shares = []
+    for images in (pack, data / "images"):
+        words = training(data, folder / "out", *FLAGS, "--num_workers", WORKERS, images=images)
+        printed = output_of("-c", _TRAIN, *words).rpartition("waited: ")[2]
+        shares.append(100 * float(printed.split()[0]))
+    packed, unpacked = shares
     what = f"waiting for images, {WORKERS} workers on"
     yield Answer.limited(f"{what} a pack", "%", packed, LIMIT)
     yield Answer(f"{what} files", "%", "on a pack", unpacked, packed)
-
-
-def waited(folder: Path, data: Path, images: Path) -> float:
-    """The share in %."""
-    words = training(data, folder / "out", *FLAGS, "--warmup_epochs", "0", images=images)
-    printed = output_of("-c", _TRAIN, *words)
-    shares = [line.split()[1] for line in printed.splitlines() if line.startswith("waited:")]
-    return 100 * float(shares[-1])
