@@ -1,8 +1,6 @@
-"""Check of leaks: the same image or patient in two CSVs, or an image twice in one."""
+"""Check of leaks: images and patients of the test in the CSVs of a training."""
 
 import os
-
-import numpy as np
 
 from core.data.csv.columns import PATIENT_COLUMNS, find_column, read_columns
 from core.data.images.collection import Images
@@ -31,48 +29,34 @@ def check_patients_of_test(find: Findings, tables: Tables, config: Config) -> No
         if not patients or table.patients is None or table.sources is not None:
             find.unseen(f"patients of the test in {flag}: they are not named in both")
         elif shared := sorted(patients & set(table.patients)):
-            find.bad(*_found(TEST, flag, "patient", shared))
+            find.bad(*_found(flag, "patient", shared))
         else:
             find.good(f"no patient of the test is in {flag}")
 
 
-def check_copies(find: Findings, tables: Tables) -> np.ndarray | None:
-    """First of the equal images for each one of --train_csv; None where not all have a file.
-
-    Of --val_csv and --train_csv one file in both is found by its name already.
-    """
+def check_copies(find: Findings, tables: Tables) -> None:
+    """Images of the test, the last of `tables`, that equal another one."""
     there = {flag: table for flag, table in tables.items() if table.paths}
     if len(there) < len(tables):
-        find.unseen("equal images: every image needs a file first")
-    if TRAIN not in there:
-        return None
+        find.unseen("equal images in the test and the others: every image needs a file first")
+        return
     images = Images.joined([table.images for table in there.values()])
     first, files = first_copies(images), list(map(os.path.realpath, images.paths))
-    rows = [
-        (flag, *row)
-        for flag, table in there.items()
-        for row in zip(table.ids, owners_of(table), strict=True)
-    ]
-    found: dict[tuple[str, str], list[str]] = {}
-    for place, earlier in enumerate(first.tolist()):
-        (flag, name, patient), (other, same, its_patient) = rows[place], rows[earlier]
-        is_one_file = files[place] == files[earlier]
-        if flag != other and (flag == TEST or not is_one_file):
-            found.setdefault((flag, other), []).append(name if is_one_file else f"{name} = {same}")
-        elif patient != its_patient and not is_one_file:
-            found.setdefault((flag, flag), []).append(f"{name} = {same}")
-    for (flag, other), pairs in found.items():
-        if flag != other:
-            find.bad(*_found(flag, other, "image", pairs))
+    rows = [(flag, name) for flag, table in there.items() for name in table.ids]
+    found: dict[str, list[str]] = {}
+    for place in range(len(rows) - len(tables[TEST]), len(rows)):
+        (other, same), (_, name), earlier = rows[first[place]], rows[place], first[place]
+        if files[place] != files[earlier]:
+            found.setdefault(other, []).append(f"{name} = {same}")
+        elif other != TEST:
+            found.setdefault(other, []).append(name)
+    for other, names in found.items():
+        if other == TEST:
+            find.doubt(f"{counted(len(names), 'image')} of the test are there twice: {some(names)}")
         else:
-            find.doubt(
-                f"{counted(len(pairs), 'image')} of {flag} can be found there under two names, not "
-                f"of one patient: {some(pairs)}",
-                "take one of each pair out; a training keeps both in one fold",
-            )
+            find.bad(*_found(other, "image", names))
     if not found:
-        find.good("no image is there twice (compared by bytes, and by patient in one CSV)")
-    return first[: len(tables[TRAIN])]
+        find.good("no image of the test equals another one (compared by bytes)")
 
 
 def owners_of(table: LabelTable) -> list[str]:
@@ -80,9 +64,9 @@ def owners_of(table: LabelTable) -> list[str]:
     return table.ids if table.patients is None else table.patients.tolist()
 
 
-def _found(flag: str, other: str, what: str, names: list[str]) -> tuple[str, str]:
-    """Finding and remedy for what is in two CSVs."""
+def _found(flag: str, what: str, names: list[str]) -> tuple[str, str]:
+    """Finding and remedy for what is in the test and in another table."""
     return (
-        f"{counted(len(names), what)} of {flag} can be found in {other}: {some(names)}",
-        f"take them out of {other}, or their scores say nothing about new patients",
+        f"{counted(len(names), what)} of the test can be found in {flag}: {some(names)}",
+        f"take them out of {flag}, or their scores say nothing about new patients",
     )

@@ -107,7 +107,7 @@ def prepare(
     """
     try:
         earlier = None if run is None or run.overwrite else find_run(run.out_dir)
-        return _prepare(data, split, say, source_weights, earlier)
+        return divide(_gather(data, earlier), data, split, say, source_weights, earlier)
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
             raise
@@ -115,21 +115,22 @@ def prepare(
         raise UserError(f"{str(error).rstrip('.')}{more}") from error
 
 
-def _prepare(
+def divide(
+    table: LabelTable,
     data: DataConfig,
     split: SplitConfig,
     say: Callable[[str], None],
-    source_weights: Sequence[float],
-    earlier: EarlierRun | None,
+    source_weights: Sequence[float] = (),
+    earlier: EarlierRun | None = None,
 ) -> Prepared:
-    table = _gather(data, earlier)
+    """`prepare` for a table that was read, without paths too where there is no --val_csv."""
     for note in table.notes:
         say(note)
     shares = source_shares(table, source_weights)
     if shares is not None:
         table = _without_untrained(table, shares, say)
     if not data.val_csv:
-        first = first_copies(table.images)
+        first = first_copies(table.images) if table.paths else np.arange(len(table))
         if sentence := told_copies(table.ids, table.patients, first):
             say(sentence)
         named = without_names(table) if data.anonymous else table

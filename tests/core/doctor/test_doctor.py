@@ -24,7 +24,6 @@ __all__ = ["data", "doctor", "sound_machine"]
 
 def test_sound_data_end_with_0(doctor: Doctor, data: Path) -> None:
     table = pd.read_csv(data / "train.csv", dtype=str)
-    sizes = table["PatientID"].value_counts()
     code, findings, text = doctor()
     assert code == 0
     assert not marked(findings, "✗")
@@ -32,14 +31,13 @@ def test_sound_data_end_with_0(doctor: Doctor, data: Path) -> None:
     for part in (
         f"each image has a file in {data / 'images'}",
         f"{ROWS} images can be read, 40 x 40 to 40 x 40 px",
-        "no image is there twice",
-        "2 labels, by positives: ",
-        *(f"{label} {(table[label] == '1').sum()}" for label in ("Effusion", "Normal")),
-        f"{len(sizes)} patients with {sizes.min()} to {sizes.max()} images each",
-        "2 folds of ",
+        f"{ROWS} images, {table['PatientID'].nunique()} patients",
         "the same grey everywhere",
     ):
         assert part in good
+    # the table of folds, as a training prints it
+    positives = sum(map(int, re.findall(r"^ +Effusion +(\d+) +(\d+) ", text, re.MULTILINE)[0]))
+    assert positives == (table["Effusion"] == "1").sum()
     assert "--full looks for them" in marked(findings, "-")
     assert max(map(len, text.splitlines())) <= WIDTH
     assert re.search(rf"^{len(findings)} checks: \d+ ✓", text, re.MULTILINE)
@@ -65,9 +63,8 @@ def test_a_broken_image_is_named_and_the_others_are_still_checked(
     assert code == 1
     missing = f"1 of {ROWS} images have no file in {data / 'images'}: {gone.name}"
     assert missing in marked(findings, "✗")
-    assert "2 labels, by positives" in marked(findings, "✓")
-    assert "2 folds of" in marked(findings, "✓")
-    assert marked(findings, "-").count("every image needs a file first") == 2
+    assert f"{ROWS} images, " in marked(findings, "✓")
+    assert "every image needs a file first" in marked(findings, "-")
 
 
 def test_labels_that_cannot_be_learnt(doctor: Doctor, data: Path) -> None:
@@ -79,9 +76,10 @@ def test_labels_that_cannot_be_learnt(doctor: Doctor, data: Path) -> None:
     edit(data, spoil)
     code, findings, _ = doctor("--labels", "Effusion,Normal,Hernia")
     doubt = marked(findings, "!")
-    assert (code, doubt.count("Hernia")) == (0, 1)
     assert re.search(r"no image of .* is positive for Hernia", doubt)
-    assert re.search(r"not scored: Effusion in fold \d", doubt)
+    assert re.search(r"Effusion has no positive in fold \d", doubt)
+    assert re.search(r"no positive in the training part of fold \d, so that it cannot", doubt)
+    assert code == 0
     code, findings, _ = doctor("--labels", "Hernia")
     assert code == 1
     assert "no label has a positive" in marked(findings, "✗")
@@ -97,10 +95,6 @@ def test_labels_that_cannot_be_learnt(doctor: Doctor, data: Path) -> None:
             *(0, "!", "is negative for Normal"),
         ),
         (lambda t: t.assign(Normal="1"), 0, "!", "are left out: Normal. Name them by --labels"),
-        (
-            lambda t: t.assign(Normal=["-1", *t["Normal"][1:]]),
-            *(0, "!", f"{1 / (2 * ROWS):.1%} of the labels are unknown and masked, most of Normal"),
-        ),
         (
             lambda t: t.assign(Normal=["large", "0"] * (ROWS // 2)),
             *(1, "✗", "column 'Normal' holds 'large'"),
