@@ -31,13 +31,7 @@ from core.runtime.ranks import check_equal
 
 # settings in which the same run may differ from one start to the next
 _FREE = {
-    "num_workers",
-    "log_every",
-    "save_minutes",
-    "tensorboard",
-    "run_folds",
-    "preset",
-    "out_dir",
+    *("num_workers", "log_every", "save_minutes", "tensorboard", "run_folds", "preset", "out_dir"),
     # what is predicted after the training is no part of it
     *("test_csv", "test_dir", "out_csv", "ensemble_folds"),
 }
@@ -48,10 +42,14 @@ _OF_A_NODE = {*_UNKEPT, "num_workers"}
 # what a start that was killed at once may leave
 _BEFORE_A_RUN = {LOCK, "env.json"}
 # pictures of the report, by name
-PLOTS = (
-    *("classes", "curves", "precision_recall", "score_histograms", "reliability"),
+PLOTS = [
+    "classes",
+    "curves",
+    "precision_recall",
+    "score_histograms",
+    "reliability",
     "co_occurrence",
-)
+]
 # what a kill leaves of a file that was being written: ours (.name.PID.ending), and safetensors' own
 _LEFTOVER = re.compile(r"\..+\.\d+\.(json|csv|html|png|safetensors)|\.tmp\w{6}")
 
@@ -77,11 +75,8 @@ def open_run(
     """
     fingerprint, parts = prepared.fingerprint(), prepared.digests()
     given = {f"--{name}": str(value) for name, value in settings.items() if name not in _OF_A_NODE}
-    check_equal(
-        fabric,
-        given | parts,
-        "give the same command on each machine, and the same files",
-    )
+    mend = "give the same command on each machine, and the same files"
+    check_equal(fabric, given | parts, mend)
     folder = RunFolder(config.out_dir, settings["model"])
     if fabric.is_global_zero:
         data = {"data": fingerprint, "parts": parts, "files": prepared.files}
@@ -99,18 +94,14 @@ def open_run(
 def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, Any]) -> None:
     """Raise UserError where `settings` or `data` are not those of the earlier run."""
     old = SINCE | earlier.settings
-    names = sorted((set(old) | set(settings)) - _FREE)
     same_data = earlier.environment.get("data") == data["data"]
-    if same_data and not old.get("labels"):
-        # the labels that were detected then, by name
-        names.remove("labels")
-    differing = [
-        f"{name} ({old.get(name)} there, {settings.get(name)} now)"
-        for name in names
-        if old.get(name) != settings.get(name)
-    ]
-    if differing and old.get("preset") != settings.get("preset"):
-        differing.insert(0, f"preset ({old.get('preset')} there, {settings.get('preset')} now)")
+    # labels that were detected then may be given by name
+    free = _FREE | ({"labels"} if same_data and not old.get("labels") else set())
+    names = [name for name in {**old, **settings} if old.get(name) != settings.get(name)]
+    differing = sorted({*names} - free)
+    if differing and "preset" in names:
+        differing.insert(0, "preset")
+    differing = [f"{name} ({old.get(name)} there, {settings.get(name)} now)" for name in differing]
     remedy = "leave what differs out to resume it"
     if not differing and not same_data:
         parts = earlier.environment.get("parts")
@@ -140,8 +131,8 @@ def _digest(settings: dict[str, Any], fingerprint: str) -> str:
 class RunFolder:
     """A folder that holds one run: its settings, records, checkpoints and predictions.
 
-    `identity` is a text that another run, of other settings or data, does not share. `open` sets
-    it from config.json, so that 1 and 1.0 on two command lines are one setting.
+    `open` sets the `identity`, a text that no run of other settings or data shares, from
+    config.json: 1 and 1.0 on two command lines are one setting.
     """
 
     def __init__(self, path: Path, model: str, identity: str = "") -> None:
@@ -170,15 +161,14 @@ class RunFolder:
         """Make and lock the folder, or resume the run of the same settings and data in it.
 
         `settings` by flag name; `data` holds digests of data and folds together ("data"), of their
-        "parts" and of the "files", and the names of the "labels". Returns sentences on what is not
-        as it was when the run began. Raises UserError, before anything is written, where the folder
-        holds other files, a run of other settings or data (unless `overwrite`), or one that is in
-        progress.
+        "parts" and of the "files", and the names of the "labels". Returns sentences on what changed
+        since the run began. Raises UserError, before anything is written, where the folder holds
+        other files, a run of other settings or data (unless `overwrite`), or one in progress.
         """
         kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
         earlier = find_run(self.path)
-        names = os.listdir(self.path) if self.path.is_dir() else []
-        others = any(name not in _BEFORE_A_RUN and not _LEFTOVER.fullmatch(name) for name in names)
+        names = {*os.listdir(self.path)} if self.path.is_dir() else set()
+        others = [name for name in names - _BEFORE_A_RUN if not _LEFTOVER.fullmatch(name)]
         if others and earlier is None:
             raise UserError(
                 f"--out_dir {self.path} holds files that are no run's: give a new or empty folder"
@@ -204,7 +194,7 @@ class RunFolder:
         self.identity = _digest(earlier.settings if earlier else kept, data["data"])
         resumed = f"Resuming the run in {self.path}: what no flag sets is as in its config.json."
         sentences = (resumed if earlier else "", told_changes(starts), told_files(starts))
-        return [sentence for sentence in sentences if sentence]
+        return [*filter(None, sentences)]
 
     def check_place(self) -> None:
         """Raise UserError where the folder is not this run's any more: another may be there."""
@@ -247,9 +237,8 @@ class RunFolder:
         # a run that is so old has none, and who has one there put it there
         paths += [self.labels] if "labels" in run.environment else []
         paths += [self.path / "plots" / f"{name}.png" for name in PLOTS]
-        for path in paths:
-            if path.is_file():
-                path.unlink()
+        for path in filter(Path.is_file, paths):
+            path.unlink()
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2) + "\n"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,21 +23,25 @@ class FoldLog:
     metrics.csv takes values that the same run always gives again, timing.csv the others.
     """
 
+    board: "Board | None" = None
+    """Where there is one, it is saved with each epoch."""
+
     def __init__(
-        self,
-        metrics: Path,
-        timing: Path,
-        *,
-        title: str,
-        speaks: bool,
-        tensorboard: Path | None = None,
+        self, metrics: Path, timing: Path, *, title: str, speaks: bool, tensorboard: Path | None
     ) -> None:
         """`tensorboard` is a folder for event files. Raises UserError without that package."""
         self.metrics, self.timing = metrics, timing
         self.title, self.speaks = title, speaks
         self._bar = tqdm(disable=True)
-        # where there is one, it is saved with each epoch
-        self.board = _board(tensorboard) if tensorboard and speaks else None
+        if tensorboard and speaks:
+            try:
+                from core.runs.tensorboard import Board
+            except ImportError as error:
+                raise UserError(
+                    "--tensorboard needs a package that is not here: pip install -c "
+                    "constraints.txt -e '.[tensorboard]'"
+                ) from error
+            self.board = Board(tensorboard)
 
     def start(self, images: int, done: int) -> None:
         """Show a bar over `images`, of which `done` were seen before a resume."""
@@ -87,17 +92,6 @@ class FoldLog:
         self._bar.close()
 
 
-def _board(folder: Path) -> "Board":
-    try:
-        from core.runs.tensorboard import Board
-    except ImportError as error:
-        raise UserError(
-            "--tensorboard needs a package that is not here: pip install -c constraints.txt -e "
-            "'.[tensorboard]'"
-        ) from error
-    return Board(folder)
-
-
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append `row` to a CSV, after a header where the file is new. Raises UserError.
 
@@ -134,14 +128,10 @@ def cut_back(path: Path, fold: int, epochs: int) -> None:
             f"{path} cannot be read ({error}): move it away, and the same command resumes without "
             "the rows of earlier epochs"
         ) from error
-    kept = [line for line in lines if line.endswith("\n") and not _is_later(line, fold, epochs)]
+    # thousands of digits are no number that was written here
+    row = re.compile(rf"{fold},(\d{{1,9}}),")
+    rows = [(line, row.match(line)) for line in lines if line.endswith("\n")]
+    kept = [line for line, own in rows if own is None or int(own[1]) <= epochs]
     if len(kept) < len(lines):
         data = "".join(kept).encode()
         write_atomically(path, lambda temporary: temporary.write_bytes(data))
-
-
-def _is_later(line: str, fold: int, epochs: int) -> bool:
-    row_fold, epoch, *_ = [*line.split(",", 2), ""]
-    # other digits, and thousands of them, are no number that was written here
-    is_number = epoch.isdecimal() and len(epoch) < 10
-    return row_fold == str(fold) and is_number and int(epoch) > epochs

@@ -24,15 +24,12 @@ from core.runtime.environment import earlier_starts, told_changes
 from core.training.resume import is_finished
 from core.training.run import Run
 
-# no run has more, and their curves can be drawn
-_MOST_EPOCHS = 100_000
-
 
 def finish_run(run: Run, try_next: Sequence[str]) -> None:
-    """Score the pooled predictions of all finished folds, write the report, print the summary.
+    """Score the predictions in the folder of all finished folds, write the report, print a summary.
 
-    Every score comes from the prediction files that lie in the folder. `try_next` holds flags that
-    are worth a second run once no fold is left. The first rank alone does anything.
+    `try_next`: flags that are worth a second run once no fold is left. The first rank alone does
+    anything.
     """
     if not run.fabric.is_global_zero:
         return
@@ -89,7 +86,7 @@ def _write_report(
             *fold_tables(evaluation, evaluations),
         ],
         worst=() if anonymous else worst_cases(evaluation, table, rows, probabilities),
-        command="" if anonymous else _command(),
+        command="" if anonymous else command_again(["python", sys.argv[0]]),
         facts=_facts(settings, run.prepared),
         settings={name: _as_text(value) for name, value in settings.items()},
         environment=_environment(folder.path / "env.json"),
@@ -99,17 +96,21 @@ def _write_report(
 
 def _print_next(run: Run, done: Sequence[int], try_next: Sequence[str]) -> None:
     """Print the command to give next: the real one after a dry run, the folds left, or another."""
+    program = ["python", sys.argv[0]]
     if run.measured is not None:
         print(run.measured.describe())
         print("dry run      all of it works, and its scores mean nothing; now")
-        print(_command(real=True), flush=True)
+        dry = {"--dry_run", "--dry-run"}
+        # without the flag a file of settings asked for it
+        real = [] if dry & set(sys.argv) else ["--no-dry_run"]
+        print(command_again(program, {"--overwrite", *dry}, real), flush=True)
         return
     left = [str(fold) for fold in range(1, run.prepared.folds + 1) if fold not in done]
     more = ["--run_folds", *left] if left else list(try_next)
     if run.folder.resumed and not left:
         # settings that a resume took from the run are not in its command
         more = ["--config", str(run.folder.path / "config.json"), *more]
-    print(f"try next     {_command()} {shlex.join(more)}", flush=True)
+    print(f"try next     {command_again(program)} {shlex.join(more)}", flush=True)
 
 
 def finished_folds(folder: RunFolder, folds: int) -> list[int]:
@@ -132,15 +133,12 @@ def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
     table = prepared.table
     patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
     files, validated = (_as_text(settings[name]) for name in ("train_csv", "val_csv"))
-    if validated:
-        files += f", validated on {validated}"
-    facts = {
+    files += validated and f", validated on {validated}"
+    return {
         "data": f"{files}: {len(table):,} images, patients {patients}",
         "digest": f"{prepared.fingerprint()[:16]} (images, labels, patients and folds)",
+        **({"command": "not told (--anonymous)"} if settings["anonymous"] else {}),
     }
-    if settings["anonymous"]:
-        facts["command"] = "not told (--anonymous)"
-    return facts
 
 
 def _as_text(value: Any) -> str:
@@ -161,17 +159,6 @@ def _environment(path: Path) -> dict[str, str]:
     told |= versions if isinstance(versions, dict) else {}
     told["note"] = told_changes(starts)
     return {name: str(value) for name, value in told.items() if value}
-
-
-def _command(*, real: bool = False) -> str:
-    """This command again, for one process, without what would delete the run; `real`: not dry."""
-    program = ["python", sys.argv[0]]
-    if not real:
-        return command_again(program)
-    dry = {"--dry_run", "--dry-run"}
-    # without the flag a file of settings asked for it
-    more = [] if dry & set(sys.argv) else ["--no-dry_run"]
-    return command_again(program, {"--overwrite", *dry}, more)
 
 
 def _predictions_of(
@@ -206,9 +193,9 @@ def _read_history(path: Path) -> pd.DataFrame | None:
         for name in ("fold", "epoch"):
             if name not in history:
                 raise ValueError(f"it has no column {name}")
-            counts = history[name]
-            if not (counts.between(1, _MOST_EPOCHS) & (counts % 1 == 0)).all():
-                raise ValueError(f"not each {name} is a number from 1 to {_MOST_EPOCHS:,}")
+            # no run has more, and their curves can be drawn
+            if not history[name].isin(range(1, 100_001)).all():
+                raise ValueError(f"not each {name} is a number from 1 to 100,000")
         return history
     except (OSError, ValueError) as error:
         raise UserError(

@@ -64,25 +64,22 @@ class FoldRecord:
     def begin(self) -> bool:
         """Load the state of an earlier start, if there is one; False where the fold is finished.
 
-        The log loses its rows of epochs that are trained again. Raises UserError where the state is
-        damaged or of another run, and where the ranks do not share one folder.
+        Raises UserError where the state is damaged or of another run, and where the ranks do not
+        share one folder.
         """
         fabric, log = self.run.fabric, self.log
         if self.files.state.exists():
             self.state.load(self.files.state, first=fabric.is_global_zero)
         progress = self.state.progress
-        check_equal(
-            fabric,
-            {str(self.files.state): str(progress)},
-            "--out_dir must be one folder that all machines share",
-        )
+        mend = "--out_dir must be one folder that all machines share"
+        check_equal(fabric, {str(self.files.state): str(progress)}, mend)
         if progress.finished:
             log.say(f"{log.title}  finished before (best epoch {progress.best_epoch})")
             return False
         log.say(progress.recount(self.data.images_per_update))
-        if fabric.is_global_zero:
-            cut_back(log.metrics, self.data.fold, progress.epoch)
-            cut_back(log.timing, self.data.fold, progress.epoch)
+        for path in (log.metrics, log.timing) if fabric.is_global_zero else ():
+            # rows of epochs that are trained again
+            cut_back(path, self.data.fold, progress.epoch)
         return True
 
     def end_epoch(
@@ -100,9 +97,15 @@ class FoldRecord:
         run.folder.check_place()
         if best:
             self._save_best(module, probabilities, scores)
-        self._draw(probabilities)
+        if self.log.board is not None:
+            data, names = self.data, self.data.table.class_names
+            targets = data.table.targets[data.val_rows]
+            self.log.board.curves(progress.epoch, names, targets, probabilities)
+            if progress.epoch == 1 and not run.config.data.anonymous:
+                self.log.board.images("training images, augmented", data.examples(8))
         row = {"fold": self.data.fold, "epoch": progress.epoch}
         learned = {"phase": epoch.phase, "train_loss": epoch.train_loss} | scores
+        learned |= {"best": int(best)} | epoch.rates
         now = time.monotonic()
         timing = {
             "images_per_second": epoch.images / max(epoch.trained - epoch.began, 1e-9),
@@ -112,8 +115,7 @@ class FoldRecord:
             "device": run.fabric.device.type,
             "skipped": epoch.skipped,
         }
-        rows = row | learned | {"best": int(best)} | epoch.rates, row | timing
-        self.log.epoch(*rows, of=epochs, best=best)
+        self.log.epoch(row | learned, row | timing, of=epochs, best=best)
 
     def save_state(self, phase: str = "", optimizer: torch.optim.Optimizer | None = None) -> None:
         """Save what a resume needs; all ranks call it together."""
@@ -121,16 +123,6 @@ class FoldRecord:
             self.run.folder.check_place()
             self.state.save(self.files.state, phase, optimizer)
         self.run.fabric.barrier()
-
-    def _draw(self, probabilities: np.ndarray) -> None:
-        """Give the epoch's curves to TensorBoard, and at first what the model is trained on."""
-        if self.log.board is None:
-            return
-        data, epoch = self.data, self.state.progress.epoch
-        targets = data.table.targets[data.val_rows]
-        self.log.board.curves(epoch, data.table.class_names, targets, probabilities)
-        if epoch == 1 and not self.run.config.data.anonymous:
-            self.log.board.images("training images, augmented", data.examples(8))
 
     def _save_best(
         self, module: nn.Module, probabilities: np.ndarray, scores: dict[str, float]
