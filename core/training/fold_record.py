@@ -104,7 +104,7 @@ class FoldRecord:
             if progress.epoch == 1 and not run.config.data.anonymous:
                 self.log.board.images("training images, augmented", data.examples(8))
         row = {"fold": self.data.fold, "epoch": progress.epoch}
-        learned = {"phase": epoch.phase, "train_loss": epoch.train_loss} | scores
+        learned: dict[str, Any] = {"phase": epoch.phase, "train_loss": epoch.train_loss} | scores
         learned |= {"best": int(best)} | epoch.rates
         now = time.monotonic()
         timing = {

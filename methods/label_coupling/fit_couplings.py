@@ -1,6 +1,7 @@
 """Couplings alone, fitted to the logits of a frozen model: a sparse logistic regression."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,15 +86,15 @@ def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
     rows = np.arange(len(table))
     images = evaluation_loader(fabric, table, rows, run.config.loader)
     model.to(fabric.device)
-    found = []
-    for view in validation_views(run.config.loop):
 
-        def outputs(batch: Tensor, view: View = view) -> Tensor:
-            logits: Tensor = model(view(batch))
-            return logits
+    def of(view: View) -> Callable[[Tensor], Tensor]:
+        return lambda batch: model(view(batch))
 
-        found.append(torch.from_numpy(collect(fabric, outputs, images, rows, title=title)))
-    return found
+    found = [
+        collect(fabric, of(view), images, rows, title=title)
+        for view in validation_views(run.config.loop)
+    ]
+    return [torch.from_numpy(logits) for logits in found]
 
 
 def _fit_fold(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,14 +35,11 @@ def find_test_images(start: Preparation) -> LabelTable | None:
     test, data = config.test, config.data
     if test.test_dir is None and test.test_csv is None:
         return None
-    column = ""
-    if test.test_csv is not None and table.id_column in read_columns(test.test_csv):
-        column = table.id_column
+    named = test.test_csv is not None and table.id_column in read_columns(test.test_csv)
+    column = table.id_column if named else ""
+    # without the source's name, which test images do not have
+    ids = [name.partition("/")[2] for name in table.ids] if table.source_names else table.ids
     folder = test.test_dir or data.train_dir[0]
-    ids = table.ids
-    if table.source_names:
-        # without the source's name, which test images do not have
-        ids = [name.partition("/")[2] for name in ids]
     images = find_images(folder, test.test_csv, image_column=column, like=ids)
     images = replace(images, id_column=table.id_column)
     if config.run.dry_run:
@@ -75,7 +71,9 @@ def _predict_test_images(run: Run, images: LabelTable) -> None:
     done = finished_folds(run.folder, run.prepared.folds)
     checkpoints = [run.folder.files(fold).weights for fold in done]
     if not config.test.ensemble_folds:
-        values = [_monitored(load_facts(path), config.loop.monitor) for path in checkpoints]
+        scores = [load_facts(path)["metrics"][config.loop.monitor] for path in checkpoints]
+        # None: not defined for the labels of that fold
+        values = [-np.inf if score is None else score for score in scores]
         checkpoints = [checkpoints[int(np.argmax(values))]]
     ensemble = Ensemble.load(ModelsConfig(checkpoints=tuple(checkpoints)))
     predict_to_csv(
@@ -86,13 +84,6 @@ def _predict_test_images(run: Run, images: LabelTable) -> None:
         batch_size=config.loader.batch_size,
         workers=worker_count(config.loader.num_workers),
     )
-
-
-def _monitored(facts: dict[str, Any], monitor: str) -> float:
-    """What a checkpoint says of its monitor; -inf where it says nothing."""
-    metrics = facts.get("metrics")
-    value = metrics.get(monitor) if isinstance(metrics, dict) else None
-    return float(value) if isinstance(value, int | float) else -np.inf
 
 
 def _check_output(path: Path, columns: Sequence[str]) -> None:
