@@ -47,28 +47,6 @@ def test_the_images_of_a_csv_in_its_order_with_weights_and_without_views(
     np.testing.assert_allclose(frame.to_numpy(), (one + 3 * other) / 4, atol=2e-6)
 
 
-def test_an_image_that_cannot_be_read_is_named_and_labels_are_kept(
-    infer: Infer, checkpoints: list[Path], six_images: list[Path], phantom: Path, tmp_path: Path
-) -> None:
-    folder = copied(six_images, tmp_path / "images")
-    (folder / six_images[3].name).write_bytes(six_images[3].read_bytes()[:200])
-    (folder / six_images[4].name).write_bytes(b"")
-    flags = ["--checkpoints", checkpoints[0], "--image_dir", folder]
-    error = refusal(infer, *flags, "--output", tmp_path / "p.csv")
-    told = f"2 of 6 images cannot be read: {six_images[3].name}, {six_images[4].name}"
-    assert told in error
-    assert not (tmp_path / "p.csv").exists()
-    # labels have the columns of predictions, and are none
-    classes = load_tensors(checkpoints[0])[1]["class_names"]
-    labels = tmp_path / "labels.csv"
-    pd.read_csv(phantom / "train.csv")[["ImageID", *classes]].to_csv(labels, index=False)
-    before = labels.read_bytes()
-    for more in ([], ["--test_csv", labels]):
-        whole = [*flags[:3], phantom / "images", *more]
-        assert "labels.csv" in refusal(infer, *whole, "--output", labels)
-        assert labels.read_bytes() == before
-
-
 def test_predictions_of_before_are_replaced_only_if_asked_for(
     infer: Infer, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
 ) -> None:

@@ -89,7 +89,8 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     out, listed = tmp_path / "p.csv", tmp_path / "p_skipped.csv"
     spoiled = [*six_flags, "--image_dir", folder, "--batch_size", 2, "--output", out]
     skip = [*spoiled, "--on_bad_image", "skip"]
-    assert infer(*spoiled)[0] == 2
+    names = f"{six_images[1].name}, {six_images[4].name}"
+    assert f"2 of 6 images cannot be read: {names}" in refusal(infer, *spoiled)
     assert not out.exists()
     # what the first start predicted is kept
     assert "Going on: 1 of 1 blocks are there." in done(infer, *skip)
