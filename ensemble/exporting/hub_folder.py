@@ -1,9 +1,8 @@
 """Checkpoints as a folder that loads back offline, for a model hub."""
 
 import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -80,7 +79,7 @@ def _last_part(value: Any) -> Any:
     """A path's name, also of each path of a list."""
     if isinstance(value, list):
         return [_last_part(one) for one in value]
-    return re.split(r"[\\/]", value.rstrip("\\/"))[-1] if isinstance(value, str) else value
+    return PureWindowsPath(value).name if isinstance(value, str) else value
 
 
 def _describe(member: Member) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import jinja2
@@ -118,7 +118,7 @@ def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str
         given = member.facts("settings").get("train_csv")
         for one in given if isinstance(given, list) else [given]:
             if isinstance(one, str) and one:
-                files[re.split(r"[\\/]", one)[-1]] = None
+                files[PureWindowsPath(one).name] = None
     files |= dict.fromkeys(score.labels for score in scores if score is not None)
     return f"Labels of {', '.join(files)}" if files else "Which labels were used is not told"
 
