@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -131,7 +132,7 @@ def test_an_error_of_the_user_is_one_line_and_a_defect_is_none(call: Call) -> No
     # a pipe that is not that of the output
     for defect in (ValueError, BrokenPipeError):
         with pytest.raises(defect):
-            run(lambda one=defect: fail(one("a defect")))
+            run(partial(fail, defect("a defect")))
 
 
 def test_output_that_nobody_reads_ends_it_in_silence() -> None:

@@ -1,6 +1,7 @@
 """A sample's augmentation depends on (seed, epoch, place) alone, and looks as it is said to."""
 
 import random
+from functools import partial
 from pathlib import Path
 
 import albumentations as A
@@ -50,7 +51,7 @@ def test_the_key_alone_decides_and_global_random_numbers_have_no_part_in_it() ->
 def test_transforms_samples_and_epochs_are_independent() -> None:
     def mark(place: int) -> A.BasicTransform:
         pixel = 255 * np.eye(1, 4, place, dtype=np.uint8)
-        return A.Lambda(image=lambda image, **_: image | pixel, p=0.5)
+        return A.Lambda(image=partial(lambda mask, image, **_: image | mask, pixel), p=0.5)
 
     augment, blank = Augmentation([mark(place) for place in range(4)], 0), np.zeros((1, 4), "u1")
     applied, other = (
