@@ -81,18 +81,15 @@ def take_rows(columns: dict[str, Column], positions: np.ndarray) -> dict[str, Co
     positions = np.flatnonzero(positions) if positions.dtype == bool else positions
     in_order = (positions + 2).astype(np.int32)
     taken: dict[str, Column] = {}
-    shared: dict[int, np.ndarray] = {}  # columns of one file share their row numbers
+    # columns of one file share their row numbers
+    rows = {id(c.rows): in_order if c.rows is None else c.rows[positions] for c in columns.values()}
     for name, column in columns.items():
-        rows = in_order
-        if column.rows is not None:
-            if id(column.rows) not in shared:
-                shared[id(column.rows)] = column.rows[positions]
-            rows = shared[id(column.rows)]
         codes = column.codes[positions]
         is_held = np.bincount(codes, minlength=len(column.values)) > 0
         moved = (np.cumsum(is_held) - 1).astype(codes.dtype)
         values = list(compress(column.values, is_held))
-        taken[name] = replace(column, codes=moved[codes], values=values, rows=rows)
+        own = rows[id(column.rows)]
+        taken[name] = replace(column, codes=moved[codes], values=values, rows=own)
     return taken
 
 
@@ -151,8 +148,7 @@ def _read(path: Path) -> dict[str, Column]:
                     f"{path} has more than {most:,} different texts in its cells: leave out "
                     "columns that are not needed, or raise CXR_MAX_CELLS."
                 )
-    repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
-    if repeated:
+    if repeated := sorted(name for name, n in Counter(names).items() if name and n > 1):
         raise UserError(f"{path}: more than one column is named {some(repeated)}. Rename them.")
     columns = {n: Column(n, path, *cells.join()) for n, cells in zip(names, held, strict=True)}
     last = columns[names[-1]]
@@ -192,14 +188,14 @@ def _refuse_short_rows(path: Path, cells: int, separator: str) -> None:
     with open_text(path) as (text, _):
         reader = csv.reader(text, delimiter=separator)
         try:
-            for row in reader:
-                if len(row) < cells and "".join(row).strip():
-                    raise UserError(
-                        f"{path} is not a regular table: line {reader.line_num} has {len(row)} "
-                        f"cells where the header has {cells}. Is the file cut short?"
-                    )
+            short = next((r for r in reader if len(r) < cells and "".join(r).strip()), None)
         except csv.Error as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+    if short is not None:
+        raise UserError(
+            f"{path} is not a regular table: line {reader.line_num} has {len(short)} cells where "
+            f"the header has {cells}. Is the file cut short?"
+        )
 
 
 def find_column(
@@ -234,13 +230,12 @@ def find_image_column(
     path: Path, columns: Mapping[str, Column], requested: str, known: Sequence[str] = IMAGE_COLUMNS
 ) -> str:
     """`find_column` for the images' names. Raises UserError where the file has no such column."""
-    name = find_column(path, columns, requested, known, "--image_column")
-    if name is None:
-        raise UserError(
-            f"{path} has no column with the images' names{nearest(IMAGE_COLUMNS[0], columns)}. "
-            "Name it with --image_column."
-        )
-    return name
+    if name := find_column(path, columns, requested, known, "--image_column"):
+        return name
+    raise UserError(
+        f"{path} has no column with the images' names{nearest(IMAGE_COLUMNS[0], columns)}. Name it "
+        "with --image_column."
+    )
 
 
 def find_named(columns: Mapping[str, Column], wanted: str) -> Column | None:

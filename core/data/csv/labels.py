@@ -35,15 +35,13 @@ def choose_labels(
     Raises UserError for a request that cannot be met, and for a column that looks like a label but
     for some cells.
     """
-    notes: list[str] = []
-    if labels is None:
-        labels, notes = _detect_labels(path, columns, used)
+    labels, notes = _detect_labels(path, columns, used) if labels is None else (labels, [])
     if not labels:
         raise UserError("--labels is empty: name at least one column, or leave it out.")
     for name in labels:
         if name not in columns:
-            quotes = " (double quotes go around a name with a comma)"
-            hint = quotes if any("," in column for column in columns) else ""
+            has_comma = any("," in column for column in columns)
+            hint = " (double quotes go around a name with a comma)" if has_comma else ""
             raise UserError(f"{path} has no label column '{name}'{nearest(name, columns)}{hint}.")
         if name in used:
             raise UserError(
@@ -51,8 +49,7 @@ def choose_labels(
                 "cannot be a label too. Take it out of --labels."
             )
         check_printable(path, name)
-    twice = [name for name, count in Counter(labels).items() if count > 1]
-    if twice:
+    if twice := [name for name, count in Counter(labels).items() if count > 1]:
         raise UserError(f"--labels names '{twice[0]}' more than once.")
     return tuple(labels), notes
 

@@ -20,10 +20,8 @@ from core.data.loading.dataset import (
     evaluation_loader,
     told_constant,
 )
-from core.data.loading.samplers import Sampler, TrainingBatches, build_sampler
-from core.data.loading.source_weights import build_mixture
-from core.data.splits.prepare import Prepared
-from core.data.splits.source_shares import source_shares
+from core.data.loading.samplers import Sampler, TrainingBatches, build_mixture, build_sampler
+from core.data.splits.prepare import Prepared, source_shares
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, some
 from core.runtime.fabric import worker_count

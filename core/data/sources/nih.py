@@ -111,8 +111,7 @@ def _official_test(path: Path, images: Column, notes: list[str]) -> tuple[np.nda
         if not is_in[name].any()
     ]
     if TRAIN_LIST in named:
-        both = sorted(set(named[TEST_LIST]) & set(named[TRAIN_LIST]))
-        if both:
+        if both := sorted(set(named[TEST_LIST]) & set(named[TRAIN_LIST])):
             raise UserError(
                 f"{len(both):,} image(s) are in {lists[TEST_LIST]} and in {lists[TRAIN_LIST]}: "
                 f"{some(both)}. Fetch the lists again."

@@ -47,8 +47,8 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
             "--source vindr a table with one column a label, such as image_labels_train.csv."
         )
     images, by = column(columns, "image_id", "vindr"), find_named(columns, "rad_id")
-    others = (images, by)
-    labels = tuple(n for n, c in columns.items() if c not in others and not is_known_non_label(n))
+    rest = {name: c for name, c in columns.items() if c not in (images, by)}
+    labels = tuple(name for name in rest if not is_known_non_label(name))
     notes: tuple[str, ...] = ()
     if by is not None:
         each = _count_readers(images, by)
@@ -101,8 +101,7 @@ def _vote(
     voted = {}
     for name in labels:
         answers = columns[name]
-        wrong = [text for text in answers.values if label_value(text) not in (0, 1)]
-        if wrong:
+        if wrong := [text for text in answers.values if label_value(text) not in (0, 1)]:
             raise UserError(f"{answers.cell(wrong[0])}; a reader's label is 1 or 0.")
         # in the order of the images' codes, as the first rows are
         votes = np.bincount(images.codes, weights=answers.each(label_value))

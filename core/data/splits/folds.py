@@ -80,8 +80,7 @@ def check_disjoint(train: LabelTable, val: LabelTable) -> None:
     """Raise UserError where an image, or else a patient, is in both the training and --val_csv."""
     seen = {*train.ids, *train.paths}
     pairs = zip(val.ids, val.paths, strict=True)
-    images = [name for name, path in pairs if name in seen or path in seen]
-    if images:
+    if images := [name for name, path in pairs if name in seen or path in seen]:
         raise UserError(
             f"{len(images):,} image(s) of --val_csv are in --train_csv too: {some(images)}. Take "
             "them out of one of the two, or leave --val_csv out and let --folds split."
@@ -92,10 +91,8 @@ def check_disjoint(train: LabelTable, val: LabelTable) -> None:
             f"{without} names no patients and the other file does, so that shared patients cannot "
             "be found: add the column, or give --patient_column none to go without that check."
         )
-    if train.patients is None or val.patients is None:
-        return
-    patients = sorted(set(train.patients) & set(val.patients))
-    if patients:
+    theirs = () if train.patients is None else train.patients
+    if patients := sorted(set(theirs) & set(() if val.patients is None else val.patients)):
         raise UserError(
             f"{len(patients):,} patient(s) of --val_csv are in --train_csv too: {some(patients)}. "
             "Their images inflate every number: take them out of one of the two, or leave "
@@ -162,9 +159,8 @@ def empty_in_fold(
     """A sentence for each class that has no positive in some fold; folds count from 1."""
     sentences = []
     for name, counts in zip(class_names, _positives(targets, assignment).T, strict=True):
-        empty = np.flatnonzero(counts == 0) + 1
-        if len(empty):
-            where = "any fold" if len(empty) == len(counts) else f"fold {some(list(empty), 20)}"
+        if empty := (np.flatnonzero(counts == 0) + 1).tolist():
+            where = "any fold" if len(empty) == len(counts) else f"fold {some(empty, 20)}"
             sentences.append(
                 f"Warning: {name} has no positive in {where}, so that it cannot be scored there."
             )

@@ -15,19 +15,18 @@ from core.config.training import RunConfig, SplitConfig
 from core.data.splits.duplicates import first_copies, joined_patients, told_copies
 from core.data.splits.folds import assign_folds, empty_in_fold, fold_table, read_folds, source_table
 from core.data.splits.official import join_official_split
-from core.data.splits.source_shares import source_shares
 from core.data.tables.anonymous import without_names
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather
 from core.errors import UserError, in_plain_sight, see_doctor, some
 
+SMALLEST_SHARE = 1e-4
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """A table, the fold (from 0) in which each image is validated, and the folds to run (from 1).
-
-    With an official split the training images have fold -1: they are never validated.
-    """
+    """A table, the fold (from 0) in which each image is validated (-1: in none, by an official
+    split), and the folds to run (from 1)."""
 
     table: LabelTable
     assignment: np.ndarray
@@ -52,9 +51,7 @@ class Prepared:
         Every image trains in some fold; with an official split those of --train_csv alone do, and
         with `source_weights` those of sources that have one above 0.
         """
-        trained = np.ones(len(self.table), dtype=bool)
-        if self.folds == 1:
-            trained = self.assignment < 0
+        trained = self.assignment < (0 if self.folds == 1 else self.folds)
         if source_weights and self.table.sources is not None:
             trained &= np.asarray(source_weights)[self.table.sources] > 0
         targets = self.table.targets[trained]
@@ -101,9 +98,8 @@ def prepare(
 ) -> Prepared:
     """Read the table, divide it, and tell the user what was found and which classes are short.
 
-    Labels and folds are those of the earlier run in the folder of `run`, where it resumes one. A
-    class that only sources with a weight of 0 know is left out. Raises UserError for whatever is
-    wrong with CSV, folder, labels, folds or weights.
+    Labels and folds are those of the earlier run in the folder of `run`, where it resumes one.
+    Raises UserError for whatever is wrong with CSV, folder, labels, folds or weights.
     """
     try:
         earlier = None if run is None or run.overwrite else find_run(run.out_dir)
@@ -186,6 +182,30 @@ def _folds_of(earlier: EarlierRun, table: LabelTable) -> np.ndarray | None:
     return folds if is_own else None
 
 
+def source_shares(table: LabelTable, weights: Sequence[float]) -> np.ndarray | None:
+    """The share of an epoch's draws for each of the table's sources, (S,) with sum 1.
+
+    None without weights. Raises UserError for another number of weights than of sources, and for a
+    share that is so small that it would never be drawn.
+    """
+    if not weights:
+        return None
+    sources = len(table.source_names)
+    if len(weights) != sources:
+        raise UserError(
+            f"--source_weights gives {len(weights)} numbers for {max(sources, 1)} --train_csv: one "
+            "for each of several, or leave it out"
+        )
+    shares = np.asarray(weights, dtype=np.float64) / sum(weights)
+    if ((shares > 0) & (shares < SMALLEST_SHARE)).any():
+        name = table.source_names[int(np.where(shares > 0, shares, 1).argmin())]
+        raise UserError(
+            f"--source_weights gives source '{name}' less than one draw in "
+            f"{round(1 / SMALLEST_SHARE):,}: give it more, or 0 to leave it out of training"
+        )
+    return shares
+
+
 def _without_untrained(
     table: LabelTable, shares: np.ndarray, say: Callable[[str], None]
 ) -> LabelTable:
@@ -229,12 +249,11 @@ def check_training(
                 f"no label has a positive among the {len(training):,} training images of fold "
                 f"{fold}: nothing can be learnt; look at the label columns ({some(list(names))})"
             )
-        for name, count in zip(names, positives, strict=True):
-            if not count:
-                say(
-                    f"Warning: {name} has no positive in the training part of fold {fold}, so that "
-                    "it cannot be learnt there."
-                )
+        for name in compress(names, positives == 0):
+            say(
+                f"Warning: {name} has no positive in the training part of fold {fold}, so that it "
+                "cannot be learnt there."
+            )
 
 
 def strata(table: LabelTable) -> np.ndarray:

@@ -90,8 +90,7 @@ def view_groups(views: np.ndarray | None, images: int) -> np.ndarray:
     if views is None:
         return np.zeros(images, dtype=np.int64)
     codes, names = pd.factorize(views)
-    groups, _ = pd.factorize(np.array([view_group(str(name)) for name in names], dtype=object))
-    return groups[codes]
+    return pd.factorize(np.array([view_group(n) for n in names], dtype=object))[0][codes]
 
 
 def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
@@ -108,8 +107,7 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
         ids = names
     if like and not any(name.lower().endswith(IMAGE_ENDINGS) for name in like):
         ids = [without_ending(name) or name for name in ids]
-        twice = sorted(name for name, count in Counter(ids).items() if count > 1)
-        if twice:
+        if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
             raise UserError(
                 f"{folder} holds several images that differ in their ending only: {some(twice)}. "
                 "Keep one of each."

@@ -1,26 +1,29 @@
 """LabelTable: images, patients, views and labels, read from a sheet and an image folder."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from core.config.data import LabelReading
 from core.data.csv.columns import Column, find_column, find_image_column, take_rows
 from core.data.csv.labels import add_absent, choose_labels, read_targets
 from core.data.csv.views import of_views
 from core.data.images.collection import Images
-from core.data.images.dicom.header import FIELDS
+from core.data.images.dicom.header import FIELDS, from_headers, patients_of
 from core.data.images.find_files import match_images
 from core.data.sources.sheet import Sheet
-from core.data.tables.patients import ask_headers, patients_of_column, patients_without_column
 from core.errors import UserError, in_plain_sight, some
 
 # what a spreadsheet runs
 FORMULA = "=+-@"
+# 1.90E+38 is what a spreadsheet makes of a long number: many patients become one.
+ROUNDED_NUMBER = re.compile(r"-?\d+([.,]\d+[eE][+-]?|[eE]\+)\d+")
+PATIENT_IN_PATH = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]")
 # what a LabelTable may know of each image
 OF_IMAGES = ("patients", "studies", "views", "sources")
 
@@ -97,7 +100,7 @@ def table_of_sheet(
     ids = read_ids(columns[image])
     images = Images.of_files([]) if image_dir is None else match_images(ids, image_dir)
     asked = [f for f in FIELDS if found[f] is None and requests[f].lower() != "none"]
-    headers = ask_headers(path, images.paths, asked)
+    headers = _ask_headers(path, images.paths, asked)
     if found["view"] is None and views != "all":
         wanted = _are_wanted(path, headers.get("view"), views, notes)
         columns, headers = take_rows(columns, wanted), take_rows(headers, wanted)
@@ -109,10 +112,10 @@ def table_of_sheet(
     told = headers | {field: columns[name] for field, name in found.items() if name is not None}
     patients = None
     if found["patient"] is not None:
-        patients = patients_of_column(told["patient"])
+        patients = _patients_of_column(told["patient"])
     elif "patient" in asked:
         header = told.get("patient")
-        patients, note = patients_without_column(path, header, ids, images.paths)
+        patients, note = _patients_without_column(path, header, ids, images.paths)
         notes.append(note)
     return LabelTable(
         ids=ids,
@@ -215,3 +218,47 @@ def read_ids(column: Column) -> list[str]:
             "header is row 1). Keep one row for each image."
         )
     return list(column.cells)
+
+
+def _ask_headers(csv: Path, paths: Sequence[str], wanted: Collection[str]) -> dict[str, Column]:
+    """Those of `FIELDS` that are `wanted`, as `from_headers` finds them; without blank columns."""
+    headers = from_headers(paths) if wanted else {}
+    told = {}
+    for name in wanted if headers else ():
+        codes, values = pd.factorize(headers[name])
+        if name == "patient" or any(values):
+            told[name] = Column(name, csv, codes.astype(np.int32), values.tolist())
+    return told
+
+
+def _patients_of_column(column: Column) -> np.ndarray:
+    """Patients (N,) str. Raises UserError where one is blank, or a spreadsheet has rounded them."""
+    way_out = "pass --patient_column none, and the folds may share patients."
+    if "" in column.values:
+        raise UserError(
+            f"{column.place('')} names no patient in column '{column.name}'. Fill it in, or "
+            f"{way_out}"
+        )
+    for value in filter(ROUNDED_NUMBER.fullmatch, column.values):
+        raise UserError(
+            f"{column.cell(value)}, a rounded number that merges many patients into one. Use a "
+            f"file that was not saved by a spreadsheet, or {way_out}"
+        )
+    return column.cells
+
+
+def _patients_without_column(
+    csv: Path, header: Column | None, ids: Sequence[str], paths: Sequence[str]
+) -> tuple[np.ndarray | None, str]:
+    """Patients (N,) str by the images' names, else by DICOM headers, or None; and a sentence."""
+    found = [PATIENT_IN_PATH.search(image) for image in ids]
+    patients = [match.group(1) for match in found if match]
+    if len(patients) == len(ids):
+        note = f"Patients are taken from the images' paths, such as '{patients[0]}' in {ids[0]}."
+        return np.array(patients, dtype=object), note
+    if header is not None:
+        return patients_of(header.cells, paths)
+    return None, (
+        f"Warning: {csv} has no known patient column, so that images of one patient may fall into "
+        "two folds and inflate every number. Name it with --patient_column."
+    )

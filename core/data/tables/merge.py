@@ -83,36 +83,35 @@ def without_shared_images(
     With --official_split train an official test image of one of them is in none. Raises UserError
     where nothing is left of a table.
     """
-    kept = list(tables)
-    for home in {home for home in homes if homes.count(home) > 1}:
-        members = [place for place, other in enumerate(homes) if other == home]
-        of_test: set[str] = set()
-        for place in members:
-            sheet = parts[place].sheet
-            if sheet.official_test is not None and parts[place].reading.official_split == "train":
-                names = sheet.columns[tables[place].id_column].cells
-                of_test.update(_image_keys(names[sheet.official_test], sheet))
-        seen: set[str] = set()
-        for place in members:
-            keys = pd.Index(_image_keys(tables[place].ids, parts[place].sheet))
-            is_test, is_seen = keys.isin(list(of_test)), keys.isin(list(seen))
-            left = tables[place].take(~(is_test | is_seen))
+    kept: list[LabelTable] = []
+    tests, seen = defaultdict[int, set[str]](set), defaultdict[int, set[str]](set)
+    for table, part, home in zip(tables, parts, homes, strict=True):
+        sheet = part.sheet
+        if sheet.official_test is not None and part.reading.official_split == "train":
+            names = sheet.columns[table.id_column].cells
+            tests[home].update(_image_keys(names[sheet.official_test], sheet))
+    for table, part, home in zip(tables, parts, homes, strict=True):
+        if homes.count(home) > 1:
+            keys = pd.Index(_image_keys(table.ids, part.sheet))
+            is_test, is_seen = keys.isin(list(tests[home])), keys.isin(list(seen[home]))
+            seen[home].update(keys)
             notes = tuple(
-                f"Warning: {int(wrong.sum()):,} of {len(keys):,} images of {parts[place].csv} are "
-                f"left out, as they are {why}."
+                f"Warning: {int(wrong.sum()):,} of {len(keys):,} images of {part.csv} are left "
+                f"out, as they are {why}."
                 for wrong, why in (
                     (is_test, "official test images of another CSV"),
                     (is_seen, "in a CSV before it"),
                 )
                 if wrong.any()
             )
-            if not len(left):
-                raise UserError(
-                    f"all images of {parts[place].csv} are in another CSV of the same images or in "
-                    "its official test: leave this CSV out"
-                )
-            kept[place] = replace(left, notes=left.notes + notes)
-            seen.update(keys)
+            table = table.take(~(is_test | is_seen))
+            table = replace(table, notes=table.notes + notes)
+        if not len(table):
+            raise UserError(
+                f"all images of {part.csv} are in another CSV of the same images or in its "
+                "official test: leave this CSV out"
+            )
+        kept.append(table)
     return kept
 
 
@@ -229,9 +228,9 @@ def _refuse_shared_files(tables: Sequence[LabelTable], parts: Sequence[Part]) ->
     )
     again = np.flatnonzero(files.duplicated())
     if len(again):
-        names = [name for table in tables for name in table.ids]
-        first = int((files == files[again[0]]).to_numpy().argmax())
+        names = np.array([name for table in tables for name in table.ids], dtype=object)
+        one, other, *_ = names[files == files[again[0]]]
         raise UserError(
-            f"{len(again):,} image file(s) are in more than one CSV: '{names[first]}' and "
-            f"'{names[again[0]]}' are both {files[again[0]]}. Keep each in one of them."
+            f"{len(again):,} image file(s) are in more than one CSV: '{one}' and '{other}' are "
+            f"both {files[again[0]]}. Keep each in one of them."
         )

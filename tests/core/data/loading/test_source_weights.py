@@ -9,8 +9,7 @@ from core.config.training import LoaderConfig
 from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, describe_sampling
-from core.data.loading.samplers import Sampler
-from core.data.loading.source_weights import build_mixture
+from core.data.loading.samplers import Sampler, build_mixture
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.runtime.fabric import make_fabric
