@@ -118,30 +118,15 @@ def served(
             process.kill()
 
 
-@contextmanager
-def watched(process: int, port: int) -> Iterator[list[tuple[float, float]]]:
-    """Seconds of /health and megabytes (0 without /proc), now and twenty times a second."""
-
-    def look() -> None:
+def watch(process: int, port: int, over: threading.Event) -> list[tuple[float, float]]:
+    """Seconds of /health and megabytes (0 without /proc), twenty times a second."""
+    looks = []
+    while not over.wait(0.05):
         health = ask(port, "health")
         if health.status != 200:
             raise RuntimeError("/health does not answer")
         looks.append((health.seconds, tree_megabytes(process) if can_measure() else 0.0))
-
-    def watch() -> None:
-        while not over.wait(0.05):
-            look()
-
-    looks: list[tuple[float, float]] = []
-    over = threading.Event()
-    look()
-    with ThreadPoolExecutor(1) as pool:
-        watching = pool.submit(watch)
-        try:
-            yield looks
-        finally:
-            over.set()
-        watching.result()
+    return looks
 
 
 def right_files(folder: Path) -> dict[str, bytes]:

@@ -12,8 +12,10 @@ file, stay in its memory, and end at Ctrl-C.
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.runner import start
@@ -39,10 +41,15 @@ def main() -> None:
         (empty / "tmp").mkdir(parents=True)
         with clients.served(checkpoints, empty) as (process, port):
             alone = {name: clients.ask(port, name, data) for name, data in files.items()}
-            with clients.watched(process.pid, port) as looks:
+            over = threading.Event()
+            with ThreadPoolExecutor(1) as pool:
+                watching = pool.submit(clients.watch, process.pid, port, over)
                 began = time.perf_counter()
-                replies = clients.load(port, files, CLIENTS, EACH)
-                seconds = time.perf_counter() - began
+                try:
+                    replies = clients.load(port, files, CLIENTS, EACH)
+                finally:
+                    over.set()
+                seconds, looks = time.perf_counter() - began, watching.result()
             healthy = clients.ask(port, "predict 0", files["predict 0"]).status == 200
             process.send_signal(signal.SIGINT)
             ended = process.wait(timeout=60)
