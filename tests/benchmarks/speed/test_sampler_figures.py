@@ -4,18 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import sampler
-from benchmarks.speed.sampler import largest_deviation, peak_megabytes
+from benchmarks.speed.sampler import largest_deviation
 from core.data.loading.samplers import Sampler
-
-
-def test_the_peak_is_of_all_that_was_there_at_a_time() -> None:
-    def work() -> None:
-        first = np.ones(3_000_000, np.uint8)
-        del first
-        kept = [np.ones(4_000_000, np.uint8), np.ones(1_000_000, np.uint8)]
-        kept.clear()
-
-    assert peak_megabytes(work) == pytest.approx(5, abs=0.1)
 
 
 def rare() -> np.ndarray:
