@@ -13,7 +13,6 @@ import timm
 from safetensors.torch import save
 
 from tests.conftest import Train
-from tests.helpers.faults.launches import TRAIN, Place, RealLaunches
 from tests.helpers.training.small_run import flags
 
 Spoil = Callable[[Path], object]
@@ -136,13 +135,3 @@ def test_folder_of_something_else(train: Train, data: Path) -> None:
     sentence = refusal(train, data, "--out_dir", data, "--overwrite")
     assert str(data) in sentence
     assert (data / "thesis.txt").read_text() == "years of work"
-
-
-@pytest.mark.soak
-def test_devices_auto_under_fabric_run(data: Path, tmp_path: Path) -> None:
-    """`fabric run` itself answers 1 to a script's 2; the sentence comes first."""
-    launches = RealLaunches(tmp_path, range(29514, 29515))
-    launch = launches.start(TRAIN, *flags(data, data.parent / "out"), place=Place("auto"))
-    assert launch.ends() != 0
-    assert "--devices auto starts a single process; give a number" in launch.printed
-    assert not (data.parent / "out").exists()

@@ -125,8 +125,8 @@ class Launch:
         return bool(self._printed()) and not self.processes()
 
     def has_traceback(self) -> bool:
-        """Whether a rank printed one; torchrun has its own, for what it ended by."""
-        return ("]: Traceback" if self._launches.real else "Traceback") in self.printed
+        """Whether a rank printed one."""
+        return "Traceback" in self.printed
 
     def comes_to_its_moment(self, rank: int = 0) -> None:
         """Wait for the moment of a rank."""

@@ -25,7 +25,7 @@ TRAIN, INFER, PACK = "methods.standard_head.train", "ensemble.infer", "core.data
 class Place:
     """Place of a launcher: how many processes here, and which node of how many."""
 
-    processes: int | str = 0
+    processes: int = 0
     nodes: int = 1
     node: int = 0
 
@@ -42,8 +42,6 @@ class Launches:
     the commands alone.
     """
 
-    real = False
-
     def __init__(self, folder: Path, ports: range, size: str = "64m") -> None:
         self.folder, self._ports, self._count = folder, cycle(ports), 0
         self.room, self.ballast = folder / "room", str(folder / "room" / "ballast")
@@ -57,13 +55,14 @@ class Launches:
         if self.mounted:
             script = f'mount -t tmpfs -o size={size} room "$1" && shift && exec "$@"'
             inside = ["unshare", "-Urm", "sh", "-c", script, "sh", str(self.room), *inside]
+        environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
         self._server = subprocess.Popen(
             inside,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=_environment({"TMPDIR": str(folder)}),
+            env=os.environ | environment,
         )
         if self.mounted:
             wait_until(self.seen(self.room).is_mount)
@@ -90,7 +89,7 @@ class Launches:
             "fabric": fabric,
             "environment": environment,
         }
-        return Launch(self, self._start(request | more), request["output"])
+        return Launch(self, self._ask(**request, **more)["pid"], request["output"])
 
     def nodes(self, module: str, *arguments: object, processes: int, **more: Any) -> list[Launch]:
         """Two launchers, each a node of `processes`, that make one launch."""
@@ -106,7 +105,7 @@ class Launches:
 
     def seen(self, path: Path) -> Path:
         """A path of the commands as this process sees it."""
-        if self.real or not (self.mounted and path.is_relative_to(self.room)):
+        if not (self.mounted and path.is_relative_to(self.room)):
             return path
         return Path(f"/proc/{self._server.pid}/root") / path.relative_to("/")
 
@@ -129,44 +128,12 @@ class Launches:
         self._server.stdin.close()
         self._server.wait(timeout=20)
 
-    def _start(self, request: dict[str, Any]) -> int:
-        return self._ask(**request)["pid"]
-
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self._server.stdin
         assert self._server.stdout
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())
-
-
-class RealLaunches(Launches):
-    """Commands as a user starts them, by Python, `fabric run` or torchrun; they know no moments."""
-
-    real = True
-
-    def __init__(self, folder: Path, ports: range) -> None:
-        self.folder, self._ports, self._count = folder, cycle(ports), 0
-        self._started: dict[int, subprocess.Popen] = {}
-
-    def _start(self, request: dict[str, Any]) -> int:
-        with Path(f"{request['output']}.out0").open("wb") as file:
-            process = subprocess.Popen(
-                [*_launcher(request), *request["arguments"]],
-                cwd=ROOT,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-                env=_environment(request["environment"] or {}),
-            )
-        self._started[process.pid] = process
-        return process.pid
-
-    def wait(self, pid: int, seconds: float) -> int | None:
-        try:
-            return self._started[pid].wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
 
 
 @cache
@@ -193,28 +160,3 @@ def small_data() -> Path:
     atexit.register(shutil.rmtree, folder)
     make_phantom(folder, images=61, size=32, seed=3)
     return folder
-
-
-def _launcher(request: dict[str, Any]) -> list[str]:
-    script = f"{request['module'].replace('.', '/')}.py"
-    place, port = Place(**request["place"]), str(request["port"])
-    if not place.processes:
-        by_name = ["-m", request["module"]]
-        return [sys.executable, *([script] if script.startswith("methods/") else by_name)]
-    if request["fabric"]:
-        return [
-            *(str(Path(sys.executable).with_name("fabric")), "run", "--accelerator", "cpu"),
-            *("--devices", str(place.processes), "--num-nodes", str(place.nodes)),
-            *("--node-rank", str(place.node), "--main-address", "127.0.0.1"),
-            *("--main-port", port, script, "--"),
-        ]
-    return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", str(place.nodes)),
-        *("--node-rank", str(place.node), "--nproc-per-node", str(place.processes)),
-        *("--master-addr", "127.0.0.1", "--master-port", port, script),
-    ]
-
-
-def _environment(more: dict[str, str]) -> dict[str, str]:
-    here = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return os.environ | here | more
