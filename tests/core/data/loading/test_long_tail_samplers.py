@@ -138,20 +138,20 @@ FACTORS = [2, 3, *[1.5] * 4, *[1.25] * 4]
 
 
 def test_whole_factors_are_drawn_exactly_and_others_rounded_by_chance() -> None:
-    draws = plans("repeat_factor", rare_labels(), 6000)
+    draws = plans("repeat_factor", rare_labels(), 3000)
     assert draws.shape[1] == 1000 + 1 + 2 + 4 * 0.5 + 4 * 0.25
     counts = np.stack([np.bincount(plan, minlength=1000) for plan in draws])
     for image, factor in enumerate(FACTORS):
         low, high = counts[:, image].min(), counts[:, image].max()
         assert (low, high) == (math.floor(factor), math.ceil(factor))
-        # standard deviation .006
-        assert abs(counts[:, image].mean() - factor) < 0.025
+        # standard deviation .009
+        assert abs(counts[:, image].mean() - factor) < 0.035
     assert (counts[:, 10:] == 1).all()
     # three of eight images are rounded up: by chance, and not always the same ones together
     up = counts[:, 2:10] > [math.floor(factor) for factor in FACTORS[2:]]
     assert (up.sum(axis=1) == 3).all()
     together = up.T.astype(int) @ up
-    assert together.min() > 0.02 * 6000
+    assert together.min() > 0.02 * 3000
 
 
 def test_a_factor_has_an_end_at_10_and_its_draws_are_shuffled() -> None:

@@ -220,17 +220,6 @@ def test_images_of_a_split_or_a_view(
     assert pd.Series(table.notes).str.contains(note).any()
 
 
-def test_images_are_left_out_before_files_are_looked_for(tmp_path: Path) -> None:
-    wanted = [PUBLISHED[CXR_LT]["ids"][place] for place in (0, 2, 5)]
-    for name in wanted:
-        (tmp_path / f"{name}.jpg").touch()
-    table = read_table(HERE / CXR_LT, tmp_path, views="frontal", official_split="train")
-    assert table.ids == wanted
-    assert table.paths == [str(tmp_path / f"{name}.jpg") for name in wanted]
-    with pytest.raises(UserError, match="1 of 4 images have no file"):
-        read_table(HERE / CXR_LT, tmp_path, official_split="train")
-
-
 def test_views_of_a_plain_table(read: Read, refuse: Refuse) -> None:
     text = "ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,AP,0\nc,3,,0\nd,4,PA,0\n"
     table = read(text, views="frontal")
@@ -244,9 +233,8 @@ def test_views_of_a_plain_table(read: Read, refuse: Refuse) -> None:
 
 def test_a_place_in_the_file_stays_right_after_rows_are_left_out(refuse: Refuse) -> None:
     text = "ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,L,small\nc,3,PA,0\nd, ,PA,large\n"
-    for views, row, cell in (("frontal", 5, "large"), ("lateral", 3, "small")):
-        sentence = rf"row {row} \(the header is row 1\), column 'Mass' holds '{cell}'"
-        refuse(text, sentence, ["Mass"], views=views)
+    sentence = r"row 5 \(the header is row 1\), column 'Mass' holds 'large'"
+    refuse(text, sentence, ["Mass"], views="frontal")
 
 
 def test_chexperts_paths_and_views(read: Read, refuse: Refuse) -> None:

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from core.data.tables import LabelTable, read_table
-from core.errors import UserError
 from tests.core.data.conftest import Read, Refuse
 
 NAN = np.nan
@@ -61,22 +60,11 @@ def texts(table: LabelTable, field: str) -> list[str] | None:
             ["not used: Note", "^Warning: no image of .* is negative for A, so"],
         ),
         (
-            "ImageID,Mass\na,1\nb,0\n",
-            ("Mass",),
-            None,
-            None,
-            None,
+            "ImageID,\u80ba\u708e\na,1\nb,0\n",
+            ("\u80ba\u708e",),
+            *(None, None, None),
             [[1], [0]],
             ["two folds .* --patient_column"],
-        ),
-        (
-            "ImageID,PatientID,\u80ba\u708e,\u041e\u0442\u0451\u043a\na.png,1,1,0\nb.png,2,0,1\n",
-            ("\u80ba\u708e", "\u041e\u0442\u0451\u043a"),
-            ["1", "2"],
-            None,
-            None,
-            [[1, 0], [0, 1]],
-            [],
         ),
     ],
 )
@@ -212,16 +200,6 @@ def test_a_request_that_cannot_be_met(
     refuse: Refuse, labels: list[str] | None, fields: dict[str, Any], sentence: str
 ) -> None:
     refuse(TEXT, sentence, labels, **fields)
-
-
-def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text(f"{HEADER}a.png,1,1\nb,2,1\nc,3,0\n")
-    (tmp_path / "a.png").touch()
-    with pytest.raises(UserError, match=r"2 of 3 images have no file.*b, c"):
-        read_table(path, tmp_path)
-    with pytest.raises(UserError, match="nowhere does not exist"):
-        read_table(path, tmp_path / "nowhere")
 
 
 def test_nih1000_agrees_with_its_csv(real_data: Path) -> None:
