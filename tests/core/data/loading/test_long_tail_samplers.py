@@ -22,30 +22,23 @@ def one_class_each(sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return owner, np.eye(len(sizes), dtype=np.float32)[owner]
 
 
-def check_class_aware(draws: np.ndarray, owner: np.ndarray) -> None:
-    """Follow the definition draw by draw, where each image has one class.
+@pytest.mark.parametrize("size", [None, 3, 333])
+def test_class_aware_gives_classes_and_images_their_turns(size: int | None) -> None:
+    """No class has its second turn before all have had one, nor an image before all of its class.
 
-    No class has its second turn before all have had one, nor an image before all of its class.
+    The definition draw by draw, where each image has one class.
     """
-    classes = set(owner.tolist())
-    members = {c: set(np.flatnonzero(owner == c).tolist()) for c in classes}
+    # a single image, fewer than an epoch's turns, more than several epochs'
+    owner, targets = one_class_each([1, 2, 9, 150])
     due: set[int] = set()
-    left: dict[int, set[int]] = {c: set() for c in classes}
-    for image in draws.ravel().tolist():
-        due = due or set(classes)
+    left: dict[int, set[int]] = {c: set() for c in range(4)}
+    for image in plans("class_aware", targets, 40, size).ravel().tolist():
+        due = due or set(range(4))
         c = int(owner[image])
         # raises KeyError where it is not their turn
         due.remove(c)
-        left[c] = left[c] or set(members[c])
+        left[c] = left[c] or set(np.flatnonzero(owner == c).tolist())
         left[c].remove(image)
-
-
-@pytest.mark.parametrize("size", [None, 3, 333])
-def test_class_aware_gives_classes_and_images_their_turns(size: int | None) -> None:
-    # a single image, fewer than an epoch's turns, more than several epochs'
-    owner, targets = one_class_each([1, 2, 9, 150])
-    draws = plans("class_aware", targets, 40, size)
-    check_class_aware(draws, owner)
 
 
 def test_each_cycle_has_an_order_of_its_own() -> None:
@@ -104,20 +97,6 @@ def test_without_a_positive_label_there_is_nothing_to_go_by(name: str, label: fl
         build_sampler(name, np.full((50, 3), label), seed=0)
 
 
-def factors_by_hand(targets: np.ndarray) -> list[float]:
-    """r_i of each image, entry by entry as Gupta 2019 has it, with t .01 and at most 10."""
-    rows = targets.tolist()
-    class_factors = []
-    for c in range(targets.shape[1]):
-        known = [row[c] for row in rows if not math.isnan(row[c])]
-        positives = sum(known)
-        class_factors.append(max(1, math.sqrt(0.01 * len(known) / positives)) if positives else 0)
-    return [
-        min(10, max([1.0, *(r for r, label in zip(class_factors, row, strict=True) if label == 1)]))
-        for row in rows
-    ]
-
-
 def rare_labels() -> np.ndarray:
     """1,000 images; of the first ten, image k has FACTORS[k], and another has 1.
 
@@ -166,13 +145,16 @@ def test_repeat_factor_draws_as_expected_on_a_long_tail() -> None:
     random = np.random.default_rng(2)
     targets = (random.random((20_000, 10)) < np.geomspace(0.3, 0.001, 10)).astype(np.float32)
     targets[random.random(targets.shape) < 0.2] = np.nan
-    factors = np.array(factors_by_hand(targets))
+    # r_i of each image, entry by entry as Gupta 2019 has it, with t .01
+    known, positive = (~np.isnan(targets)).sum(axis=0), targets == 1
+    of_class = np.maximum(1, np.sqrt(0.01 * known / positive.sum(axis=0)))
+    factors = np.array([max([1, *np.compress(row, of_class)]) for row in positive])
     draws = plans("repeat_factor", targets, epochs=40)
     assert draws.shape[1] == math.floor(math.fsum(factors))
     drawn = np.stack([np.bincount(plan, minlength=len(targets)) for plan in draws])
     assert (drawn >= np.floor(factors)).all()
     assert (drawn <= np.ceil(factors)).all()
-    counts, positive = drawn.mean(axis=0), targets == 1
+    counts = drawn.mean(axis=0)
     # each class's positives are drawn within 1 % of the sum of their r_i
     assert np.abs(counts @ positive / (factors @ positive) - 1).max() < 0.01
     effective = np.mean([(targets[plan] == 1).sum(axis=0) for plan in draws], axis=0)

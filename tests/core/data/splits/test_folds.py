@@ -148,18 +148,14 @@ def test_the_table_of_many_folds_fits_the_page() -> None:
 def test_a_class_without_a_positive_in_a_fold_is_named() -> None:
     targets = np.array([[1, 1, 0], [1, 0, 0], [1, np.nan, 0]], dtype=np.float32)
     sentences = empty_in_fold(targets, np.array([0, 1, 2]), ["Mass", "Hernia", "Fibrosis"])
-    assert len(sentences) == 2
-    assert "Hernia has no positive in fold 2, 3," in sentences[0]
-    assert "Fibrosis has no positive in any fold" in sentences[1]
+    hernia, fibrosis = sentences
+    assert "Hernia has no positive in fold 2, 3," in hernia
+    assert "Fibrosis has no positive in any fold" in fibrosis
 
 
 def test_folds_csv_keeps_names_as_text_and_counts_from_one(tmp_path: Path) -> None:
     write_folds(tmp_path / "folds.csv", some_table(["001", "a,b"], ["007", "8"]), np.array([0, 4]))
-    written = pd.read_csv(tmp_path / "folds.csv", dtype=str)
-    assert written.to_dict("list") == {
-        "ImageID": ["001", "a,b"],
-        "PatientID": ["007", "8"],
-        "fold": ["1", "5"],
-    }
+    text = 'ImageID,PatientID,fold\n001,007,1\n"a,b",8,5\n'
+    assert (tmp_path / "folds.csv").read_text() == text
     write_folds(tmp_path / "folds.csv", some_table(["x"]), np.array([1]))
     assert (tmp_path / "folds.csv").read_text() == "ImageID,PatientID,fold\nx,,2\n"
