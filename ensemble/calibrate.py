@@ -205,7 +205,6 @@ def _told(difference: PairedDifference) -> str:
 
 
 def _print_classes(calibration: Calibration, classes: DataFrame) -> None:
-    """One line a class."""
     from core.report.plots.style import shorten
     from core.report.tables import Table, number
     from ensemble.fitting.calibrators import BEFORE, CALIBRATED, FEWEST

@@ -118,7 +118,6 @@ def main() -> None:
 
 
 def _beside(config: Config) -> tuple[Path, Path]:
-    """The blended predictions and their labels, beside the weights."""
     oof, labels = (config.output.with_stem(f"{config.output.stem}_{n}") for n in ("oof", "labels"))
     return oof.with_suffix(".csv"), labels.with_suffix(".csv")
 
@@ -210,7 +209,6 @@ def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) ->
 
 
 def _as_json(selection: Selection, gains: Mapping[str, Gain]) -> dict[str, Any]:
-    """What was chosen, and all scores."""
     from ensemble.scoring.outputs import as_json
 
     strategies: dict[str, dict[str, Any]] = {}

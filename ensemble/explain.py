@@ -84,7 +84,6 @@ def main() -> None:
 
 
 def _find(config: Config) -> LabelTable:
-    """The images to explain."""
     import numpy as np
 
     from core.data.images.find_files import match_images

@@ -23,10 +23,9 @@ class FoldScores:
 
 
 def score_members(members: Sequence[Member]) -> list[FoldScores | None]:
-    """Scores of each checkpoint; None for one that lies in no run folder.
+    """Scores of each checkpoint, with intervals; None for one that lies in no run folder.
 
-    Intervals are over patients, or over images where these are unknown. Raises UserError where the
-    predictions or labels of a run folder are not whole.
+    Raises UserError where predictions or labels of a run folder are not whole.
     """
 
     @cache

@@ -55,8 +55,7 @@ class Export:
     def write(self, folder: Path) -> str:
         """Write the model, check it, and write its card; returns a line on a graph's check.
 
-        Raises UserError as `write_onnx`, `largest_difference` and `write_models` do, and where an
-        image cannot be read.
+        Raises UserError as `write_onnx`, `largest_difference` and `write_models` do.
         """
         if self.config.format == "onnx":
             return self._write_graph(folder)

@@ -14,9 +14,8 @@ from ensemble.predict.tta import VIEWS
 class Merged(nn.Module):
     """Images (B, 1, S, S), uint8 or float in [0, 1] → probabilities (B, C) float32.
 
-    Each model sees all views in one batch; views, then models are merged, then each class is
-    calibrated by none, temperature or Platt. Raises UserError for the median where a model lacks a
-    class.
+    Views, then models are merged, then each class is calibrated by none, temperature or Platt.
+    Raises UserError for the median where a model lacks a class.
     """
 
     known: Tensor
@@ -59,7 +58,6 @@ class Merged(nn.Module):
             self.register_buffer("is_mapped", torch.tensor(mapped))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Probabilities (B, C)."""
         scaled = images / 255 if images.dtype == torch.uint8 else images
         views = torch.cat([view(scaled) for view in self.views])
         each = []

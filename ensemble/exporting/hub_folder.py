@@ -36,8 +36,7 @@ def needs_recipe(ensemble: Ensemble) -> bool:
 
 
 def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | None) -> None:
-    """Write each checkpoint without the paths in its settings, config.json, and where there is one
-    ensemble.json (`needs_recipe`) and calibration.json.
+    """Write checkpoints without paths, config.json, and ensemble.json and calibration.json if any.
 
     Raises UserError where a written checkpoint gives other outputs, and as writing does.
     """
@@ -93,7 +92,6 @@ def _describe(member: Member) -> dict[str, Any]:
 
 @torch.no_grad()
 def _check_same(member: Member, path: Path) -> None:
-    """Raise UserError where the written checkpoint does not give the same bits."""
     model, info = load_model(path)
     random = torch.Generator().manual_seed(0)
     shape = (2, 1, info.image_size, info.image_size)

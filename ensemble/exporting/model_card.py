@@ -29,10 +29,9 @@ def write_card(
     thresholds: Mapping[str, float | None],
     **words: Any,
 ) -> None:
-    """Write the card in Markdown, in which the members are called `names`.
+    """Write the card, which calls the members `names`, in Markdown; of files it has names alone.
 
-    `thresholds` by class; `words` are the template's other variables. Of files, only
-    names are in it. Raises OSError where it cannot be written.
+    `thresholds` by class; `words` are the template's other variables.
     """
     members = ensemble.members
     alone = scores[0] if len(members) == 1 else None

@@ -38,8 +38,7 @@ def write_onnx(
 ) -> None:
     """Write the graph for any number of images like `images` (B, 1, S, S), `metadata` as JSON.
 
-    No path of this machine is in the file. Raises UserError where the weights do not fit one file
-    or PyTorch cannot express the graph, and OSError where it cannot be written.
+    Raises UserError where the weights do not fit one file or PyTorch cannot express the graph.
     """
     import onnx
 

@@ -89,10 +89,7 @@ def fit_platt(targets: FloatArray, probabilities: FloatArray) -> Platt:
 
 
 def fit_isotonic(targets: FloatArray, probabilities: FloatArray) -> Isotonic:
-    """The rising steps with the least squared error (Zadrozny & Elkan 2002), by scikit-learn.
-
-    targets: (N,) of 0 and 1.
-    """
+    """Rising steps of the least squared error to (N,) of 0 and 1 (Zadrozny & Elkan 2002)."""
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probabilities, targets)
     values = np.maximum.accumulate(fitted.y_thresholds_)  # equal up to the last bit
     return Isotonic(fitted.X_thresholds_.tolist(), values.tolist())
@@ -115,10 +112,9 @@ def log_losses(targets: FloatArray, probabilities: FloatArray) -> FloatArray:
 
 
 def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float | None:
-    """The threshold above 0 with the best F1, the highest of several; None where there is none.
+    """The highest threshold above 0 with the best F1 over (N,) of 1, 0 and NaN, if there is one.
 
-    targets: (N,) of 1, 0 and NaN. "Positive" is probability >= threshold. At a threshold of 0
-    everything would be.
+    "Positive" is probability >= threshold. At a threshold of 0 everything would be.
     """
     curve = Curve.of(probabilities[targets == 1], probabilities[targets == 0])
     usable = curve.thresholds > 0
@@ -164,7 +160,7 @@ class Problem:
 
 
 def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calibration:
-    """Choose each class's map by cross-validation over patients, and fit everything on all rows.
+    """Choose each class's map by cross-validation over patients, and fit all on all rows.
 
     Raises UserError where there are fewer patients than folds. `bar` moves on with each class.
     """
@@ -191,10 +187,7 @@ def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calib
 
 
 def allowed_methods(targets: FloatArray, people: NDArray[Any]) -> list[str]:
-    """The methods of FITS for which enough patients are positive and negative.
-
-    targets: (N,) of 0 and 1; people: (N,), who each image is of.
-    """
+    """Methods for which (N,) targets of 0 and 1, of these people (N,), have enough of both."""
     fewer = min(len(np.unique(people[targets == kind])) for kind in (0, 1))
     return [method for method, fewest in FEWEST.items() if fewer >= fewest]
 
@@ -207,8 +200,7 @@ def choose_method(
 ) -> str:
     """The first of `methods` with the least log loss on folds that it was not fitted on.
 
-    targets: (N,) of 0 and 1; assignment: (N,), the fold of each. "identity" where a fit would see
-    no positive or no negative.
+    targets: (N,) of 0 and 1. "identity" where a fit would see no positive or no negative.
     """
     folds = np.unique(assignment)
     kinds = (len(np.unique(targets[assignment != fold])) for fold in folds)

@@ -45,10 +45,7 @@ class Run:
 
 
 def member_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each run folder: that of the folder, or the whole path where two share it.
-
-    Raises UserError where a folder is there twice.
-    """
+    """Name of each run folder, or the whole path where two share it; each folder once."""
     places = [path.resolve() for path in paths]
     if twice := [path for path in paths if places.count(path.resolve()) > 1]:
         raise UserError(f"--runs names {twice[0]} more than once")
@@ -143,8 +140,8 @@ def of_trained_folds(
 ) -> tuple[LabelTable, list[Predictions], list[str]]:
     """Labels of the images that runs predict, their predictions by real names, and a sentence.
 
-    Images are left out where all runs leave the same folds out; the sentence counts them. Unless
-    `common`, raises UserError where runs leave out others.
+    It counts images of folds that all runs leave out. Unless `common`, raises UserError where runs
+    leave out others.
     """
     names = [with_names(one.predictions.ids, labels.ids) for one in runs]
     tables = [replace(one.predictions, ids=ids) for one, ids in zip(runs, names, strict=True)]

@@ -86,8 +86,7 @@ def greedy_selection(pool: Pool, monitor: str) -> FloatArray:
     """Forward selection with replacement and sorted initialisation (Caruana 2004), (M,).
 
     The bag starts with as many of the best models as score best together; then the model that
-    helps most joins, again and again, until PATIENCE picks in a row gave nothing better. The
-    weights are the shares of the best bag.
+    helps most joins, until PATIENCE picks in a row gave nothing better.
     """
     score = Scorer(pool.targets, monitor)
     alone = np.array([score(one) for one in pool.predictions])
@@ -109,10 +108,7 @@ def greedy_selection(pool: Pool, monitor: str) -> FloatArray:
 
 
 def non_negative(pool: Pool, monitor: str) -> FloatArray:
-    """Weights on the simplex with the least log loss of the blend over known labels, (M,).
-
-    The problem is convex: a logarithm of a linear function.
-    """
+    """Weights on the simplex with the least log loss of the blend, which is convex, (M,)."""
     known = ~np.isnan(pool.targets)
     y = pool.targets[known]
     said = pool.predictions[:, known]  # (M, known labels)
@@ -164,9 +160,8 @@ def select(
     """Fit every strategy, choose one, and rank each held-out fold by what the others gave.
 
     patients: (N,), or None to split by image. In each outer fold an inner cross-validation over
-    the other patients picks the strategy, which is then fitted on all of them. The final choice
-    is that of the outer folds' held-out scores. Raises UserError where no class can be scored, or
-    there are fewer patients than folds.
+    the other patients picks the strategy; the final choice is that of the held-out scores. Raises
+    UserError where no class can be scored, or there are fewer patients than folds.
     """
     score = Scorer(pool.targets, monitor)
     if np.isnan(score(pool.predictions[0])):

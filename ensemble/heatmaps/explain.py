@@ -109,7 +109,6 @@ def _file_name(image: str) -> str:
 
 
 def _for_sheet(row: Row, image: str) -> Row:
-    """The row with its image's name, and small."""
     pixels = within(row.pixels, SHEET_SIDE)
     height, width = pixels.shape
     return replace(
@@ -124,7 +123,6 @@ def _for_sheet(row: Row, image: str) -> Row:
 def _check_inside(
     boxes: Mapping[str, Sequence[Box]], pixels: NDArray[np.uint8], image: str
 ) -> None:
-    """Raise UserError where a box leaves its image."""
     height, width = pixels.shape
     for name, listed in boxes.items():
         if any(x1 > width or y1 > height for _, _, x1, y1 in listed):

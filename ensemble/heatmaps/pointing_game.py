@@ -69,8 +69,7 @@ def boxed_classes(boxes: Boxes, class_names: Sequence[str], path: Path) -> list[
 def boxes_of(
     images: LabelTable, boxes: Boxes, measured: Sequence[str], *, anonymous: bool
 ) -> dict[int, Mapping[str, list[Box]]]:
-    """Boxes by an image's place, found by its name or its file's unique name, with or without
-    ending.
+    """Boxes by an image's place, found by its name or its file's, with or without ending.
 
     Raises UserError where no image shows what is measured, without names where `anonymous`.
     """
@@ -91,10 +90,10 @@ def boxes_of(
 
 
 def highest_place(heat: NDArray[np.float32]) -> tuple[int, int] | None:
-    """(row, column) of the highest place of a map (H, W); None where there is none.
+    """The highest place (row, column) of a map (H, W), if there is one.
 
-    An enlarged map has plateaus from the middle of its outermost cells to the edge of the image: of
-    equally high places it is the one nearest to the centre, the middle of that cell.
+    Of equally high places it is the one nearest to the centre: in an enlarged map plateaus reach
+    from the middle of the outermost cells to the edge of the image.
     """
     highest, lowest = float(heat.max()), float(heat.min())
     if not highest > lowest:
@@ -124,10 +123,7 @@ class Pointing:
         self._counted: list[tuple[str, str, bool, float]] = []
 
     def count(self, name: str, boxes: Sequence[Box], heats: Sequence[NDArray[np.float32]]) -> None:
-        """Count an image that shows class `name` in `boxes`; one map (H, W) for each model.
-
-        A map without a highest place is a miss; one of NaN (the model lacks the class) is left out.
-        """
+        """Count an image of class `name` in `boxes`; one map (H, W), or NaN, for each model."""
         covered = inside(boxes, *heats[0].shape)
         chance = float(covered.mean())
         for model, heat in zip(self.models, heats, strict=True):

@@ -45,8 +45,7 @@ def parts_folder(output: Path) -> Path:
 class Parts:
     """Folder beside `output` that holds the blocks of its predictions until it is written.
 
-    The name of a block's file has a digest of `settings` and of its images (`Images.state`): a
-    block is never taken for one of other settings.
+    A name has a digest of `settings` and images: a block is never taken for one of others.
     """
 
     def __init__(self, output: Path, images: Images, settings: str, batch_size: int) -> None:
@@ -153,10 +152,9 @@ class Parts:
             self._lock.close()
 
     def place(self, path: Path, fill: Callable[[Path], object]) -> None:
-        """Let `fill` write a file that then is at `path`, whole or not at all.
+        """Let `fill` write a file that then is at `path`, as `write_atomically` does.
 
-        What a kill leaves of it lies with the blocks and goes with them. Raises UserError as
-        `write_atomically` does.
+        What a kill leaves of it lies with the blocks and goes with them.
         """
         if self._lock is not None and not is_held(self.folder, self._lock):
             raise UserError(
@@ -171,10 +169,7 @@ class Parts:
             raise cannot_write(path, error) from error
 
     def deliver(self, fill: Callable[[Path], object]) -> None:
-        """Let `fill` write the output, then delete the blocks.
-
-        Raises UserError as `write_atomically` does; the blocks are then kept.
-        """
+        """Let `fill` write the output, then delete the blocks, as `write_atomically` does."""
         self.place(self.output, fill)
         self._release_on_windows()
         try:

@@ -60,7 +60,7 @@ def normal_gating(
 ) -> NDArray[Any]:
     """p (1 - p_normal)^alpha for every class but `normal`, which stays: (N, C) → (N, C).
 
-    Raises UserError where alpha is negative or not finite, or `normal` is none of the classes.
+    Raises UserError where alpha is not in [0, inf), or `normal` is none of the classes.
     """
     if not 0 <= alpha < math.inf:
         raise UserError(f"--normal_alpha must be at least 0 and finite, not {alpha}")
@@ -77,10 +77,9 @@ def logit(probabilities: NDArray[Any]) -> FloatArray:
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, tag_field="method", tag="identity"):
-    """No map; and the thresholds of a class, from which on a probability is positive.
+    """No map; and thresholds of best F1 in the fit, of calibrated and of gated probabilities.
 
-    They have the best F1 in the fit, of calibrated and of gated probabilities; None for a class
-    without a positive or a negative.
+    "Positive" is p >= threshold; None for a class without a positive or a negative.
     """
 
     threshold: Threshold | None = None
@@ -161,10 +160,7 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 def write_calibration(path: Path, calibration: Calibration, made_from: Mapping[str, Any]) -> None:
-    """Write `calibration.json`, with its origin `made_from` in JSON, whole or not at all.
-
-    Raises UserError where the folder cannot be written to.
-    """
+    """Write `calibration.json`, with its origin `made_from` in JSON, whole or not at all."""
     content = msgspec.to_builtins(calibration) | {"made_from": dict(made_from)}
     write_document(path, "calibration", content)
 

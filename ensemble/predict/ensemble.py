@@ -68,11 +68,10 @@ class Ensemble:
 
     @classmethod
     def load(cls, config: ModelsConfig, classes: str = "same") -> "Ensemble":
-        """Read all checkpoints of `config`.
+        """Read all checkpoints of `config`, and the classes of its ensemble.json, if it has one.
 
-        The classes are those of an ensemble.json, else the "union" or the "intersection" of the
-        models' classes; "same" refuses models that differ. Raises UserError where a file, the
-        weights or the classes cannot be used.
+        Else `classes` is "union", "intersection", or "same", which refuses models that differ.
+        Raises UserError where a file, the weights or the classes cannot be used.
         """
         if config.ensemble is not None:
             checkpoints, weights, names = read_recipe(config.ensemble)

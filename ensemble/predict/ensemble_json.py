@@ -43,11 +43,7 @@ def write_recipe(
     class_names: Sequence[str],
     made_from: Mapping[str, Any],
 ) -> None:
-    """Write `ensemble.json`, with its origin `made_from` in JSON, whole or not at all.
-
-    members: name, weight and checkpoints of each. Raises UserError where the folder cannot be
-    written to.
-    """
+    """Write `ensemble.json` of names, weights and checkpoints, whole or not at all."""
     content = {
         "members": [
             {
@@ -69,10 +65,9 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
-    """Checkpoints, weights and classes, without members of weight 0.
+    """Checkpoints, weights and classes; a member's weight is divided over its checkpoints.
 
-    A member's weight is divided equally over its checkpoints. Raises UserError where the file is
-    no valid `ensemble.json`; the checkpoints may be missing.
+    Raises UserError where the file is no valid `ensemble.json`; the checkpoints may be missing.
     """
     recipe: _Recipe = convert(path, "it", read_document(path, "ensemble"), _Recipe)
     for names in (recipe.classes, [member.name for member in recipe.members]):

@@ -86,10 +86,9 @@ def ranks(probabilities: Probabilities, axis: int = 0) -> Probabilities:
 def merge_studies(
     probabilities: Probabilities, studies: np.ndarray, groups: np.ndarray
 ) -> Probabilities:
-    """Probabilities (N, C) of images → (S, C) of studies.
+    """Means (S, C) of studies: within each of a study's groups of views, then over its groups.
 
-    Means within each of a study's groups of views, then over its groups. studies: (N,) numbers 0 to
-    S - 1; groups: (N,) numbers of the group of views.
+    probabilities: (N, C); studies: (N,) numbers 0 to S - 1; groups: (N,) numbers.
     """
     within = pd.DataFrame(probabilities).groupby([studies, groups]).mean()
     return within.groupby(level=0).mean().to_numpy()

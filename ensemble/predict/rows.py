@@ -29,10 +29,7 @@ class Sample:
     class_names: list[str]
 
     def arrange(self, images: LabelTable) -> LabelTable:
-        """The images (or those of the studies) of the sample, in its order.
-
-        Raises UserError where one is missing.
-        """
+        """The images (or those of the studies) of the sample, in its order, none missing."""
         keys = images.ids if images.studies is None else images.studies.tolist()
         places = {name: place for place, name in enumerate(self.ids)}
         missing = sorted(set(places) - set(keys), key=places.__getitem__)
@@ -68,10 +65,7 @@ def read_sample(path: Path) -> Sample:
 
 
 def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
-    """The images of `config`, in the order of the output.
-
-    Raises UserError where there are none, or one may not be read or written.
-    """
+    """The images of `config`, in the order of the output; UserError where there are none."""
     images = find_images(
         config.image_dir,
         config.test_csv or config.sample_submission,

@@ -110,7 +110,6 @@ def predict_to_csv(
 def _predict_blocks(
     predictor: Predictor, parts: Parts, missing: Sequence[int], workers: int
 ) -> None:
-    """Predict this process's share of the `missing` blocks."""
     fabric = predictor.fabric
     mine = missing[fabric.global_rank :: fabric.world_size]
     batches = parts.batches(mine)
@@ -148,10 +147,9 @@ def _predict_blocks(
 def _write_predictions(
     parts: Parts, images: LabelTable, predictor: Predictor, options: OutputOptions
 ) -> str:
-    """Merge the blocks into one CSV, one row an image or a study, and delete them.
+    """Merge the blocks into one CSV and delete them; returns what was written.
 
-    Returns what was written. Raises UserError where an image could not be read (unless skipped) and
-    where none could.
+    Raises UserError where an image could not be read (unless skipped) and where none could.
     """
     unreadable = parts.unreadable()
     if unreadable:

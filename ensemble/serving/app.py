@@ -32,10 +32,7 @@ _IMAGE = {
 
 
 def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
-    """The page of these models, for a server at `host`.
-
-    Errors are {"error": one sentence, as of the commands} with a status of 4xx.
-    """
+    """The page of these models, for a server at `host`. Errors are {"error": one sentence}."""
     page = PAGE.read_text(encoding="utf-8")
     turns = Turns(limits)
     # pages of documentation would load scripts from elsewhere; no telemetry in any environment

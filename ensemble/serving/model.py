@@ -38,10 +38,7 @@ class Served:
 
     @classmethod
     def load(cls, config: Config, fabric: Fabric) -> Served:
-        """Load the models and predict once.
-
-        Raises UserError where a file cannot be used, or a model's output is not finite.
-        """
+        """Load the models and predict once; UserError where a file or an output is unusable."""
         ensemble = Ensemble.load(config.models, config.merge.classes)
         names = ensemble.class_names
         postprocess = postprocess_of(config.postprocessing, names)
@@ -76,10 +73,7 @@ class Served:
         }
 
     def predict(self, data: bytes, *, preview: bool) -> dict[str, Any]:
-        """Probabilities and notes of an image, as JSON; with a `preview` its pixels too.
-
-        Raises UserError where it cannot be read.
-        """
+        """Probabilities and notes of an image that can be read, as JSON; its pixels on request."""
         pixels = decode_image(data, "upload")
         probabilities = self.predictor.finished(pixels).tolist()
         classes = []
@@ -101,10 +95,7 @@ class Served:
         return answer
 
     def heat_map(self, data: bytes, name: str) -> dict[str, Any]:
-        """Heat map of a class: a grey PNG, 255 for the strongest evidence.
-
-        Raises UserError where the image cannot be read, or a model can give no map.
-        """
+        """Heat map of a class as a grey PNG, 255 for the strongest evidence."""
         pixels = decode_image(data, "upload")
         height, width = within(pixels, LONGEST_SHOWN).shape
         _, mean = ensemble_maps(self.predictor.ensemble, pixels, [name], (height, width))
@@ -112,7 +103,6 @@ class Served:
 
 
 def _png(pixels: NDArray[Any]) -> str:
-    """Grey pixels (H, W) as a data URL."""
     coded = cv2.imencode(".png", pixels)[1].tobytes()
     return f"data:image/png;base64,{base64.b64encode(coded).decode()}"
 
@@ -152,7 +142,6 @@ def _training(members: Sequence[Member], name: str) -> dict[str, Any]:
 
 
 def _notes_of(data: bytes, pixels: NDArray[np.uint8], sizes: Sequence[int]) -> list[str]:
-    """Notes on one image."""
     notes = []
     if is_dicom_data(data):
         # an extra, installed where the pixels could be read

@@ -57,10 +57,7 @@ class Turns:
         self._work = anyio.Lock()
 
     async def do(self, request: Request, work: Callable[[bytes], Result]) -> Result:
-        """`work` on the request's body, in a thread.
-
-        Raises RefusedError where the body is too large or too slow, or the queue too long.
-        """
+        """`work` on the request's body, in a thread. Raises RefusedError."""
         busy = RefusedError(503, "too many images wait for their answer: try again in a minute")
         if self.requests >= self.limits.requests:
             raise busy
