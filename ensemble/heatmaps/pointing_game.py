@@ -30,8 +30,7 @@ def read_boxes(path: Path) -> Boxes:
     columns = read_columns(path)
     image = find_column(path, columns, "", IMAGE_COLUMNS, "")
     name = find_column(path, columns, "", CLASS_COLUMNS, "")
-    missing = [one for one in CORNERS if one not in columns]
-    if image is None or name is None or missing:
+    if image is None or name is None or not columns.keys() >= {*CORNERS}:
         raise UserError(
             f"{path} is no table of boxes: it needs the columns ImageID, finding, "
             f"{', '.join(CORNERS)}, as the phantom's boxes.csv has"
@@ -48,9 +47,9 @@ def read_boxes(path: Path) -> Boxes:
             "with 0 <= x0 < x1 and 0 <= y0 < y1"
         )
     found: dict[str, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
-    rows = zip(columns[image].cells, columns[name].cells, corners.T.tolist(), strict=True)
-    for one, finding, box in rows:
-        found[one][finding].append((box[0], box[1], box[2], box[3]))
+    rows = zip(columns[image].cells, columns[name].cells, *corners.tolist(), strict=True)
+    for one, finding, *box in rows:
+        found[one][finding].append(tuple(box))
     return found
 
 
@@ -147,8 +146,8 @@ class Pointing:
                 images, hits = len(found), int(found["hit"].sum())
                 row = {"class": group, "model": model, "images": images, "hits": hits}
                 if images:
-                    interval = binomtest(hits, images).proportion_ci(method="wilson")
-                    row |= {"hit_rate": hits / images, "low": interval.low, "high": interval.high}
+                    low, high = binomtest(hits, images).proportion_ci(method="wilson")
+                    row |= {"hit_rate": hits / images, "low": low, "high": high}
                     row["chance"] = found["chance"].mean()
                 rows.append(row)
         return pd.DataFrame(rows)

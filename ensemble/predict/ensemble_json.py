@@ -44,18 +44,11 @@ def write_recipe(
     made_from: Mapping[str, Any],
 ) -> None:
     """Write `ensemble.json` of names, weights and checkpoints, whole or not at all."""
-    content = {
-        "members": [
-            {
-                "name": name,
-                "weight": weight,
-                "checkpoints": [_relative(file, path.parent) for file in checkpoints],
-            }
-            for name, weight, checkpoints in members
-        ],
-        "classes": list(class_names),
-        "made_from": dict(made_from),
-    }
+    listed = []
+    for name, weight, checkpoints in members:
+        files = [_relative(file, path.parent) for file in checkpoints]
+        listed.append({"name": name, "weight": weight, "checkpoints": files})
+    content = {"members": listed, "classes": list(class_names), "made_from": dict(made_from)}
     write_document(path, "ensemble", content)
 
 
@@ -74,18 +67,19 @@ def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
         check_name(path, *names)
         if len(set(names)) < len(names):
             refuse(path, "a class or the name of a member is there twice")
-    taken = [member for member in recipe.members if member.weight]
-    if not taken:
-        refuse(path, "no member has a weight above 0")
     checkpoints: list[Path] = []
     weights: list[float] = []
-    for member in taken:
+    for member in recipe.members:
+        if not member.weight:
+            continue
         check_name(path, *member.checkpoints)
         for text in member.checkpoints:
             if PurePosixPath(text).is_absolute():
                 refuse(path, f"{quoted(text)} is no path relative to that file's folder")
             checkpoints.append(path.parent / PurePosixPath(text))
         weights += [member.weight / len(member.checkpoints)] * len(member.checkpoints)
+    if not weights:
+        refuse(path, "no member has a weight above 0")
     return checkpoints, weights, recipe.classes
 
 
@@ -130,9 +124,8 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
         refuse(path, str(error))
     if document.get("kind") != kind:
         refuse(path, f"it is no {kind}.json")
-    version = document.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
-        shown = version if type(version) is int else "unknown"
+    if (version := document.get("format_version")) != FORMAT_VERSION:
+        shown = quoted(str(version))
         refuse(path, f"its format version is {shown} and this program reads {FORMAT_VERSION}")
     return document
 

@@ -52,8 +52,7 @@ class Predictor:
         The views are merged; a class that a model lacks is NaN. Raises UserError where a model
         gives what is not finite.
         """
-        members = self.ensemble.members
-        views: dict[int, list[Tensor]] = {}
+        members, views = self.ensemble.members, {}
         for size, pixels in zip(self.ensemble.sizes, images, strict=True):
             scaled = pixels.to(self.fabric.device, non_blocking=True) / 255
             views[size] = [view(scaled) for view in VIEWS[self.merge.views]]
@@ -62,7 +61,7 @@ class Predictor:
             with self.fabric.autocast():
                 logits = [member.model(view).float() for view in views[member.info.image_size]]
             found.append(merge_views(torch.stack(logits).sigmoid(), self.merge.tta_merge_mode))
-        shape = (len(members), len(images[0]), len(self.class_names))
+        shape = len(members), len(images[0]), len(self.class_names)
         merged = np.full(shape, np.nan, dtype=np.float32)
         # after all models, so that the device does not wait between two
         for number, member in enumerate(members):

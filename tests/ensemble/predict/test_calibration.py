@@ -156,7 +156,7 @@ def without(name: str, key: str) -> Change:
     ("change", "told"),
     [
         (whole(kind="ensemble"), "no calibration.json"),
-        (whole(format_version=2), "format version is 2"),
+        (whole(format_version=2), "format version is '2'"),
         (whole(classes={}), "`$.classes`"),
         (whole(classes={"": {}}), "is no name"),
         (whole(classes={"Mass": 3}), "the class 'Mass' is not whole"),
