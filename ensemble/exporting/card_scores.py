@@ -18,8 +18,7 @@ class FoldScores:
     """Of one checkpoint, on its own fold's validation images."""
 
     evaluation: Evaluation
-    labels: str
-    """names of the CSVs of the labels"""
+    labels: str  # names of the CSVs of the labels
 
 
 def score_members(members: Sequence[Member]) -> list[FoldScores | None]:

@@ -52,10 +52,9 @@ class Merged(nn.Module):
             maps = [calibration.classes[name] for name in names]
             slopes = [getattr(one, "slope", 1 / getattr(one, "temperature", 1.0)) for one in maps]
             offsets = [getattr(one, "offset", 0.0) for one in maps]
-            self.register_buffer("slope", torch.tensor(slopes))
-            self.register_buffer("offset", torch.tensor(offsets))
             mapped = [type(one) is not Identity for one in maps]
-            self.register_buffer("is_mapped", torch.tensor(mapped))
+            for name, values in (("slope", slopes), ("offset", offsets), ("is_mapped", mapped)):
+                self.register_buffer(name, torch.tensor(values))
 
     def forward(self, images: Tensor) -> Tensor:
         scaled = images / 255 if images.dtype == torch.uint8 else images

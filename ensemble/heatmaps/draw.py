@@ -30,14 +30,11 @@ class Row:
     """One image and class."""
 
     label: str
-    pixels: NDArray[np.uint8]
-    """(H, W)"""
+    pixels: NDArray[np.uint8]  # (H, W)
     boxes: Sequence[Box]
-    """Where the class is, where that is known."""
-    heats: Sequence[NDArray[np.float32]]
-    """(H, W) of each model; NaN where it lacks the class."""
+    # of each model; NaN where it lacks the class
+    heats: Sequence[NDArray[np.float32]]  # (H, W)
     probabilities: Sequence[float]
-    """Of each model; NaN where it lacks the class."""
 
 
 def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:

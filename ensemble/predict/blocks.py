@@ -29,12 +29,9 @@ _OURS = re.compile(r"\.?\d{6}-[0-9a-f]{16}(\.\d+)?\.safetensors|\.tmp\w{6}|\.?me
 class Block:
     """Predictions of some consecutive images, and the reason for those that failed."""
 
-    positions: NDArray[np.int64]
-    """(B,) among all images"""
-    probabilities: NDArray[np.float32]
-    """(M, B, C), NaN where a model lacks a class"""
-    unreadable: list[tuple[int, str]]
-    """(position, reason)"""
+    positions: NDArray[np.int64]  # (B,) among all images
+    probabilities: NDArray[np.float32]  # (M, B, C), NaN where a model lacks a class
+    unreadable: list[tuple[int, str]]  # (position, reason)
 
 
 def parts_folder(output: Path) -> Path:
@@ -91,8 +88,7 @@ class Parts:
     def clean(self) -> int:
         """Delete blocks of other settings; returns how many there were."""
         forget_delivered(self.output)
-        wanted = {path.name for path in self._files}
-        others = [path for path in self.folder.iterdir() if path.name not in wanted]
+        others = {*self.folder.iterdir()} - {*self._files}
         ours = [path for path in others if _OURS.fullmatch(path.name)]
         for path in ours:
             path.unlink()

@@ -18,12 +18,9 @@ Sample = tuple[int, list[np.ndarray] | str]
 class Decoded(NamedTuple):
     """A batch: its readable images, and why the others are not."""
 
-    images: list[Tensor]
-    """For each size uint8 (B, 1, size, size)."""
-    positions: list[int]
-    """(B,) among all images"""
-    unreadable: list[tuple[int, str]]
-    """(position, reason)"""
+    images: list[Tensor]  # for each size uint8 (B, 1, size, size)
+    positions: list[int]  # (B,) among all images
+    unreadable: list[tuple[int, str]]  # (position, reason)
 
 
 class ImagesAtSizes(Dataset):

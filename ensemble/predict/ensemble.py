@@ -24,8 +24,7 @@ class Member:
     path: Path
     model: nn.Module
     info: ModelInfo
-    digest: str
-    """SHA-256 of the file."""
+    digest: str  # SHA-256 of the file
 
     @classmethod
     def load(cls, path: Path) -> "Member":
@@ -62,8 +61,7 @@ class Ensemble:
     """M models, their shares, and the classes that they predict together."""
 
     members: Sequence[Member]
-    shares: NDArray[np.float64]
-    """(M,) parts of 1"""
+    shares: NDArray[np.float64]  # (M,) parts of 1
     class_names: Sequence[str]
 
     @classmethod
@@ -73,10 +71,10 @@ class Ensemble:
         Else `classes` is "union", "intersection", or "same", which refuses models that differ.
         Raises UserError where a file, the weights or the classes cannot be used.
         """
+        names: list[str] = []
+        checkpoints, weights = [*config.checkpoints], [*config.weights]
         if config.ensemble is not None:
             checkpoints, weights, names = read_recipe(config.ensemble)
-        else:
-            checkpoints, weights, names = list(config.checkpoints), list(config.weights), []
         shares = model_shares(weights, len(checkpoints))
         # a model without a share would cost time, and could be the only one with a class
         pairs = zip(checkpoints, shares, strict=True)

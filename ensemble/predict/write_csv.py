@@ -30,14 +30,10 @@ _HEADERS = ("ImageID,reason", "ImageID,StudyID,reason")
 class OutputOptions:
     """What is written of the predictions."""
 
-    columns: Sequence[str] = ()
-    """Classes to write, in this order; all unless given."""
-    skip_unreadable: bool = False
-    """Leave out images that cannot be read, and list them; else they are an error."""
-    anonymous: bool = False
-    """List them without the reasons, which name their files."""
+    columns: Sequence[str] = ()  # classes to write, in this order; all unless given
+    skip_unreadable: bool = False  # list images that cannot be read; else they are an error
+    anonymous: bool = False  # list them without the reasons, which name their files
     overwrite: bool = False
-    """Replace an existing output."""
 
 
 def check_output(

@@ -26,16 +26,11 @@ class RefusedError(Exception):
 class Limits:
     """Limits of the queue."""
 
-    bytes: int
-    """of one file"""
-    files: int = 8
-    """held in memory at a time"""
-    requests: int = 64
-    """at a time; others are refused"""
-    seconds_to_wait: float = 120
-    """until a file is read"""
-    seconds_to_send: float = 60
-    """a file"""
+    bytes: int  # of one file
+    files: int = 8  # held in memory at a time
+    requests: int = 64  # at a time; others are refused
+    seconds_to_wait: float = 120  # until a file is read
+    seconds_to_send: float = 60  # a file
 
     @property
     def too_large(self) -> str:
