@@ -54,4 +54,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give another --out_dir") from error
+        raise UserError(
+            f"{path} cannot be read ({error}): put it back, or name another folder"
+        ) from error

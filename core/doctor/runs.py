@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from core.config.earlier_run import find_run
 from core.doctor.checkpoints import check_checkpoint
 from core.doctor.findings import Findings
 from core.errors import UserError, counted, some
 from core.io.lock import is_locked
-from core.io.untrusted_files import read_json
 from core.models.checkpoint import load_tensors
-from core.runs.folder import FoldFiles, RunFolder
+from core.runs.folder import FoldFiles, folds_of
 from core.runs.prediction_files import read_predictions
 from core.runtime.environment import earlier_starts
 
@@ -38,30 +38,17 @@ def check_run(find: Findings, path: Path) -> None:
 
 def _open_run(find: Findings, path: Path) -> tuple[Path, list[FoldFiles], str]:
     """The folder, files of the folds that are trained, and command of the last start."""
-    if not path.is_dir():
-        raise UserError(f"there is no folder {path}: name the --out_dir of a training")
-    try:
-        settings, environment = (read_json(path / name) for name in ("config.json", "env.json"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"config.json or env.json of {path} cannot be read ({error}): name the folder of a run"
-        ) from error
-    model, folds = settings.get("model"), settings.get("folds")
-    # the name of files, which must not lead out of the folder
-    is_name = isinstance(model, str) and model == Path(model).name and model not in ("", "..")
-    if not is_name or type(folds) is not int or not 1 <= folds <= 1000:
-        raise UserError(
-            f"{path / 'config.json'} is not of a run, or was changed: name a run folder"
-        )
-    folder, count = RunFolder(path, str(model)), 1 if settings.get("val_csv") else folds
-    every = [folder.files(fold) for fold in range(1, count + 1)]
-    starts = earlier_starts(environment)
-    find.good(f"{path}: a run of {model}, {counted(len(starts), 'start')}")
+    run = find_run(path)
+    if run is None:
+        raise UserError(f"{path} is no folder of a run: name the --out_dir of a training")
+    folds = folds_of(run)[: 1 if run.settings.get("val_csv") else None]
+    starts = earlier_starts(run.environment)
+    find.good(f"{path}: a run of {run.settings['model']}, {counted(len(starts), 'start')}")
     words = starts[-1].get("command") if starts else None
     command = shlex.join(["python", *map(str, words)]) if words else "the training's command"
     # a later start may have been given other --run_folds
-    asked = settings.get("run_folds") or range(1, count + 1)
-    return path, [one for one in every if one.fold in asked or one.state.exists()], command
+    asked = run.settings.get("run_folds") or [files.fold for files in folds]
+    return path, [one for one in folds if one.fold in asked or one.state.exists()], command
 
 
 def _check_folds(

@@ -224,12 +224,7 @@ class RunFolder:
         States first, and not config.json and env.json, which are replaced: after a kill in between
         this still is a run's folder, and a fold without a state starts anew.
         """
-        earlier = RunFolder(self.path, str(run.settings.get("model")))
-        count = run.settings.get("folds", 1)
-        usable = type(count) is int and 1 <= count <= 1000
-        if earlier.model != Path(earlier.model).name or not usable:
-            raise UserError(f"{self.path / 'config.json'} was changed: give another --out_dir")
-        folds = [earlier.files(fold) for fold in range(1, count + 1)]
+        folds = folds_of(run)
         paths = [files.state for files in folds]
         for files in folds:
             paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]
@@ -243,3 +238,14 @@ class RunFolder:
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2) + "\n"
         write_atomically(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def folds_of(run: EarlierRun) -> list[FoldFiles]:
+    """The files of each fold of a run. Raises UserError where its settings name none."""
+    model, folds = run.settings.get("model"), run.settings.get("folds", 1)
+    # the name of files, which must not lead out of the folder
+    is_name = isinstance(model, str) and model == Path(model).name and model not in ("", "..")
+    if not is_name or type(folds) is not int or not 1 <= folds <= 1000:
+        raise UserError(f"{run.path / 'config.json'} was changed: put it back, or name another run")
+    folder = RunFolder(run.path, str(model))
+    return [folder.files(fold) for fold in range(1, folds + 1)]
