@@ -65,17 +65,10 @@ def test_checkpoints_with_other_classes(
     few = part(checkpoints[1], tmp_path / "few.safetensors", names[4:0:-1])
     pair = ["--checkpoints", checkpoints[0], few]
     out = tmp_path / "p.csv"
-    assert "--classes union or --classes intersection" in refusal(
-        infer, *six_flags, *pair, "--output", out
-    )
-    renamed = part(checkpoints[1], tmp_path / "renamed.safetensors", names)
-    tensors, facts = load_tensors(renamed)
-    facts["class_names"][0] = "Unheard_Of"
-    save_tensors(renamed, tensors, facts)
-    assert f"do not have the same classes: {names[0]}, Unheard_Of" in refusal(
-        infer, *six_flags, "--checkpoints", checkpoints[0], renamed, "--output", out
-    )
-
+    error = refusal(infer, *six_flags, *pair, "--output", out)
+    missing = ", ".join(sorted({*names} - {*names[1:5]})[:12])
+    assert f"do not have the same classes: {missing}" in error
+    assert "--classes union or --classes intersection" in error
     more = ["--classes", "union", "--weights", 1, 3]
     union = predicted(infer, *six_flags, *pair, *more, output=out)
     assert list(union) == names

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,10 +12,10 @@ import pytest
 from core.data.images import collection
 from core.data.images.collection import Images
 from core.data.images.decode import read_image
+from core.io.lock import lock_folder
 from ensemble.predict.blocks import Parts, parts_folder
 from tests.helpers.calls import done, refusal
 from tests.helpers.infer_files import Infer
-from tests.helpers.training.small_run import ROOT
 
 
 @pytest.fixture
@@ -128,19 +126,7 @@ def test_two_at_once_do_not_write_one_file(
     base: list[object], infer: Infer, tmp_path: Path
 ) -> None:
     out = tmp_path / "p.csv"
-    hold = (
-        "import sys, time; from pathlib import Path; from core.io.lock import lock_folder\n"
-        "lock = lock_folder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", hold, str(parts_folder(out))]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        code, _, error = infer(*base, "--output", out)
-        other.communicate("")
-    assert code == 2
-    assert "another process is predicting into" in error
+    with lock_folder(parts_folder(out)):
+        assert "another process is predicting into" in refusal(infer, *base, "--output", out)
     assert not out.exists()
-    assert infer(*base, "--output", out)[0] == 0
+    done(infer, *base, "--output", out)
