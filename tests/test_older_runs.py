@@ -4,7 +4,6 @@
 and whose second one was stopped in the middle of an epoch, and what that commit made of both later.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,10 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.runs.folder import RunFolder
 from core.training.resume import is_finished
 from tests.conftest import Call, Train
-from tests.helpers.training.small_run import MODEL, module, settings
+from tests.helpers.training.small_run import MODEL, module
 from tests.helpers.training.stopped_training import stopped_at
 
 OLDER = Path(__file__).with_name("older_runs") / "0.1.0"
@@ -112,42 +110,6 @@ def test_a_run_resumes(
     assert printed.count("finished before") == 1
     assert json.loads((older / method / "config.json").read_text()) == before
     assert_finished(older / method, method)
-
-
-def identity_of_0_1(settings: dict[str, Any]) -> str:
-    """What version 0.1.0 wrote into the states of a run of these settings and the data "data"."""
-    free = (
-        "num_workers log_every save_minutes tensorboard run_folds preset out_dir config overwrite"
-    )
-    free += " test_csv test_dir out_csv ensemble_folds anonymous dry_run"
-    kept = {name: value for name, value in settings.items() if name not in free.split()}
-    text = json.dumps(kept, sort_keys=True) + "data"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@pytest.mark.parametrize("preset", ["paper", "small"])
-@pytest.mark.parametrize("method", METHODS)
-def test_every_preset_resumes_by_flags_config_and_both(
-    method: str, preset: str, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    given = ["--preset", preset, "--out_dir", str(out), "--seed", "7"]
-    started = settings(*given, method=method)
-    # version 0.1.0 kept the whole numbers of its presets as such
-    started["warmup_epochs"] = int(started["warmup_epochs"])
-    data = {"data": "data", "parts": {}, "files": "", "labels": []}
-    first = RunFolder(out, started["model"])
-    first.open(started, data, overwrite=False)
-    first.release()
-    assert first.identity == identity_of_0_1(started)
-    config = ["--config", str(out / "config.json")]
-    for words in (given, config, given + config, [*config, "--seed", "7"], given[2:4]):
-        again = settings(*words, method=method)
-        assert again["preset"] == preset
-        resumed = RunFolder(Path(again["out_dir"]), again["model"])
-        resumed.open(again, data, overwrite=False)
-        resumed.release()
-        assert resumed.identity == first.identity
 
 
 def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(

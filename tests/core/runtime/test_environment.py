@@ -51,12 +51,9 @@ def test_the_commit_is_that_of_the_project_itself(
     inside.mkdir()
     assert commit(inside) == ""
     # in a hook git says where it is: not here
-    other = checkout / "other"
-    shutil.copytree(checkout / ".git", other / ".git")
-    git(other, "commit", "--allow-empty", "-m", "second")
-    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
-    assert commit(checkout) == f"{head}-dirty"
-    monkeypatch.delenv("GIT_DIR")
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_DIR", str(inside))
+        assert commit(checkout) == f"{head}-dirty"
     worktree = checkout.parent / "tree"
     git(checkout, "worktree", "add", str(worktree))
     assert commit(worktree) == head

@@ -67,13 +67,3 @@ def test_the_model_is_left_alone_and_the_average_is_for_evaluation_only() -> Non
     assert not any(parameter.requires_grad for parameter in average.module.parameters())
     ours = {value.data_ptr() for value in average.module.state_dict().values()}
     assert not ours & {value.data_ptr() for value in net.state_dict().values()}
-
-
-def test_it_follows_weights_that_are_loaded_into_the_model() -> None:
-    # as on resume: the model's tensors are filled in place after the average was made
-    net, other = model(), model()
-    average = MovingAverage(net, 0.0)
-    nn.init.constant_(other.get_parameter("0.weight"), 7.0)
-    net.load_state_dict(other.state_dict())
-    average.update(0)
-    assert average.module.get_parameter("0.weight").eq(7).all()

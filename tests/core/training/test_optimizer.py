@@ -1,7 +1,5 @@
 """The optimiser decays what it should, follows its schedule, and can skip an update."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -21,10 +19,6 @@ def small_model() -> nn.ModuleDict:
     for parameter in model.parameters():
         nn.init.uniform_(parameter, 0.5, 1.5)
     return model
-
-
-def run(model: nn.ModuleDict) -> torch.Tensor:
-    return model["head"](model["backbone"](torch.randn(5, 1, 4, 4))).square().sum()
 
 
 def test_only_weights_of_more_than_one_dimension_decay() -> None:
@@ -71,30 +65,3 @@ def test_schedule_is_a_linear_warmup_then_a_cosine(steps: int, warmup: int) -> N
     assert ours == pytest.approx(linear + cosine, abs=1e-9)
     if steps > warmup:
         assert rate_factor(steps, steps, warmup) == pytest.approx(0, abs=1e-12)
-
-
-def test_an_update_that_is_not_finite_is_skipped_whole() -> None:
-    model = small_model()
-    phase = Phase("", 1, {"backbone": 1e-2, "head": 1e-2}, weight_decay=0.1)
-    optimizer = build_optimizer(model, phase)
-    run(model).backward()
-    optimizer.step()
-
-    def snapshot() -> list[torch.Tensor]:
-        states = [value for state in optimizer.state.values() for value in state.values()]
-        return [value.detach().clone() for value in [*model.parameters(), *states]]
-
-    before = snapshot()
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, math.nan)
-    optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
-    optimizer.step()
-    after = snapshot()
-    assert len(after) == len(before)
-    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
-
-    optimizer.zero_grad()
-    run(model).backward()
-    optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
-    optimizer.step()
-    assert not any(torch.equal(old, new) for old, new in zip(before, snapshot(), strict=True))

@@ -45,14 +45,6 @@ def test_it_starts_as_the_identity_and_can_leave_it() -> None:
     assert (coupling.A.grad.diagonal() == 0).all()
 
 
-def test_a_head_without_refiner_is_linear() -> None:
-    head = CoupledHead(3, CLASSES, 0.5, None).eval()
-    features = torch.randn(2, 3)
-    expected = features @ head.classifier.weight.T + head.classifier.bias
-    torch.testing.assert_close(head(features), expected)
-    assert set(head.state_dict()) == {"classifier.weight", "classifier.bias"}
-
-
 def test_the_refiner_has_its_own_rate_and_no_decay() -> None:
     model = nn.ModuleDict({"head": CoupledHead(3, CLASSES, 0.0, LabelCoupling(CLASSES))})
     phase = Phase("all", 1, {"head": 0.1, "head.coupling": 0.7}, 0.3, l1=0.2)
