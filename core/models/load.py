@@ -72,11 +72,8 @@ def _weights_in(folder: Path) -> Path:
     path = folder / "model.safetensors"
     if path.is_file():
         return path
-    found = sorted(
-        one.name
-        for one in folder.glob("*.safetensors")
-        if not one.name.startswith(".") and not one.name.endswith(".state.safetensors")
-    )
+    names = sorted(one.name for one in folder.glob("[!.]*.safetensors"))
+    found = [name for name in names if not name.endswith(".state.safetensors")]
     if (recipe := folder / "ensemble.json").is_file():
         raise UserError(
             f"{folder} holds several models: `python -m ensemble.infer --ensemble {recipe}` "

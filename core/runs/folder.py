@@ -144,6 +144,8 @@ class RunFolder:
         self.folds = path / "folds.csv"
         self.labels = path / LABELS
         self.resumed = False
+        # as env.json lists them, this one last
+        self.starts: list[dict[str, Any]] = []
         self._lock: IO[str] | None = None
 
     def files(self, fold: int) -> FoldFiles:
@@ -183,17 +185,17 @@ class RunFolder:
             self._clear(earlier)
             earlier = None
         starts = earlier_starts(earlier.environment) if earlier else []
-        starts.append(this_start() | {"files": data["files"]})
+        self.starts = kept_starts([*starts, this_start() | {"files": data["files"]}])
         record = {name: data[name] for name in ("data", "parts", "labels")}
-        record["seed"] = settings["seed"]
-        self._write_json("env.json", record | {"starts": kept_starts(starts)})
+        self._write_json("env.json", record | {"seed": settings["seed"], "starts": self.starts})
         if earlier is None:
             # last: a folder with config.json is a run's
             self._write_json("config.json", kept)
         self.resumed = earlier is not None
         self.identity = _digest(earlier.settings if earlier else kept, data["data"])
         resumed = f"Resuming the run in {self.path}: what no flag sets is as in its config.json."
-        sentences = (resumed if earlier else "", told_changes(starts), told_files(starts))
+        changes = (told_changes(self.starts), told_files(self.starts))
+        sentences = (resumed if earlier else "", *changes)
         return [*filter(None, sentences)]
 
     def check_place(self) -> None:

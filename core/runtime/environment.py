@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -103,10 +104,8 @@ def installed() -> dict[str, str]:
         if re.search(r"extra == .dev.", requirement):
             continue
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name.replace("-", "_")] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

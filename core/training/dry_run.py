@@ -77,12 +77,13 @@ def _folder_beside(out_dir: Path) -> Path:
     if not named.name:
         raise UserError(f"--dry_run writes beside --out_dir, and {out_dir} has no place beside it")
     folder = named.with_name(f"{named.name}_dry_run")
+    record = folder / "config.json"
     try:
-        settings = read_json(folder / "config.json") if folder.is_dir() else {"dry_run": True}
+        # what is no run's folder is refused as for any run
+        is_dry = not record.exists() or read_json(record).get("dry_run") is True
     except (OSError, ValueError):
-        settings = {}
-    # what is no run's folder is refused as for any run
-    if (folder / "config.json").exists() and settings.get("dry_run") is not True:
+        is_dry = False
+    if not is_dry:
         raise UserError(
             f"{folder}, where --dry_run would write, holds a run that is none: give another "
             "--out_dir, or move it away"

@@ -13,16 +13,13 @@ from torch import Tensor
 
 # largest part of the free space: checkpoints, resume states and other users need some too
 SHARE = 0.5
+GB = 1e9
 # copies from a GPU that may run while the next batches are computed
 COPIES = 2
 
 
 class NoRoomError(Exception):
-    """The processes together need `needed` bytes, and `free` are left."""
-
-    def __init__(self, needed: int, free: int) -> None:
-        super().__init__(needed, free)
-        self.needed, self.free = needed, free
+    """The processes together need more bytes than may be taken: "would need ... in ..."."""
 
 
 class FeatureCache:
@@ -37,11 +34,15 @@ class FeatureCache:
         self._device, self._type = fabric.device, like.dtype
         shape = (count, like.shape[1] * like.element_size())
         size = shape[0] * shape[1]
-        self.bytes = needed = size * fabric.world_size
+        self.bytes = size * fabric.world_size
         # one rank looks, before any takes its part
         free = fabric.broadcast(shutil.disk_usage(folder).free)
-        if needed > SHARE * free:
-            raise NoRoomError(needed, free)
+        no_room = NoRoomError(
+            f"would need {self.bytes / GB:.3g} GB in {folder}, where {free / GB:.3g} GB are free "
+            "and half may be taken"
+        )
+        if self.bytes > SHARE * free:
+            raise no_room
         mapped = None
         try:
             with tempfile.TemporaryFile(dir=folder, prefix=".") as file:
@@ -55,7 +56,7 @@ class FeatureCache:
         makers = fabric.all_reduce(made, reduce_op="sum")
         assert isinstance(makers, Tensor)
         if mapped is None or makers < fabric.world_size:
-            raise NoRoomError(needed, free)
+            raise no_room
         self._mapped = mapped
         self._under_way: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 

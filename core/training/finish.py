@@ -12,7 +12,7 @@ import pandas as pd
 from core.config.values import flat
 from core.data.splits.prepare import Prepared
 from core.errors import UserError
-from core.io.untrusted_files import check_regular, read_json
+from core.io.untrusted_files import check_regular
 from core.metrics import Evaluation, evaluate
 from core.report import Contents, draw_pictures, format_table, worst_cases, write_report
 from core.report.page import command_again
@@ -20,7 +20,7 @@ from core.report.plots.training_curves import number_columns
 from core.report.tables import class_table, fold_tables, lead_of, summary_table
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions
-from core.runtime.environment import earlier_starts, told_changes
+from core.runtime.environment import told_changes
 from core.training.resume import is_finished
 from core.training.run import Run
 
@@ -73,6 +73,9 @@ def _write_report(
         for fold, (held_out, predicted) in zip(done, of_folds, strict=True)
     }
     pictures = draw_pictures(evaluation, targets, probabilities, _read_history(folder.metrics))
+    start = folder.starts[-1]
+    environment = {name: start[name] for name in ("python", "platform", "commit")}
+    environment |= start["versions"] | {"note": told_changes(folder.starts)}
     anonymous, dry = config.data.anonymous, ", dry run" if config.run.dry_run else ""
     settings = flat(config, whole_paths=not anonymous)
     contents = Contents(
@@ -89,7 +92,7 @@ def _write_report(
         command="" if anonymous else command_again(["python", sys.argv[0]]),
         facts=_facts(settings, run.prepared),
         settings={name: _as_text(value) for name, value in settings.items()},
-        environment=_environment(folder.path / "env.json"),
+        environment={name: value for name, value in environment.items() if value},
     )
     return evaluation, write_report(folder.path, contents)
 
@@ -146,19 +149,6 @@ def _as_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_as_text, value))
     return "" if value is None else str(value)
-
-
-def _environment(path: Path) -> dict[str, str]:
-    """What this start of the run ran with, as its env.json tells it."""
-    try:
-        starts = earlier_starts(read_json(path))
-    except (OSError, ValueError) as error:
-        return {path.name: f"cannot be read ({error})"}
-    versions = starts[-1].get("versions") if starts else None
-    told = {name: starts[-1].get(name) for name in ("python", "platform", "commit")}
-    told |= versions if isinstance(versions, dict) else {}
-    told["note"] = told_changes(starts)
-    return {name: str(value) for name, value in told.items() if value}
 
 
 def _predictions_of(

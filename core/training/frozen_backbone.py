@@ -18,10 +18,8 @@ from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
 from core.models.predict import in_order, mean_probability, share_buffers
 from core.training.batch_source import validation_views
-from core.training.feature_cache import FeatureCache, NoRoomError
+from core.training.feature_cache import GB, FeatureCache, NoRoomError
 from core.training.run import Run
-
-GB = 1e9
 
 
 @dataclass(kw_only=True)
@@ -199,9 +197,8 @@ class FrozenBackbone:
             cache = FeatureCache(self._fabric, folder, count, like)
         except NoRoomError as error:
             self.say(
-                f"The features of the {what} images would need {error.needed / GB:.3g} GB in "
-                f"{folder}, where {error.free / GB:.3g} GB are free and half may be taken: "
-                "they are computed anew in each head epoch, as --head_phase exact does."
+                f"The features of the {what} images {error}: they are computed anew in each head "
+                "epoch, as --head_phase exact does."
             )
             return None
         if cache.bytes > GB:

@@ -11,7 +11,7 @@ from torch import nn
 
 from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData, describe_sampling
-from core.errors import UserError
+from core.errors import UserError, counted
 from core.runtime.fabric import seed_stream
 from core.training.batch_source import BatchSource, WholeModel
 from core.training.ema import MovingAverage
@@ -21,8 +21,6 @@ from core.training.l1_penalty import shrink_after
 from core.training.optimizer import (
     Phase,
     build_optimizer,
-    check_scale,
-    describe_skipped,
     make_step,
     rate_factor,
     scaler_of,
@@ -253,7 +251,11 @@ class FoldTrainer:
             skipped=skipped,
         )
         self.record.end_epoch(epoch, self.epochs, evaluated, probabilities)
-        self.log.say(describe_skipped(skipped, self.data.updates_per_epoch))
+        if skipped >= self.data.updates_per_epoch:
+            self.log.say(
+                "Warning: every update of this epoch overflowed fp16 and was skipped: nothing was "
+                "learnt in it."
+            )
         self.log.say(self.data.told_constant())
         self._save_state(training)
         self._stop_if_asked(self.monitor.decide()[0])
@@ -263,9 +265,19 @@ class FoldTrainer:
         return updates * self.data.images_per_update
 
     def _gather_sums(self) -> tuple[float, int]:
-        """Mean loss and skipped updates of this epoch, over all ranks."""
+        """Mean loss and skipped updates of this epoch, over all ranks.
+
+        Raises UserError where even gradients that are scaled down overflow.
+        """
         loss, skipped = self.state.gather(self.fabric)
-        check_scale(self.fabric, skipped, self._where())
+        scaler = scaler_of(self.fabric)
+        if scaler is not None and scaler.get_scale() < 1:
+            raise UserError(
+                f"gradients overflow fp16 at any scale ({self._where()}, "
+                f"{counted(skipped, 'update')} skipped): go on from the last state by `fabric run "
+                "--precision 32-true` (or bf16-mixed), or start anew with lower learning rates in "
+                "another --out_dir"
+            )
         return loss, skipped
 
     def _check_weights(self) -> None:

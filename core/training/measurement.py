@@ -33,8 +33,6 @@ class Measurement:
     _phases: dict[str, tuple[float, float, bool]] = field(default_factory=dict, init=False)
     """By name the seconds of an update, those of the evaluation, and whether decoding limits."""
     _laps: list[float] = field(default_factory=list, init=False)
-    _decoding: float | None = field(default=None, init=False)
-    """Seconds of one image for all workers of a process."""
     _evaluation: tuple[float, int] = field(default=(0.0, 0), init=False)
     """Start of the evaluation, and how many images of this process it had so far."""
 
@@ -64,15 +62,13 @@ class Measurement:
 
     def _seconds_of_decoding(self, data: FoldData) -> float:
         """Of one image, by all workers of this process; 0 where updates include it."""
-        if self._decoding is None:
-            self._decoding = 0.0
-            if self.workers:
-                # imports and first calls
-                data.examples(1)
-                began = monotonic()
-                count = len(data.examples(_DECODED))
-                self._decoding = (monotonic() - began) / max(count, 1) / self.workers
-        return self._decoding
+        if not self.workers:
+            return 0.0
+        # imports and first calls
+        data.examples(1)
+        began = monotonic()
+        count = len(data.examples(_DECODED))
+        return (monotonic() - began) / max(count, 1) / self.workers
 
     def describe(self) -> str:
         """Lines with the seconds of an epoch of each phase, and the peak memory."""

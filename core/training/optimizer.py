@@ -11,7 +11,6 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from core.config.training import TwoPhaseConfig
-from core.errors import UserError, counted
 from core.training.l1_penalty import sparse_parameters
 
 
@@ -140,27 +139,3 @@ def load_scale(scaler: torch.amp.GradScaler | None, kept: dict[str, Any]) -> Non
     if scaler is not None and kept:
         state = msgspec.to_builtins(msgspec.convert(kept, _Scale))
         scaler.load_state_dict(scaler.state_dict() | state)
-
-
-def check_scale(fabric: Fabric, skipped: int, where: str) -> None:
-    """Raise UserError where even gradients that are scaled down overflow; waits for the device.
-
-    `skipped` updates of the epoch are told, and `where` it is.
-    """
-    scaler = scaler_of(fabric)
-    if scaler is not None and scaler.get_scale() < 1:
-        raise UserError(
-            f"gradients overflow fp16 at any scale ({where}, {counted(skipped, 'update')} "
-            "skipped): go on from the last state by `fabric run --precision 32-true` (or "
-            "bf16-mixed), or start anew with lower learning rates in another --out_dir"
-        )
-
-
-def describe_skipped(skipped: int, updates: int) -> str:
-    """A sentence where an epoch skipped all its `updates`; "" where it made one."""
-    if skipped < updates:
-        return ""
-    return (
-        "Warning: every update of this epoch overflowed fp16 and was skipped: nothing was learnt "
-        "in it."
-    )
