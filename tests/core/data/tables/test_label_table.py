@@ -30,39 +30,33 @@ def texts(table: LabelTable, field: str) -> list[str] | None:
 
 
 @pytest.mark.parametrize(
-    ("text", "class_names", "patients", "studies", "views", "targets", "notes"),
+    ("text", "class_names", "known", "targets", "notes"),
     [
         (
             NIH,
             ("Mass", "Hernia"),
-            ["00012", "00012", "00013"],
-            None,
-            ["PA", "AP", "PA"],
+            [["00012", "00012", "00013"], None, ["PA", "AP", "PA"]],
             [[1, 0], [1, 1], [0, 0]],
             [r"found in .*: Mass, Hernia", r"not used: Finding Labels, .*Patient Age\.$"],
         ),
         (
             CHEXPERT,
             ("Edema", "Fracture"),
-            ["patient00001", "patient00002", "patient00002"],
-            None,
-            ["Frontal", "Frontal", "Lateral"],
+            [[f"patient0000{n}" for n in (1, 2, 2)], None, ["Frontal", "Frontal", "Lateral"]],
             [[1, NAN], [NAN, 0], [NAN, 1]],
             ["Patients are taken from the images' paths, such as 'patient00001'"],
         ),
         (
             "image,subject,exam_id,AP/PA,A,Note\n00012,007,s9,LL,1,\nx,08,s8,,-1,\n",
             ("A",),
-            ["007", "08"],
-            ["s9", "s8"],
-            ["LL", ""],
+            [["007", "08"], ["s9", "s8"], ["LL", ""]],
             [[1], [NAN]],
             ["not used: Note", "^Warning: no image of .* is negative for A, so"],
         ),
         (
             "ImageID,\u80ba\u708e\na,1\nb,0\n",
             ("\u80ba\u708e",),
-            *(None, None, None),
+            [None, None, None],
             [[1], [0]],
             ["two folds .* --patient_column"],
         ),
@@ -72,16 +66,14 @@ def test_a_table_says_this(
     read: Read,
     text: str,
     class_names: tuple[str, ...],
-    patients: list[str] | None,
-    studies: list[str] | None,
-    views: list[str] | None,
+    known: list[list[str] | None],
     targets: list[list[float]],
     notes: list[str],
 ) -> None:
     table = read(text, blank="unknown")
     assert table.ids == [line.split(",")[0] for line in text.splitlines()[1:]]
     assert table.class_names == class_names
-    assert [texts(table, n) for n in ("patients", "studies", "views")] == [patients, studies, views]
+    assert [texts(table, name) for name in ("patients", "studies", "views")] == known
     np.testing.assert_array_equal(table.targets, np.array(targets, np.float32), strict=True)
     for note in notes:
         assert pd.Series(table.notes).str.contains(note).sum() == 1
