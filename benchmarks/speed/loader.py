@@ -24,7 +24,7 @@ from benchmarks.runner import Answer, medians, timed
 from core.data.images.decode import load_image
 from core.data.loading.augmentation import Augmentation, strong_transforms
 from core.data.loading.dataset import RadiographDataset, decoding_loader
-from core.data.loading.samplers import TrainingBatches
+from core.data.loading.samplers import training_batches
 from core.data.tables import LabelTable, read_table
 
 SIZE, BATCH, IMAGES = 448, 16, 96
@@ -85,13 +85,9 @@ def ours(table: LabelTable, passes: int) -> Callable[[], None]:
 
     def work() -> None:
         epoch = next(epochs)
-        batches = TrainingBatches(
-            plan=lambda _: np.arange(IMAGES),
-            batch_size=BATCH,
-            batches_per_epoch=IMAGES // BATCH,
-            first_epoch=epoch,
-            last_epoch=epoch + passes,
-        )
+        order = np.arange(IMAGES)
+        passed = range(epoch, epoch + passes)
+        batches = training_batches(lambda _: order, BATCH, IMAGES // BATCH, passed)
         for _ in decoding_loader(dataset, batches, 0):
             pass
 

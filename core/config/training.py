@@ -12,17 +12,10 @@ from msgspec import Meta
 
 from core.config.data import DataConfig
 from core.config.loss import LossConfig
-from core.config.values import (
-    Count,
-    Folds,
-    Fraction,
-    NotNegative,
-    Positive,
-    PositiveInt,
-    Seed,
-    Workers,
-)
+from core.config.values import Count, Fraction, NotNegative, Positive, PositiveInt, Seed, Workers
 from core.errors import UserError
+
+Folds = Annotated[int, Meta(ge=2)]
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import cv2
 import numpy as np
@@ -114,12 +114,9 @@ def decoding_loader(
 
 
 def _collate(samples: list[Read | UserError]) -> Batch | UserError:
-    whole = []
-    for sample in samples:
-        if isinstance(sample, UserError):
-            return sample
-        whole.append(sample)
-    images, targets, rows, constant = zip(*whole, strict=True)
+    if errors := [sample for sample in samples if isinstance(sample, UserError)]:
+        return errors[0]
+    images, targets, rows, constant = zip(*cast(list[Read], samples), strict=True)
     return Batch(
         torch.from_numpy(np.stack(images))[:, None],
         torch.from_numpy(np.stack(targets)),

@@ -20,7 +20,7 @@ from core.data.loading.dataset import (
     evaluation_loader,
     told_constant,
 )
-from core.data.loading.samplers import Sampler, TrainingBatches, build_mixture, build_sampler
+from core.data.loading.samplers import Sampler, build_mixture, build_sampler, training_batches
 from core.data.splits.prepare import Prepared, source_shares
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, some
@@ -109,15 +109,14 @@ class FoldData:
 
         Raises UserError for an image that cannot be read.
         """
-        batches = TrainingBatches(
-            plan=self.sampler,
-            batch_size=self._loader.batch_size,
-            batches_per_epoch=self.updates_per_epoch * self._accumulate,
-            first_epoch=first_epoch,
-            last_epoch=last_epoch,
-            skip=updates_done * self._accumulate,
-            rank=self._fabric.global_rank,
-            world_size=self._fabric.world_size,
+        batches = training_batches(
+            self.sampler,
+            self._loader.batch_size,
+            self.updates_per_epoch * self._accumulate,
+            range(first_epoch, last_epoch),
+            updates_done * self._accumulate,
+            self._fabric.global_rank,
+            self._fabric.world_size,
         )
         loader = decoding_loader(
             self._training_images(),

@@ -231,35 +231,26 @@ def _given(shares: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return np.diff(np.floor(np.outer(draws, borders) + 0.5).astype(np.int64), axis=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingBatches:
-    """Batches of samples for process `rank`, over epochs [first_epoch, last_epoch).
+def training_batches(
+    plan: Callable[[int], np.ndarray],
+    batch_size: int,
+    batches_per_epoch: int,
+    epochs: range,
+    skip: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[list[Sample]]:
+    """Batches of samples for process `rank`, over all `epochs`, so that workers prefetch on.
 
     Global batch k of an epoch is plan[k R B : (k+1) R B], cut into the R ranks' slices of B; what
-    is beyond `batches_per_epoch` is dropped. The first `skip` batches of the first epoch are left
-    out. One iteration runs over all epochs, so that workers prefetch across their borders.
+    is beyond `batches_per_epoch` is dropped, as are the first `skip` batches of the first epoch.
     """
-
-    plan: Callable[[int], np.ndarray]
-    batch_size: int
-    batches_per_epoch: int
-    first_epoch: int
-    last_epoch: int
-    skip: int = 0
-    rank: int = 0
-    world_size: int = 1
-
-    def __len__(self) -> int:
-        return (self.last_epoch - self.first_epoch) * self.batches_per_epoch - self.skip
-
-    def __iter__(self) -> Iterator[list[Sample]]:
-        for epoch in range(self.first_epoch, self.last_epoch):
-            plan = self.plan(epoch)
-            skipped = self.skip if epoch == self.first_epoch else 0
-            for batch in range(skipped, self.batches_per_epoch):
-                start = (batch * self.world_size + self.rank) * self.batch_size
-                positions = plan[start : start + self.batch_size].tolist()
-                yield [(epoch, place, p) for place, p in enumerate(positions, start)]
+    for epoch in epochs:
+        order = plan(epoch)
+        for batch in range(skip if epoch == epochs.start else 0, batches_per_epoch):
+            start = (batch * world_size + rank) * batch_size
+            positions = order[start : start + batch_size].tolist()
+            yield [(epoch, place, p) for place, p in enumerate(positions, start)]
 
 
 def evaluation_batches(

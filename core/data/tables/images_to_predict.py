@@ -15,14 +15,8 @@ from tqdm import tqdm
 
 from core.data.csv.columns import VIEW_COLUMNS, find_column, find_image_column, read_columns
 from core.data.csv.views import view_group
+from core.data.images import find_files
 from core.data.images.collection import Images
-from core.data.images.find_files import (
-    IMAGE_ENDINGS,
-    images_among,
-    list_folder,
-    match_images,
-    without_ending,
-)
 from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, some
 
@@ -55,7 +49,7 @@ def find_images(
                 f"{columns[name].place(value)} names '{value}' in column '{name}', which is not "
                 f"below {folder}: give paths below the image folder"
             )
-    images = _unlabelled(ids, match_images(ids, folder), name)
+    images = _unlabelled(ids, find_files.match_images(ids, folder), name)
     if not group_by:
         return images
     study = find_column(csv, columns, group_by, (), "--group_by")
@@ -94,19 +88,19 @@ def view_groups(views: np.ndarray | None, images: int) -> np.ndarray:
 
 
 def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
-    files, packs = list_folder(folder)
-    images = sorted(files if packs else images_among(folder, files))
+    files, packs = find_files.list_folder(folder)
+    images = sorted(files if packs else find_files.images_among(folder, files))
     if not images:
         raise UserError(
-            f"The image folder {folder} holds no image ({', '.join(IMAGE_ENDINGS)}, or "
+            f"The image folder {folder} holds no image ({', '.join(find_files.IMAGE_ENDINGS)}, or "
             f"DICOM of any name) among its {len(files):,} files: there is nothing to predict."
         )
     ids = images
     names = [name.rpartition("/")[2] for name in images]
     if like and not any("/" in name for name in like) and len(set(names)) == len(names):
         ids = names
-    if like and not any(name.lower().endswith(IMAGE_ENDINGS) for name in like):
-        ids = [without_ending(name) or name for name in ids]
+    if like and not any(name.lower().endswith(find_files.IMAGE_ENDINGS) for name in like):
+        ids = [find_files.without_ending(name) or name for name in ids]
         if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
             raise UserError(
                 f"{folder} holds several images that differ in their ending only: {some(twice)}. "

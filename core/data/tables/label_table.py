@@ -36,11 +36,9 @@ class LabelTable:
     images: Images
     """An existing file, or a row of a pack, for each; none where only the labels were read."""
     patients: np.ndarray | None = None
-    """(N,) str"""
     studies: np.ndarray | None = None
-    """(N,) str"""
     views: np.ndarray | None = None
-    """(N,) str"""
+    """(N,) str each"""
     targets: np.ndarray
     """(N, C) float32: 1, 0, and NaN for unknown"""
     class_names: tuple[str, ...]

@@ -13,17 +13,10 @@ from core.config.data import DataConfig, LabelReading
 from core.data.csv.label_values import label_key
 from core.data.csv.labels import is_always_positive
 from core.data.sources import PLAIN, read_sheet
+from core.data.tables import merge
 from core.data.tables.label_map import LabelMap, read_label_map
 from core.data.tables.label_table import LabelTable
-from core.data.tables.merge import (
-    Part,
-    join_tables,
-    of_same_people,
-    rename_labels,
-    shared_patients,
-    with_source,
-    without_shared_images,
-)
+from core.data.tables.merge import Part
 from core.errors import UserError, nearest, plain, some
 
 
@@ -89,7 +82,7 @@ def _read_parts(
     if len(parts) == 1 and path is None:
         return parts[0].read(wanted)
     label_map = read_label_map(path)
-    homes = of_same_people(parts)
+    homes = merge.of_same_people(parts)
     if wanted is None:
         tables = list(map(Part.read, parts, _listed(parts, homes, [None] * len(parts))))
         for place, lost in enumerate(_constant_here(parts, tables, label_map)):
@@ -104,8 +97,8 @@ def _read_parts(
             there[0] = [*there[0], *(name for name in wanted if plain(name) not in means)]
         chosen = _choose(parts, there, wanted, label_map, "val" if validation else "train")
         tables = list(map(Part.read, parts, _listed(parts, homes, chosen)))
-    tables = without_shared_images(tables, parts, homes)
-    notes = shared_patients(tables, parts)
+    tables = merge.without_shared_images(tables, parts, homes)
+    notes = merge.shared_patients(tables, parts)
     notes += [
         f"Warning: --label_map {path} renames '{label}', which is in no CSV."
         for label in label_map.unused([name for names in there for name in names])
@@ -113,11 +106,11 @@ def _read_parts(
     spelling = {plain(name): name for name in wanted or ()}
     for place, (table, part) in enumerate(zip(tables, parts, strict=True)):
         names = _meanings(table.class_names, spelling, label_map, part.csv)
-        tables[place] = rename_labels(table, names, part.csv)
+        tables[place] = merge.rename_labels(table, names, part.csv)
         if len(parts) > 1:
-            tables[place] = with_source(tables[place], part, parts[homes[place]].name)
+            tables[place] = merge.with_source(tables[place], part, parts[homes[place]].name)
     class_names = wanted or list(dict.fromkeys(n for table in tables for n in table.class_names))
-    joined = join_tables(tables, parts, class_names)
+    joined = merge.join_tables(tables, parts, class_names)
     return replace(joined, notes=(*joined.notes, *notes))
 
 

@@ -13,7 +13,7 @@ import torch
 from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation, light_transforms
 from core.data.loading.dataset import Batch, RadiographDataset, decoding_loader
-from core.data.loading.samplers import TrainingBatches
+from core.data.loading.samplers import training_batches
 from core.data.tables.label_table import LabelTable
 
 SIZE = 32
@@ -106,15 +106,7 @@ def read(table: LabelTable, workers: int, world_size: int = 1) -> list[Batch]:
     """What each process reads of two epochs of 3 global batches of 4, one after another."""
     read = []
     for rank in range(world_size):
-        batches = TrainingBatches(
-            plan=repeating,
-            batch_size=4 // world_size,
-            batches_per_epoch=3,
-            first_epoch=0,
-            last_epoch=2,
-            rank=rank,
-            world_size=world_size,
-        )
+        batches = training_batches(repeating, 4 // world_size, 3, range(2), 0, rank, world_size)
         dataset = RadiographDataset(table, np.array(ROWS), SIZE, always())
         read.append(list(decoding_loader(dataset, batches, workers)))
     return [
