@@ -10,19 +10,18 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from core.config import values
 from core.config.data import DataConfig
 from core.config.loss import LossConfig
 from core.config.values import Count, Fraction, NotNegative, Positive, PositiveInt, Seed, Workers
 from core.errors import UserError
-
-Folds = Annotated[int, Meta(ge=2)]
 
 
 @dataclass(kw_only=True, slots=True)
 class SplitConfig:
     """How patients are divided into folds."""
 
-    folds: Folds = 5
+    folds: values.Folds = 5
     """Number of patient-disjoint folds."""
     run_folds: tuple[int, ...] = ()
     """Folds to train now, counted from 1, e.g. --run_folds 1 2; all when not given."""

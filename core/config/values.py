@@ -18,6 +18,7 @@ from core.errors import UserError, nearest
 
 Count = Annotated[int, Meta(ge=0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
+Folds = Annotated[int, Meta(ge=2)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Workers = Literal["auto"] | Annotated[int, Meta(ge=0)]
 NotNegative = Annotated[float, Meta(ge=0)]

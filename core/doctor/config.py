@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from core.config.data import DataConfig
 from core.config.settings_file import load_settings
-from core.config.training import Folds, SplitConfig
-from core.config.values import Seed, Workers, flat
+from core.config.training import SplitConfig
+from core.config.values import Folds, Seed, Workers, flat
 from core.errors import UserError
 
 
