@@ -4,7 +4,6 @@ The lock is that of `filelock` (flock on POSIX, LockFileEx on Windows) on the fi
 stays when it is released.
 """
 
-import errno
 import os
 import weakref
 from pathlib import Path
@@ -12,23 +11,25 @@ from typing import IO
 
 from filelock import lock_descriptor
 
+from core.errors import UserError
+
 LOCK = ".lock"
 _HELD: weakref.WeakSet[IO[str]] = weakref.WeakSet()
 
 
-def lock_folder(folder: Path) -> IO[str]:
+def lock_folder(folder: Path, doing: str) -> IO[str]:
     """Make `folder` and hold it until what this returns is closed, or the process ends.
 
-    Raises BlockingIOError where it is held, by this process too, and other OSErrors where it cannot
-    be made or written to.
+    Raises UserError where it is held, by this process too: another one is `doing`; OSError where it
+    cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # "w" would truncate a file that another process has locked
     lock = (folder / LOCK).open("a")
     try:
         if not lock_descriptor(lock.fileno(), blocking=False):
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    except OSError:
+            raise UserError(f"another process is {doing}")
+    except (OSError, UserError):
         lock.close()
         raise
     _HELD.add(lock)

@@ -214,9 +214,7 @@ class RunFolder:
 
     def _make_and_lock(self) -> None:
         try:
-            self._lock = lock_folder(self.path)
-        except BlockingIOError as error:
-            raise UserError(f"another process is training in {self.path}") from error
+            self._lock = lock_folder(self.path, f"training in {self.path}")
         except OSError as error:
             raise UserError(f"--out_dir {self.path} cannot be used: {error.strerror}") from error
 

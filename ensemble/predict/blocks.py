@@ -72,9 +72,7 @@ class Parts:
         Raises UserError where another process has the folder, or it cannot be made.
         """
         try:
-            self._lock = lock_folder(self.folder)
-        except BlockingIOError as error:
-            raise UserError(f"another process is predicting into {self.output}") from error
+            self._lock = lock_folder(self.folder, f"predicting into {self.output}")
         except OSError as error:
             raise UserError(f"{self.folder} cannot be used: {error.strerror}") from error
         missing = []

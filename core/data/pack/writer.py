@@ -243,11 +243,7 @@ def _locked(folder: Path) -> Iterator[None]:
     sentence."""
     try:
         make_folder(folder)
-        try:
-            lock = lock_folder(folder)
-        except BlockingIOError as error:
-            raise UserError(f"another process is packing into {folder}") from error
-        with lock:
+        with lock_folder(folder, f"packing into {folder}"):
             yield
     except OSError as error:
         if told := lost_worker(error):

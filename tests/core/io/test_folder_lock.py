@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from core.io.lock import LOCK, is_held, is_locked, lock_folder
 from tests.helpers.training.small_run import ROOT
 
@@ -17,7 +18,7 @@ HOLD = """
 import os, sys, time
 from pathlib import Path
 from core.io.lock import lock_folder
-lock = lock_folder(Path(sys.argv[1]))
+lock = lock_folder(Path(sys.argv[1]), "here")
 """
 FORK = """
 if (child := os.fork()) == 0:
@@ -48,28 +49,28 @@ def holder(code: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str
 def test_a_folder_is_locked_until_the_end_of_the_holder(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
     assert not is_locked(folder)
-    with lock_folder(folder):
+    with lock_folder(folder, "here"):
         other = [sys.executable, "-c", HOLD, str(folder)]
         done = subprocess.run(other, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert "BlockingIOError" in done.stderr
+        assert "another process is here" in done.stderr
         # a second one in this process too, and the first one stays
-        with pytest.raises(BlockingIOError):
-            lock_folder(folder)
+        with pytest.raises(UserError, match="another process is here"):
+            lock_folder(folder, "here")
         assert is_locked(folder)
     assert not is_locked(folder)
     with holder("print('held', flush=True); sys.stdin.read()", folder) as (_, line):
         assert line == "held\n"
         assert is_locked(folder)
-        with pytest.raises(BlockingIOError):
-            lock_folder(folder)
-    lock_folder(folder).close()
+        with pytest.raises(UserError, match="another process is here"):
+            lock_folder(folder, "here")
+    lock_folder(folder, "here").close()
 
 
 def test_the_file_stays_and_a_folder_that_is_moved_is_not_held(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    lock_folder(folder).close()
+    lock_folder(folder, "here").close()
     before = (folder / LOCK).stat().st_ino
-    with lock_folder(folder) as lock:
+    with lock_folder(folder, "here") as lock:
         assert (folder / LOCK).stat().st_ino == before
         assert is_held(folder, lock)
         if os.name == "posix":
@@ -85,12 +86,12 @@ def test_a_fork_does_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> No
     with holder(FORK, tmp_path) as (parent, line):
         child = int(line)
         # the fork closes its copy, which is no release
-        with pytest.raises(BlockingIOError):
-            lock_folder(tmp_path)
+        with pytest.raises(UserError, match="another process is here"):
+            lock_folder(tmp_path, "here")
         parent.kill()
         parent.wait()
         try:
             os.kill(child, 0)
-            lock_folder(tmp_path).close()
+            lock_folder(tmp_path, "here").close()
         finally:
             os.kill(child, signal.SIGKILL)

@@ -126,7 +126,7 @@ def test_two_at_once_do_not_write_one_file(
     base: list[object], infer: Infer, tmp_path: Path
 ) -> None:
     out = tmp_path / "p.csv"
-    with lock_folder(parts_folder(out)):
+    with lock_folder(parts_folder(out), ""):
         assert "another process is predicting into" in refusal(infer, *base, "--output", out)
     assert not out.exists()
     done(infer, *base, "--output", out)

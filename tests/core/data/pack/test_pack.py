@@ -182,7 +182,7 @@ def test_a_file_that_changes_while_it_is_packed_is_told(
 
 
 def test_a_second_packer_is_refused(images: Path, call: Call) -> None:
-    with lock_folder(images.parent / "pack"):
+    with lock_folder(images.parent / "pack", ""):
         assert "another process is packing into" in refusal(call, images)
     assert call(*packing(images))[0] == 0
 
