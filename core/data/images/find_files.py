@@ -32,10 +32,9 @@ def images_among(folder: Path, names: Sequence[str]) -> list[str]:
 
     def is_image(path: str) -> bool:
         name = _name(path).lower()
-        if name.endswith(IMAGE_ENDINGS):
-            return True
         is_other = name.startswith("dicomdir") or name.endswith(_NO_IMAGES)
-        return not is_other and is_dicom(os.path.join(folder, path))
+        by_ending = name.endswith(IMAGE_ENDINGS)
+        return by_ending or (not is_other and is_dicom(os.path.join(folder, path)))
 
     return [name for name in names if is_image(name)]
 
@@ -56,16 +55,13 @@ def scan_folder(folder: Path) -> list[str]:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
-                    if not entry.is_dir():
-                        if entry.is_file():
-                            files.append(inside + entry.name)
-                        continue
-                    if entry.is_symlink():
-                        target = os.path.realpath(entry.path)
-                        if target in followed:
-                            continue
-                        followed.add(target)
-                    waiting.append(f"{inside}{entry.name}/")
+                    if entry.is_file():
+                        files.append(inside + entry.name)
+                    elif entry.is_dir():
+                        target = os.path.realpath(entry.path) if entry.is_symlink() else ""
+                        if target not in followed:
+                            waiting.append(f"{inside}{entry.name}/")
+                        followed |= {target} - {""}
         except OSError as error:
             remedy = {
                 FileNotFoundError: "does not exist: name the folder of the images",
@@ -80,18 +76,17 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
 
     An identifier is matched, in this order, by its path relative to the folder; by that path
     without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
-    among the files and once among the identifiers (NIH's "images_001/images/..."); then by the same
-    three with the ending of an image added; and then by all of these without white space around a
-    file's name. A backslash separates folders as "/" does. Only files that the scan found are
-    returned, and none twice. Raises UserError for files that are missing, ambiguous or named twice,
-    and as `list_folder` does.
+    among the files and once among the identifiers (NIH's "images_001/images/..."); and then by the
+    same three with the ending of an image added. A backslash separates folders as "/" does. Only
+    files that the scan found are returned, and none twice. Raises UserError for files that are
+    missing, ambiguous or named twice, and as `list_folder` does.
     """
     files, packs = list_folder(folder)
     known = set(files)
     matches = {name: name for name in identifiers if name in known}
     missing = {name: name.replace("\\", "/") for name in identifiers if name not in known}
     names = Counter(_name(name.replace("\\", "/")) for name in identifiers if missing)
-    for key in (str, without_ending, _stripped, lambda path: without_ending(_stripped(path))):
+    for key in (str, without_ending):
         if missing:
             matches |= _match(missing, files, key, names, folder)
             missing = {name: path for name, path in missing.items() if name not in matches}
@@ -184,8 +179,3 @@ def without_ending(path: str) -> str | None:
     """A path without the ending of an image; None where it has no such ending."""
     stem, ending = os.path.splitext(path)
     return stem if ending.lower() in IMAGE_ENDINGS else None
-
-
-def _stripped(path: str) -> str:
-    folder, slash, name = path.rpartition("/")
-    return folder + slash + name.strip()

@@ -5,7 +5,6 @@ pydicom reads and decompresses; `core.data.images.dicom.window` shows the stored
 """
 
 import struct
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -52,13 +51,11 @@ _BY_IMAGECODECS: dict[str, Callable[[bytes], np.ndarray]] = {
 _JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 # what pydicom does to pixels that `_stored_levels` does once for each level
 _CORRECTIONS = ("correct_unused_bits", "apply_j2k_sign_correction", "apply_jls_sign_correction")
-# what a Presentation LUT Shape must be (PS3.3 C.8.11.3)
-_SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 _CONVERT = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
 
 
 class _Coded(NamedTuple):
-    """What the header of a compressed image says of itself; of its sign, None where it does not."""
+    """Header of a compressed image; its sign is None where it says none."""
 
     width: int
     height: int
@@ -71,10 +68,8 @@ def decode(data: bytes) -> np.ndarray:
 
     The first VOI LUT, or else the first valid window, becomes 0..255; without one 8 bits are kept
     and of more the percentiles `greyscale.WINDOW` become 0 and 255, padding left out. Colour
-    becomes luma. A contradictory Presentation LUT Shape is ignored, with one warning a process.
-
-    Raises ValueError for what is not supported or larger than `max_pixels`; damaged files raise
-    about anything.
+    becomes luma. Raises ValueError for what is not supported or larger than `max_pixels`; damaged
+    files raise about anything.
     """
     dataset = dcmread(bounded(data))
     _check(dataset)
@@ -110,14 +105,6 @@ def decode(data: bytes) -> np.ndarray:
     levels = _stored_levels(codes, dataset, coded)
     if colours == "PALETTE COLOR":
         return grey_of_palette(levels, dataset)[codes]
-    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
-    if shape in _SHAPES.values() and shape != _SHAPES[colours]:
-        warnings.warn(
-            f"A DICOM image has the Presentation LUT Shape {shape}, which contradicts its "
-            f"Photometric Interpretation {colours}: the latter is followed. Look whether such "
-            "images are shown as negatives.",
-            stacklevel=2,
-        )
     lossy = decoder.UID in _LOSSY or str(dataset.get("LossyImageCompression")) == "01"
     shown = grey_of_levels(levels, codes, dataset, lossy=lossy)[codes]
     if shown.min() == shown.max() and codes.min() < codes.max():
@@ -186,10 +173,7 @@ def _check(dataset: Dataset) -> None:
 
 
 def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
-    """What reads the pixels, and the header of a JPEG, JPEG-LS or JPEG 2000 image.
-
-    Raises ValueError where nothing reads them, or where that header contradicts that of the file.
-    """
+    """What reads the pixels, and the header of a JPEG, JPEG-LS or JPEG 2000 image."""
     syntax = _syntax(dataset)
     try:
         decoder = get_decoder(syntax)
@@ -224,10 +208,7 @@ def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
 
 
 def _syntax(dataset: Dataset) -> UID:
-    """How the pixels are written; where the file does not say it, as its elements are.
-
-    Raises ValueError where they are compressed and it does not say how.
-    """
+    """How the pixels are written; where the file does not say it, as its elements are."""
     meta = dataset.file_meta
     if not meta.get("TransferSyntaxUID"):
         if dataset["PixelData"].is_undefined_length:

@@ -2,11 +2,9 @@
 files that break its rules: the formulas are those of PS3.3 and PS3.5."""
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite, uid
@@ -333,29 +331,3 @@ def test_signed_pixels_in_an_unsigned_jpeg_2000(tmp_path: Path) -> None:
     inside = values > -2000
     assert close(shown[inside], linear(values[inside], center, width))
     assert not shown[~inside].any()
-
-
-@pytest.mark.parametrize(
-    ("colours", "shape", "warns"),
-    [
-        ("MONOCHROME2", "inverse ", 1),
-        ("MONOCHROME1", "IDENTITY", 1),
-        ("MONOCHROME1", "INVERSE", 0),
-        ("MONOCHROME2", "LIN OD", 0),
-    ],
-)
-def test_the_photometric_interpretation_is_followed(
-    tmp_path: Path, colours: str, shape: str, warns: int
-) -> None:
-    """C.7.6.3.1.2 and C.8.11.3.1.2; C.11.6 has no say in how the lowest value is shown."""
-    grey = cv2.resize((SMOOTH * 255).astype(np.uint8), (30, 30))
-    lut = element("PresentationLUTShape", "CS", shape)
-    data = dicom(grey, PhotometricInterpretation=colours, PresentationLUTShape=lut)
-    with warnings.catch_warnings(record=True) as found:
-        # as Python has it: each text once
-        warnings.simplefilter("default")
-        for _ in range(3):
-            shown = read(tmp_path, data)
-    assert np.array_equal(shown, 255 - grey if colours == "MONOCHROME1" else grey)
-    texts = [str(one.message) for one in found if "Presentation" in str(one.message)]
-    assert [colours in text for text in texts] == [True] * warns
