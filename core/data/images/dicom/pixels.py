@@ -21,6 +21,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -47,6 +48,8 @@ _BY_IMAGECODECS: dict[str, Callable[[bytes], np.ndarray]] = {
     JPEGLosslessSV1: imagecodecs.jpeg8_decode,
     JPEGLSLossless: imagecodecs.jpegls_decode,
     JPEGLSNearLossless: imagecodecs.jpegls_decode,
+    JPEG2000Lossless: imagecodecs.jpeg2k_decode,
+    JPEG2000: imagecodecs.jpeg2k_decode,
 }
 _JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 # what pydicom does to pixels that `_stored_levels` does once for each level
@@ -80,12 +83,15 @@ def decode(data: bytes) -> np.ndarray:
         # whatever the header of the file claims (PS3.5 8.2.1)
         options |= {"bits_allocated": 8, "bits_stored": coded.bits}
     colours = str(dataset.PhotometricInterpretation)
-    # GDCM ends the process where a stream of JPEG or JPEG-LS is damaged
+    # GDCM ends the process where a stream of JPEG, JPEG-LS or JPEG 2000 is damaged
     plugin = "pillow" if coded and coded.bits == 8 and decoder.UID in _JPEG else ""
+    plugin = "pylibjpeg" if decoder.UID in JPEG2000TransferSyntaxes else plugin
     try:
         if grey and coded and decoder.UID in _BY_IMAGECODECS:
             frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
             stored = _BY_IMAGECODECS[decoder.UID](frame)
+            if stored.shape != (dataset.Rows, dataset.Columns):
+                raise ValueError("its compressed image is not of one colour, as its header says")
         else:
             stored, properties = decoder.as_array(
                 dataset, index=0, decoding_plugin=plugin, **options

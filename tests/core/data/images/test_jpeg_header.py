@@ -2,6 +2,7 @@
 
 import io
 import struct
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,34 +12,32 @@ from PIL import Image
 from core.data.images.decode import decode_image
 from core.data.images.jpeg_header import check_scans, frame_size
 from core.errors import UserError
+from tests.helpers.fuzz.image_files import saved
 
 GREY = cv2.GaussianBlur(
     np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8), (0, 0), 2
 )
-KINDS: dict[str, tuple[str, dict[str, object]]] = {
-    "grey": ("L", {}),
-    "colour": ("RGB", {}),
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "grey": ("L", {"restart_marker_blocks": 2}),
+    "colour": ("RGB", {"progressive": True}),
     "inks": ("CMYK", {}),
-    "progressive": ("RGB", {"progressive": True}),
-    "restarts": ("L", {"restart_marker_blocks": 2}),
 }
-JUNK = {
-    "text": b"not a segment",
-    "many zeros": bytes(60_000),
-    "many fill bytes": b"\xff" * 60_000,
-    "escaped": b"\xff\0\xff\0abc\xff\xff\0",
-    "restart": b"\xff\xd3",
-    "no length": b"\xff\xfe\0\0",
-    "length of one": b"\xff\xfe\0\1",
-    "markers in a segment": b"\xff\xe5\0\x0c\xff\xda\xff\xd9\xff\xc0\0\0\0\0",
-}
+JUNK = [
+    b"not a segment",
+    bytes(60_000),
+    b"\xff" * 60_000,
+    b"\xff\0\xff\0abc\xff\xff\0",
+    # a restart; no length; a length of one; markers in a segment
+    b"\xff\xd3",
+    b"\xff\xfe\0\0",
+    b"\xff\xfe\0\1",
+    b"\xff\xe5\0\x0c\xff\xda\xff\xd9\xff\xc0\0\0\0\0",
+]
 
 
-def saved(kind: str) -> bytes:
+def encoded(kind: str) -> bytes:
     mode, options = KINDS[kind]
-    stream = io.BytesIO()
-    Image.fromarray(GREY).convert(mode).save(stream, "JPEG", quality=90, **options)
-    return stream.getvalue()
+    return saved(Image.fromarray(GREY).convert(mode), "JPEG", quality=90, **options)
 
 
 def parts(data: bytes) -> list[bytes]:
@@ -56,27 +55,27 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_junk_between_segments_is_skipped(kind: str) -> None:
-    whole = parts(saved(kind))
-    for name, junk in JUNK.items():
+    whole = parts(encoded(kind))
+    for junk in JUNK:
         # behind SOI, Pillow too wants a marker
         for place in range(1 if junk.startswith(b"\xff") else 2, len(whole)):
             data = b"".join([*whole[:place], junk, *whole[place:]])
-            assert np.array_equal(by_pillow(data), by_pillow(saved(kind))), name
-            assert np.array_equal(decode_image(data, "a.jpg"), by_pillow(data)), name
+            assert np.array_equal(by_pillow(data), by_pillow(encoded(kind))), junk
+            assert np.array_equal(decode_image(data, "a.jpg"), by_pillow(data)), junk
 
 
 def test_junk_behind_the_image_is_not_scans_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_MAX_PIXELS", "1920")
     for kind in KINDS:
-        data = saved(kind) + b"\xff\xda" * 10_000
+        data = encoded(kind) + b"\xff\xda" * 10_000
         assert np.array_equal(decode_image(data, "a.jpg"), by_pillow(data))
     with pytest.raises(ValueError, match="over its 1,920 pixels 31 times"):
-        check_scans(parts(saved("grey"))[0] + b"\xff\xda\0\2" * 31 + b"\xff\xd9", 1920)
+        check_scans(parts(encoded("grey"))[0] + b"\xff\xda\0\2" * 31 + b"\xff\xd9", 1920)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_no_end_or_no_start_is_refused(kind: str) -> None:
-    data = saved(kind)
+    data = encoded(kind)
     for spoiled in (
         data[:-2],
         data[:-2] + bytes(99),
@@ -98,7 +97,7 @@ def test_what_has_no_end_or_no_start_is_refused(kind: str) -> None:
     ],
 )
 def test_a_header_without_end_is_refused(junk: bytes, reason: str) -> None:
-    whole = parts(saved("grey"))
+    whole = parts(encoded("grey"))
     with pytest.raises(UserError, match=reason):
         decode_image(b"".join([*whole[:2], junk, *whole[2:]]), "a.jpg")
-    assert frame_size(saved("colour")) == (40, 48, 8, 3)
+    assert frame_size(encoded("colour")) == (40, 48, 8, 3)
