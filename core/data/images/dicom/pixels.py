@@ -90,8 +90,8 @@ def decode(data: bytes) -> np.ndarray:
         if grey and coded and decoder.UID in _BY_IMAGECODECS:
             frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
             stored = _BY_IMAGECODECS[decoder.UID](frame)
-            if stored.shape != (dataset.Rows, dataset.Columns):
-                raise ValueError("its compressed image is not of one colour, as its header says")
+            if stored.shape != (dataset.Rows, dataset.Columns) or stored.itemsize > 2:
+                raise ValueError("its compressed image has several colours, or more than 16 bits")
         else:
             stored, properties = decoder.as_array(
                 dataset, index=0, decoding_plugin=plugin, **options
@@ -191,7 +191,8 @@ def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
         return decoder, None
     needs = f"its pixels are compressed as {syntax.name}, which needs the plug-in"
     if not decoder.is_available:
-        plugin = "pylibjpeg-openjpeg" if "High-Throughput" in syntax.name else "python-gdcm"
+        of_2000 = syntax in JPEG2000TransferSyntaxes
+        plugin = "pylibjpeg-openjpeg" if of_2000 else "python-gdcm"
         raise ValueError(f"{needs} {plugin}: {INSTALL}")
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == RLELossless:

@@ -90,14 +90,10 @@ def _of_same_bits(value: Any, levels: np.ndarray) -> int | None:
     number = _number(str(_several(value)[0]))
     if not number.is_integer():
         return None
-    low, high = int(levels.min()), int(levels.max())
-    count = high - low + 1
-    written = int(number)
-    if low >= 0:
-        level = written % 2**16
-        return level if level <= high else None
-    if any(-count // 2 <= one < count for one in (written, written - 2**16)):
-        return low + (written - low) % count
+    low, count = int(levels.min()), int(np.ptp(levels)) + 1
+    for written in (int(number), int(number) - 2**16, int(number) + 2**16):
+        if low <= written < count:
+            return low + (written - low) % count
     return None
 
 

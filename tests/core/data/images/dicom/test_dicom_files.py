@@ -55,12 +55,15 @@ def test_jpeg_of_8_bits_under_a_header_of_8_or_12(tmp_path: Path, syntax: uid.UI
     assert np.abs(read(tmp_path, data) - percentiles(GREY)).max() <= 12
 
 
-def test_jpeg_of_colour(tmp_path: Path) -> None:
+def test_compressed_colour(tmp_path: Path) -> None:
     colour = np.dstack([GREY, 255 - GREY, GREY // 2])
+    luma = colour @ np.array([0.299, 0.587, 0.114])
     frame = coded(colour, "JPEG", quality=95, subsampling=0)
     data = dicom(colour, frame, uid.JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
-    luma = colour @ np.array([0.299, 0.587, 0.114])
     assert np.abs(read(tmp_path, data) - luma).max() <= 5
+    frame = coded(colour, "JPEG2000", no_jp2=True)
+    data = dicom(colour, frame, uid.JPEG2000Lossless, PhotometricInterpretation="YBR_RCT")
+    assert np.abs(read(tmp_path, data) - luma).max() <= 1
 
 
 def deep_jpeg() -> bytes:
@@ -132,7 +135,7 @@ REFUSED: list[tuple[str, bytes]] = [
     (REMEDY, dicom(GREY, coded(GREY, "JPEG"), uid.MPEG2MPML)),
     ("its colours are 'RGB' and its samples a", dicom(GREY, PhotometricInterpretation="RGB")),
     ("its colours are 'MONO", dicom(COLOUR, PhotometricInterpretation="MONOCHROME2")),
-    ("not of one colour", dicom(GREY, coded(COLOUR, "JPEG2000"), uid.JPEG2000Lossless)),
+    ("has several colours", dicom(GREY, coded(COLOUR, "JPEG2000"), uid.JPEG2000Lossless)),
     ("HSV", dicom(COLOUR, PhotometricInterpretation="HSV")),
     ("rows and columns", dicom(GREY, Columns=None)),
     ("rows and columns", dicom(GREY, Columns=0)),
