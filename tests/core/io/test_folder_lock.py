@@ -21,9 +21,9 @@ from core.io.lock import lock_folder
 lock = lock_folder(Path(sys.argv[1]), "here")
 """
 FORK = """
-if (child := os.fork()) == 0:
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
     time.sleep(60)
-print(child, flush=True)
 sys.stdin.read()
 """
 

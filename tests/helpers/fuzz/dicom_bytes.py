@@ -87,9 +87,9 @@ def sound_dicom() -> dict[str, bytes]:
         "jpeg.dcm": made(NOISE, jpeg, uid.JPEGBaseline8Bit),
         "rle.dcm": made(NOISE, rle(NOISE.tobytes()), uid.RLELossless),
         "lossless.dcm": made(
-            DEEP, imagecodecs.jpeg_encode(DEEP, lossless=True), uid.JPEGLosslessSV1
+            DEEP, bytes(imagecodecs.jpeg_encode(DEEP, lossless=True)), uid.JPEGLosslessSV1
         ),
-        "jpeg-ls.dcm": made(DEEP, imagecodecs.jpegls_encode(DEEP), uid.JPEGLSLossless),
+        "jpeg-ls.dcm": made(DEEP, bytes(imagecodecs.jpegls_encode(DEEP)), uid.JPEGLSLossless),
         "colour j2k.dcm": made(
             *(colours, coded(colours, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless),
             PhotometricInterpretation="YBR_RCT",
