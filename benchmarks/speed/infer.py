@@ -37,7 +37,6 @@ IMAGES, BATCH, ROUNDS = 32, 32, 7
 
 
 def answers(folder: Path) -> Iterator[Answer]:
-    """Wall time against decoding and bare passes, and memory against ten times fewer images."""
     source = image_set(folder, "nih1000", images=100, size=64) / "images"
     yield compare(folder, save_models(folder, small().model, SIZES), source, IMAGES, ROUNDS)
     tiny = ModelConfig(model="test_efficientnet", pretrained=False)

@@ -44,7 +44,6 @@ COMPARISONS = (
 
 
 def answers(folder: Path) -> Iterator[Answer]:
-    """Images a second from a pack and from files."""
     # as in a worker
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -23,8 +23,6 @@ LONG = ("--model", "test_efficientnet", "--img_size", "64", "--epochs", "500", "
 
 
 def answers(_: Path) -> Iterator[Answer]:
-    """Peak memory on many images against few, from files and from a pack."""
-
     def unpacked(data: Path, images: Path | None = None) -> list[object]:
         return training(data, data / "out", *LONG, "--num_workers", "2", images=images)
 

@@ -34,7 +34,6 @@ class Table(NamedTuple):
 
 
 def answers(_: Path) -> Iterator[Answer]:
-    """Seconds against the limit, speed against scikit-learn's, and whether the values agree."""
     if data := real_data():
         table = pd.read_csv(data / "labels" / "nih_chestxray14.csv.gz")
         targets = table.drop(columns=["ImageID", "PatientID"]).to_numpy(float)

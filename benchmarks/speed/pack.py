@@ -21,7 +21,6 @@ COPIES = 20  # links to each file, so that starting up is little of it
 
 
 def answers(folder: Path) -> Iterator[Answer]:
-    """Images a second over the cores' own, and peak memory against ten times fewer images."""
     images, links = image_set(folder, "nih1024", IMAGES, size=1024) / "images", folder / "links"
     links.mkdir()
     for path in images.iterdir():

@@ -17,7 +17,6 @@ EPOCHS = 10
 
 
 def answers(_: Path) -> Iterator[Answer]:
-    """Seconds and memory of plans of a synthetic long tail, and draws on the full NIH table."""
     targets = long_tail()
     for name in ("class_aware", "repeat_factor"):
         build = partial(build_sampler, name, targets, seed=0)

@@ -48,7 +48,6 @@ print(json.dumps(sums))
 
 
 def answers(folder: Path) -> Iterator[Answer]:
-    """Seconds of reading, splitting and planning, the folds' balance, and growth with the rows."""
     data = real_data()
     if data is None:
         return

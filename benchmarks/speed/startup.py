@@ -46,7 +46,6 @@ print("imported:", flush=True)
 
 
 def answers(folder: Path) -> Iterator[Answer]:
-    """Seconds of `--help`, and of the way to the first batch beyond the packages' own import."""
     for command in COMMANDS:
         words = [command] if command.endswith(".py") else ["-m", command]
         took = seconds(partial(output_of, *words, "--help"), repeats=3)

@@ -52,7 +52,6 @@ CALLS = 20  # of a part in a row, which alone would be too short for the clock
 
 
 def answers(folder: Path) -> Iterator[Answer]:
-    """Images a second of FoldTrainer against the bare loop, then the cost of an update's parts."""
     config = small()
     # FoldTrainer requests no batch after its last, so the end of that update is not measured
     yield from compare(Task(config, updates=ROUNDS * config.loop.log_every + 1), folder)

@@ -42,7 +42,6 @@ FLAGS = ("--epochs", "1", "--run_folds", "1", "--overwrite", "--warmup_epochs", 
 
 
 def answers(folder: Path) -> Iterator[Answer]:
-    """The share of an epoch that training waits for its next batch, from a pack and from files."""
     data = image_set(folder, "nih1000", images=1000)
     pack = make_pack(data, small().loader.img_size, folder / "pack")
     shares = []

@@ -22,7 +22,6 @@ SEED = 1
 
 
 def main() -> None:
-    """Print the search for both data sets, then the ranks of the planted couplings."""
     import pandas as pd
 
     from benchmarks.studies import frozen_couplings as frozen

@@ -47,7 +47,6 @@ Path(note).write_text(str(seconds))
 
 
 def main(methods: list[str]) -> None:
-    """Train what is not trained yet, and print one row a setting."""
     for method in methods:
         base = runs.OUT / "head_phase" / f"{method}_exact"
         settings = {base: ["--head_phase", "exact"]} | {

@@ -23,7 +23,6 @@ COPIES = ("none", "flip_scale")
 
 
 def main() -> None:
-    """Make what is not there yet, and print the leaderboard of the held-out third."""
     divide()
     trained = [
         runs.train(method, FOLDER / method, *flags, "--folds", "3", csv=DEVELOP)

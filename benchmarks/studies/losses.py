@@ -21,7 +21,6 @@ SHORT = [*runs.BUDGET["standard_head"], "--epochs", "4", "--run_folds", "1"]
 
 
 def main() -> None:
-    """Train what is not trained yet, and print one row a loss."""
     from core.losses import NAMES
 
     # the first one is what the others are compared with

@@ -28,7 +28,6 @@ RECIPES: dict[str, dict[str, list[str]]] = {
 
 
 def main(methods: list[str]) -> None:
-    """Train what is not trained yet, and print out-of-fold scores, one row a recipe."""
     for method in methods:
         trained = [
             runs.train(method, OUT / f"{method}_{name}", *runs.BUDGET[method], *flags)

@@ -26,7 +26,6 @@ TWO_PHASES = [
 
 
 def main() -> None:
-    """Make what is not there yet, and print two leaderboards a seed."""
     import pandas as pd
 
     test = runs.draw(runs.TEST_SEED, runs.TEST_IMAGES)

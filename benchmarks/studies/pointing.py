@@ -30,7 +30,6 @@ RECIPES = {
 
 
 def main() -> None:
-    """Make what is not there yet, and print the table."""
     out = runs.OUT / "pointing"
     data = out / "data"
     runs.call("-m", "core.data.phantom", data, "--images", "1200", "--size", "224", "--seed", "0")

@@ -26,7 +26,6 @@ ALLOWED_SECONDS = 2
 
 
 def main() -> None:
-    """Print what was measured; exit code 1 where something was not as it must be."""
     import pandas as pd
 
     from benchmarks.speed.infer import save_models
