@@ -81,7 +81,7 @@ def test_two_nodes_go_on_as_one_to_the_same_bits(
     ],
 )
 def test_a_lost_node_ends_the_other_one(
-    lost: int, processes: int, launches: Launches, data: Path, tmp_path: Path, soak: bool
+    lost: int, processes: int, launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """The launcher and all its processes, killed at once."""
     out = tmp_path / "out"
@@ -97,30 +97,6 @@ def test_a_lost_node_ends_the_other_one(
         named = f"processes {both} (ranks {ranks[0]} and {ranks[1]})"
     assert named in told
     assert told.endswith("; the same command goes on from the last state")
-    if not soak:
-        return
-    words = training(data, out, "--epochs", 2000)
-    again = launches.nodes(TRAIN, *words, processes=processes)
-    before = len(pd.read_csv(out / "metrics.csv"))
-    train_until(again, out, before + 1)
-    for node in again:
-        node.send(signal.SIGTERM)
-    assert all(node.ends() for node in again)
-
-
-@pytest.mark.soak
-@pytest.mark.fault("SIGKILL to one process of several")
-def test_one_killed_process_of_four_on_two_nodes_is_named(
-    launches: Launches, data: Path, tmp_path: Path
-) -> None:
-    """By whoever shares its node, and once."""
-    out = tmp_path / "out"
-    nodes = launches.nodes(TRAIN, *training(data, out, "--epochs", 2000), processes=2)
-    train_until(nodes, out, 2)
-    nodes[1].kill(3)
-    assert all(node.ends() for node in nodes)
-    (told,) = nodes[0].errors + nodes[1].errors
-    assert told.startswith("process 4 of 4 (rank 3) ended without a word: ")
 
 
 @pytest.mark.fault("nodes with other data or settings", tried=4)
