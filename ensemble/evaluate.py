@@ -35,7 +35,7 @@ def main() -> None:
     check(config)
     # late, so that --help and a mistyped flag are answered at once
     from core.io.atomic import write_atomically
-    from core.report import render
+    from core.report.page import render
     from ensemble.scoring.outputs import output_paths, owns_page, write_scores
     from ensemble.scoring.page import page_of, with_images
     from ensemble.scoring.score import labels_beside, read_scored
@@ -102,8 +102,8 @@ def _print_sources(config: Config, scored: Scored) -> None:
 
 def _one_file(config: Config, scored: Scored) -> Outcome:
     """Score one file, print it, and return what is written of it."""
-    from core.report import format_table
     from core.report.plots.style import by_prevalence
+    from core.report.tables import format_table
     from ensemble.scoring.comparison import Entry, compare_files, short_names
     from ensemble.scoring.outputs import class_csv, scores_json, subgroups_json
     from ensemble.scoring.page import Outcome

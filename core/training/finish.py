@@ -14,10 +14,11 @@ from core.data.splits.prepare import Prepared
 from core.errors import UserError
 from core.io.untrusted_files import check_regular
 from core.metrics import Evaluation, evaluate
-from core.report import Contents, draw_pictures, format_table, worst_cases, write_report
-from core.report.page import command_again
+from core.report.figures import draw_pictures
+from core.report.page import Contents, command_again, write_report
 from core.report.plots.training_curves import number_columns
-from core.report.tables import class_table, fold_tables, lead_of, summary_table
+from core.report.tables import class_table, fold_tables, format_table, lead_of, summary_table
+from core.report.worst_images import worst_cases
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions
 from core.runtime.environment import told_changes

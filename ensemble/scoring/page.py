@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from core.data.images.find_files import match_images
-from core.report import Contents, Picture, Worst, draw_pictures, worst_cases
-from core.report.figures import as_pictures
-from core.report.page import command_again
+from core.report.figures import Picture, as_pictures, draw_pictures
+from core.report.page import Contents, command_again
 from core.report.plots.classes import MOST_FILES, compared_figure
 from core.report.plots.precision_recall import compared_precision_recall
 from core.report.plots.reliability import compared_reliability
 from core.report.tables import Table, class_table, lead_of, summary_table
+from core.report.worst_images import Worst, worst_cases
 from core.runtime.environment import installed
 from ensemble.scoring.comparison import Entry
 from ensemble.scoring.config import Config

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from core.report import draw_pictures
+from core.report.figures import draw_pictures
 from tests.conftest import Train
 from tests.helpers.fault_table import Fault
 from tests.helpers.training.small_run import METHODS, MODEL, flags

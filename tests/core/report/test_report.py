@@ -10,16 +10,10 @@ import pandas as pd
 import pytest
 
 from core.metrics import evaluate
-from core.report import (
-    HEADINGS,
-    Contents,
-    Picture,
-    draw_pictures,
-    format_table,
-    write_report,
-)
+from core.report.figures import HEADINGS, Picture, draw_pictures
+from core.report.page import Contents, write_report
 from core.report.plots.style import shorten
-from core.report.tables import Table, class_table, fold_tables, lead_of, summary_table
+from core.report.tables import Table, class_table, fold_tables, format_table, lead_of, summary_table
 from core.report.worst_images import Case, Worst
 from core.runs.folder import PLOTS
 from tests.helpers.synthetic.report import EVIL, NAMES, TRAINING, made_up_history, made_up_scores

@@ -49,13 +49,13 @@ def flags(data: Path, out: Path, *more: object) -> list[str]:
 
 def draw_nothing(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Let reports have blank pictures: to draw them takes most of so short a run's time."""
-    from core import report
+    from core.report import figures
     from core.training import finish
 
     assert hasattr(finish, "draw_pictures")
     dot = imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
     blank = [
-        report.Picture(name, *told, png=dot, wide=False) for name, told in report.HEADINGS.items()
+        figures.Picture(name, *told, png=dot, wide=False) for name, told in figures.HEADINGS.items()
     ]
     replace(finish, "draw_pictures", lambda *_: blank)
 
