@@ -3,15 +3,11 @@
 import os
 
 import pytest
-from hypothesis import strategies as st
 
-from tests.fuzz.conftest import of_any_content
-from tests.helpers.data.tiff_files import tiff
 from tests.helpers.fault_table import Fault
 from tests.helpers.fuzz.dicom_bytes import sound_dicom
 from tests.helpers.fuzz.harness import Watched
 from tests.helpers.fuzz.image_files import other_files, sound_images, unwanted_images
-from tests.helpers.fuzz.mutations import chunk, png
 
 FAULT, DICOM = "hostile image", "hostile DICOM file"
 SOUND_FILES = {FAULT: sound_images(), DICOM: sound_dicom()}
@@ -99,49 +95,3 @@ def test_a_name_that_would_steer_the_terminal(watched: Watched, fault: Fault) ->
         (watched.out / name).write_bytes(b"<html>")
     outcomes = watched.call("image_targets:at", [[str(watched.out / name)] for name in names])
     assert [outcome.kind for outcome in outcomes] == ["refused"] * len(names)
-
-
-# --- made by the rules of the format, of anything -----------------------------------------------
-
-NUMBERS = st.one_of(
-    st.integers(0, 40), st.sampled_from([255, 256, 2**15, 2**16 - 1, 2**16, 2**31, 2**32 - 1])
-)
-BODIES = st.one_of(st.binary(max_size=60), st.just(bytes(900)))
-KINDS = st.sampled_from([b"PLTE", b"tRNS", b"acTL", b"fcTL", b"zTXt", b"iCCP", b"eXIf", b"ABCD"])
-PNGS = st.builds(
-    lambda width, height, depth, colour, body, more: png(width, height, depth, colour, body, *more),
-    NUMBERS,
-    NUMBERS,
-    st.sampled_from([0, 1, 2, 4, 8, 16, 255]),
-    st.integers(0, 7),
-    BODIES,
-    st.lists(st.builds(chunk, KINDS, BODIES), max_size=3),
-)
-TAGS = st.sampled_from(
-    [
-        *(254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322),
-        *(323, 324, 325, 330, 338, 339, 347, 530, 34665),
-    ]
-)
-# as a sound file has them; what is drawn comes over it
-SOUND = {256: 9, 257: 9, 258: 8, 259: 1, 262: 1, 277: 1}
-TIFFS = st.builds(
-    lambda tags, body: tiff(SOUND | tags, body), st.dictionaries(TAGS, NUMBERS, max_size=5), BODIES
-)
-BATCH = 25
-
-
-@pytest.mark.parametrize("files", [PNGS, TIFFS], ids=["PNG", "TIFF"])
-def test_files_of_any_content(
-    watched: Watched, fault: Fault, soak: bool, files: st.SearchStrategy[bytes]
-) -> None:
-    examples = 40 if soak else 2
-    fault(FAULT, BATCH * examples)
-
-    def look(batch: list[bytes]) -> None:
-        paths = [watched.out / f"{number}.bin" for number in range(len(batch))]
-        for path, data in zip(paths, batch, strict=True):
-            path.write_bytes(data)
-        assert watched.bad("image_targets:at", [[str(path)] for path in paths]) == []
-
-    of_any_content(files, examples, look, BATCH)
