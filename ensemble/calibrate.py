@@ -118,14 +118,11 @@ def _read(config: Config) -> tuple[Problem, list[str]]:
     from ensemble.scoring.score import describe, labels_beside, read_scored
 
     assert config.predictions is not None
-    own, label_map = config.labels is None, config.reading.label_map
+    files, reading, own = (config.predictions,), config.reading, config.labels is None
     config.labels = config.labels or labels_beside(config.predictions)
-    inputs = [config.predictions, config.labels, *([label_map] if label_map else [])]
+    inputs = [*files, *filter(None, (config.labels, reading.label_map))]
     check_output(config.output, "calibration", inputs, overwrite=config.overwrite)
-    files = (config.predictions,)
-    scored = read_scored(
-        files, config.labels, reading=config.reading, own=own, common=config.common
-    )
+    scored = read_scored(files, config.labels, reading=reading, own=own, common=config.common)
     table, normal = scored.table, None
     if config.normal_class or set(NORMAL_NAMES) & set(table.class_names):
         normal = find_normal(table.class_names, config.normal_class)

@@ -14,10 +14,9 @@ those that the runs were trained with, which ensemble.calibrate and ensemble.eva
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -105,7 +104,7 @@ def main() -> None:
     gains = measure_gains(pool, selection, table.class_names, table.patients, config.seed)
     _print_results(config, names, selection, gains)
     made_from = {
-        "runs": {name: str(one.path) for name, one in zip(names, runs, strict=True)},
+        "runs": dict(zip(names, map(str, config.runs), strict=True)),
         "labels": str(labels.told),
         "images": len(table),
         "left_out": notes,
@@ -118,8 +117,8 @@ def main() -> None:
 
 
 def _beside(config: Config) -> tuple[Path, Path]:
-    oof, labels = (config.output.with_stem(f"{config.output.stem}_{n}") for n in ("oof", "labels"))
-    return oof.with_suffix(".csv"), labels.with_suffix(".csv")
+    start = config.output.with_suffix("")
+    return Path(f"{start}_oof.csv"), Path(f"{start}_labels.csv")
 
 
 def _write(
@@ -170,11 +169,9 @@ def _print_results(
             more = mean_with_interval(gain.summary, metric, "+") if gain else ""
             rows.append([name, own, mean_with_interval(one.held_out.summary, metric), more])
         tables.append(Table("", (metric, "own rows", "held out", "gain over single best"), rows))
+    tables[-1] = replace(tables[-1], notes=tuple(_verdict(config, selection, gains)))
     for table in tables:
         print(f"\n{table.as_text()}")
-    print()
-    for sentence in _verdict(config, selection, gains):
-        print(textwrap.fill(sentence, 100, subsequent_indent="  "))
 
 
 def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) -> list[str]:

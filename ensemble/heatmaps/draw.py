@@ -1,10 +1,8 @@
 """Heat maps over X-rays: a row a class (or an image), a column a model."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image
 
 from ensemble.heatmaps.pointing_game import Box
 
@@ -85,10 +82,3 @@ def _draw_tile(axes: Axes, row: Row, model: int) -> None:
         return
     axes.imshow(row.heats[model], cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY)
     axes.set_title(f"probability {probability:.3f}", fontsize=8, pad=2)
-
-
-def save(figure: Figure, path: Path, dots: int = DOTS_PER_INCH) -> None:
-    """Write an opaque PNG of so many dots an inch. Raises OSError."""
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=dots)
-    Image.open(written).convert("RGB").save(path, format="png", optimize=True)

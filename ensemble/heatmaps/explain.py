@@ -16,7 +16,7 @@ from core.data.images.find_files import IMAGE_ENDINGS
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from ensemble.heatmaps.config import Config
-from ensemble.heatmaps.draw import DOTS_OF_SHEET, Row, draw, save
+from ensemble.heatmaps.draw import DOTS_OF_SHEET, DOTS_PER_INCH, Row, draw
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps, member_maps
 from ensemble.heatmaps.pointing_game import Box, Pointing
 from ensemble.predict.predictor import Predictor
@@ -86,14 +86,14 @@ def explain_images(
             for name in show
         ]
         file = f"{place + 1:04}_{_file_name(image)}.png"
-        save(draw(rows, labels), folder / file)
+        draw(rows, labels).savefig(folder / file, dpi=DOTS_PER_INCH)
         sheet += [_for_sheet(row, image) for row in rows[: SHEET_ROWS - len(sheet)]]
         listed += [
             {"ImageID": image, "class": row.label, "model": model, "probability": one, "file": file}
             for row in rows
             for model, one in zip(labels, row.probabilities, strict=True)
         ]
-    save(draw(sheet, labels), folder / "sheet.png", DOTS_OF_SHEET)
+    draw(sheet, labels).savefig(folder / "sheet.png", dpi=DOTS_OF_SHEET)
     tables = {"maps.csv": pd.DataFrame(listed)}
     if measured:
         tables["pointing.csv"] = pointing.table(measured)
