@@ -7,7 +7,6 @@
  "normal_class": NAME or null, "normal_alpha": ..., "made_from": {...}}
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,13 +57,8 @@ def find_normal(class_names: Sequence[str], requested: str = "") -> str:
 def normal_gating(
     probabilities: NDArray[Any], class_names: Sequence[str], normal: str, alpha: float
 ) -> NDArray[Any]:
-    """p (1 - p_normal)^alpha for every class but `normal`, which stays: (N, C) → (N, C).
-
-    Raises UserError where alpha is not in [0, inf), or `normal` is none of the classes.
-    """
-    if not 0 <= alpha < math.inf:
-        raise UserError(f"--normal_alpha must be at least 0 and finite, not {alpha}")
-    column = list(class_names).index(find_normal(class_names, normal))
+    """p (1 - p_normal)^alpha for every class but `normal`, which stays: (N, C) → (N, C)."""
+    column = list(class_names).index(normal)
     gated = probabilities * (1 - probabilities[:, [column]]) ** alpha
     gated[:, column] = probabilities[:, column]
     return gated
@@ -187,21 +181,19 @@ def postprocess_of(
 
     Raises UserError where the calibration cannot be used, or lacks one of them.
     """
-    alpha, normal, calibration = config.normal_alpha, config.normal_class, None
+    alpha, normal, calibration = 0.5, config.normal_class, None
     if config.calibration is not None:
         calibration = read_calibration(config.calibration)
         calibration.check_known(names)
-        alpha = calibration.normal_alpha if alpha is None else alpha
-        normal = normal or calibration.normal_class or ""
+        alpha, normal = calibration.normal_alpha, normal or calibration.normal_class or ""
+    if config.normal_alpha is not None:
+        alpha = config.normal_alpha
     if config.gated:
         normal = find_normal(names, normal)
 
     def postprocess(probabilities: NDArray[Any]) -> NDArray[Any]:
         if calibration is not None:
             probabilities = calibration.apply(probabilities, names)
-        if config.gated:
-            power = 0.5 if alpha is None else alpha
-            probabilities = normal_gating(probabilities, names, normal, power)
-        return probabilities
+        return normal_gating(probabilities, names, normal, alpha) if config.gated else probabilities
 
     return postprocess

@@ -74,16 +74,12 @@ class Turns:
             self.requests -= 1
 
     async def _body(self, request: Request) -> bytes:
-        most, length = self.limits.bytes, request.headers.get("content-length", "")
-        large = RefusedError(413, self.limits.too_large)
-        if length.isascii() and length.isdigit() and int(length[:20]) > most:
-            raise large
         body = bytearray()
         with anyio.move_on_after(self.limits.seconds_to_send) as sending:
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > most:
-                    raise large
+                if len(body) > self.limits.bytes:
+                    raise RefusedError(413, self.limits.too_large)
         if sending.cancelled_caught:
             seconds = f"{self.limits.seconds_to_send:g}"
             raise RefusedError(408, f"the file did not arrive within {seconds} seconds")

@@ -1,7 +1,6 @@
 """Gating and calibration against their formulas; calibration.json, which anyone may have made."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,9 +52,6 @@ def test_gating_is_its_formula() -> None:
     np.testing.assert_array_equal(normal_gating(certain, ["a", "n"], "n", 1), [[0, 1], [0.5, 0]])
     half = PROBABILITIES.astype(np.float32)
     assert normal_gating(half, NAMES, "Normal", 0.5).dtype == np.float32
-    for alpha in (-0.1, math.nan, math.inf):
-        with pytest.raises(UserError, match="normal_alpha"):
-            normal_gating(PROBABILITIES, NAMES, "Normal", alpha)
 
 
 def test_the_normal_class_is_found_by_name() -> None:
@@ -66,8 +62,6 @@ def test_the_normal_class_is_found_by_name() -> None:
         find_normal(["Mass", "Healthy"], "helthy")
     with pytest.raises(UserError, match="--normal_class"):
         find_normal(["Mass", "Effusion"])
-    with pytest.raises(UserError, match="no class 'Normal'"):
-        normal_gating(PROBABILITIES, ["a", "b", "c", "d"], "Normal", 1)
 
 
 def test_logit_at_its_ends() -> None:
