@@ -69,8 +69,7 @@ def fit_platt(targets: FloatArray, probabilities: FloatArray) -> Platt:
     """sigmoid(a logit(p) + b) with the least log loss against Platt's targets, by scikit-learn.
 
     targets: (N,) of 0 and 1. For N+ positives and N- negatives Platt (1999) takes
-    (N+ + 1) / (N+ + 2) for 1 and 1 / (N- + 2) for 0, so that few of them give no certainty.
-    a lies within 1e-3 and 1e3.
+    (N+ + 1) / (N+ + 2) for 1 and 1 / (N- + 2) for 0. a lies within 1e-3 and 1e3.
     """
     positives = float(targets.sum())
     negatives = len(targets) - positives

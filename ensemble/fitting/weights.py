@@ -2,8 +2,7 @@
 
 Each strategy, and the choice among them, is scored on patients that took no part in it: nested
 cross-validation (Varma & Simon 2006). As folds may choose runs of other scales, a held-out image
-counts by its rank among all images under the weights of its fold: no label has a part in that, and
-the order within a fold is kept.
+counts by its rank among all images under the weights of its fold.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,10 +38,6 @@ class Pool:
     predictions: FloatArray  # (M, C, N)
     targets: NDArray[np.floating]  # (C, N) of 1, 0 and NaN
 
-    @property
-    def models(self) -> int:
-        return len(self.predictions)
-
     def part(self, rows: NDArray[np.bool_]) -> "Pool":
         """The images of these rows, (N,)."""
         return Pool(self.predictions[:, :, rows], self.targets[:, rows])
@@ -74,12 +69,12 @@ class Scorer:
 def single_best(pool: Pool, monitor: str) -> FloatArray:
     """All weight on the model with the best score, (M,)."""
     score = Scorer(pool.targets, monitor)
-    return np.eye(pool.models)[int(np.argmax([score(one) for one in pool.predictions]))]
+    return np.eye(len(pool.predictions))[int(np.argmax([score(one) for one in pool.predictions]))]
 
 
 def equal_mean(pool: Pool, monitor: str) -> FloatArray:
     """The same weight for each model, (M,)."""
-    return np.full(pool.models, 1 / pool.models)
+    return np.full(len(pool.predictions), 1 / len(pool.predictions))
 
 
 def greedy_selection(pool: Pool, monitor: str) -> FloatArray:
@@ -94,7 +89,7 @@ def greedy_selection(pool: Pool, monitor: str) -> FloatArray:
     totals = np.cumsum(pool.predictions[order], axis=0)
     starts = [score(total) for total in totals]  # ranks are those of the means
     size = int(np.argmax(starts)) + 1
-    total, counts = totals[size - 1], np.zeros(pool.models)
+    total, counts = totals[size - 1], np.zeros(len(pool.predictions))
     counts[order[:size]] = 1
     best, best_counts, idle = starts[size - 1], counts.copy(), 0
     while idle < PATIENCE and counts.sum() < LARGEST_BAG:
@@ -123,7 +118,7 @@ def non_negative(pool: Pool, monitor: str) -> FloatArray:
         equal_mean(pool, monitor),
         jac=True,
         method="SLSQP",
-        bounds=[(0, 1)] * pool.models,
+        bounds=[(0, 1)] * len(pool.predictions),
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
         options={"ftol": 1e-12, "maxiter": 500},
     )

@@ -24,33 +24,30 @@ def heat_maps(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Tenso
     """Heat maps float32 (B, K, H, W) in [0, 1] of uint8 images (B, 1, H, W) for K class indices.
 
     The images have the model's size. 1 is the strongest evidence for the class in that image. 0 is
-    the weakest for a model with maps of its own (`forward_maps`), else (Grad-CAM of the backbone's
-    last feature map) no evidence. A map without a highest place is all 0. Maps do not show how
-    probable the class is. Coupled labels are explained by their refined logits.
-
-    The model is in eval mode and is not changed; several threads may share it. Raises UserError
-    where its backbone has no feature map, captum is missing, or a map is not finite.
+    the weakest for a model with maps of its own (`forward_maps`), else (Grad-CAM of the last
+    feature map) no evidence. A map without a highest place is all 0. Of coupled labels it is that
+    of the refined logits. The model, in eval mode, is not changed. Raises UserError where it has no
+    feature map, captum is missing, or a map is not finite.
     """
     # gradients are needed in any mode of the caller
     with torch.inference_mode(mode=False):
         own_maps: Any = getattr(model, "forward_maps", None)
         if own_maps is not None:
             with torch.no_grad():
-                maps = _enlarged(own_maps(images)[:, list(classes)], images)
+                maps = _enlarged(own_maps(images)[:, list(classes)], images.shape[-2:])
             maps = maps - maps.amin((-2, -1), keepdim=True)
         else:
-            maps = _enlarged(_grad_cam(model, images, classes), images)
+            maps = _enlarged(_grad_cam(model, images, classes), images.shape[-2:])
         if not maps.isfinite().all():
             raise UserError("the model gives heat maps that are not finite")
         highest = maps.amax((-2, -1), keepdim=True)
         return torch.where(highest > 0, maps / highest, 0.0)
 
 
-def _enlarged(maps: Tensor, images: Tensor) -> Tensor:
-    """Maps (B, K, h, w) as float32 at the size of `images`."""
-    return functional.interpolate(
-        maps.detach().float(), size=images.shape[-2:], mode="bilinear", align_corners=False
-    )
+def _enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (B, K, h, w) as float32 of this size."""
+    maps = maps.detach().float()
+    return functional.interpolate(maps, size=(*size,), mode="bilinear", align_corners=False)
 
 
 class _Tail(nn.Module):
@@ -136,8 +133,7 @@ def ensemble_maps(
     for number, member in enumerate(members):
         places, own = member.places(class_names)
         if places:
-            maps = member_maps(member, pixels, own)
-            maps = functional.interpolate(maps, size=shape, mode="bilinear", align_corners=False)
+            maps = _enlarged(member_maps(member, pixels, own), shape)
             found[number, places] = maps[0].cpu().numpy()
     flat = found.reshape(len(members), len(class_names), -1)
     merged = merge_models(flat.astype(np.float64), ensemble.shares, "weighted_mean")

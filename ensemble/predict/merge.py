@@ -19,8 +19,7 @@ Probabilities = NDArray[np.float64]
 def merge_views(probabilities: Tensor, mode: str) -> Tensor:
     """Probabilities (V, B, C) of an image's views → (B, C).
 
-    `mode` is mean, max, gmean (geometric mean), median (of the middle two their mean) or
-    logit_mean; gmean and logit_mean clip to [1e-6, 1 - 1e-6] first.
+    `mode` is mean, max, median, gmean or logit_mean; the last two clip to [1e-6, 1 - 1e-6] first.
     """
     if mode == "mean":
         return probabilities.mean(dim=0)
@@ -54,8 +53,8 @@ def model_shares(weights: Sequence[float], models: int) -> np.ndarray:
 def merge_models(probabilities: Probabilities, shares: np.ndarray, mode: str) -> Probabilities:
     """Probabilities (M, N, C) of the models, of which each has its share (M,) → (N, C).
 
-    `mode` is weighted_mean, logit_mean, gmean, rank_mean (of `ranks` among the N images), median or
-    max; median and max take no shares. A model without a class has NaN there and is left out of it.
+    `mode` is weighted_mean, logit_mean, gmean, rank_mean (of `ranks` among the N images), or
+    without shares median and max. A model without a class has NaN there and is left out of it.
     """
     if mode == "rank_mean":
         return _mean(ranks(probabilities, axis=1), shares)

@@ -12,8 +12,7 @@ from core.models.predict import View, as_it_is, mirror
 def turn_and_scale(images: Tensor, *, degrees: float = 0.0, scale: float = 1.0) -> Tensor:
     """Float images (B, 1, H, W), turned counter-clockwise and magnified about their centre.
 
-    Bilinear, of the same size: what grows beyond the edge is cropped, what is missing at the edge
-    is the image's own reflection.
+    Bilinear, of the same size: the edge is cropped, or filled by the image's own reflection.
     """
     angle, height, width = math.radians(degrees), images.shape[-2], images.shape[-1]
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale

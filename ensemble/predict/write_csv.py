@@ -69,9 +69,9 @@ def predict_to_csv(
 ) -> None:
     """Predict `images` with all processes, write one CSV, whole or not at all, and print its path.
 
-    Blocks are kept beside `output` until then: the same command resumes after a kill. Raises
-    UserError where an image cannot be read, a pack is smaller than a model's images, a probability
-    is not finite, the disk is full, and where `output` exists (unless overwritten).
+    Blocks are kept beside `output` until then, from which the same command resumes. Raises
+    UserError where an image cannot be read, a pack is too small, a probability is not finite, the
+    disk is full, or `output` exists (unless overwritten).
     """
     fabric = predictor.fabric
     for sentence in images.images.check_sizes(predictor.ensemble.sizes):

@@ -67,7 +67,7 @@ def greedy_loop(pool: Pool, patience: int) -> FloatArray:
         total = np.sum([pool.predictions[model] for model in bag], axis=0)
         return by_sklearn(pool, total, average_precision_score)
 
-    models = range(pool.models)
+    models = range(len(pool.predictions))
     ranked = sorted(models, key=lambda model: -score([model]))
     bag = max((ranked[:size] for size in range(1, len(ranked) + 1)), key=score)
     best = bag
@@ -75,7 +75,7 @@ def greedy_loop(pool: Pool, patience: int) -> FloatArray:
         bag = max(([*bag, model] for model in models), key=score)
         if score(bag) > score(best):
             best = bag
-    return np.bincount(best, minlength=pool.models) / len(best)
+    return np.bincount(best, minlength=len(pool.predictions)) / len(best)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
