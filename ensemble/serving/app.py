@@ -20,7 +20,6 @@ from ensemble.serving.model import Served
 from ensemble.serving.queue import Limits, RefusedError, Turns
 from ensemble.serving.security import Guard, safe_headers
 
-_REFUSALS = (UserError, RefusedError, ClientDisconnect)
 PAGE = Path(__file__).with_name("page.html")
 _IMAGE = {
     "requestBody": {
@@ -72,7 +71,8 @@ def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
         served.predictor.ensemble.check_class(name)
         return JSONResponse(await turns.do(request, partial(served.heat_map, name=name)))
 
-    for kind in (*_REFUSALS, RequestValidationError, HTTPException, Exception):
+    ours = UserError, RefusedError
+    for kind in (*ours, ClientDisconnect, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer)
     # outermost, so that every answer has the headers
     return Guard(app, host=host, headers=safe_headers(page))
