@@ -26,6 +26,7 @@ def make_fold(
     accumulate: int = 1,
     training: np.ndarray | None = None,
     folder: Path = Path(),
+    sources: list[int] | None = None,
     **loader: Any,
 ) -> FoldData:
     """Fold 2: `training` targets, or 12 images of each row above; the files may not exist."""
@@ -33,8 +34,14 @@ def make_fold(
         training = np.repeat(TRAINING, 12, axis=0)
     targets = np.concatenate([training, VALIDATION]).astype(np.float32)
     names = [f"{number}.png" for number in range(len(targets))]
-    classes, images = ("Fracture", "Nodule", "Hernia"), Images.below(folder, names)
-    table = LabelTable(ids=names, images=images, targets=targets, class_names=classes)
+    table = LabelTable(
+        ids=names,
+        images=Images.below(folder, names),
+        targets=targets,
+        class_names=("Fracture", "Nodule", "Hernia"),
+        sources=np.array(sources) if sources else None,
+        source_names=("nih", "own") if sources else (),
+    )
     # rows are not positions
     rows = np.arange(len(targets))[::-1]
     settings = LoaderConfig(img_size=32, batch_size=batch_size, num_workers=0, **loader)
@@ -122,3 +129,59 @@ def test_repeat_factor_sampling_is_described() -> None:
     ]
     # the two draws more are room for an update
     assert make_fold(1002, training=rare(), sampler="repeat_factor").updates_per_epoch == 1
+
+
+def weighted(
+    weights: tuple[float, ...], sources: Any = (0, 0, 0, 1, 1) * 2, **more: Any
+) -> FoldData:
+    """Ten images of two sources to train on, of which only the second knows nodules; one more."""
+    training = np.array([[1, np.nan, 0], [0, np.nan, 0], [0, np.nan, 0], [1, 1, 0], [0, 0, 0]] * 2)
+    sources = [*sources, 1] if sources else []
+    return make_fold(2, 1, training, sources=sources, source_weights=weights, **more)
+
+
+def test_a_weight_of_0_leaves_a_source_out_of_training() -> None:
+    data = weighted((1, 0))
+    assert sorted(data.train_rows) == [0, 1, 2, 5, 6, 7]
+    assert data.val_rows.tolist() == [10]
+    positives, known = data.training_counts()
+    assert (positives.tolist(), known.tolist()) == ([2, 0, 0], [6, 0, 6])
+    assert describe_sampling(data).splitlines() == [
+        "Sampler uniform, fold 2: an epoch makes 6 draws from 6 images.",
+        "        images  drawn an epoch",
+        "nih          6               6",
+        "Not trained on, by its weight of 0: own.",
+        "               positives  drawn an epoch",
+        "Fracture               2               2",
+        "(no positive)          4               4",
+        "Left out, as no image here is positive: Nodule, Hernia.",
+    ]
+
+
+def test_what_each_source_gives_is_said() -> None:
+    lines = describe_sampling(weighted((3, 1), epoch_size=6400)).splitlines()
+    assert lines[0] == "Sampler uniform, fold 2: an epoch makes 6,400 draws from 10 images."
+    assert lines[2].split() == ["nih", "6", "4,800"]
+    assert lines[3].split() == ["own", "4", "1,600"]
+    # one in three of the first source, and one in two of the second, which alone knows nodules
+    assert [line.split() for line in lines[5:7]] == [
+        ["Fracture", "4", "2,400"],
+        ["Nodule", "2", "800"],
+    ]
+    assert describe_sampling(weighted(())) == ""
+
+
+@pytest.mark.parametrize(
+    ("weights", "more", "sentence"),
+    [
+        ((1, 1, 1), {}, "--source_weights gives 3 numbers for 2 --train_csv"),
+        ((1, 1), {"sources": []}, "--source_weights gives 2 numbers for 1 --train_csv"),
+        ((1, 1), {"sources": [0] * 10}, "fold 2: source 'own' has no image to train on"),
+        ((1, 1e-5), {}, "gives source 'own' less than one draw in 10,000"),
+    ],
+)
+def test_weights_that_do_not_fit_the_sources(
+    weights: tuple[float, ...], more: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        weighted(weights, **more)

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 
 from core.config.training import LoaderConfig
-from core.data.images.collection import Images
-from core.data.loading.augmentation import Augmentation
-from core.data.loading.fold_data import FoldData, describe_sampling
 from core.data.loading.samplers import Sampler, build_mixture
-from core.data.tables.label_table import LabelTable
 from core.errors import UserError
-from core.runtime.fabric import make_fabric
 
 NAMES = ("uniform", "class_aware", "repeat_factor")
 SIZES = (700, 90, 210)
@@ -77,73 +72,6 @@ def test_the_size_of_an_epoch_is_that_of_the_sources_drawn_from() -> None:
     assert mixture().epoch_size == 1000
     assert mixture(shares=(0.5, 0, 0.5)).epoch_size == 910
     assert mixture(size=77).epoch_size == 77
-
-
-def fold(
-    weights: tuple[float, ...], sources: Any = (0, 0, 0, 1, 1, 1) * 2, **more: Any
-) -> FoldData:
-    """12 images of two sources, the last one to validate; none of the files exists."""
-    targets = np.array([[1, np.nan], [0, np.nan], [0, np.nan], [np.nan, 1], [1, 0], [0, 0]] * 2)
-    names = [f"{number}.png" for number in range(12)]
-    table = LabelTable(
-        ids=names,
-        images=Images.of_files(names),
-        targets=targets.astype(np.float32),
-        class_names=("Mass", "Hernia"),
-        sources=np.array(sources) if sources else None,
-        source_names=("nih", "own") if sources else (),
-    )
-    rows = np.arange(12)
-    settings = LoaderConfig(batch_size=2, num_workers=0, source_weights=weights, **more)
-    augment = Augmentation([], seed=3)
-    return FoldData(make_fabric(amp=False), 1, table, rows[:-1], rows[-1:], settings, 1, augment)
-
-
-def test_a_weight_of_0_leaves_a_source_out_of_training() -> None:
-    data = fold((1, 0))
-    assert data.train_rows.tolist() == [0, 1, 2, 6, 7, 8]
-    assert data.val_rows.tolist() == [11]
-    positives, known = data.training_counts()
-    assert (positives.tolist(), known.tolist()) == ([2, 0], [6, 0])
-    assert describe_sampling(data).splitlines() == [
-        "Sampler uniform, fold 1: an epoch makes 6 draws from 6 images.",
-        "        images  drawn an epoch",
-        "nih          6               6",
-        "Not trained on, by its weight of 0: own.",
-        "               positives  drawn an epoch",
-        "Mass                   2               2",
-        "(no positive)          4               4",
-        "Left out, as no image here is positive: Hernia.",
-    ]
-
-
-def test_what_each_source_gives_is_said() -> None:
-    data = fold((3, 1), epoch_size=6400)
-    lines = describe_sampling(data).splitlines()
-    assert lines[0] == "Sampler uniform, fold 1: an epoch makes 6,400 draws from 11 images."
-    assert lines[2].split() == ["nih", "6", "4,800"]
-    assert lines[3].split() == ["own", "5", "1,600"]
-    # one in three of the first source, and two of five of the second; these two alone know Hernia
-    assert lines[5].split()[:2] == ["Mass", "4"]
-    assert abs(int(lines[5].split()[2].replace(",", "")) - (1600 + 640)) <= 4
-    assert describe_sampling(fold(())) == ""
-
-
-@pytest.mark.parametrize(
-    ("weights", "more", "sentence"),
-    [
-        ((1, 1, 1), {}, "--source_weights gives 3 numbers for 2 --train_csv"),
-        ((1, 1), {"sources": []}, "--source_weights gives 2 numbers for 1 --train_csv"),
-        ((1, 1), {"sources": [0] * 12}, "fold 1: source 'own' has no image to train on"),
-        ((1, 1e-5), {}, "gives source 'own' less than one draw in 10,000"),
-    ],
-)
-def test_weights_that_do_not_fit_the_sources(
-    weights: tuple[float, ...], more: dict[str, Any], sentence: str
-) -> None:
-    with pytest.raises(UserError, match=sentence) as refused:
-        fold(weights, **more)
-    assert "\n" not in str(refused.value)
 
 
 def test_a_source_without_positives_is_named() -> None:
