@@ -219,7 +219,5 @@ class TrainingConfig:
         """Raise UserError where settings of several groups contradict each other."""
         first, epochs = self.loss.drw_epoch, self.optim.all_epochs
         if first is not None and not 1 <= first <= epochs:
-            raise UserError(
-                f"--drw_epoch must lie within 1 and the {epochs} epochs of the training (all its "
-                f"phases), not {first}"
-            )
+            within = f"within 1 and the {epochs} epochs of the training, all phases"
+            raise UserError(f"--drw_epoch must lie {within}, not {first}")

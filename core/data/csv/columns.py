@@ -232,10 +232,8 @@ def find_image_column(
     """`find_column` for the images' names. Raises UserError where the file has no such column."""
     if name := find_column(path, columns, requested, known, "--image_column"):
         return name
-    raise UserError(
-        f"{path} has no column with the images' names{nearest(IMAGE_COLUMNS[0], columns)}. Name it "
-        "with --image_column."
-    )
+    hint = nearest(IMAGE_COLUMNS[0], columns)
+    raise UserError(f"{path} has no column with the images' names{hint}. Name it: --image_column.")
 
 
 def find_named(columns: Mapping[str, Column], wanted: str) -> Column | None:

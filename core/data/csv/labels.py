@@ -193,9 +193,7 @@ def read_targets(
     for what, number in (("positive", 1), ("negative", 0)):
         is_there = (targets == number).any(axis=0)
         if not is_there.all():
-            notes.append(
-                f"Warning: no image of {path} is {what} for "
-                f"{', '.join(compress(names, ~is_there))}, so that nothing can be learnt or "
-                "measured there."
-            )
+            without = ", ".join(compress(names, ~is_there))
+            learnt = "so that nothing can be learnt or measured there."
+            notes.append(f"Warning: no image of {path} is {what} for {without}, {learnt}")
     return targets, notes

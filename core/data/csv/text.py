@@ -85,10 +85,7 @@ class CheckedBytes(io.RawIOBase):
             raise UserError(f"{self.path} has no header of columns' names: {error}.") from error
         # cut in the middle of it, or blank so far
         if len(block) >= LONGEST_HEADER and not lines.read(1):
-            raise UserError(
-                f"{self.path} has no header of columns' names within its first "
-                f"{LONGEST_HEADER:,} letters."
-            )
+            raise UserError(f"{self.path} has no header in its first {LONGEST_HEADER:,} letters.")
         if len(header) > MOST_COLUMNS:
             raise UserError(
                 f"{self.path} has {len(header):,} columns, and a table of images at most "

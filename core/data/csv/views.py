@@ -34,9 +34,8 @@ def of_views(path: Path, views: Column | None, wanted: str) -> np.ndarray:
     """
     if views is None:
         raise UserError(
-            f"--views {wanted} needs a column of views, or an image folder of DICOM files whose "
-            f"headers tell them, and {path} has neither: name the column with --view_column, or "
-            "leave --views out."
+            f"--views {wanted} needs a column of views (--view_column), or DICOM files whose "
+            f"headers tell them, and {path} has neither: name the column, or leave --views out."
         )
     is_wanted = views.each(lambda view: view_group(view) == wanted)
     if not is_wanted.any():

@@ -154,6 +154,5 @@ def told_constant(names: list[str]) -> str:
     """A sentence on images of one grey level."""
     return (
         f"Warning: {counted(len(names), 'image has', 'images have')} the same grey everywhere, as "
-        f"a failed export does ({some(names)}): look at them, and take them out of the CSV if they "
-        "are no radiographs."
+        f"a failed export does ({some(names)}): take out of the CSV what is no radiograph."
     )

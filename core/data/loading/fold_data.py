@@ -218,7 +218,6 @@ def check_packs(table: LabelTable, size: int) -> list[str]:
         names = [table.ids[place] for place, _ in bad]
         raise UserError(
             f"{len(bad):,} of {len(table):,} images could not be read when they were packed: "
-            f"{some(names)} ({bad[0][1].rstrip('.')}); mend them and pack them again, or take "
-            "their rows out of the CSV"
+            f"{some(names)} ({bad[0][1].rstrip('.')}); pack them again, or take out their rows"
         )
     return told

@@ -56,10 +56,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     rows = _rows_of(column(images, "study_id", "mimic"), studies)
     has_labels = rows >= 0
     if not has_labels.any():
-        raise UserError(
-            f"No image of {metadata} is of a study of {path} (study {studies.values[0]}, for one): "
-            "give tables of one release."
-        )
+        raise UserError(f"No image of {metadata} is of a study of {path}: are they of one release?")
     notes = []
     if without := int((~has_labels).sum()):
         notes.append(
@@ -174,8 +171,7 @@ def _find(path: Path, what: str) -> Path | None:
     same = [file for file in found if file.name.startswith(f"{release}-{what}.")] or found
     if len({file.name.removesuffix(".gz") for file in same}) > 1:
         raise UserError(
-            f"Which of {some([file.name for file in same])} belongs to {path}? Leave one of them "
-            "beside it."
+            f"Which of {some([file.name for file in same])} belongs to {path}? Leave one beside it"
         )
     return same[0] if same else None
 

@@ -95,8 +95,7 @@ def expand_lists(
             f"and there is a column '{wrong[0]}', which is needed: rename that label."
         )
     notes = [
-        f"Warning: column '{name}' of {cells.path} is ignored: the lists in '{cells.name}' name "
-        "that label."
+        f"Warning: column '{name}' of {cells.path} is ignored: '{cells.name}' names that label."
         for name in same
     ]
     place = {name: position for position, name in enumerate(names)}

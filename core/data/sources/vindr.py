@@ -55,8 +55,7 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
         columns = _vote(columns, images, labels, readers)
         how = "any" if readers == "any" else "more than half"
         notes = (
-            f"A label of {path} is positive where {how} of the {each} reader(s) of an image say so "
-            "(--readers any or majority).",
+            f"A label of {path} is positive where {how} of {each} reader(s) say so (--readers).",
         )
     return Sheet(
         path=path,

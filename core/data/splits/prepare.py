@@ -227,8 +227,7 @@ def _without_untrained(
             )
     say(
         f"Warning: {', '.join(compress(table.class_names, left_out))} cannot be learnt, as only "
-        "sources with a weight of 0 in --source_weights know it: left out of the model and of all "
-        "scores."
+        "sources with a weight of 0 in --source_weights know it: left out of model and scores."
     )
     names = tuple(compress(table.class_names, ~left_out))
     return replace(table, targets=table.targets[:, ~left_out], class_names=names)

@@ -103,8 +103,7 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
         ids = [find_files.without_ending(name) or name for name in ids]
         if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
             raise UserError(
-                f"{folder} holds several images that differ in their ending only: {some(twice)}. "
-                "Keep one of each."
+                f"{folder} holds images that differ in their ending only: {some(twice)}. Keep one."
             )
     return _unlabelled(ids, Images.below(folder, images, packs), "ImageID")
 
@@ -141,6 +140,5 @@ def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
         names = [name for name, _ in spoiled]
         raise UserError(
             f"{len(spoiled):,} of the {len(table):,} images to predict cannot be read: "
-            f"{some(names, 20)} ({spoiled[0][1].rstrip('.')}). Mend them, or name the others in a "
-            "--test_csv; nothing was written."
+            f"{some(names, 20)} ({spoiled[0][1].rstrip('.')}). Name the others in a --test_csv."
         )

@@ -81,8 +81,7 @@ def read_label_map(path: Path | None) -> LabelMap:
     theirs = _read(path)
     for circle in filter(None, map(theirs.circle, theirs.given)):
         raise UserError(
-            f"--label_map {path} goes in a circle: {' means '.join(circle)}; take one of these "
-            "rows out"
+            f"--label_map {path} goes in a circle: {' means '.join(circle)}; take a row out"
         )
     steps = {**ours, **theirs.steps}
     joint = LabelMap(steps, theirs.given)
@@ -97,10 +96,7 @@ def _read(path: Path) -> LabelMap:
     columns = read_columns(path)
     found = [[c for name, c in columns.items() if plain(name) == n] for n in ("label", "means")]
     if [len(one) for one in found] != [1, 1]:
-        raise UserError(
-            f"{path} needs the columns label,means, and has {some(list(columns), 12)}: each row "
-            "says which label a label means"
-        )
+        raise UserError(f"{path} needs the columns label,means, and has {some(list(columns), 12)}")
     (labels,), (meanings,) = found
     if (rows := len(labels.codes)) > MOST_ROWS:
         raise UserError(

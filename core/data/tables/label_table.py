@@ -153,8 +153,7 @@ def _doubtful_names(
     if formulas := [name[:60] for name in written if name and name[0] in FORMULA]:
         yield (
             f"Warning: {len(formulas):,} image(s) or label(s) of {path} begin as formulas do "
-            f"({some(formulas)}): do not open files with these names in a spreadsheet, unless as "
-            "text."
+            f"({some(formulas)}): open files with these names in a spreadsheet as text only."
         )
 
 
@@ -234,8 +233,7 @@ def _patients_of_column(column: Column) -> np.ndarray:
     way_out = "pass --patient_column none, and the folds may share patients."
     if "" in column.values:
         raise UserError(
-            f"{column.place('')} names no patient in column '{column.name}'. Fill it in, or "
-            f"{way_out}"
+            f"{column.place('')} names no patient in '{column.name}'. Fill it in, or {way_out}"
         )
     for value in filter(ROUNDED_NUMBER.fullmatch, column.values):
         raise UserError(

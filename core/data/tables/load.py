@@ -189,8 +189,7 @@ def _choose(
     for part, names in zip(parts, chosen, strict=True):
         if not names:
             raise UserError(
-                f"{part.csv} has none of the labels {some(wanted, 12)}: leave this CSV out, or add "
-                "one of its labels to --labels"
+                f"{part.csv} has none of the labels {some(wanted, 12)}: leave this CSV out"
             )
     return [*chosen]
 
