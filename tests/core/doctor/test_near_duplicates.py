@@ -44,15 +44,6 @@ def test_a_copy_looks_the_same_and_strangers_do_not(radiographs: list[Path]) -> 
             assert near_pairs(pair, np.arange(2)).tolist() == [[0, 1]], how
 
 
-def test_the_one_real_pair(real_data: Path) -> None:
-    folder = real_data / "nih1000" / "images"
-    names = ["00002658_000.jpg", "00002658_001.jpg", "00002658_002.jpg"]
-    there = [name for name in names if (folder / name).exists()]
-    prints = np.stack([print_of(read_image(folder / name)) for name in there])
-    pairs = [(there[a], there[b]) for a, b in near_pairs(prints, np.arange(len(there))).tolist()]
-    assert pairs == [("00002658_001.jpg", "00002658_002.jpg")]
-
-
 @pytest.mark.parametrize("rows", [1, 7, 64])
 def test_all_pairs_are_compared(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.doctor.near_duplicates._ROWS", rows)
