@@ -132,10 +132,7 @@ def scale_state(scaler: torch.amp.GradScaler | None) -> dict[str, float]:
 
 
 def load_scale(scaler: torch.amp.GradScaler | None, kept: dict[str, Any]) -> None:
-    """Give `scaler` what `scale_state` gave; an older state kept nothing.
-
-    Raises msgspec.ValidationError.
-    """
+    """Give `scaler` what `scale_state` gave. Raises msgspec.ValidationError."""
     if scaler is not None and kept:
         state = msgspec.to_builtins(msgspec.convert(kept, _Scale))
         scaler.load_state_dict(scaler.state_dict() | state)

@@ -151,11 +151,9 @@ class ResumeState:
             self._loaded_phase = facts["phase"]
             if self.progress.finished:
                 return
-            load_scale(self.scaler, facts.get("scale", {}))
+            load_scale(self.scaler, facts["scale"])
             if first:
-                # an older state has not counted what was skipped
-                kept = tensors["loss_sums"]
-                self.loss_sums[: max(2, len(kept))].copy_(kept)
+                self.loss_sums.copy_(tensors["loss_sums"])
         except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
             raise UserError(f"{path} is no state of a run ({error})") from error
         load_into(self.model, part_of(tensors, "model."), path)

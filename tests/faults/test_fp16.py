@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch.optim.adamw import AdamW
 
-from core.models.checkpoint import load_facts, load_tensors, save_tensors
+from core.models.checkpoint import load_facts
 from tests.conftest import Train
 from tests.helpers.training.small_run import MODEL, flags
 from tests.helpers.training.stopped_training import stopped_at
@@ -146,24 +146,3 @@ def spoil_gradients(patch: pytest.MonkeyPatch) -> None:
         backward(self, loss, *rest)
 
     patch.setattr(Fabric, "backward", spoil)
-
-
-@pytest.mark.fault("a run of an older version goes on")
-def test_a_state_of_before_goes_on(
-    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its sums are two, it keeps no scale, and its timing.csv has no column for what is skipped."""
-    monkeypatch.setattr("core.training.run.make_fabric", scaled(2.0))
-    out = tmp_path / "out"
-    stopped_at(train, 5, *arguments(phantom, out))
-    path = out / f"{MODEL}_fold1.state.safetensors"
-    tensors, facts = load_tensors(path)
-    del facts["scale"]
-    older = {name: facts[name] for name in ("run", "phase", "progress")}
-    save_tensors(path, tensors | {"loss_sums": tensors["loss_sums"][:2].clone()}, older)
-    timing = pd.read_csv(out / "timing.csv").drop(columns="skipped")
-    timing.to_csv(out / "timing.csv", index=False)
-    assert train(*arguments(phantom, out))[0] == 0
-    rows = (out / "timing.csv").read_text().splitlines()
-    assert len(rows) == 4
-    assert {row.count(",") for row in rows} == {len(timing.columns) - 1}
