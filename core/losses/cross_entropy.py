@@ -25,10 +25,7 @@ class BinaryCrossEntropy(EntryLoss):
 
 
 class WeightedCrossEntropy(EntryLoss):
-    """w_c BCE, w_c from the effective number of positives (Cui et al. 2019, eq. 4).
-
-    Raises UserError where beta lies outside [0, 1).
-    """
+    """w_c BCE, w_c from the effective number of positives (Cui et al. 2019, eq. 4); beta < 1."""
 
     weight: Tensor
 

@@ -10,10 +10,7 @@ from core.losses.statistics import EntryLoss, effective_number_weights, require
 
 
 class Focal(EntryLoss):
-    """alpha_t (1 - p_t)^gamma BCE (Lin et al. 2017, eq. 5); alpha below 0 switches alpha off.
-
-    Raises UserError where gamma is negative or alpha above 1.
-    """
+    """alpha_t (1 - p_t)^gamma BCE (Lin et al. 2017, eq. 5); alpha below 0 switches alpha off."""
 
     def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
         super().__init__()
@@ -28,10 +25,7 @@ class Focal(EntryLoss):
 
 
 class ClassBalancedFocal(EntryLoss):
-    """w_c (1 - p_t)^gamma BCE, w_c from the effective number (Cui et al. 2019, eq. 8).
-
-    Raises UserError where gamma is negative or beta lies outside [0, 1).
-    """
+    """w_c (1 - p_t)^gamma BCE, w_c from the effective number (Cui et al. 2019, eq. 8)."""
 
     weight: Tensor
 
@@ -47,8 +41,5 @@ class ClassBalancedFocal(EntryLoss):
 
 
 def focal_entries(margin: Tensor, gamma: float) -> Tensor:
-    """-(1 - p_t)^gamma log p_t where p_t = sigmoid(margin).
-
-    In log-space: a power of 0 has no gradient for a gamma below 1.
-    """
+    """-(1 - p_t)^gamma log p_t, p_t = sigmoid(margin); in log-space for gammas below 1."""
     return -torch.exp(gamma * logsigmoid(-margin)) * logsigmoid(margin)

@@ -14,11 +14,10 @@ def require(holds: bool, option: str, rule: str, value: object) -> None:
 
 
 def prevalence_log_odds(positives: ArrayLike | Tensor, images: ArrayLike | Tensor) -> Tensor:
-    """log(f / (1 - f)) of each class's prevalence f = positives / known labels, float64 (C,).
+    """log(f / (1 - f)) of each class's f = positives / known labels, float64 (C,).
 
-    `positives` (C,) counts positives, `images` is the number of images or of known labels (C,).
-    Positives are clipped to [1/2, known - 1/2], so that a class without any (or with nothing else)
-    has a finite prior.
+    `images` is their number, or that of known labels (C,). Positives are clipped to [1/2, known -
+    1/2], so that a class of one kind has a finite prior.
     """
     counts = torch.as_tensor(positives).double()
     known = torch.as_tensor(images).double().clamp(min=1)
@@ -66,8 +65,7 @@ class EntryLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scalar mean over known entries of logits and targets, times `weights`; all (B, C).
 
-        The weighted sum too is divided by the number of known entries; 0 with zero gradient where
-        there are none.
+        Divided by the number of known entries, weighted or not; 0 where there are none.
         """
         logits, targets, known = split_known(logits, targets)
         entries = self.entries(logits, targets)

@@ -9,10 +9,7 @@ from core.losses.statistics import effective_number_weights, prevalence_log_odds
 
 
 class LogitAdjusted(nn.Module):
-    """Adds tau log(f / (1-f)) to the logits before `loss` (Menon et al. 2021, eq. 10, binary form).
-
-    A device for training: at inference the plain logits are used.
-    """
+    """Adds tau log(f / (1-f)) to the training logits (Menon et al. 2021, eq. 10, binary form)."""
 
     shift: Tensor
 

@@ -65,10 +65,7 @@ class Backbone(nn.Module):
         return (images - self.mean) / self.std
 
     def _as_map(self, features: Tensor) -> Tensor:
-        """Unpooled features of any timm network as (B, F, h, w).
-
-        Raises UserError where they are not those of places in a square grid.
-        """
+        """Unpooled features of any timm network as (B, F, h, w). Raises UserError for no grid."""
         if not isinstance(features, Tensor):
             raise _no_map(self._model, f"its features are a {type(features).__name__}")
         if features.ndim == 3:
@@ -152,10 +149,9 @@ def check_model_name(name: str) -> None:
 
 @torch.no_grad()
 def check_network(model: nn.Module, name: str, size: int) -> None:
-    """Try `model` on images of `size` pixels a side: predict one, let the backbone train on two.
+    """Try `model` on images of `size` pixels a side, which changes its batch statistics.
 
-    It changes the model's batch statistics. Raises UserError where the network of timm's `name`
-    takes no such images, or its tensors or outputs are not finite.
+    Raises UserError where it takes no such images, or its tensors or outputs are not finite.
     """
     if infinite := not_finite(model.state_dict()):
         # a training that watches for overflow could not go on
@@ -207,10 +203,7 @@ def model_settings(config: BackboneConfig) -> dict[str, Any]:
 
 
 def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
-    """A method's model settings from those of a checkpoint.
-
-    Raises UserError where they are not understood: they may come from anywhere.
-    """
+    """A method's model settings from a checkpoint's, which may be anything. Raises UserError."""
     origin = "the checkpoint's model settings are not understood"
     checked = check_file(dict(settings), types_of(kind()), origin)
     config = kind(**checked | {"pretrained": False})

@@ -46,8 +46,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (on the CPU) and facts of a file that `save_tensors` wrote.
 
-    Raises UserError where the file is missing, truncated, damaged anywhere, of another kind or from
-    a newer format.
+    Raises UserError for a file that is missing, damaged anywhere, of another kind or newer format.
     """
     with _opened(path) as file:
         facts, metadata, names = _read_facts(file, path), file.metadata(), file.keys()
@@ -65,10 +64,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_facts(path: Path) -> dict[str, Any]:
-    """The facts of a file alone, without a look at its checksum, which needs the tensors.
-
-    Raises UserError as `load_tensors` does.
-    """
+    """The facts of a file, its checksum unchecked. Raises UserError as `load_tensors` does."""
     with _opened(path) as file:
         return _read_facts(file, path)
 

@@ -26,8 +26,8 @@ def find_initial(
 ) -> "Initial | None":
     """What the checkpoint at `path`, or of --init_from, gives to models for `class_names`.
 
-    None where there is neither. Raises UserError, which names `flag`, where it is no whole
-    checkpoint, is of another network, is not finite, or lies where the run would write.
+    Raises UserError, which names `flag`, where it is no whole one, of another network, not finite,
+    or where the run would write.
     """
     path = path or config.model.init_from
     if path is None:

@@ -114,10 +114,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def cut_back(path: Path, fold: int, epochs: int) -> None:
-    """Drop the rows of `fold` after its first `epochs` epochs: a resumed run writes them again.
-
-    A last row that a full disk cut short goes too.
-    """
+    """Drop the rows of `fold` after its first `epochs` epochs, and a last one cut short."""
     if not path.exists():
         return
     try:

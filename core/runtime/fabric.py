@@ -64,10 +64,7 @@ def worker_count(asked: Literal["auto"] | int) -> int:
 
 
 def seed_stream(*parts: int) -> None:
-    """Seed torch from `parts` alone, as in (seed, fold, update, rank) for dropout in one update.
-
-    A stream that depends on nothing else lets a resumed run go on as if it had never stopped.
-    """
+    """Seed torch from `parts` alone, as in (seed, fold, update, rank): a resume needs no state."""
     mixed = 0
     for part in parts:
         mixed = (mixed * 1_000_003 + part + 0x9E3779B9) % 2**63

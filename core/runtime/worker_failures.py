@@ -120,10 +120,7 @@ def worker_context() -> BaseContext:
 
 
 def end_on_shortage() -> None:
-    """In a worker: end where a batch cannot be sent, with an exit code that says why.
-
-    The loader would wait for it without end.
-    """
+    """In a worker: end where a batch cannot be sent, which the loader would wait for."""
     Queue._on_queue_feeder_error = staticmethod(  # type: ignore[attr-defined]
         lambda error, _: _end(error)
     )

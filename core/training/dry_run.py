@@ -24,12 +24,11 @@ UPDATES = 2
 def for_dry_run(
     config: Any, prepared: Prepared, fabric: Fabric, say: Callable[[str], None]
 ) -> tuple[Any, Prepared, Measurement]:
-    """`config` and what was `prepared` for it, cut down to `UPDATES` updates of each phase of the
-    first fold, and as many validation images; and what measures the epochs of the whole fold.
+    """`config` and `prepared`, cut down to `UPDATES` updates of each phase of the first fold and as
+    many validation images; and what measures the epochs of the whole fold.
 
-    Networks, sizes and batches stay what they are: what does not fit into memory is found. All is
-    written, into a folder beside --out_dir that each dry run begins anew. Raises UserError where
-    that holds something else, and where the fold cannot be trained on.
+    Networks, sizes and batches stay: what does not fit into memory is found. Raises UserError where
+    the folder beside --out_dir holds something else, and where the fold cannot be trained on.
     """
     out_dir = _folder_beside(config.run.out_dir)
     augment = Augmentation([], config.split.seed)

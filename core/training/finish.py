@@ -27,10 +27,9 @@ from core.training.run import Run
 
 
 def finish_run(run: Run, try_next: Sequence[str]) -> None:
-    """Score the predictions in the folder of all finished folds, write the report, print a summary.
+    """Score the finished folds, write the report, print a summary; on the first rank.
 
-    `try_next`: flags that are worth a second run once no fold is left. The first rank alone does
-    anything.
+    `try_next`: flags that are worth a second run once no fold is left.
     """
     if not run.fabric.is_global_zero:
         return
@@ -118,10 +117,7 @@ def _print_next(run: Run, done: Sequence[int], try_next: Sequence[str]) -> None:
 
 
 def finished_folds(folder: RunFolder, folds: int) -> list[int]:
-    """Which of `folds` folds (from 1) are trained to the end.
-
-    Raises UserError where the weights of one are gone.
-    """
+    """Folds (from 1) that are trained to the end. Raises UserError where weights are gone."""
     done = [fold for fold in range(1, folds + 1) if is_finished(folder.files(fold).state)]
     for fold in done:
         if not folder.files(fold).weights.is_file():
@@ -170,10 +166,7 @@ def _predictions_of(
 
 
 def _read_history(path: Path) -> pd.DataFrame | None:
-    """metrics.csv; None where it is gone. Raises UserError where no run has written it so.
-
-    Each fold and epoch is a count; what else is drawn is a number, and may be missing.
-    """
+    """metrics.csv; None where it is gone. Raises UserError where no run has written it so."""
     if not path.exists():
         return None
     try:

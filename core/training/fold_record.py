@@ -62,10 +62,9 @@ class FoldRecord:
         self.state = ResumeState(model, average, fabric.device, identity, scaler_of(fabric))
 
     def begin(self) -> bool:
-        """Load the state of an earlier start, if there is one; False where the fold is finished.
+        """Load the state of an earlier start, if any; False where the fold is finished.
 
-        Raises UserError where the state is damaged or of another run, and where the ranks do not
-        share one folder.
+        Raises UserError for a damaged state or one of another run, and where ranks share no folder.
         """
         fabric, log = self.run.fabric, self.log
         if self.files.state.exists():

@@ -94,9 +94,8 @@ class FoldTrainer:
     def fit(self) -> None:
         """Train from the resume state to the end, or to the stop that a signal requests.
 
-        A finished fold is left alone. Raises SystemExit at a stop, and UserError for an unreadable
-        image and for numbers that are not finite, where the last saved state remains, and for a
-        resume state that is damaged or of another run.
+        Raises SystemExit at a stop, and UserError for an unreadable image, numbers that are not
+        finite (the last state remains) and a state that is damaged or of another run.
         """
         if not self.record.begin():
             return
@@ -265,10 +264,7 @@ class FoldTrainer:
         return updates * self.data.images_per_update
 
     def _gather_sums(self) -> tuple[float, int]:
-        """Mean loss and skipped updates of this epoch, over all ranks.
-
-        Raises UserError where even gradients that are scaled down overflow.
-        """
+        """Mean loss and skipped updates of this epoch. Raises UserError where none can be made."""
         loss, skipped = self.state.gather(self.fabric)
         scaler = scaler_of(self.fabric)
         if scaler is not None and scaler.get_scale() < 1:

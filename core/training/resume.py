@@ -27,10 +27,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
     images_per_update: Count = 0
 
     def recount(self, images_per_update: int) -> str:
-        """Count updates of `images_per_update`, and say so where they were of another size.
-
-        Another number of processes makes them larger or smaller; an image may then be seen again.
-        """
+        """Count updates of `images_per_update`, and say so where they were of another size."""
         before, self.images_per_update = self.images_per_update, images_per_update
         if before in (0, images_per_update):
             return ""
@@ -109,10 +106,7 @@ class ResumeState:
         self.loss_sums[:2] += torch.stack([loss * known, known])
 
     def count_skipped(self, norm: Tensor, *, first: bool) -> Tensor:
-        """Count, on the `first` rank, an update that the scaler skips as `norm` is not finite.
-
-        Returns a norm of 0, which passes a check.
-        """
+        """Count, on the `first` rank, an update whose `norm` overflowed; a norm of 0 for checks."""
         if first:
             self.loss_sums[2] += ~torch.isfinite(norm)
         return torch.zeros_like(norm)
@@ -136,10 +130,7 @@ class ResumeState:
         return bool(torch.stack(norms).isfinite().all())
 
     def load(self, path: Path, *, first: bool) -> None:
-        """Load what `save` wrote; the loss so far goes to the `first` rank.
-
-        Raises UserError for a spoiled file or one of another run.
-        """
+        """Load what `save` wrote, sums on the `first` rank. Raises UserError for any other file."""
         tensors, facts = load_tensors(path)
         if facts.get("run") != self.identity:
             raise UserError(
@@ -162,10 +153,7 @@ class ResumeState:
         self._loaded, self._loaded_path = part_of(tensors, "optimizer."), path
 
     def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
-        """Give the optimiser of `phase` its moments back, if the state was saved in that phase.
-
-        Raises UserError where they are not those of its parameters.
-        """
+        """Give the optimiser of `phase` the moments that were saved in it. Raises UserError."""
         if self._loaded and self._loaded_phase == phase:
             for index, parameter in enumerate(_parameters(optimizer)):
                 kept = part_of(self._loaded, f"{index}.")

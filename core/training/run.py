@@ -82,10 +82,7 @@ class Run(Preparation):
 
 
 def prepare_run(method: str, config: Any) -> Preparation:
-    """Start Fabric, read the table and divide it into folds; cut all down for a dry run.
-
-    Raises UserError for whatever is wrong with the data.
-    """
+    """Start Fabric, read the table and divide it into folds. Raises UserError for wrong data."""
     fabric = make_fabric(amp=config.loop.amp)
     say = print if fabric.is_global_zero else lambda _: None
     say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")

@@ -60,10 +60,9 @@ class StepMonitor:
             put_back(before)
 
     def decide(self) -> tuple[int, bool]:
-        """(exit code of a stop that was asked for, or 0; whether to save), the same on all ranks.
+        """(exit code of a requested stop, or 0; whether to save), the same on all ranks.
 
-        Waits for the device. Raises UserError on every rank where an update of any rank was not
-        finite, with its number and its images.
+        Waits for the device. Raises UserError on all ranks where an update was not finite.
         """
         due = time.monotonic() - self._saved_at > self._save_seconds
         wishes = torch.tensor([float(self._stop_code), float(due)], device=self.fabric.device)

@@ -57,10 +57,7 @@ class Couplings:
 
 
 def read_fold(path: Path) -> FoldCouplings:
-    """The couplings of a checkpoint.
-
-    Raises UserError where it is another method's, has no couplings, or is damaged.
-    """
+    """The couplings of a checkpoint. Raises UserError for one without, or of another method."""
     from core.models.load import load_model
     from methods.label_coupling.model import CoupledHead
 
@@ -80,10 +77,9 @@ def read_fold(path: Path) -> FoldCouplings:
 
 
 def align(found: Sequence[FoldCouplings]) -> Couplings:
-    """The folds of one run in ascending order, their labels matched by name to the first one given.
+    """The folds of one run in ascending order, labels in the order of the first one given.
 
-    Raises UserError where their labels or numbers of folds differ, or where a fold is there twice:
-    it would count twice in the mean, and agree with itself.
+    Raises UserError where labels or numbers of folds differ, and for a fold that is there twice.
     """
     first, names = found[0], found[0].class_names
     seen: dict[int, FoldCouplings] = {}
@@ -114,9 +110,8 @@ def align(found: Sequence[FoldCouplings]) -> Couplings:
 def coupling_table(couplings: Couplings) -> DataFrame:
     """One row for each ordered pair of two labels, strongest mean weight first.
 
-    Columns: source, target (it acts on), mean_weight, sign (of the mean: 1, -1 or 0),
-    folds_with_sign (in which the weight is not 0 and has that sign), folds, and fold1, ... with the
-    weight in each fold.
+    Columns: source, target (it acts on), mean_weight, sign (1, -1 or 0), folds_with_sign, folds,
+    and fold1, ... with the weight in each.
     """
     import pandas as pd
 

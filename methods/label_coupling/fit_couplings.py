@@ -59,10 +59,7 @@ def _with_network_of(checkpoint: Path, config: Config) -> Config:
 
 
 def _frozen_model(checkpoint: Path, start: Preparation) -> Classifier[CoupledHead]:
-    """The model of the checkpoint with all couplings 0, its labels in the order of the run.
-
-    Raises UserError where the labels are not the same, and as `find_initial` does.
-    """
+    """The checkpoint's model, its couplings 0 and labels as in the run. Raises UserError."""
     names = start.class_names
     initial = find_initial(
         "label_coupling", start.config, names, path=checkpoint, flag="--couplings_only"
@@ -144,10 +141,7 @@ def fit_couplings(
     l1: float,
     lr: float,
 ) -> float:
-    """Fit A to all of `logits` and `targets` (N, C) at once, in `UPDATES` steps; the last loss.
-
-    Without the noise of batches an entry that is not needed comes to rest at exactly 0.
-    """
+    """Fit A to all `logits` and `targets` (N, C) at once: entries rest at 0. Returns the loss."""
     phase = Phase("couplings", 1, {"coupling": lr}, l1=l1)
     optimizer = build_optimizer(nn.ModuleDict({"coupling": coupling}), phase, fused=False)
     value = torch.zeros(())

@@ -26,10 +26,9 @@ from ensemble.predict.write_csv import OutputOptions, predict_to_csv
 
 
 def find_test_images(start: Preparation) -> LabelTable | None:
-    """The images to predict, their names in a column called as in the training's; None for none.
+    """The images to predict, named as in the training; None for none.
 
-    Raises UserError where there are none, where one cannot be read, and where --out_csv holds
-    something else than such predictions.
+    Raises UserError where there are none, one cannot be read, or --out_csv holds something else.
     """
     config, table = start.config, start.prepared.table
     test, data = config.test, config.data
@@ -87,10 +86,7 @@ def _predict_test_images(run: Run, images: LabelTable) -> None:
 
 
 def _check_output(path: Path, columns: Sequence[str]) -> None:
-    """Raise UserError where `path` cannot be written, or holds something else than `columns`.
-
-    Labels are something else: a CSV of ones and zeros is nobody's prediction.
-    """
+    """Raise UserError where `path` holds something else than such predictions, as labels are."""
     if len(set(columns)) < len(columns):
         raise UserError(f"a class is named {columns[0]}, as the column of the images' names is")
     if not path.exists():
