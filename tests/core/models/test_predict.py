@@ -94,13 +94,6 @@ def test_probabilities_in_the_order_of_the_rows(
     assert np.abs(found - truth(model, pixels[rows], mirror=not mirror)).max() > 1e-3
 
 
-def test_no_gradient_is_kept(table: LabelTable) -> None:
-    model, rows = Linear(), np.arange(3)
-    predict(FABRIC, model, loader_of(table, rows, 2), rows, views=BOTH)
-    assert torch.is_grad_enabled()
-    assert model.weights.grad is None
-
-
 def test_an_unreadable_image_is_an_error(table: LabelTable) -> None:
     Path(table.paths[3]).write_bytes(b"no image")
     rows = np.arange(IMAGES)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
-from core.training.optimizer import build_optimizer, two_phases
-from methods.csra_db_cas.config import PRESETS, ModelConfig
+from methods.csra_db_cas.config import ModelConfig
 from methods.csra_db_cas.model import CSRAHead, build_model
 
 # Zhu & Wu 2021, section 3.3: the last head of several takes the maximum
@@ -107,14 +106,6 @@ def test_an_image_moved_by_one_place_moves_its_map() -> None:
     side = change.shape[-1]
     row, column = divmod(int(change.sum(dim=1)[0].argmax()), side)
     assert (row, column) == (16 * side // 128, 80 * side // 128)
-
-
-def test_only_the_attention_weights_decay() -> None:
-    model = build_model(ModelConfig(model="test_efficientnet", pretrained=False), CLASSES)
-    phase = two_phases(PRESETS["paper"]().optim)[0]
-    groups = build_optimizer(model, phase).param_groups
-    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
-    assert decayed == {id(model.head.attention.weight)}
 
 
 def test_what_the_head_refuses() -> None:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from core.losses import build_loss
-from core.training.optimizer import Phase, build_optimizer
 from methods.label_coupling.fit_couplings import fit_couplings
-from methods.label_coupling.model import CoupledHead, LabelCoupling
+from methods.label_coupling.model import LabelCoupling
 
 CLASSES = 4
 
@@ -43,14 +42,6 @@ def test_it_starts_as_the_identity_and_can_leave_it() -> None:
     off_diagonal = ~torch.eye(CLASSES, dtype=torch.bool)
     assert (coupling.A.grad[off_diagonal] != 0).all()
     assert (coupling.A.grad.diagonal() == 0).all()
-
-
-def test_the_refiner_has_its_own_rate_and_no_decay() -> None:
-    model = nn.ModuleDict({"head": CoupledHead(3, CLASSES, 0.0, LabelCoupling(CLASSES))})
-    phase = Phase("all", 1, {"head": 0.1, "head.coupling": 0.7}, 0.3, l1=0.2)
-    groups = build_optimizer(model, phase).param_groups
-    facts = [(len(g["params"]), g["lr"], g["weight_decay"], g["l1"]) for g in groups]
-    assert sorted(facts) == [(1, 0.1, 0.0, 0.0), (1, 0.1, 0.3, 0.0), (1, 0.7, 0.0, 0.2)]
 
 
 def drawn(images: int, planted: Tensor, seed: int) -> tuple[Tensor, Tensor]:
