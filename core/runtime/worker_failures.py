@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import copy
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -121,9 +121,8 @@ def worker_context() -> BaseContext:
 
 def end_on_shortage() -> None:
     """In a worker: end where a batch cannot be sent, which the loader would wait for."""
-    Queue._on_queue_feeder_error = staticmethod(  # type: ignore[attr-defined]
-        lambda error, _: _end(error)
-    )
+    feeder: Any = Queue
+    feeder._on_queue_feeder_error = staticmethod(lambda error, _: _end(error))
     before = sys.excepthook
 
     def handle(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -165,10 +164,8 @@ def _number(error: BaseException) -> int | None:
     """The errno of what is used up, from the error, its words, or a try; None where nothing is."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
-    known = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, ConnectionError):
-        # closed by a dead worker: it says nothing of the cause
-        known = None
+    # a connection that a dead worker closed says nothing of the cause
+    known = None if isinstance(error, ConnectionError) else getattr(error, "errno", None)
     if known in _SHORTAGES:
         return known
     text = f"{error} {error.__cause__}"
@@ -179,26 +176,21 @@ def _number(error: BaseException) -> int | None:
 
 def _files_left(count: int = 4) -> int | None:
     """The errno of opening `count` more files; None where that succeeds."""
-    opened = []
-    try:
-        for _ in range(count):
-            opened.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return error.errno
-    finally:
-        for file in opened:
-            os.close(file)
+    with ExitStack() as files:
+        try:
+            for _ in range(count):
+                files.enter_context(open(os.devnull, "rb"))
+        except OSError as error:
+            return error.errno
     return None
 
 
 def _reason(number: int) -> str:
     files = f"too many open files: {_FEWER}"
     if resource is not None:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        files = (
-            f"too many open files: a process may have {limit:,} here (ulimit -n); {_FEWER}, or "
-            "raise the limit (ulimit -n 4096)"
-        )
+        limit = f"a process may have {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} here"
+        files = f"too many open files: {limit} (ulimit -n); {_FEWER}, or raise the limit "
+        files += "(ulimit -n 4096)"
     remedy = _MEND if sys.platform == "linux" else "give --num_workers 0"
     sentences = {
         errno.EMFILE: files,
