@@ -11,7 +11,7 @@ from core.data.csv.columns import IMAGE_COLUMNS, find_column, read_columns
 from core.data.csv.labels import check_printable
 from core.data.tables.anonymous import is_numbered, with_names
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, some
+from core.errors import UserError, counted, some
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +45,7 @@ def read_predictions(path: Path) -> Predictions:
     if "" in columns[name].values:
         row = columns[name].row_of("")
         raise UserError(f"{path}: row {row} (the header is row 1) has no name in column '{name}'")
-    if len(set(ids)) < len(ids):
-        twice = pd.Series(ids)
-        repeated = twice[twice.duplicated()].unique().tolist()
+    if repeated := pd.Series(ids)[pd.Series(ids).duplicated()].unique().tolist():
         raise UserError(
             f"{path}: {len(repeated):,} name(s) are in column '{name}' more than once: "
             f"{some(repeated)}"
@@ -86,11 +84,9 @@ def match_labels(
     predictions = [replace(one, ids=with_names(one.ids, ids)) for one in predictions]
     notes: list[str] = []
     for table in predictions:
-        for what, here, there in (
-            ("image", ids, table.ids),
-            ("class", names, list(table.class_names)),
-        ):
-            notes += _differences(what, here, there, labels_path, table.path)
+        for what, here, there in (("image", ids, table.ids), ("class", names, table.class_names)):
+            notes += _alone(what, here, there, labels_path, table.path)
+            notes += _alone(what, there, here, table.path, labels_path)
     if notes and not common:
         hint = ""
         if any(map(is_numbered, (table.ids[0] for table in predictions))):
@@ -113,18 +109,12 @@ def match_labels(
     return kept, [table.select(kept.ids, kept.class_names) for table in predictions], notes
 
 
-def _differences(
-    what: str, here: list[str], there: list[str], labels: Path, predictions: Path
+def _alone(
+    what: str, names: Sequence[str], others: Sequence[str], path: Path, other: Path
 ) -> list[str]:
-    """A sentence for each of the two files that has what the other one has not."""
-    sentences = []
-    for first, second, one, other in (
-        (here, there, labels, predictions),
-        (there, here, predictions, labels),
-    ):
-        known = set(second)
-        alone = [name for name in first if name not in known]
-        if alone:
-            plural = {"image": "images", "class": "classes"}[what] if len(alone) > 1 else what
-            sentences.append(f"{len(alone):,} {plural} of {one} not in {other}: {some(alone)}")
-    return sentences
+    """A sentence where a file has `names` that the other one has not."""
+    known = set(others)
+    if not (alone := [name for name in names if name not in known]):
+        return []
+    number = counted(len(alone), what, "classes" if what == "class" else "")
+    return [f"{number} of {path} not in {other}: {some(alone)}"]

@@ -16,9 +16,6 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
     from pandas import DataFrame
 
 
-METHOD = "label_coupling"
-
-
 @dataclass(frozen=True, eq=False)
 class FoldCouplings:
     """The couplings of one checkpoint."""
@@ -64,7 +61,7 @@ def read_fold(path: Path) -> FoldCouplings:
     model, info = load_model(path)
     head, fold, folds = model.head, info.facts.get("fold"), info.facts.get("folds")
     if not isinstance(head, CoupledHead):
-        raise UserError(f"{path} is of {info.method}: give the checkpoints of a run of {METHOD}")
+        raise UserError(f"{path} is of {info.method}: give those of a run of label_coupling")
     if head.coupling is None:
         raise UserError(f"{path} has no couplings: give one that was trained without --no-refiner")
     if type(fold) is not int or type(folds) is not int or not 1 <= fold <= folds:

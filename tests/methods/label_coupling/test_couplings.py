@@ -174,9 +174,7 @@ SPOILT: list[tuple[Any, dict[str, Any], str]] = [
 
 def test_a_checkpoint_of_another_method(finished: tuple[Path, str], tmp_path: Path) -> None:
     path = finished[0] / f"{MODEL}_fold1.safetensors"
-    assert "is of standard_head: give the checkpoints of a run of" in refusal(
-        path, "--out_dir", tmp_path
-    )
+    assert "is of standard_head: give those of a run of" in refusal(path, "--out_dir", tmp_path)
 
 
 @pytest.mark.parametrize(("matrix", "facts", "words"), SPOILT)
