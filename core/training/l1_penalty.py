@@ -16,14 +16,15 @@ def sparse_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def shrink(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> None:
+def shrink(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """The proximal step of the L1 penalty, after a step of `optimizer` (proximal AdamW, Yun 2021).
 
     A <- sign(A) max(|A| - lr l1 / (sqrt(v) + eps), 0) with v the bias-corrected second moment: the
     soft threshold in the optimiser's own metric, so that an entry rests at exactly 0 while its mean
-    gradient (as AdamW sees it, after clipping) is below l1. Where `skip` (a scalar on the device)
-    is 1 nothing changes.
+    gradient (as AdamW sees it, after clipping) is below l1. As a hook of each step that is made it
+    changes nothing where the optimiser's `found_inf` skipped the step.
     """
+    skip: Tensor | None = getattr(optimizer, "found_inf", None)
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["l1"] else ():
             state = optimizer.state[parameter]
@@ -34,8 +35,3 @@ def shrink(optimizer: torch.optim.Optimizer, skip: Tensor | None = None) -> None
             shrunk = parameter.sign() * (parameter.abs() - threshold).clamp(min=0)
             # no product: before the first step that counts the threshold is not a number
             parameter.copy_(shrunk if skip is None else torch.where(skip > 0, parameter, shrunk))
-
-
-def shrink_after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """`shrink`, as a hook of each step that is made: a gradient scaler leaves some out."""
-    shrink(optimizer, getattr(optimizer, "found_inf", None))

@@ -17,7 +17,7 @@ from core.training.batch_source import BatchSource, WholeModel
 from core.training.ema import MovingAverage
 from core.training.fold_record import FoldRecord, TrainedEpoch
 from core.training.frozen_backbone import FrozenBackbone
-from core.training.l1_penalty import shrink_after
+from core.training.l1_penalty import shrink
 from core.training.optimizer import (
     Phase,
     build_optimizer,
@@ -121,7 +121,7 @@ class FoldTrainer:
             source.part.compile()
         module = self.fabric.setup_module(source.part)
         optimizer = build_optimizer(self.model, phase, fused=not scaler_of(self.fabric))
-        optimizer.register_step_post_hook(shrink_after)
+        optimizer.register_step_post_hook(shrink)
         self.state.load_optimizer(phase.name, optimizer)
         wrapped = self.fabric.setup_optimizers(optimizer)
         updates = self.data.updates_per_epoch

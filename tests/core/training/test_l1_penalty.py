@@ -64,7 +64,7 @@ def test_steps_are_proximal_adamw(fused: bool) -> None:
     for gradient in steps:
         sparse.A.grad = gradient.clone()
         optimizer.step()
-        shrink(optimizer, NOW)
+        shrink(optimizer)
     expected = written_out(start, steps, 10 * RATE)
     torch.testing.assert_close(sparse.A.detach().double(), expected, atol=1e-5, rtol=1e-5)
     zeros = sparse.A == 0
@@ -79,7 +79,7 @@ def test_only_what_is_named_shrinks_and_it_does_not_decay() -> None:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    shrink(optimizer, NOW)
+    shrink(optimizer)
     decayed = {
         name for name, p in model.named_parameters() if not torch.equal(p.detach(), before[name])
     }
@@ -92,21 +92,19 @@ def test_a_skipped_update_does_not_shrink() -> None:
     optimizer = build_optimizer(model, phase())
     # before its first step there is nothing to shrink by
     before = sparse.A.detach().clone()
-    shrink(optimizer, NOW)
+    shrink(optimizer)
     assert torch.equal(sparse.A.detach(), before)
     # a first step that was left out: its moments divide 0 by 0
     optimizer.found_inf = NEVER  # type: ignore[attr-defined]
     sparse.A.grad = gradients(1)[0]
     optimizer.step()
-    shrink(optimizer, NEVER)
+    shrink(optimizer)
     assert torch.equal(sparse.A.detach(), before)
     optimizer.found_inf = NOW  # type: ignore[attr-defined]
     sparse.A.grad = gradients(1)[0]
     optimizer.step()
     before = sparse.A.detach().clone()
-    shrink(optimizer, NEVER)
-    assert torch.equal(sparse.A.detach(), before)
-    shrink(optimizer, NOW)
+    shrink(optimizer)
     assert not torch.equal(sparse.A.detach(), before)
 
 
