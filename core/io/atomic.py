@@ -22,8 +22,7 @@ _MENDS = dict.fromkeys(FULL, "make room there, and the same command goes on") | 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file in the folder of `path`, flush it, and rename it to `path`.
 
-    A reader sees the old file or the new one, never a part. Raises UserError where the folder
-    cannot be written to or has no space left; the old file is then untouched.
+    Raises UserError where that is not possible; the old file is then untouched.
     """
     # the suffix stays: writers choose their format by it
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")

@@ -20,8 +20,8 @@ _HELD: weakref.WeakSet[IO[str]] = weakref.WeakSet()
 def lock_folder(folder: Path, doing: str) -> IO[str]:
     """Make `folder` and hold it until what this returns is closed, or the process ends.
 
-    Raises UserError where it is held, by this process too: another one is `doing`; OSError where it
-    cannot be made or written to.
+    Raises UserError where it is held, by this process too ("another process is `doing`"), and
+    OSError where it cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # "w" would truncate a file that another process has locked
@@ -58,10 +58,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _close_in_fork() -> None:
-    """Let no fork share a lock: loader workers outlive a killed run for seconds.
-
-    The lock stays with the parent, which has the file open.
-    """
+    """Leave locks to the parent: loader workers outlive a killed run for seconds."""
     for inherited in list(_HELD):
         inherited.close()
     _HELD.clear()

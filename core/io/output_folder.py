@@ -17,11 +17,10 @@ Result = TypeVar("Result")
 def check_folder(
     path: Path, inputs: Sequence[Path], ours: re.Pattern[str], needed: str, *, overwrite: bool
 ) -> None:
-    """Look whether the folder `path` may be written.
+    """Raise UserError where the folder `path` cannot be written, or is there already.
 
-    Raises UserError where it cannot be, or is there already; with `overwrite` only where it holds a
-    file that is read or another whose name is none of `ours`, or nothing whose name begins with
-    `needed`, which tells that it was made here.
+    With `overwrite`, where it holds an input, a file whose name is not one of `ours`, or no file
+    whose name begins with `needed`.
     """
     check_writable(path / "x", inputs)
     if not path.exists() or not (names := sorted(os.listdir(path))):
@@ -41,11 +40,10 @@ def check_folder(
 
 
 def write_folder(path: Path, fill: Callable[[Path], Result], check: Callable[[], None]) -> Result:
-    """Let `fill` write a new folder beside `path`, then put it in the place of `path`.
+    """Let `fill` write a new folder beside `path`, then put it in its place; returns what it does.
 
-    Returns what `fill` does. `check` is what `check_folder` looked at: it is called again before
-    that, as `path` may have changed meanwhile. Raises UserError as it does, and where that cannot
-    be written; what was at `path` is then untouched, whatever ended this.
+    `check` is `check_folder`, called again before that. Raises UserError where `path` cannot be
+    written; what was there is then untouched.
     """
     path = path.resolve()
     make_folder(path.parent)

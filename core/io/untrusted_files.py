@@ -17,10 +17,10 @@ def check_regular(path: Path) -> None:
 
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """The JSON object in a file; none of its keys is there twice, and NaN is no number.
+    """The JSON object in a file, without repeated keys and NaN.
 
-    Raises OSError where the file cannot be opened, and ValueError, in words that follow a colon,
-    where it is something else, or larger than settings can be.
+    Raises OSError where the file cannot be opened, and ValueError where it is something else, or
+    larger than settings can be.
     """
     check_regular(path)
     with path.open("rb") as file:
@@ -41,11 +41,8 @@ def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
 
 
 def unsurprising(value: Any, depth: int = 0) -> Any:
-    """What JSON held, as any of JSON, Markdown and protobuf can hold it.
-
-    None is in the place of a number that is not finite or has more than 64 bits, and of what is
-    nested deeper than settings are; "?" in that of half a UTF-16 pair.
-    """
+    """What JSON held, as any of JSON, Markdown and protobuf can hold it: None for a number that is
+    not finite or has over 64 bits and for what is nested too deep, "?" for half a UTF-16 pair."""
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, (int, float)):

@@ -19,11 +19,8 @@ from core.errors import UserError, some
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """N images by place, each a file or a row of one of `packs`.
-
-    Everything by image is an array: lists of Python objects would be copied into every worker as
-    their reference counts change.
-    """
+    """N images, each a file or a row of one of `packs`. By image there are arrays alone: lists of
+    Python objects would be copied into every worker."""
 
     encoded_paths: np.ndarray
     """(N,) bytes; of an image of a pack the pack's folder and its name there"""
@@ -85,10 +82,7 @@ class Images:
         return [os.fsdecode(path) for path in self.encoded_paths.tolist()]
 
     def read(self, place: int) -> np.ndarray:
-        """Image `place`: grey uint8 (H, W); one of a pack cannot be written to.
-
-        Raises UserError where it cannot be read, or could not when it was packed.
-        """
+        """Image `place`: grey uint8 (H, W), read-only from a pack; UserError if unreadable."""
         pack = self.pack[place]
         if pack < 0:
             return read_image(os.fsdecode(self.encoded_paths[place]))
@@ -138,10 +132,8 @@ class Images:
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def check_sizes(self, sizes: Sequence[int]) -> list[str]:
-        """Sentences about packs that are larger than one of `sizes`, at which they will be read.
-
-        Raises UserError for a pack that is smaller than one of them.
-        """
+        """A sentence for each pack that is larger than one of `sizes`, at which they will be read;
+        UserError for one that is smaller."""
         told = []
         for folder, size in {pack.root: pack.plan.size for pack in self.packs}.items():
             if size < max(sizes):

@@ -16,10 +16,7 @@ _NO_IMAGES = (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".md", ".gz", ".
 
 
 def list_folder(folder: Path) -> tuple[list[str], list[Pack]]:
-    """The names of the files below a folder, or of the images of a pack, and that pack's parts.
-
-    Raises UserError as `scan_folder` and `open_packs` do.
-    """
+    """The names of the files below a folder, or of the images of a pack, and that pack's parts."""
     if not is_pack(folder):
         return scan_folder(folder), []
     packs = open_packs(folder)
@@ -140,10 +137,8 @@ def _match(
 
 
 def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
-    """From each key to its file, or to the list of its files where it has several.
-
-    A list for each of 400,000 keys would take most of the time and memory.
-    """
+    """From each key to its file, or to a list of several: a list for each of 400,000 keys would
+    take most of the time and memory."""
     index: dict[str, str | list[str]] = {}
     for key, file in keyed:
         held = index.setdefault(key, file)

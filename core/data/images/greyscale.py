@@ -13,8 +13,7 @@ _AT_ONCE = 2**22  # pixels
 def to_grey8(pixels: np.ndarray) -> np.ndarray:
     """Grey, blue-green-red or that with transparency, of any number type → uint8 (H, W).
 
-    8 bits are kept; of more, the percentiles `WINDOW` become 0 and 255. Raises ValueError where no
-    pixel is finite.
+    Percentiles `WINDOW` of more than 8 bits become 0 and 255. ValueError without a finite pixel.
     """
     if pixels.dtype == np.uint8:
         return luma(pixels)
@@ -44,10 +43,8 @@ def to_grey8(pixels: np.ndarray) -> np.ndarray:
 
 
 def luma(pixels: np.ndarray, kind: DTypeLike | None = None) -> np.ndarray:
-    """Grey as it is, and blue-green-red (H, W, 3 or more) as grey: (H, W).
-
-    Computed as `kind` (uint8, uint16, float32 or float64), or as the type of the pixels.
-    """
+    """Grey as it is, and blue-green-red (H, W, 3 or more) as grey: (H, W), computed as `kind`
+    (uint8, uint16, float32 or float64) or as the type of the pixels."""
     kind = np.dtype(kind or pixels.dtype)
     if pixels.ndim == 2:
         return pixels.astype(kind, copy=False)

@@ -138,8 +138,7 @@ def part_folder(folder: Path, part: int, parts: int) -> Path:
 def open_packs(folder: str | Path) -> list[Pack]:
     """The pack in `folder`, or all its parts in order.
 
-    Raises UserError where it is unfinished, damaged or no pack, and names a part that is missing,
-    unfinished or of other images.
+    Raises UserError for a pack or part that is missing, unfinished, damaged or of other images.
     """
     folder = Path(folder)
     if (folder / FACTS).is_file() or not (folder / PARTS).is_file():
@@ -185,10 +184,7 @@ def read_pack(folder: Path) -> Pack:
 
 
 def map_images(path: Path, plan: Plan) -> np.memmap:
-    """The array of a pack as a memory map, uint8 (count, size, size).
-
-    Raises UserError where the file is missing or holds anything else.
-    """
+    """Memory map of a pack's array, uint8 (count, size, size); UserError where it is not one."""
     try:
         check_regular(path)
         images = np.load(path, mmap_mode="r", allow_pickle=False)

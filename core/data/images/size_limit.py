@@ -17,10 +17,7 @@ _LARGEST = 2**30
 
 
 def max_pixels() -> int:
-    """The limit: `MAX_PIXELS`, or what the environment variable CXR_MAX_PIXELS says.
-
-    Raises UserError where that is no whole number from 1 to 2^30.
-    """
+    """`MAX_PIXELS`, or the environment's CXR_MAX_PIXELS; UserError where that is not valid."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return MAX_PIXELS

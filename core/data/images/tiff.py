@@ -113,11 +113,8 @@ def _piece_shape(page: TiffPage) -> tuple[int, int, int]:
 
 
 def _find_pieces(page: TiffPage, size: int) -> list[tuple[int, int]]:
-    """Place and length in bytes of each piece in a file of `size` bytes, maybe outside of it.
-
-    Raises ValueError where the image or its tiles are larger than `max_pixels`, or a piece is
-    missing.
-    """
+    """Place and length in bytes of each piece in a file of `size` bytes, maybe outside of it;
+    ValueError where one is missing, or the image or its tiles are larger than `max_pixels`."""
     width, height, samples = page.imagewidth, page.imagelength, page.samplesperpixel
     pixel = samples * int(np.max(page.bitspersample)) / 8
     check_size(width, height, pixel)

@@ -22,11 +22,8 @@ _MOST_ROWS = 64
 
 
 def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> list[str]:
-    """Sorted names, in `folder`, of the images that the CSVs name, or of all without a CSV.
-
-    Labels, views and official splits of the CSVs don't matter. Raises UserError where there is no
-    image, and where one that is named has no file.
-    """
+    """Sorted names, in `folder`, of the images that the CSVs name, whatever their labels, or of all
+    without a CSV. Raises UserError without an image, and where one that is named has no file."""
     if is_pack(folder):
         raise UserError(f"{folder} is a pack already: name the folder of its images")
     if not csvs:
@@ -46,10 +43,8 @@ def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> li
 
 
 def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[Plan, list[str]]:
-    """The plan of part `part` (from 1) of `parts`, and its own share of the sorted `names`.
-
-    Raises UserError where a part would hold nothing.
-    """
+    """The plan of part `part` (from 1) of `parts`, and its share of the sorted `names`; UserError
+    where it would hold nothing."""
     total = len(names)
     if total < parts:
         raise UserError(f"--part: {counted(total, 'image')} cannot be divided into {parts} parts")

@@ -18,11 +18,10 @@ _SHOWN = 20
 
 
 def verify_pack(folder: Path, files: Path | None, threads: int) -> str:
-    """Compute all checksums of a pack again, and compare it with the folder `files` if given.
+    """Compute all checksums of a pack again, and compare it with the folder `files` if given, by
+    pixels where a file's bytes or time of change differ. Returns a line for the user.
 
-    A file of other bytes or another time of change is decoded and compared by its pixels. Returns a
-    line for the user. Prints the first of the wrong blocks or images, then raises UserError; so it
-    does where `files` is no folder of images, and as `open_packs`.
+    Prints the first of the wrong blocks or images, then raises UserError.
     """
     if files is not None and (not files.is_dir() or is_pack(files)):
         raise UserError(f"--train_dir {files} is no folder of images: name that of the images")

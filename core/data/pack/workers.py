@@ -29,8 +29,6 @@ from core.runtime.worker_failures import require_files
 
 # blocks are noted as done as often as this; each time waits for the disk
 _SECONDS = 2.0
-# open files of all processes together, and of each
-_FILES, _FILES_EACH = 14, 2
 # Windows waits for no more
 _MOST = 61 if os.name == "nt" else 10_000
 # what the packer decides for its processes
@@ -58,40 +56,33 @@ def decode_blocks(
 ) -> None:
     """Decode `blocks` of `plan` from the files of `index` in `folder` with `workers` processes.
 
-    Their rows go to the file and offset of `target`. `note` gets the finished blocks every few
-    seconds and at the end, also where that is an exception. Raises UserError where a process ended,
-    OSError where the disk is full, and after Ctrl-C, SIGTERM or SIGUSR1, once a block is done,
-    KeyboardInterrupt with that signal's number.
+    Their rows go to the file and offset of `target`; `note` gets the finished blocks every few
+    seconds and at the end. Raises UserError where a process ended, OSError where the disk is full,
+    and KeyboardInterrupt with the number of a stop signal, once a block is done.
     """
     if not blocks:
         return
     workers = min(workers, len(blocks), _MOST)
-    # the server of the processes would print a traceback
-    require_files(_FILES + _FILES_EACH * workers)
+    # open files of all processes together, and of each; their server would print a traceback
+    require_files(14 + 2 * workers)
     before = plan.count - sum(len(plan.rows(block)) for block in blocks)
     finished: list[Done] = []
     last = -_SECONDS  # the first one at once
     with _interrupts() as interrupted:
         context = multiprocessing.get_context("forkserver" if _HAS_FORKSERVER else "spawn")
         pool = ProcessPoolExecutor(workers, context, initializer=_start)
-        tasks = (
-            pool.submit(
-                _decode_block, plan, block, index.iloc[list(plan.rows(block))], folder, target
-            )
-            for block in blocks
-        )
+        rows = ((block, index.iloc[list(plan.rows(block))]) for block in blocks)
+        tasks = (pool.submit(_decode_block, plan, *one, folder, target) for one in rows)
+        bar = tqdm(desc="packing", total=plan.count, initial=before, unit="img", disable=None)
         try:
-            with tqdm(
-                desc="packing", total=plan.count, initial=before, unit="img", disable=None
-            ) as bar:
-                for done in _in_turn(tasks, 2 * workers):
-                    finished.append(done)
-                    bar.update(len(plan.rows(done.block)))
-                    if interrupted:
-                        break
-                    if time.monotonic() - last > _SECONDS:
-                        note(finished)
-                        finished, last = [], time.monotonic()
+            for done in _in_turn(tasks, 2 * workers):
+                finished.append(done)
+                bar.update(len(plan.rows(done.block)))
+                if interrupted:
+                    break
+                if time.monotonic() - last > _SECONDS:
+                    note(finished)
+                    finished, last = [], time.monotonic()
         except BrokenProcessPool as error:
             # a signal to all of a job ends the decoding processes too
             if not interrupted:
@@ -100,6 +91,7 @@ def decode_blocks(
                     "memory: the same command goes on, with fewer --num_workers if need be"
                 ) from error
         finally:
+            bar.close()
             pool.shutdown(cancel_futures=True)
             if finished:
                 note(finished)
@@ -109,11 +101,8 @@ def decode_blocks(
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """A list that gets the number of a stop signal, in place of an exception wherever the program
-    is: one inside of the pool would leave it locked.
-
-    Processes that are started meanwhile ignore Ctrl-C and SIGUSR1.
-    """
+    """A list that gets the number of a stop signal: an exception inside of the pool would leave
+    it locked. Processes that are started meanwhile ignore Ctrl-C and SIGUSR1."""
     asked: list[int] = []
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_PACKER}
     before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)

@@ -51,11 +51,10 @@ def write_pack(
 ) -> dict[str, str]:
     """Pack the files of `index` in `source` into `out` (one of several parts: below it).
 
-    What an earlier call did is kept; images that could not be read then are tried again. Returns
-    the reason of each image that still cannot, by name; the pack is then left unfinished unless
-    `skip_unreadable` marks them in its index. Raises UserError where the folder is another
-    process's, holds something else or a pack of other images, settings or files (unless
-    `overwrite`), and where the disk cannot hold it.
+    What an earlier call did is kept, and unreadable images are tried again. Returns the reason of
+    each that still is, by name; the pack is then unfinished unless `skip_unreadable` marks them.
+    Raises UserError where the folder is another process's, holds something else or (unless
+    `overwrite`) a pack of other images, settings or files, and where the disk cannot hold it.
     """
     folder = part_folder(out, plan.part, plan.parts)
     _check_folder(out, folder, plan, overwrite=overwrite)
@@ -97,8 +96,7 @@ def read_done(path: Path) -> dict[int, Done]:
 
 
 def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> None:
-    """Raise UserError where `out` holds no pack but something else, is divided otherwise, or its
-    disk cannot hold a new pack."""
+    """Raise UserError where `out` holds something else, or its disk cannot hold a new pack."""
     for place in {out, folder}:
         there = set(os.listdir(place)) if place.is_dir() else set()
         others = {name for name in there if not name.startswith((".", "part_"))} - {*_OURS}
@@ -121,11 +119,8 @@ def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> No
 
 
 def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[int, Done]]:
-    """Plan and finished blocks of the pack in the folder; it is begun where there is none.
-
-    A whole pack stays whole unless an unreadable image has changed since. Raises UserError where it
-    was begun otherwise.
-    """
+    """Plan and finished blocks of the pack in the folder; it is begun where there is none, and a
+    whole one stays whole unless an unreadable image has changed."""
     whole = read_pack(folder) if (folder / FACTS).exists() else None
     if whole is None and not (folder / BEGUN).exists():
         _begin(folder, plan, index)
@@ -198,10 +193,7 @@ def _decode(
     source: Path,
     workers: int,
 ) -> None:
-    """Decode the blocks that are missing or hold an unreadable image, and add them to `done`.
-
-    A block is noted after its rows are on the disk.
-    """
+    """Decode the blocks that are missing or hold an unreadable image, and add them to `done`."""
     images = folder / IMAGES
     offset = map_images(images, plan).offset
     missing = [block for block in range(plan.blocks) if block not in done or done[block].unreadable]
@@ -239,8 +231,7 @@ def _remove(folder: Path, *names: str) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """The folder for this process alone; a disk that is full or cannot be written to becomes a
-    sentence."""
+    """Lock the folder; an error of the disk becomes a sentence."""
     try:
         make_folder(folder)
         with lock_folder(folder, f"packing into {folder}"):

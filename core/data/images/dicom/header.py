@@ -58,7 +58,7 @@ def read_headers(paths: Sequence[str]) -> dict[str, np.ndarray]:
     """Patient ID, Study Instance UID and view of N files, each (N,) str; "" where one has none.
 
     A view is the View Position, or PA, AP or LATERAL where the Series Description names only one.
-    Raises UserError where pydicom is missing, and where a file cannot be read or is no DICOM.
+    Raises UserError without pydicom, and where a file cannot be read or is not DICOM.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         told = pool.map(_read_header, paths)
@@ -73,10 +73,8 @@ def from_headers(paths: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray | None, str]:
-    """The patients (N,) str of these files' headers, or None without any, and a note for the user.
-
-    Raises UserError where only some of the headers name a patient.
-    """
+    """The patients (N,) str of these headers, or None without any, and a note for the user;
+    UserError where only some headers name one."""
     without = [path for path, patient in zip(paths, patients, strict=True) if not patient]
     if not without:
         note = f"Patients are taken from the DICOM headers, such as '{patients[0]}' in {paths[0]}."

@@ -59,8 +59,7 @@ def _bare_at(head: bytes) -> int | None:
 
 
 def _begins_data_set(head: bytes, order: str) -> bool:
-    """Whether two elements in the order of their tags come first: explicit in either byte order, or
-    implicit and little-endian (PS3.5 7.1)."""
+    """Whether two elements in the order of their tags come first, in any encoding of PS3.5 7.1."""
     place, before = 0, -1
     for number in range(2):
         if len(head) < place + 12:
@@ -137,8 +136,7 @@ def check_lengths(dataset: "Dataset") -> None:
 
 
 def check_runs(frame: bytes) -> None:
-    """Raise ValueError where a frame in RLE (PS3.5 G.3) has more runs, or comes to more bytes, than
-    any image."""
+    """Raise ValueError where a frame in RLE (PS3.5 G.3) has more runs or bytes than any image."""
     place, total, end = 64, 0, len(frame)
     limit = BYTES * max_pixels()
     for _ in range(_MOST_RUNS):

@@ -85,8 +85,7 @@ def _padding(
 
 
 def _of_same_bits(value: Any, levels: np.ndarray) -> int | None:
-    """The stored level with the bits of a number, which may be written with the other sign (63536
-    for -2000); None where no level has them."""
+    """The stored level with the bits of a number, maybe written with the other sign, or None."""
     number = _number(str(_several(value)[0]))
     if not number.is_integer():
         return None
@@ -110,8 +109,7 @@ def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _voi(values: np.ndarray, dataset: Dataset) -> np.ndarray | None:
-    """Values (L,) through the first VOI LUT, or else the first valid window, uint8 (L,); None
-    without either."""
+    """Values (L,) through the first VOI LUT or first valid window, uint8 (L,); None without."""
     if (table := _table(dataset, "VOILUTSequence")) is not None:
         shown = _look_up(values, table.LUTDescriptor, table.LUTData, dataset)
         # not 2^bits - 1, of which too many files claim too much
@@ -189,10 +187,8 @@ def scalar(dataset: Dataset, name: str, default: float) -> float:
 
 
 def _texts(dataset: Dataset, name: str) -> list[str]:
-    """The values of an element as they are written, at least one; "" for a blank one.
-
-    pydicom raises for a number that it cannot read, whichever of several it is.
-    """
+    """The values of an element as they are written, at least one, "" for a blank one: pydicom
+    raises for a number that it cannot read."""
     element = dataset.get_item(name)
     value = None if element is None else element.value
     if isinstance(value, bytes) and element.VR not in _BINARY:
