@@ -186,11 +186,6 @@ def test_real_plain_tables_stay_as_they_are(real_data: Path) -> None:
         assert recognise(path, read_columns(path)) == "plain"
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_source_that_the_columns_are_not_of_is_refused(refuse: Refuse, source: str) -> None:
-    refuse("film,Mass\na,1\n", f"has no column '.*', which --source {source} needs", source=source)
-
-
 def test_a_source_that_is_not_known_is_refused() -> None:
     for name, hint in (("chexprt", r": did you mean 'chexpert'\?"), ("hospital", "; it has nih, ")):
         with pytest.raises(UserError, match=f"no --source '{name}'{hint}"):
@@ -220,26 +215,43 @@ def test_images_of_a_split_or_a_view(
     assert pd.Series(table.notes).str.contains(note).any()
 
 
-def test_views_of_a_plain_table(read: Read, refuse: Refuse) -> None:
-    text = "ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,AP,0\nc,3,,0\nd,4,PA,0\n"
-    table = read(text, views="frontal")
-    assert table.ids == ["a", "b", "d"]
-    assert any("3 of 4 images are frontal views" in note for note in table.notes)
-    none_left = r"leaves none of the 4 images.*PA 2, AP 1, \(blank\) 1"
-    refuse(text, none_left, views="lateral")
-    no_column = r"needs a column of views.*--view_column"
-    refuse(text, no_column, views="frontal", view_column="none")
+READERS = "image_id,rad_id,Mass\na,R1,1\n"
+VIEWS = "ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,AP,0\nc,3,,0\nd,4,PA,small\n"
+MASS = {"labels": ["Mass"]}
+BOXES = "image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R2,Mass,1\n"
 
 
-def test_a_place_in_the_file_stays_right_after_rows_are_left_out(refuse: Refuse) -> None:
-    text = "ImageID,PatientID,View,Mass\na,1,PA,1\nb,2,L,small\nc,3,PA,0\nd, ,PA,large\n"
-    sentence = r"row 5 \(the header is row 1\), column 'Mass' holds 'large'"
-    refuse(text, sentence, ["Mass"], views="frontal")
+@pytest.mark.parametrize(
+    ("text", "sentence", "fields"),
+    [
+        *(
+            ("film,Mass\na,1\n", f"no column '.*', which --source {one} needs", {"source": one})
+            for one in SOURCES
+        ),
+        (f"{READERS}a,R2,1\nb,R1,1\nb,R2,1\nc,R2,1\n", r"1 image.* 2 .*'c', row 6, has 1", {}),
+        (f"{READERS}a,R1,1\nb,R1,1\nb,R2,1\n", "row 3 .* reader 'R1' a second time .*'a'", {}),
+        (f"{READERS}b,R1,maybe\n", r"row 3 .* column 'Mass' holds 'maybe'", {}),
+        (f"{READERS}a,,1\n", r"row 3 .* names no reader in column 'rad_id'", {}),
+        (BOXES, r"is a table of boxes .*image_labels_train\.csv", {"source": "vindr"}),
+        (BOXES, "^(?!.*(VinDr|reader)).*$", {}),
+        (VIEWS, r"none of the 4 images.*PA 2, AP 1, \(blank\) 1", {"views": "lateral"}),
+        (VIEWS.replace("View", "V"), "needs a column of views", {"views": "frontal", **MASS}),
+        # rows of the file, of which one is left out
+        (VIEWS, r"row 5 \(.*'Mass' holds 'small'", {"views": "frontal", **MASS}),
+        (
+            "Path,Edema\ntrain/patient1/study1/a.jpg,1\ntrain/b.jpg,0\n",
+            r"row 3 \(the header is row 1\) names 'train/b.jpg'",
+            {"source": "chexpert"},
+        ),
+    ],
+)
+def test_a_table_that_is_refused(
+    refuse: Refuse, text: str, sentence: str, fields: dict[str, Any]
+) -> None:
+    refuse(text, sentence, **fields)
 
 
-def test_chexperts_paths_and_views(read: Read, refuse: Refuse) -> None:
-    text = "Path,Edema\ntrain/patient1/study1/a.jpg,1\ntrain/b.jpg,0\n"
-    refuse(text, r"row 3 \(the header is row 1\) names 'train/b.jpg'", source="chexpert")
+def test_chexperts_paths_and_views(read: Read) -> None:
     # some frontal images have LL in the other column
     rows = [("Frontal", "LL"), ("Frontal", "PA"), ("Frontal", ""), ("Lateral", "AP")]
     text = "Path,Frontal/Lateral,AP/PA,No Finding\n" + "".join(
@@ -286,33 +298,6 @@ def test_half_of_the_readers_are_no_majority(read: Read, yes: str, no: str) -> N
     text = f"image_id,rad_id,Mass\na,R1,{yes}\na,R2,{no}\nb,R1,{yes}\nb,R2,{yes}\n"
     assert read(text).targets.tolist() == [[0], [1]]
     assert read(text, readers="any").targets.tolist() == [[1], [1]]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("a,R1,1\na,R2,1\nb,R1,1\nb,R2,1\nc,R2,1\n", r"1 image\(s\) .* 2 .*'c', row 6, has 1"),
-        ("a,R1,1\na,R1,1\nb,R1,1\nb,R2,1\n", r"row 3 .* reader 'R1' a second time for image 'a'"),
-        ("a,R1,1\nb,R1,maybe\n", r"row 3 .* column 'Mass' holds 'maybe'"),
-        ("a,R1,1\na,,1\n", r"row 3 .* names no reader in column 'rad_id'"),
-    ],
-)
-def test_readers_that_cannot_be_counted_are_refused(
-    refuse: Refuse, text: str, sentence: str
-) -> None:
-    refuse(f"image_id,rad_id,Mass\n{text}", sentence)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "image_id,class_name,class_id,rad_id,x_min,y_min\na,No finding,14,R11,,\na,Mass,8,R9,1,2\n",
-        "image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R2,Mass,1\n",
-    ],
-)
-def test_a_table_of_boxes_is_named_and_not_recognised(refuse: Refuse, text: str) -> None:
-    refuse(text, r"is a table of boxes .*image_labels_train\.csv", source="vindr")
-    refuse(text, "^(?!.*(VinDr|reader)).*$")
 
 
 def test_a_folder_without_the_lists_of_nih(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.models.checkpoint import save_tensors
+import pandas as pd
+
+from tests.helpers.synthetic.runs import make_run
 from tests.helpers.training.small_run import ROOT, settings
 
 SOURCES = ROOT / "tests/core/data/sources"
@@ -83,7 +85,6 @@ def _training(folder: Path) -> None:
 def _scored(folder: Path) -> None:
     folder.mkdir()
     write(folder / "predictions.csv", predictions(NAMES))
-    write(folder / "other.csv", predictions(NAMES, seed=1))
     write(folder / "labels.csv", labels(NAMES))
     write(folder / "train.csv", labels([f"other{name}" for name in NAMES], seed=2))
     write(folder / "map.csv", [["label", "means"], ["Hydrothorax", "Effusion"]])
@@ -95,36 +96,24 @@ def _scored(folder: Path) -> None:
 
 def _run(folder: Path) -> None:
     """A finished run of two folds, as far as it is read without its weights."""
-    run = folder / "one"
-    run.mkdir(parents=True)
+    folder.mkdir()
     write(folder / "labels.csv", labels(NAMES))
-    told = all_settings() | {
-        "model": "toy",
-        "folds": 2,
-        # where the child copies this folder to
-        "train_csv": [str(folder.parents[1] / "out" / "here" / "labels.csv")],
-        "out_dir": "one",
-        "classes": CLASSES,
-    }
-    (run / "config.json").write_text(json.dumps(told))
+    (_, *header), *rows = predictions(NAMES)
+    frame = pd.DataFrame([row[1:] for row in rows], [row[0] for row in rows], header)
+    # where the child copies this folder to
+    csv = folder.parents[1] / "out" / "here" / "labels.csv"
+    told = {"model": "toy", "folds": 2, "train_csv": [str(csv)], "out_dir": "one"}
+    run = folder / "one"
+    make_run(run, csv, frame, 2, 0)
+    (run / "config.json").write_text(json.dumps(all_settings() | told | {"classes": CLASSES}))
     start = {"files": "digest", "python": "3.11.7", "commit": "abc", "versions": {"torch": "2.0"}}
     environment = {"data": "fingerprint", "parts": {"images": "digest"}, "starts": [start, start]}
     (run / "env.json").write_text(json.dumps(environment))
-    write(
-        run / "folds.csv",
-        [["ImageID", "fold"], *([name, 1 + i % 2] for i, name in enumerate(NAMES))],
-    )
+    folds = [[name, 1 + number % 2] for number, name in enumerate(NAMES)]
+    write(run / "folds.csv", [["ImageID", "fold"], *folds])
     header = ["fold", "epoch", "phase", "train_loss", "mAP", "mAUROC", "best"]
-    write(
-        run / "metrics.csv",
-        [header, *([f, e, "full", 1 / e, e / 9, 0.5, 1] for f in (1, 2) for e in (1, 2))],
-    )
-    for fold in (1, 2):
-        write(run / f"toy_fold{fold}_val.csv", predictions(NAMES[fold - 1 :: 2], seed=fold))
-        (run / f"toy_fold{fold}.safetensors").write_bytes(b"not read")
-        save_tensors(
-            run / f"toy_fold{fold}.state.safetensors", {}, {"progress": {"finished": True}}
-        )
+    epochs = [[f, e, "full", 1 / e, e / 9, 0.5, 1] for f in (1, 2) for e in (1, 2)]
+    write(run / "metrics.csv", [header, *epochs])
 
 
 def all_settings() -> dict[str, Any]:
