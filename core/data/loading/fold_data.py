@@ -20,7 +20,7 @@ from core.data.loading.dataset import (
     evaluation_loader,
     told_constant,
 )
-from core.data.loading.samplers import Sampler, build_mixture, build_sampler, training_batches
+from core.data.loading.samplers import build_mixture, build_sampler, training_batches
 from core.data.splits.prepare import Prepared, source_shares
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, some
@@ -73,8 +73,13 @@ class FoldData:
         self._accumulate = accumulate
         # images of one grey level, and those of them that were told of
         self._constant, self._told = np.zeros((2, len(table)), dtype=bool)
+        of_all = loader.sampler, table.targets[train_rows], augment.seed, loader.epoch_size
         try:
-            self.sampler = self._build_sampler()
+            if self.shares is None or table.sources is None:
+                self.sampler = build_sampler(*of_all)
+            else:
+                sources = table.sources[train_rows]
+                self.sampler = build_mixture(*of_all, sources, self.shares, table.source_names)
         except UserError as error:
             raise UserError(f"fold {fold}: {error}") from error
         self.images_per_update = loader.batch_size * fabric.world_size * accumulate
@@ -87,22 +92,6 @@ class FoldData:
                 f"and an epoch of fold {fold} draws {self.sampler.epoch_size}: {other}lower "
                 "--batch_size"
             )
-
-    def _build_sampler(self) -> Sampler:
-        targets = self.table.targets[self.train_rows]
-        loader, seed = self._loader, self._augment.seed
-        if self.shares is None:
-            return build_sampler(loader.sampler, targets, seed, loader.epoch_size)
-        assert self.table.sources is not None
-        return build_mixture(
-            loader.sampler,
-            targets,
-            seed,
-            loader.epoch_size,
-            self.table.sources[self.train_rows],
-            self.shares,
-            self.table.source_names,
-        )
 
     def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
         """Batches of epochs [first, last) without the first `updates_done` updates.
@@ -156,18 +145,15 @@ class FoldData:
         self._told[rows] = True
         return told_constant([self.table.ids[row] for row in rows.tolist()]) if len(rows) else ""
 
-    def training_counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """(positives, known labels) of each class in the training part, int (C,) each."""
-        return self._counts(self.train_rows)
+    def training_counts(self, draws: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(positives, known labels) of each class in the training part or its `draws`, int (C,)."""
+        targets = self.table.targets[self.train_rows if draws is None else self.train_rows[draws]]
+        return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
 
     def drawn_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """The same two counts over as many draws as there are images, or an epoch's if more."""
-        draws = self.sampler.draws(0, max(len(self.train_rows), self.sampler.epoch_size))
-        return self._counts(self.train_rows[draws])
-
-    def _counts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        targets = self.table.targets[rows]
-        return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
+        size = max(len(self.train_rows), self.sampler.epoch_size)
+        return self.training_counts(self.sampler.draws(0, size))
 
     def epoch_plan(self, epoch: int) -> np.ndarray:
         """Positions among `train_rows` of all that `epoch` (from 0) trains on, in order; int64."""

@@ -25,10 +25,7 @@ NEEDED = ("subject_id", "study_id", "No Finding")
 
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
-    """Whether these are its columns, without an image's, and the images' table is beside it.
-
-    A table of labels by study is a plain one elsewhere.
-    """
+    """Whether these are its columns, without an image's, and the images' table is beside it."""
     if not has_columns(columns, NEEDED) or names_among(columns, IMAGE_COLUMNS):
         return False
     return path.name.startswith("mimic-cxr") or bool(_beside(path, "metadata"))
@@ -138,8 +135,7 @@ def _official_test(
 ) -> tuple[np.ndarray | None, str]:
     """(N,) bool by the split table beside `path`, or None and why; adds to `notes`.
 
-    `key` names the image or study of each row. Raises UserError where the split table gives one of
-    these two parts, or contradicts the `others`.
+    `key` names the image or study of each row, of which the table gives one part, as the `others`.
     """
     file = _find(path, "split")
     if file is None:

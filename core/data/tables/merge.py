@@ -169,16 +169,12 @@ def join_tables(
 
     Raises UserError for an image file that is in two of them.
     """
+    frames = [pd.DataFrame(table.targets, columns=[*table.class_names]) for table in tables]
+    targets = pd.concat(frames).reindex(columns=[*class_names]).to_numpy(np.float32)
     if len(tables) == 1:
-        order = [tables[0].class_names.index(name) for name in class_names]
-        targets = tables[0].targets[:, order]
         return replace(tables[0], targets=targets, class_names=tuple(class_names))
     _refuse_shared_files(tables, parts)
     sizes = [len(table) for table in tables]
-    targets = np.full((sum(sizes), len(class_names)), np.nan, dtype=np.float32)
-    place = {name: position for position, name in enumerate(class_names)}
-    for table, end in zip(tables, np.cumsum(sizes), strict=True):
-        targets[end - len(table) : end, [place[name] for name in table.class_names]] = table.targets
     notes = [note for table in tables for note in table.notes]
     patients = _joined([t.patients for t in tables], [t.ids for t in tables])
     if patients is not None:
