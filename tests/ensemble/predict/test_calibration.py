@@ -99,15 +99,6 @@ def test_certain_probabilities_stay_within_0_and_1() -> None:
         assert (calibrated[0] <= calibrated[1]).all()
 
 
-def test_gate_takes_its_own_alpha_and_class() -> None:
-    calibrated = CALIBRATION.apply(PROBABILITIES, NAMES)
-    expected = calibrated * (1 - calibrated[:, [1]]) ** 0.25
-    expected[:, 1] = calibrated[:, 1]
-    np.testing.assert_allclose(CALIBRATION.gate(calibrated, NAMES), expected, rtol=1e-12)
-    without = Calibration(CALIBRATION.classes, None, 0)
-    np.testing.assert_array_equal(without.gate(calibrated, NAMES), calibrated)
-
-
 def test_thresholds_by_name_and_classes_without_a_map() -> None:
     for gated, expected in ((False, [1, np.nan, 0.25]), (True, [0.75, np.nan, 0.125])):
         found = CALIBRATION.thresholds(["Effusion", "Hernia", "Mass"], gated=gated)

@@ -47,22 +47,6 @@ def test_the_images_of_a_csv_in_its_order_with_weights_and_without_views(
     np.testing.assert_allclose(frame.to_numpy(), (one + 3 * other) / 4, atol=2e-6)
 
 
-def test_predictions_of_before_are_replaced_only_if_asked_for(
-    infer: Infer, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
-) -> None:
-    folder, out = copied(six_images, tmp_path / "images"), tmp_path / "out" / "p.csv"
-    ways = [["--checkpoints", path, "--image_dir", folder, "--output", out] for path in checkpoints]
-    assert infer(*ways[0])[0] == 0
-    before = out.read_bytes()
-    assert f"{out} is there already" in refusal(infer, *ways[1])
-    assert out.read_bytes() == before
-    assert infer(*ways[1], "--overwrite")[0] == 0
-    assert out.read_bytes() != before
-    assert infer(*ways[0], "--overwrite")[0] == 0
-    assert out.read_bytes() == before
-    assert [path.name for path in out.parent.iterdir()] == ["p.csv"]
-
-
 def test_a_model_that_gives_no_numbers_writes_nothing(
     infer: Infer, checkpoints: list[Path], six_flags: list, tmp_path: Path
 ) -> None:

@@ -68,15 +68,6 @@ def test_a_folder_a_file_and_studies_are_as_the_images(
     assert np.abs(frame.loc[list(STUDIES)].to_numpy() - [first, second]).max() < 1e-5
 
 
-def test_names_without_ending_in_a_sample(
-    infer: Infer, start: list[object], tmp_path: Path
-) -> None:
-    ids = ["0", "1", "2", "IM0003", "1.2.840.4", "5"]
-    sample = write(tmp_path / "s.csv", pd.DataFrame({"ImageID": ids, "Mass": 0}))
-    more = ["--sample_submission", sample]
-    assert predicted(infer, *start, *more, output=tmp_path / "p.csv").index.tolist() == ids
-
-
 def test_studies_that_the_headers_do_not_tell(
     infer: Infer, start: list[object], folder: Path, tmp_path: Path
 ) -> None:

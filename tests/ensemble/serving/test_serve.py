@@ -2,10 +2,6 @@
 
 import base64
 import io
-import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -253,25 +249,3 @@ def test_a_mistake_of_the_program_tells_nothing_of_the_request(
     assert "secret" not in answer.text
     assert answer.headers["cache-control"] == "no-store"
     assert len(asked(page, image.read_bytes())["classes"]) == len(served.classes)
-
-
-def test_predictions_wait_for_each_other(
-    folds: tuple[Path, ...], image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, page = serve(checkpoints=folds[:1])
-    predict, now, most, main = Served.predict, [0], [0], threading.get_ident()
-
-    def watched(self: Served, data: bytes, *, preview: bool) -> dict[str, Any]:
-        assert threading.get_ident() != main
-        now[0] += 1
-        most[0] = max(most[0], now[0])
-        try:
-            return predict(self, data, preview=preview)
-        finally:
-            now[0] -= 1
-
-    monkeypatch.setattr(Served, "predict", watched)
-    with page, ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(partial(asked, page), [image.read_bytes()] * 6))
-    assert len({json.dumps(answer) for answer in answers}) == 1
-    assert most == [1]

@@ -131,9 +131,9 @@ def test_too_many_are_told_to_come_again() -> None:
     assert refused(turns, *(request(b"a") for _ in range(2)), after=1) == [b"a", 503]
 
 
-def test_few_files_are_held_at_a_time() -> None:
+def test_few_files_are_held_at_a_time_and_one_is_worked_on() -> None:
     turns = Turns(Limits(bytes=9, files=2))
-    read, done, most = 0, 0, 0
+    read, done, most, working = 0, 0, 0, threading.Lock()
 
     class Noting(Request):
         async def stream(self) -> Any:
@@ -144,7 +144,10 @@ def test_few_files_are_held_at_a_time() -> None:
 
     def work(body: bytes) -> bytes:
         nonlocal done
+        assert threading.current_thread() is not threading.main_thread()
+        assert working.acquire(blocking=False)
         time.sleep(0.02)
+        working.release()
         done += 1
         return body
 
