@@ -17,7 +17,7 @@ from core.io.untrusted_files import read_json
 from core.runtime.fabric import worker_count
 from core.training.measurement import Measurement
 
-# of each phase, in the one epoch that it then has
+# of each phase, in the one epoch that it then has; and batches of images to predict
 UPDATES = 2
 
 
@@ -88,11 +88,6 @@ def _folder_beside(out_dir: Path) -> Path:
             "--out_dir, or move it away"
         )
     return folder
-
-
-def few_images(table: LabelTable, batch_size: int) -> LabelTable:
-    """The first images of `table` to predict: so many batches of them."""
-    return table.take(np.arange(min(len(table), UPDATES * batch_size)))
 
 
 def _chosen(table: LabelTable, rows: np.ndarray, images: int, seed: int) -> np.ndarray:

@@ -43,13 +43,11 @@ class Config(TrainingConfig):
     optim: TwoPhaseConfig = field(
         default_factory=lambda: TwoPhaseConfig(
             warmup_head_epochs=10,
-            warmup_head_lr=1e-3,
             warmup_head_weight_decay=0.01,
             epochs=60,
             warmup_epochs=5.0,
             backbone_lr=1.5e-5,
             head_lr=1.5e-4,
-            weight_decay=0.05,
         )
     )
 

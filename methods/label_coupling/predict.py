@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.io.atomic import check_writable
 from core.models.checkpoint import load_facts
 from core.runtime.fabric import worker_count
-from core.training.dry_run import few_images
+from core.training.dry_run import UPDATES
 from core.training.finish import finish_run, finished_folds
 from core.training.run import Preparation, Run
 from ensemble.predict.config import MergeConfig, ModelsConfig
@@ -42,7 +42,7 @@ def find_test_images(start: Preparation) -> LabelTable | None:
     images = find_images(folder, test.test_csv, image_column=column, like=ids)
     images = replace(images, id_column=table.id_column)
     if config.run.dry_run:
-        images = few_images(images, config.loader.batch_size)
+        images = images.take(np.arange(len(images))[: UPDATES * config.loader.batch_size])
     if data.anonymous:
         images = without_names(images)
     tested = () if test.test_csv is None else (test.test_csv,)
@@ -53,20 +53,18 @@ def find_test_images(start: Preparation) -> LabelTable | None:
 
 
 def finish_and_predict(run: Run, test: LabelTable | None) -> None:
-    """Score the folds and write the report, then predict the `test` images, if there are any."""
-    other = "bce" if run.config.loss.loss == "asl" else "asl"
-    try_next = ["--loss", other, "--out_dir", f"{run.config.run.out_dir}_{other}"]
+    """Score the folds and write the report, then --out_csv for the `test` images, if any.
+
+    These are predicted by all folds that are trained, or by the best of them.
+    """
+    config, out_csv = run.config, run.config.test.out_csv
+    other = "bce" if config.loss.loss == "asl" else "asl"
+    try_next = ["--loss", other, "--out_dir", f"{config.run.out_dir}_{other}"]
     if test is not None:
-        out_csv = run.config.test.out_csv
         try_next += ["--out_csv", str(out_csv.with_stem(f"{out_csv.stem}_{other}"))]
     finish_run(run, try_next)
-    if test is not None:
-        _predict_test_images(run, test)
-
-
-def _predict_test_images(run: Run, images: LabelTable) -> None:
-    """Write --out_csv by the folds that are trained, or by the best of them."""
-    config = run.config
+    if test is None:
+        return
     done = finished_folds(run.folder, run.prepared.folds)
     checkpoints = [run.folder.files(fold).weights for fold in done]
     if not config.test.ensemble_folds:
@@ -77,8 +75,8 @@ def _predict_test_images(run: Run, images: LabelTable) -> None:
     ensemble = Ensemble.load(ModelsConfig(checkpoints=tuple(checkpoints)))
     predict_to_csv(
         Predictor(run.fabric, ensemble, MergeConfig(use_tta=config.loop.tta)),
-        images,
-        config.test.out_csv,
+        test,
+        out_csv,
         OutputOptions(overwrite=True),
         batch_size=config.loader.batch_size,
         workers=worker_count(config.loader.num_workers),
