@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.runs.folder import PLOTS
 from methods import load_model
 from tests.conftest import Train
 from tests.helpers.training.small_run import MODEL, flags
@@ -20,9 +21,7 @@ def test_a_run_leaves_exactly_these_files_and_a_summary(finished: tuple[Path, st
         for fold in (1, 2)
         for end in (".safetensors", ".state.safetensors", "_val.csv")
     }
-    plots = ["classes", "curves", "precision_recall", "score_histograms", "reliability"]
-    plots.append("co_occurrence")
-    assert files == folds | {f"plots/{name}.png" for name in plots} | {
+    assert files == folds | {f"plots/{name}.png" for name in PLOTS} | {
         *("report.html", "config.json", "env.json"),
         *("metrics.csv", "timing.csv", "folds.csv", "labels.csv", ".lock"),
     }

@@ -28,7 +28,7 @@ class Sparse(nn.Module):
 
 def small_model() -> tuple[nn.ModuleDict, Sparse]:
     sparse = Sparse()
-    head = nn.Sequential(nn.Linear(2, 2), sparse)
+    head = nn.Sequential(nn.Linear(2, 2), sparse, nn.LayerNorm(2))
     return nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": head}), sparse
 
 

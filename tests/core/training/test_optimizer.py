@@ -1,4 +1,4 @@
-"""The optimiser decays what it should, follows its schedule, and can skip an update."""
+"""The optimiser trains the parts that it should, by its schedule."""
 
 import pytest
 import torch
@@ -8,35 +8,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 from core.training.optimizer import Phase, build_optimizer, rate_factor
 
 
-def small_model() -> nn.ModuleDict:
-    torch.manual_seed(0)
-    model = nn.ModuleDict(
-        {
-            "backbone": nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten()),
-            "head": nn.Sequential(nn.Linear(16, 3), nn.LayerNorm(3)),
-        }
-    )
-    for parameter in model.parameters():
-        nn.init.uniform_(parameter, 0.5, 1.5)
-    return model
-
-
-def test_only_weights_of_more_than_one_dimension_decay() -> None:
-    model = small_model()
-    phase = Phase("", 1, {"backbone": 0.1, "head": 0.01}, weight_decay=0.5)
-    optimizer = build_optimizer(model, phase)
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    # AdamW without a gradient does nothing but p <- p (1 - rate decay)
-    optimizer.step()
-    shrunk = {"backbone.0.weight": 1 - 0.1 * 0.5, "head.0.weight": 1 - 0.01 * 0.5}
-    for name, now in model.named_parameters():
-        torch.testing.assert_close(now.detach(), before[name] * shrunk.get(name, 1.0))
-
-
 def test_a_part_without_a_rate_is_not_trained() -> None:
-    model = small_model()
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     optimizer = build_optimizer(model, Phase("", 1, {"head": 1e-3}, weight_decay=0.1))
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in model["head"].parameters()}
