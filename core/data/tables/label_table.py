@@ -12,7 +12,7 @@ import pandas as pd
 from core.config.data import LabelReading
 from core.data.csv.columns import Column, find_column, find_image_column, take_rows
 from core.data.csv.labels import add_absent, choose_labels, read_targets
-from core.data.csv.views import of_views
+from core.data.csv.views import view_group
 from core.data.images.collection import Images
 from core.data.images.dicom.header import FIELDS, from_headers, patients_of
 from core.data.images.find_files import match_images
@@ -159,7 +159,19 @@ def _doubtful_names(
 
 def _are_wanted(path: Path, column: Column | None, views: str, notes: list[str]) -> np.ndarray:
     """Whether each image is of the wanted views, (N,) bool; adds to `notes` where some are not."""
-    wanted = of_views(path, column, views)
+    if column is None:
+        raise UserError(
+            f"--views {views} needs a column of views (--view_column), or DICOM files whose "
+            f"headers tell them, and {path} has neither: name the column, or leave --views out."
+        )
+    wanted = column.each(lambda view: view_group(view) == views)
+    if not wanted.any():
+        counts = pd.Series(column.cells).value_counts().head(12)
+        there = ", ".join(f"{view or '(blank)'} {n:,}" for view, n in counts.items())
+        raise UserError(
+            f"--views {views} leaves none of the {len(wanted):,} images of {path}: their views are "
+            f"{there}."
+        )
     if not wanted.all():
         notes.append(
             f"Of {path} {_share(wanted)} images are {views} views; the others are left out."

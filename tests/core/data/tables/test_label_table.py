@@ -170,15 +170,15 @@ TEXT = "ImageID,PatientID,StudyID,Pleural_Thickening\na.png,1,2,1\n"
 
 
 @pytest.mark.parametrize(
-    ("labels", "fields", "sentence"),
+    ("sentence", "fields"),
     [
-        (["Pleural Thickning"], {}, "'Pleural Thickning': did you mean 'Pleural_Thickening'"),
-        (["xyz"], {}, "it has ImageID, PatientID, StudyID, Pleural_Thickening"),
-        (["Pleural_Thickening", "PatientID"], {}, "'PatientID' names .* out of --labels"),
-        (["Pleural_Thickening"] * 2, {}, "'Pleural_Thickening' more than once"),
-        ([], {}, "--labels is empty"),
+        ("'Thickning': did you mean 'Pleural_Thickening'", {"labels": ["Thickning"]}),
+        ("it has ImageID, PatientID, StudyID, Pleural_Thickening", {"labels": ["xyz"]}),
+        ("'PatientID' names .* out of --labels", {"labels": ["PatientID"]}),
+        ("'StudyID' more than once", {"labels": ["StudyID"] * 2, "study_column": "none"}),
+        ("--labels is empty", {"labels": []}),
         *(
-            (None, {flag: near.lower()[:-1]}, rf"\(--{flag}\): did you mean '{near}'\?")
+            (rf"\(--{flag}\): did you mean '{near}'\?", {flag: near.lower()[:-1]})
             for flag, near in (
                 ("image_column", "ImageID"),
                 ("patient_column", "PatientID"),
@@ -189,9 +189,9 @@ TEXT = "ImageID,PatientID,StudyID,Pleural_Thickening\na.png,1,2,1\n"
     ],
 )
 def test_a_request_that_cannot_be_met(
-    refuse: Refuse, labels: list[str] | None, fields: dict[str, Any], sentence: str
+    refuse: Refuse, sentence: str, fields: dict[str, Any]
 ) -> None:
-    refuse(TEXT, sentence, labels, **fields)
+    refuse(TEXT, sentence, **fields)
 
 
 def test_nih1000_agrees_with_its_csv(real_data: Path) -> None:
