@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core.doctor.findings import Findings
 from core.errors import UserError, counted, size_of, some
-from core.models.checkpoint import FORMAT_VERSION, load_facts, not_finite
+from core.models.checkpoint import load_facts, not_finite
 from core.models.load import load_model
 
 
@@ -23,16 +23,9 @@ def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:
             f"{path} holds numbers that are not finite ({some(odd)}): train that fold again"
         )
     names, size = info.class_names, sum(one.numel() for one in model.parameters())
-    found = (
+    find.good(
         f"{path}: {info.method}, {info.facts['model']['model']}, "
         f"{counted(len(names), 'class', 'classes')} ({some(names)}), {info.image_size} px, "
-        f"{size / 1e6:.1f} million parameters, {size_of(path.stat().st_size)}"
+        f"{size / 1e6:.1f} million parameters, {size_of(path.stat().st_size)}; its checksum fits"
     )
-    if info.facts["format_version"] >= FORMAT_VERSION:
-        find.good(f"{found}; its checksum fits")
-    else:
-        find.doubt(
-            f"{found}; its format has no checksum, so that damage is not seen",
-            "train it again, or compare it with a copy whose SHA-256 you know",
-        )
     return names

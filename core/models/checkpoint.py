@@ -53,10 +53,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if len(names) > _MOST_TENSORS:
             raise UserError(f"{path} claims {len(names):,} tensors, more than {_MOST_TENSORS:,}")
         tensors = {name: file.get_tensor(name) for name in names}
-    expected = metadata.get("sha256")
-    if expected is None and facts["format_version"] < 2:
-        return tensors, facts
-    if expected != _checksum(tensors, metadata["facts"]):
+    if metadata.get("sha256") != _checksum(tensors, metadata["facts"]):
         raise UserError(
             f"{path} is damaged: its checksum does not fit what it holds. {_mend(path)}"
         )

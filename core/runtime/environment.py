@@ -52,11 +52,11 @@ def commit(folder: Path) -> str:
 
 
 def earlier_starts(environment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The starts in an env.json; older ones hold the first alone, without a list."""
+    """The starts in an env.json."""
     starts = environment.get("starts")
-    if not isinstance(starts, list):
-        starts = [{name: environment.get(name) for name in ("command", "python", "versions")}]
-    return [start for start in starts if isinstance(start, dict)]
+    return (
+        [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+    )
 
 
 def kept_starts(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -47,7 +47,6 @@ REFUSED: list[tuple[Callable[[Path], object], str, str]] = [
     (read_label_map, "label,means\nMass,\x1b[2JMass\n", "has a line break"),
     (read_label_map, f"label,means\n{CHAIN}", "over more than 20 rows"),
     (read_label_map, f"label,means\n{LONG}", "10,001 rows, and a label map at most 10,000"),
-    (_read_history, "fold,epoch,phase,train_loss\n1,1,full,~\n", r"t\.csv cannot be read"),
 ]
 
 

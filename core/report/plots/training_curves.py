@@ -12,28 +12,18 @@ from core.report.plots.style import COLOURS, GREY, new_figure, tidy
 PANELS = {"train_loss": "Training loss", "mAP": "Macro AP", "mAUROC": "Macro AUROC"}
 # a column of the peak learning rate of each part; the share of it that an epoch had on average
 RATE, FACTOR = "_lr", "lr_factor"
+# numbers of a history that are drawn, beside the rates and by "phase"
+NUMBERS = ("fold", "epoch", "best", FACTOR, *PANELS)
 _STYLES = (("#444444", "-"), ("#CC79A7", "--"), ("#E69F00", ":"), ("#56B4E9", "-."))
-_WHERE_MISSING: dict[str, Any] = {"phase": "", "best": 0, FACTOR: 1.0}
 
 
-def number_columns(history: pd.DataFrame) -> list[str]:
-    """The columns of a history that must be numbers for its curves."""
-    named = {"fold", "epoch", "best", FACTOR, *PANELS}
-    return [name for name in map(str, history) if name in named or name.endswith(RATE)]
-
-
-def curves_figure(history: pd.DataFrame) -> Figure | None:
+def curves_figure(history: pd.DataFrame) -> Figure:
     """Losses and macro metrics by epoch, one line a fold, the kept epoch ringed; learning rates.
 
-    history: one row a fold and epoch, with any of the columns phase, train_loss, mAP, mAUROC, best
-    (1 where the weights were kept), PART_lr (peak rates of the phase) and lr_factor (share of
-    these, the mean over the epoch's updates). None where there is nothing to draw.
+    history: one row a fold and epoch, with phase, train_loss, mAP, mAUROC, best (1 where the
+    weights were kept), PART_lr (peak rates of the phase) and lr_factor (share of these, the mean
+    over the epoch's updates).
     """
-    shown = [name for name in PANELS if name in history and history[name].notna().any()]
-    if not shown:
-        return None
-    history = history.assign(**{n: v for n, v in _WHERE_MISSING.items() if n not in history})
-    rates = [n for n in map(str, history) if n.endswith(RATE) and (history[n] > 0).any()]
     folds: dict[Any, pd.DataFrame] = {
         fold: run.sort_values("epoch") for fold, run in history.groupby("fold")
     }
@@ -41,22 +31,17 @@ def curves_figure(history: pd.DataFrame) -> Figure | None:
     longest = max(folds.values(), key=len)
     epochs, phases = longest["epoch"].to_numpy(dtype=float), longest["phase"].to_numpy()
     starts = np.flatnonzero(phases[1:] != phases[:-1]) + 1
-    count = len(shown) + bool(rates)
-    columns = 2 if count == 4 else count
-    rows = -(-count // columns)
-    figure = new_figure(4 * columns, 3.1 * rows + 0.3)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel().tolist()
+    figure = new_figure(8, 6.5)
+    axes = figure.subplots(2, 2, sharex=True).ravel().tolist()
     for place, (fold, run) in enumerate(folds.items()):
         colour = COLOURS[place % len(COLOURS)]
         best = run[run["best"] == 1][-1:]
-        for axis, name in zip(axes, shown, strict=False):
+        for axis, name in zip(axes, PANELS, strict=False):
             line = run["epoch"], run[name]
             axis.plot(*line, color=colour, lw=1.6, marker=".", ms=4, label=f"fold {fold}")
             axis.plot(best["epoch"], best[name], "o", ms=9, mfc="none", mec=colour, mew=1.8)
-    for axis, name in zip(axes, shown, strict=False):
-        axis.set_title(PANELS[name], loc="left")
-    if rates:
-        _draw_rates(axes[-1], longest, rates, starts)
+            axis.set_title(PANELS[name], loc="left")
+    _draw_rates(axes[-1], longest, starts)
     for axis in axes:
         for change in (epochs[starts - 1] + epochs[starts]) / 2:
             axis.axvline(change, color=GREY, lw=1, ls=":")
@@ -68,14 +53,15 @@ def curves_figure(history: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _draw_rates(axis: Axes, run: pd.DataFrame, rates: list[str], starts: np.ndarray) -> None:
+def _draw_rates(axis: Axes, run: pd.DataFrame, starts: np.ndarray) -> None:
     """The mean learning rate of each part by epoch, no line where it rests or between phases."""
     epochs = np.insert(run["epoch"].to_numpy(dtype=float), starts, np.nan)
+    rates = [n for n in map(str, run) if n.endswith(RATE) and (run[n] > 0).any()]
     for (colour, style), name in zip(_STYLES, rates, strict=False):
         values = (run[name] * run[FACTOR]).where(run[name] > 0).to_numpy(dtype=float)
         apart, part = np.insert(values, starts, np.nan), name.removesuffix(RATE)
         axis.plot(epochs, apart, color=colour, ls=style, lw=1.6, marker=".", label=part)
+        axis.legend(frameon=False, fontsize=8)
     axis.set_title("Learning rate", loc="left")
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.legend(frameon=False, fontsize=8)

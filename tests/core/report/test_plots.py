@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
@@ -72,15 +71,6 @@ def test_curves_show_the_learning_rate_of_each_part_that_is_trained(history):
     np.testing.assert_array_equal(backbone[:, 1], [np.nan, np.nan, 0.1, 0.05, 0])
     np.testing.assert_array_equal(head, [[1, 0.25], [np.nan] * 2, [2, 0.5], [3, 0.25], [4, 0]])
     assert [text.get_text() for text in rates.get_legend().get_texts()] == ["backbone", "head"]
-
-
-def test_curves_take_a_history_with_missing_columns(history):
-    assert curves_figure(pd.DataFrame()) is None
-    assert curves_figure(history[["fold", "epoch"]]) is None
-    (axis,) = axes_of(curves_figure(history[["fold", "epoch", "train_loss"]]))
-    first, _ = lines_of(axis, marker=".")
-    np.testing.assert_array_equal(first, [[1, 0.5], [2, 0.4], [3, 0.3], [4, 0.2]])
-    assert not len(np.concatenate(lines_of(axis, marker="o")))
 
 
 def test_classes_are_ordered_by_training_prevalence_with_chance_and_interval(scored):

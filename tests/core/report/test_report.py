@@ -6,7 +6,6 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from core.metrics import evaluate
@@ -173,10 +172,10 @@ def test_folds_are_beside_each_other(scored):
 
 
 def test_report_is_tolerant_of_what_a_run_has_not(tmp_path):
-    """Nothing scored, no intervals, an empty history, no facts."""
+    """Nothing scored, no intervals, no history, no facts."""
     targets, probabilities = np.zeros((4, 2)), np.full((4, 2), 0.2)
     evaluation = evaluate(targets, probabilities, ["A", "B"], resamples=0)
-    empty = contents((evaluation, targets, probabilities), pd.DataFrame(), "Empty")
+    empty = contents((evaluation, targets, probabilities), None, "Empty")
     page = Page(write_report(tmp_path, empty).read_text(encoding="utf-8"))
     names = ["classes", "co_occurrence", "reliability", "score_histograms"]
     assert sorted(plot.stem for plot in tmp_path.glob("plots/*")) == names

@@ -9,17 +9,18 @@ from core.config.values import flat
 from core.errors import UserError
 from core.training.finish import _as_text, _read_history
 
+HEAD = "fold,epoch,phase,train_loss,mAP,mAUROC,best,lr_factor\n"
+
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("fold,epoch,mAP\n,1,0.5\n", "not each fold is a number from 1"),
-        ("fold,epoch,mAP\n1,1e300,0.5\n", "not each epoch is a number from 1"),
-        ("fold,epoch,mAP\n1,inf,0.5\n", "not each epoch is a number from 1"),
-        ("fold,epoch,mAP\n1,1.5,0.5\n", "not each epoch is a number from 1"),
-        ("fold,epoch,mAP\n1,,0.5\n", "not each epoch is a number from 1"),
+        *(
+            (f"{HEAD}{fold},{epoch},all,1,0.5,0.5,1,1\n", f"not each {what} is a number from 1")
+            for fold, epoch, what in (("", 1, "fold"), (1, "1e300", "epoch"), (1, 1.5, "epoch"))
+        ),
         ("epoch,mAP\n1,0.5\n", "it has no column fold"),
-        ("fold,mAP\n1,0.5\n", "it has no column epoch"),
+        (f"{HEAD}1,1,all,~,0.5,0.5,1,1\n", "cannot be read"),
     ],
 )
 def test_a_damaged_history_is_refused(tmp_path: Path, text: str, told: str) -> None:
@@ -31,7 +32,7 @@ def test_a_damaged_history_is_refused(tmp_path: Path, text: str, told: str) -> N
 
 def test_a_history_with_losses_that_are_no_numbers_is_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    path.write_text("fold,epoch,train_loss,mAP\n1,1,inf,0.5\n1,2,,0.25\n")
+    path.write_text(f"{HEAD}1,1,all,inf,0.5,0.5,1,1\n1,2,all,,0.25,0.5,0,1\n")
     history = _read_history(path)
     assert history is not None
     assert history["mAP"].tolist() == [0.5, 0.25]

@@ -111,8 +111,8 @@ def _run(folder: Path) -> None:
     (run / "env.json").write_text(json.dumps(environment))
     folds = [[name, 1 + number % 2] for number, name in enumerate(NAMES)]
     write(run / "folds.csv", [["ImageID", "fold"], *folds])
-    header = ["fold", "epoch", "phase", "train_loss", "mAP", "mAUROC", "best"]
-    epochs = [[f, e, "full", 1 / e, e / 9, 0.5, 1] for f in (1, 2) for e in (1, 2)]
+    header = ["fold", "epoch", "phase", "train_loss", "mAP", "mAUROC", "best", "lr_factor"]
+    epochs = [[f, e, "full", 1 / e, e / 9, 0.5, 1, 1] for f in (1, 2) for e in (1, 2)]
     write(run / "metrics.csv", [header, *epochs])
 
 
