@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from pydicom import DataElement, Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -91,13 +90,6 @@ def table(
     as_numbers = data == "US"
     made.add_new("LUTData", data, entries.astype(int).tolist() if as_numbers else entries.tobytes())
     return made
-
-
-def coded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
-    """Pixels as Pillow compresses them."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def read(folder: Path, data: bytes) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from pydicom import uid
 from pydicom.pixels.utils import pack_bits
 
-from tests.helpers.data.dicom_files import coded, data_set, dicom
-from tests.helpers.fuzz.image_files import DEEP, NOISE
+from tests.helpers.data.dicom_files import data_set, dicom
+from tests.helpers.fuzz.image_files import DEEP, NOISE, saved
 
 _LONG = ("OB", "OW", "OF", "SQ", "UN", "UT", "OD", "OL", "UC", "UR")
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -69,7 +69,8 @@ def sound_dicom() -> dict[str, bytes]:
     bits: dict[str, Any] = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
     bits["PixelData"] = pack_bits((NOISE > 127).astype(np.uint8), pad=True)
     colours = np.dstack([NOISE] * 3)
-    jpeg, jpeg2000 = coded(NOISE, "JPEG", quality=100), coded(NOISE, "JPEG2000", no_jp2=True)
+    halves = (DEEP >> 8).astype(np.uint8).tobytes(), DEEP.astype(np.uint8).tobytes()
+    jpeg, jpeg2000 = saved(NOISE, "JPEG", quality=100), saved(NOISE, "JPEG2000", no_jp2=True)
     return {
         "8.dcm": made(NOISE),
         "16.dcm": made(DEEP),
@@ -85,22 +86,26 @@ def sound_dicom() -> dict[str, bytes]:
         "deflated.dcm": made(NOISE, syntax=uid.DeflatedExplicitVRLittleEndian),
         "j2k.dcm": made(NOISE, jpeg2000, uid.JPEG2000Lossless),
         "jpeg.dcm": made(NOISE, jpeg, uid.JPEGBaseline8Bit),
-        "rle.dcm": made(NOISE, rle(NOISE.tobytes()), uid.RLELossless),
+        "rle.dcm": made(DEEP, rle(*halves), uid.RLELossless),
+        "colour rle.dcm": made(colours, rle(*[NOISE.tobytes()] * 3), uid.RLELossless),
         "lossless.dcm": made(
             DEEP, bytes(imagecodecs.jpeg_encode(DEEP, lossless=True)), uid.JPEGLosslessSV1
         ),
         "jpeg-ls.dcm": made(DEEP, bytes(imagecodecs.jpegls_encode(DEEP)), uid.JPEGLSLossless),
         "colour j2k.dcm": made(
-            *(colours, coded(colours, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless),
+            *(colours, saved(colours, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless),
             PhotometricInterpretation="YBR_RCT",
         ),
     }
 
 
-def rle(data: bytes) -> bytes:
-    """One segment of literal runs (PS3.5 G.3)."""
-    runs = [data[start : start + 128] for start in range(0, len(data), 128)]
-    return _segments([b"".join(bytes([len(run) - 1]) + run for run in runs)])
+def rle(*parts: bytes) -> bytes:
+    """Segments of literal runs (PS3.5 G.3)."""
+    segments = []
+    for data in parts:
+        runs = [data[start : start + 128] for start in range(0, len(data), 128)]
+        segments.append(b"".join(bytes([len(run) - 1]) + run for run in runs))
+    return _segments(segments)
 
 
 def _segments(segments: list[bytes]) -> bytes:

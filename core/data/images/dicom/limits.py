@@ -35,8 +35,6 @@ _MOST_READS = 2**18
 # the longest that is read are look-up tables of 65,536 entries, of which a sequence holds several
 _LONGEST_ELEMENT, _LONGEST_TABLES = 2**18, 2**22
 _TABLES = (0x00283000, 0x00283010)
-# a step of pydicom's own decoder of RLE each
-_MOST_RUNS = 2**22
 
 
 def has_preamble(data: bytes) -> bool:
@@ -133,21 +131,3 @@ def check_lengths(dataset: "Dataset") -> None:
         longest = _LONGEST_TABLES if tag in _TABLES else _LONGEST_ELEMENT
         if tag.group <= 0x28 and tag.group % 2 == 0 and length > longest:
             raise ValueError(f"its element {tag} has {length:,} bytes")
-
-
-def check_runs(frame: bytes) -> None:
-    """Raise ValueError where a frame in RLE (PS3.5 G.3) has more runs or bytes than any image."""
-    place, total, end = 64, 0, len(frame)
-    limit = BYTES * max_pixels()
-    for _ in range(_MOST_RUNS):
-        if place >= end or total > limit:
-            break
-        count = frame[place]
-        if count < 128:
-            total += count + 1
-            place += count + 2
-        else:
-            total += (257 - count) % 129
-            place += 2 if count > 128 else 1
-    if place < end:
-        raise ValueError("its compressed pixel data has more runs than any image")

@@ -11,7 +11,7 @@ from pydicom import uid
 from core.data.images.decode import read_image
 from core.data.images.size_limit import MAX_PIXELS, max_pixels
 from core.errors import UserError
-from tests.helpers.data.dicom_files import coded, dicom
+from tests.helpers.data.dicom_files import dicom
 from tests.helpers.data.tiff_files import tiff
 from tests.helpers.fuzz.image_files import saved
 
@@ -22,7 +22,7 @@ FILES = {
     "a.tif": saved(GREY, "TIFF"),
     "deep.tif": saved(GREY.astype(np.uint16), "TIFF"),
     "a.dcm": dicom(GREY),
-    "jpeg.dcm": dicom(GREY, coded(GREY, "JPEG"), uid.JPEGBaseline8Bit),
+    "jpeg.dcm": dicom(GREY, saved(GREY, "JPEG"), uid.JPEGBaseline8Bit),
 }
 
 
@@ -53,10 +53,10 @@ def test_a_limit_that_is_no_number_is_refused_and_no_image_is_blamed(
 
 
 def test_a_compressed_image_larger_than_its_dicom_header_is_refused(tmp_path: Path) -> None:
-    jpeg = bytearray(coded(GREY, "JPEG"))
+    jpeg = bytearray(saved(GREY, "JPEG"))
     start = jpeg.index(b"\xff\xc0")
     jpeg[start + 5 : start + 9] = struct.pack(">HH", 60000, 60000)
-    jpeg2000 = bytearray(coded(GREY, "JPEG2000", no_jp2=True))
+    jpeg2000 = bytearray(saved(GREY, "JPEG2000", no_jp2=True))
     jpeg2000[8:16] = struct.pack(">II", 60000, 60000)
     for frame, syntax in ((jpeg, uid.JPEGBaseline8Bit), (jpeg2000, uid.JPEG2000Lossless)):
         (tmp_path / "a.dcm").write_bytes(dicom(GREY, bytes(frame), syntax))

@@ -13,7 +13,6 @@ from core.data.images.dicom.header import INSTALL
 from tests.helpers.data.compressed_dicom import LOSSLESS, recompressed
 from tests.helpers.data.dicom_files import (
     close,
-    coded,
     dataset,
     dicom,
     element,
@@ -22,6 +21,7 @@ from tests.helpers.data.dicom_files import (
     refused,
     table,
 )
+from tests.helpers.fuzz.image_files import saved
 
 RANDOM = np.random.default_rng(0)
 GREY = cv2.GaussianBlur(RANDOM.integers(0, 256, (60, 40), dtype=np.uint8), (0, 0), 2)
@@ -42,26 +42,26 @@ def test_what_is_compressed_without_loss_is_the_same(
 
 @pytest.mark.parametrize("bare", [True, False], ids=["codestream", "JP2 file"])
 def test_jpeg_2000_by_another_encoder(tmp_path: Path, bare: bool) -> None:
-    frame = coded(DEEP, "JPEG2000", no_jp2=bare)
+    frame = saved(DEEP, "JPEG2000", no_jp2=bare)
     data = dicom(DEEP, frame, uid.JPEG2000Lossless)
     assert close(read(tmp_path, data), percentiles(DEEP))
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
 def test_jpeg_of_8_bits_under_a_header_of_8_or_12(tmp_path: Path, syntax: uid.UID) -> None:
-    data = dicom(GREY, coded(GREY, "JPEG", quality=95, comment=b"a comment"), syntax)
+    data = dicom(GREY, saved(GREY, "JPEG", quality=95, comment=b"a comment"), syntax)
     assert np.abs(read(tmp_path, data).astype(int) - GREY).max() <= 4
-    data = dicom(DEEP, coded(GREY, "JPEG", quality=95), syntax, BitsStored=12)
+    data = dicom(DEEP, saved(GREY, "JPEG", quality=95), syntax, BitsStored=12)
     assert np.abs(read(tmp_path, data) - percentiles(GREY)).max() <= 12
 
 
 def test_compressed_colour(tmp_path: Path) -> None:
     colour = np.dstack([GREY, 255 - GREY, GREY // 2])
     luma = colour @ np.array([0.299, 0.587, 0.114])
-    frame = coded(colour, "JPEG", quality=95, subsampling=0)
+    frame = saved(colour, "JPEG", quality=95, subsampling=0)
     data = dicom(colour, frame, uid.JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
     assert np.abs(read(tmp_path, data) - luma).max() <= 5
-    frame = coded(colour, "JPEG2000", no_jp2=True)
+    frame = saved(colour, "JPEG2000", no_jp2=True)
     data = dicom(colour, frame, uid.JPEG2000Lossless, PhotometricInterpretation="YBR_RCT")
     assert np.abs(read(tmp_path, data) - luma).max() <= 1
 
@@ -74,26 +74,20 @@ def deep_jpeg() -> bytes:
 @pytest.mark.parametrize(
     ("syntax", "frame", "plugin"),
     [
-        (uid.JPEGLosslessSV1, coded(GREY, "JPEG"), "python-gdcm"),
-        (uid.HTJ2KLossless, coded(GREY, "JPEG2000"), "pylibjpeg-openjpeg"),
+        (uid.JPEGLosslessSV1, saved(GREY, "JPEG"), "python-gdcm"),
+        (uid.HTJ2KLossless, saved(GREY, "JPEG2000"), "pylibjpeg-openjpeg"),
         (uid.JPEGExtended12Bit, deep_jpeg(), "pylibjpeg-libjpeg"),
         (uid.JPEGBaseline8Bit, deep_jpeg(), "pylibjpeg-libjpeg"),
     ],
 )
 def test_a_missing_plug_in_is_named(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    syntax: uid.UID,
-    frame: bytes,
-    plugin: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: uid.UID, frame: bytes, plugin: str
 ) -> None:
     deep = frame == deep_jpeg()
     monkeypatch.setattr(get_decoder(syntax), "_available", {"gdcm": None} if deep else {})
     told = refused(tmp_path, dicom(GREY, frame, syntax))
-    command = "pip install pylibjpeg-libjpeg." if deep else f"{INSTALL}."
-    assert told.endswith(command)
-    assert plugin in told
-    assert syntax.name in told
+    assert f"{syntax.name}, which needs the plug-in {plugin}" in told
+    assert told.endswith("pip install pylibjpeg-libjpeg." if deep else f"{INSTALL}.")
 
 
 def test_without_pydicom_the_command_is_told(
@@ -114,42 +108,25 @@ def segmented_palette() -> bytes:
 
 
 COLOUR = np.dstack([GREY] * 3)
-SINGLE, DOUBLE = GREY.astype(np.float32).tobytes(), GREY.astype(np.float64).tobytes()
+SINGLE = GREY.astype(np.float32).tobytes()
 REMEDY = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
 REFUSED: list[tuple[str, bytes]] = [
     ("without pixels: Basic Text SR Storage", dataset(SOPClassUID=uid.BasicTextSRStorage)),
     ("pixels: Digital X-Ray Image Storage - For Presentation", dicom(GREY, PixelData=None)),
     ("floating-point", dicom(GREY, PixelData=None, FloatPixelData=SINGLE)),
-    ("floating-point", dicom(GREY, PixelData=None, DoubleFloatPixelData=DOUBLE)),
-    ("without pixels", dicom(GREY, PixelData=b"")),
-    (
-        "12 frames, and only a single image is read: save the frame that is needed as a file of",
-        dicom(GREY, NumberOfFrames=12, PixelData=GREY.tobytes() * 12),
-    ),
-    (
-        "its NumberOfFrames is '1A'",
-        dicom(GREY, NumberOfFrames=element("NumberOfFrames", "IS", "1A")),
-    ),
+    ("12 frames, and only a single", dicom(GREY, NumberOfFrames=12, PixelData=GREY.tobytes() * 12)),
     ("its palette is segmented, and plain ones are read: convert it", segmented_palette()),
-    (REMEDY, dicom(GREY, coded(GREY, "JPEG"), uid.UID("1.2.840.10008.1.2.4.55"))),
-    (REMEDY, dicom(GREY, coded(GREY, "JPEG"), uid.MPEG2MPML)),
+    (REMEDY, dicom(GREY, saved(GREY, "JPEG"), uid.MPEG2MPML)),
     ("its colours are 'RGB' and its samples a", dicom(GREY, PhotometricInterpretation="RGB")),
     ("its colours are 'MONO", dicom(COLOUR, PhotometricInterpretation="MONOCHROME2")),
-    ("has several colours", dicom(GREY, coded(COLOUR, "JPEG2000"), uid.JPEG2000Lossless)),
+    ("has several colours", dicom(GREY, saved(COLOUR, "JPEG2000"), uid.JPEG2000Lossless)),
     ("HSV", dicom(COLOUR, PhotometricInterpretation="HSV")),
     ("rows and columns", dicom(GREY, Columns=None)),
-    ("rows and columns", dicom(GREY, Columns=0)),
     ("32 bits", dicom(DEEP.astype(np.uint32))),
-    (
-        "VOI LUT Function CUBIC",
-        dicom(DEEP, WindowCenter=1000, WindowWidth=500, VOILUTFunction="CUBIC"),
-    ),
+    ("VOI LUT Function CUBIC", dicom(DEEP, WindowCenter=9, WindowWidth=5, VOILUTFunction="CUBIC")),
     ("Rescale Slope", dicom(DEEP, RescaleSlope=0, RescaleIntercept=1)),
     ("its RescaleSlope is 'abc'", dicom(DEEP, RescaleSlope=element("RescaleSlope", "DS", "abc"))),
-    (
-        "40 of its 4,096 entries",
-        dicom(DEEP, VOILUTSequence=[table(DEEP[0], 0, 12, count=4096)]),
-    ),
+    ("40 of its 99 entries", dicom(DEEP, VOILUTSequence=[table(DEEP[0], 0, 12, count=99)])),
 ]
 
 

@@ -12,7 +12,6 @@ from core.data.images.find_files import images_among, match_images, scan_folder
 from core.errors import UserError
 from tests.helpers.data.dicom_files import (
     close,
-    coded,
     data_set,
     dataset,
     dicom,
@@ -20,6 +19,7 @@ from tests.helpers.data.dicom_files import (
     read,
     refused,
 )
+from tests.helpers.fuzz.image_files import saved
 
 DEEP = np.random.default_rng(0).integers(0, 4096, (60, 40), dtype=np.uint16)
 GREY = (DEEP // 16).astype(np.uint8)
@@ -69,7 +69,7 @@ def test_bare_data_sets_are_read(tmp_path: Path, what: str) -> None:
 
 
 def test_compressed_pixels_need_a_transfer_syntax(tmp_path: Path) -> None:
-    data = dicom(GREY, coded(GREY, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless)
+    data = dicom(GREY, saved(GREY, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless)
     for bare in (data_set(data), bytes(128) + b"DICM" + data_set(data)):
         assert "without a Transfer Syntax UID it does not say how" in refused(tmp_path, bare)
     assert np.array_equal(read(tmp_path, data[132:]), GREY)

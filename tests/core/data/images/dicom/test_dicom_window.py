@@ -14,7 +14,6 @@ from core.data.images.decode import read_image
 from tests.helpers.data.compressed_dicom import LOSSLESS, recompressed
 from tests.helpers.data.dicom_files import (
     close,
-    coded,
     dicom,
     element,
     linear,
@@ -22,6 +21,7 @@ from tests.helpers.data.dicom_files import (
     read,
     table,
 )
+from tests.helpers.fuzz.image_files import saved
 
 RANDOM = np.random.default_rng(0)
 DEEP = RANDOM.integers(1000, 3000, (60, 40), dtype=np.uint16)
@@ -129,7 +129,7 @@ def test_padding_that_was_compressed_with_loss(
     pixels = (native + RANDOM.integers(0, 40, native.shape)).astype(np.uint16)
     pixels[:80] = 0
     options: dict[str, Any] = {"no_jp2": True, "irreversible": True, "quality_mode": "rates"}
-    frame = coded(pixels, "JPEG2000", quality_layers=[15], **options)
+    frame = saved(pixels, "JPEG2000", quality_layers=[15], **options)
     about: dict[str, Any] = {"PixelPaddingValue": 0, "PhotometricInterpretation": colours}
     data = dicom(pixels, frame, uid.JPEG2000, BitsStored=12, **about)
     if kept:  # decompressed since
