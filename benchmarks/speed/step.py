@@ -219,7 +219,8 @@ def logging_part(task: Task) -> Callable[[], float]:
     every, images = task.config.loop.log_every, task.config.loader.batch_size
     minutes = task.config.loop.save_minutes
     guard = StepMonitor(task.fabric, [], str, remember=every, save_minutes=minutes)
-    log = FoldLog(Path("metrics.csv"), Path("timing.csv"), title="fold 1/1", speaks=True)
+    files = Path("metrics.csv"), Path("timing.csv")
+    log = FoldLog(*files, title="fold 1/1", speaks=True, tensorboard=None)
     sums = torch.ones(2, dtype=torch.float64)
 
     def look() -> None:
