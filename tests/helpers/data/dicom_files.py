@@ -1,7 +1,6 @@
 """DICOM files made by pydicom, and what is read of them, for tests."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from core.data.images.decode import read_image
+from core.data.images.decode import decode_image
 from core.errors import UserError
 
 
@@ -92,18 +91,17 @@ def table(
     return made
 
 
-def read(folder: Path, data: bytes) -> np.ndarray:
-    """What `read_image` makes of this file."""
-    (folder / "image.dcm").write_bytes(data)
-    pixels = read_image(folder / "image.dcm")
+def read(data: bytes) -> np.ndarray:
+    """What `decode_image` makes of this file."""
+    pixels = decode_image(data, "image.dcm")
     assert pixels.dtype == np.uint8
     return pixels
 
 
-def refused(folder: Path, data: bytes) -> str:
-    """The one sentence with which `read_image` refuses it."""
-    with pytest.raises(UserError, match=r"^Image \S+image\.dcm cannot be read: .*\.$") as told:
-        read(folder, data)
+def refused(data: bytes) -> str:
+    """The one sentence with which `decode_image` refuses it."""
+    with pytest.raises(UserError, match=r"^Image image\.dcm cannot be read: .*\.$") as told:
+        read(data)
     assert "\n" not in str(told.value)
     return str(told.value)
 

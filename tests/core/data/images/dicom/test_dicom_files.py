@@ -1,6 +1,5 @@
 """Compressed DICOM, and DICOM that is refused by one sentence."""
 
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -32,38 +31,38 @@ FULL = RANDOM.integers(0, 65536, (60, 40), dtype=np.uint16)
 @pytest.mark.parametrize("syntax", LOSSLESS)
 @pytest.mark.parametrize(("values", "bits"), [(GREY, 8), (DEEP, 12), (FULL, 16)])
 def test_what_is_compressed_without_loss_is_the_same(
-    tmp_path: Path, syntax: str, values: np.ndarray, bits: int
+    syntax: str, values: np.ndarray, bits: int
 ) -> None:
     data = recompressed(dicom(values, BitsStored=bits), LOSSLESS[syntax])
     assert len(data) != len(dicom(values, BitsStored=bits))
     expected = values.astype(float) if bits == 8 else percentiles(values)
-    assert close(read(tmp_path, data), expected)
+    assert close(read(data), expected)
 
 
 @pytest.mark.parametrize("bare", [True, False], ids=["codestream", "JP2 file"])
-def test_jpeg_2000_by_another_encoder(tmp_path: Path, bare: bool) -> None:
+def test_jpeg_2000_by_another_encoder(bare: bool) -> None:
     frame = saved(DEEP, "JPEG2000", no_jp2=bare)
     data = dicom(DEEP, frame, uid.JPEG2000Lossless)
-    assert close(read(tmp_path, data), percentiles(DEEP))
+    assert close(read(data), percentiles(DEEP))
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
-def test_jpeg_of_8_bits_under_a_header_of_8_or_12(tmp_path: Path, syntax: uid.UID) -> None:
+def test_jpeg_of_8_bits_under_a_header_of_8_or_12(syntax: uid.UID) -> None:
     data = dicom(GREY, saved(GREY, "JPEG", quality=95, comment=b"a comment"), syntax)
-    assert np.abs(read(tmp_path, data).astype(int) - GREY).max() <= 4
+    assert np.abs(read(data).astype(int) - GREY).max() <= 4
     data = dicom(DEEP, saved(GREY, "JPEG", quality=95), syntax, BitsStored=12)
-    assert np.abs(read(tmp_path, data) - percentiles(GREY)).max() <= 12
+    assert np.abs(read(data) - percentiles(GREY)).max() <= 12
 
 
-def test_compressed_colour(tmp_path: Path) -> None:
+def test_compressed_colour() -> None:
     colour = np.dstack([GREY, 255 - GREY, GREY // 2])
     luma = colour @ np.array([0.299, 0.587, 0.114])
     frame = saved(colour, "JPEG", quality=95, subsampling=0)
     data = dicom(colour, frame, uid.JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
-    assert np.abs(read(tmp_path, data) - luma).max() <= 5
+    assert np.abs(read(data) - luma).max() <= 5
     frame = saved(colour, "JPEG2000", no_jp2=True)
     data = dicom(colour, frame, uid.JPEG2000Lossless, PhotometricInterpretation="YBR_RCT")
-    assert np.abs(read(tmp_path, data) - luma).max() <= 1
+    assert np.abs(read(data) - luma).max() <= 1
 
 
 def deep_jpeg() -> bytes:
@@ -81,20 +80,18 @@ def deep_jpeg() -> bytes:
     ],
 )
 def test_a_missing_plug_in_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: uid.UID, frame: bytes, plugin: str
+    monkeypatch: pytest.MonkeyPatch, syntax: uid.UID, frame: bytes, plugin: str
 ) -> None:
     deep = frame == deep_jpeg()
     monkeypatch.setattr(get_decoder(syntax), "_available", {"gdcm": None} if deep else {})
-    told = refused(tmp_path, dicom(GREY, frame, syntax))
+    told = refused(dicom(GREY, frame, syntax))
     assert f"{syntax.name}, which needs the plug-in {plugin}" in told
     assert told.endswith("pip install pylibjpeg-libjpeg." if deep else f"{INSTALL}.")
 
 
-def test_without_pydicom_the_command_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_pydicom_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.data.images.dicom.header.find_spec", lambda _: None)
-    assert refused(tmp_path, dicom(GREY)).endswith(
+    assert refused(dicom(GREY)).endswith(
         'pydicom is not installed: pip install -c constraints.txt -e ".[dicom]".'
     )
 
@@ -131,7 +128,5 @@ REFUSED: list[tuple[str, bytes]] = [
 
 
 @pytest.mark.parametrize(("sentence", "data"), REFUSED, ids=[one for one, _ in REFUSED])
-def test_what_is_not_read_is_refused_by_one_sentence(
-    tmp_path: Path, sentence: str, data: bytes
-) -> None:
-    assert sentence in refused(tmp_path, data)
+def test_what_is_not_read_is_refused_by_one_sentence(sentence: str, data: bytes) -> None:
+    assert sentence in refused(data)

@@ -1,6 +1,5 @@
 """DICOM is shown as the standard says."""
 
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,27 +17,27 @@ FULL = RANDOM.integers(0, 65536, (60, 40), dtype=np.uint16)
 SIGNED = RANDOM.integers(-2048, 2048, (60, 40), dtype=np.int16)
 
 
-def test_8_bits_without_window_are_kept(tmp_path: Path) -> None:
-    assert np.array_equal(read(tmp_path, dicom(GREY)), GREY)
+def test_8_bits_without_window_are_kept() -> None:
+    assert np.array_equal(read(dicom(GREY)), GREY)
     for name in ("MONOCHROME1", "monochrome1"):
         colours = element("PhotometricInterpretation", "CS", name)
-        shown = read(tmp_path, dicom(GREY, PhotometricInterpretation=colours))
+        shown = read(dicom(GREY, PhotometricInterpretation=colours))
         assert np.array_equal(shown, 255 - GREY)
-    assert np.array_equal(read(tmp_path, dicom(GREY.astype(np.uint16), BitsStored=8)), GREY)
+    assert np.array_equal(read(dicom(GREY.astype(np.uint16), BitsStored=8)), GREY)
 
 
 @pytest.mark.parametrize(("values", "bits"), [(DEEP, 12), (FULL, 16), (SIGNED, 12), (SIGNED, 16)])
 def test_more_bits_without_window_are_windowed_by_their_percentiles(
-    tmp_path: Path, values: np.ndarray, bits: int
+    values: np.ndarray, bits: int
 ) -> None:
-    assert close(read(tmp_path, dicom(values, BitsStored=bits)), percentiles(values))
+    assert close(read(dicom(values, BitsStored=bits)), percentiles(values))
     inverted = dicom(values, BitsStored=bits, PhotometricInterpretation="MONOCHROME1")
-    assert close(read(tmp_path, inverted), 255 - percentiles(values))
+    assert close(read(inverted), 255 - percentiles(values))
 
 
 @pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000, 500), (3000.5, 1.5), (700, 1)])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_linear_window(tmp_path: Path, center: float, width: float, photometric: str) -> None:
+def test_a_linear_window(center: float, width: float, photometric: str) -> None:
     data = dicom(
         DEEP,
         BitsStored=12,
@@ -48,18 +47,18 @@ def test_a_linear_window(tmp_path: Path, center: float, width: float, photometri
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         expected = linear(DEEP.astype(float), center, width)
-    assert close(read(tmp_path, data), 255 - expected if photometric == "MONOCHROME1" else expected)
+    assert close(read(data), 255 - expected if photometric == "MONOCHROME1" else expected)
 
 
 @pytest.mark.parametrize(("values", "slope"), [(SIGNED, 0.5), (DEEP, -1), (GREY, -1)])
-def test_rescaled_levels_without_a_window(tmp_path: Path, values: np.ndarray, slope: float) -> None:
+def test_rescaled_levels_without_a_window(values: np.ndarray, slope: float) -> None:
     data = dicom(values, RescaleSlope=slope, RescaleIntercept=255)
-    assert close(read(tmp_path, data), percentiles(values.astype(float) * slope + 255))
+    assert close(read(data), percentiles(values.astype(float) * slope + 255))
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("values", [DEEP, SIGNED])
-def test_a_voi_lut_spans_black_to_white(tmp_path: Path, values: np.ndarray, bits: int) -> None:
+def test_a_voi_lut_spans_black_to_white(values: np.ndarray, bits: int) -> None:
     # 1,024 entries from 100 on: below and above are the table's ends
     curve = np.round(np.sqrt(np.arange(1024) / 1023) * (2**bits - 1)).astype(np.uint16)
     data = dicom(
@@ -69,40 +68,40 @@ def test_a_voi_lut_spans_black_to_white(tmp_path: Path, values: np.ndarray, bits
         WindowWidth=1,
     )
     expected = curve[np.clip(values.astype(int) - 100, 0, 1023)] / (2**bits - 1) * 255
-    assert close(read(tmp_path, data), expected)
+    assert close(read(data), expected)
 
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
-def test_a_voi_lut_of_plain_bytes(tmp_path: Path, syntax: uid.UID) -> None:
+def test_a_voi_lut_of_plain_bytes(syntax: uid.UID) -> None:
     big = syntax == uid.ExplicitVRBigEndian
     curve = (np.arange(4096) // 2 + 5).astype(">u2" if big else "<u2")
     lut = table(curve, 0, 16, data="OW")
     stored = DEEP.byteswap() if big else DEEP
     data = dicom(DEEP, syntax=syntax, PixelData=stored.tobytes(), VOILUTSequence=[lut])
-    assert close(read(tmp_path, data), (DEEP // 2) / 2047 * 255)
+    assert close(read(data), (DEEP // 2) / 2047 * 255)
 
 
-def test_a_voi_lut_of_8_bits_packed_in_words(tmp_path: Path) -> None:
+def test_a_voi_lut_of_8_bits_packed_in_words() -> None:
     curve = np.arange(256, dtype=np.uint8)[::-1]
     lut = table(curve, 0, 8, data="OW")
-    assert np.array_equal(read(tmp_path, dicom(GREY, VOILUTSequence=[lut])), 255 - GREY)
+    assert np.array_equal(read(dicom(GREY, VOILUTSequence=[lut])), 255 - GREY)
 
 
 @pytest.mark.parametrize("planar", [0, 1])
-def test_colour_becomes_luma(tmp_path: Path, planar: int) -> None:
+def test_colour_becomes_luma(planar: int) -> None:
     colour = RANDOM.integers(0, 256, (60, 40, 3), dtype=np.uint8)
     stored = np.moveaxis(colour, 2, 0) if planar else colour
     data = dicom(colour, PlanarConfiguration=planar, PixelData=stored.tobytes())
     luma = colour @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(read(tmp_path, data) - luma).max() <= 1
+    assert np.abs(read(data) - luma).max() <= 1
     neutral = np.dstack([GREY, np.full_like(GREY, 128), np.full_like(GREY, 128)])
     data = dicom(neutral, PhotometricInterpretation="YBR_FULL")
     for same in (data, recompressed(data, LOSSLESS["RLE"])):
-        assert np.abs(read(tmp_path, same).astype(int) - GREY).max() <= 1
+        assert np.abs(read(same).astype(int) - GREY).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_palette_becomes_luma(tmp_path: Path, bits: int) -> None:
+def test_a_palette_becomes_luma(bits: int) -> None:
     kind = np.uint8 if bits == 8 else np.uint16
     palette = RANDOM.integers(0, 2**bits, (256, 3)).astype(kind)
     elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
@@ -110,4 +109,4 @@ def test_a_palette_becomes_luma(tmp_path: Path, bits: int) -> None:
         elements[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
         elements[f"{name}PaletteColorLookupTableData"] = palette[:, number].tobytes()
     luma = palette[GREY] @ np.array([0.299, 0.587, 0.114]) / (2**bits - 1) * 255
-    assert close(read(tmp_path, dicom(GREY, **elements)), luma)
+    assert close(read(dicom(GREY, **elements)), luma)

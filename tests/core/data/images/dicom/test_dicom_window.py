@@ -38,21 +38,19 @@ def bordered(pixels: np.ndarray, padding: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("kind", "written"), [("SS", -1), ("US", 65535), ("US", 63536)])
 @pytest.mark.parametrize("lossy", [None, "01"])
-def test_padding_of_16_bits_is_no_level_of_12(
-    tmp_path: Path, kind: str, written: int, lossy: str | None
-) -> None:
+def test_padding_of_16_bits_is_no_level_of_12(kind: str, written: int, lossy: str | None) -> None:
     """Saturated pixels of 12 bits are white, whatever padding was declared and not used."""
     pixels = DEEP.copy()
     pixels[20:30, 20:30] = 4095
     padding = element("PixelPaddingValue", kind, written)
     data = dicom(pixels, BitsStored=12, PixelPaddingValue=padding, LossyImageCompression=lossy)
-    assert close(read(tmp_path, data), percentiles(pixels))
+    assert close(read(data), percentiles(pixels))
 
 
-def test_levels_near_to_padding_that_fills_no_area_are_image(tmp_path: Path) -> None:
+def test_levels_near_to_padding_that_fills_no_area_are_image() -> None:
     ramp = np.arange(2400, dtype=np.uint16).reshape(60, 40)
     data = dicom(ramp, BitsStored=12, PixelPaddingValue=1200, LossyImageCompression="01")
-    shown, expected = read(tmp_path, data), percentiles(ramp)
+    shown, expected = read(data), percentiles(ramp)
     assert close(shown[ramp != 1200], expected[ramp != 1200])
 
 
@@ -69,7 +67,6 @@ def test_levels_near_to_padding_that_fills_no_area_are_image(tmp_path: Path) -> 
 )
 @pytest.mark.parametrize("colours", ["MONOCHROME1", "MONOCHROME2"])
 def test_padding_is_found_by_its_bits(
-    tmp_path: Path,
     pixels: np.ndarray,
     bits: int,
     stored: int,
@@ -83,48 +80,46 @@ def test_padding_is_found_by_its_bits(
         PhotometricInterpretation=colours,
         PixelPaddingValue=element("PixelPaddingValue", kind, written),
     )
-    shown, expected = read(tmp_path, data), percentiles(pixels[10:])
+    shown, expected = read(data), percentiles(pixels[10:])
     assert close(shown[10:], 255 - expected if colours == "MONOCHROME1" else expected)
     assert not shown[:10].any()
 
 
 @pytest.mark.parametrize("ends", [(63536, 63636), (63636, 63536), (-1900, 63536)])
-def test_a_range_of_padding_in_either_order(tmp_path: Path, ends: tuple[int, int]) -> None:
+def test_a_range_of_padding_in_either_order(ends: tuple[int, int]) -> None:
     pixels = bordered(SIGNED, -2000)
     pixels[:5] = -1900
     limits: dict[str, Any] = {
         name: element(name, "US" if end > 0 else "SS", end)
         for name, end in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), ends, strict=True)
     }
-    shown = read(tmp_path, dicom(pixels, **limits))
+    shown = read(dicom(pixels, **limits))
     assert close(shown[10:], percentiles(SIGNED[10:]))
     assert not shown[:10].any()
 
 
 @pytest.mark.parametrize("value", [element("PixelPaddingValue", "US", None), 9, 70])
-def test_padding_that_is_blank_absent_or_everything_is_none(tmp_path: Path, value: Any) -> None:
+def test_padding_that_is_blank_absent_or_everything_is_none(value: Any) -> None:
     # of 4 bits, of which no level is 70
     pixels = np.full((60, 40), 9, dtype=np.uint8)
     data = dicom(pixels, BitsStored=4, HighBit=3, PixelPaddingValue=value, PixelPaddingRangeLimit=9)
-    assert np.array_equal(read(tmp_path, data), read(tmp_path, dicom(pixels, BitsStored=4)))
+    assert np.array_equal(read(data), read(dicom(pixels, BitsStored=4)))
 
 
-def test_padding_is_black_through_a_window_and_in_8_bits(tmp_path: Path) -> None:
+def test_padding_is_black_through_a_window_and_in_8_bits() -> None:
     grey = RANDOM.integers(50, 200, (60, 40), dtype=np.uint8)
     inverse: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 0}
     window: dict[str, Any] = {"WindowCenter": 2000, "WindowWidth": 1500}
     shown = linear(DEEP.astype(float), 2000, 1500)
     for pixels, expected, more in ((grey, grey, {}), (DEEP, shown, window)):
-        found = read(tmp_path, dicom(bordered(pixels, 0), **inverse, **more))
+        found = read(dicom(bordered(pixels, 0), **inverse, **more))
         assert close(found[10:], 255.0 - expected[10:])
         assert not found[:10].any()
 
 
 @pytest.mark.parametrize("kept", [{}, {"LossyImageCompression": "01"}])
 @pytest.mark.parametrize("colours", ["MONOCHROME1", "MONOCHROME2"])
-def test_padding_that_was_compressed_with_loss(
-    tmp_path: Path, kept: dict[str, Any], colours: str
-) -> None:
+def test_padding_that_was_compressed_with_loss(kept: dict[str, Any], colours: str) -> None:
     native = np.add.outer(np.arange(400), np.arange(300)) * 4 + 900
     pixels = (native + RANDOM.integers(0, 40, native.shape)).astype(np.uint16)
     pixels[:80] = 0
@@ -135,7 +130,7 @@ def test_padding_that_was_compressed_with_loss(
     if kept:  # decompressed since
         values = dcmread(io.BytesIO(data)).pixel_array
         data = dicom(values, BitsStored=12, **about, **kept)
-    shown, expected = read(tmp_path, data), percentiles(native[80:])[10:]
+    shown, expected = read(data), percentiles(native[80:])[10:]
     expected = 255 - expected if colours == "MONOCHROME1" else expected
     assert np.abs(shown[90:] - expected).max() < 12
     assert (shown[:70] == 0).all()
@@ -177,25 +172,23 @@ def windowed(center: Any, width: Any, kind: str = "DS", **elements: Any) -> byte
         ("2000", "1500", "LO"),
     ],
 )
-def test_the_first_valid_window_is_taken(
-    tmp_path: Path, center: Any, width: Any, kind: str
-) -> None:
-    shown = read(tmp_path, windowed(center, width, kind))
+def test_the_first_valid_window_is_taken(center: Any, width: Any, kind: str) -> None:
+    shown = read(windowed(center, width, kind))
     assert close(shown, linear(DEEP.astype(float), 2000, 1500))
 
 
-def test_without_a_valid_window_the_percentiles_are_taken(tmp_path: Path) -> None:
+def test_without_a_valid_window_the_percentiles_are_taken() -> None:
     for pair in (("0\\1", "0\\-1"), ("", ""), ("x", "y"), ("2000", "nan"), (",", ",")):
-        assert close(read(tmp_path, windowed(*pair)), percentiles(DEEP))
+        assert close(read(windowed(*pair)), percentiles(DEEP))
 
 
 @pytest.mark.parametrize(
     ("function", "formula"),
     [(" Linear ", linear), ("", linear), ("Linear Exact", exact), ("Sigmoid\\LINEAR", sigmoid)],
 )
-def test_the_window_function_in_any_spelling(tmp_path: Path, function: str, formula: Any) -> None:
+def test_the_window_function_in_any_spelling(function: str, formula: Any) -> None:
     data = windowed("2000", "50", VOILUTFunction=element("VOILUTFunction", "CS", function))
-    assert close(read(tmp_path, data), formula(DEEP.astype(float), 2000, 50))
+    assert close(read(data), formula(DEEP.astype(float), 2000, 50))
 
 
 @pytest.mark.parametrize(
@@ -203,14 +196,14 @@ def test_the_window_function_in_any_spelling(tmp_path: Path, function: str, form
     [("0,5", "-100,5", (0.5, -100.5)), (" 2 ", "", (2, 0)), ("", "1000,0", (1, 1000))],
 )
 def test_rescaling_with_commas_and_blanks(
-    tmp_path: Path, slope: str, intercept: str, expected: tuple[float, float]
+    slope: str, intercept: str, expected: tuple[float, float]
 ) -> None:
     rescale: dict[str, Any] = {
         name: element(name, "DS", text)
         for name, text in (("RescaleSlope", slope), ("RescaleIntercept", intercept))
     }
     values = DEEP.astype(float) * expected[0] + expected[1]
-    shown = read(tmp_path, windowed("2000", "3500", **rescale))
+    shown = read(windowed("2000", "3500", **rescale))
     assert close(shown, linear(values, 2000, 3500))
 
 
@@ -227,17 +220,15 @@ def broken_tables() -> list[list[Dataset]]:
 
 
 @pytest.mark.parametrize("broken", broken_tables())
-def test_a_sequence_without_a_look_up_table_is_ignored(
-    tmp_path: Path, broken: list[Dataset]
-) -> None:
+def test_a_sequence_without_a_look_up_table_is_ignored(broken: list[Dataset]) -> None:
     elements: dict[str, Any] = {"WindowCenter": 900, "WindowWidth": 700}
     elements |= {"RescaleSlope": 0.5, "RescaleIntercept": -100}
     for name in ("VOILUTSequence", "ModalityLUTSequence"):
-        shown = read(tmp_path, dicom(DEEP, **(elements | {name: broken})))
+        shown = read(dicom(DEEP, **(elements | {name: broken})))
         assert close(shown, linear(DEEP * 0.5 - 100, 900, 700))
     entries = (np.sqrt(np.arange(4096)) * 60).astype(int)
     luts = [*broken, table(entries, 0)]
-    shown = read(tmp_path, dicom(DEEP, BitsStored=12, VOILUTSequence=luts))
+    shown = read(dicom(DEEP, BitsStored=12, VOILUTSequence=luts))
     assert close(shown, entries[DEEP] / entries.max() * 255)
 
 
@@ -253,23 +244,23 @@ def test_a_sequence_without_a_look_up_table_is_ignored(
     ],
 )
 def test_look_up_tables_of_any_first_value(
-    tmp_path: Path, pixels: np.ndarray, count: int, first: int, written: int, kind: str
+    pixels: np.ndarray, count: int, first: int, written: int, kind: str
 ) -> None:
     curve = np.floor(np.sqrt(np.linspace(0, 1, count)) * 62500)
     pixels = pixels.astype(SIGNED.dtype if first < 0 else np.uint16)
     values = curve[np.clip(pixels.astype(int) - first, 0, count - 1)]
     lut = table(curve, written, descriptor=kind)
-    voi = read(tmp_path, dicom(pixels, VOILUTSequence=[lut]))
+    voi = read(dicom(pixels, VOILUTSequence=[lut]))
     assert close(voi, values / 62500 * 255)
     window: dict[str, Any] = {"WindowCenter": 30000, "WindowWidth": 40000}
-    modality = read(tmp_path, dicom(pixels, ModalityLUTSequence=[lut], **window))
+    modality = read(dicom(pixels, ModalityLUTSequence=[lut], **window))
     assert close(modality, linear(values, 30000, 40000))
 
 
-def test_a_voi_lut_after_rescaling_to_fractions(tmp_path: Path) -> None:
+def test_a_voi_lut_after_rescaling_to_fractions() -> None:
     curve = np.arange(4096) ** 2 // 300
     rescale: dict[str, Any] = {"RescaleSlope": 0.7, "RescaleIntercept": 0}
-    shown = read(tmp_path, dicom(DEEP, VOILUTSequence=[table(curve, 0)], **rescale))
+    shown = read(dicom(DEEP, VOILUTSequence=[table(curve, 0)], **rescale))
     assert close(shown, curve[np.rint(DEEP * 0.7).astype(int)] / curve.max() * 255)
 
 
@@ -277,9 +268,7 @@ def test_a_voi_lut_after_rescaling_to_fractions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
 @pytest.mark.parametrize("pixels", [DEEP, SIGNED])
 @pytest.mark.parametrize("high", [11, 13, 15])
-def test_only_stored_bits_are_shown(
-    tmp_path: Path, pixels: np.ndarray, high: int, syntax: uid.UID
-) -> None:
+def test_only_stored_bits_are_shown(pixels: np.ndarray, high: int, syntax: uid.UID) -> None:
     stored = 0xFFF << (high - 11)
     word = pixels.astype(int) << (high - 11) & stored
     overlay = RANDOM.integers(0, 2**16, word.shape) & ~stored
@@ -291,7 +280,7 @@ def test_only_stored_bits_are_shown(
         compressed.compress(syntax, encoding_plugin="pydicom")
         dcmwrite(made, compressed)
         data = made.getvalue()
-    assert close(read(tmp_path, data), percentiles(pixels))
+    assert close(read(data), percentiles(pixels))
 
 
 # PS3.5 8.2.4: the bit stream tells how it is decoded
@@ -313,12 +302,12 @@ def test_jpeg_2000_of_another_sign_than_its_header(
     assert made.file_meta.TransferSyntaxUID == uid.JPEG2000Lossless
     made.PixelRepresentation = header
     made.save_as(tmp_path / "sign.dcm")
-    shown = read(tmp_path, (tmp_path / "sign.dcm").read_bytes())
+    shown = read((tmp_path / "sign.dcm").read_bytes())
     kept = pixels.dtype == np.uint8
     assert close(shown, pixels if kept else percentiles(pixels.astype(float)))
 
 
-def test_signed_pixels_in_an_unsigned_jpeg_2000(tmp_path: Path) -> None:
+def test_signed_pixels_in_an_unsigned_jpeg_2000() -> None:
     path = get_testdata_file("J2K_pixelrep_mismatch.dcm", download=False)
     assert isinstance(path, str)
     known = dcmread(path)
