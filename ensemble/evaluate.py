@@ -104,27 +104,16 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
     """Score one file, print it, and return what is written of it."""
     from core.report.plots.style import by_prevalence
     from core.report.tables import format_table
+    from ensemble.scoring import tables
     from ensemble.scoring.comparison import Entry, compare_files, short_names
     from ensemble.scoring.outputs import class_csv, scores_json, subgroups_json
     from ensemble.scoring.page import Outcome
     from ensemble.scoring.subgroups import read_groupings, score_subgroups
-    from ensemble.scoring.tables import (
-        classes_table,
-        leaderboard_table,
-        operating_table,
-        subgroup_table,
-    )
 
     path = config.predictions[0]
     # what may be refused comes before what takes time
-    groupings = read_groupings(
-        config.by,
-        scored.table,
-        scored.sheet,
-        config.meta,
-        config.reading.view_column,
-        config.told,
-    )
+    view, told = config.reading.view_column, config.told
+    groupings = read_groupings(config.by, scored.table, scored.sheet, config.meta, view, told)
     points, title = _operating_points(config, scored)
     names = short_names(list(scored.files), anonymous=config.anonymous)
     if config.against is None:
@@ -136,16 +125,16 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
     sections, beside = [], []
     if points is not None:
         order = by_prevalence(evaluation.per_class).index.tolist()
-        sections.append(operating_table(points, title, order))
+        sections.append(tables.operating_table(points, title, order))
         found["operating_points"] = {"at": title, "per_class": points}
     if config.against is not None and difference is not None and entries[0].compared is not None:
-        beside = [leaderboard_table(entries), classes_table(entries)]
+        beside = [tables.leaderboard_table(entries), tables.classes_table(entries)]
         found["difference"] = {"against": config.told(config.against), **scores_json(difference)}
         found["compared"] = entries[0].compared.as_json()
     shares = evaluation.per_class["prevalence"].to_numpy()
     for grouping in groupings:
         scores = score_subgroups(grouping, replace(scored, prevalence=shares), path)
-        sections.append(subgroup_table(scores))
+        sections.append(tables.subgroup_table(scores))
         found.setdefault("subgroups", {})[grouping.name] = subgroups_json(scores)
     print(format_table(evaluation))
     for one in (*beside, *sections):
@@ -182,10 +171,8 @@ def _several_files(config: Config, scored: Scored) -> Outcome:
     entries = by_map(compare_files(scored, reference, labels))
     print(leaderboard_table(entries).as_text())
     names = [config.told(one.path) for one in entries]
-    found = {
-        "reference": config.told(reference),
-        "leaderboard": leaderboard_json(entries, names),
-    }
+    leaderboard = leaderboard_json(entries, names)
+    found = {"reference": config.told(reference), "leaderboard": leaderboard}
     return Outcome(found, leaderboard_csv(entries, names), entries, [])
 
 

@@ -48,7 +48,10 @@ def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | No
         save_tensors(folder / name, tensors, shareable(member.info.facts))
         _check_same(member, folder / name)
         listed.append((name.removesuffix(".safetensors"), share, [folder / name]))
-        models.append({"file": name, "share": share} | _describe(member))
+        info, facts = member.info, member.info.facts
+        one = {"file": name, "share": share, "method": info.method, "image_size": info.image_size}
+        one |= {"class_names": list(info.class_names)}
+        models.append(one | {key: facts[key] for key in DESCRIBED if key in facts})
     if needs_recipe(ensemble):
         write_recipe(folder / "ensemble.json", listed, ensemble.class_names, {})
     if calibration is not None:
@@ -79,15 +82,6 @@ def _last_part(value: Any) -> Any:
     if isinstance(value, list):
         return [_last_part(one) for one in value]
     return PureWindowsPath(value).name if isinstance(value, str) else value
-
-
-def _describe(member: Member) -> dict[str, Any]:
-    facts = member.info.facts
-    return {
-        "method": member.info.method,
-        "image_size": member.info.image_size,
-        "class_names": list(member.info.class_names),
-    } | {name: facts[name] for name in DESCRIBED if name in facts}
 
 
 @torch.no_grad()

@@ -64,16 +64,9 @@ def escaped(text: object) -> str:
 
 
 def _describe(name: str, member: Member, share: float) -> dict[str, Any]:
-    summary = member.summary()
-    return {
-        "name": name,
-        "share": f"{share:.1%}",
-        "method": member.info.method,
-        "backbone": _text(summary["model"]),
-        "pixels": member.info.image_size,
-        "fold": UNKNOWN if summary["fold"] is None else summary["fold"],
-        "epoch": _number(member.info.facts.get("epoch"), ",.0f"),
-    }
+    known = {key: UNKNOWN if one is None else one for key, one in member.summary().items()}
+    epoch = _number(member.info.facts.get("epoch"), ",.0f")
+    return known | {"name": name, "share": f"{share:.1%}", "epoch": epoch}
 
 
 def _class(
