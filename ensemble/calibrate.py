@@ -179,15 +179,9 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
         "ties."
     ]
     for earlier, stage in pairwise(stages):
-        difference = paired_difference(
-            problem.targets,
-            tested.ranks[stage],
-            tested.ranks[earlier],
-            problem.class_names,
-            patients=problem.patients,
-            seed=config.seed,
-        )
-        notes.append(f"{earlier} → {stage}: {_told(difference)}")
+        both, names = (tested.ranks[stage], tested.ranks[earlier]), problem.class_names
+        gain = paired_difference(problem.targets, *both, names, problem.patients, seed=config.seed)
+        notes.append(f"{earlier} → {stage}: {_told(gain)}")
     print(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
 
 

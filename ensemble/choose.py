@@ -86,9 +86,8 @@ def main() -> None:
     reading = ("image_column", "patient_column", "uncertain", "blank")
     labels = labels_of(runs, config.labels, {name: getattr(config, name) for name in reading})
     inputs = [*labels.files, *(file for one in runs for file in one.files)]
-    check_output(
-        config.output, "ensemble", inputs, beside=_beside(config), overwrite=config.overwrite
-    )
+    beside, overwrite = _beside(config), config.overwrite
+    check_output(config.output, "ensemble", inputs, beside=beside, overwrite=overwrite)
     table, tables, left_out = of_trained_folds(runs, labels.table, common=config.common)
     table, probabilities, notes = match_labels(tables, table, labels.told, common=config.common)
     notes = [*left_out, *notes]

@@ -75,16 +75,10 @@ def explain_images(
             pointing.count(name, boxes[name], list(heats[name]))
         if not show:
             continue
-        rows = [
-            Row(
-                label=name,
-                pixels=small,
-                boxes=boxes.get(name, ()),
-                heats=list(heats[name]),
-                probabilities=found[:, class_names.index(name)].tolist(),
-            )
-            for name in show
-        ]
+        rows = []
+        for name in show:
+            own = found[:, class_names.index(name)].tolist()
+            rows.append(Row(name, small, boxes.get(name, ()), [*heats[name]], own))
         file = f"{place + 1:04}_{_file_name(image)}.png"
         draw(rows, labels).savefig(folder / file, dpi=DOTS_PER_INCH)
         sheet += [_for_sheet(row, image) for row in rows[: SHEET_ROWS - len(sheet)]]

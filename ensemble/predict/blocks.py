@@ -102,10 +102,8 @@ class Parts:
 
     def write(self, number: int, block: Block) -> None:
         """Keep a block. Raises UserError where the disk is full, and where the folder is gone."""
-        tensors = {
-            "positions": torch.from_numpy(block.positions),
-            "probabilities": torch.from_numpy(block.probabilities),
-        }
+        arrays = {"positions": block.positions, "probabilities": block.probabilities}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         save_tensors(self._files[number], tensors, {"unreadable": block.unreadable})
 
     def read(self, number: int) -> Block:
