@@ -146,12 +146,9 @@ class Problem:
 
     def part(self, rows: NDArray[np.bool_]) -> "Problem":
         """The images of these rows, (N,)."""
-        return replace(
-            self,
-            targets=self.targets[rows],
-            probabilities=self.probabilities[rows],
-            patients=None if self.patients is None else self.patients[rows],
-        )
+        y, p = self.targets[rows], self.probabilities[rows]
+        patients = None if self.patients is None else self.patients[rows]
+        return replace(self, targets=y, probabilities=p, patients=patients)
 
     def folds(self, folds: int, seed: int) -> NDArray[np.int64]:
         """A fold for each image, (N,), by patient. Raises UserError for too few patients."""

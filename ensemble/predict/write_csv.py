@@ -109,21 +109,12 @@ def _predict_blocks(
     fabric = predictor.fabric
     mine = missing[fabric.global_rank :: fabric.world_size]
     batches = parts.batches(mine)
-    decoded = decoding_loader(
-        ImagesAtSizes(parts.images, predictor.ensemble.sizes),
-        batches,
-        min(workers, len(batches)),
-        collate=collate,
-        pin_memory=fabric.device.type == "cuda",
-    )
+    images = ImagesAtSizes(parts.images, predictor.ensemble.sizes)
+    workers, pin = min(workers, len(batches)), fabric.device.type == "cuda"
+    stream = iter(decoding_loader(images, batches, workers, collate=collate, pin_memory=pin))
     several = f" (process 1 of {fabric.world_size})" if fabric.world_size > 1 else ""
-    with tqdm(
-        desc=f"predicting{several}",
-        total=sum(map(len, batches)),
-        unit="img",
-        disable=None if fabric.is_global_zero else True,
-    ) as bar:
-        stream = iter(decoded)
+    total, silent = sum(map(len, batches)), None if fabric.is_global_zero else True
+    with tqdm(desc=f"predicting{several}", total=total, unit="img", disable=silent) as bar:
         models, classes = len(predictor.ensemble.members), len(predictor.class_names)
         for number in mine:
             found = [np.empty((models, 0, classes), np.float32)]

@@ -64,13 +64,8 @@ class Served:
             {"file": in_plain_sight(member.path.name), **member.summary(), "share": float(share)}
             for member, share in zip(ensemble.members, ensemble.shares, strict=True)
         ]
-        return {
-            "notice": NOTICE,
-            "models": models,
-            "calibrated": self.calibrated,
-            "classes": self.classes,
-            "notes": self.notes,
-        }
+        about = {"notice": NOTICE, "models": models, "calibrated": self.calibrated}
+        return about | {"classes": self.classes, "notes": self.notes}
 
     def predict(self, data: bytes, *, preview: bool) -> dict[str, Any]:
         """Probabilities and notes of an image that can be read, as JSON; its pixels on request."""
