@@ -16,15 +16,7 @@ from ensemble.choose import Config
 from ensemble.evaluate import main as evaluate
 from ensemble.predict.ensemble_json import read_recipe
 from tests.helpers.calls import done, refusal
-from tests.helpers.synthetic.runs import (
-    MODEL,
-    NAMES,
-    Command,
-    Runs,
-    guesses,
-    labels_of,
-    make_run,
-)
+from tests.helpers.synthetic.runs import MODEL, NAMES, Command, Runs, guesses, labels_of, make_run
 
 
 def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) -> None:

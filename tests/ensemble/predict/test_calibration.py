@@ -85,11 +85,7 @@ def test_every_map_is_its_formula_and_matched_by_name() -> None:
 def test_certain_probabilities_stay_within_0_and_1() -> None:
     ends = np.repeat([[0.0], [1.0]], 4, axis=1)
     extreme = Calibration(
-        dict(CALIBRATION.classes)
-        | {
-            "Mass": Temperature(1e-308),
-            "Normal": Platt(1e308, -1e308),
-        },
+        dict(CALIBRATION.classes) | {"Mass": Temperature(1e-308), "Normal": Platt(1e308, -1e308)},
         None,
         0,
     )
