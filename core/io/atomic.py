@@ -9,9 +9,8 @@ from pathlib import Path
 
 from core.errors import UserError
 
-# a full disk, a quota, or a limit on the size of a file
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MENDS = dict.fromkeys(FULL, "make room there, and the same command goes on") | {
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MENDS = dict.fromkeys(_FULL, "make room there, and the same command goes on") | {
     errno.ENOENT: "its folder was removed or moved; the same command starts anew",
     errno.EROFS: "let that be writable again, or name another place",
     errno.EACCES: "let that be writable, or name another place",
