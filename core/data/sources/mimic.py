@@ -9,15 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.csv.columns import (
-    IMAGE_COLUMNS,
-    Column,
-    find_named,
-    has_columns,
-    names_among,
-    read_columns,
-    take_rows,
-)
+from core.data.csv import columns as csv
+from core.data.csv.columns import Column
 from core.data.sources.sheet import CHEXPERT_LABELS, Sheet, column
 from core.errors import UserError, plain, some
 
@@ -26,7 +19,7 @@ NEEDED = ("subject_id", "study_id", "No Finding")
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
     """Whether these are its columns, without an image's, and the images' table is beside it."""
-    if not has_columns(columns, NEEDED) or names_among(columns, IMAGE_COLUMNS):
+    if not csv.has_columns(columns, NEEDED) or csv.names_among(columns, csv.IMAGE_COLUMNS):
         return False
     return path.name.startswith("mimic-cxr") or bool(_beside(path, "metadata"))
 
@@ -49,7 +42,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
             f"{path} holds labels of studies, and the table of their images, such as "
             f"{_usual(path, 'metadata')}, is not beside it: put it there (--source mimic)."
         )
-    images = read_columns(metadata)
+    images = csv.read_columns(metadata)
     rows = _rows_of(column(images, "study_id", "mimic"), studies)
     has_labels = rows >= 0
     if not has_labels.any():
@@ -66,8 +59,8 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
             f"{alone:,} of {len(studies.codes):,} studies of {path.name} have no image in "
             f"{metadata.name}."
         )
-    kept = take_rows(images, has_labels)
-    labels = names_among(columns, CHEXPERT_LABELS)
+    kept = csv.take_rows(images, has_labels)
+    labels = csv.names_among(columns, CHEXPERT_LABELS)
     wanted = {name: columns[name] for name in columns if name in labels or name not in images}
     image, study, patient = (
         column(kept, name, "mimic") for name in ("dicom_id", "study_id", "subject_id")
@@ -77,7 +70,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     test, why = _official_test(path, notes, image, study, patient)
     return Sheet(
         path=path,
-        columns=kept | take_rows(wanted, rows),
+        columns=kept | csv.take_rows(wanted, rows),
         labels=labels,
         no_labels=tuple(images),
         image=("dicom_id",),
@@ -101,7 +94,7 @@ def read_studies(path: Path, columns: dict[str, Column]) -> Sheet:
     return Sheet(
         path=path,
         columns=columns,
-        labels=names_among(columns, CHEXPERT_LABELS),
+        labels=csv.names_among(columns, CHEXPERT_LABELS),
         image=("study_id",),
         patient=("subject_id",),
         study=(),
@@ -140,9 +133,9 @@ def _official_test(
     file = _find(path, "split")
     if file is None:
         return None, f"there is no {_usual(path, 'split')} beside it"
-    columns = read_columns(file)
+    columns = csv.read_columns(file)
     names, parts = column(columns, key.name, "mimic"), column(columns, "split", "mimic")
-    pairs = [(said, c) for c in others if (said := find_named(columns, c.name)) is not None]
+    pairs = [(said, c) for c in others if (said := csv.find_named(columns, c.name)) is not None]
     # the same again says nothing new
     first = _rows_of(names, names)
     for held in (parts, *(said for said, _ in pairs)):

@@ -10,14 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.csv.columns import (
-    PATIENT_COLUMNS,
-    Column,
-    find_named,
-    has_columns,
-    names_among,
-    take_rows,
-)
+from core.data.csv import columns as csv
+from core.data.csv.columns import Column
 from core.data.csv.label_values import label_value
 from core.data.csv.non_labels import is_known_non_label
 from core.data.sources.sheet import Sheet, column
@@ -29,10 +23,10 @@ BOXES = ("class_name", "x_min")
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
     """Whether images have readers, or labels that only this source calls so, and no patients."""
-    if names_among(columns, (*PATIENT_COLUMNS, *BOXES)):
+    if csv.names_among(columns, (*csv.PATIENT_COLUMNS, *BOXES)):
         return False
     # "No finding" is written with a capital elsewhere
-    return has_columns(columns, ("image_id", "rad_id")) or set(CONSENSUS) <= set(columns)
+    return csv.has_columns(columns, ("image_id", "rad_id")) or set(CONSENSUS) <= set(columns)
 
 
 def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> Sheet:
@@ -41,12 +35,12 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
     Raises UserError where images have not the same number of readers, one reader is there twice
     for an image, for a cell that is neither 1 nor 0, and for a table of boxes.
     """
-    if boxes := names_among(columns, BOXES):
+    if boxes := csv.names_among(columns, BOXES):
         raise UserError(
             f"{path} is a table of boxes (column '{boxes[0]}'), with one row a finding: give "
             "--source vindr a table with one column a label, such as image_labels_train.csv."
         )
-    images, by = column(columns, "image_id", "vindr"), find_named(columns, "rad_id")
+    images, by = column(columns, "image_id", "vindr"), csv.find_named(columns, "rad_id")
     rest = {name: c for name, c in columns.items() if c not in (images, by)}
     labels = tuple(name for name in rest if not is_known_non_label(name))
     notes: tuple[str, ...] = ()
@@ -61,7 +55,7 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
         path=path,
         columns=columns,
         labels=labels,
-        no_labels=names_among(columns, ("rad_id",)),
+        no_labels=csv.names_among(columns, ("rad_id",)),
         image=("image_id",),
         patient=(),
         study=(),
@@ -108,4 +102,4 @@ def _vote(
         codes = positive.astype(np.int8)
         voted[name] = replace(answers, codes=codes, values=["0", "1"], rows=first + 2)
     names = {name: c for name, c in columns.items() if name not in labels}
-    return take_rows(names, first) | voted
+    return csv.take_rows(names, first) | voted
