@@ -137,9 +137,8 @@ def test_columns_that_differ_in_punctuation_alone_are_refused(tmp_path: Path) ->
         gather(data)
     assert "a row 'Grade-,Grade-' of a --label_map" in str(refused.value)
     (tmp_path / "map.csv").write_text("label,means\nGrade-,Grade-\n")
-    assert gather(
-        replace(data, reading=data.reading.change(label_map=tmp_path / "map.csv"))
-    ).class_names == ("Grade-", "Mass")
+    mapped = replace(data, reading=data.reading.change(label_map=tmp_path / "map.csv"))
+    assert gather(mapped).class_names == ("Grade-", "Mass")
     assert gather(replace(data, labels="Mass")).class_names == ("Mass",)
 
 
