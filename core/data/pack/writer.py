@@ -60,7 +60,8 @@ def write_pack(
     _check_folder(out, folder, plan, overwrite=overwrite)
     with _locked(folder):
         # what a kill left of files that were being written
-        _remove(folder, *(name for name in os.listdir(folder) if name.startswith((".index", ".p"))))
+        left = (".index.", ".pack.")
+        _remove(folder, *(name for name in os.listdir(folder) if name.startswith(left)))
         if plan.parts > 1:
             whole = msgspec.structs.replace(plan, count=plan.total, part=1)
             # by way of the part's own folder, as the other one is that of several processes
