@@ -16,7 +16,7 @@ from core.io.untrusted_files import check_regular
 from core.metrics import Evaluation, evaluate
 from core.report.figures import draw_pictures
 from core.report.page import Contents, command_again, write_report
-from core.report.plots.training_curves import NUMBERS, RATE
+from core.report.plots.training_curves import FACTOR, NUMBERS, RATE
 from core.report.tables import class_table, fold_tables, format_table, lead_of, summary_table
 from core.report.worst_images import worst_cases
 from core.runs.folder import RunFolder
@@ -172,6 +172,8 @@ def _read_history(path: Path) -> pd.DataFrame | None:
     try:
         check_regular(path)
         history = pd.read_csv(path)
+        # couplings that version 0.1 fitted have none
+        history = history if FACTOR in history else history.assign(**{FACTOR: 1.0})
         if missing := [name for name in (*NUMBERS, "phase") if name not in history]:
             raise ValueError(f"it has no column {missing[0]}")
         for name in (*NUMBERS, *(name for name in map(str, history) if name.endswith(RATE))):

@@ -120,7 +120,8 @@ def _fit_fold(
     epoch = TrainedEpoch(
         phase="only",
         train_loss=train_loss,
-        rates={"coupling_lr": optim.coupling_lr},
+        # the mean of a cosine from 1 to 0
+        rates={"coupling_lr": optim.coupling_lr, "lr_factor": 0.5},
         images=len(rows),
         began=began,
         trained=trained,

@@ -28,7 +28,7 @@ def serve(**settings: Any) -> tuple[Served, TestClient]:
 
 def calibrated(path: Path, names: list[str]) -> Path:
     """A calibration with a temperature and thresholds; of the last class there is no threshold."""
-    classes = {
+    classes: dict[str, Identity | Temperature] = {
         name: Temperature(1.5 + place / 10, threshold=0.3, threshold_gated=0.2)
         for place, name in enumerate(names)
     }

@@ -37,6 +37,12 @@ def _limit(variable: str, default: int) -> int:
     return int(given or default)
 
 
+def _count(block: bytes, marks: bytes) -> int:
+    # faster than bytes.count where there are many
+    values = np.frombuffer(block, np.uint8)
+    return sum(int(np.count_nonzero(values == mark)) for mark in marks)
+
+
 class CheckedBytes(io.RawIOBase):
     """The bytes of a CSV; raises UserError where they are too many, or NUL is among them."""
 
@@ -45,8 +51,11 @@ class CheckedBytes(io.RawIOBase):
         self.separator = ""
         self.width = 0
         """Cells of the header; 0 where there is none"""
+        self.separators = 0
+        """How many stand outside of quotes, so far"""
         self._limits = limits()
-        self._size = self._cells = 0
+        self._size = self._line_ends = 0
+        self._is_quoted = False
 
     def readable(self) -> bool:
         return True
@@ -60,12 +69,13 @@ class CheckedBytes(io.RawIOBase):
             )
         if not self.separator:
             self._find_layout(block)
+        pieces = block.split(b'"')
+        self.separators += _count(b"".join(pieces[self._is_quoted :: 2]), self.separator.encode())
+        self._is_quoted ^= len(pieces) % 2 == 0
         self._size += len(block)
-        # faster than bytes.count where there are many
-        values = np.frombuffer(block, np.uint8)
-        for mark in (*self.separator.encode(), *b"\r\n"):
-            self._cells += int(np.count_nonzero(values == mark))
-        if self._size > self._limits[0] or self._cells > self._limits[1]:
+        self._line_ends += _count(block, b"\r\n")
+        cells = self.separators + self._line_ends
+        if self._size > self._limits[0] or cells > self._limits[1]:
             raise UserError(
                 f"{self.path} is no table of images: it has more than {self._limits[0] / 1e6:,.0f} "
                 f"MB of text or {self._limits[1]:,} cells. Leave out columns that are not needed, "
