@@ -133,7 +133,7 @@ def divide(
         earlier_folds = None if earlier is None else _folds_of(earlier, named)
         if earlier_folds is None:
             groups = joined_patients(table.patients, first)
-            assignment = assign_folds(strata(table), groups, split.folds, split.seed)
+            assignment = _assign_by_name(table, groups, split)
         else:
             assignment = earlier_folds
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
@@ -155,6 +155,15 @@ def divide(
     prepared = Prepared(table, assignment, run_folds, table.images.digest())
     check_training(prepared, shares, say)
     return prepared
+
+
+def _assign_by_name(table: LabelTable, groups: np.ndarray | None, split: SplitConfig) -> np.ndarray:
+    """The fold of each image, (N,), whatever the order of rows: they are divided by name."""
+    order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
+    assignment = np.empty(len(table), dtype=np.int64)
+    grouped = None if groups is None else groups[order]
+    assignment[order] = assign_folds(strata(table)[order], grouped, split.folds, split.seed)
+    return assignment
 
 
 def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.config.data import DataConfig
+from core.config.training import SplitConfig
 from core.data.images.collection import Images
 from core.data.splits.folds import (
     assign_folds,
@@ -15,6 +17,7 @@ from core.data.splits.folds import (
     fold_table,
     write_folds,
 )
+from core.data.splits.prepare import divide
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 
@@ -73,6 +76,24 @@ def test_a_seed_repeats_and_unknown_counts_as_no_positive(patients: np.ndarray |
     assert not np.array_equal(first, assign_folds(targets, patients, 4, 2))
     unknown = np.where(targets == 0, np.nan, targets)
     assert np.array_equal(first, assign_folds(unknown, patients, 4, 1))
+
+
+@pytest.mark.parametrize("with_patients", [True, False])
+def test_the_order_of_rows_changes_no_fold(with_patients: bool) -> None:
+    ids = [f"{number:03d}.png" for number in range(120)]
+    table = some_table(ids, [str(number // 2) for number in range(120)] if with_patients else None)
+    table = replace(table, targets=random_targets(120, 3), class_names=("A", "B", "C"))
+    order = np.random.default_rng(3).permutation(120)
+    split = SplitConfig(folds=4, seed=1)
+    # without paths no copies are looked for
+    whole, moved = (
+        divide(replace(one, images=Images.of_files([])), DataConfig(), split, lambda _: None)
+        for one in (table, table.take(order))
+    )
+    assert np.array_equal(moved.assignment, whole.assignment[order])
+    patients = None if table.patients is None else table.patients
+    expected = assign_folds(table.targets, patients, 4, 1)
+    assert np.array_equal(whole.assignment, expected)
 
 
 @pytest.mark.parametrize("with_patients", [True, False])
