@@ -120,7 +120,12 @@ class FoldTrainer:
         if self.loop.compile:
             source.part.compile()
         module = self.fabric.setup_module(source.part)
-        optimizer = build_optimizer(self.model, phase, fused=not scaler_of(self.fabric))
+        optimizer = build_optimizer(
+            self.model,
+            phase,
+            fused=not scaler_of(self.fabric),
+            decay_tokens=self.state.decay_tokens,
+        )
         optimizer.register_step_post_hook(shrink)
         self.state.load_optimizer(phase.name, optimizer)
         wrapped = self.fabric.setup_optimizers(optimizer)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Annotated, Any
 
 import msgspec
@@ -63,28 +64,44 @@ def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
     return [head, Phase("all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs)]
 
 
-def build_optimizer(model: nn.Module, phase: Phase, *, fused: bool = True) -> torch.optim.AdamW:
+def build_optimizer(
+    model: nn.Module, phase: Phase, *, fused: bool = True, decay_tokens: bool = False
+) -> torch.optim.AdamW:
     """AdamW over the parts of `model` named in `phase.rates`.
 
-    Not decayed are biases, norms, per-class scales (all parameters of one dimension), and what
-    modules name in `sparse`. `fused` lets its `found_inf` skip an update on the device; Fabric's
-    gradient scaling cannot clip then.
+    Not decayed are biases, norms, per-class scales (all parameters of one dimension), what modules
+    name in `sparse`, and (but for `decay_tokens`) what timm's networks name in `no_weight_decay`:
+    class and register tokens, position embeddings, tables of relative positions. `fused` lets its
+    `found_inf` skip an update on the device; Fabric's gradient scaling cannot clip then.
     """
     sparse = {id(parameter) for parameter in sparse_parameters(model).values()}
+    tokens = set() if decay_tokens else _undecayed(model)
     groups: list[dict[str, Any]] = []
     taken: set[int] = set()
     # a part of a part comes before the whole
     for part in sorted(phase.rates, key=len, reverse=True):
         ours = [p for p in model.get_submodule(part).parameters() if id(p) not in taken]
         taken |= {id(parameter) for parameter in ours}
-        plain = [p for p in ours if p.ndim <= 1 and id(p) not in sparse]
-        decayed = [p for p in ours if p.ndim > 1 and id(p) not in sparse]
+        dense = [p for p in ours if id(p) not in sparse]
+        plain = [p for p in dense if p.ndim <= 1 or id(p) in tokens]
+        decayed = [p for p in dense if p.ndim > 1 and id(p) not in tokens]
         peak = {"peak": phase.rates[part], "lr": phase.rates[part], "l1": 0.0}
         groups.append(peak | {"params": decayed, "weight_decay": phase.weight_decay})
         groups.append(peak | {"params": plain, "weight_decay": 0.0})
         penalised = [p for p in ours if id(p) in sparse]
         groups.append(peak | {"params": penalised, "weight_decay": 0.0, "l1": phase.l1})
     return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
+
+
+def _undecayed(model: nn.Module) -> set[int]:
+    """Ids of biases of several dimensions, and of what a network's `no_weight_decay` names."""
+    found = {id(p) for name, p in model.named_parameters() if name.endswith(".bias")}
+    for module in model.modules():
+        names: set[str] = getattr(module, "no_weight_decay", set)()
+        for name, parameter in module.named_parameters() if names else ():
+            if any(fnmatch(name, pattern) for pattern in names):
+                found.add(id(parameter))
+    return found
 
 
 def make_step(fabric: Fabric, optimizer: Any, *, skip: Tensor) -> None:

@@ -75,6 +75,8 @@ class ResumeState:
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sums = torch.zeros(3, dtype=precise, device=device)
         self.progress = Progress()
+        self.decay_tokens = False
+        """Whether the optimiser decays tokens too, as in states of version 0.1."""
         self._loaded: dict[str, Tensor] = {}
         self._loaded_phase = ""
         self._loaded_path = Path()
@@ -96,8 +98,13 @@ class ResumeState:
                 for name, value in optimizer.state[parameter].items()
             }
             tensors["loss_sums"] = self.loss_sums
-        facts = {"run": self.identity, "phase": phase, "scale": scale_state(self.scaler)}
-        facts["progress"] = msgspec.to_builtins(self.progress)
+        facts = {
+            "run": self.identity,
+            "phase": phase,
+            "scale": scale_state(self.scaler),
+            "decay_tokens": self.decay_tokens,
+            "progress": msgspec.to_builtins(self.progress),
+        }
         save_tensors(path, tensors, facts)
 
     def add_loss(self, loss: Tensor, targets: Tensor) -> None:
@@ -140,6 +147,7 @@ class ResumeState:
         try:
             self.progress = msgspec.convert(facts["progress"], Progress)
             self._loaded_phase = facts["phase"]
+            self.decay_tokens = bool(facts.get("decay_tokens", True))
             if self.progress.finished:
                 return
             load_scale(self.scaler, facts["scale"])

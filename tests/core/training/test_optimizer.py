@@ -1,7 +1,9 @@
 """The optimiser trains the parts that it should, by its schedule."""
 
 import pytest
+import timm
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
@@ -13,6 +15,21 @@ def test_a_part_without_a_rate_is_not_trained() -> None:
     optimizer = build_optimizer(model, Phase("", 1, {"head": 1e-3}, weight_decay=0.1))
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in model["head"].parameters()}
+
+
+@pytest.mark.parametrize("name", ["test_vit3", "test_efficientnet", "coat_lite_tiny", "levit_128s"])
+def test_what_decays_is_what_decays_by_timm(name: str) -> None:
+    network = timm.create_model(name)
+    listed: set[str] = getattr(network, "no_weight_decay", set)()
+    plain, decayed = param_groups_weight_decay(network, 0.1, no_weight_decay_list=listed)
+    model = nn.ModuleDict({"backbone": network})
+    phase = Phase("", 1, {"backbone": 1e-3}, weight_decay=0.1)
+    groups = {g["weight_decay"]: g["params"] for g in build_optimizer(model, phase).param_groups}
+    assert set(map(id, groups[0.1])) == set(map(id, decayed["params"]))
+    assert set(map(id, groups[0.0])) == set(map(id, plain["params"]))
+    older = build_optimizer(model, phase, decay_tokens=True).param_groups
+    of_before = {id(p) for p in network.parameters() if p.ndim > 1}
+    assert {id(p) for g in older if g["weight_decay"] for p in g["params"]} == of_before
 
 
 def torchs_schedule(schedule: str, steps: int) -> list[float]:
