@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
     from pandas import DataFrame
 
     from core.metrics import PairedDifference
+    from core.metrics.ap_auroc import FloatArray
     from ensemble.fitting.calibrators import HeldOut, Problem
     from ensemble.predict.calibration import Calibration
 
@@ -57,7 +58,7 @@ class Config:
     folds: Folds = 5
     """Folds of patients, of the choice and of the held-out scores around it."""
     seed: Seed = 0
-    """Seed of these folds and of the bootstrap."""
+    """Seed of these folds."""
     normal_class: str = ""
     """Class that means "nothing found"; Normal, No Finding or No_Finding when not given."""
     output: Path = Path("calibration.json")
@@ -141,7 +142,7 @@ def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFram
     import pandas as pd
 
     from core.metrics import evaluate
-    from core.metrics.bootstrap import column_mean
+    from core.metrics.ap_auroc import column_mean
     from ensemble.fitting.calibrators import log_losses
 
     means, columns = {}, {}
@@ -181,8 +182,31 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
     for earlier, stage in pairwise(stages):
         both, names = (tested.ranks[stage], tested.ranks[earlier]), problem.class_names
         gain = paired_difference(problem.targets, *both, names, problem.patients, seed=config.seed)
-        notes.append(f"{earlier} → {stage}: {_told(gain)}")
+        told = _compare_losses(problem, tested.probabilities[earlier], tested.probabilities[stage])
+        notes.append(f"{earlier} → {stage}: {told} {_told(gain)}")
     print(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
+
+
+def _compare_losses(problem: Problem, before: FloatArray, after: FloatArray) -> str:
+    """By how much proper scores change, with intervals over patients, and what that shows."""
+    import numpy as np
+
+    from core.metrics.influence import cluster_indices
+    from core.metrics.intervals import mean_losses
+    from core.report.tables import number
+    from ensemble.fitting.calibrators import log_losses
+
+    clusters = cluster_indices(problem.patients, len(before))
+    squares = [(one - problem.targets) ** 2 for one in (before, after)]
+    logs = [log_losses(problem.targets, one) for one in (before, after)]
+    told = []
+    for name, (old, new) in {"log loss": logs, "Brier score": squares}.items():
+        difference = mean_losses(new - old, clusters)
+        low, high = difference.unbounded_interval()
+        shown = number(float(difference.values), (float(low), float(high)), "+")
+        verdict = "better" if high < 0 else "worse" if low > 0 else "no evidence of a difference"
+        told.append(f"{name} {shown}: {verdict if np.isfinite(low) else 'too few patients'}.")
+    return " ".join(told)
 
 
 def _told(difference: PairedDifference) -> str:

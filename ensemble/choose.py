@@ -58,7 +58,7 @@ class Config:
     folds: Folds = 5
     """Folds of patients, outer and inner, of the nested cross-validation."""
     seed: Seed = 0
-    """Seed of these folds and of the bootstrap."""
+    """Seed of these folds."""
     output: Path = Path("ensemble.json")
     """Where the weights go; beside it the blended out-of-fold predictions, as ..._oof.csv, and
     their labels, as ..._labels.csv."""
@@ -190,7 +190,7 @@ def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) ->
         f"out, and the gain: weights fitted without these patients, {config.folds} folds. All are "
         f"means over the {gain['classes_scored']} classes that can be scored"
         f"{', without ' if unscored else ''}{some(unscored, SHOWN_NAMES)}. Intervals: 95 %, "
-        f"bootstrap. {star_note(gain)}",
+        f"a jackknife over patients. {star_note(gain)}",
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
         f"The whole procedure, this choice included, gains {mean_with_interval(gain, metric, '+')} "
         f"{metric} over the single best run on held-out patients. Its own rows would promise "

@@ -144,19 +144,21 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
 
 def _operating_points(config: Config, scored: Scored) -> tuple[DataFrame | None, str]:
     """The table of operating points that is asked for, and where they are, in words."""
-    from ensemble.scoring.operating_points import operating_points, read_thresholds
+    from ensemble.scoring.operating_points import Reaching, operating_points, read_thresholds
 
     table, probabilities = scored.table, scored.files[config.predictions[0]]
     data = table.targets, probabilities, table.class_names
-    how = table.patients, config.resamples, config.seed
-    if config.sensitivity is not None:
-        title = f"the highest threshold of sensitivity {config.sensitivity:g}"
-        return operating_points(*data, config.sensitivity, *how), title
+    at: Any = None
     if config.thresholds:
-        thresholds = read_thresholds(config.thresholds, table.class_names, gated=config.gated)
+        at = read_thresholds(config.thresholds, table.class_names, gated=config.gated)
         title = f"threshold {config.told(Path(config.thresholds))}"
-        return operating_points(*data, thresholds, *how), title
-    return None, ""
+    for point in ("sensitivity", "specificity"):
+        if (least := getattr(config, point)) is not None:
+            at = Reaching(point, least)
+            title = str(at)
+    if at is None:
+        return None, ""
+    return operating_points(*data, at, table.patients, intervals=config.resamples > 0), title
 
 
 def _several_files(config: Config, scored: Scored) -> Outcome:

@@ -1,139 +1,163 @@
-"""Data sets of known AP and AUROC, and how often intervals of `core.metrics` cover the truth.
+"""Data sets of which the true scores are known, for the study `coverage`.
 
 Scores are normal, so that the truth is known by integration and not by the code that is judged.
 """
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.integrate import quad
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
+from core.metrics.calibration_error import CALIBRATION_BINS
 
-Result = Evaluation | PairedDifference
-
-KINDS = {
-    "single": "one image a patient",
-    "patients": "several images a patient, resamples of patients",
-    "images": "several images a patient, resamples of images",
-    "pairs": "one image a patient, differences of two predictions",
-}
-MEANS = ("mAP", "mAP_medium", "mAP_tail", "mAUROC")
-
-IMAGES_PER_PATIENT = 3.6  # as in the NIH table
-# what a patient's images have in common, of the variance behind a label and of that of a score
-SHARED = 0.6
-# the share of the first score that the second one of a pair keeps; the rest is noise
-KEPT = 0.8
+FloatArray = NDArray[np.float64]
 
 
-def measure(
-    classes: pd.DataFrame, images: int, data_sets: int, resamples: int, kind: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compare the intervals of many drawn data sets with the truth.
+class Sample(NamedTuple):
+    """A data set: labels 1 and 0 and probabilities (N, C), and patients (N,)."""
 
-    classes: columns positives (expected in a data set of `images`) and true AUROC. kind: of KINDS.
+    targets: FloatArray
+    probabilities: FloatArray
+    patients: NDArray[np.intp]
 
-    Returns the columns of `judge` for each class and metric (AP, AUROC), and for each mean over the
-    classes (the index).
+
+@dataclass(frozen=True)
+class Population:
+    """What data sets are drawn from, with C classes.
+
+    A label is 1 where a standard normal number is large enough for the class's prevalence; the
+    score is another one, higher by the class's shift where the label is 1. Both numbers of an image
+    are the sum of one of its patient and one of its own, so that an image by itself is drawn as
+    without patients.
     """
-    prevalences = classes["positives"].to_numpy() / images
-    # what the scores of a class's positives have over those of its negatives
-    shifts = np.sqrt(2) * norm.ppf(classes["true AUROC"].to_numpy())
-    truths = truths_of(prevalences, shifts)
-    if kind == "pairs":
-        second = truths_of(prevalences, KEPT * shifts)
-        truths = {metric: truth - second[metric] for metric, truth in truths.items()}
-    names = [f"class {number}" for number in range(len(classes))]
-    results: list[Result] = []
-    for seed in range(data_sets):
-        random = np.random.default_rng(seed)
-        clustered = kind in ("patients", "images")
-        targets, scores, patients = draw(random, images, prevalences, shifts, clustered)
-        if kind == "pairs":
-            noise = np.sqrt(1 - KEPT**2) * random.normal(size=scores.shape)
-            worse = expit(KEPT * logit(scores) + noise)
-            results.append(
-                paired_difference(targets, scores, worse, names, resamples=resamples, seed=seed)
-            )
-            continue
-        results.append(
-            evaluate(
-                targets,
-                scores,
-                names,
-                prevalence=prevalences,
-                patients=patients if kind == "patients" else None,
-                resamples=resamples,
-                seed=seed,
-            )
+
+    prevalences: FloatArray
+    aurocs: FloatArray
+    sizes: NDArray[np.intp]
+    """How many images patients have: each patient of a data set has one of these numbers."""
+    patients: int
+    """Of a data set."""
+    shared: float = 0.0
+    """What a patient's images have in common, of the variance behind a label and of a score's."""
+    levels: int | None = None
+    """Different probabilities; None: as many as images."""
+
+    @property
+    def expected(self) -> FloatArray:
+        """(C,) positives of a data set on average."""
+        return self.prevalences * self.patients * self.sizes.mean()
+
+    @property
+    def shifts(self) -> FloatArray:
+        """(C,) what the scores of a class's positives have over those of its negatives."""
+        return np.sqrt(2) * norm.ppf(self.aurocs)
+
+    @property
+    def aps(self) -> FloatArray:
+        """(C,) AP in an endless data set."""
+        pairs = zip(self.prevalences, self.shifts, strict=True)
+        return np.array([population_ap(float(share), float(shift)) for share, shift in pairs])
+
+    def draw(self, random: np.random.Generator) -> Sample:
+        """A data set."""
+        patients = np.repeat(
+            np.arange(self.patients), random.choice(self.sizes, size=self.patients)
         )
-    return classes.join(judge_classes(results, truths)), judge_means(results, truths)
+        hidden = self.normal(random, patients)
+        targets = (hidden > norm.isf(self.prevalences)).astype(float)
+        scores = self.normal(random, patients) + self.shifts * targets
+        return Sample(targets, self.probabilities(scores), patients)
+
+    def normal(self, random: np.random.Generator, patients: NDArray[np.intp]) -> FloatArray:
+        """Standard normal numbers (N, C) that a patient's images share in part."""
+        shape = len(patients), len(self.prevalences)
+        own = random.standard_normal(shape)
+        if not self.shared:
+            return own
+        common = random.standard_normal((int(patients.max()) + 1, shape[1]))[patients]
+        return np.sqrt(self.shared) * common + np.sqrt(1 - self.shared) * own
+
+    def probabilities(self, scores: FloatArray) -> FloatArray:
+        """Scores as probabilities, which are rounded to `levels`."""
+        found = expit(scores)
+        return found if self.levels is None else np.round(found * self.levels) / self.levels
+
+    def calibrated(self, probabilities: FloatArray, sharpened: float = 1.0) -> FloatArray:
+        """(N, C) how probable a positive is by its score, with logits times `sharpened`."""
+        return expit(sharpened * self._log_odds(logit(probabilities)))
+
+    def reliability(self, sharpened: float) -> tuple[float, float]:
+        """True root mean squared calibration error of `calibrated`, over classes and flattened."""
+        scores = np.linspace(-8, 12, 40_001)[:, None]
+        positive = self.prevalences * norm.pdf(scores - self.shifts)
+        density = (positive + (1 - self.prevalences) * norm.pdf(scores)) * (scores[1] - scores[0])
+        log_odds = self._log_odds(scores)
+        given = expit(sharpened * log_odds)
+        bins = np.minimum((given * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+        sums = np.zeros((2, CALIBRATION_BINS, len(self.shifts)))
+        for column in range(len(self.shifts)):
+            np.add.at(sums[0, :, column], bins[:, column], density[:, column])
+            gap = density * (expit(log_odds) - given)
+            np.add.at(sums[1, :, column], bins[:, column], gap[:, column])
+
+        def mean_square(share: FloatArray, gaps: FloatArray) -> FloatArray:
+            return (gaps**2 / np.maximum(share, 1e-300)).sum(axis=0)
+
+        flat = mean_square(*sums.mean(axis=2))
+        return float(np.sqrt(mean_square(*sums).mean())), float(np.sqrt(flat))
+
+    def _log_odds(self, scores: FloatArray) -> FloatArray:
+        """Of a positive by its score (N, C)."""
+        return logit(self.prevalences) + self.shifts * scores - self.shifts**2 / 2
+
+    def second(self, random: np.random.Generator, first: Sample, kept: float, own: float) -> Sample:
+        """Another model, which keeps `kept` of the first one's shift and has noise of its `own`."""
+        noise = logit(first.probabilities) - self.shifts * first.targets
+        other = self.normal(random, first.patients)
+        mixed = np.sqrt(1 - own) * noise + np.sqrt(own) * other
+        return first._replace(probabilities=expit(mixed + kept * self.shifts * first.targets))
+
+    def weaker(self, kept: float) -> "Population":
+        """That of `second`'s probabilities."""
+        return replace(self, aurocs=norm.cdf(kept * self.shifts / np.sqrt(2)))
 
 
-def judge_classes(results: Sequence[Result], truths: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """`judge` for each class (the index) and metric."""
-    tables = []
-    for metric, truth in truths.items():
-        columns = [metric, f"{metric}_low", f"{metric}_high"]
-        stacked = np.array([result.per_class[columns].to_numpy().T for result in results])
-        values, lows, highs = stacked.swapaxes(0, 1)
-        judged = judge(values, lows, highs, truth)
-        tables.append(pd.DataFrame({"metric": metric.upper(), **judged}))
-    return pd.concat(tables)
+@dataclass(frozen=True)
+class RealLabels(Population):
+    """Patients of a real label table with all of their images, and normal scores."""
+
+    labels: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    """(N, C) of all patients, image by image and patient by patient."""
+
+    @classmethod
+    def of_nih(cls, data: Path, patients: int) -> "RealLabels":
+        """The 15 columns of NIH ChestX-ray14, whose AUROCs go from 0.7 to 0.95 in turn."""
+        table = pd.read_csv(data / "labels" / "nih_chestxray14.csv.gz").sort_values("PatientID")
+        sizes = table["PatientID"].value_counts(sort=False).to_numpy()
+        labels = table.drop(columns=["ImageID", "PatientID"]).to_numpy(float)
+        aurocs = np.resize([0.7, 0.8, 0.9, 0.95], labels.shape[1])
+        images = sizes.astype(np.intp)
+        return cls(labels.mean(axis=0), aurocs, images, patients, 0.6, None, labels)
+
+    def draw(self, random: np.random.Generator) -> Sample:
+        """A data set."""
+        chosen = random.integers(len(self.sizes), size=self.patients)
+        starts = np.append(0, self.sizes.cumsum())
+        rows = np.concatenate([np.arange(starts[one], starts[one + 1]) for one in chosen])
+        patients = np.repeat(np.arange(self.patients), self.sizes[chosen])
+        targets = self.labels[rows]
+        scores = self.normal(random, patients) + self.shifts * targets
+        return Sample(targets, self.probabilities(scores), patients)
 
 
-def judge_means(results: Sequence[Result], truths: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """`judge` for each mean (the index), over the classes that its interval covers."""
-    rows = {}
-    for metric in MEANS:
-        known = [one for one in results if metric in one.summary["intervals"]]
-        if not known:
-            continue
-        true = truths[metric.removeprefix("m").partition("_")[0].lower()]
-        truth = np.array([true[averaged(one, metric)].mean() for one in known])
-        values = np.array([one.summary["interval_points"][metric] for one in known])
-        lows, highs = np.array([one.summary["intervals"][metric] for one in known]).T
-        rows[metric] = judge(values, lows, highs, truth)
-    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
-
-
-def averaged(result: Result, metric: str) -> np.ndarray:
-    """Which classes the interval of a mean covers, (C,)."""
-    left_out = result.summary["too_rare_for_intervals"] + result.summary["unscored"]
-    used = ~result.per_class.index.isin(left_out)
-    group = metric.partition("_")[2]
-    return used & result.per_class["group"].eq(group).to_numpy() if group else used
-
-
-def judge(
-    values: np.ndarray, lows: np.ndarray, highs: np.ndarray, truth: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Shares of the data sets (first axis) whose interval covers the truth, lies above or below.
-
-    And bias: the mean of the values minus the truth. A data set without an interval is left out.
-    """
-    known = (~np.isnan(lows)).sum(axis=0)
-    # false for NaN
-    above, below = (lows > truth).sum(axis=0), (highs < truth).sum(axis=0)
-    return {
-        "covered": (known - above - below) / known,
-        "above": above / known,
-        "below": below / known,
-        "bias": np.nanmean(values - truth, axis=0),
-    }
-
-
-def truths_of(prevalences: np.ndarray, shifts: np.ndarray) -> dict[str, np.ndarray]:
-    """AP and AUROC of each class in an endless data set, (C,)."""
-    pairs = zip(prevalences, shifts, strict=True)
-    aps = np.array([population_ap(*pair) for pair in pairs])
-    return {"ap": aps, "auroc": norm.cdf(shifts / np.sqrt(2))}
-
-
+@cache
 def population_ap(prevalence: float, shift: float) -> float:
     """Integral of precision over recall; scores are N(0, 1), and N(shift, 1) for positives."""
 
@@ -143,28 +167,3 @@ def population_ap(prevalence: float, shift: float) -> float:
 
     # precision may fall steeply where recall begins
     return quad(precision, 0, 1, points=[1e-4, 1e-2], limit=500)[0]
-
-
-def draw(
-    random: np.random.Generator,
-    images: int,
-    prevalences: np.ndarray,
-    shifts: np.ndarray,
-    clustered: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Targets (N, C), probabilities (N, C) and patients (N,) of a data set.
-
-    A label is 1 where a standard normal number is large enough for the class's prevalence; the
-    score is another one, higher by the class's shift where the label is 1. clustered: patients have
-    several images (a geometric number), and both numbers of an image are the sum of one of its
-    patient and one of its own, so that an image by itself is drawn as without patients.
-    """
-    patients = np.arange(images)
-    both = random.normal(size=(2, images, len(prevalences)))
-    if clustered:
-        sizes = random.geometric(1 / IMAGES_PER_PATIENT, size=images)
-        patients = np.repeat(patients, sizes)[:images]
-        common = random.normal(size=both.shape)[:, patients]
-        both = np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * both
-    targets = (both[0] > norm.isf(prevalences)).astype(float)
-    return targets, expit(both[1] + shifts * targets), patients

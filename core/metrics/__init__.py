@@ -1,4 +1,4 @@
-"""AP, AUROC and calibration error with bootstrap intervals over patients."""
+"""AP, AUROC and calibration error with intervals over patients."""
 
 from core.metrics.evaluation import (
     Evaluation,

@@ -13,16 +13,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import UserError
-from core.metrics.ap_auroc import Curve, FloatArray, IntArray
-from core.metrics.bootstrap import (
-    Patients,
-    bootstrap,
-    cluster_indices,
-    column_mean,
-    common_enough,
-    with_intervals,
-)
-from core.metrics.calibration_error import expected_calibration_error
+from core.metrics.ap_auroc import Curve, FloatArray, IntArray, column_mean
+from core.metrics.calibration_error import Reliability, expected_calibration_error
+from core.metrics.influence import AP, AUROC, Patients, cluster_indices, influence
+from core.metrics.intervals import with_intervals
 
 # head above the first, tail below the second, extreme (a part of the tail) below the third
 GROUP_CUTS = (0.10, 0.01, 0.005)
@@ -30,7 +24,9 @@ GROUPS = ("head", "medium", "tail")
 # macro means of the columns ap, auroc, f1 and f1_fitted
 MEANS = ("mAP", "mAUROC", "mF1", "mF1_fitted")
 
-NO_INTERVALS: Mapping[str, Any] = {"intervals": {}, "interval_points": {}, "interval_classes": {}}
+NO_INTERVALS: Mapping[str, Any] = {
+    name: {} for name in ("intervals", "interval_points", "interval_classes", "corrected")
+}
 
 Prevalence = Mapping[str, float] | pd.Series | Sequence[float] | NDArray[Any]
 
@@ -41,16 +37,19 @@ class Evaluation:
 
     per_class: indexed by class name. Columns n (known labels), positives, prevalence (what the
         group was decided by), group (head, medium, tail, or unknown), ap, auroc, f1 (at 0.5),
-        f1_fitted and threshold (see `evaluate`), ece, brier, and with resamples ap_low, ap_high,
-        auroc_low, auroc_high.
+        f1_fitted and threshold (see `evaluate`), ece, brier, and with resamples positive_patients,
+        ap_corrected (AP less its bias), ap_low, ap_high, auroc_low, auroc_high.
     summary: mAP, mAUROC, mF1, mF1_fitted (means over the scored classes), micro_AP (all known
         labels as one class); ECE and Brier (means over all classes with a known label; neither
-        needs positives), ECE_flat (all known labels as one class); mAP_head, mAP_medium, mAP_tail,
-        mAP_extreme (the last a part of the tail; NaN where a group has no scored class),
+        needs positives), ECE_flat (all known labels as one class), and with resamples RMSCE and
+        RMSCE_flat (root mean squared, without the part of chance: `Reliability`); mAP_head,
+        mAP_medium, mAP_tail, mAP_extreme (the last a part of the tail; NaN where a group has no
+        scored class),
         group_classes (scored classes in each group); images, patients, classes, classes_scored,
         unscored (names), prevalence_from ("training" or "scored table"); resamples,
         intervals (metric -> (low, high)), interval_points (metric -> value over just the classes
-        that its interval runs over), interval_classes (metric -> number of these),
+        that its interval runs over), interval_classes (metric -> number of these), corrected
+        (metric -> that value less its bias);
         classes_in_intervals (number of all of them) and too_rare_for_intervals (scored classes left
         out of the macro intervals).
     """
@@ -61,9 +60,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """First minus second prediction table, on the same resamples.
+    """First minus second prediction table, on the same images.
 
-    per_class: indexed by class name, columns ap, ap_low, ap_high, auroc, auroc_low, auroc_high.
+    per_class: indexed by class name, columns ap, auroc, and with resamples positive_patients,
+        ap_corrected, ap_low, ap_high, auroc_low, auroc_high.
     summary: mAP, mAUROC (differences over the scored classes), classes_scored, unscored, resamples,
         and of the intervals what `Evaluation` has.
     """
@@ -87,15 +87,16 @@ def evaluate(
     prevalence: each class's share of positives in training, matched by name (mapping, Series) or
         in the order of class_names, NaN where unknown; without it the scored table's own decides
         the groups.
-    patients: (N,) identifiers; the bootstrap draws patients, or images where one is missing.
-    resamples: 0 leaves the intervals out and is fast enough for every epoch.
+    patients: (N,) identifiers, over which intervals are; over images where one is missing.
+    resamples: parts of the patients that are left out in turn to estimate the bias of AP; 0 leaves
+        the intervals out and is fast enough for every epoch.
+    seed: of the division into these parts.
     cuts: head above the first, tail below the second, extreme tail below the third.
 
     f1_fitted is the best F1 that any threshold reaches on these very rows ("positive" is
-    probability >= threshold): optimistic on a test table. Intervals are 95 % percentile intervals;
-    a resample in which a class loses its positives or negatives leaves that class out. Those of
-    macro means run over the classes with at least five positive patients, and are corrected for
-    the bias of AP where positives are few (`core.metrics.bootstrap.mean_interval`).
+    probability >= threshold): optimistic on a test table. Intervals are those of
+    `core.metrics.intervals`, NaN for a class with fewer than LEAST_PATIENTS positive patients;
+    those of means run over the classes with at least LEAST_IN_MEANS.
 
     Raises UserError (a ValueError) for shapes that differ, repeated names, targets other than 0, 1
     and NaN, probabilities that are not finite or not within [0, 1], prevalences that are missing
@@ -118,10 +119,10 @@ def evaluate(
     summary["resamples"] = resamples
     summary |= NO_INTERVALS
     if resamples > 0:
-        samples = bootstrap(labels, (scores,), clusters, resamples, seed)
-        common = common_enough(labels, clusters)
-        per_class, found = with_intervals(per_class, samples, common, members)
+        measured = influence(labels, scores, clusters, resamples, seed)
+        per_class, found = with_intervals(per_class, measured, members)
         summary |= found
+        _add_calibration(summary, labels, scores, clusters)
     return Evaluation(per_class=per_class, summary=summary)
 
 
@@ -136,18 +137,17 @@ def paired_difference(
 ) -> PairedDifference:
     """AP and AUROC of the first (N, C) predictions minus those of the second, with intervals.
 
-    Both are scored on the same resamples, so what the images have in common cancels and the
-    interval is that of the difference. Rules for classes, patients and errors as in `evaluate`.
+    What the images have in common cancels, and the interval is that of the difference. Rules for
+    classes, patients and errors as in `evaluate`.
     """
     names, labels, tables = _checked(targets, (first, second), class_names)
     clusters = _checked_clusters(patients, len(labels), resamples)
-    points = [
-        Curve.of(p[y == 1], p[y == 0]).scores()
-        for table in tables
-        for y, p in zip(labels.T, table.T, strict=True)
-    ]
-    ap, auroc = _first_minus_second(np.concatenate(points, axis=1))
-    per_class = pd.DataFrame({"ap": ap, "auroc": auroc}, index=pd.Index(names, name="class"))
+    measured = [influence(labels, table, clusters, resamples, seed) for table in tables]
+    difference = measured[0].minus(measured[1])
+    per_class = pd.DataFrame(
+        {"ap": difference.values[AP], "auroc": difference.values[AUROC]},
+        index=pd.Index(names, name="class"),
+    )
     summary: dict[str, Any] = {
         "mAP": column_mean(per_class["ap"]),
         "mAUROC": column_mean(per_class["auroc"]),
@@ -157,17 +157,9 @@ def paired_difference(
         **NO_INTERVALS,
     }
     if resamples > 0:
-        samples = _first_minus_second(bootstrap(labels, tables, clusters, resamples, seed))
-        common = common_enough(labels, clusters)
-        per_class, found = with_intervals(per_class, samples, common, lowest=-1.0)
+        per_class, found = with_intervals(per_class, difference, difference=True)
         summary |= found
     return PairedDifference(per_class, summary)
-
-
-def _first_minus_second(scores: FloatArray) -> FloatArray:
-    """(..., 2C) of two tables beside each other -> (..., C)."""
-    first, second = np.split(scores, 2, axis=-1)
-    return first - second
 
 
 def _score_classes(labels: FloatArray, scores: FloatArray, names: list[str]) -> pd.DataFrame:
@@ -177,7 +169,7 @@ def _score_classes(labels: FloatArray, scores: FloatArray, names: list[str]) -> 
         known = ~np.isnan(labels[:, column])
         y, p = labels[known, column], scores[known, column]
         curve = Curve.of(p[y == 1], p[y == 0])
-        ap, auroc = curve.scores()[:, 0]
+        ap, auroc = curve.scores()
         row = {
             "n": len(y),
             "positives": int(y.sum()),
@@ -190,7 +182,7 @@ def _score_classes(labels: FloatArray, scores: FloatArray, names: list[str]) -> 
         if 0 < row["positives"] < row["n"]:
             called = p >= 0.5
             row["f1"] = float(2 * (called & (y == 1)).sum() / (called.sum() + y.sum()))
-            steps = curve.f1()[0]
+            steps = curve.f1()
             row["f1_fitted"] = float(steps.max())
             row["threshold"] = float(curve.thresholds[steps.argmax()])
         rows.append(row)
@@ -208,7 +200,7 @@ def _summarise(
     pooled = Curve.of(scores[labels == 1], scores[labels == 0]).scores()
     summary: dict[str, Any] = {
         **{name: column_mean(per_class[name[1:].lower()]) for name in MEANS},
-        "micro_AP": float(pooled[0, 0]),
+        "micro_AP": float(pooled[0]),
         "ECE": column_mean(per_class["ece"]),
         "ECE_flat": expected_calibration_error(labels, scores),
         "Brier": column_mean(per_class["brier"]),
@@ -221,6 +213,22 @@ def _summarise(
     for group, inside in members.items():
         summary[f"mAP_{group}"] = column_mean(per_class["ap"][inside])
     return summary
+
+
+def _add_calibration(
+    summary: dict[str, Any], labels: FloatArray, scores: FloatArray, clusters: IntArray
+) -> None:
+    """Calibration errors without the part of chance, and their intervals."""
+    count = labels.shape[1]
+    flat = labels.reshape(-1, 1), scores.reshape(-1, 1), np.repeat(clusters, count)
+    classes = Reliability.of(labels, scores, clusters).mean()
+    for name, one in (("RMSCE", classes), ("RMSCE_flat", Reliability.of(*flat))):
+        (value,), bounds = one.roots()
+        summary[name] = float(value)
+        if not np.isnan(value):
+            summary["intervals"][name] = float(bounds[0, 0]), float(bounds[1, 0])
+            summary["interval_points"][name] = summary["corrected"][name] = float(value)
+            summary["interval_classes"][name] = int((~np.isnan(labels)).any(axis=0).sum())
 
 
 def group_of(share: float, cuts: tuple[float, float, float] = GROUP_CUTS) -> str:

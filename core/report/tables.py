@@ -3,13 +3,13 @@
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from core.errors import some
 from core.metrics import Evaluation
-from core.metrics.bootstrap import MIN_POSITIVE_PATIENTS
+from core.metrics.intervals import LEAST_IN_MEANS, LEAST_PATIENTS
 from core.report.plots.style import by_prevalence, shorten
 
 # name of each measure in the summary, and for the reader
@@ -21,10 +21,12 @@ SUMMARY_ROWS = {
     "mAP_extreme": "mAP, extreme tail",
     "mAUROC": "mAUROC",
     "mF1": "mF1 at 0.5",
-    "mF1_fitted": "mF1, fitted thresholds",
+    "mF1_fitted": "mF1, own thresholds (optimistic)",
     "micro_AP": "micro AP",
     "ECE": "ECE, mean over classes",
     "ECE_flat": "ECE, flattened",
+    "RMSCE": "RMS calibration error",
+    "RMSCE_flat": "RMS calibration error, flat",
     "Brier": "Brier, mean over classes",
 }
 # of a fold, or of a file among several
@@ -32,6 +34,8 @@ SHORT_ROWS = ("mAP", "mAP_head", "mAP_medium", "mAP_tail", "mAUROC", "ECE", "Bri
 # names of classes in a sentence: of more, the table says which they are
 SHOWN_NAMES = 20
 GROUP, INTERVAL = "Group", "95 % interval"
+# share of an interval's width from which the bias of a value is shown
+CLEAR = 0.1
 # columns of text; all others are numbers
 _TEXTS = (GROUP, INTERVAL)
 CLASS_COLUMNS = ("Class", GROUP, "Positives", "AP", "AUROC", "F1 at 0.5", "ECE")
@@ -78,29 +82,28 @@ def summary_table(evaluation: Evaluation) -> Table:
     for metric, label in SUMMARY_ROWS.items():
         group = metric.removeprefix("mAP_")
         classes = summary["group_classes"].get(group, summary["classes_scored"])
-        if not classes and group != metric:
+        if metric not in summary or (not classes and group != metric):
             continue
-        interval = ""
+        per_class, interval = metric.startswith(("mAP", "mAUROC", "mF1")), ""
         if metric in summary["intervals"]:
             low, high = summary["intervals"][metric]
             interval = f"[{low:.3f}, {high:.3f}]"
-            if (count := summary["interval_classes"][metric]) != classes:
-                point = summary["interval_points"][metric]
+            point, corrected = summary["interval_points"][metric], summary["corrected"][metric]
+            if abs(point - corrected) > CLEAR * (high - low):
+                interval = f"({corrected:.3f}) {interval}"
+            count = summary["interval_classes"][metric]
+            if per_class and count != classes:
                 interval = f"without the rarest: {point:.3f} {interval} (over {count})"
-        per_class = metric.startswith(("mAP", "mAUROC", "mF1"))
         rows.append([label, f"{classes}" if per_class else "", number(summary[metric]), interval])
     columns = ("Measure", "Classes", "Value", INTERVAL)
-    return Table("Summary", columns, rows, tuple(_notes(summary)), sortable=False)
+    return Table("Summary", columns, rows, tuple(_notes(evaluation)), sortable=False)
 
 
 def class_table(evaluation: Evaluation, columns: tuple[str, ...] = CLASS_COLUMNS) -> Table:
     """One row a class, most prevalent first, with some of CLASS_COLUMNS."""
     rows = []
     for name, row in by_prevalence(evaluation.per_class).iterrows():
-        ap, auroc = (
-            number(row[metric], (row.get(f"{metric}_low"), row.get(f"{metric}_high")))
-            for metric in ("ap", "auroc")
-        )
+        ap, auroc = (with_interval(row, metric) for metric in ("ap", "auroc"))
         counts = str(name), str(row["group"]), f"{row['positives']:,}"
         cells = (*counts, ap, auroc, number(row["f1"]), number(row["ece"]))
         every = dict(zip(CLASS_COLUMNS, cells, strict=True))
@@ -143,30 +146,56 @@ def format_table(evaluation: Evaluation) -> str:
 
 
 def number(
-    value: float, bounds: tuple[float | None, float | None] = (None, None), sign: str = ""
+    value: float,
+    bounds: tuple[float | None, float | None] = (None, None),
+    sign: str = "",
+    corrected: float | None = None,
 ) -> str:
-    """ "0.812 [0.790, 0.833]", without the interval where there is none, "-" for NaN."""
+    """ "0.812 [0.790, 0.833]", without the interval where there is none, "-" for NaN.
+
+    With the value less its bias in brackets, where that differs by a tenth of the interval's width.
+    """
     if np.isnan(value):
         return "-"
     text, (low, high) = f"{value:{sign}.3f}", bounds
     if low is None or high is None or np.isnan(low):
         return text
+    if corrected is not None and abs(value - corrected) > CLEAR * (high - low):
+        text += f" ({corrected:{sign}.3f})"
     return f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-def _notes(summary: dict[str, Any]) -> list[str]:
+def with_interval(row: pd.Series, name: str, sign: str = "") -> str:
+    """A value of a class, and its interval in ..._low and ..._high, if there is one."""
+    bounds = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return number(row[name], bounds, sign, row.get(f"{name}_corrected"))
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
     """What a reader must know of how these numbers came about, one sentence or two each."""
+    summary, known = evaluation.summary, evaluation.per_class["n"] / evaluation.summary["images"]
     trained = summary["prevalence_from"] == "training"
     notes = [f"Groups by the prevalence in the {'training data' if trained else 'scored table'}."]
     if summary["resamples"]:
         units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
         note = (
-            f"Intervals: 95 %, {summary['resamples']:,} bootstrap resamples of {units}; those of "
-            f"means run over the {summary['classes_in_intervals']} classes with at least "
-            f"{MIN_POSITIVE_PATIENTS} positive patients"
+            f"Intervals: 95 %, by a jackknife over {units}; of a class with at least "
+            f"{LEAST_PATIENTS['ap']} positive patients (AUROC: {LEAST_PATIENTS['auroc']}), of a "
+            f"mean over the {summary['classes_in_intervals']} classes with at least "
+            f"{LEAST_IN_MEANS}"
         )
         rare = some(summary["too_rare_for_intervals"], SHOWN_NAMES)
         notes.append(f"{note}, without {rare}." if rare else f"{note}.")
+        notes.append(
+            "RMS calibration errors are without the part that chance has in them, ECE is with it. "
+            "In brackets: a value less its bias, where that is above a tenth of the interval."
+        )
+    if known.min() < 1:
+        notes.append(
+            f"Scores are of images with a known label, {known.mean():.0%} on average (fewest: "
+            f"{known.idxmin()}, {known.min():.0%}). Where labels are missing for a reason, other "
+            "images may score otherwise."
+        )
     if summary["unscored"]:
         names = some(summary["unscored"], SHOWN_NAMES)
         notes.append(

@@ -117,9 +117,9 @@ def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float | No
     """
     curve = Curve.of(probabilities[targets == 1], probabilities[targets == 0])
     usable = curve.thresholds > 0
-    if not usable.any() or not curve.negatives.any():
+    if not usable.any() or not curve.negatives:
         return None
-    return float(curve.thresholds[np.where(usable, curve.f1()[0], -1).argmax()])
+    return float(curve.thresholds[np.where(usable, curve.f1(), -1).argmax()])
 
 
 def best_alpha(

@@ -194,7 +194,7 @@ def measure_gains(
     patients: NDArray[np.object_] | None,
     seed: int,
 ) -> dict[str, Gain]:
-    """Score what `select` gave, by strategy, with bootstrap intervals over patients (N,)."""
+    """Score what `select` gave, by strategy, with intervals over patients (N,)."""
     targets, single = pool.targets.T, selection.held_out[SINGLE_BEST].T
     scorers = {metric: Scorer(pool.targets, metric) for metric in METRICS}
     how: dict[str, Any] = {"patients": patients, "seed": seed}

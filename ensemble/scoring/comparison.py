@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.metrics import Evaluation, PairedDifference
-from core.metrics.bootstrap import column_mean
+from core.metrics.ap_auroc import column_mean
 from ensemble.scoring.score import Scored
 
 # name of a mean, and the column it is the mean of

@@ -35,15 +35,18 @@ class Config:
     """Take the calibration's thresholds for probabilities after normal gating."""
     sensitivity: float | None = None
     """Operating points at each class's highest threshold that reaches this sensitivity."""
+    specificity: float | None = None
+    """Operating points at each class's lowest threshold that reaches this specificity."""
     common: bool = False
     """Score the images and classes that all files have; differences are an error otherwise."""
     reading: LabelReading = field(default_factory=LabelReading)
     """How --labels is read; of these the label map, readers, uncertain and blank labels count for
     --train_csv too."""
     resamples: Count = 1000
-    """Bootstrap resamples of patients for the 95 % intervals; 0 leaves them out."""
+    """Jackknife resamples, each without a part of the patients, by which the bias of AP is
+    estimated; 0 leaves out the 95 % intervals."""
     seed: Count = 0
-    """Seed of the resamples."""
+    """Seed of the division into these parts."""
     anonymous: bool = False
     """Write no names of images, and those of files without their folders."""
     report: bool = False
@@ -65,14 +68,18 @@ class Config:
 def check(config: Config) -> None:
     """Raise UserError for what is missing, and for flags that contradict each other."""
     several = len(config.predictions) > 1
-    points = bool(config.thresholds) + (config.sensitivity is not None)
+    reaching = (config.sensitivity is not None) + (config.specificity is not None)
+    points = bool(config.thresholds) + reaching
     view, images = config.reading.view_column, config.image_dir is not None
     for wrong, message in (
         (not config.predictions, "no predictions are given: name their CSV with --predictions"),
-        (points > 1, "--thresholds and --sensitivity contradict each other: give one"),
+        (
+            points > 1,
+            "--thresholds, --sensitivity and --specificity contradict each other: give one",
+        ),
         (
             several and (points or config.by),
-            "--by, --thresholds and --sensitivity are of one file: give one of --predictions",
+            "--by and operating points are of one file: give one of --predictions",
         ),
         (
             config.gated and not config.thresholds,

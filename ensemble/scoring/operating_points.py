@@ -1,20 +1,22 @@
-"""Operating points: sensitivity, specificity and positive predictive value at a threshold."""
+"""Operating points: sensitivity, specificity and predictive values at a threshold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import expit, logit
 
 from core.errors import UserError
-from core.metrics.ap_auroc import Curve, FloatArray, Ranking
-from core.metrics.bootstrap import Patients, cluster_indices, percentile_interval, resampled_weights
+from core.metrics.ap_auroc import FloatArray, IntArray
+from core.metrics.influence import Patients, cluster_indices
+from core.metrics.intervals import share_intervals
 from ensemble.predict.calibration import read_calibration
 
-POINTS = ("sensitivity", "specificity", "ppv")
-# weights (R, N) -> thresholds (R, C) and POINTS (3, R, C) of R resamples
-Measure = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+POINTS = ("sensitivity", "specificity", "ppv", "npv")
+OTHER = {"sensitivity": "specificity", "specificity": "sensitivity"}
 
 
 def read_thresholds(given: str, class_names: Sequence[str], *, gated: bool) -> FloatArray:
@@ -35,91 +37,139 @@ def read_thresholds(given: str, class_names: Sequence[str], *, gated: bool) -> F
     return np.full(len(class_names), threshold)
 
 
+@dataclass(frozen=True)
+class Reaching:
+    """Thresholds at which a class's `point`, sensitivity or specificity, is at least `least`."""
+
+    point: str
+    least: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least <= 1:
+            raise UserError(f"--{self.point} must be above 0 and at most 1, not {self.least}")
+
+    def __str__(self) -> str:
+        which = "highest" if self.point == "sensitivity" else "lowest"
+        return f"the {which} threshold of {self.point} {self.least:g}"
+
+    def thresholds(
+        self, labels: FloatArray, scores: FloatArray, least: FloatArray | float | None = None
+    ) -> FloatArray:
+        """The threshold of each class (C,), by default of `self.least`; NaN without its kind."""
+        shares = np.broadcast_to(self.least if least is None else least, labels.shape[1])
+        classes = zip(labels.T, scores.T, shares, strict=True)
+        return np.array([self._threshold(*one) for one in classes])
+
+    def _threshold(self, labels: FloatArray, scores: FloatArray, least: float) -> float:
+        """The highest that enough positives reach, or the lowest that enough negatives do not."""
+        own = np.sort(scores[labels == (self.point == "sensitivity")])
+        if not len(own) or np.isnan(least):
+            return float("nan")
+        # a quotient, which is exact where `least` is a share of the images; 0.7 * 10 is not
+        shares = np.arange(1, len(own) + 1) / len(own)
+        count = min(int(np.searchsorted(shares, least)), len(own) - 1)
+        if self.point == "sensitivity":
+            return float(own[::-1][count])
+        above = scores[(scores > own[count]) & ~np.isnan(labels)]
+        return float(above.min()) if len(above) else float(np.nextafter(own[count], 2))
+
+
 def operating_points(
     targets: ArrayLike,
     probabilities: ArrayLike,
     class_names: Sequence[str],
-    at: FloatArray | float,
+    at: FloatArray | Reaching,
     patients: Patients | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
+    *,
+    intervals: bool = True,
 ) -> pd.DataFrame:
-    """Operating points at thresholds (C,), or at the highest ones that reach a sensitivity.
+    """Operating points at thresholds (C,), or at those that reach a sensitivity or specificity.
 
     targets, probabilities: (N, C) as `core.metrics.evaluate` takes and checks them; "positive" is
     probability >= threshold. Returns a table indexed by class with the columns positives,
-    threshold, sensitivity, specificity and ppv, and with resamples the bounds of the 95 %
-    percentile interval of each of the last three (sensitivity_low, sensitivity_high, ...) over
-    resamples of patients, on the draws that `evaluate` makes with this seed. Thresholds of a
-    sensitivity are found anew in each resample, so that intervals include that they were chosen on
-    these very rows. NaN where there is nothing to divide by: no positive, no negative, nothing
-    called positive, or a threshold that is NaN. Raises UserError for a sensitivity outside (0, 1].
+    threshold and POINTS, and (intervals) the bounds of the 95 % interval over patients of each of
+    POINTS, ..._low and ..._high: those of the printed threshold, on other patients. Of thresholds
+    that were chosen on these rows threshold_low and threshold_high say how far they vary from
+    sample to sample, and specificity_at_sensitivity_low and _high (or the reverse) what the other
+    point is where the chosen one is truly `at.least`. NaN where there is nothing to divide by, for
+    a threshold that is NaN, and for intervals of fewer than ten patients.
     """
     labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
-    if isinstance(at, np.ndarray):
-        measure = _at_thresholds(labels, scores, at)
-    elif 0 < at <= 1:
-        measure = _at_sensitivity(labels, scores, at)
-    else:
-        raise UserError(f"--sensitivity must be above 0 and at most 1, not {at}")
-    thresholds, points = measure(np.ones((1, len(labels))))
-    columns = {"positives": (labels == 1).sum(axis=0), "threshold": thresholds[0]}
+    chosen = at.point if isinstance(at, Reaching) else None
+    thresholds = at.thresholds(labels, scores) if isinstance(at, Reaching) else at
     clusters = cluster_indices(patients, len(labels))
-    chunks = [measure(weights)[1] for weights in resampled_weights(clusters, resamples, seed)]
-    for position, name in enumerate(POINTS):
-        columns[name] = points[position, 0]
-        if chunks:
-            samples = np.concatenate([chunk[position] for chunk in chunks])
-            bounds = np.array([percentile_interval(column) for column in samples.T])
-            columns[f"{name}_low"], columns[f"{name}_high"] = bounds.T
+    columns = {"positives": (labels == 1).sum(axis=0), "threshold": thresholds}
+    shares, bounds = _points(labels, scores, thresholds, clusters, chosen)
+    for name, share, interval in zip(POINTS, shares, bounds, strict=True):
+        columns[name] = share
+        if intervals:
+            columns[f"{name}_low"], columns[f"{name}_high"] = interval
+    if intervals and isinstance(at, Reaching):
+        columns |= _spread(labels, scores, clusters, at, dict(zip(POINTS, bounds, strict=True)))
     return pd.DataFrame(columns, index=pd.Index(list(class_names), name="class"))
 
 
-def _at_thresholds(labels: FloatArray, scores: FloatArray, thresholds: FloatArray) -> Measure:
-    called, classes = scores >= thresholds, labels.shape[1]
-    # which of the four cells of its class's table each label is in; unknown labels in none
-    cells = [(labels == y) & (called == decision) for y in (1, 0) for decision in (True, False)]
-    members = np.concatenate(cells, axis=1).astype(float)  # (N, 4C)
-
-    def measure(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-        counts = (weights @ members).reshape(-1, 4, classes).swapaxes(0, 1)
-        points = _points(*counts)
-        points[..., np.isnan(thresholds)] = np.nan
-        return np.broadcast_to(thresholds, points.shape[1:]), points
-
-    return measure
-
-
-def _at_sensitivity(labels: FloatArray, scores: FloatArray, sensitivity: float) -> Measure:
-    rankings = [Ranking.of(*pair) for pair in zip(labels.T, scores.T, strict=True)]
-
-    def measure(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-        found = [_reaching(ranking.curve(weights), sensitivity) for ranking in rankings]
-        thresholds, points = zip(*found, strict=True)
-        return np.stack(thresholds, axis=-1), np.stack(points, axis=-1)
-
-    return measure
-
-
-def _reaching(curve: Curve, sensitivity: float) -> tuple[FloatArray, FloatArray]:
-    """Threshold (R,) and points (3, R) at the first step of a curve that is sensitive enough."""
-    none = curve.positives == 0
-    if not len(curve.thresholds):
-        return np.full(len(none), np.nan), np.full((len(POINTS), len(none)), np.nan)
-    # a quotient, which is exact where the sensitivity is a share of the positives; 0.7 * 10 is not
-    reached = curve.true_positives / np.maximum(curve.positives, 1)[:, None] >= sensitivity
-    step, rows = reached.argmax(axis=1), np.arange(len(none))
-    hits, false_alarms = curve.true_positives[rows, step], curve.false_positives[rows, step]
-    misses, passes = curve.positives - hits, curve.negatives - false_alarms
-    points = _points(hits, misses, false_alarms, passes)
-    points[:, none] = np.nan
-    return np.where(none, np.nan, curve.thresholds[step]), points
-
-
 def _points(
-    hits: FloatArray, misses: FloatArray, false_alarms: FloatArray, passes: FloatArray
-) -> FloatArray:
-    """POINTS, (3, ...), of counts of any one shape."""
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is what is meant
-        points = hits / (hits + misses), passes / (passes + false_alarms)
-        return np.stack([*points, hits / (hits + false_alarms)])
+    labels: FloatArray,
+    scores: FloatArray,
+    thresholds: FloatArray,
+    clusters: IntArray,
+    chosen: str | None,
+) -> tuple[FloatArray, FloatArray]:
+    """POINTS (4, C) and their intervals (4, 2, C) at thresholds (C,).
+
+    The point that thresholds were chosen to reach is on average lower on other patients: of n
+    positives the share above the score of the kth is k / (n + 1).
+    """
+    called, positive = scores >= thresholds, labels == 1
+    known = ~(np.isnan(labels) | np.isnan(thresholds))
+    right = called == positive
+    among = {"sensitivity": positive, "specificity": ~positive, "ppv": called, "npv": ~called}
+    found = [
+        share_intervals(
+            right,
+            among[name] & known,
+            clusters,
+            chosen=name == chosen,
+            # of a rare class the few misses decide, among however many images
+            rare=name in ("ppv", "npv"),
+        )
+        for name in POINTS
+    ]
+    shares, bounds = zip(*found, strict=True)
+    return np.stack(shares), np.stack(bounds)
+
+
+def _spread(
+    labels: FloatArray,
+    scores: FloatArray,
+    clusters: IntArray,
+    at: Reaching,
+    bounds: dict[str, FloatArray],
+) -> dict[str, FloatArray]:
+    """How far thresholds (C,) vary that reach what `at` says, and with them the other point.
+
+    The thresholds at the bounds of the chosen point, moved to `at.least` (Woodruff 1952).
+    """
+    other = OTHER[at.point]
+    low, high = bounds[at.point]
+    middle = expit((logit(low) + logit(high)) / 2)
+    moved = expit(logit(bounds[at.point]) - logit(middle) + logit(min(at.least, 1 - 1e-6)))
+    # the image at the upper bound itself is still inside
+    moved[1] += 1 / np.maximum((labels == (at.point == "sensitivity")).sum(axis=0), 1)
+    ends = np.stack([at.thresholds(labels, scores, least) for least in moved])
+    ends.sort(axis=0)
+    place = POINTS.index(other)
+    values = np.stack([_points(labels, scores, end, clusters, None)[0][place] for end in ends])
+    values = logit(np.clip(np.sort(values, axis=0), 1e-6, 1 - 1e-6))
+    own = logit(np.clip(bounds[other], 1e-6, 1 - 1e-6))
+    centre = own.mean(axis=0)
+    # the threshold and the images of the other kind vary independently
+    width = np.hypot(values - centre, own - centre)
+    name = f"{other}_at_{at.point}"
+    return {
+        "threshold_low": ends[0],
+        "threshold_high": ends[1],
+        f"{name}_low": expit(centre - width[0]),
+        f"{name}_high": expit(centre + width[1]),
+    }

@@ -137,6 +137,7 @@ def subgroups_json(scores: SubgroupScores) -> dict[str, Any]:
         subgroups[name] = {
             "summary": summary,
             "compared": compared,
+            "equal_mAP": one.equal_map,
             "per_class": one.own.per_class,
         }
     return {

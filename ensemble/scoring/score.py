@@ -20,7 +20,7 @@ from core.data.tables.label_table import LabelTable, table_of_sheet
 from core.data.tables.labels_csv import LABELS
 from core.errors import UserError, counted, plain, some
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
-from core.metrics.bootstrap import mean_of_known
+from core.metrics.ap_auroc import mean_of_known
 from core.runs.prediction_files import Predictions, match_labels, read_predictions
 
 

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from core.data.sources.sheet import Sheet
 from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, nearest, plain, some
 from core.metrics import Evaluation
+from core.metrics.ap_auroc import Curve
 from ensemble.scoring.score import Scored
 
 # what --by may ask for in one word, and what files call it
@@ -33,6 +34,7 @@ UNITS_IN_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 # nobody has become older; NIH's first tables hold ages up to 414
 OLDEST = 125
 MOST_VALUES = 20
+SUBSAMPLES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,8 @@ class Subgroup:
     """Over all classes."""
     compared: Evaluation | None
     """Over the classes by which subgroups are compared; None where it cannot score all of them."""
+    equal_map: float = math.nan
+    """mAP over these classes at as many positives and negatives as the smallest subgroup has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +139,44 @@ def score_subgroups(grouping: Grouping, scored: Scored, path: Path) -> SubgroupS
         elif compared.any() and possible[name][compared].all():
             same = scored.part(rows, compared).evaluate(path)
         subgroups[name] = Subgroup(own, same)
+    for name, value in _equal_maps(grouping, scored, path, subgroups, compared).items():
+        subgroups[name] = replace(subgroups[name], equal_map=value)
     names = list(compress(scored.table.class_names, compared))
     return SubgroupScores(grouping, names, subgroups)
+
+
+def _equal_maps(
+    grouping: Grouping,
+    scored: Scored,
+    path: Path,
+    subgroups: Mapping[str, Subgroup],
+    compared: NDArray[np.bool_],
+) -> dict[str, float]:
+    """mAP of the subgroups that are compared, at equal numbers of positives and of negatives.
+
+    AP grows with the share of positives, and is too high where they are few: of each class as many
+    of both as the subgroup with the fewest has are drawn, SUBSAMPLES times, and their APs averaged.
+    """
+    random = np.random.default_rng(scored.seed)
+    found: dict[str, list[float]] = {n: [] for n, one in subgroups.items() if one.compared}
+    for column in np.flatnonzero(compared):
+        targets, scores = scored.table.targets[:, column], scored.files[path][:, column]
+        kinds = {
+            name: [scores[rows][targets[rows] == kind] for kind in (1, 0)]
+            for name, rows in grouping.rows.items()
+            if name in found
+        }
+        least = [min(len(pair[kind]) for pair in kinds.values()) for kind in (0, 1)]
+        for name, pair in kinds.items():
+            draws = (
+                [
+                    random.choice(one, count, replace=False)
+                    for one, count in zip(pair, least, strict=True)
+                ]
+                for _ in range(SUBSAMPLES)
+            )
+            found[name].append(float(np.mean([Curve.of(*draw).scores()[0] for draw in draws])))
+    return {name: float(np.mean(aps)) for name, aps in found.items()}
 
 
 def years(text: str) -> float:

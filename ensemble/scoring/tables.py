@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from core.errors import counted, some
-from core.metrics.bootstrap import MIN_POSITIVE_PATIENTS
+from core.metrics.intervals import LEAST_IN_MEANS
 from core.report.plots.style import by_prevalence, shorten
-from core.report.tables import GROUP, SHOWN_NAMES, Table, number
+from core.report.tables import GROUP, SHOWN_NAMES, Table, number, with_interval
 from ensemble.scoring.comparison import MEANS, Compared, Entry
 from ensemble.scoring.operating_points import POINTS
 from ensemble.scoring.subgroups import SubgroupScores
@@ -21,13 +21,27 @@ STAR = "*"
 
 def operating_table(points: pd.DataFrame, title: str, order: Sequence[str]) -> Table:
     """Operating points at what `title` says, one row a class, in this order."""
-    columns = ("Class", "Positives", "Threshold", "Sensitivity", "Specificity", "PPV")
+    names = ("Sensitivity", "Specificity", "PPV", "NPV")
+    columns, notes = ["Class", "Positives", "Threshold", *names], []
+    other = next(
+        (name[:-4] for name in points.columns if "_at_" in name and name.endswith("_low")), None
+    )
+    if other:
+        columns.append(other.replace("_", " ").capitalize())
+        notes = [
+            "Intervals of a point are those of the printed threshold, on other patients. That of "
+            "the threshold says how it varies from sample to sample, and the last column what "
+            "becomes of the other point where the chosen one is reached exactly."
+        ]
     rows = []
     for name, row in points.loc[list(order)].iterrows():
-        threshold = "-" if math.isnan(row["threshold"]) else f"{row['threshold']:.3g}"
-        cells = [_with_interval(row, point) for point in POINTS]
-        rows.append([shorten(name), f"{row['positives']:,.0f}", threshold, *cells])
-    return Table(f"Operating points at {title}", columns, rows)
+        bounds = (row.get("threshold_low"), row.get("threshold_high"))
+        cells = [number(row["threshold"], bounds), *(with_interval(row, one) for one in POINTS)]
+        if other:
+            low, high = (row[f"{other}{end}"] for end in ("_low", "_high"))
+            cells.append("-" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]")
+        rows.append([shorten(name), f"{row['positives']:,.0f}", *cells])
+    return Table(f"Operating points at {title}", tuple(columns), rows, tuple(notes))
 
 
 def leaderboard_table(entries: Sequence[Entry]) -> Table:
@@ -70,16 +84,13 @@ def _leaderboard_notes(summary: Mapping[str, Any], reference: str, compared: Com
         notes.append(f"Classes that cannot be scored: {some(summary['unscored'], SHOWN_NAMES)}.")
     if summary["resamples"]:
         units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
-        notes.append(
-            f"Intervals: 95 %, {summary['resamples']:,} bootstrap resamples of {units}, the same "
-            "for all files."
-        )
+        notes.append(f"Intervals: 95 %, by a jackknife over {units}, the same for all files.")
     notes.append(f"Differences: the file minus {reference}; above 0 the file is better.")
     if compared.left_out:
         notes.append(
             "Differences, and the means beside them, are over the "
             f"{counted(len(compared.classes), 'class', 'classes')} with at least "
-            f"{MIN_POSITIVE_PATIENTS} positive patients, as their intervals are, without "
+            f"{LEAST_IN_MEANS} positive patients, as their intervals are, without "
             f"{some(compared.left_out, SHOWN_NAMES)}."
         )
     return notes
@@ -106,7 +117,7 @@ def _differences_table(file: Entry, reference: Entry) -> Table:
         cells = []
         for column in MEANS.values():
             both = (one.evaluation.per_class[column][str(name)] for one in (file, reference))
-            cells += [*map(number, both), _with_interval(difference, column, "+")]
+            cells += [*map(number, both), with_interval(difference, column, "+")]
         rows.append([shorten(name), *cells])
     columns = chain.from_iterable((name[1:], "other", "difference") for name in MEANS)
     heading = f"Differences, {file.label} minus {reference.label} (other)"
@@ -119,12 +130,13 @@ def subgroup_table(scores: SubgroupScores) -> Table:
     for name, subgroup in scores.subgroups.items():
         summary = subgroup.own.summary
         patients = "-" if summary["patients"] is None else f"{summary['patients']:,}"
-        cells = ["-"] * len(MEANS)
+        cells = ["-"] * 2
         if subgroup.compared is not None:
-            cells = [mean_with_interval(subgroup.compared.summary, metric) for metric in MEANS]
+            auroc = mean_with_interval(subgroup.compared.summary, "mAUROC")
+            cells = [auroc, number(subgroup.equal_map)]
         counts = [f"{summary['images']:,}", patients, f"{summary['classes_scored']}"]
         rows.append([shorten(name), *counts, *cells])
-    columns = (scores.grouping.name, "Images", "Patients", "Classes scored", *MEANS)
+    columns = (scores.grouping.name, "Images", "Patients", "Classes scored", "mAUROC", "mAP*")
     heading = f"By {scores.grouping.name} ({scores.grouping.source})"
     return Table(heading, columns, rows, tuple(_subgroup_notes(scores)))
 
@@ -138,7 +150,8 @@ def _subgroup_notes(scores: SubgroupScores) -> list[str]:
         without = f", without {some(others, SHOWN_NAMES)}" if others else ""
         notes.append(
             f"Means are over the {counted(len(names), 'class', 'classes')} by which subgroups can "
-            f"be compared{without}."
+            f"be compared{without}. mAP*: at as many positives and negatives of a class as the "
+            "smallest subgroup has, as AP grows with their share and is too high for few."
         )
     if any(subgroup.compared is None for subgroup in scores.subgroups.values()):
         notes.append(
@@ -147,7 +160,8 @@ def _subgroup_notes(scores: SubgroupScores) -> list[str]:
             else "There is no class by which subgroups can be compared; own means are in the JSON."
         )
     for name, subgroup in scores.subgroups.items():
-        if subgroup.compared is not None and (note := star_note(subgroup.compared.summary)):
+        summary = None if subgroup.compared is None else subgroup.compared.summary
+        if summary and "mAUROC" in summary["intervals"] and (note := star_note(summary)):
             notes.append(f"{shorten(name)}: {note}")
     return notes
 
@@ -160,7 +174,7 @@ def mean_with_interval(summary: Mapping[str, Any], metric: str, sign: str = "") 
     interval = summary["intervals"].get(metric)
     if interval is None:
         return number(summary[metric], sign=sign)
-    own = number(summary["interval_points"][metric], interval, sign)
+    own = number(summary["interval_points"][metric], interval, sign, summary["corrected"][metric])
     rare = summary["too_rare_for_intervals"]
     return f"{number(summary[metric], sign=sign)} {STAR}{own}" if rare else own
 
@@ -169,10 +183,5 @@ def star_note(summary: Mapping[str, Any]) -> str:
     """Over which classes a mean and an interval with a star are; empty where none has one."""
     rare = summary["too_rare_for_intervals"] if summary["intervals"] else []
     over = counted(summary.get("classes_in_intervals", 0), "class", "classes")
-    note = f"{STAR} mean and interval over the {over} with at least {MIN_POSITIVE_PATIENTS} "
+    note = f"{STAR} mean and interval over the {over} with at least {LEAST_IN_MEANS} "
     return f"{note}positive patients, without {some(rare, SHOWN_NAMES)}." if rare else ""
-
-
-def _with_interval(row: pd.Series, name: str, sign: str = "") -> str:
-    """A value and its interval in ..._low and ..._high, if there is one."""
-    return number(row[name], (row.get(f"{name}_low"), row.get(f"{name}_high")), sign)

@@ -1,57 +1,131 @@
-"""The intervals cover what they should: data sets whose truth is known by integration."""
+"""The study of coverage in short: its truths are true, and its verdict can fail."""
+
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.studies.interval_simulation import draw, measure, population_ap
+from benchmarks.studies import coverage_scenarios
+from benchmarks.studies.coverage_scenarios import (
+    Interval,
+    classes,
+    grid,
+    run_all,
+    table_of,
+)
+from benchmarks.studies.interval_simulation import Population, RealLabels, population_ap
+from core.metrics import evaluate
+from core.metrics.intervals import Estimate
 
-# a column of a table is a data set: four of a kind share a table's resamples, which saves time
-TABLES, EACH, RESAMPLES = 100, 4, 300
+DATA_SETS = 60
 
 
-def classes(*pairs: tuple[int, float]) -> pd.DataFrame:
-    rows = [pair for pair in pairs for _ in range(EACH)]
-    return pd.DataFrame(rows, columns=["positives", "true AUROC"])
+def population(counts: list[int], shared: float = 0.6) -> Population:
+    """200 patients with 1 to 8 images, and four classes of each count of positives."""
+    sizes = np.array([1, 1, 2, 3, 8])
+    every = np.repeat(counts, 4)
+    return Population(every / 3 / 400, np.full(len(every), 0.85), sizes, 400, shared)
 
 
-@pytest.mark.parametrize("clustered", [False, True])
-def test_the_truth_is_what_a_large_draw_shows(clustered: bool) -> None:
-    prevalences, aurocs = np.array([0.05, 0.3]), np.array([0.9, 0.7])
-    shifts = np.sqrt(2) * norm.ppf(aurocs)
-    random = np.random.default_rng(0)
-    targets, probabilities, patients = draw(random, 200_000, prevalences, shifts, clustered)
-    assert 200_000 / len(np.unique(patients)) == pytest.approx(3.6 if clustered else 1, rel=0.01)
-    np.testing.assert_allclose(targets.mean(axis=0), prevalences, rtol=0.03)
+@pytest.mark.parametrize("shared", [0.0, 0.6])
+def test_the_truth_is_what_a_large_draw_shows(shared: float) -> None:
+    drawn = Population(
+        np.array([0.05, 0.3]), np.array([0.9, 0.7]), np.array([1, 5]), 70_000, shared
+    )
+    targets, probabilities, patients = drawn.draw(np.random.default_rng(0))
+    assert len(patients) / len(np.unique(patients)) == pytest.approx(3, rel=0.01)
+    np.testing.assert_allclose(targets.mean(axis=0), drawn.prevalences, rtol=0.03)
     measured = roc_auc_score(targets, probabilities, average=None)
-    np.testing.assert_allclose(measured, aurocs, atol=0.005)
-    truth = [population_ap(*pair) for pair in zip(prevalences, shifts, strict=True)]
+    np.testing.assert_allclose(measured, drawn.aurocs, atol=0.007)
     measured = average_precision_score(targets, probabilities, average=None)
-    np.testing.assert_allclose(measured, truth, atol=0.012)
+    np.testing.assert_allclose(measured, drawn.aps, atol=0.012)
+    second = drawn.second(np.random.default_rng(1), drawn.draw(np.random.default_rng(0)), 0.5, 0.3)
+    measured = roc_auc_score(targets, second.probabilities, average=None)
+    np.testing.assert_allclose(measured, drawn.weaker(0.5).aurocs, atol=0.007)
 
 
 def test_without_signal_the_truth_is_the_prevalence() -> None:
     assert population_ap(0.004, 0.0) == pytest.approx(0.004)
 
 
-def test_intervals_cover_the_truth() -> None:
-    """400 data sets a kind of class, and 100 tables of the mean over them.
+def test_patients_of_real_labels_stay_whole(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    table = pd.DataFrame({"ImageID": list("abcdef"), "PatientID": [1, 2, 2, 3, 3, 3]})
+    table = table.assign(Mass=[0, 1, 0, 1, 1, 0], Hernia=[1, 0, 0, 0, 0, 0])
+    table.to_csv(tmp_path / "labels" / "nih_chestxray14.csv.gz", index=False)
+    drawn = RealLabels.of_nih(tmp_path, patients=50)
+    targets, _, patients = drawn.draw(np.random.default_rng(0))
+    groups = {tuple(map(tuple, targets[patients == one])) for one in range(50)}
+    assert groups == {((0, 1),), ((1, 0), (0, 0)), ((1, 0), (1, 0), (0, 0))}
 
-    Without the correction of `mean_interval`, 81 of the 100 intervals of mAP do.
-    """
-    kinds = classes((50, 0.8), (50, 0.9), (200, 0.8))
-    rows, means = measure(kinds, 1000, TABLES, RESAMPLES, "single")
-    covered = rows.groupby(["metric", "positives", "true AUROC"])["covered"].mean()
-    assert covered.between(0.92, 0.98).all(), covered.to_string()
-    assert means.loc[["mAP", "mAUROC"], "covered"].between(0.88, 0.99).all(), means.to_string()
+
+def test_the_true_calibration_error_is_what_a_large_draw_shows() -> None:
+    drawn = Population(np.array([0.1, 0.3]), np.array([0.9, 0.7]), np.array([1]), 300_000)
+    targets, probabilities, patients = drawn.draw(np.random.default_rng(0))
+    for sharpened, expected in ((1.0, 0.0), (1.5, None)):
+        given = drawn.calibrated(probabilities, sharpened)
+        summary = evaluate(targets, given, ["A", "B"], patients=patients).summary
+        for name, true in zip(("RMSCE", "RMSCE_flat"), drawn.reliability(sharpened), strict=True):
+            assert summary[name] == pytest.approx(true, abs=0.003)
+            assert expected is None or true == pytest.approx(expected, abs=1e-9)
+            assert true > 0.03 or sharpened == 1
 
 
-def test_intervals_of_patients_cover_the_truth_where_those_of_images_do_not() -> None:
-    covered = {}
-    for kind in ("patients", "images"):
-        rows, _ = measure(classes((100, 0.9)), 1000, TABLES, RESAMPLES, kind)
-        covered[kind] = rows.loc[rows["metric"] == "AP", "covered"].mean()
-    assert 0.92 <= covered["patients"] <= 0.98
-    assert covered["images"] < 0.88
+def shares(draws: list[Interval]) -> pd.Series:
+    cells = table_of(pd.DataFrame(draws).assign(scenario="short"), DATA_SETS)
+    return cells.set_index(["what", "positives"])["covered"]
+
+
+def short_study() -> pd.Series:
+    """What part of the intervals holds the truth, by quantity and positives."""
+    drawn = population([25, 25, 25, 120])
+    seeds = range(DATA_SETS)
+    return shares([one for seed in seeds for one in classes(drawn, np.random.default_rng(seed))])
+
+
+def test_intervals_hold_the_truth_and_percentile_ones_would_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = short_study()
+    assert found[[("AP", 120), ("AUROC", 25), ("AUROC", 120)]].between(0.9, 0.99).all(), found
+    assert found[[("mAP", 0), ("mAUROC", 0)]].between(0.88, 1).all(), found
+
+    def percentile(estimate: Estimate) -> np.ndarray:
+        """The limit of a percentile one: neither bias, nor skewness, nor few patients count."""
+        width = 1.96 * np.sqrt(estimate.variance)
+        return np.clip(np.stack([estimate.values - width, estimate.values + width]), 0, 1)
+
+    monkeypatch.setattr(Estimate, "interval", percentile)
+    worse = short_study()
+    assert worse["mAP", 0] < 0.88
+
+
+def test_a_verdict_needs_enough_intervals_and_their_error() -> None:
+    rows = [Interval("AP", 20, 0.8, 0.1, 0.3, 0.2, 0.2)] * 900
+    rows += [Interval("AP", 20, 0.8, 0.3, 0.4, 0.35, 0.2)] * 100
+    rows += [Interval("AUROC", 20, 0.8, 0.1, 0.3, 0.2, 0.2)] * 950
+    rows += [Interval("AUROC", 20, 0.8, 0.0, 0.1, 0.05, 0.2)] * 50
+    rows += [Interval("AP", 5, 0.8, float("nan"), float("nan"), 0.2, 0.2)] * 900
+    rows += [Interval("AP", 5, 0.8, 0.3, 0.4, 0.2, 0.2)] * 100
+    cells = table_of(pd.DataFrame(rows).assign(scenario="a"), 1000).set_index(["what", "positives"])
+    assert cells["verdict"].to_dict() == {("AP", 5): "", ("AP", 20): "MISSED", ("AUROC", 20): "ok"}
+    assert cells.loc[("AP", 5), "printed"] == 0.1
+    assert cells.loc[("AUROC", 20), "below"] == 0.05
+    assert cells.loc[("AUROC", 20), "error"] == pytest.approx(0.0069, abs=1e-4)
+
+
+def test_a_scenario_that_is_done_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = partial(classes, grid(0.0, [20]))
+    monkeypatch.setattr(coverage_scenarios, "scenarios", lambda: {"small": drawn})
+    monkeypatch.setattr(coverage_scenarios, "OUT", tmp_path)
+    monkeypatch.setattr(coverage_scenarios, "DATA_SETS", 3)
+    (first,) = run_all(["small"])
+    assert {"AP", "AUROC", "mAP", "mAUROC"} <= set(first["what"])
+    monkeypatch.setattr(coverage_scenarios, "scenarios", dict)
+    (again,) = run_all(["small"])
+    pd.testing.assert_frame_equal(first, again)

@@ -15,6 +15,7 @@ from sklearn.metrics import (
 
 from core.errors import UserError
 from core.metrics import evaluate
+from core.metrics.calibration_error import Reliability
 from tests.helpers.synthetic.tables import NAMES, table
 
 # --- points ---------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ def test_class_without_both_kinds_is_named_and_left_out():
     rows, summary = result.per_class, result.summary
     assert summary["unscored"] == ["Effusion", "Nodule"]
     assert summary["classes_scored"] == 2
-    measures = ["ap", "auroc", "f1", "f1_fitted", "threshold", "ap_low", "ap_high", "auroc_low"]
+    measures = ["ap", "auroc", "f1", "f1_fitted", "threshold", "auroc_low", "auroc_high"]
     assert rows.loc[["Effusion", "Nodule"], measures].isna().all(axis=None)
     assert rows.loc[["Infiltration", "Hernia"], measures].notna().all(axis=None)
     expected = [average_precision_score(targets[:, c], probabilities[:, c]) for c in (0, 3)]
@@ -80,7 +81,7 @@ def test_table_without_any_scored_class_gives_nan():
     assert np.isnan(summary["mAP"])
     assert np.isnan(summary["micro_AP"])
     assert summary["classes_in_intervals"] == 0
-    assert summary["intervals"] == {}
+    assert set(summary["intervals"]) == {"RMSCE", "RMSCE_flat"}
 
 
 def test_unknown_labels_are_left_out():
@@ -118,6 +119,38 @@ def test_ece_by_hand():
     # flattened, bin 7 holds B's four and A's one: 2 of 5 positive at .5
     flat = (2 * abs(0.5 - 0.03) + 5 * abs(2 / 5 - 0.5) + 0) / 8
     assert result.summary["ECE_flat"] == pytest.approx(flat)
+
+
+def test_a_calibrated_model_has_no_calibration_error_but_for_chance() -> None:
+    """ECE falls with the number of images; what is without the part of chance lies about 0."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(40):
+        probabilities = random.random((400, 3)) * 0.6
+        targets = (random.random((400, 3)) < probabilities).astype(float)
+        summary = evaluate(targets, probabilities, ["A", "B", "C"]).summary
+        assert summary["ECE"] > 0.02
+        assert summary["intervals"]["RMSCE_flat"][0] < 0.01
+        squares = Reliability.of(targets, probabilities, np.arange(400)).values
+        found.append(squares.mean())
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(40)
+
+
+def test_moves_of_a_calibration_error_are_those_of_leaving_out_each_patient() -> None:
+    random = np.random.default_rng(1)
+    targets = (random.random((300, 1)) < 0.4).astype(float)
+    probabilities = np.clip(targets * 0.3 + random.random((300, 1)) * 0.7, 0, 1)
+    clusters = random.integers(0, 100, size=300)
+    whole = Reliability.of(targets, probabilities, clusters)
+    falls = []
+    for patient in range(100):
+        rest = clusters != patient
+        without = Reliability.of(targets[rest], probabilities[rest], clusters[rest])
+        falls.append(whole.values[0] - without.values[0])
+    assert np.corrcoef(whole.moves[:, 0], falls)[0, 1] > 0.97
+    assert (whole.moves**2).sum() == pytest.approx((np.array(falls) ** 2).sum(), rel=0.2)
+    mean = Reliability.of(np.repeat(targets, 2, 1), np.repeat(probabilities, 2, 1), clusters).mean()
+    np.testing.assert_allclose(mean.roots()[1], whole.roots()[1], rtol=0.1)
 
 
 # --- groups ---------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def test_page_tells_the_numbers(written, scored):
     ) in page.text
     assert "has no AP and no AUROC and is left out of the means. Here: Never seen." in page.text
     assert f"Never seen tail 0 - - - {rows.at['Never seen', 'ece']:.3f}" in page.text
-    assert "the 3 classes with at least 5 positive patients, without A very long name" in page.text
+    assert "of a mean over the 3 classes with at least 10, without A very long name" in page.text
 
 
 def test_folds_are_beside_each_other(scored):

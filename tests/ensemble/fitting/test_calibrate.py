@@ -136,6 +136,9 @@ def test_it_calibrates_reports_and_writes(
     assert calibration.normal_alpha > 0
     assert f"alpha {calibration.normal_alpha:g}" in printed
     assert "--postprocess normal_gating" in printed
+    # a shift of all logits by 3 is found, and so told
+    assert "before → calibrated: log loss -" in " ".join(printed.split())
+    assert printed.count(": better.") >= 2
     assert max(map(len, printed.split("\ncalibration  ")[0].splitlines())) <= 102
 
     assert "c.json exists" in refusal(command, *flags)

@@ -56,7 +56,7 @@ def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) 
     gain = strategies["whole procedure"]["over_single_best"]["mAP"]
     held_out = strategies["whole procedure"]["held_out"]["mAP"]
     assert gain == pytest.approx(held_out - strategies["single best"]["held_out"]["mAP"])
-    assert f"gains {gain:+.3f} [" in printed
+    assert f"gains {gain:+.3f} " in printed
     assert f"Chosen: {chosen}" in printed
     assert f"{max(alone):.3f}" in printed
     assert f"ensemble.calibrate --predictions {tmp_path}/made/e_oof.csv\n" in printed

@@ -11,7 +11,7 @@ import pytest
 from core.metrics import evaluate, paired_difference
 from ensemble.predict.calibration import Calibration, Identity, write_calibration
 from ensemble.scoring.comparison import short_names
-from ensemble.scoring.operating_points import operating_points
+from ensemble.scoring.operating_points import Reaching, operating_points
 from tests.helpers.synthetic.scores import (
     CLASSES,
     NAMES,
@@ -137,13 +137,14 @@ def test_operating_points(command: Command, files: Files) -> None:
     fitted = np.array([classes[name].threshold for name in CLASSES])
     gated = np.array([classes[name].threshold_gated for name in CLASSES])
     data = files.targets, files.probabilities["best"], CLASSES
-    how = files.patients, 20, 0
-    for given, expected in (
-        (["--thresholds", 0.3], operating_points(*data, np.full(6, 0.3), *how)),
-        (["--thresholds", path], operating_points(*data, fitted, *how)),
-        (["--thresholds", path, "--gated"], operating_points(*data, gated, *how)),
-        (["--sensitivity", 0.8], operating_points(*data, 0.8, *how)),
+    for given, at in (
+        (["--thresholds", 0.3], np.full(6, 0.3)),
+        (["--thresholds", path], fitted),
+        (["--thresholds", path, "--gated"], gated),
+        (["--sensitivity", 0.8], Reaching("sensitivity", 0.8)),
+        (["--specificity", 0.8], Reaching("specificity", 0.8)),
     ):
+        expected = operating_points(*data, at, files.patients)
         code, printed, error = command("--predictions", files.path("best"), *files.flags, *given)
         assert code == 0, error
         found = read_json(files.path("best").with_name("best_metrics.json"))["operating_points"]
@@ -154,7 +155,9 @@ def test_operating_points(command: Command, files: Files) -> None:
         np.testing.assert_allclose(table["ppv_high"].to_numpy(), expected["ppv_high"], rtol=1e-6)
         row = expected.loc["Nodule"]
         line = next(line for line in printed.split("Operating")[1].splitlines() if "Nodule" in line)
-        assert f"{row['ppv']:.3f} [{row['ppv_low']:.3f}, {row['ppv_high']:.3f}]" in line
+        low, high = row["specificity_low"], row["specificity_high"]
+        assert f"{row['specificity']:.3f} [{low:.3f}, {high:.3f}]" in line
+        assert ("_at_" in " ".join(table.columns)) == isinstance(at, Reaching)
 
 
 def test_subgroups(command: Command, files: Files) -> None:

@@ -97,7 +97,7 @@ def test_a_leaderboard(command: Command, files: Files, resamples: int, classes: 
     assert f"ECE (6){' mAP (4) mAUROC (4)' if fewer else ''} {ends}" in page
     for text in (" ".join(printed.split()), page):
         assert f"cannot be scored: {NEVER}." in text
-        assert ("over the 4 classes with at least 5 positive patients" in text) == fewer
+        assert ("over the 4 classes with at least 10 positive patients" in text) == fewer
         assert (f"are, without {RARE}." in text) == fewer
     table = pd.read_csv(out.with_suffix(".csv"), index_col="predictions")
     own = table.T[str(files.path("flip"))]
@@ -116,7 +116,7 @@ def test_subgroups_name_the_classes_of_an_interval(files: Files) -> None:
     scored = scored_of(targets, best, NAMES[:3], [0.3] * 3)
     scores = score_subgroups(Grouping("site", "", rows), scored, ONE)
     text = " ".join(subgroup_table(scores).as_text().split())
-    assert "other: * mean and interval over the 2 classes with at least 5 positive" in text
+    assert "other: * mean and interval over the 2 classes with at least 10 positive" in text
     assert f"patients, without {NAMES[2]}." in text
     assert "one: *" not in text
 

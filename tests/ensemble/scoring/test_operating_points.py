@@ -1,16 +1,22 @@
-"""Operating points against scikit-learn, and their intervals against a loop over resamples."""
+"""Operating points against scikit-learn, and their intervals."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from core.errors import UserError
-from core.metrics.bootstrap import cluster_indices, resampled_weights
+from core.metrics.intervals import share_intervals
 from ensemble.predict.calibration import Calibration, Identity, Temperature, write_calibration
-from ensemble.scoring.operating_points import operating_points, read_thresholds
+from ensemble.scoring.operating_points import (
+    POINTS,
+    Reaching,
+    operating_points,
+    read_thresholds,
+)
 
 NAMES = ["Effusion", "Nodule", "Hernia"]
 
@@ -27,7 +33,7 @@ def table(images: int = 200, levels: int | None = 12) -> tuple[np.ndarray, np.nd
 
 
 def points_of(y: np.ndarray, p: np.ndarray, threshold: float) -> list[float]:
-    """Sensitivity, specificity and PPV of known labels by scikit-learn."""
+    """POINTS of known labels by scikit-learn."""
     y, p = y[~np.isnan(y)], p[~np.isnan(y)]
     called = p >= threshold
     tn, fp, _, _ = confusion_matrix(y, called, labels=[0, 1]).ravel()
@@ -36,22 +42,30 @@ def points_of(y: np.ndarray, p: np.ndarray, threshold: float) -> list[float]:
         recall_score(y, called, zero_division=missing),
         tn / (tn + fp) if tn + fp else missing,
         precision_score(y, called, zero_division=missing),
+        precision_score(1 - y, ~called, zero_division=missing),
     ]
 
 
-def best_threshold(y: np.ndarray, p: np.ndarray, sensitivity: float) -> float:
-    """The highest score at which scikit-learn's recall is high enough, one by one."""
+def best_threshold(y: np.ndarray, p: np.ndarray, at: Reaching) -> float:
+    """The first score, from the top or from the bottom, where scikit-learn's share is enough."""
     known = ~np.isnan(y)
-    for threshold in np.unique(p[known])[::-1]:
-        if recall_score(y[known], p[known] >= threshold) >= sensitivity:
+    thresholds = np.unique(p[known])
+    high = at.point == "sensitivity"
+    for threshold in thresholds[::-1] if high else thresholds:
+        share = points_of(y, p, threshold)[0 if high else 1]
+        if share >= at.least:
             return float(threshold)
-    raise AssertionError
+    return float(np.nextafter(thresholds[-1], 2))
+
+
+RULES = [[0.5, 0.25, 1 / 3], *(Reaching("sensitivity", least) for least in (0.3, 0.9, 1.0))]
+RULES += [Reaching("specificity", least) for least in (0.3, 0.9, 1.0)]
 
 
 @pytest.mark.parametrize("levels", [None, 12])
-@pytest.mark.parametrize("rule", [[0.5, 0.25, 1 / 3], 0.3, 0.9, 1.0], ids=str)
-def test_points_agree_with_scikit_learn(levels: int | None, rule: list[float] | float) -> None:
-    """At given thresholds, and at the highest that are sensitive enough."""
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_points_agree_with_scikit_learn(levels: int | None, rule: Any) -> None:
+    """At given thresholds, and at those that are sensitive or specific enough."""
     targets, probabilities = table(images=80, levels=levels)
     pairs = zip(targets.T, probabilities.T, strict=True)
     at: Any = rule
@@ -59,8 +73,8 @@ def test_points_agree_with_scikit_learn(levels: int | None, rule: list[float] | 
         at = thresholds = np.array(rule)
     else:
         thresholds = np.array([best_threshold(y, p, rule) for y, p in pairs])
-    found = operating_points(targets, probabilities, NAMES, at, resamples=0)
-    assert list(found) == ["positives", "threshold", "sensitivity", "specificity", "ppv"]
+    found = operating_points(targets, probabilities, NAMES, at, intervals=False)
+    assert list(found) == ["positives", "threshold", *POINTS]
     for column, name in enumerate(NAMES):
         y, p = targets[:, column], probabilities[:, column]
         expected = [np.nansum(y), thresholds[column], *points_of(y, p, thresholds[column])]
@@ -72,44 +86,66 @@ def test_a_sensitivity_that_is_a_share_of_the_positives_is_reached() -> None:
     for positives, hits in ((10, 7), (100, 29)):
         scores = np.linspace(0.9, 0.1, positives)[:, None]
         targets = np.vstack([np.ones((positives, 1)), [[0]]])
-        found = operating_points(targets, np.vstack([scores, [[0]]]), ["A"], hits / positives)
+        at = Reaching("sensitivity", hits / positives)
+        found = operating_points(targets, np.vstack([scores, [[0]]]), ["A"], at)
         assert found.loc["A", "threshold"] == scores[hits - 1, 0]
 
 
-def naive_samples(
-    patients: np.ndarray | None, resamples: int, threshold_of: dict[int, float] | float
-) -> np.ndarray:
-    """Points (resamples, C, 3) of rows that are repeated as each resample draws them."""
-    targets, probabilities = table()
-    clusters = cluster_indices(patients, len(targets))
-    weights = np.concatenate(list(resampled_weights(clusters, resamples, 7)))
-    samples = np.full((resamples, 3, 3), np.nan)
-    for row in range(resamples):
-        drawn = np.repeat(np.arange(len(targets)), weights[row].astype(int))
-        for column in range(3):
-            y, p = targets[drawn, column], probabilities[drawn, column]
-            if isinstance(threshold_of, dict):
-                threshold = threshold_of[column]
-            else:
-                threshold = best_threshold(y, p, threshold_of)
-            samples[row, column] = points_of(y, p, threshold)
-    return samples
-
-
-@pytest.mark.parametrize("known_patients", [True, False])
-def test_intervals_agree_with_a_naive_loop(known_patients: bool) -> None:
-    targets, probabilities = table()
-    patients = np.random.default_rng(2).integers(0, 70, size=200) if known_patients else None
+def test_the_variance_is_that_of_leaving_out_each_patient() -> None:
+    """By the width of an interval of a share near one half, where its logit is nearly linear."""
+    targets, probabilities = table(images=2000)
+    patients = np.random.default_rng(2).integers(0, 700, size=2000)
     thresholds = np.array([0.5, 0.25, 1 / 3])
-    fixed = operating_points(targets, probabilities, NAMES, thresholds, patients, 15, 7)
-    found = operating_points(targets, probabilities, NAMES, 0.8, patients, 15, 7)
-    assert not np.allclose(fixed["ppv_low"], found["ppv_low"])
-    for result, rule in ((fixed, dict(enumerate(thresholds))), (found, 0.8)):
-        samples = naive_samples(patients, 15, rule)
-        expected = np.nanquantile(samples, [0.025, 0.975], axis=0)
-        for position, point in enumerate(("sensitivity", "specificity", "ppv")):
-            bounds = result[[f"{point}_low", f"{point}_high"]].to_numpy().T
-            np.testing.assert_allclose(bounds, expected[:, :, position], atol=1e-12)
+    found = operating_points(targets, probabilities, NAMES, thresholds, patients)
+    y, p = targets[:, 0], probabilities[:, 0]
+    value = points_of(y, p, 0.5)[0]
+    without = [points_of(y[patients != one], p[patients != one], 0.5)[0] for one in range(700)]
+    error = np.sqrt(((np.array(without) - value) ** 2).sum()) / (value * (1 - value))
+    bounds = found.loc[["Effusion"], ["sensitivity_low", "sensitivity_high"]]
+    low, high = bounds.to_numpy(dtype=float)[0]
+    width = np.log(high / (1 - high)) - np.log(low / (1 - low))
+    assert width == pytest.approx(2 * 1.96 * error, rel=0.03)
+
+
+def test_a_chosen_threshold_promises_less_than_it_shows() -> None:
+    """The interval is that of the printed threshold; how the threshold varies stands beside it."""
+    targets, probabilities = table(images=600, levels=None)
+    at = Reaching("sensitivity", 0.8)
+    chosen = operating_points(targets, probabilities, NAMES, at)
+    thresholds = chosen["threshold"].to_numpy()
+    fixed = operating_points(targets, probabilities, NAMES, thresholds)
+    assert (chosen["sensitivity"] == fixed["sensitivity"]).all()
+    assert (chosen["sensitivity_low"] < fixed["sensitivity_low"]).all()
+    assert (chosen["sensitivity_low"] < 0.8).all()
+    for name in ("specificity_low", "ppv_high"):
+        np.testing.assert_array_equal(chosen[name], fixed[name])
+    assert (chosen["threshold_low"] < chosen["threshold"]).all()
+    assert (chosen["threshold"] < chosen["threshold_high"]).all()
+    wide = chosen["specificity_at_sensitivity_high"] - chosen["specificity_at_sensitivity_low"]
+    assert (wide > chosen["specificity_high"] - chosen["specificity_low"]).all()
+    other = operating_points(targets, probabilities, NAMES, Reaching("specificity", 0.8))
+    assert other["sensitivity_at_specificity_low"].notna().all()
+
+
+def test_fewer_than_ten_patients_have_no_interval() -> None:
+    right, clusters = np.ones((40, 2), dtype=bool), np.arange(40) // 2
+    right[30:, 0] = False
+    among = np.ones((40, 2), dtype=bool)
+    among[18:, 1] = False
+    shares, bounds = share_intervals(right, among, clusters)
+    assert shares.tolist() == [0.75, 1]
+    assert np.isnan(bounds).tolist() == [[False, True]] * 2
+
+
+def test_a_predictive_value_rests_on_the_patients_of_the_rarer_outcome() -> None:
+    """Of one image each it is Jeffreys' interval; where patients have several they must be ten."""
+    right, every = np.arange(1000)[:, None] >= 6, np.ones((1000, 1), dtype=bool)
+    _, single = share_intervals(right, every, np.arange(1000), rare=True)
+    np.testing.assert_allclose(single[:, 0], beta.ppf([0.025, 0.975], 994.5, 6.5))
+    _, few = share_intervals(right, every, np.r_[5, np.arange(5, 1004)[:999]], rare=True)
+    assert np.isnan(few).all()
+    _, none = share_intervals(every, every, np.arange(1000), rare=True)
+    np.testing.assert_allclose(none[:, 0], [beta.ppf(0.025, 1000.5, 0.5), 1])
 
 
 @pytest.mark.filterwarnings("error")
@@ -119,18 +155,19 @@ def test_nothing_to_divide_by_is_nan() -> None:
     probabilities = np.array([[0.2, 0.6, 0.3, 0.5, 0.4], [0.8, 0.7, 0.2, 0.5, 0.1], [0.1] * 5])
     names = ["no positive", "no negative", "none called", "none known", "no threshold"]
     thresholds = np.array([0.5, 0.65, 0.9, 0.5, nan])
-    for resamples in (0, 5):
-        found = operating_points(targets, probabilities, names, thresholds, resamples=resamples)
+    for intervals in (False, True):
+        found = operating_points(targets, probabilities, names, thresholds, intervals=intervals)
         np.testing.assert_allclose(
-            found[["sensitivity", "specificity", "ppv"]].to_numpy(),
-            [[nan, 2 / 3, 0], [1 / 3, nan, 1], [0, 1, nan], [nan] * 3, [nan] * 3],
+            found[list(POINTS)].to_numpy(),
+            [[nan, 2 / 3, 0, 1], [1 / 3, nan, 1, 0], [0, 1, nan, 2 / 3], [nan] * 4, [nan] * 4],
         )
-        found = operating_points(targets, probabilities, names, 0.6, resamples=resamples)
+        at = Reaching("sensitivity", 0.6)
+        found = operating_points(targets, probabilities, names, at, intervals=intervals)
         np.testing.assert_allclose(
-            found[["threshold", "sensitivity", "specificity", "ppv"]].to_numpy(),
+            found[["threshold", *POINTS[:3]]].to_numpy(),
             [[nan] * 4, [0.6, 2 / 3, nan, 1], [0.3, 1, 1, 1], [nan] * 4, [0.4, 1, 1, 1]],
         )
-    assert found["ppv_low"].isna().tolist() == [True, False, False, True, False]
+    assert found["ppv_low"].isna().all()
 
 
 def test_thresholds_are_one_number_or_those_of_a_calibration(tmp_path: Path) -> None:
@@ -155,7 +192,7 @@ def test_thresholds_that_are_none_are_refused(given: str) -> None:
         read_thresholds(given, NAMES, gated=False)
 
 
-@pytest.mark.parametrize("sensitivity", [0, 1.01, float("nan")])
-def test_a_sensitivity_that_is_none_is_refused(sensitivity: float) -> None:
-    with pytest.raises(UserError, match="--sensitivity must be above 0 and at most 1"):
-        operating_points(*table(), NAMES, sensitivity)
+@pytest.mark.parametrize("least", [0, 1.01, float("nan")])
+def test_a_share_that_is_none_is_refused(least: float) -> None:
+    with pytest.raises(UserError, match="--specificity must be above 0 and at most 1"):
+        Reaching("specificity", least)

@@ -152,8 +152,10 @@ def test_each_subgroup_is_scored_as_a_table_of_its_own() -> None:
         same = evaluate(*part, patients=patients[rows], resamples=20, seed=3).summary
         compared = scores.subgroups[name].compared
         assert compared is not None
+        assert compared.summary["intervals"]
         for key in ("mAP", "mAUROC"):
             assert compared.summary[key] == pytest.approx(same[key], abs=1e-12)
+        for key in {"mAP", "mAUROC"} & set(compared.summary["intervals"]):
             bounds = compared.summary["intervals"][key]
             assert bounds == pytest.approx(same["intervals"][key], abs=1e-12)
 
@@ -169,3 +171,18 @@ def test_subgroups_without_a_class_in_common_are_not_compared() -> None:
     assert all(one.compared is None for one in scores.subgroups.values())
     assert scores.subgroups["one"].own.summary["classes_scored"] == 0
     assert scores.subgroups["x"].own.summary["patients"] is None
+
+
+def test_equal_subgroups_of_other_sizes_have_equal_map() -> None:
+    """The smaller one, and the one with more positives, would look better by their own mAP."""
+    random = np.random.default_rng(0)
+    shares = np.where(np.arange(3000) < 2500, 0.1, 0.3)
+    targets = (random.random((3000, 4)) < shares[:, None]).astype(float)
+    probabilities = 1 / (1 + np.exp(-random.normal(size=targets.shape) - 1.5 * targets))
+    rows = {"many": np.arange(2500), "few": np.arange(2500, 3000)}
+    scored = scored_of(targets, probabilities, NAMES, [0.1] * 4, resamples=0)
+    scores = score_subgroups(Grouping("site", "", rows), scored, ONE)
+    many, few = scores.subgroups["many"], scores.subgroups["few"]
+    assert few.own.summary["mAP"] > many.own.summary["mAP"] + 0.1
+    assert many.equal_map == pytest.approx(few.equal_map, abs=0.03)
+    assert few.equal_map == pytest.approx(few.own.summary["mAP"], abs=1e-12)

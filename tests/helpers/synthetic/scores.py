@@ -17,7 +17,7 @@ from ensemble.scoring.score import Scored
 ONE = Path("one.csv")
 Command = Callable[..., tuple[int, str, str]]
 NAMES = ["Effusion", "Nodule", "Mass", "Hernia"]
-RARE = "Fracture"  # one positive: scored, but not in the intervals of means
+RARE = "Fracture"  # one positive: scored, but without an interval
 NEVER = "Fibrosis"  # no positive
 CLASSES = [*NAMES, RARE, NEVER]
 RESAMPLES = ["--resamples", 20]
@@ -43,7 +43,7 @@ class Files:
 def make_files(folder: Path) -> Files:
     random = np.random.default_rng(11)
     images = 150
-    targets = (random.random((images, 6)) < (0.4, 0.25, 0.15, 0.1, 0, 0)).astype(float)
+    targets = (random.random((images, 6)) < (0.4, 0.3, 0.25, 0.25, 0, 0)).astype(float)
     targets[7, 4] = 1
     targets[random.random(targets.shape) < 0.05] = np.nan
     targets[7, 4] = 1

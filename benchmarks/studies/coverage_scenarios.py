@@ -1,0 +1,224 @@
+"""The scenarios of the study `coverage`, and what part of their intervals holds the truth."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+from tqdm import tqdm
+
+from benchmarks.runner import required_data
+from benchmarks.studies.interval_simulation import Population, RealLabels
+from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
+from core.metrics.intervals import LEAST_IN_MEANS
+from core.runtime.fabric import usable_cores
+from ensemble.scoring.operating_points import OTHER, Reaching, operating_points
+
+DATA_SETS = 1000
+LEAST_INTERVALS = 200
+OUT = Path("outputs/coverage")
+POSITIVES = (2, 5, 10, 20, 50, 200)
+AUROCS = (0.7, 0.8, 0.9, 0.95)
+RHOS = (0.0, 0.6, 0.9)
+
+
+class Interval(NamedTuple):
+    """One of a data set: of what, of a class with how many positives and which true AUROC."""
+
+    what: str
+    positives: int
+    auroc: float
+    low: float
+    high: float
+    value: float
+    truth: float
+
+
+Draw = Callable[[np.random.Generator], Iterator[Interval]]
+
+
+def grid(rho: float, positives: Iterable[int] = POSITIVES, levels: int | None = None) -> Population:
+    """A class for each number of positives that a data set has on average and each AUROC."""
+    pairs = [(count, auroc) for count in positives for auroc in AUROCS]
+    sizes, patients = np.array([1]), 2000
+    if rho:
+        labels = required_data() / "labels" / "nih_chestxray14.csv.gz"
+        sizes = pd.read_csv(labels, usecols=["PatientID"]).value_counts().to_numpy()
+        patients = 1000
+    counts, aurocs = np.array(pairs).T
+    return Population(counts / patients / sizes.mean(), aurocs, sizes, patients, rho, levels)
+
+
+def classes(population: Population, random: np.random.Generator) -> Iterator[Interval]:
+    """AP and AUROC of each class, and their means."""
+    sample = population.draw(random)
+    names = [str(number) for number in range(len(population.aurocs))]
+    result = evaluate(*sample[:2], names, population.prevalences, sample.patients)
+    yield from judged(population, result, {"ap": population.aps, "auroc": population.aurocs})
+
+
+def judged(
+    population: Population,
+    result: Evaluation | PairedDifference,
+    truths: dict[str, np.ndarray],
+    label: str = "",
+) -> Iterator[Interval]:
+    """The intervals of classes and of means beside the truths (C,) of AP and AUROC."""
+    rows = result.per_class
+    counts = np.round(population.expected).astype(int)
+    for metric, truth in truths.items():
+        columns = [rows[f"{metric}{end}"] for end in ("_low", "_high", "")]
+        what = [f"{label}{metric.upper()}"] * len(rows)
+        cells = zip(what, counts, population.aurocs, *columns, truth, strict=True)
+        yield from (Interval(*cell) for cell in cells)
+    frequent = (rows["positive_patients"] >= LEAST_IN_MEANS).to_numpy()
+    for mean, (low, high) in result.summary["intervals"].items():
+        group = mean.partition("_")[2]
+        if group == "extreme" or mean.startswith("RMSCE"):
+            continue
+        inside = frequent & (rows["group"] == group).to_numpy() if group else frequent
+        truth = truths[mean.removeprefix("m").partition("_")[0].lower()][inside].mean()
+        point = result.summary["interval_points"][mean]
+        yield Interval(f"{label}{mean}", 0, 0.0, low, high, point, float(truth))
+
+
+def differences(
+    population: Population, kept: float, random: np.random.Generator
+) -> Iterator[Interval]:
+    """Two models on the same images; `kept` of what the first one's scores tell, the other has."""
+    first = population.draw(random)
+    second = population.second(random, first, kept, own=0.3)
+    names = [str(number) for number in range(len(population.aurocs))]
+    result = paired_difference(
+        first.targets, first.probabilities, second.probabilities, names, first.patients
+    )
+    other = population.weaker(kept)
+    truths = {"ap": population.aps - other.aps, "auroc": population.aurocs - other.aurocs}
+    yield from judged(population, result, truths, "difference of ")
+
+
+def points(
+    population: Population, at: float | Reaching, random: np.random.Generator
+) -> Iterator[Interval]:
+    """Operating points at a threshold of normal scores, or where one of them is reached."""
+    sample = population.draw(random)
+    shifts, shares = population.shifts, population.prevalences
+    names = [str(number) for number in range(len(shifts))]
+    where = at if isinstance(at, Reaching) else np.full(len(shifts), 1 / (1 + np.exp(-at)))
+    table = operating_points(*sample[:2], names, where, sample.patients)
+    thresholds = np.log(table["threshold"]) - np.log1p(-table["threshold"])
+    sensitivity, false = norm.sf(thresholds - shifts), norm.sf(thresholds)
+    truths = {
+        "sensitivity": sensitivity,
+        "specificity": 1 - false,
+        "ppv": shares * sensitivity / (shares * sensitivity + (1 - shares) * false),
+        "npv": (1 - shares)
+        * (1 - false)
+        / ((1 - shares) * (1 - false) + shares * (1 - sensitivity)),
+    }
+    if isinstance(at, Reaching):
+        reached = shifts + norm.isf(at.least), norm.ppf(at.least) + 0 * shifts
+        true = dict(zip(OTHER, reached, strict=True))[at.point]
+        truths["threshold"] = 1 / (1 + np.exp(-true))
+        both = {"specificity": norm.cdf(true), "sensitivity": norm.sf(true - shifts)}
+        other = OTHER[at.point]
+        truths[f"{other}_at_{at.point}"] = both[other]
+        table[f"{other}_at_{at.point}"] = table[other]
+    counts = np.round(population.expected).astype(int)
+    for what, truth in truths.items():
+        columns = [table[f"{what}{end}"] for end in ("_low", "_high", "")]
+        cells = zip([what] * len(table), counts, population.aurocs, *columns, truth, strict=True)
+        yield from (Interval(*cell) for cell in cells)
+
+
+def reliability(
+    population: Population, sharpened: float, random: np.random.Generator
+) -> Iterator[Interval]:
+    """Calibration errors of probabilities that are right, or whose logits are `sharpened`."""
+    sample = population.draw(random)
+    probabilities = population.calibrated(sample.probabilities, sharpened)
+    names = [str(number) for number in range(len(population.aurocs))]
+    summary = evaluate(sample.targets, probabilities, names, patients=sample.patients).summary
+    for what, truth in zip(("RMSCE", "RMSCE_flat"), population.reliability(sharpened), strict=True):
+        low, high = summary["intervals"][what]
+        yield Interval(what, 0, 0.0, low, high, summary[what], truth)
+
+
+def scenarios() -> dict[str, Draw]:
+    """Each by its name."""
+    found: dict[str, Draw] = {}
+    for rho in RHOS:
+        name = f"rho {rho:g}"
+        found[f"classes, {name}"] = partial(classes, grid(rho))
+        for count in (10, 20, 50):
+            rare = grid(rho, [count] * 4)
+            found[f"16 classes of {count} positives, {name}"] = partial(classes, rare)
+        pairs = grid(rho, [10, 20, 50, 200])
+        found[f"equal models, {name}"] = partial(differences, pairs, 1.0)
+        found[f"a worse model, {name}"] = partial(differences, pairs, 0.8)
+        found[f"threshold, {name}"] = partial(points, grid(rho, [10, 20, 50, 200]), 1.0)
+        common = grid(rho, [50, 200, 600])
+        found[f"calibrated, {name}"] = partial(reliability, common, 1.0)
+        found[f"overconfident, {name}"] = partial(reliability, common, 1.5)
+        for point in OTHER:
+            reaching = Reaching(point, 0.8)
+            found[f"{point} 0.8, {name}"] = partial(points, grid(rho, [10, 20, 50, 200]), reaching)
+    found["tied scores, rho 0.6"] = partial(classes, grid(0.6, levels=20))
+    found["NIH"] = partial(classes, RealLabels.of_nih(required_data(), patients=3000))
+    return found
+
+
+def run(name: str, data_sets: int) -> pd.DataFrame:
+    """The cells of a scenario: one row for each quantity, number of positives and AUROC."""
+    draw = scenarios()[name]
+    rows = [one for seed in range(data_sets) for one in draw(np.random.default_rng(seed))]
+    return table_of(pd.DataFrame(rows).assign(scenario=name), data_sets)
+
+
+def table_of(rows: pd.DataFrame, data_sets: int) -> pd.DataFrame:
+    """Shares of the printed intervals that hold the truth, lie above or below it, with errors."""
+    printed = rows[rows["low"].notna()].copy()
+    printed["above"] = printed["low"] > printed["truth"]
+    printed["below"] = printed["high"] < printed["truth"]
+    printed["covered"] = ~(printed["above"] | printed["below"])
+    printed["zero_outside"] = (printed["low"] > 0) | (printed["high"] < 0)
+    printed["width"] = printed["high"] - printed["low"]
+    printed["bias"] = printed["value"] - printed["truth"]
+    keys = ["scenario", "what", "positives", "auroc"]
+    groups = printed.groupby(keys)
+    found = groups[["covered", "above", "below", "zero_outside", "width", "bias"]].mean()
+    found.insert(0, "intervals", groups.size())
+    # a class of the same kind may be in a data set more than once
+    every = rows.groupby(keys).size()
+    found = found.reindex(every.index)
+    found["intervals"] = found["intervals"].fillna(0).astype(int)
+    found.insert(1, "printed", found["intervals"] / every)
+    error = np.sqrt(0.95 * 0.05 / found["intervals"].clip(1, data_sets))
+    found["error"] = error
+    inside = found["covered"].between(0.93 - 2 * error, 0.97 + 2 * error)
+    judged = found["intervals"] >= LEAST_INTERVALS
+    found["verdict"] = np.where(judged, np.where(inside, "ok", "MISSED"), "")
+    return found.reset_index()
+
+
+def _run(name: str) -> pd.DataFrame:
+    """The cells of a scenario, from the file of an earlier run if there is one."""
+    path = OUT / f"{name}.csv"
+    if not path.exists():
+        run(name, DATA_SETS).to_csv(path.with_suffix(".part"), index=False)
+        path.with_suffix(".part").replace(path)
+    return pd.read_csv(path)
+
+
+def run_all(names: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The cells of each scenario, once all that are not done are."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    missing = [name for name in names if not (OUT / f"{name}.csv").exists()]
+    if len(missing) > 1:
+        with ProcessPoolExecutor(usable_cores()) as pool:
+            list(tqdm(pool.map(_run, missing), total=len(missing), disable=None))
+    yield from map(_run, names)

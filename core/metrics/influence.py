@@ -1,0 +1,236 @@
+"""AP and AUROC of each class, and how far each patient moves them.
+
+The error of a value is the sum of what single patients contribute to it, so that the same numbers
+give the variance of a class's value, of a mean over classes and of the difference of two models.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri, owens_t
+
+from core.metrics.ap_auroc import Curve, FloatArray, IntArray, divide_known, mean_of_known
+
+Patients = Sequence[Any] | NDArray[Any] | pd.Series
+
+AP, AUROC = 0, 1
+# cells (parts of the patients times thresholds) that the bias of AP may take at once
+CELLS = 4_000_000
+LEAST_PARTS = 50
+# AP's bias falls more slowly than with the number of patients, and the jackknife finds less of it
+RAISED = 1.2
+# patients that a model of the variance counts for, and that of AP, whose own is rarely too small
+MODEL_COUNTS, AP_COUNTS = 4.0, 1.0
+# patients of an AUROC and an AP of one half that are added to those of a class, against 0 and 1
+ADDED = 0.05
+
+
+@dataclass(frozen=True)
+class Influence:
+    """AP and AUROC (2) of C classes, and what each of K patients adds to their error.
+
+    values: (2, C); NaN where a class has no positives or no negatives.
+    moves: (2, K, C), by how much a value falls without the patient; the sum of their squares
+        estimates the variance of the value (jackknife).
+    bias: (2, C), how much a value is too high on average (AUROC is not).
+    unseen: (2, C), variance that too few patients do not show.
+    patients: (C,), positive patients, or negative ones where these are fewer.
+    freedom: (C,), the most degrees of freedom that their variances can have.
+    """
+
+    values: FloatArray
+    moves: FloatArray
+    bias: FloatArray
+    unseen: FloatArray
+    patients: IntArray
+    freedom: FloatArray
+
+    @property
+    def variance(self) -> FloatArray:
+        """(2, C)"""
+        return (self.moves**2).sum(axis=1) + self.unseen
+
+    def minus(self, other: "Influence") -> "Influence":
+        """The differences to another model's values on the same images."""
+        moves = self.moves - other.moves
+        single = (self.moves**2 + other.moves**2).sum(axis=1)
+        # what two models have in common cancels, in what is not seen of it too
+        shared = divide_known((moves**2).sum(axis=1), single)
+        return Influence(
+            values=self.values - other.values,
+            moves=moves,
+            bias=self.bias - other.bias,
+            unseen=np.nan_to_num(shared) * (self.unseen + other.unseen),
+            patients=self.patients,
+            freedom=self.freedom,
+        )
+
+
+def cluster_indices(patients: Patients | None, images: int) -> IntArray:
+    """Number of the patient of each image, (N,), whatever the order of images.
+
+    An image without a patient is its own cluster.
+    """
+    if patients is None:
+        return np.arange(images, dtype=np.intp)
+    names = pd.Series(list(patients), dtype=object)
+    codes, known = pd.factorize(names.where(names.isna(), names.astype(str)), sort=True)
+    missing = codes < 0
+    codes[missing] = len(known) + np.arange(missing.sum())
+    return codes.astype(np.intp)
+
+
+def influence(
+    labels: FloatArray, scores: FloatArray, clusters: IntArray, parts: int, seed: int
+) -> Influence:
+    """Measure each class of labels (N, C; NaN is unknown) and scores (N, C).
+
+    clusters: (N,), numbers of the images' patients. parts, seed: the bias of AP is estimated by
+    leaving out each of at most so many random parts of the patients.
+    """
+    number, classes = int(clusters.max()) + 1, labels.shape[1]
+    found = Influence(
+        values=np.full((2, classes), np.nan),
+        moves=np.zeros((2, number, classes)),
+        bias=np.zeros((2, classes)),
+        unseen=np.zeros((2, classes)),
+        patients=np.zeros(classes, dtype=np.intp),
+        freedom=np.zeros(classes),
+    )
+    order = np.random.default_rng(seed).permutation(number)
+    for column in range(classes):
+        known = ~np.isnan(labels[:, column])
+        one = _Ranked.of(labels[known, column] == 1, scores[known, column], clusters[known])
+        if len(one.curve.thresholds) and one.curve.negatives:
+            _measure(found, column, one)
+            found.bias[AP, column] = one.bias_of_ap(order, parts)
+    return found
+
+
+def _measure(found: Influence, column: int, one: "_Ranked") -> None:
+    """Write all of a class but the bias."""
+    values = one.curve.scores()
+    found.values[:, column] = values
+    pulls, sides = one.pulls(values), []
+    for inside in (one.positive, ~one.positive):
+        own, number = one.clusters[inside], found.moves.shape[1]
+        images = np.bincount(own, minlength=number).astype(float)
+        for moves, pull in zip(found.moves, pulls, strict=True):
+            # the others count for more without the patient; one who has all of a kind stays
+            rest = np.maximum(len(own) - images, 1)
+            moves[:, column] += np.bincount(own, weights=pull[inside], minlength=number) / rest
+        sides.append((np.count_nonzero(images), len(own) ** 2 / (images**2).sum()))
+    found.patients[column] = min(patients for patients, _ in sides)
+    found.freedom[column] = min(equal for _, equal in sides) - 1
+    seen = (found.moves[:, :, column] ** 2).sum(axis=1)
+    # between all of the patients and as many as would give as much with equally many images each
+    found.unseen[:, column] = _unseen(values, seen, *zip(*sides, strict=True))
+
+
+def _unseen(
+    values: FloatArray, seen: FloatArray, patients: Sequence[int], equal: Sequence[float]
+) -> FloatArray:
+    """How much the variances of an AP and an AUROC are too small, (2,), by simple models of them.
+
+    For AP that of a share of the positives (Boyd 2013), for AUROC that of normal scores of equal
+    spread: the chance that a positive is above both of two negatives, less the square of the AUROC.
+    patients, equal: of positives, then of negatives.
+    """
+    auroc = towards_half(values[AUROC], min(patients))
+    upper = max(auroc, 1 - auroc)
+    both = upper - 2 * owens_t(ndtri(upper), 1 / math.sqrt(3))
+    model = (both - upper**2) * sum(1 / count for count in patients)
+    share = towards_half(values[AP], patients[0])
+    return np.array(
+        [
+            missing_variance(share * (1 - share) / patients[0], seen[AP], equal[0], AP_COUNTS),
+            missing_variance(model, seen[AUROC], min(equal), MODEL_COUNTS),
+        ]
+    )
+
+
+def towards_half(share: Any, patients: Any) -> Any:
+    """A share of patients with ADDED patients more, half of whom have it; of any one shape."""
+    return (patients * share + ADDED / 2) / (patients + ADDED)
+
+
+def missing_variance(model: Any, seen: Any, equal: Any, counts: float) -> Any:
+    """How much the variance `seen` is too small, of any one shape.
+
+    Few patients near the top of a ranking seldom include one near its bottom, and then show too
+    small a variance. It is averaged with that of a model, which counts for so many patients; equal:
+    how many patients with equally many images would give as much as there is.
+    """
+    return np.maximum(model - seen, 0) * counts / (counts + equal)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The images of one class with a known label, N."""
+
+    positive: NDArray[np.bool_]  # (N,)
+    scores: FloatArray  # (N,)
+    clusters: IntArray  # (N,) numbers of patients
+    curve: Curve
+    place: IntArray  # (N,) number of the curve's steps above each image
+
+    @classmethod
+    def of(cls, positive: NDArray[np.bool_], scores: FloatArray, clusters: IntArray) -> "_Ranked":
+        curve = Curve.of(scores[positive], scores[~positive])
+        above = np.searchsorted(curve.thresholds[::-1], scores, side="right")
+        return cls(positive, scores, clusters, curve, len(curve.thresholds) - above)
+
+    def pulls(self, values: FloatArray) -> FloatArray:
+        """Derivatives of AP and AUROC by the weight of each image, times the images of its kind.
+
+        (2, N). For AUROC these are the placement values less their mean (DeLong 1988).
+        """
+        curve, place = self.curve, self.place
+        hits, false = curve.hits, curve.false_positives
+        true, positives, negatives = curve.true_positives, curve.positives, curve.negatives
+        called = true + false
+        changes = np.stack([hits * false, -hits * true]) / called**2
+        # sums over the steps that an image counts in, which for one below all are none
+        raised, lowered = np.pad(changes[:, ::-1].cumsum(axis=1)[:, ::-1], ((0, 0), (0, 1)))
+        step = np.minimum(place, len(hits) - 1)
+        of_positive = (true / called)[step] - values[AP] + raised[place]
+        ap = np.where(self.positive, of_positive, lowered[place] * negatives / positives)
+        beaten = 1 - (false + curve.false_positives_above)[step] / 2 / negatives
+        tied = np.where(self.scores == curve.thresholds[step], hits[step] / 2, 0)
+        beating = (np.append(0, true)[place] + tied) / positives
+        return np.stack([ap, np.where(self.positive, beaten, beating) - values[AUROC]])
+
+    def bias_of_ap(self, order: IntArray, parts: int) -> float:
+        """How much the AP is too high on average, by the jackknife (Quenouille 1956).
+
+        From the AP without each part of the patients, which are taken in this order, but those with
+        positives first, so that these are spread over the parts.
+        """
+        steps = len(self.curve.thresholds)
+        has = np.zeros(len(order), dtype=np.intp)
+        has[self.clusters] = 1
+        has[self.clusters[self.positive]] = 2
+        # those without a known label of the class come last, in no part
+        ranked = order[np.argsort(-has[order], kind="stable")]
+        patients = np.count_nonzero(has)
+        parts = min(int(patients), parts, max(LEAST_PARTS, CELLS // steps))
+        if parts < 2:
+            return 0.0
+        part = np.zeros(len(order), dtype=np.intp)
+        part[ranked] = np.arange(len(order)) % parts
+        cells = part[self.clusters] * (steps + 1) + self.place
+        gone = [
+            np.bincount(cells[inside], minlength=parts * (steps + 1)).reshape(parts, -1)[:, :-1]
+            for inside in (self.positive, ~self.positive)
+        ]
+        hits = self.curve.hits - gone[0]
+        true = hits.cumsum(axis=1)
+        called = true + self.curve.false_positives - gone[1].cumsum(axis=1)
+        total = (true / np.maximum(called, 1) * hits).sum(axis=1)
+        without = mean_of_known(divide_known(total, true[:, -1]))[0]
+        return float(RAISED * (parts - 1) * (without - self.curve.scores()[AP]))

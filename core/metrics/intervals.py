@@ -1,0 +1,236 @@
+"""Intervals of classes, of means over classes and of differences, over patients.
+
+Each is the t interval of a jackknife over patients (Efron & Tibshirani 1993, chapter 11), on the
+logit scale and about the value less its bias. How often they hold:
+`python -m benchmarks.studies.coverage`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import beta
+from scipy.stats import t as student
+
+from core.metrics.ap_auroc import FloatArray, IntArray, column_mean, divide_known
+from core.metrics.influence import (
+    AP,
+    AUROC,
+    MODEL_COUNTS,
+    Influence,
+    missing_variance,
+    towards_half,
+)
+
+# positive patients (or negative ones where these are fewer) from which a class has an interval
+LEAST_PATIENTS = {"ap": 20, "auroc": 10}
+# those from which a class takes part in the interval of a mean, and how many classes (for each that
+# does) may have between half of these and these: it is their luck that the others have more, and
+# AP grows with the share of positives
+LEAST_IN_MEANS, MOST_NEAR = 10, 0.25
+# the most of a value that may be taken for its bias, and the share of the standard error that a
+# bias must exceed to be taken off for the greater part: its estimate has an error of its own
+MOST_BIAS, CLEAR_BIAS = 0.6, 1 / 3
+# degrees of freedom for each patient of equal weight
+FREEDOM = 2.0
+
+_ROWS = {"ap": AP, "auroc": AUROC}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Values of any shape, their bias and variance, and degrees of freedom of the variance."""
+
+    values: FloatArray
+    bias: FloatArray
+    variance: FloatArray
+    freedom: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        values: FloatArray,
+        bias: FloatArray,
+        moves: FloatArray,
+        unseen: FloatArray,
+        most: FloatArray,
+    ) -> "Estimate":
+        """From what each patient adds (K, ...) and at most so many degrees of freedom.
+
+        A few patients with much of the variance leave it uncertain (Satterthwaite 1946).
+        """
+        variance = (moves**2).sum(axis=0) + unseen
+        fourth = (moves**4).sum(axis=0)
+        freedom = FREEDOM * np.divide(
+            variance**2, fourth, out=np.full(fourth.shape, np.inf), where=fourth > 0
+        )
+        sure = divide_known(bias**2, bias**2 + CLEAR_BIAS**2 * variance)
+        return cls(values, bias * np.nan_to_num(sure), variance, np.minimum(freedom, most))
+
+    @property
+    def corrected(self) -> FloatArray:
+        """The values less their bias."""
+        return self.values - np.minimum(self.bias, MOST_BIAS * np.abs(self.values))
+
+    def interval(self) -> FloatArray:
+        """95 % intervals (2, ...) of values within 0 and 1; NaN without degrees of freedom."""
+        least = towards_half(0.0, np.minimum(self.freedom, 1e6) + 1)
+        centre = np.clip(self.corrected, least, 1 - least)
+        width = self._width() / (centre * (1 - centre))
+        return expit(np.stack([logit(centre) - width, logit(centre) + width]))
+
+    def difference_interval(self) -> FloatArray:
+        """95 % intervals (2, ...) of differences between values within 0 and 1."""
+        return np.clip(self.unbounded_interval(), -1, 1)
+
+    def unbounded_interval(self) -> FloatArray:
+        """95 % intervals (2, ...) of values that may be any."""
+        centre, width = self.values - self.bias, self._width()
+        return np.stack([centre - width, centre + width])
+
+    def _width(self) -> FloatArray:
+        quantile = student.ppf(0.975, np.maximum(self.freedom, 1))
+        return np.where(self.freedom >= 1, quantile, np.nan) * np.sqrt(self.variance)
+
+
+def estimate_classes(found: Influence, row: int) -> Estimate:
+    """AP or AUROC of each class, (C,)."""
+    return Estimate.of(
+        found.values[row], found.bias[row], found.moves[row], found.unseen[row], found.freedom
+    )
+
+
+def estimate_mean(found: Influence, row: int, chosen: NDArray[np.bool_]) -> Estimate:
+    """Mean of AP or AUROC over the chosen classes (C,), ()."""
+    return Estimate.of(
+        found.values[row, chosen].mean(),
+        found.bias[row, chosen].mean(),
+        found.moves[row][:, chosen].mean(axis=1),
+        found.unseen[row, chosen].sum() / chosen.sum() ** 2,
+        found.freedom[chosen].sum(),
+    )
+
+
+def mean_losses(losses: FloatArray, clusters: IntArray) -> Estimate:
+    """The mean over classes of the mean loss of each, (), from losses (N, C; NaN is unknown).
+
+    Or of differences of losses, by which two models are compared. Classes without a known label are
+    left out.
+    """
+    known = ~np.isnan(losses)
+    classes = known.any(axis=0)
+    losses, known = np.nan_to_num(losses[:, classes]), known[:, classes]
+    images, sums = count_by_patient(known, clusters), count_by_patient(losses, clusters)
+    total = images.sum(axis=0)
+    means = sums.sum(axis=0) / total
+    moves = ((sums - means * images) / np.maximum(total - images, 1)).mean(axis=1)
+    zero, every = np.zeros(()), np.array(np.inf)
+    return Estimate.of(np.array(means.mean()), zero, moves, zero, every)
+
+
+def with_intervals(
+    per_class: pd.DataFrame,
+    found: Influence,
+    groups: Mapping[str, NDArray[np.bool_]] | None = None,
+    *,
+    difference: bool = False,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Add intervals: per_class with ap_low, ap_high, auroc_low, auroc_high, and those of means.
+
+    And for each class positive_patients and ap_corrected, its AP less its bias. groups: name ->
+    (C,) classes of which mAP gets an interval too; difference: the values are differences.
+    """
+    make = Estimate.difference_interval if difference else Estimate.interval
+    columns: dict[str, Any] = {"positive_patients": found.patients}
+    enough = {}
+    for metric, row in _ROWS.items():
+        estimate = estimate_classes(found, row)
+        enough[metric] = found.patients >= LEAST_PATIENTS[metric]
+        bounds = np.where(enough[metric], make(estimate), np.nan)
+        columns[f"{metric}_low"], columns[f"{metric}_high"] = bounds
+        if metric == "ap":
+            columns["ap_corrected"] = estimate.corrected
+    scored = per_class["ap"].notna().to_numpy()
+    common = found.patients >= LEAST_IN_MEANS
+    subsets = {f"mAP_{name}": ("ap", inside) for name, inside in (groups or {}).items()}
+    subsets |= {"mAP": ("ap", scored), "mAUROC": ("auroc", scored)}
+    summary: dict[str, Any] = {
+        key: {} for key in ("intervals", "interval_points", "interval_classes", "corrected")
+    }
+    for metric, (column, inside) in subsets.items():
+        chosen = scored & common & inside
+        near = scored & ~common & inside & (2 * found.patients >= LEAST_IN_MEANS)
+        # over one class it is that class's own
+        if chosen.sum() == 1:
+            chosen &= enough[column]
+        if column == "ap" and near.sum() > MOST_NEAR * chosen.sum():
+            continue
+        if chosen.any():
+            estimate = estimate_mean(found, _ROWS[column], chosen)
+            low, high = make(estimate)
+            summary["intervals"][metric] = float(low), float(high)
+            summary["interval_points"][metric] = column_mean(per_class[column][chosen])
+            summary["interval_classes"][metric] = int(chosen.sum())
+            summary["corrected"][metric] = float(estimate.corrected)
+    summary["classes_in_intervals"] = int((scored & common).sum())
+    summary["too_rare_for_intervals"] = list(per_class.index[scored & ~common])
+    return per_class.assign(**columns), summary
+
+
+def share_intervals(
+    right: NDArray[np.bool_],
+    among: NDArray[np.bool_],
+    clusters: IntArray,
+    *,
+    chosen: bool = False,
+    rare: bool = False,
+) -> tuple[FloatArray, FloatArray]:
+    """Shares (C,) of the images `among` (N, C) that are `right`, and 95 % intervals (2, C).
+
+    chosen: a threshold was moved until the share was reached. rare: one outcome may be so rare that
+    its few patients decide. Fewer than ten patients have no interval (NaN), and of a rare outcome
+    fewer than twenty with equally many images, unless no patient has more than one.
+    """
+    hits, images = count_by_patient(right & among, clusters), count_by_patient(among, clusters)
+    total, count = images.sum(axis=0), np.count_nonzero(images, axis=0)
+    shares = divide_known(hits.sum(axis=0), total)
+    fewer = np.where(shares > 0.5, images - hits, hits)
+    equal = equal_patients(fewer if rare else images)
+    moves = (hits - np.nan_to_num(shares) * images) / np.maximum(total - images, 1)
+    share = towards_half(shares, count)
+    model = share * (1 - share) / np.maximum(count, 1)
+    unseen = missing_variance(model, (moves**2).sum(axis=0), equal, MODEL_COUNTS)
+    estimate = Estimate.of(shares, 0 * shares, moves, np.nan_to_num(unseen), equal - 1)
+    if chosen:
+        # of n images the share above the score of the kth is k / (n + 1) on average
+        estimate = replace(estimate, bias=np.nan_to_num(shares / (count + 1)))
+    bounds = estimate.interval()
+    if rare:
+        # where patients have one image each, they are as good as any; else they must not be few
+        single = np.where(images.max(axis=0) <= 1, _few_cases(shares, count), np.nan)
+        bounds = np.where(equal < LEAST_PATIENTS["ap"], single, bounds)
+    return shares, np.where(count >= LEAST_PATIENTS["auroc"], bounds, np.nan)
+
+
+def _few_cases(shares: FloatArray, patients: IntArray) -> FloatArray:
+    """Jeffreys' intervals (2, C) of shares of independent patients, to 0 and to 1 at both ends."""
+    cases = np.nan_to_num(shares) * patients
+    cuts = np.array([[0.025], [0.975]])
+    low, high = beta.ppf(cuts, cases + 0.5, patients - cases + 0.5)
+    return np.stack([np.where(shares == 0, 0, low), np.where(shares == 1, 1, high)])
+
+
+def count_by_patient(images: NDArray[Any], clusters: IntArray) -> FloatArray:
+    """The sum over the images of each of K patients, (K, C), of values (N, C)."""
+    found = np.zeros((int(clusters.max()) + 1, images.shape[1]))
+    np.add.at(found, clusters, images)
+    return found
+
+
+def equal_patients(images: FloatArray) -> FloatArray:
+    """How many patients with equally many images give as much as those of images (K, C); (C,)."""
+    return np.nan_to_num(divide_known(images.sum(axis=0) ** 2, (images**2).sum(axis=0)))
