@@ -5,7 +5,9 @@ pydicom reads and decompresses; `core.data.images.dicom.window` shows the stored
 """
 
 import struct
+import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import imagecodecs
@@ -54,6 +56,8 @@ _BY_IMAGECODECS: dict[str, Callable[[bytes], np.ndarray]] = {
 _JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 # what pydicom does to pixels that `_stored_levels` does once for each level
 _CORRECTIONS = ("correct_unused_bits", "apply_j2k_sign_correction", "apply_jls_sign_correction")
+# what a Presentation LUT Shape must be (PS3.3 C.8.11.3)
+_SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 _CONVERT = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
 
 
@@ -71,8 +75,9 @@ def decode(data: bytes) -> np.ndarray:
 
     The first VOI LUT, or else the first valid window, becomes 0..255; without one 8 bits are kept
     and of more the percentiles `greyscale.WINDOW` become 0 and 255, padding left out. Colour
-    becomes luma. Raises ValueError for what is not supported or larger than `max_pixels`; damaged
-    files raise about anything.
+    becomes luma. A contradictory Presentation LUT Shape is ignored, with one warning a process.
+    Raises ValueError for what is not supported or larger than `max_pixels`; damaged files raise
+    about anything.
     """
     dataset = dcmread(bounded(data))
     _check(dataset)
@@ -115,6 +120,7 @@ def decode(data: bytes) -> np.ndarray:
     levels = _stored_levels(codes, dataset, coded)
     if colours == "PALETTE COLOR":
         return grey_of_palette(levels, dataset)[codes]
+    _warn_of_shape(dataset, colours)
     lossy = decoder.UID in _LOSSY or str(dataset.get("LossyImageCompression")) == "01"
     shown = grey_of_levels(levels, codes, dataset, lossy=lossy)[codes]
     if shown.min() == shown.max() and codes.min() < codes.max():
@@ -123,17 +129,35 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def _decode_rle(dataset: Dataset) -> np.ndarray:
-    """Samples (H, W) or (H, W, S) in RLE (PS3.5 G), for which pydicom's decoder takes seconds."""
+    """Samples (H, W) or (H, W, S) in RLE (PS3.5 G), for which pydicom's decoder takes seconds;
+    RuntimeError where they are damaged."""
     shape = dataset.SamplesPerPixel, dataset.Rows, dataset.Columns
-    kind, pixels = np.dtype(f"<u{dataset.BitsAllocated // 8}"), dataset.Rows * dataset.Columns
+    size, pixels = dataset.BitsAllocated // 8, dataset.Rows * dataset.Columns
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    # some writers pad the segments
-    most = (shape[0] * pixels + 2**10) * kind.itemsize
-    found = np.frombuffer(imagecodecs.dicomrle_decode(frame, kind, out=most), kind)
-    if found.size < shape[0] * pixels:
-        raise ValueError("its compressed pixel data is cut short")
-    planes = found.reshape(shape[0], -1)[:, :pixels].reshape(shape)
-    return planes[0] if shape[0] == 1 else np.moveaxis(planes, 0, -1)
+    number, *starts = struct.unpack_from("<16I", frame.ljust(64, b"\0"))
+    if not 0 < number == shape[0] * size <= 15 or min(starts[:number]) < 64:
+        raise RuntimeError("its header is damaged")
+    # (S, H x W, bytes), of each sample the highest byte first
+    planes = np.empty((shape[0], pixels, size), np.uint8)
+    for index, (start, end) in enumerate(pairwise([*starts[:number], len(frame)])):
+        # some writers pad the segments
+        found = imagecodecs.packbits_decode(frame[start:end], out=pixels + 2**10)
+        if len(found) < pixels:
+            raise RuntimeError("a segment is cut short")
+        planes[index // size, :, index % size] = np.frombuffer(found, np.uint8, pixels)
+    samples = planes.view(f">u{size}").reshape(shape)
+    return samples[0] if shape[0] == 1 else np.moveaxis(samples, 0, -1)
+
+
+def _warn_of_shape(dataset: Dataset, colours: str) -> None:
+    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
+    if shape in _SHAPES.values() and shape != _SHAPES[colours]:
+        warnings.warn(
+            f"A DICOM image has the Presentation LUT Shape {shape}, which contradicts its "
+            f"Photometric Interpretation {colours}: the latter is followed. Look whether such "
+            "images are shown as negatives.",
+            stacklevel=3,
+        )
 
 
 def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) -> np.ndarray:
@@ -184,13 +208,16 @@ def _check(dataset: Dataset) -> None:
         )
     if not (columns and rows):
         raise ValueError("its header does not say how many rows and columns it has")
+    for name in ("SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"):
+        if dataset.get(name) is None:
+            raise ValueError(f"its header lacks the element {name}: export the file again")
     check_size(columns, rows)
     if len(dataset.PixelData) > 2 * BYTES * columns * rows + 2**20:
         raise ValueError(f"its pixel data is far more than {columns:,} x {rows:,} pixels")
     colours = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
     dataset.PhotometricInterpretation = colours
     samples = dataset.get("SamplesPerPixel")
-    if samples is not None and (samples == 1) != (colours in _ONE_SAMPLE):
+    if (samples == 1) != (colours in _ONE_SAMPLE):
         raise ValueError(f"its colours are '{colours}' and its samples a pixel {samples}")
     if dataset.BitsAllocated not in (1, 8, 16):
         raise ValueError(f"its pixels have {dataset.BitsAllocated} bits, and up to 16 are read")

@@ -1,14 +1,27 @@
 """DICOM is shown as the standard says."""
 
+import struct
+import warnings
+from itertools import accumulate
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import uid
 
 from tests.helpers.data.compressed_dicom import LOSSLESS, recompressed
-from tests.helpers.data.dicom_files import close, dicom, element, linear, percentiles, read, table
+from tests.helpers.data.dicom_files import (
+    close,
+    dicom,
+    element,
+    linear,
+    percentiles,
+    read,
+    refused,
+    table,
+)
 
 RANDOM = np.random.default_rng(0)
 GREY = cv2.GaussianBlur(RANDOM.integers(0, 256, (60, 40), dtype=np.uint8), (0, 0), 2)
@@ -110,3 +123,58 @@ def test_a_palette_becomes_luma(bits: int) -> None:
         elements[f"{name}PaletteColorLookupTableData"] = palette[:, number].tobytes()
     luma = palette[GREY] @ np.array([0.299, 0.587, 0.114]) / (2**bits - 1) * 255
     assert close(read(dicom(GREY, **elements)), luma)
+
+
+def rle(*planes: np.ndarray, padding: tuple[bytes, ...] = ()) -> bytes:
+    """A frame of these bytes, each a segment with its padding (PS3.5 G.5)."""
+    pads = padding or (b"",) * len(planes)
+    coded = [
+        imagecodecs.packbits_encode(p.tobytes()) + q for p, q in zip(planes, pads, strict=True)
+    ]
+    starts = [*accumulate(map(len, coded), initial=64)][:-1]
+    return struct.pack("<16I", len(coded), *starts, *[0] * (15 - len(coded))) + b"".join(coded)
+
+
+@pytest.mark.parametrize("padding", [(b"\0\0", b"", b"\0"), (b"", b"\0" * 4, b"\0\0"), (b"",) * 3])
+def test_segments_of_rle_may_be_padded(padding: tuple[bytes, ...]) -> None:
+    colour = RANDOM.integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    data = dicom(colour, rle(*np.moveaxis(colour, 2, 0), padding=padding), uid.RLELossless)
+    assert np.abs(read(data) - colour @ np.array([0.299, 0.587, 0.114])).max() <= 1
+    high, low = (FULL >> 8).astype(np.uint8), FULL.astype(np.uint8)
+    frame = rle(high, low, padding=padding[:2])
+    assert np.array_equal(read(dicom(FULL, frame, uid.RLELossless)), read(dicom(FULL)))
+
+
+def test_damaged_rle_is_refused_with_a_remedy() -> None:
+    whole = rle(GREY)
+    for frame in (whole[:-50], rle(GREY, GREY), whole[:10], whole[:4] + b"\x20" + whole[5:]):
+        told = refused(dicom(GREY, frame, uid.RLELossless))
+        assert "its pixels, compressed as RLE Lossless, are damaged or of a kind" in told
+        assert "convert it to an uncompressed file" in told
+    for name in ("SamplesPerPixel", "PixelRepresentation"):
+        missing: dict[str, Any] = {name: None}
+        told = refused(dicom(GREY, whole, uid.RLELossless, **missing))
+        assert f"its header lacks the element {name}: export the file again" in told
+
+
+@pytest.mark.parametrize(
+    ("colours", "shape", "warns"),
+    [
+        ("MONOCHROME2", "inverse ", True),
+        ("MONOCHROME1", "IDENTITY", True),
+        ("MONOCHROME1", "INVERSE", False),
+        ("MONOCHROME2", "LIN OD", False),
+    ],
+)
+def test_the_photometric_interpretation_is_followed(colours: str, shape: str, warns: bool) -> None:
+    """C.7.6.3.1.2 and C.8.11.3.1.2; C.11.6 has no say in how the lowest value is shown."""
+    lut = element("PresentationLUTShape", "CS", shape)
+    data = dicom(GREY, PhotometricInterpretation=colours, PresentationLUTShape=lut)
+    with warnings.catch_warnings(record=True) as found:
+        # as Python has it: each text once
+        warnings.simplefilter("default")
+        for _ in range(3):
+            shown = read(data)
+    assert np.array_equal(shown, 255 - GREY if colours == "MONOCHROME1" else GREY)
+    texts = [str(one.message) for one in found if "Presentation" in str(one.message)]
+    assert [colours in text for text in texts] == [True] * warns
