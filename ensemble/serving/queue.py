@@ -74,6 +74,9 @@ class Turns:
             self.requests -= 1
 
     async def _body(self, request: Request) -> bytes:
+        length = request.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self.limits.bytes:
+            raise RefusedError(413, self.limits.too_large)
         body = bytearray()
         with anyio.move_on_after(self.limits.seconds_to_send) as sending:
             async for chunk in request.stream():

@@ -124,6 +124,14 @@ def test_a_slow_file_is_given_up_and_its_place_is_free_again() -> None:
     assert refused(turns, slow, request(b"d")) == [408, b"d"]
 
 
+def test_a_length_that_is_too_large_is_refused_before_anything_is_read() -> None:
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("it is read")
+
+    large = Request({"type": "http", "headers": [(b"content-length", b"10")]}, receive)
+    assert refused(Turns(Limits(bytes=9)), large) == [413]
+
+
 def test_too_many_are_told_to_come_again() -> None:
     turns = Turns(Limits(bytes=9, files=1, requests=2))
     assert refused(turns, *(request(b"a") for _ in range(4)), after=2) == [b"a", b"a", 503, 503]
