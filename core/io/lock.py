@@ -4,6 +4,7 @@ The lock is that of `filelock` (flock on POSIX, LockFileEx on Windows) on the fi
 stays when it is released.
 """
 
+import errno
 import os
 import weakref
 from pathlib import Path
@@ -14,14 +15,15 @@ from filelock import lock_descriptor
 from core.errors import UserError
 
 LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _HELD: weakref.WeakSet[IO[str]] = weakref.WeakSet()
 
 
 def lock_folder(folder: Path, doing: str) -> IO[str]:
     """Make `folder` and hold it until what this returns is closed, or the process ends.
 
-    Raises UserError where it is held, by this process too ("another process is `doing`"), and
-    OSError where it cannot be made or written to.
+    Raises UserError where it is held, by this process too ("another process is `doing`"), or its
+    file system has no locks, and OSError where it cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # "w" would truncate a file that another process has locked
@@ -29,8 +31,13 @@ def lock_folder(folder: Path, doing: str) -> IO[str]:
     try:
         if not lock_descriptor(lock.fileno(), blocking=False):
             raise UserError(f"another process is {doing}")
-    except (OSError, UserError):
+    except (OSError, UserError) as error:
         lock.close()
+        if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+            raise UserError(
+                f"{folder} cannot be locked, as its file system has no locks: give an --out_dir "
+                "(or --out) on another one"
+            ) from error
         raise
     _HELD.add(lock)
     return lock

@@ -1,5 +1,6 @@
 """The lock of a folder: against other processes and this one, with moved folders and forks."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -79,6 +81,16 @@ def test_the_file_stays_and_a_folder_that_is_moved_is_not_held(tmp_path: Path) -
             folder.mkdir()
             (folder / LOCK).touch()
             assert not is_held(folder, lock)
+
+
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        fail = Mock(side_effect=OSError(number, os.strerror(number)))
+        monkeypatch.setattr("core.io.lock.lock_descriptor", fail)
+        with pytest.raises(UserError, match=r"has no locks: give an --out_dir \(or --out\) on an"):
+            lock_folder(tmp_path, "here")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
