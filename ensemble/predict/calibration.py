@@ -165,7 +165,11 @@ def read_calibration(path: Path) -> Calibration:
     check_name(path, *found.classes)
     kinds = Identity | Temperature | Platt | Isotonic
     for name, entry in found.classes.items():
-        found.classes[name] = convert(path, f"the class {quoted(name)}", entry, kinds)
+        what = f"the class {quoted(name)}"
+        found.classes[name] = convert(path, what, entry, kinds)
+        for key in ("threshold", "threshold_gated"):
+            if key not in entry:
+                refuse(path, f"{what} is not whole: missing required field `{key}`")
     normal, alpha = found.normal_class, found.normal_alpha
     if normal is not None and normal not in found.classes:
         refuse(path, '"normal_class" is none of its classes')

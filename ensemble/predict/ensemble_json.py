@@ -124,7 +124,8 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
         refuse(path, str(error))
     if document.get("kind") != kind:
         refuse(path, f"it is no {kind}.json")
-    if (version := document.get("format_version")) != FORMAT_VERSION:
+    version = document.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
         shown = quoted(str(version))
         refuse(path, f"its format version is {shown} and this program reads {FORMAT_VERSION}")
     return document

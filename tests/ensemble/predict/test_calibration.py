@@ -138,6 +138,7 @@ def without(name: str, key: str) -> Change:
     [
         (whole(kind="ensemble"), "no calibration.json"),
         (whole(format_version=2), "format version is '2'"),
+        (whole(format_version=True), "format version is 'True'"),
         (whole(classes={}), "`$.classes`"),
         (whole(classes={"": {}}), "is no name"),
         (whole(classes={"Mass": 3}), "the class 'Mass' is not whole"),
@@ -154,6 +155,11 @@ def without(name: str, key: str) -> Change:
         (entry("Effusion", knots=[0.1, 0.4, 0.4]), "knots do not rise"),
         (entry("Effusion", values=[0.1, 0.3, 0.2]), "values fall"),
         (entry("Mass", threshold=0), "`$.threshold`"),
+        (
+            without("Mass", "threshold"),
+            "the class 'Mass' is not whole: missing required field `thr",
+        ),
+        (without("Mass", "threshold_gated"), "missing required field `threshold_gated`"),
     ],
 )
 def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change, told: str) -> None:
