@@ -73,17 +73,18 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
 
     An identifier is matched, in this order, by its path relative to the folder; by that path
     without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
-    among the files and once among the identifiers (NIH's "images_001/images/..."); and then by the
-    same three with the ending of an image added. A backslash separates folders as "/" does. Only
-    files that the scan found are returned, and none twice. Raises UserError for files that are
-    missing, ambiguous or named twice, and as `list_folder` does.
+    among the files and once among the identifiers (NIH's "images_001/images/..."); then by the same
+    three with the ending of an image added; and then by all of these without white space around a
+    file's name. A backslash separates folders as "/" does. Only files that the scan found are
+    returned, and none twice. Raises UserError for files that are missing, ambiguous or named twice,
+    and as `list_folder` does.
     """
     files, packs = list_folder(folder)
     known = set(files)
     matches = {name: name for name in identifiers if name in known}
     missing = {name: name.replace("\\", "/") for name in identifiers if name not in known}
     names = Counter(_name(name.replace("\\", "/")) for name in identifiers if missing)
-    for key in (str, without_ending):
+    for key in (str, without_ending, _stripped, lambda path: without_ending(_stripped(path))):
         if missing:
             matches |= _match(missing, files, key, names, folder)
             missing = {name: path for name, path in missing.items() if name not in matches}
@@ -174,3 +175,8 @@ def without_ending(path: str) -> str | None:
     """A path without the ending of an image; None where it has no such ending."""
     stem, ending = os.path.splitext(path)
     return stem if ending.lower() in IMAGE_ENDINGS else None
+
+
+def _stripped(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.strip()

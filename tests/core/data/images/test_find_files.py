@@ -35,6 +35,8 @@ def matched(folder: Path, *identifiers: str) -> list[str]:
         ("1.2.840.113", "1.2.840.113.jpeg"),
         ("C:\\data\\images\\x.png", "images/x.png"),
         ("images\\x", "images/x.dcm"),
+        ("p00000_00.png", " p00000_00.png"),
+        ("a/p00000_00", "a/p00000_00.png "),
     ],
 )
 def test_an_identifier_finds_its_file(tmp_path: Path, identifier: str, file: str) -> None:
