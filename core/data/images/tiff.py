@@ -84,11 +84,14 @@ def _read_page(data: bytes) -> TiffPage:
         name = TIFF.TAGS.get(int(code), "")
         if name not in _MOST_VALUES or name in kept or not length:
             continue
+        if (kind, length) == (1, 1):
+            # of which tifffile would make bytes
+            kind, value = 3, struct.pack(f"{order}H", value[0])
         size = length * (1 if name == "JPEGTables" else _VALUE_SIZES.get(kind, 2**64))
         begin = struct.unpack(order + offset, value)[0] if size > place else 0
         if length > _MOST_VALUES[name] or begin + size > len(data):
             raise ValueError(f"the file is cut short, or its tag {name} is damaged")
-        kept[name] = data[at : at + entry.size]
+        kept[name] = entry.pack(code, kind, length, value)
     if not any(data[end : end + place]):
         # the only image of a file, whatever it is called
         kept.pop("NewSubfileType", None)

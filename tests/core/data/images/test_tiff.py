@@ -3,6 +3,7 @@
 import io
 import itertools
 import logging
+import struct
 import subprocess
 import sys
 import zlib
@@ -98,6 +99,16 @@ def test_every_layout_of_samples(
         assert missed(data, expected(read)) <= 1.01, (kind, count, planar)
         tried += 1
     assert tried == (5 if compression == "jpeg" else 35)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tag_of_a_single_byte(order: str) -> None:
+    data = tiff(HEAD | {259: 1}, GREY.tobytes(), order=order)
+    for tag, value in ((258, 8), (259, 1), (262, 1)):
+        long = struct.pack(f"{order}HHII", tag, 4, 1, value)
+        byte = struct.pack(f"{order}HHIB3x", tag, 1, 1, value)
+        assert data.count(long) == 1
+        assert missed(data.replace(long, byte), GREY) == 0
 
 
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
