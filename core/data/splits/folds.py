@@ -153,18 +153,21 @@ def _positives(targets: np.ndarray, assignment: np.ndarray) -> np.ndarray:
     return np.array([(targets[assignment == fold] == 1).sum(axis=0) for fold in folds])
 
 
-def empty_in_fold(
-    targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]
-) -> list[str]:
-    """A sentence for each class that has no positive in some fold; folds count from 1."""
-    sentences = []
-    for name, counts in zip(class_names, _positives(targets, assignment).T, strict=True):
+def empty_in_fold(targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]) -> str:
+    """A sentence about the classes without a positive in some fold (from 1), or ""."""
+    positives = _positives(targets, assignment)
+    missing = []
+    for name, counts in zip(class_names, positives.T, strict=True):
         if empty := (np.flatnonzero(counts == 0) + 1).tolist():
             where = "any fold" if len(empty) == len(counts) else f"fold {some(empty, 20)}"
-            sentences.append(
-                f"Warning: {name} has no positive in {where}, so that it cannot be scored there."
-            )
-    return sentences
+            missing.append(f"{name} ({where})")
+    if not missing:
+        return ""
+    remedy = "give fewer --folds, or " if len(positives) > 1 else ""
+    return (
+        f"Warning: without a positive, and so not scored there: {some(missing, 40)}; {remedy}read "
+        "these classes' scores with care."
+    )
 
 
 def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:

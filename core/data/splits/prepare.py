@@ -150,7 +150,7 @@ def divide(
     patients = None if table.patients is None else table.patients[validated]
     counted = table.targets[validated], assignment[validated], table.class_names
     say(fold_table(*counted, patients))
-    for sentence in empty_in_fold(*counted):
+    if sentence := empty_in_fold(*counted):
         say(sentence)
     prepared = Prepared(table, assignment, run_folds, table.images.digest())
     check_training(prepared, shares, say)

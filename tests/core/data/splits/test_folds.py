@@ -167,10 +167,16 @@ def test_the_table_of_many_folds_fits_the_page() -> None:
 
 def test_a_class_without_a_positive_in_a_fold_is_named() -> None:
     targets = np.array([[1, 1, 0], [1, 0, 0], [1, np.nan, 0]], dtype=np.float32)
-    sentences = empty_in_fold(targets, np.array([0, 1, 2]), ["Mass", "Hernia", "Fibrosis"])
-    hernia, fibrosis = sentences
-    assert "Hernia has no positive in fold 2, 3," in hernia
-    assert "Fibrosis has no positive in any fold" in fibrosis
+    names = ["Mass", "Hernia", "Fibrosis"]
+    told = empty_in_fold(targets, np.array([0, 1, 2]), names)
+    assert (
+        "without a positive, and so not scored there: Hernia (fold 2, 3), Fibrosis (any fold); "
+        in told
+    )
+    assert "; give fewer --folds, or read these classes' scores with care" in told
+    # of an official split
+    assert "--folds" not in empty_in_fold(targets, np.array([-1, 0, 0]), names)
+    assert empty_in_fold(targets[:1, :1], np.array([0]), names[:1]) == ""
 
 
 def test_folds_csv_keeps_names_as_text_and_counts_from_one(tmp_path: Path) -> None:
