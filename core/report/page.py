@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import methodcaller
 from pathlib import Path
 
@@ -42,9 +43,15 @@ def command_again(
     unwanted: Collection[str] = ("--overwrite",),
     more: Sequence[str] = (),
 ) -> str:
-    """`program`, this command's words but those unwanted, and `more`, for a shell."""
-    words = [word for word in sys.argv[1:] if word not in unwanted]
-    return shlex.join([*program, *words, *more])
+    """`program`, this command's words but those unwanted, and `more`, for a shell; of a flag that
+    is there twice the last one counts, and stays alone."""
+    flag, found = "", dict[str, list[str]]()
+    for word in [*(word for word in sys.argv[1:] if word not in unwanted), *more]:
+        if word.startswith("--"):
+            flag = word.partition("=")[0].replace("-", "_")
+            found.pop(flag, None)
+        found.setdefault(flag, []).append(word)
+    return shlex.join([*program, *chain(*found.values())])
 
 
 def write_report(run_dir: Path, contents: Contents) -> Path:

@@ -1,6 +1,5 @@
 """The end of a run: pooled out-of-fold metrics, the report, and where everything is."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,7 +112,7 @@ def _print_next(run: Run, done: Sequence[int], try_next: Sequence[str]) -> None:
     if run.folder.resumed and not left:
         # settings that a resume took from the run are not in its command
         more = ["--config", str(run.folder.path / "config.json"), *more]
-    print(f"try next     {command_again(program)} {shlex.join(more)}", flush=True)
+    print(f"try next     {command_again(program, more=more)}", flush=True)
 
 
 def finished_folds(folder: RunFolder, folds: int) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 
 from core.metrics import evaluate
 from core.report.figures import HEADINGS, Picture, draw_pictures
-from core.report.page import Contents, write_report
+from core.report.page import Contents, command_again, write_report
 from core.report.plots.style import shorten
 from core.report.tables import Table, class_table, fold_tables, format_table, lead_of, summary_table
 from core.report.worst_images import Case, Worst
@@ -207,3 +207,10 @@ def test_long_names_are_cut_with_an_ellipsis():
     assert shorten("two\nlines\tand tabs") == "two lines and tabs"
     assert shorten("x" * 50, 10) == "x" * 9 + "…"
     assert shorten("a\udcff.csv") == "a?.csv"  # a file's name that is no UTF-8
+
+
+def test_a_flag_of_the_next_command_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--out-dir", "a", "--labels", "b", "c", "--overwrite", "--config=d", "--tta"]
+    monkeypatch.setattr("sys.argv", ["train.py", *given])
+    again = command_again(["python", "train.py"], more=["--config", "e f", "--out_dir", "g"])
+    assert again == "python train.py --labels b c --tta --config 'e f' --out_dir g"
