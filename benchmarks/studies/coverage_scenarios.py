@@ -12,10 +12,15 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 from benchmarks.runner import required_data
-from benchmarks.studies.interval_simulation import Population, RealLabels
+from benchmarks.studies.interval_simulation import (
+    Population,
+    RealLabels,
+    beats_low_negative,
+)
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.intervals import LEAST_IN_MEANS
 from core.runtime.fabric import usable_cores
+from ensemble.fitting.weights import SINGLE_BEST, Pool, select
 from ensemble.scoring.operating_points import OTHER, Reaching, operating_points
 
 DATA_SETS = 1000
@@ -148,6 +153,45 @@ def reliability(
         yield Interval(what, 0, 0.0, low, high, summary[what], truth)
 
 
+def gains(population: Population, random: np.random.Generator) -> Iterator[Interval]:
+    """What the procedure of `ensemble.choose` gains over the single best of three models.
+
+    Its truth is what `table_of` puts there: the mean over all data sets.
+    """
+    first = population.draw(random)
+    models = [first, *(population.second(random, first, kept, own=0.5) for kept in (1.0, 0.9))]
+    names = [str(number) for number in range(len(population.aurocs))]
+    pool = Pool(np.stack([one.probabilities.T for one in models]), first.targets.T.copy())
+    patients = first.patients.astype(object)
+    selection = select(pool, patients, "mAUROC", folds=5, seed=0)
+    procedure, single = selection.procedure.T, selection.held_out[SINGLE_BEST].T
+    result = paired_difference(first.targets, procedure, single, names, patients)
+    for mean in ("mAP", "mAUROC"):
+        if interval := result.summary["intervals"].get(mean):
+            yield Interval(f"gain in {mean}", 0, 0.0, *interval, result.summary[mean], np.nan)
+
+
+def missing_labels(population: Population, random: np.random.Generator) -> Iterator[Interval]:
+    """AUROC where labels are known of all positives and of half the negatives that score low.
+
+    Beside that of the images with a known label that of all images, which none can know.
+    """
+    targets, probabilities, patients = population.draw(random)
+    easy = np.log(probabilities) - np.log1p(-probabilities) < 0
+    unknown = (targets == 0) & easy & (random.random(targets.shape) < 0.5)
+    names = [str(number) for number in range(len(population.aurocs))]
+    known = np.where(unknown, np.nan, targets)
+    rows = evaluate(known, probabilities, names, patients=patients).per_class
+    # half of the negatives lie below 0, and half of those are left: a third of the known ones
+    low = np.array([beats_low_negative(float(shift)) for shift in population.shifts])
+    high = 2 * population.aurocs - low
+    truths = {"known labels": low / 3 + high * 2 / 3, "all images": population.aurocs}
+    for label, true in truths.items():
+        cells = zip(rows["auroc_low"], rows["auroc_high"], rows["auroc"], true, strict=True)
+        for auroc, cell in zip(population.aurocs, cells, strict=True):
+            yield Interval(f"AUROC, {label}", 0, float(auroc), *map(float, cell))
+
+
 def scenarios() -> dict[str, Draw]:
     """Each by its name."""
     found: dict[str, Draw] = {}
@@ -167,6 +211,8 @@ def scenarios() -> dict[str, Draw]:
         for point in OTHER:
             reaching = Reaching(point, 0.8)
             found[f"{point} 0.8, {name}"] = partial(points, grid(rho, [10, 20, 50, 200]), reaching)
+    found["missing labels"] = partial(missing_labels, grid(0.0, [200]))
+    found["gain of choose, rho 0.6"] = partial(gains, grid(0.6, [100]))
     found["tied scores, rho 0.6"] = partial(classes, grid(0.6, levels=20))
     found["NIH"] = partial(classes, RealLabels.of_nih(required_data(), patients=3000))
     return found
@@ -181,6 +227,8 @@ def run(name: str, data_sets: int) -> pd.DataFrame:
 
 def table_of(rows: pd.DataFrame, data_sets: int) -> pd.DataFrame:
     """Shares of the printed intervals that hold the truth, lie above or below it, with errors."""
+    keys = ["scenario", "what", "positives", "auroc"]
+    rows = rows.assign(truth=rows["truth"].fillna(rows.groupby(keys)["value"].transform("mean")))
     printed = rows[rows["low"].notna()].copy()
     printed["above"] = printed["low"] > printed["truth"]
     printed["below"] = printed["high"] < printed["truth"]
@@ -188,7 +236,6 @@ def table_of(rows: pd.DataFrame, data_sets: int) -> pd.DataFrame:
     printed["zero_outside"] = (printed["low"] > 0) | (printed["high"] < 0)
     printed["width"] = printed["high"] - printed["low"]
     printed["bias"] = printed["value"] - printed["truth"]
-    keys = ["scenario", "what", "positives", "auroc"]
     groups = printed.groupby(keys)
     found = groups[["covered", "above", "below", "zero_outside", "width", "bias"]].mean()
     found.insert(0, "intervals", groups.size())

@@ -167,3 +167,9 @@ def population_ap(prevalence: float, shift: float) -> float:
 
     # precision may fall steeply where recall begins
     return quad(precision, 0, 1, points=[1e-4, 1e-2], limit=500)[0]
+
+
+def beats_low_negative(shift: float) -> float:
+    """How probable a positive is to score above a negative of which the score is below 0."""
+    density = quad(lambda low: norm.pdf(low) * norm.sf(low - shift), -np.inf, 0)[0]
+    return density / norm.cdf(0)
