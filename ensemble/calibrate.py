@@ -211,12 +211,13 @@ def _compare_losses(problem: Problem, before: FloatArray, after: FloatArray) -> 
 
 def _told(difference: PairedDifference) -> str:
     """The gain in mAP, and the classes that it is over."""
-    from ensemble.scoring.tables import mean_with_interval, star_note
+    from ensemble.scoring.tables import STAR, mean_with_interval, star_note
 
     summary = difference.summary
     over = counted(summary["classes_scored"], "class", "classes")
     gain = mean_with_interval(summary, "mAP", "+")
-    return f"mAP {gain} over the {over} that can be scored. {star_note(summary)}".rstrip()
+    note = f" {star_note(summary)}" if STAR in gain else ""
+    return f"mAP {gain} over the {over} that can be scored.{note}"
 
 
 def _print_classes(calibration: Calibration, classes: DataFrame) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,8 +168,9 @@ def gains(population: Population, random: np.random.Generator) -> Iterator[Inter
     procedure, single = selection.procedure.T, selection.held_out[SINGLE_BEST].T
     result = paired_difference(first.targets, procedure, single, names, patients)
     for mean in ("mAP", "mAUROC"):
-        if interval := result.summary["intervals"].get(mean):
-            yield Interval(f"gain in {mean}", 0, 0.0, *interval, result.summary[mean], np.nan)
+        if mean in result.summary["intervals"]:
+            low, high = result.summary["intervals"][mean]
+            yield Interval(f"gain in {mean}", 0, 0.0, low, high, result.summary[mean], np.nan)
 
 
 def missing_labels(population: Population, random: np.random.Generator) -> Iterator[Interval]:
@@ -208,9 +210,12 @@ def scenarios() -> dict[str, Draw]:
         common = grid(rho, [50, 200, 600])
         found[f"calibrated, {name}"] = partial(reliability, common, 1.0)
         found[f"overconfident, {name}"] = partial(reliability, common, 1.5)
-        for point in OTHER:
-            reaching = Reaching(point, 0.8)
-            found[f"{point} 0.8, {name}"] = partial(points, grid(rho, [10, 20, 50, 200]), reaching)
+        found[f"slightly overconfident, {name}"] = partial(reliability, common, 1.15)
+        for point, least in product(OTHER, (0.8, 0.95)):
+            reaching = Reaching(point, least)
+            found[f"{point} {least}, {name}"] = partial(
+                points, grid(rho, [10, 20, 50, 200]), reaching
+            )
     found["missing labels"] = partial(missing_labels, grid(0.0, [200]))
     found["gain of choose, rho 0.6"] = partial(gains, grid(0.6, [100]))
     found["tied scores, rho 0.6"] = partial(classes, grid(0.6, levels=20))

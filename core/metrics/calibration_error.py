@@ -10,6 +10,8 @@ from scipy.stats import t as student
 from core.metrics.ap_auroc import FloatArray, IntArray
 
 CALIBRATION_BINS = 15
+# from which a calibration error without the part of chance is known
+LEAST_PATIENTS = 10
 
 
 def calibration_bins(targets: FloatArray, probabilities: FloatArray) -> dict[str, NDArray[Any]]:
@@ -51,11 +53,15 @@ class Reliability:
         near it (Bröcker 2012; Kumar 2019). NaN without a label.
     moves: (K, C), by how much a value falls without the patient.
     chance: (C,), variance of a value where the truth is 0.
+    gaps: (C,), the value with what chance adds.
+    patients: (C,), those with a label.
     """
 
     values: FloatArray
     moves: FloatArray
     chance: FloatArray
+    gaps: FloatArray
+    patients: IntArray
 
     @classmethod
     def of(
@@ -65,44 +71,50 @@ class Reliability:
         number = int(clusters.max()) + 1
         pairs = zip(targets.T, probabilities.T, strict=True)
         found = [_reliability(*pair, clusters, number) for pair in pairs]
-        values, moves, chance = zip(*found, strict=True)
-        return cls(np.array(values), np.stack(moves, axis=-1), np.array(chance))
+        values, moves, chance, gaps, patients = zip(*found, strict=True)
+        numbers = (np.array(one) for one in (chance, gaps, patients))
+        return cls(np.array(values), np.stack(moves, axis=-1), *numbers)
 
     def mean(self) -> "Reliability":
         """The mean over the classes with a label."""
         known = ~np.isnan(self.values)
         count = max(known.sum(), 1)
         return Reliability(
-            np.array([self.values[known].mean() if known.any() else np.nan]),
-            self.moves[:, known].sum(axis=1, keepdims=True) / count,
-            np.array([self.chance[known].sum() / count**2]),
+            values=np.array([self.values[known].mean() if known.any() else np.nan]),
+            moves=self.moves[:, known].sum(axis=1, keepdims=True) / count,
+            chance=np.array([self.chance[known].sum() / count**2]),
+            gaps=np.array([self.gaps[known].sum() / count]),
+            patients=np.array([self.patients.max(initial=0)]),
         )
 
     def roots(self) -> tuple[FloatArray, FloatArray]:
         """Root mean squared calibration errors (C,) and their 95 % intervals (2, C).
 
-        The intervals are t intervals of the squared errors, with as many degrees of freedom as
-        patients share their variance.
+        NaN for fewer than LEAST_PATIENTS patients. The true squared errors from which the value is
+        not significantly far: its variance grows with the truth, and the value is no measure of it
+        near 0. With as many degrees of freedom as patients share the variance.
         """
         seen, fourth = (self.moves**2).sum(axis=0), (self.moves**4).sum(axis=0)
-        # the gaps of the sample, by which patients move it, hold their own chance
-        variance = np.maximum(seen - self.chance, self.chance)
-        freedom = np.divide(
-            2 * seen**2, fourth, out=np.full(fourth.shape, np.inf), where=fourth > 0
-        )
-        width = student.ppf(0.975, np.maximum(freedom, 1)) * np.sqrt(variance)
-        bounds = np.stack([self.values - width, self.values + width])
-        return np.sqrt(np.maximum(self.values, 0)), np.sqrt(np.maximum(bounds, 0))
+        freedom = np.divide(2 * seen**2, fourth, out=np.full(fourth.shape, 1e9), where=fourth > 0)
+        t = student.ppf(0.975, np.maximum(freedom, 1))
+        # the variance is slope times the truth, and chance
+        slope = np.divide(seen, self.gaps, out=np.zeros_like(seen), where=self.gaps > 0)
+        middle = self.values + t**2 * slope / 2
+        square = middle**2 - self.values**2 + t**2 * self.chance
+        width = np.sqrt(np.maximum(square, 0))
+        roots = np.sqrt(np.clip([self.values, middle - width, middle + width], 0, 1))
+        roots = np.where(self.patients >= LEAST_PATIENTS, roots, np.nan)
+        return roots[0], roots[1:]
 
 
 def _reliability(
     targets: FloatArray, probabilities: FloatArray, clusters: IntArray, number: int
-) -> tuple[float, FloatArray, float]:
-    """Value, moves (K,) and chance of one class, see `Reliability`."""
+) -> tuple[float, FloatArray, float, float, int]:
+    """Value, moves (K,), chance, gaps and patients of one class, see `Reliability`."""
     known = ~np.isnan(targets)
     y, p, own = targets[known], probabilities[known], clusters[known]
     if not len(y):
-        return float("nan"), np.zeros(number), 0.0
+        return float("nan"), np.zeros(number), 0.0, 0.0, 0
     cells = own * CALIBRATION_BINS + _bin_of(p)
     size = number * CALIBRATION_BINS
     images = np.bincount(cells, minlength=size).reshape(number, -1)
@@ -117,7 +129,8 @@ def _reliability(
     excess = gap**2 - variance
     value = float(share @ excess)
     others = (images @ excess - images.sum(axis=1) * value) / len(y)
-    return value, moves @ (2 * share * gap) + others, float(2 * (share**2) @ variance**2)
+    chance, patients_in_all = float(2 * share**2 @ variance**2), len(np.unique(own))
+    return value, moves @ (2 * share * gap) + others, chance, float(share @ gap**2), patients_in_all
 
 
 def _bin_of(probabilities: FloatArray) -> IntArray:

@@ -24,9 +24,7 @@ GROUPS = ("head", "medium", "tail")
 # macro means of the columns ap, auroc, f1 and f1_fitted
 MEANS = ("mAP", "mAUROC", "mF1", "mF1_fitted")
 
-NO_INTERVALS: Mapping[str, Any] = {
-    name: {} for name in ("intervals", "interval_points", "interval_classes", "corrected")
-}
+_NO_INTERVALS = ("intervals", "interval_points", "interval_classes", "corrected")
 
 Prevalence = Mapping[str, float] | pd.Series | Sequence[float] | NDArray[Any]
 
@@ -117,7 +115,7 @@ def evaluate(
     summary["patients"] = int(clusters.max()) + 1 if patients is not None else None
     summary["prevalence_from"] = "scored table" if prevalence is None else "training"
     summary["resamples"] = resamples
-    summary |= NO_INTERVALS
+    summary |= {name: {} for name in _NO_INTERVALS}
     if resamples > 0:
         measured = influence(labels, scores, clusters, resamples, seed)
         per_class, found = with_intervals(per_class, measured, members)
@@ -154,7 +152,7 @@ def paired_difference(
         "classes_scored": int(per_class["ap"].notna().sum()),
         "unscored": list(per_class.index[per_class["ap"].isna()]),
         "resamples": resamples,
-        **NO_INTERVALS,
+        **{name: {} for name in _NO_INTERVALS},
     }
     if resamples > 0:
         per_class, found = with_intervals(per_class, difference, difference=True)

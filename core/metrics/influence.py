@@ -39,7 +39,8 @@ class Influence:
         estimates the variance of the value (jackknife).
     bias: (2, C), how much a value is too high on average (AUROC is not).
     unseen: (2, C), variance that too few patients do not show.
-    patients: (C,), positive patients, or negative ones where these are fewer.
+    patients: (C,), patients with a positive.
+    fewest: (C,), these, or those with a negative where they are fewer.
     freedom: (C,), the most degrees of freedom that their variances can have.
     """
 
@@ -48,6 +49,7 @@ class Influence:
     bias: FloatArray
     unseen: FloatArray
     patients: IntArray
+    fewest: IntArray
     freedom: FloatArray
 
     @property
@@ -59,22 +61,24 @@ class Influence:
         """The differences to another model's values on the same images."""
         moves = self.moves - other.moves
         single = (self.moves**2 + other.moves**2).sum(axis=1)
+        differ = self.values != other.values
         # what two models have in common cancels, in what is not seen of it too
         shared = divide_known((moves**2).sum(axis=1), single)
         return Influence(
             values=self.values - other.values,
             moves=moves,
             bias=self.bias - other.bias,
-            unseen=np.nan_to_num(shared) * (self.unseen + other.unseen),
+            unseen=np.where(np.isnan(shared), differ, shared) * (self.unseen + other.unseen),
             patients=self.patients,
+            fewest=self.fewest,
             freedom=self.freedom,
         )
 
 
 def cluster_indices(patients: Patients | None, images: int) -> IntArray:
-    """Number of the patient of each image, (N,), whatever the order of images.
+    """Number of the patient of each image, (N,), by the order of patients' names.
 
-    An image without a patient is its own cluster.
+    An image without a patient is its own cluster, after these.
     """
     if patients is None:
         return np.arange(images, dtype=np.intp)
@@ -100,6 +104,7 @@ def influence(
         bias=np.zeros((2, classes)),
         unseen=np.zeros((2, classes)),
         patients=np.zeros(classes, dtype=np.intp),
+        fewest=np.zeros(classes, dtype=np.intp),
         freedom=np.zeros(classes),
     )
     order = np.random.default_rng(seed).permutation(number)
@@ -125,7 +130,8 @@ def _measure(found: Influence, column: int, one: "_Ranked") -> None:
             rest = np.maximum(len(own) - images, 1)
             moves[:, column] += np.bincount(own, weights=pull[inside], minlength=number) / rest
         sides.append((np.count_nonzero(images), len(own) ** 2 / (images**2).sum()))
-    found.patients[column] = min(patients for patients, _ in sides)
+    found.patients[column] = sides[0][0]
+    found.fewest[column] = min(patients for patients, _ in sides)
     found.freedom[column] = min(equal for _, equal in sides) - 1
     seen = (found.moves[:, :, column] ** 2).sum(axis=1)
     # between all of the patients and as many as would give as much with equally many images each
@@ -218,7 +224,7 @@ class _Ranked:
         # those without a known label of the class come last, in no part
         ranked = order[np.argsort(-has[order], kind="stable")]
         patients = np.count_nonzero(has)
-        parts = min(int(patients), parts, max(LEAST_PARTS, CELLS // steps))
+        parts = min(int(patients), max(parts, LEAST_PARTS), max(LEAST_PARTS, CELLS // steps))
         if parts < 2:
             return 0.0
         part = np.zeros(len(order), dtype=np.intp)

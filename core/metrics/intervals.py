@@ -6,7 +6,7 @@ logit scale and about the value less its bias. How often they hold:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,17 +71,21 @@ class Estimate:
         sure = divide_known(bias**2, bias**2 + CLEAR_BIAS**2 * variance)
         return cls(values, bias * np.nan_to_num(sure), variance, np.minimum(freedom, most))
 
-    @property
-    def corrected(self) -> FloatArray:
-        """The values less their bias."""
-        return self.values - np.minimum(self.bias, MOST_BIAS * np.abs(self.values))
+    def corrected(self, *, difference: bool = False) -> FloatArray:
+        """The values less their bias, within 0 and 1 unless they are differences."""
+        if difference:
+            return np.clip(self.values - self.bias, -1, 1)
+        return np.clip(self.values - np.minimum(self.bias, MOST_BIAS * self.values), 0, 1)
 
     def interval(self) -> FloatArray:
         """95 % intervals (2, ...) of values within 0 and 1; NaN without degrees of freedom."""
         least = towards_half(0.0, np.minimum(self.freedom, 1e6) + 1)
-        centre = np.clip(self.corrected, least, 1 - least)
+        centre = np.clip(self.corrected(), least, 1 - least)
         width = self._width() / (centre * (1 - centre))
-        return expit(np.stack([logit(centre) - width, logit(centre) + width]))
+        low, high = expit(np.stack([logit(centre) - width, logit(centre) + width]))
+        # an interval holds its own value at both ends of the scale
+        low, high = np.where(self.values == 0, 0 * low, low), np.where(self.values == 1, 1.0, high)
+        return np.stack([low, np.where(np.isnan(low), np.nan, high)])
 
     def difference_interval(self) -> FloatArray:
         """95 % intervals (2, ...) of differences between values within 0 and 1."""
@@ -122,14 +126,17 @@ def mean_losses(losses: FloatArray, clusters: IntArray) -> Estimate:
     left out.
     """
     known = ~np.isnan(losses)
-    classes = known.any(axis=0)
+    classes, patients = known.any(axis=0), len(np.unique(clusters[known.any(axis=1)]))
+    if not patients:
+        unknown = np.array(np.nan)
+        return Estimate(unknown, unknown, unknown, unknown)
     losses, known = np.nan_to_num(losses[:, classes]), known[:, classes]
     images, sums = count_by_patient(known, clusters), count_by_patient(losses, clusters)
     total = images.sum(axis=0)
     means = sums.sum(axis=0) / total
     moves = ((sums - means * images) / np.maximum(total - images, 1)).mean(axis=1)
-    zero, every = np.zeros(()), np.array(np.inf)
-    return Estimate.of(np.array(means.mean()), zero, moves, zero, every)
+    zero = np.zeros(())
+    return Estimate.of(np.array(means.mean()), zero, moves, zero, np.array(patients - 1.0))
 
 
 def with_intervals(
@@ -149,13 +156,13 @@ def with_intervals(
     enough = {}
     for metric, row in _ROWS.items():
         estimate = estimate_classes(found, row)
-        enough[metric] = found.patients >= LEAST_PATIENTS[metric]
+        enough[metric] = found.fewest >= LEAST_PATIENTS[metric]
         bounds = np.where(enough[metric], make(estimate), np.nan)
         columns[f"{metric}_low"], columns[f"{metric}_high"] = bounds
         if metric == "ap":
-            columns["ap_corrected"] = estimate.corrected
+            columns["ap_corrected"] = estimate.corrected(difference=difference)
     scored = per_class["ap"].notna().to_numpy()
-    common = found.patients >= LEAST_IN_MEANS
+    common = found.fewest >= LEAST_IN_MEANS
     subsets = {f"mAP_{name}": ("ap", inside) for name, inside in (groups or {}).items()}
     subsets |= {"mAP": ("ap", scored), "mAUROC": ("auroc", scored)}
     summary: dict[str, Any] = {
@@ -163,7 +170,7 @@ def with_intervals(
     }
     for metric, (column, inside) in subsets.items():
         chosen = scored & common & inside
-        near = scored & ~common & inside & (2 * found.patients >= LEAST_IN_MEANS)
+        near = scored & ~common & inside & (2 * found.fewest >= LEAST_IN_MEANS)
         # over one class it is that class's own
         if chosen.sum() == 1:
             chosen &= enough[column]
@@ -172,10 +179,12 @@ def with_intervals(
         if chosen.any():
             estimate = estimate_mean(found, _ROWS[column], chosen)
             low, high = make(estimate)
+            if np.isnan(low):
+                continue
             summary["intervals"][metric] = float(low), float(high)
             summary["interval_points"][metric] = column_mean(per_class[column][chosen])
             summary["interval_classes"][metric] = int(chosen.sum())
-            summary["corrected"][metric] = float(estimate.corrected)
+            summary["corrected"][metric] = float(estimate.corrected(difference=difference))
     summary["classes_in_intervals"] = int((scored & common).sum())
     summary["too_rare_for_intervals"] = list(per_class.index[scored & ~common])
     return per_class.assign(**columns), summary
@@ -205,15 +214,31 @@ def share_intervals(
     model = share * (1 - share) / np.maximum(count, 1)
     unseen = missing_variance(model, (moves**2).sum(axis=0), equal, MODEL_COUNTS)
     estimate = Estimate.of(shares, 0 * shares, moves, np.nan_to_num(unseen), equal - 1)
-    if chosen:
-        # of n images the share above the score of the kth is k / (n + 1) on average
-        estimate = replace(estimate, bias=np.nan_to_num(shares / (count + 1)))
-    bounds = estimate.interval()
+    bounds = _of_chosen(shares, equal) if chosen else _with_ends(estimate, equal)
     if rare:
         # where patients have one image each, they are as good as any; else they must not be few
         single = np.where(images.max(axis=0) <= 1, _few_cases(shares, count), np.nan)
         bounds = np.where(equal < LEAST_PATIENTS["ap"], single, bounds)
     return shares, np.where(count >= LEAST_PATIENTS["auroc"], bounds, np.nan)
+
+
+def _of_chosen(shares: FloatArray, patients: FloatArray) -> FloatArray:
+    """Intervals (2, C) of what a threshold reaches that was moved until these shares were reached.
+
+    Of n other patients the share above the score of the kth is distributed as the kth of n uniform
+    numbers.
+    """
+    cases = np.nan_to_num(shares) * patients
+    cuts = np.array([[0.025], [0.975]])
+    return beta.ppf(cuts, np.maximum(cases, 1e-9), patients + 1 - cases)
+
+
+def _with_ends(estimate: Estimate, patients: FloatArray) -> FloatArray:
+    """Intervals (2, C) of shares; of none and of all patients the exact one (Brown 2001)."""
+    low, high = estimate.interval()
+    far = np.where(np.isnan(low), np.nan, 0.025 ** (1 / np.maximum(patients, 1)))
+    low = np.where(estimate.values == 1, far, low)
+    return np.stack([low, np.where(estimate.values == 0, 1 - far, high)])
 
 
 def _few_cases(shares: FloatArray, patients: IntArray) -> FloatArray:
@@ -226,9 +251,7 @@ def _few_cases(shares: FloatArray, patients: IntArray) -> FloatArray:
 
 def count_by_patient(images: NDArray[Any], clusters: IntArray) -> FloatArray:
     """The sum over the images of each of K patients, (K, C), of values (N, C)."""
-    found = np.zeros((int(clusters.max()) + 1, images.shape[1]))
-    np.add.at(found, clusters, images)
-    return found
+    return np.stack([np.bincount(clusters, weights=column) for column in images.T], axis=1)
 
 
 def equal_patients(images: FloatArray) -> FloatArray:

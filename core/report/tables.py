@@ -186,6 +186,11 @@ def _notes(evaluation: Evaluation) -> list[str]:
         )
         rare = some(summary["too_rare_for_intervals"], SHOWN_NAMES)
         notes.append(f"{note}, without {rare}." if rare else f"{note}.")
+        if "mAP" not in summary["intervals"] and summary["classes_in_intervals"] > 1:
+            notes.append(
+                "mAP has no interval: too many classes have nearly as many, so that luck decides "
+                "which take part."
+            )
         notes.append(
             "RMS calibration errors are without the part that chance has in them, ECE is with it. "
             "In brackets: a value less its bias, where that is above a tenth of the interval."

@@ -8,11 +8,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
+from scipy.stats import beta
 
 from core.errors import UserError
 from core.metrics.ap_auroc import FloatArray, IntArray
 from core.metrics.influence import Patients, cluster_indices
-from core.metrics.intervals import share_intervals
+from core.metrics.intervals import (
+    LEAST_PATIENTS,
+    count_by_patient,
+    equal_patients,
+    share_intervals,
+)
 from ensemble.predict.calibration import read_calibration
 
 POINTS = ("sensitivity", "specificity", "ppv", "npv")
@@ -92,7 +98,8 @@ def operating_points(
     that were chosen on these rows threshold_low and threshold_high say how far they vary from
     sample to sample, and specificity_at_sensitivity_low and _high (or the reverse) what the other
     point is where the chosen one is truly `at.least`. NaN where there is nothing to divide by, for
-    a threshold that is NaN, and for intervals of fewer than ten patients.
+    a threshold that is NaN, and for intervals of fewer than ten patients (of predictive values,
+    where patients have several images, of fewer than twenty with the rarer outcome).
     """
     labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
     chosen = at.point if isinstance(at, Reaching) else None
@@ -149,23 +156,29 @@ def _spread(
 ) -> dict[str, FloatArray]:
     """How far thresholds (C,) vary that reach what `at` says, and with them the other point.
 
-    The thresholds at the bounds of the chosen point, moved to `at.least` (Woodruff 1952).
+    The thresholds between which, of so many patients, the share `at.least` can lie (Woodruff 1952).
+    NaN where this reaches the last patients, of whom nothing tells how far others would go.
     """
-    other = OTHER[at.point]
-    low, high = bounds[at.point]
-    middle = expit((logit(low) + logit(high)) / 2)
-    moved = expit(logit(bounds[at.point]) - logit(middle) + logit(min(at.least, 1 - 1e-6)))
+    other, own = OTHER[at.point], labels == (at.point == "sensitivity")
+    images = count_by_patient(own, clusters)
+    # between all patients and as many as would give as much with equally many images each
+    patients = np.sqrt(np.count_nonzero(images, axis=0) * equal_patients(images))
+    cases = at.least * patients
+    shares = beta.ppf(
+        [[0.025], [0.975]], [cases, cases + 1], [patients - cases + 1, patients - cases]
+    )
     # the image at the upper bound itself is still inside
-    moved[1] += 1 / np.maximum((labels == (at.point == "sensitivity")).sum(axis=0), 1)
-    ends = np.stack([at.thresholds(labels, scores, least) for least in moved])
+    shares[1] += 1 / np.maximum(own.sum(axis=0), 1)
+    shares = np.where((shares[1] < 1) & (patients >= LEAST_PATIENTS["auroc"]), shares, np.nan)
+    ends = np.stack([at.thresholds(labels, scores, least) for least in shares])
     ends.sort(axis=0)
     place = POINTS.index(other)
     values = np.stack([_points(labels, scores, end, clusters, None)[0][place] for end in ends])
     values = logit(np.clip(np.sort(values, axis=0), 1e-6, 1 - 1e-6))
-    own = logit(np.clip(bounds[other], 1e-6, 1 - 1e-6))
-    centre = own.mean(axis=0)
+    alone = logit(np.clip(bounds[other], 1e-6, 1 - 1e-6))
+    centre = alone.mean(axis=0)
     # the threshold and the images of the other kind vary independently
-    width = np.hypot(values - centre, own - centre)
+    width = np.hypot(values - centre, alone - centre)
     name = f"{other}_at_{at.point}"
     return {
         "threshold_low": ends[0],

@@ -62,7 +62,7 @@ class Scored:
         )
 
     def difference(self, first: Path, second: Path) -> PairedDifference:
-        """AP and AUROC of the first file minus those of the second, on the same resamples."""
+        """AP and AUROC of the first file minus those of the second, on the same images."""
         return paired_difference(
             self.table.targets,
             self.files[first],
@@ -156,7 +156,10 @@ def read_scored(
     if train_csv is not None:
         prevalence, told = training_prevalence(train_csv, table.class_names, given)
         table = replace(table, notes=(*table.notes, *told))
-    return Scored(table, files, prevalence, notes, resamples, seed, sheet)
+    # intervals over images without a patient do not depend on the order of rows
+    order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
+    files = {path: values[order] for path, values in files.items()}
+    return Scored(table.take(order), files, prevalence, notes, resamples, seed, sheet)
 
 
 def _read_each(paths: Sequence[Path]) -> list[Predictions]:

@@ -132,8 +132,11 @@ def subgroup_table(scores: SubgroupScores) -> Table:
         patients = "-" if summary["patients"] is None else f"{summary['patients']:,}"
         cells = ["-"] * 2
         if subgroup.compared is not None:
-            auroc = mean_with_interval(subgroup.compared.summary, "mAUROC")
-            cells = [auroc, number(subgroup.equal_map)]
+            found = subgroup.compared.summary
+            # means of subgroups are over the same classes, or have no interval
+            bounds = found["intervals"].get("mAUROC", (None, None))
+            bounds = (None, None) if found.get("too_rare_for_intervals") else bounds
+            cells = [number(found["mAUROC"], bounds), number(subgroup.equal_map)]
         counts = [f"{summary['images']:,}", patients, f"{summary['classes_scored']}"]
         rows.append([shorten(name), *counts, *cells])
     columns = (scores.grouping.name, "Images", "Patients", "Classes scored", "mAUROC", "mAP*")
@@ -150,8 +153,10 @@ def _subgroup_notes(scores: SubgroupScores) -> list[str]:
         without = f", without {some(others, SHOWN_NAMES)}" if others else ""
         notes.append(
             f"Means are over the {counted(len(names), 'class', 'classes')} by which subgroups can "
-            f"be compared{without}. mAP*: at as many positives and negatives of a class as the "
-            "smallest subgroup has, as AP grows with their share and is too high for few."
+            f"be compared{without}, and have an interval where each of these has at least "
+            f"{LEAST_IN_MEANS} positive patients. mAP*: at as many positives and negatives of a "
+            "class as the smallest subgroup has, as AP grows with their share and is too high for "
+            "few."
         )
     if any(subgroup.compared is None for subgroup in scores.subgroups.values()):
         notes.append(
@@ -159,10 +164,6 @@ def _subgroup_notes(scores: SubgroupScores) -> list[str]:
             if names
             else "There is no class by which subgroups can be compared; own means are in the JSON."
         )
-    for name, subgroup in scores.subgroups.items():
-        summary = None if subgroup.compared is None else subgroup.compared.summary
-        if summary and "mAUROC" in summary["intervals"] and (note := star_note(summary)):
-            notes.append(f"{shorten(name)}: {note}")
     return notes
 
 

@@ -27,7 +27,7 @@ def reliability_figure(
     edges = np.linspace(0, 1, len(bins) + 1)
     bottom.stairs(bins["count"], edges, fill=True, color=COLOURS[0], alpha=0.6)
     # most labels of a long-tailed table sit in the first bin
-    bottom.set_yscale("log")
+    bottom.set_yscale("log" if bins["count"].any() else "linear")
     bottom.set(xlabel="predicted probability", ylabel="labels")
     tidy(bottom)
     return figure

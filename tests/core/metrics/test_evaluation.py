@@ -81,7 +81,8 @@ def test_table_without_any_scored_class_gives_nan():
     assert np.isnan(summary["mAP"])
     assert np.isnan(summary["micro_AP"])
     assert summary["classes_in_intervals"] == 0
-    assert set(summary["intervals"]) == {"RMSCE", "RMSCE_flat"}
+    assert summary["intervals"] == {}
+    assert np.isnan(summary["RMSCE"])
 
 
 def test_unknown_labels_are_left_out():
@@ -124,15 +125,16 @@ def test_ece_by_hand():
 def test_a_calibrated_model_has_no_calibration_error_but_for_chance() -> None:
     """ECE falls with the number of images; what is without the part of chance lies about 0."""
     random = np.random.default_rng(0)
-    found = []
+    found, outside = [], 0
     for _ in range(40):
         probabilities = random.random((400, 3)) * 0.6
         targets = (random.random((400, 3)) < probabilities).astype(float)
         summary = evaluate(targets, probabilities, ["A", "B", "C"]).summary
         assert summary["ECE"] > 0.02
-        assert summary["intervals"]["RMSCE_flat"][0] < 0.01
+        outside += summary["intervals"]["RMSCE_flat"][0] > 0
         squares = Reliability.of(targets, probabilities, np.arange(400)).values
         found.append(squares.mean())
+    assert outside <= 5
     assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(40)
 
 

@@ -55,7 +55,8 @@ def test_counts_of_patients_and_degrees_of_freedom() -> None:
     assert found.patients.tolist() == [3, 1]
     np.testing.assert_allclose(found.freedom, [4**2 / (1 + 1 + 4) - 1, 0])
     reverse = influence(1 - targets, np.linspace(1, 0, 80).reshape(40, 2), clusters, 10, 0)
-    assert reverse.patients.tolist() == [3, 1]
+    assert reverse.patients.tolist() == [36, 38]
+    assert reverse.fewest.tolist() == [3, 1]
 
 
 def test_a_perfect_ranking_of_few_positives_has_a_variance() -> None:

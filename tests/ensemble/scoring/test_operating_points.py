@@ -115,7 +115,7 @@ def test_a_chosen_threshold_promises_less_than_it_shows() -> None:
     thresholds = chosen["threshold"].to_numpy()
     fixed = operating_points(targets, probabilities, NAMES, thresholds)
     assert (chosen["sensitivity"] == fixed["sensitivity"]).all()
-    assert (chosen["sensitivity_low"] < fixed["sensitivity_low"]).all()
+    assert (chosen["sensitivity_low"] < fixed["sensitivity"]).all()
     assert (chosen["sensitivity_low"] < 0.8).all()
     for name in ("specificity_low", "ppv_high"):
         np.testing.assert_array_equal(chosen[name], fixed[name])
@@ -123,6 +123,15 @@ def test_a_chosen_threshold_promises_less_than_it_shows() -> None:
     assert (chosen["threshold"] < chosen["threshold_high"]).all()
     wide = chosen["specificity_at_sensitivity_high"] - chosen["specificity_at_sensitivity_low"]
     assert (wide > chosen["specificity_high"] - chosen["specificity_low"]).all()
+    # of n positives the share that the kth reaches on others has a beta distribution
+    positives = (targets[:, 0] == 1).sum()
+    reached = round(chosen["sensitivity"].iloc[0] * positives)
+    exact = beta.ppf([0.025, 0.975], reached, positives + 1 - reached)
+    columns = ["sensitivity_low", "sensitivity_high"]
+    np.testing.assert_allclose(chosen[columns].to_numpy()[0], exact)
+    # the last positive tells of none beyond it
+    every = operating_points(targets, probabilities, NAMES, Reaching("sensitivity", 1.0))
+    assert every["threshold_low"].isna().all()
     other = operating_points(targets, probabilities, NAMES, Reaching("specificity", 0.8))
     assert other["sensitivity_at_specificity_low"].notna().all()
 
