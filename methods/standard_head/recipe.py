@@ -13,7 +13,8 @@ from methods.standard_head.model import build_model
 def train(config: Config) -> None:
     """Train every fold: the head alone on a frozen backbone, then the whole model."""
     run = start_run("standard_head", config, build_model, light_transforms())
-    config, tau = run.config, config.loss.logit_adjust
+    config = run.config
+    tau = config.loss.logit_adjust
     for fold in run.folds():
         model = build_model(config.model, len(run.class_names), run.weights)
         # logit adjustment adds tau parts of the prior in training; the bias starts with the rest
