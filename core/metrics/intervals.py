@@ -215,10 +215,11 @@ def share_intervals(
     unseen = missing_variance(model, (moves**2).sum(axis=0), equal, MODEL_COUNTS)
     estimate = Estimate.of(shares, 0 * shares, moves, np.nan_to_num(unseen), equal - 1)
     bounds = _of_chosen(shares, equal) if chosen else _with_ends(estimate, equal)
-    if rare:
-        # where patients have one image each, they are as good as any; else they must not be few
-        single = np.where(images.max(axis=0) <= 1, _few_cases(shares, count), np.nan)
-        bounds = np.where(equal < LEAST_PATIENTS["ap"], single, bounds)
+    if not chosen:
+        # patients with one image each are as good as any; of a rare outcome others must not be few
+        clear = (equal >= LEAST_PATIENTS["ap"]) | (not rare)
+        bounds = np.where(clear, bounds, np.nan)
+        bounds = np.where(images.max(axis=0) <= 1, _of_single(shares, count), bounds)
     return shares, np.where(count >= LEAST_PATIENTS["auroc"], bounds, np.nan)
 
 
@@ -241,7 +242,7 @@ def _with_ends(estimate: Estimate, patients: FloatArray) -> FloatArray:
     return np.stack([low, np.where(estimate.values == 0, 1 - far, high)])
 
 
-def _few_cases(shares: FloatArray, patients: IntArray) -> FloatArray:
+def _of_single(shares: FloatArray, patients: IntArray) -> FloatArray:
     """Jeffreys' intervals (2, C) of shares of independent patients, to 0 and to 1 at both ends."""
     cases = np.nan_to_num(shares) * patients
     cuts = np.array([[0.025], [0.975]])
