@@ -205,6 +205,32 @@ def share_intervals(
     fewer than twenty with equally many images, unless no patient has more than one.
     """
     hits, images = count_by_patient(right & among, clusters), count_by_patient(among, clusters)
+    count = np.count_nonzero(images, axis=0)
+    estimate, equal = _estimate_shares(hits, images, rare=rare)
+    shares = estimate.values
+    if chosen:
+        bounds = _of_chosen(shares, _effective(estimate, equal, images))
+    else:
+        # patients with one image each are as good as any; of a rare outcome others must not be few
+        clear = (equal >= LEAST_PATIENTS["ap"]) | (not rare)
+        bounds = np.where(clear, _with_ends(estimate, equal), np.nan)
+        bounds = np.where(images.max(axis=0) <= 1, _of_single(shares, count), bounds)
+    return shares, np.where(count >= LEAST_PATIENTS["auroc"], bounds, np.nan)
+
+
+def effective_patients(
+    right: NDArray[np.bool_], among: NDArray[np.bool_], clusters: IntArray
+) -> FloatArray:
+    """How many independent patients would tell as much of each share as there are, (C,)."""
+    hits, images = count_by_patient(right & among, clusters), count_by_patient(among, clusters)
+    return _effective(*_estimate_shares(hits, images), images)
+
+
+def _estimate_shares(
+    hits: FloatArray, images: FloatArray, *, rare: bool = False
+) -> tuple[Estimate, FloatArray]:
+    """Shares (C,) of the images of K patients that are hits, (K, C) both; and how many patients
+    with equally many images, or with those of the rarer outcome, give as much, (C,)."""
     total, count = images.sum(axis=0), np.count_nonzero(images, axis=0)
     shares = divide_known(hits.sum(axis=0), total)
     fewer = np.where(shares > 0.5, images - hits, hits)
@@ -212,15 +238,17 @@ def share_intervals(
     moves = (hits - np.nan_to_num(shares) * images) / np.maximum(total - images, 1)
     share = towards_half(shares, count)
     model = share * (1 - share) / np.maximum(count, 1)
-    unseen = missing_variance(model, (moves**2).sum(axis=0), equal, MODEL_COUNTS)
-    estimate = Estimate.of(shares, 0 * shares, moves, np.nan_to_num(unseen), equal - 1)
-    bounds = _of_chosen(shares, equal) if chosen else _with_ends(estimate, equal)
-    if not chosen:
-        # patients with one image each are as good as any; of a rare outcome others must not be few
-        clear = (equal >= LEAST_PATIENTS["ap"]) | (not rare)
-        bounds = np.where(clear, bounds, np.nan)
-        bounds = np.where(images.max(axis=0) <= 1, _of_single(shares, count), bounds)
-    return shares, np.where(count >= LEAST_PATIENTS["auroc"], bounds, np.nan)
+    unseen = np.nan_to_num(missing_variance(model, (moves**2).sum(axis=0), equal, MODEL_COUNTS))
+    return Estimate.of(shares, 0 * shares, moves, unseen, equal - 1), equal
+
+
+def _effective(estimate: Estimate, equal: FloatArray, images: FloatArray) -> FloatArray:
+    """Independent patients by the variance of their shares and how sure it is (Korn & Graubard
+    1998): at least `equal`, and no more than there are images."""
+    spread = estimate.values * (1 - estimate.values)
+    sure = student.ppf(0.975, np.inf) / student.ppf(0.975, np.maximum(estimate.freedom, 1))
+    found = np.nan_to_num(divide_known(spread, estimate.variance)) * sure**2
+    return np.clip(found, equal, np.maximum(equal, images.sum(axis=0)))
 
 
 def _of_chosen(shares: FloatArray, patients: FloatArray) -> FloatArray:

@@ -15,8 +15,7 @@ from core.metrics.ap_auroc import FloatArray, IntArray
 from core.metrics.influence import Patients, cluster_indices
 from core.metrics.intervals import (
     LEAST_PATIENTS,
-    count_by_patient,
-    equal_patients,
+    effective_patients,
     share_intervals,
 )
 from ensemble.predict.calibration import read_calibration
@@ -160,9 +159,8 @@ def _spread(
     NaN where this reaches the last patients, of whom nothing tells how far others would go.
     """
     other, own = OTHER[at.point], labels == (at.point == "sensitivity")
-    images = count_by_patient(own, clusters)
-    # between all patients and as many as would give as much with equally many images each
-    patients = np.sqrt(np.count_nonzero(images, axis=0) * equal_patients(images))
+    called = scores >= at.thresholds(labels, scores)
+    patients = effective_patients(called == (labels == 1), own, clusters)
     cases = at.least * patients
     shares = beta.ppf(
         [[0.025], [0.975]], [cases, cases + 1], [patients - cases + 1, patients - cases]
