@@ -7,9 +7,8 @@
 Several files give a leaderboard. Images and classes are matched by name. With --report there is a
 page with pictures too.
 
-How far to trust the 95 % intervals: on 400 simulated data sets that of a class's AP covered the
-truth in 92 to 96 % where it had 50 positives or more and in 87 to 91 % with 8, that of its AUROC in
-90 to 96 % and 73 to 87 %, that of mAP in 92 % (`python -m benchmarks.studies.coverage`).
+How far to trust the 95 % intervals: docs/coverage.md tells in how many of 1,000 simulated data sets
+each kind holds the truth. Where it would not, with few positive patients, none is printed.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -113,15 +114,7 @@ def class_table(evaluation: Evaluation, columns: tuple[str, ...] = CLASS_COLUMNS
 
 def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Table]:
     """Means of each fold, and the AP of each class by fold; [] for a single one."""
-    if len(folds) < 2:
-        return []
     named = {f"fold {fold}": one for fold, one in folds.items()} | {"all together": pooled}
-    shown = [name for name in SHORT_ROWS if not np.isnan(pooled.summary[name])]
-    rows = []
-    for name, one in named.items():
-        counts = f"{one.summary['images']:,}", f"{one.summary['classes_scored']}"
-        rows.append([name, *counts, *(number(one.summary[metric]) for metric in shown)])
-    columns = ("Fold", "Images", "Classes scored", *(name.replace("_", " ") for name in shown))
     note = (
         "Each fold has a model of its own, scored on the images that it was not trained on; a mean "
         "is over the classes that are scored in that fold, so that folds with other rare classes "
@@ -131,10 +124,41 @@ def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Tab
     for label, row in by_prevalence(pooled.per_class).iterrows():
         aps = [number(one.per_class["ap"][str(label)]) for one in named.values()]
         classes.append([str(label), str(row["group"]), f"{row['positives']:,}", *aps])
-    return [
-        Table("Folds", columns, rows, (note,), sortable=False),
-        Table("AP of each class by fold", ("Class", GROUP, "Positives", *named), classes),
-    ]
+    columns = ("Class", GROUP, "Positives", *named)
+    tables = (
+        _means_of("Fold", pooled, named, note),
+        Table("AP of each class by fold", columns, classes),
+    )
+    return list(tables) if len(folds) > 1 else []
+
+
+def source_tables(pooled: Evaluation, sources: Mapping[str, Evaluation]) -> list[Table]:
+    """Means within each source, and the AUROC and known labels of each class; [] for one."""
+    named = dict(sources) | {"all together": pooled}
+    note = (
+        "Where sources differ in prevalence, scores of all together tell in part how well images "
+        "of one source are told from those of another: those within a source do not."
+    )
+    classes = []
+    for label in map(str, by_prevalence(pooled.per_class).index):
+        rows = {name: one.per_class.loc[label] for name, one in named.items()}
+        known = [f"{row['n'] / named[name].summary['images']:.0%}" for name, row in rows.items()]
+        aurocs = [number(one.per_class["auroc"][label]) for one in named.values()]
+        classes.append([label, *chain(*zip(aurocs, known, strict=True))])
+    columns = ("Class", *chain(*((f"AUROC, {name}", "known") for name in named)))
+    table = Table("AUROC and known labels of each class by source", columns, classes)
+    return [_means_of("Source", pooled, named, note), table] if len(sources) > 1 else []
+
+
+def _means_of(what: str, pooled: Evaluation, named: Mapping[str, Evaluation], note: str) -> Table:
+    """The means of parts of the images, one row each."""
+    shown = [name for name in SHORT_ROWS if not np.isnan(pooled.summary[name])]
+    rows = []
+    for name, one in named.items():
+        counts = f"{one.summary['images']:,}", f"{one.summary['classes_scored']}"
+        rows.append([name, *counts, *(number(one.summary[metric]) for metric in shown)])
+    columns = (what, "Images", "Classes scored", *(name.replace("_", " ") for name in shown))
+    return Table(f"{what}s", columns, rows, (note,), sortable=False)
 
 
 def format_table(evaluation: Evaluation) -> str:

@@ -16,7 +16,14 @@ from core.metrics import Evaluation, evaluate
 from core.report.figures import draw_pictures
 from core.report.page import Contents, command_again, write_report
 from core.report.plots.training_curves import FACTOR, NUMBERS, RATE
-from core.report.tables import class_table, fold_tables, format_table, lead_of, summary_table
+from core.report.tables import (
+    class_table,
+    fold_tables,
+    format_table,
+    lead_of,
+    source_tables,
+    summary_table,
+)
 from core.report.worst_images import worst_cases
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions
@@ -71,6 +78,13 @@ def _write_report(
         fold: evaluate(table.targets[held_out], predicted, names, prevalence, resamples=0)
         for fold, (held_out, predicted) in zip(done, of_folds, strict=True)
     }
+    by_source = {}
+    if table.sources is not None:
+        for place, name in enumerate(table.source_names):
+            own = table.sources[rows] == place
+            if own.any():
+                part = targets[own], probabilities[own], names, prevalence
+                by_source[name] = evaluate(*part, resamples=0)
     pictures = draw_pictures(evaluation, targets, probabilities, _read_history(folder.metrics))
     start = folder.starts[-1]
     environment = {name: start[name] for name in ("python", "platform", "commit")}
@@ -86,6 +100,7 @@ def _write_report(
             class_table(evaluation),
             *pictures[1:],
             *fold_tables(evaluation, evaluations),
+            *source_tables(evaluation, by_source),
         ],
         worst=() if anonymous else worst_cases(evaluation, table, rows, probabilities),
         command="" if anonymous else command_again(["python", sys.argv[0]]),

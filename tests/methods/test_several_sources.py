@@ -60,6 +60,7 @@ def test_a_run_of_two_sources_and_what_it_leaves(
     assert ["Nodule", str(first["Nodule"].sum()), "of", "60", "-"] in rows
     assert "Sampler uniform, fold 1: an epoch makes" in printed
     assert f"{sources[1]}, {sources[2]}: 100 images" in (run_of / "report.html").read_text()
+    assert "AUROC and known labels of each class by source" in (run_of / "report.html").read_text()
 
     folds = pd.read_csv(run_of / "folds.csv", index_col="ImageID")
     names = [f"first/{name}" for name in first["ImageID"]]

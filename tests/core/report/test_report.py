@@ -12,7 +12,15 @@ from core.metrics import evaluate
 from core.report.figures import HEADINGS, Picture, draw_pictures
 from core.report.page import Contents, command_again, write_report
 from core.report.plots.style import shorten
-from core.report.tables import Table, class_table, fold_tables, format_table, lead_of, summary_table
+from core.report.tables import (
+    Table,
+    class_table,
+    fold_tables,
+    format_table,
+    lead_of,
+    source_tables,
+    summary_table,
+)
 from core.report.worst_images import Case, Worst
 from core.runs.folder import PLOTS
 from tests.helpers.synthetic.report import EVIL, NAMES, TRAINING, made_up_history, made_up_scores
@@ -214,3 +222,24 @@ def test_a_flag_of_the_next_command_is_there_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.argv", ["train.py", *given])
     again = command_again(["python", "train.py"], more=["--config", "e f", "--out_dir", "g"])
     assert again == "python train.py --labels b c --tta --config 'e f' --out_dir g"
+
+
+def test_sources_stand_beside_each_other(scored):
+    """A score within each of two sources, and what share of its images has a known label."""
+    pooled, targets, probabilities = scored
+    parts = {"nih": slice(0, 100), "vindr": slice(100, 300)}
+    found = {
+        name: evaluate(targets[rows], probabilities[rows], NAMES, TRAINING, resamples=0)
+        for name, rows in parts.items()
+    }
+    means, classes = source_tables(pooled, found)
+    assert [row[0] for row in means.rows] == ["nih", "vindr", "all together"]
+    assert means.rows[0][3] == f"{found['nih'].summary['mAP']:.3f}"
+    effusion = next(row for row in classes.rows if row[0] == "Effusion")
+    aurocs = [one.per_class.at["Effusion", "auroc"] for one in (*found.values(), pooled)]
+    # one of a hundred labels of the first source is unknown
+    shares = ["99%", "100%", "100%"]
+    assert effusion[1:] == [
+        cell for pair in zip(map("{:.3f}".format, aurocs), shares, strict=True) for cell in pair
+    ]
+    assert source_tables(pooled, {"nih": pooled}) == []
