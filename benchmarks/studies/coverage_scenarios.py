@@ -64,7 +64,7 @@ def classes(population: Population, random: np.random.Generator) -> Iterator[Int
     sample = population.draw(random)
     names = [str(number) for number in range(len(population.aurocs))]
     result = evaluate(*sample[:2], names, population.prevalences, sample.patients)
-    yield from judged(population, result, {"ap": population.aps, "auroc": population.aurocs})
+    yield from judged(population, result, {"ap": population.aps, "auroc": population.areas})
 
 
 def judged(

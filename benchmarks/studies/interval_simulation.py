@@ -62,8 +62,27 @@ class Population:
     @property
     def aps(self) -> FloatArray:
         """(C,) AP in an endless data set."""
+        if self.levels is not None:
+            return self._of_levels()[0]
         pairs = zip(self.prevalences, self.shifts, strict=True)
         return np.array([population_ap(float(share), float(shift)) for share, shift in pairs])
+
+    @property
+    def areas(self) -> FloatArray:
+        """(C,) AUROC in an endless data set."""
+        return self.aurocs if self.levels is None else self._of_levels()[1]
+
+    def _of_levels(self) -> FloatArray:
+        """AP and AUROC (2, C) of rounded scores: sums over the levels, where ties count half."""
+        assert self.levels is not None
+        edges = logit((np.arange(self.levels, 0, -1) - 0.5) / self.levels)[:, None]
+        # shares of positives and of negatives at or above each level, the highest first
+        above = np.stack([norm.sf(edges - self.shifts), norm.sf(edges + 0 * self.shifts)])
+        above = np.concatenate([above, np.ones((2, 1, len(self.shifts)))], axis=1)
+        at = np.diff(above, axis=1, prepend=0)
+        found, false = above[0] * self.prevalences, above[1] * (1 - self.prevalences)
+        ap = (at[0] * found / (found + false)).sum(axis=0)
+        return np.stack([ap, (at[0] * (1 - above[1] + at[1] / 2)).sum(axis=0)])
 
     def draw(self, random: np.random.Generator) -> Sample:
         """A data set."""

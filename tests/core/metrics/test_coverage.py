@@ -30,18 +30,20 @@ def population(counts: list[int], shared: float = 0.6) -> Population:
     return Population(every / 3 / 400, np.full(len(every), 0.85), sizes, 400, shared)
 
 
-@pytest.mark.parametrize("shared", [0.0, 0.6])
-def test_the_truth_is_what_a_large_draw_shows(shared: float) -> None:
+@pytest.mark.parametrize(("shared", "levels"), [(0.0, None), (0.6, None), (0.0, 20), (0.0, 4)])
+def test_the_truth_is_what_a_large_draw_shows(shared: float, levels: int | None) -> None:
     drawn = Population(
-        np.array([0.05, 0.3]), np.array([0.9, 0.7]), np.array([1, 5]), 70_000, shared
+        np.array([0.05, 0.3]), np.array([0.9, 0.7]), np.array([1, 5]), 70_000, shared, levels
     )
     targets, probabilities, patients = drawn.draw(np.random.default_rng(0))
     assert len(patients) / len(np.unique(patients)) == pytest.approx(3, rel=0.01)
     np.testing.assert_allclose(targets.mean(axis=0), drawn.prevalences, rtol=0.03)
     measured = roc_auc_score(targets, probabilities, average=None)
-    np.testing.assert_allclose(measured, drawn.aurocs, atol=0.007)
+    np.testing.assert_allclose(measured, drawn.areas, atol=0.007)
     measured = average_precision_score(targets, probabilities, average=None)
     np.testing.assert_allclose(measured, drawn.aps, atol=0.012)
+    if levels is not None:
+        return
     second = drawn.second(np.random.default_rng(1), drawn.draw(np.random.default_rng(0)), 0.5, 0.3)
     measured = roc_auc_score(targets, second.probabilities, average=None)
     np.testing.assert_allclose(measured, drawn.weaker(0.5).aurocs, atol=0.007)
