@@ -194,8 +194,8 @@ def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) ->
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
         f"The whole procedure, this choice included, gains {mean_with_interval(gain, metric, '+')} "
         f"{metric} over the single best run on held-out patients. Its own rows would promise "
-        f"{promised:+.3f}. The interval takes the choices of the folds as they fell: in simulations it "
-        "held the mean gain in 87 to 90 % of the cases (docs/coverage.md).",
+        f"{promised:+.3f}. The interval takes the choices of the folds as they fell: in "
+        "simulations it held the mean gain in 87 to 90 % of the cases (docs/coverage.md).",
     ]
     low = gain["intervals"].get(metric, (float("-inf"),))[0]
     if chosen != SINGLE_BEST and low <= 0:
