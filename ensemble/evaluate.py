@@ -7,7 +7,7 @@
 Several files give a leaderboard. Images and classes are matched by name. With --report there is a
 page with pictures too.
 
-How far to trust the 95 % intervals: docs/coverage.md tells in how many of 1,000 simulated data sets
+How far to trust the 95 % intervals: docs/coverage.md says in how many of 1,000 simulated data sets
 each kind holds the truth. Where it would not, with few positive patients, none is printed.
 """
 

@@ -123,7 +123,7 @@ def _reliability(
     gap = gaps.sum(axis=0) / np.maximum(count, 1)
     moves = (gaps - gap * images) / np.maximum(count, 1)
     variance = (moves**2).sum(axis=0) * patients / np.maximum(patients - 1, 1)
-    # of a single patient nothing tells the gap from chance
+    # of a single patient the gap may be all chance
     variance = np.where(patients == 1, gap**2, variance)
     share = count / len(y)
     excess = gap**2 - variance

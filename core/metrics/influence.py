@@ -52,11 +52,6 @@ class Influence:
     fewest: IntArray
     freedom: FloatArray
 
-    @property
-    def variance(self) -> FloatArray:
-        """(2, C)"""
-        return (self.moves**2).sum(axis=1) + self.unseen
-
     def minus(self, other: "Influence") -> "Influence":
         """The differences to another model's values on the same images."""
         moves = self.moves - other.moves
@@ -95,7 +90,8 @@ def influence(
     """Measure each class of labels (N, C; NaN is unknown) and scores (N, C).
 
     clusters: (N,), numbers of the images' patients. parts, seed: the bias of AP is estimated by
-    leaving out each of at most so many random parts of the patients.
+    leaving out each of at most so many random parts of the patients (0: not at all, else at
+    least LEAST_PARTS).
     """
     number, classes = int(clusters.max()) + 1, labels.shape[1]
     found = Influence(
@@ -113,7 +109,7 @@ def influence(
         one = _Ranked.of(labels[known, column] == 1, scores[known, column], clusters[known])
         if len(one.curve.thresholds) and one.curve.negatives:
             _measure(found, column, one)
-            found.bias[AP, column] = one.bias_of_ap(order, parts)
+            found.bias[AP, column] = one.bias_of_ap(order, parts) if parts else 0.0
     return found
 
 
@@ -134,7 +130,6 @@ def _measure(found: Influence, column: int, one: "_Ranked") -> None:
     found.fewest[column] = min(patients for patients, _ in sides)
     found.freedom[column] = min(equal for _, equal in sides) - 1
     seen = (found.moves[:, :, column] ** 2).sum(axis=1)
-    # between all of the patients and as many as would give as much with equally many images each
     found.unseen[:, column] = _unseen(values, seen, *zip(*sides, strict=True))
 
 

@@ -136,8 +136,8 @@ def source_tables(pooled: Evaluation, sources: Mapping[str, Evaluation]) -> list
     """Means within each source, and the AUROC and known labels of each class; [] for one."""
     named = dict(sources) | {"all together": pooled}
     note = (
-        "Where sources differ in prevalence, scores of all together tell in part how well images "
-        "of one source are told from those of another: those within a source do not."
+        "Where sources differ in prevalence, scores of all together say in part how "
+        "well sources are distinguished; scores within a source are not."
     )
     classes = []
     for label in map(str, by_prevalence(pooled.per_class).index):

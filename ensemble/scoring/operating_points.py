@@ -156,7 +156,7 @@ def _spread(
     """How far thresholds (C,) vary that reach what `at` says, and with them the other point.
 
     The thresholds between which, of so many patients, the share `at.least` can lie (Woodruff 1952).
-    NaN where this reaches the last patients, of whom nothing tells how far others would go.
+    NaN where this reaches the last patients, beyond whom others could lie anywhere.
     """
     other, own = OTHER[at.point], labels == (at.point == "sensitivity")
     called = scores >= at.thresholds(labels, scores)

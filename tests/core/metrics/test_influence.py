@@ -83,7 +83,8 @@ def test_the_difference_of_a_model_to_itself_is_exactly_zero() -> None:
     found = influence(targets, scores, np.arange(len(targets)), 10, 0)
     difference = found.minus(found)
     assert (difference.values == 0).all()
-    assert (difference.variance == 0).all()
+    assert (difference.moves == 0).all()
+    assert (difference.unseen == 0).all()
 
 
 def test_image_without_patient_is_its_own_cluster() -> None:
