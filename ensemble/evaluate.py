@@ -102,12 +102,12 @@ def _print_sources(config: Config, scored: Scored) -> None:
 def _one_file(config: Config, scored: Scored) -> Outcome:
     """Score one file, print it, and return what is written of it."""
     from core.report.plots.style import by_prevalence
-    from core.report.tables import format_table
+    from core.report.tables import format_table, source_tables
     from ensemble.scoring import tables
     from ensemble.scoring.comparison import Entry, compare_files, short_names
     from ensemble.scoring.outputs import class_csv, scores_json, subgroups_json
     from ensemble.scoring.page import Outcome
-    from ensemble.scoring.subgroups import read_groupings, score_subgroups
+    from ensemble.scoring.subgroups import read_groupings, score_sources, score_subgroups
 
     path = config.predictions[0]
     # what may be refused comes before what takes time
@@ -131,6 +131,10 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
         found["difference"] = {"against": config.told(config.against), **scores_json(difference)}
         found["compared"] = entries[0].compared.as_json()
     shares = evaluation.per_class["prevalence"].to_numpy()
+    within = score_sources(scored, path, shares)
+    sections += source_tables(evaluation, within)
+    if within:
+        found["sources"] = {name: scores_json(one) for name, one in within.items()}
     for grouping in groupings:
         scores = score_subgroups(grouping, replace(scored, prevalence=shares), path)
         sections.append(tables.subgroup_table(scores))

@@ -195,9 +195,21 @@ def with_interval(row: pd.Series, name: str, sign: str = "") -> str:
     return number(row[name], bounds, sign, row.get(f"{name}_corrected"))
 
 
+def known_label_notes(evaluation: Evaluation) -> list[str]:
+    """A note on the share of known labels; [] where all are known."""
+    known = evaluation.per_class["n"] / evaluation.summary["images"]
+    if known.min() == 1:
+        return []
+    return [
+        f"Scores are of images with a known label, {known.mean():.0%} on average (fewest: "
+        f"{known.idxmin()}, {known.min():.0%}). Where labels are missing for a reason, other "
+        "images may score otherwise."
+    ]
+
+
 def _notes(evaluation: Evaluation) -> list[str]:
     """What a reader must know of how these numbers came about, one sentence or two each."""
-    summary, known = evaluation.summary, evaluation.per_class["n"] / evaluation.summary["images"]
+    summary = evaluation.summary
     trained = summary["prevalence_from"] == "training"
     notes = [f"Groups by the prevalence in the {'training data' if trained else 'scored table'}."]
     if summary["resamples"]:
@@ -219,12 +231,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
             "RMS calibration errors are without the part that chance has in them, ECE is with it. "
             "In brackets: a value less its bias, where that is above a tenth of the interval."
         )
-    if known.min() < 1:
-        notes.append(
-            f"Scores are of images with a known label, {known.mean():.0%} on average (fewest: "
-            f"{known.idxmin()}, {known.min():.0%}). Where labels are missing for a reason, other "
-            "images may score otherwise."
-        )
+    notes += known_label_notes(evaluation)
     if summary["unscored"]:
         names = some(summary["unscored"], SHOWN_NAMES)
         notes.append(

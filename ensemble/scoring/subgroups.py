@@ -27,6 +27,8 @@ USUAL_NAMES = {
     "age": ("PatientAge", "age"),
 }
 UNKNOWN = "unknown"
+# column of a run's labels.csv
+SOURCE = "Source"
 AGES = {"0-17": 18, "18-39": 40, "40-59": 60, "60-79": 80, "80+": math.inf}
 # DICOM's age string; NIH's tables have it too, and plain years
 AGE_TEXT = re.compile(r"(\d+(?:\.\d*)?) ?([YMWD]?)", re.IGNORECASE)
@@ -143,6 +145,27 @@ def score_subgroups(grouping: Grouping, scored: Scored, path: Path) -> SubgroupS
         subgroups[name] = replace(subgroups[name], equal_map=value)
     names = list(compress(scored.table.class_names, compared))
     return SubgroupScores(grouping, names, subgroups)
+
+
+def score_sources(
+    scored: Scored, path: Path, prevalence: NDArray[np.float64]
+) -> dict[str, Evaluation]:
+    """Evaluate one of the files within each source of the images, without intervals.
+
+    By the column `Source` of the labels, which a run with several sources writes; {} without it, or
+    with one source or more than MOST_VALUES. prevalence: (C,), of the whole.
+    """
+    sheet, table = scored.sheet, scored.table
+    named = [name for name in sheet.columns if plain(name) == plain(SOURCE)]
+    if len(named) != 1 or table.id_column not in sheet.columns:
+        return {}
+    column = sheet.columns[named[0]]
+    rows = _rows_of(sheet.path, sheet.columns, table.id_column, table.ids)
+    if not 1 < len(set(column.cells[rows])) <= MOST_VALUES:
+        return {}
+    own, every = replace(scored, prevalence=prevalence, resamples=0), np.ones(len(prevalence), bool)
+    grouping = _grouping(SOURCE, "", column, rows)
+    return {name: own.part(part, every).evaluate(path) for name, part in grouping.rows.items()}
 
 
 def _equal_maps(

@@ -8,9 +8,17 @@ from typing import Any
 import pandas as pd
 
 from core.errors import counted, some
+from core.metrics import Evaluation
 from core.metrics.intervals import LEAST_IN_MEANS
 from core.report.plots.style import by_prevalence, shorten
-from core.report.tables import GROUP, SHOWN_NAMES, Table, number, with_interval
+from core.report.tables import (
+    GROUP,
+    SHOWN_NAMES,
+    Table,
+    known_label_notes,
+    number,
+    with_interval,
+)
 from ensemble.scoring.comparison import MEANS, Compared, Entry
 from ensemble.scoring.operating_points import POINTS
 from ensemble.scoring.subgroups import SubgroupScores
@@ -66,7 +74,7 @@ def leaderboard_table(entries: Sequence[Entry]) -> Table:
         cells += [number(means[name][key]) for name in again]
         rows.append([one.label, *cells, *(_difference(one.compared, name) for name in MEANS)])
     reference = next(one.label for one in entries if one.compared is None)
-    notes = _leaderboard_notes(summary, reference, compared)
+    notes = _leaderboard_notes(entries[0].evaluation, reference, compared)
     return Table("Files beside each other", columns, rows, tuple(notes))
 
 
@@ -77,9 +85,10 @@ def _difference(compared: Compared | None, name: str) -> str:
     return number(mean["difference"], mean["interval"] or (None, None), "+")
 
 
-def _leaderboard_notes(summary: Mapping[str, Any], reference: str, compared: Compared) -> list[str]:
+def _leaderboard_notes(scores: Evaluation, reference: str, compared: Compared) -> list[str]:
     """What a reader must know of these numbers."""
-    notes = ["Beside the name of a mean: the number of its classes."]
+    notes = ["Beside the name of a mean: the number of its classes.", *known_label_notes(scores)]
+    summary = scores.summary
     if summary["unscored"]:
         notes.append(f"Classes that cannot be scored: {some(summary['unscored'], SHOWN_NAMES)}.")
     if summary["resamples"]:

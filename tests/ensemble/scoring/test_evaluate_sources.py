@@ -113,3 +113,31 @@ def test_subgroups_read_the_labels_as_the_scores_do(command: Command, tmp_path: 
     assert (code, error) == (0, "")
     found = read_json(tmp_path / "p_metrics.json")["subgroups"]["hospital"]["subgroups"]
     assert set(found) == {"A", "B"}
+
+
+def test_scores_within_sources_stand_beside_the_pooled_ones(
+    command: Command, tmp_path: Path
+) -> None:
+    """Scores and prevalence are higher in b alone: pooled, that looks like skill."""
+    names = [f"{n}.png" for n in range(40)]
+    mass = [1, *[0] * 19, *[1] * 12, *[0] * 8]
+    source = ["a"] * 20 + ["b"] * 20
+    scores, edema = [0.1] * 20 + [0.8] * 20, ["1", "0", *[""] * 38]
+    labels = write(tmp_path / "l.csv", ImageID=names, Source=source, Mass=mass, Edema=edema)
+    path = write(tmp_path / "p.csv", ImageID=names, Mass=scores, Edema=scores)
+    flags = ("--predictions", path, "--labels", labels, "--resamples", 0, "--blank", "unknown")
+    code, printed, error = command(*flags)
+    assert (code, error) == (0, "")
+    found = read_json(tmp_path / "p_metrics.json")
+    assert found["per_class"]["Mass"]["auroc"] > 0.7
+    within = {name: one["per_class"]["Mass"]["auroc"] for name, one in found["sources"].items()}
+    assert within == {"a": 0.5, "b": 0.5}
+    rows = [line.split() for line in printed.splitlines()]
+    # AUROC and share of known labels in a, in b and in all
+    (row,) = (row for row in rows if row[0:1] == ["Edema"] and "100%" not in row and len(row) == 7)
+    assert row == ["Edema", "0.500", "10%", "-", "0%", "0.500", "5%"]
+    # a column of that name with a value an image divides nothing
+    write(labels, ImageID=names, Source=names, Mass=mass, Edema=edema)
+    code, _, error = command(*flags)
+    assert (code, error) == (0, "")
+    assert "sources" not in read_json(tmp_path / "p_metrics.json")
