@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import UserError, in_plain_sight, some
 from core.io.untrusted_files import unsurprising
-
-if TYPE_CHECKING:
-    from torch import nn
+from core.models.loaded_model import LoadedModel, ModelInfo
 
 # pixels a side, and classes; a file that claims more is not believed
 MAX_SIZE = 8192
@@ -20,22 +17,13 @@ MAX_CLASSES = 10_000
 LONGEST_NAME = 500
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a checkpoint says of itself; `facts` holds all of it that is sound (`unsurprising`)."""
+def load_model(path: str | Path) -> LoadedModel:
+    """The model of a checkpoint, on the CPU in eval mode; unpacks as (module, info) too.
 
-    method: str
-    class_names: tuple[str, ...]
-    image_size: int
-    facts: dict[str, Any]
-
-
-def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
-    """The model of a checkpoint, on the CPU in eval mode, and what the file says of it.
-
-    The model takes uint8 or float in [0, 1], (B, 1, H, W), and gives logits (B, C) in the order of
-    `class_names`. A folder is one that `python -m ensemble.export --format folder` made of one
-    checkpoint. Raises UserError where the file is no whole checkpoint of a method that is here.
+    `predict` takes images as they are. The module takes uint8 or float in [0, 1], (B, 1, H, W), and
+    gives logits (B, C) in the order of `class_names`. A folder is one that `python -m
+    ensemble.export --format folder` made of one checkpoint. Raises UserError where the file is no
+    whole checkpoint of a method that is here.
     """
     import torch
 
@@ -64,7 +52,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     check_fits(outline, tensors, path)
     model = build_model(config, len(info.class_names))
     model.load_state_dict(tensors)
-    return model.eval(), info
+    return LoadedModel(model.eval(), info)
 
 
 def _weights_in(folder: Path) -> Path:

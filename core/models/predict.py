@@ -24,6 +24,11 @@ def mirror(images: Tensor) -> Tensor:
     return images.flip(-1)
 
 
+def validation_views(mirrors: bool) -> tuple[View, ...]:
+    """Augmented copies over which probabilities of a validation are averaged (`--tta`)."""
+    return (as_it_is, mirror) if mirrors else (as_it_is,)
+
+
 def predict(
     fabric: Fabric,
     model: nn.Module,

@@ -7,10 +7,9 @@ from typing import Protocol
 import numpy as np
 from torch import nn
 
-from core.config.training import LoopConfig
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
-from core.models.predict import View, as_it_is, mirror, predict
+from core.models.predict import predict, validation_views
 from core.training.run import Run
 
 
@@ -50,10 +49,5 @@ class WholeModel:
         return self.data.training(first, last, updates_done)
 
     def predict(self, evaluated: nn.Module, *, again: bool) -> np.ndarray:
-        views, rows = validation_views(self.run.config.loop), self.data.val_rows
+        views, rows = validation_views(self.run.config.loop.tta), self.data.val_rows
         return predict(self.run.fabric, evaluated, self.validation, rows, views=views)
-
-
-def validation_views(loop: LoopConfig) -> tuple[View, ...]:
-    """Augmented copies over which validation probabilities are averaged."""
-    return (as_it_is, mirror) if loop.tta else (as_it_is,)

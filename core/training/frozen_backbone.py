@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
-from core.models.predict import in_order, mean_probability, share_buffers
-from core.training.batch_source import validation_views
+from core.models.predict import in_order, mean_probability, share_buffers, validation_views
 from core.training.feature_cache import GB, FeatureCache, NoRoomError
 from core.training.run import Run
 
@@ -48,7 +47,7 @@ class FrozenBackbone:
     def __post_init__(self) -> None:
         self._fabric, config = self.run.fabric, self.run.config
         self._seed, self._accumulate = config.split.seed, config.optim.accumulate
-        self._views = validation_views(config.loop)
+        self._views = validation_views(config.loop.tta)
         self._per_update = self.data.images_per_update // self._fabric.world_size
         self._per_pass = self._per_update * self.data.updates_per_epoch
         # a pass that no later epoch would train on is not cached

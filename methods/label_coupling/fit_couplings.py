@@ -15,8 +15,7 @@ from core.errors import UserError
 from core.models.backbone import Classifier, restore_config
 from core.models.init_from import find_initial
 from core.models.load import load_model
-from core.models.predict import View, collect, mean_probability
-from core.training.batch_source import validation_views
+from core.models.predict import View, collect, mean_probability, validation_views
 from core.training.fold_record import FoldRecord, TrainedEpoch, score_epoch
 from core.training.l1_penalty import shrink
 from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates
@@ -89,7 +88,7 @@ def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
 
     found = [
         collect(fabric, of(view), images, rows, title=title)
-        for view in validation_views(run.config.loop)
+        for view in validation_views(run.config.loop.tta)
     ]
     return [torch.from_numpy(logits) for logits in found]
 
