@@ -1,12 +1,13 @@
 """Out-of-fold predictions → calibration.json: probabilities that mean what they say, thresholds.
 
     python -m ensemble.calibrate --predictions ensemble_oof.csv
+    python -m ensemble.calibrate outputs/a
     python -m ensemble.infer --ensemble ensemble.json --calibration calibration.json ...
 
 Of each class it chooses a map (none, temperature, Platt or isotonic) by cross-validated log loss,
 then a threshold of best F1, and how strongly the normal class lowers the others (alpha, 0 for not
-at all). The predictions must be out-of-fold, as those that ensemble.choose writes. All scores are
-of patients without whom everything was chosen and fitted.
+at all). The predictions must be out-of-fold, as those in a run folder and those that
+ensemble.choose writes. All scores are of patients without whom everything was chosen and fitted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import shlex
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from core.config.command_line import flags, run
 from core.config.data import LabelReading
@@ -46,6 +49,8 @@ SCORES = {
 class Config:
     """Calibrate predictions."""
 
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ()
+    """Run folder with out-of-fold predictions, in place of --predictions."""
     predictions: Path | None = None
     """CSV of out-of-fold probabilities: of each image by models that did not see its patient."""
     labels: Path | None = None
@@ -70,8 +75,17 @@ class Config:
 def main() -> None:
     """The command line."""
     config = flags(Config(), __doc__)
-    if config.predictions is None:
-        raise UserError("no predictions are given: name their CSV with --predictions")
+    given = [*config.runs, *filter(None, [config.predictions])]
+    if not given:
+        raise UserError(
+            "no predictions are given: name a run folder, or their CSV with --predictions"
+        )
+    if len(given) > 1:
+        raise UserError(
+            f"one run or CSV is calibrated, and {len(given)} are given: merge runs with python -m "
+            "ensemble.choose first, then calibrate the ..._oof.csv that it writes"
+        )
+    config.predictions = given[0]
     # late, so that --help and a mistyped flag are answered at once
     from tqdm import tqdm
 
@@ -114,16 +128,22 @@ def main() -> None:
 def _read(config: Config) -> tuple[Problem, list[str]]:
     """What to calibrate, and what a reader must know of it."""
     from ensemble.fitting.calibrators import Problem
+    from ensemble.fitting.out_of_fold import describe_folds, read_files_and_runs
     from ensemble.predict.calibration import NORMAL_NAMES, find_normal
     from ensemble.predict.ensemble_json import check_output
     from ensemble.scoring.score import describe, labels_beside, read_scored
 
     assert config.predictions is not None
-    files, reading, own = (config.predictions,), config.reading, config.labels is None
+    reading, own = config.reading, config.labels is None
+    tables, runs = read_files_and_runs([config.predictions])
     config.labels = config.labels or labels_beside(config.predictions)
-    inputs = [*files, *filter(None, (config.labels, reading.label_map))]
+    read = (config.predictions, config.labels, reading.label_map)
+    inputs = [*filter(None, read), *(file for run in runs for file in run.files)]
     check_output(config.output, "calibration", inputs, overwrite=config.overwrite)
-    scored = read_scored(files, config.labels, reading=reading, own=own, common=config.common)
+    common = config.common
+    scored = read_scored(
+        tables, config.labels, reading=reading, own=own, common=common, common_images=bool(runs)
+    )
     table, normal = scored.table, None
     if config.normal_class or set(NORMAL_NAMES) & set(table.class_names):
         normal = find_normal(table.class_names, config.normal_class)
@@ -131,6 +151,7 @@ def _read(config: Config) -> tuple[Problem, list[str]]:
     problem = Problem(targets, probabilities, table.class_names, table.patients, normal)
     told = ("Warning", "Labels of")  # what is doubtful, and what was found by the label map
     notes = [*scored.notes, *(note for note in table.notes if note.startswith(told))]
+    notes += [f"Folds that are trained to the end: {describe_folds(runs)}."] if runs else []
     gating = f"normal class {normal}" if normal else "no normal class: no gating"
     print(*notes, f"{describe(table)}, {gating}", sep="\n", flush=True)
     return problem, notes

@@ -1,6 +1,6 @@
 """Out-of-fold predictions of several runs → which to average, with which weights: ensemble.json.
 
-    python -m ensemble.choose --runs outputs/csra_db_cas outputs/standard_head
+    python -m ensemble.choose outputs/csra_db_cas outputs/standard_head
     python -m ensemble.infer --ensemble ensemble.json --image_dir images
 
 Tries the single best run, the equal mean, greedy selection (Caruana 2004) and non-negative weights.
@@ -18,7 +18,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from core.config.command_line import flags, run
 from core.config.values import Folds, Seed
@@ -37,8 +39,12 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
 class Config:
     """Choose the weights of an ensemble."""
 
-    runs: tuple[Path, ...] = ()
+    folders: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")
+    ] = ()
     """Run folders; folds that are not trained to the end are left out. One alone gets weight 1."""
+    runs: tuple[Path, ...] = ()
+    """More run folders, as a flag."""
     labels: Path | None = None
     """CSV of the labels; those that the runs were trained with unless given."""
     uncertain: Literal["ignore", "zero", "one"] | None = None
@@ -69,8 +75,9 @@ class Config:
 def main() -> None:
     """The command line."""
     config = flags(Config(), __doc__)
+    config.runs = (*config.folders, *config.runs)
     if not config.runs:
-        raise UserError("no runs are given: name their folders with --runs")
+        raise UserError("no runs are given: name their folders, as outputs/a outputs/b")
     # late, so that --help and a mistyped flag are answered at once
     import numpy as np
 

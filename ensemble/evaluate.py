@@ -1,11 +1,13 @@
 """Predictions and labels → metrics with intervals: one table, one JSON, one CSV.
 
+    python -m ensemble.evaluate outputs/a outputs/b
     python -m ensemble.evaluate --predictions p.csv --labels l.csv --train_csv train.csv
     python -m ensemble.evaluate --predictions p.csv --labels l.csv --against q.csv
     python -m ensemble.evaluate --predictions a.csv b.csv c.csv --labels l.csv
 
-Several files give a leaderboard. Images and classes are matched by name. With --report there is a
-page with pictures too.
+Several files or runs give a leaderboard. Of a run folder it takes the out-of-fold predictions of
+its finished folds and its labels; of several runs the images that all of them predicted. Images and
+classes are matched by name. With --report there is a page with pictures too.
 
 How far to trust the 95 % intervals: docs/coverage.md says in how many of 1,000 simulated data sets
 each kind holds the truth. Where it would not, with few positive patients, none is printed.
@@ -24,6 +26,7 @@ from ensemble.scoring.config import Config, check
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from pandas import DataFrame
 
+    from ensemble.fitting.out_of_fold import Run
     from ensemble.scoring.page import Outcome
     from ensemble.scoring.score import Scored
 
@@ -31,44 +34,26 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
 def main() -> None:
     """The command line."""
     config = flags(Config(), __doc__)
+    config.predictions = (*config.runs, *config.predictions)
     check(config)
     # late, so that --help and a mistyped flag are answered at once
     from core.io.atomic import write_atomically
     from core.report.page import render
-    from ensemble.scoring.outputs import output_paths, owns_page, write_scores
+    from ensemble.fitting.out_of_fold import describe_folds
+    from ensemble.scoring.outputs import owns_page, write_scores
     from ensemble.scoring.page import page_of, with_images
-    from ensemble.scoring.score import labels_beside, read_scored
 
-    own, first = config.labels is None, config.predictions[0]
-    config.labels = config.labels or labels_beside(first)
-    others = (config.labels, config.train_csv, config.against, config.meta)
-    thresholds = Path(config.thresholds) if config.thresholds else None
-    inputs = [*config.predictions, *filter(None, (*others, config.reading.label_map, thresholds))]
-    endings = (".json", ".csv", *([".html"] if config.report else []))
-    paths = output_paths(config.output, first, inputs, endings, overwrite=config.overwrite)
-    files = config.predictions
-    # the reference of a leaderboard may be one of its files
-    if config.against is not None and config.against not in files:
-        files = (*files, config.against)
-    scored = read_scored(
-        files,
-        config.labels,
-        config.train_csv,
-        reading=config.reading,
-        own=own,
-        not_classes=(*config.by, config.reading.view_column),
-        common=config.common,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
+    scored, runs, paths = _read(config)
     if config.image_dir is not None:
         scored = with_images(scored, config.image_dir)
-    _print_sources(config, scored)
+    folds = describe_folds(runs) if runs else None
+    _print_sources(config, scored, folds)
     score = _one_file if len(config.predictions) == 1 else _several_files
     outcome = score(config, scored)
     made_from = {
         "predictions": [config.told(path) for path in config.predictions],
-        "labels": config.told(config.labels),
+        "folds": folds,
+        "labels": None if config.labels is None else config.told(config.labels),
         "train_csv": None if config.train_csv is None else config.told(config.train_csv),
         "against": None if config.against is None else config.told(config.against),
         "seed": config.seed,
@@ -85,11 +70,49 @@ def main() -> None:
         print(f"report       {paths[2]}")
 
 
-def _print_sources(config: Config, scored: Scored) -> None:
+def _read(config: Config) -> tuple[Scored, list[Run], tuple[Path, ...]]:
+    """What is scored, the runs among it, and the files to write."""
+    from ensemble.fitting.out_of_fold import read_files_and_runs
+    from ensemble.fitting.run_labels import own_labels
+    from ensemble.scoring.outputs import output_paths
+    from ensemble.scoring.score import labels_beside, read_scored
+
+    own, first, files = config.labels is None, config.predictions[0], config.predictions
+    # the reference of a leaderboard may be one of its files
+    if config.against is not None and config.against not in files:
+        files = (*files, config.against)
+    tables, runs = read_files_and_runs(files)
+    config.labels = config.labels or labels_beside(runs[0].path if runs else first)
+    others = (config.labels, config.train_csv, config.meta, config.reading.label_map)
+    thresholds = Path(config.thresholds) if config.thresholds else None
+    inputs = [*files, *filter(None, (*others, thresholds)), *(f for run in runs for f in run.files)]
+    endings = (".json", ".csv", *([".html"] if config.report else []))
+    paths = output_paths(config.output, first, inputs, endings, overwrite=config.overwrite)
+    if own and len(runs) > 1:
+        # what makes a comparison meaningless is refused
+        own_labels(runs)
+    scored = read_scored(
+        tables,
+        config.labels,
+        config.train_csv,
+        reading=config.reading,
+        own=own,
+        not_classes=(*config.by, config.reading.view_column),
+        common=config.common,
+        common_images=bool(runs),
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    return scored, runs, paths
+
+
+def _print_sources(config: Config, scored: Scored, folds: str | None) -> None:
     """What is scored, and what decides on the classes' groups."""
     from ensemble.scoring.score import describe
 
     print(f"predictions  {', '.join(map(str, scored.files))}")
+    if folds:
+        print(f"folds        {folds}")
     print(f"labels       {config.labels}: {describe(scored.table)}")
     print(f"prevalence   {config.train_csv or 'that of the scored labels (no --train_csv)'}")
     for note in scored.table.notes:

@@ -71,33 +71,44 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def match_labels(
-    predictions: Sequence[Predictions], labels: LabelTable, labels_path: Path, *, common: bool
+    predictions: Sequence[Predictions],
+    labels: LabelTable,
+    labels_path: Path,
+    *,
+    common: bool,
+    common_images: bool = False,
 ) -> tuple[LabelTable, list[np.ndarray], list[str]]:
     """Labels and each file's probabilities for the same images and classes, in the labels' order.
 
     Predictions without names (`anonymous`) get them back from `labels`. Returns the table
     without what is left out, one array (N, C) a file, and sentences on that. Unless `common`,
-    raises UserError where an image or a class is in some of the files only; it always does where
-    nothing is left.
+    raises UserError where an image (unless `common_images`) or a class is in some of the files
+    only; it always does where nothing is left.
     """
     ids, names = list(labels.ids), list(labels.class_names)
     predictions = [replace(one, ids=with_names(one.ids, ids)) for one in predictions]
     notes: list[str] = []
+    refused: list[str] = []
     for table in predictions:
         for what, here, there in (("image", ids, table.ids), ("class", names, table.class_names)):
-            notes += _alone(what, here, there, labels_path, table.path)
-            notes += _alone(what, there, here, table.path, labels_path)
-    if notes and not common:
+            alone = _alone(what, here, there, labels_path, table.path)
+            alone += _alone(what, there, here, table.path, labels_path)
+            notes += alone
+            if not (common or (common_images and what == "image")):
+                refused += alone
+    if refused:
         hint = ""
         if any(map(is_numbered, (table.ids[0] for table in predictions))):
             hint = " (names of --anonymous are found again by the same list in the same order only)"
-        raise UserError(f"{'; '.join(notes)}{hint}; --common scores what all files have")
+        raise UserError(f"{'; '.join(refused)}{hint}; --common scores what all files have")
     shared_ids = set(ids).intersection(*(table.ids for table in predictions))
     shared_names = set(names).intersection(*(table.class_names for table in predictions))
     if not shared_ids or not shared_names:
         what = "image" if not shared_ids else "class"
         paths = ", ".join(str(table.path) for table in predictions)
-        raise UserError(f"no {what} is in all of {labels_path}, {paths}: nothing can be scored")
+        raise UserError(
+            f"no {what} is in all of {labels_path}, {paths}: give files or runs of the same data"
+        )
     rows = np.array([row for row, name in enumerate(ids) if name in shared_ids])
     columns = [column for column, name in enumerate(names) if name in shared_names]
     kept = labels.take(rows)

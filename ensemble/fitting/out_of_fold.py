@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from core.config.data import LabelReading
 from core.data.tables.anonymous import with_names
@@ -37,6 +38,7 @@ class Run:
 
     path: Path
     predictions: Predictions  # of every image of these folds, by the model that did not see it
+    folds: NDArray[np.int64]  # (N,) number of each image's fold, from 1
     checkpoints: tuple[Path, ...]
     files: tuple[Path, ...]  # all that was read
     settings: RunSettings
@@ -46,10 +48,47 @@ class Run:
 
 def member_names(paths: Sequence[Path]) -> list[str]:
     """Name of each run folder, or the whole path where two share it; each folder once."""
+    _check_once(paths)
+    return list(short_names([path.resolve() for path in paths]).values())
+
+
+def _check_once(paths: Sequence[Path]) -> None:
     places = [path.resolve() for path in paths]
     if twice := [path for path in paths if places.count(path.resolve()) > 1]:
-        raise UserError(f"--runs names {twice[0]} more than once")
-    return list(short_names(places).values())
+        raise UserError(f"{twice[0]} is given more than once")
+
+
+def read_files_and_runs(paths: Sequence[Path]) -> tuple[list[Predictions], list[Run]]:
+    """The predictions in each path, a CSV or a run folder; and the runs among them.
+
+    Raises UserError where a path is given twice, and as `read_predictions` and `read_run` do.
+    """
+    _check_once(paths)
+    if missing := [path for path in paths if not path.exists()]:
+        raise UserError(f"There is no file or run folder {missing[0]}: check its path")
+    runs = {path: read_run(path) for path in paths if path.is_dir()}
+    tables = [runs[p].predictions if p in runs else read_predictions(p) for p in paths]
+    return tables, list(runs.values())
+
+
+def describe_folds(runs: Sequence[Run]) -> str:
+    """Which folds of a run are trained, or which ones several runs have in common."""
+    names = short_names([run.path for run in runs]).values()
+    totals = [1 if run.settings.val_csv else run.settings.folds for run in runs]
+    trained = [sorted({*run.folds.tolist()}) for run in runs]
+    told = [
+        f"{', '.join(map(str, numbers))} of {total}"
+        for numbers, total in zip(trained, totals, strict=True)
+    ]
+    if len(runs) == 1:
+        return told[0]
+    each = "; ".join(f"{name}: {one}" for name, one in zip(names, told, strict=True))
+    divisions = [dict(zip(run.predictions.ids, run.folds.tolist(), strict=True)) for run in runs]
+    shared = set(divisions[0]).intersection(*divisions)
+    if any(one[name] != divisions[0][name] for one in divisions for name in shared):
+        return f"divided differently ({each}): the images that all runs predicted are scored"
+    numbers = sorted(set(trained[0]).intersection(*trained))
+    return f"common to all runs: {', '.join(map(str, numbers)) or 'none'} ({each})"
 
 
 def read_run(path: Path) -> Run:
@@ -73,9 +112,11 @@ def read_run(path: Path) -> Run:
     if len(done) < folds:
         numbers = ", ".join(str(files.fold) for files in done)
         note = f"Of {path} only fold {numbers} of {folds} is trained to the end and taken."
+    predictions, sizes = join_predictions(path, [files.predictions for files in done])
     return Run(
         path,
-        join_predictions(path, [files.predictions for files in done]),
+        predictions,
+        folds=np.repeat([files.fold for files in done], sizes),
         checkpoints=tuple(files.weights for files in done),
         files=(path / "config.json", *read),
         settings=settings,
@@ -111,10 +152,11 @@ def _read_settings(path: Path) -> tuple[RunSettings, LabelReading]:
     return settings, reading
 
 
-def join_predictions(path: Path, files: Sequence[Path]) -> Predictions:
-    """The predictions files of several folds as one, named `path`, classes matched by name.
+def join_predictions(path: Path, files: Sequence[Path]) -> tuple[Predictions, list[int]]:
+    """The predictions files of several folds as one, named `path`, and the images in each file.
 
-    Raises UserError where their classes differ or an image is in two of them.
+    Classes are matched by name. Raises UserError where their classes differ or an image is in two
+    of them.
     """
     parts = [read_predictions(file) for file in files]
     first = parts[0]
@@ -132,7 +174,9 @@ def join_predictions(path: Path, files: Sequence[Path]) -> Predictions:
             )
         seen |= dict.fromkeys(part.ids, part.path)
     rows = [part.select(part.ids, first.class_names) for part in parts]
-    return Predictions(path, first.id_column, list(seen), first.class_names, np.concatenate(rows))
+    joined = np.concatenate(rows)
+    found = Predictions(path, first.id_column, list(seen), first.class_names, joined)
+    return found, [len(part.ids) for part in parts]
 
 
 def of_trained_folds(

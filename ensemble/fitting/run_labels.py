@@ -49,12 +49,10 @@ def labels_of(
     """
     given = {name: value for name, value in (given or {}).items() if value}
     older = [run.path for run in runs if not (run.path / LABELS).is_file()]
-    numbered = [is_numbered(run.predictions.ids[0]) for run in runs]
     if csv is None:
-        if len(set(numbered)) > 1:
-            raise UserError(f"some of these runs are of --anonymous and others are not: {_WHICH}")
+        _check_names(runs)
         if not given and not older:
-            return _own_labels(runs)
+            return own_labels(runs)
     data = _data_of(runs, csv, given)
     csvs = data.val_csv or data.train_csv
     gone = [path for path in (*csvs, data.reading.label_map) if path and not path.exists()]
@@ -67,15 +65,25 @@ def labels_of(
     table = _read(data, runs)
     if csv is not None:
         return RunLabels(table, csvs)
-    found = RunLabels(without_names(table) if numbered[0] else table, csvs)
+    numbered = is_numbered(runs[0].predictions.ids[0])
+    found = RunLabels(without_names(table) if numbered else table, csvs)
     if not older:
         return found
     note = f"{older[0]} has no {LABELS}, as runs of earlier versions: {found.told} is read again."
     return replace(found, note=note)
 
 
-def _own_labels(runs: Sequence[Run]) -> RunLabels:
-    """The labels.csv of runs, which must agree; classes of the later ones come last."""
+def _check_names(runs: Sequence[Run]) -> None:
+    if len({is_numbered(run.predictions.ids[0]) for run in runs}) > 1:
+        raise UserError(f"some of these runs are of --anonymous and others are not: {_WHICH}")
+
+
+def own_labels(runs: Sequence[Run]) -> RunLabels:
+    """The labels.csv of runs; classes of the later ones come last.
+
+    Raises UserError where a run has none, and where they differ for images and classes of both.
+    """
+    _check_names(runs)
     tables = [read_labels_csv(run.path) for run in runs]
     first, *others = [
         pd.DataFrame(table.targets, index=table.ids, columns=list(table.class_names))

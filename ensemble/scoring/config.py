@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from core.config.data import LabelReading
 from core.config.values import Count
@@ -12,8 +15,11 @@ from core.errors import UserError
 class Config:
     """Score predictions."""
 
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
+    """Run folders: their out-of-fold predictions are scored; several give a leaderboard."""
     predictions: tuple[Path, ...] = ()
-    """CSVs of probabilities, as ensemble.infer writes them; several give a leaderboard."""
+    """CSVs of probabilities, as ensemble.infer writes them, or run folders; several give a
+    leaderboard."""
     labels: Path | None = None
     """CSV of the labels: one row an image (or study), one column a class (1, 0, -1 or blank), or a
     known source's own table. Those of a run folder, or of ensemble.choose, are found beside
@@ -72,7 +78,10 @@ def check(config: Config) -> None:
     points = bool(config.thresholds) + reaching
     view, images = config.reading.view_column, config.image_dir is not None
     for wrong, message in (
-        (not config.predictions, "no predictions are given: name their CSV with --predictions"),
+        (
+            not config.predictions,
+            "no predictions are given: name a run folder, or their CSV with --predictions",
+        ),
         (
             points > 1,
             "--thresholds, --sensitivity and --specificity contradict each other: give one",

@@ -21,7 +21,7 @@ from core.data.tables.labels_csv import LABELS
 from core.errors import UserError, counted, plain, some
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.ap_auroc import mean_of_known
-from core.runs.prediction_files import Predictions, match_labels, read_predictions
+from core.runs.prediction_files import Predictions, match_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +88,15 @@ def describe(table: LabelTable) -> str:
 def labels_beside(predictions: Path) -> Path:
     """The labels that a run, or `ensemble.choose`, wrote beside these predictions.
 
-    Raises UserError where there are none.
+    Those in it where `predictions` is a run folder. Raises UserError where there are none.
     """
+    if predictions.is_dir():
+        if (predictions / LABELS).is_file():
+            return predictions / LABELS
+        raise UserError(
+            f"{predictions} has no {LABELS}, as runs of version 0.1: name the CSV of its labels "
+            "with --labels"
+        )
     name = predictions.name
     choose, run = name.endswith("_oof.csv"), predictions.with_name("config.json").is_file()
     own = f"{name.removesuffix('_oof.csv')}_labels.csv" if choose else LABELS
@@ -101,7 +108,7 @@ def labels_beside(predictions: Path) -> Path:
 
 
 def read_scored(
-    predictions: Sequence[Path],
+    predictions: Sequence[Predictions],
     labels: Path,
     train_csv: Path | None = None,
     *,
@@ -109,19 +116,20 @@ def read_scored(
     own: bool = False,
     not_classes: Sequence[str] = (),
     common: bool = False,
+    common_images: bool = False,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Scored:
-    """Read prediction files, their labels, and the classes' prevalence in the training table.
+    """Match predictions with labels, which are read here as is the prevalence in `train_csv`.
 
     Classes are the columns of `labels` that are predicted, and all others (but `not_classes`) that
     hold nothing but label values, so that a class nobody predicts does not go unnoticed. Study
     labels are matched as images are, by name. A class that is no column is one that means it by the
     label map. `own`: `labels` are those `labels_beside` predictions, and may be of more images.
     Raises UserError for whatever is wrong with a file, and where they have not the same
-    images and classes (unless `common`).
+    images (unless `common` or `common_images`) and classes (unless `common`).
     """
-    tables, given = _read_each(predictions), reading
+    tables, given = predictions, reading
     if own:
         reading = reading.change(source=(PLAIN,), blank="unknown", image_column="ImageID")
     sheet = read_sheet(labels, reading)
@@ -140,7 +148,7 @@ def read_scored(
     ]
     if not set(predicted).intersection(classes):
         raise UserError(
-            f"{labels} has no column for any class of {predictions[0]}: {some(sorted(predicted))}"
+            f"{labels} has no column for any class of {tables[0].path}: {some(sorted(predicted))}"
         )
     # that of --by view may be one of --meta
     view = reading.view_column if reading.view_column in columns else ""
@@ -150,8 +158,10 @@ def read_scored(
         known = {name for one in tables for name in with_names(one.ids, table.ids)}
         table = table.take(np.array([name in known for name in table.ids]))
     table = replace(table, notes=(*renamed, *table.notes))
-    table, arrays, notes = match_labels(tables, table, labels, common=common)
-    files = dict(zip(predictions, arrays, strict=True))
+    table, arrays, notes = match_labels(
+        tables, table, labels, common=common, common_images=common_images
+    )
+    files = dict(zip((one.path for one in tables), arrays, strict=True))
     prevalence = None
     if train_csv is not None:
         prevalence, told = training_prevalence(train_csv, table.class_names, given)
@@ -160,15 +170,6 @@ def read_scored(
     order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
     files = {path: values[order] for path, values in files.items()}
     return Scored(table.take(order), files, prevalence, notes, resamples, seed, sheet)
-
-
-def _read_each(paths: Sequence[Path]) -> list[Predictions]:
-    """The prediction files, each of them given once."""
-    places = [path.resolve() for path in paths]
-    repeated = [path for path in paths if places.count(path.resolve()) > 1]
-    if repeated:
-        raise UserError(f"{repeated[0]} is given more than once")
-    return [read_predictions(path) for path in paths]
 
 
 def training_prevalence(

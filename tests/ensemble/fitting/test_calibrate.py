@@ -190,5 +190,5 @@ def test_what_it_refuses(
 
 
 def test_flags_are_an_interface() -> None:
-    names = {"predictions", "labels", "common", "folds", "seed", "normal_class", "output"}
+    names = {"runs", "predictions", "labels", "common", "folds", "seed", "normal_class", "output"}
     assert set(flat(Config())) == {*names, "overwrite", *flat(LabelReading())}

@@ -214,5 +214,5 @@ def test_labels_of_the_runs_themselves(
 
 def test_flags_are_an_interface() -> None:
     reading = "uncertain blank image_column patient_column"
-    names = f"runs labels {reading} common monitor folds seed output overwrite"
+    names = f"folders runs labels {reading} common monitor folds seed output overwrite"
     assert " ".join(flat(Config())) == names

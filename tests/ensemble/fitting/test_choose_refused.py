@@ -80,7 +80,7 @@ def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path
     good = ["--runs", *paths]
     for arguments, sentence in (
         ([], "no runs are given"),
-        (["--runs", paths[0], paths[0] / ".." / "one"], "more than once"),
+        (["--runs", paths[0], paths[0] / ".." / "one"], "given more than once"),
         ([*good, "--folds", 60], "only 45 patients"),
         ([*good, "--output", tmp_path / "e.csv"], "does not end in .json"),
         ([*good, "--output", detour, "--overwrite"], "is a file that is read"),
