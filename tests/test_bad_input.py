@@ -119,15 +119,17 @@ def test_flags_that_do_not_fit(words: str, part: str, train: Train, data: Path) 
     assert part in refusal(train, data, *words.split())
 
 
-def test_unreachable_weights_name_both_flags(
-    train: Train, data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("preset", ["paper", "small"])
+def test_weights_that_cannot_be_fetched_end_a_run_before_its_table_is_read(
+    preset: str, train: Train, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.models.backbone._fetch", lambda repository: None)
-    sentence = refusal(
-        train, data, "--preset", "paper", "--model", "convnextv2_atto", "--pretrained"
-    )
+    monkeypatch.setattr("core.models.starting_weights._fetch", lambda repository: None)
+    (data / "train.csv").unlink()
+    model = ("--model", "convnextv2_atto", "--pretrained")
+    sentence = refusal(train, data, "--preset", preset, *model)
     assert "--weights_file" in sentence
     assert "--no-pretrained" in sentence
+    assert "hub" in sentence
 
 
 def test_folder_of_something_else(train: Train, data: Path) -> None:

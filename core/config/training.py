@@ -75,7 +75,8 @@ class BackboneConfig:
     model: str = "convnextv2_base"
     """Name of a timm model."""
     pretrained: bool = True
-    """Start from timm's ImageNet weights, fetched from the hub at the first use."""
+    """Start from timm's ImageNet weights, fetched from the hub at the first use; where they cannot
+    be, the run stops. --no-pretrained: random weights."""
     weights_file: Path | None = None
     """Start from this .safetensors file of the timm model's weights and not from the hub's."""
     init_from: Path | None = None

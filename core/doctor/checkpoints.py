@@ -6,6 +6,7 @@ from core.doctor.findings import Findings
 from core.errors import UserError, counted, size_of, some
 from core.models.checkpoint import load_facts, not_finite
 from core.models.load import load_model
+from core.models.starting_weights import Origin, describe_origin
 
 
 def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:
@@ -22,10 +23,12 @@ def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:
         raise UserError(
             f"{path} holds numbers that are not finite ({some(odd)}): train that fold again"
         )
+    origin = Origin.read(info.facts.get("starting_weights"))
     names, size = info.class_names, sum(one.numel() for one in model.parameters())
     find.good(
         f"{path}: {info.method}, {info.facts['model']['model']}, "
         f"{counted(len(names), 'class', 'classes')} ({some(names)}), {info.image_size} px, "
-        f"{size / 1e6:.1f} million parameters, {size_of(path.stat().st_size)}; its checksum fits"
+        f"{size / 1e6:.1f} million parameters, {size_of(path.stat().st_size)}; its checksum fits; "
+        f"starting weights: {describe_origin(origin)}"
     )
     return names

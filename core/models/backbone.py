@@ -9,8 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import timm
 import torch
-from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
-from timm.models import get_deprecated_models, split_model_name_tag
+from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from core.config.settings_file import check_file
@@ -97,43 +96,6 @@ class Classifier(nn.Module, Generic[Head]):
         return logits
 
 
-def find_weights(config: BackboneConfig, *, optional: bool) -> tuple[Path | None, str]:
-    """The file of pretrained weights that `config` asks for, and a sentence that says which.
-
-    `optional`: hub weights that cannot be reached give None and not an error. Raises UserError for
-    an unknown model, a missing file and (unless optional) unreachable weights.
-    """
-    check_model_name(config.model)
-    if config.init_from is not None:
-        return None, f"{config.model} starts from {config.init_from}"
-    if config.weights_file is not None:
-        if not config.weights_file.is_file():
-            raise UserError(f"--weights_file {config.weights_file} is not there")
-        if config.weights_file.suffix != ".safetensors":
-            raise UserError(
-                f"--weights_file {config.weights_file} must be a .safetensors file: other formats "
-                "can run code when they are read"
-            )
-        return config.weights_file, f"weights of {config.model} from {config.weights_file}"
-    if not config.pretrained:
-        return None, f"{config.model} starts untrained (--no-pretrained)"
-    # settings of weights are kept under timm's current names only
-    source = timm.get_pretrained_cfg(get_deprecated_models().get(config.model) or config.model)
-    repository = source.hf_hub_id if source else None
-    fetched = _fetch(repository) if repository else None
-    if fetched is not None:
-        return fetched, f"ImageNet weights of {config.model} from {repository}"
-    if optional:
-        return None, (
-            f"{config.model} starts untrained: its ImageNet weights cannot be reached "
-            "(--weights_file FILE to give them)"
-        )
-    raise UserError(
-        f"the ImageNet weights of {config.model} cannot be reached; give them by --weights_file "
-        "FILE.safetensors or start untrained by --no-pretrained"
-    )
-
-
 def check_model_name(name: str) -> None:
     """Raise UserError with the nearest name where timm has no model, or no weights, `name`."""
     base = split_model_name_tag(name)[0]
@@ -180,19 +142,6 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
             f"the outputs of {name} on images of --img_size {size} are not finite: its weights "
             "are damaged, give another file of them"
         )
-
-
-def _fetch(repository: str) -> Path | None:
-    """Weights from the hub's cache, else from the hub; None where it does not answer."""
-    cached = try_to_load_from_cache(repository, "model.safetensors")
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        # it answers at once or not at all: the download by itself retries for most of a minute
-        HfApi().model_info(repository, timeout=5)
-        return Path(hf_hub_download(repository, "model.safetensors"))
-    except Exception:  # whatever fails here, the weights cannot be had
-        return None
 
 
 def model_settings(config: BackboneConfig) -> dict[str, Any]:

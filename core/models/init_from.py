@@ -32,9 +32,6 @@ def find_initial(
     path = path or config.model.init_from
     if path is None:
         return None
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise UserError(f"{flag} {path} {what}: give a checkpoint (.safetensors)")
     if path.resolve().parent == config.run.out_dir.resolve():
         raise UserError(
             f"{flag} {path} lies in --out_dir, where the new checkpoints go: give another --out_dir"

@@ -66,21 +66,31 @@ class FoldFiles:
 
 
 def open_run(
-    fabric: Fabric, config: RunConfig, settings: dict[str, Any], prepared: Prepared
+    fabric: Fabric,
+    config: RunConfig,
+    settings: dict[str, Any],
+    prepared: Prepared,
+    weights: dict[str, str] | None,
 ) -> RunFolder:
     """The run folder of `settings` (by flag name), made or taken up on the first rank.
 
-    Raises UserError, before anything is written, where the folder holds something else, and where
-    the processes were given other settings or see other data.
+    `weights` is the record of the starting weights. Raises UserError, before anything is written,
+    where the folder holds something else, and where the processes were given other settings or see
+    other data.
     """
     fingerprint, parts = prepared.fingerprint(), prepared.digests()
     given = {f"--{name}": str(value) for name, value in settings.items() if name not in _OF_A_NODE}
     mend = "give the same command on each machine, and the same files"
-    check_equal(fabric, given | parts, mend)
+    check_equal(fabric, given | parts | {"starting weights": str(weights)}, mend)
     folder = RunFolder(config.out_dir, settings["model"])
     if fabric.is_global_zero:
-        data = {"data": fingerprint, "parts": parts, "files": prepared.files}
-        data["labels"] = list(prepared.table.class_names)
+        data = {
+            "data": fingerprint,
+            "parts": parts,
+            "files": prepared.files,
+            "labels": list(prepared.table.class_names),
+            "starting_weights": weights,
+        }
         for sentence in folder.open(settings, data, overwrite=config.overwrite):
             print(sentence)
         if not folder.labels.is_file():
@@ -113,6 +123,10 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
             "to resume it put the earlier files back, or name its labels by --labels where another "
             "version detected them"
         )
+    weights = earlier.environment.get("starting_weights")
+    if not differing and weights and weights != data["starting_weights"]:
+        differing = ["the file of its starting weights"]
+        remedy = "put that file back to resume it"
     if differing:
         raise UserError(
             f"{earlier.path} holds a run that differs in {', '.join(differing)}: {remedy}, or give "
@@ -163,9 +177,10 @@ class RunFolder:
         """Make and lock the folder, or resume the run of the same settings and data in it.
 
         `settings` by flag name; `data` holds digests of data and folds together ("data"), of their
-        "parts" and of the "files", and the names of the "labels". Returns sentences on what changed
-        since the run began. Raises UserError, before anything is written, where the folder holds
-        other files, a run of other settings or data (unless `overwrite`), or one in progress.
+        "parts" and of the "files", names of the "labels" and the record of the "starting_weights".
+        Returns sentences on what changed since the run began. Raises UserError, before anything is
+        written, where the folder holds other files, a run of other settings or data (unless
+        `overwrite`), or one in progress.
         """
         kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
         earlier = find_run(self.path)
@@ -186,7 +201,7 @@ class RunFolder:
             earlier = None
         starts = earlier_starts(earlier.environment) if earlier else []
         self.starts = kept_starts([*starts, this_start() | {"files": data["files"]}])
-        record = {name: data[name] for name in ("data", "parts", "labels")}
+        record = {name: data[name] for name in ("data", "parts", "labels", "starting_weights")}
         self._write_json("env.json", record | {"seed": settings["seed"], "starts": self.starts})
         if earlier is None:
             # last: a folder with config.json is a run's

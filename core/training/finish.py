@@ -13,6 +13,7 @@ from core.data.splits.prepare import Prepared
 from core.errors import UserError
 from core.io.untrusted_files import check_regular
 from core.metrics import Evaluation, evaluate
+from core.models.starting_weights import describe_origin
 from core.report.figures import draw_pictures
 from core.report.page import Contents, command_again, write_report
 from core.report.plots.training_curves import FACTOR, NUMBERS, RATE
@@ -104,7 +105,7 @@ def _write_report(
         ],
         worst=() if anonymous else worst_cases(evaluation, table, rows, probabilities),
         command="" if anonymous else command_again(["python", sys.argv[0]]),
-        facts=_facts(settings, run.prepared),
+        facts=_facts(settings, run.prepared) | {"starting weights": describe_origin(run.origin)},
         settings={name: _as_text(value) for name, value in settings.items()},
         environment={name: value for name, value in environment.items() if value},
     )

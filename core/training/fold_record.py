@@ -75,6 +75,8 @@ class FoldRecord:
         if progress.finished:
             log.say(f"{log.title}  finished before (best epoch {progress.best_epoch})")
             return False
+        if not self.files.state.exists() and self.run.origin is not None:
+            log.say(f"{log.title}  starts from {self.run.origin}")
         log.say(progress.recount(self.data.images_per_update))
         for path in (log.metrics, log.timing) if fabric.is_global_zero else ():
             # rows of epochs that are trained again

@@ -8,17 +8,22 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
+from core.config.earlier_run import EarlierRun, find_run
 from core.config.values import flat
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, fold_data
 from core.data.splits.prepare import Prepared, prepare
 from core.losses import build_loss
-from core.models.backbone import check_network, find_weights, model_settings
+from core.models.backbone import check_network, model_settings
 from core.models.init_from import Initial, find_initial
+from core.models.starting_weights import Origin, find_weights
 from core.runs.folder import RunFolder, open_run
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.training.dry_run import for_dry_run
 from core.training.measurement import Measurement
+
+# settings of the starting weights
+_WEIGHTS = ("pretrained", "weights_file", "init_from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,12 @@ class Preparation:
     config: Any
     fabric: Fabric
     prepared: Prepared
+    origin: Origin | None = None
+    """Where the starting weights come from; None where a run that is resumed has no record."""
+    weights: Path | None = None
+    """File of pretrained weights for the backbone, for `build_model`."""
+    needs_weights: bool = True
+    """False where each fold to run resumes from its state."""
     measured: Measurement | None = None
     """Where a dry run notes its times."""
 
@@ -49,8 +60,6 @@ class Run(Preparation):
 
     data: list[FoldData]
     folder: RunFolder
-    weights: Path | None = None
-    """File of pretrained weights for the backbone, for `build_model`."""
     initial: Initial | None = None
 
     def folds(self) -> Iterator[FoldData]:
@@ -77,22 +86,55 @@ class Run(Preparation):
             "img_size": self.config.loader.img_size,
             "folds": self.prepared.folds,
             "settings": flat(self.config, whole_paths=not self.config.data.anonymous),
+            "starting_weights": self.origin.record() if self.origin else None,
             "versions": versions(),
         }
 
 
-def prepare_run(method: str, config: Any) -> Preparation:
-    """Start Fabric, read the table and divide it into folds. Raises UserError for wrong data."""
+def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Preparation:
+    """Start Fabric, find the starting weights, read the table and divide it into folds.
+
+    `origin`: that of a model which the method brings. Raises UserError for weights that cannot be
+    fetched, before the data are read, and for wrong data.
+    """
     fabric = make_fabric(amp=config.loop.amp)
     say = print if fabric.is_global_zero else lambda _: None
     say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
+    earlier = _run_to_resume(config)
+    weights, needs_weights = None, earlier is None
+    if earlier is not None:
+        origin = Origin.read(earlier.environment.get("starting_weights"))
+    elif origin is None:
+        weights, origin = find_weights(config.model)
     prepared = prepare(config.data, config.split, say, config.loader.source_weights, config.run)
     measured = None
     if config.run.dry_run:
         config, prepared, measured = for_dry_run(config, prepared, fabric, say)
     return Preparation(
-        method=method, config=config, fabric=fabric, prepared=prepared, measured=measured
+        method=method,
+        config=config,
+        fabric=fabric,
+        prepared=prepared,
+        origin=origin,
+        weights=weights,
+        needs_weights=needs_weights,
+        measured=measured,
     )
+
+
+def _run_to_resume(config: Any) -> EarlierRun | None:
+    """The run in --out_dir where each fold to run has a state, and so needs no starting weights."""
+    earlier = find_run(config.run.out_dir)
+    if earlier is None or config.run.overwrite or config.run.dry_run:
+        return None
+    given = flat(config.model)
+    if any(earlier.settings.get(name) != given[name] for name in _WEIGHTS):
+        # refused where the folder is opened
+        return None
+    folder, split = RunFolder(config.run.out_dir, config.model.model), config.split
+    every = (1,) if config.data.val_csv else range(1, split.folds + 1)
+    states = [folder.files(fold).state for fold in split.run_folds or every]
+    return earlier if all(state.exists() for state in states) else None
 
 
 def start_run(
@@ -115,19 +157,21 @@ def open_folder(
     whatever is wrong.
     """
     config, fabric = start.config, start.fabric
-    initial = weights = None
+    initial = None
     if build_model is not None:
-        initial = find_initial(start.method, config, start.class_names)
-        weights, sentence = find_weights(config.model, optional=config.preset == "small")
-        trial = build_model(config.model, len(start.class_names), weights)
-        start.say(initial.give(trial) if initial else sentence)
+        trial = build_model(config.model, len(start.class_names), start.weights)
+        if start.needs_weights:
+            initial = find_initial(start.method, config, start.class_names)
+        if initial is not None:
+            start.say(initial.give(trial))
         check_network(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(transforms, config.split.seed)
     data = fold_data(fabric, start.prepared, config.loader, config.optim.accumulate, augment)
     for fold in data:
         _build_loss(config, fold)
-    folder = open_run(fabric, config.run, flat(config), start.prepared)
-    return Run(**vars(start), data=data, folder=folder, weights=weights, initial=initial)
+    record = start.origin.record() if start.origin else None
+    folder = open_run(fabric, config.run, flat(config), start.prepared, record)
+    return Run(**vars(start), data=data, folder=folder, initial=initial)
 
 
 def _build_loss(config: Any, fold: FoldData) -> nn.Module:

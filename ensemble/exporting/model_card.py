@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from core.errors import in_plain_sight
+from core.models.starting_weights import Origin, describe_origin
 from core.report.tables import number
 from ensemble.exporting.card_scores import FoldScores
 from ensemble.predict.ensemble import Ensemble, Member
@@ -66,7 +67,8 @@ def escaped(text: object) -> str:
 def _describe(name: str, member: Member, share: float) -> dict[str, Any]:
     known = {key: UNKNOWN if one is None else one for key, one in member.summary().items()}
     epoch = _number(member.info.facts.get("epoch"), ",.0f")
-    return known | {"name": name, "share": f"{share:.1%}", "epoch": epoch}
+    start = describe_origin(Origin.read(member.info.facts.get("starting_weights")))
+    return known | {"name": name, "share": f"{share:.1%}", "epoch": epoch, "start": start}
 
 
 def _class(

@@ -117,7 +117,7 @@ class CSRAModel(Classifier[NormalisedCSRA]):
 
 
 def build_model(config: ModelConfig, num_classes: int, weights: Path | None = None) -> CSRAModel:
-    """The model, its backbone from `weights` where given (see `find_weights`)."""
+    """The model, its backbone from `weights` where given (see `core.models.starting_weights`)."""
     backbone = Backbone(config, weights, pooled=False)
     features = backbone.num_features
     attention = CSRAHead(

@@ -16,6 +16,7 @@ from core.models.backbone import Classifier, restore_config
 from core.models.init_from import find_initial
 from core.models.load import load_model
 from core.models.predict import View, collect, mean_probability, validation_views
+from core.models.starting_weights import checkpoint_origin
 from core.training.fold_record import FoldRecord, TrainedEpoch, score_epoch
 from core.training.l1_penalty import shrink
 from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates
@@ -29,7 +30,8 @@ UPDATES = 1000
 
 def train_couplings_only(config: Config, checkpoint: Path) -> None:
     """Fit couplings for each fold to the logits of `checkpoint`, then predict the test images."""
-    start = prepare_run("label_coupling", _with_network_of(checkpoint, config))
+    config = _with_network_of(checkpoint, config)
+    start = prepare_run("label_coupling", config, checkpoint_origin("--couplings_only", checkpoint))
     check_labels(start.config.model, start.class_names)
     test = find_test_images(start)
     model = _frozen_model(checkpoint, start)

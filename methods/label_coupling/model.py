@@ -63,7 +63,7 @@ class CoupledHead(nn.Module):
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
 ) -> Classifier[CoupledHead]:
-    """The model, its backbone from `weights` where given (see `find_weights`)."""
+    """The model, its backbone from `weights` where given (see `core.models.starting_weights`)."""
     backbone = Backbone(config, weights)
     coupling = LabelCoupling(num_classes, config.coupling_alpha) if config.refiner else None
     head = CoupledHead(backbone.num_features, num_classes, config.drop_rate, coupling)

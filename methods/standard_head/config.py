@@ -34,7 +34,7 @@ class Config(TrainingConfig):
 
 
 def small() -> Config:
-    """ConvNeXtV2-Atto at 96 px: minutes on two cores, from random weights if need be."""
+    """ConvNeXtV2-Atto at 96 px: minutes on two cores."""
     return Config(
         split=SplitConfig(folds=3),
         loader=LoaderConfig(img_size=96, batch_size=32),

@@ -1,20 +1,17 @@
-"""The backbone equals timm's model on grey images, and says where its weights come from."""
+"""The backbone equals timm's model on grey images, and unknown models are refused."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from huggingface_hub import HfApi
 from safetensors.torch import save_file
 from torch import Tensor
 
-import core.models.backbone
 from core.config.training import BackboneConfig
 from core.errors import UserError
-from core.models.backbone import Backbone, find_weights
+from core.models.backbone import Backbone, check_model_name
 
 # timm's own miniature models; the first has a mean of its own for each colour
 COLOUR, TINY = "test_efficientnet", "test_convnext"
@@ -95,83 +92,6 @@ def test_a_model_without_stochastic_depth_says_so() -> None:
         Backbone(config)
 
 
-# --- where weights come from -------------------------------------------------------------------
-
-
-@pytest.fixture
-def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """No hub and an empty cache; the repositories that were asked for."""
-    asked: list[str] = []
-
-    def fail(_: HfApi, repository: str, **__: Any) -> None:
-        asked.append(repository)
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(core.models.backbone, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(HfApi, "model_info", fail)
-    return asked
-
-
-@pytest.mark.usefixtures("unreachable")
-def test_unreachable_weights_are_an_error_that_names_both_ways_out_unless_optional() -> None:
-    config = BackboneConfig(model="convnextv2_atto")
-    with pytest.raises(UserError, match=r"convnextv2_atto.*--weights_file.*--no-pretrained"):
-        find_weights(config, optional=False)
-    weights, sentence = find_weights(config, optional=True)
-    assert weights is None
-    assert "untrained" in sentence
-    assert "--weights_file" in sentence
-
-
-@pytest.mark.parametrize(
-    ("model", "asked"),
-    [
-        ("resnet10t", ["timm/resnet10t.c3_in1k"]),
-        # an old name of timm
-        ("tf_efficientnet_b4_ns", ["timm/tf_efficientnet_b4.ns_jft_in1k"]),
-        # without weights anywhere
-        ("efficientnet_b8", []),
-    ],
-)
-def test_the_repository_that_is_asked(model: str, asked: list[str], unreachable: list[str]) -> None:
-    find_weights(BackboneConfig(model=model), optional=True)
-    assert unreachable == asked
-
-
-@pytest.mark.parametrize("kind", ["cache", "file", "untrained", "init_from"])
-def test_what_needs_no_hub(
-    kind: str, unreachable: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    path = tmp_path / "model.safetensors"
-    path.touch()
-    config, told = BackboneConfig(model=TINY), f"ImageNet weights of {TINY}"
-    if kind == "cache":
-        monkeypatch.setattr(core.models.backbone, "try_to_load_from_cache", lambda *_: str(path))
-    elif kind == "file":
-        config, told = BackboneConfig(model=TINY, weights_file=path), str(path)
-    elif kind == "untrained":
-        config, told = BackboneConfig(model=TINY, pretrained=False), "untrained"
-    else:
-        config, told = BackboneConfig(model=TINY, init_from=path), ""
-    weights, sentence = find_weights(config, optional=False)
-    assert weights == (path if kind in ("cache", "file") else None)
-    assert told in sentence
-    assert unreachable == []
-
-
-def test_weights_files_that_are_refused(tmp_path: Path) -> None:
-    missing = BackboneConfig(model=TINY, weights_file=tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"--weights_file .*w\.safetensors is not there"):
-        find_weights(missing, optional=True)
-    for name in ("w.pth", "w.pt", "w.bin", "w"):
-        (tmp_path / name).touch()
-        config = BackboneConfig(model=TINY, weights_file=tmp_path / name)
-        with pytest.raises(UserError, match=r"must be a \.safetensors file"):
-            find_weights(config, optional=True)
-        with pytest.raises(UserError, match="contradict"):
-            replace(config, pretrained=False).check()
-
-
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
@@ -187,7 +107,6 @@ def test_weights_files_that_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_unknown_models_are_refused_with_the_nearest(name: str, hint: str) -> None:
-    config = BackboneConfig(model=name, pretrained=False)
     with pytest.raises(UserError, match=rf"timm has no (model|weights) .{name}.*{hint}") as refused:
-        find_weights(config, optional=True)
+        check_model_name(name)
     assert len(str(refused.value)) < 500

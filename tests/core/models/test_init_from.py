@@ -1,5 +1,6 @@
 """--init_from: what a run takes from another one's checkpoint, by hand-written tensors."""
 
+import hashlib
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import core.models.backbone
+import core.models.starting_weights
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
 from core.models.init_from import Initial, class_dimensions, find_initial
@@ -170,7 +171,7 @@ def test_a_run_starts_from_another_ones_weights(
 ) -> None:
     """With learning rates of nothing it is left with what it took; no hub is asked."""
     never = Mock(side_effect=AssertionError("ImageNet weights were looked for"))
-    monkeypatch.setattr(core.models.backbone, "_fetch", never)
+    monkeypatch.setattr(core.models.starting_weights, "_fetch", never)
     rates = ["--backbone_lr", 1e-30, "--head_lr", 1e-30, "--warmup_head_epochs", 0]
     options = ["--labels", "Mass,Effusion", "--run_folds", 1, "--epochs", 1, *rates, "--pretrained"]
     given = [word for word in flags(phantom, tmp_path / "out") if word != "--no-pretrained"]
@@ -180,7 +181,10 @@ def test_a_run_starts_from_another_ones_weights(
     assert "head rows of 2 of 2 classes (Mass, Effusion)" in printed
     assert "Warning: it was trained or validated on images of" in printed
     theirs, facts = load_tensors(checkpoint)
-    ours = load_tensors(tmp_path / "out" / f"{MODEL}_fold1.safetensors")[0]
+    ours, own_facts = load_tensors(tmp_path / "out" / f"{MODEL}_fold1.safetensors")
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    origin = {"name": "--init_from", "file": checkpoint.name, "sha256": digest}
+    assert own_facts["starting_weights"] == origin
     rows = [facts["class_names"].index(name) for name in ("Mass", "Effusion")]
     expected = theirs["head.6.weight"][rows]
     torch.testing.assert_close(ours["head.6.weight"], expected, rtol=0, atol=1e-6)

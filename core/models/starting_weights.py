@@ -1,0 +1,120 @@
+"""Starting weights: the file that a training starts from, and the record of it that runs keep."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import timm
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from timm.models import get_deprecated_models
+
+from core.config.training import BackboneConfig
+from core.errors import UserError, in_plain_sight
+from core.models.backbone import check_model_name
+
+# longest name that is printed of a record in a file
+_LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where starting weights come from; `file` is a name without its folder, "" for none."""
+
+    name: str
+    """The hub's repository, the flag that named the file, or "none"."""
+    file: str = ""
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, name: str, path: Path) -> "Origin":
+        """The origin `name` with the SHA-256 of the file `path`."""
+        with path.open("rb") as file:
+            return cls(name, path.name, hashlib.file_digest(file, "sha256").hexdigest())
+
+    @classmethod
+    def read(cls, record: object) -> "Origin | None":
+        """The origin in the JSON of a run or checkpoint; None where it holds none."""
+        values = record if isinstance(record, Mapping) else {}
+        texts = [values.get(name) for name in ("name", "file", "sha256")]
+        if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
+            return None
+        return cls(*map(in_plain_sight, map(str, texts)))
+
+    def record(self) -> dict[str, str]:
+        """The same as JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.name == "none":
+            return "random weights (--no-pretrained)"
+        return f"{self.name} {self.file}"
+
+    def describe(self) -> str:
+        """ "timm/resnet50.a1_in1k model.safetensors, SHA-256 0123..." """
+        return f"{self}, SHA-256 {self.sha256}" if self.sha256 else str(self)
+
+
+def describe_origin(origin: Origin | None) -> str:
+    """An origin in words; None where there is no record of it."""
+    return origin.describe() if origin else "not recorded"
+
+
+def checkpoint_origin(flag: str, path: Path) -> Origin:
+    """The origin of a model from the checkpoint of `flag`. Raises UserError where it is no file."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise UserError(f"{flag} {path} {what}: give a checkpoint (.safetensors)")
+    return Origin.of(flag, path)
+
+
+def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
+    """The file of pretrained weights for the backbone, and the origin of the starting weights.
+
+    Fetches the hub's weights into its cache. There is no such file for --init_from and
+    --no-pretrained. Raises UserError for an unknown model, a missing file and unreachable weights.
+    """
+    check_model_name(config.model)
+    if config.init_from is not None:
+        return None, checkpoint_origin("--init_from", config.init_from)
+    if (path := config.weights_file) is not None:
+        if not path.is_file():
+            raise UserError(f"--weights_file {path} is not there")
+        if path.suffix != ".safetensors":
+            raise UserError(
+                f"--weights_file {path} must be a .safetensors file: other formats can run code "
+                "when they are read"
+            )
+        return path, Origin.of("--weights_file", path)
+    if not config.pretrained:
+        return None, Origin("none")
+    # settings of weights are kept under timm's current names only
+    source = timm.get_pretrained_cfg(get_deprecated_models().get(config.model) or config.model)
+    repository = source.hf_hub_id if source else None
+    if not repository:
+        raise UserError(
+            f"timm has no pretrained weights of {config.model}: give --weights_file "
+            "FILE.safetensors, or --no-pretrained to train from random weights"
+        )
+    fetched = _fetch(repository)
+    if fetched is None:
+        raise UserError(
+            f"the pretrained weights of {config.model} ({repository}) cannot be fetched, and the "
+            f"hub's folder {constants.HF_HUB_CACHE} does not hold them: give --weights_file "
+            "FILE.safetensors, copy that folder from a computer that has them, or give "
+            "--no-pretrained to train from random weights"
+        )
+    return fetched, Origin.of(repository, fetched)
+
+
+def _fetch(repository: str) -> Path | None:
+    """Weights from the hub's cache, else from the hub; None where it does not answer."""
+    cached = try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        # it answers at once or not at all: the download by itself retries for most of a minute
+        HfApi().model_info(repository, timeout=5)
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except Exception:  # whatever fails here, the weights cannot be had
+        return None

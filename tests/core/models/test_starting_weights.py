@@ -1,0 +1,135 @@
+"""Starting weights: where they come from, what needs no hub, and the record that a run keeps."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+from huggingface_hub import HfApi
+from safetensors.torch import save_file
+
+import core.models.starting_weights
+from core.config.training import BackboneConfig
+from core.doctor.checkpoints import check_checkpoint
+from core.errors import UserError
+from core.models.checkpoint import load_facts
+from core.models.starting_weights import Origin, find_weights
+from ensemble.export import main as export
+from tests.conftest import Call, Train
+from tests.helpers.doctor import findings_of, marked
+from tests.helpers.training.small_run import MODEL, flags
+
+TINY = "test_convnext"
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No hub and an empty cache; the repositories that were asked for."""
+    asked: list[str] = []
+
+    def fail(_: HfApi, repository: str, **__: Any) -> None:
+        asked.append(repository)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(core.models.starting_weights, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(HfApi, "model_info", fail)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        ("resnet10t", ["timm/resnet10t.c3_in1k"]),
+        # an old name of timm
+        ("tf_efficientnet_b4_ns", ["timm/tf_efficientnet_b4.ns_jft_in1k"]),
+        # without weights anywhere
+        ("efficientnet_b8", []),
+    ],
+)
+def test_unreachable_weights_are_an_error_that_names_what_helps(
+    model: str, asked: list[str], unreachable: list[str]
+) -> None:
+    with pytest.raises(UserError, match=rf"{model}.*--weights_file.*--no-pretrained"):
+        find_weights(BackboneConfig(model=model))
+    assert unreachable == asked
+
+
+@pytest.mark.parametrize("kind", ["cache", "file", "untrained", "init_from"])
+def test_what_needs_no_hub(
+    kind: str, unreachable: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"abc")
+    # of FIPS 180-2
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    config, name = BackboneConfig(model=TINY), f"timm/{TINY}.r160_in1k"
+    if kind == "cache":
+        asked = lambda *_: str(path)  # noqa: E731
+        monkeypatch.setattr(core.models.starting_weights, "try_to_load_from_cache", asked)
+    elif kind == "file":
+        config, name = BackboneConfig(model=TINY, weights_file=path), "--weights_file"
+    elif kind == "untrained":
+        config = BackboneConfig(model=TINY, pretrained=False)
+    else:
+        config, name = BackboneConfig(model=TINY, init_from=path), "--init_from"
+    weights, origin = find_weights(config)
+    assert weights == (path if kind in ("cache", "file") else None)
+    known = Origin(name, "model.safetensors", digest)
+    assert origin == (Origin("none") if kind == "untrained" else known)
+    assert Origin.read(origin.record()) == origin
+    assert unreachable == []
+
+
+def test_weights_files_that_are_refused(tmp_path: Path) -> None:
+    missing = BackboneConfig(model=TINY, weights_file=tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"--weights_file .*w\.safetensors is not there"):
+        find_weights(missing)
+    for name in ("w.pth", "w.pt", "w.bin", "w"):
+        (tmp_path / name).touch()
+        config = BackboneConfig(model=TINY, weights_file=tmp_path / name)
+        with pytest.raises(UserError, match=r"must be a \.safetensors file"):
+            find_weights(config)
+        with pytest.raises(UserError, match="contradict"):
+            replace(config, pretrained=False).check()
+
+
+@pytest.mark.parametrize("record", [None, {}, [1], {"name": "a"}, {"name": "a" * 300}])
+def test_a_record_that_is_none(record: object) -> None:
+    assert Origin.read(record) is None
+
+
+def test_a_run_records_its_starting_weights_and_resumes_without_them(
+    train: Train, call: Call, phantom: Path, tmp_path: Path
+) -> None:
+    weights, out = tmp_path / "w.safetensors", tmp_path / "out"
+    save_file(timm.create_model(MODEL, pretrained=False).state_dict(), weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    words = flags(phantom, out, "--epochs", 1, "--weights_file", weights, "--pretrained")
+    code, _, error = train(*words)
+    assert code == 0, error
+    record = {"name": "--weights_file", "file": "w.safetensors", "sha256": digest}
+    best = out / f"{MODEL}_fold2.safetensors"
+    assert load_facts(best)["starting_weights"] == record
+    assert json.loads((out / "env.json").read_text())["starting_weights"] == record
+    in_words = f"--weights_file w.safetensors, SHA-256 {digest}"
+    assert in_words in (out / "report.html").read_text()
+    assert in_words in marked(findings_of(check_checkpoint, best), "✓")
+    hub = tmp_path / "hub"
+    assert call(export, "--checkpoints", best, "--format", "folder", "--output", hub)[0] == 0
+    assert in_words in (hub / "README.md").read_text()
+
+    # each fold has its state: the file is not needed, and the record stays
+    weights.unlink()
+    code, printed, error = train(*words)
+    assert (code, printed.count("finished before")) == (0, 2), error
+    assert json.loads((out / "env.json").read_text())["starting_weights"] == record
+    # a fold without a state needs it, and the same one
+    (out / f"{MODEL}_fold2.state.safetensors").unlink()
+    code, _, error = train(*words)
+    assert (code, f"--weights_file {weights} is not there" in error) == (2, True)
+    save_file(timm.create_model(MODEL, pretrained=False).state_dict(), weights)
+    code, _, error = train(*words)
+    assert (code, "differs in the file of its starting weights" in error) == (2, True)
