@@ -18,6 +18,7 @@ from tests.helpers.training.small_run import METHODS, ROOT
 COMMANDS = {
     *(f"methods.{method}.train" for method in METHODS),
     *("methods.label_coupling.couplings", "core.data.phantom.__main__", "core.data.pack.__main__"),
+    "core.data.holdout.__main__",
     *("core.doctor.__main__", "benchmarks.__main__", "benchmarks.studies.nih1000"),
     *(f"ensemble.{name}" for name in ("infer", "evaluate", "choose", "calibrate", "explain")),
     *("ensemble.export", "ensemble.serve"),

@@ -18,7 +18,10 @@ PAGES = [
     *(f"methods/{method}/README.md" for method in METHODS),
 ]
 # where the settings of a command are that is not one file
-CONFIGS = {"core.data.pack": "core.data.pack.__main__", "core.doctor": "core.doctor.config"}
+CONFIGS = {
+    **{name: f"{name}.__main__" for name in ("core.data.pack", "core.data.holdout")},
+    "core.doctor": "core.doctor.config",
+}
 
 
 def commands() -> list[str]:

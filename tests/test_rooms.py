@@ -16,7 +16,13 @@ from tests.helpers.training.small_run import ROOT
 ORDER = (
     *("core.errors", "core.io", "core.runtime", "core.config", "core.metrics", "core.losses"),
     *("core.data.images", "core.data.csv", "core.data.sources", "core.data.tables"),
-    *("core.data.pack", "core.data.splits", "core.data.loading", "core.data.phantom"),
+    *(
+        "core.data.pack",
+        "core.data.splits",
+        "core.data.holdout",
+        "core.data.loading",
+        "core.data.phantom",
+    ),
     *("core.models", "core.runs", "core.report", "core.training", "core.doctor"),
     *("ensemble.predict", "ensemble.scoring", "ensemble.fitting", "ensemble.heatmaps"),
     *("ensemble.exporting", "ensemble.serving", "ensemble", "methods", "benchmarks"),

@@ -111,6 +111,25 @@ def fold_table(
     From targets (N, C), folds (N,) and perhaps patients (N,). The last column is the largest
     relative deviation of a fold from an even share; folds count from 1.
     """
+    table = count_table(targets, assignment, class_names, patients)
+    table = table.set_axis(range(1, len(table.columns) + 1), axis=1)
+    cells = table.map("{:,}".format)
+    # 0 / 0 where a class has no positive
+    deviations = table.div(table.mean(axis=1), axis=0).sub(1).abs().max(axis=1)
+    cells["deviation"] = ["-" if np.isnan(one) else f"{one:.1%}" for one in deviations]
+    return cells.rename_axis(columns="fold").to_string(line_width=PAGE_WIDTH)
+
+
+def count_table(
+    targets: np.ndarray,
+    assignment: np.ndarray,
+    class_names: Sequence[str],
+    patients: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Images, patients (where known) and each class's positives, in rows, by fold (from 0).
+
+    From targets (N, C), folds (N,) and perhaps patients (N,).
+    """
     folds = int(assignment.max()) + 1
     names = ["images", *class_names]
     rows = [np.bincount(assignment, minlength=folds), *_positives(targets, assignment).T]
@@ -118,12 +137,7 @@ def fold_table(
         owned = pd.DataFrame({"fold": assignment, "patient": patients}).drop_duplicates()
         names.insert(1, "patients")
         rows.insert(1, np.bincount(owned["fold"], minlength=folds))
-    table = pd.DataFrame(rows, index=[name[:30] for name in names], columns=range(1, folds + 1))
-    cells = table.map("{:,}".format)
-    # 0 / 0 where a class has no positive
-    deviations = table.div(table.mean(axis=1), axis=0).sub(1).abs().max(axis=1)
-    cells["deviation"] = ["-" if np.isnan(one) else f"{one:.1%}" for one in deviations]
-    return cells.rename_axis(columns="fold").to_string(line_width=PAGE_WIDTH)
+    return pd.DataFrame(rows, index=[name[:30] for name in names], columns=range(folds))
 
 
 def source_table(table: LabelTable) -> str:

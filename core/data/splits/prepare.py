@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import compress
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def divide(
         earlier_folds = None if earlier is None else _folds_of(earlier, named)
         if earlier_folds is None:
             groups = joined_patients(table.patients, first)
-            assignment = _assign_by_name(table, groups, split)
+            assign = partial(assign_folds, folds=split.folds, seed=split.seed)
+            assignment = assign_by_name(table, groups, assign)
         else:
             assignment = earlier_folds
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
@@ -157,12 +159,18 @@ def divide(
     return prepared
 
 
-def _assign_by_name(table: LabelTable, groups: np.ndarray | None, split: SplitConfig) -> np.ndarray:
-    """The fold of each image, (N,), whatever the order of rows: they are divided by name."""
+def assign_by_name(
+    table: LabelTable,
+    groups: np.ndarray | None,
+    assign: Callable[[np.ndarray, np.ndarray | None], np.ndarray],
+) -> np.ndarray:
+    """What `assign` gives each image, (N,), whatever the order of rows: they are divided by name.
+
+    `assign` takes targets (N, C) and groups (N,) that it may not divide.
+    """
     order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
     assignment = np.empty(len(table), dtype=np.int64)
-    grouped = None if groups is None else groups[order]
-    assignment[order] = assign_folds(strata(table)[order], grouped, split.folds, split.seed)
+    assignment[order] = assign(strata(table)[order], None if groups is None else groups[order])
     return assignment
 
 

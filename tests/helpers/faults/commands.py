@@ -71,6 +71,7 @@ OTHERS = {
     "ensemble.infer": "--checkpoints {run}/{model}_fold1.safetensors --test_csv {data}/test.csv "
     "--image_dir {data}/images --batch_size 4 --num_workers 0 --output {work}/p.csv",
     "core.data.pack": "--train_dir {data}/images --size 32 --num_workers 1 --out {work}/pack",
+    "core.data.holdout": "--train_csv {data}/train.csv --output {work}/holdout",
     "core.data.phantom": "{work}/phantom --images 20 --size 32",
     "ensemble.evaluate": "--predictions {run}/{model}_fold1_val.csv --labels {data}/train.csv "
     "--common --output {work}/scores",

@@ -1,0 +1,1 @@
+"""Hold-out: a CSV divided into one to train on and one of other patients."""

@@ -1,0 +1,125 @@
+"""Hold patients out: one CSV to train on, and one of other patients to score on.
+
+    python -m core.data.holdout --train_csv all.csv --share .2 --output data
+    python methods/standard_head/train.py --train_csv data/train.csv --train_dir images
+
+The two have no patient in common and the same share of each class, by the code that makes folds.
+Rows keep their text and columns. Of several CSVs each gets two files, train_NAME.csv and
+holdout_NAME.csv.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
+
+from core.config.command_line import flags, run
+from core.config.data import DataConfig, LabelReading
+from core.config.values import Seed
+from core.errors import UserError
+
+if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+    from core.data.tables.label_table import LabelTable
+
+_OURS = re.compile(r"(train|holdout)(_.+)?\.csv")
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Hold patients out of the training."""
+
+    train_csv: tuple[Path, ...] = (Path("data/train.csv"),)
+    """CSV with one row an image, as for a training; of several the patients are divided
+    together."""
+    train_dir: tuple[Path, ...] = ()
+    """Folder of the images, or a pack of them; one for each --train_csv. Equal images then stay on
+    one side, and DICOM headers name patients; without it no image is looked for."""
+    share: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    """Share of the patients that is held out."""
+    labels: str = ""
+    """Label columns of which each side gets its share; empty: detect them."""
+    output: Path = Path("holdout")
+    """Folder of the new files, train.csv and holdout.csv."""
+    seed: Seed = 42
+    """Another seed holds other patients out."""
+    overwrite: bool = False
+    """Replace the files of an earlier call."""
+    reading: LabelReading = field(default_factory=lambda: LabelReading(official_split="train"))
+    """How the CSVs are read."""
+
+
+def main() -> None:
+    """The command line."""
+    config = flags(Config(), __doc__)
+    data = DataConfig(
+        train_csv=config.train_csv,
+        train_dir=config.train_dir or (Path("images"),),
+        labels=config.labels,
+        reading=config.reading,
+    )
+    data.check()
+    # late, so that --help and a mistyped flag are answered at once
+    from core.data.splits.folds import count_table
+    from core.data.splits.holdout import divide_holdout
+    from core.data.tables.load import gather
+    from core.io.output_folder import check_folder, write_folder
+
+    inputs = [*config.train_csv, *filter(None, [config.reading.label_map])]
+    check = partial(
+        check_folder, config.output, inputs, _OURS, "holdout", overwrite=config.overwrite
+    )
+    check()
+    table = gather(data, images=bool(config.train_dir))
+    held_out = divide_holdout(table, config.share, config.seed, print)
+    counts = count_table(table.targets, held_out.astype(int), table.class_names, table.patients)
+    written = write_folder(config.output, partial(_write, data, table, held_out.tolist()), check)
+    cells = counts.map("{:,}".format).set_axis(["train", "holdout"], axis=1)
+    print(f"\n{cells.to_string()}\n")
+    for csv, (train, holdout, left_out) in zip(config.train_csv, written, strict=True):
+        if left_out:
+            print(f"{left_out:,} rows of {csv} are in neither file: see above for what is left out")
+        print(f"train        {config.output / train}")
+        print(f"held out     {config.output / holdout}")
+
+
+def _write(
+    data: DataConfig, table: LabelTable, held_out: list[bool], folder: Path
+) -> list[tuple[str, str, int]]:
+    """Write two files for each CSV into `folder`: their names, and how many rows are in neither."""
+    from core.data.csv.columns import find_image_column
+    from core.data.holdout.rows import write_rows
+    from core.data.sources import read_sheet
+
+    sources = [0] * len(table) if table.sources is None else table.sources.tolist()
+    written = []
+    for place, csv in enumerate(data.train_csv):
+        # images of several sources carry the source's name
+        name = table.source_names[place] if table.source_names else ""
+        prefix = f"{name}/" if name else ""
+        own = {
+            image.removeprefix(prefix): held
+            for image, held, source in zip(table.ids, held_out, sources, strict=True)
+            if source == place
+        }
+        reading = data.reading.of_csv(place)
+        sheet = read_sheet(csv, reading)
+        column = find_image_column(csv, sheet.columns, reading.image_column, sheet.image)
+        if sheet.columns[column].path != csv:
+            raise UserError(
+                f"{csv} has a row for each study and names no images, so that it cannot be divided "
+                "by image: take the official test of its split table (--official_split)"
+            )
+        end = f"_{name}.csv" if name else ".csv"
+        train, holdout = f"train{end}", f"holdout{end}"
+        rest = write_rows(csv, column, own, folder / train, folder / holdout)
+        written.append((train, holdout, rest))
+    return written
+
+
+if __name__ == "__main__":
+    run(main)

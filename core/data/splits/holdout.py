@@ -1,0 +1,125 @@
+"""Patients that no training sees: whole folds, chosen for an even share of every class."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+
+from core.data.splits.duplicates import first_copies, joined_patients, told_copies
+from core.data.splits.folds import assign_folds, count_table
+from core.data.splits.prepare import assign_by_name
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, some
+
+# a share is a fraction of at most so many folds, or of more where it needs them, as 0.01 does
+_FOLDS = 20
+_MOST_CHOICES = 500
+
+
+def assign_holdout(
+    targets: np.ndarray, patients: np.ndarray | None = None, share: float = 0.2, seed: int = 0
+) -> np.ndarray:
+    """Whether each image is held out, (N,) bool, from targets (N, C).
+
+    The hold-out is one fold of `assign_folds`, or several: of all choices, or of 500 random ones,
+    the one with the fewest classes without a positive on either side, then with the most even share
+    of all classes and of the images. Where there is such a class, smaller folds are tried too.
+    Raises UserError for fewer patients (images) than the share needs.
+    """
+    finest = max(_FOLDS, round(1 / min(share, 1 - share)))
+    part = Fraction(share).limit_denominator(finest)
+    units = len(targets) if patients is None else len(pd.unique(patients))
+    if units < part.denominator:
+        what = "image" if patients is None else "patient"
+        raise UserError(
+            f"--share {share:g} is {part} of the {what}s and needs at least {part.denominator:,}, "
+            f"and there {'is' if units == 1 else 'are'} {units:,}: give a simpler share or more "
+            f"{what}s"
+        )
+    folds = assign_folds(targets, patients, part.denominator, seed)
+    found: list[tuple[int, float, np.ndarray]] = []
+    for finer in (1, 2, 4):
+        parts, taken = part.denominator * finer, part.numerator * finer
+        if parts > units or (found and found[-1][0] == 0):
+            break
+        folds = assign_folds(targets, patients, parts, seed)
+        one_sided, uneven, chosen = _best_choice(targets, folds, _choices(parts, taken, seed))
+        found.append((one_sided, uneven, np.isin(folds, chosen)))
+    return min(found, key=lambda one: one[:2])[2]
+
+
+def _best_choice(
+    targets: np.ndarray, folds: np.ndarray, choices: np.ndarray
+) -> tuple[int, float, np.ndarray]:
+    """Of the choices of folds the best, as the last; its one-sided classes and its unevenness."""
+    names = list(map(str, range(targets.shape[1])))
+    counts = count_table(targets, folds, names).to_numpy()  # (1 + C, folds), images first
+    counts = counts[counts.sum(axis=1) > 0]
+    total, held = counts.sum(axis=1), np.stack([counts[:, one].sum(axis=1) for one in choices])
+    # what cannot be learnt is the greater loss
+    one_sided = ((held == 0) + 2 * (held == total)).sum(axis=1)
+    share = choices.shape[1] / counts.shape[1]
+    uneven = ((held / total - share) ** 2).sum(axis=1)
+    best = np.lexsort((uneven, one_sided))[0]
+    return int(one_sided[best]), float(uneven[best]), choices[best]
+
+
+def _choices(folds: int, taken: int, seed: int) -> np.ndarray:
+    """Ways to take so many of the folds, (ways, taken) int."""
+    if comb(folds, taken) <= _MOST_CHOICES:
+        return np.array([*combinations(range(folds), taken)])
+    random = np.random.default_rng(seed)
+    return np.array([random.permutation(folds)[:taken] for _ in range(_MOST_CHOICES)])
+
+
+def divide_holdout(
+    table: LabelTable, share: float, seed: int, say: Callable[[str], None]
+) -> np.ndarray:
+    """`assign_holdout` of a table, (N,) bool, whatever the order of its rows.
+
+    Where it has images, equal ones stay on one side. `say` names classes with positives on one side
+    alone. Raises UserError as `assign_holdout` does, and where a side has no positive at all.
+    """
+    for note in table.notes:
+        say(note)
+    first = first_copies(table.images) if table.paths else np.arange(len(table))
+    if sentence := told_copies(table.ids, table.patients, first):
+        say(sentence)
+    groups = joined_patients(table.patients, first)
+    assign = partial(assign_holdout, share=share, seed=seed)
+    held_out = assign_by_name(table, groups, assign) == 1
+    _check_sides(table, groups, held_out, say)
+    return held_out
+
+
+def _check_sides(
+    table: LabelTable, groups: np.ndarray | None, held_out: np.ndarray, say: Callable[[str], None]
+) -> None:
+    """Name the classes with positives on one side alone."""
+    owners = np.arange(len(table)) if groups is None else groups
+    what = "images" if groups is None else "patients"
+    positives = table.targets == 1
+    for rows, side, loss in (
+        (held_out, "held-out", "scored"),
+        (~held_out, "training", "learnt"),
+    ):
+        is_missing = ~positives[rows].any(axis=0)
+        if is_missing.all():
+            raise UserError(
+                f"the {side} part would have no positive of any label: give another --seed or "
+                f"--share (labels: {some(table.class_names, 12)})"
+            )
+        short = [
+            f"{name} ({len(pd.unique(owners[is_positive])):,})"
+            for name, is_positive in zip(table.class_names, positives.T, strict=True)
+            if is_positive.any() and not is_positive[rows].any()
+        ]
+        if short:
+            say(
+                f"Warning: the {side} part has no positive of {some(short, 40)}, which cannot be "
+                f"{loss} there: in brackets, how few {what} have one."
+            )
