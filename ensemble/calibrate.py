@@ -16,7 +16,7 @@ import shlex
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
@@ -101,12 +101,9 @@ def main() -> None:
     scores, classes = score_stages(problem, tested)
     if problem.normal is None or not any((calibration.normal_alpha, *tested.alphas)):
         scores = scores.drop(columns=GATED)  # the same as before it
-    _print_scores(config, problem, tested, scores)
-    _print_classes(calibration, classes)
-    if problem.normal is not None:
-        alphas = ", ".join(f"{alpha:g}" for alpha in tested.alphas)
-        alpha = f"alpha {calibration.normal_alpha:g} (in the folds: {alphas})"
-        print(f"Gating by {problem.normal}: {alpha}.")
+    step = _print_scores(config, problem, tested, scores)
+    _print_classes(calibration, classes, _describe_gating(calibration, tested.alphas, step))
+    recommended = calibration.normal_alpha > 0 and step.is_better
     made_from = {
         "predictions": str(config.predictions),
         "labels": str(config.labels),
@@ -115,12 +112,13 @@ def main() -> None:
         "folds": config.folds,
         "seed": config.seed,
         "alphas_of_folds": tested.alphas,
+        "gating_recommended": recommended,
         "held_out": as_json(scores.T),
         "held_out_classes": as_json(classes),
     }
     write_calibration(config.output, calibration, made_from)
     print(f"\ncalibration  {config.output}")
-    gating = " --postprocess normal_gating" if calibration.normal_alpha else ""
+    gating = " --postprocess normal_gating" if recommended else ""
     path = shlex.quote(str(config.output))
     print(f"predict      python -m ensemble.infer ... --calibration {path}{gating}")
 
@@ -186,8 +184,37 @@ def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFram
     return pd.DataFrame(means), pd.DataFrame(columns)
 
 
-def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: DataFrame) -> None:
-    """Scores of held-out patients at each stage, and what each step gains in mAP."""
+class _Step(NamedTuple):
+    """What the intervals of a stage's differences to the stage before it show."""
+
+    gains_map: bool
+    is_worse: bool
+    """Whether log loss or Brier score are worse."""
+
+    @property
+    def is_better(self) -> bool:
+        return self.gains_map and not self.is_worse
+
+
+def _describe_gating(calibration: Calibration, alphas: list[float], step: _Step) -> list[str]:
+    """Alpha, what it maximises, and whether gating is recommended; [] without a normal class."""
+    if (normal := calibration.normal_class) is None:
+        return []
+    alpha, folds = calibration.normal_alpha, ", ".join(f"{one:g}" for one in alphas)
+    text = f"Gating by {normal}: alpha {alpha:g} (in the folds: {folds}) gives the best mAP of the"
+    text += " other classes on the rows of the fit."
+    if not alpha:
+        return [text]
+    if step.is_better:
+        return [f"{text} Recommended: held-out patients show a gain in mAP."]
+    reason = "the interval of its gain in mAP on held-out patients does not lie above 0"
+    if step.gains_map:
+        reason = "it gains mAP on held-out patients, but its probabilities are worse"
+    return [f"{text} Not recommended: {reason}."]
+
+
+def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: DataFrame) -> _Step:
+    """Scores of held-out patients at each stage, and what each step gains; the last step."""
     from core.metrics import paired_difference
     from core.report.tables import Table, number
 
@@ -200,16 +227,21 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
         "of other folds have another scale. A map alone keeps them, but for images that isotonic "
         "ties."
     ]
+    step = _Step(gains_map=False, is_worse=False)
     for earlier, stage in pairwise(stages):
         both, names = (tested.ranks[stage], tested.ranks[earlier]), problem.class_names
         gain = paired_difference(problem.targets, *both, names, problem.patients, seed=config.seed)
-        told = _compare_losses(problem, tested.probabilities[earlier], tested.probabilities[stage])
+        both = tested.probabilities[earlier], tested.probabilities[stage]
+        told, is_worse = _compare_losses(problem, *both)
         notes.append(f"{earlier} → {stage}: {told} {_told(gain)}")
+        low = gain.summary["intervals"].get("mAP", (0.0,))[0]
+        step = _Step(gains_map=low > 0, is_worse=is_worse)
     print(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
+    return step
 
 
-def _compare_losses(problem: Problem, before: FloatArray, after: FloatArray) -> str:
-    """By how much proper scores change, with intervals over patients, and what that shows."""
+def _compare_losses(problem: Problem, before: FloatArray, after: FloatArray) -> tuple[str, bool]:
+    """By how much proper scores change, with intervals over patients; and whether one is worse."""
     import numpy as np
 
     from core.metrics.influence import cluster_indices
@@ -220,14 +252,15 @@ def _compare_losses(problem: Problem, before: FloatArray, after: FloatArray) -> 
     clusters = cluster_indices(problem.patients, len(before))
     squares = [(one - problem.targets) ** 2 for one in (before, after)]
     logs = [log_losses(problem.targets, one) for one in (before, after)]
-    told = []
+    told, is_worse = [], False
     for name, (old, new) in {"log loss": logs, "Brier score": squares}.items():
         difference = mean_losses(new - old, clusters)
         low, high = difference.unbounded_interval()
         shown = number(float(difference.values), (float(low), float(high)), "+")
+        is_worse |= bool(low > 0)
         verdict = "better" if high < 0 else "worse" if low > 0 else "no evidence of a difference"
         told.append(f"{name} {shown}: {verdict if np.isfinite(low) else 'too few patients'}.")
-    return " ".join(told)
+    return " ".join(told), is_worse
 
 
 def _told(difference: PairedDifference) -> str:
@@ -241,7 +274,7 @@ def _told(difference: PairedDifference) -> str:
     return f"mAP {gain} over the {over} that can be scored.{note}"
 
 
-def _print_classes(calibration: Calibration, classes: DataFrame) -> None:
+def _print_classes(calibration: Calibration, classes: DataFrame, notes: list[str]) -> None:
     from core.report.plots.style import shorten
     from core.report.tables import Table, number
     from ensemble.fitting.calibrators import BEFORE, CALIBRATED, FEWEST
@@ -264,7 +297,7 @@ def _print_classes(calibration: Calibration, classes: DataFrame) -> None:
         f"Of fewer than {FEWEST['platt']} positive or negative patients no map is fitted, of fewer "
         f"than {FEWEST['isotonic']} no isotonic one."
     )
-    print(f"\n{Table('', columns, rows, (note,)).as_text()}")
+    print(f"\n{Table('', columns, rows, (note, *notes)).as_text()}")
 
 
 if __name__ == "__main__":

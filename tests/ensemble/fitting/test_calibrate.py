@@ -1,6 +1,7 @@
 """`python -m ensemble.calibrate`: its scores written out fold by fold, its files, its refusals."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -104,16 +105,21 @@ def files(tmp_path: Path) -> tuple[Path, Path, Problem]:
     """Predictions whose logits are shifted by 3, labels in another order, and what they are."""
     problem = table(2)
     problem.probabilities[:] = expit(logit(problem.probabilities) + 3).round(7)
+    return *write_files(tmp_path, problem), problem
+
+
+def write_files(folder: Path, problem: Problem) -> tuple[Path, Path]:
+    """CSVs of the predictions and of the labels of 200 images."""
     ids = [f"{row:03}.png" for row in range(200)]
     names = list(problem.class_names)
     predictions = pd.DataFrame(problem.probabilities, index=ids, columns=names)
     labels = pd.DataFrame(problem.targets.astype(int), index=ids, columns=names)
     labels.insert(0, "PatientID", problem.patients)
     predictions.sample(frac=1, random_state=1).to_csv(
-        tmp_path / "p.csv", index_label="ImageID", columns=names[::-1]
+        folder / "p.csv", index_label="ImageID", columns=names[::-1]
     )
-    labels.sample(frac=1, random_state=2).to_csv(tmp_path / "l.csv", index_label="ImageID")
-    return tmp_path / "p.csv", tmp_path / "l.csv", problem
+    labels.sample(frac=1, random_state=2).to_csv(folder / "l.csv", index_label="ImageID")
+    return folder / "p.csv", folder / "l.csv"
 
 
 def test_it_calibrates_reports_and_writes(
@@ -135,7 +141,9 @@ def test_it_calibrates_reports_and_writes(
     assert calibration.normal_alpha in ALPHAS
     assert calibration.normal_alpha > 0
     assert f"alpha {calibration.normal_alpha:g}" in printed
-    assert "--postprocess normal_gating" in printed
+    assert "--calibration" in (last := printed.splitlines()[-1])
+    assert last.endswith(" --postprocess normal_gating")
+    assert "Recommended: held-out patients show a gain in mAP." in " ".join(printed.split())
     # a shift of all logits by 3 is found, and so told
     assert "before → calibrated: log loss -" in " ".join(printed.split())
     assert printed.count(": better.") >= 2
@@ -145,6 +153,27 @@ def test_it_calibrates_reports_and_writes(
     before_bytes = out.read_bytes()
     assert command(*flags, "--overwrite")[0] == 0
     assert out.read_bytes() == before_bytes
+
+
+def test_gating_without_a_shown_gain_is_not_recommended(command: Command, tmp_path: Path) -> None:
+    problem = table(3)
+    # a normal class that is as good as guessed
+    noise = np.random.default_rng(3).normal(size=200)
+    problem.probabilities[:, 3] = expit(problem.targets[:, 3] / 2 + 2 * noise).round(7)
+    predictions, labels = write_files(tmp_path, problem)
+    out = tmp_path / "c.json"
+    flags = ["--predictions", predictions, "--labels", labels, "--folds", 3, "--output", out]
+    printed = done(command, *flags)
+    # the rows of the fit promise a gain, and other patients show none
+    assert read_calibration(out).normal_alpha > 0
+    line = " ".join(printed.split())
+    interval = re.search(r"calibrated → gated: .* mAP \S+ \[(\S+), (\S+)\]", line)
+    assert interval is not None
+    assert float(interval[1]) < 0 < float(interval[2])
+    assert "best mAP of the other classes" in line
+    assert "Not recommended: the interval of its gain in mAP" in line
+    assert "--postprocess" not in printed.splitlines()[-1]
+    assert json.loads(out.read_text())["made_from"]["gating_recommended"] is False
 
 
 def test_without_a_normal_class_and_patients(
