@@ -1,11 +1,11 @@
 """The scenarios of the study `coverage`, and what part of their intervals holds the truth."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,49 +14,31 @@ from tqdm import tqdm
 
 from benchmarks.runner import required_data
 from benchmarks.studies.interval_simulation import (
+    RHOS,
+    Interval,
     Population,
     RealLabels,
     beats_low_negative,
+    grid,
+    percentile_intervals,
+    table_of,
 )
+from core.data.images.collection import Images
+from core.data.sources.sheet import Sheet
+from core.data.tables.label_table import LabelTable
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.intervals import LEAST_IN_MEANS
 from core.runtime.fabric import usable_cores
 from ensemble.fitting.weights import SINGLE_BEST, Pool, select
 from ensemble.scoring.operating_points import OTHER, Reaching, operating_points
+from ensemble.scoring.score import Scored
+from ensemble.scoring.subgroups import Grouping, score_subgroups
 
 DATA_SETS = 1000
-LEAST_INTERVALS = 200
 OUT = Path("outputs/coverage")
-POSITIVES = (2, 5, 10, 20, 50, 200)
-AUROCS = (0.7, 0.8, 0.9, 0.95)
-RHOS = (0.0, 0.6, 0.9)
-
-
-class Interval(NamedTuple):
-    """One of a data set: of what, of a class with how many positives and which true AUROC."""
-
-    what: str
-    positives: int
-    auroc: float
-    low: float
-    high: float
-    value: float
-    truth: float
 
 
 Draw = Callable[[np.random.Generator], Iterator[Interval]]
-
-
-def grid(rho: float, positives: Iterable[int] = POSITIVES, levels: int | None = None) -> Population:
-    """A class for each number of positives that a data set has on average and each AUROC."""
-    pairs = [(count, auroc) for count in positives for auroc in AUROCS]
-    sizes, patients = np.array([1]), 2000
-    if rho:
-        labels = required_data() / "labels" / "nih_chestxray14.csv.gz"
-        sizes = pd.read_csv(labels, usecols=["PatientID"]).value_counts().to_numpy()
-        patients = 1000
-    counts, aurocs = np.array(pairs).T
-    return Population(counts / patients / sizes.mean(), aurocs, sizes, patients, rho, levels)
 
 
 def classes(population: Population, random: np.random.Generator) -> Iterator[Interval]:
@@ -105,6 +87,51 @@ def differences(
     other = population.weaker(kept)
     truths = {"ap": population.aps - other.aps, "auroc": population.aurocs - other.aurocs}
     yield from judged(population, result, truths, "difference of ")
+
+
+def subgroups(population: Population, random: np.random.Generator) -> Iterator[Interval]:
+    """mAUROC of three tenths of the patients and of the others, on whom a model is as good.
+
+    And the mAP of the smaller subgroup less that of the other, at equal numbers and as they are.
+    """
+    targets, probabilities, patients = population.draw(random)
+    names = tuple(str(number) for number in range(len(population.aurocs)))
+    ids, file = list(map(str, range(len(targets)))), Path("p.csv")
+    table = LabelTable(
+        ids=ids,
+        images=Images.of_files([]),
+        targets=targets,
+        class_names=names,
+        patients=patients,
+    )
+    scored = Scored(table, {file: probabilities}, None, [], 100, 0, Sheet(path=file, columns={}))
+    smaller = (random.random(population.patients) < 0.3)[patients]
+    rows = {"larger": np.flatnonzero(~smaller), "smaller": np.flatnonzero(smaller)}
+    found = score_subgroups(Grouping("group", "", rows), scored, file).subgroups
+    for name, one in found.items():
+        if one.compared is not None and not one.compared.summary["too_rare_for_intervals"]:
+            summary = one.compared.summary
+            low, high = summary["intervals"]["mAUROC"]
+            what = f"mAUROC of the {name} subgroup"
+            yield Interval(what, 0, 0.0, low, high, summary["mAUROC"], population.areas.mean())
+    gap = found["smaller"].equal_map - found["larger"].equal_map
+    yield Interval("mAP* of the smaller less the larger", 0, 0.0, np.nan, np.nan, gap, 0.0)
+    gap = found["smaller"].own.summary["mAP"] - found["larger"].own.summary["mAP"]
+    yield Interval("mAP of the smaller less the larger", 0, 0.0, np.nan, np.nan, gap, 0.0)
+
+
+def percentiles(population: Population, random: np.random.Generator) -> Iterator[Interval]:
+    """The intervals of before, to compare how often they hold and how wide they are."""
+    sample = population.draw(random)
+    counts = np.round(population.expected).astype(int)
+    bounds, means = percentile_intervals(sample, random)
+    for row, (what, truth) in enumerate((("AP", population.aps), ("AUROC", population.areas))):
+        label = f"{what}, percentile"
+        cells = zip(counts, population.aurocs, *bounds[:, row], truth, strict=True)
+        for count, auroc, low, high, true in cells:
+            yield Interval(label, count, auroc, low, high, np.nan, true)
+        low, high = means[:, row]
+        yield Interval(f"m{label}", 0, 0.0, low, high, np.nan, truth.mean())
 
 
 def points(
@@ -206,6 +233,7 @@ def scenarios() -> dict[str, Draw]:
         pairs = grid(rho, [10, 20, 50, 200])
         found[f"equal models, {name}"] = partial(differences, pairs, 1.0)
         found[f"a worse model, {name}"] = partial(differences, pairs, 0.8)
+        found[f"percentile intervals, {name}"] = partial(percentiles, grid(rho, [5, 20, 50]))
         found[f"threshold, {name}"] = partial(points, grid(rho, [10, 20, 50, 200]), 1.0)
         common = grid(rho, [50, 200, 600])
         found[f"calibrated, {name}"] = partial(reliability, common, 1.0)
@@ -216,6 +244,10 @@ def scenarios() -> dict[str, Draw]:
             found[f"{point} {least}, {name}"] = partial(
                 points, grid(rho, [10, 20, 50, 200]), reaching
             )
+    for rho in RHOS[1:]:
+        many = replace(grid(rho, [600]), patients=6000)
+        found[f"threshold, 6,000 patients, rho {rho:g}"] = partial(points, many, 1.0)
+    found["subgroups, rho 0.6"] = partial(subgroups, grid(0.6, [100]))
     found["missing labels"] = partial(missing_labels, grid(0.0, [200]))
     found["gain of choose, rho 0.6"] = partial(gains, grid(0.6, [100]))
     found["tied scores, rho 0.6"] = partial(classes, grid(0.6, levels=20))
@@ -228,33 +260,6 @@ def run(name: str, data_sets: int) -> pd.DataFrame:
     draw = scenarios()[name]
     rows = [one for seed in range(data_sets) for one in draw(np.random.default_rng(seed))]
     return table_of(pd.DataFrame(rows).assign(scenario=name), data_sets)
-
-
-def table_of(rows: pd.DataFrame, data_sets: int) -> pd.DataFrame:
-    """Shares of the printed intervals that hold the truth, lie above or below it, with errors."""
-    keys = ["scenario", "what", "positives", "auroc"]
-    rows = rows.assign(truth=rows["truth"].fillna(rows.groupby(keys)["value"].transform("mean")))
-    printed = rows[rows["low"].notna()].copy()
-    printed["above"] = printed["low"] > printed["truth"]
-    printed["below"] = printed["high"] < printed["truth"]
-    printed["covered"] = ~(printed["above"] | printed["below"])
-    printed["zero_outside"] = (printed["low"] > 0) | (printed["high"] < 0)
-    printed["width"] = printed["high"] - printed["low"]
-    printed["bias"] = printed["value"] - printed["truth"]
-    groups = printed.groupby(keys)
-    found = groups[["covered", "above", "below", "zero_outside", "width", "bias"]].mean()
-    found.insert(0, "intervals", groups.size())
-    # a class of the same kind may be in a data set more than once
-    every = rows.groupby(keys).size()
-    found = found.reindex(every.index)
-    found["intervals"] = found["intervals"].fillna(0).astype(int)
-    found.insert(1, "printed", found["intervals"] / every)
-    error = np.sqrt(0.95 * 0.05 / found["intervals"].clip(1, data_sets))
-    found["error"] = error
-    inside = found["covered"].between(0.93 - 2 * error, 0.97 + 2 * error)
-    judged = found["intervals"] >= LEAST_INTERVALS
-    found["verdict"] = np.where(judged, np.where(inside, "ok", "MISSED"), "")
-    return found.reset_index()
 
 
 def _run(name: str) -> pd.DataFrame:

@@ -1,8 +1,9 @@
-"""Data sets of which the true scores are known, for the study `coverage`.
+"""Data sets of which the true scores are known, and how many intervals hold them (`coverage`).
 
 Scores are normal, so that the truth is known by integration and not by the code that is judged.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,27 @@ from scipy.integrate import quad
 from scipy.special import expit, logit
 from scipy.stats import norm
 
+from benchmarks.runner import required_data
 from core.metrics.calibration_error import CALIBRATION_BINS
 
 FloatArray = NDArray[np.float64]
+POSITIVES = (2, 5, 10, 20, 50, 200)
+AUROCS = (0.7, 0.8, 0.9, 0.95)
+RHOS = (0.0, 0.6, 0.9)
+# of which a cell is judged
+LEAST_INTERVALS = 200
+
+
+class Interval(NamedTuple):
+    """One of a data set: of what, of a class with how many positives and which true AUROC."""
+
+    what: str
+    positives: int
+    auroc: float
+    low: float
+    high: float
+    value: float
+    truth: float
 
 
 class Sample(NamedTuple):
@@ -148,6 +167,18 @@ class Population:
         return replace(self, aurocs=norm.cdf(kept * self.shifts / np.sqrt(2)))
 
 
+def grid(rho: float, positives: Iterable[int] = POSITIVES, levels: int | None = None) -> Population:
+    """A class for each number of positives that a data set has on average and each AUROC."""
+    pairs = [(count, auroc) for count in positives for auroc in AUROCS]
+    sizes, patients = np.array([1]), 2000
+    if rho:
+        labels = required_data() / "labels" / "nih_chestxray14.csv.gz"
+        sizes = pd.read_csv(labels, usecols=["PatientID"]).value_counts().to_numpy()
+        patients = 1000
+    counts, aurocs = np.array(pairs).T
+    return Population(counts / patients / sizes.mean(), aurocs, sizes, patients, rho, levels)
+
+
 @dataclass(frozen=True)
 class RealLabels(Population):
     """Patients of a real label table with all of their images, and normal scores."""
@@ -192,3 +223,61 @@ def beats_low_negative(shift: float) -> float:
     """How probable a positive is to score above a negative of which the score is below 0."""
     density = quad(lambda low: norm.pdf(low) * norm.sf(low - shift), -np.inf, 0)[0]
     return density / norm.cdf(0)
+
+
+def percentile_intervals(
+    sample: Sample, random: np.random.Generator, resamples: int = 200
+) -> tuple[FloatArray, FloatArray]:
+    """95 % percentiles of AP and AUROC (2) over resamples of the patients, and of their means.
+
+    (2, 2, C) and (2, 2), lower ends first. Scores without ties; a resample of a class without
+    positives has no value.
+    """
+    targets, probabilities, patients = sample
+    number, classes = int(patients.max()) + 1, targets.shape[1]
+    drawn = random.multinomial(number, np.full(number, 1 / number), size=resamples)[:, patients]
+    values = np.full((2, resamples, classes), np.nan)
+    for column in range(classes):
+        order = np.argsort(-probabilities[:, column])
+        weights = drawn[:, order].astype(float)
+        hits = weights * targets[order, column]
+        true, called = hits.cumsum(axis=1), weights.cumsum(axis=1)
+        positives, false = true[:, -1], called - true
+        some = positives > 0
+        precision = true / np.maximum(called, 1)
+        values[0, some, column] = (hits * precision).sum(axis=1)[some] / positives[some]
+        lost = (hits * false).sum(axis=1)[some] / (positives * false[:, -1])[some]
+        values[1, some, column] = 1 - lost
+    ends = [2.5, 97.5]
+    known = np.isnan(values).mean(axis=1) < 1
+    safe = np.where(known[:, None], values, 0)
+    bounds = np.where(known, np.nanpercentile(safe, ends, axis=1), np.nan)
+    return bounds, np.nanpercentile(np.nanmean(safe, axis=2), ends, axis=1)
+
+
+def table_of(rows: pd.DataFrame, data_sets: int) -> pd.DataFrame:
+    """Shares of the printed intervals that hold the truth, lie above or below it, with errors."""
+    keys = ["scenario", "what", "positives", "auroc"]
+    rows = rows.assign(truth=rows["truth"].fillna(rows.groupby(keys)["value"].transform("mean")))
+    printed = rows[rows["low"].notna()].copy()
+    printed["above"] = printed["low"] > printed["truth"]
+    printed["below"] = printed["high"] < printed["truth"]
+    printed["covered"] = ~(printed["above"] | printed["below"])
+    printed["zero_outside"] = (printed["low"] > 0) | (printed["high"] < 0)
+    printed["width"] = printed["high"] - printed["low"]
+    groups = printed.groupby(keys)
+    found = groups[["covered", "above", "below", "zero_outside", "width"]].mean()
+    found.insert(0, "intervals", groups.size())
+    # a class of the same kind may be in a data set more than once
+    every = rows.groupby(keys).size()
+    found = found.reindex(every.index)
+    bias = rows.assign(bias=rows["value"] - rows["truth"]).groupby(keys)["bias"]
+    found["bias"] = bias.mean()
+    found["intervals"] = found["intervals"].fillna(0).astype(int)
+    found.insert(1, "printed", found["intervals"] / every)
+    error = np.sqrt(0.95 * 0.05 / found["intervals"].clip(1, data_sets))
+    found["error"] = error
+    inside = found["covered"].between(0.93 - 2 * error, 0.97 + 2 * error)
+    judged = found["intervals"] >= LEAST_INTERVALS
+    found["verdict"] = np.where(judged, np.where(inside, "ok", "MISSED"), "")
+    return found.reset_index()

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from core.metrics.ap_auroc import FloatArray, IntArray
+from core.metrics.ap_auroc import FloatArray, IntArray, divide_known
+from core.metrics.influence import MODEL_COUNTS, missing_variance
 
 CALIBRATION_BINS = 15
 # from which a calibration error without the part of chance is known
@@ -120,9 +121,15 @@ def _reliability(
     images = np.bincount(cells, minlength=size).reshape(number, -1)
     gaps = np.bincount(cells, weights=y - p, minlength=size).reshape(number, -1)
     count, patients = images.sum(axis=0), np.count_nonzero(images, axis=0)
+    sums = np.bincount(_bin_of(p), weights=p, minlength=CALIBRATION_BINS)
+    confidence = sums / np.maximum(count, 1)
     gap = gaps.sum(axis=0) / np.maximum(count, 1)
     moves = (gaps - gap * images) / np.maximum(count, 1)
     variance = (moves**2).sum(axis=0) * patients / np.maximum(patients - 1, 1)
+    # where a rare label is that of few patients with many like images, too little is seen of it
+    equal = divide_known(count**2, (images**2).sum(axis=0))
+    unseen = missing_variance(confidence * (1 - confidence) / equal, variance, equal, MODEL_COUNTS)
+    variance = variance + np.where(images.max(axis=0) > 1, unseen, 0)
     # of a single patient the gap may be all chance
     variance = np.where(patients == 1, gap**2, variance)
     share = count / len(y)

@@ -32,6 +32,9 @@ LEAST_PATIENTS = {"ap": 20, "auroc": 10}
 # does) may have between half of these and these: it is their luck that the others have more, and
 # AP grows with the share of positives
 LEAST_IN_MEANS, MOST_NEAR = 10, 0.25
+# patients of the rarer outcome from which a predictive value has an interval where patients have
+# several images: of those with fewer, the ones that reach a limit are the ones that are too high
+LEAST_RARE = 100
 # the most of a value that may be taken for its bias, and the share of the standard error that a
 # bias must exceed to be taken off for the greater part: its estimate has an error of its own
 MOST_BIAS, CLEAR_BIAS = 0.6, 1 / 3
@@ -202,7 +205,7 @@ def share_intervals(
 
     chosen: a threshold was moved until the share was reached. rare: one outcome may be so rare that
     its few patients decide. Fewer than ten patients have no interval (NaN), and of a rare outcome
-    fewer than twenty with equally many images, unless no patient has more than one.
+    fewer than LEAST_RARE with equally many images, unless no patient has more than one.
     """
     hits, images = count_by_patient(right & among, clusters), count_by_patient(among, clusters)
     count = np.count_nonzero(images, axis=0)
@@ -212,7 +215,7 @@ def share_intervals(
         bounds = _of_chosen(shares, _effective(estimate, equal, images))
     else:
         # patients with one image each are as good as any; of a rare outcome others must not be few
-        clear = (equal >= LEAST_PATIENTS["ap"]) | (not rare)
+        clear = (equal >= LEAST_RARE) | (not rare)
         bounds = np.where(clear, _with_ends(estimate, equal), np.nan)
         bounds = np.where(images.max(axis=0) <= 1, _of_single(shares, count), bounds)
     return shares, np.where(count >= LEAST_PATIENTS["auroc"], bounds, np.nan)

@@ -98,7 +98,7 @@ def operating_points(
     sample to sample, and specificity_at_sensitivity_low and _high (or the reverse) what the other
     point is where the chosen one is truly `at.least`. NaN where there is nothing to divide by, for
     a threshold that is NaN, and for intervals of fewer than ten patients (of predictive values,
-    where patients have several images, of fewer than twenty with the rarer outcome).
+    where patients have several images, of fewer than a hundred with the rarer outcome).
     """
     labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
     chosen = at.point if isinstance(at, Reaching) else None

@@ -14,9 +14,15 @@ from benchmarks.studies.coverage_scenarios import (
     classes,
     grid,
     run_all,
+    subgroups,
     table_of,
 )
-from benchmarks.studies.interval_simulation import Population, RealLabels, population_ap
+from benchmarks.studies.interval_simulation import (
+    Population,
+    RealLabels,
+    percentile_intervals,
+    population_ap,
+)
 from core.metrics import evaluate
 from core.metrics.intervals import Estimate
 
@@ -103,6 +109,34 @@ def test_intervals_hold_the_truth_and_percentile_ones_would_not(
     monkeypatch.setattr(Estimate, "interval", percentile)
     worse = short_study()
     assert worse["mAP", 0] < 0.88
+
+
+def test_percentile_intervals_are_those_of_scikit_learn_on_drawn_patients() -> None:
+    sample = population([60]).draw(np.random.default_rng(0))
+    bounds, means = percentile_intervals(sample, np.random.default_rng(1), resamples=20)
+    number = int(sample.patients.max()) + 1
+    drawn = np.random.default_rng(1).multinomial(number, np.full(number, 1 / number), size=20)
+    values = [
+        [
+            score(sample.targets, sample.probabilities, average=None, sample_weight=weights)
+            for weights in drawn[:, sample.patients]
+        ]
+        for score in (average_precision_score, roc_auc_score)
+    ]
+    expected = np.percentile(values, [2.5, 97.5], axis=1)
+    np.testing.assert_allclose(bounds, expected)
+    expected = np.percentile(np.mean(values, axis=2), [2.5, 97.5], axis=1)
+    np.testing.assert_allclose(means, expected)
+
+
+def test_subgroups_of_equal_performance_are_scored_apart() -> None:
+    drawn = list(subgroups(population([60]), np.random.default_rng(0)))
+    found = {one.what: one for one in drawn}
+    assert found["mAUROC of the larger subgroup"].truth == pytest.approx(0.85)
+    smaller = found["mAUROC of the smaller subgroup"]
+    assert smaller.high - smaller.low > 0.05
+    equal = [one for name, one in found.items() if name.startswith("mAP* of")]
+    assert abs(equal[0].value) < 0.2
 
 
 def test_a_verdict_needs_enough_intervals_and_their_error() -> None:

@@ -155,6 +155,17 @@ def test_moves_of_a_calibration_error_are_those_of_leaving_out_each_patient() ->
     np.testing.assert_allclose(mean.roots()[1], whole.roots()[1], rtol=0.1)
 
 
+def test_a_rare_label_that_no_patient_of_a_bin_has_is_no_calibration_error() -> None:
+    """Ten patients with twenty like images at 2 %: that all are negative is chance (82 %)."""
+    targets, probabilities = np.zeros((200, 1)), np.full((200, 1), 0.02)
+    (value,), _ = Reliability.of(targets, probabilities, np.arange(200) // 20).roots()
+    assert value == 0
+    squares = Reliability.of(targets, probabilities, np.arange(200) // 20).values
+    np.testing.assert_allclose(squares, 0.02**2 - 0.02 * 0.98 / 10 * 4 / 14)
+    (value,), _ = Reliability.of(targets, probabilities, np.arange(200)).roots()
+    assert value == pytest.approx(0.02)
+
+
 # --- groups ---------------------------------------------------------------------------------
 
 

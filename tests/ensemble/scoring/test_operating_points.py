@@ -147,7 +147,7 @@ def test_fewer_than_ten_patients_have_no_interval() -> None:
 
 
 def test_a_predictive_value_rests_on_the_patients_of_the_rarer_outcome() -> None:
-    """Of one image each it is Jeffreys' interval; where patients have several they must be ten."""
+    """Of one image each it is Jeffreys' interval; of several only from a hundred patients on."""
     right, every = np.arange(1000)[:, None] >= 6, np.ones((1000, 1), dtype=bool)
     _, single = share_intervals(right, every, np.arange(1000), rare=True)
     np.testing.assert_allclose(single[:, 0], beta.ppf([0.025, 0.975], 994.5, 6.5))
