@@ -13,13 +13,21 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, redirect_stderr, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 try:
     import tyro
 
     from core.config.settings_file import check_file, earlier_settings, load_settings
-    from core.config.values import assign, check_together, check_values, choices_of, flat, types_of
+    from core.config.values import (
+        assign,
+        check_together,
+        check_values,
+        choices_of,
+        flat,
+        is_choice,
+        types_of,
+    )
     from core.errors import UserError, nearest
     from core.runtime.signals import answer_stops, leave
     from core.runtime.worker_failures import allow_open_files, lost_worker
@@ -109,7 +117,7 @@ def flags(
     types = types_of(default)
     for name, text in _last_values(words, types).items():
         choices = choices_of(types[name])
-        if get_origin(types[name]) is Literal and text not in (None, *choices):
+        if is_choice(types[name]) and text not in (None, "None", *choices):
             raise UserError(f"there is no --{name} '{text}'{nearest(str(text), choices)}")
     is_first = _first_here()
     # `console_outputs` does not silence a value that cannot be read (tyro 1.0.17)

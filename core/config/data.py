@@ -1,12 +1,15 @@
 """Settings that say where images and labels are; without torch, as all settings."""
 
 import csv
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from core.config.values import check_values
 from core.errors import UserError, nearest
+
+Uncertain = Literal["ignore", "zero", "one"]
+Blank = Literal["unknown", "zero"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,9 +35,9 @@ class LabelReading:
     """Column that names the study (counted in the first lines of a run)."""
     view_column: str = ""
     """Column that names the view, PA, AP, ...; found by its usual names when not given."""
-    uncertain: Literal["ignore", "zero", "one"] = "ignore"
+    uncertain: Uncertain = "ignore"
     """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
-    blank: Literal["unknown", "zero"] | None = None
+    blank: Blank | None = None
     """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
     and MIMIC-CXR say so themselves (zero): over that only where it is the one CSV."""
 
@@ -48,14 +51,55 @@ class LabelReading:
 
     def of_csv(self, place: int) -> "LabelReading":
         """How one of several CSVs is read."""
-        return replace(self, source=self.source[place : place + 1])
+        values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(LabelReading)}
+        for name in OF_EACH:
+            if isinstance(given := values[name], tuple | list):
+                values[name] = given[place if len(given) > 1 else 0]
+        return LabelReading(**values | {"source": self.source[place : place + 1]})
 
-    def change(self, **fields: Any) -> "LabelReading":
+    def change(self, **fields_: Any) -> Self:
         """A copy with other values. Raises UserError for a name that is no field, or a value."""
-        for name in fields:
-            if name not in self.__slots__:
-                raise UserError(f"a LabelReading has no '{name}'{nearest(name, self.__slots__)}")
-        return replace(self, **fields)
+        names = [one.name for one in fields(self)]
+        for name in fields_:
+            if name not in names:
+                raise UserError(f"a LabelReading has no '{name}'{nearest(name, names)}")
+        return replace(self, **fields_)
+
+
+# settings that several CSVs may share, or have one each
+OF_EACH = ("image_column", "patient_column", "study_column", "view_column", "uncertain", "blank")
+
+
+@dataclass(kw_only=True, slots=True)
+class SourcesReading(LabelReading):
+    """How the tables of one or several sources are read."""
+
+    # `of_csv` gives the one value of each
+    image_column: str | tuple[str, ...] = ""  # type: ignore[assignment]
+    """Column that names the image; found by its usual names when not given. This and the
+    following: one for all --train_csv, or one each."""
+    patient_column: str | tuple[str, ...] = ""  # type: ignore[assignment]
+    """Column that names the patient; "none" to split by image on purpose."""
+    study_column: str | tuple[str, ...] = ""  # type: ignore[assignment]
+    """Column that names the study (counted in the first lines of a run)."""
+    view_column: str | tuple[str, ...] = ""  # type: ignore[assignment]
+    """Column that names the view, PA, AP, ...; found by its usual names when not given."""
+    uncertain: Uncertain | tuple[Uncertain, ...] = "ignore"  # type: ignore[assignment]
+    """What a label of -1 means: unknown and left out of loss and metrics, 0, or 1."""
+    blank: Blank | tuple[Blank, ...] | None = None  # type: ignore[assignment]
+    """What a blank label means: unknown, but asked where a label is more than half blank. CheXpert
+    and MIMIC-CXR say so themselves (zero): over that only where it is the one CSV, or given for
+    it."""
+
+    def check_lengths(self, csvs: int) -> None:
+        """Raise UserError where a setting has several values, and not one for each CSV."""
+        for name in OF_EACH:
+            given = getattr(self, name)
+            if isinstance(given, tuple | list) and len(given) not in (1, csvs):
+                raise UserError(
+                    f"--{name} has {len(given)} of them and --train_csv {csvs}: give one for each "
+                    "--train_csv, or one for all"
+                )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,7 +120,7 @@ class DataConfig:
     anonymous: bool = False
     """Name images and patients by number in all that the run folder holds, and no paths in report
     and checkpoints; config.json and env.json keep those, to go on by."""
-    reading: LabelReading = field(default_factory=lambda: LabelReading(official_split="train"))
+    reading: SourcesReading = field(default_factory=lambda: SourcesReading(official_split="train"))
     """How the CSVs are read."""
 
     def check(self) -> None:
@@ -87,6 +131,7 @@ class DataConfig:
         count = len(self.train_csv)
         if not count:
             raise UserError("--train_csv names no file: give one, or leave it out")
+        self.reading.check_lengths(count)
         for name, given, otherwise in (
             ("train_dir", self.train_dir, 1),
             ("val_csv", self.val_csv, 0),

@@ -23,6 +23,11 @@ class EarlierRun:
     environment: dict[str, Any]
     """env.json: digests of the data, and of each start versions and command"""
 
+    @property
+    def folds(self) -> Path:
+        """folds.csv: the patient and the fold of each image."""
+        return self.path / "folds.csv"
+
     def class_names(self) -> list[str] | None:
         """The labels of the run, by env.json or its predictions; None where neither names them."""
         recorded = self.environment.get("labels")

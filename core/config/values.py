@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -111,15 +112,26 @@ def convert(name: str, value: Any, kind: Any, origin: str = "") -> Any:
         reason = "Expected finite"
     if reason.startswith("Invalid enum"):
         choices = choices_of(kind)
-        raise UserError(f"{origin}there is no --{name} '{value}'{nearest(str(value), choices)}")
+        given = map(str, value if isinstance(value, list) else [value])
+        wrong = next(item for item in given if item not in choices)
+        raise UserError(f"{origin}there is no --{name} '{wrong}'{nearest(wrong, choices)}")
     which = f"each of --{name}" if " - at" in reason else f"--{name}"
     raise UserError(f"{origin}{which} must be {_in_words(reason)}, not {json.dumps(value)}")
 
 
 def choices_of(kind: Any) -> list[str]:
-    """What a setting of this type may be, where that is a Literal; else nothing."""
-    literals = [one for one in (kind, *get_args(kind)) if get_origin(one) is Literal]
-    return [str(choice) for literal in literals for choice in get_args(literal)]
+    """What a setting of this type may be, where that or a part of it is a Literal; else nothing."""
+    if get_origin(kind) is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    return list(dict.fromkeys(choice for one in get_args(kind) for choice in choices_of(one)))
+
+
+def is_choice(kind: Any) -> bool:
+    """Whether a setting of this type is one of `choices_of`, some of these, or None."""
+    if get_origin(kind) is Literal:
+        return True
+    parts = [one for one in get_args(kind) if one not in (NoneType, Ellipsis)]
+    return bool(parts) and all(map(is_choice, parts))
 
 
 def _in_words(reason: str) -> str:

@@ -17,11 +17,12 @@ Tables = dict[str, LabelTable]
 
 def check_patients_of_test(find: Findings, tables: Tables, config: Config) -> None:
     """Patients that --test_csv names in the `tables`."""
-    csv, wanted = config.test_csv, config.data.reading.patient_column
+    csv, places = config.test_csv, range(len(config.data.train_csv))
+    given = [config.data.reading.of_csv(place).patient_column for place in places]
     patients: set[str] = set()
-    if csv is not None and wanted.lower() != "none":
+    if csv is not None and any(one.lower() != "none" for one in given):
         columns = read_columns(csv)
-        wanted = wanted if wanted in columns else ""
+        wanted = next((one for one in given if one in columns), "")
         if name := find_column(csv, columns, wanted, PATIENT_COLUMNS, "--patient_column"):
             patients = set(columns[name].values)
     for flag, table in tables.items():

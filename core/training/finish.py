@@ -49,6 +49,8 @@ def finish_run(run: Run, try_next: Sequence[str]) -> None:
     images = sum(len(rows) for rows, _ in of_folds)
     print(f"\nvalidation predictions of {_which(run, done)}, {images:,} images:")
     print(format_table(evaluation))
+    if run.prepared.by_image:
+        print(f"\n{run.prepared.by_image}")
     print(f"\nrun folder   {run.folder.path}")
     print(f"report       {report}")
     for fold in done:
@@ -94,7 +96,7 @@ def _write_report(
     settings = flat(config, whole_paths=not anonymous)
     contents = Contents(
         title=f"{folder.path.name}: {folder.model}, {_which(run, done)}{dry}",
-        lead=lead_of(evaluation),
+        lead="; ".join(filter(None, (lead_of(evaluation), run.prepared.by_image))),
         sections=[
             summary_table(evaluation),
             *pictures[:1],

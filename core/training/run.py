@@ -85,6 +85,7 @@ class Run(Preparation):
             "class_names": list(self.class_names),
             "img_size": self.config.loader.img_size,
             "folds": self.prepared.folds,
+            "by_image": self.prepared.by_image,
             "settings": flat(self.config, whole_paths=not self.config.data.anonymous),
             "starting_weights": self.origin.record() if self.origin else None,
             "versions": versions(),

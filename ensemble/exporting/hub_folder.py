@@ -18,7 +18,7 @@ from ensemble.predict.ensemble_json import write_recipe
 NAMES = ("model", "labels")
 DESCRIBED = (
     *("model", "fold", "folds", "epoch", "metrics"),
-    *("training_positives", "training_known", "versions"),
+    *("training_positives", "training_known", "by_image", "versions"),
 )
 
 

@@ -44,6 +44,7 @@ def write_card(
         methods=", ".join(dict.fromkeys(one.info.method for one in members)),
         members=list(map(_describe, names, members, ensemble.shares)),
         data=_data(members, scores),
+        by_image=list(dict.fromkeys(filter(None, map(_by_image, members)))),
         counted="" if len(members) == 1 else ", from the least to the most of the models",
         classes=[
             _class(name, members, alone, thresholds.get(name)) for name in ensemble.class_names
@@ -115,6 +116,12 @@ def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str
                 files[PureWindowsPath(one).name] = None
     files |= dict.fromkeys(score.labels for score in scores if score is not None)
     return f"Labels of {', '.join(files)}" if files else "Which labels were used is not told"
+
+
+def _by_image(member: Member) -> str:
+    """What the checkpoint notes of folds that were not divided by patient; "" where nothing."""
+    noted = member.info.facts.get("by_image")
+    return noted if isinstance(noted, str) else ""
 
 
 def _span(members: Sequence[Member], key: str, name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from core.config.data import LabelReading
+from core.config.data import SourcesReading
 from core.data.tables.anonymous import with_names
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, some
@@ -42,7 +42,7 @@ class Run:
     checkpoints: tuple[Path, ...]
     files: tuple[Path, ...]  # all that was read
     settings: RunSettings
-    reading: LabelReading  # how it read its labels
+    reading: SourcesReading  # how it read its labels
     note: str  # a sentence on folds that are left out
 
 
@@ -125,7 +125,7 @@ def read_run(path: Path) -> Run:
     )
 
 
-def _read_settings(path: Path) -> tuple[RunSettings, LabelReading]:
+def _read_settings(path: Path) -> tuple[RunSettings, SourcesReading]:
     """The settings of a run, and how it read labels. Raises UserError where they are not whole."""
     try:
         found = read_json(path)
@@ -141,7 +141,7 @@ def _read_settings(path: Path) -> tuple[RunSettings, LabelReading]:
             found[name] = [found[name]] if found[name] else []
     try:
         settings = msgspec.convert(found, RunSettings)
-        reading = msgspec.convert(found, LabelReading, dec_hook=lambda kind, value: kind(value))
+        reading = msgspec.convert(found, SourcesReading, dec_hook=lambda kind, value: kind(value))
     except (ValueError, TypeError) as error:
         reason = str(error).replace("`", "").replace(" - at $", " in ")
         raise UserError(f"{path} has no usable settings ({reason}): give another folder") from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.config.data import DataConfig, LabelReading
+from core.config.data import DataConfig, SourcesReading
 from core.data.sources import read_sheet
 from core.data.tables.anonymous import is_numbered, without_names
 from core.data.tables.label_table import LabelTable
@@ -128,7 +128,13 @@ def _data_of(runs: Sequence[Run], csv: Path | None, given: Mapping[str, Any]) ->
                 )
     told = {name: getattr(first.reading, name) for name in _GIVEN} | dict(given)
     if csv is not None:
-        return DataConfig(train_csv=(csv,), reading=LabelReading(**told))
+        for name, value in told.items():
+            if isinstance(value, list | tuple) and len(value) > 1:
+                raise UserError(
+                    f"{first.path} was trained with one --{name} for each of its CSVs: say with "
+                    f"--{name} how to read {csv}"
+                )
+        return DataConfig(train_csv=(csv,), reading=SourcesReading(**told))
     train, val = (tuple(map(Path, getattr(first.settings, f"{n}_csv"))) for n in ("train", "val"))
     return DataConfig(train_csv=train, val_csv=val, reading=first.reading.change(**told))
 
@@ -139,7 +145,7 @@ def _read(data: DataConfig, runs: Sequence[Run]) -> LabelTable:
     validation = bool(data.val_csv)
     csvs = data.val_csv or data.train_csv
     if len(csvs) == 1 and data.reading.label_map is None:
-        sheet = read_sheet(csvs[0], data.reading)
+        sheet = read_sheet(csvs[0], data.reading.of_csv(0))
         # of what the run was trained with, a label that no list of --val_csv names is 0
         listed = validation and sheet.lists
         names = [name for name in names if name in sheet.columns or listed] or names

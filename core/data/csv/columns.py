@@ -20,7 +20,13 @@ IMAGE_COLUMNS = (
     *("ImageID", "Image_name", "Image Index", "dicom_id", "Path", "fpath"),
     *("image_path", "file_path", "filename", "file", "image"),
 )
-PATIENT_COLUMNS = ("PatientID", "subject_id", "deid_patient_id", "patient", "subject")
+PATIENT_COLUMNS = (
+    *("PatientID", "subject_id", "deid_patient_id", "patient", "subject", "MRN", "patient_mrn"),
+    *("medical_record_number", "medical_record_no", "medical_record_id", "medical_record", "pid"),
+    *("pat_id", "pt_id", "patient_no", "patient_nr", "patient_number", "patient_num"),
+    *("patient_code", "patient_key", "patient_uid", "subject_no", "subject_number"),
+    *("person_id", "participant_id", "participant"),
+)
 STUDY_COLUMNS = ("StudyID", "study", "AccessionNumber", "StudyInstanceUID", "exam_id")
 VIEW_COLUMNS = ("ViewPosition", "view", "projection", "Frontal/Lateral", "AP/PA")
 # read in pieces, of which each distinct text is kept once

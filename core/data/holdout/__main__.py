@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 
 from core.config.command_line import flags, run
-from core.config.data import DataConfig, LabelReading
+from core.config.data import DataConfig, SourcesReading
 from core.config.values import Seed
 from core.errors import UserError
 
@@ -49,7 +49,7 @@ class Config:
     """Another seed holds other patients out."""
     overwrite: bool = False
     """Replace the files of an earlier call."""
-    reading: LabelReading = field(default_factory=lambda: LabelReading(official_split="train"))
+    reading: SourcesReading = field(default_factory=lambda: SourcesReading(official_split="train"))
     """How the CSVs are read."""
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from core.config.command_line import flags, run
-from core.config.data import LabelReading
+from core.config.data import SourcesReading
 from core.config.values import PositiveInt
 from core.errors import UserError, counted, size_of, some
 
@@ -49,8 +49,9 @@ class Config:
     the pack unfinished, or mark them in it."""
     source: tuple[str, ...] = ()
     """What kind of table each --train_csv is; recognised by its columns when not given."""
-    image_column: str = ""
-    """Column of --train_csv that names the image; found by its usual names when not given."""
+    image_column: str | tuple[str, ...] = ""
+    """Column that names the image, one for all --train_csv or one each; found by its usual names
+    when not given."""
     verify: bool = False
     """Only compute the checksums of the pack in --out (or its --part) again, and compare it with
     the files of --train_dir where that is given."""
@@ -82,6 +83,8 @@ def main() -> None:
     config = flags(Config(), __doc__)
     if config.source and len(config.source) != len(config.train_csv):
         raise UserError("--source is given once for each --train_csv, or not at all")
+    reading = SourcesReading(source=config.source, image_column=config.image_column)
+    reading.check_lengths(len(config.train_csv))
     part, parts = config.part_of
     if config.verify:
         if config.overwrite or config.train_csv:
@@ -99,11 +102,7 @@ def main() -> None:
     from core.data.pack.writer import write_pack
 
     source = config.train_dir or Path("data/images")
-    names = list_images(
-        source,
-        config.train_csv,
-        LabelReading(source=config.source, image_column=config.image_column),
-    )
+    names = list_images(source, config.train_csv, reading)
     plan, own = plan_part(names, config.size, part, parts)
     try:
         unreadable = write_pack(

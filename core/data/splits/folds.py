@@ -1,6 +1,6 @@
 """Folds that keep a patient together and give every class its share of positives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,29 @@ def _assign_patients(
     fold_of[order] = chosen
     # Where no two patients are alike, the order leaves nothing to the seed.
     return random.permutation(folds)[fold_of]
+
+
+def assign_by_name(
+    table: LabelTable,
+    groups: np.ndarray | None,
+    assign: Callable[[np.ndarray, np.ndarray | None], np.ndarray],
+) -> np.ndarray:
+    """What `assign` gives each image, (N,), whatever the order of rows: they are divided by name.
+
+    `assign` takes targets (N, C) and groups (N,) that it may not divide.
+    """
+    order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
+    assignment = np.empty(len(table), dtype=np.int64)
+    assignment[order] = assign(strata(table)[order], None if groups is None else groups[order])
+    return assignment
+
+
+def strata(table: LabelTable) -> np.ndarray:
+    """What is spread evenly over the folds: the labels, and where there are several the sources."""
+    if table.sources is None:
+        return table.targets
+    of_source = table.sources[:, None] == np.arange(len(table.source_names))
+    return np.concatenate([table.targets, of_source.astype(np.float32)], axis=1)
 
 
 def check_disjoint(train: LabelTable, val: LabelTable) -> None:
@@ -203,3 +226,13 @@ def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
         return folds - 1 if usable else None
     except (OSError, ValueError, KeyError, OverflowError):
         return None
+
+
+def names_patients(path: Path) -> bool:
+    """Whether a folds.csv names a patient; True where it cannot be read."""
+    try:
+        check_regular(path)
+        frame = pd.read_csv(path, usecols=["PatientID"], dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        return True
+    return bool((frame["PatientID"] != "").any())

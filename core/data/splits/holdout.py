@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.splits.duplicates import first_copies, joined_patients, told_copies
-from core.data.splits.folds import assign_folds, count_table
-from core.data.splits.prepare import assign_by_name
+from core.data.splits.folds import assign_by_name, assign_folds, count_table
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, some
 

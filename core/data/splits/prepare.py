@@ -14,7 +14,15 @@ from core.config.data import DataConfig
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.training import RunConfig, SplitConfig
 from core.data.splits.duplicates import first_copies, joined_patients, told_copies
-from core.data.splits.folds import assign_folds, empty_in_fold, fold_table, read_folds, source_table
+from core.data.splits.folds import (
+    assign_by_name,
+    assign_folds,
+    empty_in_fold,
+    fold_table,
+    names_patients,
+    read_folds,
+    source_table,
+)
 from core.data.splits.official import join_official_split
 from core.data.tables.anonymous import without_names
 from core.data.tables.label_table import LabelTable
@@ -22,6 +30,7 @@ from core.data.tables.load import gather
 from core.errors import UserError, in_plain_sight, see_doctor, some
 
 SMALLEST_SHARE = 1e-4
+BY_IMAGE = "folds by image: a patient may be on both sides"
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,20 @@ class Prepared:
         known = (~np.isnan(targets)).sum(axis=0)
         positives = (targets == 1).sum(axis=0)
         return np.where(known > 0, positives / np.maximum(known, 1), np.nan)
+
+    @property
+    def by_image(self) -> str:
+        """What to know of the scores where images without a patient were divided one by one."""
+        table = self.table
+        if table.patients is None:
+            return BY_IMAGE
+        own = table.patients == np.asarray(table.ids, dtype=object)
+        sources = [
+            name
+            for source, name in enumerate(table.source_names)
+            if table.sources is not None and own[table.sources == source].all()
+        ]
+        return f"{BY_IMAGE} (source {', '.join(sources)})" if sources else ""
 
     def fingerprint(self) -> str:
         """Digest of identifiers, patients, labels and folds: equal only for the same data."""
@@ -104,6 +127,10 @@ def prepare(
     """
     try:
         earlier = None if run is None or run.overwrite else find_run(run.out_dir)
+        if earlier and not data.reading.patient_column and not names_patients(earlier.folds):
+            # more names of columns are known than when it was begun
+            data = replace(data, reading=data.reading.change(patient_column="none"))
+            say(f"Warning: the run in {earlier.path} was begun with {BY_IMAGE}.")
         return divide(_gather(data, earlier), data, split, say, source_weights, earlier)
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
@@ -159,21 +186,6 @@ def divide(
     return prepared
 
 
-def assign_by_name(
-    table: LabelTable,
-    groups: np.ndarray | None,
-    assign: Callable[[np.ndarray, np.ndarray | None], np.ndarray],
-) -> np.ndarray:
-    """What `assign` gives each image, (N,), whatever the order of rows: they are divided by name.
-
-    `assign` takes targets (N, C) and groups (N,) that it may not divide.
-    """
-    order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
-    assignment = np.empty(len(table), dtype=np.int64)
-    assignment[order] = assign(strata(table)[order], None if groups is None else groups[order])
-    return assignment
-
-
 def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
     """The table, with the labels of the earlier run unless --labels names some."""
     gone = [csv for csv in (*data.train_csv, *data.val_csv) if not csv.exists()]
@@ -193,7 +205,7 @@ def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
 
 def _folds_of(earlier: EarlierRun, table: LabelTable) -> np.ndarray | None:
     """The earlier run's fold of each image, (N,) from 0; None where it was not of these data."""
-    folds = read_folds(earlier.path / "folds.csv", table)
+    folds = read_folds(earlier.folds, table)
     recorded = earlier.environment["data"]
     is_own = folds is not None and Prepared(table, folds, ()).fingerprint() == recorded
     return folds if is_own else None
@@ -270,14 +282,6 @@ def check_training(
                 f"Warning: {name} has no positive in the training part of fold {fold}, so that it "
                 "cannot be learnt there."
             )
-
-
-def strata(table: LabelTable) -> np.ndarray:
-    """What is spread evenly over the folds: the labels, and where there are several the sources."""
-    if table.sources is None:
-        return table.targets
-    of_source = table.sources[:, None] == np.arange(len(table.source_names))
-    return np.concatenate([table.targets, of_source.astype(np.float32)], axis=1)
 
 
 def _inventory(table: LabelTable) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from core.config.data import LabelReading
 from core.data.csv.columns import Column, find_column, find_image_column, take_rows
 from core.data.csv.labels import add_absent, choose_labels, read_targets
+from core.data.csv.patients import likely_patient_columns
 from core.data.csv.views import view_group
 from core.data.images.collection import Images
 from core.data.images.dicom.header import FIELDS, from_headers, patients_of
@@ -113,7 +114,8 @@ def table_of_sheet(
         patients = _patients_of_column(told["patient"])
     elif "patient" in asked:
         header = told.get("patient")
-        patients, note = _patients_without_column(path, header, ids, images.paths)
+        likely = likely_patient_columns(columns, known)
+        patients, note = _patients_without_column(path, header, ids, images.paths, likely)
         notes.append(note)
     return LabelTable(
         ids=ids,
@@ -256,9 +258,14 @@ def _patients_of_column(column: Column) -> np.ndarray:
 
 
 def _patients_without_column(
-    csv: Path, header: Column | None, ids: Sequence[str], paths: Sequence[str]
+    csv: Path,
+    header: Column | None,
+    ids: Sequence[str],
+    paths: Sequence[str],
+    likely: Sequence[str],
 ) -> tuple[np.ndarray | None, str]:
-    """Patients (N,) str by the images' names, else by DICOM headers, or None; and a sentence."""
+    """Patients (N,) str by the images' names, else by DICOM headers, or None; and a sentence, which
+    names the `likely` columns."""
     found = [PATIENT_IN_PATH.search(image) for image in ids]
     patients = [match.group(1) for match in found if match]
     if len(patients) == len(ids):
@@ -266,7 +273,8 @@ def _patients_without_column(
         return np.array(patients, dtype=object), note
     if header is not None:
         return patients_of(header.cells, paths)
+    hint = f" (perhaps {some(likely)})" if likely else ""
     return None, (
         f"Warning: {csv} has no known patient column, so that images of one patient may fall into "
-        "two folds and inflate every number. Name it with --patient_column."
+        f"two folds and inflate every number. Name it with --patient_column{hint}."
     )

@@ -58,12 +58,14 @@ def gather(
     names = source_names(data.train_csv, data.reading.source or (None,) * count)
     csvs = data.val_csv if validation else data.train_csv
     parts, notes = [], []
+    is_for_all = not isinstance(data.reading.blank, tuple | list) or len(data.reading.blank) == 1
     for place, (csv, folder, name) in enumerate(zip(csvs, folders, names, strict=True)):
         reading = data.reading.of_csv(place)
         if validation:
             reading.official_split = "all"
         sheet = read_sheet(csv, reading)
-        if count > 1 and reading.blank and sheet.blank not in (None, reading.blank):
+        is_shared = count > 1 and is_for_all
+        if is_shared and reading.blank and sheet.blank not in (None, reading.blank):
             notes.append(
                 f"--blank {reading.blank} is not for {csv}, whose table has a meaning of its own."
             )
@@ -109,6 +111,7 @@ def _read_parts(
         tables[place] = merge.rename_labels(table, names, part.csv)
         if len(parts) > 1:
             tables[place] = merge.with_source(tables[place], part, parts[homes[place]].name)
+    notes += merge.labels_of_some(tables, parts)
     class_names = wanted or list(dict.fromkeys(n for table in tables for n in table.class_names))
     joined = merge.join_tables(tables, parts, class_names)
     return replace(joined, notes=(*joined.notes, *notes))

@@ -1,9 +1,12 @@
 """Tables of several sources joined to one."""
 
+import csv
+import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from core.data.csv.columns import IMAGE_COLUMNS
 from core.data.images.collection import Images
 from core.data.sources.sheet import Sheet
 from core.data.tables.label_table import LabelTable, table_of_sheet
-from core.errors import UserError, plain
+from core.errors import UserError, plain, some
 
 # What MIMIC-CXR-JPG and CXR-LT 2023 and 2024 call patients; only one of them writes p10000032.
 MIMIC_PATIENTS = ("subject_id",)
@@ -139,6 +142,42 @@ def shared_patients(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list
                 "they are the same."
             )
     return warnings
+
+
+def labels_of_some(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list[str]:
+    """Of each CSV a note on the labels that another lacks, with names there that may mean the same.
+
+    The tables have their labels renamed by the label map.
+    """
+    notes = []
+    seen: set[tuple[str, str]] = set()
+    for place, (table, part) in enumerate(zip(tables, parts, strict=True)):
+        others = [one for other, one in enumerate(tables) if other != place]
+        everywhere = set(table.class_names).intersection(*(one.class_names for one in others))
+        alone = [name for name in table.class_names if name not in everywhere]
+        if not others or not alone:
+            continue
+        elsewhere = {plain(name): name for one in others for name in one.class_names}
+        missing = {key: name for key, name in elsewhere.items() if name not in table.class_names}
+        rows = [
+            (name, missing[key])
+            for name in alone
+            # 0.75: Nodule and Lung nodule, and not Pneumonia and Pneumothorax
+            for key in get_close_matches(plain(name)[:200], missing, n=1, cutoff=0.75)
+            if (missing[key], name) not in seen
+        ]
+        seen.update(rows)
+        lines = "; ".join(_csv_line(*row) for row in rows)
+        hint = f". If two mean the same, add to the file of --label_map: {lines}"
+        names = some(alone, 12)
+        notes.append(f"Labels of {part.csv} that not every CSV has: {names}{hint if rows else '.'}")
+    return notes
+
+
+def _csv_line(*cells: str) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
 
 
 def with_source(table: LabelTable, part: Part, people: str) -> LabelTable:

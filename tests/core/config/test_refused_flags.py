@@ -11,6 +11,9 @@ from tests.helpers.training.small_run import settings
 NO_NAME = "holds a control character, or is longer than settings are"
 REFUSED = """
     --labels A,B,A | --labels names a label twice
+    --patient_column a b | --patient_column has 2 of them and --train_csv 1
+    --blank zero unknown zero | --blank has 3 of them and --train_csv 1
+    --uncertain two | there is no --uncertain 'two'; it has ignore, zero, one
     --folds 1 | --folds must be at least 2
     --run_folds 6 | --run_folds counts from 1 to --folds 5
     --run_folds 2 2 | --run_folds names a fold twice

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from core.config.data import DataConfig, LabelReading
+from core.config.data import DataConfig, LabelReading, SourcesReading
 
 NIH = """
 ImageID,PatientID,Effusion,Mass,No_Finding
@@ -33,7 +33,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 def data_config(**settings: Any) -> DataConfig:
     """A training's settings of data, by flag name."""
     names = [name for name in settings if name in LabelReading.__slots__]
-    reading = LabelReading(official_split="train").change(**{n: settings.pop(n) for n in names})
+    reading = SourcesReading(official_split="train").change(**{n: settings.pop(n) for n in names})
     return DataConfig(reading=reading, **settings)
 
 

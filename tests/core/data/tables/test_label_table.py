@@ -87,6 +87,8 @@ def test_a_table_says_this(
     [
         *(("ImageID", "PatientID"), ("Image Index", "Patient ID"), ("image_id", "patient_id")),
         *((name, "subject_id") for name in ("Image_name", "dicom_id", "Path", "fpath")),
+        *(("image", name) for name in ("mrn", "Medical Record Number", "PID", "Subject-ID")),
+        *(("image", name) for name in ("Pat. ID", "patient no", "Person_ID", "MEDICAL-RECORD-NO")),
     ],
 )
 def test_the_names_of_real_files_are_found(read: Read, image: str, patient: str) -> None:
@@ -94,6 +96,16 @@ def test_the_names_of_real_files_are_found(read: Read, image: str, patient: str)
     assert table.ids == ["00012.png", "x.png"]
     assert (texts(table, "patients"), texts(table, "studies")) == (["1", "0"], ["s9", "s8"])
     assert table.class_names == ("Mass",)
+
+
+def test_a_warning_names_columns_that_may_be_the_patients(read: Read) -> None:
+    header = "ImageID,Age,Case,Ward,Fall,Dose,Own,PatientWeight,Mass\n"
+    rows = [
+        f"{i}.png,{40 + i // 2},c{i // 2},w{i % 2},F{i // 2},{i // 2}.5,x{i},{i // 2},{i % 2}"
+        for i in range(24)
+    ]
+    (note,) = (note for note in read(header + "\n".join(rows)).notes if "patient column" in note)
+    assert note.endswith("Name it with --patient_column (perhaps Case, Fall).")
 
 
 def test_columns_by_argument_go_before_known_names(read: Read) -> None:

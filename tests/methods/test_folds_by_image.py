@@ -1,0 +1,44 @@
+"""A run without known patients: it has that on all it leaves, and is resumed as it was begun."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from core.models.checkpoint import load_facts
+from ensemble.export import main as export
+from tests.conftest import Call, Train
+from tests.helpers.training.small_run import MODEL, flags
+
+BY_IMAGE = "folds by image: a patient may be on both sides"
+
+
+def test_folds_by_image(phantom: Path, tmp_path: Path, train: Train, call: Call) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "images").symlink_to(phantom / "images")
+    table = pd.read_csv(phantom / "train.csv")
+    table.rename(columns={"PatientID": "Fall"}).to_csv(data / "train.csv", index=False)
+    command = flags(data, out, "--run_folds", 1, "--epochs", 1, "--warmup_head_epochs", 0)
+    code, printed, error = train(*command)
+    assert code == 0, error
+    assert "--patient_column (perhaps Fall)" in printed
+    assert f"\n{BY_IMAGE}\n" in printed
+    assert BY_IMAGE in (out / "report.html").read_text()
+    checkpoint = out / f"{MODEL}_fold1.safetensors"
+    words = ["--checkpoints", checkpoint, "--format", "folder", "--output", tmp_path / "hub"]
+    assert call(export, *words)[0] == 0
+    assert BY_IMAGE in (tmp_path / "hub" / "README.md").read_text()
+    # as a later version does that knows more names
+    table.rename(columns={"PatientID": "MRN"}).to_csv(data / "train.csv", index=False)
+    folds = (out / "folds.csv").read_bytes()
+    code, printed, error = train(*command)
+    assert code == 0, error
+    assert "finished before" in printed
+    assert f"Warning: the run in {out} was begun with {BY_IMAGE}." in printed
+    assert (out / "folds.csv").read_bytes() == folds
+    shutil.rmtree(out)
+    code, printed, error = train(*command)
+    assert code == 0, error
+    assert BY_IMAGE not in printed + (out / "report.html").read_text()
+    assert load_facts(checkpoint)["by_image"] == ""
