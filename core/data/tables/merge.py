@@ -147,10 +147,10 @@ def shared_patients(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list
 def labels_of_some(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list[str]:
     """Of each CSV a note on the labels that another lacks, with names there that may mean the same.
 
-    The tables have their labels renamed by the label map.
+    The tables have their labels renamed by the label map. A pair's row for a map is given once.
     """
     notes = []
-    seen: set[tuple[str, str]] = set()
+    pairs: set[tuple[str, str]] = set()
     for place, (table, part) in enumerate(zip(tables, parts, strict=True)):
         others = [one for other, one in enumerate(tables) if other != place]
         everywhere = set(table.class_names).intersection(*(one.class_names for one in others))
@@ -158,19 +158,21 @@ def labels_of_some(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list[
         if not others or not alone:
             continue
         elsewhere = {plain(name): name for one in others for name in one.class_names}
-        missing = {key: name for key, name in elsewhere.items() if name not in table.class_names}
-        rows = [
-            (name, missing[key])
+        lacking = {key: name for key, name in elsewhere.items() if name not in table.class_names}
+        near = {
+            name: lacking[key]
             for name in alone
-            # 0.75: Nodule and Lung nodule, and not Pneumonia and Pneumothorax
-            for key in get_close_matches(plain(name)[:200], missing, n=1, cutoff=0.75)
-            if (missing[key], name) not in seen
-        ]
-        seen.update(rows)
-        lines = "; ".join(_csv_line(*row) for row in rows)
-        hint = f". If two mean the same, add to the file of --label_map: {lines}"
-        names = some(alone, 12)
-        notes.append(f"Labels of {part.csv} that not every CSV has: {names}{hint if rows else '.'}")
+            # Nodule and Lung nodule, and not Pneumonia and Pneumothorax
+            for key in get_close_matches(plain(name)[:200], lacking, n=1, cutoff=0.75)
+        }
+        names = [f"{name} (near {near[name]})" if name in near else name for name in alone]
+        rows = [pair for pair in near.items() if pair[::-1] not in pairs]
+        pairs.update(rows)
+        note = f"Labels of {part.csv} that not every CSV has: {some(names, 12)}."
+        if rows:
+            lines = "; ".join(_csv_line(*row) for row in rows)
+            note += f" To join two that mean the same, add to the CSV of --label_map: {lines}"
+        notes.append(note)
     return notes
 
 

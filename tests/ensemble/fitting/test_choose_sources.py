@@ -71,6 +71,19 @@ def test_labels_of_two_sources_are_joined_as_the_runs_did(
     assert "e_labels.csv exists" in refusal(command, "--runs", *paths)
 
 
+def test_a_patient_column_of_each_csv(command: Command, tmp_path: Path) -> None:
+    csvs, joint = two_sources(tmp_path)
+    second = pd.read_csv(csvs[1]).rename(columns={"PatientID": "Who"})
+    second.to_csv(csvs[1], index=False)
+    settings = {"train_csv": [str(csv) for csv in csvs], "patient_column": ["", "Who"]}
+    paths = runs_of(tmp_path, joint, **settings)
+    assert "90 images, 45 patients, 3 classes" in done(command, "--runs", *paths)
+    joint.to_csv(tmp_path / "joint.csv", index=False)
+    flags = ["--runs", *paths, "--labels", tmp_path / "joint.csv", "--overwrite"]
+    assert "trained with one --patient_column for each" in refusal(command, *flags)
+    assert "90 images" in done(command, *flags, "--patient_column", "PatientID")
+
+
 def test_runs_that_took_other_labels_are_told(command: Command, tmp_path: Path) -> None:
     csvs, joint = two_sources(tmp_path)
     settings: dict[str, Any] = {"train_csv": [str(csv) for csv in csvs], "val_csv": []}
