@@ -22,6 +22,8 @@ class Config:
     isotonic map is too steep for a graph of 32 bits: with one, all is told and nothing applied."""
     input: Literal["uint8", "float"] = "uint8"
     """Pixels that the graph takes: uint8 from 0 to 255, or float32 from 0 to 1."""
+    any_size: bool = False
+    """Take images of any height and width: the graph resizes them as training does."""
     test_csv: Path | None = None
     """Check the graph on images that this CSV names too."""
     image_dir: Path | None = None
@@ -41,6 +43,7 @@ class Config:
         of_graph = {
             "--image_dir": self.image_dir is not None,
             "--input float": self.input != "uint8",
+            "--any_size": self.any_size,
             "--classes": self.merge.classes != "same",
         }
         given = [name for name, there in of_graph.items() if there]

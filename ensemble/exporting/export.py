@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from core.data.images.decode import resize
 from core.data.tables.images_to_predict import find_images
 from core.runtime.fabric import versions
 from ensemble.exporting.card_scores import FoldScores
@@ -18,7 +19,14 @@ from ensemble.exporting.config import Config
 from ensemble.exporting.graph import Merged, one_size
 from ensemble.exporting.hub_folder import needs_recipe, weight_files, write_models
 from ensemble.exporting.model_card import write_card
-from ensemble.exporting.onnx import INPUT, OUTPUT, largest_difference, write_onnx
+from ensemble.exporting.onnx import (
+    BOUND,
+    INPUT,
+    OUTPUT,
+    RESIZED_BOUND,
+    largest_difference,
+    write_onnx,
+)
 from ensemble.predict.calibration import Calibration, Identity, Isotonic
 from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.predictor import Predictor
@@ -27,6 +35,11 @@ GRAPH = "model.onnx"
 # sizes of the batches of noise; how many real images are checked, and how many at a time
 BATCHES = (1, 2, 5)
 MOST_IMAGES, BATCH = 16, 5
+# of `core.data.images.decode.resize`
+INTERPOLATION = (
+    "by area (OpenCV's INTER_AREA) on 8 bits, bilinear (INTER_LINEAR) where a side is shorter than "
+    "that; the ratio of the sides is not kept"
+)
 UNCALIBRATED = "The outputs are probabilities that are not calibrated"
 
 
@@ -66,24 +79,27 @@ class Export:
     def _write_graph(self, folder: Path) -> str:
         merge, size = self.config.merge, one_size(self.ensemble)
         integers = self.config.input == "uint8"
-        random = np.random.default_rng(0)
-        noise = [random.integers(0, 256, (n, 1, size, size), dtype=np.uint8) for n in BATCHES]
-        batches = {"noise": noise, "X-rays": self._real_batches(size)}
         applied = self.calibration if self.calibrated else None
         path = folder / GRAPH
-        example = torch.zeros(2, 1, size, size, dtype=torch.uint8 if integers else torch.float32)
-        write_onnx(path, Merged(self.ensemble, merge, applied), example, self._metadata(size))
+        # of any size, the sides differ, lest the graph takes them for equal
+        sides = (size + 3, size + 8) if self.config.any_size else (size, size)
+        example = torch.zeros(2, 1, *sides, dtype=torch.uint8 if integers else torch.float32)
+        graph = Merged(self.ensemble, merge, applied, any_size=self.config.any_size)
+        write_onnx(path, graph, example, self._metadata(size))
         # after the graph: it changes the memory layout of the models
         predictor = Predictor(Fabric(accelerator="cpu", devices=1), self.ensemble, merge)
 
         def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-            merged = predictor.merged(predictor([torch.from_numpy(pixels)]).astype(np.float64))
+            square = np.stack([resize(image, size) for image in pixels[:, 0]])[:, None]
+            merged = predictor.merged(predictor([torch.from_numpy(square)]).astype(np.float64))
             return merged if applied is None else applied.apply(merged, predictor.class_names)
 
         checked = []
-        for name, some_batches in batches.items():
+        for name, (some_batches, bound) in self._batches(size).items():
             if some_batches:
-                largest = largest_difference(path, predict, some_batches, integers=integers)
+                largest = largest_difference(
+                    path, predict, some_batches, integers=integers, bound=bound
+                )
                 checked.append(f"{largest:.1e} on {sum(map(len, some_batches))} images of {name}")
         numbers = [str(number) for number, _ in enumerate(self.ensemble.members, start=1)]
         self._write_card(folder / "MODEL_CARD.md", numbers, size=size)
@@ -98,23 +114,40 @@ class Export:
             self.scores,
             {name: one.threshold for name, one in self.maps.items()},
             merge=self.config.merge,
-            graph={"size": size, "pixels": self.config.input} if size else None,
+            graph=self._input(size) if size else None,
             calibrated=size > 0 and self.calibrated,
             outputs=self._outputs(),
             has_calibration=self.calibration is not None,
             needs_recipe=needs_recipe(self.ensemble),
         )
 
-    def _real_batches(self, size: int) -> list[NDArray[np.uint8]]:
+    def _batches(self, size: int) -> dict[str, tuple[list[NDArray[np.uint8]], float]]:
+        """Batches to check the graph on, by what they are, and how far it may be off there."""
+        random, any_size = np.random.default_rng(0), self.config.any_size
+
+        def noise(*shape: int) -> NDArray[np.uint8]:
+            return random.integers(0, 256, shape, dtype=np.uint8)
+
+        batches = {"noise": ([noise(n, 1, size, size) for n in BATCHES], BOUND)}
+        if any_size:
+            other = noise(2, 1, 2 * size + 5, size + 8)
+            batches["noise of another size"] = [other], RESIZED_BOUND
         if self.config.image_dir is None:
-            return []
+            return batches
         images = find_images(self.config.image_dir, self.config.test_csv).images
-        pixels = [images.load(place, size) for place in range(min(MOST_IMAGES, len(images)))]
-        return np.split(np.stack(pixels)[:, None], range(BATCH, len(pixels), BATCH))
+        places = range(min(MOST_IMAGES, len(images)))
+        if any_size:
+            batches["X-rays"] = [images.read(at)[None, None] for at in places], RESIZED_BOUND
+        else:
+            pixels = np.stack([images.load(at, size) for at in places])[:, None]
+            batches["X-rays"] = np.split(pixels, range(BATCH, len(pixels), BATCH)), BOUND
+        return batches
 
     def _metadata(self, size: int) -> dict[str, Any]:
         names, merge = list(self.ensemble.class_names), self.config.merge
+        where = "in the graph," if self.config.any_size else "before the graph,"
         pixels = "uint8 from 0 to 255" if self.config.input == "uint8" else "float32 from 0 to 1"
+        sides = "height, width" if self.config.any_size else f"{size}, {size}"
         models = []
         for member, share in zip(self.ensemble.members, self.ensemble.shares, strict=True):
             more = {"epoch": member.info.facts.get("epoch"), "sha256": member.digest}
@@ -123,7 +156,8 @@ class Export:
             "made_by": "longtail-cxr; research use only, not a medical device",
             "class_names": names,
             "image_size": size,
-            "input": f"{INPUT} (batch, 1, {size}, {size}), grey, {pixels}, resized to a square",
+            "input": f"{INPUT} (batch, 1, {sides}), grey, {pixels}",
+            "resizing": f"{where} to a square of {size} pixels {INTERPOLATION}",
             "output": f"{OUTPUT} (batch, {len(names)}), in the order of class_names",
             "calibrated": self.calibrated,
             "told": self._outputs(),
@@ -138,6 +172,10 @@ class Export:
             found["thresholds_are_for"] = "calibrated probabilities"
             found["calibration"] = msgspec.to_builtins(self.maps)
         return found
+
+    def _input(self, size: int) -> dict[str, Any]:
+        config = self.config
+        return {"size": size, "pixels": config.input, "any_size": config.any_size}
 
     def _outputs(self) -> str:
         if self.calibrated:

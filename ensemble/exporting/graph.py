@@ -1,9 +1,10 @@
-"""What `ensemble.infer` does with an image's pixels, as one graph."""
+"""Prediction of `ensemble.infer` from an image's pixels, as one graph."""
 
 import torch
 from torch import Tensor, nn
 
 from core.errors import UserError, some
+from ensemble.exporting.resize_graph import resize_in_graph
 from ensemble.predict.calibration import SMALLEST, Calibration, Identity
 from ensemble.predict.config import MergeConfig
 from ensemble.predict.ensemble import Ensemble
@@ -14,6 +15,7 @@ from ensemble.predict.tta import VIEWS
 class Merged(nn.Module):
     """Images (B, 1, S, S), uint8 or float in [0, 1] → probabilities (B, C) float32.
 
+    With `any_size` images (B, 1, H, W), which are resized to squares, floats rounded to 8 bits.
     Views, then models are merged, then each class is calibrated by none, temperature or Platt.
     Raises UserError for the median where a model lacks a class.
     """
@@ -25,9 +27,15 @@ class Merged(nn.Module):
     is_mapped: Tensor
 
     def __init__(
-        self, ensemble: Ensemble, merge: MergeConfig, calibration: Calibration | None
+        self,
+        ensemble: Ensemble,
+        merge: MergeConfig,
+        calibration: Calibration | None,
+        *,
+        any_size: bool = False,
     ) -> None:
         super().__init__()
+        self.size = one_size(ensemble) if any_size else 0
         self.views, self.view_merge = VIEWS[merge.views], merge.tta_merge_mode
         self.mode, self.calibrated = merge.ensemble_mode, calibration is not None
         self.models = nn.ModuleList(member.model for member in ensemble.members)
@@ -57,7 +65,11 @@ class Merged(nn.Module):
                 self.register_buffer(name, torch.tensor(values))
 
     def forward(self, images: Tensor) -> Tensor:
-        scaled = images / 255 if images.dtype == torch.uint8 else images
+        if self.size:
+            grey = images if images.dtype == torch.uint8 else (images * 255).round()
+            scaled = resize_in_graph(grey, self.size) / 255
+        else:
+            scaled = images / 255 if images.dtype == torch.uint8 else images
         views = torch.cat([view(scaled) for view in self.views])
         each = []
         for number, model in enumerate(self.models):

@@ -169,6 +169,7 @@ def test_the_bound_is_on_the_largest_difference(tmp_path: Path) -> None:
         ("--ensemble_mode rank_mean", "rank_mean is for many images"),
         ("--checkpoints {tmp}/run/{one.name}", "--no-scores writes it without"),
         ("--format folder --input float", "--input float is for --format onnx"),
+        ("--format folder --any_size", "--any_size is for --format onnx"),
         ("--output {one.parent} --overwrite", "holds what was not made here"),
         ("--checkpoints {tmp}/older/{one.name}", "labels from gone/train.csv, which is not found"),
     ],
