@@ -4,8 +4,9 @@
       --images one.png two.png --classes Effusion --output maps
 
 Writes a picture of each image (a row a class, a column a model and the ensemble), sheet.png with
-all of them, and maps.csv. CSRA has maps of its own; of other heads it is Grad-CAM. With --boxes,
-the pointing game: how often a map's highest place lies in the lesion, against chance.
+all of them, and maps.csv with the probabilities of ensemble.infer. CSRA has maps of its own; of
+other heads it is Grad-CAM. With --boxes, the pointing game: how often a map's highest place lies in
+the lesion, against chance.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from core.errors import UserError, counted
 from ensemble.heatmaps.config import Config
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+    from pathlib import Path
+
     from core.data.tables.label_table import LabelTable
     from ensemble.heatmaps.pointing_game import Box
 
@@ -39,6 +42,7 @@ def main() -> None:
     from core.runtime.fabric import make_fabric
     from ensemble.heatmaps.explain import SHEET_ROWS, explain_images
     from ensemble.heatmaps.pointing_game import boxed_classes, boxes_of, hits_table, read_boxes
+    from ensemble.predict.calibration import postprocess_of
     from ensemble.predict.config import MergeConfig
     from ensemble.predict.ensemble import Ensemble
     from ensemble.predict.predictor import Predictor
@@ -47,10 +51,12 @@ def main() -> None:
     boxes = {} if config.boxes is None else read_boxes(config.boxes)
     images = _find(config)
     ensemble = Ensemble.load(config.models, "union")
-    read = filter(None, (config.test_csv, config.boxes, config.models.ensemble))
+    calibration = config.postprocessing.calibration
+    read = filter(None, (config.test_csv, config.boxes, config.models.ensemble, calibration))
     inputs, overwrite = [*ensemble.paths, *read], config.overwrite
     check = partial(check_folder, config.output, inputs, _OURS, "maps.csv", overwrite=overwrite)
     check()
+    postprocess = postprocess_of(config.postprocessing, ensemble.class_names)
     for name in config.classes:
         ensemble.check_class(name)
     measured: list[str] = []
@@ -64,7 +70,8 @@ def main() -> None:
     fabric = make_fabric(amp=False)
     if fabric.world_size > 1:
         raise UserError("heat maps are made by one process: start this by python alone")
-    predictor = Predictor(fabric, ensemble, MergeConfig(use_tta=False))
+    # the views that ensemble.infer takes by default, and calibrate too
+    predictor = Predictor(fabric, ensemble, MergeConfig(), postprocess)
     print(ensemble)
     rows, pointing = write_folder(
         config.output,
@@ -77,10 +84,19 @@ def main() -> None:
     if config.draw < len(images):
         drawn = f"the first {config.draw:,} of {drawn}; --draw for more"
     print(f"maps         {config.output} ({drawn}, by {counted(len(ensemble.members), 'model')})")
+    print(f"probability  {describe_calibration(calibration, len(ensemble.members))}")
     cut = f" (the first {SHEET_ROWS} of {rows:,} maps)" if rows > SHEET_ROWS else ""
     print(f"sheet        {config.output / 'sheet.png'}{cut}")
     if pointing is not None:
         print(f"pointing     {config.output / 'pointing.csv'}")
+
+
+def describe_calibration(calibration: Path | None, models: int) -> str:
+    """Which of the probabilities are calibrated."""
+    if calibration is None:
+        return "uncalibrated, and no frequency: --calibration FILE gives that of ensemble.infer"
+    single = "; of each model uncalibrated" if models > 1 else ""
+    return f"calibrated by {calibration}, as ensemble.infer gives it{single}"
 
 
 def _find(config: Config) -> LabelTable:

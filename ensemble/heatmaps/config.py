@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.config.values import PositiveInt
 from core.errors import UserError
-from ensemble.predict.config import ModelsConfig
+from ensemble.predict.config import ModelsConfig, PostprocessConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,6 +29,7 @@ class Config:
     """CSV of where each lesion is (ImageID, finding, x0, y0, x1, y1 in pixels, the last two just
     outside), such as the phantom's boxes.csv: measures how often a map's highest place lies in one,
     over all of the images."""
+    postprocessing: PostprocessConfig = field(default_factory=PostprocessConfig)
     draw: PositiveInt = 12
     """How many of the images are drawn: the first ones."""
     anonymous: bool = False
@@ -41,6 +42,7 @@ class Config:
     def check(self) -> None:
         """Raise UserError where two settings contradict each other."""
         self.models.check()
+        self.postprocessing.check()
         if self.test_csv is not None and self.images:
             raise UserError("--test_csv and --images both name the images: give one of them")
         if self.image_column and self.test_csv is None:

@@ -32,6 +32,7 @@ class Row:
     # of each model; NaN where it lacks the class
     heats: Sequence[NDArray[np.float32]]  # (H, W)
     probabilities: Sequence[float]
+    states: Sequence[str]  # calibrated or uncalibrated
 
 
 def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
@@ -81,4 +82,4 @@ def _draw_tile(axes: Axes, row: Row, model: int) -> None:
         axes.set_title("not a class of it", fontsize=8, pad=2)
         return
     axes.imshow(row.heats[model], cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY)
-    axes.set_title(f"probability {probability:.3f}", fontsize=8, pad=2)
+    axes.set_title(f"{row.states[model]} {probability:.3f}", fontsize=8, pad=2)

@@ -23,7 +23,7 @@ from ensemble.predict.predictor import Predictor
 
 # of sheet.png, which viewers cannot show with more
 SHEET_ROWS, SHEET_SIDE = 100, 256
-ENSEMBLE = "ensemble"
+ENSEMBLE, UNCALIBRATED = "ensemble", "uncalibrated"
 
 
 def explain_images(
@@ -49,6 +49,9 @@ def explain_images(
     labels = ensemble.labels()
     if len(labels) > 1:
         labels.append(ENSEMBLE)
+    states = [UNCALIBRATED] * len(labels)
+    if config.postprocessing.calibration is not None:
+        states[-1] = "calibrated"
     pointing = Pointing(labels)
     sheet: list[Row] = []
     listed: list[dict[str, object]] = []
@@ -60,8 +63,9 @@ def explain_images(
         _check_inside(boxes, pixels, image)
         boxes = {name: _scaled(some_boxes, pixels, small) for name, some_boxes in boxes.items()}
         each = predictor.of_image(pixels)
+        merged = predictor.postprocess(predictor.merged(each))
         # the ensemble's last, of several models
-        found = np.concatenate([each[:, 0], predictor.merged(each)])[: len(labels)]
+        found = np.concatenate([each[:, 0], merged])[-len(labels) :]
         most_probable = np.argsort(-found[-1], kind="stable")[: config.top]
         show = config.classes or [class_names[column] for column in most_probable]
         show = list(dict.fromkeys(show)) if place in drawn else []
@@ -78,14 +82,17 @@ def explain_images(
         rows = []
         for name in show:
             own = found[:, class_names.index(name)].tolist()
-            rows.append(Row(name, small, boxes.get(name, ()), [*heats[name]], own))
+            rows.append(Row(name, small, boxes.get(name, ()), [*heats[name]], own, states))
         file = f"{place + 1:04}_{_file_name(image)}.png"
         draw(rows, labels).savefig(folder / file, dpi=DOTS_PER_INCH)
         sheet += [_for_sheet(row, image) for row in rows[: SHEET_ROWS - len(sheet)]]
         listed += [
-            {"ImageID": image, "class": row.label, "model": model, "probability": one, "file": file}
+            {
+                **{"ImageID": image, "class": row.label, "model": model},
+                **{"probability": one, "calibration": state, "file": file},
+            }
             for row in rows
-            for model, one in zip(labels, row.probabilities, strict=True)
+            for model, one, state in zip(labels, row.probabilities, states, strict=True)
         ]
     draw(sheet, labels).savefig(folder / "sheet.png", dpi=DOTS_OF_SHEET)
     tables = {"maps.csv": pd.DataFrame(listed)}

@@ -106,12 +106,12 @@ class Ensemble:
         ]
 
     def __str__(self) -> str:
-        """A line for each model with its share, then the classes that not all have."""
+        """A line for each model with its weight, then the classes that not all have."""
         rows = [member.summary() for member in self.members]
         lines = []
         for member, row, share in zip(self.members, rows, self.shares, strict=True):
             cells = ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)
-            lines.append(f"{share:6.1%}  {member.path} ({cells})")
+            lines.append(f"weight {share:.2f}  {member.path} ({cells})")
         without = [
             f"{name} by {count} of {len(rows)}"
             for name in self.class_names

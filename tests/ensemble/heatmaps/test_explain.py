@@ -18,6 +18,7 @@ from methods import load_model
 from tests.conftest import Call
 from tests.helpers.calls import done, refusal
 from tests.helpers.infer_files import part, said
+from tests.helpers.served_page import calibrated
 
 BOXES = "ImageID,finding,x0,y0,x1,y1\n"
 
@@ -96,7 +97,7 @@ def test_pictures_and_tables_of_some_images(
     assert len(listed) == 2 * 3
     names = list(load_model(checkpoints[0])[1].class_names)
     first = [phantom / "images" / name for name in test[:2]]
-    one, other = (said(path, first, mirror=False) for path in checkpoints)
+    one, other = (said(path, first) for path in checkpoints)
     merged = (one + 3 * other) / 4
     expected = [
         each[image, merged[image].argmax()] for image in range(2) for each in (one, other, merged)
@@ -118,7 +119,30 @@ def test_pictures_and_tables_of_some_images(
     of_classes = table[table["class"] != "all classes"]
     assert of_classes["images"].tolist() == [counts[name] for name in of_classes["class"]]
     assert "the first 2 of" in printed
+    assert set(listed["calibration"]) == {"uncalibrated"}
+    assert re.search(r"^probability +uncalibrated", printed, re.M)
+    assert re.search(r"^weight 0\.25  \S+_fold1\.safetensors", printed, re.M)
     assert f"{len(shown):>6,}" in printed
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_probabilities_are_those_of_infer(
+    explain: Call, infer: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path, number: int
+) -> None:
+    names = load_model(checkpoints[0]).class_names
+    calibration = calibrated(tmp_path / "c.json", names)
+    image = phantom / "images" / "p00000_00.png"
+    ours = ("--checkpoints", *checkpoints[:number], "--calibration", calibration)
+    shown = done(explain, *ours, "--images", image.name, "--classes", *names)
+    done(infer, image, *ours, "--output", tmp_path / "p.csv")
+    truth = pd.read_csv(tmp_path / "p.csv", index_col=0).iloc[0]
+    listed = pd.read_csv(tmp_path / "maps" / "maps.csv")
+    last = listed[listed["calibration"] == "calibrated"].set_index("class")["probability"]
+    assert len(listed) == len(names) * (1 if number == 1 else 3)
+    np.testing.assert_allclose(last[names], truth[names], atol=1e-6)
+    assert np.abs(said(checkpoints[0], [image])[0] - truth).max() > 1e-3
+    assert f"calibrated by {calibration}" in shown
+    assert ("of each model uncalibrated" in shown) == (number > 1)
 
 
 def test_names_are_kept_out_where_asked_and_only_what_it_made_is_replaced(
