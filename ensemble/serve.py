@@ -32,7 +32,7 @@ def main() -> None:
     """The command line."""
     config = flags(Config(), __doc__)
     config.check()
-    for package in ("fastapi", "uvicorn"):
+    for package in ("fastapi", "uvicorn", "python_multipart"):
         if find_spec(package) is None:
             raise UserError(f"the page needs {package}, which is not installed: {INSTALL}")
     # before the models, which take their time

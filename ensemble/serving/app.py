@@ -23,9 +23,9 @@ from ensemble.serving.security import Guard, safe_headers
 PAGE = Path(__file__).with_name("page.html")
 _IMAGE = {
     "requestBody": {
-        "description": "The bytes of a PNG, JPEG, TIFF or DICOM file, as they are.",
+        "description": "The bytes of a PNG, JPEG, TIFF or DICOM file, or a form with that file.",
         "required": True,
-        "content": {"application/octet-stream": {}},
+        "content": {"application/octet-stream": {}, "multipart/form-data": {}},
     }
 }
 
@@ -62,6 +62,11 @@ def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
     async def predict(request: Request, preview: bool = True) -> JSONResponse:
         """Probabilities of an image by class, and with `preview` its pixels."""
         return JSONResponse(await turns.do(request, partial(served.predict, preview=preview)))
+
+    @app.post("/", openapi_extra=_IMAGE)
+    async def upload(request: Request) -> JSONResponse:
+        """Probabilities of an image by class, for a form sent to the page's own address."""
+        return await predict(request, preview=False)
 
     @app.post("/map", openapi_extra=_IMAGE)
     async def heat_map(

@@ -10,6 +10,7 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from core.errors import size_of
+from ensemble.serving.form import file_of_form, is_form
 
 Result = TypeVar("Result")
 
@@ -52,7 +53,7 @@ class Turns:
         self._work = anyio.Lock()
 
     async def do(self, request: Request, work: Callable[[bytes], Result]) -> Result:
-        """`work` on the request's body, in a thread. Raises RefusedError."""
+        """`work` on the request's body, or its form's file, in a thread. Raises RefusedError."""
         busy = RefusedError(503, "too many images wait for their answer: try again in a minute")
         if self.requests >= self.limits.requests:
             raise busy
@@ -64,6 +65,8 @@ class Turns:
                 raise busy
             try:
                 body = await self._body(request)
+                if is_form(request.headers):
+                    body = await file_of_form(request.headers, body)
                 async with self._work:
                     if await request.is_disconnected():
                         raise ClientDisconnect

@@ -37,11 +37,11 @@ class Guard:
             await send(message)
 
         app = self.app
-        if refused := self.refusal(Headers(scope=scope)):
+        if refused := self.refusal(Headers(scope=scope), scope["method"]):
             app = JSONResponse({"error": refused}, status_code=403)
         await app(scope, receive, with_headers)
 
-    def refusal(self, headers: Headers) -> str:
+    def refusal(self, headers: Headers, method: str) -> str:
         """Reason to refuse a request with these headers; "" for none."""
         host = headers.get("host", "").lower()
         if not self.is_ours(host):
@@ -51,8 +51,9 @@ class Guard:
             )
         origin = headers.get("origin")
         other = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        # a link on another site may open the page itself
-        opens = headers.get("sec-fetch-mode") == "navigate" and origin is None
+        # a link on another site may open the page itself, a form there may not send to it
+        is_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        opens = is_link and origin is None
         if (other and not opens) or (origin is not None and origin != f"http://{host}"):
             return "pages of other sites may not ask this one"
         return ""

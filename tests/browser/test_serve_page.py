@@ -16,6 +16,7 @@ from core.data.images.decode import read_image
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.calibration import Calibration, Identity, write_calibration
+from methods import load_model
 from tests.helpers.browser.chromium import (
     DESKTOP,
     PHONE,
@@ -29,6 +30,7 @@ from tests.helpers.training.small_run import MODEL
 
 pytestmark = pytest.mark.browser
 
+CLOSE = "Mass"
 HOSTILE = "<img src=x onerror=alert(1)>"
 # a browser says so itself of every answer of 4xx
 EXPECTED = "console: Failed to load resource: the server responded with a status of 422"
@@ -41,9 +43,11 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(finished: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A process that serves a small run, one class of which has a hostile name; it writes no file
-    and ends at Ctrl-C."""
+def address(
+    finished: tuple[Path, str], phantom: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A process that serves a small run, one class of which has a hostile name, and one a threshold
+    a hair above the first image; it writes no file and ends at Ctrl-C."""
     folder = tmp_path_factory.mktemp("serve")
     tensors, facts = load_tensors(finished[0] / f"{MODEL}_fold1.safetensors")
     names = facts["class_names"] = [HOSTILE, *facts["class_names"][1:]]
@@ -52,6 +56,8 @@ def address(finished: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
     save_tensors(folder / "c.safetensors", tensors, facts)
     maps = {name: Identity(threshold=0.5) for name in names}
     maps[HOSTILE] = Identity(threshold=1e-6)
+    first = load_model(folder / "c.safetensors").predict(sorted((phantom / "images").iterdir())[0])
+    maps[CLOSE] = Identity(threshold=float(first[CLOSE].iloc[0]) + 2e-6)
     write_calibration(folder / "calibration.json", Calibration(maps, None, 0), {})
     empty = folder / "empty"
     (empty / "tmp").mkdir(parents=True)
@@ -92,9 +98,17 @@ def test_from_upload_to_heat_map(browser: Browser, address: str, image: Path, wi
         assert overflow(page) == 0
         assert pictures_that_fail(page) == []
         expect(page.locator("#calibrated")).to_have_text("calibrated")
+        close = rows.filter(has_text=CLOSE)
+        expect(close).to_have_class("class")
+        numbers = [close.locator(part).inner_text().split()[-2] for part in (".value", ".limit")]
+        assert float(numbers[0]) < float(numbers[1])
+        # the digits that it takes, and no more
+        assert 3 <= len(numbers[0].partition(".")[2]) <= 5
         shown = [text.split() for text in page.locator(".value").all_inner_texts()]
-        values = [float(words[-2]) for words in shown]
+        values = [float(words[-2]) for words in shown if words[-2] != numbers[0]]
         assert values == sorted(values, reverse=True)
+        limit = rows.filter(has_text=HOSTILE).locator(".limit")
+        expect(limit).to_have_text("≥ 0.0001 %")
         # as text, and marked: in 1 of 1,000 training images, and above its threshold
         hostile = rows.filter(has_text=HOSTILE)
         expect(hostile).to_have_count(1)

@@ -2,14 +2,18 @@
 
 import base64
 import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 from benchmarks.studies.serve_clients import wrong_files
@@ -17,6 +21,7 @@ from core.data.images.decode import read_image
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.heatmaps.maps import heat_maps
+from ensemble.serving.form import file_of_form
 from ensemble.serving.model import Served
 from methods import load_model
 from tests.conftest import Call
@@ -214,6 +219,52 @@ def test_wrong_files_are_refused_by_the_sentence_of_the_commands(
         assert (answer.status_code, answer.json()) == (422, {"error": sentence}), what
         assert page.post("/map?class=Mass", content=data).json() == {"error": sentence}
     assert asked(page, image.read_bytes()) == before
+
+
+def test_a_form_with_the_file_is_the_file(page: TestClient, image: Path) -> None:
+    data = image.read_bytes()
+    form = {"file": (image.name, data)}
+    more = {"note": "of the ward"}
+    assert page.post("/predict", files=form, data=more).json() == asked(page, data)
+    # at the address of the page itself
+    short = page.post("/predict?preview=false", content=data).json()
+    assert page.post("/", files=form).json() == short == page.post("/", content=data).json()
+    path = "/map?class=Mass"
+    assert page.post(path, files=form).json() == page.post(path, content=data).json()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "told"),
+    [
+        ({"files": {"file": ("a.png", b"no image")}}, 422, "upload cannot be read: it is no PNG"),
+        ({"files": [("file", ("a.png", b"x")), ("file", ("b.png", b"x"))]}, 422, "too many files"),
+        (
+            {"files": {"note": (None, b"text")}},
+            422,
+            "the form has no file: send one image, as curl",
+        ),
+        ({"files": {"file": ("a.png", bytes(LIMITS.bytes))}}, 413, "more than 1.0 MB"),
+        ({"files": {f"{n}": (None, b"text") for n in range(17)}}, 422, "too many fields"),
+        ({"content": b"--b\r\n\r\n--b--"}, 422, "the form cannot be read"),
+    ],
+)
+def test_wrong_forms(page: TestClient, content: dict[str, Any], status: int, told: str) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=b"} if "content" in content else {}
+    for path in ("/", "/predict"):
+        answer = page.post(path, headers=headers, **content)
+        assert (answer.status_code, list(answer.json())) == (status, ["error"])
+        assert told in answer.json()["error"]
+
+
+def test_a_large_form_is_not_written_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise AssertionError("a temporary file was made")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", fail)
+    data = np.random.default_rng(0).bytes(5_000_000)
+    request = httpx.Request("POST", "http://page/", files={"file": ("a.png", data)})
+    body = request.read()
+    assert anyio.run(file_of_form, Headers(dict(request.headers)), body) == data
 
 
 @pytest.mark.parametrize(

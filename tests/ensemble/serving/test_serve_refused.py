@@ -62,6 +62,21 @@ def test_who_may_ask(page: TestClient, headers: dict[str, str], allowed: bool) -
     assert "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.parametrize("path", ["/", "/predict", "/map?class=Mass"])
+def test_a_form_of_another_site_is_refused(page: TestClient, path: str) -> None:
+    own = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
+    for headers, status in (
+        ({"origin": "http://127.0.0.1:8000"} | own, 422),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        # without its origin
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, 403),
+        ({"host": "evil.example"}, 403),
+    ):
+        answer = page.post(path, files={"file": ("a.png", b"x")}, headers=headers)
+        assert answer.status_code == status, headers
+
+
 def test_nothing_is_loaded_from_elsewhere_or_kept(page: TestClient) -> None:
     for path, status in (("/", 200), ("/about", 200), ("/docs", 404), ("/redoc", 404)):
         answer = page.get(path)
@@ -256,7 +271,7 @@ def test_what_it_does_not_start_with(call: Call, flags: tuple[object, ...], told
     assert told.format(taken=taken) in error
 
 
-@pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "python_multipart"])
 def test_without_the_extra_the_command_that_installs_it_is_told(
     call: Call, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
