@@ -75,7 +75,7 @@ def write_report(run_dir: Path, contents: Contents) -> Path:
 def render(contents: Contents) -> bytes:
     """The page in UTF-8; it embeds its pictures and needs no network.
 
-    Names from files are text on it. Its one script sorts tables, and no other would run.
+    Names from files are text on it. Its one script serves tables, and no other would run.
     """
     environment = jinja2.Environment(
         autoescape=True,
@@ -85,7 +85,7 @@ def render(contents: Contents) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    script = (_HERE / "sort.js").read_text(encoding="utf-8")
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
     page = environment.get_template("page.html.jinja").render(
         contents=contents,
         group=GROUP,

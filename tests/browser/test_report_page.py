@@ -91,6 +91,18 @@ def test_tables_sort_by_click_and_by_keyboard(seen: Opened) -> None:
     assert seen.errors == []
 
 
+def test_a_table_wider_than_the_window_has_a_hint_that_it_scrolls(seen: Opened) -> None:
+    page = seen.page
+    box = page.locator("[aria-label='Classes']")
+    hint = "box => getComputedStyle(box, '::before').content"
+    wider = box.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert wider == (page.viewport_size == {"width": PHONE, "height": 900})
+    assert ("Scrolls sideways." in box.evaluate(hint)) == wider
+    assert box.evaluate("box => { box.scrollLeft = 9999; return box.scrollLeft > 0; }") == wider
+    page.set_viewport_size({"width": DESKTOP, "height": 900})
+    page.wait_for_function(f"({hint})(document.querySelector('[aria-label=Classes]')) == 'none'")
+
+
 def test_a_script_in_a_name_would_not_run(seen: Opened) -> None:
     """The page's own rule stops what would come in beside its one script."""
     seen.page.evaluate(

@@ -29,3 +29,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// A table that is wider than its place has a hint that it scrolls.
+const places = [...document.querySelectorAll(".scroll:has(table)")];
+const mark = () => {
+  for (const place of places) place.classList.toggle("cut", place.scrollWidth > place.clientWidth);
+};
+window.addEventListener("resize", mark);
+mark();
