@@ -54,7 +54,7 @@ def steps() -> Iterator[list[str]]:
     yield [
         *("-m", "ensemble.evaluate", "--predictions", "demo/merged.csv", *singles),
         *("--labels", "demo/data/test_labels.csv", "--train_csv", "demo/data/train.csv"),
-        *("--output", "demo/scores"),
+        *("--output", "demo/scores", "--overwrite"),
     ]
 
 

@@ -1,8 +1,8 @@
 """Out-of-fold predictions → calibration.json: probabilities that mean what they say, thresholds.
 
-    python -m ensemble.calibrate --predictions ensemble_oof.csv
+    python -m ensemble.calibrate --predictions outputs/ensemble_oof.csv
     python -m ensemble.calibrate outputs/a
-    python -m ensemble.infer --ensemble ensemble.json --calibration calibration.json ...
+    python -m ensemble.infer --ensemble outputs/ensemble.json --calibration outputs/calibration.json
 
 Of each class it chooses a map (none, temperature, Platt or isotonic) by cross-validated log loss,
 then a threshold of best F1, and how strongly the normal class lowers the others (alpha, 0 for not
@@ -66,7 +66,7 @@ class Config:
     """Seed of these folds."""
     normal_class: str = ""
     """Class that means "nothing found"; Normal, No Finding or No_Finding when not given."""
-    output: Path = Path("calibration.json")
+    output: Path = Path("outputs/calibration.json")
     """Where maps, thresholds and alpha go."""
     overwrite: bool = False
     """Replace what an earlier call wrote there."""

@@ -1,7 +1,7 @@
 """Out-of-fold predictions of several runs → which to average, with which weights: ensemble.json.
 
     python -m ensemble.choose outputs/csra_db_cas outputs/standard_head
-    python -m ensemble.infer --ensemble ensemble.json --image_dir images
+    python -m ensemble.infer --ensemble outputs/ensemble.json --image_dir images
 
 Tries the single best run, the equal mean, greedy selection (Caruana 2004) and non-negative weights.
 What is gained is measured by nested cross-validation: on patients that took part neither in the
@@ -65,7 +65,7 @@ class Config:
     """Folds of patients, outer and inner, of the nested cross-validation."""
     seed: Seed = 0
     """Seed of these folds."""
-    output: Path = Path("ensemble.json")
+    output: Path = Path("outputs/ensemble.json")
     """Where the weights go; beside it the blended out-of-fold predictions, as ..._oof.csv, and
     their labels, as ..._labels.csv."""
     overwrite: bool = False

@@ -16,7 +16,6 @@ each kind holds the truth. Where it would not, with few positive patients, none 
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +36,9 @@ def main() -> None:
     config.predictions = (*config.runs, *config.predictions)
     check(config)
     # late, so that --help and a mistyped flag are answered at once
-    from core.io.atomic import write_atomically
     from core.report.page import render
     from ensemble.fitting.out_of_fold import describe_folds
-    from ensemble.scoring.outputs import owns_page, write_scores
+    from ensemble.scoring.outputs import write_scores
     from ensemble.scoring.page import page_of, with_images
 
     scored, runs, paths = _read(config)
@@ -61,12 +59,9 @@ def main() -> None:
         "notes": [] if config.anonymous else scored.notes,
     }
     page = render(page_of(config, scored, outcome, made_from)) if config.report else None
-    # a page that an evaluation of this name wrote is still its own
-    owned = {"page": page is not None or owns_page(paths[0])}
-    write_scores(paths, {"made_from": made_from, **owned, **outcome.found}, outcome.csv)
+    write_scores(paths, {"made_from": made_from, **outcome.found}, outcome.csv, page)
     print(f"\nscores       {paths[0]}, {paths[1]}")
     if page is not None:
-        write_atomically(paths[2], methodcaller("write_bytes", page))
         print(f"report       {paths[2]}")
 
 
@@ -87,7 +82,9 @@ def _read(config: Config) -> tuple[Scored, list[Run], tuple[Path, ...]]:
     thresholds = Path(config.thresholds) if config.thresholds else None
     inputs = [*files, *filter(None, (*others, thresholds)), *(f for run in runs for f in run.files)]
     endings = (".json", ".csv", *([".html"] if config.report else []))
-    paths = output_paths(config.output, first, inputs, endings, overwrite=config.overwrite)
+    paths = output_paths(
+        config.output, config.predictions, inputs, endings, overwrite=config.overwrite
+    )
     if own and len(runs) > 1:
         # what makes a comparison meaningless is refused
         own_labels(runs)

@@ -1,7 +1,7 @@
 """Heat maps: where in an image the models see what speaks for a class.
 
     python -m ensemble.explain --checkpoints a.safetensors b.safetensors --image_dir images
-      --images one.png two.png --classes Effusion --output maps
+      --images one.png two.png --classes Effusion
 
 Writes a picture of each image (a row a class, a column a model and the ensemble), sheet.png with
 all of them, and maps.csv with the probabilities of ensemble.infer. CSRA has maps of its own; of

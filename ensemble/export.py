@@ -1,8 +1,8 @@
 """Checkpoints → something to hand on: an ONNX file or a folder, and a model card.
 
     python -m ensemble.export --checkpoints a.safetensors b.safetensors --weights 1.0 1.5
-      --tta_config flip --calibration calibration.json --image_dir images --output export
-    python -m ensemble.export --checkpoints a.safetensors --format folder --output export
+      --tta_config flip --calibration outputs/calibration.json --image_dir images
+    python -m ensemble.export --checkpoints a.safetensors --format folder --output outputs/hub
 
 onnx: images in, probabilities out, as `python -m ensemble.infer` gives with the same flags, checked
 by ONNX Runtime on noise and on --image_dir. folder: what `methods.load_model` and

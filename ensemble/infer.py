@@ -48,7 +48,7 @@ def main() -> None:
         anonymous=config.anonymous,
         overwrite=config.overwrite,
     )
-    output = config.output if config.single else config.output or Path("predictions.csv")
+    output = config.output if config.single else config.output or Path("outputs/predictions.csv")
     if output is not None:
         csvs = (config.test_csv, config.sample_submission, config.single)
         read = filter(None, (*csvs, config.postprocessing.calibration, config.models.ensemble))

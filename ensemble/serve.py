@@ -1,7 +1,7 @@
 """A local web page and a JSON endpoint: drop an X-ray, see probabilities and heat maps.
 
     python -m ensemble.serve --checkpoints a.safetensors b.safetensors
-    python -m ensemble.serve --ensemble ensemble.json --calibration calibration.json
+    python -m ensemble.serve --ensemble outputs/ensemble.json --calibration outputs/calibration.json
 
 For research use only. Nothing that is sent is written to disk. Ctrl-C ends it.
 """

@@ -121,7 +121,8 @@ def score(files: Sequence[Path], labels: Path, output: Path, *flags: object) -> 
 
     The images and classes are those that all files have.
     """
-    words = ("--predictions", *files, "--labels", labels, "--output", output, "--common")
+    words = ("--predictions", *files, "--labels", labels, "--output", output)
+    words += ("--common", "--overwrite")
     call("-m", "ensemble.evaluate", *words, *flags)
 
 

@@ -30,7 +30,7 @@ class Config:
     """Check the graph on images of this folder too; the first 16 of them."""
     scores: bool = True
     """Score the out-of-fold predictions beside each checkpoint for the card, with intervals."""
-    output: Path = Path("export")
+    output: Path = Path("outputs/export")
     """Folder of the model and its card."""
     overwrite: bool = False
     """Replace --output where an earlier call made it."""

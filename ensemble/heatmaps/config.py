@@ -34,7 +34,7 @@ class Config:
     """How many of the images are drawn: the first ones."""
     anonymous: bool = False
     """Write numbers in place of the names of images."""
-    output: Path = Path("maps")
+    output: Path = Path("outputs/maps")
     """Folder of the pictures and tables."""
     overwrite: bool = False
     """Replace --output where an earlier call made it."""

@@ -138,7 +138,8 @@ class Config:
     amp: bool = True
     """bf16 (or fp16) autocast on a GPU; a CPU computes in fp32 whatever is given."""
     output: Path | None = None
-    """Where the probabilities go (predictions.csv): the images' names, then one column a class."""
+    """Where the probabilities go (outputs/predictions.csv): names of images, then a column a
+    class."""
     overwrite: bool = False
     """Replace --output where it is there already."""
 

@@ -61,10 +61,10 @@ class Config:
     """Folder of the images, or a pack of them: the report then shows the worst misses and false
     alarms of one file as small pictures."""
     output: Path | None = None
-    """Writes OUTPUT.json and OUTPUT.csv; the first of --predictions plus "_metrics" unless
-    given."""
+    """Writes OUTPUT.json and OUTPUT.csv. Unless given, the first of --predictions plus "_metrics",
+    of several "_leaderboard"; of a run folder in outputs."""
     overwrite: bool = False
-    """Replace files there that are no earlier evaluation."""
+    """Replace what an earlier call wrote there."""
 
     def told(self, path: Path) -> str:
         """What is written of a file's path."""

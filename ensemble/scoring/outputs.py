@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -9,64 +10,63 @@ import numpy as np
 import pandas as pd
 
 from core.errors import UserError
-from core.io.atomic import check_writable, write_atomically
+from core.io.atomic import together, write_atomically
 from core.metrics import Evaluation, PairedDifference
-from ensemble.predict.ensemble_json import read_document, write_document
+from ensemble.predict.ensemble_json import check_output, write_document
 from ensemble.scoring.comparison import MEANS, Entry
 from ensemble.scoring.subgroups import SubgroupScores
 
 KIND = "evaluation"
+# where runs are too
+OUTPUTS = Path("outputs")
 # number of the classes that means run over, and names of the others
 _CLASSES = {"classes_scored": "unscored", "classes_in_intervals": "too_rare_for_intervals"}
 
 
 def output_paths(
     prefix: Path | None,
-    predictions: Path,
+    predictions: Sequence[Path],
     inputs: Sequence[Path],
     endings: Sequence[str] = (".json", ".csv"),
     *,
     overwrite: bool,
 ) -> tuple[Path, ...]:
-    """The files to write: PREFIX and each of `endings`; beside `predictions` without a prefix.
+    """The files to write: PREFIX and each of `endings`, the first of which is the JSON.
 
-    The first one is the JSON. Raises UserError where one of them is an input or cannot be written,
-    or (unless `overwrite`) where it exists and is not of an earlier evaluation, as that JSON says.
+    Without a prefix they are named by `predictions`. Raises UserError as `check_output` does.
     """
-    if prefix is None:
-        name = predictions.name.removesuffix(".gz")
-        prefix = predictions.with_name(f"{Path(name).stem}_metrics")
+    prefix = prefix or _default_prefix(predictions)
     if prefix.name in ("", ".."):
         raise UserError(f"--output {prefix} is a folder: add the start of a file's name")
     start = prefix.stem if prefix.suffix in endings else prefix.name
     paths = tuple(prefix.with_name(f"{start}{ending}") for ending in endings)
-    for path in paths:
-        check_writable(path, inputs)
-    there = [path for path in paths if path.exists()]
-    if _earlier(paths[0]) is not None:
-        # any other page of this name is somebody else's
-        there = [path for path in there if path.suffix == ".html" and not owns_page(paths[0])]
-    if there and not overwrite:
-        raise UserError(
-            f"{there[0]} exists and is no earlier evaluation: give another --output, or "
-            "--overwrite replaces it"
-        )
+    check_output(paths[0], KIND, inputs, beside=paths[1:], overwrite=overwrite)
     return paths
 
 
-def owns_page(scores: Path) -> bool:
-    """Whether there is a page beside this JSON, which it says that an evaluation wrote."""
-    page = (_earlier(scores) or {}).get("page")
-    return page is True and scores.with_suffix(".html").exists()
+def _default_prefix(predictions: Sequence[Path]) -> Path:
+    """Beside the first CSV; in `outputs` for a run folder, and for a CSV in one."""
+    first, what = predictions[0], "metrics" if len(predictions) == 1 else "leaderboard"
+    if first.is_dir():
+        return OUTPUTS / f"{first.resolve().name}_{what}"
+    name = f"{Path(first.name.removesuffix('.gz')).stem}_{what}"
+    folder = first.resolve().parent
+    if (folder / "config.json").is_file():
+        return OUTPUTS / f"{folder.name}_{name}"
+    return first.with_name(name)
 
 
-def write_scores(paths: Sequence[Path], content: Mapping[str, Any], table: pd.DataFrame) -> None:
-    """Write the JSON and the CSV, each whole or not at all. NaN is null, and an empty cell."""
-    # by the JSON a next evaluation knows that the CSV is its own, and by its "page" the page
-    write_document(paths[0], KIND, as_json(content))
-    write_atomically(
-        paths[1], lambda path: table.to_csv(path, float_format="%.8g", errors="replace")
-    )
+def write_scores(
+    paths: Sequence[Path], content: Mapping[str, Any], table: pd.DataFrame, page: bytes | None
+) -> None:
+    """Write the JSON, the CSV and the page if any. NaN is null, and an empty cell."""
+    with together(*paths):
+        write_document(paths[0], KIND, as_json({"page": page is not None, **content}))
+        write_atomically(
+            paths[1], lambda path: table.to_csv(path, float_format="%.8g", errors="replace")
+        )
+        if page is not None:
+            write_atomically(paths[2], methodcaller("write_bytes", page))
 
 
 def class_csv(
@@ -153,14 +153,6 @@ def _bounds(summary: Mapping[str, Any]) -> dict[str, float]:
         columns[f"{name}_interval_point"] = summary["interval_points"][name]
         columns |= {f"{name}_low": low, f"{name}_high": high}
     return columns
-
-
-def _earlier(path: Path) -> dict[str, Any] | None:
-    """What the JSON of an evaluation holds; None where it is none."""
-    try:
-        return read_document(path, KIND)
-    except UserError:
-        return None
 
 
 def as_json(value: Any) -> Any:

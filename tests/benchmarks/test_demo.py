@@ -25,6 +25,8 @@ def test_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert steps[7][3:6] == checkpoints
     assert steps[8][3:7] == [predicted[3], *predicted[:3]]
+    # the demo may be run again
+    assert all("--overwrite" in words for words in steps[4:])
 
 
 def test_the_first_step_that_fails_ends_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

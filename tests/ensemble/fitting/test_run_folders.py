@@ -67,6 +67,21 @@ def test_two_runs_are_compared_on_the_folds_of_both(
     assert "30 images, " in printed
 
 
+def test_nothing_is_written_into_a_run_folder_unasked(
+    call: Command, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = [sorted(path.iterdir()) for path in runs]
+    csv = RunFolder(runs[0], MODEL).files(1).predictions
+    for words in ([runs[0]], runs, ["--predictions", csv, "--common"]):
+        command = partial(call, evaluate, *words, "--resamples", 0)
+        done(command)
+        assert "exists: give another --output, or --overwrite" in refusal(command)
+    made = {path.name for path in Path("outputs").glob("*.json")}
+    assert made == {"one_metrics.json", "one_leaderboard.json", f"one_{csv.stem}_metrics.json"}
+    assert [sorted(path.iterdir()) for path in runs] == before
+
+
 def test_runs_of_other_folds_are_compared_on_all_images(
     command: Command, runs: list[Path], tmp_path: Path
 ) -> None:

@@ -12,8 +12,8 @@ from tests.helpers.synthetic.scores import Command, Files, make_files
 
 @pytest.fixture
 def command(call: Command) -> Command:
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-    return partial(call, main)
+    """Runs the command in this process, again and again: (exit code, stdout, stderr)."""
+    return partial(call, main, "--overwrite")
 
 
 @pytest.fixture

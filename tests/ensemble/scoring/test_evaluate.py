@@ -91,9 +91,9 @@ def test_several_files_are_a_leaderboard(command: Command, files: Files) -> None
     rows = [line.split() for line in printed.splitlines() if ".csv  " in line and "0." in line]
     assert [row[0] for row in rows] == ["best.csv", "middling.csv", "poor.csv"]
     assert rows[1][-2:] == ["reference", "reference"]
-    found = read_json(files.path("middling").with_name("middling_metrics.json"))
+    found = read_json(files.path("middling").with_name("middling_leaderboard.json"))
     board = {Path(row["predictions"]).stem: row for row in found["leaderboard"]}
-    table = pd.read_csv(files.path("middling_metrics"), index_col="predictions")
+    table = pd.read_csv(files.path("middling_leaderboard"), index_col="predictions")
     assert list(board) == ["best", "middling", "poor"] == [Path(path).stem for path in table.index]
     reference = files.probabilities["middling"]
     for name, row in board.items():

@@ -1,42 +1,42 @@
 """`python -m ensemble.evaluate`: what it replaces, and what it refuses."""
 
+from functools import partial
+
 import pytest
 
-from tests.helpers.synthetic.scores import Command, Files, read_json
+from ensemble.evaluate import main
+from tests.helpers.calls import refusal
+from tests.helpers.synthetic.scores import Command, Files
+
+
+@pytest.fixture
+def command(call: Command) -> Command:
+    return partial(call, main)
 
 
 @pytest.mark.usefixtures("blank")
-def test_what_is_there_is_replaced_only_if_it_is_an_evaluation(
-    command: Command, files: Files
-) -> None:
+def test_what_is_there_is_replaced_only_with_overwrite(command: Command, files: Files) -> None:
     first = ["--predictions", files.path("best"), "--labels", files.path("labels")]
-    flags = [*first, "--resamples", 0, "--output", files.folder / "out"]
+    flags = [*first, "--resamples", 0, "--report", "--output", files.folder / "out"]
     out = [files.folder / f"out.{ending}" for ending in ("json", "csv", "html")]
     assert command(*flags)[0] == 0
-    before = out[0].read_bytes()
-    assert command(*flags, "--thresholds", 0.5)[0] == 0
-    assert out[0].read_bytes() != before
-    for place, text in enumerate(('{"kind": "calibration"}', "mine")):
+    before = [path.read_bytes() for path in out]
+    other = [*flags, "--thresholds", 0.5]
+    assert "out.json exists" in refusal(command, *other)
+    assert [path.read_bytes() for path in out] == before
+    assert command(*other, "--overwrite")[0] == 0
+    assert out[0].read_bytes() != before[0]
+    for place in (1, 2):
         for path in out:
-            path.unlink(missing_ok=True)
-        out[place].write_text(text)
-        code, _, error = command(*flags)
-        assert code == 2
-        assert f"{out[place].name} exists and is no earlier evaluation" in error
-        assert [path.read_text() for path in out if path.exists()] == [text]
-    assert command(*flags, "--overwrite")[0] == 0
-    assert read_json(out[0])["kind"] == "evaluation"
-    # a page that no evaluation wrote, beside scores that one wrote
-    out[2].write_text("mine")
-    assert command(*flags)[0] == 0  # which writes no page
-    code, _, error = command(*flags, "--report")
-    assert code == 2
-    assert "out.html exists and is no earlier evaluation" in error
-    assert out[2].read_text() == "mine"
-    assert command(*flags, "--report", "--overwrite")[0] == 0
-    # its own is replaced, also after an evaluation without a page
-    for page in ([], ["--report"], ["--report"]):
-        assert command(*flags, *page)[0] == 0
+            path.unlink()
+        out[place].write_text("mine")
+        assert f"{out[place].name} exists" in refusal(command, *flags)
+        assert [path.read_text() for path in out if path.exists()] == ["mine"]
+        assert command(*flags, "--overwrite")[0] == 0
+    # JSON of another kind is never replaced
+    out[0].write_text('{"kind": "calibration"}')
+    assert "--overwrite leaves it alone" in refusal(command, *flags, "--overwrite")
+    assert out[0].read_text() == '{"kind": "calibration"}'
     # inputs stay what they are, whatever is asked
     for name in ("labels", "best", "poor", "meta", "train"):
         path = files.path(name)
