@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from core.errors import UserError, nearest, some
+from core.models.checkpoint import STATE_ENDING
 from core.models.load import ModelInfo, load_model
 from ensemble.predict.config import ModelsConfig
 from ensemble.predict.ensemble_json import read_recipe
@@ -63,23 +65,27 @@ class Ensemble:
     members: Sequence[Member]
     shares: NDArray[np.float64]  # (M,) parts of 1
     class_names: Sequence[str]
+    left_out: Sequence[Path] = ()
+    """Resume states among the files that were named"""
 
     @classmethod
     def load(cls, config: ModelsConfig, classes: str = "same") -> "Ensemble":
         """Read all checkpoints of `config`, and the classes of its ensemble.json, if it has one.
 
         Else `classes` is "union", "intersection", or "same", which refuses models that differ.
+        Resume states among the checkpoints, as `DIR/*.safetensors` names them, are left out.
         Raises UserError where a file, the weights or the classes cannot be used.
         """
         names: list[str] = []
-        checkpoints, weights = [*config.checkpoints], [*config.weights]
+        checkpoints, weights, states = _without_states(config.checkpoints, config.weights)
         if config.ensemble is not None:
             checkpoints, weights, names = read_recipe(config.ensemble)
         shares = model_shares(weights, len(checkpoints))
         # a model without a share would cost time, and could be the only one with a class
         pairs = zip(checkpoints, shares, strict=True)
         members = [Member.load(path) for path, share in pairs if share]
-        return cls(members, shares[shares > 0], _merge_classes(members, names, classes))
+        class_names = _merge_classes(members, names, classes)
+        return cls(members, shares[shares > 0], class_names, states)
 
     @property
     def paths(self) -> list[Path]:
@@ -119,7 +125,31 @@ class Ensemble:
         ]
         if without:
             lines.append(f"Not every model has each class: {some(without, 12)}.")
+        if self.left_out:
+            lines.append(f"left out     {_describe_states(self.left_out)}")
         return "\n".join(lines)
+
+
+def _without_states(
+    paths: Sequence[Path], weights: Sequence[float]
+) -> tuple[list[Path], list[float], list[Path]]:
+    """The checkpoints among `paths`, their weights, and the resume states, known by their names.
+
+    There is a weight for each path or for each checkpoint. Raises UserError where all are states.
+    """
+    is_model = [not path.name.endswith(STATE_ENDING) for path in paths]
+    checkpoints = list(compress(paths, is_model))
+    states = [path for path in paths if path not in checkpoints]
+    if states and not checkpoints:
+        raise UserError(f"{_describe_states(states)}; name the files without .state beside them")
+    if len(weights) == len(paths):
+        weights = list(compress(weights, is_model))
+    return checkpoints, list(weights), states
+
+
+def _describe_states(paths: Sequence[Path]) -> str:
+    kind = "a resume state, no checkpoint" if len(paths) == 1 else "resume states, no checkpoints"
+    return f"{some(list(map(str, paths)))}: {kind}"
 
 
 def _merge_classes(members: Sequence[Member], names: list[str], classes: str) -> list[str]:

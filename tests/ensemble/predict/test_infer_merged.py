@@ -13,7 +13,7 @@ from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.calibration import Calibration, Identity, Platt, write_calibration
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
-from tests.helpers.calls import refusal
+from tests.helpers.calls import done, refusal
 from tests.helpers.infer_files import Infer, part, predicted, said, write
 
 
@@ -29,6 +29,31 @@ def both(checkpoints: list[Path], six_images: list[Path], names: list[str]) -> l
         pd.DataFrame(said(path, six_images, mirror=False).astype(float), columns=names)
         for path in checkpoints
     ]
+
+
+def test_resume_states_are_left_out_by_name(
+    infer: Infer, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
+) -> None:
+    """As `RUN/*.safetensors` names them."""
+    states = [path.with_suffix(".state.safetensors") for path in checkpoints]
+    every = [checkpoints[0], states[0], checkpoints[1], states[1]]
+    assert all(path.is_file() for path in every)
+    tables = []
+    for number, flags in enumerate(
+        (
+            [*checkpoints, "--weights", 1, 3],
+            [*every, "--weights", 1, 3],
+            [*every, "--weights", 1, 9, 3, 9],
+        )
+    ):
+        output = tmp_path / f"{number}.csv"
+        printed = done(infer, six_images[0], "--checkpoints", *flags, "--output", output)
+        line = f"left out     {states[0]}, {states[1]}: resume states, no checkpoints"
+        assert (line in printed.splitlines()) == (number > 0)
+        tables.append(output.read_bytes())
+    assert tables[1:] == tables[:1] * 2
+    error = refusal(infer, six_images[0], "--checkpoints", states[0])
+    assert f"{states[0]}: a resume state, no checkpoint; name" in error
 
 
 def test_one_checkpoint_gives_its_own_validation_predictions(
