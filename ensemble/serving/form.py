@@ -35,9 +35,9 @@ async def file_of_form(headers: Headers, body: bytes) -> bytes:
     try:
         form = await parser.parse()
     except MultiPartException as error:
+        reason = error.message.rstrip(".").replace(". ", ", ").lower()
         raise UserError(
-            f"the form cannot be read ({error.message.rstrip('.').lower()}): send one image as its "
-            "file"
+            f"the form cannot be read ({reason}): send one image as its file"
         ) from error
     try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
