@@ -35,7 +35,7 @@ def test_folds_by_image(phantom: Path, tmp_path: Path, train: Train, call: Call)
     code, printed, error = train(*command)
     assert code == 0, error
     assert "finished before" in printed
-    assert f"Warning: the run in {out} was begun with {BY_IMAGE}." in printed
+    assert f"Warning: the run in {out} was begun with {BY_IMAGE} ({data}/train.csv)." in printed
     assert (out / "folds.csv").read_bytes() == folds
     shutil.rmtree(out)
     code, printed, error = train(*command)

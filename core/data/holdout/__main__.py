@@ -80,6 +80,8 @@ def main() -> None:
     written = write_folder(config.output, partial(_write, data, table, held_out.tolist()), check)
     cells = counts.map("{:,}".format).set_axis(["train", "holdout"], axis=1)
     print(f"\n{cells.to_string()}\n")
+    if table.patients is None:
+        print("divided by image: a patient may be on both sides\n")
     for csv, (train, holdout, left_out) in zip(config.train_csv, written, strict=True):
         if left_out:
             print(f"{left_out:,} rows of {csv} are in neither file: see above for what is left out")

@@ -228,11 +228,21 @@ def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
         return None
 
 
-def names_patients(path: Path) -> bool:
-    """Whether a folds.csv names a patient; True where it cannot be read."""
+def names_no_patients(path: Path, sources: Sequence[str]) -> list[bool]:
+    """Of each source whether a folds.csv names none of its patients; False where it has no row.
+
+    An image of several sources is named SOURCE/IMAGE, and where they name patients it is its own.
+    """
     try:
         check_regular(path)
-        frame = pd.read_csv(path, usecols=["PatientID"], dtype=str, keep_default_na=False)
+        columns = ["ImageID", "PatientID"]
+        frame = pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False)
     except (OSError, ValueError):
-        return True
-    return bool((frame["PatientID"] != "").any())
+        return [False] * len(sources)
+    images, patients = (frame[name] for name in columns)
+    is_named = (patients != "") & (patients != images)
+    found = []
+    for source in sources:
+        own = images.str.startswith(f"{source}/" if len(sources) > 1 else "")
+        found.append(bool(own.any()) and not is_named[own].any())
+    return found

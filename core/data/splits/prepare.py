@@ -19,14 +19,14 @@ from core.data.splits.folds import (
     assign_folds,
     empty_in_fold,
     fold_table,
-    names_patients,
+    names_no_patients,
     read_folds,
     source_table,
 )
 from core.data.splits.official import join_official_split
 from core.data.tables.anonymous import without_names
 from core.data.tables.label_table import LabelTable
-from core.data.tables.load import gather
+from core.data.tables.load import gather, source_names
 from core.errors import UserError, in_plain_sight, see_doctor, some
 
 SMALLEST_SHARE = 1e-4
@@ -127,10 +127,8 @@ def prepare(
     """
     try:
         earlier = None if run is None or run.overwrite else find_run(run.out_dir)
-        if earlier and not data.reading.patient_column and not names_patients(earlier.folds):
-            # more names of columns are known than when it was begun
-            data = replace(data, reading=data.reading.change(patient_column="none"))
-            say(f"Warning: the run in {earlier.path} was begun with {BY_IMAGE}.")
+        if earlier and not data.reading.patient_column:
+            data = _without_new_patients(data, earlier, say)
         return divide(_gather(data, earlier), data, split, say, source_weights, earlier)
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
@@ -184,6 +182,23 @@ def divide(
     prepared = Prepared(table, assignment, run_folds, table.images.digest())
     check_training(prepared, shares, say)
     return prepared
+
+
+def _without_new_patients(
+    data: DataConfig, earlier: EarlierRun, say: Callable[[str], None]
+) -> DataConfig:
+    """`data` without the patients that the earlier run did not know: fewer names of columns were
+    known when it was begun."""
+    csvs = data.train_csv
+    unnamed = names_no_patients(
+        earlier.folds, source_names(csvs, data.reading.source or (None,) * len(csvs))
+    )
+    if not any(unnamed):
+        return data
+    sources = some([str(csv) for csv in compress(csvs, unnamed)])
+    say(f"Warning: the run in {earlier.path} was begun with {BY_IMAGE} ({sources}).")
+    columns = tuple("none" if one else "" for one in unnamed)
+    return replace(data, reading=data.reading.change(patient_column=columns))
 
 
 def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:

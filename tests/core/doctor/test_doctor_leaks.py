@@ -74,6 +74,12 @@ def test_full_finds_what_looks_the_same_and_is_another_patients(doctor: Doctor, 
         assert (looks in doubt) == (patient == "stranger")
 
 
+def test_several_columns_for_one_csv_are_refused(doctor: Doctor, data: Path) -> None:
+    code, _, error = doctor("--test_csv", data / "train.csv", "--patient_column", "A", "B")
+    assert code == 2
+    assert "--patient_column has 2 of them and --train_csv 1" in error
+
+
 @pytest.mark.parametrize("has_column", [True, False])
 def test_without_patients_none_are_said_to_be_compared(
     doctor: Doctor, data: Path, has_column: bool

@@ -96,7 +96,10 @@ def test_what_is_printed_is_what_is_written(tmp_path: Path, call: Call) -> None:
     with gzip.open(tmp_path / "all.csv.gz", "wt") as file:
         many_patients().to_csv(file, index=False)
     words = ["--train_csv", tmp_path / "all.csv.gz", "--share", 0.25, "--output", tmp_path / "new"]
-    _, out, _ = call(main, *words)
+    by_image = "divided by image: a patient may be on both sides"
+    assert by_image in call(main, *words, "--patient_column", "none")[1]
+    _, out, _ = call(main, *words, "--overwrite")
+    assert by_image not in out
     for place, frame in enumerate(read_both(tmp_path / "new")):
         counts = {"images": len(frame), "patients": frame["PatientID"].nunique()}
         counts |= {name: (frame[name] == "1").sum() for name in ("Effusion", "Rare")}

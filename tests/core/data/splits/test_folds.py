@@ -15,6 +15,7 @@ from core.data.splits.folds import (
     check_disjoint,
     empty_in_fold,
     fold_table,
+    names_no_patients,
     write_folds,
 )
 from core.data.splits.prepare import divide
@@ -185,3 +186,17 @@ def test_folds_csv_keeps_names_as_text_and_counts_from_one(tmp_path: Path) -> No
     assert (tmp_path / "folds.csv").read_text() == text
     write_folds(tmp_path / "folds.csv", some_table(["x"]), np.array([1]))
     assert (tmp_path / "folds.csv").read_text() == "ImageID,PatientID,fold\nx,,2\n"
+
+
+def test_sources_without_patients_are_found_in_a_runs_folds(tmp_path: Path) -> None:
+    path, ids = tmp_path / "folds.csv", ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
+    for patients, expected in (
+        (["a/7", "a/7", "b/1.png", "b/2.png"], [False, True]),
+        (["a/7", "a/7", "b/9", "b/2.png"], [False, False]),
+        (None, [True, True]),
+    ):
+        write_folds(path, some_table(ids, patients), np.array([0, 1, 0, 1]))
+        assert names_no_patients(path, ["a", "b"]) == expected
+        assert names_no_patients(path, ["a", "b", "c"])[2] is False
+    assert names_no_patients(path, ["t"]) == [True]
+    assert names_no_patients(tmp_path / "no.csv", ["t"]) == [False]
