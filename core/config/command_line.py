@@ -29,6 +29,7 @@ try:
         types_of,
     )
     from core.errors import UserError, nearest
+    from core.runtime.accelerator import has_accelerator
     from core.runtime.signals import answer_stops, leave
     from core.runtime.worker_failures import allow_open_files, lost_worker
 except KeyboardInterrupt:  # `run`, which ends in the same way, is still to come
@@ -73,6 +74,8 @@ def parse(
     settings = earlier | settings
     if preset == "auto":
         preset = settings.get("preset", "auto")
+    if auto is not None and {"-h", "--help"} & {*words}:
+        preset, description = _preset_of_help(preset, [*presets], description)
 
     def build(preset: str) -> ConfigType:
         default: Any = presets.get(preset, first)()
@@ -99,6 +102,17 @@ def parse(
             "config.json out to resume it, or give another --out_dir"
         ) from error
     return config
+
+
+def _preset_of_help(preset: str, presets: list[str], description: str | None) -> tuple[str, str]:
+    """The preset that gives the defaults in --help, and a description that names it."""
+    why = ""
+    if preset == "auto":
+        preset = "paper" if has_accelerator() else "small"
+        why = f", as {'an' if preset == 'paper' else 'no'} accelerator was found"
+    others = " or ".join(f"--preset {name} --help" for name in presets if name != preset)
+    shown = f"Defaults are those of --preset {preset}{why}; {others} shows the others."
+    return preset, f"{(description or '').rstrip()}\n\n{shown}"
 
 
 def machine_preset() -> str:

@@ -102,7 +102,7 @@ class OptimConfig:
     """AdamW with a linear warm-up and a cosine, both by step."""
 
     epochs: PositiveInt = 30
-    """Epochs with the whole model in training."""
+    """Epochs that train the whole model; those of a head phase come before these."""
     warmup_epochs: float = 0.0
     """Of these, the part over which the learning rate rises from 0; at most half of --epochs unless
     given."""
@@ -205,8 +205,8 @@ class TrainingConfig:
     """Settings of one run; a method replaces groups by its own, and their defaults."""
 
     preset: Literal["auto", "paper", "small"] = "auto"
-    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: by what is
-    here."""
+    """Defaults of the other flags: paper (for a GPU), small (minutes on a CPU), auto: paper where
+    there is an accelerator, else small."""
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

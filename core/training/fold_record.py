@@ -1,6 +1,7 @@
 """Records of one fold: resume state, best checkpoint, validation predictions, log."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from core.data.loading.fold_data import FoldData
+from core.errors import counted
 from core.io.atomic import write_atomically
 from core.metrics import evaluate
 from core.models.checkpoint import save_tensors
@@ -61,10 +63,11 @@ class FoldRecord:
         identity = f"{folder.identity} fold {data.fold}"
         self.state = ResumeState(model, average, fabric.device, identity, scaler_of(fabric))
 
-    def begin(self) -> bool:
+    def begin(self, epochs: Mapping[str, int]) -> bool:
         """Load the state of an earlier start, if any; False where the fold is finished.
 
-        Raises UserError for a damaged state or one of another run, and where ranks share no folder.
+        `epochs` by the name of their phase. Raises UserError for a damaged state or one of another
+        run, and where ranks share no folder.
         """
         fabric, log = self.run.fabric, self.log
         if self.files.state.exists():
@@ -75,13 +78,21 @@ class FoldRecord:
         if progress.finished:
             log.say(f"{log.title}  finished before (best epoch {progress.best_epoch})")
             return False
-        if not self.files.state.exists() and self.run.origin is not None:
-            log.say(f"{log.title}  starts from {self.run.origin}")
+        log.say(f"{log.title}  {self._describe_start(epochs)}")
         log.say(progress.recount(self.data.images_per_update))
         for path in (log.metrics, log.timing) if fabric.is_global_zero else ():
             # rows of epochs that are trained again
             cut_back(path, self.data.fold, progress.epoch)
         return True
+
+    def _describe_start(self, epochs: Mapping[str, int]) -> str:
+        """ "1 head + 2 all epochs, from random weights (--no-pretrained)" """
+        plan = " + ".join(f"{number} {phase}" for phase, number in epochs.items() if number)
+        if not self.files.state.exists():
+            return f"{plan} epochs" + (f", from {self.run.origin}" if self.run.origin else "")
+        progress, total = self.state.progress, sum(epochs.values())
+        done = f", {counted(progress.update, 'update')} of it done" if progress.update else ""
+        return f"resuming at epoch {progress.epoch + 1} of {total} ({plan}){done}"
 
     def end_epoch(
         self, epoch: TrainedEpoch, epochs: int, module: nn.Module, probabilities: np.ndarray

@@ -97,7 +97,7 @@ class FoldTrainer:
         Raises SystemExit at a stop, and UserError for an unreadable image, numbers that are not
         finite (the last state remains) and a state that is damaged or of another run.
         """
-        if not self.record.begin():
+        if not self.record.begin({phase.name: phase.epochs for phase in self.phases}):
             return
         self.log.say(describe_sampling(self.data))
         per_epoch = self.data.updates_per_epoch * self.data.images_per_update

@@ -39,7 +39,7 @@ def train_couplings_only(config: Config, checkpoint: Path) -> None:
     logits: list[Tensor] = []
     for fold in run.folds():
         record = FoldRecord(run, fold, model)
-        if record.begin():
+        if record.begin({"only": 1}):
             logits = logits or _logits_of_all(run, model, f"logits of {checkpoint.name}")
             _fit_fold(run, fold, record, model, logits)
     finish_and_predict(run, test)

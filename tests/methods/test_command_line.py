@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from core.config.command_line import parse
+from core.runtime.accelerator import has_accelerator
 from methods import method_names
 from tests.helpers.training.small_run import METHODS, ROOT, module, script, settings
 
@@ -139,6 +140,58 @@ def test_what_the_help_says(method: str, help_text: subprocess.CompletedProcess[
     assert "could not change a class's AP or AUROC" in text
     assert f"python {script(method)} --train_csv train.csv --train_dir images" in text
     assert f"fabric run {script(method)}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "found", "preset", "other"),
+    [
+        ("", True, "paper, as an accelerator was found", "small"),
+        ("", False, "small, as no accelerator was found", "paper"),
+        ("--preset paper", False, "paper", "small"),
+        ("--preset small", True, "small", "paper"),
+    ],
+)
+def test_the_help_shows_the_values_of_the_preset_that_it_names(
+    words: str,
+    found: bool,
+    preset: str,
+    other: str,
+    method: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("core.config.command_line.has_accelerator", lambda: found)
+    monkeypatch.setenv("COLUMNS", "100")
+    presets = module(method, "config").PRESETS
+    with pytest.raises(SystemExit):
+        parse(presets, arguments=[*words.split(), "--help"], auto=lambda: "", description="A.")
+    printed = capsys.readouterr().out
+    heading = f"Defaults are those of --preset {preset}; --preset {other} --help shows the others."
+    text = " ".join(re.sub(r"[│\n]", " ", printed).split())
+    assert heading in text
+    config = presets[preset.partition(",")[0]]()
+    for flag, value in (
+        ("img_size INT", config.loader.img_size),
+        ("model STR", config.model.model),
+        ("epochs INT", config.optim.epochs),
+    ):
+        assert re.search(rf" --{flag} [^│]*?\(default: {value}\)", text), flag
+
+
+def test_a_quick_look_for_an_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("core.runtime.accelerator.metadata.version", lambda _: "2.14.1+cu130")
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "nvidiactl").touch()
+    assert not has_accelerator(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert has_accelerator(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not has_accelerator(tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("core.runtime.accelerator.metadata.version", lambda _: "2.14.1+cpu")
+    assert not has_accelerator(tmp_path)
 
 
 def test_a_bare_command_is_legal_and_has_a_run_folder_of_its_own(method: str) -> None:

@@ -66,8 +66,11 @@ def test_a_truncated_image_stops_the_run_and_leaves_it_resumable(
     assert error.count("\n") == 1
     assert (out / f"{MODEL}_fold1.state.safetensors").exists()
     victim.write_bytes(whole)
-    code, _, _ = train(*flags(data, out, *options))
+    code, printed, _ = train(*flags(data, out, *options))
     assert code == 0
+    assert "fold 1/2  resuming at epoch 1 of 3 (1 head + 2 all), " in printed
+    assert "fold 2/2  1 head + 2 all epochs, from random weights (--no-pretrained)" in printed
+    assert printed.count("random weights") == 1
     ours, theirs = contents(out), contents(finished[0])
     for name in set(ours) - {"config.json"}:
         # checkpoints name the data's folder among their settings
