@@ -25,7 +25,8 @@ RECIPES = {
     "standard_head": TWO_PHASES,
     # the scores of its maps are what is trained, without the class-aware sampler's other prior
     "csra_db_cas": [*TWO_PHASES, "--sampler", "uniform"],
-    "label_coupling": ["--epochs", "3", "--lr", "3e-4"],
+    # the monitor that the published table was measured with
+    "label_coupling": ["--epochs", "3", "--lr", "3e-4", "--monitor", "mAUROC"],
 }
 
 

@@ -119,7 +119,7 @@ def small() -> Config:
         loader=LoaderConfig(img_size=96, batch_size=32),
         model=ModelConfig(model="convnextv2_atto"),
         optim=CouplingOptimConfig(epochs=15, warmup_epochs=1.0, weight_decay=1e-4, lr=1e-3),
-        loop=LoopConfig(ema_decay=0.999, monitor="mAUROC", patience=3, log_every=10),
+        loop=LoopConfig(ema_decay=0.999, patience=3, log_every=10),
     )
 
 
