@@ -82,8 +82,8 @@ def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
             raise UserError(f"--weights_file {path} is not there")
         if path.suffix != ".safetensors":
             raise UserError(
-                f"--weights_file {path} must be a .safetensors file: other formats can run code "
-                "when they are read"
+                f"--weights_file {path} must be a .safetensors file, as other formats can run code "
+                f"when they are read: convert it in Python by {_conversion(path)}"
             )
         return path, Origin.of("--weights_file", path)
     if not config.pretrained:
@@ -105,6 +105,17 @@ def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
             "--no-pretrained to train from random weights"
         )
     return fetched, Origin.of(repository, fetched)
+
+
+def _conversion(path: Path) -> str:
+    """Two lines of Python that write the tensors of a PyTorch file as safetensors, beside it."""
+    target = str(path.with_suffix(".safetensors"))
+    load = f"w = torch.load({str(path)!r}, map_location='cpu', weights_only=True)"
+    copies = "{n: t.contiguous().clone() for n, t in w.get('state_dict', w).items()}"
+    return (
+        f"`import torch; from safetensors.torch import save_file; {load}` and "
+        f"`save_file({copies}, {target!r})`"
+    )
 
 
 def _fetch(repository: str) -> Path | None:

@@ -112,7 +112,10 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
     if differing and "preset" in names:
         differing.insert(0, "preset")
     differing = [f"{name} ({old.get(name)} there, {settings.get(name)} now)" for name in differing]
-    remedy = "leave what differs out to resume it"
+    remedy, start = "leave what differs out to resume it", ""
+    if differing and "model" not in names:
+        trained = [files.weights for files in folds_of(earlier) if files.weights.is_file()]
+        start = f" and --init_from {trained[0]} to start from its weights" if trained else ""
     if not differing and not same_data:
         parts = earlier.environment.get("parts")
         changed = ["images, labels, patients or folds"]
@@ -130,7 +133,7 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
     if differing:
         raise UserError(
             f"{earlier.path} holds a run that differs in {', '.join(differing)}: {remedy}, or give "
-            "another --out_dir (--overwrite deletes that run)"
+            f"another --out_dir{start} (--overwrite deletes that run)"
         )
 
 

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
+import torch
 from huggingface_hub import HfApi
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import core.models.starting_weights
 from core.config.training import BackboneConfig
@@ -94,6 +98,24 @@ def test_weights_files_that_are_refused(tmp_path: Path) -> None:
             find_weights(config)
         with pytest.raises(UserError, match="contradict"):
             replace(config, pretrained=False).check()
+
+
+def test_the_two_lines_of_a_refusal_convert_a_pytorch_file(tmp_path: Path) -> None:
+    path = tmp_path / "a b.pth"
+    own = timm.create_model(MODEL, pretrained=False).state_dict()
+    # not contiguous, and tied
+    own["conv_stem.weight"] = own["conv_stem.weight"].to(memory_format=torch.channels_last)
+    own["again"] = own["classifier.weight"]
+    for content in (own, {"state_dict": own, "epoch": 3}):
+        torch.save(content, path)
+        with pytest.raises(UserError, match="convert it in Python") as refused:
+            find_weights(BackboneConfig(model=MODEL, weights_file=path))
+        lines = re.findall("`([^`]+)`", str(refused.value))
+        assert len(lines) == 2
+        subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)
+        found = load_file(tmp_path / "a b.safetensors")
+        assert found.keys() == own.keys()
+        assert all(torch.equal(found[name], own[name]) for name in own)
 
 
 @pytest.mark.parametrize("record", [None, {}, [1], {"name": "a"}, {"name": "a" * 300}])
