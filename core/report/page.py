@@ -14,6 +14,7 @@ import jinja2
 
 from core.io.atomic import cannot_write, write_atomically
 from core.report.figures import Picture
+from core.report.plots.style import GROUP_LABELS
 from core.report.tables import GROUP, Table
 from core.report.worst_images import EACH, MOST_CLASSES, Worst
 
@@ -89,6 +90,7 @@ def render(contents: Contents) -> bytes:
     page = environment.get_template("page.html.jinja").render(
         contents=contents,
         group=GROUP,
+        group_labels=GROUP_LABELS,
         each=EACH,
         most_classes=MOST_CLASSES,
         script=script,

@@ -10,16 +10,14 @@ import pandas as pd
 
 from core.errors import some
 from core.metrics import Evaluation
+from core.metrics.evaluation import GROUPS
 from core.metrics.intervals import LEAST_IN_MEANS, LEAST_PATIENTS
-from core.report.plots.style import by_prevalence, shorten
+from core.report.plots.style import GROUP_LABELS, by_prevalence, shorten
 
 # name of each measure in the summary, and for the reader
 SUMMARY_ROWS = {
     "mAP": "mAP",
-    "mAP_head": "mAP, head",
-    "mAP_medium": "mAP, medium",
-    "mAP_tail": "mAP, tail",
-    "mAP_extreme": "mAP, extreme tail",
+    **{f"mAP_{group}": f"mAP, {GROUP_LABELS[group]}" for group in (*GROUPS, "extreme")},
     "mAUROC": "mAUROC",
     "mF1": "mF1 at 0.5",
     "mF1_fitted": "mF1, own thresholds (optimistic)",
@@ -105,7 +103,7 @@ def class_table(evaluation: Evaluation, columns: tuple[str, ...] = CLASS_COLUMNS
     rows = []
     for name, row in by_prevalence(evaluation.per_class).iterrows():
         ap, auroc = (with_interval(row, metric) for metric in ("ap", "auroc"))
-        counts = str(name), str(row["group"]), f"{row['positives']:,}"
+        counts = str(name), GROUP_LABELS[row["group"]], f"{row['positives']:,}"
         cells = (*counts, ap, auroc, number(row["f1"]), number(row["ece"]))
         every = dict(zip(CLASS_COLUMNS, cells, strict=True))
         rows.append([every[column] for column in columns])
@@ -123,7 +121,7 @@ def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Tab
     classes = []
     for label, row in by_prevalence(pooled.per_class).iterrows():
         aps = [number(one.per_class["ap"][str(label)]) for one in named.values()]
-        classes.append([str(label), str(row["group"]), f"{row['positives']:,}", *aps])
+        classes.append([str(label), GROUP_LABELS[row["group"]], f"{row['positives']:,}", *aps])
     columns = ("Class", GROUP, "Positives", *named)
     tables = (
         _means_of("Fold", pooled, named, note),
@@ -157,14 +155,20 @@ def _means_of(what: str, pooled: Evaluation, named: Mapping[str, Evaluation], no
     for name, one in named.items():
         counts = f"{one.summary['images']:,}", f"{one.summary['classes_scored']}"
         rows.append([name, *counts, *(number(one.summary[metric]) for metric in shown)])
-    columns = (what, "Images", "Classes scored", *(name.replace("_", " ") for name in shown))
+    means = (SUMMARY_ROWS[name] if name.startswith("mAP_") else name for name in shown)
+    columns = (what, "Images", "Classes scored", *means)
     return Table(f"{what}s", columns, rows, (note,), sortable=False)
 
 
 def format_table(evaluation: Evaluation) -> str:
     """Classes and means for a terminal, at most 100 columns wide."""
     classes = class_table(evaluation, ("Class", "Positives", "AP", "AUROC", GROUP))
-    rows = [[shorten(name), *cells] for name, *cells in classes.rows]
+    # "head > 10 %", which leaves room for the intervals
+    narrow = str.maketrans("", "", "()")
+    rows = [
+        [shorten(name), *cells, group.replace(" classes", "").translate(narrow)]
+        for name, *cells, group in classes.rows
+    ]
     tables = replace(classes, rows=rows), summary_table(evaluation)
     return "\n\n".join(table.as_text() for table in tables)
 

@@ -25,8 +25,8 @@ class Config:
     known source's own table. Those of a run folder, or of ensemble.choose, are found beside
     --predictions unless given."""
     train_csv: Path | None = None
-    """CSV of the training labels, whose prevalences divide classes into head, medium and tail; the
-    scored labels themselves unless given."""
+    """CSV of the training labels, whose prevalences divide classes into head (> 10 %), medium and
+    tail (< 1 %); the scored labels themselves unless given."""
     against: Path | None = None
     """CSV of probabilities to take paired differences to; a leaderboard takes them to the first of
     --predictions unless given."""

@@ -10,10 +10,11 @@ import pandas as pd
 from core.errors import counted, some
 from core.metrics import Evaluation
 from core.metrics.intervals import LEAST_IN_MEANS
-from core.report.plots.style import by_prevalence, shorten
+from core.report.plots.style import GROUP_LABELS, by_prevalence, shorten
 from core.report.tables import (
     GROUP,
     SHOWN_NAMES,
+    SUMMARY_ROWS,
     Table,
     known_label_notes,
     number,
@@ -63,8 +64,9 @@ def leaderboard_table(entries: Sequence[Entry]) -> Table:
     counts = {"mAP": every, "mAUROC": every, "mAP_tail": tail, "ECE": (table["n"] > 0).sum()}
     again = list(MEANS) if compared.left_out else []
     words = [*again, *(f"{name} difference" for name in MEANS)]
+    names = {"mAP_tail": SUMMARY_ROWS["mAP_tail"]}
     columns = (
-        *("File", *(f"{metric.replace('_', ' ')} ({count})" for metric, count in counts.items())),
+        *("File", *(f"{names.get(metric, metric)} ({count})" for metric, count in counts.items())),
         *(f"{word} ({len(compared.classes)})" for word in words),
     )
     rows = []
@@ -112,7 +114,7 @@ def classes_table(entries: Sequence[Entry]) -> Table:
     rows = []
     for name, row in by_prevalence(entries[0].evaluation.per_class).iterrows():
         cells = [number(one.evaluation.per_class["ap"][str(name)]) for one in entries]
-        rows.append([shorten(name), str(row["group"]), f"{row['positives']:,}", *cells])
+        rows.append([shorten(name), GROUP_LABELS[row["group"]], f"{row['positives']:,}", *cells])
     columns = ("Class", GROUP, "Positives", *(f"AP {one.label}" for one in entries))
     return Table("AP of each class in each file", columns, rows)
 

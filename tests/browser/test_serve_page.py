@@ -112,7 +112,7 @@ def test_from_upload_to_heat_map(browser: Browser, address: str, image: Path, wi
         # as text, and marked: in 1 of 1,000 training images, and above its threshold
         hostile = rows.filter(has_text=HOSTILE)
         expect(hostile).to_have_count(1)
-        expect(hostile.locator(".tail")).to_have_text("tail")
+        expect(hostile.locator(".tail")).to_have_text("tail class (< 1 %)")
         expect(page.locator(".tail")).to_have_count(1)
         expect(hostile).to_have_class("class positive")
         assert page.locator(".tick").count() == 15

@@ -11,6 +11,7 @@ from core.report.plots.style import (
     COLOURS,
     GREY,
     GROUP_COLOURS,
+    GROUP_LABELS,
     head_and_tail,
     new_figure,
     shorten,
@@ -26,7 +27,7 @@ def classes_figure(evaluation: Evaluation) -> Figure:
     rows = head_and_tail(evaluation.per_class)[0]
     colours = [GROUP_COLOURS[group] for group in rows["group"]]
     handles = [
-        Line2D([], [], color=colour, marker="o", label=group)
+        Line2D([], [], color=colour, marker="o", label=GROUP_LABELS[group])
         for group, colour in GROUP_COLOURS.items()
         if (rows["group"] == group).any()
     ]

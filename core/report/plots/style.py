@@ -6,9 +6,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from core.metrics.evaluation import GROUP_CUTS
+
 DOTS_PER_INCH = 130
 # Okabe & Ito (2008): told apart by readers of every kind of colour vision
 GROUP_COLOURS = {"head": "#0072B2", "medium": "#009E73", "tail": "#D55E00", "unknown": "#666666"}
+# of groups of classes, with their cuts: "head" alone would be taken for a network's
+GROUP_LABELS = {
+    "head": f"head classes (> {GROUP_CUTS[0] * 100:g} %)",
+    "medium": f"medium classes ({GROUP_CUTS[1] * 100:g}-{GROUP_CUTS[0] * 100:g} %)",
+    "tail": f"tail classes (< {GROUP_CUTS[1] * 100:g} %)",
+    "extreme": f"extreme tail (< {GROUP_CUTS[2] * 100:g} %)",
+    "unknown": "unknown",
+}
 # of folds, and of files that are compared
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
 GREY = "#8a8f98"

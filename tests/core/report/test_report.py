@@ -145,16 +145,21 @@ def test_page_tells_the_numbers(written, scored):
     rarest = f"without the rarest: {summary['interval_points']['mAP']:.3f} [{low:.3f}, {high:.3f}]"
     assert f"mAP 4 {summary['mAP']:.3f} {rarest}" in page.text
     low, high = summary["intervals"]["mAP_medium"]
-    assert f"mAP, medium 1 {summary['mAP_medium']:.3f} [{low:.3f}, {high:.3f}]" in page.text
+    assert (
+        f"mAP, medium classes (1-10 %) 1 {summary['mAP_medium']:.3f} [{low:.3f}, {high:.3f}]"
+        in page.text
+    )
     row = rows.loc["Effusion"]
     assert (
-        f"Effusion head {row['positives']} "
+        f"Effusion head classes (> 10 %) {row['positives']} "
         f"{row['ap']:.3f} [{row['ap_low']:.3f}, {row['ap_high']:.3f}] "
         f"{row['auroc']:.3f} [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}] "
         f"{row['f1']:.3f} {row['ece']:.3f}"
     ) in page.text
     assert "has no AP and no AUROC and is left out of the means. Here: Never seen." in page.text
-    assert f"Never seen tail 0 - - - {rows.at['Never seen', 'ece']:.3f}" in page.text
+    assert (
+        f"Never seen tail classes (< 1 %) 0 - - - {rows.at['Never seen', 'ece']:.3f}" in page.text
+    )
     assert "of a mean over the 3 classes with at least 10, without A very long name" in page.text
 
 
@@ -202,9 +207,13 @@ def test_table_fits_a_hundred_columns_and_tells_the_numbers(scored):
     row = evaluation.per_class.loc["Effusion"]
     ap = f"{row['ap']:.3f} [{row['ap_low']:.3f}, {row['ap_high']:.3f}]"
     auroc = f"{row['auroc']:.3f} [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}]"
-    assert lines[2].split(maxsplit=2) == ["Effusion", str(row["positives"]), f"{ap}  {auroc}  head"]
+    assert lines[2].split(maxsplit=2) == [
+        "Effusion",
+        str(row["positives"]),
+        f"{ap}  {auroc}  head > 10 %",
+    ]
     assert lines[5].startswith("A very long name of a very ra… ")
-    assert lines[6].split() == ["Never", "seen", "0", "-", "-", "tail"]
+    assert lines[6].split() == ["Never", "seen", "0", "-", "-", "tail", "<", "1", "%"]
     macro = f"{evaluation.summary['mAP']:.3f}"
     assert ["mAP", "4", macro] in [line.split()[:3] for line in lines]
     assert "Here: Never seen." in lines[-1]

@@ -26,8 +26,10 @@ def test_one_file_has_its_numbers_and_pictures(command: Command, files: Files) -
     told = words(page)
     assert "Scores of best.csv 150 images" in told
     assert f"mAP 5 {expected.summary['mAP']:.3f}" in told
+    shown = {"head": "head classes (> 10 %)", "tail": "tail classes (< 1 %)"}
+    shown["medium"] = "medium classes (1-10 %)"
     for name, row in expected.per_class.iterrows():
-        assert f"{name} {row['group']} {row['positives']} " in told
+        assert f"{name} {shown[row['group']]} {row['positives']} " in told
     assert "Operating points at threshold 0.5" in told
     assert page.count("data:image/png") == 5
     assert "data:image/jpeg" not in page
@@ -81,10 +83,9 @@ def test_worst_cases_are_shown_where_the_images_are_given(command: Command, file
     page = (files.folder / "best_metrics.html").read_text()
     told = words(page)
     assert page.count("data:image/jpeg") > 25
-    hernia = told[told.rindex("Hernia head Positives with") :]
-    assert hernia.startswith(
-        f"Hernia head Positives with the lowest scores cannot be read {p[worst]:.3f} rank"
-    )
+    start = "Hernia head classes (> 10 %) Positives with the lowest scores cannot be read"
+    hernia = told[told.rindex("Hernia head classes (> 10 %) Positives with") :]
+    assert hernia.startswith(f"{start} {p[worst]:.3f} rank")
     assert f"{worst:03d}.png" in hernia[:200]
     (images / "149.png").unlink()
     code, _, error = command(*flags)
