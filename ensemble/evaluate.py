@@ -38,6 +38,7 @@ def main() -> None:
     # late, so that --help and a mistyped flag are answered at once
     from core.report.page import render
     from ensemble.fitting.out_of_fold import describe_folds
+    from ensemble.scoring.comparison import short_names
     from ensemble.scoring.outputs import write_scores
     from ensemble.scoring.page import page_of, with_images
 
@@ -46,6 +47,9 @@ def main() -> None:
         scored = with_images(scored, config.image_dir)
     folds = describe_folds(runs) if runs else None
     _print_sources(config, scored, folds)
+    overlap = scored.overlap.tables(short_names([*scored.files], anonymous=config.anonymous))
+    for one in overlap:
+        print(f"{one.heading}:\n{one.as_text()}\n")
     score = _one_file if len(config.predictions) == 1 else _several_files
     outcome = score(config, scored)
     made_from = {
@@ -58,8 +62,15 @@ def main() -> None:
         # they name images
         "notes": [] if config.anonymous else scored.notes,
     }
-    page = render(page_of(config, scored, outcome, made_from)) if config.report else None
-    write_scores(paths, {"made_from": made_from, **outcome.found}, outcome.csv, page)
+    page = None
+    if config.report:
+        contents = page_of(config, scored, outcome, made_from)
+        page = render(replace(contents, sections=[*overlap, *contents.sections]))
+    shared = scored.overlap.as_json(
+        {path: config.told(path) for path in scored.files}, train_csv=config.train_csv is not None
+    )
+    found = {"made_from": made_from, "training_overlap": shared, **outcome.found}
+    write_scores(paths, found, outcome.csv, page)
     print(f"\nscores       {paths[0]}, {paths[1]}")
     if page is not None:
         print(f"report       {paths[2]}")

@@ -72,17 +72,26 @@ def main() -> None:
 
 def _predict_single(predictor: Predictor, image: Path, output: Path | None) -> None:
     """Print a line for each class, the most probable first; write them where `output` is given."""
+    import numpy as np
     import pandas as pd
 
     from core.data.images.decode import read_image
     from core.io.atomic import make_folder, write_atomically
+    from ensemble.predict.dataset import digest_at
+    from ensemble.predict.training_overlap import find_overlap
 
-    found = pd.Series(predictor.finished(read_image(image)), index=predictor.class_names)
+    pixels, ensemble = read_image(image), predictor.ensemble
+    found = pd.Series(predictor.finished(pixels), index=predictor.class_names)
     if not predictor.fabric.is_global_zero:
         return
     print(f"\n{image}")
     for name, probability in found.sort_values(ascending=False, kind="stable").items():
         print(f"{probability:8.4f}  {name}")
+    sizes = ensemble.digest_sizes
+    digests = np.array([[digest_at(size, pixels, {}) for size in sizes]], dtype=np.int64)
+    overlap = find_overlap(ensemble.members, sizes, digests, np.zeros(1, np.int64))
+    for sentence in overlap.sentences("image", "images"):
+        print(sentence)
     if output is not None:
         frame = found.to_frame().T
         frame.insert(0, "ImageID", image.name)

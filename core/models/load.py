@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, in_plain_sight, some
 from core.io.untrusted_files import unsurprising
+from core.models.data_digests import NAME as DIGESTS
+from core.models.data_digests import DataDigests
 from core.models.loaded_model import LoadedModel, ModelInfo
 
 # pixels a side, and classes; a file that claims more is not believed
@@ -38,7 +41,10 @@ def load_model(path: str | Path) -> LoadedModel:
     # the name comes from a file: only a folder that is here may be imported
     if not isinstance(method, str) or method not in method_names():
         raise UserError(f'{path} names the method "{method}"; known: {", ".join(method_names())}')
-    info = _read_info(method, facts, path)
+    info = replace(
+        _read_info(method, facts, path), data_digests=DataDigests.read(tensors, facts, path)
+    )
+    tensors.pop(DIGESTS, None)
     build_model = importlib.import_module(f"methods.{method}.model").build_model
     kind = importlib.import_module(f"methods.{method}.config").ModelConfig
     try:

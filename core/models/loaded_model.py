@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # imported where they are used, so that --help of commands is
     import pandas as pd
     from torch import nn
 
+    from core.models.data_digests import DataDigests
+
 Image: TypeAlias = str | Path | np.ndarray
 _BATCH = 16
 
@@ -28,6 +30,8 @@ class ModelInfo:
     class_names: tuple[str, ...]
     image_size: int
     facts: dict[str, Any]
+    data_digests: DataDigests | None = None
+    """Of the images that it was trained and validated on; None where the file has none."""
 
 
 class LoadedModel(NamedTuple):

@@ -16,6 +16,7 @@ from core.errors import counted
 from core.io.atomic import write_atomically
 from core.metrics import evaluate
 from core.models.checkpoint import save_tensors
+from core.models.data_digests import DataDigests, Part, Role, patient_digests
 from core.runs.log import FoldLog, cut_back
 from core.runtime.ranks import check_equal
 from core.training.ema import MovingAverage
@@ -62,6 +63,7 @@ class FoldRecord:
         )
         identity = f"{folder.identity} fold {data.fold}"
         self.state = ResumeState(model, average, fabric.device, identity, scaler_of(fabric))
+        self.state.image_digests = data.digests
 
     def begin(self, epochs: Mapping[str, int]) -> bool:
         """Load the state of an earlier start, if any; False where the fold is finished.
@@ -104,6 +106,7 @@ class FoldRecord:
         run, progress, loop = self.run, self.state.progress, self.run.config.loop
         scores = score_epoch(run.fabric, self.data, probabilities)
         best = progress.end_epoch(scores[loop.monitor], epochs, loop.patience)
+        self.data.gather_digests()
         if not run.fabric.is_global_zero:
             return
         run.folder.check_place()
@@ -131,6 +134,7 @@ class FoldRecord:
 
     def save_state(self, phase: str = "", optimizer: torch.optim.Optimizer | None = None) -> None:
         """Save what a resume needs; all ranks call it together."""
+        self.data.gather_digests()
         if self.run.fabric.is_global_zero:
             self.run.folder.check_place()
             self.state.save(self.files.state, phase, optimizer)
@@ -156,7 +160,38 @@ class FoldRecord:
             "training_positives": dict(zip(table.class_names, positives.tolist(), strict=True)),
             "training_known": dict(zip(table.class_names, known.tolist(), strict=True)),
         }
-        save_tensors(self.files.weights, module.state_dict(), facts)
+        tensors = module.state_dict()
+        # a state of an earlier version does not say what was trained on before it
+        if self.state.image_digests is not None:
+            digests, described = fold_digests(self.run, self.data).written()
+            tensors, facts = tensors | digests, facts | described
+        save_tensors(self.files.weights, tensors, facts)
+
+
+def fold_digests(run: Run, data: FoldData) -> DataDigests:
+    """Digests of the images that were trained and validated on so far, and of all patients of the
+    fold's two parts; no patients with --anonymous, nor of several sources, which prefix them."""
+    parts, table = [], data.table
+    with_patients = not run.config.data.anonymous
+    named = with_patients and table.patients is not None and table.sources is None
+    sizes = table.images.digest_sizes(run.config.loader.img_size)
+    key = bytes.fromhex(run.prepared.fingerprint())[:16]
+    of_roles: tuple[tuple[Role, np.ndarray], ...] = (
+        ("training", data.train_rows),
+        ("validation", data.val_rows),
+    )
+    for role, rows in of_roles:
+        rows_read = rows[data.digests[rows] != 0]
+        for size in np.unique(sizes[rows_read]).tolist():
+            found = np.unique(data.digests[rows_read[sizes[rows_read] == size]])
+            parts.append(Part(role, found, size))
+        if named and table.patients is not None:
+            people = patient_digests(np.unique(table.patients[rows]).tolist(), key)
+            parts.append(Part(role, np.unique(people), key=key))
+    digests = DataDigests(tuple(parts))
+    if run.initial is None:
+        return digests
+    return digests.with_initial(run.initial.info.data_digests, patients=with_patients)
 
 
 def score_epoch(fabric: Fabric, data: FoldData, probabilities: np.ndarray) -> dict[str, float]:

@@ -72,6 +72,8 @@ class FoldTrainer:
         self.model = model.to(memory_format=torch.channels_last).to(self.fabric.device)
         self.loss = loss.to(self.fabric.device)
         self.average = MovingAverage(model, self.loop.ema_decay) if self.loop.ema else None
+        # another training may have read these images before
+        data.digests[:] = 0
         self.record = FoldRecord(run, data, model, self.average)
         self.state, self.log = self.record.state, self.record.log
         self.epochs = sum(phase.epochs for phase in phases)

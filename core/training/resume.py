@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -77,6 +78,8 @@ class ResumeState:
         self.progress = Progress()
         self.decay_tokens = False
         """Whether the optimiser decays tokens too, as in states of version 0.1."""
+        self.image_digests: np.ndarray | None = None
+        """(N,) int64, filled by `load`; None where a training does not know them."""
         self._loaded: dict[str, Tensor] = {}
         self._loaded_phase = ""
         self._loaded_path = Path()
@@ -98,6 +101,8 @@ class ResumeState:
                 for name, value in optimizer.state[parameter].items()
             }
             tensors["loss_sums"] = self.loss_sums
+            if self.image_digests is not None:
+                tensors["image_digests"] = torch.from_numpy(self.image_digests)
         facts = {
             "run": self.identity,
             "phase": phase,
@@ -155,10 +160,21 @@ class ResumeState:
                 self.loss_sums.copy_(tensors["loss_sums"])
         except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
             raise UserError(f"{path} is no state of a run ({error})") from error
+        self._load_digests(tensors.get("image_digests"), path)
         load_into(self.model, part_of(tensors, "model."), path)
         if self.average is not None:
             load_into(self.average.module, part_of(tensors, "average."), path)
         self._loaded, self._loaded_path = part_of(tensors, "optimizer."), path
+
+    def _load_digests(self, saved: Tensor | None, path: Path) -> None:
+        if saved is None:
+            # a state of an earlier version: what was trained on before it is not known
+            self.image_digests = None
+        elif self.image_digests is not None:
+            ours = torch.from_numpy(self.image_digests)
+            if saved.shape != ours.shape or saved.dtype != ours.dtype:
+                raise UserError(f"{path} is no state of a run (image_digests do not fit)")
+            ours.copy_(saved)
 
     def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
         """Give the optimiser of `phase` the moments that were saved in it. Raises UserError."""

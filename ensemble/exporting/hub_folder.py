@@ -9,6 +9,7 @@ import torch
 
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
+from core.models.data_digests import NAME as DIGESTS
 from core.models.load import load_model
 from ensemble.predict.calibration import Calibration, write_calibration
 from ensemble.predict.ensemble import Ensemble, Member
@@ -45,6 +46,7 @@ def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | No
         ensemble.members, weight_files(ensemble), ensemble.shares.tolist(), strict=True
     ):
         tensors, _ = load_tensors(member.path)
+        tensors.pop(DIGESTS, None)
         save_tensors(folder / name, tensors, shareable(member.info.facts))
         _check_same(member, folder / name)
         listed.append((name.removesuffix(".safetensors"), share, [folder / name]))
@@ -68,8 +70,10 @@ def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | No
 
 
 def shareable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's facts without its format, and with the names alone of paths in settings."""
-    kept = {name: value for name, value in facts.items() if name != "format_version"}
+    """A checkpoint's facts without its format and the digests of its images and patients, and with
+    the names alone of paths in settings."""
+    left_out = ("format_version", DIGESTS)
+    kept = {name: value for name, value in facts.items() if name not in left_out}
     if isinstance(settings := kept.get("settings"), dict):
         kept["settings"] = {
             name: value if name in NAMES else _last_part(value) for name, value in settings.items()

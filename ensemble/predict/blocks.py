@@ -32,6 +32,7 @@ class Block:
     positions: NDArray[np.int64]  # (B,) among all images
     probabilities: NDArray[np.float32]  # (M, B, C), NaN where a model lacks a class
     unreadable: list[tuple[int, str]]  # (position, reason)
+    digests: NDArray[np.int64]  # (B, S) of the images' pixels
 
 
 def parts_folder(output: Path) -> Path:
@@ -102,7 +103,8 @@ class Parts:
 
     def write(self, number: int, block: Block) -> None:
         """Keep a block. Raises UserError where the disk is full, and where the folder is gone."""
-        arrays = {"positions": block.positions, "probabilities": block.probabilities}
+        names = ("positions", "probabilities", "digests")
+        arrays = {name: getattr(block, name) for name in names}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         save_tensors(self._files[number], tensors, {"unreadable": block.unreadable})
 
@@ -111,14 +113,16 @@ class Parts:
         path = self._files[number]
         tensors, facts = load_tensors(path)
         try:
-            positions, rows = (tensors[name].numpy() for name in ("positions", "probabilities"))
+            names = ("positions", "probabilities", "digests")
+            positions, rows, digests = (tensors[name].numpy() for name in names)
             unreadable = _unreadable(facts)
             found = sorted([*positions.tolist(), *(position for position, _ in unreadable)])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} holds no predictions of a block ({error})") from error
-        if found != list(self._spans[number]) or rows.shape[1:2] != positions.shape:
+        shapes = rows.shape[1:2], digests.shape[:1]
+        if found != list(self._spans[number]) or {*shapes} != {positions.shape}:
             raise UserError(f"{path} holds predictions of other images")
-        return Block(positions, rows, unreadable)
+        return Block(positions, rows, unreadable, digests)
 
     def unreadable(self) -> list[tuple[int, str]]:
         """(position, reason) of all images that could not be read."""

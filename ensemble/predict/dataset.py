@@ -1,6 +1,6 @@
 """Images decoded once, at the size of every model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +10,11 @@ from torch.utils.data import Dataset
 
 from core.data.images.collection import Images
 from core.data.images.decode import resize
+from core.data.images.digest import image_digest
 from core.errors import UserError
 
-Sample = tuple[int, list[np.ndarray] | str]
+# its position, at each size, or why it cannot be read; and its digests
+Sample = tuple[int, list[np.ndarray] | str, list[int]]
 
 
 class Decoded(NamedTuple):
@@ -21,29 +23,45 @@ class Decoded(NamedTuple):
     images: list[Tensor]  # for each size uint8 (B, 1, size, size)
     positions: list[int]  # (B,) among all images
     unreadable: list[tuple[int, str]]  # (position, reason)
+    digests: np.ndarray  # int64 (B, S), 0 for none
 
 
 class ImagesAtSizes(Dataset):
-    """Each of `images` by its position, at each of `sizes`."""
+    """Each of `images` by its position, at each of `sizes`, with digests at `digest_sizes`."""
 
-    def __init__(self, images: Images, sizes: Sequence[int]) -> None:
-        self.images, self.sizes = images, sizes
+    def __init__(
+        self, images: Images, sizes: Sequence[int], digest_sizes: Sequence[int] = ()
+    ) -> None:
+        self.images, self.sizes, self.digest_sizes = images, sizes, digest_sizes
 
     def __getitem__(self, position: int) -> Sample:
-        """The position, and uint8 (size, size) for each size, or why it cannot be read."""
+        """The position; uint8 (size, size) for each size, or why it cannot be read; digests."""
         try:
             pixels = self.images.read(position)
         except UserError as error:
-            return position, str(error)
-        return position, [resize(pixels, size) for size in self.sizes]
+            return position, str(error), []
+        resized = {size: resize(pixels, size) for size in self.sizes}
+        of_pack = self.images.pack[position] >= 0
+        digests = [
+            # what a pack was made of is not known at another size
+            0 if of_pack and len(pixels) != size else digest_at(size, pixels, resized)
+            for size in self.digest_sizes
+        ]
+        return position, list(resized.values()), digests
+
+
+def digest_at(size: int, pixels: np.ndarray, resized: Mapping[int, np.ndarray]) -> int:
+    """Digest of pixels (H, W) as a square of `size`, which may be among the `resized`."""
+    return image_digest(resized[size] if size in resized else resize(pixels, size))
 
 
 def collate(samples: list[Sample]) -> Decoded:
     """A batch of `ImagesAtSizes`."""
-    read = [(position, images) for position, images in samples if not isinstance(images, str)]
-    by_size = zip(*(images for _, images in read), strict=True)
+    read = [(p, images, digests) for p, images, digests in samples if not isinstance(images, str)]
+    by_size = zip(*(images for _, images, _ in read), strict=True)
     return Decoded(
         [torch.from_numpy(np.stack(same))[:, None] for same in by_size],
-        [position for position, _ in read],
-        [(position, reason) for position, reason in samples if isinstance(reason, str)],
+        [position for position, *_ in read],
+        [(position, reason) for position, reason, _ in samples if isinstance(reason, str)],
+        np.array([digests for *_, digests in read], dtype=np.int64),
     )

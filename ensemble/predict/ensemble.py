@@ -97,6 +97,12 @@ class Ensemble:
         """The image sizes of the models, in rising order."""
         return sorted({member.info.image_size for member in self.members})
 
+    @property
+    def digest_sizes(self) -> list[int]:
+        """The sizes of the digests of images that the models were trained on, in rising order."""
+        found = (one.info.data_digests for one in self.members)
+        return sorted({size for digests in found if digests for size in digests.sizes()})
+
     def check_class(self, name: str) -> None:
         """Raise UserError, with the nearest one, where there is no such class."""
         if name not in self.class_names:

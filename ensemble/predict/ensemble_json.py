@@ -108,10 +108,15 @@ def check_output(
 
 def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> None:
     """Write `content`, in which no number is NaN, as JSON of this `kind`, whole or not at all."""
+    make_folder(path.parent)
+    write_atomically(path, lambda temporary: fill_document(temporary, kind, content))
+
+
+def fill_document(path: Path, kind: str, content: Mapping[str, Any]) -> None:
+    """Write it into a file that something else puts in its place."""
     document = {"kind": kind, "format_version": FORMAT_VERSION, **content}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    make_folder(path.parent)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
 
 
 def read_document(path: Path, kind: str) -> dict[str, Any]:

@@ -85,7 +85,10 @@ def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
         images = _group_by_headers(images)
     if sample is not None:
         return sample.arrange(images)
-    return without_names(images) if config.anonymous else images
+    if not config.anonymous:
+        return images
+    # patients are not written, but looked for among those of the training
+    return replace(without_names(images), patients=images.patients)
 
 
 def _group_by_headers(images: LabelTable) -> LabelTable:

@@ -19,8 +19,16 @@ from core.errors import UserError, counted, some
 from core.io.atomic import check_writable
 from ensemble.predict.blocks import Block, Parts, forget_delivered, parts_folder
 from ensemble.predict.dataset import ImagesAtSizes, collate
+from ensemble.predict.ensemble_json import fill_document
 from ensemble.predict.merge import Probabilities, merge_studies
 from ensemble.predict.predictor import Predictor
+from ensemble.predict.training_overlap import (
+    KIND,
+    as_document,
+    find_overlap,
+    is_overlap,
+    overlap_path,
+)
 
 _ALREADY_THERE = "{} is there already: name another --output, or pass --overwrite to replace it"
 _HEADERS = ("ImageID,reason", "ImageID,StudyID,reason")
@@ -48,6 +56,10 @@ def check_output(
         check_writable(skipped, inputs)
         if skipped.exists() and not _is_skipped_list(skipped):
             raise UserError(f"{skipped} would be replaced by a list of unreadable images: move it")
+    overlap = overlap_path(output)
+    check_writable(overlap, inputs)
+    if overlap.exists() and not is_overlap(overlap):
+        raise UserError(f"{overlap} would be replaced by what the checkpoints know: move it")
     if not output.exists():
         return
     if images is not None and any(map(output.samefile, filter(os.path.exists, images.paths))):
@@ -109,7 +121,8 @@ def _predict_blocks(
     fabric = predictor.fabric
     mine = missing[fabric.global_rank :: fabric.world_size]
     batches = parts.batches(mine)
-    images = ImagesAtSizes(parts.images, predictor.ensemble.sizes)
+    sizes, digest_sizes = predictor.ensemble.sizes, predictor.ensemble.digest_sizes
+    images = ImagesAtSizes(parts.images, sizes, digest_sizes)
     workers, pin = min(workers, len(batches)), fabric.device.type == "cuda"
     stream = iter(decoding_loader(images, batches, workers, collate=collate, pin_memory=pin))
     several = f" (process 1 of {fabric.world_size})" if fabric.world_size > 1 else ""
@@ -118,15 +131,22 @@ def _predict_blocks(
         models, classes = len(predictor.ensemble.members), len(predictor.class_names)
         for number in mine:
             found = [np.empty((models, 0, classes), np.float32)]
+            digests = [np.empty((0, len(digest_sizes)), np.int64)]
             positions: list[int] = []
             unreadable: list[tuple[int, str]] = []
             for batch in islice(stream, len(parts.batches([number]))):
                 if batch.positions:
                     found.append(predictor(batch.images))
+                    digests.append(batch.digests)
                 positions += batch.positions
                 unreadable += batch.unreadable
                 bar.update(len(batch.positions) + len(batch.unreadable))
-            block = Block(np.array(positions, np.int64), np.concatenate(found, axis=1), unreadable)
+            block = Block(
+                np.array(positions, np.int64),
+                np.concatenate(found, axis=1),
+                unreadable,
+                np.concatenate(digests),
+            )
             parts.write(number, block)
     fabric.barrier()
 
@@ -153,8 +173,9 @@ def _write_predictions(
                 frame.to_csv(file, index=False, header=rows == 0, float_format="%.8g")
                 rows += len(frame)
 
-    # before the output: after a kill in between the same command writes both
+    # before the output: after a kill in between the same command writes all
     _list_unreadable(unreadable, images, parts, anonymous=options.anonymous)
+    _write_overlap(parts, images, predictor, anonymous=options.anonymous)
     parts.deliver(fill)
     if unreadable:
         print(f"left out     {len(unreadable):,} unreadable: {_skipped_path(parts.output)}")
@@ -186,6 +207,27 @@ def _merged(
             groups = view_groups(images.views, len(images))[positions]
             merged, names = merge_studies(merged, codes, groups), studies.tolist()
         yield names, predictor.postprocess(merged)
+
+
+def _write_overlap(
+    parts: Parts, images: LabelTable, predictor: Predictor, *, anonymous: bool
+) -> None:
+    """Print and write which rows the checkpoints were trained or validated on."""
+    ensemble = predictor.ensemble
+    blocks = [(block.positions, block.digests) for block in map(parts.read, range(len(parts)))]
+    positions, digests = map(np.concatenate, zip(*blocks, strict=True))
+    read = images.take(positions)
+    row_of, names = np.arange(len(read)), read.ids
+    if read.studies is not None:
+        row_of, studies = pd.factorize(read.studies)
+        names = studies.tolist()
+    members, sizes = ensemble.members, ensemble.digest_sizes
+    overlap = find_overlap(members, sizes, digests, row_of, read, anonymous=anonymous)
+    path = overlap_path(parts.output)
+    parts.place(path, lambda draft: fill_document(draft, KIND, as_document(overlap, names)))
+    unit = ("image", "images") if read.studies is None else ("study", "studies")
+    for sentence in overlap.sentences(*unit):
+        print(sentence)
 
 
 def _check_unreadable(

@@ -1,7 +1,7 @@
 """What is scored, with all files brought to the same images and classes, and who is better."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from core.errors import UserError, counted, plain, some
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.ap_auroc import mean_of_known
 from core.runs.prediction_files import Predictions, match_labels
+from ensemble.scoring.overlap import TrainingOverlap, find_training_overlap
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Scored:
     seed: int
     sheet: Sheet
     """The CSV of the labels, as it was read."""
+    overlap: TrainingOverlap = field(default_factory=TrainingOverlap)
 
     def part(self, rows: NDArray[np.intp], classes: NDArray[np.bool_]) -> "Scored":
         """Some of the images (n,) and of the classes (C,)."""
@@ -158,26 +160,30 @@ def read_scored(
         known = {name for one in tables for name in with_names(one.ids, table.ids)}
         table = table.take(np.array([name in known for name in table.ids]))
     table = replace(table, notes=(*renamed, *table.notes))
+    labelled = table.ids
     table, arrays, notes = match_labels(
         tables, table, labels, common=common, common_images=common_images
     )
     files = dict(zip((one.path for one in tables), arrays, strict=True))
-    prevalence = None
+    prevalence = training = None
     if train_csv is not None:
-        prevalence, told = training_prevalence(train_csv, table.class_names, given)
+        training, told = read_training(train_csv, table.class_names, given)
+        prevalence = prevalence_in(training, table.class_names)
         table = replace(table, notes=(*table.notes, *told))
     # intervals over images without a patient do not depend on the order of rows
     order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
     files = {path: values[order] for path, values in files.items()}
-    return Scored(table.take(order), files, prevalence, notes, resamples, seed, sheet)
+    table = table.take(order)
+    overlap = find_training_overlap(tables, labelled, table, training)
+    return Scored(table, files, prevalence, notes, resamples, seed, sheet, overlap)
 
 
-def training_prevalence(
+def read_training(
     path: Path, class_names: Sequence[str], reading: LabelReading
-) -> tuple[NDArray[np.float64], list[str]]:
-    """Share of positives among the known labels of each class in a CSV, (C,); NaN without any.
+) -> tuple[LabelTable, list[str]]:
+    """The training table at `path` with those of the classes that it has, and sentences.
 
-    And sentences. Images of a source's official test are no training images. Where the source says
+    Images of a source's official test are no training images. Where the source says
     what a blank means, that counts, and -1 is unknown. Raises UserError where it has no class.
     """
     sheet = read_sheet(path, LabelReading(readers=reading.readers))
@@ -200,11 +206,19 @@ def training_prevalence(
     )
     if sheet.blank is None:
         own = own.change(uncertain=reading.uncertain, blank=reading.blank)
-    table = table_of_sheet(sheet, None, known, own)
+    try:
+        return table_of_sheet(sheet, None, known, own.change(patient_column="")), notes
+    except UserError:
+        # patients that no training would take
+        return table_of_sheet(sheet, None, known, own), notes
+
+
+def prevalence_in(table: LabelTable, class_names: Sequence[str]) -> NDArray[np.float64]:
+    """Share of positives among the known labels of each class, (C,); NaN without any."""
     prevalence = np.full(len(class_names), np.nan)
-    places = [list(class_names).index(name) for name in known]
+    places = [list(class_names).index(name) for name in table.class_names]
     prevalence[places] = mean_of_known(table.targets.T.astype(float))
-    return prevalence, notes
+    return prevalence
 
 
 def rename_columns(

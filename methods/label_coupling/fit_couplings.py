@@ -13,7 +13,7 @@ from core.data.loading.dataset import evaluation_loader
 from core.data.loading.fold_data import FoldData
 from core.errors import UserError
 from core.models.backbone import Classifier, restore_config
-from core.models.init_from import find_initial
+from core.models.init_from import Initial, find_initial
 from core.models.load import load_model
 from core.models.predict import View, collect, mean_probability, validation_views
 from core.models.starting_weights import checkpoint_origin
@@ -34,8 +34,8 @@ def train_couplings_only(config: Config, checkpoint: Path) -> None:
     start = prepare_run("label_coupling", config, checkpoint_origin("--couplings_only", checkpoint))
     check_labels(start.config.model, start.class_names)
     test = find_test_images(start)
-    model = _frozen_model(checkpoint, start)
-    run = open_folder(start, None, [])
+    model, initial = _frozen_model(checkpoint, start)
+    run = replace(open_folder(start, None, []), initial=initial)
     logits: list[Tensor] = []
     for fold in run.folds():
         record = FoldRecord(run, fold, model)
@@ -59,7 +59,7 @@ def _with_network_of(checkpoint: Path, config: Config) -> Config:
     return replace(config, model=model, loader=loader)
 
 
-def _frozen_model(checkpoint: Path, start: Preparation) -> Classifier[CoupledHead]:
+def _frozen_model(checkpoint: Path, start: Preparation) -> tuple[Classifier[CoupledHead], Initial]:
     """The checkpoint's model, its couplings 0 and labels as in the run. Raises UserError."""
     names = start.class_names
     initial = find_initial(
@@ -75,7 +75,7 @@ def _frozen_model(checkpoint: Path, start: Preparation) -> Classifier[CoupledHea
     start.say(f"Couplings alone, for frozen logits. {initial.give(model)}")
     assert model.head.coupling is not None
     nn.init.zeros_(model.head.coupling.A)
-    return model.eval()
+    return model.eval(), initial
 
 
 def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
@@ -83,6 +83,7 @@ def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
     fabric, table = run.fabric, run.prepared.table
     rows = np.arange(len(table))
     images = evaluation_loader(fabric, table, rows, run.config.loader)
+    images.digests = np.zeros(len(table), np.int64)
     model.to(fabric.device)
 
     def of(view: View) -> Callable[[Tensor], Tensor]:
@@ -92,6 +93,8 @@ def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
         collect(fabric, of(view), images, rows, title=title)
         for view in validation_views(run.config.loop.tta)
     ]
+    for fold in run.data:
+        fold.digests[:] = images.digests
     return [torch.from_numpy(logits) for logits in found]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
+from core.models.data_digests import NAME
 from tests.conftest import Train
 from tests.helpers.infer_files import said
 from tests.helpers.training.small_run import MODEL, flags
@@ -151,11 +152,18 @@ def test_couplings_alone_leave_the_frozen_model_as_it_is(
     before, after = (load_tensors(path) for path in (base, out / f"{MODEL}_fold2.safetensors"))
     assert after[1]["class_names"] == list(reversed(names))
     for name, tensor in before[0].items():
-        if name == "head.coupling.A":
+        if name in ("head.coupling.A", NAME):
             continue
         kept = tensor.flip(0) if name.startswith("head.classifier") else tensor
         assert (after[0][name] == kept).all(), name
     assert (after[0]["head.coupling.A"] != 0).any()
+    # both what these were fitted on and what the frozen model was trained on
+    first, both = (
+        {(one["role"], one["size"], one["count"]) for one in facts[NAME]["parts"]}
+        for _, facts in (before, after)
+    )
+    own = (pd.read_csv(out / "folds.csv")["fold"] == 2).sum()
+    assert both >= {*first, ("training", 32, 60 - own), ("validation", 32, own)}
     # and it predicts what it wrote for its validation images
     frame = pd.read_csv(out / f"{MODEL}_fold2_val.csv", index_col=0)
     paths = [phantom / "images" / str(name) for name in frame.index]

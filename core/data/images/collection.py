@@ -92,6 +92,11 @@ class Images:
         """Image `place` resized to a square: uint8 (size, size)."""
         return resize(self.read(place), size)
 
+    def digest_sizes(self, size: int) -> np.ndarray:
+        """Pixels a side at which a training at `size` takes each image's digest, int (N,): `size`,
+        or that of its pack, which image files can be resized to."""
+        return np.array([*(pack.plan.size for pack in self.packs), size])[self.pack]
+
     def unreadable(self) -> list[tuple[int, str]]:
         """(place, reason) of the images that could not be read when they were packed."""
         found = []

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from core.config.training import LoaderConfig
+from core.data.images.decode import resize
+from core.data.images.digest import image_digest
 from core.data.loading.loader import DecodingLoader
 from core.data.loading.samplers import Sample, evaluation_batches
 from core.data.tables.label_table import LabelTable
@@ -33,13 +35,15 @@ class Batch(NamedTuple):
     """Images uint8 (B, 1, H, W), targets float32 (B, C), and the images' rows in the table (B,).
 
     In evaluation a row of -1 is padding. `constant` says which images have the same grey
-    everywhere as they were read, bool (B,); None where nothing was.
+    everywhere as they were read, bool (B,), and `digests` are those of the pixels before any
+    augmentation, int64 (B,), 0 for padding; None where nothing was read.
     """
 
     images: Tensor
     targets: Tensor
     rows: Tensor
     constant: Tensor | None = None
+    digests: Tensor | None = None
 
 
 class Batches(Protocol):
@@ -57,6 +61,7 @@ class Read(NamedTuple):
     targets: np.ndarray
     row: int
     constant: bool
+    digest: int
 
 
 class RadiographDataset(Dataset):
@@ -74,15 +79,18 @@ class RadiographDataset(Dataset):
         epoch, place, position = sample
         if position < 0:
             blank = np.zeros((self.size, self.size), dtype=np.uint8)
-            return Read(blank, np.full(self.targets.shape[1], np.nan, dtype=np.float32), -1, False)
+            unknown = np.full(self.targets.shape[1], np.nan, dtype=np.float32)
+            return Read(blank, unknown, -1, False, 0)
         try:
-            image = self.images.load(position, self.size)
+            pixels = self.images.read(position)
         except UserError as error:
             return error
+        image = resize(pixels, self.size)
+        digest = image_digest(pixels if self.images.pack[position] >= 0 else image)
         constant = bool(image.min() == image.max())
         if self.augment is not None:
             image = self.augment(image, epoch, place)
-        return Read(image, self.targets[position], int(self.rows[position]), constant)
+        return Read(image, self.targets[position], int(self.rows[position]), constant, digest)
 
 
 def decoding_loader(
@@ -116,12 +124,13 @@ def decoding_loader(
 def _collate(samples: list[Read | UserError]) -> Batch | UserError:
     if errors := [sample for sample in samples if isinstance(sample, UserError)]:
         return errors[0]
-    images, targets, rows, constant = zip(*cast(list[Read], samples), strict=True)
+    images, targets, rows, constant, digests = zip(*cast(list[Read], samples), strict=True)
     return Batch(
         torch.from_numpy(np.stack(images))[:, None],
         torch.from_numpy(np.stack(targets)),
         torch.tensor(rows),
         torch.tensor(constant),
+        torch.tensor(digests),
     )
 
 

@@ -73,6 +73,8 @@ class FoldData:
         self._accumulate = accumulate
         # images of one grey level, and those of them that were told of
         self._constant, self._told = np.zeros((2, len(table)), dtype=bool)
+        self.digests = np.zeros(len(table), dtype=np.int64)
+        """By row of the table, of the images that were read so far; 0 for the others."""
         of_all = loader.sampler, table.targets[train_rows], augment.seed, loader.epoch_size
         try:
             if self.shares is None or table.sources is None:
@@ -113,7 +115,7 @@ class FoldData:
             worker_count(self._loader.num_workers),
             pin_memory=self._fabric.device.type == "cuda",
         )
-        loader.constant = self._constant
+        loader.constant, loader.digests = self._constant, self.digests
         return iter(loader)
 
     def _training_images(self) -> RadiographDataset:
@@ -130,8 +132,15 @@ class FoldData:
     def validation(self) -> Batches:
         """A loader of the validation images; its workers end with it."""
         loader = evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
-        loader.constant = self._constant
+        loader.constant, loader.digests = self._constant, self.digests
         return loader
+
+    def gather_digests(self) -> None:
+        """Give each rank the `digests` of all. All ranks call it together."""
+        if self._fabric.world_size > 1:
+            found = torch.from_numpy(self.digests).to(self._fabric.device)
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+            self.digests[:] = found.cpu().numpy()
 
     def told_constant(self) -> str:
         """A sentence on images of one grey level that were read since the last; "" without any.

@@ -58,6 +58,8 @@ class DecodingLoader(DataLoader):
 
     constant: np.ndarray | None = None
     """(N,) bool, by row of the table: images of one grey level, as they are read"""
+    digests: np.ndarray | None = None
+    """(N,) int64, by row of the table: digests of the images, as they are read"""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
@@ -68,6 +70,9 @@ class DecodingLoader(DataLoader):
                 raise UserError(f"{str(batch).rstrip('.')}{others}") from batch
             if self.constant is not None:
                 self.constant[batch.rows[batch.constant].numpy()] = True
+            if self.digests is not None:
+                rows = batch.rows.numpy()
+                self.digests[rows[rows >= 0]] = batch.digests.numpy()[rows >= 0]
             yield batch
 
     def _get_iterator(self) -> _BaseDataLoaderIter:

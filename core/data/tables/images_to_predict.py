@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,18 @@ import pandas as pd
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from core.data.csv.columns import VIEW_COLUMNS, find_column, find_image_column, read_columns
+from core.data.csv.columns import (
+    PATIENT_COLUMNS,
+    VIEW_COLUMNS,
+    Column,
+    find_column,
+    find_image_column,
+    read_columns,
+)
 from core.data.csv.views import view_group
 from core.data.images import find_files
 from core.data.images.collection import Images
-from core.data.tables.label_table import LabelTable, read_ids
+from core.data.tables.label_table import PATIENT_IN_PATH, LabelTable, read_ids
 from core.errors import UserError, some
 
 
@@ -50,6 +58,7 @@ def find_images(
                 f"below {folder}: give paths below the image folder"
             )
     images = _unlabelled(ids, find_files.match_images(ids, folder), name)
+    images = replace(images, patients=_patients(csv, columns, ids))
     if not group_by:
         return images
     study = find_column(csv, columns, group_by, (), "--group_by")
@@ -60,6 +69,16 @@ def find_images(
     view = find_column(csv, columns, view_column, VIEW_COLUMNS, "--view_column")
     views = None if view is None else columns[view].cells
     return replace(images, studies=columns[study].cells, views=views, id_column=study)
+
+
+def _patients(csv: Path, columns: dict[str, Column], ids: Sequence[str]) -> np.ndarray | None:
+    """Patients (N,) str, "" for unknown, by the usual columns or the images' names; or None."""
+    with suppress(UserError):
+        if name := find_column(csv, columns, "", PATIENT_COLUMNS, "--patient_column"):
+            return columns[name].cells
+    found = [PATIENT_IN_PATH.search(image) for image in ids]
+    named = [match.group(1) if match else "" for match in found]
+    return np.array(named, dtype=object) if any(named) else None
 
 
 def refuse_links_out(images: LabelTable, folder: Path) -> None:

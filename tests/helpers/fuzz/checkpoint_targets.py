@@ -77,7 +77,12 @@ def write_all(folder: str) -> None:
     state.save(Path(folder, "state.safetensors"), "whole", optimizer)
     with kept_blocks() as parts:
         parts.open()
-        block = Block(np.arange(5), np.full((1, 5, 3), 0.5, np.float32), [(5, "it is no image")])
+        block = Block(
+            np.arange(5),
+            np.full((1, 5, 3), 0.5, np.float32),
+            [(5, "it is no image")],
+            np.zeros((5, 1), np.int64),
+        )
         parts.write(0, block)
         parts._files[0].rename(Path(folder, "block.safetensors"))
 

@@ -129,7 +129,7 @@ def test_the_number_of_workers_and_processes_changes_nothing(table: LabelTable) 
 
 def test_each_draw_of_an_image_is_augmented_by_its_place_in_the_plan(table: LabelTable) -> None:
     seen: dict[int, list[bytes]] = {}
-    for step, (images, _, rows, _) in enumerate(read(table, 0)):
+    for step, (images, _, rows, *_) in enumerate(read(table, 0)):
         for number, (image, row) in enumerate(zip(images.numpy(), rows.tolist(), strict=True)):
             epoch, place = step // 3, step % 3 * 4 + number
             assert row == ROWS[repeating(epoch)[place]]

@@ -48,7 +48,7 @@ def read(table: LabelTable, rows: np.ndarray, workers: int, batch_size: int = 3)
 def test_batches_hold_what_they_name_and_padding(table: LabelTable, workers: int) -> None:
     batches = read(table, np.array([6, 0, 3, 2]), workers)
     assert [batch.rows.tolist() for batch in batches] == [[6, 0, 3], [2, -1, -1]]
-    for images, targets, rows, constant in batches:
+    for images, targets, rows, constant, _ in batches:
         assert (images.dtype, images.shape) == (torch.uint8, (3, 1, SIZE, SIZE))
         assert targets.dtype == torch.float32
         assert constant is not None

@@ -1,0 +1,239 @@
+"""Predicted rows that a checkpoint was trained or validated on: counts, sentences, and a JSON.
+
+{"kind": "training_overlap", "format_version": 1, "rows": ..., "rows_sha256": ...,
+ "checkpoints": [{"checkpoint": ..., "known": ..., "image_in_training": ..., ...}],
+ "row_numbers": {"image_in_training": ["3", "5-8", ...], ...}}
+
+Row numbers count the rows of the CSV from 1, of any of the checkpoints.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from core.data.images.collection import Images
+from core.data.images.dicom.header import from_headers
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, counted, some
+from core.models.data_digests import patient_digests
+from ensemble.predict.ensemble import Member
+from ensemble.predict.ensemble_json import convert, read_document
+
+KIND = "training_overlap"
+IMAGES = ("image_in_training", "image_in_validation")
+PATIENTS = ("patient_in_training", "patient_in_validation")
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+
+
+class Checkpoint(msgspec.Struct, kw_only=True):
+    """How many rows have an image, or a patient, of a checkpoint's training and validation."""
+
+    checkpoint: str
+    known: bool
+    """Whether the checkpoint says which images it was trained on."""
+    not_compared: _Count = 0
+    """Rows of a pack of another size than the training's images."""
+    image_in_training: _Count = 0
+    image_in_validation: _Count = 0
+    patient_in_training: _Count | None = None
+    patient_in_validation: _Count | None = None
+    """None where the checkpoint or the rows name no patients."""
+
+
+class _Document(msgspec.Struct):
+    rows: _Count
+    rows_sha256: str
+    checkpoints: list[Checkpoint]
+    row_numbers: dict[str, list[Annotated[str, msgspec.Meta(pattern=r"^\d{1,12}(-\d{1,12})?\Z")]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """What is known of R rows of predictions."""
+
+    checkpoints: list[Checkpoint]
+    rows: dict[str, np.ndarray]
+    """Of any checkpoint, bool (R,) by the names in IMAGES and PATIENTS."""
+
+    def take(self, rows: np.ndarray) -> "Overlap":
+        """These rows alone; counts of each checkpoint stay."""
+        return replace(self, rows={name: found[rows] for name, found in self.rows.items()})
+
+    def counts(self) -> dict[str, int | None]:
+        """Rows of each of IMAGES and PATIENTS by any checkpoint; None for unknown patients."""
+        counts: dict[str, int | None] = {name: int(one.sum()) for name, one in self.rows.items()}
+        if all(one.patient_in_training is None for one in self.checkpoints):
+            counts |= dict.fromkeys(PATIENTS)
+        return counts
+
+    def sentences(self, one: str, several: str) -> list[str]:
+        """What a reader of scores must know, with the words for a row and for rows."""
+        told = []
+        if names := [Path(c.checkpoint).name for c in self.checkpoints if not c.known]:
+            they = "it was" if len(names) == 1 else "they were"
+            told.append(f"{some(names)}: not known which images {they} trained on.")
+        if most := max((c.not_compared for c in self.checkpoints), default=0):
+            told.append(
+                f"Not known for {counted(most, one, several)}: a pack of another size than that of "
+                "the training cannot be compared; give the folder of the images."
+            )
+        trained, validated = (self.rows[name] for name in IMAGES)
+        related = self.rows[PATIENTS[0]] | self.rows[PATIENTS[1]]
+        validated, related = validated & ~trained, related & ~trained & ~validated
+        found = {
+            "trained on by at least one checkpoint": trained,
+            "validated on": validated,
+            "of a patient of its training or validation": related,
+        }
+        if shown := [f"{rows.sum():,} {what}" for what, rows in found.items() if rows.any()]:
+            unknown = self.counts()[PATIENTS[0]] is None
+            told.append(
+                f"Warning: of {counted(len(trained), one, several)}, {', '.join(shown)}"
+                f"{' (patients are not known)' if unknown else ''}: scores on these are too good."
+            )
+        return told
+
+
+def find_overlap(
+    members: Sequence[Member],
+    sizes: Sequence[int],
+    digests: np.ndarray,
+    row_of: np.ndarray,
+    images: LabelTable | None = None,
+    *,
+    anonymous: bool = False,
+) -> Overlap:
+    """Which rows have an image, or a patient, that `members` were trained or validated on.
+
+    `digests`: int64 (N, S) of N images at each of `sizes`, 0 where there is none; `row_of`: the row
+    (from 0) of each, int (N,). `images` describes them where more than pixels is known.
+    """
+    count = int(row_of.max()) + 1
+    patients = None
+    if any(m.info.data_digests and m.info.data_digests.of_patients for m in members):
+        patients = None if images is None else _patients(images)
+    every = {name: np.zeros(count, dtype=bool) for name in (*IMAGES, *PATIENTS)}
+    checkpoints = []
+
+    def rows(of_images: np.ndarray) -> np.ndarray:
+        """The rows (R,) of some images (N,)."""
+        return np.bincount(row_of[of_images], minlength=count) > 0
+
+    for member in members:
+        name = member.path.name if anonymous else str(member.path)
+        known = member.info.data_digests
+        if known is None:
+            checkpoints.append(Checkpoint(checkpoint=name, known=False))
+            continue
+        found: dict[str, Any] = {}
+        for part in known.parts:
+            if part.size:
+                matches = part.has(digests[:, sizes.index(part.size)])
+            elif patients is None:
+                continue
+            else:
+                matches = part.has(_digests_of(patients, part.key))
+            flag = f"{'image' if part.size else 'patient'}_in_{part.role}"
+            found[flag] = found.get(flag, False) | rows(matches)
+        for flag, one in found.items():
+            every[flag] |= one
+        compared = np.ones(len(row_of), dtype=bool)
+        if images is not None:
+            compared = can_be_compared(images.images, known.sizes())
+        checkpoints.append(
+            Checkpoint(
+                checkpoint=name,
+                known=known.complete,
+                not_compared=int(rows(~compared).sum()),
+                **{flag: int(one.sum()) for flag, one in found.items()},
+            )
+        )
+    return Overlap(checkpoints, every)
+
+
+def can_be_compared(images: Images, sizes: Iterable[int]) -> np.ndarray:
+    """Whether each image has a digest at one of `sizes`, bool (N,): a file, or of such a pack."""
+    has = [pack.plan.size in sizes for pack in images.packs]
+    return np.array([*has, True], dtype=bool)[images.pack]
+
+
+def _patients(images: LabelTable) -> np.ndarray | None:
+    """The patient of each image, (N,) str with "" for unknown; None for none."""
+    if images.patients is not None or images.images.packs:
+        return images.patients
+    try:
+        return from_headers(images.paths).get("patient")
+    except UserError:
+        return None
+
+
+def _digests_of(patients: np.ndarray, key: bytes) -> np.ndarray:
+    """uint32 (N,); 0 for an unknown patient."""
+    names, codes = np.unique(patients.astype(str), return_inverse=True)
+    digests = patient_digests(names.tolist(), key).copy()
+    digests[names == ""] = 0
+    return digests[codes]
+
+
+def overlap_path(output: Path) -> Path:
+    """The JSON beside the predictions `output`."""
+    name = output.name.removesuffix(".gz")
+    return output.with_name(f"{Path(name).stem}_{KIND}.json")
+
+
+def is_overlap(path: Path) -> bool:
+    """Whether a file is such a JSON."""
+    try:
+        read_document(path, KIND)
+    except UserError:
+        return False
+    return True
+
+
+def as_document(overlap: Overlap, names: Sequence[str]) -> dict[str, Any]:
+    """The content of the JSON for rows of these `names` (R,)."""
+    return {
+        "rows": len(names),
+        "rows_sha256": _digest(names),
+        "checkpoints": msgspec.to_builtins(overlap.checkpoints),
+        "row_numbers": {name: _ranges(rows) for name, rows in overlap.rows.items()},
+    }
+
+
+def read_overlap(predictions: Path, names: Sequence[str]) -> Overlap | None:
+    """What lies beside `predictions`, of rows of these `names` (R,); None where nothing does.
+
+    Raises UserError where the JSON is invalid, or of other rows.
+    """
+    path = overlap_path(predictions)
+    if not path.is_file():
+        return None
+    document = convert(path, "it", read_document(path, KIND), _Document)
+    if document.rows != len(names) or document.rows_sha256 != _digest(names):
+        raise UserError(
+            f"{path} is of other rows than {predictions}: predict again, or delete it if you "
+            "changed the rows"
+        )
+    rows = {name: np.zeros(len(names), dtype=bool) for name in (*IMAGES, *PATIENTS)}
+    for name, found in rows.items():
+        for text in document.row_numbers.get(name, []):
+            first, _, last = text.partition("-")
+            found[max(int(first) - 1, 0) : int(last or first)] = True
+    return Overlap(document.checkpoints, rows)
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+def _ranges(rows: np.ndarray) -> list[str]:
+    """Each run of True, counted from 1: "3", or "5-8" with its last one."""
+    steps = np.diff(np.concatenate([[False], rows, [False]]).astype(np.int8))
+    first, behind = np.flatnonzero(steps == 1) + 1, np.flatnonzero(steps == -1)
+    pairs = zip(first.tolist(), behind.tolist(), strict=True)
+    return [f"{one}-{last}" if last > one else f"{one}" for one, last in pairs]

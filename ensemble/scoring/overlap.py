@@ -1,0 +1,137 @@
+"""Scored images that the models were trained on: by what `infer` found, and by --train_csv."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.data.images.find_files import without_ending
+from core.data.tables.anonymous import with_names
+from core.data.tables.label_table import LabelTable
+from core.errors import UserError, counted
+from core.report.tables import Table
+from core.runs.prediction_files import Predictions
+from ensemble.predict.training_overlap import KIND, Overlap, read_overlap
+
+_COLUMNS = {
+    "image_in_training": "Trained on",
+    "image_in_validation": "Validated on",
+    "patient_in_training": "Patient trained on",
+    "patient_in_validation": "Patient validated on",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingOverlap:
+    """Scored rows that were in a training."""
+
+    files: Mapping[Path, Overlap | None] = field(default_factory=dict)
+    """By predictions file that has a JSON of `infer` beside it; None for an invalid one."""
+    images: int = 0
+    patients: int | None = None
+    """Scored images, and those of patients, that --train_csv names; None for unknown patients."""
+    out_of_fold: bool = False
+    """Whether all files are out-of-fold predictions of a run or of `choose`."""
+    rows: int = 0
+
+    def warnings(self, names: Mapping[Path, str]) -> list[str]:
+        """Sentences; the files are called by `names`."""
+        told = []
+        for path, found in self.files.items():
+            if found is None:
+                told.append(
+                    f"Warning: the {KIND}.json of {names[path]} is damaged, or of other rows: "
+                    "predict again."
+                )
+                continue
+            several = f"{names[path]}: " if len(names) > 1 else ""
+            told += [f"{several}{one}" for one in found.sentences("scored row", "scored rows")]
+        if (self.images or self.patients) and not self.out_of_fold:
+            people = f", {self.patients:,} are of a patient there" if self.patients else ""
+            told.append(
+                f"Warning: of {counted(self.rows, 'scored row')}, --train_csv names {self.images:,}"
+                f"{people}: unless these are out-of-fold predictions, scores on them are too good."
+            )
+        return told
+
+    def tables(self, names: Mapping[Path, str]) -> list[Table]:
+        """The counts of each file under one heading; none where there is nothing to know."""
+        if not (notes := self.warnings(names)):
+            return []
+        rows = []
+        for path, found in self.files.items():
+            if found is not None:
+                counts = found.counts()
+                cells = ["-" if counts[name] is None else f"{counts[name]:,}" for name in _COLUMNS]
+                rows.append([names[path], f"{self.rows:,}", *cells])
+        if self.images or self.patients:
+            people = "-" if self.patients is None else f"{self.patients:,}"
+            rows.append(["--train_csv", f"{self.rows:,}", f"{self.images:,}", "-", people, "-"])
+        columns = ("File", "Rows", *_COLUMNS.values())
+        return [Table("Scored rows that were in a training", columns, rows, tuple(notes))]
+
+    def as_json(self, names: Mapping[Path, str], *, train_csv: bool) -> dict[str, Any]:
+        """Counts of each file (not known where `infer` left no valid JSON), and of --train_csv."""
+        files = []
+        for path, name in names.items():
+            found = self.files.get(path)
+            counts = dict.fromkeys(_COLUMNS) if found is None else found.counts()
+            known = found is not None and all(one.known for one in found.checkpoints)
+            files.append({"predictions": name, "known": known, **counts})
+        by_name = {"images": self.images, "patients": self.patients}
+        return {"rows": self.rows, "files": files, "train_csv": by_name if train_csv else None}
+
+
+def find_training_overlap(
+    predictions: Sequence[Predictions],
+    labelled: Sequence[str],
+    scored: LabelTable,
+    training: LabelTable | None,
+) -> TrainingOverlap:
+    """Which of the `scored` rows were trained on.
+
+    `labelled`: all names of the labels, by which numbers of --anonymous are found again.
+    """
+    images, patients = 0, None
+    if training is not None:
+        known = {*map(_bare, training.ids)}
+        images = sum(_bare(name) in known for name in scored.ids)
+        if training.patients is not None and scored.patients is not None:
+            patients = int(np.isin(scored.patients, training.patients).sum())
+    return TrainingOverlap(
+        files=dict(_by_file(predictions, labelled, scored.ids)),
+        images=images,
+        patients=patients,
+        out_of_fold=all(is_out_of_fold(one.path) for one in predictions),
+        rows=len(scored),
+    )
+
+
+def is_out_of_fold(predictions: Path) -> bool:
+    """Whether it is a run folder, or named as what a run or `ensemble.choose` predicts so."""
+    if predictions.is_dir():
+        return True
+    name, run = predictions.name, predictions.with_name("config.json").is_file()
+    return name.endswith("_oof.csv") or (run and name.endswith("_val.csv"))
+
+
+def _by_file(
+    predictions: Sequence[Predictions], labelled: Sequence[str], scored: Sequence[str]
+) -> Iterator[tuple[Path, Overlap | None]]:
+    for one in predictions:
+        try:
+            found = read_overlap(one.path, one.ids)
+        except UserError:
+            yield one.path, None
+            continue
+        if found is not None:
+            names = pd.Index(with_names(one.ids, labelled))
+            yield one.path, found.take(names.get_indexer(pd.Index(scored)))
+
+
+def _bare(name: str) -> str:
+    """An image's name without its ending."""
+    return without_ending(name) or name
