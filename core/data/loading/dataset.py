@@ -86,8 +86,8 @@ class RadiographDataset(Dataset):
         except UserError as error:
             return error
         image = resize(pixels, self.size)
-        digest = image_digest(pixels if self.images.pack[position] >= 0 else image)
         constant = bool(image.min() == image.max())
+        digest = image_digest(pixels if self.images.pack[position] >= 0 else image)
         if self.augment is not None:
             image = self.augment(image, epoch, place)
         return Read(image, self.targets[position], int(self.rows[position]), constant, digest)
