@@ -77,7 +77,9 @@ class LoadedModel(NamedTuple):
         given = _list(images)
         settings = self.facts.get("settings")
         mirrors = not isinstance(settings, dict) or settings.get("tta") is not False
-        module, views = self.module.eval(), validation_views(mirrors)
+        # the memory layout of the validation: others round differently
+        module = self.module.eval().to(memory_format=torch.channels_last)
+        views = validation_views(mirrors)
         device = next(module.parameters()).device
         rows = []
         for start in range(0, len(given), _BATCH):
