@@ -61,7 +61,8 @@ def leaderboard_table(entries: Sequence[Entry]) -> Table:
     compared = next(one.compared for one in entries if one.compared is not None)
     summary, table = entries[0].evaluation.summary, entries[0].evaluation.per_class
     every, tail = summary["classes_scored"], summary["group_classes"]["tail"]
-    counts = {"mAP": every, "mAUROC": every, "mAP_tail": tail, "ECE": (table["n"] > 0).sum()}
+    counts = {"mAP": every, "mAUROC": every}
+    counts |= ({"mAP_tail": tail} if tail else {}) | {"ECE": (table["n"] > 0).sum()}
     again = list(MEANS) if compared.left_out else []
     words = [*again, *(f"{name} difference" for name in MEANS)]
     names = {"mAP_tail": SUMMARY_ROWS["mAP_tail"]}
