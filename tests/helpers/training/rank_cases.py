@@ -28,6 +28,7 @@ from core.data.loading.fold_data import FoldData
 from core.errors import UserError
 from core.losses import NAMES, build_loss
 from core.models.checkpoint import load_into, load_tensors
+from core.models.data_digests import NAME
 from core.models.predict import as_it_is, mirror, predict
 from core.runtime.fabric import make_fabric
 from core.training.loop import FoldTrainer
@@ -204,7 +205,9 @@ class Cases:
         """The predictions of the weights that lie in the folder of `case`, as OUT/`case`_again."""
         path = self.out / case / "toy_fold1.safetensors"
         model, data = self.toy(norm=True).eval(), self.fold()
-        load_into(model, load_tensors(path)[0], path)
+        tensors = load_tensors(path)[0]
+        del tensors[NAME]
+        load_into(model, tensors, path)
         loader, rows = data.validation(), data.val_rows
         again = predict(self.fabric, model, loader, rows, views=BOTH)
         self.write(f"{case}_again", {}, {"predictions": torch.from_numpy(again)})
