@@ -84,7 +84,9 @@ def test_sentences_on_workers_name_what_there_is(monkeypatch: pytest.MonkeyPatch
 
 def test_each_make_target_is_two_commands_at_most_that_run_without_make() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    page = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Without make\n")[2]
+    page = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## Without make\n")[2]
+    )
     rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", page, re.MULTILINE))
     targets = re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert {name for name, _ in targets} == set(rows)

@@ -2,9 +2,12 @@
 
 import importlib
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +16,10 @@ from core.config.command_line import flags, parse
 from tests.helpers.training.small_run import METHODS, ROOT, module
 
 PAGES = [
-    *("README.md", "CONTRIBUTING.md", "ensemble/README.md", "core/losses/README.md"),
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "core/losses/README.md"),
     "benchmarks/README.md",
     *(f"methods/{method}/README.md" for method in METHODS),
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")),
 ]
 # where the settings of a command are that is not one file
 CONFIGS = {
@@ -29,6 +33,7 @@ def commands() -> list[str]:
     found = []
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+        text = re.sub(r"^```\w*$", "", text, flags=re.MULTILINE)
         pieces = [*text.splitlines(), *re.findall(r"`([^`]+)`", text)]
         starts = [" ".join(piece.split()) for piece in pieces]
         found += [piece for piece in starts if re.match(r"(python|fabric run|make) [a-z-]", piece)]
@@ -75,3 +80,29 @@ def test_relative_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if "://" not in target:
                 assert (ROOT / page).parent.joinpath(target).exists(), (page, target)
+
+
+def test_the_python_example_runs(finished: tuple[Path, str], tmp_path: Path) -> None:
+    (checkpoint,) = finished[0].glob("*_fold1.safetensors")
+    named = tmp_path / "outputs" / "standard_head" / "convnextv2_atto_fold1.safetensors"
+    named.parent.mkdir(parents=True)
+    named.write_bytes(checkpoint.read_bytes())
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "example.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.strip().split()[-1].replace(".", "").isdigit()
+
+
+def test_the_front_page_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1300

@@ -13,7 +13,7 @@ from core.config.command_line import parse
 from tests.helpers.slurm import batch_file
 from tests.helpers.training.small_run import METHODS, ROOT, module
 
-README = ROOT / "README.md"
+README = ROOT / "docs/clusters.md"
 # of the manual of sbatch
 OPTIONS = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time"}
 OPTIONS |= {"signal", "requeue"}

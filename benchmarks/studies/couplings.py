@@ -9,7 +9,7 @@ are looked for: among those fitted to the frozen logits, and among those of a jo
 Trains what it needs of the studies `phantom` and `nih1000 label_coupling`; half an hour more on
 one thread.
 
-Expected (two CPU cores): the tables in methods/label_coupling/README.md.
+Expected (two CPU cores): the tables in docs/results.md.
 """
 
 from pathlib import Path

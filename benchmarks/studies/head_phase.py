@@ -8,7 +8,7 @@ features of a few augmented passes kept. mAP and macro AUROC of what each run ke
 exact phase on the same resamples of patients, and the processor's seconds of the phase. Ten to
 twenty minutes a method on one core. Run folders that are there are not trained again.
 
-Expected (two CPU cores): the table in README.md.
+Expected (two CPU cores): the table in docs/results.md.
 """
 
 import os

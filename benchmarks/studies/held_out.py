@@ -7,7 +7,7 @@ others (the budget of the study `nih1000`); weights, calibration and alpha are c
 out-of-fold predictions. Then each way of merging is scored on the third, against the single best
 run without augmented copies. About an hour; what is there is not made again.
 
-Expected (two CPU cores): the table in ensemble/README.md.
+Expected (two CPU cores): the table in docs/results.md.
 """
 
 import json

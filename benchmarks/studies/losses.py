@@ -9,7 +9,7 @@ the rest of the prior, it moves that bias and changes no ranking (the row of `as
 how far rounding alone carries two equal trainings apart). Run folders that are there are not
 trained again.
 
-Expected (two CPU cores): the table in core/losses/README.md.
+Expected (two CPU cores): the table in docs/results.md.
 """
 
 import re

@@ -7,7 +7,7 @@ patients: without the classes that are too few, then without those that the set 
 The intervals of each recipe's own means are in outputs/nih1000/*.json. Run folders that are there
 are not trained again.
 
-Expected (two CPU cores): the tables in README.md and in the methods' READMEs.
+Expected (two CPU cores): the table in docs/results.md.
 """
 
 from benchmarks.runner import start

@@ -8,7 +8,7 @@ an equal budget: tf_efficientnet_lite0, 96 px, 1 + 7 epochs, four fifths of the 
 then those of less than 1 % of the training images of all seeds together. An hour on one thread;
 what is there is not made again.
 
-Expected (two CPU cores): the table in methods/csra_db_cas/README.md.
+Expected (two CPU cores): the table in docs/results.md.
 """
 
 from benchmarks.runner import start

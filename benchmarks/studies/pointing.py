@@ -6,7 +6,7 @@ at 160 px (maps of 5 x 5 cells), 1 + 2 epochs (label_coupling: 3), four fifths o
 of a map lies in the lesion, against the share of the image that lesions take. Ten minutes on two
 cores; what is there is not made again.
 
-Expected (two CPU cores): the table in ensemble/README.md.
+Expected (two CPU cores): the table in docs/results.md.
 """
 
 from benchmarks.runner import start

@@ -219,7 +219,8 @@ class FoldTrainer:
             self.log.close()
             self.log.say(
                 f"{self.log.title}  stopped after {self.progress.epoch} epochs and "
-                f"{self.progress.update} updates; the same command goes on from here"
+                f"{self.progress.update} updates; rerun the same command to resume "
+                "[resumable]; the same command goes on from here"
             )
             raise SystemExit(code)
 

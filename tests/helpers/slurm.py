@@ -1,4 +1,4 @@
-"""Batch file of the README."""
+"""Batch file of docs/clusters.md."""
 
 import re
 
@@ -6,8 +6,8 @@ from tests.helpers.training.small_run import ROOT
 
 
 def batch_file() -> str:
-    """The README's example."""
+    """The example of that page."""
     (found,) = re.findall(
-        r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+        r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "docs/clusters.md").read_text(), re.DOTALL
     )
     return found
