@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from core.config.command_line import run
-from core.errors import counted
+from core.errors import pluralize
 
 # uint8 (H, W) and a size → uint8 (size, size)
 Way: TypeAlias = Callable[[Any, int], Any]
@@ -37,7 +37,9 @@ def main() -> None:
     model, paths = load_model(config.checkpoint), find_images(config.image_dir, None).paths
     images = [read_image(path) for path in paths]
     truth = model.predict(images)
-    print(f"{counted(len(images), 'image')}, to {model.image_size} px; difference of probabilities")
+    print(
+        f"{pluralize(len(images), 'image')}, to {model.image_size} px; difference of probabilities"
+    )
     for name, way in ways().items():
         found = model.predict([way(image, model.image_size) for image in images])
         difference = (found - truth).abs().to_numpy()

@@ -23,7 +23,7 @@ import tyro
 from core.config.command_line import flags, run
 from core.config.data import LabelReading
 from core.config.values import Folds, Seed
-from core.errors import UserError, counted
+from core.errors import UserError, pluralize
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from pandas import DataFrame
@@ -268,7 +268,7 @@ def _told(difference: PairedDifference) -> str:
     from ensemble.scoring.tables import STAR, mean_with_interval, star_note
 
     summary = difference.summary
-    over = counted(summary["classes_scored"], "class", "classes")
+    over = pluralize(summary["classes_scored"], "class", "classes")
     gain = mean_with_interval(summary, "mAP", "+")
     note = f" {star_note(summary)}" if STAR in gain else ""
     return f"mAP {gain} over the {over} that can be scored.{note}"

@@ -24,7 +24,7 @@ import tyro
 
 from core.config.command_line import flags, run
 from core.config.values import Folds, Seed
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 from core.io.atomic import make_folder, together, write_atomically
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
@@ -99,7 +99,7 @@ def main() -> None:
     table, probabilities, notes = match_labels(tables, table, labels.told, common=config.common)
     notes = [*left_out, *notes]
     for name, one in zip(names, runs, strict=True):
-        folds = counted(len(one.checkpoints), "fold")
+        folds = pluralize(len(one.checkpoints), "fold")
         print(f"run {name}: {folds}, {len(one.predictions.ids):,} images")
     doubts = [note for note in table.notes if note.startswith("Warning")]
     for note in filter(None, [*(one.note for one in runs), labels.note, *notes, *doubts]):
@@ -196,7 +196,7 @@ def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) ->
         "Own rows: scored on the rows that the weights were fitted on, which flatters them. Held "
         f"out, and the gain: weights fitted without these patients, {config.folds} folds. All are "
         f"means over the {gain['classes_scored']} classes that can be scored"
-        f"{', without ' if unscored else ''}{some(unscored, SHOWN_NAMES)}. Intervals: 95 %, "
+        f"{', without ' if unscored else ''}{list_first(unscored, SHOWN_NAMES)}. Intervals: 95 %, "
         f"a jackknife over patients. {star_note(gain)}",
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
         f"The whole procedure, this choice included, gains {mean_with_interval(gain, metric, '+')} "

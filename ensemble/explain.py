@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
-from core.errors import UserError, counted
+from core.errors import UserError, pluralize
 from ensemble.heatmaps.config import Config
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
@@ -80,10 +80,10 @@ def main() -> None:
     )
     if pointing is not None:
         print(f"\n{hits_table(pointing).as_text()}\n")
-    drawn = counted(len(images), "image")
+    drawn = pluralize(len(images), "image")
     if config.draw < len(images):
         drawn = f"the first {config.draw:,} of {drawn}; --draw for more"
-    print(f"maps         {config.output} ({drawn}, by {counted(len(ensemble.members), 'model')})")
+    print(f"maps         {config.output} ({drawn}, by {pluralize(len(ensemble.members), 'model')})")
     print(f"probability  {describe_calibration(calibration, len(ensemble.members))}")
     cut = f" (the first {SHEET_ROWS} of {rows:,} maps)" if rows > SHEET_ROWS else ""
     print(f"sheet        {config.output / 'sheet.png'}{cut}")

@@ -15,7 +15,7 @@ import re
 from functools import partial
 
 from core.config.command_line import flags, run
-from core.errors import counted, size_of
+from core.errors import format_size, pluralize
 from ensemble.exporting.config import Config
 
 # what a call writes, and nothing else is replaced
@@ -55,7 +55,7 @@ def main() -> None:
     scores = score_members(members) if config.scores else [None] * len(members)
     export = Export(config=config, ensemble=ensemble, calibration=calibration, scores=scores)
     checked = write_folder(config.output, export.write, check)
-    models = counted(len(members), "model")
+    models = pluralize(len(members), "model")
     if not graph:
         print(f"model        {config.output} ({models}; reads back to the same bits)")
         print(f"card         {config.output / 'README.md'}")
@@ -65,7 +65,7 @@ def main() -> None:
     if calibration is not None and not export.calibrated:
         state += ", as an isotonic map is too steep for 32 bits: it is in the metadata"
     print(f"checked      ONNX Runtime against PyTorch, at most {checked}")
-    size = size_of(path.stat().st_size)
+    size = format_size(path.stat().st_size)
     print(f"model        {path} ({size}, {models}, views: {config.merge.views}, {state})")
     print(f"card         {config.output / 'MODEL_CARD.md'}")
 

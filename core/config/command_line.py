@@ -28,7 +28,7 @@ try:
         is_choice,
         types_of,
     )
-    from core.errors import UserError, nearest
+    from core.errors import UserError, suggest_name
     from core.runtime.accelerator import has_accelerator
     from core.runtime.signals import answer_stops, leave
     from core.runtime.worker_failures import allow_open_files, lost_worker
@@ -132,7 +132,7 @@ def flags(
     for name, text in _last_values(words, types).items():
         choices = choices_of(types[name])
         if is_choice(types[name]) and text not in (None, "None", *choices):
-            raise UserError(f"there is no --{name} '{text}'{nearest(str(text), choices)}")
+            raise UserError(f"there is no --{name} '{text}'{suggest_name(str(text), choices)}")
     is_first = _first_here()
     # `console_outputs` does not silence a value that cannot be read (tyro 1.0.17)
     with nullcontext() if is_first else redirect_stderr(io.StringIO()):

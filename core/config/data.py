@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from core.config.values import check_values
-from core.errors import UserError, nearest
+from core.errors import UserError, suggest_name
 
 Uncertain = Literal["ignore", "zero", "one"]
 Blank = Literal["unknown", "zero"]
@@ -62,7 +62,7 @@ class LabelReading:
         names = [one.name for one in fields(self)]
         for name in fields_:
             if name not in names:
-                raise UserError(f"a LabelReading has no '{name}'{nearest(name, names)}")
+                raise UserError(f"a LabelReading has no '{name}'{suggest_name(name, names)}")
         return replace(self, **fields_)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.config.values import FractionBelowOne
-from core.errors import UserError, nearest
+from core.errors import UserError, suggest_name
 
 LOSS_CONSTANTS = (
     *("gamma_neg", "gamma_pos", "margin", "alpha", "gamma", "beta", "max_margin", "scale"),
@@ -59,7 +59,8 @@ class LossConfig:
                 raise UserError(f"--loss_options takes NAME=NUMBER, not {option}") from error
             if name not in LOSS_CONSTANTS:
                 raise UserError(
-                    f"--loss_options: there is no constant '{name}'{nearest(name, LOSS_CONSTANTS)}"
+                    "--loss_options: there is no constant "
+                    f"'{name}'{suggest_name(name, LOSS_CONSTANTS)}"
                 )
             if name in numbers:
                 raise UserError(f"--loss_options names {name} twice")

@@ -5,7 +5,7 @@ from typing import Any, get_origin
 
 from core.config.earlier_run import SINCE, find_run
 from core.config.values import convert
-from core.errors import UserError, in_plain_sight, nearest
+from core.errors import UserError, escape_control, suggest_name
 from core.io.untrusted_files import read_json
 
 # settings of one start, which a later one does not take from the run
@@ -40,7 +40,7 @@ def check_file(settings: dict[str, Any], types: dict[str, Any], origin: str) -> 
     checked = {}
     for name, value in settings.items():
         if name not in types:
-            raise UserError(f"{origin}: there is no setting '{name}'{nearest(name, types)}")
+            raise UserError(f"{origin}: there is no setting '{name}'{suggest_name(name, types)}")
         if get_origin(types[name]) is tuple and (value is None or isinstance(value, str)):
             # settings that are lists now and were not in older runs
             value = [] if value is None else [value]
@@ -74,5 +74,5 @@ def earlier_settings(path: Path, preset: str | None, types: dict[str, Any]) -> d
 def _is_plain(item: Any) -> bool:
     """Whether an item, if it is text, can be printed on a line and be the name of a file."""
     return not isinstance(item, str) or (
-        len(item) <= LONGEST_TEXT and item.encode(errors="ignore").decode() == in_plain_sight(item)
+        len(item) <= LONGEST_TEXT and item.encode(errors="ignore").decode() == escape_control(item)
     )

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from core.errors import UserError, nearest
+from core.errors import UserError, suggest_name
 
 Count = Annotated[int, Meta(ge=0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
@@ -114,7 +114,7 @@ def convert(name: str, value: Any, kind: Any, origin: str = "") -> Any:
         choices = choices_of(kind)
         given = map(str, value if isinstance(value, list) else [value])
         wrong = next(item for item in given if item not in choices)
-        raise UserError(f"{origin}there is no --{name} '{wrong}'{nearest(wrong, choices)}")
+        raise UserError(f"{origin}there is no --{name} '{wrong}'{suggest_name(wrong, choices)}")
     which = f"each of --{name}" if " - at" in reason else f"--{name}"
     raise UserError(f"{origin}{which} must be {_in_words(reason)}, not {json.dumps(value)}")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from core.doctor.findings import Findings
-from core.errors import UserError, counted, size_of, some
+from core.errors import UserError, format_size, list_first, pluralize
 from core.models.checkpoint import load_facts, not_finite
 from core.models.load import load_model
 from core.models.starting_weights import Origin, describe_origin
@@ -21,14 +21,14 @@ def check_checkpoint(find: Findings, path: Path) -> tuple[str, ...]:
     model, info = load_model(path)
     if odd := not_finite(model.state_dict()):
         raise UserError(
-            f"{path} holds numbers that are not finite ({some(odd)}): train that fold again"
+            f"{path} holds numbers that are not finite ({list_first(odd)}): train that fold again"
         )
     origin = Origin.read(info.facts.get("starting_weights"))
     names, size = info.class_names, sum(one.numel() for one in model.parameters())
     find.good(
         f"{path}: {info.method}, {info.facts['model']['model']}, "
-        f"{counted(len(names), 'class', 'classes')} ({some(names)}), {info.image_size} px, "
-        f"{size / 1e6:.1f} million parameters, {size_of(path.stat().st_size)}; its checksum fits; "
-        f"starting weights: {describe_origin(origin)}"
+        f"{pluralize(len(names), 'class', 'classes')} ({list_first(names)}), {info.image_size} px, "
+        f"{size / 1e6:.1f} million parameters, {format_size(path.stat().st_size)}; its checksum "
+        f"fits; starting weights: {describe_origin(origin)}"
     )
     return names

@@ -16,7 +16,7 @@ import core
 from core.config.training import LoaderConfig, SplitConfig
 from core.data.loading.dataset import PREFETCHED
 from core.doctor.findings import Findings
-from core.errors import counted, size_of, some
+from core.errors import format_size, list_first, pluralize
 from core.io.atomic import check_writable
 from core.runtime.environment import PROJECT, installed
 from core.runtime.fabric import preset_for_this_machine, usable_cores, worker_count
@@ -56,12 +56,12 @@ def check_packages(find: Findings, constraints: Path = CONSTRAINTS) -> None:
         elif name in pinned and version.partition("+")[0] != pinned[name]:
             other.append(f"{name} {version} ({pinned[name]})")
     if lacking:
-        find.bad(f"packages are not as the project needs them: {some(lacking, 12)}", install)
+        find.bad(f"packages are not as the project needs them: {list_first(lacking, 12)}", install)
     if other:
-        find.doubt(f"packages are not as in constraints.txt: {some(other, 12)}", install)
+        find.doubt(f"packages are not as in constraints.txt: {list_first(other, 12)}", install)
     missing = ", ".join(sorted(extras - {"dev"}))
     without = f", without the extras {missing}" if missing else ""
-    packages = counted(len(versions), "package")
+    packages = pluralize(len(versions), "package")
     find.good(
         f"{packages}, Python {platform.python_version()}, PyTorch {torch.__version__}{without}"
     )
@@ -78,7 +78,7 @@ def check_accelerator(find: Findings) -> None:
         if device.type == "cuda":
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
             about = torch.cuda.get_device_properties(0)
-            found += f" ({about.name}, {size_of(about.total_memory)}), autocast in "
+            found += f" ({about.name}, {format_size(about.total_memory)}), autocast in "
             found += "bf16" if bf16 else "fp16 with scaled gradients"
         find.good(f"accelerator: {found}")
     elif _NVIDIA.exists():
@@ -94,7 +94,7 @@ def check_accelerator(find: Findings) -> None:
 def check_threads(find: Findings) -> None:
     """Threads of PyTorch against the cores that this process may use."""
     threads, cores = torch.get_num_threads(), usable_cores()
-    found = f"{counted(threads, 'thread')} on {counted(cores, 'usable core')}"
+    found = f"{pluralize(threads, 'thread')} on {pluralize(cores, 'usable core')}"
     is_set = "OMP_NUM_THREADS" in os.environ and not torch.accelerator.is_available()
     if threads > cores or (threads < cores and is_set):
         find.doubt(found, f"set OMP_NUM_THREADS={cores}, and --num_workers to at most {cores}")
@@ -114,7 +114,7 @@ def check_shared_memory(
     per_worker = 2 * PREFETCHED * loader.batch_size * loader.img_size**2
     free, need = shutil.disk_usage(SHARED).free, per_worker * count
     what = (
-        f"{SHARED} for {size_of(need)} of {counted(count, 'worker')} of each process, with "
+        f"{SHARED} for {format_size(need)} of {pluralize(count, 'worker')} of each process, with "
         f"batches of {loader.batch_size} images of {loader.img_size} px"
     )
     remedy = (
@@ -150,7 +150,7 @@ def _compare(
     find: Findings, what: str, free: int, enough: tuple[float, float], remedy: str
 ) -> None:
     """Bad below the first number of bytes of `enough`, doubtful below the second."""
-    found = f"{what}: {size_of(free)} free"
+    found = f"{what}: {format_size(free)} free"
     if free >= enough[1]:
         find.good(found)
     else:

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from core.errors import DOCTOR, UserError, counted, in_plain_sight
+from core.errors import DOCTOR, UserError, escape_control, pluralize
 
 Result = TypeVar("Result")
 
@@ -65,7 +65,7 @@ class Findings:
         text = ", ".join(f"{count} {mark}" for count, mark in counts if count)
         bad = [str(number) for number, kind in enumerate(self._found, 1) if kind == 2]
         wrong = f" (see {', '.join(bad)})" if bad else ""
-        print(f"\n{counted(len(self._found), 'check')}: {text}{wrong}")
+        print(f"\n{pluralize(len(self._found), 'check')}: {text}{wrong}")
         return int(bool(bad))
 
     def _print(self, kind: int, sentence: str, remedy: str = "") -> None:
@@ -74,7 +74,7 @@ class Findings:
         # a pointer to the doctor has nothing more to say here
         sentence = sentence.partition(DOCTOR)[0].rstrip(".")
         text = textwrap.fill(
-            in_plain_sight(sentence + (f": {remedy}" if remedy else "")),
+            escape_control(sentence + (f": {remedy}" if remedy else "")),
             WIDTH,
             initial_indent=start,
             subsequent_indent=" " * len(start),

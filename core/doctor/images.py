@@ -12,7 +12,7 @@ from core.doctor.config import Config
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, TRAIN, Tables, owners_of
 from core.doctor.near_duplicates import near_pairs, print_of
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 from core.runtime.fabric import worker_count
 
 SAMPLE = 200
@@ -26,7 +26,7 @@ def check_images(find: Findings, tables: Tables, config: Config) -> None:
         find.unseen("unreadable, constant and similar images: every image needs a file first")
         return
     files = Images.joined([table.images for table in tables.values()])
-    places, what, full = np.arange(len(names)), counted(len(names), "image"), config.full
+    places, what, full = np.arange(len(names)), pluralize(len(names), "image"), config.full
     if not full and len(names) > SAMPLE:
         places = np.sort(np.random.default_rng(0).choice(places, SAMPLE, replace=False))
         what = (
@@ -50,7 +50,7 @@ def check_images(find: Findings, tables: Tables, config: Config) -> None:
     if bad := [name for name, reason in zip(chosen, reasons, strict=True) if reason]:
         reason = next(filter(None, reasons)).rstrip(".")
         find.bad(
-            f"of {what}, {len(bad):,} cannot be read: {some(bad, 20)} ({reason})",
+            f"of {what}, {len(bad):,} cannot be read: {list_first(bad, 20)} ({reason})",
             "fix or fetch them again, or take their rows out of the CSV",
         )
     else:
@@ -89,9 +89,9 @@ def _check_near(
         return
     is_known = TRAIN in tables and tables[TRAIN].patients is not None
     find.doubt(
-        f"{counted(len(strangers), 'image looks', 'images look')} nearly the same as another one"
+        f"{pluralize(len(strangers), 'image looks', 'images look')} nearly the same as another one"
         f"{' of a different patient' if is_known else ''}: "
-        f"{some([f'{names[a]} ~ {names[b]}' for a, b in strangers], 10)} ({method})",
+        f"{list_first([f'{names[a]} ~ {names[b]}' for a, b in strangers], 10)} ({method})",
         "look at them: the same radiograph in training and validation inflates every number; "
         "take one of each pair out, or give both one patient",
     )

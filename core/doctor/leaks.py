@@ -8,7 +8,7 @@ from core.data.splits.duplicates import first_copies
 from core.data.tables.label_table import LabelTable
 from core.doctor.config import Config
 from core.doctor.findings import Findings
-from core.errors import counted, some
+from core.errors import list_first, pluralize
 
 TRAIN, VAL, TEST = "--train_csv", "--val_csv", "the test"
 # by these names, in this order
@@ -53,7 +53,9 @@ def check_copies(find: Findings, tables: Tables) -> None:
             found.setdefault(other, []).append(name)
     for other, names in found.items():
         if other == TEST:
-            find.doubt(f"{counted(len(names), 'image')} of the test are there twice: {some(names)}")
+            find.doubt(
+                f"{pluralize(len(names), 'image')} of the test are there twice: {list_first(names)}"
+            )
         else:
             find.bad(*_found(other, "image", names))
     if not found:
@@ -68,6 +70,6 @@ def owners_of(table: LabelTable) -> list[str]:
 def _found(flag: str, what: str, names: list[str]) -> tuple[str, str]:
     """Finding and remedy for what is in the test and in another table."""
     return (
-        f"{counted(len(names), what)} of the test can be found in {flag}: {some(names)}",
+        f"{pluralize(len(names), what)} of the test can be found in {flag}: {list_first(names)}",
         f"take them out of {flag}, or their scores say nothing about new patients",
     )

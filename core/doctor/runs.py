@@ -9,7 +9,7 @@ import pandas as pd
 from core.config.earlier_run import find_run
 from core.doctor.checkpoints import check_checkpoint
 from core.doctor.findings import Findings
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 from core.io.lock import is_locked
 from core.models.checkpoint import load_tensors
 from core.runs.folder import FoldFiles, folds_of
@@ -33,7 +33,7 @@ def check_run(find: Findings, path: Path) -> None:
             counts.append(find.look(_check_predictions, files, own, classes))
     if counts and None not in counts:
         total = sum(count for count in counts if count)
-        find.good(f"out-of-fold predictions of {counted(total, 'image')}, one of each")
+        find.good(f"out-of-fold predictions of {pluralize(total, 'image')}, one of each")
 
 
 def _open_run(find: Findings, path: Path) -> tuple[Path, list[FoldFiles], str]:
@@ -43,7 +43,7 @@ def _open_run(find: Findings, path: Path) -> tuple[Path, list[FoldFiles], str]:
         raise UserError(f"{path} is no folder of a run: name the --out_dir of a training")
     folds = folds_of(run)[: 1 if run.settings.get("val_csv") else None]
     starts = earlier_starts(run.environment)
-    find.good(f"{path}: a run of {run.settings['model']}, {counted(len(starts), 'start')}")
+    find.good(f"{path}: a run of {run.settings['model']}, {pluralize(len(starts), 'start')}")
     words = starts[-1].get("command") if starts else None
     command = shlex.join(["python", *map(str, words)]) if words else "the training's command"
     # a later start may have been given other --run_folds
@@ -69,11 +69,11 @@ def _check_folds(
             stopped.append(f"fold {files.fold} has not saved anything yet")
     if finished:
         numbers = ", ".join(str(files.fold) for files in finished)
-        find.good(f"{counted(len(finished), 'fold')} trained to the end: {numbers}")
+        find.good(f"{pluralize(len(finished), 'fold')} trained to the end: {numbers}")
     if stopped and is_locked(path):
-        find.doubt(f"{some(stopped, 5)}: a process is training here now")
+        find.doubt(f"{list_first(stopped, 5)}: a process is training here now")
     elif stopped:
-        find.bad(some(stopped, 5), f"rerun `{command}` to resume")
+        find.bad(list_first(stopped, 5), f"rerun `{command}` to resume")
     elif len(finished) == len(folds) and not (path / "report.html").is_file():
         find.bad("every fold is trained, and there is no report.html", f"rerun `{command}`")
     return finished
@@ -106,8 +106,9 @@ def _check_predictions(
     ):
         if odd := sorted(set(here) ^ set(there)):
             raise UserError(
-                f"{files.predictions} does not have the {what}: {some(odd)} in one of the two "
-                "only; rerun the training's command, which writes folds.csv again, and where they "
+                f"{files.predictions} does not have the {what}: {list_first(odd)} in one of the "
+                "two only; rerun the training's command, which writes folds.csv again, and where "
+                "they "
                 f"still differ remove {files.state} to train that fold again"
             )
     return len(found.ids)

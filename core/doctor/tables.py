@@ -14,7 +14,7 @@ from core.data.tables.load import gather
 from core.doctor.config import Config
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, TRAIN, VAL, Tables, check_copies, check_patients_of_test
-from core.errors import UserError, counted
+from core.errors import UserError, pluralize
 
 _WARNING = "Warning: "
 
@@ -78,5 +78,5 @@ def _read_test(find: Findings, config: Config, train: LabelTable) -> LabelTable:
     csv, folder = config.test_csv, config.test_dir or config.data.train_dir[0]
     is_known = csv is not None and train.id_column in read_columns(csv)
     test = find_images(folder, csv, image_column=train.id_column if is_known else "")
-    find.good(f"{csv or folder}: {counted(len(test), 'image')} to predict, each with a file")
+    find.good(f"{csv or folder}: {pluralize(len(test), 'image')} to predict, each with a file")
     return test

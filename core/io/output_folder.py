@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from core.io.atomic import cannot_write, check_writable, make_folder
 
 Result = TypeVar("Result")
@@ -32,8 +32,8 @@ def check_folder(
     others = [name for name in names if not ours.fullmatch(name) or (path / name).is_dir()]
     if others or not any(name.startswith(needed) for name in names):
         raise UserError(
-            f"{path} holds what was not made here ({some(others or names)}), so that --overwrite "
-            "leaves it alone: name another --output"
+            f"{path} holds what was not made here ({list_first(others or names)}), so that "
+            "--overwrite leaves it alone: name another --output"
         )
     if read := [one for one in inputs if one.resolve().parent == path.resolve()]:
         raise UserError(f"{path} holds {read[0].name}, which is read: name another --output")

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from core.errors import UserError, nearest
+from core.errors import UserError, suggest_name
 from core.losses.asymmetric import Asymmetric, RobustAsymmetric
 from core.losses.cross_entropy import BinaryCrossEntropy, WeightedCrossEntropy
 from core.losses.distribution_balanced import DistributionBalanced
@@ -62,7 +62,7 @@ def build_loss(
     value out of range, and counts that contradict each other.
     """
     if name not in NAMES:
-        raise UserError(f"there is no loss '{name}'{nearest(name, NAMES)}")
+        raise UserError(f"there is no loss '{name}'{suggest_name(name, NAMES)}")
     try:
         positives, images = _counts(positives, images)
         kind, counts = _KINDS[name]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core.config.settings_file import check_file
 from core.config.training import BackboneConfig
 from core.config.values import types_of
-from core.errors import UserError, counted, nearest, some
+from core.errors import UserError, list_first, pluralize, suggest_name
 from core.models.checkpoint import not_finite
 from core.models.pretrained_weights import checked_loading, first_line
 
@@ -101,12 +101,12 @@ def check_model_name(name: str) -> None:
     base = split_model_name_tag(name)[0]
     # a name such as "hf-hub:..." would make timm fetch settings of a stranger's choosing
     if ":" in name or not timm.is_model(base):
-        raise UserError(f"timm has no model '{name}'{nearest(name, timm.list_models())}")
+        raise UserError(f"timm has no model '{name}'{suggest_name(name, timm.list_models())}")
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         known = timm.list_pretrained(f"{base}.*")
-        raise UserError(f"timm has no weights '{name}'{nearest(name, known)}") from error
+        raise UserError(f"timm has no weights '{name}'{suggest_name(name, known)}") from error
 
 
 @torch.no_grad()
@@ -118,8 +118,8 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
     if infinite := not_finite(model.state_dict()):
         # a training that watches for overflow could not go on
         raise UserError(
-            f"{name} has numbers that are not finite in {counted(len(infinite), 'tensor')} "
-            f"({some(infinite)}): give another --model"
+            f"{name} has numbers that are not finite in {pluralize(len(infinite), 'tensor')} "
+            f"({list_first(infinite)}): give another --model"
         )
     images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
     try:

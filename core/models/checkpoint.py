@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.errors import UserError, see_doctor, some
+from core.errors import UserError, doctor_hint, list_first
 from core.io.atomic import write_atomically
 from core.io.untrusted_files import LARGEST_JSON, check_regular
 
@@ -85,10 +85,10 @@ def _opened(path: Path) -> Iterator[Any]:
 def _mend(path: Path) -> str:
     """What to do about a file that is not whole: a state has a fold that can start anew."""
     if path.name.endswith(STATE_ENDING):
-        return "Copy it anew, or move it away, and its fold starts anew" + see_doctor(
+        return "Copy it anew, or move it away, and its fold starts anew" + doctor_hint(
             "tells what else of the run is whole", " --run FOLDER"
         )
-    return "Copy it anew, or train it" + see_doctor(
+    return "Copy it anew, or train it" + doctor_hint(
         "tells which others are whole", " --checkpoint FILES"
     )
 
@@ -140,7 +140,7 @@ def check_fits(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Pat
     """Raise UserError where the `tensors` of `path` are not those of `module`."""
     if names := unlike(module.state_dict(), tensors):
         verb = "differs" if len(names) == 1 else "differ"
-        raise UserError(f"{path} does not fit the model it describes: {some(names)} {verb}")
+        raise UserError(f"{path} does not fit the model it describes: {list_first(names)} {verb}")
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from core.models.checkpoint import not_finite, part_of, unlike
 from core.models.load import ModelInfo, load_model
 
@@ -48,7 +48,7 @@ def find_initial(
     if spoiled := not_finite(tensors):
         raise UserError(
             f"{flag} {path} holds weights that are not finite ({len(spoiled)} of "
-            f"{len(tensors)} tensors: {some(spoiled)}): take another"
+            f"{len(tensors)} tensors: {list_first(spoiled)}): take another"
         )
     return Initial(path, info, tensors, method, tuple(class_names), _seen(info, config))
 
@@ -81,7 +81,7 @@ class Initial:
         if names := unlike(backbone.state_dict(), theirs):
             raise UserError(
                 f"--init_from {self.path} does not fit the backbone of {self.method}: "
-                f"{some(names)} differ"
+                f"{list_first(names)} differ"
             )
         backbone.load_state_dict(theirs)
         start = f"Starts from {self.path}: backbone ({len(theirs)} tensors)"
@@ -111,9 +111,9 @@ class Initial:
         fresh = [name for name in here if name not in there] + sorted(ours.keys() - theirs.keys())
         left_out = sorted(theirs.keys() - ours.keys())
         text = f", head rows of {len(shared)} of {len(here)} classes"
-        text += f" ({some(shared, 12)})" if shared else ""
-        text += f"; fresh: {some(fresh, 12)}." if fresh else "."
-        return text + (f" Left out: {some(left_out)}." if left_out else "")
+        text += f" ({list_first(shared, 12)})" if shared else ""
+        text += f"; fresh: {list_first(fresh, 12)}." if fresh else "."
+        return text + (f" Left out: {list_first(left_out)}." if left_out else "")
 
 
 def class_dimensions(head: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -144,6 +144,6 @@ def _seen(info: ModelInfo, config: Any) -> str:
     if not again:
         return ""
     return (
-        f"\nWarning: it was trained or validated on images of {some(again)} too: what is measured "
-        "here on those is too good."
+        f"\nWarning: it was trained or validated on images of {list_first(again)} too: what is "
+        "measured here on those is too good."
     )

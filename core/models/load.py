@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError, in_plain_sight, some
+from core.errors import UserError, escape_control, list_first
 from core.io.untrusted_files import unsurprising
 from core.models.data_digests import NAME as DIGESTS
 from core.models.data_digests import DataDigests
@@ -71,10 +71,12 @@ def _weights_in(folder: Path) -> Path:
     if (recipe := folder / "ensemble.json").is_file():
         raise UserError(
             f"{folder} holds several models: `python -m ensemble.infer --ensemble {recipe}` "
-            f"predicts by all of them; to load one, name its file: {some(found)}"
+            f"predicts by all of them; to load one, name its file: {list_first(found)}"
         )
     if found:
-        raise UserError(f"{folder} is no exported folder: name one of its files: {some(found)}")
+        raise UserError(
+            f"{folder} is no exported folder: name one of its files: {list_first(found)}"
+        )
     raise UserError(f"{folder} holds no checkpoint: name a folder that does, or a checkpoint")
 
 
@@ -87,7 +89,7 @@ def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
     # a text that can be written, to a terminal too
     named = all(
         isinstance(name, str)
-        and name.encode(errors="ignore").decode() == in_plain_sight(name) == name != ""
+        and name.encode(errors="ignore").decode() == escape_control(name) == name != ""
         and len(name) <= LONGEST_NAME
         for name in names
     )

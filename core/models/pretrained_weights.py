@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from core.models.checkpoint import not_finite
 
 
@@ -91,7 +91,7 @@ def _refusal(path: Path, model: str, reason: str) -> UserError:
 def _describe(faults: Mapping[str, Collection[str]]) -> str:
     """ "62 of 73 tensors missing (a, b, c and 59 more); 1 unknown to this network (d)" """
     found = {what: names for what, names in faults.items() if names}
-    return "; ".join(f"{len(n):,} {what} ({some(sorted(n))})" for what, n in found.items())
+    return "; ".join(f"{len(n):,} {what} ({list_first(sorted(n))})" for what, n in found.items())
 
 
 def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

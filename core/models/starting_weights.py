@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_
 from timm.models import get_deprecated_models
 
 from core.config.training import BackboneConfig
-from core.errors import UserError, in_plain_sight
+from core.errors import UserError, escape_control
 from core.models.backbone import check_model_name
 
 # longest name that is printed of a record in a file
@@ -39,7 +39,7 @@ class Origin:
         texts = [values.get(name) for name in ("name", "file", "sha256")]
         if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
             return None
-        return cls(*map(in_plain_sight, map(str, texts)))
+        return cls(*map(escape_control, map(str, texts)))
 
     def record(self) -> dict[str, str]:
         """The same as JSON."""

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from core.errors import some
+from core.errors import list_first
 from core.metrics import Evaluation
 from core.metrics.evaluation import GROUPS
 from core.metrics.intervals import LEAST_IN_MEANS, LEAST_PATIENTS
@@ -224,7 +224,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
             f"mean over the {summary['classes_in_intervals']} classes with at least "
             f"{LEAST_IN_MEANS}"
         )
-        rare = some(summary["too_rare_for_intervals"], SHOWN_NAMES)
+        rare = list_first(summary["too_rare_for_intervals"], SHOWN_NAMES)
         notes.append(f"{note}, without {rare}." if rare else f"{note}.")
         if "mAP" not in summary["intervals"] and summary["classes_in_intervals"] > 1:
             notes.append(
@@ -237,7 +237,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
         )
     notes += known_label_notes(evaluation)
     if summary["unscored"]:
-        names = some(summary["unscored"], SHOWN_NAMES)
+        names = list_first(summary["unscored"], SHOWN_NAMES)
         notes.append(
             "A class without positives (or without negatives) has no AP and no AUROC and is left "
             f"out of the means. Here: {names}."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from core.errors import UserError, counted
+from core.errors import UserError, pluralize
 from core.io.atomic import cannot_write, write_atomically
 from core.io.untrusted_files import check_regular
 
@@ -78,7 +78,11 @@ class FoldLog:
             f"loss {row['train_loss']:.4f}  mAP {row['mAP']:.3f}  mAUROC {row['mAUROC']:.3f}  "
             f"{timing['images_per_second']:.0f} images/s  {timing['seconds']:.0f} s"
             + ("  best" if best else "")
-            + (f"  {counted(timing['skipped'], 'update')} skipped" if timing.get("skipped") else "")
+            + (
+                f"  {pluralize(timing['skipped'], 'update')} skipped"
+                if timing.get("skipped")
+                else ""
+            )
         )
 
     def say(self, text: str) -> None:

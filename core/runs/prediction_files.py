@@ -11,7 +11,7 @@ from core.data.csv.columns import IMAGE_COLUMNS, find_column, read_columns
 from core.data.csv.labels import check_printable
 from core.data.tables.anonymous import is_numbered, with_names
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def read_predictions(path: Path) -> Predictions:
     if repeated := pd.Series(ids)[pd.Series(ids).duplicated()].unique().tolist():
         raise UserError(
             f"{path}: {len(repeated):,} name(s) are in column '{name}' more than once: "
-            f"{some(repeated)}"
+            f"{list_first(repeated)}"
         )
     class_names = [column for column in columns if column != name]
     if not class_names or "" in class_names:
@@ -127,5 +127,5 @@ def _alone(
     known = set(others)
     if not (alone := [name for name in names if name not in known]):
         return []
-    number = counted(len(alone), what, "classes" if what == "class" else "")
-    return [f"{number} of {path} not in {other}: {some(alone)}"]
+    number = pluralize(len(alone), what, "classes" if what == "class" else "")
+    return [f"{number} of {path} not in {other}: {list_first(alone)}"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import core
-from core.errors import in_plain_sight, see_doctor, some
+from core.errors import doctor_hint, escape_control, list_first
 
 PROJECT = "longtail-cxr"
 # starts that env.json keeps of a run that is stopped and resumed for years
@@ -70,15 +70,16 @@ def told_changes(starts: list[dict[str, Any]]) -> str:
         return ""
     before, now = _software(starts[0]), _software(starts[-1])
     changes = [
-        in_plain_sight(f"{name:.40} {before[name]:.60} then, {now[name]:.60} now")
+        escape_control(f"{name:.40} {before[name]:.60} then, {now[name]:.60} now")
         for name in before
         if name in now and not _is_same(before[name], now[name])
     ]
     if not changes:
         return ""
     return (
-        f"This run began with other software ({some(changes, 6)}): its numbers may differ from "
-        f"those of a run without a stop{see_doctor('compares versions with constraints.txt')}."
+        f"This run began with other software ({list_first(changes, 6)}): its numbers may differ "
+        "from those of a run without a "
+        f"stop{doctor_hint('compares versions with constraints.txt')}."
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, distributed
 
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 
 # less than the 30 s after which torchrun ends those that it asked to end
 PATIENCE = 10.0
@@ -40,8 +40,8 @@ def check_equal(fabric: Fabric, texts: dict[str, str], mend: str) -> None:
     for rank, other in enumerate(others, start=1):
         if differing := [name for name in first | other if first.get(name) != other.get(name)]:
             raise UserError(
-                f"{named([0, rank], fabric.world_size)} do not have the same {some(differing)}: "
-                f"{mend}"
+                f"{named([0, rank], fabric.world_size)} do not have the same "
+                f"{list_first(differing)}: {mend}"
             )
 
 
@@ -51,7 +51,7 @@ def named(ranks: Iterable[int], world: int) -> str:
     numbers, own = (
         " and ".join(str(rank + first) for rank in listed)
         if len(listed) < 3
-        else some([rank + first for rank in listed], 8)
+        else list_first([rank + first for rank in listed], 8)
         for first in (1, 0)
     )
     several = "es" if len(listed) > 1 else ""

@@ -18,7 +18,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError, see_doctor, size_of
+from core.errors import UserError, doctor_hint, format_size
 
 try:
     import resource
@@ -30,7 +30,7 @@ SHARED = Path("/dev/shm")
 # macOS refuses a higher limit; 256 workers need no more
 _ENOUGH_FILES = 10_240
 _FEWER = "give fewer --num_workers"
-_MEND = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)" + see_doctor(
+_MEND = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)" + doctor_hint(
     "tells how much is free, and how much the presets need", " --num_workers NUMBER"
 )
 # a worker that ends for want of something ends with this plus the errno
@@ -108,7 +108,7 @@ def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserE
             f"a loader worker was ended{name and f' by {name}'}, for want of memory perhaps "
             f"({_room()}): the same command goes on; with fewer --num_workers, if need be{larger}"
         )
-    finds = see_doctor("finds an image that cannot be read", " --full")
+    finds = doctor_hint("finds an image that cannot be read", " --full")
     return UserError(f"a loader worker crashed ({name}): the same command goes on{finds}")
 
 
@@ -214,4 +214,4 @@ def _room() -> str:
         room = shutil.disk_usage(SHARED)
     except OSError:
         return f"{SHARED} is not there"
-    return f"{SHARED} has {size_of(room.total)}, of which {size_of(room.free)} are free"
+    return f"{SHARED} has {format_size(room.total)}, of which {format_size(room.free)} are free"

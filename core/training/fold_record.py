@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from core.data.loading.fold_data import FoldData
-from core.errors import counted
+from core.errors import pluralize
 from core.io.atomic import write_atomically
 from core.metrics import evaluate
 from core.models.checkpoint import save_tensors
@@ -93,7 +93,7 @@ class FoldRecord:
         if not self.files.state.exists():
             return f"{plan} epochs" + (f", from {self.run.origin}" if self.run.origin else "")
         progress, total = self.state.progress, sum(epochs.values())
-        done = f", {counted(progress.update, 'update')} of it done" if progress.update else ""
+        done = f", {pluralize(progress.update, 'update')} of it done" if progress.update else ""
         return f"resuming at epoch {progress.epoch + 1} of {total} ({plan}){done}"
 
     def end_epoch(

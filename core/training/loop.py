@@ -11,7 +11,7 @@ from torch import nn
 
 from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData, describe_sampling
-from core.errors import UserError, counted
+from core.errors import UserError, pluralize
 from core.runtime.fabric import seed_stream
 from core.training.batch_source import BatchSource, WholeModel
 from core.training.ema import MovingAverage
@@ -278,8 +278,9 @@ class FoldTrainer:
         if scaler is not None and scaler.get_scale() < 1:
             raise UserError(
                 f"gradients overflow fp16 at any scale ({self._where()}, "
-                f"{counted(skipped, 'update')} skipped): go on from the last state by `fabric run "
-                "--precision 32-true` (or bf16-mixed), or start anew with lower learning rates in "
+                f"{pluralize(skipped, 'update')} skipped): go on from the last state by `fabric "
+                "run --precision 32-true` (or bf16-mixed), or start anew with lower learning "
+                "rates in "
                 "another --out_dir"
             )
         return loss, skipped

@@ -10,7 +10,7 @@ import torch
 
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
-from core.errors import size_of
+from core.errors import format_size
 
 # images decoded to measure decoding
 _DECODED = 16
@@ -115,12 +115,12 @@ class _Timed:
 def peak_memory(device: torch.device) -> str:
     """The most memory that this process has taken so far; "" where the system does not count it."""
     if device.type == "cuda":
-        return f"{size_of(torch.cuda.max_memory_allocated(device))} of tensors on {device}"
+        return f"{format_size(torch.cuda.max_memory_allocated(device))} of tensors on {device}"
     try:
         import resource
     except ImportError:  # Windows
         return ""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # KiB but on macOS
-    size = size_of(peak if sys.platform == "darwin" else 1024 * peak)
+    size = format_size(peak if sys.platform == "darwin" else 1024 * peak)
     return f"{size} in one process, without its loader workers"

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from core.runtime.ranks import Roll
 from core.runtime.signals import answer_stops, leave, put_back
 
@@ -105,7 +105,7 @@ class StepMonitor:
             bad = every.flatten().tolist()
         return UserError(
             f"the {what} was not finite at update {update + 1} ({self._where()}; images "
-            f"{some([self._ids[row] for row in bad], 8)}); nothing of it was saved. Mend the "
+            f"{list_first([self._ids[row] for row in bad], 8)}); nothing of it was saved. Mend the "
             "images, and the same command goes on from the last state; or start anew with lower "
             "learning rates in another --out_dir"
         )

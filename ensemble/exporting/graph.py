@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from ensemble.exporting.resize_graph import resize_in_graph
 from ensemble.predict.calibration import SMALLEST, Calibration, Identity
 from ensemble.predict.config import MergeConfig
@@ -104,8 +104,9 @@ def one_size(ensemble: Ensemble) -> int:
     size, *others = ensemble.sizes
     if others:
         raise UserError(
-            f"the checkpoints take images of {some(ensemble.sizes, 12)} pixels, and one graph "
-            "takes images of one size: export those of each size by themselves, or all by --format "
+            f"the checkpoints take images of {list_first(ensemble.sizes, 12)} pixels, and one "
+            "graph takes images of one size: export those of each size by themselves, or all by "
+            "--format "
             "folder"
         )
     return size

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from core.errors import in_plain_sight
+from core.errors import escape_control
 from core.models.starting_weights import Origin, describe_origin
 from core.report.tables import number
 from ensemble.exporting.card_scores import FoldScores
@@ -61,7 +61,7 @@ def write_card(
 
 def escaped(text: object) -> str:
     """Text as Markdown that shows just this text, on one line and not long."""
-    short = in_plain_sight(str(text))[:LONGEST]
+    short = escape_control(str(text))[:LONGEST]
     return re.sub(r"([\\`*\[\]|!#~])", r"\\\1", short.replace("&", "&amp;").replace("<", "&lt;"))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.errors import UserError, size_of
+from core.errors import UserError, format_size
 from ensemble.exporting.graph import Merged
 
 BOUND = 1e-4
@@ -49,8 +49,8 @@ def write_onnx(
     size = sum(one.numel() * one.element_size() for one in graph.state_dict().values())
     if size > LARGEST:
         raise UserError(
-            f"the weights have {size_of(size)}, and an ONNX file holds {size_of(LARGEST)} at most: "
-            "export fewer checkpoints, or take --format folder"
+            f"the weights have {format_size(size)}, and an ONNX file holds {format_size(LARGEST)} "
+            "at most: export fewer checkpoints, or take --format folder"
         )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     dimensions = {0: torch.export.Dim("batch")}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from core.config.data import SourcesReading
 from core.data.tables.anonymous import with_names
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from core.io.untrusted_files import read_json
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import Predictions, read_predictions
@@ -164,13 +164,14 @@ def join_predictions(path: Path, files: Sequence[Path]) -> tuple[Predictions, li
     for part in parts:
         if differing := sorted(set(first.class_names) ^ set(part.class_names)):
             raise UserError(
-                f"{some(differing)}: in one only of {part.path} and {first.path}, which are of "
-                "folds of one run: train it again"
+                f"{list_first(differing)}: in one only of {part.path} and {first.path}, which are "
+                "of folds of one run: train it again"
             )
         if twice := [name for name in part.ids if name in seen]:
             raise UserError(
                 f"{len(twice):,} image(s) of {part.path} are in {seen[twice[0]]} too: "
-                f"{some(twice)}; each image needs one prediction, by a model that did not see it"
+                f"{list_first(twice)}; each image needs one prediction, by a model that did not "
+                "see it"
             )
         seen |= dict.fromkeys(part.ids, part.path)
     rows = [part.select(part.ids, first.class_names) for part in parts]

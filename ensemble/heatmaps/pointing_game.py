@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from core.data.csv.columns import IMAGE_COLUMNS, find_column, read_columns
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, counted, nearest, some
+from core.errors import UserError, list_first, pluralize, suggest_name
 from core.report.plots.style import shorten
 from core.report.tables import Table, number
 
@@ -60,7 +60,7 @@ def boxed_classes(boxes: Boxes, class_names: Sequence[str], path: Path) -> list[
         other = min(named)
         raise UserError(
             f"{path} has boxes of none of the {len(class_names):,} classes: '{other}' is not "
-            f"known{nearest(other, class_names)}"
+            f"known{suggest_name(other, class_names)}"
         )
     return both
 
@@ -80,10 +80,14 @@ def boxes_of(
         if key := next((key for key in keys if key in boxes), None):
             found[place] = boxes[key]
     if not any(set(measured) & set(one) for one in found.values()):
-        others = f"{counted(len(boxes), 'image')} of other names" if anonymous else some([*boxes])
+        others = (
+            f"{pluralize(len(boxes), 'image')} of other names"
+            if anonymous
+            else list_first([*boxes])
+        )
         raise UserError(
-            f"none of the {len(images):,} images has a box of {some(measured)} in --boxes: that "
-            f"names {others}"
+            f"none of the {len(images):,} images has a box of {list_first(measured)} in --boxes: "
+            f"that names {others}"
         )
     return found
 

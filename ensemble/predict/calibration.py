@@ -17,7 +17,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from core.errors import UserError, nearest, some
+from core.errors import UserError, list_first, suggest_name
 from ensemble.predict.config import PostprocessConfig
 from ensemble.predict.ensemble_json import (
     Finite,
@@ -44,13 +44,15 @@ def find_normal(class_names: Sequence[str], requested: str = "") -> str:
     """The requested class, else the first of NORMAL_NAMES. Raises UserError where it is missing."""
     if requested:
         if requested not in class_names:
-            raise UserError(f"there is no class '{requested}'{nearest(requested, class_names)}")
+            raise UserError(
+                f"there is no class '{requested}'{suggest_name(requested, class_names)}"
+            )
         return requested
     if found := [name for name in NORMAL_NAMES if name in class_names]:
         return found[0]
     raise UserError(
         f"none of the classes is called {', '.join(NORMAL_NAMES)} (they are "
-        f"{some(list(class_names), 12)}): name the normal one with --normal_class"
+        f"{list_first(list(class_names), 12)}): name the normal one with --normal_class"
     )
 
 
@@ -149,7 +151,7 @@ class Calibration(msgspec.Struct, frozen=True):
         if missing := [name for name in class_names if name not in self.classes]:
             raise UserError(
                 f"the calibration has nothing for {len(missing):,} of the {len(class_names):,} "
-                f"classes ({some(missing)}); it is for {some(list(self.classes), 12)}"
+                f"classes ({list_first(missing)}); it is for {list_first(list(self.classes), 12)}"
             )
 
 

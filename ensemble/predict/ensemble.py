@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from core.errors import UserError, nearest, some
+from core.errors import UserError, list_first, suggest_name
 from core.models.checkpoint import STATE_ENDING
 from core.models.load import ModelInfo, load_model
 from ensemble.predict.config import ModelsConfig
@@ -106,7 +106,9 @@ class Ensemble:
     def check_class(self, name: str) -> None:
         """Raise UserError, with the nearest one, where there is no such class."""
         if name not in self.class_names:
-            raise UserError(f"there is no class '{name[:200]}'{nearest(name, self.class_names)}")
+            raise UserError(
+                f"there is no class '{name[:200]}'{suggest_name(name, self.class_names)}"
+            )
 
     def labels(self) -> list[str]:
         """A short name for each model: its method and fold, numbered where that is not unique."""
@@ -130,7 +132,7 @@ class Ensemble:
             if (count := sum(name in one.info.class_names for one in self.members)) < len(rows)
         ]
         if without:
-            lines.append(f"Not every model has each class: {some(without, 12)}.")
+            lines.append(f"Not every model has each class: {list_first(without, 12)}.")
         if self.left_out:
             lines.append(f"left out     {_describe_states(self.left_out)}")
         return "\n".join(lines)
@@ -155,7 +157,7 @@ def _without_states(
 
 def _describe_states(paths: Sequence[Path]) -> str:
     kind = "a resume state, no checkpoint" if len(paths) == 1 else "resume states, no checkpoints"
-    return f"{some(list(map(str, paths)))}: {kind}"
+    return f"{list_first(list(map(str, paths)))}: {kind}"
 
 
 def _merge_classes(members: Sequence[Member], names: list[str], classes: str) -> list[str]:
@@ -166,7 +168,7 @@ def _merge_classes(members: Sequence[Member], names: list[str], classes: str) ->
     if missing := [name for name in names if name not in union]:
         raise UserError(
             f"{len(missing):,} of the ensemble's {len(names):,} classes are in none of its "
-            f"checkpoints: {some(missing, 12)}; choose anew by `python -m ensemble.choose`"
+            f"checkpoints: {list_first(missing, 12)}; choose anew by `python -m ensemble.choose`"
         )
     if names or classes == "union":
         return names or union
@@ -174,8 +176,8 @@ def _merge_classes(members: Sequence[Member], names: list[str], classes: str) ->
         odd = next(one for one in members if set(one.info.class_names) != sets[0])
         raise UserError(
             f"{odd.path} and {members[0].path} do not have the same classes: "
-            f"{some(sorted(set(odd.info.class_names) ^ sets[0]), 12)} in one of them only; take "
-            "--classes union or --classes intersection"
+            f"{list_first(sorted(set(odd.info.class_names) ^ sets[0]), 12)} in one of them only; "
+            "take --classes union or --classes intersection"
         )
     if not shared:
         raise UserError("the checkpoints have no class in common: take --classes union")

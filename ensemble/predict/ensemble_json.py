@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 from msgspec import Meta
 
-from core.errors import UserError, in_plain_sight
+from core.errors import UserError, escape_control
 from core.io.atomic import check_writable, make_folder, write_atomically
 from core.io.untrusted_files import read_json
 
@@ -160,6 +160,6 @@ def quoted(text: str) -> str:
 def check_name(path: Path, *names: str) -> None:
     """Raise UserError where a name is empty, or cannot be written on one line of UTF-8."""
     for name in names:
-        written = in_plain_sight(name.encode(errors="ignore").decode())
+        written = escape_control(name.encode(errors="ignore").decode())
         if not name or written != name:
             refuse(path, f"{quoted(name)} is no name: it is empty or has a control character in it")

@@ -12,7 +12,7 @@ from core.data.images.dicom.header import is_dicom, read_headers
 from core.data.tables.anonymous import without_names
 from core.data.tables.images_to_predict import find_images, refuse_links_out
 from core.data.tables.label_table import LabelTable, read_ids
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from ensemble.predict.config import Config
 
 # how Python holds such a byte of a file's name
@@ -37,7 +37,7 @@ class Sample:
             what = "images" if images.studies is None else "studies"
             raise UserError(
                 f"{len(missing):,} of {len(places):,} rows of {self.path} are none of the {what} "
-                f"to predict: {some(missing)}"
+                f"to predict: {list_first(missing)}"
             )
         wanted = [(places[key], row) for row, key in enumerate(keys) if key in places]
         rows = np.array([row for _, row in sorted(wanted)])
@@ -48,7 +48,7 @@ class Sample:
         if missing := [name for name in self.class_names if name not in class_names]:
             raise UserError(
                 f"{len(missing):,} column(s) of {self.path} are none of the models' classes: "
-                f"{some(missing, 12)}; those are {some(class_names, 20)}"
+                f"{list_first(missing, 12)}; those are {list_first(class_names, 20)}"
             )
 
 
@@ -99,7 +99,7 @@ def _group_by_headers(images: LabelTable) -> LabelTable:
     elif others := [name for name, path in pairs if not is_dicom(path)]:
         reason = (
             f"--group_by study without a --test_csv reads DICOM headers, and {len(others):,} of "
-            f"{len(images):,} images are no DICOM files: {some(others)}"
+            f"{len(images):,} images are no DICOM files: {list_first(others)}"
         )
     else:
         headers = read_headers(images.paths)
@@ -107,5 +107,8 @@ def _group_by_headers(images: LabelTable) -> LabelTable:
         without = [name for name, study in zip(images.ids, studies, strict=True) if not study]
         if not without:
             return replace(images, studies=studies, views=views, id_column="StudyInstanceUID")
-        reason = f"{len(without):,} of {len(images):,} DICOM headers name no study: {some(without)}"
+        reason = (
+            f"{len(without):,} of {len(images):,} DICOM headers name no study: "
+            f"{list_first(without)}"
+        )
     raise UserError(f"{reason}; name the studies in a column of a --test_csv")

@@ -19,7 +19,7 @@ import numpy as np
 from core.data.images.collection import Images
 from core.data.images.dicom.header import from_headers
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 from core.models.data_digests import patient_digests
 from ensemble.predict.ensemble import Member
 from ensemble.predict.ensemble_json import convert, read_document
@@ -76,11 +76,11 @@ class Overlap:
         told = []
         if names := [Path(c.checkpoint).name for c in self.checkpoints if not c.known]:
             they = "it was" if len(names) == 1 else "they were"
-            told.append(f"{some(names)}: not known which images {they} trained on.")
+            told.append(f"{list_first(names)}: not known which images {they} trained on.")
         if most := max((c.not_compared for c in self.checkpoints), default=0):
             told.append(
-                f"Not known for {counted(most, one, several)}: a pack of another size than that of "
-                "the training cannot be compared; give the folder of the images."
+                f"Not known for {pluralize(most, one, several)}: a pack of another size than that "
+                "of the training cannot be compared; give the folder of the images."
             )
         trained, validated = (self.rows[name] for name in IMAGES)
         related = self.rows[PATIENTS[0]] | self.rows[PATIENTS[1]]
@@ -93,7 +93,7 @@ class Overlap:
         if shown := [f"{rows.sum():,} {what}" for what, rows in found.items() if rows.any()]:
             unknown = self.counts()[PATIENTS[0]] is None
             told.append(
-                f"Warning: of {counted(len(trained), one, several)}, {', '.join(shown)}"
+                f"Warning: of {pluralize(len(trained), one, several)}, {', '.join(shown)}"
                 f"{' (patients are not known)' if unknown else ''}: scores on these are too good."
             )
         return told

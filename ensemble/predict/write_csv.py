@@ -15,7 +15,7 @@ from core.data.images.pack_format import is_pack
 from core.data.loading.dataset import decoding_loader
 from core.data.tables.images_to_predict import view_groups
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 from core.io.atomic import check_writable
 from ensemble.predict.blocks import Block, Parts, forget_delivered, parts_folder
 from ensemble.predict.dataset import ImagesAtSizes, collate
@@ -97,7 +97,7 @@ def predict_to_csv(
             if missing and output.exists() and not options.overwrite:
                 raise UserError(_ALREADY_THERE.format(output))
             if others := parts.clean():
-                kept = counted(others, "kept block")
+                kept = pluralize(others, "kept block")
                 print(f"Deleted {kept} of other images, models, views or batches.")
             if len(missing) < len(parts):
                 there = len(parts) - len(missing)
@@ -111,7 +111,7 @@ def predict_to_csv(
             raise
         if fabric.is_global_zero:
             rows = _write_predictions(parts, images, predictor, options)
-            by = counted(len(predictor.ensemble.members), "model")
+            by = pluralize(len(predictor.ensemble.members), "model")
             print(f"predictions  {output} ({rows} by {by}, views: {predictor.merge.views})")
 
 
@@ -180,9 +180,9 @@ def _write_predictions(
     if unreadable:
         print(f"left out     {len(unreadable):,} unreadable: {_skipped_path(parts.output)}")
     if images.studies is None:
-        return counted(rows, "image")
-    of = counted(len(images) - len(unreadable), "image")
-    return f"{counted(rows, 'study', 'studies')} of {of}"
+        return pluralize(rows, "image")
+    of = pluralize(len(images) - len(unreadable), "image")
+    return f"{pluralize(rows, 'study', 'studies')} of {of}"
 
 
 def _merged(
@@ -236,8 +236,8 @@ def _check_unreadable(
     """Raise UserError where no image is left, or (unless `skip`) one could not be read."""
     names = [images.ids[position] for position, _ in unreadable]
     found = (
-        f"{len(names):,} of {counted(len(images), 'image')} cannot be read: {some(names, 20)} "
-        f"({unreadable[0][1].rstrip('.')})"
+        f"{len(names):,} of {pluralize(len(images), 'image')} cannot be read: "
+        f"{list_first(names, 20)} ({unreadable[0][1].rstrip('.')})"
     )
     if len(names) == len(images):
         raise UserError(f"{found}: there is nothing to write")

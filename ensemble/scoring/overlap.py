@@ -11,7 +11,7 @@ import pandas as pd
 from core.data.images.find_files import without_ending
 from core.data.tables.anonymous import with_names
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, counted
+from core.errors import UserError, pluralize
 from core.report.tables import Table
 from core.runs.prediction_files import Predictions
 from ensemble.predict.training_overlap import KIND, Overlap, read_overlap
@@ -52,8 +52,9 @@ class TrainingOverlap:
         if (self.images or self.patients) and not self.out_of_fold:
             people = f", {self.patients:,} are of a patient there" if self.patients else ""
             told.append(
-                f"Warning: of {counted(self.rows, 'scored row')}, --train_csv names {self.images:,}"
-                f"{people}: unless these are out-of-fold predictions, scores on them are too good."
+                f"Warning: of {pluralize(self.rows, 'scored row')}, --train_csv names "
+                f"{self.images:,}{people}: unless these are out-of-fold predictions, scores on "
+                "them are too good."
             )
         return told
 

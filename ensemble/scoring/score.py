@@ -18,7 +18,7 @@ from core.data.tables.anonymous import with_names
 from core.data.tables.label_map import read_label_map
 from core.data.tables.label_table import LabelTable, table_of_sheet
 from core.data.tables.labels_csv import LABELS
-from core.errors import UserError, counted, plain, some
+from core.errors import UserError, list_first, normalize_name, pluralize
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.ap_auroc import mean_of_known
 from core.runs.prediction_files import Predictions, match_labels
@@ -83,8 +83,8 @@ def describe(table: LabelTable) -> str:
         people = f"{len(set(table.patients)):,} patients"
     if table.studies is not None:
         people += f", {len(set(table.studies)):,} studies"
-    classes = counted(len(table.class_names), "class", "classes")
-    return f"{counted(len(table), 'image')}, {people}, {classes}"
+    classes = pluralize(len(table.class_names), "class", "classes")
+    return f"{pluralize(len(table), 'image')}, {people}, {classes}"
 
 
 def labels_beside(predictions: Path) -> Path:
@@ -150,7 +150,8 @@ def read_scored(
     ]
     if not set(predicted).intersection(classes):
         raise UserError(
-            f"{labels} has no column for any class of {tables[0].path}: {some(sorted(predicted))}"
+            f"{labels} has no column for any class of {tables[0].path}: "
+            f"{list_first(sorted(predicted))}"
         )
     # that of --by view may be one of --meta
     view = reading.view_column if reading.view_column in columns else ""
@@ -191,8 +192,9 @@ def read_training(
     known = [name for name in class_names if name in sheet.columns]
     if not known:
         raise UserError(
-            f"{path} has no column for any of the classes {some(class_names)}: give the table that "
-            "the model was trained on, or the ..._labels.csv of ensemble.choose for one of several"
+            f"{path} has no column for any of the classes {list_first(class_names)}: give the "
+            "table that the model was trained on, or the ..._labels.csv of ensemble.choose for "
+            "one of several"
         )
     if len(known) < len(class_names):
         without = ", ".join(name for name in class_names if name not in known)
@@ -234,10 +236,10 @@ def rename_columns(
     free: dict[str, list[str]] = {}
     for name in labels:
         if name not in class_names and name not in sheet.no_labels and not is_known_non_label(name):
-            free.setdefault(plain(meanings.meaning(name)), []).append(name)
+            free.setdefault(normalize_name(meanings.meaning(name)), []).append(name)
     renamed: dict[str, str] = {}
     for name in class_names:
-        found = free.get(plain(meanings.meaning(name)), [])
+        found = free.get(normalize_name(meanings.meaning(name)), [])
         if name in sheet.columns or not found:
             continue
         if len(found) > 1:

@@ -15,7 +15,7 @@ from core.data.csv.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_colu
 from core.data.sources import read_sheet
 from core.data.sources.sheet import Sheet
 from core.data.tables.label_table import LabelTable, read_ids
-from core.errors import UserError, nearest, plain, some
+from core.errors import UserError, list_first, normalize_name, suggest_name
 from core.metrics import Evaluation
 from core.metrics.ap_auroc import Curve
 from ensemble.scoring.score import Scored
@@ -95,7 +95,7 @@ def read_groupings(
     """
     repeated = sorted({name for name in by if by.count(name) > 1})
     if repeated:
-        raise UserError(f"--by names {some(repeated)} more than once")
+        raise UserError(f"--by names {list_first(repeated)} more than once")
     sources = {sheet.path: sheet.columns}
     if meta is not None:
         sources.setdefault(meta, read_sheet(meta).columns)
@@ -113,7 +113,9 @@ def read_groupings(
             places = " and ".join(map(str, sources))
             more = "" if meta else " (--meta adds the columns of another CSV)"
             known = [column for columns in sources.values() for column in columns]
-            raise UserError(f"--by {wanted} is no column of {places}{more}{nearest(wanted, known)}")
+            raise UserError(
+                f"--by {wanted} is no column of {places}{more}{suggest_name(wanted, known)}"
+            )
     return groupings
 
 
@@ -156,7 +158,7 @@ def score_sources(
     with one source or more than MOST_VALUES. prevalence: (C,), of the whole.
     """
     sheet, table = scored.sheet, scored.table
-    named = [name for name in sheet.columns if plain(name) == plain(SOURCE)]
+    named = [name for name in sheet.columns if normalize_name(name) == normalize_name(SOURCE)]
     if len(named) != 1 or table.id_column not in sheet.columns:
         return {}
     column = sheet.columns[named[0]]
@@ -214,7 +216,7 @@ def years(text: str) -> float:
 def _kind(name: str) -> str | None:
     """Which of USUAL_NAMES a name is."""
     for kind, known in USUAL_NAMES.items():
-        if plain(name) in {kind, *map(plain, known)}:
+        if normalize_name(name) in {kind, *map(normalize_name, known)}:
             return kind
     return None
 
@@ -239,7 +241,7 @@ def _rows_of(
     missing = [one for one, row in zip(ids, rows, strict=True) if row < 0]
     if missing:
         raise UserError(
-            f"{path} lacks {len(missing):,} of the {len(ids):,} images: {some(missing)}"
+            f"{path} lacks {len(missing):,} of the {len(ids):,} images: {list_first(missing)}"
         )
     return rows
 
@@ -254,7 +256,7 @@ def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) ->
         if filled and all(math.isnan(years(value)) for value in filled):
             raise UserError(
                 f"--by {name}: {source} holds no age such as 58, 058Y or 012M, but "
-                f"{some([value[:40] for value in filled])}"
+                f"{list_first([value[:40] for value in filled])}"
             )
         subgroup = {value: _span(years(value)) for value in present}
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from core.errors import counted, some
+from core.errors import list_first, pluralize
 from core.metrics import Evaluation
 from core.metrics.intervals import LEAST_IN_MEANS
 from core.report.plots.style import GROUP_LABELS, by_prevalence, shorten
@@ -93,7 +93,9 @@ def _leaderboard_notes(scores: Evaluation, reference: str, compared: Compared) -
     notes = ["Beside the name of a mean: the number of its classes.", *known_label_notes(scores)]
     summary = scores.summary
     if summary["unscored"]:
-        notes.append(f"Classes that cannot be scored: {some(summary['unscored'], SHOWN_NAMES)}.")
+        notes.append(
+            f"Classes that cannot be scored: {list_first(summary['unscored'], SHOWN_NAMES)}."
+        )
     if summary["resamples"]:
         units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
         notes.append(f"Intervals: 95 %, by a jackknife over {units}, the same for all files.")
@@ -101,9 +103,9 @@ def _leaderboard_notes(scores: Evaluation, reference: str, compared: Compared) -
     if compared.left_out:
         notes.append(
             "Differences, and the means beside them, are over the "
-            f"{counted(len(compared.classes), 'class', 'classes')} with at least "
+            f"{pluralize(len(compared.classes), 'class', 'classes')} with at least "
             f"{LEAST_IN_MEANS} positive patients, as their intervals are, without "
-            f"{some(compared.left_out, SHOWN_NAMES)}."
+            f"{list_first(compared.left_out, SHOWN_NAMES)}."
         )
     return notes
 
@@ -162,10 +164,10 @@ def _subgroup_notes(scores: SubgroupScores) -> list[str]:
     if names:
         everything = next(iter(scores.subgroups.values())).own.per_class.index
         others = [name for name in everything if name not in names]
-        without = f", without {some(others, SHOWN_NAMES)}" if others else ""
+        without = f", without {list_first(others, SHOWN_NAMES)}" if others else ""
         notes.append(
-            f"Means are over the {counted(len(names), 'class', 'classes')} by which subgroups can "
-            f"be compared{without}, and have an interval where each of these has at least "
+            f"Means are over the {pluralize(len(names), 'class', 'classes')} by which subgroups "
+            f"can be compared{without}, and have an interval where each of these has at least "
             f"{LEAST_IN_MEANS} positive patients. mAP*: at as many positives and negatives of a "
             "class as the smallest subgroup has, as AP grows with their share and is too high for "
             "few."
@@ -195,6 +197,6 @@ def mean_with_interval(summary: Mapping[str, Any], metric: str, sign: str = "") 
 def star_note(summary: Mapping[str, Any]) -> str:
     """Over which classes a mean and an interval with a star are; empty where none has one."""
     rare = summary["too_rare_for_intervals"] if summary["intervals"] else []
-    over = counted(summary.get("classes_in_intervals", 0), "class", "classes")
+    over = pluralize(summary.get("classes_in_intervals", 0), "class", "classes")
     note = f"{STAR} mean and interval over the {over} with at least {LEAST_IN_MEANS} "
-    return f"{note}positive patients, without {some(rare, SHOWN_NAMES)}." if rare else ""
+    return f"{note}positive patients, without {list_first(rare, SHOWN_NAMES)}." if rare else ""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.data.images.decode import decode_image, within
 from core.data.images.dicom.limits import bounded, is_dicom_data
-from core.errors import in_plain_sight
+from core.errors import escape_control
 from core.metrics import group_of
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps
 from ensemble.predict.calibration import postprocess_of, read_calibration
@@ -61,7 +61,7 @@ class Served:
         """The models and classes, as JSON."""
         ensemble = self.predictor.ensemble
         models = [
-            {"file": in_plain_sight(member.path.name), **member.summary(), "share": float(share)}
+            {"file": escape_control(member.path.name), **member.summary(), "share": float(share)}
             for member, share in zip(ensemble.members, ensemble.shares, strict=True)
         ]
         about = {"notice": NOTICE, "models": models, "calibrated": self.calibrated}
@@ -147,7 +147,7 @@ def _notes_of(data: bytes, pixels: NDArray[np.uint8], sizes: Sequence[int]) -> l
         if header.get("PhotometricInterpretation") == "MONOCHROME1":
             notes.append("Inverted: the DICOM file has white as its lowest value (MONOCHROME1).")
         if view := str(header.get("ViewPosition") or ""):
-            notes.append(f"The DICOM header says: view {in_plain_sight(view)[:20]}.")
+            notes.append(f"The DICOM header says: view {escape_control(view)[:20]}.")
     if pixels.min() == pixels.max():
         notes.append("All of the image is one grey: it is hardly a radiograph.")
     height, width = pixels.shape

@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-from core.errors import size_of
+from core.errors import format_size
 from ensemble.serving.form import file_of_form, is_form
 
 Result = TypeVar("Result")
@@ -37,7 +37,7 @@ class Limits:
     def too_large(self) -> str:
         """Message for a larger file."""
         return (
-            f"the file has more than {size_of(self.bytes)}: start ensemble.serve with a larger "
+            f"the file has more than {format_size(self.bytes)}: start ensemble.serve with a larger "
             "--max_megabytes to take it"
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from pandas import DataFrame
@@ -84,7 +84,7 @@ def align(found: Sequence[FoldCouplings]) -> Couplings:
         missing, added = set(names) - set(other.class_names), set(other.class_names) - set(names)
         if missing or added:
             sides = ((missing, first.path), (added, other.path))
-            apart = [f"{some(sorted(own), 6)} only in {path}" for own, path in sides if own]
+            apart = [f"{list_first(sorted(own), 6)} only in {path}" for own, path in sides if own]
             raise UserError(f"These are not of one run, as classes differ: {'; '.join(apart)}")
         if other.folds != first.folds:
             raise UserError(

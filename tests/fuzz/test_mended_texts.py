@@ -15,7 +15,7 @@ from core.data.csv import text as table_text
 from core.data.csv.columns import find_column, read_columns
 from core.data.tables import read_table
 from core.data.tables.label_map import read_label_map
-from core.errors import UserError, nearest
+from core.errors import UserError, suggest_name
 from core.io.untrusted_files import read_json
 from core.runs.folder import RunFolder
 from core.runs.log import cut_back
@@ -139,7 +139,7 @@ def test_the_nearest_of_endless_names_is_not_looked_for() -> None:
     letters = [chr(0x4E00 + chance.randrange(3000)) for _ in range(60_000)]
     name, other = "".join(letters), "".join(reversed(letters))
     began = time.monotonic()
-    nearest(name, [other])
+    suggest_name(name, [other])
     assert time.monotonic() - began < 2
 
 

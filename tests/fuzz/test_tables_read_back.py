@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core.data.csv.columns import read_columns
 from core.data.splits.folds import write_folds
 from core.data.tables import read_table
-from core.errors import UserError, in_plain_sight
+from core.errors import UserError, escape_control
 from core.runs.prediction_files import read_predictions
 from tests.helpers.fault_table import Fault
 
@@ -27,7 +27,7 @@ NAMES = TEXTS.map(str.strip).filter(bool).filter(lambda name: not name.startswit
 # what leaves the folder is refused, and tested elsewhere
 IDS = st.lists(NAMES.filter(lambda name: ".." not in name), min_size=1, max_size=8, unique=True)
 CLASSES = st.lists(
-    NAMES.filter(lambda name: in_plain_sight(name) == name), min_size=1, max_size=5, unique=True
+    NAMES.filter(lambda name: escape_control(name) == name), min_size=1, max_size=5, unique=True
 )
 NUMBERS = st.floats(0, 1).map(repr) | st.sampled_from(["0", "1", "-0", "5e-1", "1e-400", ".5"])
 # what has a meaning in a CSV comes often
@@ -86,7 +86,7 @@ def check_labels_and_predictions(
     assert (table.ids, table.class_names) == (ids, tuple(classes))
     truth = np.array([[CELLS[cell] for cell in row] for row in cells], dtype=np.float32)
     np.testing.assert_array_equal(table.targets, truth)
-    assert all(in_plain_sight(note) == note for note in table.notes)
+    assert all(escape_control(note) == note for note in table.notes)
     write_folds(folder / "folds.csv", table, np.zeros(len(ids), dtype=int))
     with (folder / "folds.csv").open(encoding="utf-8", newline="") as file:
         assert [row["ImageID"] for row in csv.DictReader(file)] == ids
@@ -108,7 +108,7 @@ def check_any_text(folder: Path, text: str) -> None:
     except UserError as error:
         sentence = str(error)
         assert str(path) in sentence
-        assert in_plain_sight(sentence) == sentence
+        assert escape_control(sentence) == sentence
         return
     counts = {len(column.codes) for column in columns.values()}
     assert len(counts) == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import counted
+from core.errors import pluralize
 
 BEGIN, END = "<!-- the last `make soak` -->\n", "<!-- end -->\n"
 _KEY, _OTHER = "fault", "tests without a row, or that did not begin"
@@ -70,7 +70,7 @@ def pytest_terminal_summary(
     table = "\n".join(["| fault | tried | lost |", "| --- | --- | --- |", *rows]) + "\n"
     reasons = Counter(report.longrepr[2] for report in terminalreporter.getreports("skipped"))
     for reason, number in sorted(reasons.items()):
-        left_out = counted(number, "test was", "tests were")
+        left_out = pluralize(number, "test was", "tests were")
         table += f"\n{left_out} left out: {reason.removeprefix('Skipped: ')}.\n"
     terminalreporter.write_sep("-", "faults")
     terminalreporter.write(table)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.csv.text import MOST_CELLS, limits, open_text
-from core.errors import UserError, nearest, plain, some
+from core.errors import UserError, list_first, normalize_name, suggest_name
 
 # Compared without case and punctuation, and in this order where a file has several.
 IMAGE_COLUMNS = (
@@ -155,7 +155,9 @@ def _read(path: Path) -> dict[str, Column]:
                     "columns that are not needed, or raise CXR_MAX_CELLS."
                 )
     if repeated := sorted(name for name, n in Counter(names).items() if name and n > 1):
-        raise UserError(f"{path}: more than one column is named {some(repeated)}. Rename them.")
+        raise UserError(
+            f"{path}: more than one column is named {list_first(repeated)}. Rename them."
+        )
     columns = {n: Column(n, path, *cells.join()) for n, cells in zip(names, held, strict=True)}
     last = columns[names[-1]]
     if not len(last.codes):
@@ -216,9 +218,11 @@ def find_column(
         return None
     names = list(names)
     if requested and requested not in names:
-        raise UserError(f"{path} has no column '{requested}' ({flag}){nearest(requested, names)}.")
+        raise UserError(
+            f"{path} has no column '{requested}' ({flag}){suggest_name(requested, names)}."
+        )
     for name in (requested,) if requested else known:
-        present = [one for one in names if plain(one) == plain(name)]
+        present = [one for one in names if normalize_name(one) == normalize_name(name)]
         if name in present:
             return name
         if len(present) > 1:
@@ -238,21 +242,28 @@ def find_image_column(
     """`find_column` for the images' names. Raises UserError where the file has no such column."""
     if name := find_column(path, columns, requested, known, "--image_column"):
         return name
-    hint = nearest(IMAGE_COLUMNS[0], columns)
+    hint = suggest_name(IMAGE_COLUMNS[0], columns)
     raise UserError(f"{path} has no column with the images' names{hint}. Name it: --image_column.")
 
 
 def find_named(columns: Mapping[str, Column], wanted: str) -> Column | None:
     """The column of this name, whatever its case and punctuation, if there is one."""
-    return next((column for name, column in columns.items() if plain(name) == plain(wanted)), None)
+    return next(
+        (
+            column
+            for name, column in columns.items()
+            if normalize_name(name) == normalize_name(wanted)
+        ),
+        None,
+    )
 
 
 def names_among(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
     """Those of `names` that are `known`, whatever their case and punctuation."""
-    keys = set(map(plain, known))
-    return tuple(name for name in names if plain(name) in keys)
+    keys = set(map(normalize_name, known))
+    return tuple(name for name in names if normalize_name(name) in keys)
 
 
 def has_columns(names: Iterable[str], wanted: Sequence[str]) -> bool:
     """Whether all that are `wanted` are there, whatever their case and punctuation."""
-    return set(map(plain, wanted)) <= set(map(plain, names))
+    return set(map(normalize_name, wanted)) <= set(map(normalize_name, names))

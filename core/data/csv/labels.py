@@ -10,7 +10,7 @@ import numpy as np
 from core.data.csv.columns import Column
 from core.data.csv.label_values import is_missing, is_probability, label_key, label_value
 from core.data.csv.non_labels import is_known_non_label
-from core.errors import UserError, in_plain_sight, nearest, some
+from core.errors import UserError, escape_control, list_first, suggest_name
 
 UNCERTAIN = {"ignore": np.nan, "zero": 0.0, "one": 1.0}
 BLANK = {"unknown": np.nan, "zero": 0.0}
@@ -42,7 +42,9 @@ def choose_labels(
         if name not in columns:
             has_comma = any("," in column for column in columns)
             hint = " (double quotes go around a name with a comma)" if has_comma else ""
-            raise UserError(f"{path} has no label column '{name}'{nearest(name, columns)}{hint}.")
+            raise UserError(
+                f"{path} has no label column '{name}'{suggest_name(name, columns)}{hint}."
+            )
         if name in used:
             raise UserError(
                 f"{path}: column '{name}' names the image, patient, study or view, so that it "
@@ -56,7 +58,7 @@ def choose_labels(
 
 def check_printable(path: Path, label: str) -> None:
     """Raise UserError where a label of the table at `path` could not be printed on one line."""
-    if in_plain_sight(label) != label:
+    if escape_control(label) != label:
         raise UserError(
             f"{path}: the label '{label}' has a line break or another control character in its "
             "name, so that no table could show it: rename it."
@@ -84,7 +86,7 @@ def add_absent(
         added[name] = Column(name, path, zeros, ["0"])
         notes.append(
             f"Warning: no list of {path} names '{name}', which counts as absent from every image"
-            f"{nearest(name, listed)}."
+            f"{suggest_name(name, listed)}."
         )
     renamed = {there.get(label_key(name)) for name in absent} - {*labels}
     kept = {name: column for name, column in columns.items() if name not in renamed}
@@ -117,8 +119,8 @@ def _detect_labels(
             )
     constant = [name for name, column in others.items() if is_always_positive(column)]
     sentence = (
-        f"columns of {path} that are 1 for every image are left out: {some(constant, 12)}. Name "
-        "them by --labels if they are labels."
+        f"columns of {path} that are 1 for every image are left out: {list_first(constant, 12)}. "
+        "Name them by --labels if they are labels."
     )
     if found:
         return found, [f"Warning: {sentence}"] if constant else []
@@ -184,12 +186,12 @@ def read_targets(
             blanks.append(f"{names[position]} ({empty:.0%})")
     if blanks and blank is None:
         raise UserError(
-            f"{path}: more than half of the cells are blank in {some(blanks)}. Does a blank mean "
-            "that the finding is absent (--blank zero) or that nobody knows (--blank unknown)?"
+            f"{path}: more than half of the cells are blank in {list_first(blanks)}. Does a blank "
+            "mean that the finding is absent (--blank zero) or that nobody knows (--blank unknown)?"
         )
     notes = []
     if words:
-        notes.append(f"Label cells of {path} that count as blank: {some(sorted(words), 12)}.")
+        notes.append(f"Label cells of {path} that count as blank: {list_first(sorted(words), 12)}.")
     for what, number in (("positive", 1), ("negative", 0)):
         is_there = (targets == number).any(axis=0)
         if not is_there.all():

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from core.data.csv.columns import IMAGE_COLUMNS, PATIENT_COLUMNS, STUDY_COLUMNS, VIEW_COLUMNS
-from core.errors import plain
+from core.errors import normalize_name
 
 # These may hold nothing but 0 and 1, and still are no finding.
 OTHER_COLUMNS = (
@@ -44,14 +44,14 @@ _DICOM_NAMES = Path(__file__).with_name("dicom_names.txt")
 
 def is_known_non_label(name: str) -> bool:
     """Whether a column of this name is never a finding: identifiers, age, dates, DICOM headers."""
-    key = plain(name)
+    key = normalize_name(name)
     if not key or key.startswith("unnamed") or name == "y]":
         return True  # "y]": NIH's "OriginalImagePixelSpacing[x,y]", which its comma cuts in two
     if key in _NON_LABELS or key.removesuffix("dicom") in _dicom_names():
         return True
     if len(key) > _LONGEST_NAME:
         return False
-    header = plain(_DICOM_AFTER.sub("", _DICOM_BEFORE.sub("", name)))
+    header = normalize_name(_DICOM_AFTER.sub("", _DICOM_BEFORE.sub("", name)))
     if _DICOM_TAG.fullmatch(name) or header in _dicom_names():
         return True
     for stem in (key, _BEFORE.sub("", key)):
@@ -66,9 +66,12 @@ def is_known_non_label(name: str) -> bool:
 @cache
 def _dicom_names() -> frozenset[str]:
     """Keywords of PS3.6 for patient, study, equipment, acquisition and image, made plain."""
-    return frozenset(map(plain, _DICOM_NAMES.read_text(encoding="ascii").split()))
+    return frozenset(map(normalize_name, _DICOM_NAMES.read_text(encoding="ascii").split()))
 
 
 _NON_LABELS = set(
-    map(plain, IMAGE_COLUMNS + PATIENT_COLUMNS + STUDY_COLUMNS + VIEW_COLUMNS + OTHER_COLUMNS)
+    map(
+        normalize_name,
+        IMAGE_COLUMNS + PATIENT_COLUMNS + STUDY_COLUMNS + VIEW_COLUMNS + OTHER_COLUMNS,
+    )
 )

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from core.data.csv.columns import Column
 from core.data.csv.label_values import is_missing
 from core.data.csv.non_labels import is_known_non_label
-from core.errors import plain
+from core.errors import normalize_name
 
 # of a patient's identifier, and of what else is known of a patient
 _NAMED = re.compile(
@@ -31,7 +31,7 @@ def likely_patient_columns(columns: Mapping[str, Column], known: Collection[str]
         images = len(column.codes) / max(len(filled), 1)
         if name in known or len(filled) < 2 or not 1 < images <= _MOST_IMAGES:
             continue
-        if _NAMED.search(plain(name)) and not _OTHER.search(plain(name)):
+        if _NAMED.search(normalize_name(name)) and not _OTHER.search(normalize_name(name)):
             named.append(name)
         elif images <= _MOST_UNNAMED and not is_known_non_label(name) and _are_codes(filled):
             others.append(name)

@@ -2,7 +2,7 @@
 
 import re
 
-from core.errors import plain
+from core.errors import normalize_name
 
 FRONTAL = {"ap", "pa", "frontal", "antero", "postero", "anteroposterior", "posteroanterior"}
 LATERAL = {"lateral", "lat", "ll", "rl", "laterolateral", "leftlateral", "rightlateral"}
@@ -14,7 +14,7 @@ def view_group(view: str) -> str:
     The names are those of NIH, CheXpert, MIMIC-CXR and PadChest ("AP AXIAL", LATERAL, L, ...).
     Whole words count, as "apical" is none of AP.
     """
-    name = plain(view)
+    name = normalize_name(view)
     words = {name, *re.split(r"[\W\d_]+", view.casefold())}
     # an L beside other words may be a side
     if words & LATERAL or name == "l":

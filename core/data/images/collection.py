@@ -14,7 +14,7 @@ import pandas as pd
 
 from core.data.images.decode import read_image, resize
 from core.data.images.pack_format import Pack
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ class Images:
             if size > min(sizes):
                 told.append(
                     f"The pack {folder} holds images of {size} px, resized to "
-                    f"{some(sorted({one for one in sizes if one < size}))} px as they are read: "
-                    "this does not give exactly what the image files give."
+                    f"{list_first(sorted({one for one in sizes if one < size}))} px as they are "
+                    "read: this does not give exactly what the image files give."
                 )
         return told

@@ -23,7 +23,7 @@ from core.data.images.dicom.limits import is_dicom_data
 from core.data.images.greyscale import to_grey8
 from core.data.images.jpeg_header import check_end, check_scans, frame_size
 from core.data.images.size_limit import BYTES, check_size, max_pixels
-from core.errors import UserError, size_of
+from core.errors import UserError, format_size
 from core.io.untrusted_files import check_regular
 from core.runtime.worker_failures import is_shortage
 
@@ -109,7 +109,7 @@ def _read_bytes(path: str | Path) -> bytes:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise ValueError(f"the file has {size_of(size)}, more than any image")
+            raise ValueError(f"the file has {format_size(size)}, more than any image")
         return file.read(limit)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from core.data.images.collection import Images
 from core.data.images.dicom.header import is_dicom
 from core.data.images.pack_format import Pack, is_pack, open_packs
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima")
 # of what lies beside images, maybe a report for each: these are not opened to look for DICOM
@@ -92,7 +92,7 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
         holds = f"holds {len(files):,} files, such as {min(files)}" if files else "is empty"
         raise UserError(
             f"{len(missing):,} of {len(identifiers):,} images have no file in {folder}: "
-            f"{some(list(missing))}. That folder {holds}.{_similar(missing, files)}"
+            f"{list_first(list(missing))}. That folder {holds}.{_similar(missing, files)}"
         )
     owners: dict[str, str] = {}
     for name in identifiers:
@@ -129,7 +129,7 @@ def _match(
             if len(real) > 1:
                 raise UserError(
                     f"Image '{identifier}' could be any of {len(real)} files in {folder}: "
-                    f"{some(sorted(file))}. Give its path in the CSV, or a smaller folder."
+                    f"{list_first(sorted(file))}. Give its path in the CSV, or a smaller folder."
                 )
             file = file[0]
         if file is not None:

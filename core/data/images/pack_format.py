@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from msgspec import Meta, Struct
 
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from core.io.untrusted_files import check_regular, read_json
 
 FORMAT, VERSION = "longtail-cxr pack", 1
@@ -147,8 +147,8 @@ def open_packs(folder: str | Path) -> list[Pack]:
     found = [part_folder(folder, part + 1, whole.parts) for part in range(whole.parts)]
     if missing := [number for number, part in enumerate(found, 1) if not is_pack(part)]:
         raise UserError(
-            f"the pack {folder} is in {whole.parts} parts and part {some(missing, 12)} is missing: "
-            f"pack it with --part {missing[0]}/{whole.parts}"
+            f"the pack {folder} is in {whole.parts} parts and part {list_first(missing, 12)} is "
+            f"missing: pack it with --part {missing[0]}/{whole.parts}"
         )
     packs = [read_pack(part) for part in found]
     for number, pack in enumerate(packs, 1):

@@ -19,7 +19,7 @@ from core.data.images.digest import image_digest
 from core.data.loading.loader import DecodingLoader
 from core.data.loading.samplers import Sample, evaluation_batches
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 from core.runtime.fabric import worker_count
 from core.runtime.signals import STOPS
 from core.runtime.worker_failures import end_on_shortage, worker_context
@@ -162,6 +162,6 @@ def evaluation_loader(
 def told_constant(names: list[str]) -> str:
     """A sentence on images of one grey level."""
     return (
-        f"Warning: {counted(len(names), 'image has', 'images have')} the same grey everywhere, as "
-        f"a failed export does ({some(names)}): take out of the CSV what is no radiograph."
+        f"Warning: {pluralize(len(names), 'image has', 'images have')} the same grey everywhere, "
+        f"as a failed export does ({list_first(names)}): take out of the CSV what is no radiograph."
     )

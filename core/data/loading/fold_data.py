@@ -23,7 +23,7 @@ from core.data.loading.dataset import (
 from core.data.loading.samplers import build_mixture, build_sampler, training_batches
 from core.data.splits.prepare import Prepared, source_shares
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from core.runtime.fabric import worker_count
 
 
@@ -213,6 +213,7 @@ def check_packs(table: LabelTable, size: int) -> list[str]:
         names = [table.ids[place] for place, _ in bad]
         raise UserError(
             f"{len(bad):,} of {len(table):,} images could not be read when they were packed: "
-            f"{some(names)} ({bad[0][1].rstrip('.')}); pack them again, or take out their rows"
+            f"{list_first(names)} ({bad[0][1].rstrip('.')}); pack them again, or take out their "
+            "rows"
         )
     return told

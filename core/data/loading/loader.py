@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
-from core.errors import UserError, see_doctor
+from core.errors import UserError, doctor_hint
 from core.runtime.worker_failures import cannot_start, lost_worker
 
 # seconds in which a process that has closed its files is gone
@@ -64,7 +64,7 @@ class DecodingLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, UserError):
-                others = see_doctor(
+                others = doctor_hint(
                     "with the same flags of the data, or --config, names all such images", " --full"
                 )
                 raise UserError(f"{str(batch).rstrip('.')}{others}") from batch

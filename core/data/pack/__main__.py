@@ -20,7 +20,7 @@ from msgspec import Meta
 from core.config.command_line import flags, run
 from core.config.data import SourcesReading
 from core.config.values import PositiveInt
-from core.errors import UserError, counted, size_of, some
+from core.errors import UserError, format_size, list_first, pluralize
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
     from core.data.images.pack_format import Plan
@@ -121,8 +121,8 @@ def main() -> None:
         print(f"unreadable   {name}: {reason}")
     if unreadable and config.on_bad_image == "error":
         raise UserError(
-            f"{len(unreadable):,} of {counted(plan.count, 'image')} cannot be read "
-            f"({some(list(unreadable))}); the others are in {config.out}: mend these and "
+            f"{len(unreadable):,} of {pluralize(plan.count, 'image')} cannot be read "
+            f"({list_first(list(unreadable))}); the others are in {config.out}: mend these and "
             "give the same command again, or pass --on_bad_image skip to mark them"
         )
     _say_where(config, plan, len(unreadable))
@@ -134,14 +134,14 @@ def _say_where(config: Config, plan: Plan, unreadable: int) -> None:
     marked = f", {unreadable:,} of them marked as unreadable" if unreadable else ""
     of_parts = f"part {plan.part} of {plan.parts}, " if plan.parts > 1 else ""
     print(
-        f"pack         {config.out} ({of_parts}{counted(plan.count, 'image')} of {plan.size} px"
-        f"{marked}, {size_of(plan.count * plan.size**2)})"
+        f"pack         {config.out} ({of_parts}{pluralize(plan.count, 'image')} of {plan.size} px"
+        f"{marked}, {format_size(plan.count * plan.size**2)})"
     )
     folders = [part_folder(config.out, part + 1, plan.parts) for part in range(plan.parts)]
     missing = [part for part, folder in enumerate(folders, 1) if not (folder / FACTS).is_file()]
     if missing:
         word = "part" if len(missing) == 1 else "parts"
-        print(f"still to be packed: {word} {some(missing, 12)} of {plan.parts}")
+        print(f"still to be packed: {word} {list_first(missing, 12)} of {plan.parts}")
         return
     csvs = " ".join(map(str, config.train_csv)) or "YOUR_LABELS.csv"
     print(

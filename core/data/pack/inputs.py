@@ -14,7 +14,7 @@ from core.data.images.find_files import images_among, match_images, scan_folder
 from core.data.images.pack_format import Plan, is_pack
 from core.data.sources import read_sheet
 from core.data.tables.label_table import read_ids
-from core.errors import UserError, counted
+from core.errors import UserError, pluralize
 
 # a block of about so many bytes is decoded by one process before it is written
 _BLOCK_BYTES = 2**21
@@ -47,7 +47,7 @@ def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[P
     where it would hold nothing."""
     total = len(names)
     if total < parts:
-        raise UserError(f"--part: {counted(total, 'image')} cannot be divided into {parts} parts")
+        raise UserError(f"--part: {pluralize(total, 'image')} cannot be divided into {parts} parts")
     own = list(names[total * (part - 1) // parts : total * part // parts])
     digest = hashlib.sha256(b"".join(os.fsencode(name) + b"\0" for name in names)).hexdigest()
     return Plan(

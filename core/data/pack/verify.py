@@ -12,7 +12,7 @@ from tqdm import tqdm
 from core.data.images.decode import load_image
 from core.data.images.pack_format import Pack, is_pack, open_packs
 from core.data.pack.inputs import changed_rows, index_files
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 
 _SHOWN = 20
 
@@ -26,8 +26,8 @@ def verify_pack(folder: Path, files: Path | None, threads: int) -> str:
     if files is not None and (not files.is_dir() or is_pack(files)):
         raise UserError(f"--train_dir {files} is no folder of images: name that of the images")
     packs = open_packs(folder)
-    blocks = counted(sum(len(pack.checksums.blocks) for pack in packs), "block")
-    images = counted(sum(pack.plan.count for pack in packs), "image")
+    blocks = pluralize(sum(len(pack.checksums.blocks) for pack in packs), "block")
+    images = pluralize(sum(pack.plan.count for pack in packs), "image")
     if wrong := [line for pack in packs for line in _wrong_blocks(pack, threads)]:
         _show("wrong", wrong)
         raise UserError(
@@ -40,8 +40,9 @@ def verify_pack(folder: Path, files: Path | None, threads: int) -> str:
     if wrong := [line for pack in packs for line in _wrong_images(pack, files, threads)]:
         _show("differs", wrong)
         raise UserError(
-            f"the pack {folder} has {len(wrong):,} of {images} not as in {files}: {some(wrong)}; "
-            "if that is the folder that was packed, pack it again with --overwrite"
+            f"the pack {folder} has {len(wrong):,} of {images} not as in {files}: "
+            f"{list_first(wrong)}; if that is the folder that was packed, pack it again with "
+            "--overwrite"
         )
     return f"{told}, the images those of {files})"
 
@@ -65,7 +66,7 @@ def _wrong_blocks(pack: Pack, threads: int) -> Iterator[str]:
         for block in tqdm(blocks, desc="verifying", unit="block", disable=None):
             if not next(whole):
                 rows = pack.plan.rows(block)
-                names = some(pack.index["name"].iloc[list(rows)].tolist())
+                names = list_first(pack.index["name"].iloc[list(rows)].tolist())
                 yield f"block {block} of {pack.folder} (rows {rows[0]} to {rows[-1]}: {names})"
 
 

@@ -30,7 +30,7 @@ from core.data.images.pack_format import (
 )
 from core.data.pack.inputs import changed_rows
 from core.data.pack.workers import Done, decode_blocks
-from core.errors import UserError, counted, size_of, some
+from core.errors import UserError, format_size, list_first, pluralize
 from core.io.atomic import make_folder, write_atomically
 from core.io.lock import lock_folder
 from core.runtime.worker_failures import lost_worker
@@ -114,8 +114,8 @@ def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> No
     needed, free = plan.count * plan.size**2, shutil.disk_usage(above).free
     if needed > free and not (folder / IMAGES).exists():
         raise UserError(
-            f"the pack {folder} needs {size_of(needed)} and {size_of(free)} are free there: "
-            "free some space, or take a smaller --size or another --out"
+            f"the pack {folder} needs {format_size(needed)} and {format_size(free)} are free "
+            "there: free some space, or take a smaller --size or another --out"
         )
 
 
@@ -130,7 +130,7 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
     known = whole.index if whole else read_index(folder / INDEX, before.count)
     there, named = set(known["name"]), set(index["name"])
     differing = " and ".join(
-        f"{counted(len(ones), 'is', 'are')} {what} ({some(sorted(ones))})"
+        f"{pluralize(len(ones), 'is', 'are')} {what} ({list_first(sorted(ones))})"
         for ones, what in ((named - there, "new"), (there - named, "gone"))
         if ones
     )
@@ -143,10 +143,10 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
     unreadable = {row for one in done.values() for row, _ in one.unreadable}
     changed = changed_rows(known, index)
     if others := index["name"].iloc[[row for row in changed if row not in unreadable]].tolist():
-        have = counted(len(others), "file has", "files have")
+        have = pluralize(len(others), "file has", "files have")
         raise UserError(
             f"{have} other bytes or another time of change than when the pack {folder} was begun: "
-            f"{some(others)}; pass --overwrite to pack all again"
+            f"{list_first(others)}; pass --overwrite to pack all again"
         )
     if whole and not len(changed):
         _remove(folder, BEGUN, DONE)

@@ -9,7 +9,7 @@ from core.config.data import LabelReading
 from core.data.csv.columns import Column, read_columns
 from core.data.sources import chexpert, cxr_lt, mimic, nih, padchest, vindr
 from core.data.sources.sheet import Sheet
-from core.errors import UserError, nearest
+from core.errors import UserError, suggest_name
 
 PLAIN = "plain"
 
@@ -54,7 +54,7 @@ def read_sheet(path: Path, reading: LabelReading | None = None) -> Sheet:
         raise UserError(f"--source names {len(reading.source)} kinds of table for one CSV, {path}")
     source = next(iter(reading.source), "")
     if source and source not in (*SOURCES, PLAIN):
-        raise UserError(f"there is no --source '{source}'{nearest(source, (*SOURCES, PLAIN))}")
+        raise UserError(f"there is no --source '{source}'{suggest_name(source, (*SOURCES, PLAIN))}")
     columns = read_columns(path)
     name = source or recognise(path, columns)
     if name == PLAIN:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.data.csv.columns import Column, find_named, has_columns, names_among
 from core.data.sources.sheet import Sheet, column
-from core.errors import plain
+from core.errors import normalize_name
 
 NEEDED = ("dicom_id", "subject_id", "study_id", "fpath")
 # as in the table of MIMIC-CXR-JPG's images
@@ -38,5 +38,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
         patient=("subject_id",),
         study=("study_id",),
         view=("ViewPosition",),
-        official_test=None if splits is None else splits.each(lambda part: plain(part) == "test"),
+        official_test=None
+        if splits is None
+        else splits.each(lambda part: normalize_name(part) == "test"),
     )

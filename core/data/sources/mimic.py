@@ -12,7 +12,7 @@ import pandas as pd
 from core.data.csv import columns as csv
 from core.data.csv.columns import Column
 from core.data.sources.sheet import CHEXPERT_LABELS, Sheet, column
-from core.errors import UserError, plain, some
+from core.errors import UserError, list_first, normalize_name
 
 NEEDED = ("subject_id", "study_id", "No Finding")
 
@@ -148,9 +148,9 @@ def _official_test(
         what = "image(s) are" if others else f"of {len(key.values):,} studies are"
         notes.append(
             f"Warning: {len(unknown):,} {what} not in {file.name} and count as training images: "
-            f"{some(unknown)}."
+            f"{list_first(unknown)}."
         )
-    return (place >= 0) & parts.each(lambda part: plain(part) == "test")[place], ""
+    return (place >= 0) & parts.each(lambda part: normalize_name(part) == "test")[place], ""
 
 
 def _find(path: Path, what: str) -> Path | None:
@@ -160,7 +160,8 @@ def _find(path: Path, what: str) -> Path | None:
     same = [file for file in found if file.name.startswith(f"{release}-{what}.")] or found
     if len({file.name.removesuffix(".gz") for file in same}) > 1:
         raise UserError(
-            f"Which of {some([file.name for file in same])} belongs to {path}? Leave one beside it"
+            f"Which of {list_first([file.name for file in same])} belongs to {path}? Leave one "
+            "beside it"
         )
     return same[0] if same else None
 

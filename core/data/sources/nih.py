@@ -16,7 +16,7 @@ from core.data.csv.label_values import is_missing
 from core.data.csv.labels import is_label
 from core.data.csv.non_labels import is_known_non_label
 from core.data.sources.sheet import Sheet, column, expand_lists, one_spelling
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 
 LABELS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema"),
@@ -114,7 +114,7 @@ def _official_test(path: Path, images: Column, notes: list[str]) -> tuple[np.nda
         if both := sorted(set(named[TEST_LIST]) & set(named[TRAIN_LIST])):
             raise UserError(
                 f"{len(both):,} image(s) are in {lists[TEST_LIST]} and in {lists[TRAIN_LIST]}: "
-                f"{some(both)}. Fetch the lists again."
+                f"{list_first(both)}. Fetch the lists again."
             )
         if neither := int((~is_in[TEST_LIST] & ~is_in[TRAIN_LIST]).sum()):
             notes.append(

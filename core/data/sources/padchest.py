@@ -14,7 +14,7 @@ import numpy as np
 from core.data.csv.columns import Column, find_named, has_columns, names_among, take_rows
 from core.data.csv.label_values import is_missing
 from core.data.sources.sheet import Sheet, column, expand_lists, one_spelling
-from core.errors import UserError, plain
+from core.errors import UserError, normalize_name
 
 NEEDED = ("ImageID", "PatientID", "Projection", "Labels")
 CHALLENGE = ("ImageID", "StudyDate_DICOM", "PatientID")
@@ -53,7 +53,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     columns, found, notes = expand_lists(columns, lists, labels, (), (*NEEDED, "StudyID"))
     excluded = np.array([EXCLUDE in cell for cell in labels])[lists.codes]
     if (views := find_named(columns, "Projection")) is not None:
-        excluded |= views.each(lambda view: plain(view) == EXCLUDE)
+        excluded |= views.each(lambda view: normalize_name(view) == EXCLUDE)
     empty = np.array([not cell for cell in labels])[lists.codes] & ~excluded
     kept = ~(excluded | empty)
     if not kept.any():

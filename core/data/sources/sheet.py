@@ -16,7 +16,7 @@ from core.data.csv.columns import (
     names_among,
 )
 from core.data.csv.label_values import label_key
-from core.errors import UserError, nearest
+from core.errors import UserError, suggest_name
 
 # More is a column of free text, and would need gigabytes.
 MOST_LABELS = 1000
@@ -119,6 +119,6 @@ def column(columns: dict[str, Column], wanted: str, source: str) -> Column:
         path = next(iter(columns.values())).path
         raise UserError(
             f"{path} has no column '{wanted}', which --source {source} needs"
-            f"{nearest(wanted, columns)}."
+            f"{suggest_name(wanted, columns)}."
         )
     return found

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from core.data.images.collection import Images
-from core.errors import UserError, counted, some
+from core.errors import UserError, list_first, pluralize
 
 # bytes of the middle of an image that are looked at before the whole of it
 _SAMPLE = 4096
@@ -73,7 +73,7 @@ def told_copies(ids: Sequence[str], patients: np.ndarray | None, first: np.ndarr
         return ""
     whose = "" if patients is None else " of another patient"
     return (
-        f"Warning: {counted(len(copies), 'image equals', 'images equal')} another one{whose} "
+        f"Warning: {pluralize(len(copies), 'image equals', 'images equal')} another one{whose} "
         f"({_pairs(ids, copies, first)}): equal images are kept in one fold, as if one patient's. "
         "If they are mistakes, take them out of the CSV."
     )
@@ -87,14 +87,14 @@ def check_no_copies(train: Sequence[str], val: Sequence[str], first: np.ndarray)
     copies = len(train) + np.flatnonzero(first[len(train) :] < len(train))
     if len(copies):
         raise UserError(
-            f"{counted(len(copies), 'image')} of --val_csv can be found in --train_csv under "
+            f"{pluralize(len(copies), 'image')} of --val_csv can be found in --train_csv under "
             f"another name ({_pairs([*train, *val], copies, first)}), which inflates every number: "
             "take them out of one of the two, or leave --val_csv out and let --folds split"
         )
 
 
 def _pairs(ids: Sequence[str], copies: np.ndarray, first: np.ndarray) -> str:
-    return some([f"{ids[copy]} = {ids[first[copy]]}" for copy in copies.tolist()])
+    return list_first([f"{ids[copy]} = {ids[first[copy]]}" for copy in copies.tolist()])
 
 
 def _owners(patients: np.ndarray | None, images: int) -> np.ndarray:

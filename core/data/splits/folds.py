@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 from core.io.atomic import write_atomically
 from core.io.untrusted_files import check_regular
 
@@ -105,8 +105,8 @@ def check_disjoint(train: LabelTable, val: LabelTable) -> None:
     pairs = zip(val.ids, val.paths, strict=True)
     if images := [name for name, path in pairs if name in seen or path in seen]:
         raise UserError(
-            f"{len(images):,} image(s) of --val_csv are in --train_csv too: {some(images)}. Take "
-            "them out of one of the two, or leave --val_csv out and let --folds split."
+            f"{len(images):,} image(s) of --val_csv are in --train_csv too: {list_first(images)}. "
+            "Take them out of one of the two, or leave --val_csv out and let --folds split."
         )
     if (train.patients is None) != (val.patients is None):
         without = "--val_csv" if val.patients is None else "--train_csv"
@@ -117,8 +117,9 @@ def check_disjoint(train: LabelTable, val: LabelTable) -> None:
     theirs = () if train.patients is None else train.patients
     if patients := sorted(set(theirs) & set(() if val.patients is None else val.patients)):
         raise UserError(
-            f"{len(patients):,} patient(s) of --val_csv are in --train_csv too: {some(patients)}. "
-            "Their images inflate every number: take them out of one of the two, or leave "
+            f"{len(patients):,} patient(s) of --val_csv are in --train_csv too: "
+            f"{list_first(patients)}. Their images inflate every number: take them out of one of "
+            "the two, or leave "
             "--val_csv out and let --folds split."
         )
 
@@ -196,14 +197,14 @@ def empty_in_fold(targets: np.ndarray, assignment: np.ndarray, class_names: Sequ
     missing = []
     for name, counts in zip(class_names, positives.T, strict=True):
         if empty := (np.flatnonzero(counts == 0) + 1).tolist():
-            where = "any fold" if len(empty) == len(counts) else f"fold {some(empty, 20)}"
+            where = "any fold" if len(empty) == len(counts) else f"fold {list_first(empty, 20)}"
             missing.append(f"{name} ({where})")
     if not missing:
         return ""
     remedy = "give fewer --folds, or " if len(positives) > 1 else ""
     return (
-        f"Warning: without a positive, and so not scored there: {some(missing, 40)}; {remedy}read "
-        "these classes' scores with care."
+        f"Warning: without a positive, and so not scored there: {list_first(missing, 40)}; "
+        f"{remedy}read these classes' scores with care."
     )
 
 

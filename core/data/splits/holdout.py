@@ -12,7 +12,7 @@ import pandas as pd
 from core.data.splits.duplicates import first_copies, joined_patients, told_copies
 from core.data.splits.folds import assign_by_name, assign_folds, count_table
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 
 # a share is a fraction of at most so many folds, or of more where it needs them, as 0.01 does
 _FOLDS = 20
@@ -110,7 +110,7 @@ def _check_sides(
         if is_missing.all():
             raise UserError(
                 f"the {side} part would have no positive of any label: give another --seed or "
-                f"--share (labels: {some(table.class_names, 12)})"
+                f"--share (labels: {list_first(table.class_names, 12)})"
             )
         short = [
             f"{name} ({len(pd.unique(owners[is_positive])):,})"
@@ -119,6 +119,6 @@ def _check_sides(
         ]
         if short:
             say(
-                f"Warning: the {side} part has no positive of {some(short, 40)}, which cannot be "
-                f"{loss} there: in brackets, how few {what} have one."
+                f"Warning: the {side} part has no positive of {list_first(short, 40)}, which "
+                f"cannot be {loss} there: in brackets, how few {what} have one."
             )

@@ -27,7 +27,7 @@ from core.data.splits.official import join_official_split
 from core.data.tables.anonymous import without_names
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather, source_names
-from core.errors import UserError, in_plain_sight, see_doctor, some
+from core.errors import UserError, doctor_hint, escape_control, list_first
 
 SMALLEST_SHARE = 1e-4
 BY_IMAGE = "folds by image: a patient may be on both sides"
@@ -133,7 +133,7 @@ def prepare(
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
             raise
-        more = see_doctor("with the same flags of the data, or --config, looks at all of it")
+        more = doctor_hint("with the same flags of the data, or --config, looks at all of it")
         raise UserError(f"{str(error).rstrip('.')}{more}") from error
 
 
@@ -195,7 +195,7 @@ def _without_new_patients(
     )
     if not any(unnamed):
         return data
-    sources = some([str(csv) for csv in compress(csvs, unnamed)])
+    sources = list_first([str(csv) for csv in compress(csvs, unnamed)])
     say(f"Warning: the run in {earlier.path} was begun with {BY_IMAGE} ({sources}).")
     columns = tuple("none" if one else "" for one in unnamed)
     return replace(data, reading=data.reading.change(patient_column=columns))
@@ -290,7 +290,8 @@ def check_training(
         if not positives.any():
             raise UserError(
                 f"no label has a positive among the {len(training):,} training images of fold "
-                f"{fold}: nothing can be learnt; look at the label columns ({some(list(names))})"
+                f"{fold}: nothing can be learnt; look at the label columns "
+                f"({list_first(list(names))})"
             )
         for name in compress(names, positives == 0):
             say(
@@ -308,5 +309,5 @@ def _inventory(table: LabelTable) -> str:
     if table.views is not None:
         views, counts = np.unique(table.views, return_counts=True)
         told = [f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True)]
-        parts.append(f"views {in_plain_sight(some(told, 12))}")
+        parts.append(f"views {escape_control(list_first(told, 12))}")
     return ", ".join(parts)

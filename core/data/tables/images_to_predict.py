@@ -26,7 +26,7 @@ from core.data.csv.views import view_group
 from core.data.images import find_files
 from core.data.images.collection import Images
 from core.data.tables.label_table import PATIENT_IN_PATH, LabelTable, read_ids
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 
 
 def find_images(
@@ -94,7 +94,7 @@ def refuse_links_out(images: LabelTable, folder: Path) -> None:
     if out:
         raise UserError(
             f"{len(out):,} of {len(images):,} images are links to files that are not in {folder}: "
-            f"{some(out)}; if you made these links, pass --follow_links"
+            f"{list_first(out)}; if you made these links, pass --follow_links"
         )
 
 
@@ -122,7 +122,8 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
         ids = [find_files.without_ending(name) or name for name in ids]
         if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
             raise UserError(
-                f"{folder} holds images that differ in their ending only: {some(twice)}. Keep one."
+                f"{folder} holds images that differ in their ending only: {list_first(twice)}. "
+                "Keep one."
             )
     return _unlabelled(ids, Images.below(folder, images, packs), "ImageID")
 
@@ -159,5 +160,6 @@ def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
         names = [name for name, _ in spoiled]
         raise UserError(
             f"{len(spoiled):,} of the {len(table):,} images to predict cannot be read: "
-            f"{some(names, 20)} ({spoiled[0][1].rstrip('.')}). Name the others in a --test_csv."
+            f"{list_first(names, 20)} ({spoiled[0][1].rstrip('.')}). Name the others in a "
+            "--test_csv."
         )

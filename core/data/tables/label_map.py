@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.data.csv.columns import read_columns
 from core.data.csv.labels import check_printable
-from core.errors import UserError, plain, some
+from core.errors import UserError, list_first, normalize_name
 
 OURS = Path(__file__).with_name("label_map.csv")
 # each row is followed to its end
@@ -24,7 +24,7 @@ class LabelMap:
     """Which label means which other one. Case and punctuation do not matter."""
 
     steps: Mapping[str, str]
-    """From a label, as `core.errors.plain` gives it, to the label of its row's `means`."""
+    """From a label, as `core.errors.normalize_name` gives it, to the label of its row's `means`."""
     given: tuple[str, ...] = ()
     """The labels of the user's own rows."""
 
@@ -34,8 +34,8 @@ class LabelMap:
         Raises UserError where that is far.
         """
         way = [label]
-        while (following := self.steps.get(plain(way[-1]))) is not None:
-            if plain(following) in map(plain, way):
+        while (following := self.steps.get(normalize_name(way[-1]))) is not None:
+            if normalize_name(following) in map(normalize_name, way):
                 break
             if len(way) > MOST_STEPS:
                 raise UserError(
@@ -48,22 +48,24 @@ class LabelMap:
     def meaning(self, label: str) -> str:
         """What the label means in the end, as the map writes it."""
         end = self.way(label)[-1]
-        return self._spellings.get(plain(end), end)
+        return self._spellings.get(normalize_name(end), end)
 
     def circle(self, label: str) -> list[str]:
         """The way from `label` back to a label on it, if it comes back; a label may mean itself."""
         way = self.way(label)
-        back = self.steps.get(plain(way[-1]))
-        return [] if back is None or plain(back) == plain(way[-1]) else [*way, back]
+        back = self.steps.get(normalize_name(way[-1]))
+        return (
+            [] if back is None or normalize_name(back) == normalize_name(way[-1]) else [*way, back]
+        )
 
     def unused(self, labels: Iterable[str]) -> list[str]:
         """The labels of the user's rows by which none of `labels` is renamed."""
-        used = {plain(step) for label in labels for step in self.way(label)}
-        return [name for name in self.given if plain(name) not in used]
+        used = {normalize_name(step) for label in labels for step in self.way(label)}
+        return [name for name in self.given if normalize_name(name) not in used]
 
     @cached_property
     def _spellings(self) -> dict[str, str]:
-        return {plain(name): name for name in reversed([*self.steps.values()])}
+        return {normalize_name(name): name for name in reversed([*self.steps.values()])}
 
 
 def read_label_map(path: Path | None) -> LabelMap:
@@ -88,15 +90,19 @@ def read_label_map(path: Path | None) -> LabelMap:
     for label in theirs.given:
         if joint.circle(label):
             # where the user's own rows end is where the way is to end
-            steps.pop(plain(theirs.way(label)[-1]), None)
+            steps.pop(normalize_name(theirs.way(label)[-1]), None)
     return joint
 
 
 def _read(path: Path) -> LabelMap:
     columns = read_columns(path)
-    found = [[c for name, c in columns.items() if plain(name) == n] for n in ("label", "means")]
+    found = [
+        [c for name, c in columns.items() if normalize_name(name) == n] for n in ("label", "means")
+    ]
     if [len(one) for one in found] != [1, 1]:
-        raise UserError(f"{path} needs the columns label,means, and has {some(list(columns), 12)}")
+        raise UserError(
+            f"{path} needs the columns label,means, and has {list_first(list(columns), 12)}"
+        )
     (labels,), (meanings,) = found
     if (rows := len(labels.codes)) > MOST_ROWS:
         raise UserError(
@@ -104,13 +110,13 @@ def _read(path: Path) -> LabelMap:
         )
     for column in (labels, meanings):
         for value in column.values:
-            if not plain(value):
+            if not normalize_name(value):
                 raise UserError(f"{column.place(value)} names no label in column '{column.name}'")
             check_printable(path, value)
     steps: dict[str, str] = {}
     for label, meaning in zip(labels.cells, meanings.cells, strict=True):
-        other = steps.setdefault(plain(label), meaning)
-        if plain(other) != plain(meaning):
+        other = steps.setdefault(normalize_name(label), meaning)
+        if normalize_name(other) != normalize_name(meaning):
             raise UserError(
                 f"{path} gives '{label}' two meanings, '{other}' and '{meaning}': keep one"
             )

@@ -18,7 +18,7 @@ from core.data.images.collection import Images
 from core.data.images.dicom.header import FIELDS, from_headers, patients_of
 from core.data.images.find_files import match_images
 from core.data.sources.sheet import Sheet
-from core.errors import UserError, in_plain_sight, some
+from core.errors import UserError, escape_control, list_first
 
 # what a spreadsheet runs
 FORMULA = "=+-@"
@@ -125,7 +125,7 @@ def table_of_sheet(
         views=told["view"].cells if "view" in told else None,
         targets=targets,
         class_names=class_names,
-        notes=tuple(map(in_plain_sight, notes)),
+        notes=tuple(map(escape_control, notes)),
         id_column=image,
     )
 
@@ -155,7 +155,7 @@ def _doubtful_names(
     if formulas := [name[:60] for name in written if name and name[0] in FORMULA]:
         yield (
             f"Warning: {len(formulas):,} image(s) or label(s) of {path} begin as formulas do "
-            f"({some(formulas)}): open files with these names in a spreadsheet as text only."
+            f"({list_first(formulas)}): open files with these names in a spreadsheet as text only."
         )
 
 
@@ -225,7 +225,7 @@ def read_ids(column: Column) -> list[str]:
         row = column.row_at(int(np.flatnonzero(column.codes == again[0])[1]))
         raise UserError(
             f"{column.path}: {len(again):,} image(s) are in column '{column.name}' more than "
-            f"once: {some([column.values[code] for code in again])} (again in row {row}; the "
+            f"once: {list_first([column.values[code] for code in again])} (again in row {row}; the "
             "header is row 1). Keep one row for each image."
         )
     return list(column.cells)
@@ -273,7 +273,7 @@ def _patients_without_column(
         return np.array(patients, dtype=object), note
     if header is not None:
         return patients_of(header.cells, paths)
-    hint = f" (perhaps {some(likely)})" if likely else ""
+    hint = f" (perhaps {list_first(likely)})" if likely else ""
     return None, (
         f"Warning: {csv} has no known patient column, so that images of one patient may fall into "
         f"two folds and inflate every number. Name it with --patient_column{hint}."

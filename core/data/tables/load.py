@@ -17,7 +17,7 @@ from core.data.tables import merge
 from core.data.tables.label_map import LabelMap, read_label_map
 from core.data.tables.label_table import LabelTable
 from core.data.tables.merge import Part
-from core.errors import UserError, nearest, plain, some
+from core.errors import UserError, list_first, normalize_name, suggest_name
 
 
 def read_table(
@@ -92,11 +92,11 @@ def _read_parts(
                 tables[place] = parts[place].read([*tables[place].class_names, *lost])
         there: list[Sequence[str]] = [table.class_names for table in tables]
     else:
-        there = [[name for name in part.sheet.columns if plain(name)] for part in parts]
+        there = [[name for name in part.sheet.columns if normalize_name(name)] for part in parts]
         if validation and len(parts) == 1 and parts[0].sheet.lists:
             # what was trained on and no list of this CSV names is 0
-            means = {plain(label_map.meaning(name)) for name in there[0]}
-            there[0] = [*there[0], *(name for name in wanted if plain(name) not in means)]
+            means = {normalize_name(label_map.meaning(name)) for name in there[0]}
+            there[0] = [*there[0], *(name for name in wanted if normalize_name(name) not in means)]
         chosen = _choose(parts, there, wanted, label_map, "val" if validation else "train")
         tables = list(map(Part.read, parts, _listed(parts, homes, chosen)))
     tables = merge.without_shared_images(tables, parts, homes)
@@ -105,7 +105,7 @@ def _read_parts(
         f"Warning: --label_map {path} renames '{label}', which is in no CSV."
         for label in label_map.unused([name for names in there for name in names])
     ]
-    spelling = {plain(name): name for name in wanted or ()}
+    spelling = {normalize_name(name): name for name in wanted or ()}
     for place, (table, part) in enumerate(zip(tables, parts, strict=True)):
         names = _meanings(table.class_names, spelling, label_map, part.csv)
         tables[place] = merge.rename_labels(table, names, part.csv)
@@ -155,13 +155,15 @@ def _constant_here(
     parts: Sequence[Part], tables: Sequence[LabelTable], label_map: LabelMap
 ) -> list[list[str]]:
     """For each CSV the columns that are 1 for every image, and a label in another CSV."""
-    known = {plain(label_map.meaning(name)) for table in tables for name in table.class_names}
+    known = {
+        normalize_name(label_map.meaning(name)) for table in tables for name in table.class_names
+    }
     return [
         [
             name
             for name, column in part.sheet.columns.items()
             if part.sheet.labels is None and is_always_positive(column)
-            if name not in table.class_names and plain(label_map.meaning(name)) in known
+            if name not in table.class_names and normalize_name(label_map.meaning(name)) in known
         ]
         for part, table in zip(parts, tables, strict=True)
     ]
@@ -175,24 +177,26 @@ def _choose(
     what: str,
 ) -> list[list[str] | None]:
     """Those of the columns of each CSV that mean one of the `wanted` labels."""
-    keys = [plain(name) for name in wanted]
+    keys = [normalize_name(name) for name in wanted]
     twice = [name for name, key in zip(wanted, keys, strict=True) if keys.count(key) > 1]
     if twice:
         raise UserError(f"--labels names one label as {' and as '.join(twice)}: name it once")
     meanings = [{name: label_map.meaning(name) for name in names} for names in columns]
     known: dict[str, str] = {}
     for meaning in (meaning for one in meanings for meaning in one.values()):
-        known.setdefault(plain(meaning), meaning)
-    for name in (name for name in wanted if plain(name) not in known):
-        called = known.get(plain(label_map.meaning(name)))
+        known.setdefault(normalize_name(meaning), meaning)
+    for name in (name for name in wanted if normalize_name(name) not in known):
+        called = known.get(normalize_name(label_map.meaning(name)))
         by_map = f": by the label map it is called '{called}'"
-        hint = by_map if called else nearest(name, known.values())
+        hint = by_map if called else suggest_name(name, known.values())
         raise UserError(f"no --{what}_csv has the label '{name}'{hint}")
-    chosen = [[name for name, means in one.items() if plain(means) in keys] for one in meanings]
+    chosen = [
+        [name for name, means in one.items() if normalize_name(means) in keys] for one in meanings
+    ]
     for part, names in zip(parts, chosen, strict=True):
         if not names:
             raise UserError(
-                f"{part.csv} has none of the labels {some(wanted, 12)}: leave this CSV out"
+                f"{part.csv} has none of the labels {list_first(wanted, 12)}: leave this CSV out"
             )
     return [*chosen]
 
@@ -205,12 +209,12 @@ def _meanings(
     names: dict[str, str] = {}
     alike: dict[str, str] = {}
     for label in labels:
-        other = alike.setdefault(plain(label), label)
-        if other != label and plain(label) not in label_map.steps:
+        other = alike.setdefault(normalize_name(label), label)
+        if other != label and normalize_name(label) not in label_map.steps:
             raise UserError(
                 f"columns '{other}' and '{label}' of {csv} differ in case or punctuation only: "
                 f"rename one of them, or join them by a row '{label},{label}' of a --label_map"
             )
         meaning = label_map.meaning(label)
-        names[label] = spelling.setdefault(plain(meaning), meaning)
+        names[label] = spelling.setdefault(normalize_name(meaning), meaning)
     return names

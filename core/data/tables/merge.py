@@ -18,7 +18,7 @@ from core.data.csv.columns import IMAGE_COLUMNS
 from core.data.images.collection import Images
 from core.data.sources.sheet import Sheet
 from core.data.tables.label_table import LabelTable, table_of_sheet
-from core.errors import UserError, plain, some
+from core.errors import UserError, list_first, normalize_name
 
 # What MIMIC-CXR-JPG and CXR-LT 2023 and 2024 call patients; only one of them writes p10000032.
 MIMIC_PATIENTS = ("subject_id",)
@@ -61,7 +61,11 @@ def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> Lab
         if len(members) > 1:
             alike = " and ".join(table.class_names[member] for member in members)
             notes.append(f"Columns {alike} of {csv} are one label, {name}: 1 where any of them is.")
-    renamed = [f"{one} is {name}" for one, name in names.items() if plain(one) != plain(name)]
+    renamed = [
+        f"{one} is {name}"
+        for one, name in names.items()
+        if normalize_name(one) != normalize_name(name)
+    ]
     if renamed:
         notes.append(f"Labels of {csv} by the label map: {', '.join(renamed)}.")
     return replace(table, targets=targets, class_names=tuple(columns), notes=tuple(notes))
@@ -157,18 +161,18 @@ def labels_of_some(tables: Sequence[LabelTable], parts: Sequence[Part]) -> list[
         alone = [name for name in table.class_names if name not in everywhere]
         if not others or not alone:
             continue
-        elsewhere = {plain(name): name for one in others for name in one.class_names}
+        elsewhere = {normalize_name(name): name for one in others for name in one.class_names}
         lacking = {key: name for key, name in elsewhere.items() if name not in table.class_names}
         near = {
             name: lacking[key]
             for name in alone
             # Nodule and Lung nodule, and not Pneumonia and Pneumothorax
-            for key in get_close_matches(plain(name)[:200], lacking, n=1, cutoff=0.75)
+            for key in get_close_matches(normalize_name(name)[:200], lacking, n=1, cutoff=0.75)
         }
         names = [f"{name} (near {near[name]})" if name in near else name for name in alone]
         rows = [pair for pair in near.items() if pair[::-1] not in pairs]
         pairs.update(rows)
-        note = f"Labels of {part.csv} that not every CSV has: {some(names, 12)}."
+        note = f"Labels of {part.csv} that not every CSV has: {list_first(names, 12)}."
         if rows:
             lines = "; ".join(_csv_line(*row) for row in rows)
             note += f" To join two that mean the same, add to the CSV of --label_map: {lines}"

@@ -23,7 +23,7 @@ from core.data.images.dicom.limits import (
     is_dicom_data,
 )
 from core.data.images.size_limit import BYTES, max_pixels
-from core.errors import UserError, some
+from core.errors import UserError, list_first
 
 # Hospital files are full of values that break a rule of the standard. (catch_warnings is not safe
 # in threads.)
@@ -81,8 +81,9 @@ def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray 
         return patients, note
     if len(without) < len(paths):
         raise UserError(
-            f"{len(without):,} of {len(paths):,} DICOM headers name no patient: {some(without)}. "
-            "Name the patients in a column of the CSV, or pass --patient_column none, and the "
+            f"{len(without):,} of {len(paths):,} DICOM headers name no patient: "
+            f"{list_first(without)}. Name the patients in a column of the CSV, or pass "
+            "--patient_column none, and the "
             "folds may share patients."
         )
     return None, (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.data.tables.label_map import LabelMap, read_label_map
-from core.errors import UserError, plain
+from core.errors import UserError, normalize_name
 
 
 def mapped(tmp_path: Path, *rows: str, header: str = "label,means") -> LabelMap:
@@ -40,7 +40,7 @@ def test_our_map_keeps_apart_what_is_not_the_same() -> None:
         *("apical pleural thickening", "Atelectasis", "lobar atelectasis", "pneumothorax"),
         *("hydropneumothorax", "Enlarged Cardiomediastinum", "mediastinal enlargement"),
     )
-    assert len({plain(ours.meaning(label)) for label in parts}) == len(parts)
+    assert len({normalize_name(ours.meaning(label)) for label in parts}) == len(parts)
 
 
 def test_the_users_rows_are_followed_to_the_end_and_over_ours(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from core.data.splits.folds import write_folds
 from core.data.splits.prepare import prepare
 from core.data.tables import LabelTable, read_table
 from core.data.tables.images_to_predict import find_images
-from core.errors import in_plain_sight
+from core.errors import escape_control
 from core.report.plots.training_curves import curves_figure
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions
@@ -99,7 +99,7 @@ def check_table(table: LabelTable) -> None:
     assert len(set(table.class_names)) == len(table.class_names) == table.targets.shape[1]
     assert np.isin(table.targets[~np.isnan(table.targets)], (0, 1)).all()
     for text in (*table.notes, *table.class_names):
-        assert in_plain_sight(text) == text
+        assert escape_control(text) == text
     for texts in (table.patients, table.studies, table.views):
         assert texts is None or len(texts) == count
 
@@ -119,7 +119,7 @@ def training(good: str, victim: str, seed: int) -> None:
     prepared = prepare(data, SplitConfig(folds=2), said.append)
     check_table(prepared.table)
     for sentence in said:
-        assert in_plain_sight(sentence.replace("\n", " ")) == sentence.replace("\n", " ")
+        assert escape_control(sentence.replace("\n", " ")) == sentence.replace("\n", " ")
     assert len(prepared.fingerprint()) == 64
     root = os.path.realpath(folder / "images")
     assert all(os.path.realpath(path).startswith(root) for path in prepared.table.paths)
@@ -161,7 +161,7 @@ def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None
         told = run.open(settings, data, overwrite=overwrite)
     finally:
         run.release()
-    assert all(in_plain_sight(sentence) == sentence for sentence in told)
+    assert all(escape_control(sentence) == sentence for sentence in told)
     if overwrite:
         return
     core.runs.log.cut_back(run.metrics, 1, 1)
