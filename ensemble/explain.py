@@ -37,7 +37,7 @@ def main() -> None:
     config.check()
     # late, so that --help and a mistyped flag are answered at once
     from core.data.images.size_limit import max_pixels
-    from core.data.tables.anonymous import without_names
+    from core.data.tables.anonymous import anonymize
     from core.io.output_folder import check_folder, write_folder
     from core.runtime.fabric import make_fabric
     from ensemble.heatmaps.explain import SHEET_ROWS, explain_images
@@ -66,7 +66,7 @@ def main() -> None:
         lesions = boxes_of(images, boxes, measured, anonymous=config.anonymous)
     # the boxes are found by the images' own names
     if config.anonymous:
-        images = without_names(images)
+        images = anonymize(images)
     fabric = make_fabric(amp=False)
     if fabric.world_size > 1:
         raise UserError("heat maps are made by one process: start this by python alone")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.data.tables.anonymous import is_numbered, numbered, with_names
+from core.data.tables.anonymous import is_numbered, number_names, restore_names
 from core.models.checkpoint import load_facts
 from ensemble.choose import main as choose
 from ensemble.evaluate import main as evaluate
@@ -67,7 +67,7 @@ def test_a_run_without_names_is_that_with_names(
         left = [column for column in theirs if column not in ("ImageID", "PatientID", "StudyID")]
         assert ours[left].equals(theirs[left])
         images = pd.read_csv(phantom / "train.csv", dtype=str)["ImageID"].tolist()
-        assert with_names(ours["ImageID"].tolist(), images) == theirs["ImageID"].tolist()
+        assert restore_names(ours["ImageID"].tolist(), images) == theirs["ImageID"].tolist()
     patients = pd.read_csv(usual / "folds.csv", dtype=str)["PatientID"]
     shown = pd.read_csv(out / "folds.csv", dtype=str)["PatientID"]
     assert (pd.factorize(patients)[0] == pd.factorize(shown)[0]).all()
@@ -81,7 +81,7 @@ def test_the_predictions_of_a_training_have_no_names_either(
     words += ["--test_csv", phantom / "test.csv", "--test_dir", phantom / "images"]
     assert train_method("label_coupling")(*flags(phantom, tmp_path / "out", *words))[0] == 0
     names = pd.read_csv(phantom / "test.csv", dtype=str)["ImageID"].tolist()
-    assert with_names(pd.read_csv(submission)["ImageID"].tolist(), names) == names
+    assert restore_names(pd.read_csv(submission)["ImageID"].tolist(), names) == names
     assert not [name for name in names if name in submission.read_text()]
 
 
@@ -175,7 +175,7 @@ def test_unreadable_images_are_listed_without_names(
     assert len(pd.read_csv(out)) == 3
     names = sorted(path.name for path in images.iterdir())
     skipped = pd.read_csv(tmp_path / "p_skipped.csv")["ImageID"].tolist()
-    assert with_names(skipped, names) == [spoiled.name]
+    assert restore_names(skipped, names) == [spoiled.name]
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,14 @@ def test_what_needs_names_is_refused(infer: Call, more: list[str], sentence: str
 
 def test_numbers_are_those_of_one_list_only() -> None:
     names = ["b.png", "a.png", "c.png"]
-    hidden = numbered(names)
+    hidden = number_names(names)
     assert [name[8:] for name in hidden] == ["-000001", "-000002", "-000003"]
-    assert with_names(hidden, names) == names
-    assert with_names([hidden[2]], names) == ["c.png"]
-    assert with_names(["x"], names) == ["x"]
+    assert restore_names(hidden, names) == names
+    assert restore_names([hidden[2]], names) == ["c.png"]
+    assert restore_names(["x"], names) == ["x"]
     for other in (names[::-1], names[:2], [*names, "d.png"], ["b.png", "a.png", "d.png"]):
-        assert not set(numbered(other)) & set(hidden)
-        assert with_names(hidden, other) == hidden
-    many = numbered(list(map(str, range(1_000_001))))
+        assert not set(number_names(other)) & set(hidden)
+        assert restore_names(hidden, other) == hidden
+    many = number_names(list(map(str, range(1_000_001))))
     assert many[-1][8:] == "-1000001"
     assert len(set(many)) == len(many)

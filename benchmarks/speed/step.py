@@ -29,7 +29,7 @@ from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData
-from core.data.splits.prepare import Prepared
+from core.data.splits.prepare import PreparedData
 from core.data.tables.label_table import LabelTable
 from core.losses import build_loss
 from core.runs.folder import RunFolder
@@ -162,7 +162,7 @@ def fit(task: Task, data: FoldData, folder: Path) -> nn.Module:
         method="standard_head",
         config=replace(task.config, split=SplitConfig(seed=0)),
         fabric=task.fabric,
-        prepared=Prepared(task.table, np.zeros(len(task.table), dtype=np.int64), (1,)),
+        prepared=PreparedData(task.table, np.zeros(len(task.table), dtype=np.int64), (1,)),
         data=[data],
         folder=RunFolder(folder, "model"),
     )

@@ -24,7 +24,7 @@ from benchmarks.studies.interval_simulation import (
     table_of,
 )
 from core.data.images.collection import Images
-from core.data.sources.sheet import Sheet
+from core.data.sources.source_table import SourceTable
 from core.data.tables.label_table import LabelTable
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.intervals import LEAST_IN_MEANS
@@ -104,7 +104,9 @@ def subgroups(population: Population, random: np.random.Generator) -> Iterator[I
         class_names=names,
         patients=patients,
     )
-    scored = Scored(table, {file: probabilities}, None, [], 100, 0, Sheet(path=file, columns={}))
+    scored = Scored(
+        table, {file: probabilities}, None, [], 100, 0, SourceTable(path=file, columns={})
+    )
     smaller = (random.random(population.patients) < 0.3)[patients]
     rows = {"larger": np.flatnonzero(~smaller), "smaller": np.flatnonzero(smaller)}
     found = score_subgroups(Grouping("group", "", rows), scored, file).subgroups

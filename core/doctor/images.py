@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from core.data.images.collection import Images
-from core.data.loading.dataset import told_constant
+from core.data.loading.dataset import describe_blank_images
 from core.doctor.config import Config
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, TRAIN, Tables, owners_of
@@ -25,7 +25,7 @@ def check_images(find: Findings, tables: Tables, config: Config) -> None:
     if not names:
         find.unseen("unreadable, constant and similar images: every image needs a file first")
         return
-    files = Images.joined([table.images for table in tables.values()])
+    files = Images.concatenate([table.images for table in tables.values()])
     places, what, full = np.arange(len(names)), pluralize(len(names), "image"), config.full
     if not full and len(names) > SAMPLE:
         places = np.sort(np.random.default_rng(0).choice(places, SAMPLE, replace=False))
@@ -57,7 +57,7 @@ def check_images(find: Findings, tables: Tables, config: Config) -> None:
         low, high = np.min(shapes, axis=0), np.max(shapes, axis=0)
         find.good(f"{what} can be read, {low[1]} x {low[0]} to {high[1]} x {high[0]} px")
     if blank := [name for name, is_blank in zip(chosen, constant, strict=True) if is_blank]:
-        find.doubt(told_constant(blank).removeprefix("Warning: "))
+        find.doubt(describe_blank_images(blank).removeprefix("Warning: "))
     else:
         find.good("none of these has the same grey everywhere")
     if full:

@@ -4,7 +4,7 @@ import os
 
 from core.data.csv.columns import PATIENT_COLUMNS, find_column, read_columns
 from core.data.images.collection import Images
-from core.data.splits.duplicates import first_copies
+from core.data.splits.duplicates import find_duplicates
 from core.data.tables.label_table import LabelTable
 from core.doctor.config import Config
 from core.doctor.findings import Findings
@@ -41,8 +41,8 @@ def check_copies(find: Findings, tables: Tables) -> None:
     if len(there) < len(tables):
         find.unseen("equal images in the test and the others: every image needs a file first")
         return
-    images = Images.joined([table.images for table in there.values()])
-    first, files = first_copies(images), list(map(os.path.realpath, images.paths))
+    images = Images.concatenate([table.images for table in there.values()])
+    first, files = find_duplicates(images), list(map(os.path.realpath, images.paths))
     rows = [(flag, name) for flag, table in there.items() for name in table.ids]
     found: dict[str, list[str]] = {}
     for place in range(len(rows) - len(tables[TEST]), len(rows)):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from core.data.images.collection import Images
-from core.data.images.decode import within
+from core.data.images.decode import shrink_to
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.metrics import Evaluation
@@ -83,5 +83,5 @@ def _thumbnail(images: Images, place: int) -> bytes:
     # a pack may be gone, or shorter than it was
     except (UserError, OSError, ValueError):
         return b""
-    small = within(pixels, SIDE)
+    small = shrink_to(pixels, SIDE)
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()

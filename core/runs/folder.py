@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from core.config.earlier_run import SINCE, EarlierRun, find_run
 from core.config.training import RunConfig
 from core.data.splits.folds import write_folds
-from core.data.splits.prepare import Prepared
+from core.data.splits.prepare import PreparedData
 from core.data.tables.labels_csv import LABELS, write_labels
 from core.errors import UserError
 from core.io.atomic import write_atomically
@@ -69,7 +69,7 @@ def open_run(
     fabric: Fabric,
     config: RunConfig,
     settings: dict[str, Any],
-    prepared: Prepared,
+    prepared: PreparedData,
     weights: dict[str, str] | None,
 ) -> RunFolder:
     """The run folder of `settings` (by flag name), made or taken up on the first rank.

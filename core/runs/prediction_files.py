@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.data.csv.columns import IMAGE_COLUMNS, find_column, read_columns
 from core.data.csv.labels import check_printable
-from core.data.tables.anonymous import is_numbered, with_names
+from core.data.tables.anonymous import is_numbered, restore_names
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first, pluralize
 
@@ -86,7 +86,7 @@ def match_labels(
     only; it always does where nothing is left.
     """
     ids, names = list(labels.ids), list(labels.class_names)
-    predictions = [replace(one, ids=with_names(one.ids, ids)) for one in predictions]
+    predictions = [replace(one, ids=restore_names(one.ids, ids)) for one in predictions]
     notes: list[str] = []
     refused: list[str] = []
     for table in predictions:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData
-from core.data.splits.prepare import Prepared
+from core.data.splits.prepare import PreparedData
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.io.untrusted_files import read_json
@@ -22,8 +22,8 @@ UPDATES = 2
 
 
 def for_dry_run(
-    config: Any, prepared: Prepared, fabric: Fabric, say: Callable[[str], None]
-) -> tuple[Any, Prepared, Measurement]:
+    config: Any, prepared: PreparedData, fabric: Fabric, say: Callable[[str], None]
+) -> tuple[Any, PreparedData, Measurement]:
     """`config` and `prepared`, cut down to `UPDATES` updates of each phase of the first fold and as
     many validation images; and what measures the epochs of the whole fold.
 
@@ -66,7 +66,7 @@ def for_dry_run(
         workers=worker_count(config.loader.num_workers),
         ranks=fabric.world_size,
     )
-    few = Prepared(table, assignment, (fold,), prepared.files)
+    few = PreparedData(table, assignment, (fold,), prepared.files)
     return replace(config, **parts), few, measured
 
 

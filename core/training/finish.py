@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from core.config.values import flat
-from core.data.splits.prepare import Prepared
+from core.data.splits.prepare import PreparedData
 from core.errors import UserError
 from core.io.untrusted_files import check_regular
 from core.metrics import Evaluation, evaluate
@@ -145,7 +145,7 @@ def finished_folds(folder: RunFolder, folds: int) -> list[int]:
     return done
 
 
-def _facts(settings: dict[str, Any], prepared: Prepared) -> dict[str, str]:
+def _facts(settings: dict[str, Any], prepared: PreparedData) -> dict[str, str]:
     """What else it takes to repeat a run: the same data, divided in the same way."""
     table = prepared.table
     patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
@@ -166,7 +166,7 @@ def _as_text(value: Any) -> str:
 
 
 def _predictions_of(
-    folder: RunFolder, prepared: Prepared, fold: int
+    folder: RunFolder, prepared: PreparedData, fold: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(table rows, probabilities (rows, C)) of a fold's prediction file, matched by name."""
     table, path = prepared.table, folder.files(fold).predictions

@@ -263,7 +263,7 @@ class FoldTrainer:
                 "Warning: every update of this epoch overflowed fp16 and was skipped: nothing was "
                 "learnt in it."
             )
-        self.log.say(self.data.told_constant())
+        self.log.say(self.data.describe_blank_images())
         self._save_state(training)
         self._stop_if_asked(self.monitor.decide()[0])
 

@@ -12,7 +12,7 @@ from core.config.earlier_run import EarlierRun, find_run
 from core.config.values import flat
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, fold_data
-from core.data.splits.prepare import Prepared, prepare
+from core.data.splits.prepare import PreparedData, prepare
 from core.losses import build_loss
 from core.models.backbone import check_network, model_settings
 from core.models.init_from import Initial, find_initial
@@ -33,7 +33,7 @@ class Preparation:
     method: str
     config: Any
     fabric: Fabric
-    prepared: Prepared
+    prepared: PreparedData
     origin: Origin | None = None
     """Where the starting weights come from; None where a run that is resumed has no record."""
     weights: Path | None = None

@@ -11,7 +11,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from core.config.data import SourcesReading
-from core.data.tables.anonymous import with_names
+from core.data.tables.anonymous import restore_names
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first
 from core.io.untrusted_files import read_json
@@ -188,7 +188,7 @@ def of_trained_folds(
     It counts images of folds that all runs leave out. Unless `common`, raises UserError where runs
     leave out others.
     """
-    names = [with_names(one.predictions.ids, labels.ids) for one in runs]
+    names = [restore_names(one.predictions.ids, labels.ids) for one in runs]
     tables = [replace(one.predictions, ids=ids) for one, ids in zip(runs, names, strict=True)]
     known, first = set(names[0]), runs[0]
     for run, ids in zip(runs, names, strict=True):

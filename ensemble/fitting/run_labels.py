@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from core.config.data import DataConfig, SourcesReading
-from core.data.sources import read_sheet
-from core.data.tables.anonymous import is_numbered, without_names
+from core.data.sources import read_source_table
+from core.data.tables.anonymous import anonymize, is_numbered
 from core.data.tables.label_table import LabelTable
 from core.data.tables.labels_csv import LABELS, read_labels_csv
 from core.data.tables.load import gather
@@ -66,7 +66,7 @@ def labels_of(
     if csv is not None:
         return RunLabels(table, csvs)
     numbered = is_numbered(runs[0].predictions.ids[0])
-    found = RunLabels(without_names(table) if numbered else table, csvs)
+    found = RunLabels(anonymize(table) if numbered else table, csvs)
     if not older:
         return found
     note = f"{older[0]} has no {LABELS}, as runs of earlier versions: {found.told} is read again."
@@ -145,7 +145,7 @@ def _read(data: DataConfig, runs: Sequence[Run]) -> LabelTable:
     validation = bool(data.val_csv)
     csvs = data.val_csv or data.train_csv
     if len(csvs) == 1 and data.reading.label_map is None:
-        sheet = read_sheet(csvs[0], data.reading.of_csv(0))
+        sheet = read_source_table(csvs[0], data.reading.of_csv(0))
         # of what the run was trained with, a label that no list of --val_csv names is 0
         listed = validation and sheet.lists
         names = [name for name in names if name in sheet.columns or listed] or names

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from core.data.images.decode import within
+from core.data.images.decode import shrink_to
 from core.data.images.find_files import IMAGE_ENDINGS
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
@@ -58,7 +58,7 @@ def explain_images(
     drawn = range(min(config.draw, len(images)))
     for place in tqdm(sorted({*drawn, *lesions}), desc="explaining", unit="img", disable=None):
         pixels, image = images.images.read(place), images.ids[place]
-        small = within(pixels, LONGEST_SHOWN)
+        small = shrink_to(pixels, LONGEST_SHOWN)
         boxes = lesions.get(place, {})
         _check_inside(boxes, pixels, image)
         boxes = {name: _scaled(some_boxes, pixels, small) for name, some_boxes in boxes.items()}
@@ -110,7 +110,7 @@ def _file_name(image: str) -> str:
 
 
 def _for_sheet(row: Row, image: str) -> Row:
-    pixels = within(row.pixels, SHEET_SIDE)
+    pixels = shrink_to(row.pixels, SHEET_SIDE)
     height, width = pixels.shape
     return replace(
         row,

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.data.csv.columns import read_columns
 from core.data.images.dicom.header import is_dicom, read_headers
-from core.data.tables.anonymous import without_names
+from core.data.tables.anonymous import anonymize
 from core.data.tables.images_to_predict import find_images, refuse_links_out
 from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, list_first
@@ -88,7 +88,7 @@ def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
     if not config.anonymous:
         return images
     # patients are not written, but looked for among those of the training
-    return replace(without_names(images), patients=images.patients)
+    return replace(anonymize(images), patients=images.patients)
 
 
 def _group_by_headers(images: LabelTable) -> LabelTable:

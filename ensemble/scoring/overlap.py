@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.data.images.find_files import without_ending
-from core.data.tables.anonymous import with_names
+from core.data.images.find_files import strip_ending
+from core.data.tables.anonymous import restore_names
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, pluralize
 from core.report.tables import Table
@@ -129,10 +129,10 @@ def _by_file(
             yield one.path, None
             continue
         if found is not None:
-            names = pd.Index(with_names(one.ids, labelled))
+            names = pd.Index(restore_names(one.ids, labelled))
             yield one.path, found.take(names.get_indexer(pd.Index(scored)))
 
 
 def _bare(name: str) -> str:
     """An image's name without its ending."""
-    return without_ending(name) or name
+    return strip_ending(name) or name

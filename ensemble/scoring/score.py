@@ -12,11 +12,11 @@ from core.config.data import LabelReading
 from core.data.csv.columns import find_column
 from core.data.csv.labels import is_label
 from core.data.csv.non_labels import is_known_non_label
-from core.data.sources import PLAIN, read_sheet
-from core.data.sources.sheet import Sheet
-from core.data.tables.anonymous import with_names
+from core.data.sources import PLAIN, read_source_table
+from core.data.sources.source_table import SourceTable
+from core.data.tables.anonymous import restore_names
 from core.data.tables.label_map import read_label_map
-from core.data.tables.label_table import LabelTable, table_of_sheet
+from core.data.tables.label_table import LabelTable, build_label_table
 from core.data.tables.labels_csv import LABELS
 from core.errors import UserError, list_first, normalize_name, pluralize
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
@@ -38,7 +38,7 @@ class Scored:
     """What was left out."""
     resamples: int
     seed: int
-    sheet: Sheet
+    sheet: SourceTable
     """The CSV of the labels, as it was read."""
     overlap: TrainingOverlap = field(default_factory=TrainingOverlap)
 
@@ -134,7 +134,7 @@ def read_scored(
     tables, given = predictions, reading
     if own:
         reading = reading.change(source=(PLAIN,), blank="unknown", image_column="ImageID")
-    sheet = read_sheet(labels, reading)
+    sheet = read_source_table(labels, reading)
     predicted = list(dict.fromkeys(name for table in tables for name in table.class_names))
     sheet, renamed = rename_columns(labels, sheet, predicted, reading.label_map)
     columns = sheet.columns
@@ -156,9 +156,9 @@ def read_scored(
     # that of --by view may be one of --meta
     view = reading.view_column if reading.view_column in columns else ""
     named = reading.change(image_column=usual or same, view_column=view)
-    table = table_of_sheet(sheet, None, classes, named)
+    table = build_label_table(sheet, None, classes, named)
     if own:
-        known = {name for one in tables for name in with_names(one.ids, table.ids)}
+        known = {name for one in tables for name in restore_names(one.ids, table.ids)}
         table = table.take(np.array([name in known for name in table.ids]))
     table = replace(table, notes=(*renamed, *table.notes))
     labelled = table.ids
@@ -187,7 +187,7 @@ def read_training(
     Images of a source's official test are no training images. Where the source says
     what a blank means, that counts, and -1 is unknown. Raises UserError where it has no class.
     """
-    sheet = read_sheet(path, LabelReading(readers=reading.readers))
+    sheet = read_source_table(path, LabelReading(readers=reading.readers))
     sheet, notes = rename_columns(path, sheet, class_names, reading.label_map)
     known = [name for name in class_names if name in sheet.columns]
     if not known:
@@ -209,10 +209,10 @@ def read_training(
     if sheet.blank is None:
         own = own.change(uncertain=reading.uncertain, blank=reading.blank)
     try:
-        return table_of_sheet(sheet, None, known, own.change(patient_column="")), notes
+        return build_label_table(sheet, None, known, own.change(patient_column="")), notes
     except UserError:
         # patients that no training would take
-        return table_of_sheet(sheet, None, known, own), notes
+        return build_label_table(sheet, None, known, own), notes
 
 
 def prevalence_in(table: LabelTable, class_names: Sequence[str]) -> NDArray[np.float64]:
@@ -224,8 +224,8 @@ def prevalence_in(table: LabelTable, class_names: Sequence[str]) -> NDArray[np.f
 
 
 def rename_columns(
-    path: Path, sheet: Sheet, class_names: Sequence[str], label_map: Path | None
-) -> tuple[Sheet, list[str]]:
+    path: Path, sheet: SourceTable, class_names: Sequence[str], label_map: Path | None
+) -> tuple[SourceTable, list[str]]:
     """The sheet of `path` with its columns called as the classes that they mean, and a sentence.
 
     Only a class that is no column is looked for, by the label map, and case and punctuation do not

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core.data.csv.columns import IMAGE_COLUMNS, VIEW_COLUMNS, Column, find_column
-from core.data.sources import read_sheet
-from core.data.sources.sheet import Sheet
+from core.data.sources import read_source_table
+from core.data.sources.source_table import SourceTable
 from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, list_first, normalize_name, suggest_name
 from core.metrics import Evaluation
@@ -78,7 +78,7 @@ class SubgroupScores:
 def read_groupings(
     by: Sequence[str],
     table: LabelTable,
-    sheet: Sheet,
+    sheet: SourceTable,
     meta: Path | None = None,
     view_column: str = "",
     told: Callable[[Path], str] = str,
@@ -98,7 +98,7 @@ def read_groupings(
         raise UserError(f"--by names {list_first(repeated)} more than once")
     sources = {sheet.path: sheet.columns}
     if meta is not None:
-        sources.setdefault(meta, read_sheet(meta).columns)
+        sources.setdefault(meta, read_source_table(meta).columns)
     groupings = []
     for name in by:
         wanted = view_column if name == "view" and view_column else name

@@ -12,7 +12,7 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from core.data.images.decode import decode_image, within
+from core.data.images.decode import decode_image, shrink_to
 from core.data.images.dicom.limits import bounded, is_dicom_data
 from core.errors import escape_control
 from core.metrics import group_of
@@ -86,13 +86,13 @@ class Served:
             "classes": classes,
         }
         if preview:
-            answer["preview"] = _png(within(pixels, LONGEST_SHOWN))
+            answer["preview"] = _png(shrink_to(pixels, LONGEST_SHOWN))
         return answer
 
     def heat_map(self, data: bytes, name: str) -> dict[str, Any]:
         """Heat map of a class as a grey PNG, 255 for the strongest evidence."""
         pixels = decode_image(data, "upload")
-        height, width = within(pixels, LONGEST_SHOWN).shape
+        height, width = shrink_to(pixels, LONGEST_SHOWN).shape
         _, mean = ensemble_maps(self.predictor.ensemble, pixels, [name], (height, width))
         return {"class": name, "map": _png((mean[0] * 255).round().astype(np.uint8))}
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.data.csv.columns import read_columns
 from core.data.csv.label_values import label_value
-from core.data.tables.anonymous import without_names
+from core.data.tables.anonymous import anonymize
 from core.data.tables.images_to_predict import check_readable, find_images
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
@@ -44,7 +44,7 @@ def find_test_images(start: Preparation) -> LabelTable | None:
     if config.run.dry_run:
         images = images.take(np.arange(len(images))[: UPDATES * config.loader.batch_size])
     if data.anonymous:
-        images = without_names(images)
+        images = anonymize(images)
     tested = () if test.test_csv is None else (test.test_csv,)
     check_writable(test.out_csv, (*data.train_csv, *data.val_csv, *tested), "--out_csv")
     _check_output(test.out_csv, [images.id_column, *table.class_names])

@@ -95,7 +95,7 @@ def _write(
     """Write two files for each CSV into `folder`: their names, and how many rows are in neither."""
     from core.data.csv.columns import find_image_column
     from core.data.holdout.rows import write_rows
-    from core.data.sources import read_sheet
+    from core.data.sources import read_source_table
 
     sources = [0] * len(table) if table.sources is None else table.sources.tolist()
     written = []
@@ -109,7 +109,7 @@ def _write(
             if source == place
         }
         reading = data.reading.of_csv(place)
-        sheet = read_sheet(csv, reading)
+        sheet = read_source_table(csv, reading)
         column = find_image_column(csv, sheet.columns, reading.image_column, sheet.image)
         if sheet.columns[column].path != csv:
             raise UserError(

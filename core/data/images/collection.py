@@ -37,7 +37,9 @@ class Images:
         return cls(encoded, np.full(len(paths), -1, np.int32), np.zeros(len(paths), np.int64))
 
     @classmethod
-    def below(cls, folder: str | Path, names: Sequence[str], packs: Sequence[Pack] = ()) -> Images:
+    def in_folder(
+        cls, folder: str | Path, names: Sequence[str], packs: Sequence[Pack] = ()
+    ) -> Images:
         """The images `names` of a folder, or of its `packs`, which must hold them."""
         root = os.path.join(folder, "")
         images = cls.of_files([root + name for name in names])
@@ -48,7 +50,7 @@ class Images:
         return replace(images, packs=tuple(packs))
 
     @classmethod
-    def joined(cls, several: Sequence[Images]) -> Images:
+    def concatenate(cls, several: Sequence[Images]) -> Images:
         """All images of `several`, one after another; packs of one folder are one."""
         packs = {pack.folder: pack for images in several for pack in images.packs}
         number = {folder: place for place, folder in enumerate(packs)}

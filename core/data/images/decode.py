@@ -93,7 +93,7 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-def within(pixels: np.ndarray, longest: int) -> np.ndarray:
+def shrink_to(pixels: np.ndarray, longest: int) -> np.ndarray:
     """Pixels (H, W) with their longer side shrunk to `longest`, where it is longer than that."""
     shrink = longest / max(pixels.shape)
     if shrink >= 1:

@@ -84,7 +84,7 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
     matches = {name: name for name in identifiers if name in known}
     missing = {name: name.replace("\\", "/") for name in identifiers if name not in known}
     names = Counter(_name(name.replace("\\", "/")) for name in identifiers if missing)
-    for key in (str, without_ending, _stripped, lambda path: without_ending(_stripped(path))):
+    for key in (str, strip_ending, _stripped, lambda path: strip_ending(_stripped(path))):
         if missing:
             matches |= _match(missing, files, key, names, folder)
             missing = {name: path for name, path in missing.items() if name not in matches}
@@ -101,7 +101,7 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
             raise UserError(
                 f"Images '{other}' and '{name}' are the same file in {folder}: {matches[name]}."
             )
-    return Images.below(folder, [matches[name] for name in identifiers], packs)
+    return Images.in_folder(folder, [matches[name] for name in identifiers], packs)
 
 
 def _match(
@@ -154,7 +154,7 @@ def _similar(missing: dict[str, str], files: Sequence[str]) -> str:
     """A sentence about the missing images of which a file differs in ending or case only."""
 
     def stem(path: str) -> str:
-        return (without_ending(_name(path)) or _name(path)).casefold()
+        return (strip_ending(_name(path)) or _name(path)).casefold()
 
     stems = {stem(file): file for file in files}
     found = [(name, stems[stem(path)]) for name, path in missing.items() if stem(path) in stems]
@@ -171,7 +171,7 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def without_ending(path: str) -> str | None:
+def strip_ending(path: str) -> str | None:
     """A path without the ending of an image; None where it has no such ending."""
     stem, ending = os.path.splitext(path)
     return stem if ending.lower() in IMAGE_ENDINGS else None

@@ -54,7 +54,7 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-class Read(NamedTuple):
+class DecodedImage(NamedTuple):
     """One sample of a `Batch`, in arrays: a batch then costs one copy of each image."""
 
     image: np.ndarray
@@ -74,13 +74,13 @@ class RadiographDataset(Dataset):
         self.targets = table.targets[rows]
         self.rows, self.size, self.augment = rows, size, augment
 
-    def __getitem__(self, sample: Sample) -> Read | UserError:
+    def __getitem__(self, sample: Sample) -> DecodedImage | UserError:
         """One sample, or its image's error: raised, it would leave a worker as a traceback."""
         epoch, place, position = sample
         if position < 0:
             blank = np.zeros((self.size, self.size), dtype=np.uint8)
             unknown = np.full(self.targets.shape[1], np.nan, dtype=np.float32)
-            return Read(blank, unknown, -1, False, 0)
+            return DecodedImage(blank, unknown, -1, False, 0)
         try:
             pixels = self.images.read(position)
         except UserError as error:
@@ -90,7 +90,9 @@ class RadiographDataset(Dataset):
         digest = image_digest(pixels if self.images.pack[position] >= 0 else image)
         if self.augment is not None:
             image = self.augment(image, epoch, place)
-        return Read(image, self.targets[position], int(self.rows[position]), constant, digest)
+        return DecodedImage(
+            image, self.targets[position], int(self.rows[position]), constant, digest
+        )
 
 
 def decoding_loader(
@@ -121,10 +123,10 @@ def decoding_loader(
     )
 
 
-def _collate(samples: list[Read | UserError]) -> Batch | UserError:
+def _collate(samples: list[DecodedImage | UserError]) -> Batch | UserError:
     if errors := [sample for sample in samples if isinstance(sample, UserError)]:
         return errors[0]
-    images, targets, rows, constant, digests = zip(*cast(list[Read], samples), strict=True)
+    images, targets, rows, constant, digests = zip(*cast(list[DecodedImage], samples), strict=True)
     return Batch(
         torch.from_numpy(np.stack(images))[:, None],
         torch.from_numpy(np.stack(targets)),
@@ -159,7 +161,7 @@ def evaluation_loader(
     )
 
 
-def told_constant(names: list[str]) -> str:
+def describe_blank_images(names: list[str]) -> str:
     """A sentence on images of one grey level."""
     return (
         f"Warning: {pluralize(len(names), 'image has', 'images have')} the same grey everywhere, "

@@ -14,14 +14,14 @@ from core.data.loading.augmentation import Augmentation
 from core.data.loading.dataset import (
     Batch,
     Batches,
+    DecodedImage,
     RadiographDataset,
-    Read,
     decoding_loader,
+    describe_blank_images,
     evaluation_loader,
-    told_constant,
 )
 from core.data.loading.samplers import build_mixture, build_sampler, training_batches
-from core.data.splits.prepare import Prepared, source_shares
+from core.data.splits.prepare import PreparedData, source_shares
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first
 from core.runtime.fabric import worker_count
@@ -29,7 +29,7 @@ from core.runtime.fabric import worker_count
 
 def fold_data(
     fabric: Fabric,
-    prepared: Prepared,
+    prepared: PreparedData,
     loader: LoaderConfig,
     accumulate: int,
     augment: Augmentation,
@@ -127,7 +127,7 @@ class FoldData:
         """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
         dataset, plan = self._training_images(), self.epoch_plan(0)[:count].tolist()
         read = [dataset[0, place, position] for place, position in enumerate(plan)]
-        return np.stack([one.image for one in read if isinstance(one, Read)])
+        return np.stack([one.image for one in read if isinstance(one, DecodedImage)])
 
     def validation(self) -> Batches:
         """A loader of the validation images; its workers end with it."""
@@ -142,7 +142,7 @@ class FoldData:
             torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
             self.digests[:] = found.cpu().numpy()
 
-    def told_constant(self) -> str:
+    def describe_blank_images(self) -> str:
         """A sentence on images of one grey level that were read since the last; "" without any.
 
         All ranks call it together.
@@ -152,7 +152,11 @@ class FoldData:
         assert isinstance(of_all, Tensor)
         rows = np.flatnonzero((of_all.cpu().numpy() > 0) & ~self._told)
         self._told[rows] = True
-        return told_constant([self.table.ids[row] for row in rows.tolist()]) if len(rows) else ""
+        return (
+            describe_blank_images([self.table.ids[row] for row in rows.tolist()])
+            if len(rows)
+            else ""
+        )
 
     def training_counts(self, draws: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(positives, known labels) of each class in the training part or its `draws`, int (C,)."""

@@ -12,7 +12,7 @@ from core.config.data import LabelReading
 from core.data.csv.columns import find_image_column
 from core.data.images.find_files import images_among, match_images, scan_folder
 from core.data.images.pack_format import Plan, is_pack
-from core.data.sources import read_sheet
+from core.data.sources import read_source_table
 from core.data.tables.label_table import read_ids
 from core.errors import UserError, pluralize
 
@@ -35,7 +35,7 @@ def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> li
     found: set[str] = set()
     for place, csv in enumerate(csvs):
         own = reading.of_csv(place)
-        sheet = read_sheet(csv, own)
+        sheet = read_source_table(csv, own)
         name = find_image_column(csv, sheet.columns, own.image_column, sheet.image)
         images = match_images(read_ids(sheet.columns[name]), folder)
         found.update(path[start:] for path in images.paths)

@@ -8,7 +8,7 @@ from pathlib import Path
 from core.config.data import LabelReading
 from core.data.csv.columns import Column, read_columns
 from core.data.sources import chexpert, cxr_lt, mimic, nih, padchest, vindr
-from core.data.sources.sheet import Sheet
+from core.data.sources.source_table import SourceTable
 from core.errors import UserError, suggest_name
 
 PLAIN = "plain"
@@ -21,7 +21,7 @@ class Source:
     table: str
     """What it is called in a sentence"""
     matches: Callable[[Path, dict[str, Column]], bool]
-    read: Callable[[Path, dict[str, Column]], Sheet]
+    read: Callable[[Path, dict[str, Column]], SourceTable]
 
 
 # in the order in which they are tried
@@ -43,7 +43,7 @@ def recognise(path: Path, columns: dict[str, Column]) -> str:
     return PLAIN
 
 
-def read_sheet(path: Path, reading: LabelReading | None = None) -> Sheet:
+def read_source_table(path: Path, reading: LabelReading | None = None) -> SourceTable:
     """Read a source's table, or a plain CSV, as one row an image and one column a label.
 
     Without a `source` it is recognised by its columns, and a note says so. Raises UserError for an
@@ -58,7 +58,7 @@ def read_sheet(path: Path, reading: LabelReading | None = None) -> Sheet:
     columns = read_columns(path)
     name = source or recognise(path, columns)
     if name == PLAIN:
-        return Sheet(path=path, columns=columns)
+        return SourceTable(path=path, columns=columns)
     known = SOURCES[name]
     read = partial(vindr.read, readers=reading.readers) if name == "vindr" else known.read
     # labels by study that are to be read as such need no table of images

@@ -13,7 +13,7 @@ import pandas as pd
 
 from core.data.csv.columns import Column, find_named, has_columns, names_among
 from core.data.csv.views import view_group
-from core.data.sources.sheet import CHEXPERT_LABELS, Sheet, column
+from core.data.sources.source_table import CHEXPERT_LABELS, SourceTable, column
 from core.errors import UserError
 
 VIEWS = ("Frontal/Lateral", "AP/PA")
@@ -28,7 +28,7 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
     )
 
 
-def read(path: Path, columns: dict[str, Column]) -> Sheet:
+def read(path: Path, columns: dict[str, Column]) -> SourceTable:
     """Its table, with columns 'Patient', 'Study' and 'View' (AP, PA, ... or Lateral) added.
 
     A blank means that the report says nothing of a finding, which counts as absent. Raises
@@ -51,7 +51,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     side, direction = (find_named(columns, name) for name in VIEWS)
     if side is not None and direction is not None:
         added["View"] = _views(side, direction)
-    return Sheet(
+    return SourceTable(
         path=path,
         columns=columns | added,
         labels=names_among(columns, CHEXPERT_LABELS),

@@ -6,7 +6,7 @@ Holste et al., "CXR-LT", https://physionet.org/content/cxr-lt-iccv-workshop-cvam
 from pathlib import Path
 
 from core.data.csv.columns import Column, find_named, has_columns, names_among
-from core.data.sources.sheet import Sheet, column
+from core.data.sources.source_table import SourceTable, column
 from core.errors import normalize_name
 
 NEEDED = ("dicom_id", "subject_id", "study_id", "fpath")
@@ -23,14 +23,14 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
     return has_columns(columns, NEEDED)
 
 
-def read(path: Path, columns: dict[str, Column]) -> Sheet:
+def read(path: Path, columns: dict[str, Column]) -> SourceTable:
     """Its table; the official test is what the column 'split' says, which the whole table has.
 
     Raises UserError where it has no dicom_id.
     """
     column(columns, "dicom_id", "cxr_lt")
     splits = find_named(columns, "split")
-    return Sheet(
+    return SourceTable(
         path=path,
         columns=columns,
         no_labels=names_among(columns, (*NEEDED, *OTHERS)),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from core.data.csv import columns as csv
 from core.data.csv.columns import Column
-from core.data.sources.sheet import CHEXPERT_LABELS, Sheet, column
+from core.data.sources.source_table import CHEXPERT_LABELS, SourceTable, column
 from core.errors import UserError, list_first, normalize_name
 
 NEEDED = ("subject_id", "study_id", "No Finding")
@@ -24,7 +24,7 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
     return path.name.startswith("mimic-cxr") or bool(_beside(path, "metadata"))
 
 
-def read(path: Path, columns: dict[str, Column]) -> Sheet:
+def read(path: Path, columns: dict[str, Column]) -> SourceTable:
     """One row for each image of a study with labels; a blank label counts as absent.
 
     Raises UserError where the table of the images is not beside it, a study is there twice, or the
@@ -68,7 +68,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     if "subject_id" in columns:
         _refuse_differing(columns["subject_id"], patient, rows)
     test, why = _official_test(path, notes, image, study, patient)
-    return Sheet(
+    return SourceTable(
         path=path,
         columns=kept | csv.take_rows(wanted, rows),
         labels=labels,
@@ -84,14 +84,14 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     )
 
 
-def read_studies(path: Path, columns: dict[str, Column]) -> Sheet:
+def read_studies(path: Path, columns: dict[str, Column]) -> SourceTable:
     """Its labels as they are, one row a study, for predictions by study.
 
     Raises UserError where a study is in two parts of the official split.
     """
     notes: list[str] = []
     test, why = _official_test(path, notes, column(columns, "study_id", "mimic"))
-    return Sheet(
+    return SourceTable(
         path=path,
         columns=columns,
         labels=csv.names_among(columns, CHEXPERT_LABELS),

@@ -15,7 +15,7 @@ from core.data.csv.columns import Column, has_columns, names_among, take_rows
 from core.data.csv.label_values import is_missing
 from core.data.csv.labels import is_label
 from core.data.csv.non_labels import is_known_non_label
-from core.data.sources.sheet import Sheet, column, expand_lists, one_spelling
+from core.data.sources.source_table import SourceTable, column, expand_lists, one_spelling
 from core.errors import UserError, list_first
 
 LABELS = (
@@ -50,7 +50,7 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
     return len(labels) < 2 and not labels & found
 
 
-def read(path: Path, columns: dict[str, Column]) -> Sheet:
+def read(path: Path, columns: dict[str, Column]) -> SourceTable:
     """Its table, with the 15 labels (one of them No Finding) and whatever others it names.
 
     Left out, and counted, are images whose cell is blank or a word for a missing value. Raises
@@ -70,7 +70,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
             "label in column 'Finding Labels'."
         )
     test, why = _official_test(path, column(every, "Image Index", "nih"), notes)
-    return Sheet(
+    return SourceTable(
         path=path,
         columns=every,
         labels=tuple(found),

@@ -13,7 +13,7 @@ import numpy as np
 
 from core.data.csv.columns import Column, find_named, has_columns, names_among, take_rows
 from core.data.csv.label_values import is_missing
-from core.data.sources.sheet import Sheet, column, expand_lists, one_spelling
+from core.data.sources.source_table import SourceTable, column, expand_lists, one_spelling
 from core.errors import UserError, normalize_name
 
 NEEDED = ("ImageID", "PatientID", "Projection", "Labels")
@@ -32,7 +32,7 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
     return has_columns(columns, NEEDED) and any(cell.startswith("[") for cell in lists.values)
 
 
-def read(path: Path, columns: dict[str, Column]) -> Sheet:
+def read(path: Path, columns: dict[str, Column]) -> SourceTable:
     """One column for each label of the lists; without lists the table as it is.
 
     Left out, and counted, are images whose labels or projection are 'exclude', and those without a
@@ -41,7 +41,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
     """
     if find_named(columns, "Labels") is None:
         column(columns, "ImageID", "padchest")
-        return Sheet(
+        return SourceTable(
             path=path,
             columns=columns,
             no_labels=names_among(columns, ("StudyDate_DICOM",)),
@@ -65,7 +65,7 @@ def read(path: Path, columns: dict[str, Column]) -> Sheet:
             f"projection of {int(excluded.sum()):,} say 'exclude', and {int(empty.sum()):,} have "
             "no label."
         )
-    return Sheet(
+    return SourceTable(
         path=path,
         columns=take_rows(columns, kept) | found,
         labels=tuple(found),

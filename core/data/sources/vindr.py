@@ -14,7 +14,7 @@ from core.data.csv import columns as csv
 from core.data.csv.columns import Column
 from core.data.csv.label_values import label_value
 from core.data.csv.non_labels import is_known_non_label
-from core.data.sources.sheet import Sheet, column
+from core.data.sources.source_table import SourceTable, column
 from core.errors import UserError
 
 CONSENSUS = ("image_id", "Aortic enlargement", "No finding")
@@ -29,7 +29,7 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
     return csv.has_columns(columns, ("image_id", "rad_id")) or set(CONSENSUS) <= set(columns)
 
 
-def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> Sheet:
+def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> SourceTable:
     """One row an image: 1 where more than half of its readers say so, or with "any" one of them.
 
     Raises UserError where images have not the same number of readers, one reader is there twice
@@ -51,7 +51,7 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
         notes = (
             f"A label of {path} is positive where {how} of {each} reader(s) say so (--readers).",
         )
-    return Sheet(
+    return SourceTable(
         path=path,
         columns=columns,
         labels=labels,

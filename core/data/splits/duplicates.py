@@ -25,7 +25,7 @@ _SAMPLE = 4096
 _READERS, _TOGETHER = 16, 256
 
 
-def first_copies(images: Images) -> np.ndarray:
+def find_duplicates(images: Images) -> np.ndarray:
     """Of each image the first one that equals it, (N,) int64: itself where there is none before.
 
     Of files those of the same size are opened for a sample of 4 KiB; of these, as of the images of
@@ -52,10 +52,10 @@ def _is_blank(images: Images, place: int) -> bool:
     return False
 
 
-def joined_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:
+def merge_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:
     """Groups (N,) that no fold may divide: patients, joined where they share an image.
 
-    `first` of `first_copies`. Without a copy of another patient's image they are `patients`.
+    `first` of `find_duplicates`. Without a copy of another patient's image they are `patients`.
     """
     owners = _owners(patients, len(first))
     if (owners == owners[first]).all():
@@ -65,7 +65,7 @@ def joined_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarra
     return connected_components(edges, directed=False)[1][owners]
 
 
-def told_copies(ids: Sequence[str], patients: np.ndarray | None, first: np.ndarray) -> str:
+def describe_duplicates(ids: Sequence[str], patients: np.ndarray | None, first: np.ndarray) -> str:
     """A sentence on the images that another patient has too; "" where there is none."""
     owners = _owners(patients, len(first))
     copies = np.flatnonzero(owners != owners[first])
@@ -79,7 +79,7 @@ def told_copies(ids: Sequence[str], patients: np.ndarray | None, first: np.ndarr
     )
 
 
-def check_no_copies(train: Sequence[str], val: Sequence[str], first: np.ndarray) -> None:
+def check_no_duplicates(train: Sequence[str], val: Sequence[str], first: np.ndarray) -> None:
     """Raise UserError where an image of --val_csv equals one of --train_csv.
 
     `train` and `val` name their images; `first` is of both, one after the other.

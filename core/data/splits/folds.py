@@ -191,7 +191,9 @@ def _positives(targets: np.ndarray, assignment: np.ndarray) -> np.ndarray:
     return np.array([(targets[assignment == fold] == 1).sum(axis=0) for fold in folds])
 
 
-def empty_in_fold(targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]) -> str:
+def describe_empty_classes(
+    targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]
+) -> str:
     """A sentence about the classes without a positive in some fold (from 1), or ""."""
     positives = _positives(targets, assignment)
     missing = []
@@ -229,7 +231,7 @@ def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
         return None
 
 
-def names_no_patients(path: Path, sources: Sequence[str]) -> list[bool]:
+def lacks_patients(path: Path, sources: Sequence[str]) -> list[bool]:
     """Of each source whether a folds.csv names none of its patients; False where it has no row.
 
     An image of several sources is named SOURCE/IMAGE, and where they name patients it is its own.

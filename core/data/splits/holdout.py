@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 
-from core.data.splits.duplicates import first_copies, joined_patients, told_copies
+from core.data.splits.duplicates import describe_duplicates, find_duplicates, merge_patients
 from core.data.splits.folds import assign_by_name, assign_folds, count_table
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first
@@ -76,27 +76,27 @@ def _choices(folds: int, taken: int, seed: int) -> np.ndarray:
 
 
 def divide_holdout(
-    table: LabelTable, share: float, seed: int, say: Callable[[str], None]
+    table: LabelTable, share: float, seed: int, log: Callable[[str], None]
 ) -> np.ndarray:
     """`assign_holdout` of a table, (N,) bool, whatever the order of its rows.
 
-    Where it has images, equal ones stay on one side. `say` names classes with positives on one side
+    Where it has images, equal ones stay on one side. `log` names classes with positives on one side
     alone. Raises UserError as `assign_holdout` does, and where a side has no positive at all.
     """
     for note in table.notes:
-        say(note)
-    first = first_copies(table.images) if table.paths else np.arange(len(table))
-    if sentence := told_copies(table.ids, table.patients, first):
-        say(sentence)
-    groups = joined_patients(table.patients, first)
+        log(note)
+    first = find_duplicates(table.images) if table.paths else np.arange(len(table))
+    if sentence := describe_duplicates(table.ids, table.patients, first):
+        log(sentence)
+    groups = merge_patients(table.patients, first)
     assign = partial(assign_holdout, share=share, seed=seed)
     held_out = assign_by_name(table, groups, assign) == 1
-    _check_sides(table, groups, held_out, say)
+    _check_sides(table, groups, held_out, log)
     return held_out
 
 
 def _check_sides(
-    table: LabelTable, groups: np.ndarray | None, held_out: np.ndarray, say: Callable[[str], None]
+    table: LabelTable, groups: np.ndarray | None, held_out: np.ndarray, log: Callable[[str], None]
 ) -> None:
     """Name the classes with positives on one side alone."""
     owners = np.arange(len(table)) if groups is None else groups
@@ -118,7 +118,7 @@ def _check_sides(
             if is_positive.any() and not is_positive[rows].any()
         ]
         if short:
-            say(
+            log(
                 f"Warning: the {side} part has no positive of {list_first(short, 40)}, which "
                 f"cannot be {loss} there: in brackets, how few {what} have one."
             )

@@ -9,26 +9,26 @@ import numpy as np
 
 from core.config.data import DataConfig
 from core.data.images.collection import Images
-from core.data.splits.duplicates import check_no_copies, first_copies
+from core.data.splits.duplicates import check_no_duplicates, find_duplicates
 from core.data.splits.folds import check_disjoint
-from core.data.tables.anonymous import without_names
-from core.data.tables.label_table import OF_IMAGES, LabelTable
+from core.data.tables.anonymous import anonymize
+from core.data.tables.label_table import IMAGE_FIELDS, LabelTable
 from core.data.tables.load import gather
 
 
 def join_official_split(
-    train: LabelTable, data: DataConfig, say: Callable[[str], None]
+    train: LabelTable, data: DataConfig, log: Callable[[str], None]
 ) -> tuple[LabelTable, np.ndarray]:
     """Training and validation CSV as one table, with fold -1 and 0."""
     val = gather(data, validation=True, labels=train.class_names)
     check_disjoint(train, val)
-    images = Images.joined([train.images, val.images])
-    check_no_copies(train.ids, val.ids, first_copies(images))
-    _tell_unknown(train, val, say)
+    images = Images.concatenate([train.images, val.images])
+    check_no_duplicates(train.ids, val.ids, find_duplicates(images))
+    _tell_unknown(train, val, log)
     if data.anonymous:
-        train, val = without_names(train), without_names(val)
+        train, val = anonymize(train), anonymize(val)
     known: dict[str, Any] = {}
-    for name in OF_IMAGES:
+    for name in IMAGE_FIELDS:
         one, other = getattr(train, name), getattr(val, name)
         known[name] = None if one is None or other is None else np.concatenate([one, other])
     targets = np.concatenate([train.targets, val.targets])
@@ -36,7 +36,7 @@ def join_official_split(
     return joined, np.repeat([-1, 0], [len(train), len(val)])
 
 
-def _tell_unknown(train: LabelTable, val: LabelTable, say: Callable[[str], None]) -> None:
+def _tell_unknown(train: LabelTable, val: LabelTable, log: Callable[[str], None]) -> None:
     """Name the sources whose --val_csv lacks labels that their --train_csv has."""
     if train.sources is None or val.sources is None:
         return
@@ -44,7 +44,7 @@ def _tell_unknown(train: LabelTable, val: LabelTable, say: Callable[[str], None]
         known = ~np.isnan(train.targets[train.sources == source]).all(axis=0)
         scored = ~np.isnan(val.targets[val.sources == source]).all(axis=0)
         if missing := list(compress(train.class_names, known & ~scored)):
-            say(
+            log(
                 f"Warning: the --val_csv of source '{name}' knows nothing of {', '.join(missing)}, "
                 "which is scored on the other sources alone."
             )

@@ -13,18 +13,18 @@ import numpy as np
 from core.config.data import DataConfig
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.training import RunConfig, SplitConfig
-from core.data.splits.duplicates import first_copies, joined_patients, told_copies
+from core.data.splits.duplicates import describe_duplicates, find_duplicates, merge_patients
 from core.data.splits.folds import (
     assign_by_name,
     assign_folds,
-    empty_in_fold,
+    describe_empty_classes,
     fold_table,
-    names_no_patients,
+    lacks_patients,
     read_folds,
     source_table,
 )
 from core.data.splits.official import join_official_split
-from core.data.tables.anonymous import without_names
+from core.data.tables.anonymous import anonymize
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather, source_names
 from core.errors import UserError, doctor_hint, escape_control, list_first
@@ -34,7 +34,7 @@ BY_IMAGE = "folds by image: a patient may be on both sides"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """A table, the fold (from 0) in which each image is validated (-1: in none, by an official
     split), and the folds to run (from 1)."""
 
@@ -116,10 +116,10 @@ class Prepared:
 def prepare(
     data: DataConfig,
     split: SplitConfig,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     source_weights: Sequence[float] = (),
     run: RunConfig | None = None,
-) -> Prepared:
+) -> PreparedData:
     """Read the table, divide it, and tell the user what was found and which classes are short.
 
     Labels and folds are those of the earlier run in the folder of `run`, where it resumes one.
@@ -128,8 +128,8 @@ def prepare(
     try:
         earlier = None if run is None or run.overwrite else find_run(run.out_dir)
         if earlier and not data.reading.patient_column:
-            data = _without_new_patients(data, earlier, say)
-        return divide(_gather(data, earlier), data, split, say, source_weights, earlier)
+            data = _without_new_patients(data, earlier, log)
+        return divide(_gather(data, earlier), data, split, log, source_weights, earlier)
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
             raise
@@ -141,24 +141,24 @@ def divide(
     table: LabelTable,
     data: DataConfig,
     split: SplitConfig,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     source_weights: Sequence[float] = (),
     earlier: EarlierRun | None = None,
-) -> Prepared:
+) -> PreparedData:
     """`prepare` for a table that was read, without paths too where there is no --val_csv."""
     for note in table.notes:
-        say(note)
+        log(note)
     shares = source_shares(table, source_weights)
     if shares is not None:
-        table = _without_untrained(table, shares, say)
+        table = _without_untrained(table, shares, log)
     if not data.val_csv:
-        first = first_copies(table.images) if table.paths else np.arange(len(table))
-        if sentence := told_copies(table.ids, table.patients, first):
-            say(sentence)
-        named = without_names(table) if data.anonymous else table
+        first = find_duplicates(table.images) if table.paths else np.arange(len(table))
+        if sentence := describe_duplicates(table.ids, table.patients, first):
+            log(sentence)
+        named = anonymize(table) if data.anonymous else table
         earlier_folds = None if earlier is None else _folds_of(earlier, named)
         if earlier_folds is None:
-            groups = joined_patients(table.patients, first)
+            groups = merge_patients(table.patients, first)
             assign = partial(assign_folds, folds=split.folds, seed=split.seed)
             assignment = assign_by_name(table, groups, assign)
         else:
@@ -168,35 +168,35 @@ def divide(
     else:
         if split.run_folds not in ((), (1,)):
             raise UserError("--val_csv is a split of its own, fold 1: leave --run_folds out")
-        table, assignment = join_official_split(table, data, say)
+        table, assignment = join_official_split(table, data, log)
         run_folds = (1,)
-    say(_inventory(table))
+    log(_inventory(table))
     if table.sources is not None:
-        say(source_table(table))
+        log(source_table(table))
     validated = assignment >= 0
     patients = None if table.patients is None else table.patients[validated]
     counted = table.targets[validated], assignment[validated], table.class_names
-    say(fold_table(*counted, patients))
-    if sentence := empty_in_fold(*counted):
-        say(sentence)
-    prepared = Prepared(table, assignment, run_folds, table.images.digest())
-    check_training(prepared, shares, say)
+    log(fold_table(*counted, patients))
+    if sentence := describe_empty_classes(*counted):
+        log(sentence)
+    prepared = PreparedData(table, assignment, run_folds, table.images.digest())
+    check_training(prepared, shares, log)
     return prepared
 
 
 def _without_new_patients(
-    data: DataConfig, earlier: EarlierRun, say: Callable[[str], None]
+    data: DataConfig, earlier: EarlierRun, log: Callable[[str], None]
 ) -> DataConfig:
     """`data` without the patients that the earlier run did not know: fewer names of columns were
     known when it was begun."""
     csvs = data.train_csv
-    unnamed = names_no_patients(
+    unnamed = lacks_patients(
         earlier.folds, source_names(csvs, data.reading.source or (None,) * len(csvs))
     )
     if not any(unnamed):
         return data
     sources = list_first([str(csv) for csv in compress(csvs, unnamed)])
-    say(f"Warning: the run in {earlier.path} was begun with {BY_IMAGE} ({sources}).")
+    log(f"Warning: the run in {earlier.path} was begun with {BY_IMAGE} ({sources}).")
     columns = tuple("none" if one else "" for one in unnamed)
     return replace(data, reading=data.reading.change(patient_column=columns))
 
@@ -222,7 +222,7 @@ def _folds_of(earlier: EarlierRun, table: LabelTable) -> np.ndarray | None:
     """The earlier run's fold of each image, (N,) from 0; None where it was not of these data."""
     folds = read_folds(earlier.folds, table)
     recorded = earlier.environment["data"]
-    is_own = folds is not None and Prepared(table, folds, ()).fingerprint() == recorded
+    is_own = folds is not None and PreparedData(table, folds, ()).fingerprint() == recorded
     return folds if is_own else None
 
 
@@ -251,7 +251,7 @@ def source_shares(table: LabelTable, weights: Sequence[float]) -> np.ndarray | N
 
 
 def _without_untrained(
-    table: LabelTable, shares: np.ndarray, say: Callable[[str], None]
+    table: LabelTable, shares: np.ndarray, log: Callable[[str], None]
 ) -> LabelTable:
     """The table without the classes that only sources with a share of 0 know.
 
@@ -269,7 +269,7 @@ def _without_untrained(
                 f"source '{table.source_names[source]}' has a weight of 0 in --source_weights and "
                 "no label that another source could teach: leave its CSV out"
             )
-    say(
+    log(
         f"Warning: {', '.join(compress(table.class_names, left_out))} cannot be learnt, as only "
         "sources with a weight of 0 in --source_weights know it: left out of model and scores."
     )
@@ -278,7 +278,7 @@ def _without_untrained(
 
 
 def check_training(
-    prepared: Prepared, shares: np.ndarray | None, say: Callable[[str], None]
+    prepared: PreparedData, shares: np.ndarray | None, log: Callable[[str], None]
 ) -> None:
     """Name the classes that a fold cannot learn. Raises UserError where it can learn none."""
     names = prepared.table.class_names
@@ -294,7 +294,7 @@ def check_training(
                 f"({list_first(list(names))})"
             )
         for name in compress(names, positives == 0):
-            say(
+            log(
                 f"Warning: {name} has no positive in the training part of fold {fold}, so that it "
                 "cannot be learnt there."
             )

@@ -14,7 +14,7 @@ import pandas as pd
 from core.data.tables.label_table import LabelTable
 
 
-def numbered(names: Sequence[str]) -> list[str]:
+def number_names(names: Sequence[str]) -> list[str]:
     """For each of N different names MARK-NUMBER, counted from 1 in their order.
 
     The mark is that of the whole list: of another one, or in another order, no number is the same.
@@ -25,7 +25,7 @@ def numbered(names: Sequence[str]) -> list[str]:
     return [f"{mark}-{number:06}" for number in range(1, len(names) + 1)]
 
 
-def without_names(table: LabelTable) -> LabelTable:
+def anonymize(table: LabelTable) -> LabelTable:
     """`table` with numbers for its images, patients and studies. Paths stay: images are read."""
 
     def numbered_groups(groups: np.ndarray | None) -> np.ndarray | None:
@@ -33,20 +33,20 @@ def without_names(table: LabelTable) -> LabelTable:
         if groups is None:
             return None
         codes, names = pd.factorize(groups)
-        return np.array(numbered(names.tolist()), dtype=object)[codes]
+        return np.array(number_names(names.tolist()), dtype=object)[codes]
 
     patients, studies = numbered_groups(table.patients), numbered_groups(table.studies)
-    return replace(table, ids=numbered(table.ids), patients=patients, studies=studies)
+    return replace(table, ids=number_names(table.ids), patients=patients, studies=studies)
 
 
-def with_names(ids: Sequence[str], names: Sequence[str]) -> list[str]:
+def restore_names(ids: Sequence[str], names: Sequence[str]) -> list[str]:
     """Those of `names` whose numbers `ids` are; `ids` themselves where the first is no number.
 
     `names` is the whole list, in the order in which it was numbered.
     """
     if not any(map(is_numbered, ids[:1])):
         return list(ids)
-    real = dict(zip(numbered(names), names, strict=True))
+    real = dict(zip(number_names(names), names, strict=True))
     return [real.get(one, one) for one in ids]
 
 

@@ -119,13 +119,13 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
     if like and not any("/" in name for name in like) and len(set(names)) == len(names):
         ids = names
     if like and not any(name.lower().endswith(find_files.IMAGE_ENDINGS) for name in like):
-        ids = [find_files.without_ending(name) or name for name in ids]
+        ids = [find_files.strip_ending(name) or name for name in ids]
         if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
             raise UserError(
                 f"{folder} holds images that differ in their ending only: {list_first(twice)}. "
                 "Keep one."
             )
-    return _unlabelled(ids, Images.below(folder, images, packs), "ImageID")
+    return _unlabelled(ids, Images.in_folder(folder, images, packs), "ImageID")
 
 
 def _unlabelled(ids: list[str], images: Images, id_column: str) -> LabelTable:

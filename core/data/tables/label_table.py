@@ -17,7 +17,7 @@ from core.data.csv.views import view_group
 from core.data.images.collection import Images
 from core.data.images.dicom.header import FIELDS, from_headers, patients_of
 from core.data.images.find_files import match_images
-from core.data.sources.sheet import Sheet
+from core.data.sources.source_table import SourceTable
 from core.errors import UserError, escape_control, list_first
 
 # what a spreadsheet runs
@@ -26,7 +26,7 @@ FORMULA = "=+-@"
 ROUNDED_NUMBER = re.compile(r"-?\d+([.,]\d+[eE][+-]?|[eE]\+)\d+")
 PATIENT_IN_PATH = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]")
 # what a LabelTable may know of each image
-OF_IMAGES = ("patients", "studies", "views", "sources")
+IMAGE_FIELDS = ("patients", "studies", "views", "sources")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,7 +62,7 @@ class LabelTable:
     def take(self, rows: np.ndarray) -> "LabelTable":
         """These rows alone, (M,) int or (N,) bool, in their order."""
         places = np.flatnonzero(rows) if rows.dtype == bool else rows
-        known = {name: getattr(self, name) for name in OF_IMAGES}
+        known = {name: getattr(self, name) for name in IMAGE_FIELDS}
         return replace(
             self,
             ids=[self.ids[place] for place in places.tolist()],
@@ -72,8 +72,8 @@ class LabelTable:
         )
 
 
-def table_of_sheet(
-    sheet: Sheet, image_dir: Path | None, labels: Sequence[str] | None, reading: LabelReading
+def build_label_table(
+    sheet: SourceTable, image_dir: Path | None, labels: Sequence[str] | None, reading: LabelReading
 ) -> LabelTable:
     """The images of a sheet that are wanted, their files and labels, as `read_table` says."""
     path, views, notes = sheet.path, reading.views, list(sheet.notes)
@@ -130,7 +130,7 @@ def table_of_sheet(
     )
 
 
-def _meaning_of_blank(sheet: Sheet, given: str | None, notes: list[str]) -> str | None:
+def _meaning_of_blank(sheet: SourceTable, given: str | None, notes: list[str]) -> str | None:
     """What a blank label means: as `given`, else as is usual in the source; adds to `notes`."""
     usual = sheet.blank
     if usual is not None and given is None:
@@ -181,7 +181,7 @@ def _are_wanted(path: Path, column: Column | None, views: str, notes: list[str])
     return wanted
 
 
-def _take_split(sheet: Sheet, wanted: str, notes: list[str]) -> dict[str, Column]:
+def _take_split(sheet: SourceTable, wanted: str, notes: list[str]) -> dict[str, Column]:
     """The images in the part of the official split; adds to `notes`."""
     path, test, why = sheet.path, sheet.official_test, sheet.no_official_test
     if test is None and wanted == "test":

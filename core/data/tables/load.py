@@ -12,7 +12,7 @@ from typing import Any
 from core.config.data import DataConfig, LabelReading
 from core.data.csv.label_values import label_key
 from core.data.csv.labels import is_always_positive
-from core.data.sources import PLAIN, read_sheet
+from core.data.sources import PLAIN, read_source_table
 from core.data.tables import merge
 from core.data.tables.label_map import LabelMap, read_label_map
 from core.data.tables.label_table import LabelTable
@@ -36,7 +36,7 @@ def read_table(
     """
     reading = (reading or LabelReading()).change(**fields)
     folder = None if image_dir is None else Path(image_dir)
-    return _read_parts([Part(read_sheet(Path(csv), reading), folder, "", reading)], labels)
+    return _read_parts([Part(read_source_table(Path(csv), reading), folder, "", reading)], labels)
 
 
 def gather(
@@ -63,7 +63,7 @@ def gather(
         reading = data.reading.of_csv(place)
         if validation:
             reading.official_split = "all"
-        sheet = read_sheet(csv, reading)
+        sheet = read_source_table(csv, reading)
         is_shared = count > 1 and is_for_all
         if is_shared and reading.blank and sheet.blank not in (None, reading.blank):
             notes.append(
@@ -84,7 +84,7 @@ def _read_parts(
     if len(parts) == 1 and path is None:
         return parts[0].read(wanted)
     label_map = read_label_map(path)
-    homes = merge.of_same_people(parts)
+    homes = merge.find_same_people(parts)
     if wanted is None:
         tables = list(map(Part.read, parts, _listed(parts, homes, [None] * len(parts))))
         for place, lost in enumerate(_constant_here(parts, tables, label_map)):

@@ -16,8 +16,8 @@ import pandas as pd
 from core.config.data import LabelReading
 from core.data.csv.columns import IMAGE_COLUMNS
 from core.data.images.collection import Images
-from core.data.sources.sheet import Sheet
-from core.data.tables.label_table import LabelTable, table_of_sheet
+from core.data.sources.source_table import SourceTable
+from core.data.tables.label_table import LabelTable, build_label_table
 from core.errors import UserError, list_first, normalize_name
 
 # What MIMIC-CXR-JPG and CXR-LT 2023 and 2024 call patients; only one of them writes p10000032.
@@ -28,7 +28,7 @@ MIMIC_PATIENTS = ("subject_id",)
 class Part:
     """One of the CSVs, and how it is to be read."""
 
-    sheet: Sheet
+    sheet: SourceTable
     folder: Path | None
     """None where only the labels are wanted"""
     name: str
@@ -41,7 +41,7 @@ class Part:
 
     def read(self, labels: Sequence[str] | None) -> LabelTable:
         """Its table of these labels, or of those that are found."""
-        return table_of_sheet(self.sheet, self.folder, labels, self.reading)
+        return build_label_table(self.sheet, self.folder, labels, self.reading)
 
 
 def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> LabelTable:
@@ -71,7 +71,7 @@ def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> Lab
     return replace(table, targets=targets, class_names=tuple(columns), notes=tuple(notes))
 
 
-def of_same_people(parts: Sequence[Part]) -> list[int]:
+def find_same_people(parts: Sequence[Part]) -> list[int]:
     """For each CSV the first one whose images and patients have the same names.
 
     MIMIC-CXR-JPG and CXR-LT 2023 and 2024 are of the same ones, as PadChest and CXR-LT 2026 are.
@@ -85,7 +85,7 @@ def of_same_people(parts: Sequence[Part]) -> list[int]:
 def without_shared_images(
     tables: Sequence[LabelTable], parts: Sequence[Part], homes: Sequence[int]
 ) -> list[LabelTable]:
-    """The tables, an image of several only in the first of them; `homes` as `of_same_people` says.
+    """Tables without images of an earlier one; `homes` as `find_same_people` returns it.
 
     With --official_split train an official test image of one of them is in none. Raises UserError
     where nothing is left of a table.
@@ -122,7 +122,7 @@ def without_shared_images(
     return kept
 
 
-def _image_keys(names: Iterable[str], sheet: Sheet) -> list[str]:
+def _image_keys(names: Iterable[str], sheet: SourceTable) -> list[str]:
     """Names of one source's images without their folders, ending and case."""
     # CheXpert's patient00001/study1/view1_frontal
     count = 3 if sheet.image == ("Path",) else 1
@@ -232,7 +232,7 @@ def join_tables(
     studies = [table.studies for table in tables if table.studies is not None]
     return LabelTable(
         ids=[name for table in tables for name in table.ids],
-        images=Images.joined([table.images for table in tables]),
+        images=Images.concatenate([table.images for table in tables]),
         patients=patients,
         studies=np.concatenate(studies) if len(studies) == len(tables) else None,
         views=_joined([t.views for t in tables], [[""] * size for size in sizes]),

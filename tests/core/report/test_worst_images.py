@@ -83,7 +83,7 @@ def test_a_pack_that_is_gone_leaves_the_report_without_pictures(table: LabelTabl
     evaluation, p = scores(table)
     plan = Plan(size=8, count=12, block_rows=12, total=12, names_sha256="")
     pack = Pack(Path("/gone"), plan, pd.DataFrame({"name": table.ids}), Checksums("", ()), {})
-    gone = replace(table, images=Images.below("/gone", table.ids, [pack]))
+    gone = replace(table, images=Images.in_folder("/gone", table.ids, [pack]))
     cases = worst_cases(evaluation, gone, np.arange(12), p)
     assert {case.jpeg for one in cases for case in (*one.misses, *one.alarms)} == {b""}
 

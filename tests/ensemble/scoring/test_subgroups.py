@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from core.data.images.collection import Images
-from core.data.sources import read_sheet
+from core.data.sources import read_source_table
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.metrics import evaluate
@@ -40,7 +40,7 @@ def groupings(
     """As `read_groupings` finds them for these images of the CSV."""
     nothing = np.empty((len(ids), 0))
     table = LabelTable(ids=ids, images=Images.of_files([]), targets=nothing, class_names=())
-    return read_groupings(by, table, read_sheet(labels), meta, view)
+    return read_groupings(by, table, read_source_table(labels), meta, view)
 
 
 def divided(grouping: Grouping) -> dict[str, list[int]]:

@@ -49,7 +49,7 @@ def use(folder: str) -> None:
     for name in names:
         inside = os.path.normpath(os.path.join(folder, name))
         assert inside.startswith(os.path.join(folder, "")), name
-    images = Images.below(folder, names, packs)
+    images = Images.in_folder(folder, names, packs)
     bad = {place for place, _ in images.unreadable()}
     for place in range(len(names)):
         if place not in bad:

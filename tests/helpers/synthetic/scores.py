@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.images.collection import Images
-from core.data.sources.sheet import Sheet
+from core.data.sources.source_table import SourceTable
 from core.data.tables.label_table import LabelTable
 from ensemble.scoring.score import Scored
 
@@ -89,7 +89,7 @@ def scored_of(
         targets=targets,
         class_names=tuple(names),
     )
-    files, sheet = {ONE: probabilities}, Sheet(path=ONE, columns={})
+    files, sheet = {ONE: probabilities}, SourceTable(path=ONE, columns={})
     return Scored(table, files, np.asarray(prevalence), [], resamples, seed, sheet)
 
 

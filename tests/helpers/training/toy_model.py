@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.config.training import LoopConfig, SplitConfig, TwoPhaseConfig
 from core.data.loading.fold_data import FoldData
-from core.data.splits.prepare import Prepared
+from core.data.splits.prepare import PreparedData
 from core.data.tables import LabelTable, read_table
 from core.runs.folder import RunFolder
 from core.runtime.fabric import make_fabric
@@ -60,7 +60,7 @@ def toy_run(
         method="standard_head",
         config=config,
         fabric=fabric or make_fabric(amp=False),
-        prepared=Prepared(data.table, np.zeros(len(data.table), dtype=np.int64), (1,)),
+        prepared=PreparedData(data.table, np.zeros(len(data.table), dtype=np.int64), (1,)),
         data=[data],
         folder=RunFolder(folder, "toy"),
     )

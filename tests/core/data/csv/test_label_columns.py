@@ -13,7 +13,7 @@ from core.data.csv import columns
 from core.data.csv.columns import read_columns
 from core.data.csv.non_labels import is_known_non_label
 from core.data.sources.nih import LABELS as NIH_LABELS
-from core.data.sources.sheet import CHEXPERT_LABELS
+from core.data.sources.source_table import CHEXPERT_LABELS
 from core.data.tables import LabelTable, read_table
 from core.data.tables.label_map import OURS
 from core.data.tables.load import gather

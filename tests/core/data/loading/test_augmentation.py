@@ -92,7 +92,7 @@ def table(tmp_path: Path) -> LabelTable:
     names = [f"{number}.png" for number in range(9)]
     for number, name in enumerate(names):
         cv2.imwrite(str(tmp_path / name), picture(number))
-    images, targets = Images.below(tmp_path, names), np.eye(9, 2, dtype=np.float32)
+    images, targets = Images.in_folder(tmp_path, names), np.eye(9, 2, dtype=np.float32)
     return LabelTable(ids=names, images=images, targets=targets, class_names=("A", "B"))
 
 

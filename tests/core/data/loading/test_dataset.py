@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.data.images.collection import Images
-from core.data.loading.dataset import Batch, RadiographDataset, Read, decoding_loader
+from core.data.loading.dataset import Batch, DecodedImage, RadiographDataset, decoding_loader
 from core.data.loading.samplers import evaluation_batches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
@@ -101,5 +101,5 @@ def test_persistent_workers_read_the_same_again(table: LabelTable, workers: int)
     assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))
     # workers are started afresh on some systems
     sample = ForkingPickler.loads(ForkingPickler.dumps(dataset))[0, 0, 5]
-    assert isinstance(sample, Read)
+    assert isinstance(sample, DecodedImage)
     assert (sample.image == 50).all()

@@ -36,7 +36,7 @@ def make_fold(
     names = [f"{number}.png" for number in range(len(targets))]
     table = LabelTable(
         ids=names,
-        images=Images.below(folder, names),
+        images=Images.in_folder(folder, names),
         targets=targets,
         class_names=("Fracture", "Nodule", "Hernia"),
         sources=np.array(sources) if sources else None,

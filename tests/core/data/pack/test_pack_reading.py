@@ -41,7 +41,7 @@ def both(images: Path, pack: Path) -> LabelTable:
     table = read_table(write_csv(images.parent / "five.csv", names), pack)
     assert table.paths[:3] == [f"{pack}/sub/9.png", f"{pack}/0.png", f"{pack}/4.png"]
     parts = [table.images.take(np.arange(3)), match_images(names[3:], images)]
-    return replace(table, images=Images.joined(parts))
+    return replace(table, images=Images.concatenate(parts))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from core.data.csv.columns import read_columns
-from core.data.sources import SOURCES, read_sheet, recognise
+from core.data.sources import SOURCES, read_source_table, recognise
 from core.data.sources.nih import LABELS as NIH_LABELS
-from core.data.sources.sheet import CHEXPERT_LABELS
+from core.data.sources.source_table import CHEXPERT_LABELS
 from core.data.tables import LabelReading, LabelTable, read_table
 from core.errors import UserError
 from tests.core.data.conftest import Read, Refuse
@@ -154,7 +154,7 @@ def test_a_published_table_says_this(name: str) -> None:
     # recognised, and so told; who says what it is need not be told
     assert recognise(HERE / name, read_columns(HERE / name)) == source
     assert table.notes[0].startswith(f"{HERE / name} is read as {SOURCES[source].table}")
-    told = read_sheet(HERE / name, LabelReading(source=(source,))).notes
+    told = read_source_table(HERE / name, LabelReading(source=(source,))).notes
     assert not any("is read as" in note for note in told)
 
 
@@ -176,7 +176,7 @@ def test_a_published_table_says_this(name: str) -> None:
 def test_a_plain_table_stays_as_it_is(tmp_path: Path, header: str) -> None:
     path = tmp_path / ("mimic-cxr-own.csv" if header.startswith("image,") else "t.csv")
     path.write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
-    sheet = read_sheet(path)
+    sheet = read_source_table(path)
     assert (list(sheet.columns), sheet.notes, sheet.labels) == (header.split(","), (), None)
 
 

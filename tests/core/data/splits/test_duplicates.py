@@ -12,8 +12,8 @@ from core.config.data import DataConfig
 from core.config.training import SplitConfig
 from core.data.images.collection import Images
 from core.data.images.find_files import match_images
-from core.data.splits.duplicates import first_copies, joined_patients
-from core.data.splits.prepare import Prepared, prepare
+from core.data.splits.duplicates import find_duplicates, merge_patients
+from core.data.splits.prepare import PreparedData, prepare
 from core.errors import UserError
 from tests.conftest import Call
 from tests.helpers.data.packs import images, packing, write_csv, write_image
@@ -43,7 +43,7 @@ def test_files_are_copies_where_every_byte_is_equal(tmp_path: Path, soak: bool) 
             (tmp_path / f"{number}.png").write_bytes(contents[content])
         paths = [str(tmp_path / f"{number}.png") for number in range(len(order))]
         paths.append(str(tmp_path / "gone.png"))
-        first = first_copies(Images.of_files(paths))
+        first = find_duplicates(Images.of_files(paths))
         # a file without a byte is no image, and one that is gone is told of by its reader
         data = [contents[content] for content in order]
         equal = {
@@ -65,10 +65,10 @@ def test_images_of_a_pack_are_copies_where_every_pixel_is_equal(images: Path, ca
     pack = images.parent / "pack"
     names = ["0.png", "3.png", "again.tif", "bad.png", "sub/7.png", "worse.png"]
     packed = match_images(names, pack)
-    assert pairs_of(first_copies(packed)) == {(1, 2)}
+    assert pairs_of(find_duplicates(packed)) == {(1, 2)}
     # and a file beside the pack is compared with files alone
     files = Images.of_files([str(images / "3.png")] * 2)
-    assert pairs_of(first_copies(Images.joined([packed, files]))) == {(1, 2), (6, 7)}
+    assert pairs_of(find_duplicates(Images.concatenate([packed, files]))) == {(1, 2), (6, 7)}
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -81,19 +81,19 @@ def test_blank_images_are_nobodys_copies(packed: bool, images: Path, call: Call)
     if packed:
         assert call(*packing(images))[0] == 0
     names = ["3.png", "again.png", "black.png", "blank.png", "grey.png"]
-    assert first_copies(match_images(names, where)).tolist() == [0, 0, 2, 3, 4]
+    assert find_duplicates(match_images(names, where)).tolist() == [0, 0, 2, 3, 4]
 
 
 def test_patients_are_joined_by_what_they_share() -> None:
     patients = np.array(["a", "b", "c", "a", "d", "e"], dtype=object)
     first = np.array([0, 0, 2, 3, 2, 5])
-    groups = joined_patients(patients, first)
+    groups = merge_patients(patients, first)
     assert groups is not None
     assert pairs_of(groups) == {(0, 1), (0, 3), (1, 3), (2, 4)}
     # a copy of a patient's own image changes nothing, to the object
-    assert joined_patients(patients, np.array([0, 1, 2, 0, 4, 5])) is patients
-    assert joined_patients(None, np.arange(6)) is None
-    alone = joined_patients(None, np.array([0, 0, 2, 3, 2, 5]))
+    assert merge_patients(patients, np.array([0, 1, 2, 0, 4, 5])) is patients
+    assert merge_patients(None, np.arange(6)) is None
+    alone = merge_patients(None, np.array([0, 0, 2, 3, 2, 5]))
     assert alone is not None
     assert pairs_of(alone) == {(0, 1), (2, 4)}
 
@@ -110,7 +110,7 @@ def forty(folder: Path, *, copies: dict[int, int], pack: Call | None = None) -> 
     return DataConfig(train_csv=(csv,), train_dir=(where,))
 
 
-def prepared(data: DataConfig, **split: Any) -> tuple[Prepared, str]:
+def prepared(data: DataConfig, **split: Any) -> tuple[PreparedData, str]:
     said: list[str] = []
     return prepare(data, SplitConfig(**split), said.append), "\n".join(said)
 

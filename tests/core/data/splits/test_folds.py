@@ -13,9 +13,9 @@ from core.data.images.collection import Images
 from core.data.splits.folds import (
     assign_folds,
     check_disjoint,
-    empty_in_fold,
+    describe_empty_classes,
     fold_table,
-    names_no_patients,
+    lacks_patients,
     write_folds,
 )
 from core.data.splits.prepare import divide
@@ -35,7 +35,7 @@ def some_table(
 ) -> LabelTable:
     return LabelTable(
         ids=ids,
-        images=Images.below(folder, ids),
+        images=Images.in_folder(folder, ids),
         patients=None if patients is None else np.array(patients, dtype=object),
         targets=np.zeros((len(ids), 1), dtype=np.float32),
         class_names=("Mass",),
@@ -129,7 +129,7 @@ def test_too_few_folds_patients_or_images(
 
 def test_a_shared_image_or_patient_is_refused_with_count_and_names() -> None:
     train = some_table(["a.png", "b.png", "c.png"], ["1", "2", "3"])
-    renamed = replace(some_table(["../x/c.png"]), images=Images.below("images", ["c.png"]))
+    renamed = replace(some_table(["../x/c.png"]), images=Images.in_folder("images", ["c.png"]))
     check_disjoint(train, some_table(["d.png", "e.png"], ["4", "5"]))
     check_disjoint(some_table(["a.png"]), some_table(["d.png", "e.png"]))
     for val, sentence in (
@@ -169,15 +169,15 @@ def test_the_table_of_many_folds_fits_the_page() -> None:
 def test_a_class_without_a_positive_in_a_fold_is_named() -> None:
     targets = np.array([[1, 1, 0], [1, 0, 0], [1, np.nan, 0]], dtype=np.float32)
     names = ["Mass", "Hernia", "Fibrosis"]
-    told = empty_in_fold(targets, np.array([0, 1, 2]), names)
+    told = describe_empty_classes(targets, np.array([0, 1, 2]), names)
     assert (
         "without a positive, and so not scored there: Hernia (fold 2, 3), Fibrosis (any fold); "
         in told
     )
     assert "; give fewer --folds, or read these classes' scores with care" in told
     # of an official split
-    assert "--folds" not in empty_in_fold(targets, np.array([-1, 0, 0]), names)
-    assert empty_in_fold(targets[:1, :1], np.array([0]), names[:1]) == ""
+    assert "--folds" not in describe_empty_classes(targets, np.array([-1, 0, 0]), names)
+    assert describe_empty_classes(targets[:1, :1], np.array([0]), names[:1]) == ""
 
 
 def test_folds_csv_keeps_names_as_text_and_counts_from_one(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_sources_without_patients_are_found_in_a_runs_folds(tmp_path: Path) -> N
         (None, [True, True]),
     ):
         write_folds(path, some_table(ids, patients), np.array([0, 1, 0, 1]))
-        assert names_no_patients(path, ["a", "b"]) == expected
-        assert names_no_patients(path, ["a", "b", "c"])[2] is False
-    assert names_no_patients(path, ["t"]) == [True]
-    assert names_no_patients(tmp_path / "no.csv", ["t"]) == [False]
+        assert lacks_patients(path, ["a", "b"]) == expected
+        assert lacks_patients(path, ["a", "b", "c"])[2] is False
+    assert lacks_patients(path, ["t"]) == [True]
+    assert lacks_patients(tmp_path / "no.csv", ["t"]) == [False]

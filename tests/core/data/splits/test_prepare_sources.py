@@ -10,7 +10,7 @@ import pytest
 from core.config.data import DataConfig
 from core.config.training import SplitConfig
 from core.data.splits.folds import source_table
-from core.data.splits.prepare import Prepared, prepare
+from core.data.splits.prepare import PreparedData, prepare
 from core.data.tables.load import gather
 from core.errors import UserError
 from tests.helpers.data.two_sources import NIH, two, write
@@ -20,7 +20,7 @@ NAN = np.nan
 
 def prepared(
     data: DataConfig, source_weights: tuple[float, ...] = (), **split: Any
-) -> tuple[Prepared, list[str]]:
+) -> tuple[PreparedData, list[str]]:
     said: list[str] = []
     return prepare(data, SplitConfig(**split), said.append, source_weights), said
 

@@ -8,7 +8,7 @@ import pytest
 
 from core.config.values import check_together, flat
 from core.data.pack.inputs import list_images
-from core.data.splits.prepare import Prepared
+from core.data.splits.prepare import PreparedData
 from core.data.tables.load import gather
 from core.errors import UserError
 from tests.helpers.data.two_sources import data_config, write
@@ -105,7 +105,7 @@ def test_labels_of_one_source_come_with_the_row_that_joins_them(tmp_path: Path) 
 def test_a_source_without_patients_is_named(tmp_path: Path) -> None:
     data = data_config(train_csv=csvs(tmp_path), **EACH | {"patient_column": ("Who", "none")})
     table = gather(data, images=False)
-    by_image = Prepared(table, np.arange(6) % 2, (1, 2)).by_image
+    by_image = PreparedData(table, np.arange(6) % 2, (1, 2)).by_image
     assert by_image == "folds by image: a patient may be on both sides (source other)"
     table = gather(data_config(train_csv=csvs(tmp_path), **EACH), images=False)
-    assert Prepared(table, np.arange(6) % 2, (1, 2)).by_image == ""
+    assert PreparedData(table, np.arange(6) % 2, (1, 2)).by_image == ""

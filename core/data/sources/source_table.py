@@ -29,7 +29,7 @@ CHEXPERT_LABELS = (
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Sheet:
+class SourceTable:
     """A table with one row an image and one column a label, as `read_table` reads it."""
 
     path: Path
