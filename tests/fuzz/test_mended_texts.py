@@ -156,7 +156,11 @@ def test_a_folder_of_a_billion_folds_is_not_deleted(tmp_path: Path) -> None:
     write(tmp_path / "env.json", json.dumps({"data": ""}))
     run = RunFolder(tmp_path, "m", "identity")
     with pytest.raises(UserError, match="was changed"):
-        run.open({"seed": 0}, {"data": "", "parts": {}, "files": "", "labels": []}, overwrite=True)
+        run.open(
+            {"seed": 0},
+            {"data": "", "parts": {}, "files": "", "labels": [], "starting_weights": None},
+            overwrite=True,
+        )
     run.release()
 
 

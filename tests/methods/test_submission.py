@@ -80,7 +80,7 @@ def test_the_other_published_flags(train: Train, workplace: Path) -> None:
     assert "(50 images by 1 model, views: none)" in printed
     files = [Path(f"outputs/label_coupling/{MODEL}_fold{fold}.safetensors") for fold in (1, 2, 3)]
     facts = [load_facts(path) for path in files]
-    best = int(np.argmax([fact["metrics"]["mAUROC"] for fact in facts]))
+    best = int(np.argmax([fact["metrics"][fact["settings"]["monitor"]] for fact in facts]))
     told = {"amp": False, "ema": False, "tta": False, "label_smooth": 0.05, "pos_weight": True}
     assert {name: facts[0]["settings"][name] for name in told} == told
     frame = pd.read_csv("submission.csv")

@@ -156,7 +156,8 @@ def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None
     run = RunFolder(folder, settings["model"], "identity")
     try:
         data = {"data": "fingerprint", "parts": {"images": "digest"}, "files": "digest"} | {
-            "labels": []
+            "starting_weights": None,
+            "labels": [],
         }
         told = run.open(settings, data, overwrite=overwrite)
     finally:
