@@ -189,9 +189,9 @@ def fold_digests(run: Run, data: FoldData) -> DataDigests:
             people = patient_digests(np.unique(table.patients[rows]).tolist(), key)
             parts.append(Part(role, np.unique(people), key=key))
     digests = DataDigests(tuple(parts))
-    if run.initial is None:
+    if run.initial is None and run.config.model.init_from is None:
         return digests
-    return digests.with_initial(run.initial.info.data_digests, patients=with_patients)
+    return digests.with_initial(run.initial_digests, patients=with_patients)
 
 
 def score_epoch(fabric: Fabric, data: FoldData, probabilities: np.ndarray) -> dict[str, float]:

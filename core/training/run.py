@@ -1,7 +1,9 @@
 """A training run from its settings to its report: what the recipes of all methods share."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from core.config.values import flat
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, fold_data
 from core.data.splits.prepare import PreparedData, prepare
+from core.errors import UserError
 from core.losses import build_loss
 from core.models.backbone import check_network, model_settings
+from core.models.checkpoint import load_tensors
+from core.models.data_digests import DataDigests
 from core.models.init_from import Initial, find_initial
-from core.models.starting_weights import Origin, find_weights
+from core.models.starting_weights import Origin, checkpoint_origin, find_weights
 from core.runs.folder import RunFolder, open_run
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.training.dry_run import for_dry_run
@@ -61,6 +66,18 @@ class Run(Preparation):
     data: list[FoldData]
     folder: RunFolder
     initial: Initial | None = None
+
+    @cached_property
+    def initial_digests(self) -> DataDigests | None:
+        """Digests of the checkpoint that the run started from; None where they are unknown."""
+        if self.initial is not None:
+            return self.initial.info.data_digests
+        # resumed: only the recorded file holds them
+        with suppress(UserError):
+            path = self.config.model.init_from
+            if checkpoint_origin("--init_from", path) == self.origin:
+                return DataDigests.read(*load_tensors(path), path)
+        return None
 
     def folds(self) -> Iterator[FoldData]:
         """The folds to train; each seeds the random numbers of its model."""

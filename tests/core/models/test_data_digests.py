@@ -166,6 +166,26 @@ def test_what_a_training_started_from_was_trained_on_too(
         assert (before <= held(out / checkpoints[1].name, "training", "images")) is complete
 
 
+def test_a_resumed_fold_keeps_what_its_start_was_trained_on(
+    checkpoints: list[Path], phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    start, before = tmp_path / "start.safetensors", held(checkpoints[0], "training", "images")
+    shutil.copy(checkpoints[0], start)
+    options = ["--epochs", 1, "--warmup_head_epochs", 0, "--run_folds", 2, "--init_from", start]
+    out = tmp_path / "out"
+    stopped_at(train, 2, *flags(phantom, out, *options))
+    shutil.copytree(out, tmp_path / "gone")
+    for folder, complete in ((out, True), (tmp_path / "gone", False)):
+        code, _, error = train(*flags(phantom, folder, *options))
+        assert code == 0, error
+        digests = load_model(folder / checkpoints[1].name)[1].data_digests
+        assert digests is not None
+        assert digests.complete is complete
+        assert (before <= held(folder / checkpoints[1].name, "training", "images")) is complete
+        # the second time the checkpoint is not there
+        start.unlink(missing_ok=True)
+
+
 def test_a_pack_that_is_larger_than_the_training_is_compared_at_its_own_size(
     phantom: Path, tmp_path: Path, train: Train, call: Call
 ) -> None:
