@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.models.checkpoint import load_facts
 from core.training.resume import is_finished
 from tests.conftest import Call, Train
 from tests.helpers.training.small_run import MODEL, module
@@ -137,6 +138,34 @@ def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
     code, _, error = train_method("standard_head")(*flags_of("standard_head"))
     assert code == 0, error
     assert_finished(older / "standard_head", "standard_head")
+
+
+def test_a_run_that_began_offline_is_finished_from_random_weights(
+    older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 0.1 trained from random weights where it could not fetch any, and kept no record."""
+    train, folder = train_method("standard_head"), older / "standard_head"
+    settings = json.loads((folder / "config.json").read_text())
+    text = json.dumps(settings | {"pretrained": True}, indent=2)
+    (folder / "config.json").write_text(text)
+    # other settings have other states
+    for path in folder.glob("*.state.safetensors"):
+        path.unlink()
+    (folder / f"{MODEL}_fold2.safetensors").unlink()
+    monkeypatch.setattr("core.models.starting_weights._fetch", lambda _: None)
+    code, _, error = train("--out_dir", folder)
+    assert code == 2
+    assert "cannot be fetched" in error
+    code, printed, error = train("--out_dir", folder, "--no-pretrained")
+    assert code == 0, error
+    assert "no record of the starting weights" in printed
+    assert json.loads((folder / "env.json").read_text())["starting_weights"] is None
+    assert load_facts(folder / f"{MODEL}_fold2.safetensors")["starting_weights"] is None
+    assert (folder / "config.json").read_text() == text
+    # nothing else is another setting by it
+    code, _, error = train("--out_dir", folder, "--no-pretrained", "--weight_decay", 0.5)
+    assert "weight_decay" in error
+    assert "pretrained (" not in error
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,8 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
     same_data = earlier.environment.get("data") == data["data"]
     # labels that were detected then may be given by name
     free = _FREE | ({"labels"} if same_data and not old.get("labels") else set())
+    if may_be_random(earlier) and not settings["pretrained"]:
+        free |= {"pretrained"}
     names = [name for name in {**old, **settings} if old.get(name) != settings.get(name)]
     differing = sorted({*names} - free)
     if differing and "preset" in names:
@@ -135,6 +137,18 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
             f"{earlier.path} holds a run that differs in {', '.join(differing)}: {remedy}, or give "
             f"another --out_dir{start} (--overwrite deletes that run)"
         )
+
+
+def may_be_random(earlier: EarlierRun) -> bool:
+    """Whether folds of a run of version 0.1, which trained from random weights where it could not
+    fetch pretrained ones and recorded neither, were trained already."""
+    settings = earlier.settings
+    if earlier.environment.get("starting_weights") or not settings.get("pretrained"):
+        return False
+    if settings.get("weights_file") or settings.get("init_from"):
+        return False
+    files = folds_of(earlier)
+    return any(path.is_file() for fold in files for path in (fold.state, fold.weights))
 
 
 def _digest(settings: dict[str, Any], fingerprint: str) -> str:

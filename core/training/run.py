@@ -22,7 +22,7 @@ from core.models.checkpoint import load_tensors
 from core.models.data_digests import DataDigests
 from core.models.init_from import Initial, find_initial
 from core.models.starting_weights import Origin, checkpoint_origin, find_weights
-from core.runs.folder import RunFolder, open_run
+from core.runs.folder import RunFolder, may_be_random, open_run
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.training.dry_run import for_dry_run
 from core.training.measurement import Measurement
@@ -124,6 +124,13 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
         origin = Origin.read(earlier.environment.get("starting_weights"))
     elif origin is None:
         weights, origin = find_weights(config.model)
+        if (before := _find_earlier(config)) is not None and may_be_random(before):
+            say(
+                f"Warning: {config.run.out_dir} has no record of the starting weights of its "
+                f"trained folds. The others start from {origin}: give --no-pretrained if the run "
+                "began from random weights, as version 0.1 did offline."
+            )
+            origin = None
     prepared = prepare(config.data, config.split, say, config.loader.source_weights, config.run)
     measured = None
     if config.run.dry_run:
@@ -140,10 +147,15 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     )
 
 
+def _find_earlier(config: Any) -> EarlierRun | None:
+    """The run in --out_dir, unless it is not resumed."""
+    fresh = config.run.overwrite or config.run.dry_run
+    return None if fresh else find_run(config.run.out_dir)
+
+
 def _run_to_resume(config: Any) -> EarlierRun | None:
     """The run in --out_dir where each fold to run has a state, and so needs no starting weights."""
-    earlier = find_run(config.run.out_dir)
-    if earlier is None or config.run.overwrite or config.run.dry_run:
+    if (earlier := _find_earlier(config)) is None:
         return None
     given = flat(config.model)
     if any(earlier.settings.get(name) != given[name] for name in _WEIGHTS):

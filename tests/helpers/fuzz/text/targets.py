@@ -155,9 +155,9 @@ def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None
     settings = json.loads(Path(good, "one", "config.json").read_text())
     run = RunFolder(folder, settings["model"], "identity")
     try:
-        data = {"data": "fingerprint", "parts": {"images": "digest"}, "files": "digest"} | {
-            "starting_weights": None,
-            "labels": [],
+        data = {
+            **{"data": "fingerprint", "parts": {"images": "digest"}, "files": "digest"},
+            **{"starting_weights": None, "labels": []},
         }
         told = run.open(settings, data, overwrite=overwrite)
     finally:
