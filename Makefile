@@ -8,11 +8,11 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED)
 	$(BIN)/python -m benchmarks.demo
 
-# Everything: unit tests, whole runs on small data, real radiographs where they are at hand.
+# All tests: unit tests, whole runs on small data, real radiographs if available.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Reports and the page in a real browser: this machine's Chromium, or one that is fetched.
+# Reports and the page in a real browser: the installed Chromium, or a downloaded one.
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser tests/browser
 
@@ -20,18 +20,18 @@ test-browser: $(INSTALLED)
 test-families: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m families tests/methods/test_families.py
 
-# The long form of the tests of faults and hostile files; its table goes to docs/reliability.md.
+# Long form of the tests of faults and hostile files; writes its table to docs/reliability.md.
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/fuzz \
 	  tests/core/data/splits/test_duplicates.py tests/core/runtime/test_environment.py tests/test_launchers.py \
 	  tests/test_bad_input.py --soak --timeout 1800 --table docs/reliability.md
 
-# Lint, format and types on the whole tree, and packages that fit each other.
+# Lint, format and types of the whole tree, and compatibility of packages.
 check: $(INSTALLED)
 	$(BIN)/pip check --disable-pip-version-check
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-# Resolve the newest versions that pyproject.toml admits and keep them in constraints.txt.
+# Resolve the newest versions that pyproject.toml allows and write them to constraints.txt.
 lock:
 	$(PYTHON) -m venv --clear .venv-lock && .venv-lock/bin/pip install -q -e ".[dev]"
 	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt && rm -rf .venv-lock

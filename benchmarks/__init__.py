@@ -1,1 +1,1 @@
-"""Speed by ratios (`python -m benchmarks`) and scores by studies."""
+"""Benchmarks: speed and memory as ratios (`python -m benchmarks`), and studies of scores."""

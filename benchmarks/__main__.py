@@ -1,4 +1,4 @@
-"""Print what is measured, and how it stands against a limit or a peer: every question, or some.
+"""Run benchmarks, and print each measurement against a limit or a peer.
 
 python -m benchmarks [name ...] [--json FILE]
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.runner import HEADER, Answer, real_data, start
 from core.io.atomic import check_writable, write_atomically
 
-# each a file of `benchmarks/speed` with a function `answers(folder)`
+# files of `benchmarks/speed`, each with a function `answers(folder)`
 QUESTIONS = (
     *("loader", "step", "infer", "metrics", "split", "startup"),
     *("pack", "wait", "sampler", "memory"),
@@ -25,13 +25,13 @@ def main(names: list[str], json_file: Path | None) -> None:
     if json_file is not None:
         check_writable(json_file, (), "--json")
     if real_data() is None:
-        print("no real data (set CXR_REAL_DATA): what needs it is left out", file=sys.stderr)
+        print("no real data (set CXR_REAL_DATA): questions on it are skipped", file=sys.stderr)
     out = sys.stdout
     print(HEADER, file=out)
     answers: list[Answer] = []
     for name in names:
         module = importlib.import_module(f"benchmarks.speed.{name}")
-        # what the measured code prints is not part of the table
+        # the measured code prints to stderr, the table to stdout
         with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
             for answer in module.answers(Path(folder)):
                 answers.append(answer)

@@ -26,11 +26,11 @@ TEST = ["--test_csv", "demo/data/test.csv", "--image_dir", "demo/data/images", "
 
 
 def main() -> None:
-    """Run the steps; the first one that fails ends the demo with its exit code."""
+    """Run the steps; a failing step ends the demo with its exit code."""
     script = Path("methods/standard_head/train.py")
     if not script.is_file():
-        raise UserError(f"there is no {script} here: run this in the project's folder")
-    # a step answers Ctrl-C, and ends as any that fails
+        raise UserError(f"{script} is missing: run this in the project's folder")
+    # Ctrl-C stops the running step, which then fails
     signal.signal(signal.SIGINT, lambda *_: None)
     for words in steps():
         print(f"\npython {shlex.join(words)}", flush=True)
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def steps() -> Iterator[list[str]]:
-    """The words after `python` of each step, made once the steps before it have run."""
+    """Arguments of `python` for each step, made after the steps before it have run."""
     yield ["-m", "core.data.phantom", "demo/data", "--images", "1600"]
     for method in METHODS:
         rate = "--lr" if method == "label_coupling" else "--backbone_lr"
@@ -59,7 +59,7 @@ def steps() -> Iterator[list[str]]:
 
 
 def infer(method: str, output: str, *flags: str) -> list[str]:
-    """Predict the test images with the checkpoint of a method, or of all ("*")."""
+    """Arguments to predict the test images with the checkpoint of a method, or of all ("*")."""
     found = sorted(path.as_posix() for path in FOLDER.glob(f"{method}/*_fold1.safetensors"))
     return ["-m", "ensemble.infer", "--checkpoints", *found, *TEST, *flags, "--output", output]
 

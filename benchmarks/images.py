@@ -1,4 +1,4 @@
-"""Images to measure with: real X-rays or procedural ones, links to few files, packs, trainings."""
+"""Image sets for benchmarks: real or procedural X-rays, links to few files, and packs."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from core.data.phantom.dataset import make_phantom
 
 
 def image_set(folder: Path, name: str, images: int, size: int = 160) -> Path:
-    """The real set `name` (train.csv and images), or without real data a phantom in `folder`."""
+    """Real image set `name` (train.csv and images), or without real data a phantom in `folder`."""
     data = real_data()
     if data is not None:
         return data / name
@@ -20,7 +20,7 @@ def image_set(folder: Path, name: str, images: int, size: int = 160) -> Path:
 
 
 def linked_images(folder: Path, images: int) -> Path:
-    """A set of `images` rows, four a patient, whose files are links to 100 of 64 pixels."""
+    """Image set of `images` rows, four a patient, with links to 100 files of 64 pixels."""
     few, many = folder / "few", folder / str(images)
     make_phantom(few, images=100, size=64)
     (many / "images").mkdir(parents=True)
@@ -35,7 +35,7 @@ def linked_images(folder: Path, images: int) -> Path:
 
 
 def training(data: Path, out: Path, *flags: object, images: Path | None = None) -> list[object]:
-    """The words after `python` that train standard_head's preset `small` on an image set."""
+    """Arguments of `python` that train standard_head's preset `small` on an image set."""
     return [
         *("methods/standard_head/train.py", "--preset", "small", "--no-pretrained"),
         *("--train_csv", data / "train.csv", "--train_dir", images or data / "images"),
@@ -44,7 +44,7 @@ def training(data: Path, out: Path, *flags: object, images: Path | None = None) 
 
 
 def make_pack(images: Path, size: int, pack: Path) -> Path:
-    """Pack an image set as a user would."""
+    """Pack an image set by the command."""
     words = ("--train_csv", images / "train.csv", "--train_dir", images / "images")
     output_of("-m", "core.data.pack", *words, "--size", size, "--out", pack)
     return pack

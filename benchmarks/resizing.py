@@ -1,9 +1,9 @@
-"""How far do other ways of resizing move probabilities? Half a minute for a hundred X-rays.
+"""How much do other resizing methods change probabilities? Half a minute for a hundred X-rays.
 
     python -m benchmarks.resizing --checkpoint a.safetensors --image_dir images
 
-Each image of a folder, by one checkpoint: resized as in training, and in the ways that others
-resize by default. Prints the differences of probabilities over all images and classes.
+Each image of a folder, by one checkpoint: resized as in training, and by the defaults of other
+libraries. Prints the differences of probabilities over all images and classes.
 """
 
 import argparse
@@ -15,18 +15,18 @@ from core.config.command_line import run
 from core.errors import pluralize
 
 # uint8 (H, W) and a size → uint8 (size, size)
-Way: TypeAlias = Callable[[Any, int], Any]
+Resizer: TypeAlias = Callable[[Any, int], Any]
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="the model")
-    parser.add_argument("--image_dir", type=Path, required=True, help="images larger than its own")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the model")
+    parser.add_argument("--image_dir", type=Path, required=True, help="folder of larger images")
     config = parser.parse_args()
     import numpy as np
 
@@ -40,23 +40,23 @@ def main() -> None:
     print(
         f"{pluralize(len(images), 'image')}, to {model.image_size} px; difference of probabilities"
     )
-    for name, way in ways().items():
-        found = model.predict([way(image, model.image_size) for image in images])
+    for name, resize in resizers().items():
+        found = model.predict([resize(image, model.image_size) for image in images])
         difference = (found - truth).abs().to_numpy()
         mean, top, largest = difference.mean(), np.quantile(difference, 0.99), difference.max()
         print(f"{name:<28} mean {mean:.2%}  99 % up to {top:.1%}  largest {largest:.1%}")
 
 
-def ways() -> dict[str, Way]:
-    """Ways that others resize, by name."""
+def resizers() -> dict[str, Resizer]:
+    """Resizing methods of other libraries, by name."""
     import cv2
     import numpy as np
     import torch
     from PIL import Image
     from torch.nn.functional import interpolate
 
-    def pillow(way: Image.Resampling) -> Way:
-        return lambda pixels, size: np.asarray(Image.fromarray(pixels).resize((size, size), way))
+    def pillow(filter: Image.Resampling) -> Resizer:
+        return lambda pixels, size: np.asarray(Image.fromarray(pixels).resize((size, size), filter))
 
     def opencv(pixels: np.ndarray, size: int) -> np.ndarray:
         return cv2.resize(pixels, (size, size))

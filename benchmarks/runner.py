@@ -1,4 +1,4 @@
-"""Measure pieces of work side by side, and report the ratio of two as one row; start a study."""
+"""Benchmark runner: measures two functions in alternation, reports ratios, and starts studies."""
 
 import argparse
 import math
@@ -21,7 +21,7 @@ HEADER = f"{'question':<52} {'measured':>18} {'against':>24} {'':>8} {'ratio':>8
 
 @dataclass(frozen=True)
 class Answer:
-    """One row of the table: our figure against a limit, or a peer that took turns with ours."""
+    """Row of the table: our figure against a limit, or against a peer measured in alternation."""
 
     question: str
     unit: str
@@ -29,13 +29,13 @@ class Answer:
     measured: float
     reference: float
     floor: float | None = None
-    """The smallest measured / reference that is ok."""
+    """Smallest accepted measured / reference."""
     ceiling: float | None = None
-    """The largest measured / reference that is ok."""
+    """Largest accepted measured / reference."""
 
     @classmethod
     def limited(cls, question: str, unit: str, measured: float, limit: float) -> "Answer":
-        """A row that is ok up to a fixed limit."""
+        """Row with a fixed limit."""
         return cls(question, unit, "limit", measured, limit, ceiling=1)
 
     @property
@@ -66,36 +66,36 @@ class Answer:
 
 
 def _short(number: float) -> str:
-    """Three digits, or all of a larger number's whole ones."""
+    """Format with three digits, or without decimals from 1,000 on."""
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def medians(works: Mapping[str, Callable[[], float]], repeats: int = 5) -> dict[str, float]:
-    """Median by name of what each work returns over `repeats` calls, taken by turns (A B A B ...).
+    """Median by name of the values of `repeats` calls of each function, in alternation (A B A B).
 
-    So other load on the machine meets all alike. A first round is not counted.
+    Other load on the machine then affects all equally. A first round is not counted.
     """
     rounds = [{name: work() for name, work in works.items()} for _ in range(repeats + 1)]
     return {name: statistics.median(measured[name] for measured in rounds[1:]) for name in works}
 
 
-def in_turns(
+def alternate(
     ours: Callable[[], float], peer: Callable[[], float], repeats: int
 ) -> tuple[float, float]:
-    """What both return in the round of the median ratio, after a round that is not counted."""
-    return middle([(ours(), peer()) for _ in range(repeats + 1)][1:])
+    """Values of both in the round of the median ratio, after a round that is not counted."""
+    return median_round([(ours(), peer()) for _ in range(repeats + 1)][1:])
 
 
-def middle(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The pair (measured, reference) whose ratio is the median (of two, the larger).
+def median_round(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Pair (measured, reference) of the median ratio (of two, the larger).
 
-    A slow moment meets both sides of a round: steadier than the ratio of two medians.
+    More stable than the ratio of two medians, as a slow moment affects both values of a round.
     """
     return sorted(rounds, key=lambda pair: pair[0] / pair[1])[len(rounds) // 2]
 
 
 def timed(work: Callable[[], object], calls: int = 1) -> Callable[[], float]:
-    """A function that returns the wall-clock seconds of one call of `work`, the mean of `calls`."""
+    """Function that returns the wall-clock seconds of one call of `work`, the mean of `calls`."""
 
     def measure() -> float:
         began = time.perf_counter()
@@ -112,7 +112,7 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def output_of(*words: object) -> str:
-    """Standard output of Python with these words. Raises RuntimeError where it fails."""
+    """Run Python with these arguments; returns its output. Raises RuntimeError if it fails."""
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -126,10 +126,10 @@ def start(
     names: Iterable[str] = (),
     with_json: bool = False,
 ) -> None:
-    """Run a study, by its command line.
+    """Run the command line of a study.
 
-    names: what the command line may choose from; `study` gets the chosen ones, or all. with_json:
-    it gets the path of --json too.
+    names: choices of the command line; `study` gets the chosen names, or all. with_json: it also
+    gets the path of --json.
     """
 
     def main() -> None:
@@ -143,7 +143,7 @@ def start(
             parser.add_argument("names", nargs="*", choices=[*known, []], metavar="name", help=hint)
         if with_json:
             parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
-        # intermixed: names may stand on both sides of the flag
+        # intermixed: names may be on both sides of the flag
         given = vars(parser.parse_intermixed_args())
         chosen = [given.pop("names") or known] if known else []
         study(*chosen, *given.values())
@@ -152,14 +152,14 @@ def start(
 
 
 def real_data() -> Path | None:
-    """The folder of real radiographs and label tables, if there is one."""
+    """Folder of real radiographs and label tables; None if it is missing."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("CXR_REAL_DATA", beside))
     return folder if folder.is_dir() else None
 
 
 def required_data() -> Path:
-    """`real_data`. Raises UserError where there is none."""
+    """`real_data`. Raises UserError if it is missing."""
     data = real_data()
     if data is None:
         raise UserError("the real X-rays are missing: set CXR_REAL_DATA to their folder")

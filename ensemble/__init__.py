@@ -1,1 +1,1 @@
-"""From checkpoints to predictions, and all that follows."""
+"""Inference and everything after it: ensembles, calibration, scores, heat maps, export, page."""

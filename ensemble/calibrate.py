@@ -1,13 +1,13 @@
-"""Out-of-fold predictions → calibration.json: probabilities that mean what they say, thresholds.
+"""Calibrate out-of-fold predictions: maps, thresholds and gating in calibration.json.
 
     python -m ensemble.calibrate --predictions outputs/ensemble_oof.csv
     python -m ensemble.calibrate outputs/a
     python -m ensemble.infer --ensemble outputs/ensemble.json --calibration outputs/calibration.json
 
-Of each class it chooses a map (none, temperature, Platt or isotonic) by cross-validated log loss,
-then a threshold of best F1, and how strongly the normal class lowers the others (alpha, 0 for not
-at all). The predictions must be out-of-fold, as those in a run folder and those that
-ensemble.choose writes. All scores are of patients without whom everything was chosen and fitted.
+For each class it chooses a map (none, temperature, Platt or isotonic) by cross-validated log loss,
+then the threshold of best F1, and alpha of normal gating (0: off). The predictions must be
+out-of-fold, as those in a run folder and those of ensemble.choose. All printed scores are of
+held-out patients.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from core.config.data import LabelReading
 from core.config.values import Folds, Seed
 from core.errors import UserError, pluralize
 
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+if TYPE_CHECKING:  # imported late for a fast --help
     from pandas import DataFrame
 
     from core.metrics import PairedDifference
     from core.metrics.ap_auroc import FloatArray
-    from ensemble.fitting.calibrators import HeldOut, Problem
+    from ensemble.fitting.calibrators import OutOfFold, Problem
     from ensemble.predict.calibration import Calibration
 
-# each score's label
 SCORES = {
     "ECE": "ECE, mean over classes",
     "ECE_flat": "ECE, flattened",
@@ -50,43 +49,41 @@ class Config:
     """Calibrate predictions."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ()
-    """Run folder with out-of-fold predictions, in place of --predictions."""
+    """Run folder with out-of-fold predictions, instead of --predictions."""
     predictions: Path | None = None
-    """CSV of out-of-fold probabilities: of each image by models that did not see its patient."""
+    """CSV of out-of-fold probabilities: each image predicted by models without its patient."""
     labels: Path | None = None
-    """CSV of the labels: one row an image, one column a class (1, 0, -1 or blank); those that
-    ensemble.choose or a run wrote beside --predictions unless given."""
+    """CSV of the labels: one row an image, one column a class (1, 0, -1 or blank); by default the
+    labels that ensemble.choose or a run wrote beside --predictions."""
     reading: LabelReading = field(default_factory=LabelReading)
-    """How --labels is read."""
+    """Reading of --labels."""
     common: bool = False
-    """Use the images and classes that both files have; differences are an error otherwise."""
+    """Use the images and classes that both files have; by default differences are an error."""
     folds: Folds = 5
-    """Folds of patients, of the choice and of the held-out scores around it."""
+    """Folds of patients, outer and inner, of the nested cross-validation."""
     seed: Seed = 0
     """Seed of these folds."""
     normal_class: str = ""
-    """Class that means "nothing found"; Normal, No Finding or No_Finding when not given."""
+    """Class that means "nothing found"; by default Normal, No Finding or No_Finding."""
     output: Path = Path("outputs/calibration.json")
-    """Where maps, thresholds and alpha go."""
+    """Output JSON: maps, thresholds and alpha."""
     overwrite: bool = False
-    """Replace what an earlier call wrote there."""
+    """Replace an earlier --output."""
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     config = flags(Config(), __doc__)
     given = [*config.runs, *filter(None, [config.predictions])]
     if not given:
-        raise UserError(
-            "no predictions are given: name a run folder, or their CSV with --predictions"
-        )
+        raise UserError("no predictions are given: give a run folder, or a CSV with --predictions")
     if len(given) > 1:
         raise UserError(
-            f"one run or CSV is calibrated, and {len(given)} are given: merge runs with python -m "
-            "ensemble.choose first, then calibrate the ..._oof.csv that it writes"
+            f"{len(given)} runs or CSVs are given, but only one can be calibrated: merge runs by "
+            "python -m ensemble.choose, then calibrate its ..._oof.csv"
         )
     config.predictions = given[0]
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from tqdm import tqdm
 
     from ensemble.fitting.calibrators import GATED, fit_calibration, held_out
@@ -100,7 +97,7 @@ def main() -> None:
         calibration = fit_calibration(problem, config.folds, config.seed, bar)
     scores, classes = score_stages(problem, tested)
     if problem.normal is None or not any((calibration.normal_alpha, *tested.alphas)):
-        scores = scores.drop(columns=GATED)  # the same as before it
+        scores = scores.drop(columns=GATED)  # equal to CALIBRATED
     step = _print_scores(config, problem, tested, scores)
     _print_classes(calibration, classes, _describe_gating(calibration, tested.alphas, step))
     recommended = calibration.normal_alpha > 0 and step.is_better
@@ -124,7 +121,7 @@ def main() -> None:
 
 
 def _read(config: Config) -> tuple[Problem, list[str]]:
-    """What to calibrate, and what a reader must know of it."""
+    """Read the predictions and labels, print and return notes on them."""
     from ensemble.fitting.calibrators import Problem
     from ensemble.fitting.out_of_fold import describe_folds, read_files_and_runs
     from ensemble.predict.calibration import NORMAL_NAMES, find_normal
@@ -147,16 +144,16 @@ def _read(config: Config) -> tuple[Problem, list[str]]:
         normal = find_normal(table.class_names, config.normal_class)
     targets, probabilities = table.targets.astype(float), scored.files[config.predictions]
     problem = Problem(targets, probabilities, table.class_names, table.patients, normal)
-    told = ("Warning", "Labels of")  # what is doubtful, and what was found by the label map
-    notes = [*scored.notes, *(note for note in table.notes if note.startswith(told))]
-    notes += [f"Folds that are trained to the end: {describe_folds(runs)}."] if runs else []
+    starts = ("Warning", "Labels of")  # doubts, and columns found by the label map
+    notes = [*scored.notes, *(note for note in table.notes if note.startswith(starts))]
+    notes += [f"Finished folds: {describe_folds(runs)}."] if runs else []
     gating = f"normal class {normal}" if normal else "no normal class: no gating"
     print(*notes, f"{describe(table)}, {gating}", sep="\n", flush=True)
     return problem, notes
 
 
-def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFrame]:
-    """(SCORES by stage, classes by positives and "score, stage") of held-out patients."""
+def score_stages(problem: Problem, tested: OutOfFold) -> tuple[DataFrame, DataFrame]:
+    """Scores of held-out patients: SCORES by stage, and classes by positives and "score, stage"."""
     import numpy as np
     import pandas as pd
 
@@ -173,11 +170,11 @@ def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFram
         called = tested.called[stage] & ~np.isnan(problem.targets)
         hits = (called & (problem.targets == 1)).sum(axis=0)
         fitted = 2 * hits / (called.sum(axis=0) + table["positives"]).clip(lower=1)
-        fitted = fitted.where(table["ap"].notna())  # a class of one kind has no F1
-        kept = {name: found.summary[name] for name in SCORES if name in found.summary}
-        kept |= {name: ranked.summary[name] for name in ("mAP", "mAUROC")}
-        kept |= {"log_loss": column_mean(losses.mean()), "mF1_fitted": column_mean(fitted)}
-        means[stage] = pd.Series(kept)[list(SCORES)]
+        fitted = fitted.where(table["ap"].notna())  # no F1 without both kinds of labels
+        mean = {name: found.summary[name] for name in SCORES if name in found.summary}
+        mean |= {name: ranked.summary[name] for name in ("mAP", "mAUROC")}
+        mean |= {"log_loss": column_mean(losses.mean()), "mF1_fitted": column_mean(fitted)}
+        means[stage] = pd.Series(mean)[list(SCORES)]
         columns["positives"] = table["positives"]
         columns |= {f"ECE, {stage}": table["ece"], f"F1 at 0.5, {stage}": table["f1"]}
         columns |= {f"log loss, {stage}": losses.mean(), f"F1 fitted, {stage}": fitted}
@@ -185,11 +182,10 @@ def score_stages(problem: Problem, tested: HeldOut) -> tuple[DataFrame, DataFram
 
 
 class _Step(NamedTuple):
-    """What the intervals of a stage's differences to the stage before it show."""
+    """Change of a stage against the stage before it, by the intervals of the differences."""
 
     gains_map: bool
-    is_worse: bool
-    """Whether log loss or Brier score are worse."""
+    is_worse: bool  # log loss or Brier score
 
     @property
     def is_better(self) -> bool:
@@ -197,12 +193,12 @@ class _Step(NamedTuple):
 
 
 def _describe_gating(calibration: Calibration, alphas: list[float], step: _Step) -> list[str]:
-    """Alpha, what it maximises, and whether gating is recommended; [] without a normal class."""
+    """Describe alpha and whether gating is recommended; [] without a normal class."""
     if (normal := calibration.normal_class) is None:
         return []
     alpha, folds = calibration.normal_alpha, ", ".join(f"{one:g}" for one in alphas)
-    text = f"Gating by {normal}: alpha {alpha:g} (in the folds: {folds}) gives the best mAP of the"
-    text += " other classes on the rows of the fit."
+    text = f"Gating by {normal}: alpha {alpha:g} (in the folds: {folds}) has the best mAP of the "
+    text += "other classes on the rows of the fit."
     if not alpha:
         return [text]
     if step.is_better:
@@ -213,8 +209,8 @@ def _describe_gating(calibration: Calibration, alphas: list[float], step: _Step)
     return [f"{text} Not recommended: {reason}."]
 
 
-def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: DataFrame) -> _Step:
-    """Scores of held-out patients at each stage, and what each step gains; the last step."""
+def _print_scores(config: Config, problem: Problem, tested: OutOfFold, scores: DataFrame) -> _Step:
+    """Print held-out scores at each stage and the gain of each step; return the last step."""
     from core.metrics import paired_difference
     from core.report.tables import Table, number
 
@@ -223,17 +219,16 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
     rows = [[label, *map(number, row)] for label, row in pairs]
     columns = (f"held-out patients, {config.folds} folds", *stages)
     notes = [
-        "mAP and mAUROC take an image's rank among all images under the maps of its fold, as maps "
-        "of other folds have another scale. A map alone keeps them, but for images that isotonic "
-        "ties."
+        "mAP and mAUROC use an image's rank among all images under the maps of its fold, as the "
+        "scales of folds differ. A single map does not change them, apart from ties by isotonic."
     ]
     step = _Step(gains_map=False, is_worse=False)
     for earlier, stage in pairwise(stages):
         both, names = (tested.ranks[stage], tested.ranks[earlier]), problem.class_names
         gain = paired_difference(problem.targets, *both, names, problem.patients, seed=config.seed)
         both = tested.probabilities[earlier], tested.probabilities[stage]
-        told, is_worse = _compare_losses(problem, *both)
-        notes.append(f"{earlier} → {stage}: {told} {_told(gain)}")
+        text, is_worse = _compare_losses(problem, *both)
+        notes.append(f"{earlier} → {stage}: {text} {_describe_gain(gain)}")
         low = gain.summary["intervals"].get("mAP", (0.0,))[0]
         step = _Step(gains_map=low > 0, is_worse=is_worse)
     print(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
@@ -241,7 +236,7 @@ def _print_scores(config: Config, problem: Problem, tested: HeldOut, scores: Dat
 
 
 def _compare_losses(problem: Problem, before: FloatArray, after: FloatArray) -> tuple[str, bool]:
-    """By how much proper scores change, with intervals over patients; and whether one is worse."""
+    """Describe changes of log loss and Brier score with intervals; True if one is worse."""
     import numpy as np
 
     from core.metrics.influence import cluster_indices
@@ -252,19 +247,19 @@ def _compare_losses(problem: Problem, before: FloatArray, after: FloatArray) -> 
     clusters = cluster_indices(problem.patients, len(before))
     squares = [(one - problem.targets) ** 2 for one in (before, after)]
     logs = [log_losses(problem.targets, one) for one in (before, after)]
-    told, is_worse = [], False
+    changes, is_worse = [], False
     for name, (old, new) in {"log loss": logs, "Brier score": squares}.items():
         difference = mean_losses(new - old, clusters)
         low, high = difference.unbounded_interval()
         shown = number(float(difference.values), (float(low), float(high)), "+")
         is_worse |= bool(low > 0)
         verdict = "better" if high < 0 else "worse" if low > 0 else "no evidence of a difference"
-        told.append(f"{name} {shown}: {verdict if np.isfinite(low) else 'too few patients'}.")
-    return " ".join(told), is_worse
+        changes.append(f"{name} {shown}: {verdict if np.isfinite(low) else 'too few patients'}.")
+    return " ".join(changes), is_worse
 
 
-def _told(difference: PairedDifference) -> str:
-    """The gain in mAP, and the classes that it is over."""
+def _describe_gain(difference: PairedDifference) -> str:
+    """Describe the gain in mAP and the number of its classes."""
     from ensemble.scoring.tables import STAR, mean_with_interval, star_note
 
     summary = difference.summary
@@ -294,8 +289,8 @@ def _print_classes(calibration: Calibration, classes: DataFrame, notes: list[str
         rows.append([shorten(str(name)), f"{row['positives']:,.0f}", method, *cells, threshold])
     columns = ("held-out patients", "positives", "map", *shown, "threshold")
     note = (
-        f"Of fewer than {FEWEST['platt']} positive or negative patients no map is fitted, of fewer "
-        f"than {FEWEST['isotonic']} no isotonic one."
+        f"No map with fewer than {FEWEST['platt']} positive or negative patients, no isotonic map "
+        f"with fewer than {FEWEST['isotonic']}."
     )
     print(f"\n{Table('', columns, rows, (note, *notes)).as_text()}")
 

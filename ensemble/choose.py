@@ -1,14 +1,15 @@
-"""Out-of-fold predictions of several runs → which to average, with which weights: ensemble.json.
+"""Choose ensemble weights from out-of-fold predictions of several runs: ensemble.json.
 
     python -m ensemble.choose outputs/csra_db_cas outputs/standard_head
     python -m ensemble.infer --ensemble outputs/ensemble.json --image_dir images
 
-Tries the single best run, the equal mean, greedy selection (Caruana 2004) and non-negative weights.
-What is gained is measured by nested cross-validation: on patients that took part neither in the
-fit of the weights nor in the choice among these four. Writes the blended out-of-fold predictions
-too, ensemble_oof.csv, for ensemble.calibrate; as the final weights were fitted on these very rows,
-scores of that file are slightly optimistic. Their labels stand beside them, ensemble_labels.csv:
-those that the runs were trained with, which ensemble.calibrate and ensemble.evaluate find there.
+Compares the single best run, the equal mean, greedy selection (Caruana 2004) and non-negative
+weights. The gain is measured by nested cross-validation over patients, the choice among the four
+included. Also writes, for ensemble.calibrate and ensemble.evaluate:
+
+ensemble_oof.csv: blended out-of-fold predictions; their scores are slightly optimistic, as the
+final weights were fitted on the same rows.
+ensemble_labels.csv: labels that the runs were trained with.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from core.config.values import Folds, Seed
 from core.errors import UserError, list_first, pluralize
 from core.io.atomic import make_folder, together, write_atomically
 
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+if TYPE_CHECKING:  # imported late for a fast --help
     import numpy as np
     from numpy.typing import NDArray
 
@@ -37,53 +38,52 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """Choose the weights of an ensemble."""
+    """Settings of `ensemble.choose`."""
 
     folders: Annotated[
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")
     ] = ()
-    """Run folders; folds that are not trained to the end are left out. One alone gets weight 1."""
+    """Run folders; unfinished folds are left out. A single run gets weight 1."""
     runs: tuple[Path, ...] = ()
     """More run folders, as a flag."""
     labels: Path | None = None
-    """CSV of the labels; those that the runs were trained with unless given."""
+    """CSV of the labels; by default those that the runs were trained with."""
     uncertain: Literal["ignore", "zero", "one"] | None = None
-    """What a label of -1 means: unknown and left out, 0, or 1; as the runs read it unless given."""
+    """Meaning of a label of -1: unknown and left out, 0, or 1; by default as in the runs."""
     blank: Literal["unknown", "zero"] | None = None
-    """What a blank label means: unknown or 0; as the runs read it unless given."""
+    """Meaning of a blank label: unknown or 0; by default as in the runs."""
     image_column: str = ""
-    """Column of the labels' CSV that names the image; as the runs read it unless given."""
+    """Column of the labels' CSV with the image names; by default as in the runs."""
     patient_column: str = ""
-    """Column that names the patient, "none" to split by image on purpose; as the runs read it
-    unless given."""
+    """Column with the patient, "none" to split by image on purpose; by default as in the runs."""
     common: bool = False
-    """Use the images and classes that all runs and the labels have; else differences are an
+    """Use the images and classes that all runs and the labels have; by default differences are an
     error."""
     monitor: Literal["mAP", "mAUROC"] = "mAP"
-    """Macro metric that decides."""
+    """Macro metric by which weights are chosen."""
     folds: Folds = 5
     """Folds of patients, outer and inner, of the nested cross-validation."""
     seed: Seed = 0
     """Seed of these folds."""
     output: Path = Path("outputs/ensemble.json")
-    """Where the weights go; beside it the blended out-of-fold predictions, as ..._oof.csv, and
-    their labels, as ..._labels.csv."""
+    """Output JSON with the weights; blended predictions and labels are written beside it, as
+    ..._oof.csv and ..._labels.csv."""
     overwrite: bool = False
-    """Replace what an earlier call wrote there."""
+    """Replace earlier outputs."""
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     config = flags(Config(), __doc__)
     config.runs = (*config.folders, *config.runs)
     if not config.runs:
-        raise UserError("no runs are given: name their folders, as outputs/a outputs/b")
-    # late, so that --help and a mistyped flag are answered at once
+        raise UserError("no runs are given: give run folders, such as outputs/a outputs/b")
+    # imported late for a fast --help
     import numpy as np
 
     from core.runs.prediction_files import match_labels
-    from ensemble.fitting.out_of_fold import member_names, of_trained_folds, read_run
-    from ensemble.fitting.run_labels import labels_of
+    from ensemble.fitting.out_of_fold import member_names, read_run, restrict_to_trained_folds
+    from ensemble.fitting.run_labels import read_run_labels
     from ensemble.fitting.weights import Pool, measure_gains, select
     from ensemble.predict.ensemble_json import check_output
     from ensemble.scoring.score import describe
@@ -91,12 +91,12 @@ def main() -> None:
     names = member_names(config.runs)
     runs = [read_run(path) for path in config.runs]
     reading = ("image_column", "patient_column", "uncertain", "blank")
-    labels = labels_of(runs, config.labels, {name: getattr(config, name) for name in reading})
+    labels = read_run_labels(runs, config.labels, {name: getattr(config, name) for name in reading})
     inputs = [*labels.files, *(file for one in runs for file in one.files)]
     beside, overwrite = _beside(config), config.overwrite
     check_output(config.output, "ensemble", inputs, beside=beside, overwrite=overwrite)
-    table, tables, left_out = of_trained_folds(runs, labels.table, common=config.common)
-    table, probabilities, notes = match_labels(tables, table, labels.told, common=config.common)
+    table, tables, left_out = restrict_to_trained_folds(runs, labels.table, common=config.common)
+    table, probabilities, notes = match_labels(tables, table, labels.path, common=config.common)
     notes = [*left_out, *notes]
     for name, one in zip(names, runs, strict=True):
         folds = pluralize(len(one.checkpoints), "fold")
@@ -111,7 +111,7 @@ def main() -> None:
     _print_results(config, names, selection, gains)
     made_from = {
         "runs": dict(zip(names, map(str, config.runs), strict=True)),
-        "labels": str(labels.told),
+        "labels": str(labels.path),
         "images": len(table),
         "left_out": notes,
         **{name: getattr(config, name) for name in ("monitor", "folds", "seed")},
@@ -134,7 +134,7 @@ def _write(
     blended: NDArray[np.float64],
     made_from: dict[str, Any],
 ) -> None:
-    """Write weights, blended predictions (N, C) and labels; print where, and what comes next."""
+    """Write weights, blended predictions (N, C) and labels; print the paths and next commands."""
     import pandas as pd
 
     from core.data.tables.labels_csv import write_labels
@@ -143,7 +143,7 @@ def _write(
     oof, labels = _beside(config)
     frame = pd.DataFrame(blended, columns=list(table.class_names))
     frame.insert(0, "ImageID", table.ids)
-    # first: after a kill in between no recipe stands beside another one's predictions
+    # before the JSON, so that a kill in between leaves no JSON beside old predictions
     make_folder(oof.parent)
     with together(oof, labels):
         write_atomically(oof, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
@@ -159,7 +159,7 @@ def _write(
 def _print_results(
     config: Config, names: Sequence[str], selection: Selection, gains: Mapping[str, Gain]
 ) -> None:
-    """The weights, what they score, and what that means."""
+    """Print the weights, their scores and a summary."""
     from core.report.tables import Table
     from ensemble.fitting.weights import METRICS
     from ensemble.scoring.tables import mean_with_interval
@@ -181,7 +181,7 @@ def _print_results(
 
 
 def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) -> list[str]:
-    """Sentences on what was chosen and what it gains, whatever its sign."""
+    """Describe the chosen strategy and its gain."""
     from core.report.tables import SHOWN_NAMES
     from ensemble.fitting.weights import PROCEDURE, SINGLE_BEST
     from ensemble.scoring.tables import mean_with_interval, star_note
@@ -193,21 +193,21 @@ def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) ->
     gain, unscored = difference.summary, difference.summary["unscored"]
     promised = gains[chosen].own_rows[metric] - gains[SINGLE_BEST].own_rows[metric]
     sentences = [
-        "Own rows: scored on the rows that the weights were fitted on, which flatters them. Held "
-        f"out, and the gain: weights fitted without these patients, {config.folds} folds. All are "
-        f"means over the {gain['classes_scored']} classes that can be scored"
+        "Own rows: scored on the rows that the weights were fitted on (optimistic). Held out, and "
+        f"the gain: weights fitted without these patients, {config.folds} folds. All are means "
+        f"over the {gain['classes_scored']} classes that can be scored"
         f"{', without ' if unscored else ''}{list_first(unscored, SHOWN_NAMES)}. Intervals: 95 %, "
-        f"a jackknife over patients. {star_note(gain)}",
+        f"jackknife over patients. {star_note(gain)}",
         f"Chosen: {chosen}, the best on held-out patients (in the folds: {picks}).",
         f"The whole procedure, this choice included, gains {mean_with_interval(gain, metric, '+')} "
-        f"{metric} over the single best run on held-out patients. Its own rows would promise "
-        f"{promised:+.3f}. The interval takes the choices of the folds as they fell: in "
-        "simulations it held the mean gain in 87 to 90 % of the cases (docs/coverage.md).",
+        f"{metric} over the single best run on held-out patients; on its own rows "
+        f"{promised:+.3f}. The interval ignores the variance of the choices: in simulations it "
+        "contained the mean gain in 87 to 90 % of the cases (docs/coverage.md).",
     ]
     low = gain["intervals"].get(metric, (float("-inf"),))[0]
     if chosen != SINGLE_BEST and low <= 0:
         sentences.append(
-            "These data do not show that an ensemble beats one run: the interval reaches 0."
+            "No evidence that an ensemble is better than one run: the interval is not above 0."
         )
     return sentences
 

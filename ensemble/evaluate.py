@@ -1,16 +1,16 @@
-"""Predictions and labels → metrics with intervals: one table, one JSON, one CSV.
+"""Score predictions: metrics with intervals as a table, a JSON and a CSV.
 
     python -m ensemble.evaluate outputs/a outputs/b
     python -m ensemble.evaluate --predictions p.csv --labels l.csv --train_csv train.csv
     python -m ensemble.evaluate --predictions p.csv --labels l.csv --against q.csv
     python -m ensemble.evaluate --predictions a.csv b.csv c.csv --labels l.csv
 
-Several files or runs give a leaderboard. Of a run folder it takes the out-of-fold predictions of
-its finished folds and its labels; of several runs the images that all of them predicted. Images and
-classes are matched by name. With --report there is a page with pictures too.
+Several files or runs give a leaderboard. A run folder is scored by the out-of-fold predictions of
+its finished folds and its own labels; several runs on the images that all of them predicted. Images
+and classes are matched by name. --report adds a page with pictures.
 
-How far to trust the 95 % intervals: docs/coverage.md says in how many of 1,000 simulated data sets
-each kind holds the truth. Where it would not, with few positive patients, none is printed.
+Coverage of the 95 % intervals in 1,000 simulated data sets: docs/coverage.md. With too few
+positive patients no interval is printed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from core.config.command_line import flags, run
 from ensemble.scoring.config import Config, check
 
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+if TYPE_CHECKING:  # imported late for a fast --help
     from pandas import DataFrame
 
     from ensemble.fitting.out_of_fold import Run
@@ -31,20 +31,20 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is answered at
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     config = flags(Config(), __doc__)
     config.predictions = (*config.runs, *config.predictions)
     check(config)
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from core.report.page import render
     from ensemble.fitting.out_of_fold import describe_folds
     from ensemble.scoring.comparison import short_names
     from ensemble.scoring.outputs import write_scores
-    from ensemble.scoring.page import page_of, with_images
+    from ensemble.scoring.page import add_images, make_page
 
     scored, runs, paths = _read(config)
     if config.image_dir is not None:
-        scored = with_images(scored, config.image_dir)
+        scored = add_images(scored, config.image_dir)
     folds = describe_folds(runs) if runs else None
     _print_sources(config, scored, folds)
     overlap = scored.overlap.tables(short_names([*scored.files], anonymous=config.anonymous))
@@ -53,21 +53,22 @@ def main() -> None:
     score = _one_file if len(config.predictions) == 1 else _several_files
     outcome = score(config, scored)
     made_from = {
-        "predictions": [config.told(path) for path in config.predictions],
+        "predictions": [config.shown_path(path) for path in config.predictions],
         "folds": folds,
-        "labels": None if config.labels is None else config.told(config.labels),
-        "train_csv": None if config.train_csv is None else config.told(config.train_csv),
-        "against": None if config.against is None else config.told(config.against),
+        "labels": None if config.labels is None else config.shown_path(config.labels),
+        "train_csv": None if config.train_csv is None else config.shown_path(config.train_csv),
+        "against": None if config.against is None else config.shown_path(config.against),
         "seed": config.seed,
-        # they name images
+        # notes have names of images
         "notes": [] if config.anonymous else scored.notes,
     }
     page = None
     if config.report:
-        contents = page_of(config, scored, outcome, made_from)
+        contents = make_page(config, scored, outcome, made_from)
         page = render(replace(contents, sections=[*overlap, *contents.sections]))
     shared = scored.overlap.as_json(
-        {path: config.told(path) for path in scored.files}, train_csv=config.train_csv is not None
+        {path: config.shown_path(path) for path in scored.files},
+        train_csv=config.train_csv is not None,
     )
     found = {"made_from": made_from, "training_overlap": shared, **outcome.found}
     write_scores(paths, found, outcome.csv, page)
@@ -77,14 +78,14 @@ def main() -> None:
 
 
 def _read(config: Config) -> tuple[Scored, list[Run], tuple[Path, ...]]:
-    """What is scored, the runs among it, and the files to write."""
+    """Read predictions and labels; also returns the runs among them and the output paths."""
     from ensemble.fitting.out_of_fold import read_files_and_runs
-    from ensemble.fitting.run_labels import own_labels
+    from ensemble.fitting.run_labels import read_own_labels
     from ensemble.scoring.outputs import output_paths
     from ensemble.scoring.score import labels_beside, read_scored
 
     own, first, files = config.labels is None, config.predictions[0], config.predictions
-    # the reference of a leaderboard may be one of its files
+    # the reference may be one of the files of a leaderboard
     if config.against is not None and config.against not in files:
         files = (*files, config.against)
     tables, runs = read_files_and_runs(files)
@@ -97,8 +98,8 @@ def _read(config: Config) -> tuple[Scored, list[Run], tuple[Path, ...]]:
         config.output, config.predictions, inputs, endings, overwrite=config.overwrite
     )
     if own and len(runs) > 1:
-        # what makes a comparison meaningless is refused
-        own_labels(runs)
+        # refuses runs with different labels
+        read_own_labels(runs)
     scored = read_scored(
         tables,
         config.labels,
@@ -115,7 +116,7 @@ def _read(config: Config) -> tuple[Scored, list[Run], tuple[Path, ...]]:
 
 
 def _print_sources(config: Config, scored: Scored, folds: str | None) -> None:
-    """What is scored, and what decides on the classes' groups."""
+    """Print the sources of predictions, labels and prevalences, and notes."""
     from ensemble.scoring.score import describe
 
     print(f"predictions  {', '.join(map(str, scored.files))}")
@@ -131,7 +132,7 @@ def _print_sources(config: Config, scored: Scored, folds: str | None) -> None:
 
 
 def _one_file(config: Config, scored: Scored) -> Outcome:
-    """Score one file, print it, and return what is written of it."""
+    """Score and print one file; returns the contents of the output files."""
     from core.report.plots.style import by_prevalence
     from core.report.tables import format_table, source_tables
     from ensemble.scoring import tables
@@ -141,9 +142,9 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
     from ensemble.scoring.subgroups import read_groupings, score_sources, score_subgroups
 
     path = config.predictions[0]
-    # what may be refused comes before what takes time
-    view, told = config.reading.view_column, config.told
-    groupings = read_groupings(config.by, scored.table, scored.sheet, config.meta, view, told)
+    # checks first, long computations later
+    view, shown = config.reading.view_column, config.shown_path
+    groupings = read_groupings(config.by, scored.table, scored.sheet, config.meta, view, shown)
     points, title = _operating_points(config, scored)
     names = short_names(list(scored.files), anonymous=config.anonymous)
     if config.against is None:
@@ -159,7 +160,10 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
         found["operating_points"] = {"at": title, "per_class": points}
     if config.against is not None and difference is not None and entries[0].compared is not None:
         beside = [tables.leaderboard_table(entries), tables.classes_table(entries)]
-        found["difference"] = {"against": config.told(config.against), **scores_json(difference)}
+        found["difference"] = {
+            "against": config.shown_path(config.against),
+            **scores_json(difference),
+        }
         found["compared"] = entries[0].compared.as_json()
     shares = evaluation.per_class["prevalence"].to_numpy()
     within = score_sources(scored, path, shares)
@@ -177,18 +181,18 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
 
 
 def _operating_points(config: Config, scored: Scored) -> tuple[DataFrame | None, str]:
-    """The table of operating points that is asked for, and where they are, in words."""
-    from ensemble.scoring.operating_points import Reaching, operating_points, read_thresholds
+    """Requested operating points, and a title for them; (None, "") without."""
+    from ensemble.scoring.operating_points import TargetPoint, operating_points, read_thresholds
 
     table, probabilities = scored.table, scored.files[config.predictions[0]]
     data = table.targets, probabilities, table.class_names
     at: Any = None
     if config.thresholds:
         at = read_thresholds(config.thresholds, table.class_names, gated=config.gated)
-        title = f"threshold {config.told(Path(config.thresholds))}"
+        title = f"threshold {config.shown_path(Path(config.thresholds))}"
     for point in ("sensitivity", "specificity"):
         if (least := getattr(config, point)) is not None:
-            at = Reaching(point, least)
+            at = TargetPoint(point, least)
             title = str(at)
     if at is None:
         return None, ""
@@ -196,19 +200,19 @@ def _operating_points(config: Config, scored: Scored) -> tuple[DataFrame | None,
 
 
 def _several_files(config: Config, scored: Scored) -> Outcome:
-    """Score several files, print who is better, and return what is written of it."""
-    from ensemble.scoring.comparison import by_map, compare_files, short_names
+    """Score several files and print the leaderboard; returns the contents of the output files."""
+    from ensemble.scoring.comparison import compare_files, short_names, sort_by_map
     from ensemble.scoring.outputs import leaderboard_csv, leaderboard_json
     from ensemble.scoring.page import Outcome
     from ensemble.scoring.tables import leaderboard_table
 
     reference = config.against or config.predictions[0]
     labels = short_names(list(scored.files), anonymous=config.anonymous)
-    entries = by_map(compare_files(scored, reference, labels))
+    entries = sort_by_map(compare_files(scored, reference, labels))
     print(leaderboard_table(entries).as_text())
-    names = [config.told(one.path) for one in entries]
+    names = [config.shown_path(one.path) for one in entries]
     leaderboard = leaderboard_json(entries, names)
-    found = {"reference": config.told(reference), "leaderboard": leaderboard}
+    found = {"reference": config.shown_path(reference), "leaderboard": leaderboard}
     return Outcome(found, leaderboard_csv(entries, names), entries, [])
 
 

@@ -1,11 +1,11 @@
-"""Heat maps: where in an image the models see what speaks for a class.
+"""Heat maps of the evidence for a class in an image.
 
     python -m ensemble.explain --checkpoints a.safetensors b.safetensors --image_dir images
       --images one.png two.png --classes Effusion
 
 Writes a picture of each image (a row a class, a column a model and the ensemble), sheet.png with
-all of them, and maps.csv with the probabilities of ensemble.infer. CSRA has maps of its own; of
-other heads it is Grad-CAM. With --boxes, the pointing game: how often a map's highest place lies in
+all of them, and maps.csv with the probabilities of ensemble.infer. Maps are CSRA's attention, and
+Grad-CAM for other heads. --boxes adds the pointing game: how often the maximum of a map is inside
 the lesion, against chance.
 """
 
@@ -21,28 +21,28 @@ from core.config.command_line import flags, run
 from core.errors import UserError, pluralize
 from ensemble.heatmaps.config import Config
 
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+if TYPE_CHECKING:  # imported late for a fast --help
     from pathlib import Path
 
     from core.data.tables.label_table import LabelTable
     from ensemble.heatmaps.pointing_game import Box
 
-# what a call writes, and nothing else is replaced
+# files of this command; --overwrite replaces no others
 _OURS = re.compile(r"maps\.csv|pointing\.csv|sheet\.png|\d{4,}_[\w.-]*\.png")
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     config = flags(Config(), __doc__)
     config.check()
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from core.data.images.size_limit import max_pixels
     from core.data.tables.anonymous import anonymize
     from core.io.output_folder import check_folder, write_folder
     from core.runtime.fabric import make_fabric
     from ensemble.heatmaps.explain import SHEET_ROWS, explain_images
     from ensemble.heatmaps.pointing_game import boxed_classes, boxes_of, hits_table, read_boxes
-    from ensemble.predict.calibration import postprocess_of
+    from ensemble.predict.calibration import make_postprocess
     from ensemble.predict.config import MergeConfig
     from ensemble.predict.ensemble import Ensemble
     from ensemble.predict.predictor import Predictor
@@ -56,7 +56,7 @@ def main() -> None:
     inputs, overwrite = [*ensemble.paths, *read], config.overwrite
     check = partial(check_folder, config.output, inputs, _OURS, "maps.csv", overwrite=overwrite)
     check()
-    postprocess = postprocess_of(config.postprocessing, ensemble.class_names)
+    postprocess = make_postprocess(config.postprocessing, ensemble.class_names)
     for name in config.classes:
         ensemble.check_class(name)
     measured: list[str] = []
@@ -64,13 +64,13 @@ def main() -> None:
     if config.boxes is not None:
         measured = boxed_classes(boxes, config.classes or ensemble.class_names, config.boxes)
         lesions = boxes_of(images, boxes, measured, anonymous=config.anonymous)
-    # the boxes are found by the images' own names
+    # after the boxes, which are matched by image name
     if config.anonymous:
         images = anonymize(images)
     fabric = make_fabric(amp=False)
     if fabric.world_size > 1:
-        raise UserError("heat maps are made by one process: start this by python alone")
-    # the views that ensemble.infer takes by default, and calibrate too
+        raise UserError("heat maps run in one process only: start the command by python")
+    # the augmented copies that ensemble.infer and calibrate use by default
     predictor = Predictor(fabric, ensemble, MergeConfig(), postprocess)
     print(ensemble)
     rows, pointing = write_folder(
@@ -92,11 +92,11 @@ def main() -> None:
 
 
 def describe_calibration(calibration: Path | None, models: int) -> str:
-    """Which of the probabilities are calibrated."""
+    """Describe which probabilities are calibrated."""
     if calibration is None:
-        return "uncalibrated, and no frequency: --calibration FILE gives that of ensemble.infer"
+        return "uncalibrated: add --calibration FILE for calibrated ones"
     single = "; of each model uncalibrated" if models > 1 else ""
-    return f"calibrated by {calibration}, as ensemble.infer gives it{single}"
+    return f"calibrated by {calibration}, as in ensemble.infer{single}"
 
 
 def _find(config: Config) -> LabelTable:

@@ -1,12 +1,12 @@
-"""Checkpoints → something to hand on: an ONNX file or a folder, and a model card.
+"""Export checkpoints as an ONNX file or a hub folder, with a model card.
 
     python -m ensemble.export --checkpoints a.safetensors b.safetensors --weights 1.0 1.5
       --tta_config flip --calibration outputs/calibration.json --image_dir images
     python -m ensemble.export --checkpoints a.safetensors --format folder --output outputs/hub
 
-onnx: images in, probabilities out, as `python -m ensemble.infer` gives with the same flags, checked
-by ONNX Runtime on noise and on --image_dir. folder: what `methods.load_model` and
-`ensemble.infer` read, without the network. No names of images or patients are in either.
+onnx: images to probabilities, equal to `python -m ensemble.infer` with the same flags, checked by
+ONNX Runtime on noise and on --image_dir. folder: weights and settings for `methods.load_model` and
+`ensemble.infer`, without the network. Neither has names of images or patients.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from core.config.command_line import flags, run
 from core.errors import format_size, pluralize
 from ensemble.exporting.config import Config
 
-# what a call writes, and nothing else is replaced
+# files of this command; --overwrite replaces no others
 _OURS = re.compile(
     r"model(_\d+)?\.(onnx|safetensors)|(config|ensemble|calibration)\.json|README\.md|MODEL_CARD\.md"
 )
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     config = flags(Config(), __doc__)
     config.check()
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from core.io.output_folder import check_folder, write_folder
     from ensemble.exporting.card_scores import score_members
     from ensemble.exporting.export import GRAPH, Export
-    from ensemble.exporting.graph import one_size
+    from ensemble.exporting.graph import common_size
     from ensemble.exporting.onnx import check_installed
     from ensemble.predict.calibration import read_calibration
     from ensemble.predict.ensemble import Ensemble
@@ -47,7 +47,7 @@ def main() -> None:
     check = partial(check_folder, config.output, inputs, _OURS, "model", overwrite=overwrite)
     check()
     if graph:
-        one_size(ensemble)
+        common_size(ensemble)
     if calibration is not None:
         calibration.check_known(ensemble.class_names)
     print(ensemble, flush=True)
@@ -63,10 +63,10 @@ def main() -> None:
     path = config.output / GRAPH
     state = "calibrated" if export.calibrated else "not calibrated"
     if calibration is not None and not export.calibrated:
-        state += ", as an isotonic map is too steep for 32 bits: it is in the metadata"
+        state += ": an isotonic map is too steep for float32; the calibration is in the metadata"
     print(f"checked      ONNX Runtime against PyTorch, at most {checked}")
     size = format_size(path.stat().st_size)
-    print(f"model        {path} ({size}, {models}, views: {config.merge.views}, {state})")
+    print(f"model        {path} ({size}, {models}, views: {config.merge.tta}, {state})")
     print(f"card         {config.output / 'MODEL_CARD.md'}")
 
 

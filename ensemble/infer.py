@@ -1,10 +1,10 @@
-"""Checkpoints → a CSV of probabilities, merged over views and models.
+"""Predict images: a CSV of probabilities, merged over augmented copies and models.
 
     python -m ensemble.infer --checkpoints a.safetensors b.safetensors --weights 1.0 1.5
       --test_csv test.csv --image_dir images --tta_config flip_scale --output submission.csv
 
-On several devices: `fabric run ensemble/infer.py --devices 4 -- ...`. The same command goes on
-where a run was stopped.
+On several devices: `fabric run ensemble/infer.py --devices 4 -- ...`. Rerun the same command to
+resume a stopped run.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from core.config.command_line import flags, run
 from core.errors import UserError
 from ensemble.predict.config import Config
 
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+if TYPE_CHECKING:  # imported late for a fast --help
     from ensemble.predict.predictor import Predictor
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     config = flags(Config(), __doc__)
     config.check()
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from core.data.images.size_limit import max_pixels
     from core.runtime.fabric import make_fabric, worker_count
-    from ensemble.predict.calibration import postprocess_of
+    from ensemble.predict.calibration import make_postprocess
     from ensemble.predict.ensemble import Ensemble
     from ensemble.predict.predictor import Predictor
     from ensemble.predict.rows import read_sample, rows_to_predict
@@ -55,8 +55,8 @@ def main() -> None:
         check_output(output, [*ensemble.paths, *read], images, options)
     id_column = "ImageID" if images is None else images.id_column
     if id_column in options.columns:
-        raise UserError(f"a class is named {id_column}, as the column of names is: rename that")
-    postprocess = postprocess_of(config.postprocessing, names)
+        raise UserError(f"the class {id_column} has the name of the image column: rename the class")
+    postprocess = make_postprocess(config.postprocessing, names)
     if fabric.is_global_zero:
         print(ensemble)
     predictor = Predictor(fabric, ensemble, config.merge, postprocess)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _predict_single(predictor: Predictor, image: Path, output: Path | None) -> None:
-    """Print a line for each class, the most probable first; write them where `output` is given."""
+    """Predict one image and print a line a class, most probable first; write `output` if given."""
     import numpy as np
     import pandas as pd
 
@@ -81,7 +81,7 @@ def _predict_single(predictor: Predictor, image: Path, output: Path | None) -> N
     from ensemble.predict.training_overlap import find_overlap
 
     pixels, ensemble = read_image(image), predictor.ensemble
-    found = pd.Series(predictor.finished(pixels), index=predictor.class_names)
+    found = pd.Series(predictor.predict_image(pixels), index=predictor.class_names)
     if not predictor.fabric.is_global_zero:
         return
     print(f"\n{image}")

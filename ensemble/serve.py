@@ -1,9 +1,9 @@
-"""A local web page and a JSON endpoint: drop an X-ray, see probabilities and heat maps.
+"""Local web page and JSON endpoint for probabilities and heat maps of single X-rays.
 
     python -m ensemble.serve --checkpoints a.safetensors b.safetensors
     python -m ensemble.serve --ensemble outputs/ensemble.json --calibration outputs/calibration.json
 
-For research use only. Nothing that is sent is written to disk. Ctrl-C ends it.
+For research use only. No uploaded image is written to disk. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     import uvicorn
 
 INSTALL = 'pip install -c constraints.txt -e ".[serve]"'
-# for requests that are being answered when a stop is requested
+# time for running requests after a stop is requested
 _SECONDS_TO_END = 3
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     config = flags(Config(), __doc__)
     config.check()
     for package in ("fastapi", "uvicorn", "python_multipart"):
         if find_spec(package) is None:
             raise UserError(f"the page needs {package}, which is not installed: {INSTALL}")
-    # before the models, which take their time
+    # before the models, which take long to load
     with closing(listen(config.host, config.port)) as listener:
-        # late, so that --help and a mistyped flag are answered at once
+        # imported late for a fast --help
         import uvicorn
 
         from core.data.images.size_limit import max_pixels
         from core.runtime.fabric import make_fabric
         from ensemble.serving.app import make_app
-        from ensemble.serving.model import Served
+        from ensemble.serving.model import ServedModels
         from ensemble.serving.queue import Limits
 
         max_pixels()
-        served = Served.load(config, make_fabric(amp=config.amp))
+        served = ServedModels.load(config, make_fabric(amp=config.amp))
         print(served.predictor.ensemble)
         limits = Limits(bytes=config.max_megabytes * 1_000_000)
         app = make_app(served, config.host, limits)
-        # no log of requests: an address may name a patient
+        # no log of requests: a URL may have a patient's name
         settings = uvicorn.Config(
             app,
             http="h11",
@@ -67,15 +67,15 @@ def main() -> None:
         print(f"page         {address(config.host, port)} (research use only; Ctrl-C ends it)")
         if not config.for_this_machine:
             print(
-                f"Warning: with --host {config.host} everybody who reaches this machine may send "
-                "images and see answers, without a password and in plain text.",
+                f"Warning: with --host {config.host} anyone on the network may send images and "
+                "see answers, without a password and unencrypted.",
                 file=sys.stderr,
             )
         serve_until_stopped(uvicorn.Server(settings), listener)
 
 
 def serve_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Answer requests until a signal, and exit as a command does then."""
+    """Answer requests until a signal, then exit with its status."""
     stops: list[int] = []
 
     def stop(number: int) -> None:
@@ -90,7 +90,7 @@ def serve_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises UserError where that is not possible."""
+    """Listening socket. Raises UserError if the address or port cannot be used."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, place = found[0]
@@ -99,15 +99,16 @@ def listen(host: str, port: int) -> socket.socket:
         number = error.errno if isinstance(error, OSError) else None
         if number == errno.EADDRINUSE:
             raise UserError(
-                f"port {port} of {host} is taken by another program: give another --port, or 0 for "
-                "a free one"
+                f"port {port} of {host} is in use: give another --port, or 0 for a free one"
             ) from error
         if number == errno.EACCES:
-            raise UserError(f"port {port} is not for every user: give one above 1023") from error
-        reason = error.strerror if isinstance(error, OSError) else "it is no name"
+            raise UserError(
+                f"--port {port} needs administrator rights: give one above 1023"
+            ) from error
+        reason = error.strerror if isinstance(error, OSError) else "invalid name"
         raise UserError(
-            f"--host '{host}' is no address of this machine ({reason}): give one that is, as "
-            "127.0.0.1 always is"
+            f"--host '{host}' is not an address of this machine ({reason}): give another, such as "
+            "127.0.0.1"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Methods, one folder each. `load_model` turns a checkpoint of any of them back into a model."""
+"""Methods, one folder each; `load_model` loads a checkpoint of any of them."""
 
 from core.models.load import ModelInfo, load_model, method_names
 

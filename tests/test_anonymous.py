@@ -154,7 +154,7 @@ def test_runs_without_names_are_chosen_from(
             assert {is_numbered(one) for one in names} == {"--labels" not in labels}
     code, _, error = call(choose, *words[:2], finished[0], *words[3:])
     assert code == 2
-    assert "some of these runs are of --anonymous and others are not: say with --labels" in error
+    assert "some of these runs are anonymous and others are not: give the file" in error
 
 
 def test_unreadable_images_are_listed_without_names(
@@ -181,7 +181,10 @@ def test_unreadable_images_are_listed_without_names(
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--sample_submission", "s.csv"], "--sample_submission names the rows"),
+        (
+            ["--sample_submission", "s.csv"],
+            "--sample_submission and --anonymous contradict each other",
+        ),
         (["one.png"], "--anonymous is for many images"),
     ],
 )

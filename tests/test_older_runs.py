@@ -89,7 +89,7 @@ def test_a_checkpoint_predicts_the_same(method: str, older: Path, infer: Call) -
     assert_close(output, OLDER / "finished" / method / "predictions.csv")
 
 
-@pytest.mark.fault("a run of an older version goes on")
+@pytest.mark.fault("a run of an older version is resumed")
 @pytest.mark.parametrize(
     ("method", "words"),
     [

@@ -6,7 +6,7 @@ from tests.helpers.fault_table import BEGIN, END
 from tests.helpers.training.small_run import ROOT
 
 OTHERS = [
-    *("SIGTERM", "second Ctrl-C", "time limit of a SLURM job", "going on with other data"),
+    *("SIGTERM", "second Ctrl-C", "time limit of a SLURM job", "resume with other data"),
     *("SIGKILL to one process", "SIGKILL to a whole node", "unreadable image or NaN"),
     *("full disk", "a disk that is really full", "read-only folder", "folder removed or moved"),
     *("too small a /dev/shm", "fp16 overflow", "class that never appears", "equal pixels"),
@@ -30,8 +30,8 @@ def tried(start: str) -> int:
 
 def test_the_page_holds_a_whole_soak_and_says_what_became_of_losses() -> None:
     page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
-    mended = "".join(page.partition("**Lost, and mended since**")[1:])
-    assert [name for name, (_, lost) in rows().items() if lost and name not in mended] == []
+    fixed = "".join(page.partition("**Lost, and fixed since**")[1:])
+    assert [name for name, (_, lost) in rows().items() if lost and name not in fixed] == []
     assert tried("SIGKILL while") >= 50
     assert tried("hostile") >= 20_000
     for fault in OTHERS:

@@ -1,1 +1,1 @@
-"""Speed and memory: each file answers one question by a ratio."""
+"""Speed and memory benchmarks: each file answers one question by a ratio."""

@@ -1,8 +1,8 @@
-"""What does `ensemble.infer` cost over its forward passes? Two minutes on two cores, on the CPU.
+"""Overhead of `ensemble.infer` over its forward passes. Two minutes on two CPU cores.
 
-Three models at two image sizes and six augmented copies, against one decoding of each image and
+Three models at two image sizes and six augmented copies, against decoding each image once and
 eighteen forward passes of the bare models, in the same process and on the same images. Then the
-peak memory of the whole command, workers and all, on 10,000 images against 1,000.
+peak memory of the whole command, workers included, on 10,000 images against 1,000.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 
 from benchmarks.images import image_set
-from benchmarks.runner import Answer, in_turns, timed
+from benchmarks.runner import Answer, alternate, timed
 from benchmarks.speed.memory import growth
 from core.data.images.decode import read_image, resize
 from core.data.tables.images_to_predict import find_images
@@ -25,7 +25,7 @@ from core.models.checkpoint import save_tensors
 from ensemble.predict.config import MergeConfig, ModelsConfig
 from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.predictor import Predictor
-from ensemble.predict.tta import VIEWS
+from ensemble.predict.tta import TTA
 from ensemble.predict.write_csv import OutputOptions, predict_to_csv
 from methods.standard_head.config import ModelConfig, small
 from methods.standard_head.model import build_model
@@ -70,7 +70,7 @@ def save_models(folder: Path, config: ModelConfig, sizes: Sequence[int]) -> list
 def compare(
     folder: Path, checkpoints: Sequence[Path], source: Path, images: int, rounds: int
 ) -> Answer:
-    """Seconds of predicting `images` of `source` by all models, against the bare work."""
+    """Seconds to predict `images` of `source` by all models, against the bare loop."""
     fabric = Fabric(accelerator="cpu", devices=1)
     ensemble = Ensemble.load(ModelsConfig(checkpoints=tuple(checkpoints)))
     table = find_images(source, None).take(np.arange(images))
@@ -82,14 +82,14 @@ def compare(
             predict_to_csv(predictor, table, output, options, batch_size=BATCH, workers=0)
 
     bare = timed(lambda: decode_and_pass(ensemble.members, table.paths))
-    passes = f"decode + {len(checkpoints)} x {len(VIEWS[COPIES])} passes"
-    measured = in_turns(timed(ours), bare, rounds)
+    passes = f"decode + {len(checkpoints)} x {len(TTA[COPIES])} passes"
+    measured = alternate(timed(ours), bare, rounds)
     return Answer(f"infer: {images} images", "s", passes, *measured, ceiling=1.08)
 
 
 @torch.no_grad()
 def decode_and_pass(members: Sequence[Member], paths: Sequence[str]) -> None:
-    """Decode each image once, and pass it to each model once for each augmented copy."""
+    """Decode each image once, then one forward pass for each model and augmented copy."""
     sizes = sorted({member.info.image_size for member in members})
     for start in range(0, len(paths), BATCH):
         pixels = [read_image(path) for path in paths[start : start + BATCH]]
@@ -97,5 +97,5 @@ def decode_and_pass(members: Sequence[Member], paths: Sequence[str]) -> None:
             images = torch.from_numpy(np.stack([resize(one, size) for one in pixels]))[:, None]
             for member in members:
                 if member.info.image_size == size:
-                    for _ in VIEWS[COPIES]:
+                    for _ in TTA[COPIES]:
                         member.model(images)

@@ -1,10 +1,10 @@
-"""How fast do augmented batches reach the model? Three minutes on two cores, of which one is used.
+"""Images a second of the training loader. Three minutes on one core.
 
 Real 1024² films (procedural ones without real data), at 448 px with the augmentation of
-csra_db_cas, in one process without workers: from a pack, and from the files. The peers get the same
-images in the same process, by turns: the loader of most research code (colour decoding, colour
-augmentation, normalising each sample) and torchvision's ImageFolder pipeline. The limits are the
-augmentation alone, and decoding, resizing and augmentation alone, on grey arrays.
+csra_db_cas, in one process without workers: from a pack, and from the files. The peers load the
+same images in the same process, in alternation: the loader of most research code (colour decoding
+and augmentation, normalisation of each sample) and torchvision's ImageFolder pipeline. The limits
+are augmentation alone, and decoding, resizing and augmentation alone, on grey arrays.
 """
 
 import itertools
@@ -28,11 +28,11 @@ from core.data.loading.samplers import training_batches
 from core.data.tables import LabelTable, read_table
 
 SIZE, BATCH, IMAGES = 448, 16, 96
-# without decoding one pass is too short for the clock, and for what a loader costs once
+# a single pass without decoding is too short to measure, and includes start-up costs
 PASSES = 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# what is read, its peer, the peer's name and the floor
+# source of the images, key and name of the peer, floor
 COMPARISONS = (
     ("a pack", "usual", "usual research loader", 10),
     ("a pack", "torchvision", "torchvision ImageFolder", None),
@@ -71,13 +71,13 @@ def answers(folder: Path) -> Iterator[Answer]:
 
 
 def rate(work: Callable[[], object], passes: int = 1) -> Callable[[], float]:
-    """A function that returns the images a second of `work`, which makes `passes` over IMAGES."""
+    """Function that returns the images a second of `work`, which does `passes` over IMAGES."""
     measure = timed(work)
     return lambda: passes * IMAGES / measure()
 
 
 def ours(table: LabelTable, passes: int) -> Callable[[], None]:
-    """Our loader as training uses it, on other epochs each time."""
+    """Our loader as in training, on new epochs each time."""
     augment = Augmentation(strong_transforms(SIZE), seed=0)
     dataset = RadiographDataset(table, np.arange(IMAGES), SIZE, augment)
     epochs = itertools.count(step=passes)
@@ -94,12 +94,12 @@ def ours(table: LabelTable, passes: int) -> Callable[[], None]:
 
 
 def peer(dataset: Dataset) -> Callable[[], object]:
-    """A dataset by PyTorch's own loader."""
+    """PyTorch's loader on a dataset."""
     return lambda: list(DataLoader(dataset, BATCH, shuffle=True))
 
 
 class UsualDataset(Dataset):
-    """What most research code does: everything in colour, each sample normalised by itself."""
+    """Dataset of most research code: everything in colour, each sample normalised."""
 
     def __init__(self, table: LabelTable) -> None:
         self.paths, self.targets = table.paths, table.targets
@@ -117,7 +117,7 @@ class UsualDataset(Dataset):
 
 
 def torchvision(images: Path, classes: Path) -> Dataset:
-    """ImageFolder with torchvision's nearest transforms: it has no CLAHE and no holes."""
+    """ImageFolder with torchvision's most similar transforms (no CLAHE, no dropout holes)."""
     classes.mkdir()
     (classes / "all").symlink_to(images.resolve())
     transform = v2.Compose(
@@ -135,7 +135,7 @@ def torchvision(images: Path, classes: Path) -> Dataset:
 
 
 def decode_and_augment(paths: Sequence[str], compose: A.Compose) -> None:
-    """Decode to grey, resize and augment, and nothing else."""
+    """Decode to grey, resize and augment."""
     for path in paths:
         pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
         assert pixels is not None

@@ -1,7 +1,7 @@
-"""Does training on 100,000 images need more memory than on 1,000?
+"""Peak memory of training on 100,000 images against 1,000, workers included.
 
-Peak memory of the training process and its workers. From a pack without the pages of its memory
-map: the system's file cache is shared by all processes and taken back when memory is needed.
+For a pack, pages of its memory map are not counted: they are the system's file cache, which is
+shared by all processes and released when memory is needed.
 """
 
 import math
@@ -18,7 +18,7 @@ from benchmarks.images import linked_images, make_pack, training
 from benchmarks.runner import Answer
 
 COUNTS = (1_000, 100_000)
-SECONDS = 40  # of training, after which the peak is known
+SECONDS = 40  # of training, until the peak is reached
 LONG = ("--model", "test_efficientnet", "--img_size", "64", "--epochs", "500", "--run_folds", "1")
 
 
@@ -43,8 +43,8 @@ def growth(
 ) -> Iterator[Answer]:
     """Peak memory of a command on many images against few; no answer without /proc.
 
-    counts: of few and of many images. command: makes the words after `python` from an image set.
-    kind, seconds: as in `peak_of`.
+    counts: numbers of few and of many images. command: makes the arguments of `python` from an
+    image set. kind, seconds: as in `peak_of`.
     """
     if not can_measure():
         return
@@ -62,9 +62,9 @@ def can_measure() -> bool:
 
 
 def peak_of(words: Sequence[object], kind: str, seconds: float) -> float:
-    """Peak of `tree_megabytes` of Python with these words, stopped by SIGTERM after `seconds`.
+    """Peak of `tree_megabytes` of Python with these arguments, stopped by SIGTERM after `seconds`.
 
-    Raises RuntimeError where it ends otherwise, or fails.
+    Raises RuntimeError if it fails or ends early.
     """
     command = [sys.executable, *map(str, words)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -80,7 +80,7 @@ def peak_of(words: Sequence[object], kind: str, seconds: float) -> float:
 
 
 def tree_megabytes(process: int, kind: str = "Pss") -> float:
-    """Proportional memory of a process and its children now (Linux); Pss_Anon: without files."""
+    """Proportional memory of a process and its children (Linux); Pss_Anon: without files."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     total = 0.0
     for number in (process, *children):

@@ -1,9 +1,8 @@
-"""Do the intervals of the full NIH table take seconds, and what would scikit-learn take?
+"""Time of the intervals for the full NIH table, against scikit-learn. A minute on one core.
 
-About a minute on two cores, of which one is used; the scores are synthetic. The peer is a bootstrap
-of 1,000 resamples of patients, the usual way to an interval. Its loop is the fastest of those that
-were tried: scikit-learn's metrics are called for all classes at once, on the images that a resample
-drew, with how often it drew them as weights. Repeating rows took 1.5 times as long, all images with
+The scores are synthetic. The peer is the usual bootstrap of 1,000 resamples of patients, in the
+fastest loop that was tried: scikit-learn's metrics for all classes at once, on the drawn images,
+weighted by how often they were drawn. Repeating rows took 1.5 times as long, all images with
 weights 1.7 times.
 """
 
@@ -17,7 +16,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.runner import Answer, middle, real_data, timed
+from benchmarks.runner import Answer, median_round, real_data, timed
 from core.metrics import evaluate
 from core.metrics.influence import cluster_indices
 
@@ -43,12 +42,12 @@ def answers(_: Path) -> Iterator[Answer]:
 
 
 def compare(table: Table, resamples: int, looped: int) -> Iterator[Answer]:
-    """Both take turns; the round with the median ratio counts."""
+    """Measure both in alternation; the round with the median ratio counts."""
     targets, probabilities, patients = table
     names = [str(number) for number in range(targets.shape[1])]
     own = timed(partial(evaluate, targets, probabilities, names, patients=patients))
     loop = timed(lambda: scikit_learn(table, looped))
-    took, peer = middle([(own(), loop() * resamples / looped) for _ in range(ROUNDS)])
+    took, peer = median_round([(own(), loop() * resamples / looped) for _ in range(ROUNDS)])
     what = f"intervals of AP and AUROC, {len(targets):,} x {len(names)}"
     yield Answer.limited(what, "s", took, 60)
     speeds = 1 / took, 1 / peer
@@ -58,14 +57,14 @@ def compare(table: Table, resamples: int, looped: int) -> Iterator[Answer]:
 
 
 def ours(table: Table) -> np.ndarray:
-    """AP and AUROC, (2, C)."""
+    """Our AP and AUROC, (2, C)."""
     names = [str(number) for number in range(table.targets.shape[1])]
     result = evaluate(table.targets, table.probabilities, names, resamples=0)
     return result.per_class[["ap", "auroc"]].to_numpy().T
 
 
 def scikit_learn(table: Table, resamples: int) -> np.ndarray:
-    """The same by scikit-learn of resamples of patients, (2, R, C)."""
+    """AP and AUROC by scikit-learn for R resamples of patients, (2, R, C)."""
     clusters, random = (
         cluster_indices(table.patients, len(table.targets)),
         np.random.default_rng(SEED),

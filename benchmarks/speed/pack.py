@@ -1,7 +1,7 @@
-"""Does packing use all cores, and does its memory stay flat? Two minutes on two cores.
+"""Speed of packing on all cores, and its peak memory. Two minutes on two cores.
 
-The rate of `python -m core.data.pack` on 1024² films, enough of them for it to run for a while,
-against the cores times the rate of one process that only decodes and resizes them, by turns.
+The rate of `python -m core.data.pack` on many 1024² films, against the number of cores times the
+rate of one process that only decodes and resizes them, in alternation.
 """
 
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 import cv2
 
 from benchmarks.images import image_set
-from benchmarks.runner import Answer, in_turns, output_of, timed
+from benchmarks.runner import Answer, alternate, output_of, timed
 from benchmarks.speed.loader import IMAGES, SIZE
 from benchmarks.speed.memory import growth
 from core.data.images.decode import load_image
 from core.runtime.fabric import usable_cores
 
-COPIES = 20  # links to each file, so that starting up is little of it
+COPIES = 20  # links to each file, so that start-up is a small part of the time
 
 
 def answers(folder: Path) -> Iterator[Answer]:
@@ -32,7 +32,7 @@ def answers(folder: Path) -> Iterator[Answer]:
     # as in a worker
     cv2.setNumThreads(0)
     decoding = timed(lambda: [load_image(path, SIZE) for path in paths])
-    rates = in_turns(lambda: count / packing(), lambda: cores * len(paths) / decoding(), repeats=3)
+    rates = alternate(lambda: count / packing(), lambda: cores * len(paths) / decoding(), repeats=3)
     what = f"packing {count} films of 1024² at {SIZE} px"
     yield Answer(what, "images/s", f"{cores} cores x one's decoding", *rates, floor=0.9)
     yield from growth(
@@ -44,6 +44,6 @@ def answers(folder: Path) -> Iterator[Answer]:
 
 
 def command(images: Path, size: int, pack: Path) -> list[object]:
-    """The command that packs a folder again."""
+    """Arguments of `python` to pack a folder again."""
     words = ("--train_dir", images, "--size", size, "--out", pack, "--overwrite")
     return ["-m", "core.data.pack", *words]

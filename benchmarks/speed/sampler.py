@@ -1,4 +1,4 @@
-"""Does an epoch's plan of 377,110 images take a moment, and does it draw what it should?"""
+"""Time and memory of an epoch's plan for 377,110 images, and the accuracy of its draws."""
 
 import itertools
 import tracemalloc
@@ -20,7 +20,7 @@ def answers(_: Path) -> Iterator[Answer]:
     targets = long_tail()
     for name in ("class_aware", "repeat_factor"):
         build = partial(build_sampler, name, targets, seed=0)
-        # another epoch each time
+        # a new epoch each time
         plans = map(build(), itertools.count())
         for what, work in (("building the sampler", build), ("a plan", partial(next, plans))):
             what = f"{name}: {what}"
@@ -43,7 +43,7 @@ def long_tail() -> np.ndarray:
 
 
 def peak_megabytes(work: Callable[[], object]) -> float:
-    """Peak of what `work` allocates, NumPy's arrays included."""
+    """Peak memory that `work` allocates, NumPy arrays included."""
     tracemalloc.start()
     work()
     peak = tracemalloc.get_traced_memory()[1] / 1e6

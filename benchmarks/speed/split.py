@@ -1,7 +1,7 @@
-"""Does a table of any size read, split and plan in seconds? Two minutes on two cores.
+"""Time to read, split and plan large tables. Two minutes on two cores.
 
-First the NIH table as it is, with a file for each of its 112,120 rows; then tables of 100,000 and
-1,000,000 rows made from it, each in a process of its own, so that its peak memory is known.
+First the NIH table, with a file for each of its 112,120 rows; then tables of 100,000 and 1,000,000
+rows made from it, each in a new process to measure its peak memory.
 """
 
 import json
@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.runner import Answer, middle, output_of, real_data, seconds
+from benchmarks.runner import Answer, median_round, output_of, real_data, seconds
 from core.data.splits.folds import assign_folds
 from core.data.tables import read_table
 
-COMMON = 500  # positives from which on a class counts as common
+COMMON = 500  # positives of a common class
 FEW, MANY = 100_000, 1_000_000
 STEPS = ("read", "split", "plan")
 ROUNDS = 5
 
-# reads, splits and plans so many times; prints the sums of seconds, and on Linux the peak memory
+# reads, splits and plans argv[2] times; prints the sums of seconds, and on Linux the peak memory
 # in MB
 _MEASURE = """
 import json, os, re, sys, time
@@ -39,7 +39,7 @@ for _ in range(int(sys.argv[2])):
     build_sampler("class_aware", table.targets[folds != 0], seed=0)(0)
     times.append(time.perf_counter())
     sums = [total + after - before for total, before, after in zip(sums, times, times[1:])]
-# not getrusage, which starts from what the process that forked this one had
+# not getrusage, which includes the memory of the parent process
 status = "/proc/self/status"
 if os.path.exists(status):
     sums += [int(found) / 1e3 for found in re.findall(r"VmHWM:\\s+(\\d+)", open(status).read())]
@@ -60,7 +60,7 @@ def answers(folder: Path) -> Iterator[Answer]:
 
 
 def nih(csv: Path, folder: Path) -> Iterator[Answer]:
-    """The table as it is, with its files in `folder`."""
+    """The NIH table, with its files in `folder`."""
     table = read_table(csv, folder)
     took = seconds(lambda: read_table(csv, folder), repeats=3)
     yield Answer.limited("read_table, 112,120 rows and files", "s", took, 2)
@@ -81,7 +81,7 @@ def nih(csv: Path, folder: Path) -> Iterator[Answer]:
 
 
 def growth(csv: Path, folder: Path) -> Iterator[Answer]:
-    """What a million rows cost, and each step by turns with ten times a tenth of them."""
+    """Time of a million rows, each step in alternation with ten times a tenth of them."""
     table = pd.read_csv(csv, dtype=str)
     few, many = (enlarged(table, rows, folder / f"{rows}.csv") for rows in (FEW, MANY))
 
@@ -90,7 +90,7 @@ def growth(csv: Path, folder: Path) -> Iterator[Answer]:
 
     rounds = [(measured(many, 1), measured(few, MANY // FEW)) for _ in range(ROUNDS)]
     for place, step in enumerate(STEPS):
-        pair = middle([(large[place], small[place]) for large, small in rounds])
+        pair = median_round([(large[place], small[place]) for large, small in rounds])
         against = f"{MANY // FEW} x {FEW:,} rows"
         yield Answer(f"{step}, {MANY:,} rows", "s", against, *pair, ceiling=1)
     whole = statistics.median(sum(large[:3]) for large, _ in rounds)
@@ -100,7 +100,7 @@ def growth(csv: Path, folder: Path) -> Iterator[Answer]:
 
 
 def enlarged(table: pd.DataFrame, rows: int, path: Path) -> Path:
-    """A CSV of `rows` rows; those beyond the table's repeat its labels for other patients."""
+    """Write a CSV of `rows` rows; rows beyond the table repeat its labels for new patients."""
     copies = np.arange(rows) // len(table)
     large = table.iloc[np.arange(rows) % len(table)].copy()
     for name in ("ImageID", "PatientID"):

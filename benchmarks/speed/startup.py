@@ -1,4 +1,4 @@
-"""Does a command answer at once, and does training begin at once? A minute on two cores."""
+"""Time of --help, and until the first training step. A minute on two cores."""
 
 import subprocess
 import sys
@@ -20,17 +20,17 @@ COMMANDS = (
     *("core.doctor", "benchmarks"),
 )
 
-# ends a training when its first batch has reached the model, and prints what was imported by then
+# ends a training after its first batch, and prints the imported modules
 _FIRST_STEP = """
 import runpy, sys
 from core.training.step_monitor import StepMonitor
 
 def stop(*_):
-    # no name that a package gave to a part of itself
+    # without aliases of modules
     whole = [name for name, module in sys.modules.items()
              if getattr(module, "__spec__", None) and module.__spec__.name == name]
     print(" ".join(["imported:", *whole]), flush=True)
-    # its workers end with it
+    # the workers end too
     raise SystemExit
 
 StepMonitor.remember = stop
@@ -54,7 +54,7 @@ def answers(folder: Path) -> Iterator[Answer]:
 
 
 def first_step(folder: Path) -> Answer:
-    """Seconds until the first batch is there, less those of importing the same packages."""
+    """Seconds until the first batch, minus those of importing the same packages."""
     make_phantom(folder / "data", images=200, size=96)
     command = ["-c", _FIRST_STEP, *training(folder / "data", folder / "out", "--overwrite")]
     ours = ("core", "methods", "ensemble", "benchmarks", "__m")
@@ -69,7 +69,7 @@ def first_step(folder: Path) -> Answer:
 
 
 def until_imported(words: Sequence[object]) -> tuple[float, list[str]]:
-    """Seconds until Python with these words has printed what is imported, and what that is."""
+    """Seconds until Python with these arguments prints the imported modules, and their names."""
     began = time.perf_counter()
     command = [sys.executable, *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:

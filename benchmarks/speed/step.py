@@ -1,9 +1,9 @@
-"""What does `FoldTrainer` cost over a bare loop? Two to three minutes on two cores, on the CPU.
+"""Overhead of `FoldTrainer` over a bare loop. Two to three minutes on two CPU cores.
 
 Both train the model of standard_head's preset `small` with its loss, clipping and moving average,
-from the same weights and on the same batches, which lie in memory: neither reads or augments. They
-take turns by the update, within one process, because the speed of a shared machine changes by more
-than what is to be measured, and within seconds.
+from the same weights and on the same batches in memory, without reading or augmentation. They
+alternate by update within one process, as the speed of a shared machine varies within seconds by
+more than the difference.
 """
 
 import copy
@@ -23,7 +23,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmarks.runner import Answer, medians, middle, timed
+from benchmarks.runner import Answer, median_round, medians, timed
 from core.config.training import SplitConfig
 from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
@@ -44,11 +44,11 @@ from methods.standard_head.config import Config, small
 from methods.standard_head.model import build_model
 
 FLOOR = 0.95
-ROUNDS = 10  # of `log_every` updates, so that each logs the loss once; the first warms up
+ROUNDS = 10  # of `log_every` updates, each with one log of the loss; the first is warm-up
 CLASSES = 14
 PREVALENCE = 0.2
 VALIDATION = 4  # images
-CALLS = 20  # of a part in a row, which alone would be too short for the clock
+CALLS = 20  # of a part in a row, as one is too short to measure
 
 
 def answers(folder: Path) -> Iterator[Answer]:
@@ -58,7 +58,7 @@ def answers(folder: Path) -> Iterator[Answer]:
 
 
 class Task:
-    """Model, loss and rates of `config`, and random batches: what both loops train on."""
+    """Training task of both loops: model, loss and rates of `config`, and random batches."""
 
     def __init__(self, config: Config, updates: int) -> None:
         self.config = config
@@ -83,18 +83,18 @@ class Task:
         self.phase = Phase("all", 1, rates, config.optim.weight_decay)
 
     def model(self) -> nn.Module:
-        """A new model with the same start weights, in FoldTrainer's memory layout."""
+        """New model with the same initial weights, in FoldTrainer's memory layout."""
         return copy.deepcopy(self._start).to(memory_format=torch.channels_last).train()
 
     def loss(self) -> nn.Module:
-        """The loss with the statistics of these labels."""
+        """Loss with the statistics of these labels."""
         settings, targets = self.config.loss, self.table.targets
         counts = (targets == 1).sum(axis=0), len(targets)
         return build_loss(settings.loss, *counts, logit_adjust=settings.logit_adjust)
 
 
 class BareLoop:
-    """The shortest training that does the same: no Fabric, no checks, no log, no schedule."""
+    """Minimal equivalent training: no Fabric, no checks, no log, no schedule."""
 
     def __init__(self, task: Task) -> None:
         self.loss, self.model = task.loss(), task.model()
@@ -104,7 +104,7 @@ class BareLoop:
         self._averages, self._values = floating(self.average), floating(self.model)
 
     def update(self, number: int, batch: Batch) -> None:
-        """One update, the `number`th from 0."""
+        """Do update `number`, from 0."""
         self.loss(self.model(batch.images), batch.targets).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
@@ -118,11 +118,11 @@ def floating(model: nn.Module) -> list[torch.Tensor]:
     return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
 
 
-class InTurns(FoldData):
-    """Gives the batches of `task` to FoldTrainer, after the bare loop has trained on each.
+class AlternatingBatches(FoldData):
+    """Batches of `task` for FoldTrainer, each after the bare loop has trained on it.
 
-    `seconds` are those of FoldTrainer and of the bare loop, by update. FoldTrainer's run from the
-    batch that it gets to its request for the next one, so all between two updates is included.
+    `seconds`: (FoldTrainer, bare loop) by update. FoldTrainer is timed from one batch to its
+    request for the next, so everything between two updates is included.
     """
 
     def __init__(self, task: Task, bare: BareLoop) -> None:
@@ -133,7 +133,7 @@ class InTurns(FoldData):
         super().__init__(task.fabric, 1, task.table, training, validation, loader, 1, augment)
 
     def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
-        """The batches of the only epoch."""
+        """Batches of the only epoch."""
         assert (first_epoch, last_epoch, updates_done) == (0, 1, 0)
         for number, batch in enumerate(self._task.batches):
             began = time.perf_counter()
@@ -144,7 +144,7 @@ class InTurns(FoldData):
 
     def validation(self) -> DataLoader:
         """One small batch."""
-        # a DataLoader needs no more than a list
+        # a list is enough for a DataLoader
         return DataLoader([self._task.validation], batch_size=None)  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ class Terminal(io.StringIO):
 
 
 def fit(task: Task, data: FoldData, folder: Path) -> nn.Module:
-    """Train by FoldTrainer on `data`; the moving average."""
+    """Train by FoldTrainer on `data`; returns the moving average."""
     run = Run(
         method="standard_head",
         config=replace(task.config, split=SplitConfig(seed=0)),
@@ -174,13 +174,15 @@ def fit(task: Task, data: FoldData, folder: Path) -> nn.Module:
 
 
 def compare(task: Task, folder: Path) -> Iterator[Answer]:
-    """The answers: of rounds of `log_every` updates, and of each part by itself."""
-    data = InTurns(task, BareLoop(task))
+    """Answers: rounds of `log_every` updates, and each part by itself."""
+    data = AlternatingBatches(task, BareLoop(task))
     fit(task, data, folder)
     every, images = task.config.loop.log_every, task.config.loader.batch_size
     taken = np.array(data.seconds[every:])
     rounds = taken[: len(taken) // every * every].reshape(-1, every, 2).mean(axis=1)
-    speed, bare = middle([(images / ours, images / theirs) for ours, theirs in rounds.tolist()])
+    speed, bare = median_round(
+        [(images / ours, images / theirs) for ours, theirs in rounds.tolist()]
+    )
     yield Answer("FoldTrainer, training", "images/s", "bare loop", speed, bare, floor=FLOOR)
     spent = medians(parts(task))
     theirs = spent.pop("timm")
@@ -210,21 +212,21 @@ def parts(task: Task) -> dict[str, Callable[[], float]]:
         "clipping": lambda: clip(wrapped, optimizer, max_norm=norm),
         "timm": lambda: timm.update(model, step=updates),
     }
-    looks = {"share of a look: finite check, loss, bar": logging_part(task)}
-    return {name: timed(call, CALLS) for name, call in calls.items()} | looks
+    logging = {"share of a look: finite check, loss, bar": logging_part(task)}
+    return {name: timed(call, CALLS) for name, call in calls.items()} | logging
 
 
 def logging_part(task: Task) -> Callable[[], float]:
-    """Seconds of moving the bar by an update, and of its share of a look every `log_every`."""
+    """Seconds to advance the bar by an update, and its share of the log every `log_every`."""
     every, images = task.config.loop.log_every, task.config.loader.batch_size
     minutes = task.config.loop.save_minutes
-    guard = StepMonitor(task.fabric, [], str, remember=every, save_minutes=minutes)
+    monitor = StepMonitor(task.fabric, [], str, remember=every, save_minutes=minutes)
     files = Path("metrics.csv"), Path("timing.csv")
     log = FoldLog(*files, title="fold 1/1", speaks=True, tensorboard=None)
     sums = torch.ones(2, dtype=torch.float64)
 
-    def look() -> None:
-        guard.decide()
+    def log_loss() -> None:
+        monitor.decide()
         total, known = sums.tolist()
         log.loss(total / known)
 
@@ -233,10 +235,10 @@ def logging_part(task: Task) -> Callable[[], float]:
             log.start(every * images, 0)
         spent = 0.0
         for _ in range(every):
-            # a bar draws once in 0.1 s at most, and an update takes longer
+            # a bar is redrawn every 0.1 s at most, and an update takes longer
             time.sleep(0.11)
             spent += timed(lambda: log.advance(images))()
-        spent += timed(look)()
+        spent += timed(log_loss)()
         log.close()
         return spent / every
 

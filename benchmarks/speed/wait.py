@@ -1,7 +1,7 @@
-"""Does training with two workers wait for its images? A minute on two cores.
+"""Share of the training time that is spent waiting for images. A minute on two cores.
 
-The preset `small` of standard_head trains for an epoch, by its own train.py: the time that it
-waits for the next batch, as a share of all of the time from its first batch on.
+An epoch of standard_head's train.py with the preset `small` and two workers: the time waiting for
+the next batch, as a share of the time since its first batch.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from methods.standard_head.config import small
 WORKERS = 2
 LIMIT = 5  # %
 
-# runs a train.py, and prints for which share of its updates' time it waited
+# runs a train.py, and prints the share of time that it waited
 _TRAIN = """
 import runpy, sys, time
 from core.data.loading.fold_data import FoldData

@@ -1,5 +1,5 @@
-"""Scores: each command trains or simulates for minutes to hours, and prints its table.
+"""Studies of scores: each command trains or simulates for minutes to hours, and prints a table.
 
-A study's `main` imports late, so that --help and a mistyped flag are answered at once. `runs`,
-`frozen_couplings`, `interval_simulation` and `serve_clients` are no commands.
+A study's `main` imports late for a fast --help. `runs`, `coverage_scenarios`, `frozen_couplings`,
+`interval_simulation` and `serve_clients` are not commands.
 """

@@ -1,13 +1,12 @@
-"""Which penalty for the couplings, and are planted ones found?
+"""Penalty of the couplings, and recovery of planted couplings.
 
     python -m benchmarks.studies.couplings
 
 First a search on frozen logits: couplings are fitted to two thirds of the patients and scored on
-the rest, for the phantom (a model without refiner on images it has not seen) and for nih1000
-(out-of-fold predictions without refiner). Then the four couplings that the phantom was drawn with
-are looked for: among those fitted to the frozen logits, and among those of a joint training.
-Trains what it needs of the studies `phantom` and `nih1000 label_coupling`; half an hour more on
-one thread.
+the rest, for the phantom (a model without refiner on held-out images) and for nih1000 (out-of-fold
+predictions without refiner). Then the ranks of the phantom's four planted couplings: among those
+fitted to the frozen logits, and among those of a joint training. Also trains missing runs of the
+studies `phantom` and `nih1000 label_coupling`; half an hour more on one thread.
 
 Expected (two CPU cores): the tables in docs/results.md.
 """
@@ -19,7 +18,7 @@ from benchmarks.studies import runs
 
 JOINT = [
     *("--epochs", "8", "--lr", "5e-4", "--loss", "bce", "--no-pos_weight"),
-    # as the published tables were measured
+    # as in the published tables
     *("--monitor", "mAUROC"),
 ]
 SEED = 1
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def fit(base: Path, data: Path, name: str) -> Path:
-    """The run folder of couplings fitted to the frozen logits of `base` on the images of `data`."""
+    """Fit couplings to the frozen logits of `base` on images of `data`; returns the run folder."""
     out = runs.OUT / "phantom" / f"couplings_{name}"
     runs.call(
         *("methods/label_coupling/train.py", "--preset", "small", "--loss", "bce"),

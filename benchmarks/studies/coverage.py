@@ -1,13 +1,12 @@
-"""How often do the 95 % intervals hold the truth?
+"""Coverage of the 95 % intervals.
 
     python -m benchmarks.studies.coverage
 
-From each scenario 1,000 data sets are drawn whose truth is known, and scored as
-`ensemble.evaluate` does. Patients have as many images as those of NIH ChestX-ray14 where their
-images resemble each other (rho is what they share of the variance). A cell is ok where 93 to 97 %
-of the intervals that are printed hold the truth, within two standard errors of the simulation; one
-with fewer than 200 intervals is not judged. Figures of a scenario that is done are kept in
-outputs/coverage.
+Each scenario draws 1,000 data sets with known truth, and scores them as `ensemble.evaluate` does.
+With correlated images (rho: share of the variance within a patient) patients have as many images
+as in NIH ChestX-ray14. A cell is ok if 93 to 97 % of the printed intervals contain the truth,
+within two standard errors of the simulation; cells with fewer than 200 intervals have no verdict.
+Finished scenarios are cached in outputs/coverage.
 """
 
 import os
@@ -16,8 +15,8 @@ from benchmarks.runner import start
 
 
 def main() -> None:
-    """Run the scenarios that are not done, and print the cells of each."""
-    # before NumPy is imported: each of the processes has one core
+    """Run the missing scenarios, and print the cells of each."""
+    # before NumPy is imported: one core a process
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from benchmarks.studies.coverage_scenarios import run_all, scenarios
 

@@ -1,4 +1,4 @@
-"""The scenarios of the study `coverage`, and what part of their intervals holds the truth."""
+"""Scenarios of the study `coverage`, and the coverage of their intervals."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -30,7 +30,7 @@ from core.metrics import Evaluation, PairedDifference, evaluate, paired_differen
 from core.metrics.intervals import LEAST_IN_MEANS
 from core.runtime.fabric import usable_cores
 from ensemble.fitting.weights import SINGLE_BEST, Pool, select
-from ensemble.scoring.operating_points import OTHER, Reaching, operating_points
+from ensemble.scoring.operating_points import OTHER, TargetPoint, operating_points
 from ensemble.scoring.score import Scored
 from ensemble.scoring.subgroups import Grouping, score_subgroups
 
@@ -46,16 +46,16 @@ def classes(population: Population, random: np.random.Generator) -> Iterator[Int
     sample = population.draw(random)
     names = [str(number) for number in range(len(population.aurocs))]
     result = evaluate(*sample[:2], names, population.prevalences, sample.patients)
-    yield from judged(population, result, {"ap": population.aps, "auroc": population.areas})
+    yield from intervals(population, result, {"ap": population.aps, "auroc": population.areas})
 
 
-def judged(
+def intervals(
     population: Population,
     result: Evaluation | PairedDifference,
     truths: dict[str, np.ndarray],
     label: str = "",
 ) -> Iterator[Interval]:
-    """The intervals of classes and of means beside the truths (C,) of AP and AUROC."""
+    """Intervals of classes and means, with the true values (C,) of AP and AUROC."""
     rows = result.per_class
     counts = np.round(population.expected).astype(int)
     for metric, truth in truths.items():
@@ -77,7 +77,7 @@ def judged(
 def differences(
     population: Population, kept: float, random: np.random.Generator
 ) -> Iterator[Interval]:
-    """Two models on the same images; `kept` of what the first one's scores tell, the other has."""
+    """Two models on the same images; the second has the share `kept` of the first one's signal."""
     first = population.draw(random)
     second = population.second(random, first, kept, own=0.3)
     names = [str(number) for number in range(len(population.aurocs))]
@@ -86,13 +86,13 @@ def differences(
     )
     other = population.weaker(kept)
     truths = {"ap": population.aps - other.aps, "auroc": population.aurocs - other.aurocs}
-    yield from judged(population, result, truths, "difference of ")
+    yield from intervals(population, result, truths, "difference of ")
 
 
 def subgroups(population: Population, random: np.random.Generator) -> Iterator[Interval]:
-    """mAUROC of three tenths of the patients and of the others, on whom a model is as good.
+    """mAUROC of three tenths of the patients and of the others, with equal true scores.
 
-    And the mAP of the smaller subgroup less that of the other, at equal numbers and as they are.
+    Also the mAP of the smaller subgroup minus that of the larger, at equal and at actual numbers.
     """
     targets, probabilities, patients = population.draw(random)
     names = tuple(str(number) for number in range(len(population.aurocs)))
@@ -123,7 +123,7 @@ def subgroups(population: Population, random: np.random.Generator) -> Iterator[I
 
 
 def percentiles(population: Population, random: np.random.Generator) -> Iterator[Interval]:
-    """The intervals of before, to compare how often they hold and how wide they are."""
+    """Percentile intervals of earlier versions, to compare their coverage and width."""
     sample = population.draw(random)
     counts = np.round(population.expected).astype(int)
     bounds, means = percentile_intervals(sample, random)
@@ -137,13 +137,13 @@ def percentiles(population: Population, random: np.random.Generator) -> Iterator
 
 
 def points(
-    population: Population, at: float | Reaching, random: np.random.Generator
+    population: Population, at: float | TargetPoint, random: np.random.Generator
 ) -> Iterator[Interval]:
-    """Operating points at a threshold of normal scores, or where one of them is reached."""
+    """Operating points at a threshold of normal scores, or at a target point."""
     sample = population.draw(random)
     shifts, shares = population.shifts, population.prevalences
     names = [str(number) for number in range(len(shifts))]
-    where = at if isinstance(at, Reaching) else np.full(len(shifts), 1 / (1 + np.exp(-at)))
+    where = at if isinstance(at, TargetPoint) else np.full(len(shifts), 1 / (1 + np.exp(-at)))
     table = operating_points(*sample[:2], names, where, sample.patients)
     thresholds = np.log(table["threshold"]) - np.log1p(-table["threshold"])
     sensitivity, false = norm.sf(thresholds - shifts), norm.sf(thresholds)
@@ -155,7 +155,7 @@ def points(
         * (1 - false)
         / ((1 - shares) * (1 - false) + shares * (1 - sensitivity)),
     }
-    if isinstance(at, Reaching):
+    if isinstance(at, TargetPoint):
         reached = shifts + norm.isf(at.least), norm.ppf(at.least) + 0 * shifts
         true = dict(zip(OTHER, reached, strict=True))[at.point]
         truths["threshold"] = 1 / (1 + np.exp(-true))
@@ -173,7 +173,7 @@ def points(
 def reliability(
     population: Population, sharpened: float, random: np.random.Generator
 ) -> Iterator[Interval]:
-    """Calibration errors of probabilities that are right, or whose logits are `sharpened`."""
+    """Calibration errors of calibrated probabilities, with logits multiplied by `sharpened`."""
     sample = population.draw(random)
     probabilities = population.calibrated(sample.probabilities, sharpened)
     names = [str(number) for number in range(len(population.aurocs))]
@@ -184,9 +184,9 @@ def reliability(
 
 
 def gains(population: Population, random: np.random.Generator) -> Iterator[Interval]:
-    """What the procedure of `ensemble.choose` gains over the single best of three models.
+    """Gain of the procedure of `ensemble.choose` over the single best of three models.
 
-    Its truth is what `table_of` puts there: the mean over all data sets.
+    `table_of` sets the truth to the mean over all data sets.
     """
     first = population.draw(random)
     models = [first, *(population.second(random, first, kept, own=0.5) for kept in (1.0, 0.9))]
@@ -203,9 +203,9 @@ def gains(population: Population, random: np.random.Generator) -> Iterator[Inter
 
 
 def missing_labels(population: Population, random: np.random.Generator) -> Iterator[Interval]:
-    """AUROC where labels are known of all positives and of half the negatives that score low.
+    """AUROC with labels of all positives, and of half the negatives with low scores.
 
-    Beside that of the images with a known label that of all images, which none can know.
+    For the images with a known label, and for all images, which cannot be estimated.
     """
     targets, probabilities, patients = population.draw(random)
     easy = np.log(probabilities) - np.log1p(-probabilities) < 0
@@ -224,7 +224,7 @@ def missing_labels(population: Population, random: np.random.Generator) -> Itera
 
 
 def scenarios() -> dict[str, Draw]:
-    """Each by its name."""
+    """All scenarios by name."""
     found: dict[str, Draw] = {}
     for rho in RHOS:
         name = f"rho {rho:g}"
@@ -242,7 +242,7 @@ def scenarios() -> dict[str, Draw]:
         found[f"overconfident, {name}"] = partial(reliability, common, 1.5)
         found[f"slightly overconfident, {name}"] = partial(reliability, common, 1.15)
         for point, least in product(OTHER, (0.8, 0.95)):
-            reaching = Reaching(point, least)
+            reaching = TargetPoint(point, least)
             found[f"{point} {least}, {name}"] = partial(
                 points, grid(rho, [10, 20, 50, 200]), reaching
             )
@@ -258,14 +258,14 @@ def scenarios() -> dict[str, Draw]:
 
 
 def run(name: str, data_sets: int) -> pd.DataFrame:
-    """The cells of a scenario: one row for each quantity, number of positives and AUROC."""
+    """Cells of a scenario: one row for each quantity, number of positives and AUROC."""
     draw = scenarios()[name]
     rows = [one for seed in range(data_sets) for one in draw(np.random.default_rng(seed))]
     return table_of(pd.DataFrame(rows).assign(scenario=name), data_sets)
 
 
 def _run(name: str) -> pd.DataFrame:
-    """The cells of a scenario, from the file of an earlier run if there is one."""
+    """Cells of a scenario, from the cached file if there is one."""
     path = OUT / f"{name}.csv"
     if not path.exists():
         run(name, DATA_SETS).to_csv(path.with_suffix(".part"), index=False)
@@ -274,7 +274,7 @@ def _run(name: str) -> pd.DataFrame:
 
 
 def run_all(names: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """The cells of each scenario, once all that are not done are."""
+    """Cells of each scenario, after running the missing ones."""
     OUT.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not (OUT / f"{name}.csv").exists()]
     if len(missing) > 1:

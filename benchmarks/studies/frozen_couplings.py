@@ -1,4 +1,4 @@
-"""Couplings fitted to frozen logits: the search for a penalty, and the ranks of planted ones."""
+"""Couplings fitted to frozen logits: search for a penalty, and ranks of planted couplings."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ CLIP = 1e-7
 
 
 class Frozen(NamedTuple):
-    """Predictions that couplings are fitted to."""
+    """Predictions to which couplings are fitted."""
 
     names: list[str]
     logits: torch.Tensor  # (N, C)
@@ -34,7 +34,7 @@ class Frozen(NamedTuple):
 
 
 def read(predictions: Path, labels: Path) -> Frozen:
-    """Predictions and their labels, matched by image and class."""
+    """Read predictions and labels, matched by image and class."""
     table = pd.read_csv(predictions, index_col=0)
     matched = pd.read_csv(labels, index_col="ImageID", dtype={"PatientID": str}).loc[table.index]
     targets = torch.from_numpy(matched[list(table)].to_numpy(np.float32))
@@ -58,7 +58,7 @@ def search(data: Frozen, loss_name: str) -> pd.DataFrame:
                 fit_couplings(coupling, logits, known, loss, l1=penalty, lr=RATE)
             with torch.no_grad():
                 refined[folds == fold] = coupling(data.logits[folds == fold])
-            # those on the diagonal are always 0
+            # the diagonal is always 0
             zeros.append(((coupling.A == 0).sum().item() - size) / (size * size - size))
         entropy = nn.functional.binary_cross_entropy_with_logits(refined, data.targets).item()
         summary = evaluate(targets, refined.sigmoid().numpy(), data.names, resamples=0).summary
@@ -83,7 +83,7 @@ def after_calibration(data: Frozen, penalty: float) -> pd.DataFrame:
 
 
 def mean_couplings(run: Path) -> pd.DataFrame:
-    """The couplings of a run: from row on column, mean over the folds."""
+    """Couplings of a run: from row on column, mean over the folds."""
     loaded = [load_tensors(path) for path in checkpoints(run)]
     names = loaded[0][1]["class_names"]
     mean = torch.stack([tensors["head.coupling.A"] for tensors, _ in loaded]).mean(0)
@@ -91,7 +91,7 @@ def mean_couplings(run: Path) -> pd.DataFrame:
 
 
 def ranks(couplings: pd.DataFrame, planted: pd.DataFrame) -> pd.DataFrame:
-    """Of each planted coupling the weight, its rank by |weight| in all, and on its target."""
+    """Weight of each planted coupling, its rank by |weight| among all, and on its target."""
     strength = couplings.abs()
     rows = {}
     for source, target in zip(planted["source"], planted["target"], strict=True):

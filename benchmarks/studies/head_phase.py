@@ -1,12 +1,12 @@
-"""What does a cached head phase cost, and save?
+"""Cost and saving of a cached head phase.
 
     python -m benchmarks.studies.head_phase [method ...]
 
 Ten head-only epochs of a method on folds of nih1000 at 160 px, with ImageNet weights of
-tf_efficientnet_lite0 and nothing after them: all computed again in each epoch, and with the
-features of a few augmented passes kept. mAP and macro AUROC of what each run keeps, against the
-exact phase on the same resamples of patients, and the processor's seconds of the phase. Ten to
-twenty minutes a method on one core. Run folders that are there are not trained again.
+tf_efficientnet_lite0 and no second phase: exact, and with cached features of a few augmented
+passes. Compares mAP and macro AUROC with the exact phase on the same resamples of patients, and
+the CPU seconds of the phase. Ten to twenty minutes a method on one core. Existing run folders are
+not trained again.
 
 Expected (two CPU cores): the table in docs/results.md.
 """
@@ -22,7 +22,7 @@ EPOCHS = 10
 FOLDS = {"standard_head": ("1",), "csra_db_cas": ("1", "2")}
 VIEWS = {"standard_head": (1, 4), "csra_db_cas": (2, 4, 6)}
 
-# runs a train.py without the phase after the head's, and notes the processor's seconds of the rest
+# runs a train.py with the head phase alone, and writes its CPU seconds
 _TRAIN = """
 import runpy, sys, time
 from pathlib import Path
@@ -55,17 +55,17 @@ def main(methods: list[str]) -> None:
         }
         for out, flags in settings.items():
             seconds = train(method, out, flags)
-            print(f"{out.name}: {seconds:.0f} s of the processor a fold")
+            print(f"{out.name}: {seconds:.0f} CPU seconds a fold")
         runs.score_out_of_fold(list(settings), runs.TOO_FEW, base.with_name(method))
 
 
 def train(method: str, out: Path, flags: Sequence[object]) -> float:
-    """Train the head of each fold, unless that is done; the processor's seconds a fold."""
-    # beside the run folder, which holds nothing but a run
+    """Train the head of each fold, unless that is done; returns the CPU seconds a fold."""
+    # beside the run folder, which contains only the run
     note = out.with_name(f"{out.name}_seconds.txt")
     if not note.exists():
         note.parent.mkdir(parents=True, exist_ok=True)
-        # threads that wait for each other would count
+        # spinning threads would count as CPU seconds
         os.environ["OMP_NUM_THREADS"] = "1"
         runs.train(
             method,

@@ -1,11 +1,11 @@
-"""Do merging, augmented copies and gating help on patients that no model has seen?
+"""Gain of merging, augmented copies and gating on held-out patients.
 
     python -m benchmarks.studies.held_out
 
 A third of the patients of `nih1000` is held out. The three methods train three folds each on the
 others (the budget of the study `nih1000`); weights, calibration and alpha are chosen on their
-out-of-fold predictions. Then each way of merging is scored on the third, against the single best
-run without augmented copies. About an hour; what is there is not made again.
+out-of-fold predictions. Then each merge is scored on the held-out third, against the single best
+run without augmented copies. About an hour; existing files are not made again.
 
 Expected (two CPU cores): the table in docs/results.md.
 """
@@ -34,14 +34,14 @@ def main() -> None:
         given = ("--predictions", FOLDER / "ensemble_oof.csv", "--labels", DEVELOP)
         runs.call("-m", "ensemble.calibrate", *given, "--output", CALIBRATION)
     files = [
-        runs.predict(HELD_OUT, runs.nih1000() / "images", FOLDER / "ways" / f"{way}.csv", *flags)
-        for way, flags in ways(trained).items()
+        runs.predict(HELD_OUT, runs.nih1000() / "images", FOLDER / "ways" / f"{name}.csv", *flags)
+        for name, flags in merges(trained).items()
     ]
     runs.score(files, HELD_OUT, FOLDER / "scores", "--train_csv", DEVELOP)
 
 
-def ways(trained: list[Path]) -> dict[str, list[object]]:
-    """Flags of `ensemble.infer` by name; the others are compared with the first one."""
+def merges(trained: list[Path]) -> dict[str, list[object]]:
+    """Flags of `ensemble.infer` by name; the first one is the reference."""
     strategies = json.loads(ENSEMBLE.read_text())["made_from"]["strategies"]
     best = trained[strategies["single best"]["weights"].index(1)]
     members = {
@@ -60,7 +60,7 @@ def ways(trained: list[Path]) -> dict[str, list[object]]:
 
 
 def divide() -> None:
-    """Write the table of two thirds of the patients, and that of the third."""
+    """Write the tables of two thirds of the patients and of the held-out third."""
     import pandas as pd
 
     from core.data.splits.folds import assign_folds

@@ -1,6 +1,6 @@
-"""Data sets of which the true scores are known, and how many intervals hold them (`coverage`).
+"""Simulated data sets with known true scores, and coverage of the intervals (study `coverage`).
 
-Scores are normal, so that the truth is known by integration and not by the code that is judged.
+Scores are normal, so that the truth is an integral, independent of the tested code.
 """
 
 from collections.abc import Iterable
@@ -23,12 +23,12 @@ FloatArray = NDArray[np.float64]
 POSITIVES = (2, 5, 10, 20, 50, 200)
 AUROCS = (0.7, 0.8, 0.9, 0.95)
 RHOS = (0.0, 0.6, 0.9)
-# of which a cell is judged
+# fewest intervals of a cell with a verdict
 LEAST_INTERVALS = 200
 
 
 class Interval(NamedTuple):
-    """One of a data set: of what, of a class with how many positives and which true AUROC."""
+    """Interval of one quantity in a data set, for a class by positives and true AUROC."""
 
     what: str
     positives: int
@@ -40,7 +40,7 @@ class Interval(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A data set: labels 1 and 0 and probabilities (N, C), and patients (N,)."""
+    """Data set: labels 1 and 0 and probabilities (N, C), and patients (N,)."""
 
     targets: FloatArray
     probabilities: FloatArray
@@ -49,38 +49,38 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Population:
-    """What data sets are drawn from, with C classes.
+    """Distribution of data sets with C classes.
 
-    A label is 1 where a standard normal number is large enough for the class's prevalence; the
-    score is another one, higher by the class's shift where the label is 1. Both numbers of an image
-    are the sum of one of its patient and one of its own, so that an image by itself is drawn as
-    without patients.
+    A label is 1 if a standard normal number exceeds the quantile of the class's prevalence; the
+    score is another normal number, plus the class's shift if the label is 1. Both are sums of a
+    patient's and an image's number, so that the marginal distribution of an image does not depend
+    on patients.
     """
 
     prevalences: FloatArray
     aurocs: FloatArray
     sizes: NDArray[np.intp]
-    """How many images patients have: each patient of a data set has one of these numbers."""
+    """Numbers of images a patient, from which each patient's is drawn."""
     patients: int
-    """Of a data set."""
+    """Patients of a data set."""
     shared: float = 0.0
-    """What a patient's images have in common, of the variance behind a label and of a score's."""
+    """Share of the variance of labels and scores within a patient."""
     levels: int | None = None
-    """Different probabilities; None: as many as images."""
+    """Number of different probabilities; None: not rounded."""
 
     @property
     def expected(self) -> FloatArray:
-        """(C,) positives of a data set on average."""
+        """(C,) mean number of positives in a data set."""
         return self.prevalences * self.patients * self.sizes.mean()
 
     @property
     def shifts(self) -> FloatArray:
-        """(C,) what the scores of a class's positives have over those of its negatives."""
+        """(C,) mean score of positives minus that of negatives."""
         return np.sqrt(2) * norm.ppf(self.aurocs)
 
     @property
     def aps(self) -> FloatArray:
-        """(C,) AP in an endless data set."""
+        """(C,) AP of the population."""
         if self.levels is not None:
             return self._of_levels()[0]
         pairs = zip(self.prevalences, self.shifts, strict=True)
@@ -88,7 +88,7 @@ class Population:
 
     @property
     def areas(self) -> FloatArray:
-        """(C,) AUROC in an endless data set."""
+        """(C,) AUROC of the population."""
         return self.aurocs if self.levels is None else self._of_levels()[1]
 
     def _of_levels(self) -> FloatArray:
@@ -114,7 +114,7 @@ class Population:
         return Sample(targets, self.probabilities(scores), patients)
 
     def normal(self, random: np.random.Generator, patients: NDArray[np.intp]) -> FloatArray:
-        """Standard normal numbers (N, C) that a patient's images share in part."""
+        """Standard normal numbers (N, C), correlated within a patient."""
         shape = len(patients), len(self.prevalences)
         own = random.standard_normal(shape)
         if not self.shared:
@@ -123,12 +123,12 @@ class Population:
         return np.sqrt(self.shared) * common + np.sqrt(1 - self.shared) * own
 
     def probabilities(self, scores: FloatArray) -> FloatArray:
-        """Scores as probabilities, which are rounded to `levels`."""
+        """Convert scores to probabilities, rounded to `levels`."""
         found = expit(scores)
         return found if self.levels is None else np.round(found * self.levels) / self.levels
 
     def calibrated(self, probabilities: FloatArray, sharpened: float = 1.0) -> FloatArray:
-        """(N, C) how probable a positive is by its score, with logits times `sharpened`."""
+        """(N, C) true probability of a positive given the score, with logits times `sharpened`."""
         return expit(sharpened * self._log_odds(logit(probabilities)))
 
     def reliability(self, sharpened: float) -> tuple[float, float]:
@@ -152,23 +152,23 @@ class Population:
         return float(np.sqrt(mean_square(*sums).mean())), float(np.sqrt(flat))
 
     def _log_odds(self, scores: FloatArray) -> FloatArray:
-        """Of a positive by its score (N, C)."""
+        """Log-odds of a positive given the score, (N, C)."""
         return logit(self.prevalences) + self.shifts * scores - self.shifts**2 / 2
 
     def second(self, random: np.random.Generator, first: Sample, kept: float, own: float) -> Sample:
-        """Another model, which keeps `kept` of the first one's shift and has noise of its `own`."""
+        """Another model: `kept` times the shift of the first, and a share `own` of new noise."""
         noise = logit(first.probabilities) - self.shifts * first.targets
         other = self.normal(random, first.patients)
         mixed = np.sqrt(1 - own) * noise + np.sqrt(own) * other
         return first._replace(probabilities=expit(mixed + kept * self.shifts * first.targets))
 
     def weaker(self, kept: float) -> "Population":
-        """That of `second`'s probabilities."""
+        """Population of `second`'s probabilities."""
         return replace(self, aurocs=norm.cdf(kept * self.shifts / np.sqrt(2)))
 
 
 def grid(rho: float, positives: Iterable[int] = POSITIVES, levels: int | None = None) -> Population:
-    """A class for each number of positives that a data set has on average and each AUROC."""
+    """Population with a class for each mean number of positives and each AUROC."""
     pairs = [(count, auroc) for count in positives for auroc in AUROCS]
     sizes, patients = np.array([1]), 2000
     if rho:
@@ -181,14 +181,14 @@ def grid(rho: float, positives: Iterable[int] = POSITIVES, levels: int | None = 
 
 @dataclass(frozen=True)
 class RealLabels(Population):
-    """Patients of a real label table with all of their images, and normal scores."""
+    """Population of a real label table, with normal scores."""
 
     labels: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     """(N, C) of all patients, image by image and patient by patient."""
 
     @classmethod
     def of_nih(cls, data: Path, patients: int) -> "RealLabels":
-        """The 15 columns of NIH ChestX-ray14, whose AUROCs go from 0.7 to 0.95 in turn."""
+        """The 15 columns of NIH ChestX-ray14, with AUROCs of 0.7 to 0.95 in turn."""
         table = pd.read_csv(data / "labels" / "nih_chestxray14.csv.gz").sort_values("PatientID")
         sizes = table["PatientID"].value_counts(sort=False).to_numpy()
         labels = table.drop(columns=["ImageID", "PatientID"]).to_numpy(float)
@@ -215,12 +215,12 @@ def population_ap(prevalence: float, shift: float) -> float:
         false_positives = (1 - prevalence) * norm.sf(shift + norm.isf(recall))
         return prevalence * recall / (prevalence * recall + false_positives)
 
-    # precision may fall steeply where recall begins
+    # precision may fall steeply at low recall
     return quad(precision, 0, 1, points=[1e-4, 1e-2], limit=500)[0]
 
 
 def beats_low_negative(shift: float) -> float:
-    """How probable a positive is to score above a negative of which the score is below 0."""
+    """Probability that a positive scores above a negative with a score below 0."""
     density = quad(lambda low: norm.pdf(low) * norm.sf(low - shift), -np.inf, 0)[0]
     return density / norm.cdf(0)
 
@@ -228,7 +228,7 @@ def beats_low_negative(shift: float) -> float:
 def percentile_intervals(
     sample: Sample, random: np.random.Generator, resamples: int = 200
 ) -> tuple[FloatArray, FloatArray]:
-    """95 % percentiles of AP and AUROC (2) over resamples of the patients, and of their means.
+    """95 % percentile intervals of AP and AUROC (2) over resamples of patients, and of their means.
 
     (2, 2, C) and (2, 2), lower ends first. Scores without ties; a resample of a class without
     positives has no value.
@@ -243,11 +243,11 @@ def percentile_intervals(
         hits = weights * targets[order, column]
         true, called = hits.cumsum(axis=1), weights.cumsum(axis=1)
         positives, false = true[:, -1], called - true
-        some = positives > 0
+        valid = positives > 0
         precision = true / np.maximum(called, 1)
-        values[0, some, column] = (hits * precision).sum(axis=1)[some] / positives[some]
-        lost = (hits * false).sum(axis=1)[some] / (positives * false[:, -1])[some]
-        values[1, some, column] = 1 - lost
+        values[0, valid, column] = (hits * precision).sum(axis=1)[valid] / positives[valid]
+        lost = (hits * false).sum(axis=1)[valid] / (positives * false[:, -1])[valid]
+        values[1, valid, column] = 1 - lost
     ends = [2.5, 97.5]
     known = np.isnan(values).mean(axis=1) < 1
     safe = np.where(known[:, None], values, 0)
@@ -256,7 +256,7 @@ def percentile_intervals(
 
 
 def table_of(rows: pd.DataFrame, data_sets: int) -> pd.DataFrame:
-    """Shares of the printed intervals that hold the truth, lie above or below it, with errors."""
+    """Coverage of the printed intervals, shares above and below the truth, and standard errors."""
     keys = ["scenario", "what", "positives", "auroc"]
     rows = rows.assign(truth=rows["truth"].fillna(rows.groupby(keys)["value"].transform("mean")))
     printed = rows[rows["low"].notna()].copy()

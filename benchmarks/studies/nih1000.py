@@ -1,10 +1,10 @@
-"""What do the methods reach on real X-rays? `python -m benchmarks.studies.nih1000 [method ...]`.
+"""Scores of the methods on real X-rays: `python -m benchmarks.studies.nih1000 [method ...]`.
 
 Three patient-disjoint folds of the 1,000 images of NIH ChestX-ray14 in `nih1000`, 160 px, ImageNet
 weights of tf_efficientnet_lite0, eight epochs; ten to twenty-five minutes a recipe. Each method's
 defaults, then its parts switched off in turn, against those defaults on the same resamples of
-patients: without the classes that are too few, then without those that the set was built from too.
-The intervals of each recipe's own means are in outputs/nih1000/*.json. Run folders that are there
+patients: without the classes that are too rare, then also without those that the set was built
+from. The intervals of each recipe's own means are in outputs/nih1000/*.json. Existing run folders
 are not trained again.
 
 Expected (two CPU cores): the table in docs/results.md.

@@ -1,12 +1,12 @@
-"""Does csra_db_cas find rare findings better than a plain head?
+"""Rare findings of the phantom: csra_db_cas against a plain head.
 
     python -m benchmarks.studies.phantom
 
-Three procedural datasets of 3,000 images, each with a training seed of its own, and both methods at
-an equal budget: tf_efficientnet_lite0, 96 px, 1 + 7 epochs, four fifths of the patients. Scored on
-12,000 images of other patients, on which each tail class has 40 positives and more: all findings,
-then those of less than 1 % of the training images of all seeds together. An hour on one thread;
-what is there is not made again.
+Three procedural datasets of 3,000 images with different training seeds, and both methods at an
+equal budget: tf_efficientnet_lite0, 96 px, 1 + 7 epochs, four fifths of the patients. Scored on
+12,000 images of other patients with at least 40 positives of each tail class: all findings, then
+those in less than 1 % of the training images of all seeds. An hour on one thread; existing files
+are not made again.
 
 Expected (two CPU cores): the table in docs/results.md.
 """

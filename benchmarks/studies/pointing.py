@@ -1,10 +1,10 @@
-"""Do the heat maps lie on the lesions? `python -m benchmarks.studies.pointing`.
+"""Pointing game of the heat maps: `python -m benchmarks.studies.pointing`.
 
 The three methods at an equal budget on a procedural dataset of 1,200 images: tf_efficientnet_lite0
 at 160 px (maps of 5 x 5 cells), 1 + 2 epochs (label_coupling: 3), four fifths of the patients. Then
-`ensemble.explain` on its test images, whose lesions have known places: how often the highest place
-of a map lies in the lesion, against the share of the image that lesions take. Ten minutes on two
-cores; what is there is not made again.
+`ensemble.explain` on its test images with known lesions: how often the maximum of a map is inside
+the lesion, against the share of the image that lesions cover. Ten minutes on two cores; existing
+files are not made again.
 
 Expected (two CPU cores): the table in docs/results.md.
 """
@@ -23,9 +23,9 @@ TWO_PHASES = [
 ]
 RECIPES = {
     "standard_head": TWO_PHASES,
-    # the scores of its maps are what is trained, without the class-aware sampler's other prior
+    # uniform, so that the maps have the same prior as those of the other methods
     "csra_db_cas": [*TWO_PHASES, "--sampler", "uniform"],
-    # the monitor that the published table was measured with
+    # as in the published table
     "label_coupling": ["--epochs", "3", "--lr", "3e-4", "--monitor", "mAUROC"],
 }
 

@@ -1,6 +1,6 @@
-"""Trainings of the studies: settings, and commands that skip what is there already.
+"""Trainings of the studies: settings, and commands that skip existing files.
 
-pandas is imported late: the studies import this file before they have read their flags.
+pandas is imported late for a fast --help of the studies.
 """
 
 import subprocess
@@ -12,8 +12,8 @@ from benchmarks.runner import required_data
 
 OUT = Path("outputs")
 
-# nih1000 was built half of Pneumonia and half of No_Finding, and a grey-level histogram tells the
-# two apart: so the classes are scored with and without them. Fibrosis and Hernia are too few.
+# nih1000 is half Pneumonia and half No_Finding, and a grey-level histogram separates the two: so
+# classes are scored with and without them. Fibrosis and Hernia are too rare.
 TOO_FEW = ("Fibrosis", "Hernia")
 BY_CONSTRUCTION = ("Pneumonia", "No_Finding")
 EVERY = [
@@ -23,7 +23,7 @@ EVERY = [
 TWO_PHASES = [
     *("--epochs", "7", "--warmup_head_epochs", "1"),
     *("--backbone_lr", "2e-4", "--head_lr", "5e-4"),
-    # the seed that the published tables were measured with
+    # as in the published tables
     *("--seed", "0"),
 ]
 BUDGET = {
@@ -40,7 +40,7 @@ TEST_SEED, TEST_IMAGES = 100, 12_000
 
 
 def call(*words: object) -> None:
-    """Python with these words, which prints as it runs."""
+    """Run Python with these arguments; its output is shown."""
     subprocess.run([sys.executable, *map(str, words)], check=True)
 
 
@@ -50,7 +50,7 @@ def nih1000() -> Path:
 
 
 def draw(seed: int, images: int = 3000) -> Path:
-    """A phantom of 128 pixels, drawn unless it is there."""
+    """Folder of a phantom of 128 pixels, drawn if it is missing."""
     folder = OUT / "phantom" / f"data_{seed}"
     options = ("--images", images, "--size", "128", "--seed", seed)
     call("-m", "core.data.phantom", folder, *options)
@@ -65,9 +65,9 @@ def train(
     csv: Path | None = None,
     prefix: Sequence[object] = (),
 ) -> Path:
-    """Train on `data` (nih1000), or on its images in `csv`, unless that is done; the run folder.
+    """Train on `data` (nih1000), or on its images in `csv`, unless done; returns the run folder.
 
-    prefix: words between `python` and the method's script.
+    prefix: arguments between `python` and the method's script.
     """
     data = data or nih1000()
     weights = required_data().parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
@@ -80,13 +80,13 @@ def train(
 
 
 def train_on_phantom(method: str, seed: int, *flags: str, name: str = "") -> Path:
-    """The run folder of a training on the phantom of `seed`."""
+    """Train on the phantom of `seed`; returns the run folder."""
     out = OUT / "phantom" / f"{name or method}_{seed}"
     return train(method, out, *PHANTOM_BUDGET, *flags, "--seed", seed, data=draw(seed))
 
 
 def predict(csv: Path, images: Path, output: Path, *flags: object) -> Path:
-    """Predict the images in `csv` by `ensemble.infer`, unless that is done."""
+    """Predict the images in `csv` by `ensemble.infer`, unless done; returns the output."""
     if not output.exists():
         given = ("--test_csv", csv, "--image_dir", images, "--output", output)
         call("-m", "ensemble.infer", *flags, *given)
@@ -94,19 +94,19 @@ def predict(csv: Path, images: Path, output: Path, *flags: object) -> Path:
 
 
 def predict_phantom(run: Path) -> Path:
-    """A run's predictions of the phantom that no run was trained on."""
+    """Predict the test phantom with a run's checkpoints; returns the output."""
     data = draw(TEST_SEED, TEST_IMAGES)
     members = ("--checkpoints", *checkpoints(run), "--no-use_tta")
     return predict(data / "train.csv", data / "images", run / "test.csv", *members)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run's folds."""
+    """Checkpoints of a run's folds."""
     return sorted(run.glob("*_fold?.safetensors"))
 
 
 def out_of_fold(run: Path, leave_out: Sequence[str] = ()) -> Path:
-    """A CSV of a run's out-of-fold predictions, without these classes."""
+    """Write a run's out-of-fold predictions without these classes; returns the CSV."""
     import pandas as pd
 
     folds = [pd.read_csv(path, index_col=0) for path in sorted(run.glob("*_val.csv"))]
@@ -117,9 +117,9 @@ def out_of_fold(run: Path, leave_out: Sequence[str] = ()) -> Path:
 
 
 def score(files: Sequence[Path], labels: Path, output: Path, *flags: object) -> None:
-    """Print the leaderboard of prediction files, differences to the first one; write `output`.json.
+    """Print the leaderboard of prediction files, the first as reference; write `output`.json.
 
-    The images and classes are those that all files have.
+    Images and classes are those that all files have.
     """
     words = ("--predictions", *files, "--labels", labels, "--output", output)
     words += ("--common", "--overwrite")

@@ -1,4 +1,4 @@
-"""`ensemble.serve` in a process of its own, clients that ask it, and right and wrong files."""
+"""`ensemble.serve` in a separate process, concurrent clients, and valid and invalid files."""
 
 import base64
 import http.client
@@ -32,7 +32,7 @@ RIGHT = ("predict", "map")
 
 
 class Reply(NamedTuple):
-    """The name of what was sent, the answer, and how long it took."""
+    """Reply to a file: its name, status, answer and seconds."""
 
     name: str
     status: int
@@ -50,7 +50,7 @@ def same(reply: Reply, alone: Reply) -> bool:
 
 
 def _numbers(answer: dict[str, Any]) -> np.ndarray:
-    """The pixels of the map, or the probabilities."""
+    """Pixels of the map, or probabilities."""
     if "map" not in answer:
         return np.array([one["probability"] for one in answer["classes"]])
     data = np.frombuffer(base64.b64decode(answer["map"].partition(",")[2]), np.uint8)
@@ -58,7 +58,7 @@ def _numbers(answer: dict[str, Any]) -> np.ndarray:
 
 
 def ask(port: int, name: str, data: bytes = b"", class_name: str = CLASS) -> Reply:
-    """Send a file to /predict, or by the start of its name to /map of that class; ask /health."""
+    """Send a file to /predict or /map by the start of its name, or request /health."""
     began = time.perf_counter()
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
         if name == "health":
@@ -74,10 +74,10 @@ def ask(port: int, name: str, data: bytes = b"", class_name: str = CLASS) -> Rep
 def load(
     port: int, files: Mapping[str, bytes], clients: int, each: int, class_name: str = CLASS
 ) -> list[Reply]:
-    """All replies to that many clients, who begin together and send one file after another.
+    """Replies to `clients` that start together and send `each` files one after another.
 
-    Every other file is a right one, and each client begins at another place of the list. Raises
-    OSError where a client has no answer.
+    Every other file is valid, and each client starts at another position of the list. Raises
+    OSError if a client has no answer.
     """
     right = [name for name in files if name.startswith(RIGHT)]
     wrong = [name for name in files if name not in right]
@@ -97,7 +97,7 @@ def load(
 def served(
     checkpoints: Sequence[Path], empty: Path, *flags: str
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process that serves these models from its working folder `empty`, and its port.
+    """Process that serves these models from its working folder `empty`, and its port.
 
     `empty`/tmp is the folder of its temporary files.
     """
@@ -119,7 +119,7 @@ def served(
 
 
 def watch(process: int, port: int, over: threading.Event) -> list[tuple[float, float]]:
-    """Seconds of /health and megabytes (0 without /proc), twenty times a second."""
+    """Measure the seconds of /health and the memory in MB (0 without /proc) every 50 ms."""
     looks = []
     while not over.wait(0.05):
         health = ask(port, "health")
@@ -130,7 +130,7 @@ def watch(process: int, port: int, over: threading.Event) -> list[tuple[float, f
 
 
 def right_files(folder: Path) -> dict[str, bytes]:
-    """Radiographs, real ones if there are any; every third one is named for its map."""
+    """Valid radiographs, real ones if available; every third is for /map."""
     images = image_set(folder, "nih1000", images=20, size=512) / "images"
     paths = sorted(path for path in images.iterdir() if path.is_file())[:10]
     return {
@@ -141,9 +141,9 @@ def right_files(folder: Path) -> dict[str, bytes]:
 
 @cache
 def wrong_files(largest: int) -> dict[str, bytes]:
-    """What must be refused, by what it is, where files may have `largest` bytes."""
+    """Invalid files by name, for a limit of `largest` bytes."""
     sound = cv2.imencode(".png", np.arange(4096, dtype=np.uint8).reshape(64, 64))[1].tobytes()
-    # in a PNG the size and the checksum of the header stand at 16 and 29
+    # offsets in a PNG: size 16, checksum of the header 29
     header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + sound[24:29]
     bomb = sound[:12] + header + struct.pack(">I", zlib.crc32(header)) + sound[33:]
     return {

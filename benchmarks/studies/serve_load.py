@@ -1,12 +1,12 @@
-"""Does `ensemble.serve` answer fifty clients at once, wrong files among them? About two minutes.
+"""Load test of `ensemble.serve` with fifty clients and invalid files. About two minutes.
 
     python -m benchmarks.studies.serve_load
 
-A real process, its temporary folder and its working folder empty. First each file is sent alone,
-then fifty clients send ten each at once, every other file a wrong one: cut short, empty, a text, a
-bomb, too large, of 100 megapixels. Every third right file is sent to
-/map. All must be answered, each as it was when it came alone; the process must live on, write no
-file, stay in its memory, and end at Ctrl-C.
+A real process with an empty working folder and temporary folder. First each file is sent alone,
+then fifty clients send ten each, every other file invalid: truncated, empty, a text, a
+decompression bomb, too large, of 100 megapixels. Every third valid file is sent to /map. Each
+answer must equal that of the file sent alone; the process must stay alive, write no file, limit its
+memory, and end at Ctrl-C.
 """
 
 import signal
@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.runner import start
 
 CLIENTS, EACH = 50, 10
-# for /health, whatever else it does
+# for /health under load
 ALLOWED_SECONDS = 2
 
 
@@ -65,17 +65,17 @@ def main() -> None:
     wrong = [reply for reply in replies if not clients.same(reply, alone[reply.name])]
     refused = [one for one in replies if one.name.startswith(clients.RIGHT) != (one.status == 200)]
     faults = {
-        f"{len(wrong)} answers are not those of one client ({wrong[:1]})": wrong,
-        "a right file was refused, or a wrong one taken": refused,
-        "the process is not well after it": not healthy,
+        f"{len(wrong)} answers differ from those to one client ({wrong[:1]})": wrong,
+        "a valid file was refused, or an invalid one accepted": refused,
+        "the process failed afterwards": not healthy,
         f"it ended with {ended}": ended != 130,
         f"it wrote {left}": left,
-        # eight files of the largest size, one of which is being decoded
-        "it took too much memory": peak - before > 8 * clients.MEGABYTES + 300,
-        "/health had to wait": slowest > ALLOWED_SECONDS,
+        # eight files of the largest size, and the decoding of one
+        "it used too much memory": peak - before > 8 * clients.MEGABYTES + 300,
+        "/health was too slow": slowest > ALLOWED_SECONDS,
     }
     found = "; ".join(fault for fault, there in faults.items() if there)
-    print(f"MISSED       {found}" if found else "ok           all as alone, no file written")
+    print(f"MISSED       {found}" if found else "ok           all equal, no file written")
     sys.exit(bool(found))
 
 

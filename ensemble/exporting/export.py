@@ -1,4 +1,4 @@
-"""What `ensemble.export` writes: a graph or a folder of models, each with its card."""
+"""Export of an ensemble: an ONNX graph or a hub folder, with a model card."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from core.data.tables.images_to_predict import find_images
 from core.runtime.fabric import versions
 from ensemble.exporting.card_scores import FoldScores
 from ensemble.exporting.config import Config
-from ensemble.exporting.graph import Merged, one_size
+from ensemble.exporting.graph import EnsembleGraph, common_size
 from ensemble.exporting.hub_folder import needs_recipe, weight_files, write_models
 from ensemble.exporting.model_card import write_card
 from ensemble.exporting.onnx import (
@@ -32,7 +32,7 @@ from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.predictor import Predictor
 
 GRAPH = "model.onnx"
-# sizes of the batches of noise; how many real images are checked, and how many at a time
+# batch sizes of noise; number of real images for the check, and their batch size
 BATCHES = (1, 2, 5)
 MOST_IMAGES, BATCH = 16, 5
 # of `core.data.images.decode.resize`
@@ -45,7 +45,7 @@ UNCALIBRATED = "The outputs are probabilities that are not calibrated"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Export:
-    """Models to export, with their calibration and their scores."""
+    """Models to export, their calibration and their scores."""
 
     config: Config
     ensemble: Ensemble
@@ -54,19 +54,19 @@ class Export:
 
     @property
     def maps(self) -> dict[str, Identity]:
-        """The calibration of each class; empty without one."""
+        """Calibration map of each class; empty without a calibration."""
         if self.calibration is None:
             return {}
         return {name: self.calibration.classes[name] for name in self.ensemble.class_names}
 
     @property
     def calibrated(self) -> bool:
-        """Whether a graph applies the calibration: isotonic maps are too steep for 32 bits."""
+        """True if the graph applies the calibration; isotonic maps are too steep for float32."""
         maps = self.maps.values()
         return bool(maps) and not any(isinstance(one, Isotonic) for one in maps)
 
     def write(self, folder: Path) -> str:
-        """Write the model, check it, and write its card; returns a line on a graph's check.
+        """Write the model, check it, and write its card; returns a line on the check of a graph.
 
         Raises UserError as `write_onnx`, `largest_difference` and `write_models` do.
         """
@@ -77,21 +77,23 @@ class Export:
         return ""
 
     def _write_graph(self, folder: Path) -> str:
-        merge, size = self.config.merge, one_size(self.ensemble)
+        merge, size = self.config.merge, common_size(self.ensemble)
         integers = self.config.input == "uint8"
         applied = self.calibration if self.calibrated else None
         path = folder / GRAPH
-        # of any size, the sides differ, lest the graph takes them for equal
+        # unequal sides, else the exporter would assume that they are equal
         sides = (size + 3, size + 8) if self.config.any_size else (size, size)
         example = torch.zeros(2, 1, *sides, dtype=torch.uint8 if integers else torch.float32)
-        graph = Merged(self.ensemble, merge, applied, any_size=self.config.any_size)
+        graph = EnsembleGraph(self.ensemble, merge, applied, any_size=self.config.any_size)
         write_onnx(path, graph, example, self._metadata(size))
-        # after the graph: it changes the memory layout of the models
+        # after the graph: the predictor changes the memory layout of the models
         predictor = Predictor(Fabric(accelerator="cpu", devices=1), self.ensemble, merge)
 
         def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
             square = np.stack([resize(image, size) for image in pixels[:, 0]])[:, None]
-            merged = predictor.merged(predictor([torch.from_numpy(square)]).astype(np.float64))
+            merged = predictor.merge_models(
+                predictor([torch.from_numpy(square)]).astype(np.float64)
+            )
             return merged if applied is None else applied.apply(merged, predictor.class_names)
 
         checked = []
@@ -106,7 +108,7 @@ class Export:
         return "; ".join(checked)
 
     def _write_card(self, path: Path, names: Sequence[str], *, size: int) -> None:
-        """Write the card, which calls the models by `names`; `size` is 0 without a graph."""
+        """Write the card with `names` of the models; `size` is 0 without a graph."""
         write_card(
             path,
             names,
@@ -122,7 +124,7 @@ class Export:
         )
 
     def _batches(self, size: int) -> dict[str, tuple[list[NDArray[np.uint8]], float]]:
-        """Batches to check the graph on, by what they are, and how far it may be off there."""
+        """Batches for the check of the graph by their description, and the tolerance for each."""
         random, any_size = np.random.default_rng(0), self.config.any_size
 
         def noise(*shape: int) -> NDArray[np.uint8]:
@@ -161,7 +163,7 @@ class Export:
             "output": f"{OUTPUT} (batch, {len(names)}), in the order of class_names",
             "calibrated": self.calibrated,
             "told": self._outputs(),
-            "views": merge.views,
+            "views": merge.tta,
             "view_merge": merge.tta_merge_mode,
             "ensemble_mode": merge.ensemble_mode,
             "models": models,
@@ -183,6 +185,6 @@ class Export:
         if not self.maps:
             return f"{UNCALIBRATED}."
         return (
-            f"{UNCALIBRATED}: an isotonic map is too steep for 32 bits. The calibration is in the "
-            "file's metadata, to be applied to them."
+            f"{UNCALIBRATED}: an isotonic map is too steep for float32. Apply the calibration in "
+            "the file's metadata to them."
         )

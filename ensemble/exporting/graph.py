@@ -1,4 +1,4 @@
-"""Prediction of `ensemble.infer` from an image's pixels, as one graph."""
+"""Ensemble prediction from pixels as one module, for export to ONNX."""
 
 import torch
 from torch import Tensor, nn
@@ -8,16 +8,16 @@ from ensemble.exporting.resize_graph import resize_in_graph
 from ensemble.predict.calibration import SMALLEST, Calibration, Identity
 from ensemble.predict.config import MergeConfig
 from ensemble.predict.ensemble import Ensemble
-from ensemble.predict.merge import merge_views
-from ensemble.predict.tta import VIEWS
+from ensemble.predict.merge import merge_copies
+from ensemble.predict.tta import TTA
 
 
-class Merged(nn.Module):
+class EnsembleGraph(nn.Module):
     """Images (B, 1, S, S), uint8 or float in [0, 1] → probabilities (B, C) float32.
 
-    With `any_size` images (B, 1, H, W), which are resized to squares, floats rounded to 8 bits.
-    Views, then models are merged, then each class is calibrated by none, temperature or Platt.
-    Raises UserError for the median where a model lacks a class.
+    With `any_size` images (B, 1, H, W) are resized to squares, floats rounded to 8 bits. Augmented
+    copies, then models are merged, then each class is calibrated by none, temperature or Platt.
+    Raises UserError for the median if a model lacks a class.
     """
 
     known: Tensor
@@ -35,23 +35,23 @@ class Merged(nn.Module):
         any_size: bool = False,
     ) -> None:
         super().__init__()
-        self.size = one_size(ensemble) if any_size else 0
-        self.views, self.view_merge = VIEWS[merge.views], merge.tta_merge_mode
+        self.size = common_size(ensemble) if any_size else 0
+        self.transforms, self.copy_merge = TTA[merge.tta], merge.tta_merge_mode
         self.mode, self.calibrated = merge.ensemble_mode, calibration is not None
         self.models = nn.ModuleList(member.model for member in ensemble.members)
         names = ensemble.class_names
         known = torch.zeros(len(ensemble.members), len(names))
         for number, member in enumerate(ensemble.members):
-            places, own = member.places(names)
+            places, own = member.class_indices(names)
             known[number, places] = 1
-            # a class that a model lacks takes any of its columns, and no share
+            # a class that the model lacks uses column 0 with a share of 0
             columns = torch.zeros(len(names), dtype=torch.long)
             columns[places] = torch.tensor(own)
             self.register_buffer(f"columns_{number}", columns)
         if self.mode == "median" and not known.all():
             raise UserError(
-                "--ensemble_mode median of classes that not every model has cannot be one graph: "
-                "take --classes intersection, or another mode"
+                "--ensemble_mode median cannot be exported if models lack classes: choose "
+                "--classes intersection, or another mode"
             )
         portions = torch.tensor(ensemble.shares, dtype=torch.float64)[:, None] * known
         self.register_buffer("known", known)
@@ -70,12 +70,12 @@ class Merged(nn.Module):
             scaled = resize_in_graph(grey, self.size) / 255
         else:
             scaled = images / 255 if images.dtype == torch.uint8 else images
-        views = torch.cat([view(scaled) for view in self.views])
+        copies = torch.cat([transform(scaled) for transform in self.transforms])
         each = []
         for number, model in enumerate(self.models):
-            logits = model(views).float()
-            by_view = logits.sigmoid().reshape(-1, images.shape[0], logits.shape[-1])
-            merged = merge_views(by_view, self.view_merge)
+            logits = model(copies).float()
+            by_copy = logits.sigmoid().reshape(-1, images.shape[0], logits.shape[-1])
+            merged = merge_copies(by_copy, self.copy_merge)
             each.append(merged.index_select(1, self.get_buffer(f"columns_{number}")))
         merged = self._merge(torch.stack(each))
         if not self.calibrated:
@@ -84,7 +84,7 @@ class Merged(nn.Module):
         return torch.where(self.is_mapped, (self.slope * logits + self.offset).sigmoid(), merged)
 
     def _merge(self, each: Tensor) -> Tensor:
-        """Probabilities (M, B, C) of the models → (B, C), as `merge.merge_models` does."""
+        """Merge probabilities (M, B, C) into (B, C), as `merge.merge_models` does."""
         if self.mode == "max":
             return (each * self.known[:, None]).amax(dim=0)
         if self.mode == "median":
@@ -99,14 +99,12 @@ class Merged(nn.Module):
         return (shares * clipped.logit()).sum(dim=0).sigmoid()
 
 
-def one_size(ensemble: Ensemble) -> int:
-    """The image size of all members. Raises UserError where there are several."""
+def common_size(ensemble: Ensemble) -> int:
+    """Image size of all members. Raises UserError if they differ."""
     size, *others = ensemble.sizes
     if others:
         raise UserError(
-            f"the checkpoints take images of {list_first(ensemble.sizes, 12)} pixels, and one "
-            "graph takes images of one size: export those of each size by themselves, or all by "
-            "--format "
-            "folder"
+            f"the checkpoints have image sizes of {list_first(ensemble.sizes, 12)} pixels, but a "
+            "graph has one size: export each size by itself, or use --format folder"
         )
     return size

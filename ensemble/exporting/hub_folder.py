@@ -1,4 +1,4 @@
-"""Checkpoints as a folder that loads back offline, for a model hub."""
+"""Hub folder: exported checkpoints that load offline."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from ensemble.predict.calibration import Calibration, write_calibration
 from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.ensemble_json import write_recipe
 
-# settings in which a slash is part of a name, not of a path
+# settings in which a slash is not part of a path
 NAMES = ("model", "labels")
 DESCRIBED = (
     *("model", "fold", "folds", "epoch", "metrics"),
@@ -24,14 +24,14 @@ DESCRIBED = (
 
 
 def weight_files(ensemble: Ensemble) -> list[str]:
-    """The name of each member's file."""
+    """File name of each member."""
     numbers = range(1, len(ensemble.members) + 1)
     several = [f"model_{number}.safetensors" for number in numbers]
     return several if len(several) > 1 else ["model.safetensors"]
 
 
 def needs_recipe(ensemble: Ensemble) -> bool:
-    """Whether an ensemble.json has to name the models or classes."""
+    """True if an ensemble.json is needed for the models or classes."""
     first, *others = ensemble.members
     return bool(others) or list(first.info.class_names) != list(ensemble.class_names)
 
@@ -39,7 +39,7 @@ def needs_recipe(ensemble: Ensemble) -> bool:
 def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | None) -> None:
     """Write checkpoints without paths, config.json, and ensemble.json and calibration.json if any.
 
-    Raises UserError where a written checkpoint gives other outputs, and as writing does.
+    Raises UserError if the outputs of a written checkpoint differ, and if writing fails.
     """
     listed, models = [], []
     for member, name, share in zip(
@@ -70,19 +70,19 @@ def write_models(folder: Path, ensemble: Ensemble, calibration: Calibration | No
 
 
 def shareable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's facts without its format and the digests of its images and patients, and with
-    the names alone of paths in settings."""
+    """Checkpoint metadata without digests of images and patients, and with file names alone
+    instead of paths."""
     left_out = ("format_version", DIGESTS)
-    kept = {name: value for name, value in facts.items() if name not in left_out}
-    if isinstance(settings := kept.get("settings"), dict):
-        kept["settings"] = {
+    public = {name: value for name, value in facts.items() if name not in left_out}
+    if isinstance(settings := public.get("settings"), dict):
+        public["settings"] = {
             name: value if name in NAMES else _last_part(value) for name, value in settings.items()
         }
-    return kept
+    return public
 
 
 def _last_part(value: Any) -> Any:
-    """A path's name, also of each path of a list."""
+    """Name of a path, or of each path in a list."""
     if isinstance(value, list):
         return [_last_part(one) for one in value]
     return PureWindowsPath(value).name if isinstance(value, str) else value
@@ -95,4 +95,4 @@ def _check_same(member: Member, path: Path) -> None:
     shape = (2, 1, info.image_size, info.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
     if not torch.equal(model(images), member.model(images)):
-        raise UserError(f"{member.path} does not give the same once it is written anew")
+        raise UserError(f"{member.path} gives other outputs after export: report this as a bug")

@@ -1,4 +1,4 @@
-"""Model card: description, training data and scores of a model, for those who receive it."""
+"""Model card: description, training data and scores of a model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from ensemble.scoring.tables import mean_with_interval
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 UNKNOWN = "unknown"
 LONGEST = 200
-# what is larger is no count and no score
+# larger numbers are not valid counts or scores
 LARGEST = 1e12
 MEANS = ("mAP", "mAUROC", "ECE")
 
@@ -30,14 +30,14 @@ def write_card(
     thresholds: Mapping[str, float | None],
     **words: Any,
 ) -> None:
-    """Write the card, which calls the members `names`, in Markdown; of files it has names alone.
+    """Write the card in Markdown with `names` of the members; files are without folders.
 
-    `thresholds` by class; `words` are the template's other variables.
+    thresholds: by class; words: other variables of the template.
     """
     members = ensemble.members
     alone = scores[0] if len(members) == 1 else None
     rows = zip(names, members, scores, strict=True)
-    # for Markdown, which our own filter escapes
+    # Markdown, escaped by the filter `md`
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
     environment.filters["md"] = escaped
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -60,7 +60,7 @@ def write_card(
 
 
 def escaped(text: object) -> str:
-    """Text as Markdown that shows just this text, on one line and not long."""
+    """Escape text for Markdown, on one line of at most LONGEST characters."""
     short = escape_control(str(text))[:LONGEST]
     return re.sub(r"([\\`*\[\]|!#~])", r"\\\1", short.replace("&", "&amp;").replace("<", "&lt;"))
 
@@ -93,7 +93,7 @@ def _class(
 
 
 def _means(name: str, member: Member, score: FoldScores | None) -> dict[str, str] | None:
-    """A row of scores: with intervals from the run folder, else those in the checkpoint."""
+    """Row of scores: from the run folder with intervals, else from the checkpoint."""
     if score is not None:
         summary = score.evaluation.summary
         row = {"images": f"{summary['images']:,}", "classes": f"{summary['classes_scored']:,}"}
@@ -107,7 +107,7 @@ def _means(name: str, member: Member, score: FoldScores | None) -> dict[str, str
 
 
 def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str:
-    """The CSVs of the training images, by name."""
+    """Names of the CSVs of the training images."""
     files: dict[str, None] = {}
     for member in members:
         given = member.facts("settings").get("train_csv")
@@ -115,17 +115,17 @@ def _data(members: Sequence[Member], scores: Sequence[FoldScores | None]) -> str
             if isinstance(one, str) and one:
                 files[PureWindowsPath(one).name] = None
     files |= dict.fromkeys(score.labels for score in scores if score is not None)
-    return f"Labels of {', '.join(files)}" if files else "Which labels were used is not told"
+    return f"Labels of {', '.join(files)}" if files else "Labels: unknown"
 
 
 def _by_image(member: Member) -> str:
-    """What the checkpoint notes of folds that were not divided by patient; "" where nothing."""
+    """Note of the checkpoint on folds that were not divided by patient; "" without."""
     noted = member.info.facts.get("by_image")
     return noted if isinstance(noted, str) else ""
 
 
 def _span(members: Sequence[Member], key: str, name: str) -> str:
-    """A class's count, or the least and the most of several models."""
+    """Count of a class, or the smallest and largest count of several models."""
     found = [member.facts(key).get(name) for member in members]
     counts = [count for count in found if type(count) is int]
     if not counts:

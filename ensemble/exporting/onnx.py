@@ -1,4 +1,4 @@
-"""A graph as an ONNX file, and its check by ONNX Runtime against `ensemble.infer`."""
+"""ONNX export of a graph, and its check by ONNX Runtime against `ensemble.infer`."""
 
 import json
 import logging
@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from core.errors import UserError, format_size
-from ensemble.exporting.graph import Merged
+from ensemble.exporting.graph import EnsembleGraph
 
 BOUND = 1e-4
-# of images that are resized: OpenCV rounds some pixels to the next of 256 levels
+# for resized images: OpenCV rounds some pixels to the next of 256 levels
 RESIZED_BOUND = 1e-3
-# a protobuf holds no more
+# limit of a protobuf
 LARGEST = 2_000_000_000
 INPUT, OUTPUT = "images", "probabilities"
 
 
 def check_installed() -> None:
-    """Raise UserError with the command that installs what is missing."""
+    """Raise UserError with the install command if a package is missing."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -36,21 +36,20 @@ def check_installed() -> None:
 
 
 def write_onnx(
-    path: Path, graph: Merged, images: torch.Tensor, metadata: Mapping[str, Any]
+    path: Path, graph: EnsembleGraph, images: torch.Tensor, metadata: Mapping[str, Any]
 ) -> None:
     """Write the graph for any number of images like `images` (B, 1, H, W), `metadata` as JSON.
 
-    A graph that resizes takes any height and width.
-
-    Raises UserError where the weights do not fit one file or PyTorch cannot express the graph.
+    A graph that resizes accepts any height and width. Raises UserError if the weights are too
+    large for one file or PyTorch cannot export the graph.
     """
     import onnx
 
     size = sum(one.numel() * one.element_size() for one in graph.state_dict().values())
     if size > LARGEST:
         raise UserError(
-            f"the weights have {format_size(size)}, and an ONNX file holds {format_size(LARGEST)} "
-            "at most: export fewer checkpoints, or take --format folder"
+            f"the weights have {format_size(size)}, but an ONNX file has {format_size(LARGEST)} "
+            "at most: export fewer checkpoints, or use --format folder"
         )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     dimensions = {0: torch.export.Dim("batch")}
@@ -69,10 +68,10 @@ def write_onnx(
                 external_data=False,
                 verbose=False,
             )
-    # it raises about anything
+    # the exporter raises many kinds of errors
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise UserError(f"this model cannot be expressed in ONNX: {reason}") from error
+        raise UserError(f"this model cannot be exported to ONNX: {reason}") from error
     assert program is not None
     document = program.model_proto
     _delete_traces(document)
@@ -86,7 +85,7 @@ def write_onnx(
 
 
 def _delete_traces(message: Any) -> None:
-    """Delete the origin of each node, which holds paths of this machine."""
+    """Delete the stack trace of each node, which has paths of this machine."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)
@@ -105,7 +104,7 @@ def largest_difference(
 ) -> float:
     """Largest difference between ONNX Runtime and `predict` over uint8 batches (B, 1, H, W).
 
-    `integers`: the graph takes uint8, else float32. Raises UserError where it is more than `bound`.
+    integers: the graph takes uint8, else float32. Raises UserError if it is more than `bound`.
     """
     import onnxruntime
 
@@ -118,12 +117,12 @@ def largest_difference(
         (found,) = session.run([OUTPUT], {INPUT: given})
         expected = predict(pixels)
         difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else 1.0
-        # NaN is above no bound
+        # `not <=`, as NaN fails every comparison
         if not difference <= bound:
             raise UserError(
                 f"ONNX Runtime differs from PyTorch by {difference:.1e} on a batch of "
-                f"{len(pixels)}, more than {bound:.0e}: nothing was written; leave --calibration "
-                "out, take other views or merges, or --format folder"
+                f"{len(pixels)}, more than {bound:.0e}: nothing was written; leave out "
+                "--calibration, change --tta_config or the merge modes, or use --format folder"
             )
         largest = max(largest, difference)
     return largest

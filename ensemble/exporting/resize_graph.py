@@ -1,15 +1,15 @@
-"""Resizing within a graph: `core.data.images.decode.resize` for tensors of any height and width."""
+"""Resizing in the ONNX graph: `core.data.images.decode.resize` for tensors of any size."""
 
 import torch
 from torch import Tensor
 
 
 def resize_in_graph(pixels: Tensor, size: int) -> Tensor:
-    """Images (B, 1, H, W) of grey levels from 0 to 255 as squares (B, 1, size, size), float32.
+    """Resize images (B, 1, H, W) of grey levels from 0 to 255 to (B, 1, size, size), float32.
 
-    By area where no side is shorter than `size`, else bilinear, and rounded to whole levels, as
-    `resize` does. Area: equal but for ties of rounding. Bilinear: at most one level apart, as
-    OpenCV computes with fixed points.
+    Like `resize`: by area if no side is shorter than `size`, else bilinear; rounded to integers.
+    Area: equal except for ties in rounding. Bilinear: at most one level apart, as OpenCV computes
+    in fixed point.
     """
     height, width = pixels.shape[-2:]
     sides = [torch.full((), side, dtype=torch.float64) for side in (height, width)]
@@ -19,15 +19,15 @@ def resize_in_graph(pixels: Tensor, size: int) -> Tensor:
         for count, side in zip((height, width), sides, strict=True)
     )
     resized = down @ pixels.float() @ across.T
-    # of exact halves OpenCV adds four levels as integers
+    # at a ratio of exactly 2 OpenCV sums four pixels as integers
     is_half = (sides[0] == 2 * size) & (sides[1] == 2 * size)
     return torch.where(is_half, (resized + 0.5).floor(), resized.round())
 
 
 def _weights(count: int, side: Tensor, size: int, shrinks: Tensor) -> Tensor:
-    """Part of each of `count` pixels (`side` as a tensor) in each of `size`: float32 (size, count).
+    """Weights of `count` input pixels for `size` output pixels, float32 (size, count).
 
-    Float64 inside: the edges of thousands of pixels have to be exact.
+    `side`: count as a tensor. Computed in float64: the edges of thousands of pixels must be exact.
     """
     scale = side / size
     place = torch.arange(size, dtype=torch.float64)[:, None]

@@ -1,7 +1,7 @@
-"""Fitting of calibration: maps by class, thresholds and gating's alpha.
+"""Calibration fitting: a map and thresholds for each class, and alpha of normal gating.
 
-A map is chosen by cross-validated log loss. Probabilities are clipped to [1e-6, 1 - 1e-6] wherever
-a logarithm needs it, so that a certainty that is wrong costs 14 and not infinitely much.
+A map is chosen by cross-validated log loss. Probabilities are clipped to [1e-6, 1 - 1e-6] before
+a logarithm, which limits the log loss of an entry to 14.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,17 +36,17 @@ from ensemble.predict.merge import ranks
 FloatArray = NDArray[np.float64]
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-# A method is tried where so many patients are positive, and as many negative. By simulation (log
-# loss in excess of the truth's): at 2 positives of 100 images Platt costs 0.001 and saves 0.4 where
-# training had shifted the logits; isotonic costs up to 0.04 at 5 to 8 and begins to win at 100.
+# Fewest positive patients, and fewest negative ones, for a method. By simulation (excess log loss):
+# with 2 positives of 100 images Platt costs 0.001, and saves 0.4 if training had shifted the
+# logits; isotonic costs up to 0.04 with 5 to 8 positives and is better from 100 on.
 FEWEST = {"identity": 0, "temperature": 2, "platt": 2, "isotonic": 100}
-# a class that the model has the wrong way round would else be turned
+# a slope stays positive: a map never reverses the ranking of a class
 SMALLEST_SLOPE = 1e-3
 LARGEST_SLOPE = 1e3
 
 
 def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> Temperature:
-    """sigmoid(logit(p) / T) with the least log loss (Guo 2017), T from 1e-3 to 1e3.
+    """sigmoid(logit(p) / T) with the lowest log loss (Guo 2017), T from 1e-3 to 1e3.
 
     targets: (N,) of 0 and 1. The loss is convex in 1 / T, so its slope has one root.
     """
@@ -66,7 +66,7 @@ def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> Temperatu
 
 
 def fit_platt(targets: FloatArray, probabilities: FloatArray) -> Platt:
-    """sigmoid(a logit(p) + b) with the least log loss against Platt's targets, by scikit-learn.
+    """sigmoid(a logit(p) + b) with the lowest log loss for Platt's targets, by scikit-learn.
 
     targets: (N,) of 0 and 1. For N+ positives and N- negatives Platt (1999) takes
     (N+ + 1) / (N+ + 2) for 1 and 1 / (N- + 2) for 0. a lies within 1e-3 and 1e3.
@@ -88,13 +88,13 @@ def fit_platt(targets: FloatArray, probabilities: FloatArray) -> Platt:
 
 
 def fit_isotonic(targets: FloatArray, probabilities: FloatArray) -> Isotonic:
-    """Rising steps of the least squared error to (N,) of 0 and 1 (Zadrozny & Elkan 2002)."""
+    """Isotonic regression on targets (N,) of 0 and 1 (Zadrozny & Elkan 2002)."""
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probabilities, targets)
     values = np.maximum.accumulate(fitted.y_thresholds_)  # equal up to the last bit
     return Isotonic(fitted.X_thresholds_.tolist(), values.tolist())
 
 
-# in the order in which equal losses are decided
+# of equal losses the first method is chosen
 FITS: dict[str, Callable[[FloatArray, FloatArray], Identity]] = {
     "identity": lambda targets, probabilities: Identity(),
     "temperature": fit_temperature,
@@ -104,16 +104,16 @@ FITS: dict[str, Callable[[FloatArray, FloatArray], Identity]] = {
 
 
 def log_losses(targets: FloatArray, probabilities: FloatArray) -> FloatArray:
-    """Log loss of each entry; NaN where the target is."""
+    """Log loss of each entry; NaN for an unknown target."""
     p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     losses = -np.where(targets == 1, np.log(p), np.log1p(-p))
     return np.where(np.isnan(targets), np.nan, losses)
 
 
 def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float | None:
-    """The highest threshold above 0 with the best F1 over (N,) of 1, 0 and NaN, if there is one.
+    """Highest threshold above 0 with the best F1 for targets (N,) of 1, 0 and NaN; None for none.
 
-    "Positive" is probability >= threshold. At a threshold of 0 everything would be.
+    "Positive" is probability >= threshold; a threshold of 0 would make all images positive.
     """
     curve = Curve.of(probabilities[targets == 1], probabilities[targets == 0])
     usable = curve.thresholds > 0
@@ -125,7 +125,7 @@ def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float | No
 def best_alpha(
     targets: FloatArray, calibrated: FloatArray, class_names: Sequence[str], normal: str | None
 ) -> float:
-    """The alpha of ALPHAS with the best mAP of the other classes, the smallest of several."""
+    """The smallest of ALPHAS with the best mAP of the other classes."""
     if normal is None:
         return 0.0
     others = [column for column, name in enumerate(class_names) if name != normal]
@@ -142,31 +142,31 @@ class Problem:
     probabilities: FloatArray  # (N, C)
     class_names: tuple[str, ...]
     patients: NDArray[np.object_] | None  # (N,)
-    normal: str | None  # the class that gates the others
+    normal: str | None  # normal class, which gates the others
 
     def part(self, rows: NDArray[np.bool_]) -> "Problem":
-        """The images of these rows, (N,)."""
+        """Subset of the images, `rows` bool (N,)."""
         y, p = self.targets[rows], self.probabilities[rows]
         patients = None if self.patients is None else self.patients[rows]
         return replace(self, targets=y, probabilities=p, patients=patients)
 
     def folds(self, folds: int, seed: int) -> NDArray[np.int64]:
-        """A fold for each image, (N,), by patient. Raises UserError for too few patients."""
+        """Fold of each image, (N,), by patient. Raises UserError for too few patients."""
         return assign_folds(self.targets, self.patients, folds, seed)
 
 
 def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calibration:
     """Choose each class's map by cross-validation over patients, and fit all on all rows.
 
-    Raises UserError where there are fewer patients than folds. `bar` moves on with each class.
+    Raises UserError if there are fewer patients than folds. `bar` is updated once a class.
     """
     assignment = problem.folds(folds, seed)
-    people = np.arange(len(assignment)) if problem.patients is None else problem.patients
+    patients = np.arange(len(assignment)) if problem.patients is None else problem.patients
     maps = {}
     for column, name in enumerate(problem.class_names):
         known = ~np.isnan(problem.targets[:, column])
         y, p = problem.targets[known, column], problem.probabilities[known, column]
-        methods = allowed_methods(y, people[known])
+        methods = allowed_methods(y, patients[known])
         maps[name] = FITS[choose_method(y, p, assignment[known], methods)](y, p)
         bar.update()
     names, normal = problem.class_names, problem.normal
@@ -182,9 +182,9 @@ def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calib
     return Calibration(maps, normal, alpha)
 
 
-def allowed_methods(targets: FloatArray, people: NDArray[Any]) -> list[str]:
-    """Methods for which (N,) targets of 0 and 1, of these people (N,), have enough of both."""
-    fewer = min(len(np.unique(people[targets == kind])) for kind in (0, 1))
+def allowed_methods(targets: FloatArray, patients: NDArray[Any]) -> list[str]:
+    """Methods with enough positive and negative patients (N,), for targets (N,) of 0 and 1."""
+    fewer = min(len(np.unique(patients[targets == kind])) for kind in (0, 1))
     return [method for method, fewest in FEWEST.items() if fewer >= fewest]
 
 
@@ -194,9 +194,10 @@ def choose_method(
     assignment: NDArray[np.int64],
     methods: Sequence[str],
 ) -> str:
-    """The first of `methods` with the least log loss on folds that it was not fitted on.
+    """The first of `methods` with the lowest cross-validated log loss.
 
-    targets: (N,) of 0 and 1. "identity" where a fit would see no positive or no negative.
+    targets: (N,) of 0 and 1. "identity" if the training part of a fold lacks positives or
+    negatives.
     """
     folds = np.unique(assignment)
     kinds = (len(np.unique(targets[assignment != fold])) for fold in folds)
@@ -215,32 +216,32 @@ def choose_method(
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Results for each patient by fits on others: (N, C) by stage BEFORE, CALIBRATED and GATED.
+class OutOfFold:
+    """Cross-validated results (N, C) by stage: BEFORE, CALIBRATED and GATED.
 
-    An image's rank, as parts of N, is that among all images under the maps of its fold:
-    probabilities of folds with maps of their own cannot be ranked together.
+    An image's rank, divided by N, is among all images under the maps of its fold: probabilities
+    of folds with different maps cannot be ranked together.
     """
 
     probabilities: dict[str, FloatArray]
     ranks: dict[str, FloatArray]
-    called: dict[str, NDArray[np.bool_]]  # where the probability reaches the fitted threshold
-    alphas: list[float]  # of each fold
+    called: dict[str, NDArray[np.bool_]]  # True if the probability reaches the fitted threshold
+    alphas: list[float]  # alpha of each fold
 
 
 BEFORE, CALIBRATED, GATED = "before", "calibrated", "gated"
 
 
-def held_out(problem: Problem, folds: int, seed: int, bar: tqdm) -> HeldOut:
-    """Do all of `fit_calibration` without each fold of patients, and apply it to that fold.
+def held_out(problem: Problem, folds: int, seed: int, bar: tqdm) -> OutOfFold:
+    """Cross-validate `fit_calibration` over folds of patients.
 
-    Raises UserError where no class can be scored, or there are fewer patients than folds.
+    Raises UserError if no class can be scored, or there are fewer patients than folds.
     """
     if np.isnan(Scorer(problem.targets.T, "mAP")(problem.probabilities.T)):
         raise UserError("no class has both positive and negative labels: nothing can be scored")
     assignment = problem.folds(folds, seed)
     shape, names, stages = problem.targets.shape, problem.class_names, (BEFORE, CALIBRATED, GATED)
-    tested = HeldOut(
+    tested = OutOfFold(
         probabilities={stage: np.empty(shape) for stage in stages},
         ranks={stage: np.empty(shape) for stage in stages},
         called={stage: np.empty(shape, dtype=bool) for stage in stages},

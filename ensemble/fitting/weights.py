@@ -1,7 +1,7 @@
-"""Weights of an ensemble from out-of-fold predictions, and what they gain on other patients.
+"""Ensemble weights fitted to out-of-fold predictions, and their gain on held-out patients.
 
-Each strategy, and the choice among them, is scored on patients that took no part in it: nested
-cross-validation (Varma & Simon 2006). As folds may choose runs of other scales, a held-out image
+Each strategy, and the choice among them, is scored by nested cross-validation over patients
+(Varma & Simon 2006). As folds may choose runs of different scales, a held-out image
 counts by its rank among all images under the weights of its fold.
 """
 
@@ -24,22 +24,22 @@ from ensemble.predict.merge import ranks
 FloatArray = NDArray[np.float64]
 
 METRICS = ("mAP", "mAUROC")
-# greedy selection ends after so many picks in a row without a better score, and in any case at
+# greedy selection ends after PATIENCE picks without a better score, at most at LARGEST_BAG picks
 PATIENCE = 5
 LARGEST_BAG = 100
-# a share of less changes no probability that is written
+# a smaller weight changes no written probability
 SMALLEST_SHARE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Predictions of M models for the same N images, and their labels, each class in one piece."""
+    """Predictions of M models for the same N images, and their labels, contiguous by class."""
 
     predictions: FloatArray  # (M, C, N)
     targets: NDArray[np.floating]  # (C, N) of 1, 0 and NaN
 
     def part(self, rows: NDArray[np.bool_]) -> "Pool":
-        """The images of these rows, (N,)."""
+        """Subset of the images, `rows` bool (N,)."""
         return Pool(self.predictions[:, :, rows], self.targets[:, rows])
 
     def blend(self, weights: FloatArray) -> FloatArray:
@@ -48,17 +48,17 @@ class Pool:
 
 
 class Scorer:
-    """Macro AP or AUROC, as `core.metrics.evaluate` has them, of many predictions of one table."""
+    """Macro AP or AUROC, as in `core.metrics.evaluate`, for many predictions of the same labels."""
 
     def __init__(self, targets: NDArray[np.floating], monitor: str) -> None:
         """targets: (C, N) of 1, 0 and NaN; monitor: mAP or mAUROC."""
         self._metric = METRICS.index(monitor)
-        # classes that have both
+        # classes with positives and negatives
         places = [(np.flatnonzero(row == 1), np.flatnonzero(row == 0)) for row in targets]
         self._places = [(c, *pair) for c, pair in enumerate(places) if all(map(len, pair))]
 
     def __call__(self, scores: FloatArray) -> float:
-        """Mean over the classes that have both kinds of labels of (C, N) scores; NaN without."""
+        """Mean of (C, N) scores over classes with positives and negatives; NaN without any."""
         values = [
             Curve.of(scores[c][positive], scores[c][negative]).scores()[self._metric]
             for c, positive, negative in self._places
@@ -67,21 +67,21 @@ class Scorer:
 
 
 def single_best(pool: Pool, monitor: str) -> FloatArray:
-    """All weight on the model with the best score, (M,)."""
+    """Weight 1 on the model with the best score, (M,)."""
     score = Scorer(pool.targets, monitor)
     return np.eye(len(pool.predictions))[int(np.argmax([score(one) for one in pool.predictions]))]
 
 
 def equal_mean(pool: Pool, monitor: str) -> FloatArray:
-    """The same weight for each model, (M,)."""
+    """Equal weights, (M,)."""
     return np.full(len(pool.predictions), 1 / len(pool.predictions))
 
 
 def greedy_selection(pool: Pool, monitor: str) -> FloatArray:
     """Forward selection with replacement and sorted initialisation (Caruana 2004), (M,).
 
-    The bag starts with as many of the best models as score best together; then the model that
-    helps most joins, until PATIENCE picks in a row gave nothing better.
+    The bag starts with the k best models, for the k with the best score. Then the model that
+    improves the score most is added, until PATIENCE picks in a row bring no better score.
     """
     score = Scorer(pool.targets, monitor)
     alone = np.array([score(one) for one in pool.predictions])
@@ -91,23 +91,23 @@ def greedy_selection(pool: Pool, monitor: str) -> FloatArray:
     size = int(np.argmax(starts)) + 1
     total, counts = totals[size - 1], np.zeros(len(pool.predictions))
     counts[order[:size]] = 1
-    best, best_counts, idle = starts[size - 1], counts.copy(), 0
-    while idle < PATIENCE and counts.sum() < LARGEST_BAG:
+    best, best_counts, waited = starts[size - 1], counts.copy(), 0
+    while waited < PATIENCE and counts.sum() < LARGEST_BAG:
         candidates = [score(total + one) for one in pool.predictions]
         pick = int(np.argmax(candidates))
-        total, idle = total + pool.predictions[pick], idle + 1
+        total, waited = total + pool.predictions[pick], waited + 1
         counts[pick] += 1
         if candidates[pick] > best:
-            best, best_counts, idle = candidates[pick], counts.copy(), 0
+            best, best_counts, waited = candidates[pick], counts.copy(), 0
     return best_counts / best_counts.sum()
 
 
 def non_negative(pool: Pool, monitor: str) -> FloatArray:
-    """Weights on the simplex with the least log loss of the blend, which is convex, (M,)."""
+    """Weights on the simplex with the lowest log loss of the blend (convex), (M,)."""
     known = ~np.isnan(pool.targets)
     y = pool.targets[known]
-    said = pool.predictions[:, known]  # (M, known labels)
-    likelihoods = np.maximum(np.where(y == 1, said, 1 - said), SMALLEST)
+    p = pool.predictions[:, known]  # (M, known labels)
+    likelihoods = np.maximum(np.where(y == 1, p, 1 - p), SMALLEST)
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         mixed = weights @ likelihoods
@@ -128,7 +128,7 @@ def non_negative(pool: Pool, monitor: str) -> FloatArray:
 
 SINGLE_BEST = "single best"
 PROCEDURE = "whole procedure"
-# in the order in which equal scores are decided
+# of equal scores the first strategy is chosen
 STRATEGIES: dict[str, Callable[[Pool, str], FloatArray]] = {
     SINGLE_BEST: single_best,
     "equal mean": equal_mean,
@@ -139,24 +139,24 @@ STRATEGIES: dict[str, Callable[[Pool, str], FloatArray]] = {
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What `select` found. Arrays (C, N) hold `ranks` of every image under weights that were fitted
+    """Result of `select`. Arrays (C, N) are `ranks` of every image under weights that were fitted
     without its patient's fold."""
 
     weights: Mapping[str, FloatArray]  # strategy → (M,), fitted on all rows
     held_out: Mapping[str, FloatArray]  # strategy → (C, N)
-    chosen: str  # the strategy that is best on held-out rows
-    procedure: FloatArray  # (C, N), the strategy too chosen without the patient's fold
-    picks: Sequence[str]  # the strategy that was chosen in each outer fold
+    chosen: str  # strategy with the best held-out score
+    procedure: FloatArray  # (C, N), with the strategy chosen without the patient's fold too
+    picks: Sequence[str]  # strategy chosen in each outer fold
 
 
 def select(
     pool: Pool, patients: NDArray[np.object_] | None, monitor: str, folds: int, seed: int
 ) -> Selection:
-    """Fit every strategy, choose one, and rank each held-out fold by what the others gave.
+    """Fit every strategy, choose one, and rank held-out images by nested cross-validation.
 
     patients: (N,), or None to split by image. In each outer fold an inner cross-validation over
-    the other patients picks the strategy; the final choice is that of the held-out scores. Raises
-    UserError where no class can be scored, or there are fewer patients than folds.
+    the other patients picks the strategy; the final choice has the best held-out score. Raises
+    UserError if no class can be scored, or there are fewer patients than folds.
     """
     score = Scorer(pool.targets, monitor)
     if np.isnan(score(pool.predictions[0])):
@@ -180,11 +180,11 @@ def select(
 
 @dataclass(frozen=True, eq=False)
 class Gain:
-    """Scores of a strategy, or of PROCEDURE: the choice among them in each fold again."""
+    """Scores of a strategy, or of PROCEDURE, which chooses a strategy in each fold."""
 
-    held_out: Evaluation  # by weights that were fitted on other patients
-    over_single_best: PairedDifference | None  # held out as well; None for the single best run
-    own_rows: Mapping[str, float]  # metric → score on the rows of the fit: optimistic
+    held_out: Evaluation  # weights fitted on other patients
+    over_single_best: PairedDifference | None  # held-out too; None for the single best run
+    own_rows: Mapping[str, float]  # metric → score on the rows of the fit (optimistic)
 
 
 def measure_gains(
@@ -194,7 +194,7 @@ def measure_gains(
     patients: NDArray[np.object_] | None,
     seed: int,
 ) -> dict[str, Gain]:
-    """Score what `select` gave, by strategy, with intervals over patients (N,)."""
+    """Score each strategy of a selection, with intervals over patients (N,)."""
     targets, single = pool.targets.T, selection.held_out[SINGLE_BEST].T
     scorers = {metric: Scorer(pool.targets, metric) for metric in METRICS}
     how: dict[str, Any] = {"patients": patients, "seed": seed}
@@ -219,7 +219,7 @@ def _fit(pool: Pool, monitor: str, bar: tqdm) -> dict[str, FloatArray]:
 def _held_out(
     pool: Pool, assignment: NDArray[np.int64], monitor: str, bar: tqdm
 ) -> dict[str, FloatArray]:
-    """Of each strategy, `ranks` (C, N) of each fold under weights of the others."""
+    """`ranks` (C, N) by strategy, of each fold under weights fitted on the other folds."""
     found = {name: np.empty(pool.targets.shape) for name in STRATEGIES}
     for fold in range(int(assignment.max()) + 1):
         outside = assignment == fold
@@ -229,5 +229,5 @@ def _held_out(
 
 
 def _best(held_out: Mapping[str, FloatArray], score: Scorer) -> str:
-    """The first strategy of those with the best score."""
+    """The first strategy with the best score."""
     return max(held_out, key=lambda name: score(held_out[name]))

@@ -1,4 +1,4 @@
-"""The settings of `python -m ensemble.explain`."""
+"""Settings of `python -m ensemble.explain`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,40 +10,40 @@ from ensemble.predict.config import ModelsConfig, PostprocessConfig
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """Show where in images the models see what speaks for a class."""
+    """Draw heat maps of the evidence for a class."""
 
     models: ModelsConfig = field(default_factory=ModelsConfig)
     test_csv: Path | None = None
-    """Explain the images that this CSV names; else --images, else every image of --image_dir."""
+    """CSV with the names of the images; by default --images, else every image of --image_dir."""
     image_dir: Path = Path("data/images")
-    """Folder of the images, searched with its sub-folders."""
+    """Folder of the images, including subfolders."""
     image_column: str = ""
-    """Column of --test_csv that names the image; found by its usual names when not given."""
+    """Column of --test_csv with the image names; by default found by its usual names."""
     images: tuple[str, ...] = ()
-    """Names of some images of --image_dir."""
+    """Names of images in --image_dir."""
     classes: tuple[str, ...] = ()
-    """Classes to explain; the --top most probable of each image when not given."""
+    """Classes to explain; by default the --top most probable of each image."""
     top: PositiveInt = 3
-    """How many of each image's most probable classes are explained."""
+    """Number of classes to explain for each image, most probable first."""
     boxes: Path | None = None
-    """CSV of where each lesion is (ImageID, finding, x0, y0, x1, y1 in pixels, the last two just
-    outside), such as the phantom's boxes.csv: measures how often a map's highest place lies in one,
-    over all of the images."""
+    """CSV of lesion boxes (ImageID, finding, x0, y0, x1, y1 in pixels, the last two exclusive),
+    such as the phantom's boxes.csv: measures over all images how often the maximum of a map is
+    inside a box."""
     postprocessing: PostprocessConfig = field(default_factory=PostprocessConfig)
     draw: PositiveInt = 12
-    """How many of the images are drawn: the first ones."""
+    """Number of images to draw, from the first one."""
     anonymous: bool = False
-    """Write numbers in place of the names of images."""
+    """Write numbers instead of image names."""
     output: Path = Path("outputs/maps")
     """Folder of the pictures and tables."""
     overwrite: bool = False
-    """Replace --output where an earlier call made it."""
+    """Replace an earlier --output."""
 
     def check(self) -> None:
-        """Raise UserError where two settings contradict each other."""
+        """Raise UserError if settings contradict each other."""
         self.models.check()
         self.postprocessing.check()
         if self.test_csv is not None and self.images:
-            raise UserError("--test_csv and --images both name the images: give one of them")
+            raise UserError("--test_csv and --images both give the images: leave one out")
         if self.image_column and self.test_csv is None:
-            raise UserError("--image_column names a column of --test_csv: give that too")
+            raise UserError("--image_column is a column of --test_csv: add --test_csv")

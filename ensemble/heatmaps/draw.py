@@ -1,4 +1,4 @@
-"""Heat maps over X-rays: a row a class (or an image), a column a model."""
+"""Figures of heat maps over X-rays: a row a class (or an image), a column a model."""
 
 import textwrap
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ COLOURS = "turbo"
 OPACITY = 0.4
 TILE_INCHES = 1.9
 DOTS_PER_INCH, DOTS_OF_SHEET = 100, 75
-SCALE_LABEL = "1: where this image speaks most for the class   0: least, or not at all"
+SCALE_LABEL = "1: strongest evidence for the class in this image   0: weakest, or none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +29,16 @@ class Row:
     label: str
     pixels: NDArray[np.uint8]  # (H, W)
     boxes: Sequence[Box]
-    # of each model; NaN where it lacks the class
+    # of each model; NaN if it lacks the class
     heats: Sequence[NDArray[np.float32]]  # (H, W)
     probabilities: Sequence[float]
     states: Sequence[str]  # calibrated or uncalibrated
 
 
 def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
-    """The X-ray, then the map of each model with its probability, under one colour scale."""
+    """Draw each X-ray and the map of each model with its probability, and a colour scale."""
     across = 1 + len(models)
-    # inches: names of rows on the left, of columns on top, the scale below
+    # inches: row labels on the left, column labels on top, the scale below
     left, top, below, gap = 1.25, 0.3, 0.62, 0.22
     width = left + across * TILE_INCHES
     height = top + len(rows) * (TILE_INCHES + gap) + below
@@ -49,7 +49,7 @@ def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
 
     for number, row in enumerate(rows):
         bottom = below + (len(rows) - 1 - number) * (TILE_INCHES + gap)
-        # any part of a name may be a word without end
+        # a name may be a long word
         label = "\n".join(textwrap.fill(line, 17)[:80] for line in row.label.split("\n"))
         write(0.08, bottom + TILE_INCHES / 2, label, va="center", fontsize=8)
         for column in range(across):
@@ -69,7 +69,7 @@ def draw(rows: Sequence[Row], models: Sequence[str]) -> Figure:
 
 
 def _draw_tile(axes: Axes, row: Row, model: int) -> None:
-    """The X-ray with its boxes, and over it the map of a `model`, unless that is -1."""
+    """Draw the X-ray with its boxes, and the map of a `model` over it (-1: none)."""
     axes.set_axis_off()
     axes.imshow(row.pixels, cmap="gray", vmin=0, vmax=255)
     for x0, y0, x1, y1 in row.boxes:

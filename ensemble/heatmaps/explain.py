@@ -1,4 +1,4 @@
-"""Heat maps, pictures and the pointing game of `ensemble.explain`, image by image."""
+"""Heat maps, figures and the pointing game of `ensemble.explain`, image by image."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps, member_maps
 from ensemble.heatmaps.pointing_game import Box, Pointing
 from ensemble.predict.predictor import Predictor
 
-# of sheet.png, which viewers cannot show with more
+# limits of sheet.png: viewers fail on larger images
 SHEET_ROWS, SHEET_SIDE = 100, 256
 ENSEMBLE, UNCALIBRATED = "ensemble", "uncalibrated"
 
@@ -36,12 +36,12 @@ def explain_images(
 ) -> tuple[int, pd.DataFrame | None]:
     """Write the pictures of the first images, maps.csv, and with `measured` pointing.csv.
 
-    `lesions`: by an image's place its boxes by class; those of the classes `measured` are counted.
-    Returns the number of drawn maps, and `Pointing.table`. Raises UserError where a model has no
-    heat maps, an image cannot be read, or a box leaves its image.
+    lesions: boxes by class, by an image's index; those of the classes `measured` are counted.
+    Returns the number of drawn maps, and `Pointing.table`. Raises UserError if a model has no heat
+    maps, an image is unreadable, or a box is outside of its image.
     """
     ensemble, class_names = predictor.ensemble, predictor.class_names
-    # before any image is read
+    # fails early for a model without heat maps
     for member in ensemble.members:
         member_maps(member, np.zeros((8, 8), dtype=np.uint8), [0])
     for sentence in images.images.check_sizes(ensemble.sizes):
@@ -62,9 +62,9 @@ def explain_images(
         boxes = lesions.get(place, {})
         _check_inside(boxes, pixels, image)
         boxes = {name: _scaled(some_boxes, pixels, small) for name, some_boxes in boxes.items()}
-        each = predictor.of_image(pixels)
-        merged = predictor.postprocess(predictor.merged(each))
-        # the ensemble's last, of several models
+        each = predictor.predict_models(pixels)
+        merged = predictor.postprocess(predictor.merge_models(each))
+        # several models: the ensemble is last
         found = np.concatenate([each[:, 0], merged])[-len(labels) :]
         most_probable = np.argsort(-found[-1], kind="stable")[: config.top]
         show = config.classes or [class_names[column] for column in most_probable]
@@ -104,7 +104,7 @@ def explain_images(
 
 
 def _file_name(image: str) -> str:
-    """An image's name without its ending, as part of a file's name on any disk."""
+    """Image name without its extension, as a valid part of a file name."""
     bare = Path(image).stem if image.lower().endswith(IMAGE_ENDINGS) else image
     return re.sub(r"[^A-Za-z0-9._-]", "_", bare)[:80]
 
@@ -129,11 +129,11 @@ def _check_inside(
         if any(x1 > width or y1 > height for _, _, x1, y1 in listed):
             raise UserError(
                 f"a box of '{name}' leaves the image {image} of {width} x {height} pixels: give "
-                "the images at the size at which the boxes were drawn"
+                "the images at the size of the boxes"
             )
 
 
 def _scaled(boxes: Sequence[Box], pixels: NDArray[np.uint8], small: NDArray[np.uint8]) -> list[Box]:
-    """Boxes of an image as boxes of the smaller one."""
+    """Scale boxes to a smaller copy of the image."""
     y, x = (of / by for of, by in zip(small.shape, pixels.shape, strict=True))
     return [(x0 * x, y0 * y, x1 * x, y1 * y) for x0, y0, x1, y1 in boxes]

@@ -1,4 +1,4 @@
-"""Heat maps in pixel space: CSRA's own, and Grad-CAM (Selvaraju et al. 2017) by captum."""
+"""Heat maps: CSRA's attention, and Grad-CAM (Selvaraju et al. 2017) by captum."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LONGEST_SHOWN = 1024
 def heat_maps(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
     """Heat maps float32 (B, K, H, W) in [0, 1] of uint8 images (B, 1, H, W) for K class indices.
 
-    The images have the model's size. 1 is the strongest evidence for the class in that image. 0 is
-    the weakest for a model with maps of its own (`forward_maps`), else (Grad-CAM of the last
-    feature map) no evidence. A map without a highest place is all 0. Of coupled labels it is that
-    of the refined logits. The model, in eval mode, is not changed. Raises UserError where it has no
-    feature map, captum is missing, or a map is not finite.
+    The images have the model's size. 1 is the strongest evidence for the class in that image; 0 is
+    the weakest for a model with `forward_maps`, and no evidence for Grad-CAM (of the last feature
+    map). A constant map is all 0. Coupled labels: maps of the refined logits. The model, in eval
+    mode, is not changed. Raises UserError if it has no feature map, captum is missing, or a map is
+    not finite.
     """
-    # gradients are needed in any mode of the caller
+    # Grad-CAM needs gradients in any mode of the caller
     with torch.inference_mode(mode=False):
         own_maps: Any = getattr(model, "forward_maps", None)
         if own_maps is not None:
@@ -39,13 +39,13 @@ def heat_maps(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Tenso
         else:
             maps = _enlarged(_grad_cam(model, images, classes), images.shape[-2:])
         if not maps.isfinite().all():
-            raise UserError("the model gives heat maps that are not finite")
+            raise UserError("the heat maps are not finite")
         highest = maps.amax((-2, -1), keepdim=True)
         return torch.where(highest > 0, maps / highest, 0.0)
 
 
 def _enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (B, K, h, w) as float32 of this size."""
+    """Resize maps (B, K, h, w) to `size`, float32."""
     maps = maps.detach().float()
     return functional.interpolate(maps, size=(*size,), mode="bilinear", align_corners=False)
 
@@ -55,7 +55,7 @@ class _Tail(nn.Module):
 
     def __init__(self, model: Any, channels_last: bool) -> None:
         super().__init__()
-        # captum hooks this layer, never one of the model
+        # captum hooks this layer, so that the model itself has no hooks
         self.features = nn.Identity()
         self.model, self.channels_last = model, channels_last
 
@@ -69,7 +69,7 @@ class _Tail(nn.Module):
 def _grad_cam(model: Any, images: Tensor, classes: Sequence[int]) -> Tensor:
     """Maps (B, K, h, w), at least 0: eq. 1 and 2 of Selvaraju et al. 2017."""
     try:
-        # an extra that CSRA's maps do not need
+        # optional package, not needed for CSRA's maps
         from captum.attr import LayerGradCam
     except ImportError as error:
         raise UserError(
@@ -78,7 +78,7 @@ def _grad_cam(model: Any, images: Tensor, classes: Sequence[int]) -> Tensor:
     features, channels_last = _feature_map(model.backbone, images)
     tail = _Tail(model, channels_last)
     chosen = torch.tensor(list(classes), device=features.device)
-    # each image once for each class
+    # one copy of each image for each class
     maps = LayerGradCam(tail, tail.features).attribute(
         features.repeat_interleave(len(chosen), dim=0).requires_grad_(),
         target=chosen.repeat(len(features)),
@@ -89,9 +89,9 @@ def _grad_cam(model: Any, images: Tensor, classes: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def _feature_map(backbone: Any, images: Tensor) -> tuple[Tensor, bool]:
-    """The input of the network's pooling, as (B, F, h, w), and whether it has the channels last.
+    """Feature map before the pooling, (B, F, h, w), and True if its channels are last.
 
-    Raises UserError where it is no map, as of a transformer whose class token has no place.
+    Raises UserError if there is none, as for a transformer with a class token.
     """
     network = backbone.network
     features = network.forward_features(backbone.normalised(images))
@@ -103,7 +103,7 @@ def _feature_map(backbone: Any, images: Tensor) -> tuple[Tensor, bool]:
             return features.movedim(-1, 1), True
     raise UserError(
         f"a {type(network).__name__} has no feature map before its pooling, which Grad-CAM needs: "
-        "take a convolutional backbone, or csra_db_cas, which has maps of its own"
+        "use a convolutional backbone, or csra_db_cas, which has its own maps"
     )
 
 
@@ -125,13 +125,13 @@ def ensemble_maps(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Heat maps of one image, uint8 of any size, for K classes by name, resized to `shape` (H, W).
 
-    Returns those of each model, (M, K, H, W), NaN where a model lacks a class, and their mean by
-    the shares of those that have it, (K, H, W). Raises UserError as `heat_maps` does.
+    Returns the maps of each model, (M, K, H, W), NaN if a model lacks a class, and their weighted
+    mean, (K, H, W). Raises UserError as `heat_maps` does.
     """
     members = ensemble.members
     found = np.full((len(members), len(class_names), *shape), np.nan, dtype=np.float32)
     for number, member in enumerate(members):
-        places, own = member.places(class_names)
+        places, own = member.class_indices(class_names)
         if places:
             maps = _enlarged(member_maps(member, pixels, own), shape)
             found[number, places] = maps[0].cpu().numpy()

@@ -1,4 +1,4 @@
-"""The pointing game (Zhang et al. 2018): does a heat map's highest place lie in the lesion?"""
+"""Pointing game (Zhang et al. 2018): is the maximum of a heat map inside the lesion?"""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ Boxes = Mapping[str, Mapping[str, list[Box]]]
 
 
 def read_boxes(path: Path) -> Boxes:
-    """Boxes (x0, y0, x1, y1) in pixels, the last two just outside, by image and class.
+    """Read boxes (x0, y0, x1, y1) in pixels, the last two exclusive, by image and class.
 
-    Raises UserError where a column is missing or a box is invalid.
+    Raises UserError if a column is missing or a box is invalid.
     """
     columns = read_columns(path)
     image = find_column(path, columns, "", IMAGE_COLUMNS, "")
     name = find_column(path, columns, "", CLASS_COLUMNS, "")
     if image is None or name is None or not columns.keys() >= {*CORNERS}:
         raise UserError(
-            f"{path} is no table of boxes: it needs the columns ImageID, finding, "
-            f"{', '.join(CORNERS)}, as the phantom's boxes.csv has"
+            f"{path} is not a table of boxes: it needs the columns ImageID, finding, "
+            f"{', '.join(CORNERS)}, as in the phantom's boxes.csv"
         )
     corners = np.stack(
         [pd.to_numeric(columns[one].cells, errors="coerce").astype(float) for one in CORNERS]
@@ -43,8 +43,8 @@ def read_boxes(path: Path) -> Boxes:
     if not sound.all():
         row = columns[CORNERS[0]].row_at(int((~sound).argmax()))
         raise UserError(
-            f"{path}: row {row} (the header is row 1) holds no box: it needs numbers of pixels "
-            "with 0 <= x0 < x1 and 0 <= y0 < y1"
+            f"{path}: row {row} (the header is row 1) is not a valid box: give pixels with "
+            "0 <= x0 < x1 and 0 <= y0 < y1"
         )
     found: dict[str, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
     rows = zip(columns[image].cells, columns[name].cells, *corners.tolist(), strict=True)
@@ -54,13 +54,13 @@ def read_boxes(path: Path) -> Boxes:
 
 
 def boxed_classes(boxes: Boxes, class_names: Sequence[str], path: Path) -> list[str]:
-    """Those of `class_names` that have boxes. Raises UserError where none has."""
+    """Classes of `class_names` with boxes. Raises UserError if there are none."""
     named = {name for one in boxes.values() for name in one}
     if not (both := [name for name in class_names if name in named]):
         other = min(named)
         raise UserError(
-            f"{path} has boxes of none of the {len(class_names):,} classes: '{other}' is not "
-            f"known{suggest_name(other, class_names)}"
+            f"{path} has no boxes of the {len(class_names):,} classes: unknown class "
+            f"'{other}'{suggest_name(other, class_names)}"
         )
     return both
 
@@ -68,9 +68,9 @@ def boxed_classes(boxes: Boxes, class_names: Sequence[str], path: Path) -> list[
 def boxes_of(
     images: LabelTable, boxes: Boxes, measured: Sequence[str], *, anonymous: bool
 ) -> dict[int, Mapping[str, list[Box]]]:
-    """Boxes by an image's place, found by its name or its file's, with or without ending.
+    """Boxes by image index, matched by image or file name, with or without extension.
 
-    Raises UserError where no image shows what is measured, without names where `anonymous`.
+    Raises UserError if no image has a box of a measured class, without names if `anonymous`.
     """
     files = [Path(path).name for path in images.paths]
     times = Counter(files)
@@ -86,22 +86,22 @@ def boxes_of(
             else list_first([*boxes])
         )
         raise UserError(
-            f"none of the {len(images):,} images has a box of {list_first(measured)} in --boxes: "
-            f"that names {others}"
+            f"none of the {len(images):,} images has a box of {list_first(measured)} in --boxes, "
+            f"which has {others}"
         )
     return found
 
 
 def highest_place(heat: NDArray[np.float32]) -> tuple[int, int] | None:
-    """The highest place (row, column) of a map (H, W), if there is one.
+    """Position (row, column) of the maximum of a map (H, W); None for a constant map.
 
-    Of equally high places it is the one nearest to the centre: in an enlarged map plateaus reach
-    from the middle of the outermost cells to the edge of the image.
+    Of equal maxima it is the one closest to the centre: in an enlarged map the outermost cells are
+    plateaus up to the edge of the image.
     """
     highest, lowest = float(heat.max()), float(heat.min())
     if not highest > lowest:
         return None
-    # enlarged twice, a plateau is level up to the last bits
+    # a map that was enlarged twice has plateaus up to rounding errors
     rows, columns = np.nonzero(heat >= highest - 1e-5 * (highest - lowest))
     height, width = heat.shape
     distance = (rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2
@@ -110,7 +110,7 @@ def highest_place(heat: NDArray[np.float32]) -> tuple[int, int] | None:
 
 
 def inside(boxes: Sequence[Box], height: int, width: int) -> NDArray[np.bool_]:
-    """Which pixels (H, W) lie in one of the boxes, by their centres."""
+    """Mask (H, W) of the pixels with their centre in a box."""
     y, x = np.mgrid[:height, :width] + 0.5
     covered = np.zeros((height, width), dtype=bool)
     for x0, y0, x1, y1 in boxes:
@@ -119,14 +119,14 @@ def inside(boxes: Sequence[Box], height: int, width: int) -> NDArray[np.bool_]:
 
 
 class Pointing:
-    """Hits by class and model, counted image by image."""
+    """Hits of the pointing game by class and model, counted image by image."""
 
     def __init__(self, models: Sequence[str]) -> None:
         self.models = models
         self._counted: list[tuple[str, str, bool, float]] = []
 
     def count(self, name: str, boxes: Sequence[Box], heats: Sequence[NDArray[np.float32]]) -> None:
-        """Count an image of class `name` in `boxes`; one map (H, W), or NaN, for each model."""
+        """Count one image and class; `heats`: one map (H, W), or NaN, for each model."""
         covered = inside(boxes, *heats[0].shape)
         chance = float(covered.mean())
         for model, heat in zip(self.models, heats, strict=True):
@@ -136,10 +136,10 @@ class Pointing:
                 self._counted.append((name, model, hit, chance))
 
     def table(self, class_names: Sequence[str]) -> pd.DataFrame:
-        """A row a class and model, then "all classes" (each image of each class counts once).
+        """Table with a row a class and model, then "all classes" (one count an image and class).
 
         Columns class, model, images, hits, hit_rate, low and high (95 %, Wilson), chance (mean
-        share of the image in the boxes: the hit rate of a random place).
+        share of the image in the boxes, the hit rate of a random point).
         """
         every = pd.DataFrame(self._counted, columns=["class", "model", "hit", "chance"])
         parts = {name: every[every["class"] == name] for name in class_names}
@@ -158,7 +158,7 @@ class Pointing:
 
 
 def hits_table(table: pd.DataFrame) -> Table:
-    """The table for a terminal: a line a class, a column a model."""
+    """Table for the terminal: a line a class, a column a model."""
     models = table["model"].drop_duplicates().tolist()
     lines = []
     for name, rows in table.groupby("class", sort=False):

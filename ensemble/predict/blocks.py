@@ -1,4 +1,4 @@
-"""Blocks of predictions on disk, from which a killed run resumes."""
+"""Cache of predicted blocks on disk, from which a stopped `ensemble.infer` resumes."""
 
 import hashlib
 import os
@@ -19,15 +19,15 @@ from core.io.atomic import cannot_write, write_atomically
 from core.io.lock import LOCK, is_held, lock_folder
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
 
-# of one size whatever the number of processes, so that an image always meets the same batch
+# the same for any number of processes, so that an image is always in the same batch
 BATCHES_PER_BLOCK = 4
-# a block, or what a kill leaves of one that was being written
+# a block, or the temporary file that a kill leaves
 _OURS = re.compile(r"\.?\d{6}-[0-9a-f]{16}(\.\d+)?\.safetensors|\.tmp\w{6}|\.?merged(\.\d+)?\.csv")
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Predictions of some consecutive images, and the reason for those that failed."""
+    """Predictions of consecutive images, and the reason for each unreadable one."""
 
     positions: NDArray[np.int64]  # (B,) among all images
     probabilities: NDArray[np.float32]  # (M, B, C), NaN where a model lacks a class
@@ -35,19 +35,19 @@ class Block:
     digests: NDArray[np.int64]  # (B, S) of the images' pixels
 
 
-def parts_folder(output: Path) -> Path:
+def blocks_folder(output: Path) -> Path:
     """Folder of the blocks of `output`."""
     return output.with_name(f".{output.name}.parts")
 
 
-class Parts:
-    """Folder beside `output` that holds the blocks of its predictions until it is written.
+class PredictionBlocks:
+    """Folder beside `output` with its predicted blocks, deleted once `output` is written.
 
-    A name has a digest of `settings` and images: a block is never taken for one of others.
+    A block's file name has a digest of `settings` and images, so that no other block is used.
     """
 
     def __init__(self, output: Path, images: Images, settings: str, batch_size: int) -> None:
-        self.folder = parts_folder(output)
+        self.folder = blocks_folder(output)
         self.output, self.images, self.batch_size = output, images, batch_size
         length, positions = batch_size * BATCHES_PER_BLOCK, range(len(images))
         self._spans = [positions[start : start + length] for start in positions[::length]]
@@ -70,12 +70,14 @@ class Parts:
     def open(self) -> list[int]:
         """Make and lock the folder; returns the numbers of the missing blocks.
 
-        Raises UserError where another process has the folder, or it cannot be made.
+        Raises UserError if another process holds the lock, or the folder cannot be made.
         """
         try:
             self._lock = lock_folder(self.folder, f"predicting into {self.output}")
         except OSError as error:
-            raise UserError(f"{self.folder} cannot be used: {error.strerror}") from error
+            raise UserError(
+                f"cannot write to {self.folder}: {error.strerror}; choose another --output"
+            ) from error
         missing = []
         for number in range(len(self)):
             try:
@@ -85,8 +87,8 @@ class Parts:
         return missing
 
     def clean(self) -> int:
-        """Delete blocks of other settings; returns how many there were."""
-        forget_delivered(self.output)
+        """Delete blocks of other settings or images; returns their number."""
+        delete_finished_blocks(self.output)
         others = {*self.folder.iterdir()} - {*self._files}
         ours = [path for path in others if _OURS.fullmatch(path.name)]
         for path in ours:
@@ -94,7 +96,7 @@ class Parts:
         return sum(path.name[0] != "." and path.suffix == ".safetensors" for path in ours)
 
     def batches(self, numbers: Sequence[int]) -> list[list[int]]:
-        """The batches of positions of these blocks, one after another."""
+        """Batches of image positions in the blocks `numbers`, in order."""
         return [
             list(span[start : start + self.batch_size])
             for span in map(self._spans.__getitem__, numbers)
@@ -102,14 +104,14 @@ class Parts:
         ]
 
     def write(self, number: int, block: Block) -> None:
-        """Keep a block. Raises UserError where the disk is full, and where the folder is gone."""
+        """Write a block. Raises UserError if the disk is full or the folder is missing."""
         names = ("positions", "probabilities", "digests")
         arrays = {name: getattr(block, name) for name in names}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         save_tensors(self._files[number], tensors, {"unreadable": block.unreadable})
 
     def read(self, number: int) -> Block:
-        """Read a block. Raises UserError where it is damaged."""
+        """Read a block. Raises UserError if it is damaged."""
         path = self._files[number]
         tensors, facts = load_tensors(path)
         try:
@@ -118,24 +120,24 @@ class Parts:
             unreadable = _unreadable(facts)
             found = sorted([*positions.tolist(), *(position for position, _ in unreadable)])
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} holds no predictions of a block ({error})") from error
+            raise UserError(f"{path} is not a valid block of predictions ({error})") from error
         shapes = rows.shape[1:2], digests.shape[:1]
         if found != list(self._spans[number]) or {*shapes} != {positions.shape}:
             raise UserError(f"{path} holds predictions of other images")
         return Block(positions, rows, unreadable, digests)
 
     def unreadable(self) -> list[tuple[int, str]]:
-        """(position, reason) of all images that could not be read."""
+        """(position, reason) of all unreadable images."""
         return [pair for path in self._files for pair in _unreadable(load_facts(path))]
 
-    def __enter__(self) -> "Parts":
+    def __enter__(self) -> "PredictionBlocks":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the folder, which is deleted where nothing is kept in it."""
+        """Unlock the folder, and delete it if it is empty."""
         if self._lock is None:
             return
-        with suppress(OSError):  # it is not empty, or is read-only by now
+        with suppress(OSError):  # not empty, or read-only by now
             if is_held(self.folder, self._lock):
                 self._release_on_windows()
                 (self.folder / LOCK).unlink(missing_ok=True)
@@ -143,19 +145,19 @@ class Parts:
         self._lock.close()
 
     def _release_on_windows(self) -> None:
-        """Windows neither moves nor deletes a folder of open files."""
+        """Close the lock file: Windows neither moves nor deletes a folder of open files."""
         if os.name == "nt" and self._lock is not None:
             self._lock.close()
 
-    def place(self, path: Path, fill: Callable[[Path], object]) -> None:
-        """Let `fill` write a file that then is at `path`, as `write_atomically` does.
+    def write_file(self, path: Path, fill: Callable[[Path], object]) -> None:
+        """Write `path` by `fill`, whole or not at all, as `write_atomically` does.
 
-        What a kill leaves of it lies with the blocks and goes with them.
+        The temporary file is in the folder of the blocks, and is deleted with them.
         """
         if self._lock is not None and not is_held(self.folder, self._lock):
             raise UserError(
-                f"{self.folder} was removed or moved while predictions were kept in it: the same "
-                "command starts anew"
+                f"{self.folder} was removed or moved during the run: rerun the command to start "
+                "again"
             )
         draft = self.folder / "merged.csv"
         write_atomically(draft, fill)
@@ -164,34 +166,34 @@ class Parts:
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def deliver(self, fill: Callable[[Path], object]) -> None:
-        """Let `fill` write the output, then delete the blocks, as `write_atomically` does."""
-        self.place(self.output, fill)
+    def finish(self, fill: Callable[[Path], object]) -> None:
+        """Write the output by `fill`, then delete the blocks."""
+        self.write_file(self.output, fill)
         self._release_on_windows()
         try:
-            # at once: a part of the blocks would be taken for a run to resume
-            self.folder.replace(_delivered(self.output))
+            # renamed as a whole: a part of the blocks would look like a run to resume
+            self.folder.replace(_finished_folder(self.output))
         except OSError as error:
             raise cannot_write(self.output, error) from error
         if self._lock is not None:
-            # a folder of the same name is another process's from now on
+            # from now on a folder of the same name belongs to another process
             self._lock.close()
             self._lock = None
-        forget_delivered(self.output)
+        delete_finished_blocks(self.output)
 
 
 def _unreadable(facts: dict[str, Any]) -> list[tuple[int, str]]:
     return [(int(position), str(reason)) for position, reason in facts["unreadable"]]
 
 
-def _delivered(output: Path) -> Path:
+def _finished_folder(output: Path) -> Path:
     return output.with_name(f".{output.name}.delivered")
 
 
-def forget_delivered(output: Path) -> None:
-    """Delete the blocks of a run that was killed when its output was there already."""
-    folder = _delivered(output)
-    # it may be missing, hold files of others, or be deleted by another process too
+def delete_finished_blocks(output: Path) -> None:
+    """Delete the blocks that a run left which was killed after its output was written."""
+    folder = _finished_folder(output)
+    # it may be missing, hold other files, or be deleted by another process at the same time
     with suppress(OSError):
         for path in folder.iterdir():
             if path.name == LOCK or _OURS.fullmatch(path.name):

@@ -1,6 +1,6 @@
-"""Calibration by class, and normal gating: what is done to merged probabilities, in this order.
+"""Postprocessing of merged probabilities: calibration by class, then normal gating.
 
-`calibration.json`, made by `python -m ensemble.calibrate` on out-of-fold predictions, holds both:
+`calibration.json`, written by `python -m ensemble.calibrate`, holds both:
 
 {"kind": "calibration", "format_version": 1,
  "classes": {NAME: {"method": ..., its parameters, "threshold": ..., "threshold_gated": ...}},
@@ -41,25 +41,25 @@ Probabilities = Annotated[list[Annotated[float, Meta(ge=0, le=1)]], Meta(min_len
 
 
 def find_normal(class_names: Sequence[str], requested: str = "") -> str:
-    """The requested class, else the first of NORMAL_NAMES. Raises UserError where it is missing."""
+    """The requested class, else the first of NORMAL_NAMES. Raises UserError if it is missing."""
     if requested:
         if requested not in class_names:
             raise UserError(
-                f"there is no class '{requested}'{suggest_name(requested, class_names)}"
+                f"--normal_class '{requested}' is not a class{suggest_name(requested, class_names)}"
             )
         return requested
     if found := [name for name in NORMAL_NAMES if name in class_names]:
         return found[0]
     raise UserError(
-        f"none of the classes is called {', '.join(NORMAL_NAMES)} (they are "
-        f"{list_first(list(class_names), 12)}): name the normal one with --normal_class"
+        f"no class is named {', '.join(NORMAL_NAMES)}; the classes are "
+        f"{list_first(list(class_names), 12)}: name the normal class with --normal_class"
     )
 
 
 def normal_gating(
     probabilities: NDArray[Any], class_names: Sequence[str], normal: str, alpha: float
 ) -> NDArray[Any]:
-    """p (1 - p_normal)^alpha for every class but `normal`, which stays: (N, C) → (N, C)."""
+    """p (1 - p_normal)^alpha for every class but `normal`, (N, C) → (N, C)."""
     column = list(class_names).index(normal)
     gated = probabilities * (1 - probabilities[:, [column]]) ** alpha
     gated[:, column] = probabilities[:, column]
@@ -73,9 +73,9 @@ def logit(probabilities: NDArray[Any]) -> FloatArray:
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, tag_field="method", tag="identity"):
-    """No map; and thresholds of best F1 in the fit, of calibrated and of gated probabilities.
+    """Identity map, with the thresholds of best F1 for calibrated and for gated probabilities.
 
-    "Positive" is p >= threshold; None for a class without a positive or a negative.
+    "Positive" is p >= threshold; None for a class without positives or without negatives.
     """
 
     threshold: Threshold | None = None
@@ -106,7 +106,7 @@ class Platt(Identity, frozen=True, tag="platt"):
 
 
 class Isotonic(Identity, frozen=True, tag="isotonic"):
-    """Linear between knots (x, y), constant outside."""
+    """Linear interpolation between knots, constant outside."""
 
     knots: Probabilities
     values: Probabilities
@@ -114,55 +114,55 @@ class Isotonic(Identity, frozen=True, tag="isotonic"):
     def __post_init__(self) -> None:
         across, up = np.diff(self.knots), np.diff(self.values)
         if len(across) != len(up) or (across <= 0).any() or (up < 0).any():
-            raise ValueError("knots do not rise, or values fall or do not fit")
+            raise ValueError("knots must increase and values must not decrease, one a knot")
 
     def apply(self, probabilities: NDArray[Any]) -> FloatArray:
         return np.interp(probabilities, self.knots, self.values)
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """Content of a `calibration.json`: a map for each class, and the gating of what they give."""
+    """Content of a `calibration.json`: a map for each class, then gating by the normal class."""
 
     classes: Annotated[dict[str, Any], Meta(min_length=1)]
     normal_class: str | None
     normal_alpha: NotNegative
 
     def apply(self, probabilities: NDArray[Any], class_names: Sequence[str]) -> FloatArray:
-        """Calibrated, not gated, probabilities (N, C); raises UserError for a class without map."""
+        """Calibrated probabilities (N, C) before gating. Raises UserError for an unknown class."""
         self.check_known(class_names)
         pairs = zip(class_names, probabilities.T, strict=True)
         with np.errstate(over="ignore"):
             return np.stack([self.classes[name].apply(column) for name, column in pairs], axis=1)
 
     def gate(self, calibrated: FloatArray, class_names: Sequence[str]) -> FloatArray:
-        """Calibrated probabilities (N, C), gated with the fitted alpha where there is one."""
+        """Gate calibrated probabilities (N, C) by the normal class with the fitted alpha."""
         if self.normal_class is None or self.normal_alpha == 0:
             return calibrated
         return normal_gating(calibrated, class_names, self.normal_class, self.normal_alpha)
 
     def thresholds(self, class_names: Sequence[str], *, gated: bool) -> FloatArray:
-        """Thresholds (C,), NaN for none; raises UserError for a class without map."""
+        """Thresholds (C,), NaN for none. Raises UserError for an unknown class."""
         self.check_known(class_names)
         key = "threshold_gated" if gated else "threshold"
         return np.array([getattr(self.classes[name], key) for name in class_names], dtype=float)
 
     def check_known(self, class_names: Sequence[str]) -> None:
-        """Raise UserError that names the classes without a map."""
+        """Raise UserError with the classes that the calibration lacks."""
         if missing := [name for name in class_names if name not in self.classes]:
             raise UserError(
-                f"the calibration has nothing for {len(missing):,} of the {len(class_names):,} "
-                f"classes ({list_first(missing)}); it is for {list_first(list(self.classes), 12)}"
+                f"the calibration lacks {len(missing):,} of the {len(class_names):,} classes "
+                f"({list_first(missing)}); it has {list_first(list(self.classes), 12)}"
             )
 
 
 def write_calibration(path: Path, calibration: Calibration, made_from: Mapping[str, Any]) -> None:
-    """Write `calibration.json`, with its origin `made_from` in JSON, whole or not at all."""
+    """Write `calibration.json` with its origin `made_from`, whole or not at all."""
     content = msgspec.to_builtins(calibration) | {"made_from": dict(made_from)}
     write_document(path, "calibration", content)
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read a `calibration.json`; raises UserError where it holds what no fit gives."""
+    """Read a `calibration.json`. Raises UserError if it is invalid."""
     found: Calibration = convert(path, "it", read_document(path, "calibration"), Calibration)
     check_name(path, *found.classes)
     kinds = Identity | Temperature | Platt | Isotonic
@@ -171,21 +171,21 @@ def read_calibration(path: Path) -> Calibration:
         found.classes[name] = convert(path, what, entry, kinds)
         for key in ("threshold", "threshold_gated"):
             if key not in entry:
-                refuse(path, f"{what} is not whole: missing required field `{key}`")
+                refuse(path, f"{what} is invalid: missing required field `{key}`")
     normal, alpha = found.normal_class, found.normal_alpha
     if normal is not None and normal not in found.classes:
-        refuse(path, '"normal_class" is none of its classes')
+        refuse(path, '"normal_class" is not one of its classes')
     if normal is None and alpha > 0:
         refuse(path, f'"normal_alpha" is {alpha:g}, without a normal class')
     return found
 
 
-def postprocess_of(
+def make_postprocess(
     config: PostprocessConfig, names: Sequence[str]
 ) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Calibration and gating, where set, of probabilities (N, C) of the classes `names`.
+    """Function for calibration and gating, if set, of probabilities (N, C) of classes `names`.
 
-    Raises UserError where the calibration cannot be used, or lacks one of them.
+    Raises UserError if the calibration is invalid or lacks a class.
     """
     alpha, normal, calibration = 0.5, config.normal_class, None
     if config.calibration is not None:

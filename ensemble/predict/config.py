@@ -1,4 +1,4 @@
-"""Settings of `python -m ensemble.infer`, and the groups that other commands share with it."""
+"""Settings of `python -m ensemble.infer`, and groups of settings shared with other commands."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from core.errors import UserError
 
 @dataclass(kw_only=True, slots=True)
 class ModelsConfig:
-    """Which models predict together."""
+    """Models of the ensemble and their weights."""
 
     checkpoints: tuple[Path, ...] = ()
     """Checkpoints of any methods, backbones and image sizes; classes are matched by name."""
@@ -22,113 +22,114 @@ class ModelsConfig:
     """Checkpoints and weights from a file that `python -m ensemble.choose` wrote."""
 
     def check(self) -> None:
-        """Raise UserError where no model is named, or by two flags."""
+        """Raise UserError if no model is given, or by two flags."""
         if self.ensemble is not None and (self.checkpoints or self.weights):
-            raise UserError("--ensemble names checkpoints and weights: leave those flags out")
+            raise UserError(
+                "--ensemble has the checkpoints and weights: leave out --checkpoints and --weights"
+            )
         if self.ensemble is None and not self.checkpoints:
             raise UserError(
-                "no checkpoint is given: name one or several with --checkpoints, or an --ensemble"
+                "no checkpoint is given: give one or several with --checkpoints, or an --ensemble"
             )
 
 
 @dataclass(kw_only=True, slots=True)
 class MergeConfig:
-    """How probabilities of views and models are merged."""
+    """Merging of the probabilities of augmented copies and models."""
 
     classes: Literal["same", "union", "intersection"] = "same"
-    """What to do where the checkpoints have other classes: refuse, take all (each by the models
-    that have it), or those that all have."""
+    """Classes, if the checkpoints differ: same refuses that, union takes all (each by the models
+    that have it), intersection those that all models have."""
     use_tta: bool = True
-    """Merge several views of each image; --no-use_tta takes the image alone."""
+    """Merge several augmented copies of each image; --no-use_tta takes the image alone."""
     tta_config: Literal["none", "flip", "light", "medium", "heavy", "flip_scale"] = "flip"
-    """flip: image and mirror; light: and turned by 5 degrees either way; medium: and scaled by 1.1
-    and 0.9; heavy: and brighter and darker by a tenth; flip_scale: both, each at 1, 1.05 and 0.95.
-    A mirror swaps the patient's left and right."""
+    """flip: image and mirror image; light: also rotated by 5 degrees to both sides; medium: also
+    scaled by 1.1 and 0.9; heavy: also 10 % brighter and darker; flip_scale: image and mirror image
+    at scales 1, 1.05 and 0.95. A mirror image swaps the patient's left and right."""
     tta_merge_mode: Literal["mean", "max", "gmean", "median", "logit_mean"] = "mean"
-    """How a model's probabilities for the views are merged."""
+    """Merging of a model's probabilities over the augmented copies."""
     ensemble_mode: Literal["weighted_mean", "logit_mean", "gmean", "rank_mean", "median", "max"] = (
         "weighted_mean"
     )
-    """How the models' probabilities are merged. median and max take no weights; rank_mean, for many
-    images at once, gives ranks from 0 to 1, which are no probabilities."""
+    """Merging over models. median and max ignore weights; rank_mean, for many images at once, gives
+    ranks from 0 to 1, not probabilities."""
 
     @property
-    def views(self) -> str:
-        """The set of views that is taken."""
+    def tta(self) -> str:
+        """Name of the augmented copies, none without --use_tta."""
         return self.tta_config if self.use_tta else "none"
 
     def check(self, models: ModelsConfig, *, many_images: bool) -> None:
-        """Raise UserError where these cannot be meant together with `models`, or by an image."""
+        """Raise UserError if these contradict `models`, or need `many_images`."""
         models.check()
         if models.ensemble is not None and self.classes != "same":
-            raise UserError("--ensemble names the classes: leave --classes out")
+            raise UserError("--ensemble has the classes: leave out --classes")
         if self.ensemble_mode in ("median", "max") and (models.weights or models.ensemble):
             raise UserError(
                 f"--ensemble_mode {self.ensemble_mode} takes no weights: leave out --weights, and "
-                "name --checkpoints in place of an --ensemble, which has some"
+                "give --checkpoints in place of an --ensemble, which has weights"
             )
         if self.ensemble_mode == "rank_mean" and not many_images:
             raise UserError(
-                "--ensemble_mode rank_mean is for many images: it ranks each image among all "
-                "others; take another mode"
+                "--ensemble_mode rank_mean ranks an image among many others: choose another mode"
             )
 
 
 @dataclass(kw_only=True, slots=True)
 class PostprocessConfig:
-    """What becomes of the merged probabilities."""
+    """Postprocessing of the merged probabilities."""
 
     calibration: Path | None = None
-    """Calibrate by a file that `python -m ensemble.calibrate` wrote."""
+    """Calibration file written by `python -m ensemble.calibrate`."""
     postprocess: Literal["none", "normal_gating"] = "none"
     """normal_gating: each finding's probability times (1 - that of the normal class) to the power
-    of --normal_alpha. It can cost: fit alpha by `python -m ensemble.calibrate`."""
+    of --normal_alpha. It can lower scores: fit alpha by `python -m ensemble.calibrate`."""
     normal_alpha: NotNegative | None = None
-    """The power of normal_gating; --calibration's unless given, 0.5 without one."""
+    """Exponent of normal_gating; by default that of --calibration, 0.5 without one."""
     normal_class: str = ""
-    """The normal class; found as Normal, No Finding or No_Finding when not given."""
+    """Normal class; by default Normal, No Finding or No_Finding."""
 
     @property
     def gated(self) -> bool:
-        """Whether the normal class lowers the others."""
+        """True if normal gating is on."""
         return self.postprocess == "normal_gating"
 
     def check(self) -> None:
-        """Raise UserError where two of these contradict each other."""
+        """Raise UserError if settings contradict each other."""
         if not self.gated and (self.normal_alpha is not None or self.normal_class):
             raise UserError(
-                "--normal_alpha and --normal_class belong to --postprocess normal_gating: add that"
+                "--normal_alpha and --normal_class need --postprocess normal_gating: add it"
             )
 
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """Predict images with one model or several."""
+    """Predict images with one or several models."""
 
     image: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGE]")] = None
-    """A single image: its table is printed, and written only where --output is given."""
+    """Single image: its table is printed, and written only if --output is given."""
     models: ModelsConfig = field(default_factory=ModelsConfig)
     test_csv: Path | None = None
-    """Predict the images that this CSV names; else every image of --image_dir."""
+    """CSV with the names of the images to predict; by default every image of --image_dir."""
     image_dir: Path = Path("data/images")
-    """Folder of the images, searched with its sub-folders; or one image."""
+    """Folder of the images, including subfolders; or one image."""
     image_column: str = ""
-    """Column of --test_csv that names the image; found by its usual names when not given."""
+    """Column of --test_csv with the image names; by default found by its usual names."""
     group_by: str = ""
     """Column of --test_csv with the study: one row a study, the mean within its frontal and its
     lateral images, then the mean of those two. Without a --test_csv, study: by DICOM headers."""
     view_column: str = ""
-    """Column of --test_csv with the view, for --group_by; found by its usual names unless given."""
+    """Column of --test_csv with the view, for --group_by; by default found by its usual names."""
     sample_submission: Path | None = None
-    """Write this file's rows and columns, in its order; without --test_csv it names the images."""
+    """CSV with the rows and columns to write, in order; without --test_csv also the images."""
     follow_links: bool = False
-    """Read images that are links to files outside of --image_dir."""
+    """Allow images that are links to files outside of --image_dir."""
     anonymous: bool = False
-    """Write numbers in place of the names of images and studies; ensemble.evaluate finds the names
-    again by labels in the same order."""
+    """Write numbers in place of the names of images and studies; ensemble.evaluate restores the
+    names from labels in the same order."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """What to do about images that cannot be read: say how many and which, and write nothing, or
-    leave them out and list them in OUTPUT_skipped.csv."""
+    """Unreadable images: error lists them and writes nothing; skip leaves them out and writes
+    OUTPUT_skipped.csv."""
     merge: MergeConfig = field(default_factory=MergeConfig)
     postprocessing: PostprocessConfig = field(default_factory=PostprocessConfig)
     batch_size: PositiveInt = 64
@@ -136,48 +137,47 @@ class Config:
     num_workers: Workers = "auto"
     """Processes that decode images, per process; auto: one a core, at most 8."""
     amp: bool = True
-    """bf16 (or fp16) autocast on a GPU; a CPU computes in fp32 whatever is given."""
+    """bf16 (or fp16) autocast on a GPU; a CPU always computes in fp32."""
     output: Path | None = None
-    """Where the probabilities go (outputs/predictions.csv): names of images, then a column a
-    class."""
+    """Output CSV (outputs/predictions.csv): names of images, then a column a class."""
     overwrite: bool = False
-    """Replace --output where it is there already."""
+    """Replace an existing --output."""
 
     @property
     def by_headers(self) -> bool:
-        """Whether studies and views come from the headers of DICOM files."""
+        """True if studies and views come from DICOM headers."""
         alone = self.test_csv is None and self.sample_submission is None
         return self.group_by == "study" and alone
 
     @property
     def single(self) -> Path | None:
-        """The image, where only one is meant."""
+        """The single image to predict, if only one is given."""
         return self.image or (self.image_dir if self.image_dir.is_file() else None)
 
     def check(self) -> None:
-        """Raise UserError where two settings contradict each other."""
+        """Raise UserError if settings contradict each other."""
         self.merge.check(self.models, many_images=self.single is None)
         self.postprocessing.check()
         ranked = self.merge.ensemble_mode == "rank_mean"
         if ranked and (self.postprocessing.gated or self.postprocessing.calibration is not None):
             raise UserError(
-                "--ensemble_mode rank_mean gives ranks, and calibration and gating need "
-                "probabilities: take another mode, or leave them out"
+                "--ensemble_mode rank_mean gives ranks, but calibration and gating need "
+                "probabilities: choose another mode, or leave them out"
             )
         for name in ("test_csv", "sample_submission", "group_by", "anonymous"):
             if self.single is not None and getattr(self, name):
-                raise UserError(f"--{name} is for many images, and {self.single} is a single one")
+                raise UserError(f"--{name} is for many images, but {self.single} is a single one")
         if self.group_by and self.test_csv is None and not self.by_headers:
             raise UserError(
-                "--group_by names a column of --test_csv: give that too, or, where --image_dir "
-                "holds DICOM files, --group_by study alone"
+                "--group_by is a column of --test_csv: add --test_csv, or give --group_by study if "
+                "--image_dir holds DICOM files"
             )
         if self.view_column and not self.group_by:
-            raise UserError("--view_column belongs to --group_by: give that too")
+            raise UserError("--view_column needs --group_by: add it")
         for name in ("image_column", "view_column"):
             if getattr(self, name) and self.test_csv is None:
-                raise UserError(f"--{name} names a column of --test_csv: give that too")
+                raise UserError(f"--{name} is a column of --test_csv: add --test_csv")
         if self.anonymous and self.sample_submission is not None:
             raise UserError(
-                "--sample_submission names the rows and --anonymous leaves names out: give one"
+                "--sample_submission and --anonymous contradict each other: leave one out"
             )

@@ -1,4 +1,4 @@
-"""Images decoded once, at the size of every model."""
+"""Dataset of images to predict: each is decoded once and resized for every model."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from core.data.images.decode import resize
 from core.data.images.digest import image_digest
 from core.errors import UserError
 
-# its position, at each size, or why it cannot be read; and its digests
+# position; the image at each size, or the reason why it is unreadable; digests
 Sample = tuple[int, list[np.ndarray] | str, list[int]]
 
 
-class Decoded(NamedTuple):
-    """A batch: its readable images, and why the others are not."""
+class DecodedBatch(NamedTuple):
+    """A batch: readable images, and the reason for each unreadable one."""
 
     images: list[Tensor]  # for each size uint8 (B, 1, size, size)
     positions: list[int]  # (B,) among all images
@@ -27,7 +27,7 @@ class Decoded(NamedTuple):
 
 
 class ImagesAtSizes(Dataset):
-    """Each of `images` by its position, at each of `sizes`, with digests at `digest_sizes`."""
+    """Images by position, at each of `sizes`, with digests at `digest_sizes`."""
 
     def __init__(
         self, images: Images, sizes: Sequence[int], digest_sizes: Sequence[int] = ()
@@ -35,31 +35,31 @@ class ImagesAtSizes(Dataset):
         self.images, self.sizes, self.digest_sizes = images, sizes, digest_sizes
 
     def __getitem__(self, position: int) -> Sample:
-        """The position; uint8 (size, size) for each size, or why it cannot be read; digests."""
+        """Position; uint8 (size, size) for each size, or why it is unreadable; digests."""
         try:
             pixels = self.images.read(position)
         except UserError as error:
             return position, str(error), []
         resized = {size: resize(pixels, size) for size in self.sizes}
-        of_pack = self.images.pack[position] >= 0
+        is_packed = self.images.pack[position] >= 0
         digests = [
-            # what a pack was made of is not known at another size
-            0 if of_pack and len(pixels) != size else digest_at(size, pixels, resized)
+            # a pack of another size than the training's images cannot be compared
+            0 if is_packed and len(pixels) != size else digest_at(size, pixels, resized)
             for size in self.digest_sizes
         ]
         return position, list(resized.values()), digests
 
 
 def digest_at(size: int, pixels: np.ndarray, resized: Mapping[int, np.ndarray]) -> int:
-    """Digest of pixels (H, W) as a square of `size`, which may be among the `resized`."""
+    """Digest of pixels (H, W) resized to a square of `size`; reuses `resized` if it is there."""
     return image_digest(resized[size] if size in resized else resize(pixels, size))
 
 
-def collate(samples: list[Sample]) -> Decoded:
-    """A batch of `ImagesAtSizes`."""
+def collate(samples: list[Sample]) -> DecodedBatch:
+    """Collate samples of `ImagesAtSizes` into a batch."""
     read = [(p, images, digests) for p, images, digests in samples if not isinstance(images, str)]
     by_size = zip(*(images for _, images, _ in read), strict=True)
-    return Decoded(
+    return DecodedBatch(
         [torch.from_numpy(np.stack(same))[:, None] for same in by_size],
         [position for position, *_ in read],
         [(position, reason) for position, reason, _ in samples if isinstance(reason, str)],

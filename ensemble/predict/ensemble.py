@@ -1,4 +1,4 @@
-"""Models that predict together, their classes matched by name."""
+"""Ensemble of checkpoints: loading, weights, and classes matched by name."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from ensemble.predict.merge import model_shares
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One checkpoint, read whole."""
+    """A loaded checkpoint."""
 
     path: Path
     model: nn.Module
@@ -30,18 +30,18 @@ class Member:
 
     @classmethod
     def load(cls, path: Path) -> "Member":
-        """Raises UserError where the checkpoint cannot be used."""
+        """Load a checkpoint. Raises UserError if it is invalid."""
         model, info = load_model(path)
         with path.open("rb") as file:
             return cls(path, model, info, hashlib.file_digest(file, "sha256").hexdigest())
 
     def facts(self, name: str) -> dict[str, Any]:
-        """The checkpoint's facts of this name; empty where they are no JSON object."""
+        """JSON object of this name in the checkpoint's metadata; empty if there is none."""
         found = self.info.facts.get(name)
         return found if isinstance(found, dict) else {}
 
     def summary(self) -> dict[str, Any]:
-        """Method, model, pixels, fold and number of classes; None for unknown values."""
+        """Method, model, image size in pixels, fold, number of classes; None if unknown."""
         fold = self.info.facts.get("fold")
         return {
             "method": self.info.method,
@@ -51,33 +51,34 @@ class Member:
             "classes": len(self.info.class_names),
         }
 
-    def places(self, class_names: Sequence[str]) -> tuple[list[int], list[int]]:
-        """(places among `class_names`, places in the model's own order) of shared classes."""
-        own = {name: place for place, name in enumerate(self.info.class_names)}
-        both = [place for place, name in enumerate(class_names) if name in own]
-        return both, [own[class_names[place]] for place in both]
+    def class_indices(self, class_names: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Indices of shared classes: (in `class_names`, in the model's own order)."""
+        own = {name: index for index, name in enumerate(self.info.class_names)}
+        shared = [index for index, name in enumerate(class_names) if name in own]
+        return shared, [own[class_names[index]] for index in shared]
 
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """M models, their shares, and the classes that they predict together."""
+    """M models, their weights, and the classes that they predict together."""
 
     members: Sequence[Member]
-    shares: NDArray[np.float64]  # (M,) parts of 1
+    shares: NDArray[np.float64]  # (M,) weights with a sum of 1
     class_names: Sequence[str]
-    left_out: Sequence[Path] = ()
-    """Resume states among the files that were named"""
+    resume_states: Sequence[Path] = ()
+    """Resume states among the given files, which are not loaded."""
 
     @classmethod
     def load(cls, config: ModelsConfig, classes: str = "same") -> "Ensemble":
-        """Read all checkpoints of `config`, and the classes of its ensemble.json, if it has one.
+        """Load all checkpoints of `config`.
 
-        Else `classes` is "union", "intersection", or "same", which refuses models that differ.
-        Resume states among the checkpoints, as `DIR/*.safetensors` names them, are left out.
-        Raises UserError where a file, the weights or the classes cannot be used.
+        The classes are those of its ensemble.json, if it has one; else by `classes`: "union",
+        "intersection", or "same", which refuses models that differ. Resume states, which
+        `DIR/*.safetensors` includes, are left out. Raises UserError if a file, the weights or
+        the classes are invalid.
         """
         names: list[str] = []
-        checkpoints, weights, states = _without_states(config.checkpoints, config.weights)
+        checkpoints, weights, states = _split_states(config.checkpoints, config.weights)
         if config.ensemble is not None:
             checkpoints, weights, names = read_recipe(config.ensemble)
         shares = model_shares(weights, len(checkpoints))
@@ -99,19 +100,17 @@ class Ensemble:
 
     @property
     def digest_sizes(self) -> list[int]:
-        """The sizes of the digests of images that the models were trained on, in rising order."""
+        """Image sizes of the digests in the checkpoints, in rising order."""
         found = (one.info.data_digests for one in self.members)
         return sorted({size for digests in found if digests for size in digests.sizes()})
 
     def check_class(self, name: str) -> None:
-        """Raise UserError, with the nearest one, where there is no such class."""
+        """Raise UserError with the most similar name if the ensemble lacks this class."""
         if name not in self.class_names:
-            raise UserError(
-                f"there is no class '{name[:200]}'{suggest_name(name, self.class_names)}"
-            )
+            raise UserError(f"unknown class '{name[:200]}'{suggest_name(name, self.class_names)}")
 
     def labels(self) -> list[str]:
-        """A short name for each model: its method and fold, numbered where that is not unique."""
+        """Short unique name of each model: method and fold, and a number if needed."""
         pairs = [(one.info.method, one.summary()["fold"]) for one in self.members]
         short = [method if fold is None else f"{method} fold {fold}" for method, fold in pairs]
         return [
@@ -120,7 +119,7 @@ class Ensemble:
         ]
 
     def __str__(self) -> str:
-        """A line for each model with its weight, then the classes that not all have."""
+        """A line for each model with its weight, then the classes that some models lack."""
         rows = [member.summary() for member in self.members]
         lines = []
         for member, row, share in zip(self.members, rows, self.shares, strict=True):
@@ -133,42 +132,43 @@ class Ensemble:
         ]
         if without:
             lines.append(f"Not every model has each class: {list_first(without, 12)}.")
-        if self.left_out:
-            lines.append(f"left out     {_describe_states(self.left_out)}")
+        if self.resume_states:
+            lines.append(f"left out     {_describe_states(self.resume_states)}")
         return "\n".join(lines)
 
 
-def _without_states(
+def _split_states(
     paths: Sequence[Path], weights: Sequence[float]
 ) -> tuple[list[Path], list[float], list[Path]]:
-    """The checkpoints among `paths`, their weights, and the resume states, known by their names.
+    """Split `paths` by name into checkpoints with their weights, and resume states.
 
-    There is a weight for each path or for each checkpoint. Raises UserError where all are states.
+    `weights`: one for each path or for each checkpoint. Raises UserError without a checkpoint.
     """
     is_model = [not path.name.endswith(STATE_ENDING) for path in paths]
     checkpoints = list(compress(paths, is_model))
     states = [path for path in paths if path not in checkpoints]
     if states and not checkpoints:
-        raise UserError(f"{_describe_states(states)}; name the files without .state beside them")
+        raise UserError(f"{_describe_states(states)}; give the files without .state in the name")
     if len(weights) == len(paths):
         weights = list(compress(weights, is_model))
     return checkpoints, list(weights), states
 
 
 def _describe_states(paths: Sequence[Path]) -> str:
-    kind = "a resume state, no checkpoint" if len(paths) == 1 else "resume states, no checkpoints"
+    one = len(paths) == 1
+    kind = "a resume state, not a checkpoint" if one else "resume states, not checkpoints"
     return f"{list_first(list(map(str, paths)))}: {kind}"
 
 
 def _merge_classes(members: Sequence[Member], names: list[str], classes: str) -> list[str]:
-    """The classes `names` of an ensemble.json, or without them those of the models."""
+    """Classes of the ensemble: `names` of an ensemble.json if given, else those of the models."""
     sets = [set(member.info.class_names) for member in members]
     union = list(dict.fromkeys(name for one in members for name in one.info.class_names))
     shared = [name for name in union if all(name in one for one in sets)]
     if missing := [name for name in names if name not in union]:
         raise UserError(
-            f"{len(missing):,} of the ensemble's {len(names):,} classes are in none of its "
-            f"checkpoints: {list_first(missing, 12)}; choose anew by `python -m ensemble.choose`"
+            f"no checkpoint of the ensemble has {len(missing):,} of its {len(names):,} classes: "
+            f"{list_first(missing, 12)}; rerun `python -m ensemble.choose`"
         )
     if names or classes == "union":
         return names or union
@@ -177,8 +177,8 @@ def _merge_classes(members: Sequence[Member], names: list[str], classes: str) ->
         raise UserError(
             f"{odd.path} and {members[0].path} do not have the same classes: "
             f"{list_first(sorted(set(odd.info.class_names) ^ sets[0]), 12)} in one of them only; "
-            "take --classes union or --classes intersection"
+            "add --classes union or --classes intersection"
         )
     if not shared:
-        raise UserError("the checkpoints have no class in common: take --classes union")
+        raise UserError("the checkpoints have no class in common: add --classes union")
     return shared

@@ -1,4 +1,4 @@
-"""`ensemble.json`: checkpoints and their weights; and strict JSON of this and other kinds.
+"""Reading and writing of `ensemble.json` (checkpoints and weights), and strict JSON of any kind.
 
 {"kind": "ensemble", "format_version": 1,
  "members": [{"name": ..., "weight": ..., "checkpoints": [paths relative to this file's folder]}],
@@ -43,7 +43,7 @@ def write_recipe(
     class_names: Sequence[str],
     made_from: Mapping[str, Any],
 ) -> None:
-    """Write `ensemble.json` of names, weights and checkpoints, whole or not at all."""
+    """Write `ensemble.json`: names, weights and checkpoints; whole or not at all."""
     listed = []
     for name, weight, checkpoints in members:
         files = [_relative(file, path.parent) for file in checkpoints]
@@ -53,20 +53,20 @@ def write_recipe(
 
 
 def _relative(path: Path, folder: Path) -> str:
-    # a checkpoint that is a link stays one; folders are resolved, as ".." is by the system
+    # keeps a checkpoint that is a link; resolves folders, as the system resolves ".."
     return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
 
 
 def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
-    """Checkpoints, weights and classes; a member's weight is divided over its checkpoints.
+    """Read checkpoints, weights and classes; a member's weight is divided over its checkpoints.
 
-    Raises UserError where the file is no valid `ensemble.json`; the checkpoints may be missing.
+    Raises UserError if the file is not a valid `ensemble.json`. Checkpoints are not opened.
     """
     recipe: _Recipe = convert(path, "it", read_document(path, "ensemble"), _Recipe)
     for names in (recipe.classes, [member.name for member in recipe.members]):
         check_name(path, *names)
         if len(set(names)) < len(names):
-            refuse(path, "a class or the name of a member is there twice")
+            refuse(path, "a class or a member's name is duplicate")
     checkpoints: list[Path] = []
     weights: list[float] = []
     for member in recipe.members:
@@ -75,7 +75,7 @@ def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
         check_name(path, *member.checkpoints)
         for text in member.checkpoints:
             if PurePosixPath(text).is_absolute():
-                refuse(path, f"{quoted(text)} is no path relative to that file's folder")
+                refuse(path, f"{quoted(text)} is not a path relative to the file's folder")
             checkpoints.append(path.parent / PurePosixPath(text))
         weights += [member.weight / len(member.checkpoints)] * len(member.checkpoints)
     if not weights:
@@ -86,41 +86,41 @@ def read_recipe(path: Path) -> tuple[list[Path], list[float], list[str]]:
 def check_output(
     path: Path, kind: str, inputs: Sequence[Path], *, beside: Sequence[Path] = (), overwrite: bool
 ) -> None:
-    """Raise UserError where `path`, or a file `beside` it, is an input, exists or is not writable.
+    """Raise UserError if `path`, or a file `beside` it, is an input, exists or is not writable.
 
-    With `overwrite`, JSON of this `kind` may be replaced.
+    `overwrite` allows to replace JSON of this `kind`.
     """
     if path.suffix != ".json":
-        raise UserError(f"--output {path} does not end in .json: name it so")
+        raise UserError(f"--output {path} must end in .json")
     for one in (path, *beside):
         check_writable(one, inputs)
         if one.exists() and not overwrite:
-            raise UserError(f"{one} exists: give another --output, or --overwrite replaces it")
+            raise UserError(f"{one} exists: give another --output, or --overwrite to replace it")
     if path.exists():
         try:
             read_document(path, kind)
         except UserError as error:
             raise UserError(
-                f"{path} is there and no {kind}.json, so that --overwrite leaves it alone: give "
-                "another --output"
+                f"{path} exists and is not a valid {kind}.json, which --overwrite does not "
+                "replace: give another --output"
             ) from error
 
 
 def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write `content`, in which no number is NaN, as JSON of this `kind`, whole or not at all."""
+    """Write `content`, without NaN, as JSON of this `kind`, whole or not at all."""
     make_folder(path.parent)
     write_atomically(path, lambda temporary: fill_document(temporary, kind, content))
 
 
 def fill_document(path: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write it into a file that something else puts in its place."""
+    """Write `content` as JSON of this `kind` into a temporary file."""
     document = {"kind": kind, "format_version": FORMAT_VERSION, **content}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.write_text(text, encoding="utf-8")
 
 
 def read_document(path: Path, kind: str) -> dict[str, Any]:
-    """The JSON object in `path`; raises UserError where it is unreadable or of another kind."""
+    """Read the JSON object in `path`. Raises UserError if it is invalid or of another kind."""
     try:
         document = read_json(path)
     except OSError as error:
@@ -128,38 +128,38 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
     except ValueError as error:
         refuse(path, str(error))
     if document.get("kind") != kind:
-        refuse(path, f"it is no {kind}.json")
+        refuse(path, f"it is not a valid {kind}.json")
     version = document.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
         shown = quoted(str(version))
-        refuse(path, f"its format version is {shown} and this program reads {FORMAT_VERSION}")
+        refuse(path, f"its format version is {shown}, but this program reads {FORMAT_VERSION}")
     return document
 
 
 def convert(path: Path, what: str, value: object, kind: Any) -> Any:
-    """`value` as the type `kind`. Raises UserError where `what` is of another type."""
+    """Convert `value` to the type `kind`. Raises UserError if `what` is of another type."""
     try:
         return msgspec.convert(value, kind)
     except ValueError as error:
-        refuse(path, f"{what} is not whole: {error}")
+        refuse(path, f"{what} is invalid: {error}")
 
 
 def refuse(path: Path, what: str) -> NoReturn:
-    """Raise UserError: `path` is invalid."""
+    """Raise UserError for the invalid file `path`."""
     raise UserError(
-        f"{path} cannot be used: {what}; python -m ensemble.choose makes an ensemble.json anew, "
-        "ensemble.calibrate a calibration.json"
+        f"{path} cannot be used: {what}; make an ensemble.json by python -m ensemble.choose, a "
+        "calibration.json by ensemble.calibrate"
     )
 
 
 def quoted(text: str) -> str:
-    """The text in quotes, cut, without control characters."""
+    """Text in quotes, at most 60 characters, control characters escaped."""
     return repr(text[:60])
 
 
 def check_name(path: Path, *names: str) -> None:
-    """Raise UserError where a name is empty, or cannot be written on one line of UTF-8."""
+    """Raise UserError if a name is empty, has control characters or is not UTF-8."""
     for name in names:
         written = escape_control(name.encode(errors="ignore").decode())
         if not name or written != name:
-            refuse(path, f"{quoted(name)} is no name: it is empty or has a control character in it")
+            refuse(path, f"the name {quoted(name)} is empty or has a control character")

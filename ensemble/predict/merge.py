@@ -1,4 +1,4 @@
-"""Merging the probabilities of views, of models, and of a study's images."""
+"""Merging of probabilities: over augmented copies, models, and images of a study."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ from ensemble.predict.calibration import SMALLEST, logit
 Probabilities = NDArray[np.float64]
 
 
-def merge_views(probabilities: Tensor, mode: str) -> Tensor:
-    """Probabilities (V, B, C) of an image's views → (B, C).
+def merge_copies(probabilities: Tensor, mode: str) -> Tensor:
+    """Merge probabilities (V, B, C) of V augmented copies into (B, C).
 
     `mode` is mean, max, median, gmean or logit_mean; the last two clip to [1e-6, 1 - 1e-6] first.
     """
@@ -35,26 +35,24 @@ def merge_views(probabilities: Tensor, mode: str) -> Tensor:
 
 
 def model_shares(weights: Sequence[float], models: int) -> np.ndarray:
-    """The weights of `models` as parts of 1, (M,); equal ones where none are given.
+    """Weights of M `models` scaled to a sum of 1, (M,); equal if none are given.
 
-    Raises UserError where they are negative, not finite, all 0 or not one a model.
+    Raises UserError if they are negative, not finite, all 0 or not one a model.
     """
     numbers = np.asarray(weights or [1.0] * models, dtype=float)
     if len(numbers) != models:
-        raise UserError(
-            f"{len(weights)} weights do not fit {models} checkpoints: give one for each"
-        )
+        raise UserError(f"{len(weights)} --weights for {models} checkpoints: give one for each")
     if not np.isfinite(numbers).all() or (numbers < 0).any() or not numbers.any():
-        raise UserError(f"weights must be at least 0 and one of them above it, not {list(weights)}")
+        raise UserError(f"weights must be at least 0 and not all 0, not {list(weights)}")
     numbers = numbers / numbers.max()
     return numbers / numbers.sum()
 
 
 def merge_models(probabilities: Probabilities, shares: np.ndarray, mode: str) -> Probabilities:
-    """Probabilities (M, N, C) of the models, of which each has its share (M,) → (N, C).
+    """Merge probabilities (M, N, C) of M models with weights `shares` (M,) into (N, C).
 
     `mode` is weighted_mean, logit_mean, gmean, rank_mean (of `ranks` among the N images), or
-    without shares median and max. A model without a class has NaN there and is left out of it.
+    median and max, which ignore shares. NaN (a model lacks the class) is left out.
     """
     if mode == "rank_mean":
         return _mean(ranks(probabilities, axis=1), shares)
@@ -71,23 +69,23 @@ def merge_models(probabilities: Probabilities, shares: np.ndarray, mode: str) ->
 
 
 def _mean(values: Probabilities, shares: np.ndarray) -> Probabilities:
-    """Mean over the models that have a class, by their shares."""
+    """Weighted mean over the models that have a class."""
     known = ~np.isnan(values)
     total = np.tensordot(shares, np.where(known, values, 0), axes=1)
     return total / np.tensordot(shares, known, axes=1)
 
 
 def ranks(probabilities: Probabilities, axis: int = 0) -> Probabilities:
-    """Ranks along the `axis` of N images as parts of N, ties share their mean; NaN with a NaN."""
+    """Ranks along the `axis` of N images, divided by N; ties get their mean, NaN stays NaN."""
     return rankdata(probabilities, axis=axis) / probabilities.shape[axis]
 
 
 def merge_studies(
     probabilities: Probabilities, studies: np.ndarray, groups: np.ndarray
 ) -> Probabilities:
-    """Means (S, C) of studies: within each of a study's groups of views, then over its groups.
+    """Mean probabilities (S, C) of studies: within each group of views, then over the groups.
 
-    probabilities: (N, C); studies: (N,) numbers 0 to S - 1; groups: (N,) numbers.
+    probabilities: (N, C); studies: (N,) int from 0 to S - 1; groups: (N,) int.
     """
     within = pd.DataFrame(probabilities).groupby([studies, groups]).mean()
     return within.groupby(level=0).mean().to_numpy()

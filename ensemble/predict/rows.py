@@ -1,4 +1,4 @@
-"""Rows to predict: images, their studies from a CSV or DICOM headers, and the sample submission."""
+"""Rows to predict: images, studies from a CSV or DICOM headers, and the sample submission."""
 
 import os
 import re
@@ -15,13 +15,13 @@ from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, list_first
 from ensemble.predict.config import Config
 
-# how Python holds such a byte of a file's name
+# surrogate escapes: bytes of a file name that are not UTF-8
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Sample submission: the rows and columns of the output, in order."""
+    """Sample submission: rows and columns of the output, in order."""
 
     path: Path
     id_column: str
@@ -29,14 +29,17 @@ class Sample:
     class_names: list[str]
 
     def arrange(self, images: LabelTable) -> LabelTable:
-        """The images (or those of the studies) of the sample, in its order, none missing."""
+        """Images of the sample's rows (images or studies), in its order.
+
+        Raises UserError if the images of a row are missing.
+        """
         keys = images.ids if images.studies is None else images.studies.tolist()
         places = {name: place for place, name in enumerate(self.ids)}
         missing = sorted(set(places) - set(keys), key=places.__getitem__)
         if missing:
             what = "images" if images.studies is None else "studies"
             raise UserError(
-                f"{len(missing):,} of {len(places):,} rows of {self.path} are none of the {what} "
+                f"{len(missing):,} of {len(places):,} rows of {self.path} are not among the {what} "
                 f"to predict: {list_first(missing)}"
             )
         wanted = [(places[key], row) for row, key in enumerate(keys) if key in places]
@@ -44,28 +47,28 @@ class Sample:
         return replace(images.take(rows), id_column=self.id_column)
 
     def check_classes(self, class_names: list[str]) -> None:
-        """Raise UserError where the sample has a column that no class has."""
+        """Raise UserError if a column of the sample is not a class."""
         if missing := [name for name in self.class_names if name not in class_names]:
             raise UserError(
-                f"{len(missing):,} column(s) of {self.path} are none of the models' classes: "
-                f"{list_first(missing, 12)}; those are {list_first(class_names, 20)}"
+                f"{len(missing):,} column(s) of {self.path} are not classes of the models: "
+                f"{list_first(missing, 12)}; the classes are {list_first(class_names, 20)}"
             )
 
 
 def read_sample(path: Path) -> Sample:
-    """Read the names of rows and columns; other cells may hold anything.
+    """Read the names of rows and columns; other cells are ignored.
 
-    Raises UserError for a file that is no table, and for a name that is blank or there twice.
+    Raises UserError for an invalid table, and for a blank or duplicate name.
     """
     columns = read_columns(path)
     name, *class_names = columns
     if not class_names or "" in class_names:
-        raise UserError(f"{path} needs a column of names first, then a named one for each class")
+        raise UserError(f"{path} needs a first column of names, then a named column for each class")
     return Sample(path, name, read_ids(columns[name]), class_names)
 
 
 def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
-    """The images of `config`, in the order of the output; UserError where there are none."""
+    """Images to predict, in the order of the output. Raises UserError if there are none."""
     images = find_images(
         config.image_dir,
         config.test_csv or config.sample_submission,
@@ -76,8 +79,8 @@ def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
     if others := [name for name in images.ids if _NOT_UTF8.search(name)]:
         shown = os.fsencode(others[0]).decode(errors="backslashreplace")
         raise UserError(
-            f"{len(others):,} of {len(images):,} images without a name in UTF-8 ({shown}): no CSV "
-            "can hold it; rename the files"
+            f"{len(others):,} of {len(images):,} image names are not valid UTF-8 ({shown}): rename "
+            "the files"
         )
     if not config.follow_links:
         refuse_links_out(images, config.image_dir)
@@ -87,19 +90,19 @@ def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
         return sample.arrange(images)
     if not config.anonymous:
         return images
-    # patients are not written, but looked for among those of the training
+    # patients are not written, but compared with those of the training
     return replace(anonymize(images), patients=images.patients)
 
 
 def _group_by_headers(images: LabelTable) -> LabelTable:
-    """Studies and views from DICOM headers. Raises UserError where these cannot name them."""
+    """Add studies and views from DICOM headers. Raises UserError if they are missing."""
     pairs = zip(images.ids, images.paths, strict=True)
     if images.images.packs:
-        reason = "--group_by study reads DICOM headers, which a pack does not keep"
+        reason = "--group_by study needs DICOM headers, which a pack does not have"
     elif others := [name for name, path in pairs if not is_dicom(path)]:
         reason = (
-            f"--group_by study without a --test_csv reads DICOM headers, and {len(others):,} of "
-            f"{len(images):,} images are no DICOM files: {list_first(others)}"
+            f"--group_by study without a --test_csv needs DICOM headers, but {len(others):,} of "
+            f"{len(images):,} images are not DICOM files: {list_first(others)}"
         )
     else:
         headers = read_headers(images.paths)
@@ -108,7 +111,6 @@ def _group_by_headers(images: LabelTable) -> LabelTable:
         if not without:
             return replace(images, studies=studies, views=views, id_column="StudyInstanceUID")
         reason = (
-            f"{len(without):,} of {len(images):,} DICOM headers name no study: "
-            f"{list_first(without)}"
+            f"{len(without):,} of {len(images):,} DICOM headers lack a study: {list_first(without)}"
         )
-    raise UserError(f"{reason}; name the studies in a column of a --test_csv")
+    raise UserError(f"{reason}; give the studies in a column of a --test_csv")

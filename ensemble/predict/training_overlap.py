@@ -1,10 +1,10 @@
-"""Predicted rows that a checkpoint was trained or validated on: counts, sentences, and a JSON.
+"""Overlap of predicted rows with the checkpoints' training data: counts, warnings and JSON.
 
 {"kind": "training_overlap", "format_version": 1, "rows": ..., "rows_sha256": ...,
  "checkpoints": [{"checkpoint": ..., "known": ..., "image_in_training": ..., ...}],
  "row_numbers": {"image_in_training": ["3", "5-8", ...], ...}}
 
-Row numbers count the rows of the CSV from 1, of any of the checkpoints.
+Row numbers count the rows of the CSV from 1; a row is listed if any checkpoint has it.
 """
 
 import hashlib
@@ -31,18 +31,18 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
 
 class Checkpoint(msgspec.Struct, kw_only=True):
-    """How many rows have an image, or a patient, of a checkpoint's training and validation."""
+    """Number of rows with an image or patient of one checkpoint's training and validation."""
 
     checkpoint: str
     known: bool
-    """Whether the checkpoint says which images it was trained on."""
+    """True if the checkpoint has digests of its training images."""
     not_compared: _Count = 0
     """Rows of a pack of another size than the training's images."""
     image_in_training: _Count = 0
     image_in_validation: _Count = 0
     patient_in_training: _Count | None = None
     patient_in_validation: _Count | None = None
-    """None where the checkpoint or the rows name no patients."""
+    """None if the checkpoint or the rows lack patients."""
 
 
 class _Document(msgspec.Struct):
@@ -54,33 +54,32 @@ class _Document(msgspec.Struct):
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """What is known of R rows of predictions."""
+    """Overlap of R predicted rows with the training data of the checkpoints."""
 
     checkpoints: list[Checkpoint]
     rows: dict[str, np.ndarray]
-    """Of any checkpoint, bool (R,) by the names in IMAGES and PATIENTS."""
+    """Bool (R,) by the names in IMAGES and PATIENTS; True if any checkpoint has the row."""
 
     def take(self, rows: np.ndarray) -> "Overlap":
-        """These rows alone; counts of each checkpoint stay."""
+        """Subset of the rows; the counts of each checkpoint are unchanged."""
         return replace(self, rows={name: found[rows] for name, found in self.rows.items()})
 
     def counts(self) -> dict[str, int | None]:
-        """Rows of each of IMAGES and PATIENTS by any checkpoint; None for unknown patients."""
+        """Number of rows by the names in IMAGES and PATIENTS; None for unknown patients."""
         counts: dict[str, int | None] = {name: int(one.sum()) for name, one in self.rows.items()}
         if all(one.patient_in_training is None for one in self.checkpoints):
             counts |= dict.fromkeys(PATIENTS)
         return counts
 
     def sentences(self, one: str, several: str) -> list[str]:
-        """What a reader of scores must know, with the words for a row and for rows."""
-        told = []
+        """Warnings for the user; `one` and `several` are the words for a row and for rows."""
+        lines = []
         if names := [Path(c.checkpoint).name for c in self.checkpoints if not c.known]:
-            they = "it was" if len(names) == 1 else "they were"
-            told.append(f"{list_first(names)}: not known which images {they} trained on.")
+            lines.append(f"Unknown training images: {list_first(names)}.")
         if most := max((c.not_compared for c in self.checkpoints), default=0):
-            told.append(
-                f"Not known for {pluralize(most, one, several)}: a pack of another size than that "
-                "of the training cannot be compared; give the folder of the images."
+            lines.append(
+                f"Unknown for {pluralize(most, one, several)}: a pack of another size than that of "
+                "the training cannot be compared; give the folder of the images."
             )
         trained, validated = (self.rows[name] for name in IMAGES)
         related = self.rows[PATIENTS[0]] | self.rows[PATIENTS[1]]
@@ -92,11 +91,11 @@ class Overlap:
         }
         if shown := [f"{rows.sum():,} {what}" for what, rows in found.items() if rows.any()]:
             unknown = self.counts()[PATIENTS[0]] is None
-            told.append(
+            lines.append(
                 f"Warning: of {pluralize(len(trained), one, several)}, {', '.join(shown)}"
                 f"{' (patients are not known)' if unknown else ''}: scores on these are too good."
             )
-        return told
+        return lines
 
 
 def find_overlap(
@@ -108,10 +107,10 @@ def find_overlap(
     *,
     anonymous: bool = False,
 ) -> Overlap:
-    """Which rows have an image, or a patient, that `members` were trained or validated on.
+    """Find rows with an image or patient that `members` were trained or validated on.
 
-    `digests`: int64 (N, S) of N images at each of `sizes`, 0 where there is none; `row_of`: the row
-    (from 0) of each, int (N,). `images` describes them where more than pixels is known.
+    digests: int64 (N, S) of N images at each of `sizes`, 0 for none; row_of: int (N,), the row
+    (from 0) of each image; images: the table of the images, for their patients.
     """
     count = int(row_of.max()) + 1
     patients = None
@@ -121,7 +120,7 @@ def find_overlap(
     checkpoints = []
 
     def rows(of_images: np.ndarray) -> np.ndarray:
-        """The rows (R,) of some images (N,)."""
+        """Rows, bool (R,), of images, bool (N,)."""
         return np.bincount(row_of[of_images], minlength=count) > 0
 
     for member in members:
@@ -157,13 +156,13 @@ def find_overlap(
 
 
 def can_be_compared(images: Images, sizes: Iterable[int]) -> np.ndarray:
-    """Whether each image has a digest at one of `sizes`, bool (N,): a file, or of such a pack."""
+    """Bool (N,): True for an image file, or an image of a pack with one of `sizes`."""
     has = [pack.plan.size in sizes for pack in images.packs]
     return np.array([*has, True], dtype=bool)[images.pack]
 
 
 def _patients(images: LabelTable) -> np.ndarray | None:
-    """The patient of each image, (N,) str with "" for unknown; None for none."""
+    """Patient of each image, (N,) str, "" for unknown; None if all are."""
     if images.patients is not None or images.images.packs:
         return images.patients
     try:
@@ -173,7 +172,7 @@ def _patients(images: LabelTable) -> np.ndarray | None:
 
 
 def _digests_of(patients: np.ndarray, key: bytes) -> np.ndarray:
-    """uint32 (N,); 0 for an unknown patient."""
+    """Digests of patients, uint32 (N,); 0 for an unknown patient."""
     names, codes = np.unique(patients.astype(str), return_inverse=True)
     digests = patient_digests(names.tolist(), key).copy()
     digests[names == ""] = 0
@@ -181,13 +180,13 @@ def _digests_of(patients: np.ndarray, key: bytes) -> np.ndarray:
 
 
 def overlap_path(output: Path) -> Path:
-    """The JSON beside the predictions `output`."""
+    """Path of the overlap's JSON beside the predictions `output`."""
     name = output.name.removesuffix(".gz")
     return output.with_name(f"{Path(name).stem}_{KIND}.json")
 
 
 def is_overlap(path: Path) -> bool:
-    """Whether a file is such a JSON."""
+    """True if the file is a valid overlap JSON."""
     try:
         read_document(path, KIND)
     except UserError:
@@ -196,7 +195,7 @@ def is_overlap(path: Path) -> bool:
 
 
 def as_document(overlap: Overlap, names: Sequence[str]) -> dict[str, Any]:
-    """The content of the JSON for rows of these `names` (R,)."""
+    """Content of the JSON, for rows with these `names` (R,)."""
     return {
         "rows": len(names),
         "rows_sha256": _digest(names),
@@ -206,9 +205,9 @@ def as_document(overlap: Overlap, names: Sequence[str]) -> dict[str, Any]:
 
 
 def read_overlap(predictions: Path, names: Sequence[str]) -> Overlap | None:
-    """What lies beside `predictions`, of rows of these `names` (R,); None where nothing does.
+    """Read the JSON beside `predictions` with rows `names` (R,); None if there is none.
 
-    Raises UserError where the JSON is invalid, or of other rows.
+    Raises UserError if the JSON is invalid or of other rows.
     """
     path = overlap_path(predictions)
     if not path.is_file():
@@ -216,7 +215,7 @@ def read_overlap(predictions: Path, names: Sequence[str]) -> Overlap | None:
     document = convert(path, "it", read_document(path, KIND), _Document)
     if document.rows != len(names) or document.rows_sha256 != _digest(names):
         raise UserError(
-            f"{path} is of other rows than {predictions}: predict again, or delete it if you "
+            f"{path} has other rows than {predictions}: predict again, or delete it if you "
             "changed the rows"
         )
     rows = {name: np.zeros(len(names), dtype=bool) for name in (*IMAGES, *PATIENTS)}
@@ -232,7 +231,7 @@ def _digest(names: Sequence[str]) -> str:
 
 
 def _ranges(rows: np.ndarray) -> list[str]:
-    """Each run of True, counted from 1: "3", or "5-8" with its last one."""
+    """Ranges of True, counted from 1: "3", or "5-8" with the last one included."""
     steps = np.diff(np.concatenate([[False], rows, [False]]).astype(np.int8))
     first, behind = np.flatnonzero(steps == 1) + 1, np.flatnonzero(steps == -1)
     pairs = zip(first.tolist(), behind.tolist(), strict=True)

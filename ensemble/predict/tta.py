@@ -1,4 +1,4 @@
-"""Named sets of views of an image at test time, in pixel space, before normalisation."""
+"""Test-time augmentation: named sets of transforms in pixel space, before normalisation."""
 
 import math
 from functools import partial
@@ -10,9 +10,9 @@ from core.models.predict import View, as_it_is, mirror
 
 
 def turn_and_scale(images: Tensor, *, degrees: float = 0.0, scale: float = 1.0) -> Tensor:
-    """Float images (B, 1, H, W), turned counter-clockwise and magnified about their centre.
+    """Rotate float images (B, 1, H, W) counter-clockwise and magnify them about their centre.
 
-    Bilinear, of the same size: the edge is cropped, or filled by the image's own reflection.
+    Bilinear, of the same size: the edge is cropped, or filled by reflection.
     """
     angle, height, width = math.radians(degrees), images.shape[-2], images.shape[-1]
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
@@ -26,12 +26,12 @@ def turn_and_scale(images: Tensor, *, degrees: float = 0.0, scale: float = 1.0) 
 
 
 def brighten(images: Tensor, *, factor: float) -> Tensor:
-    """Images of floats in [0, 1], each pixel times `factor` and at most 1."""
+    """Multiply float images in [0, 1] by `factor`, at most 1."""
     return (images * factor).clamp(max=1)
 
 
 def scaled_mirror(images: Tensor, *, scale: float) -> Tensor:
-    """The mirror image, magnified."""
+    """Mirror and magnify images."""
     return mirror(turn_and_scale(images, scale=scale))
 
 
@@ -40,7 +40,7 @@ _FLIP: list[View] = [as_it_is, mirror]
 _LIGHT: list[View] = [*_FLIP, *(partial(turn_and_scale, degrees=degrees) for degrees in (5, -5))]
 _MEDIUM: list[View] = [*_LIGHT, *(partial(turn_and_scale, scale=scale) for scale in (1.1, 0.9))]
 
-VIEWS: dict[str, list[View]] = {
+TTA: dict[str, list[View]] = {
     "none": [as_it_is],
     "flip": _FLIP,
     "light": _LIGHT,

@@ -1,4 +1,4 @@
-"""Images → blocks of predictions → one CSV: models and studies merged, postprocessed, in order."""
+"""Predict images block by block, and write one CSV of merged and postprocessed probabilities."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from core.data.tables.images_to_predict import view_groups
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first, pluralize
 from core.io.atomic import check_writable
-from ensemble.predict.blocks import Block, Parts, forget_delivered, parts_folder
+from ensemble.predict.blocks import Block, PredictionBlocks, blocks_folder, delete_finished_blocks
 from ensemble.predict.dataset import ImagesAtSizes, collate
 from ensemble.predict.ensemble_json import fill_document
 from ensemble.predict.merge import Probabilities, merge_studies
@@ -30,13 +30,13 @@ from ensemble.predict.training_overlap import (
     overlap_path,
 )
 
-_ALREADY_THERE = "{} is there already: name another --output, or pass --overwrite to replace it"
+_EXISTS = "{} exists: give another --output, or --overwrite to replace it"
 _HEADERS = ("ImageID,reason", "ImageID,StudyID,reason")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What is written of the predictions."""
+    """Settings of the written CSV."""
 
     columns: Sequence[str] = ()  # classes to write, in this order; all unless given
     skip_unreadable: bool = False  # list images that cannot be read; else they are an error
@@ -47,27 +47,29 @@ class OutputOptions:
 def check_output(
     output: Path, inputs: Sequence[Path], images: LabelTable | None, options: OutputOptions
 ) -> None:
-    """Raise UserError where `output`, or its list of skipped images, would replace something."""
+    """Raise UserError if `output`, or a file beside it, would replace another file."""
     check_writable(output, inputs)
     if is_pack(output.parent):
-        raise UserError(f"{output} lies in a pack of images: give another --output")
+        raise UserError(f"--output {output} is inside a pack of images: give another --output")
     skipped = _skipped_path(output)
     if options.skip_unreadable:
         check_writable(skipped, inputs)
         if skipped.exists() and not _is_skipped_list(skipped):
-            raise UserError(f"{skipped} would be replaced by a list of unreadable images: move it")
+            raise UserError(
+                f"the list of unreadable images would replace {skipped}: move that file"
+            )
     overlap = overlap_path(output)
     check_writable(overlap, inputs)
     if overlap.exists() and not is_overlap(overlap):
-        raise UserError(f"{overlap} would be replaced by what the checkpoints know: move it")
+        raise UserError(f"the list of training images would replace {overlap}: move that file")
     if not output.exists():
         return
     if images is not None and any(map(output.samefile, filter(os.path.exists, images.paths))):
-        raise UserError(f"{output} is an image that is read: give another --output")
-    # with its parts beside it, it may be that of a run that was killed while it wrote
-    if not options.overwrite and not parts_folder(output).exists():
-        forget_delivered(output)
-        raise UserError(_ALREADY_THERE.format(output))
+        raise UserError(f"--output would overwrite the input image {output}")
+    # with blocks beside it, the output may be of a run that was killed while writing it
+    if not options.overwrite and not blocks_folder(output).exists():
+        delete_finished_blocks(output)
+        raise UserError(_EXISTS.format(output))
 
 
 def predict_to_csv(
@@ -81,48 +83,48 @@ def predict_to_csv(
 ) -> None:
     """Predict `images` with all processes, write one CSV, whole or not at all, and print its path.
 
-    Blocks are kept beside `output` until then, from which the same command resumes. Raises
-    UserError where an image cannot be read, a pack is too small, a probability is not finite, the
+    Until then the predicted blocks are beside `output`; a rerun resumes from them. Raises
+    UserError if an image is unreadable, a pack is too small, a probability is not finite, the
     disk is full, or `output` exists (unless overwritten).
     """
     fabric = predictor.fabric
     for sentence in images.images.check_sizes(predictor.ensemble.sizes):
         if fabric.is_global_zero:
             print(sentence)
-    with Parts(output, images.images, predictor.identity, batch_size) as parts:
+    with PredictionBlocks(output, images.images, predictor.identity, batch_size) as blocks:
         missing: list[int] = []
         if fabric.is_global_zero:
-            missing = parts.open()
-            # none is missing after a kill while the output was written
+            missing = blocks.open()
+            # after a kill while the output was written, no block is missing
             if missing and output.exists() and not options.overwrite:
-                raise UserError(_ALREADY_THERE.format(output))
-            if others := parts.clean():
-                kept = pluralize(others, "kept block")
-                print(f"Deleted {kept} of other images, models, views or batches.")
-            if len(missing) < len(parts):
-                there = len(parts) - len(missing)
-                print(f"Going on: {there:,} of {len(parts):,} blocks are there.")
+                raise UserError(_EXISTS.format(output))
+            if others := blocks.clean():
+                old = pluralize(others, "old block")
+                print(f"Deleted {old} of other images, models, views or batches.")
+            if len(missing) < len(blocks):
+                done = len(blocks) - len(missing)
+                print(f"Resuming: {done:,} of {len(blocks):,} blocks are done.")
         missing = fabric.broadcast(missing)
         try:
-            _predict_blocks(predictor, parts, missing, workers)
+            _predict_blocks(predictor, blocks, missing, workers)
         except (KeyboardInterrupt, SystemExit):
             if fabric.is_global_zero:
-                print("\nStopped. The same command goes on where this one was.")
+                print("\nStopped: rerun the same command to resume.")
             raise
         if fabric.is_global_zero:
-            rows = _write_predictions(parts, images, predictor, options)
+            rows = _write_predictions(blocks, images, predictor, options)
             by = pluralize(len(predictor.ensemble.members), "model")
-            print(f"predictions  {output} ({rows} by {by}, views: {predictor.merge.views})")
+            print(f"predictions  {output} ({rows} by {by}, views: {predictor.merge.tta})")
 
 
 def _predict_blocks(
-    predictor: Predictor, parts: Parts, missing: Sequence[int], workers: int
+    predictor: Predictor, blocks: PredictionBlocks, missing: Sequence[int], workers: int
 ) -> None:
     fabric = predictor.fabric
     mine = missing[fabric.global_rank :: fabric.world_size]
-    batches = parts.batches(mine)
+    batches = blocks.batches(mine)
     sizes, digest_sizes = predictor.ensemble.sizes, predictor.ensemble.digest_sizes
-    images = ImagesAtSizes(parts.images, sizes, digest_sizes)
+    images = ImagesAtSizes(blocks.images, sizes, digest_sizes)
     workers, pin = min(workers, len(batches)), fabric.device.type == "cuda"
     stream = iter(decoding_loader(images, batches, workers, collate=collate, pin_memory=pin))
     several = f" (process 1 of {fabric.world_size})" if fabric.world_size > 1 else ""
@@ -134,7 +136,7 @@ def _predict_blocks(
             digests = [np.empty((0, len(digest_sizes)), np.int64)]
             positions: list[int] = []
             unreadable: list[tuple[int, str]] = []
-            for batch in islice(stream, len(parts.batches([number]))):
+            for batch in islice(stream, len(blocks.batches([number]))):
                 if batch.positions:
                     found.append(predictor(batch.images))
                     digests.append(batch.digests)
@@ -147,18 +149,18 @@ def _predict_blocks(
                 unreadable,
                 np.concatenate(digests),
             )
-            parts.write(number, block)
+            blocks.write(number, block)
     fabric.barrier()
 
 
 def _write_predictions(
-    parts: Parts, images: LabelTable, predictor: Predictor, options: OutputOptions
+    blocks: PredictionBlocks, images: LabelTable, predictor: Predictor, options: OutputOptions
 ) -> str:
-    """Merge the blocks into one CSV and delete them; returns what was written.
+    """Merge the blocks into one CSV and delete them; returns the number of rows in words.
 
-    Raises UserError where an image could not be read (unless skipped) and where none could.
+    Raises UserError if an image is unreadable (unless skipped) or all are.
     """
-    unreadable = parts.unreadable()
+    unreadable = blocks.unreadable()
     if unreadable:
         _check_unreadable(unreadable, images, skip=options.skip_unreadable)
     columns = list(options.columns or predictor.class_names)
@@ -167,40 +169,40 @@ def _write_predictions(
     def fill(path: Path) -> None:
         nonlocal rows
         with path.open("w", encoding="utf-8", newline="") as file:
-            for names, probabilities in _merged(parts, images, predictor):
+            for names, probabilities in _merged(blocks, images, predictor):
                 frame = pd.DataFrame(probabilities, columns=predictor.class_names)[columns]
                 frame.insert(0, images.id_column, names)
                 frame.to_csv(file, index=False, header=rows == 0, float_format="%.8g")
                 rows += len(frame)
 
-    # before the output: after a kill in between the same command writes all
-    _list_unreadable(unreadable, images, parts, anonymous=options.anonymous)
-    _write_overlap(parts, images, predictor, anonymous=options.anonymous)
-    parts.deliver(fill)
+    # before the output, so that after a kill in between a rerun writes all three
+    _list_unreadable(unreadable, images, blocks, anonymous=options.anonymous)
+    _write_overlap(blocks, images, predictor, anonymous=options.anonymous)
+    blocks.finish(fill)
     if unreadable:
-        print(f"left out     {len(unreadable):,} unreadable: {_skipped_path(parts.output)}")
+        print(f"left out     {len(unreadable):,} unreadable: {_skipped_path(blocks.output)}")
     if images.studies is None:
         return pluralize(rows, "image")
-    of = pluralize(len(images) - len(unreadable), "image")
-    return f"{pluralize(rows, 'study', 'studies')} of {of}"
+    readable = pluralize(len(images) - len(unreadable), "image")
+    return f"{pluralize(rows, 'study', 'studies')} of {readable}"
 
 
 def _merged(
-    parts: Parts, images: LabelTable, predictor: Predictor
+    blocks: PredictionBlocks, images: LabelTable, predictor: Predictor
 ) -> Iterator[tuple[list[str], Probabilities]]:
     """Names and probabilities (N, C) of images or studies, in the order of the images.
 
-    Images come block by block; studies and ranks need all of them at once.
+    One block at a time; studies and ranks need all images at once.
     """
-    blocks = (block for block in map(parts.read, range(len(parts))) if len(block.positions))
+    read = (block for block in map(blocks.read, range(len(blocks))) if len(block.positions))
     pairs: Iterable[tuple[NDArray[np.int64], Probabilities]] = (
-        (block.positions, block.probabilities.astype(np.float64)) for block in blocks
+        (block.positions, block.probabilities.astype(np.float64)) for block in read
     )
     if images.studies is not None or predictor.merge.ensemble_mode == "rank_mean":
         places, found = zip(*pairs, strict=True)
         pairs = [(np.concatenate(places), np.concatenate(found, axis=1))]
     for positions, probabilities in pairs:
-        merged = predictor.merged(probabilities)
+        merged = predictor.merge_models(probabilities)
         names = [images.ids[position] for position in positions]
         if images.studies is not None:
             codes, studies = pd.factorize(images.studies[positions])
@@ -210,12 +212,12 @@ def _merged(
 
 
 def _write_overlap(
-    parts: Parts, images: LabelTable, predictor: Predictor, *, anonymous: bool
+    blocks: PredictionBlocks, images: LabelTable, predictor: Predictor, *, anonymous: bool
 ) -> None:
-    """Print and write which rows the checkpoints were trained or validated on."""
+    """Print and write which rows are among a checkpoint's training or validation images."""
     ensemble = predictor.ensemble
-    blocks = [(block.positions, block.digests) for block in map(parts.read, range(len(parts)))]
-    positions, digests = map(np.concatenate, zip(*blocks, strict=True))
+    pairs = [(block.positions, block.digests) for block in map(blocks.read, range(len(blocks)))]
+    positions, digests = map(np.concatenate, zip(*pairs, strict=True))
     read = images.take(positions)
     row_of, names = np.arange(len(read)), read.ids
     if read.studies is not None:
@@ -223,8 +225,8 @@ def _write_overlap(
         names = studies.tolist()
     members, sizes = ensemble.members, ensemble.digest_sizes
     overlap = find_overlap(members, sizes, digests, row_of, read, anonymous=anonymous)
-    path = overlap_path(parts.output)
-    parts.place(path, lambda draft: fill_document(draft, KIND, as_document(overlap, names)))
+    path = overlap_path(blocks.output)
+    blocks.write_file(path, lambda draft: fill_document(draft, KIND, as_document(overlap, names)))
     unit = ("image", "images") if read.studies is None else ("study", "studies")
     for sentence in overlap.sentences(*unit):
         print(sentence)
@@ -233,19 +235,19 @@ def _write_overlap(
 def _check_unreadable(
     unreadable: Sequence[tuple[int, str]], images: LabelTable, *, skip: bool
 ) -> None:
-    """Raise UserError where no image is left, or (unless `skip`) one could not be read."""
+    """Raise UserError if all images are unreadable, or (unless `skip`) any is."""
     names = [images.ids[position] for position, _ in unreadable]
     found = (
         f"{len(names):,} of {pluralize(len(images), 'image')} cannot be read: "
         f"{list_first(names, 20)} ({unreadable[0][1].rstrip('.')})"
     )
     if len(names) == len(images):
-        raise UserError(f"{found}: there is nothing to write")
+        raise UserError(f"{found}: nothing can be predicted")
     if not skip:
-        mend = "mend them and give the same command again, which keeps what is predicted already,"
+        fix = "replace them and rerun the same command to resume,"
         if images.images.packs:
-            mend = "mend them, give the command that made the pack again and then this one,"
-        raise UserError(f"{found}; {mend} or pass --on_bad_image skip to go without")
+            fix = "replace them, make the pack again, then rerun this command,"
+        raise UserError(f"{found}; {fix} or leave them out with --on_bad_image skip")
 
 
 def _skipped_path(output: Path) -> Path:
@@ -258,10 +260,14 @@ def _is_skipped_list(path: Path) -> bool:
 
 
 def _list_unreadable(
-    unreadable: Sequence[tuple[int, str]], images: LabelTable, parts: Parts, *, anonymous: bool
+    unreadable: Sequence[tuple[int, str]],
+    images: LabelTable,
+    blocks: PredictionBlocks,
+    *,
+    anonymous: bool,
 ) -> None:
-    """Write the list of unreadable images; without any, delete that of an earlier run."""
-    path = _skipped_path(parts.output)
+    """Write the list of unreadable images; if there are none, delete an earlier list."""
+    path = _skipped_path(blocks.output)
     if not unreadable:
         if path.is_file() and _is_skipped_list(path):
             path.unlink()
@@ -271,5 +277,7 @@ def _list_unreadable(
     if images.studies is not None:
         frame["StudyID"] = images.studies[positions]
     frame["reason"] = ["" if anonymous else reason for _, reason in unreadable]
-    # a reason names the path, of which the folder may be no UTF-8
-    parts.place(path, lambda draft: frame.to_csv(draft, index=False, errors="backslashreplace"))
+    # a reason has the path, and a folder's name may not be UTF-8
+    blocks.write_file(
+        path, lambda draft: frame.to_csv(draft, index=False, errors="backslashreplace")
+    )

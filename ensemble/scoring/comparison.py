@@ -1,4 +1,4 @@
-"""Files of predictions beside each other: means over the same named classes, and differences."""
+"""Comparison of prediction files: means over the same classes, and paired differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from core.metrics import Evaluation, PairedDifference
 from core.metrics.ap_auroc import column_mean
 from ensemble.scoring.score import Scored
 
-# name of a mean, and the column it is the mean of
+# column of each mean
 MEANS = {"mAP": "ap", "mAUROC": "auroc"}
 
 
@@ -19,35 +19,35 @@ MEANS = {"mAP": "ap", "mAUROC": "auroc"}
 class Compared:
     """Macro means of a file and of the reference over `classes`, and their difference.
 
-    The classes are those of the intervals; without an interval they are all scored ones.
+    `classes` are those of the intervals, or all scored classes without an interval.
     """
 
     classes: list[str]
     left_out: list[str]
-    """Scored classes that are too rare for an interval."""
+    """Scored classes too rare for an interval."""
     means: dict[str, dict[str, Any]]
     """By the names in MEANS: file, reference, difference, and interval (or None)."""
 
     def as_json(self) -> dict[str, Any]:
-        """The classes, and each mean's file, reference, difference and interval."""
+        """Content for the JSON file."""
         return {"classes": self.classes, "left_out": self.left_out, **self.means}
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One file among several."""
+    """Scores of one prediction file."""
 
     path: Path
     label: str
-    """A short name that no other file has."""
+    """Short unique name."""
     evaluation: Evaluation
     difference: PairedDifference | None = None
-    """This file minus the reference; None for the reference itself, as the next one."""
+    """This file minus the reference; None, like `compared`, for the reference itself."""
     compared: Compared | None = None
 
 
 def compare_files(scored: Scored, reference: Path, labels: Mapping[Path, str]) -> list[Entry]:
-    """Each file beside the file `reference`, in the order of `scored`."""
+    """Compare each file with the file `reference`, in the order of `scored`."""
     other, entries = scored.evaluate(reference), []
     for path in scored.files:
         if path == reference:
@@ -59,13 +59,13 @@ def compare_files(scored: Scored, reference: Path, labels: Mapping[Path, str]) -
     return entries
 
 
-def by_map(entries: Sequence[Entry]) -> list[Entry]:
-    """Highest mAP first; a table without any scored class has none, and comes last."""
+def sort_by_map(entries: Sequence[Entry]) -> list[Entry]:
+    """Sort by mAP, highest first; files without a scored class come last."""
     return sorted(entries, key=lambda one: -np.nan_to_num(one.evaluation.summary["mAP"], nan=-1))
 
 
 def compare(file: Evaluation, reference: Evaluation, difference: PairedDifference) -> Compared:
-    """The means over the classes of the difference's intervals; over all scored without these."""
+    """Means over the classes of the difference's intervals, or over all scored classes."""
     ap, summary = difference.per_class["ap"], difference.summary
     left_out = summary["too_rare_for_intervals"] if summary["intervals"] else []
     classes = ap.index[ap.notna() & ~ap.index.isin(left_out)].tolist()
@@ -79,7 +79,7 @@ def compare(file: Evaluation, reference: Evaluation, difference: PairedDifferenc
 
 
 def short_names(paths: Sequence[Path], *, anonymous: bool = False) -> dict[Path, str]:
-    """The name of each path; where several have it the whole path, or (`anonymous`) a number."""
+    """File name of each path; duplicates have the whole path, or (`anonymous`) a number."""
     names = [path.name for path in paths]
     longer = {
         path: f"{path.name} ({number})" if anonymous else str(path)

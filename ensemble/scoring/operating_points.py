@@ -25,26 +25,26 @@ OTHER = {"sensitivity": "specificity", "specificity": "sensitivity"}
 
 
 def read_thresholds(given: str, class_names: Sequence[str], *, gated: bool) -> FloatArray:
-    """What --thresholds says of each class, (C,): one number, or what `ensemble.calibrate` found.
+    """Thresholds (C,) of --thresholds: one number for all classes, or those of a calibration.json.
 
-    NaN where the calibration has no threshold, for want of positives or negatives. `gated` takes
-    its thresholds for probabilities after normal gating. Raises UserError where the number is not
-    within [0, 1] or the file is no calibration of these classes.
+    NaN for a class without a fitted threshold. `gated` selects the thresholds for probabilities
+    after normal gating. Raises UserError if the number is not within [0, 1] or the file is not a
+    valid calibration of these classes.
     """
     try:
         threshold = float(given)
     except ValueError:
         return read_calibration(Path(given)).thresholds(class_names, gated=gated)
     if not 0 <= threshold <= 1:
-        raise UserError(f"--thresholds must lie within 0 and 1, not {given}")
+        raise UserError(f"--thresholds must be within 0 and 1, not {given}")
     if gated:
-        raise UserError("--gated chooses among the thresholds of a calibration.json: leave it out")
+        raise UserError("--gated needs the thresholds of a calibration.json: leave it out")
     return np.full(len(class_names), threshold)
 
 
 @dataclass(frozen=True)
-class Reaching:
-    """Thresholds at which a class's `point`, sensitivity or specificity, is at least `least`."""
+class TargetPoint:
+    """Target operating point: `point`, sensitivity or specificity, is at least `least`."""
 
     point: str
     least: float
@@ -60,17 +60,17 @@ class Reaching:
     def thresholds(
         self, labels: FloatArray, scores: FloatArray, least: FloatArray | float | None = None
     ) -> FloatArray:
-        """The threshold of each class (C,), by default of `self.least`; NaN without its kind."""
+        """Threshold of each class (C,), by default for `self.least`; NaN without such labels."""
         shares = np.broadcast_to(self.least if least is None else least, labels.shape[1])
         classes = zip(labels.T, scores.T, shares, strict=True)
         return np.array([self._threshold(*one) for one in classes])
 
     def _threshold(self, labels: FloatArray, scores: FloatArray, least: float) -> float:
-        """The highest that enough positives reach, or the lowest that enough negatives do not."""
+        """Highest threshold for a sensitivity, lowest for a specificity."""
         own = np.sort(scores[labels == (self.point == "sensitivity")])
         if not len(own) or np.isnan(least):
             return float("nan")
-        # a quotient, which is exact where `least` is a share of the images; 0.7 * 10 is not
+        # by division, which is exact for 7 / 10; 0.7 * 10 is not
         shares = np.arange(1, len(own) + 1) / len(own)
         count = min(int(np.searchsorted(shares, least)), len(own) - 1)
         if self.point == "sensitivity":
@@ -83,26 +83,25 @@ def operating_points(
     targets: ArrayLike,
     probabilities: ArrayLike,
     class_names: Sequence[str],
-    at: FloatArray | Reaching,
+    at: FloatArray | TargetPoint,
     patients: Patients | None = None,
     *,
     intervals: bool = True,
 ) -> pd.DataFrame:
-    """Operating points at thresholds (C,), or at those that reach a sensitivity or specificity.
+    """Operating points at thresholds (C,), or at those of a target sensitivity or specificity.
 
     targets, probabilities: (N, C) as `core.metrics.evaluate` takes and checks them; "positive" is
     probability >= threshold. Returns a table indexed by class with the columns positives,
-    threshold and POINTS, and (intervals) the bounds of the 95 % interval over patients of each of
-    POINTS, ..._low and ..._high: those of the printed threshold, on other patients. Of thresholds
-    that were chosen on these rows threshold_low and threshold_high say how far they vary from
-    sample to sample, and specificity_at_sensitivity_low and _high (or the reverse) what the other
-    point is where the chosen one is truly `at.least`. NaN where there is nothing to divide by, for
-    a threshold that is NaN, and for intervals of fewer than ten patients (of predictive values,
-    where patients have several images, of fewer than a hundred with the rarer outcome).
+    threshold and POINTS, and with `intervals` the bounds ..._low and ..._high of 95 % intervals
+    over patients, at the printed threshold, on other patients. A TargetPoint adds threshold_low and
+    threshold_high, the sampling variation of the threshold, and specificity_at_sensitivity_low and
+    _high (or the reverse), the other point where the target is reached exactly. NaN for a division
+    by 0, a NaN threshold, and intervals of fewer than ten patients (predictive values, with several
+    images a patient: fewer than a hundred with the rarer outcome).
     """
     labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
-    chosen = at.point if isinstance(at, Reaching) else None
-    thresholds = at.thresholds(labels, scores) if isinstance(at, Reaching) else at
+    chosen = at.point if isinstance(at, TargetPoint) else None
+    thresholds = at.thresholds(labels, scores) if isinstance(at, TargetPoint) else at
     clusters = cluster_indices(patients, len(labels))
     columns = {"positives": (labels == 1).sum(axis=0), "threshold": thresholds}
     shares, bounds = _points(labels, scores, thresholds, clusters, chosen)
@@ -110,7 +109,7 @@ def operating_points(
         columns[name] = share
         if intervals:
             columns[f"{name}_low"], columns[f"{name}_high"] = interval
-    if intervals and isinstance(at, Reaching):
+    if intervals and isinstance(at, TargetPoint):
         columns |= _spread(labels, scores, clusters, at, dict(zip(POINTS, bounds, strict=True)))
     return pd.DataFrame(columns, index=pd.Index(list(class_names), name="class"))
 
@@ -124,8 +123,8 @@ def _points(
 ) -> tuple[FloatArray, FloatArray]:
     """POINTS (4, C) and their intervals (4, 2, C) at thresholds (C,).
 
-    The point that thresholds were chosen to reach is on average lower on other patients: of n
-    positives the share above the score of the kth is k / (n + 1).
+    The chosen point is on average lower on other patients: of n positives the expected share above
+    the k-th score is k / (n + 1).
     """
     called, positive = scores >= thresholds, labels == 1
     known = ~(np.isnan(labels) | np.isnan(thresholds))
@@ -137,7 +136,7 @@ def _points(
             among[name] & known,
             clusters,
             chosen=name == chosen,
-            # of a rare class the few misses decide, among however many images
+            # for a rare class few misses decide, for any number of images
             rare=name in ("ppv", "npv"),
         )
         for name in POINTS
@@ -150,13 +149,13 @@ def _spread(
     labels: FloatArray,
     scores: FloatArray,
     clusters: IntArray,
-    at: Reaching,
+    at: TargetPoint,
     bounds: dict[str, FloatArray],
 ) -> dict[str, FloatArray]:
-    """How far thresholds (C,) vary that reach what `at` says, and with them the other point.
+    """Sampling variation of the thresholds (C,) of a target point, and of the other point.
 
-    The thresholds between which, of so many patients, the share `at.least` can lie (Woodruff 1952).
-    NaN where this reaches the last patients, beyond whom others could lie anywhere.
+    Woodruff's (1952) interval: thresholds between which the share `at.least` can be for this number
+    of patients. NaN if it reaches the most extreme patient.
     """
     other, own = OTHER[at.point], labels == (at.point == "sensitivity")
     called = scores >= at.thresholds(labels, scores)
@@ -165,7 +164,7 @@ def _spread(
     shares = beta.ppf(
         [[0.025], [0.975]], [cases, cases + 1], [patients - cases + 1, patients - cases]
     )
-    # the image at the upper bound itself is still inside
+    # the image at the upper bound is inside
     shares[1] += 1 / np.maximum(own.sum(axis=0), 1)
     shares = np.where((shares[1] < 1) & (patients >= LEAST_PATIENTS["auroc"]), shares, np.nan)
     ends = np.stack([at.thresholds(labels, scores, least) for least in shares])
@@ -175,7 +174,7 @@ def _spread(
     values = logit(np.clip(np.sort(values, axis=0), 1e-6, 1 - 1e-6))
     alone = logit(np.clip(bounds[other], 1e-6, 1 - 1e-6))
     centre = alone.mean(axis=0)
-    # the threshold and the images of the other kind vary independently
+    # the threshold and the other kind of images vary independently
     width = np.hypot(values - centre, alone - centre)
     name = f"{other}_at_{at.point}"
     return {

@@ -1,4 +1,4 @@
-"""The JSON and the CSV of an evaluation."""
+"""Outputs of an evaluation: JSON, CSV and page."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from ensemble.scoring.comparison import MEANS, Entry
 from ensemble.scoring.subgroups import SubgroupScores
 
 KIND = "evaluation"
-# where runs are too
+# the folder of runs
 OUTPUTS = Path("outputs")
-# number of the classes that means run over, and names of the others
+# key of the number of averaged classes, and key of the names of the others
 _CLASSES = {"classes_scored": "unscored", "classes_in_intervals": "too_rare_for_intervals"}
 
 
@@ -31,13 +31,13 @@ def output_paths(
     *,
     overwrite: bool,
 ) -> tuple[Path, ...]:
-    """The files to write: PREFIX and each of `endings`, the first of which is the JSON.
+    """Paths of the outputs: PREFIX plus each of `endings`, the JSON first.
 
-    Without a prefix they are named by `predictions`. Raises UserError as `check_output` does.
+    The default prefix depends on `predictions`. Raises UserError as `check_output` does.
     """
     prefix = prefix or _default_prefix(predictions)
     if prefix.name in ("", ".."):
-        raise UserError(f"--output {prefix} is a folder: add the start of a file's name")
+        raise UserError(f"--output {prefix} is a folder: add the start of a file name")
     start = prefix.stem if prefix.suffix in endings else prefix.name
     paths = tuple(prefix.with_name(f"{start}{ending}") for ending in endings)
     check_output(paths[0], KIND, inputs, beside=paths[1:], overwrite=overwrite)
@@ -45,7 +45,7 @@ def output_paths(
 
 
 def _default_prefix(predictions: Sequence[Path]) -> Path:
-    """Beside the first CSV; in `outputs` for a run folder, and for a CSV in one."""
+    """Default prefix: beside the first CSV, or in `outputs` for a run folder or a CSV in one."""
     first, what = predictions[0], "metrics" if len(predictions) == 1 else "leaderboard"
     if first.is_dir():
         return OUTPUTS / f"{first.resolve().name}_{what}"
@@ -59,7 +59,7 @@ def _default_prefix(predictions: Sequence[Path]) -> Path:
 def write_scores(
     paths: Sequence[Path], content: Mapping[str, Any], table: pd.DataFrame, page: bytes | None
 ) -> None:
-    """Write the JSON, the CSV and the page if any. NaN is null, and an empty cell."""
+    """Write the JSON, the CSV and the page if any. NaN becomes null, or an empty cell."""
     with together(*paths):
         write_document(paths[0], KIND, as_json({"page": page is not None, **content}))
         write_atomically(
@@ -72,10 +72,10 @@ def write_scores(
 def class_csv(
     evaluation: Evaluation, points: pd.DataFrame | None, difference: PairedDifference | None
 ) -> pd.DataFrame:
-    """One row a class: all that was measured of it."""
+    """Table of all scores, one row a class."""
     table = evaluation.per_class
     if points is not None:
-        # the threshold of the best F1 is in the table already
+        # the column `threshold` is that of the best F1
         names = {"threshold": "operating_threshold"}
         table = table.join(points.drop(columns="positives").rename(columns=names))
     if difference is not None:
@@ -84,10 +84,10 @@ def class_csv(
 
 
 def leaderboard_csv(entries: Sequence[Entry], names: Sequence[str]) -> pd.DataFrame:
-    """One row a file, by these names: its means, its differences to the reference (difference_...).
+    """Table with one row a file: means, differences to the reference (difference_...), classes.
 
-    With resamples each has its bounds, ..._low and ..._high, and the mean over the classes that
-    these are over, ..._interval_point. Over which classes each is are columns too.
+    With resamples each mean has bounds ..._low and ..._high, and ..._interval_point, the mean over
+    the classes of the interval.
     """
     rows = []
     for one in entries:
@@ -106,12 +106,12 @@ def leaderboard_csv(entries: Sequence[Entry], names: Sequence[str]) -> pd.DataFr
 
 
 def scores_json(scores: Evaluation | PairedDifference) -> dict[str, Any]:
-    """Summary and classes as JSON holds them."""
+    """Summary and scores by class, for the JSON."""
     return {"summary": scores.summary, "per_class": scores.per_class}
 
 
 def leaderboard_json(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:
-    """One object a file, by these names; `difference` and `compared` of the reference are null."""
+    """One object a file; `difference` and `compared` are null for the reference."""
     return [
         {
             "predictions": name,
@@ -124,9 +124,9 @@ def leaderboard_json(entries: Sequence[Entry], names: Sequence[str]) -> list[dic
 
 
 def subgroups_json(scores: SubgroupScores) -> dict[str, Any]:
-    """Each subgroup's scores, and those over the classes by which subgroups can be compared.
+    """Scores of each subgroup, over all classes and over the compared classes.
 
-    Which data decided on the classes' groups is said with the whole, and not here.
+    `prevalence_from` is left out: it is the same as that of the whole.
     """
     subgroups = {}
     for name, one in scores.subgroups.items():
@@ -156,7 +156,7 @@ def _bounds(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def as_json(value: Any) -> Any:
-    """The same as JSON has it: a table by row and column, NaN as null."""
+    """Convert to JSON types: a table by row and column, NaN as null."""
     if isinstance(value, pd.DataFrame):
         return as_json(value.to_dict("index"))
     if isinstance(value, Mapping):
@@ -166,6 +166,6 @@ def as_json(value: Any) -> Any:
     if isinstance(value, np.generic):
         return as_json(value.item())
     if isinstance(value, str):
-        # a file's name may be no UTF-8
+        # a file name may not be UTF-8
         return value.encode("utf-8", "replace").decode("utf-8")
     return None if isinstance(value, float) and not math.isfinite(value) else value

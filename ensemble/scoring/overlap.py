@@ -1,4 +1,4 @@
-"""Scored images that the models were trained on: by what `infer` found, and by --train_csv."""
+"""Overlap of scored images with training data: from the JSON of `infer`, and from --train_csv."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,40 +26,39 @@ _COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class TrainingOverlap:
-    """Scored rows that were in a training."""
+    """Scored rows that were in the training data."""
 
     files: Mapping[Path, Overlap | None] = field(default_factory=dict)
-    """By predictions file that has a JSON of `infer` beside it; None for an invalid one."""
+    """By prediction file with a JSON of `infer` beside it; None for an invalid JSON."""
     images: int = 0
     patients: int | None = None
-    """Scored images, and those of patients, that --train_csv names; None for unknown patients."""
+    """Scored images, and images of patients, in --train_csv; None for unknown patients."""
     out_of_fold: bool = False
-    """Whether all files are out-of-fold predictions of a run or of `choose`."""
+    """True if all files are out-of-fold predictions of a run or of `choose`."""
     rows: int = 0
 
     def warnings(self, names: Mapping[Path, str]) -> list[str]:
-        """Sentences; the files are called by `names`."""
-        told = []
+        """Warnings, with the `names` of the files."""
+        lines = []
         for path, found in self.files.items():
             if found is None:
-                told.append(
+                lines.append(
                     f"Warning: the {KIND}.json of {names[path]} is damaged, or of other rows: "
                     "predict again."
                 )
                 continue
             several = f"{names[path]}: " if len(names) > 1 else ""
-            told += [f"{several}{one}" for one in found.sentences("scored row", "scored rows")]
+            lines += [f"{several}{one}" for one in found.sentences("scored row", "scored rows")]
         if (self.images or self.patients) and not self.out_of_fold:
             people = f", {self.patients:,} are of a patient there" if self.patients else ""
-            told.append(
-                f"Warning: of {pluralize(self.rows, 'scored row')}, --train_csv names "
-                f"{self.images:,}{people}: unless these are out-of-fold predictions, scores on "
-                "them are too good."
+            lines.append(
+                f"Warning: of {pluralize(self.rows, 'scored row')}, --train_csv has {self.images:,}"
+                f"{people}: unless these are out-of-fold predictions, scores on them are too good."
             )
-        return told
+        return lines
 
     def tables(self, names: Mapping[Path, str]) -> list[Table]:
-        """The counts of each file under one heading; none where there is nothing to know."""
+        """Table of the counts of each file; empty without warnings."""
         if not (notes := self.warnings(names)):
             return []
         rows = []
@@ -75,7 +74,7 @@ class TrainingOverlap:
         return [Table("Scored rows that were in a training", columns, rows, tuple(notes))]
 
     def as_json(self, names: Mapping[Path, str], *, train_csv: bool) -> dict[str, Any]:
-        """Counts of each file (not known where `infer` left no valid JSON), and of --train_csv."""
+        """Counts of each file (unknown without a valid JSON of `infer`), and of --train_csv."""
         files = []
         for path, name in names.items():
             found = self.files.get(path)
@@ -92,9 +91,9 @@ def find_training_overlap(
     scored: LabelTable,
     training: LabelTable | None,
 ) -> TrainingOverlap:
-    """Which of the `scored` rows were trained on.
+    """Find `scored` rows that are in the training data.
 
-    `labelled`: all names of the labels, by which numbers of --anonymous are found again.
+    labelled: all names of the labels, which restore names from the numbers of --anonymous.
     """
     images, patients = 0, None
     if training is not None:
@@ -112,7 +111,7 @@ def find_training_overlap(
 
 
 def is_out_of_fold(predictions: Path) -> bool:
-    """Whether it is a run folder, or named as what a run or `ensemble.choose` predicts so."""
+    """True for a run folder, or a file named like those of a run or of `ensemble.choose`."""
     if predictions.is_dir():
         return True
     name, run = predictions.name, predictions.with_name("config.json").is_file()
@@ -134,5 +133,5 @@ def _by_file(
 
 
 def _bare(name: str) -> str:
-    """An image's name without its ending."""
+    """Image name without its extension."""
     return strip_ending(name) or name

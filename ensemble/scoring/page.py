@@ -1,4 +1,4 @@
-"""The page of an evaluation: one file in detail, and several beside each other."""
+"""HTML report of an evaluation: one file in detail, or a comparison of several."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from ensemble.scoring.tables import classes_table, leaderboard_table
 
 _PROGRAM = ("python", "-m", "ensemble.evaluate")
 _NAMED = ("longtail_cxr", "numpy", "pandas", "scikit_learn")
-# as in core.report.figures, of several files
+# as in core.report.figures, for several files
 HEADINGS = {
     "compared": (
         "AP and AUROC in each file",
@@ -45,37 +45,37 @@ HEADINGS = {
 
 
 class Outcome(NamedTuple):
-    """What was scored, for each of the files that are written."""
+    """Results for the output files."""
 
     found: dict[str, Any]
-    """For the JSON."""
+    """Content of the JSON."""
     csv: pd.DataFrame
     entries: list[Entry]
-    """The files; of one with --against that one first."""
+    """Scored files; with --against the scored file first."""
     sections: list[Table]
-    """Tables for the page beside those of every evaluation."""
+    """Additional tables for the page."""
 
 
-def with_images(scored: Scored, folder: Path) -> Scored:
-    """With the files of the scored images, found by name below `folder`, or in a pack.
+def add_images(scored: Scored, folder: Path) -> Scored:
+    """Add the image files, found by name below `folder` or in a pack.
 
-    Raises UserError where one is missing.
+    Raises UserError if one is missing.
     """
     images = match_images(scored.table.ids, folder)
     return replace(scored, table=replace(scored.table, images=images))
 
 
-def page_of(
+def make_page(
     config: Config, scored: Scored, outcome: Outcome, made_from: Mapping[str, Any]
 ) -> Contents:
-    """What the page shows: one file in detail, beside another with --against; or a leaderboard."""
+    """Contents of the page: one file in detail (and --against), or a leaderboard."""
     facts = {
         name: ", ".join(value) if isinstance(value, list) else str(value)
         for name, value in made_from.items()
         if value not in (None, [])
     }
     if config.anonymous:
-        facts["command"] = "not told (--anonymous)"
+        facts["command"] = "left out (--anonymous)"
     else:
         facts["notes"] = " ".join((*scored.table.notes, *scored.notes))
     entries, sections, worst = outcome.entries, list[Table | Picture](), list[Worst]()
@@ -105,7 +105,7 @@ def page_of(
 
 
 def _beside(entries: Sequence[Entry], scored: Scored) -> list[Table | Picture]:
-    """The files beside each other: means and differences, pictures, AP of each class."""
+    """Comparison of files: means and differences, pictures, AP of each class."""
     drawn = {one.label: one for one in entries[:MOST_FILES]}
     tables = {name: scored.files[one.path] for name, one in drawn.items()}
     evaluation, targets = entries[0].evaluation, scored.table.targets

@@ -1,4 +1,4 @@
-"""What is scored, with all files brought to the same images and classes, and who is better."""
+"""Scoring data: predictions and labels matched by image and class, and their evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,23 +27,23 @@ from ensemble.scoring.overlap import TrainingOverlap, find_training_overlap
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Labels, and the probabilities of several files for the same images and classes."""
+    """Labels, and probabilities of several files for the same images and classes."""
 
     table: LabelTable
     files: dict[Path, NDArray[np.float64]]
     """(N, C) each"""
     prevalence: NDArray[np.float64] | None
-    """(C,) of the training table; None where there is none."""
+    """(C,) of the training table; None without one."""
     notes: list[str]
-    """What was left out."""
+    """Sentences on images and classes that were left out."""
     resamples: int
     seed: int
     sheet: SourceTable
-    """The CSV of the labels, as it was read."""
+    """The CSV of the labels."""
     overlap: TrainingOverlap = field(default_factory=TrainingOverlap)
 
     def part(self, rows: NDArray[np.intp], classes: NDArray[np.bool_]) -> "Scored":
-        """Some of the images (n,) and of the classes (C,)."""
+        """Subset of the images (`rows` (n,) indices) and classes (bool (C,))."""
         names = tuple(compress(self.table.class_names, classes))
         table = self.table.take(rows)
         table = replace(table, targets=table.targets[:, classes], class_names=names)
@@ -77,7 +77,7 @@ class Scored:
 
 
 def describe(table: LabelTable) -> str:
-    """How many images, patients, studies and classes."""
+    """Describe the numbers of images, patients, studies and classes."""
     people = "patients not known, each image taken alone"
     if table.patients is not None:
         people = f"{len(set(table.patients)):,} patients"
@@ -88,15 +88,15 @@ def describe(table: LabelTable) -> str:
 
 
 def labels_beside(predictions: Path) -> Path:
-    """The labels that a run, or `ensemble.choose`, wrote beside these predictions.
+    """Path of the labels that a run or `ensemble.choose` wrote beside these predictions.
 
-    Those in it where `predictions` is a run folder. Raises UserError where there are none.
+    `predictions` may be a run folder. Raises UserError if there are none.
     """
     if predictions.is_dir():
         if (predictions / LABELS).is_file():
             return predictions / LABELS
         raise UserError(
-            f"{predictions} has no {LABELS}, as runs of version 0.1: name the CSV of its labels "
+            f"{predictions} has no {LABELS} (a run of version 0.1): give the CSV of its labels "
             "with --labels"
         )
     name = predictions.name
@@ -104,7 +104,7 @@ def labels_beside(predictions: Path) -> Path:
     own = f"{name.removesuffix('_oof.csv')}_labels.csv" if choose else LABELS
     if not (choose or run) or not predictions.with_name(own).is_file():
         raise UserError(
-            f"no labels are given, and none lie beside {predictions}: name their CSV with --labels"
+            f"no labels are given, and none are beside {predictions}: give a CSV with --labels"
         )
     return predictions.with_name(own)
 
@@ -122,14 +122,13 @@ def read_scored(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Scored:
-    """Match predictions with labels, which are read here as is the prevalence in `train_csv`.
+    """Read labels and the prevalence in `train_csv`, and match predictions with the labels.
 
-    Classes are the columns of `labels` that are predicted, and all others (but `not_classes`) that
-    hold nothing but label values, so that a class nobody predicts does not go unnoticed. Study
-    labels are matched as images are, by name. A class that is no column is one that means it by the
-    label map. `own`: `labels` are those `labels_beside` predictions, and may be of more images.
-    Raises UserError for whatever is wrong with a file, and where they have not the same
-    images (unless `common` or `common_images`) and classes (unless `common`).
+    Classes are the predicted columns of `labels`, and all other columns (but `not_classes`) with
+    label values alone, so that a class without predictions is noticed. A predicted class without a
+    column is matched by the label map. Images and studies are matched by name. `own`: `labels` come
+    from `labels_beside`, and may have more images. Raises UserError for an invalid file, and if the
+    files differ in images (unless `common` or `common_images`) or classes (unless `common`).
     """
     tables, given = predictions, reading
     if own:
@@ -139,7 +138,7 @@ def read_scored(
     sheet, renamed = rename_columns(labels, sheet, predicted, reading.label_map)
     columns = sheet.columns
     usual = find_column(labels, columns, reading.image_column, sheet.image, "--image_column")
-    # predictions by study are named in the column that names studies in the labels
+    # predictions by study have the id column of the labels' studies
     same = tables[0].id_column if tables[0].id_column in columns else ""
     others = {usual or same, reading.patient_column, *sheet.no_labels, *not_classes}
     classes = [
@@ -153,7 +152,7 @@ def read_scored(
             f"{labels} has no column for any class of {tables[0].path}: "
             f"{list_first(sorted(predicted))}"
         )
-    # that of --by view may be one of --meta
+    # the column of --by view may be in --meta
     view = reading.view_column if reading.view_column in columns else ""
     named = reading.change(image_column=usual or same, view_column=view)
     table = build_label_table(sheet, None, classes, named)
@@ -168,10 +167,10 @@ def read_scored(
     files = dict(zip((one.path for one in tables), arrays, strict=True))
     prevalence = training = None
     if train_csv is not None:
-        training, told = read_training(train_csv, table.class_names, given)
+        training, more = read_training(train_csv, table.class_names, given)
         prevalence = prevalence_in(training, table.class_names)
-        table = replace(table, notes=(*table.notes, *told))
-    # intervals over images without a patient do not depend on the order of rows
+        table = replace(table, notes=(*table.notes, *more))
+    # sorted, so that intervals over images do not depend on the order of rows
     order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
     files = {path: values[order] for path, values in files.items()}
     table = table.take(order)
@@ -182,10 +181,10 @@ def read_scored(
 def read_training(
     path: Path, class_names: Sequence[str], reading: LabelReading
 ) -> tuple[LabelTable, list[str]]:
-    """The training table at `path` with those of the classes that it has, and sentences.
+    """Read the training table at `path` with those of the classes that it has; also notes.
 
-    Images of a source's official test are no training images. Where the source says
-    what a blank means, that counts, and -1 is unknown. Raises UserError where it has no class.
+    Images of a source's official test set are left out. The meaning of blanks is that of the source
+    if it is known, and -1 is then unknown. Raises UserError if no class has a column.
     """
     sheet = read_source_table(path, LabelReading(readers=reading.readers))
     sheet, notes = rename_columns(path, sheet, class_names, reading.label_map)
@@ -193,15 +192,14 @@ def read_training(
     if not known:
         raise UserError(
             f"{path} has no column for any of the classes {list_first(class_names)}: give the "
-            "table that the model was trained on, or the ..._labels.csv of ensemble.choose for "
-            "one of several"
+            "table that the model was trained on, or the ..._labels.csv of ensemble.choose"
         )
     if len(known) < len(class_names):
         without = ", ".join(name for name in class_names if name not in known)
         notes.append(f"{path} has no column for {without}: of no known prevalence in training.")
     usual = find_column(path, sheet.columns, "", sheet.image, "--image_column")
     own = LabelReading(
-        # --image_column is that of the scored labels, which may name studies
+        # --image_column is that of the scored labels, and may be a study column
         image_column=usual or reading.image_column,
         patient_column="none",
         official_split="train",
@@ -211,12 +209,12 @@ def read_training(
     try:
         return build_label_table(sheet, None, known, own.change(patient_column="")), notes
     except UserError:
-        # patients that no training would take
+        # invalid patients, which a training would refuse
         return build_label_table(sheet, None, known, own), notes
 
 
 def prevalence_in(table: LabelTable, class_names: Sequence[str]) -> NDArray[np.float64]:
-    """Share of positives among the known labels of each class, (C,); NaN without any."""
+    """Share of positives among the known labels of each class, (C,); NaN without known labels."""
     prevalence = np.full(len(class_names), np.nan)
     places = [list(class_names).index(name) for name in table.class_names]
     prevalence[places] = mean_of_known(table.targets.T.astype(float))
@@ -226,10 +224,10 @@ def prevalence_in(table: LabelTable, class_names: Sequence[str]) -> NDArray[np.f
 def rename_columns(
     path: Path, sheet: SourceTable, class_names: Sequence[str], label_map: Path | None
 ) -> tuple[SourceTable, list[str]]:
-    """The sheet of `path` with its columns called as the classes that they mean, and a sentence.
+    """Rename columns of the CSV `path` to the classes that they mean by the label map; also a note.
 
-    Only a class that is no column is looked for, by the label map, and case and punctuation do not
-    matter. Raises UserError where two columns mean it, and as `read_label_map` does.
+    Only classes without a column are searched; case and punctuation are ignored. Raises UserError
+    if two columns mean the same class, and as `read_label_map` does.
     """
     meanings = read_label_map(label_map)
     labels = sheet.columns if sheet.labels is None else sheet.labels
@@ -245,14 +243,14 @@ def rename_columns(
         if len(found) > 1:
             raise UserError(
                 f"columns {' and '.join(found)} of {path} both mean the class '{name}' by the "
-                "label map: call the one to score as the class is called"
+                "label map: give the one to score the name of the class"
             )
         renamed[found[0]] = name
     if not renamed:
         return sheet, []
     columns = {renamed.get(name, name): column for name, column in sheet.columns.items()}
-    told = ", ".join(f"{label} is {name}" for label, name in renamed.items())
+    pairs = ", ".join(f"{label} is {name}" for label, name in renamed.items())
     listed = None if sheet.labels is None else tuple(renamed.get(n, n) for n in sheet.labels)
     return replace(sheet, columns=columns, labels=listed), [
-        f"Labels of {path} by the label map: {told}."
+        f"Labels of {path} by the label map: {pairs}."
     ]

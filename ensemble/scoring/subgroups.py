@@ -1,4 +1,4 @@
-"""Subgroups of images, by sex, view, age or any other column, and the scores of each."""
+"""Subgroup scores: images divided by sex, view, age or any other column."""
 
 import math
 import re
@@ -20,7 +20,7 @@ from core.metrics import Evaluation
 from core.metrics.ap_auroc import Curve
 from ensemble.scoring.score import Scored
 
-# what --by may ask for in one word, and what files call it
+# usual column names for the words of --by
 USUAL_NAMES = {
     "sex": ("PatientSex", "PatientGender", "sex", "gender"),
     "view": VIEW_COLUMNS,
@@ -30,10 +30,10 @@ UNKNOWN = "unknown"
 # column of a run's labels.csv
 SOURCE = "Source"
 AGES = {"0-17": 18, "18-39": 40, "40-59": 60, "60-79": 80, "80+": math.inf}
-# DICOM's age string; NIH's tables have it too, and plain years
+# DICOM age strings (also in NIH's tables), or years
 AGE_TEXT = re.compile(r"(\d+(?:\.\d*)?) ?([YMWD]?)", re.IGNORECASE)
 UNITS_IN_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
-# nobody has become older; NIH's first tables hold ages up to 414
+# NIH's first tables have ages up to 414
 OLDEST = 125
 MOST_VALUES = 20
 SUBSAMPLES = 100
@@ -41,37 +41,37 @@ SUBSAMPLES = 100
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """Images divided by what a column says."""
+    """Division of the images by the values of a column."""
 
     name: str
-    """As --by has it."""
+    """The word of --by."""
     source: str
-    """Which column of which file it is, in words."""
+    """Description of the column and its file."""
     rows: dict[str, NDArray[np.intp]]
-    """The images of each subgroup, which are disjoint; ages ascend, others begin with the largest,
-    and `unknown` is the last."""
+    """Indices of the images in each subgroup (disjoint); ages ascend, others are sorted by size,
+    largest first; `unknown` is last."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subgroup:
-    """The scores of one subgroup."""
+    """Scores of one subgroup."""
 
     own: Evaluation
     """Over all classes."""
     compared: Evaluation | None
-    """Over the classes by which subgroups are compared; None where it cannot score all of them."""
+    """Over the compared classes; None if the subgroup cannot score all of them."""
     equal_map: float = math.nan
-    """mAP over these classes at as many positives and negatives as the smallest subgroup has."""
+    """mAP over the compared classes at the numbers of positives and negatives of the smallest."""
 
 
 @dataclass(frozen=True, eq=False)
 class SubgroupScores:
-    """The scores of all subgroups of a grouping."""
+    """Scores of all subgroups of a grouping."""
 
     grouping: Grouping
     compared_classes: list[str]
-    """Classes that can be scored in each subgroup that can score at least half of those that the
-    whole table can. Means over other classes are not comparable between subgroups."""
+    """Classes scored in every subgroup that scores at least half of the classes of the whole table.
+    Means over different classes are not comparable between subgroups."""
     subgroups: dict[str, Subgroup]
 
 
@@ -81,17 +81,17 @@ def read_groupings(
     sheet: SourceTable,
     meta: Path | None = None,
     view_column: str = "",
-    told: Callable[[Path], str] = str,
+    shown_path: Callable[[Path], str] = str,
 ) -> list[Grouping]:
     """Divide the images of `table` by each of `by`, a column of its CSV `sheet`, or else of `meta`.
 
-    `sex`, `view` and `age` are found by their usual names, others by their own; `view_column` is
-    what "view" means. `meta` names the images as `sheet` does, or by a usual name. Ages are put
-    into the spans of AGES; what is blank, or no age, is `unknown`. `told` is what the groupings
-    call a file.
+    `sex`, `view` and `age` are found by their usual column names, others by the exact name;
+    `view_column` is the column of "view". `meta` has the image column of `sheet`, or a usual one.
+    Ages are put into the ranges of AGES; blank or invalid cells are `unknown`. `shown_path`
+    formats a file's path.
 
-    Raises UserError for a column that is nowhere, holds no age at all or too many values that are
-    none, and where `meta` lacks images.
+    Raises UserError for a missing column, a column of --by age without ages, too many different
+    values, and if `meta` lacks images.
     """
     repeated = sorted({name for name in by if by.count(name) > 1})
     if repeated:
@@ -106,7 +106,7 @@ def read_groupings(
             column = _column_of(path, columns, wanted)
             if column is not None:
                 rows = _rows_of(path, columns, table.id_column, table.ids)
-                source = f"column '{column}' of {told(path)}"
+                source = f"column '{column}' of {shown_path(path)}"
                 groupings.append(_grouping(name, source, columns[column], rows))
                 break
         else:
@@ -114,15 +114,15 @@ def read_groupings(
             more = "" if meta else " (--meta adds the columns of another CSV)"
             known = [column for columns in sources.values() for column in columns]
             raise UserError(
-                f"--by {wanted} is no column of {places}{more}{suggest_name(wanted, known)}"
+                f"--by {wanted} is not a column of {places}{more}{suggest_name(wanted, known)}"
             )
     return groupings
 
 
 def score_subgroups(grouping: Grouping, scored: Scored, path: Path) -> SubgroupScores:
-    """Evaluate one of the files in each subgroup by itself.
+    """Evaluate one of the files in each subgroup.
 
-    The prevalence of `scored` is that of the whole, so that a class is in one group everywhere.
+    The prevalence of `scored` is that of all images, so that a class has the same group everywhere.
     """
     targets = scored.table.targets
 
@@ -154,8 +154,8 @@ def score_sources(
 ) -> dict[str, Evaluation]:
     """Evaluate one of the files within each source of the images, without intervals.
 
-    By the column `Source` of the labels, which a run with several sources writes; {} without it, or
-    with one source or more than MOST_VALUES. prevalence: (C,), of the whole.
+    Sources are the column `Source` of the labels, which a run on several sources writes; {} without
+    it, with one source, or with more than MOST_VALUES. prevalence: (C,), of all images.
     """
     sheet, table = scored.sheet, scored.table
     named = [name for name in sheet.columns if normalize_name(name) == normalize_name(SOURCE)]
@@ -177,10 +177,10 @@ def _equal_maps(
     subgroups: Mapping[str, Subgroup],
     compared: NDArray[np.bool_],
 ) -> dict[str, float]:
-    """mAP of the subgroups that are compared, at equal numbers of positives and of negatives.
+    """mAP of the compared subgroups at equal numbers of positives and negatives.
 
-    AP grows with the share of positives, and is too high where they are few: of each class as many
-    of both as the subgroup with the fewest has are drawn, SUBSAMPLES times, and their APs averaged.
+    AP grows with the share of positives, and is too high for few. So the numbers of the smallest
+    subgroup are drawn from each class SUBSAMPLES times, and the APs averaged.
     """
     random = np.random.default_rng(scored.seed)
     found: dict[str, list[float]] = {n: [] for n, one in subgroups.items() if one.compared}
@@ -205,7 +205,7 @@ def _equal_maps(
 
 
 def years(text: str) -> float:
-    """An age in years from "58", "058Y", "012M", "30W" or "010D"; NaN where it is none."""
+    """Age in years from "58", "058Y", "012M", "30W" or "010D"; NaN if invalid."""
     match = AGE_TEXT.fullmatch(text)
     if match is None:
         return math.nan
@@ -214,7 +214,7 @@ def years(text: str) -> float:
 
 
 def _kind(name: str) -> str | None:
-    """Which of USUAL_NAMES a name is."""
+    """Key of USUAL_NAMES for a column name."""
     for kind, known in USUAL_NAMES.items():
         if normalize_name(name) in {kind, *map(normalize_name, known)}:
             return kind
@@ -222,7 +222,7 @@ def _kind(name: str) -> str | None:
 
 
 def _column_of(path: Path, columns: dict[str, Column], name: str) -> str | None:
-    """The column that `name` means, if this file has it."""
+    """Column of `name`, if this file has it."""
     if name in columns:
         return name
     kind = _kind(name)
@@ -232,11 +232,11 @@ def _column_of(path: Path, columns: dict[str, Column], name: str) -> str | None:
 def _rows_of(
     path: Path, columns: dict[str, Column], id_column: str, ids: Sequence[str]
 ) -> NDArray[np.intp]:
-    """The row of each of `ids` in a file."""
+    """Row of each of `ids` in a file. Raises UserError if one is missing."""
     usual = find_column(path, columns, "", IMAGE_COLUMNS, "--image_column")
     name = id_column if id_column in columns else usual
     if name is None:
-        raise UserError(f"{path} has no column '{id_column}', by which it could be joined")
+        raise UserError(f"{path} has no column '{id_column}' of image names: add it")
     rows = pd.Index(read_ids(columns[name])).get_indexer(pd.Index(ids))
     missing = [one for one, row in zip(ids, rows, strict=True) if row < 0]
     if missing:
@@ -247,7 +247,7 @@ def _rows_of(
 
 
 def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) -> Grouping:
-    """Divide the images, which are in these rows of the column."""
+    """Divide the images by `rows` of the column."""
     cells = pd.Series(column.cells[rows])
     present = cells.unique().tolist()
     is_age = _kind(name) == "age"
@@ -255,7 +255,7 @@ def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) ->
         filled = [value for value in present if value]
         if filled and all(math.isnan(years(value)) for value in filled):
             raise UserError(
-                f"--by {name}: {source} holds no age such as 58, 058Y or 012M, but "
+                f"--by {name}: {source} has no age such as 58, 058Y or 012M, but "
                 f"{list_first([value[:40] for value in filled])}"
             )
         subgroup = {value: _span(years(value)) for value in present}
@@ -263,8 +263,8 @@ def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) ->
         subgroup = {value: " ".join(value.split()) or UNKNOWN for value in present}
         if len(set(subgroup.values())) > MOST_VALUES:
             raise UserError(
-                f"--by {name}: {source} has {len(set(subgroup.values())):,} different values, and "
-                f"subgroups are made of up to {MOST_VALUES}"
+                f"--by {name}: {source} has {len(set(subgroup.values())):,} different values, more "
+                f"than {MOST_VALUES}"
             )
     of_images = cells.map(subgroup)
     counts = of_images.value_counts()

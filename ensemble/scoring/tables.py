@@ -1,4 +1,4 @@
-"""Tables of an evaluation, for terminal and page, beside those of `core.report`."""
+"""Tables of an evaluation for terminal and page, in addition to those of `core.report`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ from ensemble.scoring.comparison import MEANS, Compared, Entry
 from ensemble.scoring.operating_points import POINTS
 from ensemble.scoring.subgroups import SubgroupScores
 
-# before a mean and an interval over fewer classes
+# marks a mean and an interval over fewer classes
 STAR = "*"
 
 
 def operating_table(points: pd.DataFrame, title: str, order: Sequence[str]) -> Table:
-    """Operating points at what `title` says, one row a class, in this order."""
+    """Operating points, one row a class, in the given order."""
     names = ("Sensitivity", "Specificity", "PPV", "NPV")
     columns, notes = ["Class", "Positives", "Threshold", *names], []
     other = next(
@@ -39,8 +39,8 @@ def operating_table(points: pd.DataFrame, title: str, order: Sequence[str]) -> T
         columns.append(other.replace("_", " ").capitalize())
         notes = [
             "Intervals of a point are those of the printed threshold, on other patients. That of "
-            "the threshold says how it varies from sample to sample, and the last column what "
-            "becomes of the other point where the chosen one is reached exactly."
+            "the threshold is its variation from sample to sample, and the last column the other "
+            "point where the chosen one is reached exactly."
         ]
     rows = []
     for name, row in points.loc[list(order)].iterrows():
@@ -54,9 +54,9 @@ def operating_table(points: pd.DataFrame, title: str, order: Sequence[str]) -> T
 
 
 def leaderboard_table(entries: Sequence[Entry]) -> Table:
-    """One row a file, in the order given, with the number of classes beside the name of a mean.
+    """One row a file, in the given order, with the number of classes beside the name of a mean.
 
-    Where differences are over fewer classes than the means, the means over these come again.
+    If differences are over fewer classes than the means, the means over these are added.
     """
     compared = next(one.compared for one in entries if one.compared is not None)
     summary, table = entries[0].evaluation.summary, entries[0].evaluation.per_class
@@ -89,7 +89,7 @@ def _difference(compared: Compared | None, name: str) -> str:
 
 
 def _leaderboard_notes(scores: Evaluation, reference: str, compared: Compared) -> list[str]:
-    """What a reader must know of these numbers."""
+    """Notes on the leaderboard."""
     notes = ["Beside the name of a mean: the number of its classes.", *known_label_notes(scores)]
     summary = scores.summary
     if summary["unscored"]:
@@ -111,7 +111,7 @@ def _leaderboard_notes(scores: Evaluation, reference: str, compared: Compared) -
 
 
 def classes_table(entries: Sequence[Entry]) -> Table:
-    """One row a class with its AP in each file; of two files AUROC and the differences."""
+    """One row a class with its AP in each file; for two files also AUROC and differences."""
     if len(entries) == 2:
         return _differences_table(*sorted(entries, key=lambda one: one.difference is None))
     rows = []
@@ -123,7 +123,7 @@ def classes_table(entries: Sequence[Entry]) -> Table:
 
 
 def _differences_table(file: Entry, reference: Entry) -> Table:
-    """Both files and their difference, one row a class."""
+    """Two files and their difference, one row a class."""
     assert file.difference is not None
     order = by_prevalence(file.evaluation.per_class).index
     rows = []
@@ -139,7 +139,7 @@ def _differences_table(file: Entry, reference: Entry) -> Table:
 
 
 def subgroup_table(scores: SubgroupScores) -> Table:
-    """One row a subgroup, with means over the classes that all of them can score."""
+    """One row a subgroup, with means over the compared classes."""
     rows = []
     for name, subgroup in scores.subgroups.items():
         summary = subgroup.own.summary
@@ -147,7 +147,7 @@ def subgroup_table(scores: SubgroupScores) -> Table:
         cells = ["-"] * 2
         if subgroup.compared is not None:
             found = subgroup.compared.summary
-            # means of subgroups are over the same classes, or have no interval
+            # an interval over fewer classes would not be comparable
             bounds = found["intervals"].get("mAUROC", (None, None))
             bounds = (None, None) if found.get("too_rare_for_intervals") else bounds
             cells = [number(found["mAUROC"], bounds), number(subgroup.equal_map)]
@@ -159,7 +159,7 @@ def subgroup_table(scores: SubgroupScores) -> Table:
 
 
 def _subgroup_notes(scores: SubgroupScores) -> list[str]:
-    """What a reader must know of the means of subgroups."""
+    """Notes on the means of subgroups."""
     names, notes = scores.compared_classes, []
     if names:
         everything = next(iter(scores.subgroups.values())).own.per_class.index
@@ -176,15 +176,15 @@ def _subgroup_notes(scores: SubgroupScores) -> list[str]:
         notes.append(
             "A subgroup without means cannot score all of these; its own are in the JSON file."
             if names
-            else "There is no class by which subgroups can be compared; own means are in the JSON."
+            else "Subgroups have no class in common to compare them; own means are in the JSON."
         )
     return notes
 
 
 def mean_with_interval(summary: Mapping[str, Any], metric: str, sign: str = "") -> str:
-    """A mean with its interval; with a star and a mean of their own where that is of fewer classes.
+    """Format a mean with its interval.
 
-    A mean never stands beside an interval that is not its own.
+    If the interval is over fewer classes, the mean over these is added with a star.
     """
     interval = summary["intervals"].get(metric)
     if interval is None:
@@ -195,7 +195,7 @@ def mean_with_interval(summary: Mapping[str, Any], metric: str, sign: str = "") 
 
 
 def star_note(summary: Mapping[str, Any]) -> str:
-    """Over which classes a mean and an interval with a star are; empty where none has one."""
+    """Note on the classes of a mean and an interval with a star; empty without a star."""
     rare = summary["too_rare_for_intervals"] if summary["intervals"] else []
     over = pluralize(summary.get("classes_in_intervals", 0), "class", "classes")
     note = f"{STAR} mean and interval over the {over} with at least {LEAST_IN_MEANS} "

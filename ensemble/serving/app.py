@@ -1,4 +1,4 @@
-"""The page and its endpoints; nothing of a request is kept."""
+"""Web application: the page and its endpoints. No data of a request is stored."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from starlette.types import ASGIApp
 
 from core.data.images.size_limit import max_pixels
 from core.errors import UserError
-from ensemble.serving.model import Served
-from ensemble.serving.queue import Limits, RefusedError, Turns
-from ensemble.serving.security import Guard, safe_headers
+from ensemble.serving.model import ServedModels
+from ensemble.serving.queue import Limits, RefusedError, RequestQueue
+from ensemble.serving.security import SecurityMiddleware, safe_headers
 
 PAGE = Path(__file__).with_name("page.html")
 _IMAGE = {
@@ -30,11 +30,11 @@ _IMAGE = {
 }
 
 
-def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
-    """The page of these models, for a server at `host`. Errors are {"error": one sentence}."""
+def make_app(served: ServedModels, host: str, limits: Limits) -> ASGIApp:
+    """Application of these models, for a server at `host`. Errors are {"error": message}."""
     page = PAGE.read_text(encoding="utf-8")
-    turns = Turns(limits)
-    # pages of documentation would load scripts from elsewhere; no telemetry in any environment
+    queue = RequestQueue(limits)
+    # documentation pages would load scripts from other sites; telemetry is off
     app = FastAPI(
         title="longtail-cxr",
         docs_url=None,
@@ -49,49 +49,49 @@ def make_app(served: Served, host: str, limits: Limits) -> ASGIApp:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """Status, and how many images wait or are worked on."""
-        return {"status": "ok", "requests": turns.requests}
+        """Status, and the number of queued and running requests."""
+        return {"status": "ok", "requests": queue.requests}
 
     @app.get("/about")
     async def about() -> dict[str, Any]:
-        """The models, their classes, and the limits of a file and an image."""
+        """Models, classes, and limits of file and image size."""
         most = {"max_bytes": limits.bytes, "too_large": limits.too_large}
         return served.about() | most | {"max_pixels": max_pixels()}
 
     @app.post("/predict", openapi_extra=_IMAGE)
     async def predict(request: Request, preview: bool = True) -> JSONResponse:
-        """Probabilities of an image by class, and with `preview` its pixels."""
-        return JSONResponse(await turns.do(request, partial(served.predict, preview=preview)))
+        """Probabilities of an image by class; `preview` adds its pixels."""
+        return JSONResponse(await queue.do(request, partial(served.predict, preview=preview)))
 
     @app.post("/", openapi_extra=_IMAGE)
     async def upload(request: Request) -> JSONResponse:
-        """Probabilities of an image by class, for a form sent to the page's own address."""
+        """Probabilities of an image by class, for a form sent to the page's address."""
         return await predict(request, preview=False)
 
     @app.post("/map", openapi_extra=_IMAGE)
     async def heat_map(
         request: Request, name: Annotated[str, Query(alias="class")]
     ) -> JSONResponse:
-        """The heat map of one class over the same image: a grey PNG of its shape."""
+        """Heat map of one class for an image: a grey PNG of the same shape."""
         served.predictor.ensemble.check_class(name)
-        return JSONResponse(await turns.do(request, partial(served.heat_map, name=name)))
+        return JSONResponse(await queue.do(request, partial(served.heat_map, name=name)))
 
     ours = UserError, RefusedError
     for kind in (*ours, ClientDisconnect, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, _answer)
-    # outermost, so that every answer has the headers
-    return Guard(app, host=host, headers=safe_headers(page))
+        app.add_exception_handler(kind, _error_response)
+    # outermost, so that every response has the headers
+    return SecurityMiddleware(app, host=host, headers=safe_headers(page))
 
 
-async def _answer(_: Request, error: Exception) -> JSONResponse:
-    """One sentence on an error, with its status."""
+async def _error_response(_: Request, error: Exception) -> JSONResponse:
+    """Error response: status and one sentence."""
     match error:
         case UserError():
             status, sentence = 422, str(error)
         case RefusedError():
             status, sentence = error.status, error.sentence
         case ClientDisconnect():
-            status, sentence = 400, "the client is gone"
+            status, sentence = 400, "the client closed the connection"
         case RequestValidationError():
             first = error.errors()[0]
             status, sentence = 422, f"'{first['loc'][-1]}' in the address: {first['msg'].lower()}"
@@ -100,5 +100,5 @@ async def _answer(_: Request, error: Exception) -> JSONResponse:
         case _:
             traceback.print_exception(error)
             name = type(error).__name__
-            status, sentence = 500, f"this is a mistake of the program ({name}), not yours"
+            status, sentence = 500, f"internal error ({name}): report this as a bug"
     return JSONResponse({"error": sentence}, status_code=status)

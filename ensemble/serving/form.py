@@ -1,4 +1,4 @@
-"""The file of a multipart form, in memory alone."""
+"""Multipart forms: the uploaded file, parsed in memory."""
 
 from collections.abc import AsyncGenerator
 
@@ -8,19 +8,19 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from core.errors import UserError
 
-# parsed at a time: other requests are answered between two
+# bytes parsed at a time, so that other requests are answered in between
 _CHUNK = 2**20
-# text fields beside the file, which are not used
+# limits of text fields, which are ignored
 _FIELDS, _FIELD_BYTES = 16, 2**16
 
 
 def is_form(headers: Headers) -> bool:
-    """Whether a request's body is a multipart form."""
+    """True if the request's body is a multipart form."""
     return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 async def file_of_form(headers: Headers, body: bytes) -> bytes:
-    """The content of the one file in a form. Raises UserError for another number, and no form."""
+    """Content of the file in a form. Raises UserError for an invalid form or number of files."""
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         for start in range(0, len(body), _CHUNK):
@@ -30,7 +30,7 @@ async def file_of_form(headers: Headers, body: bytes) -> bytes:
     parser = MultiPartParser(
         headers, chunks(), max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES
     )
-    # a larger file would be written to the disk
+    # larger files would be written to disk
     parser.spool_max_size = len(body)
     try:
         form = await parser.parse()
@@ -42,7 +42,7 @@ async def file_of_form(headers: Headers, body: bytes) -> bytes:
     try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:
-            raise UserError("the form has no file: send one image, as curl -F file=@image.png does")
+            raise UserError("the form has no file: send one image, such as curl -F file=@image.png")
         return await files[0].read()
     finally:
         await form.close()

@@ -1,4 +1,4 @@
-"""Models of the page: a file's bytes → probabilities, notes and heat maps."""
+"""Models of the page: probabilities, notes and heat maps of an uploaded file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from core.data.images.dicom.limits import bounded, is_dicom_data
 from core.errors import escape_control
 from core.metrics import group_of
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps
-from ensemble.predict.calibration import postprocess_of, read_calibration
+from ensemble.predict.calibration import make_postprocess, read_calibration
 from ensemble.predict.config import PostprocessConfig
 from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.predictor import Predictor
-from ensemble.predict.tta import VIEWS
+from ensemble.predict.tta import TTA
 from ensemble.serving.config import Config
 
 NOTICE = "Research use only. Not a medical device."
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
-    """An ensemble, its classes and what to know of each prediction; for one thread at a time."""
+class ServedModels:
+    """Ensemble of the page with its classes and notes; for one thread at a time."""
 
     predictor: Predictor
     calibrated: bool
@@ -37,28 +37,28 @@ class Served:
     notes: list[str]
 
     @classmethod
-    def load(cls, config: Config, fabric: Fabric) -> Served:
-        """Load the models and predict once; UserError where a file or an output is unusable."""
+    def load(cls, config: Config, fabric: Fabric) -> ServedModels:
+        """Load the models and predict once. Raises UserError for an invalid file or output."""
         ensemble = Ensemble.load(config.models, config.merge.classes)
         names = ensemble.class_names
-        postprocess = postprocess_of(config.postprocessing, names)
+        postprocess = make_postprocess(config.postprocessing, names)
         predictor = Predictor(fabric, ensemble, config.merge, postprocess)
-        predictor.finished(np.full((64, 64), 128, np.uint8))
+        predictor.predict_image(np.full((64, 64), 128, np.uint8))
         thresholds, notes = _thresholds(config.postprocessing, names)
         classes = [
             {"name": name, "threshold": threshold, **_training(ensemble.members, name)}
             for name, threshold in zip(names, thresholds, strict=True)
         ]
-        if (number := len(VIEWS[config.merge.views])) > 1:
+        if (number := len(TTA[config.merge.tta])) > 1:
             notes.append(
-                f"Merged from {number} views of the image (--tta_config {config.merge.views}, "
-                f"{config.merge.tta_merge_mode}), some of them mirrored, which swaps left and "
-                "right."
+                f"Merged from {number} augmented copies of the image (--tta_config "
+                f"{config.merge.tta}, {config.merge.tta_merge_mode}), some of them mirrored, which "
+                "swaps left and right."
             )
         return cls(predictor, config.postprocessing.calibration is not None, classes, notes)
 
     def about(self) -> dict[str, Any]:
-        """The models and classes, as JSON."""
+        """Models and classes, as JSON."""
         ensemble = self.predictor.ensemble
         models = [
             {"file": escape_control(member.path.name), **member.summary(), "share": float(share)}
@@ -68,9 +68,9 @@ class Served:
         return about | {"classes": self.classes, "notes": self.notes}
 
     def predict(self, data: bytes, *, preview: bool) -> dict[str, Any]:
-        """Probabilities and notes of an image that can be read, as JSON; its pixels on request."""
+        """Probabilities and notes of an uploaded file, as JSON; `preview` adds its pixels."""
         pixels = decode_image(data, "upload")
-        probabilities = self.predictor.finished(pixels).tolist()
+        probabilities = self.predictor.predict_image(pixels).tolist()
         classes = []
         for known, probability in zip(self.classes, probabilities, strict=True):
             threshold = known["threshold"]
@@ -105,24 +105,24 @@ def _png(pixels: NDArray[Any]) -> str:
 def _thresholds(
     config: PostprocessConfig, names: Sequence[str]
 ) -> tuple[list[float | None], list[str]]:
-    """The threshold of each class for its output, or None; and notes on them."""
+    """Threshold of each class or None, and notes on them."""
     none: list[float | None] = [None] * len(names)
     if config.calibration is None:
         return none, [
-            "Not calibrated, and so without thresholds: the numbers put images in an order and are "
-            "no frequencies; python -m ensemble.calibrate makes what --calibration takes."
+            "Not calibrated and without thresholds: the numbers rank images, but are not "
+            "frequencies; make a --calibration by python -m ensemble.calibrate."
         ]
     calibration = read_calibration(config.calibration)
     other_alpha = config.normal_alpha not in (None, calibration.normal_alpha)
     other_class = config.normal_class not in ("", calibration.normal_class)
     if config.gated and (other_alpha or other_class):
-        return none, ["No thresholds: those of the calibration are for a gating of its own."]
+        return none, ["No thresholds: those of the calibration are for another normal gating."]
     found = calibration.thresholds(names, gated=config.gated)
     return [None if np.isnan(one) else float(one) for one in found], []
 
 
 def _training(members: Sequence[Member], name: str) -> dict[str, Any]:
-    """Counts of a class in the training images of all models with known ones, and its group."""
+    """Group of a class and its counts in the training images of all models with known counts."""
     positives = known = 0
     for member in members:
         first = member.facts("training_positives").get(name)
@@ -139,7 +139,7 @@ def _training(members: Sequence[Member], name: str) -> dict[str, Any]:
 def _notes_of(data: bytes, pixels: NDArray[np.uint8], sizes: Sequence[int]) -> list[str]:
     notes = []
     if is_dicom_data(data):
-        # an extra, installed where the pixels could be read
+        # optional package, installed if the pixels could be read
         from pydicom import dcmread
 
         tags = ["PhotometricInterpretation", "ViewPosition"]
@@ -147,11 +147,11 @@ def _notes_of(data: bytes, pixels: NDArray[np.uint8], sizes: Sequence[int]) -> l
         if header.get("PhotometricInterpretation") == "MONOCHROME1":
             notes.append("Inverted: the DICOM file has white as its lowest value (MONOCHROME1).")
         if view := str(header.get("ViewPosition") or ""):
-            notes.append(f"The DICOM header says: view {escape_control(view)[:20]}.")
+            notes.append(f"View in the DICOM header: {escape_control(view)[:20]}.")
     if pixels.min() == pixels.max():
-        notes.append("All of the image is one grey: it is hardly a radiograph.")
+        notes.append("All pixels are equal: this is not a radiograph.")
     height, width = pixels.shape
     if height != width:
         squares = ", ".join(map(str, sizes))
-        notes.append(f"The models see it as a square (of {squares} pixels), its sides not kept.")
+        notes.append(f"Resized to a square for the models (of {squares} pixels).")
     return notes

@@ -1,4 +1,4 @@
-"""Request queue: a bounded number waits, few are held in memory, one is worked on."""
+"""Request queue: bounded length, few files in memory, one prediction at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class RefusedError(Exception):
-    """A refused request: HTTP status and one sentence."""
+    """Refused request: HTTP status and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -28,33 +28,33 @@ class Limits:
     """Limits of the queue."""
 
     bytes: int  # of one file
-    files: int = 8  # held in memory at a time
-    requests: int = 64  # at a time; others are refused
-    seconds_to_wait: float = 120  # until a file is read
-    seconds_to_send: float = 60  # a file
+    files: int = 8  # in memory at the same time
+    requests: int = 64  # at the same time; others are refused
+    seconds_to_wait: float = 120  # timeout until a file is read
+    seconds_to_send: float = 60  # timeout of an upload
 
     @property
     def too_large(self) -> str:
-        """Message for a larger file."""
+        """Error message for a larger file."""
         return (
             f"the file has more than {format_size(self.bytes)}: start ensemble.serve with a larger "
-            "--max_megabytes to take it"
+            "--max_megabytes"
         )
 
 
-class Turns:
-    """Requests in turn: a file is read when few are held, and worked on after those before."""
+class RequestQueue:
+    """Queue of requests: a file is read if few are in memory, and predicted in order."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.requests = 0
         self._files = anyio.Semaphore(limits.files)
-        # one prediction a device, and the memory of one decoder
+        # one prediction at a time, for the device and the memory of the decoder
         self._work = anyio.Lock()
 
     async def do(self, request: Request, work: Callable[[bytes], Result]) -> Result:
-        """`work` on the request's body, or its form's file, in a thread. Raises RefusedError."""
-        busy = RefusedError(503, "too many images wait for their answer: try again in a minute")
+        """Run `work` on the uploaded file in a thread. Raises RefusedError."""
+        busy = RefusedError(503, "too many requests: try again in a minute")
         if self.requests >= self.limits.requests:
             raise busy
         self.requests += 1

@@ -1,7 +1,7 @@
-"""Host and origin checks of the page: DNS rebinding and cross-site requests.
+"""Host and origin checks of the page, against DNS rebinding and cross-site requests.
 
-starlette's TrustedHostMiddleware knows fixed names alone; a numeric address is always harmless, as
-no other site's name points to it.
+starlette's TrustedHostMiddleware has fixed names only; here every numeric address is allowed, as it
+cannot be rebound.
 """
 
 import base64
@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/]+)(:\d{1,5})?")
 
 
-class Guard:
-    """Refuses requests to foreign names and from foreign sites; adds `headers` to all answers."""
+class SecurityMiddleware:
+    """Refuse requests to other host names and from other sites; add `headers` to all responses."""
 
     def __init__(self, app: ASGIApp, *, host: str, headers: Mapping[str, str]) -> None:
         self.app, self.headers = app, headers
@@ -46,20 +46,20 @@ class Guard:
         host = headers.get("host", "").lower()
         if not self.is_ours(host):
             return (
-                f"this page is not called '{host[:100]}': open it by the address that "
-                "ensemble.serve printed"
+                f"unknown host '{host[:100]}': open the page by the address that ensemble.serve "
+                "printed"
             )
         origin = headers.get("origin")
         other = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        # a link on another site may open the page itself, a form there may not send to it
+        # another site may link to the page, but not send a form to it
         is_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
         opens = is_link and origin is None
         if (other and not opens) or (origin is not None and origin != f"http://{host}"):
-            return "pages of other sites may not ask this one"
+            return "requests from other sites are refused"
         return ""
 
     def is_ours(self, host: str) -> bool:
-        """Whether a Host header names this server."""
+        """True if a Host header names this server."""
         parts = _HOST.fullmatch(host)
         if parts is None:
             return False
@@ -72,7 +72,7 @@ class Guard:
 
 
 def safe_headers(page: str) -> dict[str, str]:
-    """Headers of all answers: no other source, no script but those of `page`, no caching."""
+    """Headers of all responses: no other sources, only the scripts of `page`, no caching."""
     hashes = {}
     for tag in ("script", "style"):
         digests = (

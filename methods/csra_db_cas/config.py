@@ -1,4 +1,4 @@
-"""Settings of csra_db_cas, and its presets."""
+"""Settings and presets of csra_db_cas."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ class ModelConfig(BackboneConfig):
     """Backbone and head."""
 
     csra_heads: Literal[1, 2, 4, 6, 8] = 1
-    """Attention heads, summed, each with a temperature of its own."""
+    """Number of attention heads, which are summed; each has another temperature."""
     csra_lambda: NotNegative = 0.1
-    """Weight of the attention beside the mean over the map; 0: mean pooling."""
+    """Weight of the attention relative to mean pooling; 0: mean pooling alone."""
     csra_scale: bool = True
-    """Learn a scale and a bias for each class; the paper has neither."""
+    """Learn a scale and a bias for each class, an addition to the paper."""
 
 
 @dataclass(kw_only=True, slots=True)

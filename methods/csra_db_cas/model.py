@@ -1,4 +1,4 @@
-"""A map of features, batch norm, and class-specific residual attention (Zhu & Wu 2021)."""
+"""Model of csra_db_cas: class-specific residual attention (Zhu & Wu 2021) on a feature map."""
 
 import math
 from pathlib import Path
@@ -26,11 +26,10 @@ class CSRAHead(nn.Module):
     """Class-specific residual attention, maps (B, F, H, W) to logits (B, C).
 
     Zhu & Wu 2021, eq. 1 to 7: class c scores s_ck = <W_c, x_k> / ||W_c|| at place k; a head gives
-    mean_k s_ck + lam sum_k s_ck softmax_k(T s_ck), and the heads, each with a temperature T and a W
-    of its own, are summed. With `scale` each class's sum is scaled and shifted by learned
-    numbers that start at 1 and 0: normalised scores cannot grow, so that without them probabilities
-    could not be calibrated. Raises UserError for a number of heads that has no temperatures and for
-    a `lam` below 0.
+    mean_k s_ck + lam sum_k s_ck softmax_k(T s_ck). The heads, each with its own temperature T and
+    weights W, are summed. `scale` adds a learned scale (from 1) and bias (from 0) for each class:
+    normalised scores are bounded, and their probabilities could not be calibrated. Raises UserError
+    for an unsupported number of heads and for a `lam` below 0.
     """
 
     # which dimensions count classes (core/models/init_from.py)
@@ -41,11 +40,11 @@ class CSRAHead(nn.Module):
     ) -> None:
         super().__init__()
         if heads not in TEMPERATURES:
-            raise UserError(f"there are 1, 2, 4, 6 or 8 attention heads, not {heads}")
+            raise UserError(f"the number of attention heads must be 1, 2, 4, 6 or 8, not {heads}")
         if not 0 <= lam < math.inf:
             raise UserError(f"the weight of the attention must be at least 0, not {lam}")
         self.temperatures, self.lam = TEMPERATURES[heads], lam
-        # as small as in a linear layer: the smaller a W that is normalised, the faster it turns
+        # as in a linear layer: the smaller a normalised W, the faster it rotates
         bound = features**-0.5
         self.weight = nn.Parameter(torch.empty(heads, classes, features).uniform_(-bound, bound))
         self.scale = nn.Parameter(torch.ones(classes)) if scale else None
@@ -66,9 +65,9 @@ class CSRAHead(nn.Module):
         return logits
 
     def maps(self, features: Tensor) -> Tensor:
-        """The scores as maps (B, C, H, W): scaled and summed over the heads, as the logits are.
+        """Scores as maps (B, C, H, W), scaled and summed over the heads.
 
-        Their mean over the map is the part of the logit that is not attention, without the bias.
+        The mean over a map is the logit without attention and bias.
         """
         maps = self._scores(features).sum(dim=1)
         if self.scale is not None:
@@ -76,7 +75,7 @@ class CSRAHead(nn.Module):
         return maps.unflatten(-1, features.shape[-2:])
 
     def _scores(self, features: Tensor) -> Tensor:
-        """Scores (B, heads, C, H W), in float32 whatever the autocast: a softmax follows."""
+        """Scores (B, heads, C, H W), in float32 under any autocast, for the softmax."""
         with torch.autocast(features.device.type, enabled=False):
             weight = functional.normalize(self.weight.float(), dim=-1)
             return torch.einsum("hcf,bfk->bhck", weight, features.flatten(2).float())
@@ -109,7 +108,7 @@ class NormalisedCSRA(nn.Module):
 
 
 class CSRAModel(Classifier[NormalisedCSRA]):
-    """A classifier with heat maps of its own."""
+    """Classifier with its own heat maps."""
 
     def forward_maps(self, images: Tensor) -> Tensor:
         """Heat maps (B, C, h, w) of the classes, in logits (see `CSRAHead.maps`)."""
@@ -117,7 +116,7 @@ class CSRAModel(Classifier[NormalisedCSRA]):
 
 
 def build_model(config: ModelConfig, num_classes: int, weights: Path | None = None) -> CSRAModel:
-    """The model, its backbone from `weights` where given (see `core.models.starting_weights`)."""
+    """Build the model, with backbone `weights` if given (see `core.models.starting_weights`)."""
     backbone = Backbone(config, weights, pooled=False)
     features = backbone.num_features
     attention = CSRAHead(

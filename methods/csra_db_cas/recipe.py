@@ -1,4 +1,4 @@
-"""Recipe of csra_db_cas: residual attention, class-aware draws, Distribution-Balanced loss."""
+"""Recipe of csra_db_cas: residual attention, Distribution-Balanced loss, class-aware sampling."""
 
 from core.data.loading.augmentation import strong_transforms
 from core.losses import prevalence_log_odds
@@ -17,7 +17,7 @@ def train(config: Config) -> None:
     optim, tau = run.config.optim, config.loss.logit_adjust
     for fold in run.folds():
         model = build_model(config.model, len(run.class_names), run.weights)
-        # logit adjustment adds tau parts of the prior in training; the bias starts with the rest
+        # logit adjustment adds tau times the prior in training; the bias starts with the rest
         model.head.start_at((1 - tau) * prevalence_log_odds(*fold.drawn_counts()))
         run.load_initial(model)
         FoldTrainer(run, fold, model, run.build_loss(fold), two_phases(optim)).fit()

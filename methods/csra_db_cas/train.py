@@ -1,7 +1,7 @@
 """Class-specific residual attention, Distribution-Balanced loss, class-aware sampling.
 
-Start it as `python methods/csra_db_cas/train.py --train_csv train.csv --train_dir images`, or on
-many devices as `fabric run methods/csra_db_cas/train.py --devices 4`.
+Run `python methods/csra_db_cas/train.py --train_csv train.csv --train_dir images`, or on several
+devices `fabric run methods/csra_db_cas/train.py --devices 4`.
 """
 
 from core.config.command_line import machine_preset, parse, run
@@ -11,7 +11,7 @@ from methods.csra_db_cas.config import PRESETS
 def main() -> None:
     """Read the command line, then train."""
     config = parse(PRESETS, auto=machine_preset, description=__doc__)
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from methods.csra_db_cas.recipe import train
 
     train(config)

@@ -1,1 +1,1 @@
-"""Linear head, refined by learned couplings between the labels."""
+"""Linear head refined by learned couplings between the labels."""

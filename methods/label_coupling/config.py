@@ -1,4 +1,4 @@
-"""Settings of label_coupling, and its presets."""
+"""Settings and presets of label_coupling."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,59 +30,59 @@ class ModelConfig(BackboneConfig):
     refiner: bool = True
     """Refine the logits by learned couplings between the labels."""
     coupling_alpha: Positive = 0.3
-    """Weight of the couplings: z + alpha sigmoid(z) A; --no-refiner trains without them."""
+    """Weight of the couplings, alpha in z + alpha sigmoid(z) A."""
 
 
 @dataclass(kw_only=True, slots=True)
 class CouplingOptimConfig(OptimConfig):
-    """One learning rate, one for the couplings, and their penalty."""
+    """Learning rates of the model and of the couplings, and the penalty of the couplings."""
 
     lr: Positive = 2e-4
     """Peak learning rate of backbone and head."""
     coupling_lr: Positive = 1e-2
-    """Peak learning rate of the couplings: hundreds of updates at --lr could not move them."""
+    """Peak learning rate of the couplings; at --lr they would hardly change in a short training."""
     coupling_l1: NotNegative = 3e-5
-    """Penalty on the sum of all |A|, on the scale of the mean loss; sets entries to exactly 0."""
+    """L1 penalty on all |A|, on the scale of the mean loss; sets entries to exactly 0."""
     couplings_only: Path | None = None
-    """Fit nothing but the couplings, to the frozen logits of this checkpoint: fast, and best on
-    images that it has not seen. Network and image size are the checkpoint's; what concerns batches
-    and epochs has no effect."""
+    """Fit only the couplings, to the frozen logits of this checkpoint: fast, and best on images
+    outside of its training. Network and image size are those of the checkpoint; settings of batches
+    and epochs have no effect."""
 
 
 @dataclass(kw_only=True, slots=True)
 class CoupledLossConfig(LossConfig):
-    """The losses, where bce weights its positives unless told not to."""
+    """Losses; bce weights positives by default."""
 
     pos_weight: bool = True
     """With --loss bce: weight positives by clip(negatives / positives, 1, 10) of the training."""
 
     def check(self) -> None:
-        """Raise UserError where a constant is none of a loss."""
+        """Raise UserError for an invalid constant of the loss."""
         self.constants()
 
 
 @dataclass(kw_only=True, slots=True)
 class AugmentConfig:
-    """Random changes of the training images, beside a crop and a mirror."""
+    """Augmentation of the training images, in addition to a crop and a mirror."""
 
     rotation: Annotated[float, Meta(ge=0, le=180)] = 10.0
-    """Largest rotation, in degrees to both sides."""
+    """Largest rotation in degrees, to both sides."""
     color_jitter: bool = False
     """Change brightness and contrast by up to 5 %."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TestConfig:
-    """Images without labels that the trained folds predict."""
+    """Test images, predicted by the trained folds."""
 
     test_csv: Path | None = None
-    """Predict the images that this CSV names; else every image of --test_dir."""
+    """CSV with the names of the test images; by default every image of --test_dir."""
     test_dir: Path | None = None
-    """Folder of the images to predict after training; none unless it or --test_csv is given."""
+    """Folder of images to predict after training; by default none, unless --test_csv is given."""
     out_csv: Path = Path("submission.csv")
-    """Where their probabilities go: the image column of --train_csv, then one column a label."""
+    """CSV of their probabilities: the image column of --train_csv, then one column a label."""
     ensemble_folds: bool = True
-    """Average the predictions of all folds; without it the fold with the best --monitor is used."""
+    """Average the predictions of all folds; otherwise use the fold with the best --monitor."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -106,7 +106,7 @@ class Config(TrainingConfig):
     )
 
     def check(self) -> None:
-        """Raise UserError where settings of several groups contradict each other."""
+        """Raise UserError if settings of several groups contradict each other."""
         TrainingConfig.check(self)
         other = "--init_from" if self.model.refiner else "--no-refiner"
         if self.optim.couplings_only and (self.model.init_from or not self.model.refiner):

@@ -1,4 +1,4 @@
-"""Coupling matrices of a run: read from checkpoints, aligned over folds, as a table."""
+"""Coupling matrices of a run, read from checkpoints and aligned over folds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from core.errors import UserError, list_first
 
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+if TYPE_CHECKING:  # imported late for a fast --help
     from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
 class FoldCouplings:
-    """The couplings of one checkpoint."""
+    """Couplings of one checkpoint."""
 
     path: Path
     fold: int  # from 1
@@ -29,44 +29,44 @@ class FoldCouplings:
 
 @dataclass(frozen=True, eq=False)
 class Couplings:
-    """The couplings of one run, all in one order of the labels."""
+    """Couplings of one run, in one order of the labels."""
 
     class_names: list[str]
-    numbers: list[int]  # (F,) which folds these are, ascending
+    numbers: list[int]  # (F,) fold numbers, ascending
     weights: NDArray[np.float64]  # (F, C, C)
-    folds_text: str  # "3 folds", or "2 of 3 folds" where not all were given
+    folds_text: str  # "3 folds", or "2 of 3 folds" if some are missing
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """(C, C), over the folds; one without the coupling counts as 0."""
+        """Mean over the folds, (C, C)."""
         return self.weights.mean(axis=0)
 
     @property
     def zero(self) -> NDArray[np.bool_]:
-        """(C, C), True where the coupling is exactly 0 in every fold."""
+        """Mask (C, C) of couplings that are exactly 0 in every fold."""
         return (self.weights == 0).all(axis=0)
 
     @property
     def sparsity(self) -> str:
-        """How many ordered pairs of two labels (the diagonal is none) are `zero`."""
+        """Describe how many ordered pairs of two labels are `zero`, without the diagonal."""
         pairs = self.zero[~np.eye(len(self.zero), dtype=bool)]
         return f"{pairs.sum():,} of {pairs.size:,} ordered pairs ({100 * pairs.mean():.0f} %)"
 
 
 def read_fold(path: Path) -> FoldCouplings:
-    """The couplings of a checkpoint. Raises UserError for one without, or of another method."""
+    """Read the couplings of a checkpoint. Raises UserError if it has none."""
     from core.models.load import load_model
     from methods.label_coupling.model import CoupledHead
 
     model, info = load_model(path)
     head, fold, folds = model.head, info.facts.get("fold"), info.facts.get("folds")
     if not isinstance(head, CoupledHead):
-        raise UserError(f"{path} is of {info.method}: give those of a run of label_coupling")
+        raise UserError(f"{path} is of {info.method}: give a checkpoint of label_coupling")
     if head.coupling is None:
         raise UserError(f"{path} has no couplings: give one that was trained without --no-refiner")
     if type(fold) is not int or type(folds) is not int or not 1 <= fold <= folds:
-        raise UserError(f"{path} does not say which fold of how many it is: give another one")
-    # the model leaves the diagonal out as well; no -0
+        raise UserError(f"{path} has no valid fold number: give another checkpoint")
+    # without the diagonal, as in the model; + 0.0 turns -0 into 0
     weights = (head.coupling.A * head.coupling.off_diagonal).detach().double().numpy() + 0.0
     if not np.isfinite(weights).all():
         raise UserError(f"{path} has couplings that are not finite: train it again")
@@ -74,9 +74,9 @@ def read_fold(path: Path) -> FoldCouplings:
 
 
 def align(found: Sequence[FoldCouplings]) -> Couplings:
-    """The folds of one run in ascending order, labels in the order of the first one given.
+    """Sort the folds of one run, with labels in the order of the first checkpoint.
 
-    Raises UserError where labels or numbers of folds differ, and for a fold that is there twice.
+    Raises UserError if labels or numbers of folds differ, and for a duplicate fold.
     """
     first, names = found[0], found[0].class_names
     seen: dict[int, FoldCouplings] = {}
@@ -85,7 +85,9 @@ def align(found: Sequence[FoldCouplings]) -> Couplings:
         if missing or added:
             sides = ((missing, first.path), (added, other.path))
             apart = [f"{list_first(sorted(own), 6)} only in {path}" for own, path in sides if own]
-            raise UserError(f"These are not of one run, as classes differ: {'; '.join(apart)}")
+            raise UserError(
+                f"the checkpoints are not of one run, as classes differ: {'; '.join(apart)}"
+            )
         if other.folds != first.folds:
             raise UserError(
                 f"{first.path} is one of {first.folds} folds, {other.path} is one of {other.folds} "

@@ -1,10 +1,10 @@
-"""Show what label_coupling has learned: which label speaks for or against which other one.
+"""Print and plot the learned couplings: evidence of a label for or against another one.
 
     python -m methods.label_coupling.couplings outputs/label_coupling/*_fold?.safetensors
 
 Prints the strongest couplings that act on each label, and writes couplings.csv and couplings.png.
-A coupling is what a label adds to what the backbone sees of another one already: none does not
-mean that two findings are unrelated.
+A coupling is evidence in addition to that of the image: a coupling of 0 does not mean that two
+findings are unrelated.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from core.errors import UserError
 from core.io.atomic import write_atomically
 from methods.label_coupling.coupling_matrices import Couplings, align, coupling_table, read_fold
 
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+if TYPE_CHECKING:  # imported late for a fast --help
     from pandas import DataFrame
 
 
 def format_strongest(table: DataFrame, couplings: Couplings, top: int) -> str:
-    """The `top` strongest couplings that act on each label, from the `coupling_table`."""
+    """Format the `top` strongest couplings that act on each label, from the `coupling_table`."""
     from core.report.plots.style import shorten
 
     width = max(len("acted on by"), *(len(shorten(name)) for name in couplings.class_names))
     line = f"{{:<{width}}}  {{:<{width}}}  {{:>9}}  {{:<7}}  {{}}"
-    head = line.format("label", "acted on by", "weight", "speaks", "with that sign")
+    head = line.format("label", "acted on by", "weight", "effect", "with that sign")
     lines = [
         f"Strongest couplings acting on each label, mean over {couplings.folds_text}.",
         f"Exactly 0 in each of them: {couplings.sparsity}.\n\n{head}\n{'-' * len(head)}",
@@ -43,38 +43,38 @@ def format_strongest(table: DataFrame, couplings: Couplings, top: int) -> str:
         if name not in strongest:
             lines.append(f"{label:<{width}}  none")
         for row in strongest.get(name, []):
-            says = "for it" if row["sign"] > 0 else "against"
+            effect = "for it" if row["sign"] > 0 else "against"
             folds = f"{row['folds_with_sign']} of {row['folds']} folds"
             weight = f"{row['mean_weight']:+#.3g}"
-            lines.append(line.format(label, shorten(row["source"]), weight, says, folds))
+            lines.append(line.format(label, shorten(row["source"]), weight, effect, folds))
             label = ""
     return "\n".join(lines)
 
 
 @dataclass(kw_only=True)
 class Config:
-    """Which couplings to show."""
+    """Settings of the couplings command."""
 
     checkpoints: tyro.conf.Positional[
         Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT...")]
     ]
     """Checkpoints of one run of label_coupling, one a fold."""
     out_dir: Path | None = None
-    """Where to write couplings.csv and couplings.png; the folder of the first checkpoint."""
+    """Folder of couplings.csv and couplings.png; by default that of the first checkpoint."""
     top: int = 3
-    """How many couplings to print for each label."""
+    """Number of couplings to print for each label."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     config = tyro.cli(Config, args=arguments, description=__doc__, use_underscores=True)
     paths = config.checkpoints
     if not paths:
-        raise UserError("No checkpoint is given: name those of a run, one a fold")
+        raise UserError("No checkpoint is given: give those of a run, one a fold")
     if config.top < 1:
         raise UserError(f"--top is {config.top}: give at least 1")
     folder = paths[0].parent if config.out_dir is None else config.out_dir
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from core.report.plots.style import DOTS_PER_INCH
     from methods.label_coupling.plot_couplings import heat_map
 
@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out_dir {folder} is no folder: {error.strerror}; name one") from error
+        raise UserError(
+            f"--out_dir {folder} is not a folder: {error.strerror}; give a folder"
+        ) from error
     csv, png = folder / "couplings.csv", folder / "couplings.png"
     write_atomically(csv, lambda path: table.to_csv(path, index=False, float_format="%.8g"))
     write_atomically(png, lambda path: figure.savefig(path, dpi=DOTS_PER_INCH))

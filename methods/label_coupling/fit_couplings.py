@@ -1,4 +1,4 @@
-"""Couplings alone, fitted to the logits of a frozen model: a sparse logistic regression."""
+"""Fit couplings alone to the logits of a frozen model: sparse logistic regression."""
 
 import time
 from collections.abc import Callable
@@ -30,7 +30,7 @@ UPDATES = 1000
 
 def train_couplings_only(config: Config, checkpoint: Path) -> None:
     """Fit couplings for each fold to the logits of `checkpoint`, then predict the test images."""
-    config = _with_network_of(checkpoint, config)
+    config = _copy_network(checkpoint, config)
     start = prepare_run("label_coupling", config, checkpoint_origin("--couplings_only", checkpoint))
     check_labels(start.config.model, start.class_names)
     test = find_test_images(start)
@@ -45,13 +45,13 @@ def train_couplings_only(config: Config, checkpoint: Path) -> None:
     finish_and_predict(run, test)
 
 
-def _with_network_of(checkpoint: Path, config: Config) -> Config:
-    """`config` with the network and the image size of a checkpoint of label_coupling."""
+def _copy_network(checkpoint: Path, config: Config) -> Config:
+    """Copy network and image size of a checkpoint of label_coupling into `config`."""
     info = load_model(checkpoint)[1]
     if info.method != "label_coupling":
         raise UserError(
-            f"--couplings_only {checkpoint} is a checkpoint of {info.method}: couplings refine "
-            "the logits of one of label_coupling (with --no-refiner, best)"
+            f"--couplings_only {checkpoint} is a checkpoint of {info.method}: give one of "
+            "label_coupling (best with --no-refiner)"
         )
     base = restore_config(ModelConfig, info.facts["model"])
     model = replace(config.model, model=base.model, drop_rate=base.drop_rate)
@@ -60,7 +60,7 @@ def _with_network_of(checkpoint: Path, config: Config) -> Config:
 
 
 def _frozen_model(checkpoint: Path, start: Preparation) -> tuple[Classifier[CoupledHead], Initial]:
-    """The checkpoint's model, its couplings 0 and labels as in the run. Raises UserError."""
+    """Model of the checkpoint with couplings of 0. Raises UserError if its labels differ."""
     names = start.class_names
     initial = find_initial(
         "label_coupling", start.config, names, path=checkpoint, flag="--couplings_only"
@@ -68,7 +68,7 @@ def _frozen_model(checkpoint: Path, start: Preparation) -> tuple[Classifier[Coup
     assert initial is not None
     if differing := sorted(set(initial.info.class_names) ^ set(names)):
         raise UserError(
-            f"--couplings_only {checkpoint} and --labels do not name the same labels: "
+            f"--couplings_only {checkpoint} and --labels have different labels: "
             f"{', '.join(differing)} in one of them only"
         )
     model = build_model(start.config.model, len(names))
@@ -79,7 +79,7 @@ def _frozen_model(checkpoint: Path, start: Preparation) -> tuple[Classifier[Coup
 
 
 def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
-    """Logits (N, C) of every image of the table, of each augmented copy."""
+    """Logits (N, C) of all images of the table, one tensor for each augmented copy."""
     fabric, table = run.fabric, run.prepared.table
     rows = np.arange(len(table))
     images = evaluation_loader(fabric, table, rows, run.config.loader)
@@ -101,7 +101,7 @@ def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
 def _fit_fold(
     run: Run, fold: FoldData, record: FoldRecord, model: Classifier[CoupledHead], logits: list
 ) -> None:
-    """Fit couplings to one fold's training part, score its validation part, keep the model."""
+    """Fit couplings to one fold's training part, score its validation part, save the model."""
     optim, began = run.config.optim, time.monotonic()
     loss = run.build_loss(fold)
     if set_epoch := getattr(loss, "set_epoch", None):
@@ -146,7 +146,7 @@ def fit_couplings(
     l1: float,
     lr: float,
 ) -> float:
-    """Fit A to all `logits` and `targets` (N, C) at once: entries rest at 0. Returns the loss."""
+    """Fit A to `logits` and `targets` (N, C) in full batches, from 0. Returns the final loss."""
     phase = Phase("couplings", 1, {"coupling": lr}, l1=l1)
     optimizer = build_optimizer(nn.ModuleDict({"coupling": coupling}), phase, fused=False)
     value = torch.zeros(())

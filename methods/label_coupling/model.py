@@ -1,4 +1,4 @@
-"""Pooled features, a linear layer, and a refiner that couples the labels."""
+"""Model of label_coupling: pooled features, a linear layer, and couplings between labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,10 @@ from methods.label_coupling.config import ModelConfig
 class LabelCoupling(nn.Module):
     """z' = z + alpha sigmoid(z) A for logits z (B, C).
 
-    A[i, j] acts from label i on label j; its diagonal is 0. At the start all of A is, and the
-    refiner is the identity.
+    A[i, j] acts from label i on label j; its diagonal is 0. A starts at 0, as the identity.
     """
 
-    # not decayed, shrunk by the L1 penalty, and as sparse in the moving average
+    # without weight decay, shrunk by the L1 penalty, equally sparse in the moving average
     sparse = ("A",)
     # which dimensions count classes (core/models/init_from.py)
     class_dimensions: ClassVar = {"A": (0, 1)}
@@ -37,7 +36,7 @@ class LabelCoupling(nn.Module):
 
 
 class CoupledHead(nn.Module):
-    """Dropout → Linear(F, C) → LabelCoupling (if there is one)."""
+    """Dropout → Linear(F, C) → LabelCoupling (if used)."""
 
     class_dimensions: ClassVar = {"classifier.weight": (0,), "classifier.bias": (0,)}
 
@@ -63,7 +62,7 @@ class CoupledHead(nn.Module):
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
 ) -> Classifier[CoupledHead]:
-    """The model, its backbone from `weights` where given (see `core.models.starting_weights`)."""
+    """Build the model, with backbone `weights` if given (see `core.models.starting_weights`)."""
     backbone = Backbone(config, weights)
     coupling = LabelCoupling(num_classes, config.coupling_alpha) if config.refiner else None
     head = CoupledHead(backbone.num_features, num_classes, config.drop_rate, coupling)
@@ -71,9 +70,9 @@ def build_model(
 
 
 def check_labels(config: ModelConfig, class_names: Sequence[str]) -> None:
-    """Raise UserError where there is nothing to couple."""
+    """Raise UserError for a refiner with fewer than two labels."""
     if config.refiner and len(class_names) < 2:
         raise UserError(
-            f"there is one label ({class_names[0]}) and couplings need two: name more with "
+            f"couplings need two labels, and there is only {class_names[0]}: give more with "
             "--labels, or train with --no-refiner"
         )

@@ -1,4 +1,4 @@
-"""A heat map of couplings, labels ordered so that blocks are seen."""
+"""Heat map of couplings, with labels ordered in blocks."""
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -11,18 +11,18 @@ from core.report.plots.style import shorten
 from methods.label_coupling.coupling_matrices import Couplings
 
 GREY, LINES = "#d9dbe0", "#e4e6ea"
-# from strongly against to strongly for; the gap in the middle shows the sign of the least weight
+# from strongly against to strongly for; a gap in the middle, so that small weights show their sign
 AGAINST = [(0, "#00344f"), (0.25, "#0072B2"), (0.5, "#c3ddf0")]
 FOR = [(0.5, "#fbd5bd"), (0.75, "#D55E00"), (1, "#662d00")]
-# so many labels leave room for a number in each cell
+# with more labels there is no room for a number in each cell
 MAX_NUMBERED = 15
 
 
 def block_order(weights: NDArray[np.float64]) -> list[int]:
-    """An order of the labels of `weights` (C, C) in which those that are coupled stand together.
+    """Order of the labels of `weights` (C, C) that puts coupled labels next to each other.
 
-    Average linkage of |A| + |A|^T, leaves ordered so that neighbours are coupled most strongly
-    (Bar-Joseph 2001). Labels without any coupling come last, in their own order.
+    Average linkage of |A| + |A|^T with optimal leaf ordering (Bar-Joseph 2001). Labels without a
+    coupling come last, in their own order.
     """
     strength = np.abs(weights) + np.abs(weights).T
     coupled = np.flatnonzero(strength.any(axis=0))
@@ -36,7 +36,7 @@ def block_order(weights: NDArray[np.float64]) -> list[int]:
 
 
 def heat_map(couplings: Couplings) -> Figure:
-    """Mean over the folds, sources as rows, targets as columns, in `block_order`.
+    """Plot the mean over the folds, sources as rows, targets as columns, in `block_order`.
 
     Colours are symmetric about 0; white is exactly 0 in every fold, grey the diagonal.
     """
@@ -44,7 +44,7 @@ def heat_map(couplings: Couplings) -> Figure:
     names, place = [shorten(couplings.class_names[i]) for i in order], np.ix_(order, order)
     mean, zero = couplings.mean[place], couplings.zero[place]
     limit = float(np.abs(mean).max()) or 1.0
-    # below the scale, which is grey, stands the diagonal
+    # the diagonal is below the scale, which is grey
     cells = np.where(np.eye(len(names)), -2 * limit, np.where(zero, np.nan, mean))
     scale = LinearSegmentedColormap.from_list("couplings", AGAINST + FOR)
     colours = scale.with_extremes(bad="white", under=GREY)
@@ -68,7 +68,7 @@ def heat_map(couplings: Couplings) -> Figure:
     axis.tick_params(length=0)
     axis.spines[:].set_color(LINES)
     bar = figure.colorbar(mesh, ax=axis, aspect=max(15, 5 * grid), pad=0.02)
-    bar.set_label("mean weight\n(+ speaks for, - against)")
+    bar.set_label("mean weight\n(+ for, - against)")
     title = f"Label couplings, mean over {couplings.folds_text}"
     title += f"\nwhite: exactly 0 in each of them, {couplings.sparsity}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)

@@ -1,4 +1,4 @@
-"""The test images of a run: looked at before training, predicted after it."""
+"""Test images of a run: checked before training, predicted after it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,9 +26,9 @@ from ensemble.predict.write_csv import OutputOptions, predict_to_csv
 
 
 def find_test_images(start: Preparation) -> LabelTable | None:
-    """The images to predict, named as in the training; None for none.
+    """Find and check the test images, matched with the names of the training; None if not set.
 
-    Raises UserError where there are none, one cannot be read, or --out_csv holds something else.
+    Raises UserError if there are none, one is unreadable, or --out_csv has other content.
     """
     config, table = start.config, start.prepared.table
     test, data = config.test, config.data
@@ -53,9 +53,9 @@ def find_test_images(start: Preparation) -> LabelTable | None:
 
 
 def finish_and_predict(run: Run, test: LabelTable | None) -> None:
-    """Score the folds and write the report, then --out_csv for the `test` images, if any.
+    """Score the folds and write the report, then predict the `test` images, if any.
 
-    These are predicted by all folds that are trained, or by the best of them.
+    They are predicted by all finished folds, or by the best one.
     """
     config, out_csv = run.config, run.config.test.out_csv
     other = "bce" if config.loss.loss == "asl" else "asl"
@@ -69,7 +69,7 @@ def finish_and_predict(run: Run, test: LabelTable | None) -> None:
     checkpoints = [run.folder.files(fold).weights for fold in done]
     if not config.test.ensemble_folds:
         scores = [load_facts(path)["metrics"][config.loop.monitor] for path in checkpoints]
-        # None: not defined for the labels of that fold
+        # None: undefined for the labels of that fold
         values = [-np.inf if score is None else score for score in scores]
         checkpoints = [checkpoints[int(np.argmax(values))]]
     ensemble = Ensemble.load(ModelsConfig(checkpoints=tuple(checkpoints)))
@@ -84,9 +84,11 @@ def finish_and_predict(run: Run, test: LabelTable | None) -> None:
 
 
 def _check_output(path: Path, columns: Sequence[str]) -> None:
-    """Raise UserError where `path` holds something else than such predictions, as labels are."""
+    """Raise UserError if the existing file `path` is not such predictions, for example labels."""
     if len(set(columns)) < len(columns):
-        raise UserError(f"a class is named {columns[0]}, as the column of the images' names is")
+        raise UserError(
+            f"the class {columns[0]} has the name of the image column: rename the class"
+        )
     if not path.exists():
         return
     try:
@@ -97,6 +99,5 @@ def _check_output(path: Path, columns: Sequence[str]) -> None:
     labels = all(label_value(str(cell).strip()) is not None for cell in cells)
     if list(there) != list(columns) or labels:
         raise UserError(
-            f"{path} holds something else than predictions of these labels: name another file, or "
-            "move it away"
+            f"{path} is not predictions of these labels: give another --out_csv, or move the file"
         )

@@ -1,4 +1,4 @@
-"""Recipe of label coupling: a linear head, refined by learned couplings between the labels."""
+"""Recipe of label_coupling: a linear head refined by learned couplings between the labels."""
 
 from core.data.loading.augmentation import crop_transforms
 from core.losses import prevalence_log_odds

@@ -1,7 +1,7 @@
-"""Label coupling: a linear head, refined by learned couplings between the labels.
+"""Label coupling: a linear head refined by learned couplings between the labels.
 
-Start it as `python methods/label_coupling/train.py --train_csv train.csv --train_dir images
---test_dir test_images`, or on many devices as `fabric run methods/label_coupling/train.py
+Run `python methods/label_coupling/train.py --train_csv train.csv --train_dir images
+--test_dir test_images`, or on several devices `fabric run methods/label_coupling/train.py
 --devices 4`.
 """
 
@@ -12,7 +12,7 @@ from methods.label_coupling.config import PRESETS
 def main() -> None:
     """Read the command line, then train."""
     config = parse(PRESETS, auto=machine_preset, description=__doc__)
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from methods.label_coupling.recipe import train
 
     train(config)

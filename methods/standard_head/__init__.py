@@ -1,1 +1,1 @@
-"""Pooled features and a small multi-layer head."""
+"""Pooled features and a two-layer head."""

@@ -1,4 +1,4 @@
-"""Settings of the standard head, and its presets."""
+"""Settings and presets of standard_head."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Backbone, pooled features, and a two-layer head with batch norm and dropout."""
+"""Model of standard_head: pooled features, and a two-layer head with batch norm and dropout."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -40,6 +40,6 @@ class StandardHead(nn.Sequential):
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
 ) -> Classifier[StandardHead]:
-    """The model, its backbone from `weights` where given (see `core.models.starting_weights`)."""
+    """Build the model, with backbone `weights` if given (see `core.models.starting_weights`)."""
     backbone = Backbone(config, weights)
     return Classifier(backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate))

@@ -1,4 +1,4 @@
-"""Recipe of the standard head: train each fold in two phases, score the folds together."""
+"""Recipe of standard_head: two training phases a fold, then out-of-fold scores."""
 
 from core.data.loading.augmentation import light_transforms
 from core.losses import prevalence_log_odds
@@ -17,7 +17,7 @@ def train(config: Config) -> None:
     tau = config.loss.logit_adjust
     for fold in run.folds():
         model = build_model(config.model, len(run.class_names), run.weights)
-        # logit adjustment adds tau parts of the prior in training; the bias starts with the rest
+        # logit adjustment adds tau times the prior in training; the bias starts with the rest
         model.head.start_at((1 - tau) * prevalence_log_odds(*fold.drawn_counts()))
         run.load_initial(model)
         FoldTrainer(run, fold, model, run.build_loss(fold), two_phases(config.optim)).fit()

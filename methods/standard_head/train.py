@@ -1,7 +1,7 @@
 """Standard head: pooled features, a two-layer head, asymmetric loss with logit adjustment.
 
-Start it as `python methods/standard_head/train.py --train_csv train.csv --train_dir images`, or on
-many devices as `fabric run methods/standard_head/train.py --devices 4`.
+Run `python methods/standard_head/train.py --train_csv train.csv --train_dir images`, or on several
+devices `fabric run methods/standard_head/train.py --devices 4`.
 """
 
 from core.config.command_line import machine_preset, parse, run
@@ -11,7 +11,7 @@ from methods.standard_head.config import PRESETS
 def main() -> None:
     """Read the command line, then train."""
     config = parse(PRESETS, auto=machine_preset, description=__doc__)
-    # late, so that --help and a mistyped flag are answered at once
+    # imported late for a fast --help
     from methods.standard_head.recipe import train
 
     train(config)

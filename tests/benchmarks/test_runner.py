@@ -14,7 +14,7 @@ import pytest
 import benchmarks.speed
 from benchmarks import __main__ as command
 from benchmarks import runner
-from benchmarks.runner import Answer, in_turns, medians, seconds, start, timed
+from benchmarks.runner import Answer, alternate, medians, seconds, start, timed
 from tests.conftest import Call
 
 
@@ -64,10 +64,10 @@ def test_seconds_are_read_off_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
     assert seconds(work) == 5
 
 
-def test_in_turns_gives_the_round_of_the_median_ratio() -> None:
+def test_alternate_returns_the_round_of_the_median_ratio() -> None:
     # the medians of both sides alone would give 12 / 20; the first round is not counted
     ours, peer = iter([9.0, 8, 30, 12]), iter([10.0, 10, 30, 20])
-    assert in_turns(lambda: next(ours), lambda: next(peer), repeats=3) == (8, 10)
+    assert alternate(lambda: next(ours), lambda: next(peer), repeats=3) == (8, 10)
 
 
 def fine(_: Path) -> Iterator[Answer]:

@@ -30,7 +30,7 @@ def spoil(case: str, table: pd.DataFrame, folds: pd.Series) -> None:
             table["Mass"] = 0
         case "class without negatives":
             table["Mass"] = 1
-        case "class whose labels are all unknown":
+        case "class without a known label":
             table["Mass"] = np.nan
         case _:
             # more in a row than a batch takes
@@ -42,7 +42,7 @@ CASES = {
     "class without positives in validation": "(any fold)",
     "class that never appears": "(any fold)",
     "class without negatives": "",
-    "class whose labels are all unknown": "(any fold)",
+    "class without a known label": "(any fold)",
     "images without a known label": "",
 }
 

@@ -12,7 +12,7 @@ from tests.helpers.faults.launch import Launch, wait_until
 from tests.helpers.faults.launches import TRAIN, Launches, Place
 from tests.helpers.faults.same_results import differing
 
-STOP = "stop of two nodes, going on with another number of processes"
+STOP = "stop of two nodes, resumed with another number of processes"
 
 
 def train_until(nodes: list[Launch], out: Path, epochs: int) -> None:

@@ -114,10 +114,10 @@ def test_a_stopped_prediction_says_how_to_go_on(
     words = predicting(data, trained, output, "--num_workers", 1)
     launch = launches.start(INFER, *words, moment=at("block", 3, signal=number))
     assert launch.ends() == 128 + number
-    assert launch.printed.endswith("Stopped. The same command goes on where this one was.\n")
+    assert launch.printed.endswith("Stopped: rerun the same command to resume.\n")
     assert "Traceback" not in launch.printed
     assert not output.exists()
-    assert "Going on: 3 of 8 blocks are there" in launches.start(INFER, *words).finishes()
+    assert "Resuming: 3 of 8 blocks are done" in launches.start(INFER, *words).finishes()
 
 
 @STOP

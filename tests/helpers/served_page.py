@@ -10,18 +10,18 @@ from core.runtime.fabric import make_fabric
 from ensemble.predict.calibration import Calibration, Identity, Temperature, write_calibration
 from ensemble.serving.app import make_app
 from ensemble.serving.config import Config
-from ensemble.serving.model import Served
+from ensemble.serving.model import ServedModels
 from ensemble.serving.queue import Limits
 
 LIMITS = Limits(bytes=1_000_000)
 
 
-def serve(**settings: Any) -> tuple[Served, TestClient]:
+def serve(**settings: Any) -> tuple[ServedModels, TestClient]:
     """The models of these settings, by flag name, and a client of their page."""
     config = Config()
     assign(config, settings)
     config.check()
-    served = Served.load(config, make_fabric(amp=True))
+    served = ServedModels.load(config, make_fabric(amp=True))
     app = make_app(served, config.host, LIMITS)
     return served, TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 

@@ -115,7 +115,7 @@ def test_what_is_wrong_with_the_test_images_is_said_before_training(
         (["--test_dir", "nothing"], "nothing holds no image"),
         (["--test_dir", "nowhere"], "nowhere does not exist"),
         (["--test_csv", "nowhere.csv"], "There is no file nowhere.csv"),
-        (["--out_csv", "mine.csv"], "mine.csv holds something else"),
+        (["--out_csv", "mine.csv"], "mine.csv is not predictions of these labels"),
         (["--out_csv", "train.csv"], "train.csv is a file that is read"),
         (["--out_csv", "train.csv/s.csv"], "train.csv/s.csv cannot be written"),
         (["--out_csv", "test_images"], "test_images cannot be written"),
@@ -133,7 +133,7 @@ def test_one_label_cannot_be_coupled(train: Train, phantom: Path, tmp_path: Path
     one = flags(phantom, tmp_path / "out", "--labels", "Effusion", "--run_folds", "1")
     code, _, error = train(*one)
     assert code == 2
-    assert "there is one label (Effusion) and couplings need two" in error
+    assert "couplings need two labels, and there is only Effusion" in error
     assert not (tmp_path / "out").exists()
     assert train(*one, "--no-refiner")[0] == 0
 
@@ -186,7 +186,7 @@ def test_couplings_alone_refuse_what_has_no_logits_of_these_labels(
     save_tensors(spoiled, tensors, facts)
     for more, told in (
         (["--couplings_only", finished[0] / name], "is a checkpoint of standard_head"),
-        (["--couplings_only", own, "--labels", "Effusion,Mass"], "do not name the same labels"),
+        (["--couplings_only", own, "--labels", "Effusion,Mass"], "have different labels"),
         (["--couplings_only", tmp_path / "no.safetensors"], "is not there"),
         (["--couplings_only", spoiled], "tensors: head.classifier.bias)"),
         (["--couplings_only", own, "--no-refiner"], "contradict each other"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.speed.step import BareLoop, InTurns, Task, compare, fit, floating
+from benchmarks.speed.step import AlternatingBatches, BareLoop, Task, compare, fit, floating
 from methods.standard_head.config import Config, small
 
 
@@ -26,7 +26,7 @@ def test_both_loops_make_the_same_average(tiny: Config, tmp_path: Path) -> None:
     # a warm-up of one update leaves Fit's schedule at its peak for two; the bare loop has none
     task.phase = replace(task.phase, warmup_epochs=0.5)
     bare = BareLoop(task)
-    data = InTurns(task, bare)
+    data = AlternatingBatches(task, bare)
     ours, start = floating(fit(task, data, tmp_path)), floating(task.model())
     changed = [not torch.equal(*pair) for pair in zip(ours, start, strict=True)]
     # all but the backbone's mean and std

@@ -94,7 +94,7 @@ def test_the_first_start_stays_however_many_follow() -> None:
 def test_each_start_of_a_run_is_recorded(
     finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
 ) -> None:
-    fault("a run that goes on with other software or files", 2)
+    fault("a run that is resumed with other software or files", 2)
     out = Path(shutil.copytree(finished[0], tmp_path / "out"))
     (first,) = json.loads((out / "env.json").read_text())["starts"]
     assert first["command"][0].endswith("train.py")
@@ -138,7 +138,7 @@ def test_going_on_with_other_data_is_refused_by_what_differs(
         "patients": table.assign(PatientID=swapped),
     }
     for what, other_table in cases.items():
-        fault("going on with other data", 1)
+        fault("resume with other data", 1)
         other_table.to_csv(data / "train.csv", index=False)
         before = (out / "env.json").read_bytes()
         code, _, error = train(*flags(data, out))
@@ -159,7 +159,7 @@ def test_other_files_under_the_same_names_are_told(
     finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
 ) -> None:
     """They are not refused: an image that could not be read is mended in that way."""
-    fault("a run that goes on with other software or files", 1)
+    fault("a run that is resumed with other software or files", 1)
     data, out = Path(shutil.copytree(phantom, tmp_path / "data")), tmp_path / "out"
     options = ("--run_folds", 1)
     assert train(*flags(data, out, *options))[0] == 0

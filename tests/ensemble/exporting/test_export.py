@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
 from ensemble.exporting.config import Config
 from ensemble.exporting.export import Export
-from ensemble.exporting.graph import Merged
+from ensemble.exporting.graph import EnsembleGraph
 from ensemble.exporting.model_card import escaped
 from ensemble.exporting.onnx import largest_difference
 from ensemble.predict.calibration import (
@@ -83,12 +83,12 @@ def test_the_graph_is_what_infer_does(views: str, merge: str, mode: str) -> None
     settings: Any = {"tta_config": views, "tta_merge_mode": merge, "ensemble_mode": mode}
     merging = MergeConfig(**settings)
     calibration = Calibration(dict(zip("abc", MAPS.values(), strict=True)), None, 0)
-    graph = Merged(ensemble, merging, calibration).eval()
+    graph = EnsembleGraph(ensemble, merging, calibration).eval()
     with torch.no_grad():
         found = graph(images)
         assert torch.equal(graph(images / 255), found)
     predictor = Predictor(Fabric(accelerator="cpu", devices=1), ensemble, merging)
-    merged = predictor.merged(predictor([images]).astype(np.float64))
+    merged = predictor.merge_models(predictor([images]).astype(np.float64))
     np.testing.assert_allclose(found, calibration.apply(merged, names), atol=2e-5)
     assert found.std() > 0.05
 
@@ -158,20 +158,20 @@ def test_the_bound_is_on_the_largest_difference(tmp_path: Path) -> None:
     for off in (0.0, 9e-5):
         assert difference(off) == pytest.approx(off, abs=1e-9)
     for off in (1.1e-4, np.nan):
-        with pytest.raises(UserError, match=r"differs from PyTorch.*leave --calibration out, take"):
+        with pytest.raises(UserError, match=r"differs from PyTorch.*leave out --calibration"):
             difference(off)
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("--checkpoints {one} {tmp}/larger.safetensors", "images of 32, 64 pix"),
-        ("--ensemble_mode rank_mean", "rank_mean is for many images"),
-        ("--checkpoints {tmp}/run/{one.name}", "--no-scores writes it without"),
-        ("--format folder --input float", "--input float is for --format onnx"),
-        ("--format folder --any_size", "--any_size is for --format onnx"),
+        ("--checkpoints {one} {tmp}/larger.safetensors", "image sizes of 32, 64 pix"),
+        ("--ensemble_mode rank_mean", "rank_mean ranks an image among many"),
+        ("--checkpoints {tmp}/run/{one.name}", "without scores by --no-scores"),
+        ("--format folder --input float", "--input float needs --format onnx"),
+        ("--format folder --any_size", "--any_size needs --format onnx"),
         ("--output {one.parent} --overwrite", "holds what was not made here"),
-        ("--checkpoints {tmp}/older/{one.name}", "labels from gone/train.csv, which is not found"),
+        ("--checkpoints {tmp}/older/{one.name}", "gone/train.csv, the labels of"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_reason(

@@ -209,9 +209,12 @@ def test_what_it_refuses(
         ([*both[:2], "--labels", tmp_path / "no_finding.csv"], "can be scored"),
         ([*both, "--folds", 300], "only 100 patients"),
         ([*both, "--normal_class", "Normla"], "did you mean 'Normal'"),
-        ([*both, "--output", labels, "--overwrite"], "does not end in .json"),
+        ([*both, "--output", labels, "--overwrite"], "must end in .json"),
         ([*both, "--output", tmp_path / "recipe.json"], "exists"),
-        ([*both, "--output", tmp_path / "recipe.json", "--overwrite"], "no calibration.json"),
+        (
+            [*both, "--output", tmp_path / "recipe.json", "--overwrite"],
+            "not a valid calibration.json",
+        ),
     ):
         more = [] if "--output" in arguments else ["--output", tmp_path / "c.json"]
         assert told in refusal(command, *arguments, *more)

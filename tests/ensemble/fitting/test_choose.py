@@ -94,12 +94,12 @@ def test_unfinished_folds_and_what_all_have(command: Command, runs: Runs, tmp_pa
     RunFolder(paths[1], MODEL).files(3).state.unlink()
     flags = ["--runs", *paths]
     error = refusal(command, *flags)
-    assert "30 images are in one only of" in error
+    assert "30 images are only in one of" in error
     assert "--common" in error
     frame = pd.read_csv(labels)
     frame.drop(columns="Mass").to_csv(tmp_path / "fewer.csv", index=False)
     printed = done(command, *flags, "--common", "--labels", tmp_path / "fewer.csv")
-    assert f"Of {paths[1]} only fold 1, 2 of 3 is trained to the end" in printed
+    assert f"Only fold 1, 2 of 3 of {paths[1]} is finished and used." in printed
     assert f"1 class of {paths[0]} not in {tmp_path}/fewer.csv: Mass" in printed
     assert "60 images, " in printed
     oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
@@ -125,7 +125,7 @@ def test_runs_of_one_fold_alone_are_merged(command: Command, runs: Runs, tmp_pat
     paths = [with_fold_1_alone(tmp_path / f"half{n}", labels, tables[n], seed=42) for n in (0, 1)]
     printed = done(command, "--runs", *paths)
     half, whole = len(tables[0]) // 2, len(tables[0])
-    assert f"{half} of {whole} images are of the folds that the runs have trained." in printed
+    assert f"{half} of {whole} images are in the trained folds." in printed
     oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
     first = pd.read_csv(RunFolder(paths[0], MODEL).files(1).predictions, index_col="ImageID")
     assert sorted(oof.index) == sorted(first.index)
@@ -134,8 +134,8 @@ def test_runs_of_one_fold_alone_are_merged(command: Command, runs: Runs, tmp_pat
     assert list(written.index) == list(oof.index)
     other = with_fold_1_alone(tmp_path / "other", labels, tables[1].iloc[::-1], seed=0)
     error = refusal(command, "--runs", paths[0], other, "--output", tmp_path / "f.json")
-    assert "other has --folds 2 --seed 0. Of" in error
-    assert "half0 has --folds 2 --seed 42. Of" in error
+    assert "other has --folds 2 --seed 0. Only" in error
+    assert "half0 has --folds 2 --seed 42. Only" in error
     assert "--common" in error
 
 
@@ -155,21 +155,19 @@ def test_labels_are_read_as_the_runs_read_them(
     flags = ["--runs", tmp_path / "three", tmp_path / "four", "--folds", 2]
     printed = done(command, *flags, "--output", tmp_path / "v.json")
     classes = json.loads((tmp_path / "v.json").read_text())["classes"]
-    assert "trained to the end" not in printed
+    assert "Only fold" not in printed
     written = pd.read_csv(tmp_path / "v_labels.csv")
     np.testing.assert_array_equal(written[classes], frame[classes].replace(-1, 1))
     assert set(written["PatientID"]) == set(frame["Person"])
     # runs that differ need to be told
     config = tmp_path / "four" / "config.json"
     config.write_text(config.read_text().replace('"one"', '"zero"'))
-    assert "say with --uncertain how to read" in refusal(
-        command, *flags, "--output", tmp_path / "w.json"
-    )
+    assert "give --uncertain to read" in refusal(command, *flags, "--output", tmp_path / "w.json")
     given = ["--uncertain", "ignore", "--output", tmp_path / "w.json"]
     assert command(*flags, *given)[0] == 0
     assert pd.read_csv(tmp_path / "w_labels.csv")[classes].isna().sum().sum() == 5
     other = ["--runs", paths[0], tmp_path / "four", "--output", tmp_path / "x.json"]
-    assert "say with --labels" in refusal(command, *other)
+    assert "with --labels" in refusal(command, *other)
 
 
 def test_labels_of_the_runs_themselves(
@@ -201,13 +199,13 @@ def test_labels_of_the_runs_themselves(
     # one that says something else of an image, and one of an earlier version
     table.targets[3, 0] = 1 - table.targets[3, 0]
     write_labels(paths[1] / "labels.csv", table)
-    assert "were trained with other labels of 1 images: say with --labels" in refusal(
+    assert "have different labels for 1 images: give the file to score" in refusal(
         command, *flags, tmp_path / "f.json"
     )
     (paths[1] / "labels.csv").unlink()
-    assert "which is not found from here" in refusal(command, *flags, tmp_path / "f.json")
+    assert "is missing (searched from" in refusal(command, *flags, tmp_path / "f.json")
     labels.write_bytes(kept)
-    assert f"{paths[1]} has no labels.csv, as runs of earlier versions: {labels} is read" in done(
+    assert f"{paths[1]} is of an earlier version without labels.csv: {labels} is read" in done(
         command, *flags, tmp_path / "f.json"
     )
 

@@ -27,17 +27,20 @@ VAL = f"{MODEL}_fold2_val.csv"
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda one: shutil.rmtree(one), "is no run folder"),
+        (lambda one: shutil.rmtree(one), "is not a run folder"),
         (lambda one: (one / "config.json").write_text("{"), "is no JSON"),
         (lambda one: (one / "config.json").write_text("{}"), "missing required field model"),
         (lambda one: setting(one, folds="2"), "Expected int, got str in .folds"),
         (lambda one: setting(one, folds=10**9), "Expected int <= 1000 in .folds"),
         (lambda one: setting(one, model="../two/toy"), "was changed after the run"),
-        (lambda one: setting(one, model="other"), "no fold that is trained to the end"),
-        (lambda one: (one / f"{MODEL}_fold2.safetensors").unlink(), "fold2.safetensors is gone"),
-        (lambda one: (one / VAL).unlink(), "fold2_val.csv is gone"),
+        (lambda one: setting(one, model="other"), "has no finished fold"),
+        (
+            lambda one: (one / f"{MODEL}_fold2.safetensors").unlink(),
+            "fold2.safetensors of a finished fold is missing",
+        ),
+        (lambda one: (one / VAL).unlink(), "fold2_val.csv of a finished fold is missing"),
         (lambda one: (one / VAL).write_text("ImageID,Mass\na,2\n"), "no probability"),
-        (lambda one: edit(one / VAL, lambda f: f.drop(columns="Mass")), "Mass: in one only of"),
+        (lambda one: edit(one / VAL, lambda f: f.drop(columns="Mass")), "Mass only in one of"),
         (lambda one: shutil.copy(one / f"{MODEL}_fold1_val.csv", one / VAL), "45 image(s) of"),
         (lambda one: edit(one / VAL, lambda frame: frame.iloc[1:]), "1 image of"),
     ],
@@ -63,7 +66,7 @@ def test_paths_of_another_folder_lead_to_labels(
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     error = refusal(command, "--runs", *paths, "--folds", 2)
-    assert f"{paths[0]} took its labels from {gone}, which is not found from here" in error
+    assert f"{gone}, the labels of {paths[0]}, is missing" in error
     assert "--labels" in error
     assert not any(elsewhere.iterdir())
     assert command("--runs", *paths, "--folds", 2, "--labels", labels)[0] == 0
@@ -82,9 +85,9 @@ def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path
         ([], "no runs are given"),
         (["--runs", paths[0], paths[0] / ".." / "one"], "given more than once"),
         ([*good, "--folds", 60], "only 45 patients"),
-        ([*good, "--output", tmp_path / "e.csv"], "does not end in .json"),
+        ([*good, "--output", tmp_path / "e.csv"], "must end in .json"),
         ([*good, "--output", detour, "--overwrite"], "is a file that is read"),
-        ([*good, "--output", env, "--overwrite"], "--overwrite leaves it alone"),
+        ([*good, "--output", env, "--overwrite"], "which --overwrite does not replace"),
         ([*good, "--output", labels / "e.json"], "lies below a file"),
         (
             [*good, "--labels", beside, "--output", tmp_path / "b.json", "--overwrite"],

@@ -92,7 +92,10 @@ def test_runs_that_took_other_labels_are_told(command: Command, tmp_path: Path) 
     for other, sentence in (
         ({"views": "frontal"}, "was trained with --views frontal and"),
         ({"label_map": str(csvs[0])}, "was trained with --label_map"),
-        ({"train_csv": settings["train_csv"][::-1]}, "say with --labels which file to score"),
+        (
+            {"train_csv": settings["train_csv"][::-1]},
+            "give the file to score against with --labels",
+        ),
         ({"train_csv": [1]}, "Expected str, got int in .train_csv[0]"),
         ({"source": ["nih\0", "own"]}, "was changed after the run"),
         ({"source": "nih"}, "Expected array, got str in .source"),

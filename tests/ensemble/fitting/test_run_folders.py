@@ -98,9 +98,9 @@ def test_one_run_is_calibrated(call: Command, runs: list[Path], tmp_path: Path) 
     command = partial(call, calibrate, "--folds", 2, "--output", output)
     printed = done(command, runs[1])
     assert "60 images" in printed
-    assert "trained to the end: 1, 2 of 3." in printed
+    assert "Finished folds: 1, 2 of 3." in printed
     assert sorted(json.loads(output.read_text())["classes"]) == sorted(NAMES)
-    assert "ensemble.choose first" in refusal(command, *runs, "--overwrite")
+    assert "only one can be calibrated" in refusal(command, *runs, "--overwrite")
 
 
 def change_csv(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
@@ -111,17 +111,20 @@ def change_csv(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda two: shutil.rmtree(two), "no file or run folder"),
-        (lambda two: (two / "config.json").unlink(), "is no run folder"),
-        (lambda two: [one.unlink() for one in two.glob("*.state.*")], "finish that run first"),
+        (lambda two: shutil.rmtree(two), "is missing: give a CSV of predictions or a run folder"),
+        (lambda two: (two / "config.json").unlink(), "is not a run folder"),
+        (lambda two: [one.unlink() for one in two.glob("*.state.*")], "has no finished fold"),
         (
             lambda two: change_csv(two, lambda f: f.replace(r"\.png", ".jpg", regex=True)),
             "no image",
         ),
         (lambda two: change_csv(two, lambda f: f.rename(columns={"Mass": "X"})), "1 class of"),
-        (lambda two: change_csv(two, lambda f: f.replace({"Mass": {0: 1}})), "were trained with"),
+        (
+            lambda two: change_csv(two, lambda f: f.replace({"Mass": {0: 1}})),
+            "have different labels",
+        ),
     ],
-    ids=["missing", "no run", "unfinished", "other images", "other classes", "other labels"],
+    ids=["missing", "no run", "unfinished", "other images", "other classes", "different labels"],
 )
 def test_runs_that_cannot_be_compared(
     command: Command, runs: list[Path], tmp_path: Path, change: Callable[[Path], object], told: str

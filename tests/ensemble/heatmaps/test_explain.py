@@ -162,10 +162,10 @@ def test_names_are_kept_out_where_asked_and_only_what_it_made_is_replaced(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("--classes Mas", "there is no class 'Mas': did you mean 'Mass'?"),
+        ("--classes Mas", "unknown class 'Mas': did you mean 'Mass'?"),
         ("--images p9.png", "1 of 1 images have no file in"),
         ("--boxes {tmp}/wide.csv", "a box of 'Mass' leaves the image p00000_00.png of 40 x 40"),
-        ("--boxes {tmp}/none.csv", "row 2 (the header is row 1) holds no box"),
+        ("--boxes {tmp}/none.csv", "row 2 (the header is row 1) is not a valid box"),
         ("--output {tmp}/own --overwrite", "holds what was not made here (notes.txt)"),
         ("--output {tmp}/own", "is there already: name another --output"),
     ],
@@ -214,7 +214,7 @@ def test_boxes_are_found_by_name_where_names_are_kept_out(
     np.testing.assert_allclose(table["chance"], 0.5)
     boxes.write_text(f"{BOXES}SECRET.png,Mass,0,0,20,40\n")
     error = refusal(explain, *flags, "--output", tmp_path / "other")
-    assert "that names 1 image of other names" in error
+    assert "which has 1 image of other names" in error
     assert "SECRET" not in error
 
 

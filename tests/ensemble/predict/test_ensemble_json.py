@@ -50,15 +50,15 @@ def test_a_members_weight_is_shared_by_its_checkpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "key", "value", "told"),
     [
-        ("whole", "kind", "calibration", "no ensemble.json"),
+        ("whole", "kind", "calibration", "not a valid ensemble.json"),
         ("whole", "members", [], "`$.members`"),
-        ("whole", "members", [RECIPE["members"][0]] * 2, "is there twice"),
+        ("whole", "members", [RECIPE["members"][0]] * 2, "is duplicate"),
         ("whole", "members", [RECIPE["members"][1]], "weight above 0"),
         ("whole", "classes", [], "`$.classes`"),
-        ("whole", "classes", [""], "is no name"),
+        ("whole", "classes", [""], "is empty or has a control character"),
         ("member", "weight", -1, "`$.members[0].weight`"),
         ("member", "checkpoints", [], "`$.members[0].checkpoints`"),
-        ("member", "checkpoints", ["/etc/passwd"], "no path relative"),
+        ("member", "checkpoints", ["/etc/passwd"], "not a path relative"),
         ("member", "checkpoints", ["a\0b"], "control character"),
     ],
 )

@@ -74,9 +74,9 @@ def test_studies_that_the_headers_do_not_tell(
     (folder / "silent.dcm").write_bytes(dicom(np.zeros((40, 40), np.uint8)))
     sample = write(tmp_path / "s.csv", pd.DataFrame({"ImageID": ["0.dcm"], "Mass": [0]}))
     for flags, told in (
-        ([], "1 of 7 DICOM headers name no study: silent.dcm"),
-        (["--view_column", "view"], "--view_column names a column of --test_csv"),
-        (["--sample_submission", sample], "--group_by names a column of --test_csv"),
+        ([], "1 of 7 DICOM headers lack a study: silent.dcm"),
+        (["--view_column", "view"], "--view_column is a column of --test_csv"),
+        (["--sample_submission", sample], "--group_by is a column of --test_csv"),
         ([folder / "0.dcm"], "--group_by is for many images"),
     ):
         more = ["--group_by", "study", "--output", tmp_path / "p.csv"]

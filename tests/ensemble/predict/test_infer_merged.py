@@ -48,12 +48,12 @@ def test_resume_states_are_left_out_by_name(
     ):
         output = tmp_path / f"{number}.csv"
         printed = done(infer, six_images[0], "--checkpoints", *flags, "--output", output)
-        line = f"left out     {states[0]}, {states[1]}: resume states, no checkpoints"
+        line = f"left out     {states[0]}, {states[1]}: resume states, not checkpoints"
         assert (line in printed.splitlines()) == (number > 0)
         tables.append(output.read_bytes())
     assert tables[1:] == tables[:1] * 2
     error = refusal(infer, six_images[0], "--checkpoints", states[0])
-    assert f"{states[0]}: a resume state, no checkpoint; name" in error
+    assert f"{states[0]}: a resume state, not a checkpoint; give" in error
 
 
 def test_one_checkpoint_gives_its_own_validation_predictions(

@@ -52,8 +52,8 @@ def test_the_size_of_a_pack_is_looked_at_first(
     into = ("--output", large / "index.csv", "--overwrite")
     for flags, told in (
         ((small,), "holds images of 24 px and 32 px are wanted"),
-        ((small, "--group_by", "study"), "which a pack does not keep; name the studies"),
-        ((large, *into), "index.csv lies in a pack of images: give another --output"),
+        ((small, "--group_by", "study"), "which a pack does not have; give the studies"),
+        ((large, *into), "index.csv is inside a pack of images: give another --output"),
     ):
         assert told in refusal(infer, *common, "--image_dir", *flags)
     assert not list(tmp_path.glob("*out.csv*"))
@@ -71,6 +71,6 @@ def test_marked_images_are_left_out_or_told(
     common += ("--output", tmp_path / "out.csv")
     error = refusal(infer, *common)
     assert "bad.png" in error
-    assert "mend them, give the command that made the pack again and then this one," in error
+    assert "replace them, make the pack again, then rerun this command," in error
     assert infer(*common, "--on_bad_image", "skip")[0] == 0
     assert len(pd.read_csv(tmp_path / "out.csv")) == 6

@@ -55,7 +55,7 @@ def test_a_sample_submission_says_which_rows_and_columns(
     for frame, told in (
         (sample.assign(id=["x.png", *rows[1:]]), "1 of 3 rows of"),
         (sample.assign(Unheard=0), "1 column(s) of"),
-        (sample[["id"]], "a named one for each class"),
+        (sample[["id"]], "then a named column for each class"),
     ):
         wrong = ["--sample_submission", write(tmp_path / "wrong.csv", frame)]
         assert told in refusal(infer, *six_flags, *wrong, "--output", tmp_path / "w.csv")
@@ -93,7 +93,7 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     assert f"2 of 6 images cannot be read: {names}" in refusal(infer, *spoiled)
     assert not out.exists()
     # what the first start predicted is kept
-    assert "Going on: 1 of 1 blocks are there." in done(infer, *skip)
+    assert "Resuming: 1 of 1 blocks are done." in done(infer, *skip)
     found = pd.read_csv(out, index_col=0)
     kept = [six_images[place] for place in (0, 2, 3, 5)]
     assert list(found.index) == [path.name for path in kept]
@@ -109,7 +109,7 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     assert not listed.exists()
     # a list of somebody else's stays
     listed.write_text("mine")
-    assert "p_skipped.csv would be replaced" in refusal(infer, *skip, "--overwrite")
+    assert "would replace" in refusal(infer, *skip, "--overwrite")
     assert infer(*spoiled, "--overwrite")[0] == 0
     assert listed.read_text() == "mine"
 

@@ -13,7 +13,7 @@ from core.data.images import collection
 from core.data.images.collection import Images
 from core.data.images.decode import read_image
 from core.io.lock import lock_folder
-from ensemble.predict.blocks import Parts, parts_folder
+from ensemble.predict.blocks import PredictionBlocks, blocks_folder
 from tests.helpers.calls import done, refusal
 from tests.helpers.infer_files import Infer
 
@@ -67,7 +67,9 @@ def test_each_image_is_read_once_for_all_models_and_views(
 
 def test_the_shares_of_processes_cover_each_image_once(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{number}.png") for number in range(103)]
-    with Parts(tmp_path / "p.csv", Images.of_files(paths), "settings", batch_size=3) as parts:
+    with PredictionBlocks(
+        tmp_path / "p.csv", Images.of_files(paths), "settings", batch_size=3
+    ) as parts:
         missing = parts.open()
         assert missing == list(range(len(parts)))
         shares = [parts.batches(missing[rank::4]) for rank in range(4)]
@@ -84,21 +86,21 @@ def test_what_was_kept_is_for_the_same_models_views_and_images_only(
     whole = spoiled.read_bytes()
     spoiled.write_bytes(whole[:100])
     assert infer(*here)[0] == 2
-    assert len(list(parts_folder(out).iterdir())) == 6
+    assert len(list(blocks_folder(out).iterdir())) == 6
     # one image was mended: its block is made again, and no other
     spoiled.write_bytes(whole)
-    assert "Going on: 5 of 6 blocks are there." in done(infer, *here)
+    assert "Resuming: 5 of 6 blocks are done." in done(infer, *here)
     assert out.read_bytes() == expected
 
     spoiled.write_bytes(whole[:100])
     assert infer(*here, "--overwrite")[0] == 2
     spoiled.write_bytes(whole)
     # a command that is refused leaves alone what another one kept
-    assert "is there already" in refusal(infer, *here, "--tta_config", "none")
-    assert len(list(parts_folder(out).glob("*.safetensors"))) == 6
+    assert "exists: give another --output" in refusal(infer, *here, "--tta_config", "none")
+    assert len(list(blocks_folder(out).glob("*.safetensors"))) == 6
     printed = done(infer, *here, "--overwrite", "--tta_config", "none")
-    assert "Deleted 6 kept blocks" in printed
-    assert "Going on" not in printed
+    assert "Deleted 6 old blocks" in printed
+    assert "Resuming" not in printed
     assert out.read_bytes() != expected
 
 
@@ -111,14 +113,14 @@ def test_a_block_that_is_damaged_is_made_again(
     spoiled.write_bytes(b"\0" * len(whole))
     os.utime(spoiled, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert infer(*here)[0] == 2
-    blocks = sorted(parts_folder(out).glob("*.safetensors"))
+    blocks = sorted(blocks_folder(out).glob("*.safetensors"))
     for number in (0, 4):
         data = blocks[number].read_bytes()
         blocks[number].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     blocks[5].write_bytes(blocks[5].read_bytes()[:1000])
     spoiled.write_bytes(whole)
     os.utime(spoiled, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert "Going on: 3 of 6 blocks are there." in done(infer, *here)
+    assert "Resuming: 3 of 6 blocks are done." in done(infer, *here)
     assert out.read_bytes() == expected
 
 
@@ -126,7 +128,7 @@ def test_two_at_once_do_not_write_one_file(
     base: list[object], infer: Infer, tmp_path: Path
 ) -> None:
     out = tmp_path / "p.csv"
-    with lock_folder(parts_folder(out), ""):
+    with lock_folder(blocks_folder(out), ""):
         assert "another process is predicting into" in refusal(infer, *base, "--output", out)
     assert not out.exists()
     done(infer, *base, "--output", out)

@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 
 from core.data.tables.images_to_predict import view_groups
 from core.errors import UserError
-from ensemble.predict.merge import merge_models, merge_studies, merge_views, model_shares, ranks
+from ensemble.predict.merge import merge_copies, merge_models, merge_studies, model_shares, ranks
 
 RANDOM = np.random.default_rng(0)
 TABLES = RANDOM.random((5, 7, 3))  # models or views, images, classes
@@ -34,12 +34,12 @@ OF_MODELS = {
 
 @pytest.mark.parametrize("mode", OF_VIEWS)
 def test_views(mode: str) -> None:
-    merged = merge_views(torch.from_numpy(TABLES), mode).numpy()
+    merged = merge_copies(torch.from_numpy(TABLES), mode).numpy()
     np.testing.assert_allclose(merged, OF_VIEWS[mode], atol=1e-12)
     # an even number of views, of which one is the other
-    even = merge_views(torch.from_numpy(TABLES[:4]), "median").numpy()
+    even = merge_copies(torch.from_numpy(TABLES[:4]), "median").numpy()
     np.testing.assert_allclose(even, np.median(TABLES[:4], axis=0), atol=1e-12)
-    one = merge_views(torch.from_numpy(CLIPPED[:1]), mode).numpy()
+    one = merge_copies(torch.from_numpy(CLIPPED[:1]), mode).numpy()
     np.testing.assert_allclose(one, CLIPPED[0], atol=1e-12)
 
 

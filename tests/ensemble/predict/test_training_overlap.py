@@ -138,7 +138,7 @@ def test_what_is_not_known_is_printed(
     out = tmp_path / "p.csv"
     base = ("--image_dir", phantom / "images", "--output", out, *QUICK)
     printed = done(infer, "--checkpoints", earlier, *base)
-    assert "earlier.safetensors: not known which images it was trained on." in printed
+    assert "Unknown training images: earlier.safetensors." in printed
     assert "Warning" not in printed
     assert [one["known"] for one in read(out)["checkpoints"]] == [False]
     # a pack of another size than the training's images
@@ -146,11 +146,11 @@ def test_what_is_not_known_is_printed(
     assert call(pack_main, *flags)[0] == 0
     packed = ("--checkpoints", checkpoints[0], "--image_dir", tmp_path / "pack")
     printed = done(infer, *packed, *base[2:])
-    assert "Not known for 110 images: a pack of another size" in printed
+    assert "Unknown for 110 images: a pack of another size" in printed
     assert read(out)["checkpoints"][0]["not_compared"] == 110
     # nothing else of that name is replaced
     overlap_path(out).write_text("{}")
-    assert "p_training_overlap.json would be replaced" in refusal(infer, *packed, *base[2:])
+    assert "the list of training images would replace" in refusal(infer, *packed, *base[2:])
 
 
 def test_any_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_any_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert found is not None
     assert all(np.array_equal(found.rows[name], flags[name]) for name in flags)
     assert read_overlap(tmp_path / "q.csv", names) is None
-    with pytest.raises(UserError, match="is of other rows"):
+    with pytest.raises(UserError, match="has other rows"):
         read_overlap(tmp_path / "p.csv", names[::-1])
     document = json.loads(path.read_text())
     document["row_numbers"][TRAINED] = ["1-x"]
     path.write_text(json.dumps(document))
-    with pytest.raises(UserError, match="it is not whole"):
+    with pytest.raises(UserError, match="it is invalid"):
         read_overlap(tmp_path / "p.csv", names)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.models.predict import mirror
-from ensemble.predict.tta import VIEWS, brighten, scaled_mirror, turn_and_scale
+from ensemble.predict.tta import TTA, brighten, scaled_mirror, turn_and_scale
 
 HEIGHT, WIDTH = 60, 80
 
@@ -62,7 +62,7 @@ def test_brightness() -> None:
 
 
 def test_the_named_sets() -> None:
-    counts = {name: len(views) for name, views in VIEWS.items()}
+    counts = {name: len(views) for name, views in TTA.items()}
     assert counts == {
         **{"none": 1, "flip": 2, "light": 4},
         **{"medium": 6, "heavy": 8, "flip_scale": 6},
@@ -80,7 +80,7 @@ def test_the_named_sets() -> None:
         ],
     }
     for name, last in expected.items():
-        made = [view(image) for view in VIEWS[name]]
+        made = [view(image) for view in TTA[name]]
         assert torch.equal(made[0], image)
         for view, wanted in zip(made[-len(last) :], last, strict=True):
             np.testing.assert_allclose(view, wanted, atol=1e-6)

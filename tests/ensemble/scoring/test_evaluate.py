@@ -11,7 +11,7 @@ import pytest
 from core.metrics import evaluate, paired_difference
 from ensemble.predict.calibration import Calibration, Identity, write_calibration
 from ensemble.scoring.comparison import short_names
-from ensemble.scoring.operating_points import Reaching, operating_points
+from ensemble.scoring.operating_points import TargetPoint, operating_points
 from tests.helpers.synthetic.scores import (
     CLASSES,
     NAMES,
@@ -141,8 +141,8 @@ def test_operating_points(command: Command, files: Files) -> None:
         (["--thresholds", 0.3], np.full(6, 0.3)),
         (["--thresholds", path], fitted),
         (["--thresholds", path, "--gated"], gated),
-        (["--sensitivity", 0.8], Reaching("sensitivity", 0.8)),
-        (["--specificity", 0.8], Reaching("specificity", 0.8)),
+        (["--sensitivity", 0.8], TargetPoint("sensitivity", 0.8)),
+        (["--specificity", 0.8], TargetPoint("specificity", 0.8)),
     ):
         expected = operating_points(*data, at, files.patients)
         code, printed, error = command("--predictions", files.path("best"), *files.flags, *given)
@@ -157,7 +157,7 @@ def test_operating_points(command: Command, files: Files) -> None:
         line = next(line for line in printed.split("Operating")[1].splitlines() if "Nodule" in line)
         low, high = row["specificity_low"], row["specificity_high"]
         assert f"{row['specificity']:.3f} [{low:.3f}, {high:.3f}]" in line
-        assert ("_at_" in " ".join(table.columns)) == isinstance(at, Reaching)
+        assert ("_at_" in " ".join(table.columns)) == isinstance(at, TargetPoint)
 
 
 def test_subgroups(command: Command, files: Files) -> None:

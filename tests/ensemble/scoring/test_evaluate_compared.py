@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from core.metrics import paired_difference
-from ensemble.calibrate import _told
+from ensemble.calibrate import _describe_gain
 from ensemble.scoring.subgroups import Grouping, score_subgroups
 from ensemble.scoring.tables import subgroup_table
 from tests.helpers.page_text import words
@@ -123,7 +123,7 @@ def test_subgroups_have_intervals_over_the_same_classes_alone(files: Files) -> N
 
 def test_a_calibration_names_both_sets_of_classes(files: Files) -> None:
     flip, best = (files.probabilities[name] for name in ("flip", "best"))
-    told = _told(paired_difference(files.targets, flip, best, CLASSES, resamples=20))
+    told = _describe_gain(paired_difference(files.targets, flip, best, CLASSES, resamples=20))
     differences = [
         mean(files, "flip", "mAP", classes) - mean(files, "best", "mAP", classes)
         for classes in (SCORED, NAMES)

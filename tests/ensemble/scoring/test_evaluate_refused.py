@@ -35,7 +35,7 @@ def test_what_is_there_is_replaced_only_with_overwrite(command: Command, files: 
         assert command(*flags, "--overwrite")[0] == 0
     # JSON of another kind is never replaced
     out[0].write_text('{"kind": "calibration"}')
-    assert "--overwrite leaves it alone" in refusal(command, *flags, "--overwrite")
+    assert "which --overwrite does not replace" in refusal(command, *flags, "--overwrite")
     assert out[0].read_text() == '{"kind": "calibration"}'
     # inputs stay what they are, whatever is asked
     for name in ("labels", "best", "poor", "meta", "train"):
@@ -69,32 +69,32 @@ def test_what_it_refuses(command: Command, files: Files) -> None:
     for arguments, told in (
         ([], "no predictions are given"),
         (["--predictions", files.path("best")], "no labels are given"),
-        (["--predictions", files.path("no"), *good[2:]], "There is no file"),
+        (["--predictions", files.path("no"), *good[2:]], "is missing: give a CSV"),
         (["--predictions", nan, *good[2:]], "row 2 (the header is row 1), column 'Mass' holds"),
         (["--predictions", empty, *good[2:]], "is empty"),
         ([*good[:2], "--labels", texts], "has no column for any class of"),
         ([*good, "--labels", files.path("best")], "a label is 1, 0, -1 (uncertain) or blank"),
-        ([*good, "--against", files.path("best")], "is the file itself"),
+        ([*good, "--against", files.path("best")], "is the scored file itself"),
         ([*good[:2], files.path("best"), *good[2:]], "is given more than once"),
         ([*good, "--train_csv", texts], "has no column for any of the classes Effusion, "),
         ([*good, "--resamples", -1], "--resamples must be at least 0"),
         ([*good, "--sensitivity", 0], "--sensitivity must be above 0"),
-        ([*good, "--thresholds", 2], "--thresholds must lie within 0 and 1"),
+        ([*good, "--thresholds", 2], "--thresholds must be within 0 and 1"),
         ([*good, "--thresholds", files.folder / "broken.json"], "it is no JSON"),
         ([*good, "--thresholds", 0.5, "--sensitivity", 0.9], "contradict each other"),
-        ([*good, "--gated"], "--gated chooses among"),
-        ([*good, "--thresholds", 0.5, "--gated"], "--gated chooses among"),
-        ([*good, "--by", "sex"], "--by sex is no column of"),
-        ([*good, "--meta", files.path("meta")], "--meta has columns for --by"),
-        ([*good, "--view_column", "Sex"], "--view_column says what --by view means"),
-        ([*several, "--by", "age"], "are of one file"),
+        ([*good, "--gated"], "--gated needs the"),
+        ([*good, "--thresholds", 0.5, "--gated"], "--gated needs the"),
+        ([*good, "--by", "sex"], "--by sex is not a column of"),
+        ([*good, "--meta", files.path("meta")], "--meta needs --by"),
+        ([*good, "--view_column", "Sex"], "--view_column is the column of --by view"),
+        ([*several, "--by", "age"], "need a single file"),
         ([*good, "--image_column", "Name"], "has no column 'Name' (--image_column)"),
         ([*good, "--patient_column", "Who"], "has no column 'Who' (--patient_column)"),
         ([*good, "--uncertain", "two"], "there is no --uncertain 'two'"),
         ([*good, "--output", files.folder / "folder"], "it is a folder"),
         ([*good, "--output", files.path("best") / "x"], "lies below a file"),
         ([*good, "--output", "."], "is a folder"),
-        ([*good, *images], "--image_dir has the images that a page shows: add --report"),
+        ([*good, *images], "--image_dir has the images of the report: add --report"),
         ([*good, *images, "--report", "--anonymous"], "--anonymous shows no images"),
         ([*several, *images, "--report"], "give one of --predictions"),
         ([*good, "--report", "--image_dir", files.folder / "no"], "does not exist"),

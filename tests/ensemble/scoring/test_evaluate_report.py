@@ -110,7 +110,7 @@ def test_a_page_without_names(command: Command, files: Files) -> None:
     for text in (lost, str(files.folder)):
         assert text in named
         assert text not in hidden
-    assert "not told (--anonymous)" in hidden
+    assert "left out (--anonymous)" in hidden
     assert "Operating points at threshold cal.json" in words(hidden)
     scores = [(files.folder / f"{name}.json").read_text() for name in ("named", "hidden")]
     assert [str(files.folder) in text for text in scores] == [True, False]

@@ -13,7 +13,7 @@ from core.metrics.intervals import share_intervals
 from ensemble.predict.calibration import Calibration, Identity, Temperature, write_calibration
 from ensemble.scoring.operating_points import (
     POINTS,
-    Reaching,
+    TargetPoint,
     operating_points,
     read_thresholds,
 )
@@ -46,7 +46,7 @@ def points_of(y: np.ndarray, p: np.ndarray, threshold: float) -> list[float]:
     ]
 
 
-def best_threshold(y: np.ndarray, p: np.ndarray, at: Reaching) -> float:
+def best_threshold(y: np.ndarray, p: np.ndarray, at: TargetPoint) -> float:
     """The first score, from the top or from the bottom, where scikit-learn's share is enough."""
     known = ~np.isnan(y)
     thresholds = np.unique(p[known])
@@ -58,8 +58,8 @@ def best_threshold(y: np.ndarray, p: np.ndarray, at: Reaching) -> float:
     return float(np.nextafter(thresholds[-1], 2))
 
 
-RULES = [[0.5, 0.25, 1 / 3], *(Reaching("sensitivity", least) for least in (0.3, 0.9, 1.0))]
-RULES += [Reaching("specificity", least) for least in (0.3, 0.9, 1.0)]
+RULES = [[0.5, 0.25, 1 / 3], *(TargetPoint("sensitivity", least) for least in (0.3, 0.9, 1.0))]
+RULES += [TargetPoint("specificity", least) for least in (0.3, 0.9, 1.0)]
 
 
 @pytest.mark.parametrize("levels", [None, 12])
@@ -86,7 +86,7 @@ def test_a_sensitivity_that_is_a_share_of_the_positives_is_reached() -> None:
     for positives, hits in ((10, 7), (100, 29)):
         scores = np.linspace(0.9, 0.1, positives)[:, None]
         targets = np.vstack([np.ones((positives, 1)), [[0]]])
-        at = Reaching("sensitivity", hits / positives)
+        at = TargetPoint("sensitivity", hits / positives)
         found = operating_points(targets, np.vstack([scores, [[0]]]), ["A"], at)
         assert found.loc["A", "threshold"] == scores[hits - 1, 0]
 
@@ -110,7 +110,7 @@ def test_the_variance_is_that_of_leaving_out_each_patient() -> None:
 def test_a_chosen_threshold_promises_less_than_it_shows() -> None:
     """The interval is that of the printed threshold; how the threshold varies stands beside it."""
     targets, probabilities = table(images=600, levels=None)
-    at = Reaching("sensitivity", 0.8)
+    at = TargetPoint("sensitivity", 0.8)
     chosen = operating_points(targets, probabilities, NAMES, at)
     thresholds = chosen["threshold"].to_numpy()
     fixed = operating_points(targets, probabilities, NAMES, thresholds)
@@ -130,9 +130,9 @@ def test_a_chosen_threshold_promises_less_than_it_shows() -> None:
     columns = ["sensitivity_low", "sensitivity_high"]
     np.testing.assert_allclose(chosen[columns].to_numpy()[0], exact)
     # the last positive tells of none beyond it
-    every = operating_points(targets, probabilities, NAMES, Reaching("sensitivity", 1.0))
+    every = operating_points(targets, probabilities, NAMES, TargetPoint("sensitivity", 1.0))
     assert every["threshold_low"].isna().all()
-    other = operating_points(targets, probabilities, NAMES, Reaching("specificity", 0.8))
+    other = operating_points(targets, probabilities, NAMES, TargetPoint("specificity", 0.8))
     assert other["sensitivity_at_specificity_low"].notna().all()
 
 
@@ -170,7 +170,7 @@ def test_nothing_to_divide_by_is_nan() -> None:
             found[list(POINTS)].to_numpy(),
             [[nan, 2 / 3, 0, 1], [1 / 3, nan, 1, 0], [0, 1, nan, 2 / 3], [nan] * 4, [nan] * 4],
         )
-        at = Reaching("sensitivity", 0.6)
+        at = TargetPoint("sensitivity", 0.6)
         found = operating_points(targets, probabilities, names, at, intervals=intervals)
         np.testing.assert_allclose(
             found[["threshold", *POINTS[:3]]].to_numpy(),
@@ -191,17 +191,17 @@ def test_thresholds_are_one_number_or_those_of_a_calibration(tmp_path: Path) -> 
     for gated, expected in ((False, [0.4, 0.2, np.nan]), (True, [0.3, 0.1, np.nan])):
         found = read_thresholds(str(path), NAMES, gated=gated)
         np.testing.assert_array_equal(found, expected)
-    with pytest.raises(UserError, match=r"nothing for 1 of the 2 classes \(Mass\)"):
+    with pytest.raises(UserError, match=r"lacks 1 of the 2 classes \(Mass\)"):
         read_thresholds(str(path), ["Nodule", "Mass"], gated=False)
 
 
 @pytest.mark.parametrize("given", ["1.5", "nan", "no.json"])
 def test_thresholds_that_are_none_are_refused(given: str) -> None:
-    with pytest.raises(UserError, match=r"--thresholds must lie within|no\.json cannot be read"):
+    with pytest.raises(UserError, match=r"--thresholds must be within|no\.json cannot be read"):
         read_thresholds(given, NAMES, gated=False)
 
 
 @pytest.mark.parametrize("least", [0, 1.01, float("nan")])
 def test_a_share_that_is_none_is_refused(least: float) -> None:
     with pytest.raises(UserError, match="--specificity must be above 0 and at most 1"):
-        Reaching("specificity", least)
+        TargetPoint("specificity", least)

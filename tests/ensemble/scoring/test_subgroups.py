@@ -85,15 +85,15 @@ def test_columns_of_the_labels_and_of_another_file(tmp_path: Path) -> None:
     ("by", "columns", "told"),
     [
         (["sex", "sex"], {}, "--by names sex more than once"),
-        (["sx"], {"Sex": ["M"] * 6}, r"no column of .*labels.csv and .*meta.csv.*'Sex'"),
-        (["age"], {"Age": ["old"] * 6}, "holds no age such as 58, 058Y or 012M, but old"),
-        (["Site"], {"ImageID": [f"{n}.png" for n in range(30)]}, "no column"),
+        (["sx"], {"Sex": ["M"] * 6}, r"is not a column of .*labels.csv and .*meta.csv.*'Sex'"),
+        (["age"], {"Age": ["old"] * 6}, "has no age such as 58, 058Y or 012M, but old"),
+        (["Site"], {"ImageID": [f"{n}.png" for n in range(30)]}, "not a column"),
         (["Sex"], {"ImageID": [*IDS[:4], "7.png", "8.png"], "Sex": ["M"] * 6}, "lacks 2 of the 6"),
         (["Sex"], {"ImageID": [*IDS[:5], IDS[0]], "Sex": ["M"] * 6}, "more than once: 0.png"),
         (
             ["Sex"],
             {"ImageID": None, "name": IDS, "Sex": ["M"] * 6},
-            "no column 'ImageID', by which",
+            "no column 'ImageID' of image names",
         ),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_leaderboard_names_the_file(command: Command, files: Files) -> None:
     beside(paths[1], [], known=False)
     words = ["--predictions", *paths, "--labels", files.path("labels"), "--resamples", 0]
     printed = " ".join(done(command, *words, "--output", files.folder / "s").split())
-    assert "poor.csv: b.safetensors: not known which images it was trained on." in printed
+    assert "poor.csv: Unknown training images: b.safetensors." in printed
     assert "best.csv: b" not in printed
     overlap_path(paths[1]).unlink()
     printed = done(command, *words, "--output", files.folder / "s")
@@ -99,5 +99,5 @@ def test_rows_of_the_training_table(command: Command, files: Files, kind: str) -
     people = int(labels[patient].isin(table[patient]).sum())
     images = 30 if kind in ("named", "out of fold") else 0
     assert scores(files, "s")["train_csv"] == {"images": images, "patients": people}
-    told = f"--train_csv names {images}, {people} are of a patient there: unless these are"
+    told = f"--train_csv has {images}, {people} are of a patient there: unless these are"
     assert (told in printed) == (kind in ("named", "related"))

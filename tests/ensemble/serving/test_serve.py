@@ -22,7 +22,7 @@ from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.heatmaps.maps import heat_maps
 from ensemble.serving.form import file_of_form
-from ensemble.serving.model import Served
+from ensemble.serving.model import ServedModels
 from methods import load_model
 from tests.conftest import Call
 from tests.helpers.calls import done
@@ -119,7 +119,7 @@ def test_what_infer_writes_is_what_the_page_tells(
         assert one["positive"] == (None if threshold is None else one["probability"] >= threshold)
     assert told["calibrated"]
     assert served.about()["calibrated"]
-    assert "6 views" in told["notes"][-1]
+    assert "6 augmented copies" in told["notes"][-1]
     assert "some of them mirrored" in told["notes"][-1]
 
 
@@ -187,7 +187,7 @@ def test_dicom_is_shown_as_it_is_read(page: TestClient, tmp_path: Path) -> None:
     assert told["image"] == {"width": 20, "height": 30}
     assert np.array_equal(pixels_of(told["preview"]), read_image(tmp_path / "a.dcm"))
     notes = " ".join(told["notes"])
-    for word in ("MONOCHROME1", r"view <B>", "square"):
+    for word in ("MONOCHROME1", r": <B>", "square"):
         assert word in notes
 
 
@@ -195,7 +195,7 @@ def test_a_large_image_is_shown_smaller(page: TestClient) -> None:
     told = asked(page, png(np.full((1500, 3000), 7, np.uint8)))
     assert told["image"] == {"width": 3000, "height": 1500}
     assert pixels_of(told["preview"]).shape == (512, 1024)
-    assert any("one grey" in note for note in told["notes"])
+    assert any("All pixels are equal" in note for note in told["notes"])
 
 
 def test_wrong_files_are_refused_by_the_sentence_of_the_commands(
@@ -241,7 +241,7 @@ def test_a_form_with_the_file_is_the_file(page: TestClient, image: Path) -> None
         (
             {"files": {"note": (None, b"text")}},
             422,
-            "the form has no file: send one image, as curl",
+            "the form has no file: send one image, such as curl",
         ),
         ({"files": {"file": ("a.png", bytes(LIMITS.bytes))}}, 413, "more than 1.0 MB"),
         ({"files": {f"{n}": (None, b"text") for n in range(17)}}, 422, "too many fields"),
@@ -270,7 +270,7 @@ def test_a_large_form_is_not_written_to_disk(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("path", "status", "told"),
     [
-        ("/map?class=Efusion", 422, "there is no class 'Efusion': did you mean 'Effusion'?"),
+        ("/map?class=Efusion", 422, "unknown class 'Efusion': did you mean 'Effusion'?"),
         ("/map", 422, "'class' in the address"),
         ("/predict?preview=x", 422, "'preview' in the address"),
         ("/predictions", 404, "Not Found"),
@@ -293,7 +293,7 @@ def test_a_mistake_of_the_program_tells_nothing_of_the_request(
         raise RuntimeError("secret")
 
     with monkeypatch.context() as failing:
-        failing.setattr(Served, "predict", fail)
+        failing.setattr(ServedModels, "predict", fail)
         answer = page.post("/predict", content=image.read_bytes())
     assert answer.status_code == 500
     assert list(answer.json()) == ["error"]

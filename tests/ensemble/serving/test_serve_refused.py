@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from benchmarks.studies.serve_clients import ask, load, same, wrong_files
 from ensemble import serve as command
 from ensemble.serving.app import PAGE
-from ensemble.serving.queue import Limits, RefusedError, Turns
+from ensemble.serving.queue import Limits, RefusedError, RequestQueue
 from tests.conftest import Call
 from tests.helpers.calls import refusal
 from tests.helpers.served_page import LIMITS, serve
@@ -106,7 +106,7 @@ def request(*chunks: bytes, pause: float = 0) -> Request:
     return Request({"type": "http", "headers": []}, receive)
 
 
-def refused(turns: Turns, *requests: Request, after: int = 0) -> list[int | bytes]:
+def refused(turns: RequestQueue, *requests: Request, after: int = 0) -> list[int | bytes]:
     """What each of these requests at once is given, or the status with which it is refused; what
     is worked on first is done when so many others have an answer."""
     given: dict[int, int | bytes] = {}
@@ -134,7 +134,7 @@ def refused(turns: Turns, *requests: Request, after: int = 0) -> list[int | byte
 
 
 def test_a_slow_file_is_given_up_and_its_place_is_free_again() -> None:
-    turns = Turns(Limits(bytes=9, files=1, seconds_to_send=0.3))
+    turns = RequestQueue(Limits(bytes=9, files=1, seconds_to_send=0.3))
     slow = request(b"a", b"b", b"c", pause=0.2)
     assert refused(turns, slow, request(b"d")) == [408, b"d"]
 
@@ -144,18 +144,18 @@ def test_a_length_that_is_too_large_is_refused_before_anything_is_read() -> None
         raise AssertionError("it is read")
 
     large = Request({"type": "http", "headers": [(b"content-length", b"10")]}, receive)
-    assert refused(Turns(Limits(bytes=9)), large) == [413]
+    assert refused(RequestQueue(Limits(bytes=9)), large) == [413]
 
 
 def test_too_many_are_told_to_come_again() -> None:
-    turns = Turns(Limits(bytes=9, files=1, requests=2))
+    turns = RequestQueue(Limits(bytes=9, files=1, requests=2))
     assert refused(turns, *(request(b"a") for _ in range(4)), after=2) == [b"a", b"a", 503, 503]
-    turns = Turns(Limits(bytes=9, files=1, seconds_to_wait=0.1))
+    turns = RequestQueue(Limits(bytes=9, files=1, seconds_to_wait=0.1))
     assert refused(turns, *(request(b"a") for _ in range(2)), after=1) == [b"a", 503]
 
 
 def test_few_files_are_held_at_a_time_and_one_is_worked_on() -> None:
-    turns = Turns(Limits(bytes=9, files=2))
+    turns = RequestQueue(Limits(bytes=9, files=2))
     read, done, most, working = 0, 0, 0, threading.Lock()
 
     class Noting(Request):
@@ -252,13 +252,13 @@ def test_a_client_that_goes_away_is_no_trouble(page: TestClient, phantom: Path) 
     [
         (("--port", 70000), "--port must be at most 65535"),
         (("--max_megabytes", 0), "--max_megabytes must be"),
-        (("--host", "no such name"), "--host 'no such name' is no address"),
-        (("--host", ""), "--host '' is no address of this machine (N"),
-        (("--ensemble_mode", "rank_mean"), "rank_mean is for many images"),
+        (("--host", "no such name"), "--host 'no such name' is not an address"),
+        (("--host", ""), "--host '' is not an address of this machine (N"),
+        (("--ensemble_mode", "rank_mean"), "rank_mean ranks an image among many"),
         ((), "a.safetensors is not there"),
-        (("--normal_alpha", 1), "belong to --postprocess"),
+        (("--normal_alpha", 1), "need --postprocess"),
         # before models are loaded
-        (("--port", "{taken}"), "error: port {taken} of 127.0.0.1 is taken by another program"),
+        (("--port", "{taken}"), "error: port {taken} of 127.0.0.1 is in use"),
     ],
 )
 def test_what_it_does_not_start_with(call: Call, flags: tuple[object, ...], told: str) -> None:

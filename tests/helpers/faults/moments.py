@@ -28,7 +28,10 @@ PLACES = {
     "fold": [("core.training.loop:FoldTrainer", "fit")],
     "row": [("core.runs.log", "append_row")],
     "report": [("core.training.finish", "draw_pictures")],
-    "block": [("ensemble.predict.blocks:Parts", "write"), ("core.data.pack.writer", "done_lines")],
+    "block": [
+        ("ensemble.predict.blocks:PredictionBlocks", "write"),
+        ("core.data.pack.writer", "done_lines"),
+    ],
     "deletion": [("pathlib:Path", "unlink")],
 }
 # what a full disk refuses; it can still rename and delete

@@ -127,8 +127,9 @@ class Trial:
 
     def check(self, launch: Launch) -> None:
         """Compare the result of a command that was not killed."""
-        # killed when all was done: the file is there, and is said to be
-        done = self.killed and launch.code == 2 and "is there already" in launch.printed
+        # killed when all was done: the output exists, which is an error
+        exists = "exists: give another" in launch.printed or "is there already" in launch.printed
+        done = self.killed and launch.code == 2 and exists
         lives = [f"{one.seconds:.2f} s" for one in self.killed]
         assert launch.code == 0 or done, f"after kills at {lives}: {launch.printed[-3000:]}"
         assert done or not launch.error, launch.error[-3000:]

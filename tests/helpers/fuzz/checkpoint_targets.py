@@ -17,7 +17,7 @@ from core.models.checkpoint import load_tensors, save_tensors
 from core.models.init_from import find_initial
 from core.training.ema import MovingAverage
 from core.training.resume import ResumeState, is_finished
-from ensemble.predict.blocks import Block, Parts
+from ensemble.predict.blocks import Block, PredictionBlocks
 from ensemble.predict.config import ModelsConfig
 from ensemble.predict.ensemble import Ensemble
 from methods.csra_db_cas import model as csra
@@ -141,14 +141,14 @@ def block(path: str) -> None:
     shutil.copyfile(path, parts._files[0])
     with parts:
         if parts.open():
-            raise UserError("it is not whole, and predicted anew")
+            raise UserError("it is invalid, and predicted again")
         parts.unreadable()
 
 
-def kept_blocks() -> Parts:
+def kept_blocks() -> PredictionBlocks:
     """The place of the blocks of six predictions."""
     images = Images.of_files([f"{number}.png" for number in range(6)])
-    parts = Parts(OUT / "predictions.csv", images, "s", 2)
+    parts = PredictionBlocks(OUT / "predictions.csv", images, "s", 2)
     parts.folder.mkdir(exist_ok=True)
     return parts
 

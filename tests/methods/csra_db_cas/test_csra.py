@@ -110,7 +110,7 @@ def test_an_image_moved_by_one_place_moves_its_map() -> None:
 
 def test_what_the_head_refuses() -> None:
     for heads in (0, 3, 5, 99):
-        with pytest.raises(UserError, match=f"1, 2, 4, 6 or 8 attention heads, not {heads}"):
+        with pytest.raises(UserError, match=f"must be 1, 2, 4, 6 or 8, not {heads}"):
             CSRAHead(FEATURES, CLASSES, heads)
     for lam in (-0.1, math.nan):
         with pytest.raises(UserError, match="at least 0"):

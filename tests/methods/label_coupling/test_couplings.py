@@ -41,7 +41,7 @@ Hernia,Edema,0,0,0,2,0,0
 PRINTED = """Strongest couplings acting on each label, mean over 2 of 3 folds.
 Exactly 0 in each of them: 2 of 6 ordered pairs (33 %).
 
-label | acted on by | weight | speaks | with that sign
+label | acted on by | weight | effect | with that sign
 -
 Mass | Edema | -0.125 | against | 1 of 2 folds
 Edema | Mass | +0.375 | for it | 2 of 2 folds
@@ -167,14 +167,14 @@ SPOILT: list[tuple[Any, dict[str, Any], str]] = [
     (FIRST, {"refiner": False}, "has no couplings"),
     ([[0, nan, 0], [0, 0, 0], [0, 0, 0]], {}, "not finite"),
     (FIRST, {"class_names": None}, "does not name its classes"),
-    *((FIRST, {"fold": fold}, "which fold") for fold in (None, 0, 4, True)),
-    (FIRST, {"folds": 2.5}, "which fold"),
+    *((FIRST, {"fold": fold}, "no valid fold number") for fold in (None, 0, 4, True)),
+    (FIRST, {"folds": 2.5}, "no valid fold number"),
 ]
 
 
 def test_a_checkpoint_of_another_method(finished: tuple[Path, str], tmp_path: Path) -> None:
     path = finished[0] / f"{MODEL}_fold1.safetensors"
-    assert "is of standard_head: give those of a run of" in refusal(path, "--out_dir", tmp_path)
+    assert "is of standard_head: give a checkpoint of" in refusal(path, "--out_dir", tmp_path)
 
 
 @pytest.mark.parametrize(("matrix", "facts", "words"), SPOILT)
@@ -218,7 +218,7 @@ def test_flags_that_cannot_be(folds: list[Path]) -> None:
     taken = folds[0].parent / "taken"
     taken.write_text("mine")
     for out in (taken, taken / "below"):
-        assert f"--out_dir {out} is no folder" in refusal(*folds, "--out_dir", out)
+        assert f"--out_dir {out} is not a folder" in refusal(*folds, "--out_dir", out)
     for top in (0, -3):
         assert f"--top is {top}: give at least 1" in refusal(*folds, "--top", top)
     assert taken.read_text() == "mine"

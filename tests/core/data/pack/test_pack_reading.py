@@ -20,7 +20,7 @@ from core.data.pack.__main__ import main
 from core.data.tables import LabelTable, read_table
 from core.data.tables.images_to_predict import find_images
 from core.errors import UserError
-from ensemble.predict.blocks import Parts
+from ensemble.predict.blocks import PredictionBlocks
 from ensemble.predict.dataset import ImagesAtSizes
 from tests.conftest import Call, Train
 from tests.helpers.data.packs import SIZE, images, packing, write_csv, write_image
@@ -97,7 +97,7 @@ def test_a_marked_image_is_refused_with_its_reason(images: Path, call: Call) -> 
 def test_predictions_of_a_changed_pack_are_made_anew(images: Path, pack: Path, call: Call) -> None:
     def parts() -> list[Path]:
         found = find_images(pack, None).images
-        return Parts(images.parent / "p.csv", found, "settings", 2)._files
+        return PredictionBlocks(images.parent / "p.csv", found, "settings", 2)._files
 
     before = parts()
     assert parts() == before
