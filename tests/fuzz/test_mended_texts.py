@@ -35,7 +35,7 @@ STEERS = "ImageID,\x1b[2JMass\na,1\nb,0\n"
 CHAIN = "".join(f"a{row},a{row + 1}\n" for row in range(9000))
 LONG = "".join(f"a{row},Mass\n" for row in range(10_001))
 REFUSED: list[tuple[Callable[[Path], object], str, str]] = [
-    (read_columns, WIDE, "100,001 columns, and a table of images at most 10,000"),
+    (read_columns, WIDE, "100,001 columns; the maximum is 10,000"),
     (read_columns, "ImageID,Mass\na\0,1\n", "it holds NUL bytes"),
     (partial(read_table, image_dir=None), STEERS, r"label '\\x1b\[2JMass' has a line break"),
     (partial(read_table, image_dir=None), 'ImageID,M\n"a\rb",1\nb,0\n', "row 2 .* carriage return"),
@@ -45,8 +45,8 @@ REFUSED: list[tuple[Callable[[Path], object], str, str]] = [
         for cell in ("nan", "1.5", -1)
     ),
     (read_label_map, "label,means\nMass,\x1b[2JMass\n", "has a line break"),
-    (read_label_map, f"label,means\n{CHAIN}", "over more than 20 rows"),
-    (read_label_map, f"label,means\n{LONG}", "10,001 rows, and a label map at most 10,000"),
+    (read_label_map, f"label,means\n{CHAIN}", "needs more than 20 rows"),
+    (read_label_map, f"label,means\n{LONG}", "10,001 rows; a label map has at most 10,000"),
 ]
 
 
@@ -75,12 +75,12 @@ def test_limits_are_raised_by_the_environment(
                 read_columns(path)
     for variable, limit in (("CXR_MAX_CSV_BYTES", "LARGEST_TEXT"), ("CXR_MAX_CELLS", "MOST_CELLS")):
         monkeypatch.setattr(table_text, limit, 5)
-        with pytest.raises(UserError, match=f"no table of images.*raise .*{variable}"):
+        with pytest.raises(UserError, match=f"has more than .*raise .*{variable}"):
             read_columns(path)
         monkeypatch.setenv(variable, "1000")
     assert len(read_columns(path)) == 2
     monkeypatch.setenv(variable, "many")
-    with pytest.raises(UserError, match="CXR_MAX_CELLS is a whole number, not 'many'"):
+    with pytest.raises(UserError, match="CXR_MAX_CELLS is 'many': set it to a whole number"):
         read_columns(path)
 
 

@@ -1,4 +1,4 @@
-"""A CSV as columns of text, found by the names that real files use."""
+"""CSV columns as coded text, with lookup by the usual column names."""
 
 import csv
 import zlib
@@ -15,7 +15,7 @@ import pandas as pd
 from core.data.csv.text import MOST_CELLS, limits, open_text
 from core.errors import UserError, list_first, normalize_name, suggest_name
 
-# Compared without case and punctuation, and in this order where a file has several.
+# compared without case and punctuation; the first match is used
 IMAGE_COLUMNS = (
     *("ImageID", "Image_name", "Image Index", "dicom_id", "Path", "fpath"),
     *("image_path", "file_path", "filename", "file", "image"),
@@ -29,61 +29,61 @@ PATIENT_COLUMNS = (
 )
 STUDY_COLUMNS = ("StudyID", "study", "AccessionNumber", "StudyInstanceUID", "exam_id")
 VIEW_COLUMNS = ("ViewPosition", "view", "projection", "Frontal/Lateral", "AP/PA")
-# read in pieces, of which each distinct text is kept once
+# cells per chunk; each distinct text is stored once
 CELLS_AT_ONCE = 2_000_000
 MOST_TEXTS = 5_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A column of a file: cell i holds the text `values[codes[i]]`, stripped of white space."""
+    """Column of a CSV: cell i is the text `values[codes[i]]`, without surrounding white space."""
 
     name: str
     path: Path
     codes: np.ndarray  # (N,) int
     values: list[str]  # the distinct cells
     rows: np.ndarray | None = None
-    """(N,) the row of the file that each cell is from; None where they are all there in order"""
+    """(N,) row in the file of each cell; None if all rows are present, in order"""
 
     @property
     def cells(self) -> np.ndarray:
-        """The texts of all rows, an object array (N,)."""
+        """Texts of all rows, an object array (N,)."""
         return np.array(self.values, dtype=object)[self.codes]
 
     @property
     def counts(self) -> np.ndarray:
-        """How many rows hold each of `values`."""
+        """Number of rows of each of `values`."""
         return np.bincount(self.codes, minlength=len(self.values))
 
     def each(self, function: Callable[[str], Any]) -> np.ndarray:
-        """What `function` gives for the text of each row, (N,)."""
+        """Results of `function` for the text of each row, (N,); called once per distinct text."""
         return np.array([function(text) for text in self.values])[self.codes]
 
     def with_texts(self, name: str, texts: Iterable[str]) -> "Column":
-        """A column of other texts, one for each of `values`."""
+        """Column with each of `values` replaced by one of `texts`."""
         codes, values = pd.factorize(np.array([*texts], dtype=object))
         codes = codes.astype(np.int32)[self.codes]
         return replace(self, name=name, codes=codes, values=values.tolist())
 
     def row_of(self, wanted: str) -> int:
-        """The row of the file, counted from 1 with its header, that first holds this text."""
+        """First row of this text in the file, counted from 1 with the header."""
         return self.row_at(int((self.codes == self.values.index(wanted)).argmax()))
 
     def row_at(self, position: int) -> int:
-        """The row of the file, counted from 1 with its header, of the cell at this position."""
+        """Row in the file of the cell at this position, counted from 1 with the header."""
         return position + 2 if self.rows is None else int(self.rows[position])
 
     def place(self, wanted: str) -> str:
-        """Where this text is first, for a sentence."""
+        """Location of the first cell with this text, for a message."""
         return f"{self.path}: row {self.row_of(wanted)} (the header is row 1)"
 
     def cell(self, wanted: str) -> str:
-        """Where this text is first, and the text, for a sentence."""
+        """Location and content of the first cell with this text, for a message."""
         return f"{self.place(wanted)}, column '{self.name}' holds '{wanted[:60]}'"
 
 
 def take_rows(columns: dict[str, Column], positions: np.ndarray) -> dict[str, Column]:
-    """These rows of all columns, (M,) int or (N,) bool; values that no row holds any more go."""
+    """Select rows of all columns, (M,) int or (N,) bool; unused values are dropped."""
     positions = np.flatnonzero(positions) if positions.dtype == bool else positions
     in_order = (positions + 2).astype(np.int32)
     taken: dict[str, Column] = {}
@@ -100,10 +100,10 @@ def take_rows(columns: dict[str, Column], positions: np.ndarray) -> dict[str, Co
 
 
 def read_columns(path: Path) -> dict[str, Column]:
-    """Read a file separated by commas, tabs, semicolons or bars, plain or .gz, as text.
+    """Read a table separated by commas, tabs, semicolons or bars, optionally .gz, as text.
 
-    Raises UserError where there is no such file, where it is no table of UTF-8 text with a header
-    and at least one row, all of one length, and where it is too large.
+    Raises UserError if the file is missing or too large, is not UTF-8, has no header or no rows, or
+    has rows of different lengths.
     """
     if not path.exists():
         raise UserError(
@@ -129,10 +129,10 @@ def read_columns(path: Path) -> dict[str, Column]:
 
 def _read(path: Path) -> dict[str, Column]:
     names: list[str] = []
-    held: list[_Cells] = []
+    builders: list[_ColumnBuilder] = []
     most = MOST_TEXTS * limits()[1] // MOST_CELLS
     with open_text(path) as (text, checked):
-        # Not dtype="category", which takes four times as long.
+        # dtype="category" takes four times as long
         frames = pd.read_csv(
             text,
             sep=checked.separator,
@@ -145,50 +145,50 @@ def _read(path: Path) -> dict[str, Column]:
             is_first = not names
             if is_first:
                 names = [str(name).strip() for name in frame.iloc[0]]
-                held = [_Cells() for _ in names]
-            for position, cells in enumerate(held):
-                cells.add(frame[position].to_numpy()[is_first:])
-            is_many = sum(cells.different for cells in held) > most
-            if is_many and sum(len(cells.join()[1]) for cells in held) > most:
+                builders = [_ColumnBuilder() for _ in names]
+            for position, builder in enumerate(builders):
+                builder.add(frame[position].to_numpy()[is_first:])
+            is_many = sum(builder.size for builder in builders) > most
+            if is_many and sum(len(builder.build()[1]) for builder in builders) > most:
                 raise UserError(
-                    f"{path} has more than {most:,} different texts in its cells: leave out "
-                    "columns that are not needed, or raise CXR_MAX_CELLS."
+                    f"{path} has more than {most:,} different texts in its cells: remove unneeded "
+                    "columns, or raise CXR_MAX_CELLS."
                 )
     if repeated := sorted(name for name, n in Counter(names).items() if name and n > 1):
         raise UserError(
             f"{path}: more than one column is named {list_first(repeated)}. Rename them."
         )
-    columns = {n: Column(n, path, *cells.join()) for n, cells in zip(names, held, strict=True)}
+    columns = {n: Column(n, path, *b.build()) for n, b in zip(names, builders, strict=True)}
     last = columns[names[-1]]
     if not len(last.codes):
         raise UserError(f"{path} has a header and no rows: it needs one row for each image.")
-    # pandas fills a row that ends early with blanks
+    # pandas pads short rows with blanks
     if "" in last.values and checked.separators != (len(names) - 1) * (len(last.codes) + 1):
         _refuse_short_rows(path, len(names), checked.separator)
     return columns
 
 
-class _Cells:
-    """The cells of one column, as they come."""
+class _ColumnBuilder:
+    """Collects the cells of one column, chunk by chunk."""
 
     def __init__(self) -> None:
-        self.different = 0
-        """At least as many as there are different ones"""
+        self.size = 0
+        """Texts stored: at least the number of distinct ones"""
         self._texts: list[np.ndarray] = []
         self._codes: list[np.ndarray] = []
 
     def add(self, cells: np.ndarray) -> None:
         codes, texts = pd.factorize(cells)
-        self._codes.append((codes + self.different).astype(np.int32))
+        self._codes.append((codes + self.size).astype(np.int32))
         self._texts.append(texts)
-        self.different += len(texts)
+        self.size += len(texts)
 
-    def join(self) -> tuple[np.ndarray, list[str]]:
-        """Codes and different texts of all, stripped; each is kept once from here on."""
+    def build(self) -> tuple[np.ndarray, list[str]]:
+        """Codes and distinct stripped texts of all chunks; duplicates are then freed."""
         texts = [text.strip() for one in self._texts for text in one]
         codes, values = pd.factorize(np.array(texts, dtype=object))
         self._codes = [codes.astype(np.int32)[np.concatenate(self._codes)]]
-        self._texts, self.different = [values], len(values)
+        self._texts, self.size = [values], len(values)
         return self._codes[0], values.tolist()
 
 
@@ -201,18 +201,18 @@ def _refuse_short_rows(path: Path, cells: int, separator: str) -> None:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     if short is not None:
         raise UserError(
-            f"{path} is not a regular table: line {reader.line_num} has {len(short)} cells where "
-            f"the header has {cells}. Is the file cut short?"
+            f"{path} is not a regular table: line {reader.line_num} has {len(short)} cells and "
+            f"the header {cells}. Check that the file is complete."
         )
 
 
 def find_column(
     path: Path, names: Iterable[str], requested: str, known: Sequence[str], flag: str
 ) -> str | None:
-    """The requested column ("none" for none), or the first of the known names that is there.
+    """The requested column ("none" for none), or the first of the known names in the file.
 
-    Raises UserError for a request that the file does not have, and where two columns differ in
-    case and punctuation only, and neither is as the known name is.
+    Raises UserError if the requested column is missing, and if two columns match that differ only
+    in case and punctuation.
     """
     if requested.lower() == "none":
         return None
@@ -228,8 +228,8 @@ def find_column(
         if len(present) > 1:
             which = f"name one of them with {flag}" if flag else "rename one of them"
             raise UserError(
-                f"{path} has the columns {' and '.join(present[:2])}, which differ in case or "
-                f"punctuation only: {which}."
+                f"{path} has the columns {' and '.join(present[:2])}, which differ only in case or "
+                f"punctuation: {which}."
             )
         if present:
             return present[0]
@@ -239,15 +239,15 @@ def find_column(
 def find_image_column(
     path: Path, columns: Mapping[str, Column], requested: str, known: Sequence[str] = IMAGE_COLUMNS
 ) -> str:
-    """`find_column` for the images' names. Raises UserError where the file has no such column."""
+    """`find_column` for the image names. Raises UserError if the file has no such column."""
     if name := find_column(path, columns, requested, known, "--image_column"):
         return name
     hint = suggest_name(IMAGE_COLUMNS[0], columns)
-    raise UserError(f"{path} has no column with the images' names{hint}. Name it: --image_column.")
+    raise UserError(f"{path} has no column of image names{hint}. Name it with --image_column.")
 
 
 def find_named(columns: Mapping[str, Column], wanted: str) -> Column | None:
-    """The column of this name, whatever its case and punctuation, if there is one."""
+    """The column of this name, ignoring case and punctuation, or None."""
     return next(
         (
             column
@@ -259,11 +259,11 @@ def find_named(columns: Mapping[str, Column], wanted: str) -> Column | None:
 
 
 def names_among(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
-    """Those of `names` that are `known`, whatever their case and punctuation."""
+    """Those of `names` that are `known`, ignoring case and punctuation."""
     keys = set(map(normalize_name, known))
     return tuple(name for name in names if normalize_name(name) in keys)
 
 
 def has_columns(names: Iterable[str], wanted: Sequence[str]) -> bool:
-    """Whether all that are `wanted` are there, whatever their case and punctuation."""
+    """Whether `names` has all columns `wanted`, ignoring case and punctuation."""
     return set(map(normalize_name, wanted)) <= set(map(normalize_name, names))

@@ -1,9 +1,9 @@
-"""Notation of labels: 1, 0 and -1 in any spelling, true, false, yes, no, and missing values."""
+"""Label values: 1, 0 and -1 in any notation, true, false, yes, no, and missing values."""
 
 import re
 from decimal import Decimal
 
-# Case-folded: what pandas, R, SQL and SAS write for a missing value.
+# missing values as written by pandas, R, SQL and SAS, case-folded
 MISSING = (
     *("", "na", "n/a", "nan", "none", "null", "<na>", "-nan", "#n/a", "#na", "#n/a n/a", "1.#ind"),
     *("-1.#ind", "1.#qnan", "-1.#qnan", "(null)", "<null>", "\\n", "."),
@@ -23,7 +23,7 @@ _LONGEST = 40
 
 
 def label_value(cell: str) -> float | None:
-    """1, 0, -1 (uncertain) or NaN (missing); None where the cell is no label."""
+    """1, 0, -1 (uncertain) or NaN (missing); None if the cell is not a label."""
     if len(cell) > _LONGEST:
         return None
     known = _WORDS.get(cell.casefold())
@@ -31,7 +31,7 @@ def label_value(cell: str) -> float | None:
 
 
 def is_missing(cell: str) -> bool:
-    """Whether the cell is blank or holds a word for a missing value."""
+    """Whether the cell is blank or a notation of a missing value."""
     return cell.casefold() in MISSING
 
 
@@ -41,10 +41,10 @@ def is_probability(cell: str) -> bool:
 
 
 def label_key(name: str) -> str:
-    """A label of a list without case, blanks, hyphens and underscores, for comparing."""
+    """Label name for comparison: without case, blanks, hyphens and underscores."""
     return re.sub(r"[\s_-]", "", name.casefold())
 
 
 def _number(cell: str) -> Decimal:
-    """The decimal number in a cell; infinity where it is none."""
+    """Decimal number of a cell; infinity if it is not a number."""
     return Decimal(cell.replace(",", ".") if _NUMBER.fullmatch(cell) else "inf")

@@ -1,4 +1,4 @@
-"""Detection of label columns, and their cells as 1, 0 and unknown."""
+"""Detection of label columns, and conversion of their cells to 1, 0 and unknown."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from core.errors import UserError, escape_control, list_first, suggest_name
 
 UNCERTAIN = {"ignore": np.nan, "zero": 0.0, "one": 1.0}
 BLANK = {"unknown": np.nan, "zero": 0.0}
-# A column with so large a share of label values among its filled cells looks like a label.
+# minimum share of label values among the filled cells of a column that looks like a label
 LOOKS_LIKE_LABEL = 0.5
-# Answers that look like a label and are not read, as F is also a sex.
+# pairs of answers that look like labels but are rejected, because F is also a sex
 ANSWERS = (
     *({"y", "n"}, {"t", "f"}, {"+", "-"}, {"pos", "neg"}),
     *({"positive", "negative"}, {"present", "absent"}, {"wahr", "falsch"}, {"vrai", "faux"}),
@@ -30,10 +30,10 @@ UNSURE = {"u", "?", "uncertain", "unsure", "unknown", "possible", "equivocal", "
 def choose_labels(
     path: Path, columns: dict[str, Column], used: set[str], labels: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[str]]:
-    """The requested labels, checked, or the detected ones; and sentences about the others.
+    """Requested labels, checked, or the detected ones; and notes on other columns.
 
-    Raises UserError for a request that cannot be met, and for a column that looks like a label but
-    for some cells.
+    Raises UserError for an invalid request, and for a column in which most but not all cells are
+    labels.
     """
     labels, notes = _detect_labels(path, columns, used) if labels is None else (labels, [])
     if not labels:
@@ -41,14 +41,14 @@ def choose_labels(
     for name in labels:
         if name not in columns:
             has_comma = any("," in column for column in columns)
-            hint = " (double quotes go around a name with a comma)" if has_comma else ""
+            hint = " (put double quotes around a name with a comma)" if has_comma else ""
             raise UserError(
                 f"{path} has no label column '{name}'{suggest_name(name, columns)}{hint}."
             )
         if name in used:
             raise UserError(
-                f"{path}: column '{name}' names the image, patient, study or view, so that it "
-                "cannot be a label too. Take it out of --labels."
+                f"{path}: column '{name}' is the image, patient, study or view and cannot be a "
+                "label. Remove it from --labels."
             )
         check_printable(path, name)
     if twice := [name for name, count in Counter(labels).items() if count > 1]:
@@ -57,51 +57,51 @@ def choose_labels(
 
 
 def check_printable(path: Path, label: str) -> None:
-    """Raise UserError where a label of the table at `path` could not be printed on one line."""
+    """Raise UserError if a label of the table at `path` has control characters in its name."""
     if escape_control(label) != label:
         raise UserError(
-            f"{path}: the label '{label}' has a line break or another control character in its "
-            "name, so that no table could show it: rename it."
+            f"{path}: the name of label '{label}' has a line break or another control character: "
+            "rename it."
         )
 
 
 def add_absent(
     path: Path, columns: dict[str, Column], labels: Sequence[str], listed: Sequence[str]
 ) -> tuple[dict[str, Column], list[str]]:
-    """The columns with those of `labels` that no list of the table names, and sentences about them.
+    """Add columns of 0 for those of `labels` that no list of the table contains, and notes on them.
 
-    The lists' labels are `listed`, alike where their `label_key` is, and each is 0 where a list
-    does not name it. Where none of `labels` is listed, nothing is added.
+    `listed` are the labels of the lists; names are compared by `label_key`. If none of `labels` is
+    listed, nothing is added.
     """
-    there = {label_key(name): name for name in listed}
-    if not any(label_key(name) in there for name in labels):
+    known = {label_key(name): name for name in listed}
+    if not any(label_key(name) in known for name in labels):
         return columns, []
     absent = [name for name in labels if name not in columns]
     zeros = np.zeros(len(next(iter(columns.values())).codes), dtype=np.int8)
     added, notes = {}, []
     for name in absent:
-        if label_key(name) in there:
-            added[name] = columns[there[label_key(name)]]
+        if label_key(name) in known:
+            added[name] = columns[known[label_key(name)]]
             continue
         added[name] = Column(name, path, zeros, ["0"])
         notes.append(
             f"Warning: no list of {path} names '{name}', which counts as absent from every image"
             f"{suggest_name(name, listed)}."
         )
-    renamed = {there.get(label_key(name)) for name in absent} - {*labels}
-    kept = {name: column for name, column in columns.items() if name not in renamed}
-    return kept | added, notes
+    renamed = {known.get(label_key(name)) for name in absent} - {*labels}
+    others = {name: column for name, column in columns.items() if name not in renamed}
+    return others | added, notes
 
 
 def is_label(column: Column) -> bool:
-    """Whether a column is a label by its cells: 1, 0, -1 and blanks, and not 1 for every image."""
+    """Whether a column's cells are labels: 1, 0, -1 and blanks, but not 1 for every image."""
     is_readable = all(label_value(text) is not None for text in column.values)
     is_blank = all(map(is_missing, column.values))
     return is_readable and not is_blank and not is_always_positive(column)
 
 
 def is_always_positive(column: Column) -> bool:
-    """Whether each of several images has a 1."""
+    """Whether there are several images and all are 1."""
     return len(column.codes) > 1 and all(label_value(text) == 1 for text in column.values)
 
 
@@ -114,8 +114,8 @@ def _detect_labels(
     for name, column in others.items():
         if (wrong := _wrong_cell(column)) is not None:
             raise UserError(
-                f"{_bad_cell(column, wrong)} If '{name}' is no label, name those that are with "
-                "--labels."
+                f"{_bad_cell(column, wrong)} If '{name}' is not a label, name the label columns "
+                "with --labels."
             )
     constant = [name for name, column in others.items() if is_always_positive(column)]
     sentence = (
@@ -124,11 +124,11 @@ def _detect_labels(
     )
     if found:
         return found, [f"Warning: {sentence}"] if constant else []
-    joined = [name for name, column in columns.items() if any("|" in v for v in column.values)]
+    lists = [name for name, column in columns.items() if any("|" in v for v in column.values)]
     words = [(c, text) for c in others.values() for text in c.values if label_value(text) is None]
     hint = f" {_bad_cell(*words[0])}" if words else ""
-    if joined:
-        hint = f" Column '{joined[0]}' lists several in a cell: split it up, or pass --source nih."
+    if lists:
+        hint = f" Column '{lists[0]}' has lists of labels: split it, or pass --source nih."
     elif constant:
         hint = f" All {sentence}"
     raise UserError(
@@ -137,23 +137,23 @@ def _detect_labels(
 
 
 def _wrong_cell(column: Column) -> str | None:
-    """A cell that is no label in a column that looks like one; None in any other column."""
+    """First invalid cell of a column that looks like a label; None for any other column."""
     wrong = next((text for text in column.values if label_value(text) is None), None)
     if wrong is None:
         return None
-    # A label has few spellings: those of a thousandth of the images decide, and are soon read.
+    # faster: values of less than a thousandth of the images do not decide
     common = np.flatnonzero(column.counts * 1000 > len(column.codes))
     texts = [column.values[place] for place in common.tolist()]
     values, cells = [label_value(text) for text in texts], column.counts[common]
     is_blank = np.array([is_missing(text) for text in texts], dtype=bool)
     is_filled_label = np.array([value is not None for value in values], dtype=bool) & ~is_blank
     share = cells[is_filled_label].sum() / (len(column.codes) - cells[is_blank].sum())
-    # -1 alone stands for no mask, no score and so on
+    # -1 alone often means "no mask" or "no score"
     is_mostly_label = share >= LOOKS_LIKE_LABEL and bool({0, 1} & set(values))
-    # the words of one language for present and absent, or unsure beside them; F alone is a sex
+    # words of one language for present and absent, possibly with unsure; F alone is a sex
     sure = {t.casefold() for t, v in zip(texts, values, strict=True) if v is None} - UNSURE
     are_answers = bool(sure) and sure != {"f"} and any(sure <= pair for pair in ANSWERS)
-    # probabilities, labels and blanks, and not one number everywhere
+    # probabilities, labels and blanks, and more than one distinct value
     is_soft = len(column.values) > 1 and all(
         is_probability(text) or label_value(text) is not None for text in column.values
     )
@@ -168,7 +168,7 @@ def _bad_cell(column: Column, value: str) -> str:
 def read_targets(
     path: Path, columns: dict[str, Column], names: Sequence[str], uncertain: str, blank: str | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Targets (N, C) float32 with NaN for unknown, and sentences about them."""
+    """Targets (N, C) float32 with NaN for unknown, and notes on them."""
     meaning: dict[float | None, float] = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
     of_blank = BLANK[blank or "unknown"]
     rows = len(columns[names[0]].codes)
@@ -187,7 +187,7 @@ def read_targets(
     if blanks and blank is None:
         raise UserError(
             f"{path}: more than half of the cells are blank in {list_first(blanks)}. Does a blank "
-            "mean that the finding is absent (--blank zero) or that nobody knows (--blank unknown)?"
+            "mean that the finding is absent (--blank zero) or unknown (--blank unknown)?"
         )
     notes = []
     if words:
@@ -196,6 +196,6 @@ def read_targets(
         is_there = (targets == number).any(axis=0)
         if not is_there.all():
             without = ", ".join(compress(names, ~is_there))
-            learnt = "so that nothing can be learnt or measured there."
-            notes.append(f"Warning: no image of {path} is {what} for {without}, {learnt}")
+            effect = "so it cannot be learnt or scored."
+            notes.append(f"Warning: no image of {path} is {what} for {without}, {effect}")
     return targets, notes

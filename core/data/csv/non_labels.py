@@ -1,4 +1,4 @@
-"""Names of columns that are never a finding, as identifiers, age, dates and DICOM headers."""
+"""Names of columns that are never a label: identifiers, age, dates and DICOM headers."""
 
 import re
 from functools import cache
@@ -7,7 +7,7 @@ from pathlib import Path
 from core.data.csv.columns import IMAGE_COLUMNS, PATIENT_COLUMNS, STUDY_COLUMNS, VIEW_COLUMNS
 from core.errors import normalize_name
 
-# These may hold nothing but 0 and 1, and still are no finding.
+# not labels, even if all cells are 0 or 1
 OTHER_COLUMNS = (
     *("index", "idx", "serial", "sno", "srno", "row", "number", "no", "nr", "num", "id", "level"),
     *("sheet", "batch", "series"),
@@ -25,7 +25,7 @@ OTHER_COLUMNS = (
     "OriginalImagePixelSpacing[x",
     *("rad_id", "reader", "radiologist", "annotator", "rater", "accession"),
 )
-# What stands before and after such a name: PatientSex, Sex_code, cv_fold, fold_0, is_test.
+# prefixes and suffixes of such a name: PatientSex, Sex_code, cv_fold, fold_0, is_test
 _BEFORE = re.compile(
     r"^(?:patient|subject|study|image|img|sample|case|exam|official|validation|val|train|test|cv|k"
     r"|is|has|fu)"
@@ -34,7 +34,7 @@ _AFTER = re.compile(
     r"(?:code|count|encoded|binary|bin|flag|group|id|idx|index|name|no|nr|num|number|male|female"
     r"|0f|ap|pa|view|type|visit|atbirth|m|f|s|\d+)$"
 )
-# What tools add to a DICOM keyword: dicom_SeriesNumber, SeriesNumber_x, SeriesNumber.1; or a tag.
+# DICOM keywords with prefixes and suffixes (dicom_SeriesNumber, SeriesNumber_x), and tags
 _DICOM_BEFORE = re.compile(r"^(?:dicom|dcm)[\W_]*", re.IGNORECASE)
 _DICOM_AFTER = re.compile(r"(?:[\W_]+(?:x|y|left|right|dicom|\d+))+$", re.IGNORECASE)
 _DICOM_TAG = re.compile(r"\W*(?:0x)?[0-9a-f]{4}\W*[0-9a-f]{4}\W*", re.IGNORECASE)
@@ -43,10 +43,10 @@ _DICOM_NAMES = Path(__file__).with_name("dicom_names.txt")
 
 
 def is_known_non_label(name: str) -> bool:
-    """Whether a column of this name is never a finding: identifiers, age, dates, DICOM headers."""
+    """Whether a column of this name is never a label."""
     key = normalize_name(name)
     if not key or key.startswith("unnamed") or name == "y]":
-        return True  # "y]": NIH's "OriginalImagePixelSpacing[x,y]", which its comma cuts in two
+        return True  # "y]": second half of NIH's "OriginalImagePixelSpacing[x,y]"
     if key in _NON_LABELS or key.removesuffix("dicom") in _dicom_names():
         return True
     if len(key) > _LONGEST_NAME:
@@ -65,7 +65,7 @@ def is_known_non_label(name: str) -> bool:
 
 @cache
 def _dicom_names() -> frozenset[str]:
-    """Keywords of PS3.6 for patient, study, equipment, acquisition and image, made plain."""
+    """Normalized keywords of PS3.6 for patient, study, equipment, acquisition and image."""
     return frozenset(map(normalize_name, _DICOM_NAMES.read_text(encoding="ascii").split()))
 
 

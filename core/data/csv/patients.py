@@ -1,4 +1,4 @@
-"""Columns that may name patients under a name that is not known."""
+"""Detection of likely patient columns with unusual names."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -8,7 +8,7 @@ from core.data.csv.label_values import is_missing
 from core.data.csv.non_labels import is_known_non_label
 from core.errors import normalize_name
 
-# of a patient's identifier, and of what else is known of a patient
+# in names of identifiers, and of other facts about a patient
 _NAMED = re.compile(
     "patient|subject|person|participant|individual|client|mrn|medicalrecord|healthrecord|case"
     "|pseudonym"
@@ -16,14 +16,14 @@ _NAMED = re.compile(
 _OTHER = re.compile("(?:age|sex|gender|birth|race|ethnic|date|time|weight|height|size|position)")
 _IDENTIFIER = re.compile(r"(?=.*\d)[^\s,;/\\]{2,64}")
 _DECIMAL = re.compile(r"[+-]?\d+[.,]\d+")
-# images a patient, on average: more than in any public collection; and where the name says nothing
+# largest mean number of images per patient: if the name matches (above any public dataset), if not
 _MOST_IMAGES, _MOST_UNNAMED = 50, 10
 
 
 def likely_patient_columns(columns: Mapping[str, Column], known: Collection[str]) -> list[str]:
-    """Columns whose name or cells look like an identifier that several rows share.
+    """Columns that look like an identifier shared by several rows; those by name come first.
 
-    Those that are `known` to be something else are left out; those that are named so come first.
+    Columns in `known` have another use and are left out.
     """
     named, others = [], []
     for name, column in columns.items():
@@ -39,5 +39,5 @@ def likely_patient_columns(columns: Mapping[str, Column], known: Collection[str]
 
 
 def _are_codes(texts: Collection[str]) -> bool:
-    """Whether all texts have a digit and no blank, and are no decimal numbers."""
+    """Whether all texts have a digit, have no blanks and are not decimal numbers."""
     return all(_IDENTIFIER.fullmatch(text) and not _DECIMAL.fullmatch(text) for text in texts)

@@ -1,4 +1,4 @@
-"""The text of a CSV, plain or compressed, read once and checked as it goes by."""
+"""CSV text, optionally gzipped: streaming reader with limits on size and cells."""
 
 import codecs
 import csv
@@ -15,8 +15,8 @@ import numpy as np
 from core.errors import UserError
 from core.io.untrusted_files import check_regular
 
-# A million images with sixty labels each stay below all of these. A few kilobytes, compressed, can
-# hold gigabytes of text, and a text in memory takes some sixty bytes more than it has letters.
+# Enough for a million images with sixty labels. The limits stop decompression bombs; in memory a
+# text takes about sixty bytes more than its length.
 LARGEST_TEXT = 500_000_000
 MOST_CELLS = 100_000_000
 MOST_COLUMNS = 10_000
@@ -26,33 +26,33 @@ SEPARATORS = ",\t;|"
 
 
 def limits() -> tuple[int, int]:
-    """The most bytes and the most cells that a CSV may have."""
+    """Maximum bytes and cells of a CSV."""
     return _limit("CXR_MAX_CSV_BYTES", LARGEST_TEXT), _limit("CXR_MAX_CELLS", MOST_CELLS)
 
 
 def _limit(variable: str, default: int) -> int:
-    given = os.environ.get(variable, "")
-    if given and not given.isdecimal():
-        raise UserError(f"{variable} is a whole number, not '{given}'")
-    return int(given or default)
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise UserError(f"{variable} is '{text}': set it to a whole number")
+    return int(text or default)
 
 
 def _count(block: bytes, marks: bytes) -> int:
-    # faster than bytes.count where there are many
+    # faster than bytes.count if there are many
     values = np.frombuffer(block, np.uint8)
     return sum(int(np.count_nonzero(values == mark)) for mark in marks)
 
 
 class CheckedBytes(io.RawIOBase):
-    """The bytes of a CSV; raises UserError where they are too many, or NUL is among them."""
+    """Bytes of a CSV. Raises UserError while reading if there are too many, or a NUL byte."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
         self.separator = ""
         self.width = 0
-        """Cells of the header; 0 where there is none"""
+        """Cells of the header; 0 if there is none"""
         self.separators = 0
-        """How many stand outside of quotes, so far"""
+        """Separators outside of quotes so far"""
         self._limits = limits()
         self._size = self._line_ends = 0
         self._is_quoted = False
@@ -77,14 +77,14 @@ class CheckedBytes(io.RawIOBase):
         cells = self.separators + self._line_ends
         if self._size > self._limits[0] or cells > self._limits[1]:
             raise UserError(
-                f"{self.path} is no table of images: it has more than {self._limits[0] / 1e6:,.0f} "
-                f"MB of text or {self._limits[1]:,} cells. Leave out columns that are not needed, "
-                "or raise CXR_MAX_CSV_BYTES or CXR_MAX_CELLS."
+                f"{self.path} has more than {self._limits[0] / 1e6:,.0f} MB of text or "
+                f"{self._limits[1]:,} cells. Remove unneeded columns, or raise CXR_MAX_CSV_BYTES "
+                "or CXR_MAX_CELLS."
             )
         return len(block)
 
     def _find_layout(self, block: bytes) -> None:
-        """The separator, and how many cells the header has, by the first block."""
+        """Find the separator and the number of header cells in the first block."""
         start = codecs.getincrementaldecoder("utf-8-sig")().decode(block[:LONGEST_HEADER])
         self.separator = max(SEPARATORS, key=lambda one: _rank_separator(start, one))
         lines = io.StringIO(start, newline="")
@@ -92,24 +92,26 @@ class CheckedBytes(io.RawIOBase):
             rows = csv.reader(lines, delimiter=self.separator)
             header = next((row for row in rows if "".join(row).strip()), [])
         except csv.Error as error:
-            raise UserError(f"{self.path} has no header of columns' names: {error}.") from error
-        # cut in the middle of it, or blank so far
+            raise UserError(f"{self.path} has no header of column names: {error}.") from error
+        # the header is incomplete or still blank
         if len(block) >= LONGEST_HEADER and not lines.read(1):
-            raise UserError(f"{self.path} has no header in its first {LONGEST_HEADER:,} letters.")
+            raise UserError(
+                f"{self.path} has no header in its first {LONGEST_HEADER:,} characters."
+            )
         if len(header) > MOST_COLUMNS:
             raise UserError(
-                f"{self.path} has {len(header):,} columns, and a table of images at most "
-                f"{MOST_COLUMNS:,}: is it turned on its side?"
+                f"{self.path} has {len(header):,} columns; the maximum is {MOST_COLUMNS:,}. Check "
+                "that it is not transposed."
             )
         self.width = len(header)
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[tuple[TextIO, CheckedBytes]]:
-    """The decoded text, with its ends of lines as they are, and what is known of it.
+    """Open the decoded text, with original line ends, and its `CheckedBytes`.
 
-    Raises UserError where it is no file on a disk, has no header, or is too large; OSError,
-    EOFError, zlib.error and UnicodeDecodeError where it cannot be read.
+    Raises UserError if it is not a regular file, has no header or is too large; OSError, EOFError,
+    zlib.error and UnicodeDecodeError if it cannot be read.
     """
     try:
         check_regular(path)
@@ -124,14 +126,14 @@ def open_text(path: Path) -> Iterator[tuple[TextIO, CheckedBytes]]:
 
 
 def _rank_separator(start: str, separator: str) -> tuple[bool, bool, int]:
-    """Best is one by which the first row has as many cells as the header; of several, the comma."""
+    """Sort key; best if the first row has as many cells as the header; ties go to the comma."""
     rows: list[int] = []
-    with suppress(csv.Error):  # a cell without end
+    with suppress(csv.Error):  # an unclosed quote
         for row in csv.reader(io.StringIO(start, newline=""), delimiter=separator):
             if "".join(row).strip():
                 rows.append(len(row))
             if len(rows) == 2:
                 break
-    # a separator that separates nothing is none
+    # a single cell means no separator
     header = rows[0] if rows and rows[0] > 1 else 0
     return header > 0 and header == rows[-1], header > 0 and separator == ",", header

@@ -1,4 +1,4 @@
-"""Frontal and lateral views by the names that datasets give them."""
+"""View groups: frontal and lateral, from the view names of public datasets."""
 
 import re
 
@@ -9,14 +9,14 @@ LATERAL = {"lateral", "lat", "ll", "rl", "laterolateral", "leftlateral", "rightl
 
 
 def view_group(view: str) -> str:
-    """frontal for AP, PA and their kin, lateral for LL, L and theirs; else the name itself, plain.
+    """ "frontal" for AP, PA and similar, "lateral" for LL, L and similar, else the normalized name.
 
     The names are those of NIH, CheXpert, MIMIC-CXR and PadChest ("AP AXIAL", LATERAL, L, ...).
-    Whole words count, as "apical" is none of AP.
+    Only whole words match: "apical" is not AP.
     """
     name = normalize_name(view)
     words = {name, *re.split(r"[\W\d_]+", view.casefold())}
-    # an L beside other words may be a side
+    # next to other words, L may be a side
     if words & LATERAL or name == "l":
         return "lateral"
     return "frontal" if words & FRONTAL else name

@@ -1,4 +1,4 @@
-"""Tables of labels: one row an image, with its patient, study and view."""
+"""Label tables: one row per image, with its patient, study, view and labels."""
 
 from core.config.data import LabelReading
 from core.data.tables.label_table import LabelTable, read_ids

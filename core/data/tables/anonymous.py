@@ -1,6 +1,6 @@
-"""Names that say nothing: the number of each row, after a mark of the list that is numbered.
+"""Anonymous names: a digest of the list of names, then the number of the row.
 
-Who has the list can number it again, and so find the image of a number; nobody else can.
+Only someone with the same list can find the image of a number, by numbering the list again.
 """
 
 import hashlib
@@ -15,41 +15,41 @@ from core.data.tables.label_table import LabelTable
 
 
 def number_names(names: Sequence[str]) -> list[str]:
-    """For each of N different names MARK-NUMBER, counted from 1 in their order.
+    """DIGEST-NUMBER for each of N distinct names, counted from 1 in their order.
 
-    The mark is that of the whole list: of another one, or in another order, no number is the same.
+    The digest depends on all names and their order, so two different lists share no result.
     """
-    # a file's name may be no UTF-8
-    whole = "\n".join(names).encode(errors="surrogateescape")
-    mark = hashlib.sha256(whole).hexdigest()[:8]
-    return [f"{mark}-{number:06}" for number in range(1, len(names) + 1)]
+    # file names may be invalid UTF-8
+    data = "\n".join(names).encode(errors="surrogateescape")
+    digest = hashlib.sha256(data).hexdigest()[:8]
+    return [f"{digest}-{number:06}" for number in range(1, len(names) + 1)]
 
 
 def anonymize(table: LabelTable) -> LabelTable:
-    """`table` with numbers for its images, patients and studies. Paths stay: images are read."""
+    """Replace the names of images, patients and studies by numbers; the paths stay readable."""
 
-    def numbered_groups(groups: np.ndarray | None) -> np.ndarray | None:
-        """(N,) str, counted by the first image of each."""
+    def number_groups(groups: np.ndarray | None) -> np.ndarray | None:
+        """Numbers (N,) str, in the order in which the groups first occur."""
         if groups is None:
             return None
         codes, names = pd.factorize(groups)
         return np.array(number_names(names.tolist()), dtype=object)[codes]
 
-    patients, studies = numbered_groups(table.patients), numbered_groups(table.studies)
+    patients, studies = number_groups(table.patients), number_groups(table.studies)
     return replace(table, ids=number_names(table.ids), patients=patients, studies=studies)
 
 
 def restore_names(ids: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of `names` whose numbers `ids` are; `ids` themselves where the first is no number.
+    """Names behind the numbers `ids`; `ids` unchanged unless the first one is such a number.
 
     `names` is the whole list, in the order in which it was numbered.
     """
     if not any(map(is_numbered, ids[:1])):
         return list(ids)
-    real = dict(zip(number_names(names), names, strict=True))
-    return [real.get(one, one) for one in ids]
+    original = dict(zip(number_names(names), names, strict=True))
+    return [original.get(one, one) for one in ids]
 
 
 def is_numbered(name: str) -> bool:
-    """Whether it looks like a name of `numbered`."""
+    """Whether `name` has the form that `number_names` gives."""
     return re.fullmatch(r"[0-9a-f]{8}-\d{6,}", name) is not None

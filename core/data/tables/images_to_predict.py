@@ -1,4 +1,4 @@
-"""The images to predict: found in a folder or named by a CSV, and the studies they belong to."""
+"""Images to predict, from a folder or a CSV, and their studies."""
 
 import os
 from collections import Counter
@@ -38,11 +38,11 @@ def find_images(
     view_column: str = "",
     like: Sequence[str] = (),
 ) -> LabelTable:
-    """The images that `csv` names, or without one every image of `folder`, without labels.
+    """Find the images that `csv` names, or all images of `folder`; the table has no labels.
 
-    Those of a folder go by their path in it, or as the identifiers of `like` without sub-folders
-    (where that is unique) and ending. `group_by` names the column of their studies. Raises
-    UserError where there is no image, and where one that is named has no file in the folder.
+    Without a CSV the ids are paths relative to the folder. If the identifiers in `like` have no
+    folders or no file extension, the ids have none either, as long as they stay unique. `group_by`
+    is the column of the studies. Raises UserError if there are no images or one has no file.
     """
     if csv is None:
         return _all_images(folder, like)
@@ -54,8 +54,8 @@ def find_images(
         full = value.startswith(("/", "\\")) or value[1:2] == ":"
         if full and not os.path.abspath(value).startswith(root):
             raise UserError(
-                f"{columns[name].place(value)} names '{value}' in column '{name}', which is not "
-                f"below {folder}: give paths below the image folder"
+                f"{columns[name].place(value)}: '{value}' in column '{name}' is outside {folder}: "
+                "give paths inside the image folder"
             )
     images = _unlabelled(ids, find_files.match_images(ids, folder), name)
     images = replace(images, patients=_patients(csv, columns, ids))
@@ -63,7 +63,7 @@ def find_images(
         return images
     study = find_column(csv, columns, group_by, (), "--group_by")
     if study is None:
-        raise UserError("--group_by none groups nothing: leave it out")
+        raise UserError("--group_by none has no effect: leave it out")
     if "" in columns[study].values:
         raise UserError(f"{columns[study].place('')} is blank in column '{study}'")
     view = find_column(csv, columns, view_column, VIEW_COLUMNS, "--view_column")
@@ -72,7 +72,7 @@ def find_images(
 
 
 def _patients(csv: Path, columns: dict[str, Column], ids: Sequence[str]) -> np.ndarray | None:
-    """Patients (N,) str, "" for unknown, by the usual columns or the images' names; or None."""
+    """Patients (N,) str from the usual columns or image paths; "" if unknown, None if none is."""
     with suppress(UserError):
         if name := find_column(csv, columns, "", PATIENT_COLUMNS, "--patient_column"):
             return columns[name].cells
@@ -82,7 +82,7 @@ def _patients(csv: Path, columns: dict[str, Column], ids: Sequence[str]) -> np.n
 
 
 def refuse_links_out(images: LabelTable, folder: Path) -> None:
-    """Raise UserError where an image is a link, or below one, to what is not in `folder`."""
+    """Raise UserError if an image is reached by a symbolic link that leaves `folder`."""
     root, real_path = os.path.join(os.path.realpath(folder), ""), cache(os.path.realpath)
     out = []
     for name, path in zip(images.ids, images.paths, strict=True):
@@ -93,13 +93,13 @@ def refuse_links_out(images: LabelTable, folder: Path) -> None:
             out.append(name)
     if out:
         raise UserError(
-            f"{len(out):,} of {len(images):,} images are links to files that are not in {folder}: "
+            f"{len(out):,} of {len(images):,} images are links to files outside {folder}: "
             f"{list_first(out)}; if you made these links, pass --follow_links"
         )
 
 
 def view_groups(views: np.ndarray | None, images: int) -> np.ndarray:
-    """A number for the group of each image's view, int64 (N,): frontal, lateral, or as it is."""
+    """Index of each image's view group, int64 (N,): frontal, lateral, or the view's own name."""
     if views is None:
         return np.zeros(images, dtype=np.int64)
     codes, names = pd.factorize(views)
@@ -111,8 +111,8 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
     images = sorted(files if packs else find_files.images_among(folder, files))
     if not images:
         raise UserError(
-            f"The image folder {folder} holds no image ({', '.join(find_files.IMAGE_ENDINGS)}, or "
-            f"DICOM of any name) among its {len(files):,} files: there is nothing to predict."
+            f"The image folder {folder} holds no image among its {len(files):,} files "
+            f"({', '.join(find_files.IMAGE_ENDINGS)}, or DICOM of any name): give another folder."
         )
     ids = images
     names = [name.rpartition("/")[2] for name in images]
@@ -122,8 +122,8 @@ def _all_images(folder: Path, like: Sequence[str]) -> LabelTable:
         ids = [find_files.strip_ending(name) or name for name in ids]
         if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
             raise UserError(
-                f"{folder} holds images that differ in their ending only: {list_first(twice)}. "
-                "Keep one."
+                f"{folder} has images that differ only in their ending: {list_first(twice)}. Keep "
+                "one."
             )
     return _unlabelled(ids, Images.in_folder(folder, images, packs), "ImageID")
 
@@ -139,27 +139,26 @@ def _unlabelled(ids: list[str], images: Images, id_column: str) -> LabelTable:
 
 
 def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
-    """Decode every image once, on the first rank; raise UserError for those that cannot be read."""
+    """Decode every image once, on rank 0; raise UserError if some cannot be read."""
 
-    def problem(place: int) -> str:
+    def find_error(place: int) -> str:
         try:
             table.images.read(place)
         except UserError as error:
             return str(error)
         return ""
 
-    spoiled: list[tuple[str, str]] = []
+    unreadable: list[tuple[str, str]] = []
     if fabric.is_global_zero:
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            problems = pool.map(problem, range(len(table)))
-            desc = "reading the test images once"
-            told = tqdm(problems, desc=desc, total=len(table), disable=None)
-            spoiled = [pair for pair in zip(table.ids, told, strict=True) if pair[1]]
-    spoiled = fabric.broadcast(spoiled)
-    if spoiled:
-        names = [name for name, _ in spoiled]
+            errors = pool.map(find_error, range(len(table)))
+            bar = tqdm(errors, desc="checking the test images", total=len(table), disable=None)
+            unreadable = [pair for pair in zip(table.ids, bar, strict=True) if pair[1]]
+    unreadable = fabric.broadcast(unreadable)
+    if unreadable:
+        names = [name for name, _ in unreadable]
         raise UserError(
-            f"{len(spoiled):,} of the {len(table):,} images to predict cannot be read: "
-            f"{list_first(names, 20)} ({spoiled[0][1].rstrip('.')}). Name the others in a "
+            f"{len(unreadable):,} of the {len(table):,} images to predict cannot be read: "
+            f"{list_first(names, 20)} ({unreadable[0][1].rstrip('.')}). List the others in a "
             "--test_csv."
         )

@@ -1,8 +1,8 @@
-"""Map of labels between sources: a CSV of `label,means`, the user's over ours.
+"""Label map between sources: a CSV of `label,means`; the user's rows override the built-in ones.
 
-Ours, label_map.csv, joins the vocabularies of NIH ChestX-ray14, CheXpert, MIMIC-CXR-JPG, CXR-LT,
-PadChest and VinDr-CXR where two names mean one finding. A part of another finding (a hiatal hernia
-and Hernia) is none of these: joined, its absence would be taken for the absence of all.
+The built-in label_map.csv merges names of the same finding in NIH ChestX-ray14, CheXpert,
+MIMIC-CXR-JPG, CXR-LT, PadChest and VinDr-CXR. It does not merge a finding with a more specific one
+(Hernia with hiatal hernia): a negative of the specific one is not a negative of the general one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,54 +14,56 @@ from core.data.csv.columns import read_columns
 from core.data.csv.labels import check_printable
 from core.errors import UserError, list_first, normalize_name
 
-OURS = Path(__file__).with_name("label_map.csv")
-# each row is followed to its end
+BUILT_IN = Path(__file__).with_name("label_map.csv")
+# every row is resolved, step by step
 MOST_ROWS, MOST_STEPS = 10_000, 20
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Which label means which other one. Case and punctuation do not matter."""
+    """Mapping of labels to their meaning. Case and punctuation do not matter."""
 
     steps: Mapping[str, str]
-    """From a label, as `core.errors.normalize_name` gives it, to the label of its row's `means`."""
-    given: tuple[str, ...] = ()
-    """The labels of the user's own rows."""
+    """From a label, normalized by `core.errors.normalize_name`, to the `means` of its row."""
+    user_labels: tuple[str, ...] = ()
+    """Labels of the user's rows."""
 
-    def way(self, label: str) -> list[str]:
-        """From `label` on by `steps`, to a label without a step, to itself, or back on the way.
+    def resolve(self, label: str) -> list[str]:
+        """Labels from `label` to its final meaning; a cycle ends before its first repetition.
 
-        Raises UserError where that is far.
+        Raises UserError for more than MOST_STEPS steps.
         """
-        way = [label]
-        while (following := self.steps.get(normalize_name(way[-1]))) is not None:
-            if normalize_name(following) in map(normalize_name, way):
+        chain = [label]
+        while (following := self.steps.get(normalize_name(chain[-1]))) is not None:
+            if normalize_name(following) in map(normalize_name, chain):
                 break
-            if len(way) > MOST_STEPS:
+            if len(chain) > MOST_STEPS:
                 raise UserError(
-                    f"the label map leads from '{label}' on over more than {MOST_STEPS} rows: say "
-                    "at once what it means"
+                    f"the label map needs more than {MOST_STEPS} rows to resolve '{label}': map it "
+                    "directly to its meaning"
                 )
-            way.append(following)
-        return way
+            chain.append(following)
+        return chain
 
     def meaning(self, label: str) -> str:
-        """What the label means in the end, as the map writes it."""
-        end = self.way(label)[-1]
+        """Final meaning of a label, in the map's spelling."""
+        end = self.resolve(label)[-1]
         return self._spellings.get(normalize_name(end), end)
 
-    def circle(self, label: str) -> list[str]:
-        """The way from `label` back to a label on it, if it comes back; a label may mean itself."""
-        way = self.way(label)
-        back = self.steps.get(normalize_name(way[-1]))
+    def find_cycle(self, label: str) -> list[str]:
+        """Labels of the cycle that `label` leads into; empty if none. A label may mean itself."""
+        chain = self.resolve(label)
+        back = self.steps.get(normalize_name(chain[-1]))
         return (
-            [] if back is None or normalize_name(back) == normalize_name(way[-1]) else [*way, back]
+            []
+            if back is None or normalize_name(back) == normalize_name(chain[-1])
+            else [*chain, back]
         )
 
     def unused(self, labels: Iterable[str]) -> list[str]:
-        """The labels of the user's rows by which none of `labels` is renamed."""
-        used = {normalize_name(step) for label in labels for step in self.way(label)}
-        return [name for name in self.given if normalize_name(name) not in used]
+        """Labels of the user's rows that rename none of `labels`."""
+        used = {normalize_name(step) for label in labels for step in self.resolve(label)}
+        return [name for name in self.user_labels if normalize_name(name) not in used]
 
     @cached_property
     def _spellings(self) -> dict[str, str]:
@@ -69,29 +71,31 @@ class LabelMap:
 
 
 def read_label_map(path: Path | None) -> LabelMap:
-    """The map for known sources, with the rows of the CSV at `path` over it.
+    """Read the built-in map, overridden by the rows of the CSV at `path`.
 
-    Rows are followed from one to the next. A row whose label is its own meaning keeps that label.
-    Where a row of the user's turns one of ours round, ours falls away. Raises UserError for a file
-    that is no such map, a label with two meanings, and labels that mean each other in a circle.
+    Rows are chained. A row that maps a label to itself keeps that label. If a user's row is the
+    reverse of a built-in one, the built-in one is dropped. Raises UserError for an invalid file, a
+    label with two meanings, and cycles.
     """
-    ours = _read(OURS).steps
+    built_in = _read(BUILT_IN).steps
     if path is None:
-        return LabelMap(ours)
+        return LabelMap(built_in)
     if not path.is_file():
-        raise UserError(f"--label_map {path} is no file: give a CSV with the columns label,means")
-    theirs = _read(path)
-    for circle in filter(None, map(theirs.circle, theirs.given)):
         raise UserError(
-            f"--label_map {path} goes in a circle: {' means '.join(circle)}; take a row out"
+            f"--label_map {path} is not a file: give a CSV with the columns label,means"
         )
-    steps = {**ours, **theirs.steps}
-    joint = LabelMap(steps, theirs.given)
-    for label in theirs.given:
-        if joint.circle(label):
-            # where the user's own rows end is where the way is to end
-            steps.pop(normalize_name(theirs.way(label)[-1]), None)
-    return joint
+    user = _read(path)
+    for cycle in filter(None, map(user.find_cycle, user.user_labels)):
+        raise UserError(
+            f"--label_map {path} has a cycle: {' means '.join(cycle)}; remove one of these rows"
+        )
+    steps = {**built_in, **user.steps}
+    merged = LabelMap(steps, user.user_labels)
+    for label in user.user_labels:
+        if merged.find_cycle(label):
+            # the last of the user's rows has the final meaning
+            steps.pop(normalize_name(user.resolve(label)[-1]), None)
+    return merged
 
 
 def _read(path: Path) -> LabelMap:
@@ -101,17 +105,17 @@ def _read(path: Path) -> LabelMap:
     ]
     if [len(one) for one in found] != [1, 1]:
         raise UserError(
-            f"{path} needs the columns label,means, and has {list_first(list(columns), 12)}"
+            f"{path} needs the columns label,means; it has {list_first(list(columns), 12)}"
         )
     (labels,), (meanings,) = found
     if (rows := len(labels.codes)) > MOST_ROWS:
         raise UserError(
-            f"{path} has {rows:,} rows, and a label map at most {MOST_ROWS:,}: leave some out"
+            f"{path} has {rows:,} rows; a label map has at most {MOST_ROWS:,}: remove some"
         )
     for column in (labels, meanings):
         for value in column.values:
             if not normalize_name(value):
-                raise UserError(f"{column.place(value)} names no label in column '{column.name}'")
+                raise UserError(f"{column.place(value)} has no label in column '{column.name}'")
             check_printable(path, value)
     steps: dict[str, str] = {}
     for label, meaning in zip(labels.cells, meanings.cells, strict=True):

@@ -1,4 +1,4 @@
-"""labels.csv: the labels that a run was trained with, in its folder."""
+"""labels.csv: training labels of a run, stored in its folder."""
 
 from itertools import takewhile
 from pathlib import Path
@@ -18,7 +18,7 @@ _KNOWN = ("ImageID", "PatientID", "StudyID", "View", "Source")
 
 
 def write_labels(path: Path, table: LabelTable) -> None:
-    """Write what is known of each image, then a column a class: 1, 0, or blank for unknown."""
+    """Write what is known of each image, then a column per class: 1, 0, or blank for unknown."""
     sources = table.sources
     if sources is not None:
         sources = np.array(table.source_names, dtype=object)[sources]
@@ -32,18 +32,18 @@ def write_labels(path: Path, table: LabelTable) -> None:
 
 
 def read_labels_csv(run_folder: Path) -> LabelTable:
-    """The labels that the run in a folder was trained with, without its images.
+    """Read the training labels of the run in a folder, without its images.
 
-    With an official split its training images are among them, of fold 0 in folds.csv. Raises
-    UserError where the folder has no labels.csv, as older runs, or where that was changed.
+    With an official split they include the training images (fold 0 in folds.csv). Raises UserError
+    if labels.csv is missing, as in older runs, or was edited.
     """
     path = run_folder / LABELS
     if not path.is_file():
-        raise UserError(f"{run_folder} has no {LABELS}: name a CSV of its labels by --labels")
+        raise UserError(f"{run_folder} has no {LABELS}: give a CSV of its labels with --labels")
     columns = read_columns(path)
     known = {name: columns.pop(name) for name in takewhile(_KNOWN.__contains__, [*columns])}
     if "ImageID" not in known or not columns:
-        raise UserError(f"{path} was changed: name a CSV of the labels by --labels")
+        raise UserError(f"{path} was edited: give a CSV of the labels with --labels")
     targets, _ = read_targets(path, columns, [*columns], "ignore", "unknown")
     cells = {name: column.cells for name, column in known.items()}
     source = known.get("Source")

@@ -1,7 +1,7 @@
-"""From settings to one table: a CSV as it is, or several of different sources joined.
+"""Loading of one LabelTable from the settings: a single CSV, or several sources merged.
 
-Joined, a label is the column of every source that means it (`label_map`) and unknown where a
-source has no such column; images, patients and studies carry their source's name before their own.
+When merged, columns with the same meaning (`label_map`) become one label, which is unknown where a
+source lacks it. Images, patients and studies get the prefix "SOURCE/".
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from core.data.sources import PLAIN, read_source_table
 from core.data.tables import merge
 from core.data.tables.label_map import LabelMap, read_label_map
 from core.data.tables.label_table import LabelTable
-from core.data.tables.merge import Part
+from core.data.tables.merge import SourceFile
 from core.errors import UserError, list_first, normalize_name, suggest_name
 
 
@@ -27,16 +27,18 @@ def read_table(
     reading: LabelReading | None = None,
     **fields: Any,
 ) -> LabelTable:
-    """Read a CSV or a known dataset's own table, and find the images (none: `image_dir` is None).
+    """Read a CSV or the table of a known dataset, and find its images unless `image_dir` is None.
 
-    `labels` names the label columns in order, else they are found by their cells. `fields` are over
-    those of `reading`. Columns that it does not name are found by their usual names, or patient,
-    study and view in the headers, where all images are DICOM. Raises UserError for anything that is
-    missing, ambiguous or not a label, naming the place.
+    `labels` are the label columns in order; by default they are detected from their cells. `fields`
+    override those of `reading`. Columns not named there are found by their usual names; patient,
+    study and view also by DICOM headers, if all images are DICOM. Raises UserError with the row or
+    column for anything missing, ambiguous or not a label.
     """
     reading = (reading or LabelReading()).change(**fields)
     folder = None if image_dir is None else Path(image_dir)
-    return _read_parts([Part(read_source_table(Path(csv), reading), folder, "", reading)], labels)
+    return _read_files(
+        [SourceFile(read_source_table(Path(csv), reading), folder, "", reading)], labels
+    )
 
 
 def gather(
@@ -46,82 +48,85 @@ def gather(
     images: bool = True,
     labels: Sequence[str] | None = None,
 ) -> LabelTable:
-    """The table of all --train_csv, or for `validation` of all --val_csv with any official test.
+    """Load and merge all --train_csv, or with `validation` all rows of all --val_csv.
 
-    Without `images` only the labels are read. `labels` goes before --labels. Raises UserError as
-    `read_table` and `read_label_map` do, for a label that no source has, a source that has none of
-    the labels that are asked for, and an image file of two sources.
+    Without `images` only the labels are read. `labels` overrides --labels. Raises UserError like
+    `read_table` and `read_label_map`, for a label in no source, for a source with none of the
+    requested labels, and for an image file in two sources.
     """
     count = len(data.train_csv)
     folders = data.train_dir * count if len(data.train_dir) == 1 else data.train_dir
-    # a source has the same name in training and in validation
+    # names are the same in training and validation
     names = source_names(data.train_csv, data.reading.source or (None,) * count)
     csvs = data.val_csv if validation else data.train_csv
-    parts, notes = [], []
+    files, notes = [], []
     is_for_all = not isinstance(data.reading.blank, tuple | list) or len(data.reading.blank) == 1
     for place, (csv, folder, name) in enumerate(zip(csvs, folders, names, strict=True)):
         reading = data.reading.of_csv(place)
         if validation:
             reading.official_split = "all"
-        sheet = read_source_table(csv, reading)
+        source = read_source_table(csv, reading)
         is_shared = count > 1 and is_for_all
-        if is_shared and reading.blank and sheet.blank not in (None, reading.blank):
+        if is_shared and reading.blank and source.blank not in (None, reading.blank):
             notes.append(
-                f"--blank {reading.blank} is not for {csv}, whose table has a meaning of its own."
+                f"--blank {reading.blank} is not applied to {csv}, which keeps its usual meaning "
+                f"of blanks ({source.blank})."
             )
             reading.blank = None
-        parts.append(Part(sheet, folder if images else None, name, reading))
+        files.append(SourceFile(source, folder if images else None, name, reading))
     wanted = data.label_names if labels is None else list(labels)
-    table = _read_parts(parts, wanted, validation=validation)
+    table = _read_files(files, wanted, validation=validation)
     return replace(table, notes=(*table.notes, *notes))
 
 
-def _read_parts(
-    parts: Sequence[Part], wanted: Sequence[str] | None, *, validation: bool = False
+def _read_files(
+    files: Sequence[SourceFile], wanted: Sequence[str] | None, *, validation: bool = False
 ) -> LabelTable:
-    """The table of all `parts`, with the labels `wanted` or those that are found."""
-    path = parts[0].reading.label_map
-    if len(parts) == 1 and path is None:
-        return parts[0].read(wanted)
+    """Read and merge all `files`, with the labels `wanted` or the detected ones."""
+    path = files[0].reading.label_map
+    if len(files) == 1 and path is None:
+        return files[0].read(wanted)
     label_map = read_label_map(path)
-    homes = merge.find_same_people(parts)
+    same_people = merge.find_same_people(files)
     if wanted is None:
-        tables = list(map(Part.read, parts, _listed(parts, homes, [None] * len(parts))))
-        for place, lost in enumerate(_constant_here(parts, tables, label_map)):
+        tables = list(
+            map(SourceFile.read, files, _add_listed_labels(files, same_people, [None] * len(files)))
+        )
+        for place, lost in enumerate(_find_constant_labels(files, tables, label_map)):
             if lost:
-                tables[place] = parts[place].read([*tables[place].class_names, *lost])
+                tables[place] = files[place].read([*tables[place].class_names, *lost])
         there: list[Sequence[str]] = [table.class_names for table in tables]
     else:
-        there = [[name for name in part.sheet.columns if normalize_name(name)] for part in parts]
-        if validation and len(parts) == 1 and parts[0].sheet.lists:
-            # what was trained on and no list of this CSV names is 0
+        there = [[name for name in file.source.columns if normalize_name(name)] for file in files]
+        if validation and len(files) == 1 and files[0].source.lists:
+            # trained labels that no list of this CSV contains are 0
             means = {normalize_name(label_map.meaning(name)) for name in there[0]}
             there[0] = [*there[0], *(name for name in wanted if normalize_name(name) not in means)]
-        chosen = _choose(parts, there, wanted, label_map, "val" if validation else "train")
-        tables = list(map(Part.read, parts, _listed(parts, homes, chosen)))
-    tables = merge.without_shared_images(tables, parts, homes)
-    notes = merge.shared_patients(tables, parts)
+        chosen = _choose_columns(files, there, wanted, label_map, "val" if validation else "train")
+        tables = list(map(SourceFile.read, files, _add_listed_labels(files, same_people, chosen)))
+    tables = merge.drop_shared_images(tables, files, same_people)
+    notes = merge.describe_shared_patients(tables, files)
     notes += [
-        f"Warning: --label_map {path} renames '{label}', which is in no CSV."
+        f"Warning: '{label}' of --label_map {path} is in no CSV."
         for label in label_map.unused([name for names in there for name in names])
     ]
     spelling = {normalize_name(name): name for name in wanted or ()}
-    for place, (table, part) in enumerate(zip(tables, parts, strict=True)):
-        names = _meanings(table.class_names, spelling, label_map, part.csv)
-        tables[place] = merge.rename_labels(table, names, part.csv)
-        if len(parts) > 1:
-            tables[place] = merge.with_source(tables[place], part, parts[homes[place]].name)
-    notes += merge.labels_of_some(tables, parts)
+    for place, (table, file) in enumerate(zip(tables, files, strict=True)):
+        names = _name_labels(table.class_names, spelling, label_map, file.csv)
+        tables[place] = merge.rename_labels(table, names, file.csv)
+        if len(files) > 1:
+            tables[place] = merge.prefix_source(tables[place], file, files[same_people[place]].name)
+    notes += merge.describe_partial_labels(tables, files)
     class_names = wanted or list(dict.fromkeys(n for table in tables for n in table.class_names))
-    joined = merge.join_tables(tables, parts, class_names)
+    joined = merge.join_tables(tables, files, class_names)
     return replace(joined, notes=(*joined.notes, *notes))
 
 
 def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]:
-    """A name for each CSV, all different, that follows from the settings alone.
+    """A unique name for each CSV, determined by the settings alone.
 
-    Its --source, or else that of the file without its ending; where two are the same, with the
-    folder's or at last a number before it.
+    The name is the --source, else the file name without extension. Duplicates get the folder's
+    name as a prefix; if that is not enough, a number.
     """
     names = [
         path.name.removesuffix(".gz").removesuffix(".csv") if kind in (None, PLAIN) else str(kind)
@@ -136,47 +141,49 @@ def source_names(csvs: Sequence[Path], kinds: Sequence[str | None]) -> list[str]
     return names
 
 
-def _listed(
-    parts: Sequence[Part], homes: Sequence[int], chosen: Sequence[list[str] | None]
+def _add_listed_labels(
+    files: Sequence[SourceFile], same_people: Sequence[int], chosen: Sequence[list[str] | None]
 ) -> list[list[str] | None]:
-    """The labels to read of each CSV (None: as found), with those that lists of the same source
-    name elsewhere: one that no list of a CSV names is 0 in all its images."""
+    """Labels to read from each CSV (None: detect), including labels of other CSVs of its dataset.
+
+    These apply to tables with lists of labels: a label in no list is 0 in all images of that CSV.
+    """
     labels = list(chosen)
-    for home in set(homes):
-        lists = [p for p, part in enumerate(parts) if homes[p] == home and part.sheet.lists]
+    for first in set(same_people):
+        lists = [p for p, file in enumerate(files) if same_people[p] == first and file.source.lists]
         if len(lists) > 1:
-            every = [name for p in lists for name in chosen[p] or parts[p].sheet.labels or ()]
+            every = [name for p in lists for name in chosen[p] or files[p].source.labels or ()]
             named = list({label_key(name): name for name in every}.values())
             labels = [named if p in lists else names for p, names in enumerate(labels)]
     return labels
 
 
-def _constant_here(
-    parts: Sequence[Part], tables: Sequence[LabelTable], label_map: LabelMap
+def _find_constant_labels(
+    files: Sequence[SourceFile], tables: Sequence[LabelTable], label_map: LabelMap
 ) -> list[list[str]]:
-    """For each CSV the columns that are 1 for every image, and a label in another CSV."""
+    """For each CSV, columns that are 1 for every image here and are a label in another CSV."""
     known = {
         normalize_name(label_map.meaning(name)) for table in tables for name in table.class_names
     }
     return [
         [
             name
-            for name, column in part.sheet.columns.items()
-            if part.sheet.labels is None and is_always_positive(column)
+            for name, column in file.source.columns.items()
+            if file.source.labels is None and is_always_positive(column)
             if name not in table.class_names and normalize_name(label_map.meaning(name)) in known
         ]
-        for part, table in zip(parts, tables, strict=True)
+        for file, table in zip(files, tables, strict=True)
     ]
 
 
-def _choose(
-    parts: Sequence[Part],
+def _choose_columns(
+    files: Sequence[SourceFile],
     columns: Sequence[Sequence[str]],
     wanted: Sequence[str],
     label_map: LabelMap,
     what: str,
 ) -> list[list[str] | None]:
-    """Those of the columns of each CSV that mean one of the `wanted` labels."""
+    """Columns of each CSV whose meaning is one of the `wanted` labels."""
     keys = [normalize_name(name) for name in wanted]
     twice = [name for name, key in zip(wanted, keys, strict=True) if keys.count(key) > 1]
     if twice:
@@ -186,34 +193,34 @@ def _choose(
     for meaning in (meaning for one in meanings for meaning in one.values()):
         known.setdefault(normalize_name(meaning), meaning)
     for name in (name for name in wanted if normalize_name(name) not in known):
-        called = known.get(normalize_name(label_map.meaning(name)))
-        by_map = f": by the label map it is called '{called}'"
-        hint = by_map if called else suggest_name(name, known.values())
+        renamed = known.get(normalize_name(label_map.meaning(name)))
+        by_map = f": the label map renames it to '{renamed}'"
+        hint = by_map if renamed else suggest_name(name, known.values())
         raise UserError(f"no --{what}_csv has the label '{name}'{hint}")
     chosen = [
         [name for name, means in one.items() if normalize_name(means) in keys] for one in meanings
     ]
-    for part, names in zip(parts, chosen, strict=True):
+    for file, names in zip(files, chosen, strict=True):
         if not names:
             raise UserError(
-                f"{part.csv} has none of the labels {list_first(wanted, 12)}: leave this CSV out"
+                f"{file.csv} has none of the labels {list_first(wanted, 12)}: leave this CSV out"
             )
     return [*chosen]
 
 
-def _meanings(
+def _name_labels(
     labels: Sequence[str], spelling: dict[str, str], label_map: LabelMap, csv: Path
 ) -> dict[str, str]:
-    """From each label to its name in the joint table, whose names `spelling` collects: as --labels
-    writes it, else the label map, else the first CSV that has it."""
+    """Name of each label in the merged table, in the spelling of --labels, else of the label map,
+    else of the first CSV that has it; adds these to `spelling`."""
     names: dict[str, str] = {}
     alike: dict[str, str] = {}
     for label in labels:
         other = alike.setdefault(normalize_name(label), label)
         if other != label and normalize_name(label) not in label_map.steps:
             raise UserError(
-                f"columns '{other}' and '{label}' of {csv} differ in case or punctuation only: "
-                f"rename one of them, or join them by a row '{label},{label}' of a --label_map"
+                f"columns '{other}' and '{label}' of {csv} differ only in case or punctuation: "
+                f"rename one of them, or merge them with a row '{label},{label}' in a --label_map"
             )
         meaning = label_map.meaning(label)
         names[label] = spelling.setdefault(normalize_name(meaning), meaning)

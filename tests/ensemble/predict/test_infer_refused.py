@@ -43,7 +43,7 @@ def first(checkpoints: list[Path], phantom: Path) -> list[object]:
         ("--image_dir {tmp}/empty", "holds no image"),
         ("--image_dir {tmp}/none", "does not exist"),
         ("--test_csv {tmp}/none.csv", "There is no file"),
-        ("--test_csv {tmp}/other.csv", "no column with the images' names"),
+        ("--test_csv {tmp}/other.csv", "no column of image names"),
         ("--sample_submission none.csv", "none.csv"),
         ("--calibration none.json", "none.json"),
         ("--checkpoints {tmp}/none", "is not there"),
@@ -88,9 +88,9 @@ def test_flags_and_files_that_cannot_be(
     ("named", "told"),
     [
         ("../outside.png", "leaves the image folder"),
-        ("{tmp}/outside.png", "is not below"),
+        ("{tmp}/outside.png", "is outside"),
         ("outside.png", "have no file in"),
-        ("", "names no image"),
+        ("", "has no image"),
     ],
 )
 def test_names_that_leave_the_folder(

@@ -92,11 +92,11 @@ def test_rows_are_taken_with_their_place_in_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", ['"1,2,3",4\n', '"4\n5",\n', "7,\n", "\r7,", "7,\r\n"])
 def test_a_row_that_ends_early_is_found_among_quoted_cells(tmp_path: Path, row: str) -> None:
     for whole in ('a,b,c\n"1,2",3,\n"4\n5",6,\n7,8,"9"\n\n', 'a,b,c\n5" tube,1,\n6" tube,3,4\n'):
-        with pytest.raises(UserError, match="has 2 cells where the header has 3"):
+        with pytest.raises(UserError, match="has 2 cells and the header 3"):
             read_columns(write(tmp_path, (whole + row).encode()))
 
 
-SHORT, LONG = "line 3 has 2 cells where the header has 3", "Expected 3 fields in line 3, saw 4"
+SHORT, LONG = "line 3 has 2 cells and the header 3", "Expected 3 fields in line 3, saw 4"
 
 
 @pytest.mark.parametrize(

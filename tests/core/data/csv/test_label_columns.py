@@ -15,7 +15,7 @@ from core.data.csv.non_labels import is_known_non_label
 from core.data.sources.nih import LABELS as NIH_LABELS
 from core.data.sources.source_table import CHEXPERT_LABELS
 from core.data.tables import LabelTable, read_table
-from core.data.tables.label_map import OURS
+from core.data.tables.label_map import BUILT_IN
 from core.data.tables.load import gather
 from core.errors import UserError
 
@@ -73,7 +73,7 @@ def test_a_column_that_looks_like_a_label_stops_with_its_cell(
         read(tmp_path, {"Mass": cells})
     message = str(refused.value)
     assert f"row {row} (the header is row 1), column 'Mass' holds '{value}'" in message
-    assert "name those that are with --labels" in message
+    assert "name the label columns with --labels" in message
     assert ("probabilities are not supported yet" in message) == value.startswith("0.")
     assert read(tmp_path, {"Mass": cells}, ["Effusion"]).class_names == ("Effusion",)
 
@@ -158,7 +158,7 @@ abnormal,density,exclude,label,normal,unchanged,NSG tube,y,y1,x
 
 
 def test_findings_are_not_taken_for_header_columns() -> None:
-    mapped = [text for column in read_columns(OURS).values() for text in column.values]
+    mapped = [text for column in read_columns(BUILT_IN).values() for text in column.values]
     names = [*NIH_LABELS, *CHEXPERT_LABELS, *mapped, *" ".join(FINDINGS.split()).split(",")]
     assert [name for name in names if is_known_non_label(name.strip())] == []
 

@@ -153,7 +153,7 @@ def test_the_lists_of_nih_must_agree(tmp_path: Path) -> None:
         ("\n".join(read_table(NIH_FILE, None).ids), "train", "official test"),
     ):
         test.write_text(names)
-        with pytest.raises(UserError, match=f"leaves none of the 7 images .* are {kind} images"):
+        with pytest.raises(UserError, match=f"selects none of the 7 images .* are {kind} images"):
             read_table(path, None, official_split=wanted)
     test.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as a list"):

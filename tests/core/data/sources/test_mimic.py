@@ -57,7 +57,7 @@ def test_tables_that_are_not_there(labels: Path) -> None:
         ),
         (
             *("metadata", ",10000898,50771383", ",,50771383"),
-            r"metadata.csv: row 7 .* names no patient",
+            r"metadata.csv: row 7 .* has no patient",
         ),
         ("split", "57375967", "57375968", r"split.csv: row 5 .*metadata.csv, row 5, '"),
         ("split", ",10000764", ",10000765", r"split.csv: row 5 .*metadata.csv, row 5, '"),

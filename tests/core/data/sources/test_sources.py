@@ -235,7 +235,7 @@ BOXES = "image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R2,Mass,1\n"
         (BOXES, r"is a table of boxes .*image_labels_train\.csv", {"source": "vindr"}),
         (BOXES, "^(?!.*(VinDr|reader)).*$", {}),
         (VIEWS, r"none of the 4 images.*PA 2, AP 1, \(blank\) 1", {"views": "lateral"}),
-        (VIEWS.replace("View", "V"), "needs a column of views", {"views": "frontal", **MASS}),
+        (VIEWS.replace("View", "V"), "has no view column", {"views": "frontal", **MASS}),
         # rows of the file, of which one is left out
         (VIEWS, r"row 5 \(.*'Mass' holds 'small'", {"views": "frontal", **MASS}),
         (
@@ -263,7 +263,9 @@ def test_chexperts_paths_and_views(read: Read) -> None:
     assert table.patients.tolist() == [f"patient{number}" for number in range(4)]
     assert table.views is not None
     assert table.views.tolist() == ["Frontal", "PA", "Frontal", "Lateral"]
-    assert any("means unknown, as --blank says, and not zero" in note for note in table.notes)
+    assert any(
+        "means unknown by --blank; the default there is zero" in note for note in table.notes
+    )
 
 
 def test_compressed_tables_are_read_as_the_others(tmp_path: Path) -> None:

@@ -71,11 +71,11 @@ def test_rows_of_labels_that_are_nowhere_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "header", "sentence"),
     [
-        (["A,B", "B,C", "C,A"], "label,means", r"goes in a circle: A means B means C means A"),
+        (["A,B", "B,C", "C,A"], "label,means", r"has a cycle: A means B means C means A"),
         (["A,B", "a_,C"], "label,means", r"gives 'a_' two meanings, 'B' and 'C': keep one"),
-        (["A,B", ",C"], "label,means", r"row 3 \(.* names no label .*'label'"),
-        (["A,--"], "label,means", r"row 2 .* names no label in column 'means'"),
-        (["A,B"], "from,to", "needs the columns label,means, and has from, to"),
+        (["A,B", ",C"], "label,means", r"row 3 \(.* has no label .*'label'"),
+        (["A,--"], "label,means", r"row 2 .* has no label in column 'means'"),
+        (["A,B"], "from,to", "needs the columns label,means; it has from, to"),
         ([], "label,means", "has a header and no rows"),
     ],
 )
@@ -89,5 +89,5 @@ def test_a_map_that_cannot_be_followed_is_refused(
 
 
 def test_no_map_where_one_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--label_map .*none\.csv is no file"):
+    with pytest.raises(UserError, match=r"--label_map .*none\.csv is not a file"):
         read_label_map(tmp_path / "none.csv")

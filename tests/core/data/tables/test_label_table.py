@@ -44,7 +44,7 @@ def texts(table: LabelTable, field: str) -> list[str] | None:
             ("Edema", "Fracture"),
             [[f"patient0000{n}" for n in (1, 2, 2)], None, ["Frontal", "Frontal", "Lateral"]],
             [[1, NAN], [NAN, 0], [NAN, 1]],
-            ["Patients are taken from the images' paths, such as 'patient00001'"],
+            ["Patients are read from the image paths, such as 'patient00001'"],
         ),
         (
             "image,subject,exam_id,AP/PA,A,Note\n00012,007,s9,LL,1,\nx,08,s8,,-1,\n",
@@ -133,15 +133,15 @@ def test_uncertain_and_blank_labels(
     np.testing.assert_array_equal(read(HEADER + "".join(rows), **fields).targets[:, 0], targets)
 
 
-ROUNDED = r"column 'PatientID' holds '{}', a rounded .* merges many patients .*patient_column none"
+ROUNDED = r"column 'PatientID' holds '{}', a rounded .* merges patients .*patient_column none"
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         # images and patients
-        (f"{HEADER}a.png,1,1\n,2,0\n", r"row 3 \(the header is row 1\) names no image in column '"),
-        (f"{HEADER}a,1,1\nb, ,0\n", "row 3 .* names no patient in .*'PatientID'.*_column none"),
+        (f"{HEADER}a.png,1,1\n,2,0\n", r"row 3 \(the header is row 1\) has no image in column '"),
+        (f"{HEADER}a,1,1\nb, ,0\n", "row 3 .* has no patient in .*'PatientID'.*_column none"),
         *(
             (f"{HEADER}a,12E5,1\nb,{cell},0\n", r"row 3 \(the header is row 1\), " + found)
             for cell in ("1.90E+38", "2E+38", "1.9e38")
@@ -169,7 +169,7 @@ ROUNDED = r"column 'PatientID' holds '{}', a rounded .* merges many patients .*p
             for cell in ("2", "maybe", "0.5")
         ),
         ("ImageID,PatientID\na.png,1\n", "no label column"),
-        ("ImageID,Finding Labels\na,Mass|Hernia\n", "'Finding Labels' lists several in a cell"),
+        ("ImageID,Finding Labels\na,Mass|Hernia\n", "'Finding Labels' has lists of labels"),
         (f"{HEADER}a.png,1,large\n", "no label column.*row 2.*'Mass' holds 'large'"),
         (f"{HEADER}a,1,1\nb,2,1\n", "no label column.*1 for every image.*Mass.*--labels"),
     ],
@@ -186,7 +186,7 @@ TEXT = "ImageID,PatientID,StudyID,Pleural_Thickening\na.png,1,2,1\n"
     [
         ("'Thickning': did you mean 'Pleural_Thickening'", {"labels": ["Thickning"]}),
         ("it has ImageID, PatientID, StudyID, Pleural_Thickening", {"labels": ["xyz"]}),
-        ("'PatientID' names .* out of --labels", {"labels": ["PatientID"]}),
+        ("'PatientID' is the image.* from --labels", {"labels": ["PatientID"]}),
         ("'StudyID' more than once", {"labels": ["StudyID"] * 2, "study_column": "none"}),
         ("--labels is empty", {"labels": []}),
         *(

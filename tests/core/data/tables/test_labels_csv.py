@@ -43,7 +43,7 @@ def test_labels_are_read_back_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (None, "has no labels.csv: name a CSV of its labels by --labels"),
+        (None, "has no labels.csv: give a CSV of its labels with --labels"),
         ("ImageID,Mass\na,2\n", r"row 2 .* column 'Mass' holds '2'; a label is 1, 0"),
         ("Mass,ImageID\n1,a\n", "was changed"),
         ("ImageID,PatientID\na,b\n", "was changed"),

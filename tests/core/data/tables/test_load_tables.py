@@ -62,7 +62,7 @@ def test_one_csv_is_as_read_table_has_it(tmp_path: Path) -> None:
     assert named.ids == same.ids
     np.testing.assert_array_equal(named.targets, same.targets)
     told = [note for note in named.notes if note.startswith("Warning")]
-    assert told == [f"Warning: --label_map {tmp_path}/map.csv renames 'Mas', which is in no CSV."]
+    assert told == [f"Warning: 'Mas' of --label_map {tmp_path}/map.csv is in no CSV."]
 
 
 def test_a_reading_is_one_object_or_its_fields(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_two_columns_that_are_one_label(tmp_path: Path) -> None:
     table = read_table(csv, None, label_map=tmp_path / "map.csv", blank="unknown")
     assert table.class_names == ("Pleural Effusion", "Tumour")
     np.testing.assert_array_equal(table.targets[:, 0], [1, 0, NAN, 1, NAN])
-    told = f"Columns Effusion and Pleural Effusion of {csv} are one label, Pleural Effusion"
+    told = f"Columns Effusion and Pleural Effusion of {csv} are merged into Pleural Effusion"
     assert any(note.startswith(told) for note in table.notes)
 
 
@@ -112,14 +112,14 @@ def test_a_blank_means_what_its_source_says(tmp_path: Path) -> None:
             (own, csv),
             "unknown",
             [1, NAN, NAN, 1, 0, 0],
-            f"--blank unknown is not for {csv}, whose table has a meaning of its own.",
+            f"--blank unknown is not applied to {csv}, which keeps its usual meaning of blanks "
+            "(zero).",
         ),
         (
             (csv,),
             "unknown",
             [1, NAN, NAN],
-            f"Warning: a blank label of {csv} means unknown, as --blank says, and not zero as is "
-            "usual there.",
+            f"Warning: a blank label of {csv} means unknown by --blank; the default there is zero.",
         ),
     ):
         table = gather(data_config(train_csv=csvs, blank=blank, labels="Edema"), images=False)
@@ -132,10 +132,10 @@ def test_columns_that_differ_in_punctuation_alone_are_refused(tmp_path: Path) ->
     csv = write(tmp_path, "a", "ImageID,PatientID,Grade+,Grade-,Mass\n1.png,1,1,0,0\n2.png,2,0,1,1")
     other = write(tmp_path, "b", "ImageID,PatientID,Mass\n1.png,1,1\n2.png,2,0")
     data = data_config(train_csv=(csv, other), train_dir=(tmp_path / "a", tmp_path / "b"))
-    told = rf"columns 'Grade\+' and 'Grade-' of {csv} differ in case or punctuation only"
+    told = rf"columns 'Grade\+' and 'Grade-' of {csv} differ only in case or punctuation"
     with pytest.raises(UserError, match=told) as refused:
         gather(data)
-    assert "a row 'Grade-,Grade-' of a --label_map" in str(refused.value)
+    assert "a row 'Grade-,Grade-' in a --label_map" in str(refused.value)
     (tmp_path / "map.csv").write_text("label,means\nGrade-,Grade-\n")
     mapped = replace(data, reading=data.reading.change(label_map=tmp_path / "map.csv"))
     assert gather(mapped).class_names == ("Grade-", "Mass")
@@ -155,7 +155,7 @@ def test_names_of_sources_are_all_different() -> None:
     ("settings", "sentence"),
     [
         ({"labels": "Mas,Hernia"}, r"no --train_csv has the label 'Mas': did you mean 'Mass'\?"),
-        ({"labels": "Effusion"}, "label 'Effusion': by the label map it is called 'Pleural Effus"),
+        ({"labels": "Effusion"}, "label 'Effusion': the label map renames it to 'Pleural Effus"),
         ({"labels": "Mass,mass"}, "--labels names one label as Mass and as mass"),
         ({"labels": "Hernia"}, r"nih\.csv has none of the labels Hernia: leave this CSV out"),
         ({"source": ("plain", "nihh")}, "there is no --source 'nihh'"),

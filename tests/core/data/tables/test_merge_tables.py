@@ -167,7 +167,7 @@ def test_patients_of_one_name_in_two_plain_tables_are_told(tmp_path: Path) -> No
 
     assert told(first, second) == [
         f"Warning: 1 patient name is in both {first} and {second} and counts as different "
-        "people: put them in one CSV if they are the same."
+        "people. If they are the same, put them in one CSV."
     ]
     assert told(first, more["x"])[0].startswith("Warning: 2 patient names are in both")
     # the same numbers in tables of two known sources are other people
@@ -181,7 +181,7 @@ def test_images_without_patients_are_patients_of_their_own(tmp_path: Path) -> No
     table = gather(replace(data, train_csv=(*data.train_csv, csv), train_dir=folders))
     assert table.patients is not None
     assert table.patients.tolist()[3:] == ["hospital/7", "hospital/8", "more/x.png", "more/y.png"]
-    told = f"Warning: each image of {csv} counts as a patient of its own, as it names none."
+    told = f"Warning: {csv} has no patients, so each of its images counts as one patient."
     assert told in table.notes
     assert gather(two(tmp_path, patient_column="none")).patients is None
 

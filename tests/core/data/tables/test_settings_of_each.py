@@ -85,10 +85,10 @@ def test_labels_of_one_source_come_with_the_row_that_joins_them(tmp_path: Path) 
     notes = [
         note
         for note in gather(data_config(train_csv=paths, **EACH), images=False).notes
-        if "not every CSV has" in note
+        if "are not in every CSV" in note
     ]
     assert [note.split(": ")[0] for note in notes] == [
-        f"Labels of {path} that not every CSV has" for path in paths
+        f"Labels of {path} that are not in every CSV" for path in paths
     ]
     assert "Lung nodule (near Lung_nodules)." in notes[0]
     assert notes[1].endswith(": Lung_nodules (near Lung nodule).")
@@ -99,7 +99,7 @@ def test_labels_of_one_source_come_with_the_row_that_joins_them(tmp_path: Path) 
     )
     assert table.class_names == ("Lung_nodules", "Mass")
     assert table.targets[:, 0].tolist() == [1, 0, 1, 0, 1, 0]
-    assert not any("not every CSV has" in note for note in table.notes)
+    assert not any("are not in every CSV" in note for note in table.notes)
 
 
 def test_a_source_without_patients_is_named(tmp_path: Path) -> None:
