@@ -92,6 +92,6 @@ def _check_near(
         f"{pluralize(len(strangers), 'image looks', 'images look')} nearly the same as another one"
         f"{' of a different patient' if is_known else ''}: "
         f"{list_first([f'{names[a]} ~ {names[b]}' for a, b in strangers], 10)} ({method})",
-        "look at them: the same radiograph in training and validation inflates every number; "
+        "look at them: the same radiograph in training and validation inflates every score; "
         "take one of each pair out, or give both one patient",
     )

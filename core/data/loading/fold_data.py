@@ -21,7 +21,8 @@ from core.data.loading.dataset import (
     evaluation_loader,
 )
 from core.data.loading.samplers import build_mixture, build_sampler, training_batches
-from core.data.splits.prepare import PreparedData, source_shares
+from core.data.splits.prepare import PreparedData
+from core.data.splits.source_weights import source_shares
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first
 from core.runtime.fabric import worker_count

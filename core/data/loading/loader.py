@@ -65,7 +65,7 @@ class DecodingLoader(DataLoader):
         for batch in super().__iter__():
             if isinstance(batch, UserError):
                 others = doctor_hint(
-                    "with the same flags of the data, or --config, names all such images", " --full"
+                    "with the same data flags, or --config, names all such images", " --full"
                 )
                 raise UserError(f"{str(batch).rstrip('.')}{others}") from batch
             if self.constant is not None:

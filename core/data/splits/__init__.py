@@ -1,4 +1,4 @@
-"""Patient-disjoint folds."""
+"""Patient-disjoint folds, duplicates, hold-out and official splits."""
 
 from core.data.splits.folds import assign_folds
 

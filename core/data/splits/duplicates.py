@@ -1,7 +1,7 @@
-"""Equal images under two names: a leak between folds that patients do not show.
+"""Duplicate images: detection, and grouping so that no fold divides them.
 
-Files are equal byte for byte, images of packs pixel for pixel. Images of one grey everywhere, as
-failed exports are, have nothing in common but that.
+Files are compared byte by byte, images of packs pixel by pixel. Blank images (one grey level, as in
+failed exports) are not duplicates.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from tqdm import tqdm
 from core.data.images.collection import Images
 from core.errors import UserError, list_first, pluralize
 
-# bytes of the middle of an image that are looked at before the whole of it
+# bytes from the middle of an image that are compared before the whole image
 _SAMPLE = 4096
 _READERS, _TOGETHER = 16, 256
 
 
 def find_duplicates(images: Images) -> np.ndarray:
-    """Of each image the first one that equals it, (N,) int64: itself where there is none before.
+    """Index of the first duplicate of each image, (N,) int64; its own index if it has none before.
 
-    Of files those of the same size are opened for a sample of 4 KiB; of these, as of the images of
-    packs, those with the same sample are read whole. An image of one grey everywhere is no copy.
+    Files of equal size, and images of packs, are compared by a sample of 4 KiB first; only those
+    with equal samples are read whole. Blank images are not duplicates.
     """
     first = np.arange(len(images))
     for places, content in (_among_files(images), _in_packs(images)):
@@ -45,7 +45,7 @@ def find_duplicates(images: Images) -> np.ndarray:
 
 
 def _is_blank(images: Images, place: int) -> bool:
-    """Whether it can be read, and is of one grey everywhere."""
+    """Whether the image is readable and has a single grey level."""
     with suppress(UserError):
         pixels = images.read(place)
         return bool(pixels.min() == pixels.max())
@@ -53,9 +53,9 @@ def _is_blank(images: Images, place: int) -> bool:
 
 
 def merge_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:
-    """Groups (N,) that no fold may divide: patients, joined where they share an image.
+    """Groups (N,) that no fold may divide: patients, merged if they share an image.
 
-    `first` of `find_duplicates`. Without a copy of another patient's image they are `patients`.
+    `first` is from `find_duplicates`. Without duplicates between patients it is `patients` itself.
     """
     owners = _owners(patients, len(first))
     if (owners == owners[first]).all():
@@ -66,30 +66,30 @@ def merge_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray
 
 
 def describe_duplicates(ids: Sequence[str], patients: np.ndarray | None, first: np.ndarray) -> str:
-    """A sentence on the images that another patient has too; "" where there is none."""
+    """Warning about images that are duplicates of another patient's; "" if there are none."""
     owners = _owners(patients, len(first))
     copies = np.flatnonzero(owners != owners[first])
     if not len(copies):
         return ""
-    whose = "" if patients is None else " of another patient"
+    other = "" if patients is None else " of another patient"
     return (
-        f"Warning: {pluralize(len(copies), 'image equals', 'images equal')} another one{whose} "
-        f"({_pairs(ids, copies, first)}): equal images are kept in one fold, as if one patient's. "
-        "If they are mistakes, take them out of the CSV."
+        f"Warning: {pluralize(len(copies), 'image equals', 'images equal')} another one{other} "
+        f"({_pairs(ids, copies, first)}): duplicates are kept in one fold. If they are mistakes, "
+        "remove them from the CSV."
     )
 
 
 def check_no_duplicates(train: Sequence[str], val: Sequence[str], first: np.ndarray) -> None:
-    """Raise UserError where an image of --val_csv equals one of --train_csv.
+    """Raise UserError if an image of --val_csv is a duplicate of one of --train_csv.
 
-    `train` and `val` name their images; `first` is of both, one after the other.
+    `train` and `val` are image names; `first` is `find_duplicates` of both, concatenated.
     """
     copies = len(train) + np.flatnonzero(first[len(train) :] < len(train))
     if len(copies):
         raise UserError(
             f"{pluralize(len(copies), 'image')} of --val_csv can be found in --train_csv under "
-            f"another name ({_pairs([*train, *val], copies, first)}), which inflates every number: "
-            "take them out of one of the two, or leave --val_csv out and let --folds split"
+            f"another name ({_pairs([*train, *val], copies, first)}), which inflates every score: "
+            "remove them from one of the two, or use --folds in place of --val_csv"
         )
 
 
@@ -98,16 +98,16 @@ def _pairs(ids: Sequence[str], copies: np.ndarray, first: np.ndarray) -> str:
 
 
 def _owners(patients: np.ndarray | None, images: int) -> np.ndarray:
-    """Whose each image is, as a number; its own where no patients are known."""
+    """Patient index of each image; without patients the image's own index."""
     return np.arange(images) if patients is None else pd.factorize(patients)[0]
 
 
-# of an image by its place: a digest of the whole, or a sample
+# (index, whole) -> a digest of the whole image, or a sample of its bytes
 _Content = Callable[[int, bool], bytes]
 
 
 def _among_files(images: Images) -> tuple[np.ndarray, _Content]:
-    """The files of which another has the same size, and their content."""
+    """Indices of files that share their size with another, and a function to read them."""
     paths, sizes = images.encoded_paths, images.file_sizes
     _, codes, counts = np.unique(sizes, return_inverse=True, return_counts=True)
 
@@ -123,7 +123,7 @@ def _among_files(images: Images) -> tuple[np.ndarray, _Content]:
 
 
 def _in_packs(images: Images) -> tuple[np.ndarray, _Content]:
-    """The readable images of packs, and their pixels."""
+    """Indices of readable images of packs, and a function to read them."""
     packed = images.pack >= 0
     packed[[place for place, _ in images.unreadable()]] = False
 
@@ -138,7 +138,7 @@ def _in_packs(images: Images) -> tuple[np.ndarray, _Content]:
 
 
 def _with_same_sample(places: np.ndarray, content: _Content) -> Iterator[list[int]]:
-    """Those of `places` that share a sample, together; in little memory for a million of them."""
+    """Groups of `places` with equal samples; keeps only 8 bytes per image in memory."""
 
     def digests_of(some_places: np.ndarray) -> np.ndarray:
         found = []
@@ -153,11 +153,10 @@ def _with_same_sample(places: np.ndarray, content: _Content) -> Iterator[list[in
     pieces = np.array_split(places, max(1, len(places) // _TOGETHER))
     is_silent = True if os.environ.get("RANK", "0") != "0" else None
     shown: dict[str, Any] = {"delay": 2, "leave": False, "disable": is_silent}
-    # of files on a server it is the waiting that takes long
+    # threads, because network file systems are slow to answer
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(digests_of, pieces)
-        parts = tqdm(found, "looking for equal images", len(pieces), **shown)
-        digests = np.concatenate([*parts])
+        digests = np.concatenate([*tqdm(found, "finding duplicates", len(pieces), **shown)])
     order = np.argsort(digests, kind="stable")
     ends = np.flatnonzero(np.diff(digests[order])) + 1
     for alike in np.split(order, ends):

@@ -1,4 +1,4 @@
-"""Folds that keep a patient together and give every class its share of positives."""
+"""Patient-disjoint, stratified folds: assignment, checks, tables and folds.csv."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,15 +18,15 @@ MOST_FOLDS = 1000
 def assign_folds(
     targets: np.ndarray, patients: np.ndarray | None = None, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """The fold of each image, (N,) int from 0 to folds - 1, from targets (N, C).
+    """Assign a fold to each image, (N,) int from 0 to folds - 1, from targets (N, C).
 
-    Each class's positives and the images are spread evenly (without patients by iterative
-    stratification, Sechidis 2011); an unknown target (NaN) counts as no positive. With `patients`
-    (N,) all images of a patient are in one fold. Reproducible for a seed. Raises UserError for
-    fewer than two folds, and for fewer patients (images) than folds.
+    Positives of each class and images are spread evenly (without patients by iterative
+    stratification, Sechidis 2011); unknown targets (NaN) are not positive. With `patients` (N,) all
+    images of a patient are in one fold. Reproducible for a seed. Raises UserError for fewer than
+    two folds, and for fewer patients (images) than folds.
     """
     if folds < 2:
-        raise UserError(f"--folds {folds}: at least two are needed, one to train on, one to test.")
+        raise UserError(f"--folds {folds}: give at least 2, one to train on and one to validate.")
     positives = np.asarray(targets) == 1  # (N, C), False for NaN
     if patients is None:
         units, what = len(positives), "images"
@@ -34,15 +34,15 @@ def assign_folds(
         owners, people = pd.factorize(np.asarray(patients))
         units, what = len(people), "patients"
     if units < folds:
-        raise UserError(f"--folds {folds}: there are only {units} {what}; ask for fewer folds.")
+        raise UserError(f"--folds {folds}: there are only {units} {what}; give fewer folds.")
     if patients is not None:
         return _assign_patients(positives, owners, folds, seed)[owners]
-    # late: it takes seconds
+    # the import takes seconds
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
     assignment = np.empty(units, dtype=np.int64)
-    # It refuses a single class; the complement makes two of it, and says nothing new.
+    # the library rejects a single class; its complement adds no information
     labels = positives if positives.shape[1] > 1 else np.hstack([positives, ~positives])
     for fold, (_, members) in enumerate(splitter.split(positives, labels)):
         assignment[members] = fold
@@ -52,27 +52,30 @@ def assign_folds(
 def _assign_patients(
     positives: np.ndarray, owners: np.ndarray, folds: int, seed: int
 ) -> np.ndarray:
-    """Greedy: the patients with the largest share of the labels first, each to the fold where the
-    sum of squared relative deviations from an even share grows least."""
+    """Greedy assignment of patients, those with the largest share of the labels first.
+
+    Each one gets the fold in which the sum of squared relative deviations from an even share grows
+    least.
+    """
     count = int(owners.max()) + 1
     columns = [*positives.T, np.ones(len(positives), dtype=bool)]
-    # of each class's positives, of the images
+    # each patient's share of each class's positives, and of the images
     shares = np.stack([np.bincount(owners, column, count) for column in columns], axis=1)
     shares = shares / np.maximum(shares.sum(axis=0), 1)
     random = np.random.default_rng(seed)
     order = random.permutation(count)
     order = order[np.argsort(-shares[order, :-1].sum(axis=1), kind="stable")]
-    # All folds have the same aim, so |load + share|² - |load|² is least where load · share is.
+    # all folds have the same target, so |load + share|² - |load|² is least where load · share is
     load = np.zeros((folds, shares.shape[1]))
     chosen = []
-    # in the order of use: a table that is larger than the caches is then read once, from end to end
+    # sorted first, so that memory is read sequentially
     for share in shares[order]:
         fold = int((load @ share).argmin())
         load[fold] += share
         chosen.append(fold)
     fold_of = np.empty(count, dtype=np.int64)
     fold_of[order] = chosen
-    # Where no two patients are alike, the order leaves nothing to the seed.
+    # if all patients differ, the order does not depend on the seed
     return random.permutation(folds)[fold_of]
 
 
@@ -81,9 +84,9 @@ def assign_by_name(
     groups: np.ndarray | None,
     assign: Callable[[np.ndarray, np.ndarray | None], np.ndarray],
 ) -> np.ndarray:
-    """What `assign` gives each image, (N,), whatever the order of rows: they are divided by name.
+    """Result of `assign` for the images sorted by name, (N,) in the table's order.
 
-    `assign` takes targets (N, C) and groups (N,) that it may not divide.
+    `assign` takes targets (N, C) and groups (N,) that stay together.
     """
     order = np.argsort(np.asarray(table.ids, dtype=str), kind="stable")
     assignment = np.empty(len(table), dtype=np.int64)
@@ -92,7 +95,7 @@ def assign_by_name(
 
 
 def strata(table: LabelTable) -> np.ndarray:
-    """What is spread evenly over the folds: the labels, and where there are several the sources."""
+    """Targets to stratify by, (N, C): the labels, and one-hot sources if there are several."""
     if table.sources is None:
         return table.targets
     of_source = table.sources[:, None] == np.arange(len(table.source_names))
@@ -100,27 +103,26 @@ def strata(table: LabelTable) -> np.ndarray:
 
 
 def check_disjoint(train: LabelTable, val: LabelTable) -> None:
-    """Raise UserError where an image, or else a patient, is in both the training and --val_csv."""
+    """Raise UserError if an image or a patient is in both --train_csv and --val_csv."""
     seen = {*train.ids, *train.paths}
     pairs = zip(val.ids, val.paths, strict=True)
     if images := [name for name, path in pairs if name in seen or path in seen]:
         raise UserError(
             f"{len(images):,} image(s) of --val_csv are in --train_csv too: {list_first(images)}. "
-            "Take them out of one of the two, or leave --val_csv out and let --folds split."
+            "Remove them from one of the two, or use --folds in place of --val_csv."
         )
     if (train.patients is None) != (val.patients is None):
         without = "--val_csv" if val.patients is None else "--train_csv"
         raise UserError(
-            f"{without} names no patients and the other file does, so that shared patients cannot "
-            "be found: add the column, or give --patient_column none to go without that check."
+            f"{without} has no patients and the other file does, so shared patients cannot be "
+            "found: add the column, or pass --patient_column none to skip this check."
         )
     theirs = () if train.patients is None else train.patients
     if patients := sorted(set(theirs) & set(() if val.patients is None else val.patients)):
         raise UserError(
             f"{len(patients):,} patient(s) of --val_csv are in --train_csv too: "
-            f"{list_first(patients)}. Their images inflate every number: take them out of one of "
-            "the two, or leave "
-            "--val_csv out and let --folds split."
+            f"{list_first(patients)}. Their images inflate every score: remove them from one of "
+            "the two, or use --folds in place of --val_csv."
         )
 
 
@@ -130,15 +132,15 @@ def fold_table(
     class_names: Sequence[str],
     patients: np.ndarray | None = None,
 ) -> str:
-    """Positives by class and fold, for printing: lines of at most 100 characters.
+    """Text table of positives by class and fold, in lines of at most 100 characters.
 
-    From targets (N, C), folds (N,) and perhaps patients (N,). The last column is the largest
+    From targets (N, C), folds (N,) and optional patients (N,). The last column is the largest
     relative deviation of a fold from an even share; folds count from 1.
     """
     table = count_table(targets, assignment, class_names, patients)
     table = table.set_axis(range(1, len(table.columns) + 1), axis=1)
     cells = table.map("{:,}".format)
-    # 0 / 0 where a class has no positive
+    # 0 / 0 if a class has no positive
     deviations = table.div(table.mean(axis=1), axis=0).sub(1).abs().max(axis=1)
     cells["deviation"] = ["-" if np.isnan(one) else f"{one:.1%}" for one in deviations]
     return cells.rename_axis(columns="fold").to_string(line_width=PAGE_WIDTH)
@@ -150,9 +152,9 @@ def count_table(
     class_names: Sequence[str],
     patients: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Images, patients (where known) and each class's positives, in rows, by fold (from 0).
+    """Numbers of images, patients (if known) and positives per class, in rows, by fold (from 0).
 
-    From targets (N, C), folds (N,) and perhaps patients (N,).
+    From targets (N, C), folds (N,) and optional patients (N,).
     """
     folds = int(assignment.max()) + 1
     names = ["images", *class_names]
@@ -165,9 +167,9 @@ def count_table(
 
 
 def source_table(table: LabelTable) -> str:
-    """Of each label the positives among the known labels of each source, for printing.
+    """Text table of positives and known labels by class and source; "-" if none is known.
 
-    Lines of at most 100 characters; "-" where a source does not know the label.
+    Lines have at most 100 characters.
     """
     assert table.sources is not None
     cells: dict[str, list[str]] = {}
@@ -194,7 +196,7 @@ def _positives(targets: np.ndarray, assignment: np.ndarray) -> np.ndarray:
 def describe_empty_classes(
     targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]
 ) -> str:
-    """A sentence about the classes without a positive in some fold (from 1), or ""."""
+    """Warning about classes without a positive in some fold (from 1); "" if there are none."""
     positives = _positives(targets, assignment)
     missing = []
     for name, counts in zip(class_names, positives.T, strict=True):
@@ -218,13 +220,13 @@ def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:
 
 
 def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
-    """The fold of each image, (N,) int from 0, or None where `path` is not of these images."""
+    """Fold of each image, (N,) int from 0; None if `path` is invalid or has other images."""
     try:
         check_regular(path)
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
         same = frame["ImageID"].tolist() == list(table.ids)
         folds = frame["fold"].to_numpy().astype(np.int64)
-        # with an official split 0 is never validated; more folds no run has
+        # with an official split, 0 means never validated
         usable = same and folds.min() >= 0 and folds.max() <= MOST_FOLDS
         return folds - 1 if usable else None
     except (OSError, ValueError, KeyError, OverflowError):
@@ -232,9 +234,10 @@ def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
 
 
 def lacks_patients(path: Path, sources: Sequence[str]) -> list[bool]:
-    """Of each source whether a folds.csv names none of its patients; False where it has no row.
+    """For each source, whether folds.csv has images of it but no patients.
 
-    An image of several sources is named SOURCE/IMAGE, and where they name patients it is its own.
+    With several sources images are named SOURCE/IMAGE, and an image without a patient is its own
+    patient if another source has patients.
     """
     try:
         check_regular(path)

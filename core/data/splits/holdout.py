@@ -1,4 +1,4 @@
-"""Patients that no training sees: whole folds, chosen for an even share of every class."""
+"""Hold-out set: patients excluded from training, with an even share of every class."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,7 +14,7 @@ from core.data.splits.folds import assign_by_name, assign_folds, count_table
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first
 
-# a share is a fraction of at most so many folds, or of more where it needs them, as 0.01 does
+# largest denominator of a share, unless it is smaller (0.01) or larger (0.99)
 _FOLDS = 20
 _MOST_CHOICES = 500
 
@@ -22,12 +22,12 @@ _MOST_CHOICES = 500
 def assign_holdout(
     targets: np.ndarray, patients: np.ndarray | None = None, share: float = 0.2, seed: int = 0
 ) -> np.ndarray:
-    """Whether each image is held out, (N,) bool, from targets (N, C).
+    """Choose the images that are held out, (N,) bool, from targets (N, C).
 
-    The hold-out is one fold of `assign_folds`, or several: of all choices, or of 500 random ones,
-    the one with the fewest classes without a positive on either side, then with the most even share
-    of all classes and of the images. Where there is such a class, smaller folds are tried too.
-    Raises UserError for fewer patients (images) than the share needs.
+    The hold-out is one or several folds of `assign_folds`. Of all choices, or 500 random ones, it
+    is the one with the fewest classes without a positive on one side, then the most even share of
+    classes and images. If such a class remains, smaller folds are tried. Raises UserError for fewer
+    patients (images) than the share needs.
     """
     finest = max(_FOLDS, round(1 / min(share, 1 - share)))
     part = Fraction(share).limit_denominator(finest)
@@ -35,9 +35,8 @@ def assign_holdout(
     if units < part.denominator:
         what = "image" if patients is None else "patient"
         raise UserError(
-            f"--share {share:g} is {part} of the {what}s and needs at least {part.denominator:,}, "
-            f"and there {'is' if units == 1 else 'are'} {units:,}: give a simpler share or more "
-            f"{what}s"
+            f"--share {share:g} is {part} of the {what}s and needs at least {part.denominator:,}; "
+            f"there {'is' if units == 1 else 'are'} {units:,}: give a simpler share or more {what}s"
         )
     folds = assign_folds(targets, patients, part.denominator, seed)
     found: list[tuple[int, float, np.ndarray]] = []
@@ -54,12 +53,12 @@ def assign_holdout(
 def _best_choice(
     targets: np.ndarray, folds: np.ndarray, choices: np.ndarray
 ) -> tuple[int, float, np.ndarray]:
-    """Of the choices of folds the best, as the last; its one-sided classes and its unevenness."""
+    """Best choice of folds: (one-sided classes, unevenness, the choice)."""
     names = list(map(str, range(targets.shape[1])))
     counts = count_table(targets, folds, names).to_numpy()  # (1 + C, folds), images first
     counts = counts[counts.sum(axis=1) > 0]
     total, held = counts.sum(axis=1), np.stack([counts[:, one].sum(axis=1) for one in choices])
-    # what cannot be learnt is the greater loss
+    # a class that cannot be learnt is worse than one that cannot be scored
     one_sided = ((held == 0) + 2 * (held == total)).sum(axis=1)
     share = choices.shape[1] / counts.shape[1]
     uneven = ((held / total - share) ** 2).sum(axis=1)
@@ -68,7 +67,7 @@ def _best_choice(
 
 
 def _choices(folds: int, taken: int, seed: int) -> np.ndarray:
-    """Ways to take so many of the folds, (ways, taken) int."""
+    """Choices of `taken` of the folds, (choices, taken) int; random if there are too many."""
     if comb(folds, taken) <= _MOST_CHOICES:
         return np.array([*combinations(range(folds), taken)])
     random = np.random.default_rng(seed)
@@ -78,10 +77,10 @@ def _choices(folds: int, taken: int, seed: int) -> np.ndarray:
 def divide_holdout(
     table: LabelTable, share: float, seed: int, log: Callable[[str], None]
 ) -> np.ndarray:
-    """`assign_holdout` of a table, (N,) bool, whatever the order of its rows.
+    """`assign_holdout` of a table, (N,) bool, independent of the row order.
 
-    Where it has images, equal ones stay on one side. `log` names classes with positives on one side
-    alone. Raises UserError as `assign_holdout` does, and where a side has no positive at all.
+    Duplicate images stay on one side. Logs classes with positives on one side only. Raises
+    UserError like `assign_holdout`, and if a side has no positive at all.
     """
     for note in table.notes:
         log(note)
@@ -98,7 +97,7 @@ def divide_holdout(
 def _check_sides(
     table: LabelTable, groups: np.ndarray | None, held_out: np.ndarray, log: Callable[[str], None]
 ) -> None:
-    """Name the classes with positives on one side alone."""
+    """Log classes with positives on one side only."""
     owners = np.arange(len(table)) if groups is None else groups
     what = "images" if groups is None else "patients"
     positives = table.targets == 1
@@ -120,5 +119,5 @@ def _check_sides(
         if short:
             log(
                 f"Warning: the {side} part has no positive of {list_first(short, 40)}, which "
-                f"cannot be {loss} there: in brackets, how few {what} have one."
+                f"cannot be {loss} there (in parentheses: {what} with a positive)."
             )

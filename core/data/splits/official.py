@@ -1,4 +1,4 @@
-"""Official split: training and validation CSV as one table."""
+"""Official split: concatenation of --train_csv and --val_csv."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,12 +19,12 @@ from core.data.tables.load import gather
 def join_official_split(
     train: LabelTable, data: DataConfig, log: Callable[[str], None]
 ) -> tuple[LabelTable, np.ndarray]:
-    """Training and validation CSV as one table, with fold -1 and 0."""
+    """Concatenate the training table (fold -1) and --val_csv (fold 0), and check for overlap."""
     val = gather(data, validation=True, labels=train.class_names)
     check_disjoint(train, val)
     images = Images.concatenate([train.images, val.images])
     check_no_duplicates(train.ids, val.ids, find_duplicates(images))
-    _tell_unknown(train, val, log)
+    _warn_missing_labels(train, val, log)
     if data.anonymous:
         train, val = anonymize(train), anonymize(val)
     known: dict[str, Any] = {}
@@ -36,8 +36,8 @@ def join_official_split(
     return joined, np.repeat([-1, 0], [len(train), len(val)])
 
 
-def _tell_unknown(train: LabelTable, val: LabelTable, log: Callable[[str], None]) -> None:
-    """Name the sources whose --val_csv lacks labels that their --train_csv has."""
+def _warn_missing_labels(train: LabelTable, val: LabelTable, log: Callable[[str], None]) -> None:
+    """Warn if the --val_csv of a source lacks labels of its --train_csv."""
     if train.sources is None or val.sources is None:
         return
     for source, name in enumerate(train.source_names):
@@ -45,6 +45,6 @@ def _tell_unknown(train: LabelTable, val: LabelTable, log: Callable[[str], None]
         scored = ~np.isnan(val.targets[val.sources == source]).all(axis=0)
         if missing := list(compress(train.class_names, known & ~scored)):
             log(
-                f"Warning: the --val_csv of source '{name}' knows nothing of {', '.join(missing)}, "
-                "which is scored on the other sources alone."
+                f"Warning: the --val_csv of source '{name}' has no labels of {', '.join(missing)}, "
+                "scored on the other sources only."
             )

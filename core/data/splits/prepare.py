@@ -1,4 +1,4 @@
-"""From settings to a table and its patient-disjoint folds."""
+"""Data preparation: the label table and its patient-disjoint folds."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,19 +24,22 @@ from core.data.splits.folds import (
     source_table,
 )
 from core.data.splits.official import join_official_split
+from core.data.splits.source_weights import drop_untrained_classes, source_shares
 from core.data.tables.anonymous import anonymize
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather, source_names
 from core.errors import UserError, doctor_hint, escape_control, list_first
 
-SMALLEST_SHARE = 1e-4
 BY_IMAGE = "folds by image: a patient may be on both sides"
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A table, the fold (from 0) in which each image is validated (-1: in none, by an official
-    split), and the folds to run (from 1)."""
+    """Table, validation fold of each image and folds to run.
+
+    `assignment` (N,) int counts from 0; -1 is never validated (official split). `run_folds` counts
+    from 1.
+    """
 
     table: LabelTable
     assignment: np.ndarray
@@ -46,7 +49,7 @@ class PreparedData:
 
     @property
     def folds(self) -> int:
-        """How many folds there are in all; 1 for an official split."""
+        """Number of folds; 1 for an official split."""
         return int(self.assignment.max()) + 1
 
     def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -56,10 +59,10 @@ class PreparedData:
             yield fold, np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
     def prevalence(self, source_weights: Sequence[float] = ()) -> np.ndarray:
-        """Share of positives among each class's known training labels, (C,); NaN where none is.
+        """Share of positives among each class's known training labels, (C,); NaN if none is known.
 
-        Every image trains in some fold; with an official split those of --train_csv alone do, and
-        with `source_weights` those of sources that have one above 0.
+        Counts all images; with an official split only those of --train_csv; with `source_weights`
+        only sources with a weight above 0.
         """
         trained = self.assignment < (0 if self.folds == 1 else self.folds)
         if source_weights and self.table.sources is not None:
@@ -71,7 +74,7 @@ class PreparedData:
 
     @property
     def by_image(self) -> str:
-        """What to know of the scores where images without a patient were divided one by one."""
+        """Note for the reports if images of some source were split without patients; else ""."""
         table = self.table
         if table.patients is None:
             return BY_IMAGE
@@ -84,7 +87,7 @@ class PreparedData:
         return f"{BY_IMAGE} (source {', '.join(sources)})" if sources else ""
 
     def fingerprint(self) -> str:
-        """Digest of identifiers, patients, labels and folds: equal only for the same data."""
+        """Digest of identifiers, patients, labels and folds."""
         table = self.table
         patients = () if table.patients is None else table.patients
         digest = hashlib.sha256("\n".join([*table.class_names, *table.ids, *patients]).encode())
@@ -96,7 +99,7 @@ class PreparedData:
         return digest.hexdigest()
 
     def digests(self) -> dict[str, str]:
-        """The parts of `fingerprint`, each by itself, by what a user calls them."""
+        """Separate digests of images, labels, patients and folds."""
         table = self.table
         sources = [] if table.sources is None else [*table.source_names, *map(str, table.sources)]
         patients = () if table.patients is None else table.patients
@@ -109,7 +112,7 @@ class PreparedData:
         return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
 
     def _target_bytes(self) -> bytes:
-        # NaN has many bit patterns
+        # NaN has several bit patterns
         return np.nan_to_num(self.table.targets, nan=-1).astype(np.int8).tobytes()
 
 
@@ -120,10 +123,10 @@ def prepare(
     source_weights: Sequence[float] = (),
     run: RunConfig | None = None,
 ) -> PreparedData:
-    """Read the table, divide it, and tell the user what was found and which classes are short.
+    """Read the table, assign folds, and log a summary and warnings.
 
-    Labels and folds are those of the earlier run in the folder of `run`, where it resumes one.
-    Raises UserError for whatever is wrong with CSV, folder, labels, folds or weights.
+    If `run` resumes an earlier run, its labels and folds are reused. Raises UserError for invalid
+    CSVs, folders, labels, folds or weights.
     """
     try:
         earlier = None if run is None or run.overwrite else find_run(run.out_dir)
@@ -133,7 +136,7 @@ def prepare(
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
             raise
-        more = doctor_hint("with the same flags of the data, or --config, looks at all of it")
+        more = doctor_hint("with the same data flags, or --config, checks all of it")
         raise UserError(f"{str(error).rstrip('.')}{more}") from error
 
 
@@ -145,12 +148,12 @@ def divide(
     source_weights: Sequence[float] = (),
     earlier: EarlierRun | None = None,
 ) -> PreparedData:
-    """`prepare` for a table that was read, without paths too where there is no --val_csv."""
+    """`prepare` for a table that is already read; without --val_csv it needs no paths."""
     for note in table.notes:
         log(note)
     shares = source_shares(table, source_weights)
     if shares is not None:
-        table = _without_untrained(table, shares, log)
+        table = drop_untrained_classes(table, shares, log)
     if not data.val_csv:
         first = find_duplicates(table.images) if table.paths else np.arange(len(table))
         if sentence := describe_duplicates(table.ids, table.patients, first):
@@ -167,7 +170,7 @@ def divide(
         table = named
     else:
         if split.run_folds not in ((), (1,)):
-            raise UserError("--val_csv is a split of its own, fold 1: leave --run_folds out")
+            raise UserError("--val_csv defines the only split, fold 1: leave --run_folds out")
         table, assignment = join_official_split(table, data, log)
         run_folds = (1,)
     log(_inventory(table))
@@ -187,100 +190,48 @@ def divide(
 def _without_new_patients(
     data: DataConfig, earlier: EarlierRun, log: Callable[[str], None]
 ) -> DataConfig:
-    """`data` without the patients that the earlier run did not know: fewer names of columns were
-    known when it was begun."""
+    """`data` without patient columns that the earlier run did not use: older versions knew fewer
+    column names."""
     csvs = data.train_csv
-    unnamed = lacks_patients(
-        earlier.folds, source_names(csvs, data.reading.source or (None,) * len(csvs))
-    )
-    if not any(unnamed):
+    names = source_names(csvs, data.reading.source or (None,) * len(csvs))
+    by_image = lacks_patients(earlier.folds, names)
+    if not any(by_image):
         return data
-    sources = list_first([str(csv) for csv in compress(csvs, unnamed)])
+    sources = list_first([str(csv) for csv in compress(csvs, by_image)])
     log(f"Warning: the run in {earlier.path} was begun with {BY_IMAGE} ({sources}).")
-    columns = tuple("none" if one else "" for one in unnamed)
+    columns = tuple("none" if one else "" for one in by_image)
     return replace(data, reading=data.reading.change(patient_column=columns))
 
 
 def _gather(data: DataConfig, earlier: EarlierRun | None) -> LabelTable:
-    """The table, with the labels of the earlier run unless --labels names some."""
-    gone = [csv for csv in (*data.train_csv, *data.val_csv) if not csv.exists()]
+    """Load the table, with the labels of the earlier run unless --labels is given."""
+    missing = [csv for csv in (*data.train_csv, *data.val_csv) if not csv.exists()]
     of_run = [earlier.settings.get(n) for n in ("train_csv", "val_csv")] if earlier else []
-    if gone and earlier and str(gone[0]) in str(of_run):
+    if missing and earlier and str(missing[0]) in str(of_run):
         raise UserError(
-            f"there is no file {gone[0]} below {Path.cwd()}, and the run in {earlier.path} was "
-            "trained on it: put it back, or give this command where the training was started"
+            f"there is no file {missing[0]} below {Path.cwd()}, and the run in {earlier.path} was "
+            "trained on it: restore it, or run this command where the training was started"
         )
     names = earlier.class_names() if earlier and data.label_names is None else None
     if names is not None:
-        # where the CSV has them no more, the run folder says that its labels are others
+        # if the CSV lacks them, the check of the run folder reports the difference
         with suppress(UserError):
             return gather(data, labels=names)
     return gather(data)
 
 
 def _folds_of(earlier: EarlierRun, table: LabelTable) -> np.ndarray | None:
-    """The earlier run's fold of each image, (N,) from 0; None where it was not of these data."""
+    """Fold of each image in the earlier run, (N,) from 0; None if its data differ."""
     folds = read_folds(earlier.folds, table)
     recorded = earlier.environment["data"]
-    is_own = folds is not None and PreparedData(table, folds, ()).fingerprint() == recorded
-    return folds if is_own else None
-
-
-def source_shares(table: LabelTable, weights: Sequence[float]) -> np.ndarray | None:
-    """The share of an epoch's draws for each of the table's sources, (S,) with sum 1.
-
-    None without weights. Raises UserError for another number of weights than of sources, and for a
-    share that is so small that it would never be drawn.
-    """
-    if not weights:
-        return None
-    sources = len(table.source_names)
-    if len(weights) != sources:
-        raise UserError(
-            f"--source_weights gives {len(weights)} numbers for {max(sources, 1)} --train_csv: one "
-            "for each of several, or leave it out"
-        )
-    shares = np.asarray(weights, dtype=np.float64) / sum(weights)
-    if ((shares > 0) & (shares < SMALLEST_SHARE)).any():
-        name = table.source_names[int(np.where(shares > 0, shares, 1).argmin())]
-        raise UserError(
-            f"--source_weights gives source '{name}' less than one draw in "
-            f"{round(1 / SMALLEST_SHARE):,}: give it more, or 0 to leave it out of training"
-        )
-    return shares
-
-
-def _without_untrained(
-    table: LabelTable, shares: np.ndarray, log: Callable[[str], None]
-) -> LabelTable:
-    """The table without the classes that only sources with a share of 0 know.
-
-    Raises UserError where one of these sources knows no class that is left.
-    """
-    assert table.sources is not None
-    known = ~np.isnan(table.targets)
-    trained = known[shares[table.sources] > 0].any(axis=0)
-    left_out = known.any(axis=0) & ~trained
-    if not left_out.any():
-        return table
-    for source in np.flatnonzero(shares == 0):
-        if not known[table.sources == source][:, ~left_out].any():
-            raise UserError(
-                f"source '{table.source_names[source]}' has a weight of 0 in --source_weights and "
-                "no label that another source could teach: leave its CSV out"
-            )
-    log(
-        f"Warning: {', '.join(compress(table.class_names, left_out))} cannot be learnt, as only "
-        "sources with a weight of 0 in --source_weights know it: left out of model and scores."
-    )
-    names = tuple(compress(table.class_names, ~left_out))
-    return replace(table, targets=table.targets[:, ~left_out], class_names=names)
+    is_same = folds is not None and PreparedData(table, folds, ()).fingerprint() == recorded
+    return folds if is_same else None
 
 
 def check_training(
     prepared: PreparedData, shares: np.ndarray | None, log: Callable[[str], None]
 ) -> None:
-    """Name the classes that a fold cannot learn. Raises UserError where it can learn none."""
+    """Log classes without training positives in a fold. Raises UserError if no class has any."""
     names = prepared.table.class_names
     sources = prepared.table.sources
     for fold, training, _ in prepared.rows():
@@ -290,8 +241,7 @@ def check_training(
         if not positives.any():
             raise UserError(
                 f"no label has a positive among the {len(training):,} training images of fold "
-                f"{fold}: nothing can be learnt; look at the label columns "
-                f"({list_first(list(names))})"
+                f"{fold}: check the label columns ({list_first(list(names))})"
             )
         for name in compress(names, positives == 0):
             log(
@@ -301,13 +251,13 @@ def check_training(
 
 
 def _inventory(table: LabelTable) -> str:
-    """One line: how many images, patients and studies, and the views."""
+    """One line with the numbers of images, patients, studies and views."""
     parts = [f"{len(table):,} images"]
     for values, what in ((table.patients, "patients"), (table.studies, "studies")):
         if values is not None:
             parts.append(f"{len(np.unique(values)):,} {what}")
     if table.views is not None:
         views, counts = np.unique(table.views, return_counts=True)
-        told = [f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True)]
-        parts.append(f"views {escape_control(list_first(told, 12))}")
+        texts = [f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True)]
+        parts.append(f"views {escape_control(list_first(texts, 12))}")
     return ", ".join(parts)

@@ -115,7 +115,7 @@ def test_every_fold_gets_images_whatever_the_labels(
 @pytest.mark.parametrize(
     ("patients", "folds", "sentence"),
     [
-        (None, 1, "--folds 1: at least two"),
+        (None, 1, "--folds 1: give at least 2"),
         (None, 7, "--folds 7: there are only 6 images"),
         (["a", "a", "b", "b", "c", "c"], 4, "--folds 4: there are only 3 patients"),
     ],
@@ -133,7 +133,7 @@ def test_a_shared_image_or_patient_is_refused_with_count_and_names() -> None:
     check_disjoint(train, some_table(["d.png", "e.png"], ["4", "5"]))
     check_disjoint(some_table(["a.png"]), some_table(["d.png", "e.png"]))
     for val, sentence in (
-        (some_table(["d.png"]), r"--val_csv names no patients.*--patient_column none"),
+        (some_table(["d.png"]), r"--val_csv has no patients.*--patient_column none"),
         (
             some_table(["d", "e", "f"], ["2", "3", "9"]),
             r"2 patient\(s\).*: 2, 3\..*leave --val_csv",

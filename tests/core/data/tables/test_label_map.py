@@ -46,7 +46,7 @@ def test_our_map_keeps_apart_what_is_not_the_same() -> None:
 def test_the_users_rows_are_followed_to_the_end_and_over_ours(tmp_path: Path) -> None:
     label_map = mapped(tmp_path, "Derrame,Effusion", "Consolidation,Opacity", "opacity,Haze")
     # on through our row of Effusion
-    assert label_map.way("derrame") == ["derrame", "Effusion", "Pleural Effusion"]
+    assert label_map.resolve("derrame") == ["derrame", "Effusion", "Pleural Effusion"]
     assert label_map.meaning("CONSOLIDATION") == "Haze"
     assert label_map.meaning("No Finding") == "Normal"
     assert label_map.meaning("Mass") == "Mass"
