@@ -17,7 +17,7 @@ from tests.helpers.faults.launch import Launch, wait_until
 from tests.helpers.faults.launches import PACK, Launches, at
 from tests.helpers.faults.trials import Command
 
-STOPPED = "Stopped. The same command goes on where this one was.\n"
+STOPPED = "Stopped. Rerun the same command to resume.\n"
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""`python -m core.data.pack`: decode a folder of images once into one array."""
+"""`python -m core.data.pack`: decode an image folder once into one memory-mapped array."""

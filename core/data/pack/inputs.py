@@ -1,4 +1,4 @@
-"""Image files that a pack is made of: which they are, and whether they have changed."""
+"""Input files of a pack: selection, division into parts, and change detection."""
 
 import hashlib
 import os
@@ -16,20 +16,22 @@ from core.data.sources import read_source_table
 from core.data.tables.label_table import read_ids
 from core.errors import UserError, pluralize
 
-# a block of about so many bytes is decoded by one process before it is written
+# size of a block, which one process decodes before it is written
 _BLOCK_BYTES = 2**21
 _MOST_ROWS = 64
 
 
 def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> list[str]:
-    """Sorted names, in `folder`, of the images that the CSVs name, whatever their labels, or of all
-    without a CSV. Raises UserError without an image, and where one that is named has no file."""
+    """Sorted names in `folder` of the images listed in the CSVs, or of all images without CSVs.
+
+    Raises UserError if there are no images or a listed one has no file.
+    """
     if is_pack(folder):
         raise UserError(f"{folder} is a pack already: name the folder of its images")
     if not csvs:
         names = images_among(folder, scan_folder(folder))
         if not names:
-            raise UserError(f"the image folder {folder} holds no image: there is nothing to pack")
+            raise UserError(f"the image folder {folder} holds no image: give another folder")
         return sorted(names)
     start = len(os.path.join(folder, ""))
     found: set[str] = set()
@@ -43,8 +45,10 @@ def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> li
 
 
 def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[Plan, list[str]]:
-    """The plan of part `part` (from 1) of `parts`, and its share of the sorted `names`; UserError
-    where it would hold nothing."""
+    """Plan of part `part` (from 1) of `parts`, and its slice of the sorted `names`.
+
+    Raises UserError for more parts than names.
+    """
     total = len(names)
     if total < parts:
         raise UserError(f"--part: {pluralize(total, 'image')} cannot be divided into {parts} parts")
@@ -62,7 +66,7 @@ def plan_part(names: Sequence[str], size: int, part: int, parts: int) -> tuple[P
 
 
 def index_files(folder: Path, names: Sequence[str]) -> pd.DataFrame:
-    """The index of a pack of the files `names` in `folder` as they are now, all readable."""
+    """Index of a pack of the files `names` in `folder`, with their current size and mtime."""
     states = [file_state(os.path.join(folder, name)) for name in names]
     size, modified = np.array(states, dtype=np.int64).reshape(-1, 2).T
     columns = {"name": list(names), "bytes": size, "modified": modified, "unreadable": ""}
@@ -70,7 +74,7 @@ def index_files(folder: Path, names: Sequence[str]) -> pd.DataFrame:
 
 
 def file_state(path: str) -> tuple[int, int]:
-    """Bytes of a file, and its time of change in ns since 1970; -1 where it cannot be looked at."""
+    """Size (bytes) and modification time (ns since 1970) of a file; (-1, -1) if not accessible."""
     try:
         found = os.stat(path)
     except OSError:
@@ -79,6 +83,6 @@ def file_state(path: str) -> tuple[int, int]:
 
 
 def changed_rows(index: pd.DataFrame, now: pd.DataFrame) -> np.ndarray:
-    """Rows whose file has other bytes or another time of change in `now`; int64."""
+    """Rows with another file size or modification time in `now`, int64."""
     same = (index["bytes"] == now["bytes"]) & (index["modified"] == now["modified"])
     return np.flatnonzero(~same)

@@ -1,4 +1,4 @@
-"""Verification of a pack: its checksums, and its images against the files that were packed."""
+"""Verification of a pack: checksums, and comparison with the packed files."""
 
 import hashlib
 import os
@@ -18,13 +18,15 @@ _SHOWN = 20
 
 
 def verify_pack(folder: Path, files: Path | None, threads: int) -> str:
-    """Compute all checksums of a pack again, and compare it with the folder `files` if given, by
-    pixels where a file's bytes or time of change differ. Returns a line for the user.
+    """Recompute all checksums of a pack, and compare its images with the folder `files` if given.
 
-    Prints the first of the wrong blocks or images, then raises UserError.
+    Pixels are compared if a file's size or modification time changed. Returns a summary line. If
+    blocks or images are wrong, prints the first of them and raises UserError.
     """
     if files is not None and (not files.is_dir() or is_pack(files)):
-        raise UserError(f"--train_dir {files} is no folder of images: name that of the images")
+        raise UserError(
+            f"--train_dir {files} is not an image folder: give the folder of the images"
+        )
     packs = open_packs(folder)
     blocks = pluralize(sum(len(pack.checksums.blocks) for pack in packs), "block")
     images = pluralize(sum(pack.plan.count for pack in packs), "image")
@@ -34,9 +36,9 @@ def verify_pack(folder: Path, files: Path | None, threads: int) -> str:
             f"the pack {folder} has {len(wrong):,} of {blocks} with a wrong checksum: {wrong[0]}; "
             "pack it again with --overwrite"
         )
-    told = f"verified     {folder} ({images} in {blocks}: the checksums are right"
+    summary = f"verified     {folder} ({images} in {blocks}: the checksums are right"
     if files is None:
-        return f"{told})"
+        return f"{summary})"
     if wrong := [line for pack in packs for line in _wrong_images(pack, files, threads)]:
         _show("differs", wrong)
         raise UserError(
@@ -44,7 +46,7 @@ def verify_pack(folder: Path, files: Path | None, threads: int) -> str:
             f"{list_first(wrong)}; if that is the folder that was packed, pack it again with "
             "--overwrite"
         )
-    return f"{told}, the images those of {files})"
+    return f"{summary}, the images equal those of {files})"
 
 
 def _show(what: str, lines: list[str]) -> None:
@@ -53,29 +55,29 @@ def _show(what: str, lines: list[str]) -> None:
 
 
 def _wrong_blocks(pack: Pack, threads: int) -> Iterator[str]:
-    """A description of each block without its checksum."""
+    """Description of each block with a wrong checksum."""
 
-    def is_whole(block: int) -> bool:
+    def is_valid(block: int) -> bool:
         rows = pack.plan.rows(block)
         pixels = pack.images[rows.start : rows.stop]
         return hashlib.sha256(pixels.data).hexdigest() == pack.checksums.blocks[block]
 
     blocks = range(pack.plan.blocks)
     with ThreadPoolExecutor(threads) as pool:
-        whole = pool.map(is_whole, blocks)
+        results = pool.map(is_valid, blocks)
         for block in tqdm(blocks, desc="verifying", unit="block", disable=None):
-            if not next(whole):
+            if not next(results):
                 rows = pack.plan.rows(block)
                 names = list_first(pack.index["name"].iloc[list(rows)].tolist())
                 yield f"block {block} of {pack.folder} (rows {rows[0]} to {rows[-1]}: {names})"
 
 
 def _wrong_images(pack: Pack, folder: Path, threads: int) -> Iterator[str]:
-    """A description of each image that is not that of its file."""
+    """Description of each image that differs from its file."""
     now = index_files(folder, pack.index["name"].tolist())
     names, changed = now["name"], changed_rows(pack.index, now)
 
-    def problem(row: int) -> str:
+    def find_problem(row: int) -> str:
         path, marked = os.path.join(folder, names[row]), row in pack.unreadable
         if not os.path.exists(path):
             return "is no longer there"
@@ -88,6 +90,6 @@ def _wrong_images(pack: Pack, folder: Path, threads: int) -> Iterator[str]:
         return "" if np.array_equal(pixels, pack.images[row]) else "has other pixels"
 
     with ThreadPoolExecutor(threads) as pool:
-        for row, what in zip(changed, pool.map(problem, changed), strict=True):
-            if what:
-                yield f"{names[row]} {what}"
+        for row, problem in zip(changed, pool.map(find_problem, changed), strict=True):
+            if problem:
+                yield f"{names[row]} {problem}"

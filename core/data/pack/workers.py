@@ -1,4 +1,4 @@
-"""Decoding and writing of a pack's blocks by worker processes."""
+"""Worker processes that decode and write the blocks of a pack."""
 
 import hashlib
 import multiprocessing
@@ -27,18 +27,20 @@ from core.errors import UserError
 from core.runtime.signals import STOPS, answer_stops, put_back
 from core.runtime.worker_failures import require_files
 
-# blocks are noted as done as often as this; each time waits for the disk
-_SECONDS = 2.0
-# Windows waits for no more
-_MOST = 61 if os.name == "nt" else 10_000
-# what the packer decides for its processes
-_OF_PACKER: list[int] = [number for number in STOPS if number != signal.SIGTERM]
+# seconds between records of finished blocks, each of which syncs the disk
+_NOTE_INTERVAL = 2.0
+# limit of Windows
+_MAX_WORKERS = 61 if os.name == "nt" else 10_000
+# stop signals that workers ignore: the parent process handles them
+_IGNORED: list[int] = [number for number in STOPS if number != signal.SIGTERM]
 _HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 
 
-class Done(NamedTuple):
-    """A block that is decoded and written: its rows' SHA-256, and (row of the pack, reason) of each
-    unreadable image, which is black."""
+class FinishedBlock(NamedTuple):
+    """A decoded and written block: SHA-256 of its rows, and (row, reason) of unreadable images.
+
+    Rows of unreadable images are black.
+    """
 
     block: int
     sha256: Sha256
@@ -52,43 +54,43 @@ def decode_blocks(
     folder: Path,
     target: tuple[Path, int],
     workers: int,
-    note: Callable[[list[Done]], None],
+    note: Callable[[list[FinishedBlock]], None],
 ) -> None:
     """Decode `blocks` of `plan` from the files of `index` in `folder` with `workers` processes.
 
-    Their rows go to the file and offset of `target`; `note` gets the finished blocks every few
-    seconds and at the end. Raises UserError where a process ended, OSError where the disk is full,
-    and KeyboardInterrupt with the number of a stop signal, once a block is done.
+    The rows are written to the file and offset of `target`; `note` gets the finished blocks every
+    few seconds and at the end. Raises UserError if a process ended, OSError if the disk is full,
+    and KeyboardInterrupt with the number of a stop signal, after the current block.
     """
     if not blocks:
         return
-    workers = min(workers, len(blocks), _MOST)
-    # open files of all processes together, and of each; their server would print a traceback
+    workers = min(workers, len(blocks), _MAX_WORKERS)
+    # checked first: the fork server would print a traceback
     require_files(14 + 2 * workers)
     before = plan.count - sum(len(plan.rows(block)) for block in blocks)
-    finished: list[Done] = []
-    last = -_SECONDS  # the first one at once
-    with _interrupts() as interrupted:
+    finished: list[FinishedBlock] = []
+    last = -_NOTE_INTERVAL  # the first one at once
+    with _catch_stops() as interrupted:
         context = multiprocessing.get_context("forkserver" if _HAS_FORKSERVER else "spawn")
-        pool = ProcessPoolExecutor(workers, context, initializer=_start)
+        pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
         rows = ((block, index.iloc[list(plan.rows(block))]) for block in blocks)
         tasks = (pool.submit(_decode_block, plan, *one, folder, target) for one in rows)
         bar = tqdm(desc="packing", total=plan.count, initial=before, unit="img", disable=None)
         try:
-            for done in _in_turn(tasks, 2 * workers):
+            for done in _as_completed(tasks, 2 * workers):
                 finished.append(done)
                 bar.update(len(plan.rows(done.block)))
                 if interrupted:
                     break
-                if time.monotonic() - last > _SECONDS:
+                if time.monotonic() - last > _NOTE_INTERVAL:
                     note(finished)
                     finished, last = [], time.monotonic()
         except BrokenProcessPool as error:
-            # a signal to all of a job ends the decoding processes too
+            # a signal to the process group ends the workers too
             if not interrupted:
                 raise UserError(
-                    f"a process that decoded images of {folder} was ended, perhaps for want of "
-                    "memory: the same command goes on, with fewer --num_workers if need be"
+                    f"a process that decoded images of {folder} was killed, perhaps for lack of "
+                    "memory: rerun the command to resume, if necessary with fewer --num_workers"
                 ) from error
         finally:
             bar.close()
@@ -100,29 +102,31 @@ def decode_blocks(
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """A list that gets the number of a stop signal: an exception inside of the pool would leave
-    it locked. Processes that are started meanwhile ignore Ctrl-C and SIGUSR1."""
-    asked: list[int] = []
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_PACKER}
+def _catch_stops() -> Iterator[list[int]]:
+    """Collect the numbers of stop signals in a list: an exception would leave the pool locked.
+
+    Processes started meanwhile ignore Ctrl-C and SIGUSR1.
+    """
+    received: list[int] = []
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _IGNORED}
     before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
     try:
         if _HAS_FORKSERVER:
-            # late: Windows has none
+            # late: not available on Windows
             from multiprocessing import forkserver
 
-            # imported once, not in each process
+            # imported once in the server, not in each process
             forkserver.set_forkserver_preload([__name__, "core.config.command_line"])
             forkserver.ensure_running()
-        answer_stops(asked.append)
-        yield asked
+        answer_stops(received.append)
+        yield received
     finally:
         put_back(before)
 
 
-def _in_turn(tasks: Iterator[Future[Done]], most: int) -> Iterator[Done]:
-    """Results of the tasks as they come; at most `most` are submitted at a time."""
-    running: set[Future[Done]] = set()
+def _as_completed(tasks: Iterator[Future[FinishedBlock]], most: int) -> Iterator[FinishedBlock]:
+    """Results of the tasks as they finish; at most `most` are submitted at a time."""
+    running: set[Future[FinishedBlock]] = set()
     while running := running.union(islice(tasks, most - len(running))):
         done, running = wait(running, return_when=FIRST_COMPLETED)
         yield from (one.result() for one in done)
@@ -130,8 +134,8 @@ def _in_turn(tasks: Iterator[Future[Done]], most: int) -> Iterator[Done]:
 
 def _decode_block(
     plan: Plan, block: int, files: pd.DataFrame, folder: Path, target: tuple[Path, int]
-) -> Done:
-    """Decode the images of a block, write their rows and give their checksum."""
+) -> FinishedBlock:
+    """Decode the images of a block, write its rows and compute its checksum."""
     pixels = np.zeros((len(files), plan.size, plan.size), dtype=np.uint8)
     unreadable = []
     rows = plan.rows(block)
@@ -145,26 +149,26 @@ def _decode_block(
         except UserError as error:
             unreadable.append((rows[place], str(error)))
     array, offset = target
-    # through a map a full disk would be a crash
+    # with a memory map, a full disk would crash the process
     with array.open("r+b", buffering=0) as file:
         file.seek(offset + rows.start * plan.size**2)
         data = pixels.data.cast("B")
         while data:
             data = data[file.write(data) :]
-    return Done(block, hashlib.sha256(pixels.data).hexdigest(), unreadable)
+    return FinishedBlock(block, hashlib.sha256(pixels.data).hexdigest(), unreadable)
 
 
-def _start() -> None:
+def _start_worker() -> None:
     cv2.setNumThreads(0)
-    # the packer decides what they mean, also where this is forked by another's server
-    for number in _OF_PACKER:
+    # the parent handles these, even if another process's fork server started this one
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_packer, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_packer() -> None:
-    """Leave no process behind when the packer is killed."""
-    packer = multiprocessing.parent_process()
-    assert packer is not None
-    wait_for([packer.sentinel])
+def _exit_with_parent() -> None:
+    """Exit when the parent process ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Make a pack: begin it or go on, decode its blocks in parallel, and finish it."""
+"""Pack writer: begin or resume a pack, decode its blocks in parallel, and finish it."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ from core.data.images.pack_format import (
     write_index,
 )
 from core.data.pack.inputs import changed_rows
-from core.data.pack.workers import Done, decode_blocks
+from core.data.pack.workers import FinishedBlock, decode_blocks
 from core.errors import UserError, format_size, list_first, pluralize
 from core.io.atomic import make_folder, write_atomically
 from core.io.lock import lock_folder
 from core.runtime.worker_failures import lost_worker
 
-# in this order a kill in the midst of deleting leaves no pack that looks whole
-_OURS = (FACTS, BEGUN, DONE, INDEX, IMAGES)
+# deleted in this order, so that an interrupted deletion leaves no pack that looks finished
+_OWN_FILES = (FACTS, BEGUN, DONE, INDEX, IMAGES)
 
 
 def write_pack(
@@ -49,27 +49,27 @@ def write_pack(
     skip_unreadable: bool,
     overwrite: bool,
 ) -> dict[str, str]:
-    """Pack the files of `index` in `source` into `out` (one of several parts: below it).
+    """Pack the files of `index` in `source` into `out`, or into a sub-folder if in several parts.
 
-    What an earlier call did is kept, and unreadable images are tried again. Returns the reason of
-    each that still is, by name; the pack is then unfinished unless `skip_unreadable` marks them.
-    Raises UserError where the folder is another process's, holds something else or (unless
-    `overwrite`) a pack of other images, settings or files, and where the disk cannot hold it.
+    Resumes an earlier call and retries unreadable images. Returns the error of each image that is
+    still unreadable, by name; the pack is then unfinished unless `skip_unreadable` marks them.
+    Raises UserError if the folder is in use, holds other files or (unless `overwrite`) a pack of
+    other images, settings or files, and if the disk is too small.
     """
     folder = part_folder(out, plan.part, plan.parts)
     _check_folder(out, folder, plan, overwrite=overwrite)
     with _locked(folder):
-        # what a kill left of files that were being written
-        left = (".index.", ".pack.")
-        _remove(folder, *(name for name in os.listdir(folder) if name.startswith(left)))
+        # temporary files of a killed process
+        temporary = (".index.", ".pack.")
+        _remove(folder, *(name for name in os.listdir(folder) if name.startswith(temporary)))
         if plan.parts > 1:
             whole = msgspec.structs.replace(plan, count=plan.total, part=1)
-            # by way of the part's own folder, as the other one is that of several processes
+            # written in the part's folder first, because `out` is shared by several processes
             write_atomically(folder / PARTS, lambda path: write_facts(path, whole))
             (folder / PARTS).replace(out / PARTS)
         if overwrite:
-            _remove(folder, *_OURS)
-        plan, done = _take_up(folder, plan, index)
+            _remove(folder, *_OWN_FILES)
+        plan, done = _resume_or_begin(folder, plan, index)
         unfinished = not (folder / FACTS).exists()
         if unfinished:
             _decode(folder, plan, index, done, source, workers)
@@ -79,17 +79,17 @@ def write_pack(
         return {index["name"].iloc[row]: reasons[row] for row in sorted(reasons)}
 
 
-def done_lines(done: Iterable[Done]) -> str:
-    """A line of JSON for each finished block."""
+def format_done(done: Iterable[FinishedBlock]) -> str:
+    """JSON lines of the finished blocks."""
     return "".join(json.dumps(one) + "\n" for one in done)
 
 
-def read_done(path: Path) -> dict[int, Done]:
-    """The blocks that are done; a line that a kill cut short, and what is after it, is not."""
-    found: dict[int, Done] = {}
+def read_done(path: Path) -> dict[int, FinishedBlock]:
+    """Read the finished blocks, up to the first line that is incomplete."""
+    found: dict[int, FinishedBlock] = {}
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            done = msgspec.convert(json.loads(line), Done)
+            done = msgspec.convert(json.loads(line), FinishedBlock)
         except (ValueError, msgspec.ValidationError):
             break
         found[done.block] = done
@@ -97,15 +97,15 @@ def read_done(path: Path) -> dict[int, Done]:
 
 
 def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> None:
-    """Raise UserError where `out` holds something else, or its disk cannot hold a new pack."""
+    """Raise UserError if `out` holds other files or another pack, or its disk is too small."""
     for place in {out, folder}:
         there = set(os.listdir(place)) if place.is_dir() else set()
-        others = {name for name in there if not name.startswith((".", "part_"))} - {*_OURS}
+        others = {name for name in there if not name.startswith((".", "part_"))} - {*_OWN_FILES}
         if others and not there & {FACTS, BEGUN, PARTS}:
-            raise UserError(f"{place} holds files that are no pack's: give a new or empty --out")
+            raise UserError(f"{place} holds files of something else: give a new or empty --out")
     in_parts = (out / PARTS).exists()
     if plan.parts == 1 and in_parts:
-        raise UserError(f"{out} holds a pack in parts: go on with --part, or give another --out")
+        raise UserError(f"{out} holds a pack in parts: resume with --part, or give another --out")
     if plan.parts > 1 and ((out / FACTS).exists() or (out / BEGUN).exists()):
         raise UserError(f"{out} holds a pack that is not in parts: give another --out")
     if in_parts and not overwrite:
@@ -115,13 +115,17 @@ def _check_folder(out: Path, folder: Path, plan: Plan, *, overwrite: bool) -> No
     if needed > free and not (folder / IMAGES).exists():
         raise UserError(
             f"the pack {folder} needs {format_size(needed)} and {format_size(free)} are free "
-            "there: free some space, or take a smaller --size or another --out"
+            "there: free some space, or give a smaller --size or another --out"
         )
 
 
-def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[int, Done]]:
-    """Plan and finished blocks of the pack in the folder; it is begun where there is none, and a
-    whole one stays whole unless an unreadable image has changed."""
+def _resume_or_begin(
+    folder: Path, plan: Plan, index: pd.DataFrame
+) -> tuple[Plan, dict[int, FinishedBlock]]:
+    """Plan and finished blocks of the pack in the folder; begins one if there is none.
+
+    A finished pack stays finished unless the file of an unreadable image has changed.
+    """
     whole = read_pack(folder) if (folder / FACTS).exists() else None
     if whole is None and not (folder / BEGUN).exists():
         _begin(folder, plan, index)
@@ -137,7 +141,9 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
     _check_same(folder, before, plan, differing)
     done = read_done(folder / DONE)
     if whole:
-        done = {block: Done(block, sha, []) for block, sha in enumerate(whole.checksums.blocks)}
+        done = {
+            block: FinishedBlock(block, sha, []) for block, sha in enumerate(whole.checksums.blocks)
+        }
         for row, why in whole.unreadable.items():
             done[row // before.block_rows].unreadable.append((row, why))
     unreadable = {row for one in done.values() for row, _ in one.unreadable}
@@ -145,14 +151,14 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
     if others := index["name"].iloc[[row for row in changed if row not in unreadable]].tolist():
         have = pluralize(len(others), "file has", "files have")
         raise UserError(
-            f"{have} other bytes or another time of change than when the pack {folder} was begun: "
+            f"{have} changed in size or modification time since the pack {folder} was begun: "
             f"{list_first(others)}; pass --overwrite to pack all again"
         )
     if whole and not len(changed):
         _remove(folder, BEGUN, DONE)
         return before, done
-    # in this order, so that a kill leaves a whole pack or an unfinished one
-    write_atomically(folder / DONE, lambda path: path.write_text(done_lines(done.values())))
+    # in this order, so that a kill leaves either a finished or an unfinished pack
+    write_atomically(folder / DONE, lambda path: path.write_text(format_done(done.values())))
     write_atomically(folder / BEGUN, lambda path: write_facts(path, before))
     _remove(folder, FACTS)
     write_atomically(folder / INDEX, lambda path: write_index(path, index))
@@ -160,7 +166,7 @@ def _take_up(folder: Path, plan: Plan, index: pd.DataFrame) -> tuple[Plan, dict[
 
 
 def _check_same(folder: Path, before: Plan, plan: Plan, names: str = "") -> None:
-    """Raise UserError where a pack was begun with another plan; `names` says which differ."""
+    """Raise UserError if a pack was begun with another plan; `names` describes changed images."""
     if before.shared == plan.shared and not names:
         return
     what = f"other images ({names or f'{before.total:,}, not {plan.total:,}'})"
@@ -175,7 +181,7 @@ def _check_same(folder: Path, before: Plan, plan: Plan, names: str = "") -> None
 
 
 def _begin(folder: Path, plan: Plan, index: pd.DataFrame) -> None:
-    """Write the files of a new pack, its images still without content."""
+    """Write the files of a new pack, with an empty image array."""
     with (folder / IMAGES).open("wb") as file:
         shape = (plan.count, plan.size, plan.size)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -190,19 +196,19 @@ def _decode(
     folder: Path,
     plan: Plan,
     index: pd.DataFrame,
-    done: dict[int, Done],
+    done: dict[int, FinishedBlock],
     source: Path,
     workers: int,
 ) -> None:
-    """Decode the blocks that are missing or hold an unreadable image, and add them to `done`."""
+    """Decode blocks that are missing or have unreadable images, and add them to `done`."""
     images = folder / IMAGES
     offset = map_images(images, plan).offset
     missing = [block for block in range(plan.blocks) if block not in done or done[block].unreadable]
     with images.open("rb+") as data, (folder / DONE).open("a", encoding="utf-8") as notes:
 
-        def note(new: list[Done]) -> None:
+        def note(new: list[FinishedBlock]) -> None:
             os.fsync(data.fileno())
-            notes.write(done_lines(new))
+            notes.write(format_done(new))
             notes.flush()
             os.fsync(notes.fileno())
             done.update({one.block: one for one in new})
@@ -213,7 +219,7 @@ def _decode(
 def _finish(
     folder: Path, plan: Plan, index: pd.DataFrame, blocks: list[str], reasons: dict[int, str]
 ) -> None:
-    """Write index and facts; from then on it is a whole pack."""
+    """Write the index and pack.json, which makes the pack finished."""
     index = index.copy()
     index.loc[list(reasons), "unreadable"] = list(reasons.values())
     write_atomically(folder / INDEX, lambda path: write_index(path, index))
@@ -232,15 +238,15 @@ def _remove(folder: Path, *names: str) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder; an error of the disk becomes a sentence."""
+    """Lock the folder, and raise disk errors as UserError."""
     try:
         make_folder(folder)
         with lock_folder(folder, f"packing into {folder}"):
             yield
     except OSError as error:
-        if told := lost_worker(error):
-            raise told from error
+        if explained := lost_worker(error):
+            raise explained from error
         raise UserError(
-            f"the pack {folder} cannot be written: {error.strerror or error}; what is done of it "
-            "is kept, and the same command goes on once that is mended"
+            f"the pack {folder} cannot be written ({error.strerror or error}): fix that, then "
+            "rerun the command to resume"
         ) from error

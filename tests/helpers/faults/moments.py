@@ -30,7 +30,7 @@ PLACES = {
     "report": [("core.training.finish", "draw_pictures")],
     "block": [
         ("ensemble.predict.blocks:PredictionBlocks", "write"),
-        ("core.data.pack.writer", "done_lines"),
+        ("core.data.pack.writer", "format_done"),
     ],
     "deletion": [("pathlib:Path", "unlink")],
 }

@@ -39,7 +39,7 @@ def test_parts_read_as_one_pack(images: Path, call: Call) -> None:
         assert (code, err) == (0, "")
         assert (f"--train_dir {pack}" in out) == (part == "3/3")
         left = {"2/3": "parts 1, 3 of 3", "1/3": "part 3 of 3"}.get(part)
-        assert left is None or f"still to be packed: {left}\n" in out
+        assert left is None or f"not packed yet: {left}\n" in out
     assert is_pack(pack)
     assert [part.plan.count for part in open_packs(pack)] == [3, 3, 4]
     assert pack_names(pack)[6:] == ["6.png", "sub/7.png", "sub/8.png", "sub/9.png"]

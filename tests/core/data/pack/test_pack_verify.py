@@ -15,9 +15,9 @@ __all__ = ["images"]
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--train_dir", "nowhere"), "--train_dir nowhere is no folder of images: name that of"),
-        (("--train_dir", "pack"), "--train_dir pack is no folder of images"),
-        (("--overwrite",), "--verify only looks at a pack: leave out --overwrite"),
+        (("--train_dir", "nowhere"), "--train_dir nowhere is not an image folder: give the"),
+        (("--train_dir", "pack"), "--train_dir pack is not an image folder"),
+        (("--overwrite",), "--verify only reads a pack: leave out --overwrite"),
         (("--part", "2/3"), "part_2_of_3 is no pack"),
         (("--out", "images"), "is no pack"),
     ],
@@ -38,7 +38,10 @@ def test_a_part_is_verified_alone(images: Path, call: Call) -> None:
         assert call(*packing(images, "--part", part))[0] == 0
     verify = (main, "--verify", "--out", pack, "--train_dir", images)
     _, out, _ = call(*verify)
-    assert f"(10 images in 4 blocks: the checksums are right, the images those of {images})" in out
+    assert (
+        f"(10 images in 4 blocks: the checksums are right, the images equal those of {images})"
+        in out
+    )
     (pack / "part_1_of_2" / "images.npy").unlink()
     assert call(*verify)[0] == 2
     code, out, _ = call(*verify, "--part", "2/2")
