@@ -59,7 +59,7 @@ def check_images(find: Findings, tables: Tables, config: Config) -> None:
     if blank := [name for name, is_blank in zip(chosen, constant, strict=True) if is_blank]:
         find.doubt(describe_blank_images(blank).removeprefix("Warning: "))
     else:
-        find.good("none of these has the same grey everywhere")
+        find.good("none of these has a single grey level")
     if full:
         find.look(_check_near, prints, tables, names)
     else:

@@ -1,9 +1,9 @@
-"""Albumentations pipelines on grey uint8 images, with one random stream a sample."""
+"""Albumentations pipelines for grey uint8 images, with one random stream per sample."""
 
 import os
 import random
 
-# it asks the network for a newer version at import otherwise, and waits
+# otherwise the import waits for a version check over the network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def light_transforms(affine_p: float = 0.5, jitter_p: float = 0.2) -> list[A.BasicTransform]:
-    """Mirror (p .5), affine (3 % shift, 5 % scale, 7 degrees) and 8 % of brightness/contrast."""
+    """Mirror (p 0.5), affine (3 % shift, 5 % scale, 7 degrees) and 8 % brightness/contrast."""
     return [
         A.HorizontalFlip(p=0.5),
         A.Affine(
@@ -32,9 +32,9 @@ def _jitter(limit: float, p: float) -> A.BasicTransform:
 
 
 def strong_transforms(size: int) -> list[A.BasicTransform]:
-    """Mirror and affine, then local contrast, brightness, noise and holes, for `size` pixels.
+    """Mirror, affine, CLAHE, brightness/contrast, noise and dropout of squares, for `size` pixels.
 
-    The recipe of csra_db_cas; 6 holes of 24 pixels at 512, in proportion at other sizes.
+    Used by csra_db_cas. The 6 squares have 24 pixels a side at 512, scaled for other sizes.
     """
     mirror, affine, jitter = light_transforms(affine_p=0.4)
     side = max(1, round(24 * size / 512))
@@ -43,7 +43,7 @@ def strong_transforms(size: int) -> list[A.BasicTransform]:
         affine,
         A.CLAHE(clip_limit=(2.0, 2.0), tile_grid_size=(8, 8), p=0.2, strict=True),
         jitter,
-        # in parts of the grey range
+        # fractions of the grey range
         A.GaussNoise(std_range=(1 / 255, 5 / 255), p=0.15, strict=True),
         A.CoarseDropout(
             num_holes_range=(6, 6),
@@ -57,10 +57,10 @@ def strong_transforms(size: int) -> list[A.BasicTransform]:
 
 
 def crop_transforms(size: int, *, rotation: float, jitter: bool) -> list[A.BasicTransform]:
-    """A random crop (84 to 100 % of the area) at `size` pixels, mirror, rotation, and jitter.
+    """Random crop (84 to 100 % of the area) to `size` pixels, mirror, rotation and jitter.
 
-    The recipe of label_coupling; `rotation` in degrees to both sides, `jitter` for .05 of
-    brightness and contrast.
+    Used by label_coupling. `rotation` is the maximum in degrees; `jitter` adds 5 % of brightness
+    and contrast.
     """
     transforms: list[A.BasicTransform] = [
         A.RandomResizedCrop(size=(size, size), scale=(0.84, 1.0), strict=True),
@@ -71,10 +71,10 @@ def crop_transforms(size: int, *, rotation: float, jitter: bool) -> list[A.Basic
 
 
 class Augmentation:
-    """Transforms whose outcome depends on (seed, epoch, place in the epoch's global plan) alone.
+    """Transforms seeded by (seed, epoch, place in the epoch's global plan).
 
-    So it is the same for any number of workers and processes, needs no saved state, and differs
-    between the draws of an image that an epoch repeats.
+    The result is the same for any number of workers and processes, needs no saved state, and
+    differs between repeated draws of an image within an epoch.
     """
 
     def __init__(self, transforms: list[A.BasicTransform], seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Images and targets in batches, decoded by worker processes."""
+"""Dataset and loaders: batches of images and targets, decoded by worker processes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from core.runtime.fabric import worker_count
 from core.runtime.signals import STOPS
 from core.runtime.worker_failures import end_on_shortage, worker_context
 
-if TYPE_CHECKING:  # who only predicts need not wait for albumentations
+if TYPE_CHECKING:  # prediction does not need albumentations
     from core.data.loading.augmentation import Augmentation
 
-# batches that each worker holds ready
+# batches that each worker prefetches
 PREFETCHED = 4
 
 
 class Batch(NamedTuple):
     """Images uint8 (B, 1, H, W), targets float32 (B, C), and the images' rows in the table (B,).
 
-    In evaluation a row of -1 is padding. `constant` says which images have the same grey
-    everywhere as they were read, bool (B,), and `digests` are those of the pixels before any
-    augmentation, int64 (B,), 0 for padding; None where nothing was read.
+    In evaluation, row -1 is padding. `constant`, bool (B,), marks images with a single grey level
+    before augmentation; `digests`, int64 (B,), are digests of the pixels before augmentation, 0 for
+    padding. Both are None if no image was decoded.
     """
 
     images: Tensor
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 
 class Batches(Protocol):
-    """A loader of batches; raises the UserError of an image that cannot be read."""
+    """Loader of batches. Iteration raises UserError for an unreadable image."""
 
     def __len__(self) -> int: ...
 
@@ -55,7 +55,7 @@ class Batches(Protocol):
 
 
 class DecodedImage(NamedTuple):
-    """One sample of a `Batch`, in arrays: a batch then costs one copy of each image."""
+    """One sample of a `Batch`, as arrays, so that collating copies each image only once."""
 
     image: np.ndarray
     targets: np.ndarray
@@ -65,7 +65,7 @@ class DecodedImage(NamedTuple):
 
 
 class RadiographDataset(Dataset):
-    """Images of `rows` of a table, by sample: (epoch, place in its plan, position among rows)."""
+    """Images of `rows` of a table, indexed by (epoch, place in its plan, position among rows)."""
 
     def __init__(
         self, table: LabelTable, rows: np.ndarray, size: int, augment: Augmentation | None = None
@@ -75,7 +75,7 @@ class RadiographDataset(Dataset):
         self.rows, self.size, self.augment = rows, size, augment
 
     def __getitem__(self, sample: Sample) -> DecodedImage | UserError:
-        """One sample, or its image's error: raised, it would leave a worker as a traceback."""
+        """One sample, or the image's error: raising it in a worker would print a traceback."""
         epoch, place, position = sample
         if position < 0:
             blank = np.zeros((self.size, self.size), dtype=np.uint8)
@@ -104,11 +104,10 @@ def decoding_loader(
     pin_memory: bool = False,
     persistent: bool = False,
 ) -> DecodingLoader:
-    """A loader of what `collate` makes of each of `batches` of samples, read by `workers`.
+    """Loader of `batches` of samples, read by `workers` processes and combined by `collate`.
 
-    `persistent` keeps its workers from one iteration to the next, as long as the loader lives.
-    Unless `collate` is given, it gives a `Batch`. It raises UserError for an image that cannot be
-    read, and where workers cannot be started or are lost.
+    By default it yields `Batch` objects. `persistent` keeps the workers between iterations.
+    Iteration raises UserError for an unreadable image, and if workers cannot start or crash.
     """
     return DecodingLoader(
         dataset,
@@ -137,9 +136,9 @@ def _collate(samples: list[DecodedImage | UserError]) -> Batch | UserError:
 
 
 def _start_worker(_: int) -> None:
-    # one thread a worker: cv2 would start one a core in each
+    # by default cv2 starts one thread per core in each worker
     cv2.setNumThreads(0)
-    # the training process decides what Ctrl-C means, and a stop that a whole group is asked for
+    # the training process handles stop signals sent to the whole process group
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     end_on_shortage()
@@ -148,7 +147,7 @@ def _start_worker(_: int) -> None:
 def evaluation_loader(
     fabric: Fabric, table: LabelTable, rows: np.ndarray, loader: LoaderConfig
 ) -> DecodingLoader:
-    """This process's share of the images of `rows`; its workers end with the loader."""
+    """Loader of this rank's share of the images of `rows`; its workers end with the loader."""
     batches = evaluation_batches(
         len(rows), loader.batch_size, fabric.global_rank, fabric.world_size
     )
@@ -162,8 +161,8 @@ def evaluation_loader(
 
 
 def describe_blank_images(names: list[str]) -> str:
-    """A sentence on images of one grey level."""
+    """Warning about images with a single grey level."""
     return (
-        f"Warning: {pluralize(len(names), 'image has', 'images have')} the same grey everywhere, "
-        f"as a failed export does ({list_first(names)}): take out of the CSV what is no radiograph."
+        f"Warning: {pluralize(len(names), 'image has', 'images have')} a single grey level, "
+        f"like failed exports ({list_first(names)}): remove their rows from the CSV."
     )

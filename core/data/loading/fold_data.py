@@ -1,4 +1,4 @@
-"""One fold's images, ready to be read by the fit loop."""
+"""Training and validation loaders of one fold, with its sampler."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fold_data(
     accumulate: int,
     augment: Augmentation,
 ) -> list[FoldData]:
-    """The folds to run. Raises UserError as `FoldData` and `check_packs` do."""
+    """FoldData of each fold to run. Raises UserError like `FoldData` and `check_packs`."""
     for sentence in check_packs(prepared.table, loader.img_size):
         if fabric.is_global_zero:
             print(sentence)
@@ -46,11 +46,11 @@ def fold_data(
 
 
 class FoldData:
-    """Training and validation images of fold `fold` (from 1), for the processes of `fabric`.
+    """Training and validation images of fold `fold` (from 1), for the ranks of `fabric`.
 
-    `train_rows` and `val_rows` are rows of `table`; sources of weight 0 have no part in the former,
-    of which `sampler` draws. Raises UserError where one update needs more images than an epoch
-    draws, and for a sampler or weights that do not fit the table.
+    `train_rows` and `val_rows` are rows of `table`. `sampler` draws from `train_rows` without those
+    of sources with weight 0. Raises UserError if an update needs more images than an epoch draws,
+    and for a sampler or weights that do not fit the table.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class FoldData:
         self.train_rows, self.val_rows = train_rows, val_rows
         self._fabric, self._loader, self._augment = fabric, loader, augment
         self._accumulate = accumulate
-        # images of one grey level, and those of them that were told of
-        self._constant, self._told = np.zeros((2, len(table)), dtype=bool)
+        # by row: image is blank, and is already reported
+        self._constant, self._reported = np.zeros((2, len(table)), dtype=bool)
         self.digests = np.zeros(len(table), dtype=np.int64)
-        """By row of the table, of the images that were read so far; 0 for the others."""
+        """Image digests by row of the table; 0 if not read yet."""
         of_all = loader.sampler, table.targets[train_rows], augment.seed, loader.epoch_size
         try:
             if self.shares is None or table.sources is None:
@@ -97,9 +97,9 @@ class FoldData:
             )
 
     def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
-        """Batches of epochs [first, last) without the first `updates_done` updates.
+        """Batches of epochs [first, last), skipping the first `updates_done` updates.
 
-        Raises UserError for an image that cannot be read.
+        Raises UserError for an unreadable image.
         """
         batches = training_batches(
             self.sampler,
@@ -120,39 +120,39 @@ class FoldData:
         return iter(loader)
 
     def _training_images(self) -> RadiographDataset:
-        # not kept: of many images it is large
+        # rebuilt on each call, because it is large
         size = self._loader.img_size
         return RadiographDataset(self.table, self.train_rows, size, self._augment)
 
     def examples(self, count: int) -> np.ndarray:
-        """The first images that are trained on, augmented: uint8 (`count` or fewer, H, W)."""
+        """First training images, augmented: uint8 (`count` or fewer, H, W)."""
         dataset, plan = self._training_images(), self.epoch_plan(0)[:count].tolist()
         read = [dataset[0, place, position] for place, position in enumerate(plan)]
         return np.stack([one.image for one in read if isinstance(one, DecodedImage)])
 
     def validation(self) -> Batches:
-        """A loader of the validation images; its workers end with it."""
+        """Loader of the validation images; its workers end with it."""
         loader = evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
         loader.constant, loader.digests = self._constant, self.digests
         return loader
 
     def gather_digests(self) -> None:
-        """Give each rank the `digests` of all. All ranks call it together."""
+        """Merge `digests` over the ranks. Collective: all ranks must call it."""
         if self._fabric.world_size > 1:
             found = torch.from_numpy(self.digests).to(self._fabric.device)
             torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
             self.digests[:] = found.cpu().numpy()
 
     def describe_blank_images(self) -> str:
-        """A sentence on images of one grey level that were read since the last; "" without any.
+        """Warning about blank images read since the last call; "" if there are none.
 
-        All ranks call it together.
+        Collective: all ranks must call it.
         """
         found = torch.from_numpy(self._constant).to(self._fabric.device, torch.float32)
         of_all = self._fabric.all_reduce(found, reduce_op="sum")
         assert isinstance(of_all, Tensor)
-        rows = np.flatnonzero((of_all.cpu().numpy() > 0) & ~self._told)
-        self._told[rows] = True
+        rows = np.flatnonzero((of_all.cpu().numpy() > 0) & ~self._reported)
+        self._reported[rows] = True
         return (
             describe_blank_images([self.table.ids[row] for row in rows.tolist()])
             if len(rows)
@@ -165,18 +165,20 @@ class FoldData:
         return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
 
     def drawn_counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same two counts over as many draws as there are images, or an epoch's if more."""
+        """`training_counts` over as many draws as there are images, or an epoch's if more."""
         size = max(len(self.train_rows), self.sampler.epoch_size)
         return self.training_counts(self.sampler.draws(0, size))
 
     def epoch_plan(self, epoch: int) -> np.ndarray:
-        """Positions among `train_rows` of all that `epoch` (from 0) trains on, in order; int64."""
+        """Positions among `train_rows` of the images of `epoch` (from 0), in order, int64."""
         return self.sampler(epoch)[: self.updates_per_epoch * self.images_per_update]
 
 
 def describe_sampling(data: FoldData) -> str:
-    """Lines on what the first epoch draws of each class (a draw counts for every positive of its
-    image) and of each weighted source; "" where it takes each image once."""
+    """Text table of the first epoch's draws by class and weighted source.
+
+    A draw counts for every positive class of its image. "" if each image is drawn once.
+    """
     if data.sampler.name == "uniform" and data.shares is None:
         return ""
     plan, table = data.epoch_plan(0), data.table
@@ -200,7 +202,8 @@ def describe_sampling(data: FoldData) -> str:
 
 
 def _drawn_table(names: Sequence[str], what: str, held: np.ndarray, plan: np.ndarray) -> list[str]:
-    """Images that each name holds, bool (N, K), and draws of them; without names that hold none."""
+    """Table lines of images and draws of each name, from `held` (N, K) bool; empty names are left
+    out."""
     width = max(map(len, names))
     rows = zip(names, held.sum(axis=0), held[plan].sum(axis=0), strict=True)
     return [f"{'':<{width}}  {what:>9}  {'drawn an epoch':>14}"] + [
@@ -211,14 +214,14 @@ def _drawn_table(names: Sequence[str], what: str, held: np.ndarray, plan: np.nda
 def check_packs(table: LabelTable, size: int) -> list[str]:
     """`Images.check_sizes` for a training at `size` pixels.
 
-    Raises UserError too where the table names an image that could not be read when it was packed.
+    Also raises UserError if the table has images that were unreadable when packed.
     """
-    told = table.images.check_sizes([size])
+    notes = table.images.check_sizes([size])
     if bad := table.images.unreadable():
         names = [table.ids[place] for place, _ in bad]
         raise UserError(
             f"{len(bad):,} of {len(table):,} images could not be read when they were packed: "
-            f"{list_first(names)} ({bad[0][1].rstrip('.')}); pack them again, or take out their "
+            f"{list_first(names)} ({bad[0][1].rstrip('.')}); pack them again, or remove their "
             "rows"
         )
-    return told
+    return notes

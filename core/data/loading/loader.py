@@ -1,4 +1,4 @@
-"""A DataLoader that raises a sentence where its workers are lost, and leaves none behind."""
+"""DataLoader that reports lost workers as UserError, and ends all its workers."""
 
 import signal
 import sys
@@ -17,21 +17,21 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 from core.errors import UserError, doctor_hint
 from core.runtime.worker_failures import cannot_start, lost_worker
 
-# seconds in which a process that has closed its files is gone
-_SOON = 5.0
-_look = signal_handling._error_if_any_worker_fails
+# seconds for a process to exit after it has closed its files
+_EXIT_TIMEOUT = 5.0
+_check_workers = signal_handling._error_if_any_worker_fails
 
 
 def _raise_once() -> None:
-    """Raise RuntimeError for a worker that ended, and none for those that end after it."""
+    """Raise RuntimeError for the first worker that ended; ignore those that end after it."""
     try:
-        _look()
+        _check_workers()
     except RuntimeError:
-        _look_no_more()
+        _reset_handler()
         before = sys.unraisablehook
 
         def hide_loss(error: Any) -> None:
-            # where nothing can be raised: the next batch that is awaited will tell
+            # raised in a destructor: the next batch reports the lost worker
             if error.exc_value is None or lost_worker(error.exc_value) is None:
                 before(error)
 
@@ -39,27 +39,27 @@ def _raise_once() -> None:
         raise
 
 
-def _look_no_more() -> None:
+def _reset_handler() -> None:
     if not hasattr(signal, "SIGCHLD"):
         return
-    # elsewhere than in the main thread nothing would be raised
+    # signal handlers can only be set in the main thread
     with suppress(ValueError):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # the next loader sets it again
         signal_handling._SIGCHLD_handler_set = False
 
 
-# what PyTorch's handler of SIGCHLD calls
+# called by PyTorch's SIGCHLD handler
 signal_handling._error_if_any_worker_fails = _raise_once
 
 
 class DecodingLoader(DataLoader):
-    """Raises UserError for an image's, and where workers cannot be started, or are lost."""
+    """DataLoader. Raises UserError for unreadable images, and if workers cannot start or crash."""
 
     constant: np.ndarray | None = None
-    """(N,) bool, by row of the table: images of one grey level, as they are read"""
+    """(N,) bool, by row of the table: blank images read so far"""
     digests: np.ndarray | None = None
-    """(N,) int64, by row of the table: digests of the images, as they are read"""
+    """(N,) int64, by row of the table: digests of the images read so far"""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
@@ -78,15 +78,15 @@ class DecodingLoader(DataLoader):
     def _get_iterator(self) -> _BaseDataLoaderIter:
         if not self.num_workers:
             return super()._get_iterator()
-        # in it workers hand over files; it goes with this process, however they end
+        # for files passed by workers; this process deletes it even if they crash
         get_temp_dir()
         return _Batches(self)
 
 
 class _Batches(_MultiProcessingDataLoaderIter):
-    """The batches of a loader with workers."""
+    """Batch iterator of a loader with workers."""
 
-    # as long as PyTorch has started nothing
+    # values until PyTorch has started workers
     _shutdown, _worker_pids_set = True, False
     _workers: list[Any] = []  # noqa: RUF012, never changed
 
@@ -94,69 +94,69 @@ class _Batches(_MultiProcessingDataLoaderIter):
         try:
             super().__init__(loader)
         except (OSError, RuntimeError, MemoryError, ImportError) as error:
-            told = lost_worker(error, self._exit_codes()) or cannot_start(error)
-            self._abandon()
+            explained = lost_worker(error, self._exit_codes()) or cannot_start(error)
+            self._kill_workers()
             clear_frames(error.__traceback__)
-            if told is None:
+            if explained is None:
                 raise
-            raise told from error
+            raise explained from error
 
     def _next_data(self) -> Any:
-        with self._explained():
+        with self._raise_worker_errors():
             return super()._next_data()
 
     def _reset(self, loader: DataLoader, first_iter: bool = False) -> None:
-        with self._explained():
+        with self._raise_worker_errors():
             super()._reset(loader, first_iter)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Raise UserError where a worker is lost."""
+    def _raise_worker_errors(self) -> Iterator[None]:
+        """Raise UserError if a worker crashed."""
         try:
             yield
         except (OSError, RuntimeError, MemoryError, EOFError) as error:
             if isinstance(error, (EOFError, ConnectionError)):
-                # its end of a connection is closed before it is gone
-                self._forget()
-                ended = wait([worker.sentinel for worker in self._workers], _SOON)
+                # its connection closes before it exits
+                self._unregister()
+                ended = wait([worker.sentinel for worker in self._workers], _EXIT_TIMEOUT)
                 for worker in self._workers:
                     if worker.sentinel in ended:
-                        # its exit code comes a moment after its files are closed
+                        # the exit code is available a moment after its files are closed
                         worker.join()
-            told = lost_worker(error, self._exit_codes())
-            if told is None:
+            explained = lost_worker(error, self._exit_codes())
+            if explained is None:
                 raise
-            self._abandon()
+            self._kill_workers()
             clear_frames(error.__traceback__)
-            raise told from error
+            raise explained from error
 
     def _exit_codes(self) -> tuple[int, ...]:
         return tuple(worker.exitcode for worker in self._workers if worker.exitcode)
 
-    def _forget(self) -> None:
-        """Let PyTorch raise nothing more for these workers."""
+    def _unregister(self) -> None:
+        """Stop PyTorch from raising errors for these workers."""
         if self._worker_pids_set:
             signal_handling._remove_worker_pids(id(self))
             self._worker_pids_set = False
 
-    def _abandon(self) -> None:
-        """Kill the workers: to end them in order waits for a lock that a lost one may hold."""
+    def _kill_workers(self) -> None:
+        """Kill the workers: a regular shutdown may wait for a lock held by a crashed one."""
         self._shutdown = True
-        _look_no_more()
-        self._forget()
+        _reset_handler()
+        self._unregister()
         if hasattr(self, "_pin_memory_thread"):
             self._pin_memory_thread_done_event.set()
         for worker in self._workers:
             worker.kill()
         for worker in self._workers:
             worker.join()
-        # their files may be what the end of the program needs
+        # frees their open files, which the exit of the program may need
         vars(self).pop("_worker_result_queue", None)
         self._workers, self._index_queues = [], []
 
     def _shutdown_workers(self) -> None:
-        # of an error that came elsewhere
+        # after an error in another place
         if not self._shutdown and not sys.is_finalizing() and self._exit_codes():
-            self._abandon()
+            self._kill_workers()
         else:
             super()._shutdown_workers()

@@ -1,8 +1,8 @@
-"""Samplers (endless sequences of draws) and the batches that each process takes of them.
+"""Samplers (endless sequences of draws), and the batches of each rank.
 
-An epoch takes `epoch_size` draws where the one before ended. Each draw depends on the seed and its
-place in the sequence alone, so that no state is kept. With --source_weights each source has its own
-sequence, and so has the order in which the sources come.
+An epoch continues the sequence with the next `epoch_size` draws. Each draw depends only on the seed
+and its place in the sequence, so there is no state to save. With --source_weights each source has
+its own sequence, and another one orders the sources.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ from core.errors import UserError
 THRESHOLD = 0.01
 """Prevalence below which repeat_factor repeats a class's images (t of Gupta 2019)."""
 MOST_REPEATS = 10
-# factors as whole numbers of this part: their sums are exact in any order
+# fixed-point unit of the factors: integer sums are exact in any order
 UNIT = 2**32
-# short shuffles are made so many images at a time
+# draws generated at a time
 BLOCK = 2**14
-# draws over which sources' shares are kept, where all shares are large
-FEWEST = 64
+# minimum number of draws in which the sources have their shares
+MIN_MIX_BLOCK = 64
 
 Sample = tuple[int, int, int]
 """Epoch, place in the epoch's global plan, and position among the rows (-1: padding)."""
@@ -29,85 +29,88 @@ Sample = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Sampler:
-    """Positions of the images to draw, epoch by epoch."""
+    """Positions of the images to draw in each epoch."""
 
     name: str
     epoch_size: int
     draws: Callable[[int, int], np.ndarray]
-    """(start, stop) -> the positions of these draws of the endless sequence, int64."""
+    """(start, stop) -> positions of these draws of the endless sequence, int64."""
 
     def __call__(self, epoch: int) -> np.ndarray:
-        """The plan of `epoch` (from 0), int64 (epoch_size,)."""
+        """Positions drawn in `epoch` (from 0), int64 (epoch_size,)."""
         return self.draws(epoch * self.epoch_size, (epoch + 1) * self.epoch_size)
 
 
 def build_sampler(
     name: str, targets: np.ndarray, seed: int, epoch_size: int | None = None
 ) -> Sampler:
-    """The sampler `name` of `LoaderConfig` for `targets` (N, C) of 1, 0 and NaN for unknown.
+    """Build the sampler `name` of `LoaderConfig` for `targets` (N, C) of 1, 0 and NaN (unknown).
 
-    An epoch takes `epoch_size` draws; unless given N, or repeat_factor's sum of factors (rounded
-    down). Raises UserError where a sampler finds no positive label.
+    `epoch_size` defaults to N, or to the sum of factors (rounded down) for repeat_factor. Raises
+    UserError if the sampler needs positive labels and there are none.
     """
     length = len(targets)
     if name != "uniform" and not (targets == 1).any():
         raise UserError(
-            f"none of the {length:,} images to train on has a positive label, by which --sampler "
-            f"{name} draws: check the labels, or take --sampler uniform"
+            f"none of the {length:,} images to train on has a positive label, which --sampler "
+            f"{name} needs: check the labels, or use --sampler uniform"
         )
     draws: Callable[[int, int], np.ndarray]
     if name == "uniform":
-        draws = partial(shuffles, np.arange(length), (seed,))
+        draws = partial(draw_shuffled, np.arange(length), (seed,))
     elif name == "class_aware":
-        draws = partial(class_turns, images_by_class(targets), seed)
+        draws = partial(draw_by_class, images_by_class(targets), seed)
     else:
         factors = np.rint(repeat_factors(targets) * UNIT).astype(np.int64)
-        draws, length = partial(repeats, factors, seed), int(factors.sum()) // UNIT
+        draws, length = partial(draw_repeated, factors, seed), int(factors.sum()) // UNIT
     return Sampler(name, epoch_size or length, draws)
 
 
-def shuffles(items: np.ndarray, stream: tuple[int, ...], start: int, stop: int) -> np.ndarray:
-    """Draws [start, stop) of `items` shuffled by `stream`, shuffled again, and so on for ever."""
+def draw_shuffled(items: np.ndarray, stream: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+    """Draws [start, stop) of repeated random permutations of `items`, seeded by `stream`."""
     rounds = -(-BLOCK // len(items))
     rows = np.tile(items, (rounds, 1))
 
     def block(number: int) -> np.ndarray:
         return np.random.default_rng((*stream, number)).permuted(rows, axis=1).ravel()
 
-    return stretch(block, rows.size, start, stop)
+    return slice_blocks(block, rows.size, start, stop)
 
 
 def images_by_class(targets: np.ndarray) -> list[np.ndarray]:
-    """Positions of the positives of each class that has any, then of the images without one.
+    """Positions of the positives of each class that has any, then of images without positives.
 
-    Images of which no label is known are in none.
+    Images without any known label are left out.
     """
     positive = targets == 1
     classes, positions = np.nonzero(positive.T)
     parts = np.split(positions, np.searchsorted(classes, np.arange(1, targets.shape[1])))
-    # an image of which nothing is known teaches nothing
+    # images without known labels do not contribute to the loss
     known = ~np.isnan(targets).all(axis=1)
     parts.append(np.flatnonzero(known & ~positive.any(axis=1)))
     return [part for part in parts if len(part)]
 
 
-def class_turns(images_of: list[np.ndarray], seed: int, start: int, stop: int) -> np.ndarray:
-    """Draws [start, stop) of class-aware sampling (Shen 2016): cycle j is a shuffle of the classes,
-    in which class c gives draw j of its own endless shuffles of `images_of`[c]."""
+def draw_by_class(images_of: list[np.ndarray], seed: int, start: int, stop: int) -> np.ndarray:
+    """Draws [start, stop) of class-aware sampling (Shen 2016).
+
+    Cycle j is a permutation of the classes; class c yields draw j of the repeated permutations of
+    `images_of`[c].
+    """
     classes = len(images_of)
     first, last = start // classes, -(-stop // classes)
-    order = shuffles(np.arange(classes), (seed, 0), start, stop)
-    given = np.stack(
-        [shuffles(own, (seed, 1 + c), first, last) for c, own in enumerate(images_of)]
+    order = draw_shuffled(np.arange(classes), (seed, 0), start, stop)
+    drawn = np.stack(
+        [draw_shuffled(own, (seed, 1 + c), first, last) for c, own in enumerate(images_of)]
     )  # (classes, cycles)
-    return given[order, np.arange(start, stop) // classes - first]
+    return drawn[order, np.arange(start, stop) // classes - first]
 
 
 def repeat_factors(targets: np.ndarray) -> np.ndarray:
-    """How often an epoch draws each image on average, float64 (N,) (Gupta 2019).
+    """Expected draws of each image per epoch, float64 (N,) (repeat factor, Gupta 2019).
 
-    The largest of r_c = max(1, sqrt(t / f_c)) over its positives c, at most 10; 1 where it has
-    none. f_c is the prevalence among the class's known labels.
+    The maximum of r_c = max(1, sqrt(t / f_c)) over the image's positive classes c, at most 10; 1
+    without positives. f_c is the prevalence among the class's known labels.
     """
     positive = targets == 1
     known = (~np.isnan(targets)).sum(axis=0)
@@ -115,18 +118,18 @@ def repeat_factors(targets: np.ndarray) -> np.ndarray:
     # a class without positives has no image to repeat
     of_class = np.sqrt(THRESHOLD / np.where(prevalence > 0, prevalence, 1)).clip(1, MOST_REPEATS)
     factors = np.ones(len(targets))
-    # the rarest last, so that its factor stays
+    # the rarest last: its factor is the largest
     for c in np.argsort(of_class):
         factors[positive[:, c]] = of_class[c]
     return factors
 
 
-def repeats(factors: np.ndarray, seed: int, start: int, stop: int) -> np.ndarray:
-    """Draws [start, stop) of rounds in which image i comes `factors`[i] / UNIT times on average.
+def draw_repeated(factors: np.ndarray, seed: int, start: int, stop: int) -> np.ndarray:
+    """Draws [start, stop) of rounds in which image i occurs `factors`[i] / UNIT times on average.
 
-    Systematic rounding: with C the sums of the factors over shuffled images and one random u,
-    image i comes floor(C_i + u) - floor(C_(i-1) + u) times. u is drawn below 1 - (the fraction of
-    the whole sum), so that each round has floor(sum) draws.
+    Systematic rounding: with cumulative factors C over shuffled images and one random u, image i
+    occurs floor(C_i + u) - floor(C_(i-1) + u) times. u is below 1 - (fractional part of the total),
+    so that each round has floor(total) draws.
     """
     total = int(factors.sum())
 
@@ -138,11 +141,13 @@ def repeats(factors: np.ndarray, seed: int, start: int, stop: int) -> np.ndarray
         random.shuffle(drawn)
         return drawn
 
-    return stretch(one_round, total // UNIT, start, stop)
+    return slice_blocks(one_round, total // UNIT, start, stop)
 
 
-def stretch(block: Callable[[int], np.ndarray], size: int, start: int, stop: int) -> np.ndarray:
-    """Items [start, stop) of block(0), block(1), ... one after another, of `size` items each."""
+def slice_blocks(
+    block: Callable[[int], np.ndarray], size: int, start: int, stop: int
+) -> np.ndarray:
+    """Items [start, stop) of the concatenation of block(0), block(1), ..., of `size` items each."""
     first, last = start // size, -(-stop // size)
     blocks = np.concatenate([block(number) for number in range(first, last)])
     return blocks[start - first * size : stop - first * size]
@@ -157,11 +162,11 @@ def build_mixture(
     shares: np.ndarray,
     source_names: Sequence[str],
 ) -> Sampler:
-    """The sampler `name` by source: `sources` (N,) says which of `shares` (S,) an image is from.
+    """Build the sampler `name` for each source, mixed by `shares` (S,).
 
-    Targets (N, C). An epoch takes `epoch_size` draws; unless given as many as the sources that are
-    drawn from would take by themselves, together. Raises UserError as `build_sampler` does, with
-    the name of the source, and where one that is to be drawn from has no image.
+    `targets` are (N, C), `sources` (N,) the source index of each image. `epoch_size` defaults to
+    the sum over the drawn sources. Raises UserError like `build_sampler`, with the name of the
+    source, and for a source with a positive share and no images.
     """
     drawn = np.flatnonzero(shares > 0).tolist()
     plans, images = [], []
@@ -172,7 +177,7 @@ def build_mixture(
                 f"source '{source_names[source]}' has no image to train on: set its weight of "
                 "--source_weights to 0"
             )
-        # streams of random numbers that no other source has
+        # independent random streams per source
         own = int(np.random.SeedSequence((seed, source)).generate_state(1)[0])
         try:
             plans.append(build_sampler(name, targets[rows], own))
@@ -180,10 +185,10 @@ def build_mixture(
             raise UserError(f"source '{source_names[source]}': {error}") from error
         images.append(rows)
     length = epoch_size or sum(plan.epoch_size for plan in plans)
-    return Sampler(name, length, partial(mixed, plans, images, shares[drawn], seed))
+    return Sampler(name, length, partial(draw_mixed, plans, images, shares[drawn], seed))
 
 
-def mixed(
+def draw_mixed(
     plans: Sequence[Sampler],
     images: Sequence[np.ndarray],
     shares: np.ndarray,
@@ -191,18 +196,20 @@ def mixed(
     start: int,
     stop: int,
 ) -> np.ndarray:
-    """Draws [start, stop) of the sources' own sequences, mixed by `shares` (S,), all above 0.
+    """Draws [start, stop) of the sources' sequences, mixed by positive `shares` (S,).
 
-    Positions among all images, int64. At the end of any block no source is further than one draw
-    from its share of all draws so far; within a block their order is random.
+    Returns positions among all images, int64. At the end of each block every source is within one
+    draw of its share of all draws so far; within a block the order is random.
     """
-    size = max(FEWEST, int(np.ceil(2 / shares.min())))
+    size = max(MIN_MIX_BLOCK, int(np.ceil(2 / shares.min())))
     blocks = max(1, BLOCK // size)
-    # random numbers are made for so many draws at a time
+    # random numbers are generated for this many draws at a time
     first = start // (size * blocks) * (size * blocks)
-    order = stretch(partial(_turns, shares, size, blocks, seed), size * blocks, first, stop)
+    order = slice_blocks(
+        partial(_order_sources, shares, size, blocks, seed), size * blocks, first, stop
+    )
     positions = np.empty(len(order), dtype=np.int64)
-    before = _given(shares, np.array([first]))[0]
+    before = _count_by_source(shares, np.array([first]))[0]
     for source, (plan, rows) in enumerate(zip(plans, images, strict=True)):
         places = np.flatnonzero(order == source)
         begin = int(before[source])
@@ -211,20 +218,22 @@ def mixed(
     return positions[start - first :]
 
 
-def _turns(shares: np.ndarray, size: int, blocks: int, seed: int, number: int) -> np.ndarray:
-    """Which source gives each draw of `blocks` blocks of `size`, the part `number` of all."""
+def _order_sources(
+    shares: np.ndarray, size: int, blocks: int, seed: int, number: int
+) -> np.ndarray:
+    """Source of each draw in stretch `number` of `blocks` blocks of `size` draws."""
     ends = np.arange(number * blocks, (number + 1) * blocks + 1) * size
-    counts = np.diff(_given(shares, ends), axis=0)  # (blocks, S)
+    counts = np.diff(_count_by_source(shares, ends), axis=0)  # (blocks, S)
     sources = np.repeat(np.tile(np.arange(len(shares)), blocks), counts.ravel())
     random = np.random.default_rng((seed, 0, 0, number))
     return random.permuted(sources.reshape(blocks, size), axis=1).ravel()
 
 
-def _given(shares: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """How many of the first n draws each source gives, (D, S), for n of `draws` (D,).
+def _count_by_source(shares: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Draws of each source among the first n draws, (D, S), for each n of `draws` (D,).
 
-    The difference of rounded sums of shares: within one draw of n times the share. It never falls
-    from block to block where a block holds two draws of each source.
+    Differences of rounded cumulative shares: within one draw of n times the share. They do not
+    decrease from block to block if a block has at least two draws of each source.
     """
     borders = np.concatenate([[0.0], np.cumsum(shares)])
     borders[-1] = 1
@@ -240,10 +249,10 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[list[Sample]]:
-    """Batches of samples for process `rank`, over all `epochs`, so that workers prefetch on.
+    """Batches of samples for `rank`, over all `epochs`, so that workers prefetch across epochs.
 
-    Global batch k of an epoch is plan[k R B : (k+1) R B], cut into the R ranks' slices of B; what
-    is beyond `batches_per_epoch` is dropped, as are the first `skip` batches of the first epoch.
+    Global batch k of an epoch is plan[k R B : (k+1) R B], cut into slices of B for the R ranks.
+    Batches beyond `batches_per_epoch` and the first `skip` of the first epoch are dropped.
     """
     for epoch in epochs:
         order = plan(epoch)
@@ -256,11 +265,13 @@ def training_batches(
 def evaluation_batches(
     images: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[Sample]]:
-    """Batches of samples for one process: every image once over all ranks, padded with -1 to
-    equally many batches of equal size, as gathering needs."""
+    """Batches of samples for `rank`, which together have every image once.
+
+    They are padded with -1 to equal number and size, as gathering needs.
+    """
     batches = -(-images // (batch_size * world_size))
     padded = np.full(batches * batch_size * world_size, -1)
     padded[:images] = np.arange(images)
     mine = padded.reshape(batches, world_size, batch_size)[:, rank].tolist()
-    # in the table's order, a position is its own place
+    # in table order, place and position are equal
     return [[(0, position, position) for position in batch] for batch in mine]

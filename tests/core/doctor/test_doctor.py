@@ -32,7 +32,7 @@ def test_sound_data_end_with_0(doctor: Doctor, data: Path) -> None:
         f"each image has a file in {data / 'images'}",
         f"{ROWS} images can be read, 40 x 40 to 40 x 40 px",
         f"{ROWS} images, {table['PatientID'].nunique()} patients",
-        "the same grey everywhere",
+        "a single grey level",
     ):
         assert part in good
     # the table of folds, as a training prints it
@@ -54,7 +54,7 @@ def test_a_broken_image_is_named_and_the_others_are_still_checked(
     bad = marked(findings, "✗")
     assert f"of {ROWS} images, 1 cannot be read: {first.name}" in bad
     assert "take their rows out of the CSV" in bad
-    constant = f"1 image has the same grey everywhere, as a failed export does ({second.name})"
+    constant = f"1 image has a single grey level, like failed exports ({second.name})"
     assert constant in marked(findings, "!")
     assert f"(see {1 + [mark for mark, _ in findings].index('✗')})" in text
     # a missing one

@@ -29,5 +29,5 @@ class LateWorker:
 def test_the_exit_code_of_a_lost_worker_is_waited_for() -> None:
     batches = _Batches.__new__(_Batches)
     batches._workers = [LateWorker()]
-    with pytest.raises(UserError, match="too many open files"), batches._explained():
+    with pytest.raises(UserError, match="too many open files"), batches._raise_worker_errors():
         raise EOFError
