@@ -1,4 +1,4 @@
-"""Public datasets' own tables, each read by one file, as sheets of one row an image."""
+"""Readers of public datasets, one module each; all return a SourceTable with one row per image."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,15 +16,15 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset whose own table is known."""
+    """Reader of a public dataset."""
 
     table: str
-    """What it is called in a sentence"""
+    """Name in messages"""
     matches: Callable[[Path, dict[str, Column]], bool]
     read: Callable[[Path, dict[str, Column]], SourceTable]
 
 
-# in the order in which they are tried
+# tried in this order
 SOURCES: Mapping[str, Source] = {
     "nih": Source("NIH ChestX-ray14's table", nih.matches, nih.read),
     "chexpert": Source("CheXpert's table", chexpert.matches, chexpert.read),
@@ -36,7 +36,7 @@ SOURCES: Mapping[str, Source] = {
 
 
 def recognise(path: Path, columns: dict[str, Column]) -> str:
-    """The source whose columns these are; "plain" for any other table."""
+    """Detect the source by its columns; "plain" for any other table."""
     for name, source in SOURCES.items():
         if source.matches(path, columns):
             return name
@@ -44,14 +44,14 @@ def recognise(path: Path, columns: dict[str, Column]) -> str:
 
 
 def read_source_table(path: Path, reading: LabelReading | None = None) -> SourceTable:
-    """Read a source's table, or a plain CSV, as one row an image and one column a label.
+    """Read a dataset's table or a plain CSV, with one row per image and one column per label.
 
-    Without a `source` it is recognised by its columns, and a note says so. Raises UserError for an
-    unknown source, columns that it lacks, and as its `read` and `read_columns` do.
+    Without a `source` it is detected by its columns, with a note. Raises UserError for an unknown
+    source and missing columns, and like its `read` and `read_columns`.
     """
     reading = reading or LabelReading()
     if len(reading.source) > 1:
-        raise UserError(f"--source names {len(reading.source)} kinds of table for one CSV, {path}")
+        raise UserError(f"--source has {len(reading.source)} values for one CSV, {path}: give one")
     source = next(iter(reading.source), "")
     if source and source not in (*SOURCES, PLAIN):
         raise UserError(f"there is no --source '{source}'{suggest_name(source, (*SOURCES, PLAIN))}")
@@ -61,11 +61,11 @@ def read_source_table(path: Path, reading: LabelReading | None = None) -> Source
         return SourceTable(path=path, columns=columns)
     known = SOURCES[name]
     read = partial(vindr.read, readers=reading.readers) if name == "vindr" else known.read
-    # labels by study that are to be read as such need no table of images
+    # labels per study need no table of images
     if name == "mimic" and reading.image_column in columns:
         read = mimic.read_studies
     sheet = read(path, columns)
     if source:
         return sheet
-    note = f"{path} is read as {known.table}, by its columns (--source plain: as it is)."
+    note = f"{path} is read as {known.table}, detected by its columns (to disable: --source plain)."
     return replace(sheet, notes=(note, *sheet.notes))

@@ -1,4 +1,4 @@
-"""CheXpert: patient and study in the path, 1, 0, -1 and blank in the labels.
+"""CheXpert: patient and study from the path; labels are 1, 0, -1 and blank.
 
 Irvin et al., "CheXpert", AAAI 2019, https://stanfordmlgroup.github.io/competitions/chexpert/:
 `train.csv` and `valid.csv`.
@@ -22,17 +22,17 @@ PLACE = re.compile(r"(?:^|[/\\])(patient\d+)[/\\](study\d+)[/\\]")
 
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
-    """Whether these are its columns, and its paths name patients and studies."""
+    """Whether the table has its columns, and paths with patients and studies."""
     return has_columns(columns, NEEDED) and all(
         PLACE.search(value) for value in column(columns, "Path", "chexpert").values[:100]
     )
 
 
 def read(path: Path, columns: dict[str, Column]) -> SourceTable:
-    """Its table, with columns 'Patient', 'Study' and 'View' (AP, PA, ... or Lateral) added.
+    """Read the table, and add columns 'Patient', 'Study' and 'View' (AP, PA, ... or Lateral).
 
-    A blank means that the report says nothing of a finding, which counts as absent. Raises
-    UserError for a path that names no patient and study.
+    A blank means that the report does not mention a finding, and counts as absent. Raises UserError
+    for a path without patient and study.
     """
     paths = column(columns, "Path", "chexpert")
     places = []
@@ -40,8 +40,8 @@ def read(path: Path, columns: dict[str, Column]) -> SourceTable:
         match = PLACE.search(value)
         if match is None:
             raise UserError(
-                f"{paths.place(value)} names '{value[:80]}' in column 'Path', which is not "
-                "patient00001/study1/... as in CheXpert. Pass --source plain to read it as it is."
+                f"{paths.place(value)}: '{value[:80]}' in column 'Path' is not a CheXpert path "
+                "(patient00001/study1/...). Pass --source plain to read it as a plain table."
             )
         places.append(match.groups())
     added = {
@@ -65,7 +65,8 @@ def read(path: Path, columns: dict[str, Column]) -> SourceTable:
 
 
 def _views(side: Column, direction: Column) -> Column:
-    """AP, PA and so on of a frontal image, where the second column tells one; else the first's."""
+    """View of each image: the second column for frontal images with a frontal value there, else the
+    first column."""
     # some frontal images have LL or RL there
     are_frontal = [c.each(lambda view: view_group(view) == "frontal") for c in (side, direction)]
     views = np.where(np.logical_and(*are_frontal), direction.cells, side.cells)

@@ -1,4 +1,4 @@
-"""CXR-LT 2023 and 2024: MIMIC-CXR's images with more labels, one row an image.
+"""CXR-LT 2023 and 2024: images of MIMIC-CXR with more labels, one row per image.
 
 Holste et al., "CXR-LT", https://physionet.org/content/cxr-lt-iccv-workshop-cvamd/.
 """
@@ -10,7 +10,7 @@ from core.data.sources.source_table import SourceTable, column
 from core.errors import normalize_name
 
 NEEDED = ("dicom_id", "subject_id", "study_id", "fpath")
-# as in the table of MIMIC-CXR-JPG's images
+# from the metadata table of MIMIC-CXR-JPG
 OTHERS = (
     *("ViewPosition", "ViewCodeSequence_CodeMeaning", "PerformedProcedureStepDescription"),
     *("ProcedureCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning"),
@@ -19,14 +19,14 @@ OTHERS = (
 
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
-    """Whether these are its columns."""
+    """Whether the table has its columns."""
     return has_columns(columns, NEEDED)
 
 
 def read(path: Path, columns: dict[str, Column]) -> SourceTable:
-    """Its table; the official test is what the column 'split' says, which the whole table has.
+    """Read the table; the official test is defined by the column 'split', if there is one.
 
-    Raises UserError where it has no dicom_id.
+    Raises UserError if it has no dicom_id.
     """
     column(columns, "dicom_id", "cxr_lt")
     splits = find_named(columns, "split")

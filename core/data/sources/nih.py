@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14: labels in one cell, "Mass|Nodule", and lists of the official test beside it.
+"""NIH ChestX-ray14: lists of labels ("Mass|Nodule") and text files of the official split.
 
 Wang et al., "ChestX-ray8", CVPR 2017, https://nihcc.app.box.com/v/ChestXray-NIHCC:
 `Data_Entry_2017_v2020.csv`, `train_val_list.txt` and `test_list.txt`.
@@ -15,7 +15,7 @@ from core.data.csv.columns import Column, has_columns, names_among, take_rows
 from core.data.csv.label_values import is_missing
 from core.data.csv.labels import is_label
 from core.data.csv.non_labels import is_known_non_label
-from core.data.sources.source_table import SourceTable, column, expand_lists, one_spelling
+from core.data.sources.source_table import SourceTable, column, expand_lists, unify_spelling
 from core.errors import UserError, list_first
 
 LABELS = (
@@ -24,7 +24,7 @@ LABELS = (
     *("Pleural_Thickening", "Pneumonia", "Pneumothorax"),
 )
 NEEDED = ("Image Index", "Finding Labels", "Patient ID")
-# The header writes two pairs in brackets, so that a CSV has a column 'OriginalImage[Width'.
+# the header has commas inside of brackets: "OriginalImage[Width,Height]"
 OTHERS = (
     *("Follow-up #", "Patient Age", "Patient Gender", "Patient Sex", "View Position"),
     *("OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]", "Unnamed: 11"),
@@ -33,9 +33,9 @@ TEST_LIST, TRAIN_LIST = "test_list.txt", "train_val_list.txt"
 
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
-    """Whether these are its columns; a table with columns of labels too is a plain one.
+    """Whether the table has its columns, and no label columns of 1 and 0 (a plain table has them).
 
-    A single column of 1 and 0 may be anything, if it is not called as one of its labels.
+    One column of 1 and 0 with another name than NIH's labels is accepted.
     """
     if not has_columns(columns, NEEDED):
         return False
@@ -44,29 +44,29 @@ def matches(path: Path, columns: dict[str, Column]) -> bool:
         name
         for name, c in columns.items()
         if name not in own and not is_known_non_label(name) and is_label(c)
-        # words such as yes are about the file or the patient as often as about a finding
+        # words like "yes" often describe the file or the patient
         if name in found or not any(text.isalpha() for text in c.values)
     }
     return len(labels) < 2 and not labels & found
 
 
 def read(path: Path, columns: dict[str, Column]) -> SourceTable:
-    """Its table, with the 15 labels (one of them No Finding) and whatever others it names.
+    """Read the table, with the 15 labels (including No Finding) and any others in the lists.
 
-    Left out, and counted, are images whose cell is blank or a word for a missing value. Raises
-    UserError for another cell that names no label, and for lists that share an image.
+    Images with a blank or missing label cell are left out and counted. Raises UserError for a cell
+    with separators only, and for an image in both lists of the official split.
     """
     findings = column(columns, "Finding Labels", "nih")
-    labels = one_spelling([_parse(findings, cell) for cell in findings.values], LABELS)
-    kept = np.array([bool(cell) for cell in labels])[findings.codes]
-    if not kept.any():
+    labels = unify_spelling([_parse(findings, cell) for cell in findings.values], LABELS)
+    has_label = np.array([bool(cell) for cell in labels])[findings.codes]
+    if not has_label.any():
         raise UserError(f"{path} has no image with a label in column 'Finding Labels'.")
     columns, found, notes = expand_lists(columns, findings, labels, LABELS, (*NEEDED, *OTHERS))
     every = columns | found
-    if not kept.all():
-        every = take_rows(every, kept)
+    if not has_label.all():
+        every = take_rows(every, has_label)
         notes.append(
-            f"{int((~kept).sum()):,} of {len(kept):,} images of {path} are left out: they have no "
+            f"{int((~has_label).sum()):,} of {len(has_label):,} images of {path} are left out: no "
             "label in column 'Finding Labels'."
         )
     test, why = _official_test(path, column(every, "Image Index", "nih"), notes)
@@ -87,18 +87,21 @@ def read(path: Path, columns: dict[str, Column]) -> SourceTable:
 
 
 def _parse(findings: Column, cell: str) -> list[str]:
-    """The labels of a cell such as "Mass|Nodule"; none of a missing one."""
+    """Labels of a cell like "Mass|Nodule"; none if it is missing."""
     parts = [part.strip() for part in cell.split("|")]
     if cell and not any(parts):
         raise UserError(
-            f"{findings.place(cell)} names no label in column 'Finding Labels'; an image without "
-            "a finding has 'No Finding' there."
+            f"{findings.place(cell)} has no label in column 'Finding Labels'; write 'No Finding' "
+            "for an image without a finding."
         )
     return [part for part in parts if not is_missing(part)]
 
 
 def _official_test(path: Path, images: Column, notes: list[str]) -> tuple[np.ndarray | None, str]:
-    """(N,) bool by the lists beside the table, or None and why; adds to `notes`."""
+    """Mask (N,) of the official test by the lists beside the table, or None and the reason.
+
+    Adds to `notes`.
+    """
     lists = {name: path.with_name(name) for name in (TEST_LIST, TRAIN_LIST)}
     named = {name: _read_list(file) for name, file in lists.items() if file.is_file()}
     if TEST_LIST not in named:
@@ -106,7 +109,7 @@ def _official_test(path: Path, images: Column, notes: list[str]) -> tuple[np.nda
     stems = pd.Index(map(_stem, images.values))
     is_in = {name: stems.isin(listed)[images.codes] for name, listed in named.items()}  # (N,)
     notes += [
-        f"Warning: {lists[name]} names no image of {path}: do they belong together?"
+        f"Warning: {lists[name]} has no image of {path}: check that they belong together."
         for name in named
         if not is_in[name].any()
     ]
@@ -114,7 +117,7 @@ def _official_test(path: Path, images: Column, notes: list[str]) -> tuple[np.nda
         if both := sorted(set(named[TEST_LIST]) & set(named[TRAIN_LIST])):
             raise UserError(
                 f"{len(both):,} image(s) are in {lists[TEST_LIST]} and in {lists[TRAIN_LIST]}: "
-                f"{list_first(both)}. Fetch the lists again."
+                f"{list_first(both)}. Download the lists again."
             )
         if neither := int((~is_in[TEST_LIST] & ~is_in[TRAIN_LIST]).sum()):
             notes.append(
@@ -125,7 +128,7 @@ def _official_test(path: Path, images: Column, notes: list[str]) -> tuple[np.nda
 
 
 def _stem(name: str) -> str:
-    """An image's name without folders, case and ending, which copies of the dataset change."""
+    """Image name without folders, case and file extension, which differ between copies."""
     return os.path.splitext(re.split(r"[/\\]", name)[-1].casefold())[0]
 
 

@@ -1,4 +1,4 @@
-"""Common form of all sources: a table of one row an image, and what is known of it."""
+"""SourceTable: common form of all sources, with one row per image."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from core.data.csv.columns import (
 from core.data.csv.label_values import label_key
 from core.errors import UserError, suggest_name
 
-# More is a column of free text, and would need gigabytes.
+# a column of free text would need gigabytes
 MOST_LABELS = 1000
-# of CheXpert and of MIMIC-CXR, which was labelled with the same tool
+# of CheXpert and MIMIC-CXR, which use the same labeller
 CHEXPERT_LABELS = (
     *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion"),
     *("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
@@ -30,36 +30,36 @@ CHEXPERT_LABELS = (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SourceTable:
-    """A table with one row an image and one column a label, as `read_table` reads it."""
+    """Table of a source with one row per image and one column per label; input of `read_table`."""
 
     path: Path
-    """The CSV, for sentences"""
+    """The CSV, for messages"""
     columns: dict[str, Column]
     labels: tuple[str, ...] | None = None
-    """The columns that are labels; None where their cells must tell."""
+    """Label columns; None: detect them"""
     no_labels: tuple[str, ...] = ()
-    """Columns that the source publishes besides, and that need not be told of."""
+    """Other columns of the dataset, not reported as unused"""
     image: tuple[str, ...] = IMAGE_COLUMNS
-    """What the column of the images' names may be called, first one first; likewise the others"""
+    """Possible names of the image column, in order of preference; likewise for the others"""
     patient: tuple[str, ...] = PATIENT_COLUMNS
     study: tuple[str, ...] = STUDY_COLUMNS
     view: tuple[str, ...] = VIEW_COLUMNS
     lists: bool = False
-    """Whether labels stand in lists, so that one that no list names is 0 in every image"""
+    """Whether labels are in lists, so that a label in no list is 0 in every image"""
     blank: str | None = None
-    """What a blank label means here; None where the user is asked"""
+    """Default meaning of a blank label; None: --blank is required if there are many"""
     official_test: np.ndarray | None = None
-    """(N,) bool: images of the official test; None where the source does not name them"""
+    """(N,) bool: images of the official test; None if it is unknown"""
     no_official_test: str = ""
-    """Why it does not, where it usually does"""
+    """Reason if the source usually has an official test but here it is unknown"""
     notes: tuple[str, ...] = ()
-    """Sentences for the user"""
+    """Messages for the user"""
 
 
-def one_spelling(labels: list[list[str]], known: Iterable[str]) -> list[list[str]]:
-    """Labels that differ in case, blanks, hyphens or underscores alone, in one spelling.
+def unify_spelling(labels: list[list[str]], known: Iterable[str]) -> list[list[str]]:
+    """Give labels that differ only in case, blanks, hyphens or underscores the same spelling.
 
-    It is that of `known`, else the first one. Each label is once in a cell.
+    The spelling of `known` is used, else the first one. Duplicates within a cell are removed.
     """
     spelling = {label_key(name): name for name in known}
     return [
@@ -75,27 +75,26 @@ def expand_lists(
     known: Iterable[str],
     needed: Iterable[str],
 ) -> tuple[dict[str, Column], dict[str, Column], list[str]]:
-    """The other columns; one of 1 and 0 for each label, by alphabet; and warnings.
+    """Expand lists of labels: the other columns, a column of 1 and 0 per label (sorted), warnings.
 
-    labels: for each of `cells.values` the labels that it names; those `known` get a column anyway.
-    A column named as a label gives way. Raises UserError where it is one of those `needed`, or the
-    labels are too many.
+    labels: the labels of each of `cells.values`; those in `known` always get a column. A column
+    with the name of a label is dropped. Raises UserError if it is `needed`, or for too many labels.
     """
     names = sorted({*known, *(name for cell in labels for name in cell)})
     keys = {label_key(name): name for cell in labels for name in cell}
     if len(keys) > MOST_LABELS:
         raise UserError(
-            f"{cells.path}: column '{cells.name}' names {len(keys):,} different labels, which "
-            f"looks like free text (the most is {MOST_LABELS:,}). Take out what is no label."
+            f"{cells.path}: column '{cells.name}' has {len(keys):,} different labels; the maximum "
+            f"is {MOST_LABELS:,}. Check that it is not free text."
         )
     same = [name for name in columns if label_key(name) in keys]
     if wrong := names_among(same, needed):
         raise UserError(
-            f"{cells.path}: column '{cells.name}' names the label '{keys[label_key(wrong[0])]}', "
-            f"and there is a column '{wrong[0]}', which is needed: rename that label."
+            f"{cells.path}: column '{cells.name}' has the label '{keys[label_key(wrong[0])]}', "
+            f"which is also the required column '{wrong[0]}': rename the label."
         )
     notes = [
-        f"Warning: column '{name}' of {cells.path} is ignored: '{cells.name}' names that label."
+        f"Warning: column '{name}' of {cells.path} is ignored: '{cells.name}' has that label."
         for name in same
     ]
     place = {name: position for position, name in enumerate(names)}
@@ -110,10 +109,7 @@ def expand_lists(
 
 
 def column(columns: dict[str, Column], wanted: str, source: str) -> Column:
-    """The column of this name, whatever its case and punctuation.
-
-    Raises UserError where the table has none.
-    """
+    """The column of this name, ignoring case and punctuation. Raises UserError if it is missing."""
     found = find_named(columns, wanted)
     if found is None:
         path = next(iter(columns.values())).path

@@ -1,4 +1,4 @@
-"""VinDr-CXR: three readers an image in the training table, their consensus in the test table.
+"""VinDr-CXR: three readers per image in the training table, their consensus in the test table.
 
 Nguyen et al., "VinDr-CXR", Scientific Data 2022, https://physionet.org/content/vindr-cxr/:
 `image_labels_train.csv` and `image_labels_test.csv`.
@@ -22,23 +22,23 @@ BOXES = ("class_name", "x_min")
 
 
 def matches(path: Path, columns: dict[str, Column]) -> bool:
-    """Whether images have readers, or labels that only this source calls so, and no patients."""
+    """Whether the table has readers or this dataset's label names, and no patients."""
     if csv.names_among(columns, (*csv.PATIENT_COLUMNS, *BOXES)):
         return False
-    # "No finding" is written with a capital elsewhere
+    # other datasets write "No Finding"
     return csv.has_columns(columns, ("image_id", "rad_id")) or set(CONSENSUS) <= set(columns)
 
 
 def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> SourceTable:
-    """One row an image: 1 where more than half of its readers say so, or with "any" one of them.
+    """Read one row per image: 1 if the majority of its readers (or "any") marked it.
 
-    Raises UserError where images have not the same number of readers, one reader is there twice
-    for an image, for a cell that is neither 1 nor 0, and for a table of boxes.
+    Raises UserError if images have different numbers of readers, a reader is repeated for an image,
+    a cell is neither 1 nor 0, or the table has boxes.
     """
     if boxes := csv.names_among(columns, BOXES):
         raise UserError(
-            f"{path} is a table of boxes (column '{boxes[0]}'), with one row a finding: give "
-            "--source vindr a table with one column a label, such as image_labels_train.csv."
+            f"{path} is a table of boxes (column '{boxes[0]}'), with one row per finding: give "
+            "--source vindr a table with one column per label, such as image_labels_train.csv."
         )
     images, by = column(columns, "image_id", "vindr"), csv.find_named(columns, "rad_id")
     rest = {name: c for name, c in columns.items() if c not in (images, by)}
@@ -46,10 +46,10 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
     notes: tuple[str, ...] = ()
     if by is not None:
         each = _count_readers(images, by)
-        columns = _vote(columns, images, labels, readers)
+        columns = _count_votes(columns, images, labels, readers)
         how = "any" if readers == "any" else "more than half"
         notes = (
-            f"A label of {path} is positive where {how} of {each} reader(s) say so (--readers).",
+            f"A label of {path} is positive if {how} of {each} reader(s) marked it (--readers).",
         )
     return SourceTable(
         path=path,
@@ -64,17 +64,18 @@ def read(path: Path, columns: dict[str, Column], readers: str = "majority") -> S
 
 
 def _count_readers(images: Column, readers: Column) -> int:
-    """The number of readers of each image, which must be the same for all."""
+    """Number of readers per image, which must be the same for all images."""
     if "" in readers.values:
-        raise UserError(f"{readers.place('')} names no reader in column 'rad_id'.")
+        raise UserError(f"{readers.place('')} has no reader in column 'rad_id': fill it in.")
     counts = images.counts
     usual = int(np.bincount(counts).argmax())
     other = np.flatnonzero(counts != usual)
     if len(other):
         name = images.values[other[0]]
         raise UserError(
-            f"{images.path}: {len(other):,} image(s) have not {usual} reader(s) as the others: "
-            f"'{name}', row {images.row_of(name)}, has {counts[other[0]]}. Is the file whole?"
+            f"{images.path}: {len(other):,} image(s) do not have {usual} reader(s) like the "
+            f"others: '{name}', row {images.row_of(name)}, has {counts[other[0]]}. Check that the "
+            "file is complete."
         )
     again = pd.DataFrame({"image": images.codes, "reader": readers.codes}).duplicated()
     if again.any():
@@ -86,17 +87,17 @@ def _count_readers(images: Column, readers: Column) -> int:
     return usual
 
 
-def _vote(
+def _count_votes(
     columns: dict[str, Column], images: Column, labels: tuple[str, ...], readers: str
 ) -> dict[str, Column]:
-    """One row for each image, where it is first named, with the readers' votes counted."""
+    """Combine the readers' rows: one row per image, at its first row in the file."""
     _, first = np.unique(images.codes, return_index=True)
     voted = {}
     for name in labels:
         answers = columns[name]
         if wrong := [text for text in answers.values if label_value(text) not in (0, 1)]:
             raise UserError(f"{answers.cell(wrong[0])}; a reader's label is 1 or 0.")
-        # in the order of the images' codes, as the first rows are
+        # in the order of the image codes, like `first`
         votes = np.bincount(images.codes, weights=answers.each(label_value))
         positive = votes > (0 if readers == "any" else images.counts / 2)
         codes = positive.astype(np.int8)

@@ -69,11 +69,14 @@ def test_a_column_named_as_a_label_of_the_lists_gives_way(read: Read) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (f"{NIH}a.png,Mass,1\nb.png, | ,2\n", r"row 3 \(the header is row 1\) names no label"),
-        (f"{NIH}a.png,Mass|Patient ID,1\n", "names the label 'Patient ID', and there is a col"),
+        (f"{NIH}a.png,Mass,1\nb.png, | ,2\n", r"row 3 \(the header is row 1\) has no label"),
+        (
+            f"{NIH}a.png,Mass|Patient ID,1\n",
+            "has the label 'Patient ID', which is also the required col",
+        ),
         (
             NIH + "".join(f"{n}.png,text {n},{n}\n" for n in range(1001)),
-            "1,001 different labels, which looks like free text",
+            "1,001 different labels; the maximum is 1,000",
         ),
         (
             f"{LISTS}a.png,1,1,EXCLUDE,['mass']\nb.png,2,2,PA,[]\n",
@@ -82,7 +85,7 @@ def test_a_column_named_as_a_label_of_the_lists_gives_way(read: Read) -> None:
         *(
             (
                 f"{LISTS}a.png,1,1,PA,['mass']\nb.png,2,2,PA,\"{cell}\"\n",
-                r"row 3 \(the header is row 1\), column 'Labels' .*which is no list",
+                r"row 3 \(the header is row 1\), column 'Labels' .*not a list",
             )
             for cell in (
                 *("nodule", "['nodule'", "'nodule']", "['nodule' 'mass']", "['nodule',]"),
@@ -102,7 +105,7 @@ def test_what_is_no_list_of_labels_is_refused(refuse: Refuse, text: str, sentenc
 )
 def test_hostile_lists_take_no_longer_than_others(refuse: Refuse, cell: str) -> None:
     start = time.perf_counter()
-    refuse(f'{LISTS}a.png,1,1,PA,"{cell}"\n', "which is no list", source="padchest")
+    refuse(f'{LISTS}a.png,1,1,PA,"{cell}"\n', "not a list", source="padchest")
     assert time.perf_counter() - start < 2
 
 
@@ -169,4 +172,4 @@ def test_the_official_test_of_nih_is_known_by_the_files_name(
     assert read(text, official_split="train").ids == ["b.png"]
     (tmp_path / "test_list.txt").write_text("c.png\n")
     notes = read(text, official_split="train").notes
-    assert any("test_list.txt names no image of" in note for note in notes)
+    assert any("test_list.txt has no image of" in note for note in notes)

@@ -100,7 +100,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "positive": "normal|kyphosis pleural effusion|crohn's sign nodule pleural effusion"
         "|costal fracture",
         "unknown": "|||",
-        "notes": ["4 of 8 images .* projection of 2 say 'exclude', and 2 have no label"],
+        "notes": ["4 of 8 images .* projection of 2 are 'exclude', and 2 have no label"],
     },
     CXR_LT_2026: {
         "source": "padchest",
@@ -231,7 +231,7 @@ BOXES = "image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R2,Mass,1\n"
         (f"{READERS}a,R2,1\nb,R1,1\nb,R2,1\nc,R2,1\n", r"1 image.* 2 .*'c', row 6, has 1", {}),
         (f"{READERS}a,R1,1\nb,R1,1\nb,R2,1\n", "row 3 .* reader 'R1' a second time .*'a'", {}),
         (f"{READERS}b,R1,maybe\n", r"row 3 .* column 'Mass' holds 'maybe'", {}),
-        (f"{READERS}a,,1\n", r"row 3 .* names no reader in column 'rad_id'", {}),
+        (f"{READERS}a,,1\n", r"row 3 .* has no reader in column 'rad_id'", {}),
         (BOXES, r"is a table of boxes .*image_labels_train\.csv", {"source": "vindr"}),
         (BOXES, "^(?!.*(VinDr|reader)).*$", {}),
         (VIEWS, r"none of the 4 images.*PA 2, AP 1, \(blank\) 1", {"views": "lateral"}),
@@ -240,7 +240,7 @@ BOXES = "image_id,rad_id,class_name,x_min\na,R1,Mass,1\na,R2,Mass,1\n"
         (VIEWS, r"row 5 \(.*'Mass' holds 'small'", {"views": "frontal", **MASS}),
         (
             "Path,Edema\ntrain/patient1/study1/a.jpg,1\ntrain/b.jpg,0\n",
-            r"row 3 \(the header is row 1\) names 'train/b.jpg'",
+            r"row 3 \(the header is row 1\): 'train/b.jpg'",
             {"source": "chexpert"},
         ),
     ],

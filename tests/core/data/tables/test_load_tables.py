@@ -80,7 +80,7 @@ def test_a_reading_is_one_object_or_its_fields(tmp_path: Path) -> None:
     for wrong, sentence in (
         ({"uncertian": "one"}, "no 'uncertian': did you mean 'uncertain'"),
         ({"uncertain": "two"}, "no --uncertain 'two'; it has ignore, zero, one"),
-        ({"source": ("nih", "plain")}, "--source names 2 kinds of table for one CSV"),
+        ({"source": ("nih", "plain")}, "--source has 2 values for one CSV"),
     ):
         with pytest.raises(UserError, match=sentence):
             read_table(csv, None, **wrong)
