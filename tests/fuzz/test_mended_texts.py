@@ -66,7 +66,7 @@ def test_limits_are_raised_by_the_environment(
 ) -> None:
     path = write(tmp_path / "t.csv", "ImageID,Mass\na,1\nb,0\n")
     for module, limit, sentence in (
-        (table_text, "LONGEST_HEADER", "no header in its first 3 letters"),
+        (table_text, "LONGEST_HEADER", "no header in its first 3 characters"),
         (columns_module, "MOST_TEXTS", "more than 3 different texts"),
     ):
         with monkeypatch.context() as patch:

@@ -147,7 +147,7 @@ def test_errors_of_a_training_point_to_the_doctor(train: Call, data: Path) -> No
     first, second = sorted((data / "images").iterdir())[:2]
     first.write_bytes(b"no image")
     same_flags = "with the same data flags, or --config,"
-    for pointer in (f"doctor --full` {same_flags} names all", f"doctor` {same_flags} looks at"):
+    for pointer in (f"doctor --full` {same_flags} names all", f"doctor` {same_flags} checks all"):
         code, _, error = train(*flags)
         assert (code, error.count("\n")) == (2, 1)
         assert f"; `python -m core.{pointer}" in error

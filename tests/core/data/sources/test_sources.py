@@ -196,8 +196,8 @@ def test_a_source_that_is_not_known_is_refused() -> None:
     ("name", "fields", "starts", "note"),
     [
         (NIH, {"official_split": "train"}, ("00000001", "00000001", "00000002", "00000013"), "2"),
-        (NIH, {"official_split": "test"}, ("00000003", "00000003"), "2 of 7 .* are taken alone"),
-        (CXR_LT, {"official_split": "test"}, ("00000008", "00000009"), "2 of 6 .* taken alone"),
+        (NIH, {"official_split": "test"}, ("00000003", "00000003"), "2 of 7 .* are selected"),
+        (CXR_LT, {"official_split": "test"}, ("00000008", "00000009"), "2 of 6 .* selected"),
         (PADCHEST, {"views": "frontal"}, ("20536686", "11385534"), "2 of 4 .* are frontal views"),
         (
             MIMIC,

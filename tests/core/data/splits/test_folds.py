@@ -136,7 +136,7 @@ def test_a_shared_image_or_patient_is_refused_with_count_and_names() -> None:
         (some_table(["d.png"]), r"--val_csv has no patients.*--patient_column none"),
         (
             some_table(["d", "e", "f"], ["2", "3", "9"]),
-            r"2 patient\(s\).*: 2, 3\..*leave --val_csv",
+            r"2 patient\(s\).*: 2, 3\..*place of --val_csv",
         ),
         (some_table(["b.png", "d.png"], folder="val_images"), r"1 image\(s\).*: b\.png\."),
         (renamed, r"1 image\(s\)"),

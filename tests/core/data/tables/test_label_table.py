@@ -133,7 +133,7 @@ def test_uncertain_and_blank_labels(
     np.testing.assert_array_equal(read(HEADER + "".join(rows), **fields).targets[:, 0], targets)
 
 
-ROUNDED = r"column 'PatientID' holds '{}', a rounded .* merges patients .*patient_column none"
+ROUNDED = r"column 'PatientID' holds '{}', a rounded .* merges patients.*patient_column none"
 
 
 @pytest.mark.parametrize(

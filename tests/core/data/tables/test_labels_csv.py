@@ -45,8 +45,8 @@ def test_labels_are_read_back_as_they_were(tmp_path: Path) -> None:
     [
         (None, "has no labels.csv: give a CSV of its labels with --labels"),
         ("ImageID,Mass\na,2\n", r"row 2 .* column 'Mass' holds '2'; a label is 1, 0"),
-        ("Mass,ImageID\n1,a\n", "was changed"),
-        ("ImageID,PatientID\na,b\n", "was changed"),
+        ("Mass,ImageID\n1,a\n", "was edited"),
+        ("ImageID,PatientID\na,b\n", "was edited"),
     ],
 )
 def test_what_is_no_labels_csv_is_refused(tmp_path: Path, text: str | None, sentence: str) -> None:
