@@ -74,7 +74,7 @@ def test_a_killed_packer_goes_on(slow: Launch, command: Command, call: Call) -> 
     assert slow.wait() == -signal.SIGKILL
     assert 1 <= blocks(command.folder) < 15
     assert not (pack / "pack.json").exists()
-    with pytest.raises(UserError, match="is not finished: give the command that packs it again"):
+    with pytest.raises(UserError, match="is not finished: rerun the command that packs it"):
         open_packs(pack)
     # its processes end with it
     wait_until(lambda: not slow.processes(), 10)

@@ -69,7 +69,7 @@ def test_another_kind_of_file_is_named(watched: Watched, fault: Fault) -> None:
     outcomes = watched.call("image_targets:at", [[str(path)] for path in paths])
     for path, one in zip(paths, outcomes, strict=True):
         assert one.kind == "refused"
-        assert f"{path.name} cannot be read: it is no PNG, JPEG, TIFF or DICOM file" in one.text
+        assert f"{path.name} cannot be read: it is not a PNG, JPEG, TIFF or DICOM file" in one.text
 
 
 def test_what_is_no_file(watched: Watched, fault: Fault) -> None:

@@ -1,1 +1,1 @@
-"""Hold-out: a CSV divided into one to train on and one of other patients."""
+"""Hold-out: split of a CSV into a training CSV and one of other patients."""

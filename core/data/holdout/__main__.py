@@ -1,11 +1,10 @@
-"""Hold patients out: one CSV to train on, and one of other patients to score on.
+"""Hold-out split: divide a CSV by patient into one to train on and one to score on.
 
     python -m core.data.holdout --train_csv all.csv --share .2 --output data
     python methods/standard_head/train.py --train_csv data/train.csv --train_dir images
 
-The two have no patient in common and the same share of each class, by the code that makes folds.
-Rows keep their text and columns. Of several CSVs each gets two files, train_NAME.csv and
-holdout_NAME.csv.
+The two have no patient in common and the same share of each class, like folds. Rows keep their text
+and columns. With several CSVs, each gets two files, train_NAME.csv and holdout_NAME.csv.
 """
 
 from __future__ import annotations
@@ -23,38 +22,37 @@ from core.config.data import DataConfig, SourcesReading
 from core.config.values import Seed
 from core.errors import UserError
 
-if TYPE_CHECKING:  # imported where they are used, so that --help is answered at once
+if TYPE_CHECKING:  # imported late, to keep --help fast
     from core.data.tables.label_table import LabelTable
 
-_OURS = re.compile(r"(train|holdout)(_.+)?\.csv")
+_OWN_FILES = re.compile(r"(train|holdout)(_.+)?\.csv")
 
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """Hold patients out of the training."""
+    """Split patients off for scoring."""
 
     train_csv: tuple[Path, ...] = (Path("data/train.csv"),)
-    """CSV with one row an image, as for a training; of several the patients are divided
-    together."""
+    """CSV with one row per image, as for training; several are split together."""
     train_dir: tuple[Path, ...] = ()
-    """Folder of the images, or a pack of them; one for each --train_csv. Equal images then stay on
-    one side, and DICOM headers name patients; without it no image is looked for."""
+    """Image folder or pack, one for each --train_csv. Duplicate images then stay on one side, and
+    patients can be read from DICOM headers; optional."""
     share: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     """Share of the patients that is held out."""
     labels: str = ""
-    """Label columns of which each side gets its share; empty: detect them."""
+    """Label columns to balance; empty: detect them."""
     output: Path = Path("holdout")
-    """Folder of the new files, train.csv and holdout.csv."""
+    """Output folder of train.csv and holdout.csv."""
     seed: Seed = 42
-    """Another seed holds other patients out."""
+    """Random seed of the split."""
     overwrite: bool = False
-    """Replace the files of an earlier call."""
+    """Replace the files of an earlier run."""
     reading: SourcesReading = field(default_factory=lambda: SourcesReading(official_split="train"))
-    """How the CSVs are read."""
+    """Reading of the CSVs."""
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command."""
     config = flags(Config(), __doc__)
     data = DataConfig(
         train_csv=config.train_csv,
@@ -63,7 +61,7 @@ def main() -> None:
         reading=config.reading,
     )
     data.check()
-    # late, so that --help and a mistyped flag are answered at once
+    # late, to keep --help and flag errors fast
     from core.data.splits.folds import count_table
     from core.data.splits.holdout import divide_holdout
     from core.data.tables.load import gather
@@ -71,7 +69,7 @@ def main() -> None:
 
     inputs = [*config.train_csv, *filter(None, [config.reading.label_map])]
     check = partial(
-        check_folder, config.output, inputs, _OURS, "holdout", overwrite=config.overwrite
+        check_folder, config.output, inputs, _OWN_FILES, "holdout", overwrite=config.overwrite
     )
     check()
     table = gather(data, images=bool(config.train_dir))
@@ -81,10 +79,10 @@ def main() -> None:
     cells = counts.map("{:,}".format).set_axis(["train", "holdout"], axis=1)
     print(f"\n{cells.to_string()}\n")
     if table.patients is None:
-        print("divided by image: a patient may be on both sides\n")
+        print("split by image: a patient may be on both sides\n")
     for csv, (train, holdout, left_out) in zip(config.train_csv, written, strict=True):
         if left_out:
-            print(f"{left_out:,} rows of {csv} are in neither file: see above for what is left out")
+            print(f"{left_out:,} rows of {csv} are in neither file: the notes above explain why")
         print(f"train        {config.output / train}")
         print(f"held out     {config.output / holdout}")
 
@@ -92,7 +90,7 @@ def main() -> None:
 def _write(
     data: DataConfig, table: LabelTable, held_out: list[bool], folder: Path
 ) -> list[tuple[str, str, int]]:
-    """Write two files for each CSV into `folder`: their names, and how many rows are in neither."""
+    """Write two files per CSV into `folder`; returns their names and the rows left out."""
     from core.data.csv.columns import find_image_column
     from core.data.holdout.rows import write_rows
     from core.data.sources import read_source_table
@@ -100,7 +98,7 @@ def _write(
     sources = [0] * len(table) if table.sources is None else table.sources.tolist()
     written = []
     for place, csv in enumerate(data.train_csv):
-        # images of several sources carry the source's name
+        # with several CSVs, images have the source's name as a prefix
         name = table.source_names[place] if table.source_names else ""
         prefix = f"{name}/" if name else ""
         own = {
@@ -113,8 +111,8 @@ def _write(
         column = find_image_column(csv, sheet.columns, reading.image_column, sheet.image)
         if sheet.columns[column].path != csv:
             raise UserError(
-                f"{csv} has a row for each study and names no images, so that it cannot be divided "
-                "by image: take the official test of its split table (--official_split)"
+                f"{csv} has a row per study and no images, so it cannot be split: use the official "
+                "test of its split table (--official_split)"
             )
         end = f"_{name}.csv" if name else ".csv"
         train, holdout = f"train{end}", f"holdout{end}"

@@ -1,4 +1,4 @@
-"""Rows of a CSV divided between two files, each row in its own text."""
+"""Copy of CSV rows into two files, with their original text."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ from core.errors import UserError
 def write_rows(
     path: Path, column: str, is_held_out: Mapping[str, bool], train: Path, holdout: Path
 ) -> int:
-    """Write the rows of the CSV `path` to `train` or `holdout`, by the image that `column` names.
+    """Write the rows of the CSV `path` to `train` or `holdout`, by the image in `column`.
 
-    Rows of other images are in neither; returns how many these are. Raises UserError where an image
-    of `is_held_out` is in no row.
+    Returns the number of rows of other images, which are in neither. Raises UserError if an image
+    of `is_held_out` has no row.
     """
     left_out, found = 0, set[str]()
     with (
@@ -36,20 +36,20 @@ def write_rows(
             found.add(image)
             (of_holdout if is_held_out[image] else of_train).write(row)
     if len(found) < len(is_held_out):
-        raise UserError(f"{path} was changed while it was read: give the same command again")
+        raise UserError(f"{path} was changed while it was read: rerun the command")
     return left_out
 
 
 def _rows(path: Path, text: TextIO, separator: str) -> Iterator[tuple[list[str], str]]:
-    """Cells and text of each row that is not blank; the text with its end of line."""
+    """Cells and text (with line end) of each row that is not blank."""
     lines: list[str] = []
 
-    def noted() -> Iterator[str]:
+    def record_lines() -> Iterator[str]:
         for line in text:
             lines.append(line)
             yield line
 
-    reader = csv.reader(noted(), delimiter=separator)
+    reader = csv.reader(record_lines(), delimiter=separator)
     try:
         for cells in reader:
             row = "".join(lines)

@@ -1,1 +1,1 @@
-"""Images: finding, decoding, greyscale, and the file format of a pack."""
+"""Images: finding, decoding, conversion to grey, and the pack format."""

@@ -1,4 +1,4 @@
-"""Images by place, from files or from packs."""
+"""Images: an indexed collection of image files and pack rows."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from core.errors import UserError, list_first
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """N images, each a file or a row of one of `packs`. By image there are arrays alone: lists of
-    Python objects would be copied into every worker."""
+    """N images, each a file or a row of one of `packs`.
+
+    Stored as arrays, because lists of Python objects would be copied into every worker.
+    """
 
     encoded_paths: np.ndarray
-    """(N,) bytes; of an image of a pack the pack's folder and its name there"""
+    """(N,) bytes; for an image of a pack, the pack's folder and its name there"""
     pack: np.ndarray
-    """(N,) int32: which of `packs`; -1 for a file"""
+    """(N,) int32: index into `packs`; -1 for a file"""
     row: np.ndarray
-    """(N,) int64: its row in the pack"""
+    """(N,) int64: row in the pack"""
     packs: tuple[Pack, ...] = ()
 
     @classmethod
     def of_files(cls, paths: Sequence[str]) -> Images:
-        """The image files `paths`."""
+        """Images from the files `paths`."""
         encoded = np.array([os.fsencode(path) for path in paths] or [b""])[: len(paths)]
         return cls(encoded, np.full(len(paths), -1, np.int32), np.zeros(len(paths), np.int64))
 
@@ -40,7 +42,7 @@ class Images:
     def in_folder(
         cls, folder: str | Path, names: Sequence[str], packs: Sequence[Pack] = ()
     ) -> Images:
-        """The images `names` of a folder, or of its `packs`, which must hold them."""
+        """Images `names` of a folder, or of its `packs`, which must contain them."""
         root = os.path.join(folder, "")
         images = cls.of_files([root + name for name in names])
         for number, pack in enumerate(packs):
@@ -51,10 +53,10 @@ class Images:
 
     @classmethod
     def concatenate(cls, several: Sequence[Images]) -> Images:
-        """All images of `several`, one after another; packs of one folder are one."""
+        """Concatenate collections; packs of the same folder are merged."""
         packs = {pack.folder: pack for images in several for pack in images.packs}
         number = {folder: place for place, folder in enumerate(packs)}
-        # the last, for files, is what -1 takes
+        # the last entry is for files, index -1
         moved = [
             np.array([*(number[pack.folder] for pack in images.packs), -1], np.int32)[images.pack]
             for images in several
@@ -70,7 +72,7 @@ class Images:
         return len(self.encoded_paths)
 
     def take(self, places: np.ndarray) -> Images:
-        """The images at `places`, (M,) int or (N,) bool."""
+        """Images at `places`, (M,) int or (N,) bool."""
         return replace(
             self,
             encoded_paths=self.encoded_paths[places],
@@ -80,11 +82,11 @@ class Images:
 
     @cached_property
     def paths(self) -> list[str]:
-        """The path of each; below the pack's folder for an image of a pack."""
+        """Path of each image; for an image of a pack, a path below the pack's folder."""
         return [os.fsdecode(path) for path in self.encoded_paths.tolist()]
 
     def read(self, place: int) -> np.ndarray:
-        """Image `place`: grey uint8 (H, W), read-only from a pack; UserError if unreadable."""
+        """Image `place`, grey uint8 (H, W), read-only if from a pack. UserError if unreadable."""
         pack = self.pack[place]
         if pack < 0:
             return read_image(os.fsdecode(self.encoded_paths[place]))
@@ -95,12 +97,14 @@ class Images:
         return resize(self.read(place), size)
 
     def digest_sizes(self, size: int) -> np.ndarray:
-        """Pixels a side at which a training at `size` takes each image's digest, int (N,): `size`,
-        or that of its pack, which image files can be resized to."""
+        """Pixels a side at which a training at `size` computes each image's digest, int (N,).
+
+        This is `size` for files, and the size of the pack for its images.
+        """
         return np.array([*(pack.plan.size for pack in self.packs), size])[self.pack]
 
     def unreadable(self) -> list[tuple[int, str]]:
-        """(place, reason) of the images that could not be read when they were packed."""
+        """(place, reason) of images that were unreadable when packed."""
         found = []
         for number, pack in enumerate(self.packs):
             for place in np.flatnonzero(
@@ -111,24 +115,24 @@ class Images:
 
     @cached_property
     def file_sizes(self) -> np.ndarray:
-        """Bytes of each file, int64 (N,); 0 for one that cannot be seen, or an image of a pack."""
+        """Size of each file in bytes, int64 (N,); 0 if not accessible, and for images of packs."""
         sizes = np.zeros(len(self), dtype=np.int64)
         for place in np.flatnonzero(self.pack < 0).tolist():
             try:
                 sizes[place] = os.stat(self.encoded_paths[place]).st_size
-            except OSError:  # whoever reads it will say so
+            except OSError:  # reported when the image is read
                 continue
         return sizes
 
     def digest(self) -> str:
-        """A digest that changes with the size of a file, and with any pixel of a pack."""
+        """Digest of all file sizes and all pixels of packs."""
         digest = hashlib.sha256(self.file_sizes.tobytes())
         for pack in self.packs:
             digest.update(pack.identity.encode())
         return digest.hexdigest()
 
     def state(self, place: int) -> str:
-        """What changes where the image does: a file's size and time of change, or its pack."""
+        """Change marker of an image: size and modification time of the file, or pack digest."""
         pack = self.pack[place]
         if pack >= 0:
             return self.packs[pack].identity
@@ -139,19 +143,21 @@ class Images:
         return f"{found.st_size} {found.st_mtime_ns}"
 
     def check_sizes(self, sizes: Sequence[int]) -> list[str]:
-        """A sentence for each pack that is larger than one of `sizes`, at which they will be read;
-        UserError for one that is smaller."""
-        told = []
+        """Notes on packs larger than one of `sizes`, the sizes at which images will be read.
+
+        Raises UserError for a pack that is smaller.
+        """
+        notes = []
         for folder, size in {pack.root: pack.plan.size for pack in self.packs}.items():
             if size < max(sizes):
                 raise UserError(
-                    f"the pack {folder} holds images of {size} px and {max(sizes)} px are wanted: "
+                    f"the pack {folder} holds images of {size} px and {max(sizes)} px are needed: "
                     f"pack them again with --size {max(sizes)}, or give the folder of the images"
                 )
             if size > min(sizes):
-                told.append(
+                notes.append(
                     f"The pack {folder} holds images of {size} px, resized to "
                     f"{list_first(sorted({one for one in sizes if one < size}))} px as they are "
-                    "read: this does not give exactly what the image files give."
+                    "read: the result differs slightly from that of the image files."
                 )
-        return told
+        return notes

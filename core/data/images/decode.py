@@ -1,6 +1,6 @@
-"""Any PNG, JPEG, TIFF or DICOM → one grey channel of 8 bits. What cannot be read whole is refused.
+"""Decoding of PNG, JPEG, TIFF and DICOM to one grey channel of 8 bits; incomplete files are errors.
 
-Each format has the decoder that is strict with it (opencv 5.0, Pillow 13.0, tifffile 2026.3):
+Each format uses the decoder that is strict with it (opencv 5.0, Pillow 13.0, tifffile 2026.3):
 Pillow accepts a PNG with rows missing and reduces TIFFs of 16 bits to 8; cv2 accepts damaged TIFFs,
 reads separate planes of 16 bits as uninitialised memory and, before 5.0, truncated JPEGs.
 """
@@ -27,45 +27,45 @@ from core.errors import UserError, format_size
 from core.io.untrusted_files import check_regular
 from core.runtime.worker_failures import is_shortage
 
-# what a decoder has to say goes into the error, or is nothing to the user
+# decoder warnings are part of the error message, or irrelevant to the user
 warnings.filterwarnings("ignore", module=r"PIL\.")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# samples of a pixel by colour type (PNG, table 11.1)
+# samples per pixel by colour type (PNG, table 11.1)
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _MOST_CHUNKS = 2**18
-# bytes that are inflated within seconds, and how many at most one deflated byte becomes
+# bytes that inflate within seconds, and the maximum compression ratio of deflate
 _SOON, _MOST_INFLATED = 2**33, 1032
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Decode a file to grey, uint8 (H, W); EXIF does not rotate it (TIFF's own orientation does).
+    """Decode a file to grey, uint8 (H, W). TIFF orientation is applied, EXIF orientation is not.
 
-    8 bits are kept as they are; more (16 bits, 32-bit integers, floats) are scaled so that the
-    percentiles `greyscale.WINDOW` become 0 and 255; DICOM is shown through its own window. Colour
-    becomes luma, transparency is dropped. Raises UserError with the file's name for one that is
-    missing, empty, cut short, damaged, larger than `max_pixels`, or no PNG, JPEG, TIFF or DICOM.
+    8-bit levels are unchanged; others (16 bits, 32-bit integers, floats) are scaled so that the
+    percentiles `greyscale.WINDOW` become 0 and 255; DICOM uses its window. Colour becomes luma,
+    transparency is dropped. Raises UserError with the file name if it is missing, empty, truncated,
+    damaged, larger than `max_pixels`, or not PNG, JPEG, TIFF or DICOM.
     """
-    with _explained(str(path)):
+    with _raise_read_errors(str(path)):
         return _decode(_read_bytes(path))
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """`read_image` of a file's content; `name` is what an error calls the image."""
-    with _explained(name):
+    """`read_image` for the content of a file; `name` is used in error messages."""
+    with _raise_read_errors(name):
         return _decode(data)
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Raise UserError with the image's name for whatever a decoder raises."""
-    max_pixels()  # an invalid limit is no fault of this image
+def _raise_read_errors(name: str) -> Iterator[None]:
+    """Raise errors of decoders as UserError with the image's name."""
+    max_pixels()  # first, because an invalid limit is not an error of this image
     try:
         yield
-    # Decoders raise about anything on a damaged file: SyntaxError, KeyError, ...
+    # on damaged files decoders raise any exception: SyntaxError, KeyError, ...
     except Exception as error:
         text = str(error)
         if isinstance(error, OSError):
@@ -84,7 +84,7 @@ def load_image(path: str | Path, size: int) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Pixels (H, W) as a square of `size` pixels: (size, size), of the same type."""
+    """Resize pixels (H, W) to a square (size, size) of the same type."""
     if pixels.shape == (size, size):
         return pixels
     shrinks = min(pixels.shape) >= size
@@ -94,7 +94,7 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def shrink_to(pixels: np.ndarray, longest: int) -> np.ndarray:
-    """Pixels (H, W) with their longer side shrunk to `longest`, where it is longer than that."""
+    """Shrink pixels (H, W) so that the longer side is at most `longest`."""
     shrink = longest / max(pixels.shape)
     if shrink >= 1:
         return pixels
@@ -103,7 +103,7 @@ def shrink_to(pixels: np.ndarray, longest: int) -> np.ndarray:
 
 
 def _read_bytes(path: str | Path) -> bytes:
-    """A file's content. Raises OSError, and ValueError for a pipe, a device or a huge file."""
+    """Content of a file. Raises OSError, and ValueError for a pipe, a device or a huge file."""
     check_regular(Path(path))
     limit = BYTES * max_pixels() + 2**24
     with open(path, "rb") as file:
@@ -118,7 +118,7 @@ def _decode(data: bytes) -> np.ndarray:
         raise ValueError("the file is empty")
     if data.startswith(_PNG):
         flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.frombuffer(_bare_png(data), dtype=np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(_strip_png(data), dtype=np.uint8), flags)
         if pixels is None:
             raise ValueError("the file is cut short, damaged or of an unknown kind")
         return to_grey8(pixels)
@@ -130,24 +130,26 @@ def _decode(data: bytes) -> np.ndarray:
         image = JpegImageFile(io.BytesIO(data))
         check_size(*image.size)
         return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
-    # before TIFF, as which the 128 bytes before a DICOM file may pose (PS3.10 7.1)
+    # before TIFF, because the 128-byte preamble of a DICOM file may look like TIFF (PS3.10 7.1)
     if is_dicom_data(data):
         require_pydicom()
-        # late: most images are no DICOM, and need neither pydicom nor the time to import it
+        # late: pydicom is optional and slow to import
         from core.data.images.dicom.pixels import decode
 
         return decode(data)
     if data.startswith(_TIFF):
-        # late: tifffile and imagecodecs take time to import
+        # late: tifffile and imagecodecs are slow to import
         from core.data.images import tiff
 
         return tiff.decode(data)
-    raise ValueError("it is no PNG, JPEG, TIFF or DICOM file")
+    raise ValueError("it is not a PNG, JPEG, TIFF or DICOM file")
 
 
-def _bare_png(data: bytes) -> bytes:
-    """A PNG without ancillary chunks (texts and profiles may be bombs), each of its chunks checked,
-    of which libpng would print warnings."""
+def _strip_png(data: bytes) -> bytes:
+    """Check all chunks of a PNG and remove ancillary ones, which may be decompression bombs.
+
+    libpng would print warnings about invalid chunks.
+    """
     start, whole, body = len(_PNG), [_PNG], 0
     expected = 0
     for _ in range(_MOST_CHUNKS):
@@ -163,11 +165,11 @@ def _bare_png(data: bytes) -> bytes:
             width, height, bits, colour = struct.unpack_from(">IIBB", data, start + 8)
             pixel = _SAMPLES.get(colour, 0) * bits / 8
             check_size(width, height, pixel)
-            # interlaced, a row has up to seven parts, each with a byte of its own
+            # when interlaced, a row has up to seven parts with one extra byte each
             expected = int(height * (width * pixel + 16)) + 2**16
         if kind == b"IDAT":
             body += length
-        # of the others the name begins with a small letter
+        # names of ancillary chunks begin with a lower-case letter
         if kind[:1].isupper():
             whole.append(data[start : end + 4])
         if kind == b"IEND":
@@ -181,7 +183,7 @@ def _bare_png(data: bytes) -> bytes:
 
 
 def _check_inflated(chunks: list[bytes], expected: int) -> None:
-    """Raise ValueError where the pixel data inflates to more than `expected` bytes."""
+    """Raise ValueError if the pixel data inflates to more than `expected` bytes."""
     inflater = zlib.decompressobj()
     for chunk in chunks:
         rest = chunk[8:-4] if chunk[4:8] == b"IDAT" else b""

@@ -1,17 +1,17 @@
-"""Digest of an image's decoded pixels, cheap enough for every image that a loader reads."""
+"""Fast digest of an image's decoded pixels."""
 
 import hashlib
 
 import numpy as np
 
-# pixels a side that are looked at, at most
+# maximum pixels a side of the sample
 _SIDE = 64
 
 
 def image_digest(pixels: np.ndarray) -> int:
-    """63 bits of a square image, uint8 (S, S), that equal pixels share; 0 for one grey everywhere.
+    """63-bit digest of a square image, uint8 (S, S); 0 for a blank image.
 
-    An even grid of at most 64 x 64 pixels is hashed: 8 us, and the whole of 448 x 448 takes 600.
+    Hashes an even grid of at most 64 x 64 pixels in 8 us; all of 448 x 448 would take 600 us.
     """
     step = -(-len(pixels) // _SIDE)
     sample = pixels[::step, ::step].tobytes()

@@ -1,4 +1,4 @@
-"""The files of an image folder, found by one scan, and matched to the identifiers of a CSV."""
+"""Image files of a folder: one scan, and matching to the identifiers of a CSV."""
 
 import os
 from collections import Counter
@@ -11,12 +11,12 @@ from core.data.images.pack_format import Pack, is_pack, open_packs
 from core.errors import UserError, list_first
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima")
-# of what lies beside images, maybe a report for each: these are not opened to look for DICOM
+# common files beside images, which are not opened to look for DICOM
 _NO_IMAGES = (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".md", ".gz", ".zip", ".npy")
 
 
 def list_folder(folder: Path) -> tuple[list[str], list[Pack]]:
-    """The names of the files below a folder, or of the images of a pack, and that pack's parts."""
+    """File names in a folder, or image names of a pack, and the parts of that pack."""
     if not is_pack(folder):
         return scan_folder(folder), []
     packs = open_packs(folder)
@@ -24,8 +24,11 @@ def list_folder(folder: Path) -> tuple[list[str], list[Pack]]:
 
 
 def images_among(folder: Path, names: Sequence[str]) -> list[str]:
-    """Those of the names of files below `folder` that are images: by their ending, and DICOM of
-    any other ending, or without one, by its content; without the folder's index, DICOMDIR."""
+    """Select the image files among `names` in `folder`.
+
+    Images are recognised by file extension; DICOM with any other extension, or none, by content.
+    DICOMDIR is left out.
+    """
 
     def is_image(path: str) -> bool:
         name = _name(path).lower()
@@ -37,10 +40,10 @@ def images_among(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def scan_folder(folder: Path) -> list[str]:
-    """All files below the folder, as paths relative to it with "/" between their parts.
+    """List all files in a folder and its sub-folders, as relative paths with "/".
 
-    Hidden entries and __MACOSX are left out. A link to a folder is followed, each target once.
-    Raises UserError where it, or a folder below it, is not there or cannot be read.
+    Hidden entries and __MACOSX are left out. Links to folders are followed, each target once.
+    Raises UserError if a folder is missing or cannot be read.
     """
     files: list[str] = []
     followed = {os.path.realpath(folder)}
@@ -69,22 +72,25 @@ def scan_folder(folder: Path) -> list[str]:
 
 
 def match_images(identifiers: Sequence[str], folder: Path) -> Images:
-    """Each identifier's file below the folder, or its image in a pack.
+    """Match each identifier to its file in the folder, or its image in a pack.
 
-    An identifier is matched, in this order, by its path relative to the folder; by that path
-    without its leading folders ("CheXpert-v1.0-small/train/..."); by a file name that occurs once
-    among the files and once among the identifiers (NIH's "images_001/images/..."); then by the same
-    three with the ending of an image added; and then by all of these without white space around a
-    file's name. A backslash separates folders as "/" does. Only files that the scan found are
-    returned, and none twice. Raises UserError for files that are missing, ambiguous or named twice,
-    and as `list_folder` does.
+    Identifiers are matched in this order:
+
+    - by the path relative to the folder;
+    - by that path without leading folders ("CheXpert-v1.0-small/train/...");
+    - by a file name that is unique among files and identifiers (NIH's "images_001/images/...");
+    - by the same three with an image extension added;
+    - by all of these without white space around the file name.
+
+    A backslash is a separator like "/". Only files of the scan are returned, each once. Raises
+    UserError for files that are missing, ambiguous or repeated, and like `list_folder`.
     """
     files, packs = list_folder(folder)
     known = set(files)
     matches = {name: name for name in identifiers if name in known}
     missing = {name: name.replace("\\", "/") for name in identifiers if name not in known}
     names = Counter(_name(name.replace("\\", "/")) for name in identifiers if missing)
-    for key in (str, strip_ending, _stripped, lambda path: strip_ending(_stripped(path))):
+    for key in (str, strip_ending, _strip_name, lambda path: strip_ending(_strip_name(path))):
         if missing:
             matches |= _match(missing, files, key, names, folder)
             missing = {name: path for name, path in missing.items() if name not in matches}
@@ -111,7 +117,7 @@ def _match(
     names: Counter[str],
     folder: Path,
 ) -> dict[str, str]:
-    """Match identifiers (and their paths) with `key(file)`, which is None for one left out."""
+    """Match identifiers (and their paths) with `key(file)`; files with key None are left out."""
     keyed = [(path, file) for file in files if (path := key(file)) is not None]
     by_path = _index(keyed)
     by_name = _index([(_name(path), file) for path, file in keyed])
@@ -120,11 +126,11 @@ def _match(
         parts = path.split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
         file = next((by_path[tail] for tail in tails if tail in by_path), None)
-        # A file name that several patients share (view1_frontal.jpg) says nothing by itself.
+        # a file name of several patients (view1_frontal.jpg) is ambiguous
         if file is None and names[parts[-1]] == 1:
             file = by_name.get(parts[-1])
         if isinstance(file, list):
-            # One file that is found twice, through a link, is not ambiguous.
+            # a file found twice through a link is not ambiguous
             real = {os.path.realpath(os.path.join(folder, one)) for one in file}
             if len(real) > 1:
                 raise UserError(
@@ -138,8 +144,10 @@ def _match(
 
 
 def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
-    """From each key to its file, or to a list of several: a list for each of 400,000 keys would
-    take most of the time and memory."""
+    """Map each key to its file, or to a list if there are several.
+
+    A list for each of 400,000 keys would take most of the time and memory.
+    """
     index: dict[str, str | list[str]] = {}
     for key, file in keyed:
         held = index.setdefault(key, file)
@@ -151,7 +159,7 @@ def _index(keyed: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
 
 
 def _similar(missing: dict[str, str], files: Sequence[str]) -> str:
-    """A sentence about the missing images of which a file differs in ending or case only."""
+    """Hint about missing images with a file that differs only in extension or case."""
 
     def stem(path: str) -> str:
         return (strip_ending(_name(path)) or _name(path)).casefold()
@@ -162,8 +170,8 @@ def _similar(missing: dict[str, str], files: Sequence[str]) -> str:
         return ""
     (name, file), count = found[0], len(found)
     return (
-        f" {count:,} of them {'has a file' if count == 1 else 'have files'} of another ending or "
-        f"case: '{name}' is {file}. Write their names in the CSV as the files are named."
+        f" {count:,} of them {'has a file' if count == 1 else 'have files'} of another extension "
+        f"or case: '{name}' is {file}. Write the names of the files in the CSV."
     )
 
 
@@ -172,11 +180,11 @@ def _name(path: str) -> str:
 
 
 def strip_ending(path: str) -> str | None:
-    """A path without the ending of an image; None where it has no such ending."""
+    """Path without its image extension; None if it has none."""
     stem, ending = os.path.splitext(path)
     return stem if ending.lower() in IMAGE_ENDINGS else None
 
 
-def _stripped(path: str) -> str:
+def _strip_name(path: str) -> str:
     folder, slash, name = path.rpartition("/")
     return folder + slash + name.strip()

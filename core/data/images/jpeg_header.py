@@ -1,4 +1,4 @@
-"""What the header of a JPEG says, in files, in TIFF and in DICOM, before a decoder believes it."""
+"""JPEG header checks before decoding, for files, TIFF and DICOM."""
 
 import re
 import struct
@@ -8,18 +8,18 @@ from core.data.images.size_limit import max_pixels
 
 _START_OF_FRAME = {0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END = 0xDA, 0xD9
-# the next marker with a length, or the end; decoders skip whatever lies before it
+# next marker with a length, or the end marker; decoders skip bytes before it
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 _MOST_SEGMENTS, _MOST_BETWEEN = 10_000, 2**20
-# each costs a pass over all pixels; progressive files have about ten
+# each scan is a pass over all pixels; progressive files have about ten
 _MOST_SCANS = 30
 
 
 def frame_size(data: bytes, most: int = _MOST_SEGMENTS) -> tuple[int, int, int, int]:
     """(width, height, bits, components) of a JPEG or JPEG-LS image (ITU-T T.81 B.2.2, T.87 C.2.2).
 
-    Raises ValueError where there is no size before the first scan, or more than `most` segments,
-    and struct.error where it is cut short.
+    Raises ValueError if there is no size before the first scan or more than `most` segments, and
+    struct.error if it is truncated.
     """
     size, between = None, 0
     for code, place, skipped in _segments(data, most):
@@ -39,17 +39,17 @@ def frame_size(data: bytes, most: int = _MOST_SEGMENTS) -> tuple[int, int, int, 
 
 
 def check_scans(data: bytes, pixels: int) -> None:
-    """Raise ValueError where so many scans go over so many pixels that none would wait for it."""
+    """Raise ValueError if an image of `pixels` pixels has too many scans to decode quickly."""
     most = _MOST_SCANS * max_pixels() // max(1, pixels)
     # the quick count also finds what follows the image
     if data.count(bytes([0xFF, _START_OF_SCAN])) > most:
         scans = sum(code == _START_OF_SCAN for code, _, _ in _segments(data, _MOST_SEGMENTS))
         if scans > most:
-            raise ValueError(f"it goes over its {pixels:,} pixels {scans:,} times")
+            raise ValueError(f"it has {scans:,} scans of {pixels:,} pixels, which is too many")
 
 
 def check_end(data: bytes) -> None:
-    """Raise ValueError where no end follows the first scan: decoders take anything for pixels."""
+    """Raise ValueError if no end marker follows the first scan; decoders would not notice."""
     for code, place, _ in _segments(data, _MOST_SEGMENTS):
         if code == _START_OF_SCAN:
             if data.find(bytes([0xFF, _END]), place) < 0:

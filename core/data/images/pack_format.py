@@ -1,12 +1,12 @@
-"""Pack on disk: images decoded once into one array, with an index and checksums.
+"""Pack format: images decoded once into one array, with an index and checksums.
 
 A pack is a folder of three files, all untrusted input:
 
     images.npy   uint8 (N, size, size) in NumPy's own format
-    index.csv    a row an image: its name in the packed folder, its file's bytes and time of change
-                 (ns since 1970), and why it cannot be read where that is so
-    pack.json    size, counts, part, the SHA-256 of index.csv and of each block of rows; written
-                 last: a folder without it is not a finished pack
+    index.csv    a row per image: name in the packed folder, file size, modification time (ns since
+                 1970), and the error if it is unreadable
+    pack.json    size, counts, part, SHA-256 of index.csv and of each block of rows; written last:
+                 a folder without it is not a finished pack
 
 A pack in parts is a folder of packs beside a pack.parts.json.
 """
@@ -32,23 +32,23 @@ from core.io.untrusted_files import check_regular, read_json
 
 FORMAT, VERSION = "longtail-cxr pack", 1
 FACTS, IMAGES, INDEX = "pack.json", "images.npy", "index.csv"
-# what is there while it is made: its plan, and a line for each block that is done
+# files of an unfinished pack: its plan, and a line for each finished block
 BEGUN, DONE = "pack.begun.json", "pack.blocks.jsonl"
 PARTS = "pack.parts.json"
 
 _COLUMNS = ("name", "bytes", "modified", "unreadable")
 _LEAVES = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
-# the checksums of half a million blocks
+# enough for the checksums of half a million blocks
 _LARGEST_FACTS = 50_000_000
 
 Number = Annotated[int, Meta(ge=1, le=2**40)]
-Part = Annotated[int, Meta(ge=1, le=100_000)]
+PartNumber = Annotated[int, Meta(ge=1, le=100_000)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 S = TypeVar("S", bound=Struct)
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What a pack is to hold, fixed before its first image is decoded."""
+    """Layout of a pack, fixed before its first image is decoded."""
 
     size: Annotated[int, Meta(ge=1, le=65_535)]
     """Side of its square images, in pixels."""
@@ -60,12 +60,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     """Images in all parts together."""
     names_sha256: Sha256
     """Digest of the names of all parts."""
-    part: Part = 1
-    parts: Part = 1
+    part: PartNumber = 1
+    parts: PartNumber = 1
 
     @property
     def shared(self) -> tuple[int, int, int, str]:
-        """What all parts of a pack have in common."""
+        """Values that are equal in all parts of a pack."""
         return self.size, self.parts, self.total, self.names_sha256
 
     @property
@@ -88,7 +88,7 @@ class Checksums(Struct):
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """A finished pack, or one part of several; the images themselves are not read."""
+    """A finished pack, or one part of several; the images are memory-mapped."""
 
     folder: Path
     plan: Plan
@@ -96,10 +96,10 @@ class Pack:
     """`name` (object), `bytes` and `modified` (int64), `unreadable` ("" for a readable image)."""
     checksums: Checksums
     unreadable: dict[int, str]
-    """The reason of each row whose image could not be read."""
+    """Reason for each row with an unreadable image."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a process that is started afresh needs to `read`."""
+        """State that a worker process needs for `read`."""
         return {name: self.__dict__[name] for name in ("folder", "plan", "unreadable")}
 
     @property
@@ -109,36 +109,36 @@ class Pack:
 
     @cached_property
     def identity(self) -> str:
-        """A digest that a pack of other images does not share."""
+        """Digest of the index and all images."""
         digests = [self.checksums.index_sha256, *self.checksums.blocks]
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     @cached_property
     def images(self) -> np.memmap:
-        """uint8 (count, size, size), read from the disk as it is used."""
+        """Memory map, uint8 (count, size, size)."""
         return map_images(self.folder / IMAGES, self.plan)
 
     def read(self, row: int) -> np.ndarray:
-        """The image of a row, uint8 (size, size), read-only; UserError where it is unreadable."""
+        """Image of a row, uint8 (size, size), read-only. Raises UserError if it is unreadable."""
         if reason := self.unreadable.get(row):
             raise UserError(reason)
         return np.asarray(self.images[row])
 
 
 def is_pack(folder: str | Path) -> bool:
-    """Whether the folder is a pack, one in parts, or one that is not finished."""
+    """Whether the folder is a pack, a pack in parts or an unfinished pack."""
     return any(os.path.isfile(os.path.join(folder, name)) for name in (FACTS, PARTS, BEGUN))
 
 
 def part_folder(folder: Path, part: int, parts: int) -> Path:
-    """Where part `part` (from 1) of `parts` is kept: the folder itself of a single one."""
+    """Folder of part `part` (from 1) of `parts`; the folder itself for a single part."""
     return folder if parts == 1 else folder / f"part_{part}_of_{parts}"
 
 
 def open_packs(folder: str | Path) -> list[Pack]:
-    """The pack in `folder`, or all its parts in order.
+    """Open the pack in `folder`, or all its parts in order.
 
-    Raises UserError for a pack or part that is missing, unfinished, damaged or of other images.
+    Raises UserError if a pack or part is missing, unfinished, damaged or of other images.
     """
     folder = Path(folder)
     if (folder / FACTS).is_file() or not (folder / PARTS).is_file():
@@ -155,27 +155,27 @@ def open_packs(folder: str | Path) -> list[Pack]:
         plan = pack.plan
         if (plan.part, plan.shared) != (number, whole.shared):
             raise UserError(
-                f"{pack.folder} is no part of the pack {folder}: it is part {plan.part} of "
-                f"{plan.parts} of a pack of {plan.total:,} images at {plan.size} px; pack it anew"
+                f"{pack.folder} is not a part of the pack {folder} but part {plan.part} of "
+                f"{plan.parts} of a pack of {plan.total:,} images at {plan.size} px: pack it again"
             )
     names = pd.concat([pack.index["name"] for pack in packs])
     if len(names) != whole.total or names.duplicated().any():
-        raise UserError(f"the parts of the pack {folder} do not add up to its images: pack it anew")
+        raise UserError(f"the parts of the pack {folder} do not add up to its images: repack it")
     return packs
 
 
 def read_pack(folder: Path) -> Pack:
-    """The pack in `folder`, which is not in parts. Raises UserError as `open_packs` does."""
+    """Read a single pack or part. Raises UserError like `open_packs`."""
     facts = folder / FACTS
     if not facts.is_file():
         if (folder / BEGUN).is_file():
             raise UserError(
-                f"the pack {folder} is not finished: give the command that packs it again"
+                f"the pack {folder} is not finished: rerun the command that packs it to resume"
             )
-        raise UserError(f"{folder} is no pack: it has no {FACTS}")
+        raise UserError(f"{folder} is not a pack: it has no {FACTS}")
     plan, checksums = read_facts(facts, Plan), read_facts(facts, Checksums)
     if len(checksums.blocks) != plan.blocks:
-        raise _invalid(facts, "its checksums are not as many as its blocks")
+        raise _invalid(facts, "the numbers of checksums and blocks differ")
     index = read_index(folder / INDEX, plan.count, checksums.index_sha256)
     map_images(folder / IMAGES, plan)
     reasons = index["unreadable"].to_numpy()
@@ -184,49 +184,49 @@ def read_pack(folder: Path) -> Pack:
 
 
 def map_images(path: Path, plan: Plan) -> np.memmap:
-    """Memory map of a pack's array, uint8 (count, size, size); UserError where it is not one."""
+    """Map a pack's array, uint8 (count, size, size), into memory. Raises UserError if invalid."""
     try:
         check_regular(path)
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise _invalid(path, error) from error
-    # NumPy parses the header as a Python literal, and lets all errors of that through
+    # NumPy parses the header as a Python literal, which may raise any exception
     except Exception as error:
-        raise _invalid(path, "it is no array of images, or was cut short") from error
+        raise _invalid(path, "it is not an array of images, or is truncated") from error
     shape = (plan.count, plan.size, plan.size)
     if not isinstance(images, np.memmap) or images.dtype != np.uint8 or images.shape != shape:
         raise _invalid(path, f"it does not hold {plan.count:,} grey images of {plan.size} px")
     if not images.flags.c_contiguous or path.stat().st_size != images.offset + images.nbytes:
-        raise _invalid(path, "its size is not that of its images")
+        raise _invalid(path, "its size does not match its images")
     return images
 
 
 def read_index(path: Path, count: int, digest: str | None = None) -> pd.DataFrame:
-    """The `count` rows of an index.csv of this SHA-256. Raises UserError where it is invalid."""
+    """Read index.csv with `count` rows and this SHA-256. Raises UserError if it is invalid."""
     try:
         check_regular(path)
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         raise _invalid(path, error) from error
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        raise _invalid(path, "it does not have its checksum")
+        raise _invalid(path, "its checksum is wrong")
     kinds = {"name": object, "bytes": np.int64, "modified": np.int64, "unreadable": object}
     try:
         index = pd.read_csv(
             io.BytesIO(data), dtype=kinds, keep_default_na=False, encoding_errors="surrogateescape"
         )
     except (ValueError, OverflowError) as error:
-        raise _invalid(path, "it is no table of names, bytes and times") from error
+        raise _invalid(path, "it is not a table of names, bytes and times") from error
     if tuple(index.columns) != _COLUMNS or len(index) != count:
         raise _invalid(path, f"it does not hold {count:,} images")
     names = index["name"]
     if names.duplicated().any() or (names == "").any() or names.str.contains(_LEAVES).any():
-        raise _invalid(path, "a name is blank, there twice or leaves the folder")
+        raise _invalid(path, "a name is blank, repeated or outside the folder")
     return index
 
 
 def write_index(path: Path, index: pd.DataFrame) -> None:
-    """Write `index` so that `read_index` gives it again, names of any bytes included."""
+    """Write `index` for `read_index`; names may have any bytes."""
     index.to_csv(
         path,
         index=False,
@@ -239,27 +239,27 @@ def write_index(path: Path, index: pd.DataFrame) -> None:
 
 
 def write_facts(path: Path, plan: Plan, **more: object) -> None:
-    """Write a pack's JSON file: its plan, and what else is given."""
+    """Write a pack's JSON file: its plan and `more`."""
     facts = {"format": FORMAT, "version": VERSION, **msgspec.structs.asdict(plan), **more}
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def read_facts(path: Path, kind: type[S]) -> S:
-    """The `Plan` or `Checksums` in a pack's JSON file. Raises UserError where it is invalid."""
+    """Read the `Plan` or `Checksums` of a pack's JSON file. Raises UserError if it is invalid."""
     try:
         found = read_json(path, _LARGEST_FACTS)
         facts = msgspec.convert(found, kind)
     except (OSError, ValueError, msgspec.ValidationError) as error:
         raise _invalid(path, error) from error
     if found.get("format") != FORMAT or found.get("version") != VERSION:
-        raise _invalid(path, f"it is not of version {VERSION}, which this software reads")
+        raise _invalid(path, f"its version is not {VERSION}, the supported one")
     if isinstance(facts, Plan) and (facts.part > facts.parts or facts.count > facts.total):
         raise _invalid(path, "its parts do not add up")
     return facts
 
 
 def _invalid(path: Path, why: str | Exception) -> UserError:
-    remedy = "pack the images anew with --overwrite"
+    remedy = "pack the images again with --overwrite"
     if isinstance(why, OSError):
-        return UserError(f"{path} cannot be read ({why.strerror or why}): mend that, or {remedy}")
-    return UserError(f"{path} is no valid file of a pack ({why}): {remedy}")
+        return UserError(f"{path} cannot be read ({why.strerror or why}): fix that, or {remedy}")
+    return UserError(f"{path} is not a valid file of a pack ({why}): {remedy}")

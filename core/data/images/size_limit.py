@@ -1,23 +1,23 @@
-"""Limit of pixels that a header may claim, against decompression bombs.
+"""Limit on image size, against decompression bombs.
 
-It is an environment variable and no flag, so that worker processes and every command have it.
+An environment variable, so that it applies to every command and its worker processes.
 """
 
 import os
 
 from core.errors import UserError
 
-# Twice the pixels of the largest digitised films.
+# twice the pixels of the largest digitised films
 MAX_PIXELS = 100_000_000
 VARIABLE = "CXR_MAX_PIXELS"
-# of each of these, that a decoder makes room for: three samples of 16 bits
+# bytes per pixel that a decoder allocates: three samples of 16 bits
 BYTES = 6
-# cv2 decodes no larger image (CV_IO_MAX_IMAGE_PIXELS)
+# limit of cv2 (CV_IO_MAX_IMAGE_PIXELS)
 _LARGEST = 2**30
 
 
 def max_pixels() -> int:
-    """`MAX_PIXELS`, or the environment's CXR_MAX_PIXELS; UserError where that is not valid."""
+    """Value of CXR_MAX_PIXELS, default `MAX_PIXELS`. Raises UserError if it is invalid."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return MAX_PIXELS
@@ -30,8 +30,10 @@ def max_pixels() -> int:
 
 
 def check_size(width: int, height: int, pixel: float = 1) -> None:
-    """Raise ValueError where an image of these sides, in pixels, is larger than `max_pixels`, or
-    than these would be at `BYTES` a pixel where each has `pixel` bytes."""
+    """Raise ValueError if an image of these sides exceeds `max_pixels`.
+
+    Images with more than `BYTES` per pixel (`pixel`) have a proportionally lower limit.
+    """
     limit = max_pixels()
     if width < 1 or height < 1:
         raise ValueError(f"its header claims {width:,} x {height:,} pixels")
@@ -39,6 +41,6 @@ def check_size(width: int, height: int, pixel: float = 1) -> None:
         each, most = (f" of {pixel:g} bytes", f" of {BYTES}") if pixel > BYTES else ("", "")
         raise ValueError(
             f"its header claims {width:,} x {height:,} pixels{each}, more than the limit of "
-            f"{limit:,}{most}; if it is sound, raise the limit by the environment variable "
+            f"{limit:,}{most}; if the file is valid, raise the limit with the environment variable "
             f"{VARIABLE}"
         )

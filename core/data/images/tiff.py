@@ -1,8 +1,7 @@
-"""First page of a TIFF → grey, uint8: tifffile (with imagecodecs) for its tags, strips and tiles.
+"""Decoding of the first page of a TIFF to grey uint8, with tifffile and imagecodecs.
 
-tifffile sees the tags of `_MOST_VALUES` alone: other pages, metadata and the dialects of
-microscopes never reach it. The pieces (strips or tiles) are decoded one by one in this thread, and
-each must be there and whole.
+tifffile gets only the tags of `_MOST_VALUES`, without other pages, metadata and microscope formats.
+The pieces (strips or tiles) are decoded one by one in this thread; each must be complete.
 """
 
 import io
@@ -18,11 +17,11 @@ from core.data.images.greyscale import to_grey8
 from core.data.images.jpeg_header import check_end, check_scans, frame_size
 from core.data.images.size_limit import BYTES, check_size, max_pixels
 
-# odd tags are no news to the user
+# warnings about unusual tags do not help the user
 logger().disabled = True
 
 _MOST_PIECES = 2**17
-# the tags that pixels depend on, and how many values they may have
+# tags that pixels depend on, and their maximum number of values
 _MOST_VALUES = {
     **dict.fromkeys(("NewSubfileType", "ImageWidth", "ImageLength", "ImageDepth"), 1),
     **dict.fromkeys(("Compression", "PhotometricInterpretation", "Predictor", "T4Options"), 1),
@@ -35,7 +34,7 @@ _MOST_VALUES = {
 }
 _VALUE_SIZES = {3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
 _JPEG, _DEFLATE = COMPRESSION.JPEG, (8, 32946)
-# beside CCITT, LZW, PackBits, LZMA, Zstandard
+# also CCITT, LZW, PackBits, LZMA and Zstandard
 _READ = {1, 2, 3, 4, 5, _JPEG, *_DEFLATE, 32773, 34925, 50000}
 _COLOURS: dict[int, int] = {
     PHOTOMETRIC.MINISWHITE: 1,
@@ -49,24 +48,24 @@ _DAMAGED = "the file is cut short or damaged"
 
 
 def decode(data: bytes) -> np.ndarray:
-    """First image of a TIFF as grey, uint8 (H, W), upright by its Orientation.
+    """Decode the first image of a TIFF to grey, uint8 (H, W), and apply its Orientation.
 
-    Unsigned samples of up to 8 bits keep their scale, all others are windowed (`to_grey8`). Colour
-    becomes luma; transparency and other extra samples are dropped. Raises ValueError, or
-    struct.error, for what is damaged, too large or not supported, with its name.
+    Unsigned samples of up to 8 bits keep their scale; others are windowed (`to_grey8`). Colour
+    becomes luma; transparency and other extra samples are dropped. Raises ValueError or
+    struct.error if it is damaged, too large or not supported.
     """
     page = _read_page(data)
     places = _find_pieces(page, len(data))
     _check_supported(page)
-    # no name for what is read: it can go as soon as it is grey
+    # no variable for the samples, so that they are freed early
     grey = to_grey8(_to_colours(_read_samples(data, page, places), page))
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         grey = 255 - grey
-    return np.ascontiguousarray(_upright(grey, page.tags.valueof("Orientation", 1)))
+    return np.ascontiguousarray(_orient(grey, page.tags.valueof("Orientation", 1)))
 
 
 def _read_page(data: bytes) -> TiffPage:
-    """First directory, with the tags of `_MOST_VALUES` alone."""
+    """First directory, with only the tags of `_MOST_VALUES`."""
     order = "<" if data.startswith(b"II") else ">"
     place, offset, number = (8, "Q", "Q") if 43 in data[2:4] else (4, "I", "H")
     entry = struct.Struct(f"{order}HH{offset}{place}s")
@@ -78,29 +77,33 @@ def _read_page(data: bytes) -> TiffPage:
         raise ValueError(f"its directory claims {entries:,} entries")
     first = start + struct.calcsize(order + number)
     end = first + entries * entry.size
-    kept: dict[str, bytes] = {}
+    entries_by_tag: dict[str, bytes] = {}
     for at in range(first, end, entry.size):
         code, kind, length, value = entry.unpack_from(data, at)
         name = TIFF.TAGS.get(int(code), "")
-        if name not in _MOST_VALUES or name in kept or not length:
+        if name not in _MOST_VALUES or name in entries_by_tag or not length:
             continue
         if (kind, length) == (1, 1):
-            # of which tifffile would make bytes
+            # tifffile would return bytes
             kind, value = 3, struct.pack(f"{order}H", value[0])
         size = length * (1 if name == "JPEGTables" else _VALUE_SIZES.get(kind, 2**64))
         begin = struct.unpack(order + offset, value)[0] if size > place else 0
         if length > _MOST_VALUES[name] or begin + size > len(data):
             raise ValueError(f"the file is cut short, or its tag {name} is damaged")
-        kept[name] = entry.pack(code, kind, length, value)
+        entries_by_tag[name] = entry.pack(code, kind, length, value)
     if not any(data[end : end + place]):
-        # the only image of a file, whatever it is called
-        kept.pop("NewSubfileType", None)
-    directory = struct.pack(order + number, len(kept)) + b"".join(kept.values()) + bytes(place)
+        # a single image is accepted with any subfile type
+        entries_by_tag.pop("NewSubfileType", None)
+    directory = (
+        struct.pack(order + number, len(entries_by_tag))
+        + b"".join(entries_by_tag.values())
+        + bytes(place)
+    )
     bare = b"".join([data[:start], directory, memoryview(data)[start + len(directory) :]])
     try:
         with io.BytesIO(bare) as stream, TiffFile(stream) as file:
             page = file.pages.first
-            # else it would be read at its first use
+            # read now, not at its first use
             page.tags.valueof("ColorMap")
     except Exception as error:
         raise ValueError("its tags are damaged, or its samples of several types") from error
@@ -108,7 +111,7 @@ def _read_page(data: bytes) -> TiffPage:
 
 
 def _piece_shape(page: TiffPage) -> tuple[int, int, int]:
-    """Rows, columns and samples a pixel of a strip or tile."""
+    """Rows, columns and samples per pixel of a strip or tile."""
     samples = 1 if page.planarconfig == 2 else page.samplesperpixel
     if page.is_tiled:
         return page.tilelength, page.tilewidth, samples
@@ -116,22 +119,24 @@ def _piece_shape(page: TiffPage) -> tuple[int, int, int]:
 
 
 def _find_pieces(page: TiffPage, size: int) -> list[tuple[int, int]]:
-    """Place and length in bytes of each piece in a file of `size` bytes, maybe outside of it;
-    ValueError where one is missing, or the image or its tiles are larger than `max_pixels`."""
+    """Offset and length in bytes of each piece of a file of `size` bytes; not checked against it.
+
+    Raises ValueError if one is missing, or the image or its tiles exceed `max_pixels`.
+    """
     width, height, samples = page.imagewidth, page.imagelength, page.samplesperpixel
     pixel = samples * int(np.max(page.bitspersample)) / 8
     check_size(width, height, pixel)
     if page.imagedepth > 1 or page.subfiletype & 5:
         raise ValueError(
-            "it begins with a stack of slices, a thumbnail or a mask: save the X-ray as a file of "
-            "its own"
+            "it begins with a stack of slices, a thumbnail or a mask: save the X-ray as a separate "
+            "file"
         )
     rows, columns, each = _piece_shape(page)
     if columns < 1 or rows < 1:
         raise ValueError(_DAMAGED)
     across, down = -(-width // columns), -(-height // rows)
     if page.is_tiled:
-        # decoders make room for whole tiles, however small the image is
+        # decoders allocate whole tiles, even for small images
         check_size(across * columns, down * rows, pixel)
     number = across * down * (samples // each)
     offsets, counts = (
@@ -139,7 +144,7 @@ def _find_pieces(page: TiffPage, size: int) -> list[tuple[int, int]]:
         for what in ("Offsets", "ByteCounts")
     )
     if number == 1 and offsets and not any(counts):
-        # old writers of one strip leave it out
+        # old writers omit it for a single strip
         counts = [max(0, size - offsets[0])]
     if min(len(offsets), len(counts)) < number or 0 in offsets or 0 in counts:
         raise ValueError("some of its strips or tiles are missing")
@@ -177,32 +182,32 @@ def _check_supported(page: TiffPage) -> None:
         )
     predictor = page.predictor
     if predictor not in (1, 2, 3) or (predictor > 1 and compression == COMPRESSION.NONE):
-        # without compression some readers apply it and others do not
+        # without compression, readers disagree on applying it
         raise ValueError(f"its predictor {predictor:d} is not supported: save it without one")
     if photometric == PHOTOMETRIC.YCBCR and page.is_subsampled and compression != _JPEG:
         raise ValueError("its colours are subsampled without JPEG: save it as grey or RGB")
 
 
 def _name(value: Any) -> str:
-    """Name and number of a value of a tag."""
+    """Name and number of a tag value."""
     return f"{value.name} ({value:d})" if hasattr(value, "name") else str(value)
 
 
 def _read_samples(data: bytes, page: TiffPage, places: list[tuple[int, int]]) -> np.ndarray:
-    """Samples (H, W, S) as they are stored."""
+    """Stored samples (H, W, S)."""
     rows, columns, each = _piece_shape(page)
     jpeg, deflated = page.compression == _JPEG, page.compression in _DEFLATE
-    # uncompressed, what is there may be enough
+    # uncompressed, a shorter piece may suffice
     may_be_cut = page.compression == COMPRESSION.NONE
     if deflated:
         page.compression = COMPRESSION.NONE
     page.is_jfif = data[places[0][0] + 6 :][:4] == b"JFIF"
-    # some writers fill the last strip up to the height of the others
+    # some writers pad the last strip to the height of the others
     tall = copy(page)
     tall.shaped = (*page.shaped[:2], -(-page.imagelength // rows) * rows, *page.shaped[3:])
     planes = page.samplesperpixel // each
     pixels = np.zeros((planes, page.imagelength, page.imagewidth, each), page.dtype)
-    view: Any = memoryview(data)  # of which a slice is no copy
+    view: Any = memoryview(data)  # slices without copies
     for index, (offset, count) in enumerate(places):
         piece = view[offset : offset + count]
         if len(piece) < count and not may_be_cut:
@@ -211,10 +216,10 @@ def _read_samples(data: bytes, page: TiffPage, places: list[tuple[int, int]]) ->
             piece = bytes(piece)
             _check_jpeg(piece, page, len(places))
         if deflated:
-            # here, as imagecodecs refuses a piece that has more
+            # inflated here, because imagecodecs rejects pieces with extra data
             inflater = zlib.decompressobj()
             piece = inflater.decompress(piece, rows * -(-columns * each * page.bitspersample // 8))
-            # its checksum comes behind the last byte
+            # the checksum follows the last byte
             inflater.decompress(inflater.unconsumed_tail, 1)
         part, (plane, _, top, left, _) = _decode_piece(piece, index, page, tall)
         place = pixels[plane, top : top + part.shape[0], left : left + part.shape[1]]
@@ -225,50 +230,50 @@ def _read_samples(data: bytes, page: TiffPage, places: list[tuple[int, int]]) ->
 def _decode_piece(
     piece: bytes, index: int, page: TiffPage, tall: TiffPage
 ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Samples of a strip or tile (h, w, S), and where they belong: (plane, depth, top, left, 0)."""
+    """Samples of a strip or tile (h, w, S), and their place: (plane, depth, top, left, 0)."""
     try:
         try:
             part, place, _ = page.decode(piece, index, jpegtables=page.jpegtables)
         except Exception:
             part, place, _ = tall.decode(piece, index, jpegtables=page.jpegtables)
-    # codecs raise about anything on damaged data
+    # codecs raise any exception on damaged data
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise ValueError(
             f"a strip or tile is cut short, damaged or of an unknown kind ({reason})"
         ) from error
-    assert part is not None  # as it is for no piece alone
+    assert part is not None  # None only without data
     return part[0], place
 
 
 def _check_jpeg(piece: bytes, page: TiffPage, pieces: int) -> None:
-    """Raise ValueError where one of `pieces` is larger than the header claims, or has no end."""
-    # together they may have as many segments as seconds allow
+    """Raise ValueError if a piece (of `pieces`) differs from its header in size, or has no end."""
+    # limits the total time for all pieces
     most = _FEW_SEGMENTS + _MANY_SEGMENTS // pieces
     width, height, bits, components = frame_size(piece, most)
     rows, columns, samples = _piece_shape(page)
     depth = page.bitspersample
-    # one strip may be filled up to whole blocks
+    # a single strip may be padded to whole blocks
     more = 15 if not page.is_tiled and rows == page.imagelength else 0
     if (width, bits, components) != (columns, depth, samples) or height > rows + more:
         raise ValueError(
             f"a strip or tile of {columns:,} x {rows:,} pixels of {samples} x {depth} bits holds "
             f"{width:,} x {height:,} of {components} x {bits}"
         )
-    # as if each went over the whole image: together they then take no longer
+    # checked as if each piece had all pixels, which limits the total time
     check_scans(piece, page.imagewidth * page.imagelength)
     check_end(piece)
 
 
 def _to_colours(samples: np.ndarray, page: TiffPage) -> np.ndarray:
-    """Samples (H, W, S) as grey (H, W) or blue-green-red (H, W, 3)."""
+    """Convert samples (H, W, S) to grey (H, W) or BGR (H, W, 3)."""
     photometric, bits = page.photometric, page.bitspersample
     if photometric == PHOTOMETRIC.PALETTE:
         return _look_up(samples[..., 0], page)
     if samples.dtype == bool or (samples.dtype == np.uint8 and bits < 8):
         scale = np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
         samples = scale[samples.view(np.uint8)]
-    # of YCbCr the first sample is the luma; with JPEG tifffile has made RGB of it
+    # the first sample of YCbCr is luma; for JPEG, tifffile has converted it to RGB
     from_jpeg = page.compression == _JPEG and page.planarconfig == 1
     if photometric == PHOTOMETRIC.RGB or (photometric == PHOTOMETRIC.YCBCR and from_jpeg):
         return samples[..., 2::-1]
@@ -276,20 +281,20 @@ def _to_colours(samples: np.ndarray, page: TiffPage) -> np.ndarray:
 
 
 def _look_up(indices: np.ndarray, page: TiffPage) -> np.ndarray:
-    """Colours of a palette (TIFF 6.0 section 5) as grey, uint8 (H, W)."""
+    """Convert palette indices to grey, uint8 (H, W) (TIFF 6.0 section 5)."""
     palette = np.array(page.tags.valueof("ColorMap", ()))
     if indices.dtype.kind not in "bu" or palette.size != 3 * 2**page.bitspersample:
         raise ValueError("its palette is damaged")
-    # 16 bits, of which some writers use the low 8 alone
+    # 16 bits, but some writers use only the low 8
     colours = (palette >> 8 if palette.max() > 255 else palette).astype(np.uint8)
     grey = to_grey8(colours.reshape(1, 3, -1).transpose(0, 2, 1)[..., ::-1])[0]
     return grey[indices.astype(np.uint16)]
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels (H, W) turned by the tag Orientation (TIFF 6.0 section 8)."""
+def _orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Rotate or mirror pixels (H, W) by the tag Orientation (TIFF 6.0 section 8)."""
     if orientation in (5, 6, 7, 8):
-        # rows and columns change places
+        # transposed
         pixels, orientation = pixels.T, {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
     down, across = (-1 if orientation in (3, 4) else 1), (-1 if orientation in (2, 3) else 1)
     return pixels[::down, ::across]

@@ -1,1 +1,1 @@
-"""`python -m core.data.phantom`: procedural chest X-rays with known findings."""
+"""`python -m core.data.phantom`: synthetic chest X-rays with known findings."""

@@ -1,4 +1,4 @@
-"""Draw a chest X-ray dataset with known labels, couplings and lesions.
+"""Synthetic chest X-ray dataset with known labels, couplings and lesions.
 
 python -m core.data.phantom data --images 1200 --size 160 --seed 0
 """
@@ -18,22 +18,23 @@ def draw(
     size: int = 160,
     seed: int = 0,
 ) -> None:
-    """Draw a chest X-ray dataset with known labels, couplings and lesions.
+    """Draw a synthetic chest X-ray dataset with known labels, couplings and lesions.
 
     Args:
-        folder: Folder of images, train.csv, test.csv, test_labels.csv, couplings.csv, boxes.csv.
+        folder: Output folder: images, train.csv, test.csv, test_labels.csv, couplings.csv,
+            boxes.csv.
         images: Training images; a quarter as many, at least 50, are added for the test.
         size: Pixels a side.
-        seed: Another seed, other patients.
+        seed: Random seed of the patients.
     """
-    # late, so that --help is answered at once
+    # late, to keep --help fast
     from core.data.phantom.dataset import make_phantom, report
 
     print(report(folder, make_phantom(folder, images, size, seed)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Entry point of the command."""
     tyro.cli(draw, args=arguments)
 
 

@@ -1,8 +1,8 @@
-"""A patient's anatomy on a frontal chest radiograph.
+"""Anatomy of a synthetic patient on a frontal chest radiograph.
 
-Everything is drawn as attenuation (bright where the beam is absorbed) in film coordinates: x from
--0.5 to 0.5 with the spine near 0 and the patient's left on the right, y from 0 at the neck to 1 at
-the abdomen. Lengths are therefore fractions of the film's width, whatever its pixels.
+Structures are drawn as attenuation (bright = absorbing) in film coordinates: x from -0.5 to 0.5,
+with the spine near 0 and the patient's left on the right; y from 0 at the neck to 1 at the abdomen.
+Lengths are fractions of the film's width.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ SIDES = (-1, 1)  # the patient's right, the patient's left
 
 
 class Stream(IntEnum):
-    """Keeps the random numbers of different purposes apart."""
+    """Independent random streams by purpose."""
 
     PATIENT, FILM, DISTURBANCE, LESION, LABELS, PLANTED = range(1, 7)
 
 
 def between(low: float, high: float) -> float:
-    """A field of Anatomy that is drawn evenly within these bounds."""
+    """Field of Anatomy with a uniform distribution within these bounds."""
     return field(metadata={"bounds": (low, high)})
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What recurs in every film of one patient, drawn in the order of the fields.
+    """Anatomy shared by all films of a patient, drawn in the order of the fields.
 
     Positions and lengths are in film widths; `bone`, `aeration`, `breast` and `stomach_gas` are
     amounts of attenuation, `exposure` is added to it and `contrast` multiplies it.
@@ -64,18 +64,18 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Scene:
-    """The anatomy of one film laid out on its pixels, before any lesion is added."""
+    """Anatomy of one film on its pixels, before lesions are added."""
 
     anatomy: Anatomy
     x: Field
     y: Field
     lungs: dict[int, Field]  # masks by side
     heart: Field  # mask
-    air: Field  # mask of what is seen of the lungs beside heart and great vessels
+    air: Field  # mask of the lungs not covered by heart and great vessels
 
 
 def draw_patient(seed: int, patient: int, size: int) -> Anatomy:
-    """The build of patient number `patient`, for films of `size` pixels."""
+    """Draw the anatomy of patient number `patient`, for films of `size` pixels."""
     random = np.random.default_rng((seed, patient, Stream.PATIENT))
     bounds = {one.name: one.metadata["bounds"] for one in fields(Anatomy) if one.metadata}
     drawn = {name: random.uniform(*ends) for name, ends in bounds.items()}
@@ -84,7 +84,7 @@ def draw_patient(seed: int, patient: int, size: int) -> Anatomy:
 
 
 def noise_field(random: np.random.Generator, size: int, cells: tuple[int, ...]) -> Field:
-    """Smooth noise (S, S) of unit spread: one octave for each number of cells across."""
+    """Smooth noise (S, S) of unit standard deviation, one octave per number of cells across."""
     field = np.zeros((size, size), np.float32)
     for count in cells:
         coarse = random.standard_normal((count, count), dtype=np.float32)
@@ -93,7 +93,7 @@ def noise_field(random: np.random.Generator, size: int, cells: tuple[int, ...]) 
 
 
 def draw_vessels(random: np.random.Generator, size: int) -> Field:
-    """Hila and the vessels that branch from them, (S, S), about 1 at the hila."""
+    """Hila and branching vessels, (S, S), about 1 at the hila."""
     canvas = np.zeros((size, size), np.uint8)
     for side in SIDES:
         for _ in range(16):
@@ -109,12 +109,12 @@ def draw_vessels(random: np.random.Generator, size: int) -> Field:
 
 
 def pixels(points: NDArray[np.float64], size: int) -> NDArray[np.int32]:
-    """Film coordinates (P, 2) as OpenCV's fixed-point pixels with four fractional bits."""
+    """Convert film coordinates (P, 2) to OpenCV's fixed-point pixels with four fractional bits."""
     return np.round((points + np.array([0.5, 0.0])) * size * 16).astype(np.int32)
 
 
 def band(canvas: Any, points: NDArray[np.float64], width: float, value: int) -> None:
-    """Fills a bone-like band of `width` around film coordinates (P, 2), with brighter edges."""
+    """Draw a bone-like band of `width` around film coordinates (P, 2), with brighter edges."""
     offset = np.array([0.0, width / 2])
     outline = np.concatenate([points - offset, (points + offset)[::-1]])
     corners = pixels(outline, len(canvas))
@@ -123,12 +123,12 @@ def band(canvas: Any, points: NDArray[np.float64], width: float, value: int) -> 
 
 
 def ramp(distance: Any, softness: float) -> Field:
-    """0 outside, 1 inside, straight over `softness` around the edge where `distance` is 0."""
+    """Soft step: 0 outside, 1 inside, linear over `softness` around `distance` 0."""
     return np.clip(distance / softness + 0.5, 0.0, 1.0)
 
 
 def blob(scene: Scene, x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> Field:
-    """Squared elliptic radius (S, S) about a centre: 1 on the ellipse's outline."""
+    """Squared elliptic radius (S, S) around a centre: 1 on the ellipse."""
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     dx, dy = scene.x - x, scene.y - y
     along, across = cos * dx + sin * dy, cos * dy - sin * dx
@@ -136,7 +136,7 @@ def blob(scene: Scene, x: float, y: float, rx: float, ry: float, angle: float = 
 
 
 def chest_wall(anatomy: Anatomy, y: Any) -> Any:
-    """Distance from the midline to the inside of the ribs at height y."""
+    """Distance from the midline to the inner side of the ribs at height y."""
     down = np.clip((y - anatomy.apex) / (anatomy.base - anatomy.apex), 0.0, 1.0)
     return 0.13 + (anatomy.lung_width - 0.13) * (1.0 - (1.0 - down) ** 2.2) ** 0.6
 
@@ -155,7 +155,7 @@ def lung(anatomy: Anatomy, x: Field, y: Field, side: int) -> Field:
 
 
 def lay_out(anatomy: Anatomy) -> Scene:
-    """Places lungs and heart on the pixels of the patient's texture."""
+    """Place lungs and heart on the pixels of the patient's texture."""
     size = len(anatomy.texture)
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = np.meshgrid(axis - 0.5, axis)
@@ -172,7 +172,7 @@ def lay_out(anatomy: Anatomy) -> Scene:
 
 
 def rib_course(anatomy: Anatomy, index: int, side: int) -> NDArray[np.float64]:
-    """Points (24, 2) along the back of one rib, from the spine to the chest wall."""
+    """Points (24, 2) along the posterior part of a rib, from the spine to the chest wall."""
     along = np.linspace(0.0, 1.0, 24)
     top = anatomy.apex + 0.02 + anatomy.rib_gap * index
     y = top - 0.03 * np.sin(2.6 * along) + anatomy.rib_slope * along**2.2
@@ -226,7 +226,7 @@ def expose(scene: Scene) -> Field:
 def disturb(
     anatomy: Anatomy, findings: Mapping[str, float], random: np.random.Generator
 ) -> Anatomy:
-    """The anatomy under those findings that change its shape."""
+    """Change the shape of the anatomy by cardiomegaly and emphysema, if present."""
     widening, inflation = random.uniform(1.12, 1.4), random.uniform(0.3, 0.9)
     if "Cardiomegaly" in findings:
         anatomy = replace(anatomy, heart=widening * anatomy.heart)

@@ -1,7 +1,7 @@
-"""A procedural chest X-ray dataset with known labels, known couplings and known lesions.
+"""Synthetic chest X-ray dataset with known labels, couplings and lesions.
 
-The prevalence is long-tailed, a patient has several films that resemble each other (so that a split
-which leaks patients is rewarded), and some findings are faint but tend to come with a plainer one.
+The prevalence is long-tailed. A patient has several similar films, so a split that leaks patients
+gets better scores. Some findings are faint but tend to occur with a more visible one.
 """
 
 import json
@@ -20,8 +20,8 @@ from core.errors import UserError
 from core.io.atomic import cannot_write
 
 NORMAL = "Normal"
-# Source, target, and the probability of the target where the source is present. A target has one
-# source, which precedes it in FINDINGS: so each marginal stays exact.
+# Source, target, and probability of the target if the source is present. A target has a single
+# source, which precedes it in FINDINGS, so that each marginal stays exact.
 COUPLINGS = (
     ("Effusion", "Atelectasis", 0.50),
     ("Cardiomegaly", "Edema", 0.45),
@@ -29,9 +29,9 @@ COUPLINGS = (
     ("Pneumothorax", "Subcutaneous_Emphysema", 0.20),
 )
 SOURCES = {target: (source, strength) for source, target, strength in COUPLINGS}
-# How visible a coupled target is beside the other findings: little, so that its source helps.
+# visibility of a coupled target relative to other findings: low, so that its source helps
 FAINT = 0.4
-# Probability that one image shows the patient's own state of a finding, not a fresh draw.
+# probability that a film shows the patient's state of a finding, not an independent draw
 PERSISTENCE = 0.8
 FILMS_OF_A_PATIENT = (2, 6)  # fewest, most
 LEAST = {"images": 20, "size": 32, "seed": 0}
@@ -39,15 +39,15 @@ LEAST_TEST_IMAGES = 50
 RECORD = "phantom.json"
 UNFINISHED = "phantom.partial"
 CONTENT = ("train.csv", "test.csv", "test_labels.csv", "couplings.csv", "boxes.csv", "images")
-# Raised whenever the same settings give other pixels or labels.
+# increased whenever the same settings give other pixels or labels
 VERSION = 1
 
 
 def draw_states(random: np.random.Generator, count: int) -> NDArray[np.int8]:
-    """Label vectors (count, C) with the prevalence of FINDINGS and its couplings."""
+    """Draw label vectors (count, C) with the prevalence and couplings of FINDINGS."""
     states = np.zeros((count, len(FINDINGS)), np.int8)
     ranks = random.permuted(np.tile(np.arange(count), (len(FINDINGS), 1)), axis=1).T
-    # one chance in each of `count` equal strata, so that rare findings keep their prevalence
+    # one sample in each of `count` equal strata, so that rare findings keep their prevalence
     chances = (ranks + random.random(states.shape)) / count
     for column, finding in enumerate(FINDINGS):
         probability: Any = PREVALENCE[finding]
@@ -61,15 +61,15 @@ def draw_states(random: np.random.Generator, count: int) -> NDArray[np.int8]:
 
 
 def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> pd.DataFrame:
-    """ImageID, PatientID, one 0/1 column a finding, and Normal: 1 where there is none.
+    """Draw ImageID, PatientID, a 0/1 column per finding, and Normal (1 without findings).
 
-    Several films a patient, patients numbered from `first_patient`. A finding persists over a
-    patient's films with probability `PERSISTENCE`, otherwise it is drawn anew; a coupled pair does
-    so together, so that every film keeps the probabilities.
+    Patients have several films and are numbered from `first_patient`. On each film a finding has
+    the patient's state with probability `PERSISTENCE`, otherwise it is drawn independently; coupled
+    pairs do so together, so that every film keeps the probabilities.
     """
     random = np.random.default_rng((seed, first_patient, Stream.LABELS))
     ends = np.cumsum(random.integers(*FILMS_OF_A_PATIENT, endpoint=True, size=images))
-    # the last patient is cut short, but never to one film
+    # the last patient has fewer films, but at least two
     ends = np.append(ends[ends < images - 1], images)
     number = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     films = np.arange(images) - np.insert(ends, 0, 0)[number]
@@ -89,10 +89,10 @@ def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> pd.DataFr
 def plant_missing(
     patients: NDArray[np.int64], targets: NDArray[np.int8], random: np.random.Generator
 ) -> None:
-    """Change `targets` (N, C) until each class, and Normal, has enough patients, if it can.
+    """Change `targets` (N, C) until each class, and Normal, has enough patients, if possible.
 
-    Five, and in a small dataset one for each 200 images, at least two: one film each of further
-    patients is made Normal, and rare findings are added to abnormal films.
+    Enough is one per 200 images, from two to five. One film each of further patients is made
+    Normal, and rare findings are added to abnormal films.
     """
     order = random.permutation(len(patients))
     wanted = int(np.clip(len(patients) // 200, 2, 5))
@@ -111,7 +111,7 @@ def plant_missing(
 
 
 def draw_images(table: pd.DataFrame, folder: Path, size: int, seed: int) -> pd.DataFrame:
-    """Write one grey PNG of size x size pixels for each film; the lesions' boxes."""
+    """Write a grey PNG of size x size pixels per film; returns the boxes of the lesions."""
     visibility = {finding: FAINT if finding in SOURCES else 1.0 for finding in FINDINGS}
     rows: list[tuple[str | int, ...]] = []
     with tqdm(total=len(table), desc=f"drawing {folder}", unit="image", disable=None) as progress:
@@ -120,7 +120,7 @@ def draw_images(table: pd.DataFrame, folder: Path, size: int, seed: int) -> pd.D
             for film, (_, row) in enumerate(films.iterrows()):
                 findings = {name: visibility[name] for name in FINDINGS if row[name] == 1}
                 pixels, boxes = draw_radiograph(patient, seed, film, findings)
-                # imwrite is silent where the disk is full at its last bytes
+                # imwrite ignores a disk that fills up at the last bytes
                 png = cv2.imencode(".png", pixels)[1].tobytes()
                 (folder / row["ImageID"]).write_bytes(png)
                 rows += [(row["ImageID"], finding, *box) for finding, box in boxes.items()]
@@ -129,13 +129,13 @@ def draw_images(table: pd.DataFrame, folder: Path, size: int, seed: int) -> pd.D
 
 
 def is_complete(folder: Path, record: str) -> bool:
-    """Whether the phantom of this `record` is there; False where there is none, or a part of one.
+    """Whether the folder has the complete phantom of this `record`; False if missing or partial.
 
-    Raises UserError where the folder holds other data, or has lost a file.
+    Raises UserError if the folder has other data, or a file is missing.
     """
-    advice = "name another folder, or delete this one if its content is no longer needed."
+    advice = "give another folder, or delete this one if its content is no longer needed."
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file, not a folder: name another one.")
+        raise UserError(f"{folder} is a file, not a folder: give another one.")
     there = [name for name in CONTENT if (folder / name).exists()]
     if (folder / RECORD).exists():
         recorded = (folder / RECORD).read_text(errors="replace")
@@ -150,10 +150,10 @@ def is_complete(folder: Path, record: str) -> bool:
 
 
 def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 0) -> bool:
-    """Write the dataset into `folder`; False where exactly this one was there already.
+    """Write the dataset into `folder`; returns False if it is already there.
 
-    `images` counts those of train.csv; a quarter as many, at least 50, are added for the test,
-    from other patients. The same arguments give the same bytes. Raises UserError for settings that
+    `images` is the number of training images; a quarter as many, at least 50, of other patients are
+    added for the test. The same arguments give the same bytes. Raises UserError for settings that
     are too small, a folder with other data, and one that cannot be written.
     """
     settings = {"images": images, "size": size, "seed": seed}
@@ -169,7 +169,7 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
     couplings = pd.DataFrame(COUPLINGS, columns=["source", "target", "strength"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # first of all: it tells an interrupted phantom, which may be redone, from foreign data
+        # first, to distinguish an interrupted phantom from other data
         (folder / UNFINISHED).touch()
         (folder / "images").mkdir(exist_ok=True)
         for leftover in (folder / "images").glob("p[0-9]*_[0-9][0-9].png"):
@@ -178,7 +178,7 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
         tables = train, test[["ImageID", "PatientID"]], test, couplings, pd.concat(boxes)
         for name, table in zip(CONTENT, tables, strict=False):
             table.to_csv(folder / name, index=False)
-        # written last and in one step: its presence says that all the rest is complete
+        # last and atomic: marks the dataset as complete
         (folder / UNFINISHED).write_text(record)
         (folder / UNFINISHED).replace(folder / RECORD)
     except OSError as error:
@@ -187,7 +187,7 @@ def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 
 
 
 def report(folder: Path, drawn: bool) -> str:
-    """One line on what the folder holds, and the command that trains on it."""
+    """Summary line of the folder, and the command that trains on it."""
     tables = [pd.read_csv(folder / name) for name in ("train.csv", "test.csv")]
     patients = sum(table["PatientID"].nunique() for table in tables)
     return (

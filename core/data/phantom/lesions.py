@@ -1,4 +1,4 @@
-"""Lesions, each drawn as the attenuation it adds to a scene, and the film that shows them."""
+"""Lesions, drawn as attenuation that is added to a scene, and rendering of the film."""
 
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -32,7 +32,7 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the upper ends excl
 def lung_point(
     scene: Scene, random: np.random.Generator, low: float, high: float
 ) -> tuple[float, float]:
-    """A place inside either lung, between two fractions of its height from the apex."""
+    """Random point in either lung, between two fractions of its height from the apex."""
     anatomy = scene.anatomy
     y = anatomy.apex + (anatomy.base - anatomy.apex) * random.uniform(low, high)
     lateral = random.uniform(0.11, float(chest_wall(anatomy, y)) - 0.04)
@@ -148,8 +148,8 @@ def draw_hernia(scene: Scene, random: np.random.Generator) -> Field:
     return 0.14 * ramp(1.0 - shape, 0.25) - 0.36 * gas
 
 
-# share of the images that show a finding, and the attenuation that its lesion adds; commonest
-# first, and the order seeds the lesions. `disturb` has widened the heart and overinflated the lungs
+# prevalence of each finding, and the attenuation of its lesion; sorted by prevalence, and the order
+# seeds the lesions. `disturb` has already enlarged the heart and overinflated the lungs
 DRAWINGS: dict[str, tuple[float, Callable[[Scene, np.random.Generator], Field]]] = {
     "Effusion": (0.30, draw_effusion),
     "Atelectasis": (0.20, draw_atelectasis),
@@ -171,7 +171,7 @@ PREVALENCE = {name: share for name, (share, _) in DRAWINGS.items()}
 
 
 def find_box(change: Field, pose: NDArray[np.floating]) -> Box:
-    """Pixels around all that reaches a third of the lesion's peak, after the pose (2, 3)."""
+    """Bounding box in pixels of the area above a third of a lesion's peak, after the pose (2, 3)."""
     strength, size = np.abs(change), len(change)
     y, x = np.nonzero(strength > 0.34 * strength.max())
     corners = product((x.min(), x.max() + 1.0), (y.min(), y.max() + 1.0), (1,))
@@ -184,10 +184,10 @@ def find_box(change: Field, pose: NDArray[np.floating]) -> Box:
 def draw_radiograph(
     patient: Anatomy, seed: int, image: int, findings: Mapping[str, float]
 ) -> tuple[NDArray[np.uint8], dict[str, Box]]:
-    """One film of a patient: grey pixels (S, S) and a box around each finding.
+    """Draw one film of a patient: grey pixels (S, S) and the bounding box of each finding.
 
-    `findings` maps a name of `DRAWINGS` to its visibility, where 1 is plain to see. A lesion keeps
-    its place over a patient's films; its severity, the pose and the noise are those of the film.
+    `findings` maps names of `DRAWINGS` to their visibility, 1 for clearly visible. A lesion keeps
+    its place over a patient's films; severity, pose and noise differ between films.
     """
     number, size = patient.number, len(patient.texture)
     random = np.random.default_rng((seed, number, Stream.FILM, image))
@@ -209,7 +209,7 @@ def draw_radiograph(
 
 
 def develop(patient: Anatomy, film: Field, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Grey pixels (S, S) of an attenuation under the patient's exposure, with film grain."""
+    """Convert attenuation to grey pixels (S, S), with the patient's exposure and film grain."""
     film = patient.contrast * random.uniform(0.95, 1.05) * film + patient.exposure
     film = np.clip(film + random.uniform(0.0, 0.04), 0.0, 1.3)
     grain = random.standard_normal(film.shape, dtype=np.float32)

@@ -51,7 +51,7 @@ def test_the_size_of_a_pack_is_looked_at_first(
     common = ("--checkpoints", *checkpoints, "--output", tmp_path / "out.csv", "--no-use_tta")
     into = ("--output", large / "index.csv", "--overwrite")
     for flags, told in (
-        ((small,), "holds images of 24 px and 32 px are wanted"),
+        ((small,), "holds images of 24 px and 32 px are needed"),
         ((small, "--group_by", "study"), "which a pack does not have; give the studies"),
         ((large, *into), "index.csv is inside a pack of images: give another --output"),
     ):

@@ -1,1 +1,1 @@
-"""DICOM: header, limits, pixel data and window."""
+"""DICOM: headers, parsing limits, pixel data and windowing."""

@@ -1,6 +1,6 @@
-"""DICOM files of a folder, and patient, study and view from their headers.
+"""DICOM detection, and patient, study and view from DICOM headers.
 
-pydicom is imported where a header is read: most images are no DICOM.
+pydicom is imported late, because it is optional.
 """
 
 import re
@@ -25,8 +25,7 @@ from core.data.images.dicom.limits import (
 from core.data.images.size_limit import BYTES, max_pixels
 from core.errors import UserError, list_first
 
-# Hospital files are full of values that break a rule of the standard. (catch_warnings is not safe
-# in threads.)
+# hospital files often violate the standard (catch_warnings is not thread-safe)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 
@@ -35,12 +34,12 @@ INSTALL = 'pip install -c constraints.txt -e ".[dicom]"'
 
 _THREADS = 8
 _TAGS = ("PatientID", "StudyInstanceUID", "ViewPosition", "SeriesDescription")
-# what a Series Description says of the view, word by word
+# view by the words of a Series Description
 _VIEW_WORDS = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LATERAL", "LAT", "LL", "RL"), "LATERAL")
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Whether this file begins as a DICOM file does; False where it cannot be read."""
+    """Whether the file begins like DICOM; False if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return is_dicom_data(file.read(START))
@@ -49,35 +48,37 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def require_pydicom() -> None:
-    """Raise UserError where pydicom is not installed."""
+    """Raise UserError if pydicom is not installed."""
     if find_spec("pydicom") is None:
         raise UserError(f"it is a DICOM file, and pydicom is not installed: {INSTALL}")
 
 
 def read_headers(paths: Sequence[str]) -> dict[str, np.ndarray]:
-    """Patient ID, Study Instance UID and view of N files, each (N,) str; "" where one has none.
+    """Patient ID, Study Instance UID and view of N files, each (N,) str; "" if missing.
 
-    A view is the View Position, or PA, AP or LATERAL where the Series Description names only one.
-    Raises UserError without pydicom, and where a file cannot be read or is not DICOM.
+    The view is the View Position, or PA, AP or LATERAL if the Series Description has exactly one of
+    them. Raises UserError without pydicom, and if a file cannot be read or is not DICOM.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        told = pool.map(_read_header, paths)
-        rows = list(tqdm(told, desc="DICOM headers", total=len(paths), disable=None))
+        headers = pool.map(_read_header, paths)
+        rows = list(tqdm(headers, desc="DICOM headers", total=len(paths), disable=None))
     columns = np.array(rows, dtype=object).reshape(len(rows), 3).T
     return dict(zip(FIELDS, columns, strict=True))
 
 
 def from_headers(paths: Sequence[str]) -> dict[str, np.ndarray]:
-    """`read_headers`, or {} where there is no file, or one that is not DICOM."""
+    """`read_headers` if there are files and all are DICOM; else {}."""
     return read_headers(paths) if paths and all(map(is_dicom, paths)) else {}
 
 
 def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray | None, str]:
-    """The patients (N,) str of these headers, or None without any, and a note for the user;
-    UserError where only some headers name one."""
+    """Patients (N,) str of these headers, or None if no header has one, and a note for the user.
+
+    Raises UserError if only some headers have a patient.
+    """
     without = [path for path, patient in zip(paths, patients, strict=True) if not patient]
     if not without:
-        note = f"Patients are taken from the DICOM headers, such as '{patients[0]}' in {paths[0]}."
+        note = f"Patients are read from the DICOM headers, such as '{patients[0]}' in {paths[0]}."
         return patients, note
     if len(without) < len(paths):
         raise UserError(
@@ -87,8 +88,8 @@ def patients_of(patients: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray 
             "folds may share patients."
         )
     return None, (
-        "Warning: neither the CSV nor any DICOM header names a patient, so that images of one "
-        "patient may fall into two folds and inflate every number. Name it with --patient_column."
+        "Warning: neither the CSV nor any DICOM header has a patient, so images of one patient may "
+        "be in two folds and inflate every score. Name the column with --patient_column."
     )
 
 
@@ -98,9 +99,9 @@ def _read_header(path: str) -> tuple[str, str, str]:
         with open(path, "rb") as file:
             data = file.read(2 * START)
             if not is_dicom_data(data):
-                raise ValueError("it is no DICOM file")
+                raise ValueError("it is not a DICOM file")
             require_pydicom()
-            # late, as at the top
+            # late, because it is optional
             from pydicom import dcmread
 
             is_plain = has_preamble(data) and not is_deflated(data)
@@ -111,12 +112,12 @@ def _read_header(path: str) -> tuple[str, str, str]:
             header = dcmread(source, stop_before_pixels=True, specific_tags=[*_TAGS])
         check_lengths(header)
         patient, study, view, series = (str(header.get(name) or "").strip() for name in _TAGS)
-    # pydicom raises about anything on a damaged file
+    # pydicom raises any exception on damaged files
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise UserError(f"The header of {path} cannot be read: {reason}.") from error
     if not view:
-        # "W033 Chest PA" is PA, "PA and lateral" is none
+        # "W033 Chest PA" is PA, "PA and lateral" is ambiguous
         words = re.findall(r"[A-Z]+", series.upper())
         named = {_VIEW_WORDS[word] for word in words if word in _VIEW_WORDS}
         view = named.pop() if len(named) == 1 else ""

@@ -1,7 +1,7 @@
-"""The pixels of a DICOM file → one grey channel of 8 bits, as a viewer first shows them.
+"""Decoding of DICOM pixels to one grey channel of 8 bits, with the default window of a viewer.
 
 PS3.3 C.7.6.3.1.2 (photometric interpretation), PS3.5 8.1.1 (stored bits), 8.2.4 (JPEG 2000).
-pydicom reads and decompresses; `core.data.images.dicom.window` shows the stored levels.
+pydicom reads and decompresses; `core.data.images.dicom.window` maps stored levels to grey.
 """
 
 import struct
@@ -54,15 +54,15 @@ _BY_IMAGECODECS: dict[str, Callable[[bytes], np.ndarray]] = {
     JPEG2000: imagecodecs.jpeg2k_decode,
 }
 _JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
-# what pydicom does to pixels that `_stored_levels` does once for each level
+# corrections by pydicom per pixel; `_stored_levels` does them once per level
 _CORRECTIONS = ("correct_unused_bits", "apply_j2k_sign_correction", "apply_jls_sign_correction")
-# what a Presentation LUT Shape must be (PS3.3 C.8.11.3)
+# required Presentation LUT Shape (PS3.3 C.8.11.3)
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 _CONVERT = "convert it to an uncompressed file, as dcmdjpeg and gdcmconv --raw do"
 
 
 class _Coded(NamedTuple):
-    """Header of a compressed image; its sign is None where it says none."""
+    """Header of a compressed image; `signed` is None if not specified."""
 
     width: int
     height: int
@@ -71,13 +71,13 @@ class _Coded(NamedTuple):
 
 
 def decode(data: bytes) -> np.ndarray:
-    """The single frame of a DICOM file as grey uint8 (H, W), MONOCHROME1 inverted, padding black.
+    """Decode a single-frame DICOM file to grey uint8 (H, W); MONOCHROME1 inverted, padding black.
 
-    The first VOI LUT, or else the first valid window, becomes 0..255; without one 8 bits are kept
-    and of more the percentiles `greyscale.WINDOW` become 0 and 255, padding left out. Colour
-    becomes luma. A contradictory Presentation LUT Shape is ignored, with one warning a process.
-    Raises ValueError for what is not supported or larger than `max_pixels`; damaged files raise
-    about anything.
+    The first VOI LUT, or else the first valid window, is mapped to 0..255. Without one, 8-bit
+    levels are unchanged; of more bits the percentiles `greyscale.WINDOW` (without padding) become 0
+    and 255. Colour becomes luma. A contradictory Presentation LUT Shape is ignored, with one
+    warning per process. Raises ValueError if it is not supported or larger than `max_pixels`;
+    damaged files raise any exception.
     """
     dataset = dcmread(bounded(data))
     _check(dataset)
@@ -85,10 +85,10 @@ def decode(data: bytes) -> np.ndarray:
     grey = dataset.get("SamplesPerPixel") == 1
     options = dict.fromkeys(_CORRECTIONS, not grey) | {"view_only": grey}
     if coded and coded.bits <= 8:
-        # whatever the header of the file claims (PS3.5 8.2.1)
+        # overrides the header of the file (PS3.5 8.2.1)
         options |= {"bits_allocated": 8, "bits_stored": coded.bits}
     colours = str(dataset.PhotometricInterpretation)
-    # GDCM ends the process where a stream of JPEG, JPEG-LS or JPEG 2000 is damaged
+    # GDCM crashes the process on damaged JPEG, JPEG-LS and JPEG 2000
     plugin = "pillow" if coded and coded.bits == 8 and decoder.UID in _JPEG else ""
     plugin = "pylibjpeg" if decoder.UID in JPEG2000TransferSyntaxes else plugin
     try:
@@ -108,14 +108,14 @@ def decode(data: bytes) -> np.ndarray:
             colours = str(properties["photometric_interpretation"])
     except RuntimeError as error:
         raise ValueError(
-            f"its pixels, compressed as {decoder.UID.name}, are damaged or of a kind that no "
-            f"installed plug-in reads; if other programs read them, {_CONVERT}"
+            f"its pixels, compressed as {decoder.UID.name}, are damaged or not supported by the "
+            f"installed plug-ins; if other programs read them, {_CONVERT}"
         ) from error
     stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
     if colours == "RGB":
         return to_grey8(stored[..., ::-1])
     if colours not in _ONE_SAMPLE:
-        raise ValueError(f"its colours are {colours}, and grey, RGB, YBR and palettes are read")
+        raise ValueError(f"its colours {colours} are not grey, RGB, YBR or a palette")
     codes = stored.view(f"u{stored.itemsize}")
     levels = _stored_levels(codes, dataset, coded)
     if colours == "PALETTE COLOR":
@@ -124,20 +124,22 @@ def decode(data: bytes) -> np.ndarray:
     lossy = decoder.UID in _LOSSY or str(dataset.get("LossyImageCompression")) == "01"
     shown = grey_of_levels(levels, codes, dataset, lossy=lossy)[codes]
     if shown.min() == shown.max() and codes.min() < codes.max():
-        raise ValueError("its window, look-up table or rescaling makes all of it one grey")
+        raise ValueError("its window, look-up table or rescaling gives all pixels the same grey")
     return shown
 
 
 def _decode_rle(dataset: Dataset) -> np.ndarray:
-    """Samples (H, W) or (H, W, S) in RLE (PS3.5 G), for which pydicom's decoder takes seconds;
-    RuntimeError where they are damaged."""
+    """Decode RLE (PS3.5 G) to samples (H, W) or (H, W, S); pydicom's decoder takes seconds.
+
+    Raises RuntimeError if they are damaged.
+    """
     shape = dataset.SamplesPerPixel, dataset.Rows, dataset.Columns
     size, pixels = dataset.BitsAllocated // 8, dataset.Rows * dataset.Columns
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     number, *starts = struct.unpack_from("<16I", frame.ljust(64, b"\0"))
     if not 0 < number == shape[0] * size <= 15 or min(starts[:number]) < 64:
         raise RuntimeError("its header is damaged")
-    # (S, H x W, bytes), of each sample the highest byte first
+    # (S, H x W, bytes), most significant byte first
     planes = np.empty((shape[0], pixels, size), np.uint8)
     for index, (start, end) in enumerate(pairwise([*starts[:number], len(frame)])):
         # some writers pad the segments
@@ -154,17 +156,18 @@ def _warn_of_shape(dataset: Dataset, colours: str) -> None:
     if shape in _SHAPES.values() and shape != _SHAPES[colours]:
         warnings.warn(
             f"A DICOM image has the Presentation LUT Shape {shape}, which contradicts its "
-            f"Photometric Interpretation {colours}: the latter is followed. Look whether such "
-            "images are shown as negatives.",
+            f"Photometric Interpretation {colours}: the latter is used. Check that such images "
+            "are not inverted.",
             stacklevel=3,
         )
 
 
 def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) -> np.ndarray:
-    """The value of each code that a pixel may have, int64 (L,), by its stored bits (PS3.5 8.1.1).
+    """Value of each possible pixel code, int64 (L,), by its stored bits (PS3.5 8.1.1).
 
-    The header of a JPEG 2000 or JPEG-LS image goes before that of the file (PS3.5 8.2.4), but for
-    the sign of an unsigned stream. Where one of the two signs tears the image, the other is taken.
+    The header of a JPEG 2000 or JPEG-LS image overrides that of the file (PS3.5 8.2.4), except for
+    the sign of an unsigned stream. If one of the signs makes the image discontinuous, the other one
+    is used.
     """
     allocated = 8 * codes.itemsize
     bits, high = dataset.BitsStored, dataset.get("HighBit")
@@ -179,35 +182,35 @@ def _stored_levels(codes: np.ndarray, dataset: Dataset, coded: _Coded | None) ->
     claimed, other = (extended, plain) if signed else (plain, extended)
     if coded is None or coded.signed in (None, signed):
         return claimed
-    # an unsigned stream is not believed at once
+    # the sign of an unsigned stream is less reliable
     likely, unlikely = (other, claimed) if coded.signed else (claimed, other)
     return unlikely if _jumps(unlikely[codes]) < _jumps(likely[codes]) / 2 else likely
 
 
 def _jumps(pixels: np.ndarray) -> float:
-    """Sum of the differences between neighbours in rows and in columns."""
+    """Sum of absolute differences between neighbours in rows and columns."""
     return sum(float(np.abs(np.diff(pixels, axis=axis)).sum()) for axis in (0, 1))
 
 
 def _check(dataset: Dataset) -> None:
-    """Raise ValueError where there is not one image of a believable size."""
+    """Raise ValueError unless there is exactly one image, of a supported type and size."""
     check_lengths(dataset)
     columns, rows = dataset.get("Columns"), dataset.get("Rows")
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-        raise ValueError("its pixels are floating-point numbers, and whole numbers are read")
+        raise ValueError("its pixels are floating-point numbers, which are not supported")
     if not dataset.get("PixelData"):
         kind = dataset.get("SOPClassUID")
         raise ValueError(
-            f"it is a DICOM file without pixels: {kind.name if kind else 'it names no kind'}"
+            f"it is a DICOM file without pixels: {kind.name if kind else 'no SOP Class'}"
         )
     frames = scalar(dataset, "NumberOfFrames", 1)
     if frames > 1:
         raise ValueError(
-            f"it has {frames:,.0f} frames, and only a single image is read: save the frame that is "
-            "needed as a file of its own"
+            f"it has {frames:,.0f} frames, and only single images are supported: save the frame as "
+            "a separate file"
         )
     if not (columns and rows):
-        raise ValueError("its header does not say how many rows and columns it has")
+        raise ValueError("its header lacks the numbers of rows and columns")
     for name in ("SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"):
         if dataset.get(name) is None:
             raise ValueError(f"its header lacks the element {name}: export the file again")
@@ -218,19 +221,19 @@ def _check(dataset: Dataset) -> None:
     dataset.PhotometricInterpretation = colours
     samples = dataset.get("SamplesPerPixel")
     if (samples == 1) != (colours in _ONE_SAMPLE):
-        raise ValueError(f"its colours are '{colours}' and its samples a pixel {samples}")
+        raise ValueError(f"its colours are '{colours}' and its samples per pixel {samples}")
     if dataset.BitsAllocated not in (1, 8, 16):
-        raise ValueError(f"its pixels have {dataset.BitsAllocated} bits, and up to 16 are read")
+        raise ValueError(f"its pixels have {dataset.BitsAllocated} bits; up to 16 are supported")
 
 
 def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
-    """What reads the pixels, and the header of a JPEG, JPEG-LS or JPEG 2000 image."""
+    """Decoder of the pixels, and the header of a JPEG, JPEG-LS or JPEG 2000 image."""
     syntax = _syntax(dataset)
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise ValueError(
-            f"its pixels are compressed as {syntax.name}, which is not read: {_CONVERT}"
+            f"its pixels are compressed as {syntax.name}, which is not supported: {_CONVERT}"
         ) from None
     if not decoder.is_encapsulated:
         return decoder, None
@@ -252,20 +255,20 @@ def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
     deep = syntax in _JPEG and coded.bits > 8
     if deep and "pylibjpeg" not in decoder.available_plugins:
         raise ValueError(
-            f"{needs} pylibjpeg-libjpeg (under the GPL) where it has {coded.bits} bits: pip "
-            "install pylibjpeg-libjpeg"
+            f"{needs} pylibjpeg-libjpeg (under the GPL) for {coded.bits} bits: pip install "
+            "pylibjpeg-libjpeg"
         )
     return decoder, coded
 
 
 def _syntax(dataset: Dataset) -> UID:
-    """How the pixels are written; where the file does not say it, as its elements are."""
+    """Transfer syntax of the pixels; if missing, that of the file's elements."""
     meta = dataset.file_meta
     if not meta.get("TransferSyntaxUID"):
         if dataset["PixelData"].is_undefined_length:
             raise ValueError(
-                "its pixels are compressed, and without a Transfer Syntax UID it does not say how: "
-                "export the file again with its File Meta Information"
+                "its pixels are compressed and it has no Transfer Syntax UID: export the file "
+                "again with its File Meta Information"
             )
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -274,8 +277,10 @@ def _syntax(dataset: Dataset) -> UID:
 
 
 def _coded(frame: bytes) -> _Coded:
-    """The header of a JPEG (ITU-T T.81 B.2.2), JPEG-LS (T.87 C.2.2) or JPEG 2000 (T.800 A.5.1)
-    image, from which a decoder takes how much memory it wants."""
+    """Header of a JPEG (ITU-T T.81 B.2.2), JPEG-LS (T.87 C.2.2) or JPEG 2000 (T.800 A.5.1) image.
+
+    Decoders allocate memory by it.
+    """
     if frame.startswith(b"\xff\xd8"):
         return _Coded(*frame_size(frame)[:3])
     start = frame.find(b"\xff\x4f\xff\x51")

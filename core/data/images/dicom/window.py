@@ -1,8 +1,8 @@
-"""Stored levels of a DICOM image → grey of 8 bits, once for each of the up to 65,536 levels.
+"""DICOM windowing: stored levels to 8-bit grey, computed once for each of up to 65,536 levels.
 
 PS3.3 C.7.5.1.1.2 (padding), C.7.6.3.1.6 (palette), C.11.1 (modality LUT), C.11.2 (VOI LUT and
-window). Read here, as pydicom 3.0.2 refuses numbers and tables that break a rule of the standard,
-cuts fractions off and wraps the index into tables of 8 bits.
+window). Not done by pydicom 3.0.2, which rejects slightly invalid numbers and tables, truncates
+fractions and wraps indices into 8-bit tables.
 """
 
 import math
@@ -16,17 +16,19 @@ from core.data.images.dicom.limits import check_lengths
 from core.data.images.greyscale import scale, window_of_levels
 
 _LUMA = {"Red": 0.299, "Green": 0.587, "Blue": 0.114}  # ITU-R 601-2, as for other files
-# value representations that hold numbers in binary; text is read from all others
+# value representations with binary numbers; all others are text
 _BINARY = ("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD")
-# of an image's range: how far lossy compression may take padding from its value
+# largest deviation of padding by lossy compression, as a fraction of the image's range
 _LOSS = 1 / 32
 
 
 def grey_of_levels(
     levels: np.ndarray, codes: np.ndarray, dataset: Dataset, *, lossy: bool
 ) -> np.ndarray:
-    """What each stored level is shown as, uint8 (L,), in an image whose pixels are
-    `levels[codes]`: MONOCHROME1 inverted, padding black."""
+    """Grey of each stored level, uint8 (L,), for an image with pixels `levels[codes]`.
+
+    MONOCHROME1 is inverted, padding is black.
+    """
     padding, near = _padding(levels, codes, dataset, lossy)
     values = _modality(levels, dataset)
     grey = _voi(values, dataset)
@@ -39,18 +41,18 @@ def grey_of_levels(
         grey = scale(values, *window_of_levels(values[order], counts[order]))
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
-    # what is near to dark padding is as dark by itself
+    # levels near dark padding are dark anyway
     grey[near if (grey[padding] > 127).any() else padding] = 0
     return grey
 
 
 def grey_of_palette(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """The luma of each stored level's colour (C.7.6.3.1.6), uint8 (L,)."""
+    """Luma of each stored level's palette colour (C.7.6.3.1.6), uint8 (L,)."""
     if "RedPaletteColorLookupTableData" not in dataset:
         what = "segmented" if "SegmentedRedPaletteColorLookupTableData" in dataset else "missing"
         raise ValueError(
-            f"its palette is {what}, and plain ones are read: convert it to RGB, as "
-            "pydicom.pixels.apply_color_lut does for a segmented one"
+            f"its palette is {what}, which is not supported: convert it to RGB, for example with "
+            "pydicom.pixels.apply_color_lut if it is segmented"
         )
     luma = np.zeros(len(levels))
     for colour, share in _LUMA.items():
@@ -63,8 +65,11 @@ def grey_of_palette(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
 def _padding(
     levels: np.ndarray, codes: np.ndarray, dataset: Dataset, lossy: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which levels are padding (C.7.5.1.1.2), bool (L,), and which may be after lossy compression,
-    where a single value has become a range; none where all of the image would be."""
+    """Masks (L,) of padding levels (C.7.5.1.1.2), and of those that may be padding.
+
+    Lossy compression turns a single padding value into a range. No level is padding if the whole
+    image would be.
+    """
     none = np.zeros(len(levels), dtype=bool)
     first, limit = (
         _of_same_bits(dataset.get(name), levels)
@@ -77,15 +82,15 @@ def _padding(
     if lossy and limit is None:
         present = levels[codes]
         near = np.abs(levels - first) <= _LOSS * int(present.max() - present.min())
-        # a flat area keeps its level mostly; without one, what is near is image
+        # flat padding mostly keeps its level; otherwise near levels are image
         if 2 * (present == first).sum() < near[codes].sum():
             near = padding
-    # a few rows first, which mostly decide it
+    # a few rows first, because they usually decide
     return (none, none) if near[codes[::64]].all() and near[codes].all() else (padding, near)
 
 
 def _of_same_bits(value: Any, levels: np.ndarray) -> int | None:
-    """The stored level with the bits of a number, maybe written with the other sign, or None."""
+    """Stored level with the bits of a number, possibly written with the other sign, or None."""
     number = _number(str(_several(value)[0]))
     if not number.is_integer():
         return None
@@ -97,7 +102,7 @@ def _of_same_bits(value: Any, levels: np.ndarray) -> int | None:
 
 
 def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Stored levels → what the machine measured, float64 (L,)."""
+    """Apply the modality LUT or rescaling to stored levels, float64 (L,)."""
     if (table := _table(dataset, "ModalityLUTSequence")) is not None:
         return _look_up(levels, table.LUTDescriptor, table.LUTData, dataset)
     slope, intercept = scalar(dataset, "RescaleSlope", 1), scalar(dataset, "RescaleIntercept", 0)
@@ -109,10 +114,10 @@ def _modality(levels: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _voi(values: np.ndarray, dataset: Dataset) -> np.ndarray | None:
-    """Values (L,) through the first VOI LUT or first valid window, uint8 (L,); None without."""
+    """Apply the first VOI LUT or valid window to values (L,), uint8 (L,); None without one."""
     if (table := _table(dataset, "VOILUTSequence")) is not None:
         shown = _look_up(values, table.LUTDescriptor, table.LUTData, dataset)
-        # not 2^bits - 1, of which too many files claim too much
+        # not 2^bits - 1, because many files have a wrong number of bits
         return scale(shown, shown.min(), shown.max())
     function = _texts(dataset, "VOILUTFunction")[0].upper().replace(" ", "_") or "LINEAR"
     least = 1 if function == "LINEAR" else 1e-300  # C.11.2.1.2.1
@@ -130,7 +135,7 @@ def _voi(values: np.ndarray, dataset: Dataset) -> np.ndarray | None:
 
 
 def _windowed(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
-    """Values through a window, 0 to 255 (C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2)."""
+    """Apply a window to values, 0 to 255 (C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2)."""
     if function == "SIGMOID":
         return 255 / (1 + np.exp(-4 * (values - center) / width))
     if function == "LINEAR":
@@ -142,7 +147,7 @@ def _windowed(values: np.ndarray, center: float, width: float, function: str) ->
 
 
 def _table(dataset: Dataset, name: str) -> Dataset | None:
-    """The first item of a sequence that holds a look-up table; None without one."""
+    """First item of a sequence with a look-up table, or None."""
     items = dataset.get(name)
     for item in items if isinstance(items, Sequence) else ():
         check_lengths(item)
@@ -152,9 +157,9 @@ def _table(dataset: Dataset, name: str) -> Dataset | None:
 
 
 def _look_up(values: np.ndarray, descriptor: Any, data: Any, dataset: Dataset) -> np.ndarray:
-    """Each value's entry in a look-up table (C.11.1.1), float64 (L,); beyond it that of its end."""
+    """Look up values in a table (C.11.1.1), float64 (L,); values beyond it get its end entry."""
     if len(_several(descriptor)) != 3:
-        raise ValueError(f"a look-up table is described by {descriptor}, and three numbers are due")
+        raise ValueError(f"a look-up table has the descriptor {descriptor}, not three numbers")
     count, first, bits = (int(number) for number in descriptor)
     count = count or 2**16
     order = "<"
@@ -162,13 +167,13 @@ def _look_up(values: np.ndarray, descriptor: Any, data: Any, dataset: Dataset) -
         data = np.atleast_1d(np.asarray(data)).astype("<u2").tobytes()
     elif not dataset.original_encoding[1]:
         order = ">"
-    # entries of 8 bits stand two in a word, or one, as many programs write them
+    # 8-bit entries are packed two per word, or one per word by many programs
     packed = bits <= 8 and len(data) <= count + 1
     kind = np.dtype(np.uint8 if packed else f"{order}u2")
     entries = np.frombuffer(data, kind, len(data) // kind.itemsize)[:count]
     if len(entries) < count:
         raise ValueError(f"a look-up table has {len(entries):,} of its {count:,} entries")
-    # the other sign, where no value would be in the table
+    # use the other sign if otherwise no value is in the table
     for other in (first - 2**16, first + 2**16):
         apart = first > values.max() or first + count <= values.min()
         if apart and other <= values.max() and other + count > values.min():
@@ -178,7 +183,7 @@ def _look_up(values: np.ndarray, descriptor: Any, data: Any, dataset: Dataset) -
 
 
 def scalar(dataset: Dataset, name: str, default: float) -> float:
-    """The first number of an element; `default` where it is blank or missing."""
+    """First number of an element; `default` if it is blank or missing."""
     text = _texts(dataset, name)[0]
     number = _number(text) if text else default
     if math.isnan(number):
@@ -187,8 +192,7 @@ def scalar(dataset: Dataset, name: str, default: float) -> float:
 
 
 def _texts(dataset: Dataset, name: str) -> list[str]:
-    """The values of an element as they are written, at least one, "" for a blank one: pydicom
-    raises for a number that it cannot read."""
+    """Raw texts of an element's values, at least one, "" if blank; pydicom rejects bad numbers."""
     element = dataset.get_item(name)
     value = None if element is None else element.value
     if isinstance(value, bytes) and element.VR not in _BINARY:
@@ -199,7 +203,7 @@ def _texts(dataset: Dataset, name: str) -> list[str]:
 
 
 def _number(text: str) -> float:
-    """The number of a text, which may have a decimal comma; NaN where it is none."""
+    """Number of a text, which may have a decimal comma; NaN if it is not a number."""
     try:
         return float(text.replace(",", "."))
     except ValueError:
@@ -207,5 +211,5 @@ def _number(text: str) -> float:
 
 
 def _several(value: Any) -> list[Any]:
-    """The values of an element, which stands alone where it is the only one; at least one."""
+    """Values of an element as a list with at least one entry."""
     return list(value) or [None] if isinstance(value, (list, MultiValue)) else [value]

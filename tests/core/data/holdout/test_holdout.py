@@ -96,7 +96,7 @@ def test_what_is_printed_is_what_is_written(tmp_path: Path, call: Call) -> None:
     with gzip.open(tmp_path / "all.csv.gz", "wt") as file:
         many_patients().to_csv(file, index=False)
     words = ["--train_csv", tmp_path / "all.csv.gz", "--share", 0.25, "--output", tmp_path / "new"]
-    by_image = "divided by image: a patient may be on both sides"
+    by_image = "split by image: a patient may be on both sides"
     assert by_image in call(main, *words, "--patient_column", "none")[1]
     _, out, _ = call(main, *words, "--overwrite")
     assert by_image not in out
@@ -189,7 +189,7 @@ def test_classes_that_cannot_be_on_both_sides(tmp_path: Path, call: Call) -> Non
         (["--patient_column", "One"], "is 1/5 of the patients and needs at least 5; there is"),
         (["--output", "t.csv"], "it is a folder, or lies below a file"),
         (["--train_dir", "a", "b"], "--train_dir has 2 of them and --train_csv 1"),
-        ([*OF_STUDIES, "--share", ".5"], "has a row for each study"),
+        ([*OF_STUDIES, "--share", ".5"], "has a row per study"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -81,8 +81,8 @@ def test_missing_files_come_in_one_message_with_their_count(tmp_path: Path) -> N
     assert str(refusal.value) == (
         f"1,201 of 1,202 images have no file in {tmp_path}: images/a.JPEG, gone0.png, gone1.png "
         "and 1,198 more. That folder holds 2 files, such as here.png. 1 of them has a file of "
-        "another ending or case: 'images/a.JPEG' is sub/a.dcm. Write their names in the CSV as the "
-        "files are named."
+        "another extension or case: 'images/a.JPEG' is sub/a.dcm. Write the names of the files in "
+        "the CSV."
     )
 
 

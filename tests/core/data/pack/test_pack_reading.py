@@ -69,7 +69,7 @@ def test_images_can_be_sent_to_a_process_started_afresh(images: Path, pack: Path
 def test_a_pack_of_another_size(images: Path, pack: Path) -> None:
     table = read_table(write_csv(images.parent / "a.csv", ["0.png"]), pack)
     assert check_packs(table, SIZE) == []
-    with pytest.raises(UserError, match=r"holds images of 8 px and 16 px are wanted.* --size 16"):
+    with pytest.raises(UserError, match=r"holds images of 8 px and 16 px are needed.* --size 16"):
         check_packs(table, 16)
     (told,) = check_packs(table, 5)
     assert "8 px, resized to 5 px" in told
@@ -115,7 +115,7 @@ def test_the_weights_are_those_of_a_training_from_files(
         *flags(phantom, tmp_path / "out", "--train_dir", tmp_path / "pack", "--img_size", 40)
     )
     assert (code, err.count("\n")) == (2, 1)
-    assert "holds images of 32 px and 40 px are wanted" in err
+    assert "holds images of 32 px and 40 px are needed" in err
     assert not (tmp_path / "out").exists()
     # that one had no workers
     more = ("--train_dir", tmp_path / "pack", "--num_workers", 2, "--run_folds", 1)

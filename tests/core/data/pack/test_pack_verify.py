@@ -18,8 +18,8 @@ __all__ = ["images"]
         (("--train_dir", "nowhere"), "--train_dir nowhere is not an image folder: give the"),
         (("--train_dir", "pack"), "--train_dir pack is not an image folder"),
         (("--overwrite",), "--verify only reads a pack: leave out --overwrite"),
-        (("--part", "2/3"), "part_2_of_3 is no pack"),
-        (("--out", "images"), "is no pack"),
+        (("--part", "2/3"), "part_2_of_3 is not a pack"),
+        (("--out", "images"), "is not a pack"),
     ],
 )
 def test_flags_that_verify_cannot_follow(

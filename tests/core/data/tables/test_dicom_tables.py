@@ -34,7 +34,7 @@ def test_the_headers_tell_what_the_csv_does_not(tmp_path: Path) -> None:
     csv = images(tmp_path, {"PatientID": "007", **PA}, {"PatientID": "7", **LL})
     table = read_table(csv, tmp_path)
     assert known(table) == [["007", "7"], ["1.2", "1.3"], ["PA", "LL"]]
-    assert any("taken from the DICOM headers" in note for note in table.notes)
+    assert any("read from the DICOM headers" in note for note in table.notes)
     none = {f"{field}_column": "none" for field in ("patient", "study", "view")}
     assert known(read_table(csv, tmp_path, None, None, **none)) == [None] * 3
 

@@ -63,7 +63,7 @@ def test_the_series_description_tells_one_view_or_none(
 def test_what_is_no_dicom_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(bytes(200))
     good = written(tmp_path, PatientID="1")
-    with pytest.raises(UserError, match=r"header of .*a\.dcm cannot be read: it is no DICOM file"):
+    with pytest.raises(UserError, match=r"header of .*a\.dcm cannot be read: it is not a DICOM"):
         read_headers([good, str(tmp_path / "a.dcm")])
     with pytest.raises(UserError, match=r"gone\.dcm"):
         read_headers([str(tmp_path / "gone.dcm")])
@@ -76,7 +76,7 @@ def test_from_headers_speaks_for_files_that_are_all_dicom(tmp_path: Path) -> Non
     assert found["study"].tolist() == [""] * 3
     patients, note = patients_of(found["patient"], paths)
     assert patients is found["patient"]
-    assert note == f"Patients are taken from the DICOM headers, such as 'b' in {paths[0]}."
+    assert note == f"Patients are read from the DICOM headers, such as 'b' in {paths[0]}."
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
     assert from_headers([*paths, str(tmp_path / "a.png")]) == {}
     assert from_headers([]) == {}
@@ -87,7 +87,7 @@ def test_patients_that_headers_do_not_name_are_told_of(tmp_path: Path) -> None:
     found = from_headers(paths)
     patients, note = patients_of(found["patient"], paths)
     assert patients is None
-    assert note.startswith("Warning: neither the CSV nor any DICOM header names a patient")
+    assert note.startswith("Warning: neither the CSV nor any DICOM header has a patient")
     with pytest.raises(UserError, match="1 of 2 DICOM headers name no patient"):
         patients_of(np.array(["1", ""], dtype=object), paths)
 

@@ -149,7 +149,7 @@ def test_damaged_rle_is_refused_with_a_remedy() -> None:
     whole = rle(GREY)
     for frame in (whole[:-50], rle(GREY, GREY), whole[:10], whole[:4] + b"\x20" + whole[5:]):
         told = refused(dicom(GREY, frame, uid.RLELossless))
-        assert "its pixels, compressed as RLE Lossless, are damaged or of a kind" in told
+        assert "its pixels, compressed as RLE Lossless, are damaged or not supported" in told
         assert "convert it to an uncompressed file" in told
     for name in ("SamplesPerPixel", "PixelRepresentation"):
         missing: dict[str, Any] = {name: None}

@@ -71,7 +71,7 @@ def test_bare_data_sets_are_read(tmp_path: Path, what: str) -> None:
 def test_compressed_pixels_need_a_transfer_syntax() -> None:
     data = dicom(GREY, saved(GREY, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless)
     for bare in (data_set(data), bytes(128) + b"DICM" + data_set(data)):
-        assert "without a Transfer Syntax UID it does not say how" in refused(bare)
+        assert "it has no Transfer Syntax UID" in refused(bare)
     assert np.array_equal(read(data[132:]), GREY)
 
 
@@ -89,7 +89,7 @@ NO_DICOM = {
 
 @pytest.mark.parametrize("what", NO_DICOM)
 def test_what_is_no_data_set_is_refused(tmp_path: Path, what: str) -> None:
-    assert "it is no PNG, JPEG, TIFF or DICOM file" in refused(NO_DICOM[what])
+    assert "it is not a PNG, JPEG, TIFF or DICOM file" in refused(NO_DICOM[what])
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "IM1").write_bytes(NO_DICOM[what])
     assert images_among(tmp_path / "series", ["IM1"]) == []
