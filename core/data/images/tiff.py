@@ -77,11 +77,11 @@ def _read_page(data: bytes) -> TiffPage:
         raise ValueError(f"its directory claims {entries:,} entries")
     first = start + struct.calcsize(order + number)
     end = first + entries * entry.size
-    entries_by_tag: dict[str, bytes] = {}
+    tags: dict[str, bytes] = {}
     for at in range(first, end, entry.size):
         code, kind, length, value = entry.unpack_from(data, at)
         name = TIFF.TAGS.get(int(code), "")
-        if name not in _MOST_VALUES or name in entries_by_tag or not length:
+        if name not in _MOST_VALUES or name in tags or not length:
             continue
         if (kind, length) == (1, 1):
             # tifffile would return bytes
@@ -90,15 +90,11 @@ def _read_page(data: bytes) -> TiffPage:
         begin = struct.unpack(order + offset, value)[0] if size > place else 0
         if length > _MOST_VALUES[name] or begin + size > len(data):
             raise ValueError(f"the file is cut short, or its tag {name} is damaged")
-        entries_by_tag[name] = entry.pack(code, kind, length, value)
+        tags[name] = entry.pack(code, kind, length, value)
     if not any(data[end : end + place]):
         # a single image is accepted with any subfile type
-        entries_by_tag.pop("NewSubfileType", None)
-    directory = (
-        struct.pack(order + number, len(entries_by_tag))
-        + b"".join(entries_by_tag.values())
-        + bytes(place)
-    )
+        tags.pop("NewSubfileType", None)
+    directory = struct.pack(order + number, len(tags)) + b"".join(tags.values()) + bytes(place)
     bare = b"".join([data[:start], directory, memoryview(data)[start + len(directory) :]])
     try:
         with io.BytesIO(bare) as stream, TiffFile(stream) as file:
@@ -161,7 +157,7 @@ def _check_supported(page: TiffPage) -> None:
             "compression, or with LZW or deflate"
         )
     if "PhotometricInterpretation" not in page.tags:
-        raise ValueError("it does not say whether 0 is black or white: save it again, as PNG")
+        raise ValueError("it has no PhotometricInterpretation (0 black or white): save it as PNG")
     if photometric not in _COLOURS:
         raise ValueError(
             f"its colour space {_name(photometric)} is not supported: save it as grey or RGB"

@@ -171,7 +171,7 @@ PREVALENCE = {name: share for name, (share, _) in DRAWINGS.items()}
 
 
 def find_box(change: Field, pose: NDArray[np.floating]) -> Box:
-    """Bounding box in pixels of the area above a third of a lesion's peak, after the pose (2, 3)."""
+    """Bounding box in pixels of the area above a third of the peak, after the pose (2, 3)."""
     strength, size = np.abs(change), len(change)
     y, x = np.nonzero(strength > 0.34 * strength.max())
     corners = product((x.min(), x.max() + 1.0), (y.min(), y.max() + 1.0), (1,))

@@ -188,7 +188,7 @@ def _take_split(source: SourceTable, wanted: str, notes: list[str]) -> dict[str,
     path, test, why = source.path, source.official_test, source.no_official_test
     if test is None and wanted == "test":
         raise UserError(
-            f"{path} names no official test images{why and f' ({why})'}: pass --official_split all."
+            f"{path} has no official test images{why and f' ({why})'}: pass --official_split all."
         )
     if test is None and why and wanted == "train":
         notes.append(f"Warning: no official test images of {path} are left out: {why}.")

@@ -183,7 +183,7 @@ def _choose_columns(
     label_map: LabelMap,
     what: str,
 ) -> list[list[str] | None]:
-    """Columns of each CSV whose meaning is one of the `wanted` labels."""
+    """Columns of each CSV with a meaning among the `wanted` labels."""
     keys = [normalize_name(name) for name in wanted]
     twice = [name for name, key in zip(wanted, keys, strict=True) if keys.count(key) > 1]
     if twice:

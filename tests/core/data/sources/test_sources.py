@@ -311,5 +311,5 @@ def test_a_folder_without_the_lists_of_nih(tmp_path: Path) -> None:
     assert len(told) == 7
     assert any("Warning: no official test images" in note for note in told.notes)
     assert not any("no official test" in note for note in read_table(alone, None).notes)
-    with pytest.raises(UserError, match="names no official test images: pass --official_split all"):
+    with pytest.raises(UserError, match="has no official test images: pass --official_split all"):
         read_table(HERE / CXR_LT_2026, None, official_split="test")
