@@ -108,14 +108,12 @@ def build_label_table(
     targets, doubts = read_targets(path, columns, class_names, reading.uncertain, blank)
     known = used.union(class_names, source.no_labels)
     notes += (*doubts, *_describe_doubtful_names(path, columns, known, [*class_names, *ids]))
-    found_columns = headers | {
-        field: columns[name] for field, name in found.items() if name is not None
-    }
+    by_field = headers | {f: columns[name] for f, name in found.items() if name is not None}
     patients = None
     if found["patient"] is not None:
-        patients = _read_patients(found_columns["patient"])
+        patients = _read_patients(by_field["patient"])
     elif "patient" in missing:
-        header = found_columns.get("patient")
+        header = by_field.get("patient")
         likely = likely_patient_columns(columns, known)
         patients, note = _infer_patients(path, header, ids, images.paths, likely)
         notes.append(note)
@@ -123,8 +121,8 @@ def build_label_table(
         ids=ids,
         images=images,
         patients=patients,
-        studies=found_columns["study"].cells if "study" in found_columns else None,
-        views=found_columns["view"].cells if "view" in found_columns else None,
+        studies=by_field["study"].cells if "study" in by_field else None,
+        views=by_field["view"].cells if "view" in by_field else None,
         targets=targets,
         class_names=class_names,
         notes=tuple(map(escape_control, notes)),
