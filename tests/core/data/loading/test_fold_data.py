@@ -174,8 +174,8 @@ def test_what_each_source_gives_is_said() -> None:
 @pytest.mark.parametrize(
     ("weights", "more", "sentence"),
     [
-        ((1, 1, 1), {}, "--source_weights gives 3 numbers for 2 --train_csv"),
-        ((1, 1), {"sources": []}, "--source_weights gives 2 numbers for 1 --train_csv"),
+        ((1, 1, 1), {}, "--source_weights has 3 numbers for 2 --train_csv"),
+        ((1, 1), {"sources": []}, "--source_weights has 2 numbers for 1 --train_csv"),
         ((1, 1), {"sources": [0] * 10}, "fold 2: source 'own' has no image to train on"),
         ((1, 1e-5), {}, "gives source 'own' less than one draw in 10,000"),
     ],

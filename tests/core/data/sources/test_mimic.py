@@ -47,7 +47,7 @@ def test_tables_that_are_not_there(labels: Path) -> None:
     [
         (
             *("chexpert", "10000764,57375967", "10000765,57375967"),
-            r"row 4 .* subject_id '10000765', and .*, row 5, '10000764'",
+            r"row 4 .* subject_id '10000765', but .*, row 5, has '10000764'",
         ),
         ("chexpert", "53189527", "50414267", r"row 3 .* names study '50414267' a second time"),
         ("metadata", ",5", ",6", r"No image of .* is in a study of"),
@@ -59,8 +59,8 @@ def test_tables_that_are_not_there(labels: Path) -> None:
             *("metadata", ",10000898,50771383", ",,50771383"),
             r"metadata.csv: row 7 .* has no patient",
         ),
-        ("split", "57375967", "57375968", r"split.csv: row 5 .*metadata.csv, row 5, '"),
-        ("split", ",10000764", ",10000765", r"split.csv: row 5 .*metadata.csv, row 5, '"),
+        ("split", "57375967", "57375968", r"split.csv: row 5 .*metadata.csv, row 5, has '"),
+        ("split", ",10000764", ",10000765", r"split.csv: row 5 .*metadata.csv, row 5, has '"),
     ],
 )
 def test_tables_that_disagree(labels: Path, what: str, old: str, new: str, sentence: str) -> None:
@@ -72,7 +72,7 @@ def test_tables_that_disagree(labels: Path, what: str, old: str, new: str, sente
 @pytest.mark.parametrize(
     ("what", "row", "old", "sentence"),
     [
-        ("split", 4, "test", r"split.csv: row 5 .*'test', and .*split.csv, row {}, 'train'"),
+        ("split", 4, "test", r"split.csv: row 5 .*'test', but .*split.csv, row {}, has 'train'"),
         ("metadata", 1, "", r"metadata.csv: 1 image.*02aa804e.*again in row {};"),
     ],
 )
@@ -118,5 +118,7 @@ def test_labels_by_study_can_still_be_read_as_such(labels: Path) -> None:
     assert any("1 of 5 studies are not in" in note and "59999999" in note for note in train.notes)
     first = of(labels, "split").read_text().splitlines()[1]
     change(of(labels, "split"), first, first.replace("train", "test"))
-    with pytest.raises(UserError, match=r"row 2 .* split 'test', and .*split.csv, row 3, 'train'"):
+    with pytest.raises(
+        UserError, match=r"row 2 .* split 'test', but .*split.csv, row 3, has 'train'"
+    ):
         read("all")
