@@ -111,7 +111,7 @@ def index(old: str, new: str) -> Spoil:
         (lambda pack: (pack / "images.npy").unlink(), r"No such file.* again with --overwrite"),
         (lambda pack: (pack / "index.csv").write_text("name\n"), "checksum is wrong"),
         (index("1.png", "../1.png"), "outside the folder"),
-        (index("2.png", "1.png"), "there twice"),
+        (index("2.png", "1.png"), "repeated"),
         (index('"name"', '"names"'), "does not hold 10 images"),
         (index('"1.png",', '"1.png",x'), "is not a table"),
         (lambda pack: (pack / "pack.json").write_text("{"), "is no JSON"),

@@ -82,7 +82,7 @@ def test_a_marked_image_is_refused_with_its_reason(images: Path, call: Call) -> 
     pack = images.parent / "pack"
     table = read_table(write_csv(images.parent / "a.csv", ["0.png", "3.png"]), pack)
     with pytest.raises(
-        UserError, match=r"1 of 2 images .*when they were packed: 3\.png \(Image .*no PNG"
+        UserError, match=r"1 of 2 images .*when they were packed: 3\.png \(Image .*not a PNG"
     ):
         check_packs(table, SIZE)
     others = read_table(write_csv(images.parent / "b.csv", ["0.png", "4.png"]), pack)
