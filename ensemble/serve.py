@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
 from core.errors import UserError
-from core.runtime.signals import answer_stops, leave
+from core.runtime.signals import exit_on_signal, handle_stops
 from ensemble.serving.config import Config
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ def serve_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None
         server.should_exit = True
 
     # uvicorn handles the first two of STOPS itself, and sends them again at its end
-    answer_stops(stop)
+    handle_stops(stop)
     server.run(sockets=[listener])
     if stops:
-        leave(stops[0])
+        exit_on_signal(stops[0])
 
 
 def listen(host: str, port: int) -> socket.socket:

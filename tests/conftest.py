@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from core.config.command_line import run
 from core.data.phantom.dataset import make_phantom
-from core.runtime.signals import STOPS, put_back
+from core.runtime.signals import STOPS, restore_handlers
 from ensemble.infer import main as infer_main
 from tests.helpers.fault_table import (
     fault,
@@ -68,7 +68,7 @@ def signals_as_they_were() -> Iterator[None]:
     """What a command answers to signals is meant for a process of its own."""
     before = {number: signal.getsignal(number) for number in STOPS}
     yield
-    put_back(before)
+    restore_handlers(before)
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ def test_predictions_without_names_are_scored_by_labels_in_the_same_order(
         evaluate, "--predictions", hidden, "--labels", tmp_path / "turned.csv", "--overwrite"
     )
     assert code == 2
-    assert "by the same list in the same order only" in error
+    assert "match only the same list in the same order" in error
 
 
 def test_a_leaderboard_without_names(

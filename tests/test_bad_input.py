@@ -95,15 +95,15 @@ FLAGS = {
     "--model convnextv2_ato": "convnextv2_atto",
     "--batch_size 64": "--batch_size",
     "--train_dir nowhere": "nowhere",
-    "--model vit_tiny_patch16_224 --img_size 64": "vit_tiny_patch16_224 takes no images of --img_",
-    "--model dla46x_c --img_size 64 --grad_checkpointing": "takes no --grad_checkpointing: leave",
+    "--model vit_tiny_patch16_224 --img_size 64": "vit_tiny_patch16_224 does not accept --img_",
+    "--model dla46x_c --img_size 64 --grad_checkpointing": "does not support --grad_",
     "--loss asl --loss_options margin=1": "asl: margin must lie in [0, 1), not 1.0",
     "--loss bce --loss_options gamma=2": "bce got an unexpected keyword argument 'gamma'",
-    "--model mvitv2_tiny --img_size 250": "no images of --img_size 250 (",
-    "--model hiera_tiny_224 --img_size 250": "): give --img_size 224, its own",
-    "--model levit_128s --img_size 32": "): give --img_size 224, its own",
-    "--model halonet_h1 --img_size 250": "): give --img_size 256, its own",
-    "--model inception_v3 --img_size 64": "): give --img_size 299, its own",
+    "--model mvitv2_tiny --img_size 250": "does not accept --img_size 250 (",
+    "--model hiera_tiny_224 --img_size 250": "): give --img_size 224, its default",
+    "--model levit_128s --img_size 32": "): give --img_size 224, its default",
+    "--model halonet_h1 --img_size 250": "): give --img_size 256, its default",
+    "--model inception_v3 --img_size 64": "): give --img_size 299, its default",
 }
 
 

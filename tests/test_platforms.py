@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.runtime import worker_failures
-from core.runtime.worker_failures import allow_open_files, cannot_start, lost_worker
+from core.runtime.worker_failures import allow_open_files, explain_failed_start, explain_lost_worker
 from tests.helpers.training.small_run import METHODS, ROOT
 
 COMMANDS = {
@@ -71,13 +71,13 @@ def test_sentences_on_workers_name_what_there_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(worker_failures, "resource", None)
     allow_open_files()
     told = [
-        str(cannot_start(OSError(number, os.strerror(number))))
+        str(explain_failed_start(OSError(number, os.strerror(number))))
         for number in (errno.EMFILE, errno.ENOSPC, errno.ENOENT)
     ]
     assert told[0] == (
         "no loader worker can be started: too many open files: give fewer --num_workers"
     )
-    for sentence in (*told, str(lost_worker(EOFError()))):
+    for sentence in (*told, str(explain_lost_worker(EOFError()))):
         assert "/dev/shm" not in sentence
         assert "--num_workers" in sentence
 

@@ -1,6 +1,6 @@
-"""The command line: flat flags over a JSON file over a preset, and errors as one sentence.
+"""Command line: flat flags over a JSON file over a preset, and errors as one sentence.
 
-Torch is not imported here: `--help` and a mistyped flag are answered at once.
+Torch is not imported here, so that `--help` and a mistyped flag are answered at once.
 """
 
 import argparse
@@ -30,17 +30,17 @@ try:
     )
     from core.errors import UserError, suggest_name
     from core.runtime.accelerator import has_accelerator
-    from core.runtime.signals import answer_stops, leave
-    from core.runtime.worker_failures import allow_open_files, lost_worker
-except KeyboardInterrupt:  # `run`, which ends in the same way, is still to come
+    from core.runtime.signals import exit_on_signal, handle_stops
+    from core.runtime.worker_failures import allow_open_files, explain_lost_worker
+except KeyboardInterrupt:  # `run`, which handles it later, is not defined yet
     sys.exit(130)
 
 if TYPE_CHECKING:
-    from core.runtime.ranks import Roll
+    from core.runtime.ranks import RankRegistry
 
 ConfigType = TypeVar("ConfigType")
-# exit code where nobody reads the output: 128 + SIGPIPE, which Windows lacks
-_UNREAD = 141
+# exit code for output without a reader: 128 + SIGPIPE, which Windows lacks
+_NO_READER = 141
 
 
 def parse(
@@ -51,12 +51,12 @@ def parse(
     description: str | None = None,
     read: Callable[[Path], dict[str, Any]] = load_settings,
 ) -> ConfigType:
-    """Settings from flags over `--config FILE.json` over the run's in --out_dir over `--preset`.
+    """Parse flags over `--config FILE.json` over the run in --out_dir over `--preset`.
 
-    `presets` maps a name to a function that makes a Config; where none is named, `auto` names it,
-    or else the first entry lends its defaults. `read` gives the settings in the JSON file. Raises
-    UserError for a value out of range, settings that contradict each other, and what is wrong in
-    the file; a flag that cannot be read ends the program with a message and exit code 2.
+    `presets` maps a name to a function that creates a Config. Without --preset, `auto` returns the
+    name; without `auto`, the first preset is used. `read` reads the JSON file. Raises UserError for
+    a value out of range, contradicting settings and an invalid file; an invalid flag ends the
+    program with a message and exit code 2.
     """
     words = sys.argv[1:] if arguments is None else arguments
     first = next(iter(presets.values()))
@@ -67,7 +67,7 @@ def parse(
         settings = check_file(read(Path(file)), types, f"--config {file}")
     preset = given.get("preset") or settings.get("preset") or "auto"
     earlier = {}
-    # a training, whose run folder it may resume
+    # only a training, which may resume its run folder
     if "overwrite" in types and not {"-h", "--help", "--overwrite"} & {*words}:
         out_dir = given["out_dir"] or settings.get("out_dir") or flat(first())["out_dir"]
         earlier = earlier_settings(Path(out_dir), preset, types)
@@ -98,14 +98,14 @@ def parse(
         if not earlier:
             raise
         raise UserError(
-            f"with the settings of the run in --out_dir: {error}; leave what differs from its "
-            "config.json out to resume it, or give another --out_dir"
+            f"with the settings of the run in --out_dir: {error}; to resume it leave out the flags "
+            "that differ from its config.json, or give another --out_dir"
         ) from error
     return config
 
 
 def _preset_of_help(preset: str, presets: list[str], description: str | None) -> tuple[str, str]:
-    """The preset that gives the defaults in --help, and a description that names it."""
+    """The preset of the defaults in --help, and a description that names it."""
     why = ""
     if preset == "auto":
         preset = "paper" if has_accelerator() else "small"
@@ -116,7 +116,7 @@ def _preset_of_help(preset: str, presets: list[str], description: str | None) ->
 
 
 def machine_preset() -> str:
-    """The preset that suits this machine."""
+    """The default preset of this machine."""
     # late: torch takes seconds
     from core.runtime.fabric import preset_for_this_machine
 
@@ -126,7 +126,7 @@ def machine_preset() -> str:
 def flags(
     default: ConfigType, description: str | None, words: list[str] | None = None
 ) -> ConfigType:
-    """Settings from the command line over those of `default`, each within its range."""
+    """Parse flags over the settings of `default`. Raises UserError for a value out of range."""
     words = sys.argv[1:] if words is None else words
     types = types_of(default)
     for name, text in _last_values(words, types).items():
@@ -134,7 +134,7 @@ def flags(
         if is_choice(types[name]) and text not in (None, "None", *choices):
             raise UserError(f"there is no --{name} '{text}'{suggest_name(str(text), choices)}")
     is_first = _first_here()
-    # `console_outputs` does not silence a value that cannot be read (tyro 1.0.17)
+    # `console_outputs` does not silence an invalid value (tyro 1.0.17)
     with nullcontext() if is_first else redirect_stderr(io.StringIO()):
         config = tyro.cli(
             type(default),
@@ -150,7 +150,7 @@ def flags(
 
 
 def _last_values(words: list[str], names: Iterable[str]) -> dict[str, str | None]:
-    """The last value of each of the flags `names` in a command line; None where it has none."""
+    """The last value of each flag in `names` on a command line; None if it has none."""
     scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in names:
         scout.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=name, nargs="?")
@@ -158,17 +158,17 @@ def _last_values(words: list[str], names: Iterable[str]) -> dict[str, str | None
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; what the user can fix is one sentence on stderr and exit code 2.
+    """Call `main`; a UserError becomes one sentence on stderr and exit code 2.
 
-    Ctrl-C, SIGTERM and SIGUSR1 outside of training end with 130, 143 and 138, and output without a
-    reader (`| head`) with 141, all in silence. Where another process of the launch was lost, one of
-    those that are left says which.
+    Ctrl-C, SIGTERM and SIGUSR1 outside of training exit with 130, 143 and 138, output without a
+    reader (`| head`) with 141, all silently. If another process of the launch was lost, one of the
+    others reports it.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # a log file fills while the run goes on; a file's name may be no UTF-8
+        # line by line also into a log file; a file's name may not be valid UTF-8
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     allow_open_files()
-    answer_stops(leave)
+    handle_stops(exit_on_signal)
     explained = True
     try:
         main()
@@ -178,41 +178,41 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit:
-        # a launcher that sees one process end asks the others to
-        if (roll := _roll()) and roll.sibling_is_gone():
-            explained = _print(roll.sentence_of_loss())
+        # a launcher ends the other processes when one ends
+        if (registry := _registry()) and registry.has_lost_sibling():
+            explained = _print(registry.describe_loss())
         raise
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not _stdout_is_read():
-            sys.exit(_UNREAD)
-        roll = _roll()
+            sys.exit(_NO_READER)
+        registry = _registry()
         if sentence := _sentence_of(error):
-            # before processes are joined they see the same files, at least those of one machine
-            if roll.first_to_tell() if roll else _first_here():
+            # before the process group is connected, processes of a machine see the same error
+            if registry.is_first_to_report() if registry else _first_here():
                 _print(sentence)
-        elif roll and roll.is_loss(error):
-            explained = _print(roll.sentence_of_loss())
+        elif registry and registry.is_loss(error):
+            explained = _print(registry.describe_loss())
         else:
             raise
         sys.exit(2)
     finally:
-        # the interpreter has its own way to the end, which nothing may disturb
-        answer_stops(None)
-        # loader workers that are left are killed, which PyTorch would take for an error
+        # no signal may interrupt the interpreter's exit
+        handle_stops(None)
+        # remaining loader workers are killed, which PyTorch would report as an error
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _settle(sys.stdout)
-        if roll := _roll():
-            roll.leave(explained=explained)
+        _flush(sys.stdout)
+        if registry := _registry():
+            registry.deregister(explained=explained)
 
 
 def _sentence_of(error: Exception) -> str | None:
-    """What to print of an error that the user can mend; None for a defect."""
+    """The message of an error that the user can fix; None for a defect."""
     if isinstance(error, UserError):
         return str(error)
     if not isinstance(error, (OSError, RuntimeError, MemoryError, ImportError)):
         return None
-    if shortage := lost_worker(error):
+    if shortage := explain_lost_worker(error):
         return str(shortage)
     if not isinstance(error, OSError):
         return None
@@ -220,15 +220,15 @@ def _sentence_of(error: Exception) -> str | None:
     if error.filename is not None:
         return str(UserError(f"{error.filename} cannot be used: {reason}"))
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-        return f"what is printed cannot be written: {reason}; make room where it goes, then rerun"
+        return f"the output cannot be written: {reason}; free some space there, then rerun"
     if reason.startswith("No usable temporary directory"):
-        return f"{reason}: make room in one of them, or name another with TMPDIR"
-    # without the name of a file it is no matter of the user's files
+        return f"{reason}: free some space in one of them, or set TMPDIR to another"
+    # without a file name it does not concern the user's files
     return None
 
 
 def _stdout_is_read() -> bool:
-    """Whether somebody is at the other end; if not, what is left to be written goes nowhere."""
+    """Whether standard output has a reader; if not, further output is discarded."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -239,8 +239,8 @@ def _stdout_is_read() -> bool:
     return False
 
 
-def _settle(stream: TextIO | None) -> None:
-    """Let what a full disk does not take go nowhere: the interpreter would try again, and fail."""
+def _flush(stream: TextIO | None) -> None:
+    """Flush a stream; on a full disk discard the rest, as the interpreter would fail on it."""
     if stream is None:
         return
     try:
@@ -250,26 +250,26 @@ def _settle(stream: TextIO | None) -> None:
 
 
 def _first_here() -> bool:
-    """Whether this is the first process of a launch on this machine; so without a launcher."""
+    """Whether this is the first process of a launch on this machine; True without a launcher."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _print(sentence: str | None) -> bool:
-    """Print an error, if any; returns whether there was one."""
+    """Print an error unless it is None; returns whether it was printed."""
     if sentence is not None:
-        # where stderr is on that full disk too, the exit code is left
+        # stderr may be on a full disk too
         with suppress(OSError):
             print(f"error: {sentence}", file=sys.stderr)
-        _settle(sys.stderr)
+        _flush(sys.stderr)
     return sentence is not None
 
 
-def _roll() -> "Roll | None":
-    """The other processes of a launch, once they are connected to each other."""
+def _registry() -> "RankRegistry | None":
+    """Registry of the ranks, if the process group is initialized."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None
-    # late: torch is not imported for a program that does without
-    from core.runtime.ranks import Roll
+    # late: not every program imports torch
+    from core.runtime.ranks import RankRegistry
 
-    return Roll()
+    return RankRegistry()

@@ -1,4 +1,4 @@
-"""An earlier run in a run folder: its settings and the record of its data."""
+"""Earlier run in a run folder: settings and record of its data."""
 
 import csv
 from contextlib import suppress
@@ -9,27 +9,27 @@ from typing import Any
 from core.errors import UserError
 from core.io.untrusted_files import check_regular, read_json
 
-# settings that older runs did not have, with what these did
+# settings that older runs lack, with their value there
 SINCE = {"anonymous": False, "dry_run": False}
 
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """A run that was started in the folder `path`."""
+    """A run started in the folder `path`."""
 
     path: Path
     settings: dict[str, Any]
-    """config.json: every setting by flag name, as the first start was given them"""
+    """config.json: the settings of the first start, by flag name"""
     environment: dict[str, Any]
-    """env.json: digests of the data, and of each start versions and command"""
+    """env.json: digests of the data; versions and command of each start"""
 
     @property
     def folds(self) -> Path:
-        """folds.csv: the patient and the fold of each image."""
+        """Path of folds.csv: patient and fold of each image."""
         return self.path / "folds.csv"
 
     def class_names(self) -> list[str] | None:
-        """The labels of the run, by env.json or its predictions; None where neither names them."""
+        """Class names in env.json or in the predictions; None if neither has them."""
         recorded = self.environment.get("labels")
         if isinstance(recorded, list) and recorded and all(isinstance(n, str) for n in recorded):
             return recorded
@@ -44,14 +44,14 @@ class EarlierRun:
 
 
 def find_run(path: Path) -> EarlierRun | None:
-    """The run in the folder `path`; None where it holds none of this project's.
+    """The run in the folder `path`; None if there is none of this project.
 
-    Raises UserError where config.json or env.json cannot be read.
+    Raises UserError if config.json or env.json cannot be read.
     """
     if not all((path / name).is_file() for name in ("config.json", "env.json")):
         return None
     found = EarlierRun(path, _read(path / "config.json"), _read(path / "env.json"))
-    # other programs too write a config.json
+    # other programs also write a config.json
     return found if "out_dir" in found.settings and "data" in found.environment else None
 
 
@@ -60,5 +60,5 @@ def _read(path: Path) -> dict[str, Any]:
         return read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}): put it back, or name another folder"
+            f"{path} cannot be read ({error}): restore it, or name another folder"
         ) from error

@@ -14,7 +14,7 @@ LOSS_CONSTANTS = (
 
 @dataclass(kw_only=True, slots=True)
 class LossConfig:
-    """What is minimised."""
+    """Loss function and its options."""
 
     loss: Literal[
         "asl",
@@ -28,28 +28,29 @@ class LossConfig:
         "distribution_balanced",
         "two_way",
     ] = "asl"
-    """Loss; core/losses/README.md says which to try first."""
+    """Loss function; core/losses/README.md recommends which to try first."""
     loss_options: tuple[str, ...] = ()
     """Constants of the loss, e.g. --loss_options gamma_neg=2 margin=0.1."""
     pos_weight: bool = False
-    """With --loss bce: weight positives by clip(negatives / positives, 1, 10) of the training."""
+    """With --loss bce: weight positives by clip(negatives / positives, 1, 10) in the training
+    data."""
     logit_adjust: float = 1.0
-    """TAU: adds TAU log-odds of the prevalence to the logits in training (Menon 2021); 0: off.
-    Adding it to the logits after training could not change a class's AP or AUROC."""
+    """TAU: add TAU times the log-odds of the prevalence to the logits in training (Menon 2021); 0:
+    off. Adding it after training would not change a class's AP or AUROC."""
     label_smooth: FractionBelowOne = 0.0
-    """EPS: train on 1 - EPS/2 and EPS/2 in place of 1 and 0."""
+    """EPS: train on 1 - EPS/2 and EPS/2 instead of 1 and 0."""
     drw_epoch: int | None = None
-    """First epoch, of all from 1, that weights positives by their class's effective number
+    """First epoch, from 1 over all phases, that weights positives by their class's effective number
     (deferred re-weighting, Cao 2019); ldam_drw: after 60 % of the epochs unless given."""
 
     def check(self) -> None:
-        """Raise UserError where a constant is no loss's, or --pos_weight is not this one's."""
+        """Raise UserError for an unknown constant, or --pos_weight with another loss."""
         if self.pos_weight and self.loss != "bce":
             raise UserError(f"--pos_weight belongs to --loss bce, not to --loss {self.loss}")
         self.constants()
 
     def constants(self) -> dict[str, float]:
-        """--loss_options by name. Raises UserError where one is no NAME=NUMBER."""
+        """Parse --loss_options. Raises UserError for anything but NAME=NUMBER."""
         numbers: dict[str, float] = {}
         for option in self.loss_options:
             name, _, text = option.partition("=")
@@ -68,7 +69,7 @@ class LossConfig:
         return numbers
 
     def build_options(self, epochs: int) -> dict[str, Any]:
-        """Keyword arguments of `core.losses.build_loss` for a training of `epochs` in all."""
+        """Keyword arguments of `core.losses.build_loss` for a training of `epochs` in total."""
         options: dict[str, Any] = {
             "logit_adjust": self.logit_adjust,
             "label_smooth": self.label_smooth,

@@ -1,4 +1,4 @@
-"""Settings of the file of --config, and of the run that a command resumes."""
+"""Settings in the file of --config, and in the config.json of a resumed run."""
 
 from pathlib import Path
 from typing import Any, get_origin
@@ -8,16 +8,16 @@ from core.config.values import convert
 from core.errors import UserError, escape_control, suggest_name
 from core.io.untrusted_files import read_json
 
-# settings of one start, which a later one does not take from the run
+# settings of a single start, which a resume does not reuse
 _OF_A_START = {"run_folds", "dry_run", "out_dir"}
 # the names of a thousand labels
 LONGEST_TEXT = 100_000
 
 
 def load_settings(path: Path) -> dict[str, Any]:
-    """The JSON object in the file of --config, by flag name, its values unchecked.
+    """Read the file of --config: unchecked values by flag name.
 
-    Raises UserError where there is none, and for what belongs on the command line.
+    Raises UserError for an invalid file, and for flags that belong on the command line.
     """
     try:
         settings = read_json(path)
@@ -33,30 +33,28 @@ def load_settings(path: Path) -> dict[str, Any]:
 
 
 def check_file(settings: dict[str, Any], types: dict[str, Any], origin: str) -> dict[str, Any]:
-    """The JSON values `settings` as the `types` have them, both by flag name.
+    """Convert JSON values to the `types` of their settings, both by flag name.
 
-    Raises UserError, which begins with `origin`, for the first that is unknown or cannot be.
+    Raises UserError, which starts with `origin`, for an unknown setting or invalid value.
     """
     checked = {}
     for name, value in settings.items():
         if name not in types:
             raise UserError(f"{origin}: there is no setting '{name}'{suggest_name(name, types)}")
         if get_origin(types[name]) is tuple and (value is None or isinstance(value, str)):
-            # settings that are lists now and were not in older runs
+            # a list now, a single value in older runs
             value = [] if value is None else [value]
-        if not all(map(_is_plain, value if isinstance(value, list) else [value])):
-            raise UserError(
-                f"{origin}: --{name} holds a control character, or is longer than settings are"
-            )
+        if not all(map(_is_printable, value if isinstance(value, list) else [value])):
+            raise UserError(f"{origin}: --{name} has a control character, or is too long")
         checked[name] = convert(name, value, types[name], f"{origin}: ")
     return checked
 
 
 def earlier_settings(path: Path, preset: str | None, types: dict[str, Any]) -> dict[str, Any]:
-    """Settings by flag name of the run in `path`, which a command resumes; none without a run.
+    """Settings, by flag name, of the run in `path` to resume; empty without a run.
 
-    None too where it has another preset than the `preset` that is given. Raises UserError as
-    `find_run` does, and where its settings are not of `types`.
+    Also empty if its preset is not the given `preset`. Raises UserError as `find_run` does, and if
+    its settings do not match `types`.
     """
     run = find_run(path)
     if run is None or preset not in (None, "auto", run.settings.get("preset")):
@@ -71,8 +69,8 @@ def earlier_settings(path: Path, preset: str | None, types: dict[str, Any]) -> d
         ) from error
 
 
-def _is_plain(item: Any) -> bool:
-    """Whether an item, if it is text, can be printed on a line and be the name of a file."""
+def _is_printable(item: Any) -> bool:
+    """True unless the item is a text with control characters, invalid UTF-8 or excess length."""
     return not isinstance(item, str) or (
         len(item) <= LONGEST_TEXT and item.encode(errors="ignore").decode() == escape_control(item)
     )

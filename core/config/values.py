@@ -1,6 +1,6 @@
-"""Types of settings with their ranges, and the check of values from files and flags against them.
+"""Types of settings with ranges, and the check of values from files and flags.
 
-Neither torch nor timm is imported in this package, so that `--help` answers at once.
+Neither torch nor timm is imported in this package, so that `--help` is fast.
 """
 
 import json
@@ -44,61 +44,61 @@ _WORDS = {
 
 
 def groups(config: Any) -> Iterator[Any]:
-    """`config` and the groups of settings in it, which are dataclasses too."""
+    """Iterate over `config` and its nested groups of settings."""
     yield config
     for field in fields(config):
         if is_dataclass(group := getattr(config, field.name)):
             yield from groups(group)
 
 
-def own_names(group: Any) -> list[str]:
-    """Names of a group's settings, without those of groups in it."""
+def field_names(group: Any) -> list[str]:
+    """Names of a group's settings, without nested groups."""
     return [field.name for field in fields(group) if not is_dataclass(getattr(group, field.name))]
 
 
 def flat(config: Any, *, whole_paths: bool = True) -> dict[str, Any]:
-    """All settings of a Config by flag name, as JSON holds them; paths or their last parts."""
+    """Flatten a Config to JSON-able settings by flag name; paths whole or by their last part."""
     return {
-        name: _plain(getattr(group, name), whole_paths)
+        name: _to_json(getattr(group, name), whole_paths)
         for group in groups(config)
-        for name in own_names(group)
+        for name in field_names(group)
     }
 
 
 def types_of(config: Any) -> dict[str, Any]:
-    """The type of each setting of a Config, with its range, by flag name."""
+    """Types of all settings of a Config, with their ranges, by flag name."""
     types: dict[str, Any] = {}
     for group in groups(config):
         hints = get_type_hints(type(group), include_extras=True)
-        types |= {name: hints[name] for name in own_names(group)}
+        types |= {name: hints[name] for name in field_names(group)}
     return types
 
 
 def assign(config: Any, settings: dict[str, Any]) -> None:
-    """Give `settings`, by flag name, to a Config."""
+    """Assign `settings`, by flag name, to a Config."""
     for group in groups(config):
-        for name in own_names(group):
+        for name in field_names(group):
             setattr(group, name, settings.get(name, getattr(group, name)))
 
 
 def check_values(config: Any) -> None:
-    """Raise UserError where a value is out of the range of its setting."""
+    """Raise UserError if a value is out of range."""
     types = types_of(config)
     for name, value in flat(config).items():
         convert(name, value, types[name])
 
 
 def check_together(config: Any) -> None:
-    """Raise UserError where settings contradict each other: by `check` of each group, if any."""
+    """Raise UserError if settings contradict each other, by `check` of each group."""
     for group in reversed([*groups(config)]):
         if hasattr(group, "check"):
             group.check()
 
 
 def convert(name: str, value: Any, kind: Any, origin: str = "") -> Any:
-    """The JSON `value` of the setting `name` as its type `kind` has it: a Path, a tuple.
+    """Convert the JSON `value` of the setting `name` to its type `kind`: a Path, a tuple.
 
-    Raises UserError, which begins with `origin`, where it is of another type or out of range.
+    Raises UserError, which starts with `origin`, for another type or a value out of range.
     """
     try:
         found = msgspec.convert(value, kind, dec_hook=_read_path)
@@ -120,14 +120,14 @@ def convert(name: str, value: Any, kind: Any, origin: str = "") -> Any:
 
 
 def choices_of(kind: Any) -> list[str]:
-    """What a setting of this type may be, where that or a part of it is a Literal; else nothing."""
+    """Choices of a type that is or contains a Literal; else []."""
     if get_origin(kind) is Literal:
         return [str(choice) for choice in get_args(kind)]
     return list(dict.fromkeys(choice for one in get_args(kind) for choice in choices_of(one)))
 
 
 def is_choice(kind: Any) -> bool:
-    """Whether a setting of this type is one of `choices_of`, some of these, or None."""
+    """Whether all values of this type are `choices_of`, tuples of them, or None."""
     if get_origin(kind) is Literal:
         return True
     parts = [one for one in get_args(kind) if one not in (NoneType, Ellipsis)]
@@ -135,9 +135,9 @@ def is_choice(kind: Any) -> bool:
 
 
 def _in_words(reason: str) -> str:
-    """ "at least 1" for "Expected `int` >= 1", as msgspec has it."""
+    """ "at least 1" for msgspec's "Expected `int` >= 1"."""
     wanted = re.split(", got| - at", reason.replace("`", ""))[0].removeprefix("Expected ")
-    # of a range the limit alone
+    # of a range only the limit
     wanted = re.sub(r"^\w+ (?=[<>])|\.0$", "", wanted)
     return _WORDS.get(wanted) or " ".join(_WORDS.get(word, word) for word in wanted.split())
 
@@ -148,7 +148,7 @@ def _read_path(kind: type, value: Any) -> Path:
     return Path(value)
 
 
-def _plain(value: Any, whole_paths: bool) -> Any:
+def _to_json(value: Any, whole_paths: bool) -> Any:
     if isinstance(value, Path):
         return str(value) if whole_paths else value.name
-    return [_plain(item, whole_paths) for item in value] if isinstance(value, tuple) else value
+    return [_to_json(item, whole_paths) for item in value] if isinstance(value, tuple) else value

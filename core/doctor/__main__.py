@@ -1,11 +1,11 @@
-"""Check this computer, the data, a run or checkpoints, and say what to do about what is wrong.
+"""Check this computer, the data, a run or checkpoints, and print a remedy for each problem.
 
     python -m core.doctor
     python -m core.doctor --train_csv train.csv --train_dir images --full
     python -m core.doctor --run outputs/standard_head
 
-Takes a training's flags of data and folds, or its --config FILE.json. Exit code 0: nothing is
-wrong; 1: something is; 2: a flag is.
+Takes the flags of a training for data and folds, or its --config FILE.json. Exit code 0: no
+problem; 1: a problem; 2: an invalid flag.
 """
 
 import sys
@@ -21,28 +21,28 @@ def main() -> None:
 
 
 def check_all(config: Config) -> int:
-    """Check all that `config` names; the exit code. Raises UserError for a wrong flag."""
-    # each group is imported when it is its turn: --help and a mistyped flag are answered at once
+    """Run the checks that `config` selects; returns the exit code. Raises UserError."""
+    # late imports: --help and a mistyped flag are answered at once
     from core.doctor import environment
     from core.doctor.findings import Findings
 
-    loader, folds = environment.usual_settings()
+    loader, folds = environment.default_settings()
     split = SplitConfig(folds=folds if config.folds == "auto" else config.folds, seed=config.seed)
     find = Findings()
     find.heading("Environment")
-    find.look(environment.check_packages)
-    find.look(environment.check_accelerator)
-    find.look(environment.check_threads)
-    find.look(environment.check_shared_memory, loader, config.num_workers)
-    find.look(environment.check_memory)
-    find.look(environment.check_disk, config.out_dir)
+    find.attempt(environment.check_packages)
+    find.attempt(environment.check_accelerator)
+    find.attempt(environment.check_threads)
+    find.attempt(environment.check_shared_memory, loader, config.num_workers)
+    find.attempt(environment.check_memory)
+    find.attempt(environment.check_disk, config.out_dir)
     if config.data.train_csv:
         from core.doctor.images import check_images
         from core.doctor.tables import check_tables
 
         find.heading("Data")
         if tables := check_tables(find, config, split):
-            find.look(check_images, tables, config)
+            find.attempt(check_images, tables, config)
     if config.run is not None:
         from core.doctor.runs import check_run
 
@@ -53,7 +53,7 @@ def check_all(config: Config) -> int:
 
         find.heading("Checkpoints")
         for path in config.checkpoint:
-            find.look(check_checkpoint, path)
+            find.attempt(check_checkpoint, path)
     return find.end()
 
 

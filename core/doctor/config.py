@@ -13,11 +13,11 @@ from core.errors import UserError
 
 @dataclass(kw_only=True)
 class DataFlags(DataConfig):
-    """A training's flags of data: any of them has the data checked."""
+    """Data flags of a training; any of them enables the check of the data."""
 
     train_csv: tuple[Path, ...] = ()
-    """CSV with one row an image, as a training takes it; data/train.csv where another flag of the
-    data is given."""
+    """CSV with one row an image, as for a training; data/train.csv if another data flag is
+    given."""
 
     def __post_init__(self) -> None:
         default = DataConfig()
@@ -25,61 +25,61 @@ class DataFlags(DataConfig):
             self.train_csv = default.train_csv
 
     def check(self) -> None:
-        """Raise UserError as a training does, where there is data."""
+        """Raise UserError as a training does, if there are data to check."""
         if self.train_csv:
             super().check()
 
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """What to check. Without any flag: this computer and what is installed."""
+    """What to check; without flags this computer and the installed packages."""
 
     data: DataFlags = field(default_factory=DataFlags)
     config: Path | None = None
-    """JSON file of a training (a run's config.json): its settings of data, folds, --num_workers and
-    --out_dir are taken where no flag says otherwise."""
+    """JSON file of a training (config.json of a run): its settings of data, folds, --num_workers
+    and --out_dir are the defaults of these flags."""
     test_csv: Path | None = None
     """CSV of the images to predict: are they in --train_csv too?"""
     test_dir: Path | None = None
-    """Folder of the images to predict; that of --train_dir where only --test_csv is given."""
+    """Folder of the images to predict; --train_dir if only --test_csv is given."""
     folds: Literal["auto"] | Folds = "auto"
-    """Number of patient-disjoint folds; auto: 5 where there is a GPU and 3 on a CPU, as the presets
-    paper and small of standard_head have them."""
+    """Number of patient-disjoint folds; auto: 5 with a GPU and 3 on a CPU, as in the presets paper
+    and small of standard_head."""
     seed: Seed = SplitConfig().seed
     """Seed of the folds."""
     full: bool = False
-    """Decode every image and not a sample of 200, and look for near-duplicates."""
+    """Decode every image instead of a sample of 200, and search for near-duplicates."""
     num_workers: Workers = "auto"
     """Processes that decode images in a training, and threads here; auto: one a core, at most 8."""
     run: Path | None = None
-    """A run folder: is it finished and whole, and how is it resumed?"""
+    """Run folder: is it finished and intact, and how is it resumed?"""
     checkpoint: tuple[Path, ...] = ()
-    """Checkpoints: can they be read, and what are they?"""
+    """Checkpoints: are they valid, and what do they contain?"""
     out_dir: Path = Path("outputs")
-    """Where a run would be kept: is there room, and can it be written?"""
+    """Folder for a run: is it writable, with enough free space?"""
 
     def check(self) -> None:
-        """Raise UserError where there is nothing to compare the test's images with."""
-        if self.tests and not self.data.train_csv:
+        """Raise UserError if there is no training table to compare the test images with."""
+        if self.has_test and not self.data.train_csv:
             raise UserError(
                 "--test_csv and --test_dir are compared with --train_csv: give that too"
             )
 
     @property
-    def tests(self) -> bool:
+    def has_test(self) -> bool:
         """Whether there are images to predict."""
         return bool(self.test_csv or self.test_dir)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings of a training's --config file that the doctor has too; others are left out.
+    """Settings in the --config file of a training that the doctor has too.
 
-    Raises UserError as `load_settings` does, and where there is none of these.
+    Raises UserError as `load_settings` does, and if there are none.
     """
     known = flat(Config()).keys() - {"config", "full", "run", "checkpoint"}
-    taken = {name: value for name, value in load_settings(path).items() if name in known}
-    if not taken:
+    settings = {name: value for name, value in load_settings(path).items() if name in known}
+    if not settings:
         raise UserError(
-            f"--config {path} names no data, folds or --out_dir: give the config.json of a run"
+            f"--config {path} has no data, folds or --out_dir: give the config.json of a run"
         )
-    return taken
+    return settings

@@ -27,21 +27,21 @@ _MEMORY, _LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 _NVIDIA = Path("/proc/driver/nvidia/version")
 
 
-def usual_settings() -> tuple[LoaderConfig, int]:
-    """Sizes and number of folds of a training here by default: presets of standard_head."""
+def default_settings() -> tuple[LoaderConfig, int]:
+    """Default sizes and number of folds on this machine: presets of standard_head."""
     if preset_for_this_machine() == "paper":
         return LoaderConfig(), SplitConfig().folds
     return LoaderConfig(img_size=96, batch_size=32), 3
 
 
 def check_packages(find: Findings, constraints: Path = CONSTRAINTS) -> None:
-    """Versions of packages, as the project needs them and as constraints.txt pins them."""
+    """Check installed versions against the project's requirements and constraints.txt."""
     text = _text(constraints)
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", text.replace("_", "-").lower(), re.MULTILINE))
     install = "pip install -c constraints.txt -e ." if text else f"pip install -U {PROJECT}"
     versions = {name.replace("_", "-"): version for name, version in installed().items()}
     if not versions:
-        find.bad(f"{PROJECT} is not installed, so that its packages are not known", install)
+        find.bad(f"{PROJECT} is not installed, so that its packages are unknown", install)
         return
     lacking, other, extras = [], [], set()
     for one in map(Requirement, metadata.requires(PROJECT) or []):
@@ -56,9 +56,9 @@ def check_packages(find: Findings, constraints: Path = CONSTRAINTS) -> None:
         elif name in pinned and version.partition("+")[0] != pinned[name]:
             other.append(f"{name} {version} ({pinned[name]})")
     if lacking:
-        find.bad(f"packages are not as the project needs them: {list_first(lacking, 12)}", install)
+        find.bad(f"packages do not meet the requirements: {list_first(lacking, 12)}", install)
     if other:
-        find.doubt(f"packages are not as in constraints.txt: {list_first(other, 12)}", install)
+        find.doubt(f"packages differ from constraints.txt: {list_first(other, 12)}", install)
     missing = ", ".join(sorted(extras - {"dev"}))
     without = f", without the extras {missing}" if missing else ""
     packages = pluralize(len(versions), "package")
@@ -68,11 +68,11 @@ def check_packages(find: Findings, constraints: Path = CONSTRAINTS) -> None:
 
 
 def check_accelerator(find: Findings) -> None:
-    """Accelerator and precision that a training would take."""
+    """Check the accelerator and precision of a training."""
     if torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
         assert device is not None
-        # a build without kernels for this device is only seen by using it
+        # only a computation reveals a build without kernels for this device
         torch.zeros(2, device=device).sum().item()
         found = f"{torch.accelerator.device_count()} x {device.type}"
         if device.type == "cuda":
@@ -83,16 +83,16 @@ def check_accelerator(find: Findings) -> None:
         find.good(f"accelerator: {found}")
     elif _NVIDIA.exists():
         find.bad(
-            f"an NVIDIA driver is installed, and PyTorch {torch.__version__} finds no GPU",
-            "install the PyTorch that fits the driver (nvidia-smi prints its CUDA version; "
-            "https://pytorch.org/get-started), or let the container see the GPU (--gpus all)",
+            f"an NVIDIA driver is installed, but PyTorch {torch.__version__} finds no GPU",
+            "install the PyTorch for this driver (nvidia-smi prints its CUDA version; "
+            "https://pytorch.org/get-started), or give the container the GPU (--gpus all)",
         )
     else:
-        find.doubt("no accelerator: training computes in fp32 on the CPU, with --preset small")
+        find.doubt("no accelerator: training runs in fp32 on the CPU, with --preset small")
 
 
 def check_threads(find: Findings) -> None:
-    """Threads of PyTorch against the cores that this process may use."""
+    """Compare the threads of PyTorch with the usable cores."""
     threads, cores = torch.get_num_threads(), usable_cores()
     found = f"{pluralize(threads, 'thread')} on {pluralize(cores, 'usable core')}"
     is_set = "OMP_NUM_THREADS" in os.environ and not torch.accelerator.is_available()
@@ -105,12 +105,12 @@ def check_threads(find: Findings) -> None:
 def check_shared_memory(
     find: Findings, loader: LoaderConfig, workers: Literal["auto"] | int
 ) -> None:
-    """Room for the batches that loader workers hold ready."""
+    """Check shared memory for the prefetched batches of loader workers."""
     count = worker_count(workers)
     if count == 0 or sys.platform != "linux":
-        find.good("shared memory: none is needed (--num_workers 0, or no Linux)")
+        find.good("shared memory: none is needed (--num_workers 0, or not Linux)")
         return
-    # while a fold is validated the training's workers keep theirs
+    # twice: training workers keep their batches during validation
     per_worker = 2 * PREFETCHED * loader.batch_size * loader.img_size**2
     free, need = shutil.disk_usage(SHARED).free, per_worker * count
     what = (
@@ -125,31 +125,31 @@ def check_shared_memory(
 
 
 def check_memory(find: Findings) -> None:
-    """Free memory, or a container's limit where that is less."""
+    """Check free memory, or the container's limit if that is less."""
     available = re.search(r"MemAvailable: +(\d+)", _text(_MEMORY))
     if not available:
-        find.unseen("memory: this system does not say how much is free")
+        find.skip("memory: this system does not report how much is free")
         return
     free, limit = int(available[1]) * 1024, _text(_LIMIT).strip()
     if limit.isdecimal():  # "max" without a limit
         free = min(free, int(limit))
-    remedy = "a small training takes about 1.5 GB; end other programs, or give --num_workers 0"
+    remedy = "a small training takes about 1.5 GB; close other programs, or give --num_workers 0"
     _compare(find, "memory", free, (0, 2e9), remedy)
 
 
 def check_disk(find: Findings, out_dir: Path) -> None:
-    """Room for a run in `out_dir`. Raises UserError where it cannot be written."""
+    """Check free space for a run in `out_dir`. Raises UserError if it cannot be written."""
     check_writable(out_dir / "config.json", (), "--out_dir")
-    above = out_dir.absolute()
-    free = shutil.disk_usage(next(one for one in (above, *above.parents) if one.is_dir())).free
-    remedy = "a run of a large network takes several GB; make room, or name another --out_dir"
+    path = out_dir.absolute()
+    free = shutil.disk_usage(next(one for one in (path, *path.parents) if one.is_dir())).free
+    remedy = "a run of a large network takes several GB; free some space, or name another --out_dir"
     _compare(find, f"disk at --out_dir {out_dir}", free, (2e8, 1e10), remedy)
 
 
 def _compare(
     find: Findings, what: str, free: int, enough: tuple[float, float], remedy: str
 ) -> None:
-    """Bad below the first number of bytes of `enough`, doubtful below the second."""
+    """Report an error below the first number of bytes in `enough`, a doubt below the second."""
     found = f"{what}: {format_size(free)} free"
     if free >= enough[1]:
         find.good(found)
@@ -158,7 +158,7 @@ def _compare(
 
 
 def _text(path: Path) -> str:
-    """Content of a file; empty where it cannot be read."""
+    """Content of a file, or "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError:

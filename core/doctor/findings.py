@@ -10,12 +10,12 @@ from core.errors import DOCTOR, UserError, escape_control, pluralize
 Result = TypeVar("Result")
 
 WIDTH = 100
-# good, doubtful, bad, unchecked; the second set is for a terminal whose encoding lacks the first
+# good, doubtful, bad, unchecked; the second set is for encodings without the first
 _MARKS = (("✓", "!", "✗", "-"), ("ok", " !", "NO", " -"))
 
 
 class Findings:
-    """Prints findings as they come, and counts them; `remedy` says what to do about one."""
+    """Print and count the findings of the checks; `remedy` is what the user can do."""
 
     def __init__(self) -> None:
         try:
@@ -26,27 +26,27 @@ class Findings:
         self._found: list[int] = []
 
     def heading(self, title: str) -> None:
-        """Begin a group of findings."""
+        """Start a group of findings."""
         print(f"\n{title}" if self._found else title)
 
     def good(self, sentence: str) -> None:
-        """All is well."""
+        """Report a passed check."""
         self._print(0, sentence)
 
     def doubt(self, sentence: str, remedy: str = "") -> None:
-        """It may be intended."""
+        """Report a doubt, which may be intended."""
         self._print(1, sentence, remedy)
 
     def bad(self, sentence: str, remedy: str = "") -> None:
-        """It is wrong."""
+        """Report a problem."""
         self._print(2, sentence, remedy)
 
-    def unseen(self, sentence: str) -> None:
-        """It was not checked, as something before it is wrong or no flag asks for it."""
+    def skip(self, sentence: str) -> None:
+        """Report a check that was skipped, by an earlier problem or for lack of a flag."""
         self._print(3, sentence)
 
-    def look(self, check: Callable[..., Result], *arguments: Any) -> Result | None:
-        """Result of `check(self, ...)`; None where it raised, which is then a finding itself."""
+    def attempt(self, check: Callable[..., Result], *arguments: Any) -> Result | None:
+        """Result of `check(self, ...)`; None if it raised, which becomes a finding."""
         try:
             return check(self, *arguments)
         except UserError as error:
@@ -55,12 +55,12 @@ class Findings:
             reason = " ".join(str(error).split())[:300]
             self.bad(
                 f"{check.__name__} failed: {type(error).__name__}: {reason}",
-                "this is a mistake of the doctor or of a package; the other checks go on",
+                "this is a defect of the doctor or of a package; the other checks continue",
             )
         return None
 
     def end(self) -> int:
-        """Print how many findings of each kind there were; the exit code: 1 if one is bad."""
+        """Print the number of findings of each kind; returns exit code 1 for any problem."""
         counts = [(self._found.count(kind), mark.strip()) for kind, mark in enumerate(self._marks)]
         text = ", ".join(f"{count} {mark}" for count, mark in counts if count)
         bad = [str(number) for number, kind in enumerate(self._found, 1) if kind == 2]
@@ -71,7 +71,7 @@ class Findings:
     def _print(self, kind: int, sentence: str, remedy: str = "") -> None:
         self._found.append(kind)
         start = f"{len(self._found):3} {self._marks[kind]} "
-        # a pointer to the doctor has nothing more to say here
+        # a hint to run the doctor is omitted here
         sentence = sentence.partition(DOCTOR)[0].rstrip(".")
         text = textwrap.fill(
             escape_control(sentence + (f": {remedy}" if remedy else "")),

@@ -1,4 +1,4 @@
-"""Check of the images: can they be decoded, are they radiographs, are some nearly the same?"""
+"""Check of the images: unreadable files, constant images, near-duplicates."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from core.data.loading.dataset import describe_blank_images
 from core.doctor.config import Config
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, TRAIN, Tables, owners_of
-from core.doctor.near_duplicates import near_pairs, print_of
+from core.doctor.near_duplicates import find_near_pairs, perceptual_hash
 from core.errors import UserError, list_first, pluralize
 from core.runtime.fabric import worker_count
 
@@ -19,11 +19,11 @@ SAMPLE = 200
 
 
 def check_images(find: Findings, tables: Tables, config: Config) -> None:
-    """Decode a sample, or with --full all, and check the pixels."""
+    """Decode a sample, or all with --full, and check the pixels."""
     tables = {flag: table for flag, table in tables.items() if table.paths}
     names = [name for table in tables.values() for name in table.ids]
     if not names:
-        find.unseen("unreadable, constant and similar images: every image needs a file first")
+        find.skip("unreadable, constant and similar images: every image needs a file first")
         return
     files = Images.concatenate([table.images for table in tables.values()])
     places, what, full = np.arange(len(names)), pluralize(len(names), "image"), config.full
@@ -34,24 +34,29 @@ def check_images(find: Findings, tables: Tables, config: Config) -> None:
         )
 
     def decode(place: int) -> tuple[str, tuple[int, ...], bool, np.ndarray | None]:
-        """Why an image cannot be read; its shape, whether it is constant, and its print."""
+        """Error of an unreadable image, or ""; its shape, whether it is constant, and its hash."""
         try:
             pixels = files.read(place)
         except UserError as error:
             return str(error), (), False, None
         is_constant = bool(pixels.min() == pixels.max())
-        return "", pixels.shape, is_constant, print_of(pixels) if full and not is_constant else None
+        return (
+            "",
+            pixels.shape,
+            is_constant,
+            perceptual_hash(pixels) if full and not is_constant else None,
+        )
 
     with ThreadPoolExecutor(max(1, worker_count(config.num_workers))) as pool:
         found = pool.map(decode, places.tolist())
         progress = tqdm(found, "decoding", len(places), unit="img", leave=False, disable=None)
-        reasons, shapes, constant, prints = zip(*progress, strict=True)
+        reasons, shapes, constant, hashes = zip(*progress, strict=True)
     chosen = [names[place] for place in places]
     if bad := [name for name, reason in zip(chosen, reasons, strict=True) if reason]:
         reason = next(filter(None, reasons)).rstrip(".")
         find.bad(
             f"of {what}, {len(bad):,} cannot be read: {list_first(bad, 20)} ({reason})",
-            "fix or fetch them again, or take their rows out of the CSV",
+            "replace these files, or remove their rows from the CSV",
         )
     else:
         low, high = np.min(shapes, axis=0), np.max(shapes, axis=0)
@@ -61,29 +66,29 @@ def check_images(find: Findings, tables: Tables, config: Config) -> None:
     else:
         find.good("none of these has a single grey level")
     if full:
-        find.look(_check_near, prints, tables, names)
+        find.attempt(_check_near, hashes, tables, names)
     else:
-        find.unseen("near-duplicate images: --full looks for them")
+        find.skip("near-duplicate images: --full looks for them")
 
 
 def _check_near(
-    find: Findings, prints: Sequence[np.ndarray | None], tables: Tables, names: list[str]
+    find: Findings, hashes: Sequence[np.ndarray | None], tables: Tables, names: list[str]
 ) -> None:
-    places = np.flatnonzero([one is not None for one in prints])
+    places = np.flatnonzero([one is not None for one in hashes])
     if not len(places):
-        find.unseen("near-duplicate images: there is none to compare")
+        find.skip("near-duplicate images: there is none to compare")
         return
-    # those to predict are of other patients than those of --train_csv, and leak to nobody
+    # images to predict have other patients, and count as different from those of --train_csv
     owners = [
         f"{flag == TEST} {owner}" for flag, table in tables.items() for owner in owners_of(table)
     ]
     trained = len(names) - len(tables.get(TEST, ()))
     paths = [path for table in tables.values() for path in table.paths]
-    vectors = np.stack([one for one in prints if one is not None])
-    pairs = places[near_pairs(vectors, np.array(owners)[places])]
-    # one file in two CSVs is a finding of its own
+    vectors = np.stack([one for one in hashes if one is not None])
+    pairs = places[find_near_pairs(vectors, np.array(owners)[places])]
+    # one file in two CSVs is reported by `check_copies`
     strangers = [(a, b) for a, b in pairs.tolist() if a < trained and paths[a] != paths[b]]
-    method = "by thumbnails; what was cropped, turned or mirrored is hardly found"
+    method = "by thumbnails; cropped, rotated or mirrored images are mostly missed"
     if not strangers:
         find.good(f"no near-duplicates of different patients ({method})")
         return
@@ -92,6 +97,6 @@ def _check_near(
         f"{pluralize(len(strangers), 'image looks', 'images look')} nearly the same as another one"
         f"{' of a different patient' if is_known else ''}: "
         f"{list_first([f'{names[a]} ~ {names[b]}' for a, b in strangers], 10)} ({method})",
-        "look at them: the same radiograph in training and validation inflates every score; "
-        "take one of each pair out, or give both one patient",
+        "check them: the same radiograph in training and validation inflates all scores; remove "
+        "one of each pair, or give both the same patient",
     )

@@ -1,4 +1,4 @@
-"""Check of leaks: images and patients of the test in the CSVs of a training."""
+"""Check of leaks: test images and patients in the CSVs of a training."""
 
 import os
 
@@ -11,12 +11,12 @@ from core.doctor.findings import Findings
 from core.errors import list_first, pluralize
 
 TRAIN, VAL, TEST = "--train_csv", "--val_csv", "the test"
-# by these names, in this order
+# by name, in this order
 Tables = dict[str, LabelTable]
 
 
 def check_patients_of_test(find: Findings, tables: Tables, config: Config) -> None:
-    """Patients that --test_csv names in the `tables`."""
+    """Search the patients of --test_csv in the `tables`."""
     csv, places = config.test_csv, range(len(config.data.train_csv))
     given = [config.data.reading.of_csv(place).patient_column for place in places]
     patients: set[str] = set()
@@ -26,9 +26,9 @@ def check_patients_of_test(find: Findings, tables: Tables, config: Config) -> No
         if name := find_column(csv, columns, wanted, PATIENT_COLUMNS, "--patient_column"):
             patients = set(columns[name].values)
     for flag, table in tables.items():
-        # with several sources a patient has the source's name before its own
+        # with several sources patients are prefixed by the source
         if not patients or table.patients is None or table.sources is not None:
-            find.unseen(f"patients of the test in {flag}: they are not named in both")
+            find.skip(f"patients of the test in {flag}: they are not named in both")
         elif shared := sorted(patients & set(table.patients)):
             find.bad(*_found(flag, "patient", shared))
         else:
@@ -36,10 +36,10 @@ def check_patients_of_test(find: Findings, tables: Tables, config: Config) -> No
 
 
 def check_copies(find: Findings, tables: Tables) -> None:
-    """Images of the test, the last of `tables`, that equal another one."""
+    """Search test images, the last of `tables`, that equal another image."""
     there = {flag: table for flag, table in tables.items() if table.paths}
     if len(there) < len(tables):
-        find.unseen("equal images in the test and the others: every image needs a file first")
+        find.skip("equal images in the test and the others: every image needs a file first")
         return
     images = Images.concatenate([table.images for table in there.values()])
     first, files = find_duplicates(images), list(map(os.path.realpath, images.paths))
@@ -53,9 +53,7 @@ def check_copies(find: Findings, tables: Tables) -> None:
             found.setdefault(other, []).append(name)
     for other, names in found.items():
         if other == TEST:
-            find.doubt(
-                f"{pluralize(len(names), 'image')} of the test are there twice: {list_first(names)}"
-            )
+            find.doubt(f"{pluralize(len(names), 'duplicate')} in the test: {list_first(names)}")
         else:
             find.bad(*_found(other, "image", names))
     if not found:
@@ -63,13 +61,13 @@ def check_copies(find: Findings, tables: Tables) -> None:
 
 
 def owners_of(table: LabelTable) -> list[str]:
-    """The patient of each image, or the image itself where none are known."""
+    """Patient of each image, or the image itself if patients are unknown."""
     return table.ids if table.patients is None else table.patients.tolist()
 
 
 def _found(flag: str, what: str, names: list[str]) -> tuple[str, str]:
-    """Finding and remedy for what is in the test and in another table."""
+    """Finding and remedy for images or patients both in the test and in another table."""
     return (
-        f"{pluralize(len(names), what)} of the test can be found in {flag}: {list_first(names)}",
-        f"take them out of {flag}, or their scores say nothing about new patients",
+        f"{pluralize(len(names), what)} of the test found in {flag}: {list_first(names)}",
+        f"remove them from {flag}: otherwise their scores do not hold for new patients",
     )

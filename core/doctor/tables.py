@@ -1,4 +1,4 @@
-"""Check of the CSVs: read and divided as by a training, and compared with those of the test."""
+"""Check of the CSVs: reading, folds, comparison with the test images."""
 
 import textwrap
 from contextlib import suppress
@@ -20,38 +20,38 @@ _WARNING = "Warning: "
 
 
 def check_tables(find: Findings, config: Config, split: SplitConfig) -> Tables:
-    """Check all CSVs; the tables that could be read, none where --train_csv could not."""
+    """Check all CSVs; returns the valid tables, none if --train_csv is invalid."""
     data = config.data
-    train = find.look(_read_labels, config)
+    train = find.attempt(_read_labels, config)
     if train is None:
-        find.unseen("labels, patients, images, folds and leaks need a --train_csv that can be read")
+        find.skip("labels, patients, images, folds and leaks need a valid --train_csv")
         return {}
     tables = {TRAIN: train}
     if train.paths or not data.val_csv:
-        find.look(_divide, train, config, split)
+        find.attempt(_divide, train, config, split)
     else:
-        find.unseen("--val_csv: every image of --train_csv needs a file first")
+        find.skip("--val_csv: every image of --train_csv needs a file first")
     if data.val_csv:
-        # what is wrong with it is found by now
+        # `_divide` has reported an error in it
         with suppress(UserError):
             tables[VAL] = gather(data, validation=True, labels=train.class_names)
-    if config.tests:
-        test = find.look(_read_test, config, train)
+    if config.has_test:
+        test = find.attempt(_read_test, config, train)
         if test is not None:
-            find.look(check_patients_of_test, tables, config)
+            find.attempt(check_patients_of_test, tables, config)
             tables[TEST] = test
-            find.look(check_copies, tables)
+            find.attempt(check_copies, tables)
     return tables
 
 
 def _read_labels(find: Findings, config: Config) -> LabelTable:
-    """The table of --train_csv, without paths where images are missing."""
+    """The table of --train_csv, without paths if images are missing."""
     try:
         table = gather(config.data)
     except UserError as error:
-        # where the CSV is at fault this raises again
+        # raises again if the CSV is invalid
         table = gather(config.data, images=False)
-        remedy = "name their folder by --train_dir, or take the rows of missing images out"
+        remedy = "give their folder by --train_dir, or remove the rows of missing images"
         find.bad(str(error), remedy)
     else:
         find.good(f"each image has a file in {', '.join(map(str, config.data.train_dir))}")
@@ -59,9 +59,9 @@ def _read_labels(find: Findings, config: Config) -> LabelTable:
 
 
 def _divide(find: Findings, table: LabelTable, config: Config, split: SplitConfig) -> None:
-    """What a training says of its data before it begins. Raises UserError where it would."""
+    """Report what a training prints about its data. Raises UserError as the training would."""
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         if text.startswith(_WARNING):
             find.doubt(text.removeprefix(_WARNING))
         elif "\n" in text:
@@ -69,9 +69,9 @@ def _divide(find: Findings, table: LabelTable, config: Config, split: SplitConfi
         else:
             find.good(text)
 
-    divide(table, config.data, split, say)
+    divide(table, config.data, split, log)
     if table.patients is not None and len(np.unique(table.patients)) == len(table) > 1:
-        find.doubt("each image is another patient's", "is --patient_column that column?")
+        find.doubt("each image has a different patient", "is --patient_column correct?")
 
 
 def _read_test(find: Findings, config: Config, train: LabelTable) -> LabelTable:

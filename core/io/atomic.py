@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what to say where they cannot be."""
+"""Atomic writes, and the error for paths that cannot be written."""
 
 import errno
 import os
@@ -10,26 +10,26 @@ from pathlib import Path
 from core.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MENDS = dict.fromkeys(_FULL, "make room there, and the same command goes on") | {
-    errno.ENOENT: "its folder was removed or moved; the same command starts anew",
-    errno.EROFS: "let that be writable again, or name another place",
-    errno.EACCES: "let that be writable, or name another place",
-    errno.EIO: "look after that disk, then the same command goes on",
+_REMEDIES = dict.fromkeys(_FULL, "free some space there, then rerun the command to resume") | {
+    errno.ENOENT: "its folder was removed or moved; rerun the command to start again",
+    errno.EROFS: "the file system is read-only: choose another path",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EIO: "check the disk, then rerun the command to resume",
 }
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file in the folder of `path`, flush it, and rename it to `path`.
+    """Let `write` fill a temporary file beside `path`, flush it, and rename it to `path`.
 
-    Raises UserError where that is not possible; the old file is then untouched.
+    Raises UserError if that fails; the old file is then unchanged.
     """
-    # the suffix stays: writers choose their format by it
+    # same suffix: writers choose their format by it
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
-        # some writers make files that only their owner can read
+        # some writers create files that only their owner can read
         temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -37,28 +37,28 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        # where even that is refused, the reason above is the one to tell
+        # an error here would hide the one above
         with suppress(OSError):
             temporary.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The sentence for a file or folder that cannot be written: why, and what to do."""
-    mend = _MENDS.get(error.errno or 0)
+    """Error for a file or folder that cannot be written, with the remedy."""
+    remedy = _REMEDIES.get(error.errno or 0)
     return UserError(
-        f"{path} cannot be written: {error.strerror or error}" + (f"; {mend}" if mend else "")
+        f"{path} cannot be written: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
     )
 
 
 def check_writable(path: Path, inputs: Iterable[Path], flag: str = "--output") -> None:
-    """Raise UserError where a file cannot be made at `path`, or is one of the `inputs`."""
-    if path.is_dir() or any(above.is_file() for above in path.parents):
+    """Raise UserError if `path` cannot be written or is one of the `inputs`."""
+    if path.is_dir() or any(parent.is_file() for parent in path.parents):
         raise UserError(f"{path} cannot be written: it is a folder, or lies below a file")
     if path.resolve() in {one.resolve() for one in inputs}:
-        raise UserError(f"{path} is a file that is read: give another {flag}")
-    folder = next(above for above in path.absolute().parents if above.is_dir())
+        raise UserError(f"{flag} would overwrite the input file {path}: choose another path")
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     try:
-        # only a try tells: of a read-only disk, a full one, a server that refuses root
+        # only a trial detects a full or read-only disk, or a server that refuses root
         with tempfile.TemporaryFile(dir=folder, prefix="."):
             pass
     except OSError as error:
@@ -66,7 +66,7 @@ def check_writable(path: Path, inputs: Iterable[Path], flag: str = "--output") -
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it. Raises UserError where that cannot be."""
+    """Create a folder and its parents. Raises UserError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,7 +75,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def together(*paths: Path) -> Iterator[None]:
-    """Write files that belong together: where one cannot be, those that are new go again."""
+    """Write several files together: if one fails, the new ones are deleted."""
     new = [path for path in paths if not path.exists()]
     try:
         yield

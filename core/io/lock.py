@@ -1,7 +1,7 @@
 """Folder lock: one process at a time trains, packs or predicts into a folder.
 
 The lock is that of `filelock` (flock on POSIX, LockFileEx on Windows) on the file `.lock`, which
-stays when it is released.
+remains after the release.
 """
 
 import errno
@@ -20,10 +20,10 @@ _HELD: weakref.WeakSet[IO[str]] = weakref.WeakSet()
 
 
 def lock_folder(folder: Path, doing: str) -> IO[str]:
-    """Make `folder` and hold it until what this returns is closed, or the process ends.
+    """Create `folder` and lock it until the returned file is closed or the process ends.
 
-    Raises UserError where it is held, by this process too ("another process is `doing`"), or its
-    file system has no locks, and OSError where it cannot be made or written to.
+    Raises UserError if it is locked ("another process is `doing`"; by this process too) or its file
+    system has no locks, and OSError if it cannot be created or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # "w" would truncate a file that another process has locked
@@ -35,8 +35,8 @@ def lock_folder(folder: Path, doing: str) -> IO[str]:
         lock.close()
         if isinstance(error, OSError) and error.errno in _NO_LOCKS:
             raise UserError(
-                f"{folder} cannot be locked, as its file system has no locks: give an --out_dir "
-                "(or --out) on another one"
+                f"the file system of {folder} has no locks: give an --out_dir (or --out) on "
+                "another one"
             ) from error
         raise
     _HELD.add(lock)
@@ -44,16 +44,16 @@ def lock_folder(folder: Path, doing: str) -> IO[str]:
 
 
 def is_held(folder: Path, lock: IO[str]) -> bool:
-    """Whether `lock` still holds this folder, which may have been removed, moved or replaced."""
+    """Whether `lock` still belongs to this folder, which may have been moved or replaced."""
     try:
-        there = (folder / LOCK).stat()
+        current = (folder / LOCK).stat()
     except OSError:
         return False
-    return os.path.samestat(there, os.fstat(lock.fileno()))
+    return os.path.samestat(current, os.fstat(lock.fileno()))
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds `folder`, which may be read-only."""
+    """Whether a process has locked `folder`, which may be read-only."""
     path = folder / LOCK
     try:
         # a lock on NFS needs a file that may be written to
@@ -65,7 +65,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _close_in_fork() -> None:
-    """Leave locks to the parent: loader workers outlive a killed run for seconds."""
+    """Close inherited locks: loader workers outlive a killed run for seconds."""
     for inherited in list(_HELD):
         inherited.close()
     _HELD.clear()

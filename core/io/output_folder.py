@@ -1,4 +1,4 @@
-"""A folder of files that belong together: all of them, or none, and nothing else replaced."""
+"""Output folder written as a whole; only an earlier output is replaced."""
 
 import os
 import re
@@ -17,10 +17,10 @@ Result = TypeVar("Result")
 def check_folder(
     path: Path, inputs: Sequence[Path], ours: re.Pattern[str], needed: str, *, overwrite: bool
 ) -> None:
-    """Raise UserError where the folder `path` cannot be written, or is there already.
+    """Raise UserError if the folder `path` cannot be written or is not empty.
 
-    With `overwrite`, where it holds an input, a file whose name is not one of `ours`, or no file
-    whose name begins with `needed`.
+    With `overwrite`: if it has an input, a file with a name that does not match `ours`, or no file
+    with a name that starts with `needed`.
     """
     check_writable(path / "x", inputs)
     if not path.exists() or not (names := sorted(os.listdir(path))):
@@ -32,18 +32,18 @@ def check_folder(
     others = [name for name in names if not ours.fullmatch(name) or (path / name).is_dir()]
     if others or not any(name.startswith(needed) for name in names):
         raise UserError(
-            f"{path} holds what was not made here ({list_first(others or names)}), so that "
-            "--overwrite leaves it alone: name another --output"
+            f"{path} has other files ({list_first(others or names)}), which --overwrite would "
+            "delete: name another --output"
         )
-    if read := [one for one in inputs if one.resolve().parent == path.resolve()]:
-        raise UserError(f"{path} holds {read[0].name}, which is read: name another --output")
+    if found := [one for one in inputs if one.resolve().parent == path.resolve()]:
+        raise UserError(f"{path} has the input file {found[0].name}: name another --output")
 
 
 def write_folder(path: Path, fill: Callable[[Path], Result], check: Callable[[], None]) -> Result:
-    """Let `fill` write a new folder beside `path`, then put it in its place; returns what it does.
+    """Let `fill` write a new folder beside `path`, then replace `path`; returns its result.
 
-    `check` is `check_folder`, called again before that. Raises UserError where `path` cannot be
-    written; what was there is then untouched.
+    `check` is `check_folder`, called again before the replacement. Raises UserError if `path`
+    cannot be written; the old folder is then unchanged.
     """
     path = path.resolve()
     make_folder(path.parent)
@@ -62,7 +62,7 @@ def write_folder(path: Path, fill: Callable[[Path], Result], check: Callable[[],
             with suppress(OSError):
                 old.rename(path)
         shutil.rmtree(new, ignore_errors=True)
-        # where it could not be put back, it is the only copy
+        # if it could not be restored, it is the only copy
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
     return result

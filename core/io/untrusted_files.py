@@ -1,4 +1,4 @@
-"""Files that others made: a look at what they are, and JSON that holds no surprise."""
+"""Safe reading of untrusted files: regular-file check and strict JSON."""
 
 import json
 import math
@@ -11,16 +11,16 @@ _DEEPEST = 20
 
 
 def check_regular(path: Path) -> None:
-    """Raise ValueError where reading might never end, as of a pipe or a device."""
+    """Raise ValueError for a pipe or a device, as reading it might never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError("it is a pipe or a device, and no file on a disk")
+        raise ValueError("it is a pipe or a device, not a file on a disk")
 
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """The JSON object in a file, without repeated keys and NaN.
+    """Read the JSON object in a file, without repeated keys and NaN.
 
-    Raises OSError where the file cannot be opened, and ValueError where it is something else, or
-    larger than settings can be.
+    Raises OSError if the file cannot be opened, and ValueError if it is invalid or larger than
+    `largest` bytes.
     """
     check_regular(path)
     with path.open("rb") as file:
@@ -34,35 +34,38 @@ def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"it is no JSON ({error})") from error
+        raise ValueError(f"it is not valid JSON ({error})") from error
     if not isinstance(found, dict):
-        raise ValueError("it holds no JSON object")
+        raise ValueError("it is not a JSON object")
     return found
 
 
-def unsurprising(value: Any, depth: int = 0) -> Any:
-    """What JSON held, as any of JSON, Markdown and protobuf can hold it: None for a number that is
-    not finite or has over 64 bits and for what is nested too deep, "?" for half a UTF-16 pair."""
+def strict_json(value: Any, depth: int = 0) -> Any:
+    """A JSON value that JSON, Markdown and protobuf can store.
+
+    None replaces numbers that are not finite or exceed 64 bits, and values nested too deeply; "?"
+    replaces half a UTF-16 pair.
+    """
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, (int, float)):
-        # NaN is below nothing
+        # written so that NaN fails
         return value if abs(value) < (2**63 if isinstance(value, int) else math.inf) else None
     if depth >= _DEEPEST:
         return None
     if isinstance(value, list):
-        return [unsurprising(one, depth + 1) for one in value]
+        return [strict_json(one, depth + 1) for one in value]
     if isinstance(value, dict):
-        return {unsurprising(name): unsurprising(one, depth + 1) for name, one in value.items()}
+        return {strict_json(name): strict_json(one, depth + 1) for name, one in value.items()}
     return value
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key is repeated")
     return found
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")

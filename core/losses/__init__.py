@@ -1,8 +1,8 @@
-"""Losses by name. One file a family; every loss is `forward(logits, targets) -> scalar`.
+"""Losses by name; every loss is `forward(logits, targets) -> scalar`.
 
-Logits (B, C), targets (B, C) with 1, 0 and NaN for unknown, or between 0 and 1, where the entry is
-the mean of a positive's and a negative's; the mean is over known entries, in float32 whatever the
-autocast. Class statistics are buffers. Which to try: README.md in this folder.
+Logits (B, C), targets (B, C): 1, 0, NaN for unknown, or soft values in between, which weight the
+entries of a positive and a negative. The mean is over known entries, in float32 even under
+autocast. Class statistics are buffers. README.md in this folder recommends which to try.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from core.losses.wrappers import DeferredReweighting, LabelSmoothed, LogitAdjust
 
 __all__ = ["NAMES", "build_loss", "prevalence_log_odds"]
 
-# how many of (positives, images) each takes
+# class and number of its arguments among (positives, images)
 _KINDS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "asl": (Asymmetric, 0),
     "robust_asl": (RobustAsymmetric, 0),
@@ -51,15 +51,15 @@ def build_loss(
     epochs: int = 100,
     **options: Any,
 ) -> nn.Module:
-    """The loss `name` for classes with `positives` (C,) among `images` (N, or known labels (C,)).
+    """Build the loss `name` for `positives` (C,) among `images` (a number, or known labels (C,)).
 
     Options: asl, robust_asl: gamma_neg, gamma_pos, margin; bce: pos_weight; weighted_bce: beta;
     focal: alpha, gamma; cb_focal: beta, gamma; ldam, ldam_drw: max_margin, scale; two_way:
-    temperature; distribution_balanced: alpha, beta, mu, neg_scale, kappa, gamma. Around any of
-    them: logit_adjust (tau), label_smooth (eps), drw_epoch (the first of `epochs`, from 1, in which
-    positives are re-weighted; ldam_drw re-weights after 60 % of them unless it is given). A loss
-    that is re-weighted has `set_epoch(epoch)`. Raises UserError for an unknown name or option, a
-    value out of range, and counts that contradict each other.
+    temperature; distribution_balanced: alpha, beta, mu, neg_scale, kappa, gamma. For any loss:
+    logit_adjust (tau), label_smooth (eps), drw_epoch (the first of `epochs`, from 1, that
+    re-weights positives; ldam_drw: after 60 % of the epochs by default). A loss with re-weighting
+    has `set_epoch(epoch)`. Raises UserError for an unknown name or option, a value out of range,
+    and contradicting counts.
     """
     if name not in NAMES:
         raise UserError(f"there is no loss '{name}'{suggest_name(name, NAMES)}")
@@ -77,13 +77,13 @@ def build_loss(
     except UserError as error:
         raise UserError(f"loss {name}: {error}") from error
     except TypeError as error:
-        # without the name of the class
+        # without the class name in the message
         reason = str(error).rpartition("() ")[2]
         raise UserError(f"loss {name} {reason}") from error
 
 
 def _counts(positives: ArrayLike | Tensor, images: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
-    """Both counts as tensors. Raises UserError unless 0 <= positives <= images for each class."""
+    """Convert counts to tensors. Raises UserError unless 0 <= positives <= images by class."""
     counts, known = torch.as_tensor(positives), torch.as_tensor(images)
     fits = counts.ndim == 1 and known.shape in ((), counts.shape)
     require(fits, "positives", "hold one number a class", f"the shape {tuple(counts.shape)}")

@@ -1,4 +1,4 @@
-"""Asymmetric loss, plain and robust."""
+"""Asymmetric loss, original and robust."""
 
 import math
 
@@ -12,8 +12,8 @@ from core.losses.statistics import EntryLoss, require
 class Asymmetric(EntryLoss):
     """-[y (1-p)^g+ log p + (1-y) p_m^g- log(1-p_m)], p_m = max(p - m, 0).
 
-    Ridnik et al. 2021, eq. 4 to 7. The focusing factors carry gradient, as in the paper. Raises
-    UserError where a gamma is negative or the margin m lies outside [0, 1).
+    Ridnik et al. 2021, eq. 4 to 7. The focusing factors have a gradient, as in the paper. Raises
+    UserError if a gamma is negative or the margin m outside [0, 1).
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Asymmetric(EntryLoss):
 
 
 class RobustAsymmetric(Asymmetric):
-    """Asymmetric loss that is gentler with labels that may be wrong (Park et al. 2023).
+    """Asymmetric loss that is robust to label noise (Park et al. 2023).
 
-    The positive term is the cross-entropy's expansion with its first two coefficients changed,
-    -[log p + (1-p) - 1.25 (1-p)^2]; the negative one is weighted by (1.5 - p) p^2 (1.5 - q), with
-    q = 1 - p_m, which falls again where p is close to 1.
+    The positive term is -[log p + (1-p) - 1.25 (1-p)^2], the expansion of cross-entropy with its
+    first two coefficients changed. The negative term has the weight (1.5 - p) p^2 (1.5 - q) with
+    q = 1 - p_m, which decreases for p close to 1.
     """
 
     def _positive(self, logits: Tensor) -> Tensor:

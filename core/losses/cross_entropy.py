@@ -1,4 +1,4 @@
-"""Binary cross-entropy: plain, with weighted positives, or with weighted classes."""
+"""Binary cross-entropy: unweighted, with weighted positives, or with weighted classes."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from core.losses.statistics import EntryLoss, effective_number_weights
 
 
 class BinaryCrossEntropy(EntryLoss):
-    """-[w y log p + (1-y) log(1-p)], w = 1, or with `pos_weight` clip((N-n)/n, 1, 10) per class."""
+    """-[w y log p + (1-y) log(1-p)], w = 1, or clip((N-n)/n, 1, 10) by class with `pos_weight`."""
 
     weight: Tensor
 

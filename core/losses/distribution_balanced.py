@@ -1,4 +1,4 @@
-"""Distribution-balanced loss: re-balanced weights, and negatives that are tolerated."""
+"""Distribution-balanced loss: re-balanced weights and negative-tolerant regularization."""
 
 import math
 
@@ -12,12 +12,12 @@ from core.losses.statistics import EntryLoss, prevalence_log_odds, require
 class DistributionBalanced(EntryLoss):
     """w [y softplus(-v) + (1-y) softplus(lam v) / lam], v = z - kappa log(1/f - 1).
 
-    Wu et al. 2020, eq. 5 to 9. With r the share of a class in the chance that class-aware sampling
-    draws the image, (1/n_c) / sum over the image's positive classes of 1/n_j, the weight is
-    w = alpha + sigmoid(beta (r - mu)); an image without positives has w = alpha + 1. The focal
-    factor (1 - p_t)^gamma takes p_t of the logit that enters the entry, v or -lam v; gamma 0
-    switches it off. The shift by kappa serves training alone. Raises UserError where alpha or gamma
-    is negative, beta or `neg_scale` (lam) is not above 0, or a value is not finite.
+    Wu et al. 2020, eq. 5 to 9. The weight is w = alpha + sigmoid(beta (r - mu)), where r is the
+    fraction of a class in the probability that class-aware sampling draws the image: (1/n_c) over
+    the sum of 1/n_j for the image's positive classes. An image without positives has w = alpha + 1.
+    The focal factor (1 - p_t)^gamma uses the logit of the entry, v or -lam v; gamma 0 disables it.
+    The shift by kappa is for training only. Raises UserError if alpha or gamma is negative, beta or
+    `neg_scale` (lam) is not above 0, or a value is not finite.
     """
 
     shift: Tensor
@@ -54,9 +54,9 @@ class DistributionBalanced(EntryLoss):
         return self._rebalancing(targets > 0.5) * entries
 
     def _rebalancing(self, positive: Tensor) -> Tensor:
-        """Weights (B, C) of an image's entries from which of its labels are positive (B, C)."""
-        chances = (positive * self.inverse_counts).sum(dim=1, keepdim=True)  # (B, 1)
-        # an image without positives: the share is infinite, and its sigmoid 1
-        share = self.inverse_counts / torch.where(chances > 0, chances, 1)
-        weights = self.alpha + torch.sigmoid(self.beta * (share - self.mu))
-        return torch.where(chances > 0, weights, self.alpha + 1)
+        """Weights (B, C) of the entries, from the positive labels (B, C)."""
+        total = (positive * self.inverse_counts).sum(dim=1, keepdim=True)  # (B, 1)
+        # an image without positives: the ratio is infinite, and its sigmoid 1
+        ratio = self.inverse_counts / torch.where(total > 0, total, 1)
+        weights = self.alpha + torch.sigmoid(self.beta * (ratio - self.mu))
+        return torch.where(total > 0, weights, self.alpha + 1)

@@ -1,4 +1,4 @@
-"""Focal loss, with a constant weight of positives or with class weights."""
+"""Focal loss, with a constant weight of positives or class weights."""
 
 import math
 
@@ -10,7 +10,7 @@ from core.losses.statistics import EntryLoss, effective_number_weights, require
 
 
 class Focal(EntryLoss):
-    """alpha_t (1 - p_t)^gamma BCE (Lin et al. 2017, eq. 5); alpha below 0 switches alpha off."""
+    """alpha_t (1 - p_t)^gamma BCE (Lin et al. 2017, eq. 5); alpha below 0 disables alpha."""
 
     def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
         super().__init__()

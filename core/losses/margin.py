@@ -1,4 +1,4 @@
-"""Label-distribution-aware margins: the rarer a class, the wider its margin."""
+"""Label-distribution-aware margin loss: wider margins for rarer classes."""
 
 import math
 
@@ -10,11 +10,11 @@ from core.losses.statistics import EntryLoss, require
 
 
 class LabelDistributionAware(EntryLoss):
-    """BCE(s (z - y m_c), y) with m_c in proportion to n_c^(-1/4), the largest being `max_margin`.
+    """BCE(s (z - y m_c), y) with m_c proportional to n_c^(-1/4) and at most `max_margin`.
 
     Cao et al. 2019, eq. 13, for binary labels. The paper's scale s of 30 is for cosine logits. The
-    largest is taken over classes that have positives; one without any gets `max_margin` too. Raises
-    UserError where `max_margin` lies outside [0, 1) or `scale` is not above 0.
+    rarest class with positives has `max_margin`, and so have classes without positives. Raises
+    UserError if `max_margin` is outside [0, 1) or `scale` is not above 0.
     """
 
     margins: Tensor

@@ -1,4 +1,4 @@
-"""What losses know of their classes and options, and what those of single entries share."""
+"""Class statistics, checks of options, and the base of losses of single entries."""
 
 import torch
 from numpy.typing import ArrayLike
@@ -14,10 +14,10 @@ def require(holds: bool, option: str, rule: str, value: object) -> None:
 
 
 def prevalence_log_odds(positives: ArrayLike | Tensor, images: ArrayLike | Tensor) -> Tensor:
-    """log(f / (1 - f)) of each class's f = positives / known labels, float64 (C,).
+    """Log-odds log(f / (1 - f)) of the prevalence f = positives / known labels, float64 (C,).
 
-    `images` is their number, or that of known labels (C,). Positives are clipped to [1/2, known -
-    1/2], so that a class of one kind has a finite prior.
+    `images` is the number of images, or of known labels (C,). Positives are clipped to [1/2, known
+    - 1/2], so that a class without positives or negatives has a finite prior.
     """
     counts = torch.as_tensor(positives).double()
     known = torch.as_tensor(images).double().clamp(min=1)
@@ -26,15 +26,15 @@ def prevalence_log_odds(positives: ArrayLike | Tensor, images: ArrayLike | Tenso
 
 
 def effective_number_weights(positives: ArrayLike | Tensor, beta: float) -> Tensor:
-    """(1 - beta) / (1 - beta^n) of each class with n positives, float64 (C,).
+    """Class weights (1 - beta) / (1 - beta^n) for n positives, float64 (C,).
 
-    Cui et al. 2019, eq. 2 and 4. Scaled to mean 1 over the classes that have positives; a class
-    without any gets weight 1. Raises UserError where beta lies outside [0, 1).
+    Cui et al. 2019, eq. 2 and 4. Scaled to mean 1 over the classes with positives; a class without
+    positives has weight 1. Raises UserError if beta is outside [0, 1).
     """
     require(0 <= beta < 1, "beta", "lie in [0, 1)", beta)
     counts = torch.as_tensor(positives).double()
     present = counts > 0
-    # beta - 1 is exact, and beta^n would round away its distance to 1
+    # by logarithms: beta^n would lose its difference from 1 to rounding
     log_beta = torch.log1p(torch.tensor(beta - 1, dtype=torch.float64))
     weights = (1 - beta) / -torch.expm1(torch.where(present, counts, 1) * log_beta)
     mean = torch.where(present, weights, 0).sum() / present.sum().clamp(min=1)
@@ -44,8 +44,8 @@ def effective_number_weights(positives: ArrayLike | Tensor, beta: float) -> Tens
 def split_known(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits and targets in float32 or float64, unknown targets as 0, and the mask of known ones.
 
-    All (B, C). Half types are raised to float32; float64 stays. Targets may be bool, integer or
-    floating, NaN where unknown. Raises ValueError where the shapes differ.
+    All (B, C). Half precision becomes float32; float64 is unchanged. Targets may be bool, integer
+    or floating, NaN for unknown. Raises ValueError if the shapes differ.
     """
     if logits.shape != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ")
@@ -56,16 +56,16 @@ def split_known(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 class EntryLoss(nn.Module):
-    """A loss whose entries stand alone."""
+    """Base of losses that are a mean over independent entries."""
 
     def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """What each entry costs, (B, C); both are floating, and unknown targets 0."""
+        """Loss of each entry, (B, C), for floating logits and targets; unknown targets are 0."""
         raise NotImplementedError
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of logits and targets, times `weights`; all (B, C).
+        """Scalar mean over known entries of the loss times `weights`; arguments are (B, C).
 
-        Divided by the number of known entries, weighted or not; 0 where there are none.
+        The divisor is the number of known entries, with or without weights; 0 without any.
         """
         logits, targets, known = split_known(logits, targets)
         entries = self.entries(logits, targets)

@@ -12,10 +12,10 @@ from core.losses.statistics import require, split_known
 class TwoWay(nn.Module):
     """softplus(LSE_neg(z) + T LSE_pos(-z/T)), averaged over images, plus the same over classes.
 
-    Kobayashi 2023, eq. 8 to 11: LSE is the log-sum-exp over the negatives or positives of one
-    image, and then of one class in the batch, so that it depends on which images meet in a batch.
-    Means run over images (classes) with a positive; one without a negative adds 0. Soft targets
-    weight the sums. Raises UserError where the temperature T is not above 0.
+    Kobayashi 2023, eq. 8 to 11. LSE is the log-sum-exp over the negatives or positives of an image,
+    and of a class in the batch, so that the loss depends on the division into batches. Means are
+    over images (classes) with a positive; those without a negative add 0. Soft targets weight the
+    sums. Raises UserError if the temperature T is not above 0.
     """
 
     def __init__(self, temperature: float = 4.0) -> None:
@@ -24,7 +24,8 @@ class TwoWay(nn.Module):
         self.temperature = temperature
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar; `weights` (B, C) weigh an image or a class by the mean over its positives."""
+        """Scalar loss; an image or class is weighted by the mean of `weights` (B, C) over its
+        positives."""
         logits, targets, known = split_known(logits, targets)
         images = self._along(1, logits, targets, known, weights)
         return images + self._along(0, logits, targets, known, weights)
@@ -45,8 +46,8 @@ class TwoWay(nn.Module):
 
 
 def _log_sum_exp(values: Tensor, weights: Tensor, dim: int) -> Tensor:
-    """log of the sum of weights exp(values) along `dim`; any finite number where all are 0."""
+    """log sum(weights exp(values)) along `dim`; any finite number if all weights are 0."""
     present = weights > 0
     terms = torch.where(present, values + torch.log(torch.where(present, weights, 1)), -torch.inf)
-    # a sum over nothing would have a gradient of NaN
+    # the gradient of an empty sum would be NaN
     return torch.logsumexp(torch.where(present.any(dim, keepdim=True), terms, 0), dim)

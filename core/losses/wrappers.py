@@ -1,4 +1,4 @@
-"""What goes around any loss: logit adjustment, label smoothing, deferred re-weighting."""
+"""Wrappers of any loss: logit adjustment, label smoothing, deferred re-weighting."""
 
 import math
 
@@ -9,7 +9,7 @@ from core.losses.statistics import effective_number_weights, prevalence_log_odds
 
 
 class LogitAdjusted(nn.Module):
-    """Adds tau log(f / (1-f)) to the training logits (Menon et al. 2021, eq. 10, binary form)."""
+    """Add tau log(f / (1-f)) to the training logits (Menon et al. 2021, eq. 10, binary form)."""
 
     shift: Tensor
 
@@ -20,14 +20,14 @@ class LogitAdjusted(nn.Module):
         self.register_buffer("shift", (tau * prevalence_log_odds(positives, images)).float())
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The wrapped loss of the shifted logits; logits and targets are (B, C)."""
-        # a half-typed sum would round away small logits beside a large shift
+        """Wrapped loss of the shifted logits; logits and targets are (B, C)."""
+        # in half precision a large shift would round away small logits
         raised = logits if logits.element_size() > 4 else logits.float()
         return self.loss(raised + self.shift, targets, weights)
 
 
 class LabelSmoothed(nn.Module):
-    """Gives `loss` the targets y (1 - eps) + eps / 2; unknown ones stay unknown."""
+    """Replace targets y by y (1 - eps) + eps / 2; unknown ones remain unknown."""
 
     def __init__(self, loss: nn.Module, eps: float) -> None:
         super().__init__()
@@ -35,16 +35,16 @@ class LabelSmoothed(nn.Module):
         self.loss, self.eps = loss, eps
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The wrapped loss of the smoothed targets; logits and targets are (B, C)."""
+        """Wrapped loss of the smoothed targets; logits and targets are (B, C)."""
         precise = targets if targets.element_size() > 4 else targets.float()
         return self.loss(logits, precise * (1 - self.eps) + self.eps / 2, weights)
 
 
 class DeferredReweighting(nn.Module):
-    """From `first_epoch` on, multiplies the entries of positives by class weights.
+    """Multiply the entries of positives by class weights from `first_epoch` on.
 
-    Cao et al. 2019, algorithm 1. The weights are those of the effective number of positives, beta
-    .9999; the mean still counts known entries.
+    Cao et al. 2019, algorithm 1. Weights by the effective number of positives, beta .9999; the
+    divisor of the mean is unchanged.
     """
 
     weight: Tensor
@@ -57,11 +57,11 @@ class DeferredReweighting(nn.Module):
         self.register_buffer("weight", effective_number_weights(positives, 0.9999).float())
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch begins, counted from 1."""
+        """Set the current epoch, from 1."""
         self.active = epoch >= self.first_epoch
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The wrapped loss, re-weighted if it is time; logits and targets are (B, C)."""
+        """Wrapped loss, re-weighted from `first_epoch` on; logits and targets are (B, C)."""
         if not self.active:
             return self.loss(logits, targets)
         return self.loss(logits, targets, torch.where(targets > 0.5, self.weight, 1))

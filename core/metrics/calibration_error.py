@@ -1,4 +1,4 @@
-"""How far probabilities are from observed shares of positives."""
+"""Calibration errors: probabilities against observed fractions of positives."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +11,15 @@ from core.metrics.ap_auroc import FloatArray, IntArray, divide_known
 from core.metrics.influence import MODEL_COUNTS, missing_variance
 
 CALIBRATION_BINS = 15
-# from which a calibration error without the part of chance is known
+# least number of patients for a bias-corrected calibration error
 LEAST_PATIENTS = 10
 
 
 def calibration_bins(targets: FloatArray, probabilities: FloatArray) -> dict[str, NDArray[Any]]:
     """Known labels of any shape in 15 equal-width bins: count, confidence and observed of each.
 
-    confidence is the mean probability of a bin, observed its share of positives, both NaN where
-    the bin is empty. A probability on an edge belongs to the bin above it, 1 to the last.
+    confidence is the mean probability of a bin, observed its fraction of positives; both are NaN
+    for an empty bin. A probability on an edge belongs to the upper bin, 1 to the last one.
     """
     known = ~np.isnan(targets)
     y, p = targets[known], probabilities[known]
@@ -36,8 +36,8 @@ def calibration_bins(targets: FloatArray, probabilities: FloatArray) -> dict[str
 def expected_calibration_error(targets: FloatArray, probabilities: FloatArray) -> float:
     """L1 expected calibration error over 15 equal-width bins (Naeini 2015), NaN without labels.
 
-    The probability of the positive label is held against the share of positives, for arrays of
-    any shape.
+    Compares the probability of the positive label with the fraction of positives, for arrays of any
+    shape.
     """
     table = calibration_bins(targets, probabilities)
     total = table["count"].sum()
@@ -47,15 +47,15 @@ def expected_calibration_error(targets: FloatArray, probabilities: FloatArray) -
 
 @dataclass(frozen=True)
 class Reliability:
-    """Squared calibration errors of C classes less what chance adds, and what K patients add.
+    """Bias-corrected squared calibration errors of C classes, and the influence of K patients.
 
-    values: (C,), sums over bins of the squared gap between confidence and observed share less its
-        variance, by the share of the bin: without bias, and below 0 by chance where the truth is
-        near it (Bröcker 2012; Kumar 2019). NaN without a label.
-    moves: (K, C), by how much a value falls without the patient.
-    chance: (C,), variance of a value where the truth is 0.
-    gaps: (C,), the value with what chance adds.
-    patients: (C,), those with a label.
+    values: (C,), means over bins, weighted by their size, of the squared gap between confidence and
+        observed fraction minus its variance: unbiased, and possibly below 0 if the true error is
+        near 0 (Bröcker 2012; Kumar 2019). NaN without a label.
+    moves: (K, C), decrease of a value without the patient.
+    chance: (C,), variance of a value for a true error of 0.
+    gaps: (C,), the value without the bias correction.
+    patients: (C,), number of patients with a label.
     """
 
     values: FloatArray
@@ -68,7 +68,7 @@ class Reliability:
     def of(
         cls, targets: FloatArray, probabilities: FloatArray, clusters: IntArray
     ) -> "Reliability":
-        """Of labels (N, C; NaN is unknown) and probabilities (N, C) of patients (N,)."""
+        """Compute from labels (N, C; NaN: unknown), probabilities (N, C) and patients (N,)."""
         number = int(clusters.max()) + 1
         pairs = zip(targets.T, probabilities.T, strict=True)
         found = [_reliability(*pair, clusters, number) for pair in pairs]
@@ -77,7 +77,7 @@ class Reliability:
         return cls(np.array(values), np.stack(moves, axis=-1), *numbers)
 
     def mean(self) -> "Reliability":
-        """The mean over the classes with a label."""
+        """Mean over the classes with a label."""
         known = ~np.isnan(self.values)
         count = max(known.sum(), 1)
         return Reliability(
@@ -91,14 +91,14 @@ class Reliability:
     def roots(self) -> tuple[FloatArray, FloatArray]:
         """Root mean squared calibration errors (C,) and their 95 % intervals (2, C).
 
-        NaN for fewer than LEAST_PATIENTS patients. The true squared errors from which the value is
-        not significantly far: its variance grows with the truth, and the value is no measure of it
-        near 0. With as many degrees of freedom as patients share the variance.
+        NaN for fewer than LEAST_PATIENTS patients. The interval has all true squared errors that a
+        test does not reject, as the variance grows with the true error. Degrees of freedom are the
+        effective number of patients that contribute to the variance.
         """
         seen, fourth = (self.moves**2).sum(axis=0), (self.moves**4).sum(axis=0)
         freedom = np.divide(2 * seen**2, fourth, out=np.full(fourth.shape, 1e9), where=fourth > 0)
         t = student.ppf(0.975, np.maximum(freedom, 1))
-        # the variance is slope times the truth, and chance
+        # variance = slope * true error + chance
         slope = np.divide(seen, self.gaps, out=np.zeros_like(seen), where=self.gaps > 0)
         middle = self.values + t**2 * slope / 2
         square = middle**2 - self.values**2 + t**2 * self.chance
@@ -111,7 +111,7 @@ class Reliability:
 def _reliability(
     targets: FloatArray, probabilities: FloatArray, clusters: IntArray, number: int
 ) -> tuple[float, FloatArray, float, float, int]:
-    """Value, moves (K,), chance, gaps and patients of one class, see `Reliability`."""
+    """Value, moves (K,), chance, gaps and patients of one class; see `Reliability`."""
     known = ~np.isnan(targets)
     y, p, own = targets[known], probabilities[known], clusters[known]
     if not len(y):
@@ -126,11 +126,11 @@ def _reliability(
     gap = gaps.sum(axis=0) / np.maximum(count, 1)
     moves = (gaps - gap * images) / np.maximum(count, 1)
     variance = (moves**2).sum(axis=0) * patients / np.maximum(patients - 1, 1)
-    # where a rare label is that of few patients with many like images, too little is seen of it
+    # a rare label of few patients with many similar images shows too little variance
     equal = divide_known(count**2, (images**2).sum(axis=0))
     unseen = missing_variance(confidence * (1 - confidence) / equal, variance, equal, MODEL_COUNTS)
     variance = variance + np.where(images.max(axis=0) > 1, unseen, 0)
-    # of a single patient the gap may be all chance
+    # the gap of a single patient may be due to chance only
     variance = np.where(patients == 1, gap**2, variance)
     share = count / len(y)
     excess = gap**2 - variance
@@ -141,5 +141,5 @@ def _reliability(
 
 
 def _bin_of(probabilities: FloatArray) -> IntArray:
-    """The bin of each probability, of any shape."""
+    """Bin of each probability, for any shape."""
     return np.minimum((probabilities * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)

@@ -31,25 +31,23 @@ Prevalence = Mapping[str, float] | pd.Series | Sequence[float] | NDArray[Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured.
+    """Result of `evaluate`.
 
-    per_class: indexed by class name. Columns n (known labels), positives, prevalence (what the
-        group was decided by), group (head, medium, tail, or unknown), ap, auroc, f1 (at 0.5),
-        f1_fitted and threshold (see `evaluate`), ece, brier, and with resamples positive_patients,
-        ap_corrected (AP less its bias), ap_low, ap_high, auroc_low, auroc_high.
+    per_class: indexed by class name. Columns n (known labels), positives, prevalence (which decides
+        the group), group (head, medium, tail, or unknown), ap, auroc, f1 (at 0.5), f1_fitted and
+        threshold (see `evaluate`), ece, brier, and with resamples positive_patients, ap_corrected
+        (AP minus its bias), ap_low, ap_high, auroc_low, auroc_high.
     summary: mAP, mAUROC, mF1, mF1_fitted (means over the scored classes), micro_AP (all known
         labels as one class); ECE and Brier (means over all classes with a known label; neither
         needs positives), ECE_flat (all known labels as one class), and with resamples RMSCE and
-        RMSCE_flat (root mean squared, without the part of chance: `Reliability`); mAP_head,
-        mAP_medium, mAP_tail, mAP_extreme (the last a part of the tail; NaN where a group has no
-        scored class),
+        RMSCE_flat (root mean squared, corrected for chance: `Reliability`); mAP_head, mAP_medium,
+        mAP_tail, mAP_extreme (the last a part of the tail; NaN for a group without scored classes),
         group_classes (scored classes in each group); images, patients, classes, classes_scored,
         unscored (names), prevalence_from ("training" or "scored table"); resamples,
-        intervals (metric -> (low, high)), interval_points (metric -> value over just the classes
-        that its interval runs over), interval_classes (metric -> number of these), corrected
-        (metric -> that value less its bias);
-        classes_in_intervals (number of all of them) and too_rare_for_intervals (scored classes left
-        out of the macro intervals).
+        intervals (metric -> (low, high)), interval_points (metric -> value over the classes of its
+        interval), interval_classes (metric -> number of these), corrected (metric -> that value
+        minus its bias); classes_in_intervals (number of all of them) and too_rare_for_intervals
+        (scored classes left out of the macro intervals).
     """
 
     per_class: pd.DataFrame
@@ -63,7 +61,7 @@ class PairedDifference:
     per_class: indexed by class name, columns ap, auroc, and with resamples positive_patients,
         ap_corrected, ap_low, ap_high, auroc_low, auroc_high.
     summary: mAP, mAUROC (differences over the scored classes), classes_scored, unscored, resamples,
-        and of the intervals what `Evaluation` has.
+        and the entries on intervals of `Evaluation`.
     """
 
     per_class: pd.DataFrame
@@ -82,23 +80,23 @@ def evaluate(
 ) -> Evaluation:
     """Score (N, C) probabilities against (N, C) targets of 1, 0 and NaN (unknown).
 
-    prevalence: each class's share of positives in training, matched by name (mapping, Series) or
-        in the order of class_names, NaN where unknown; without it the scored table's own decides
-        the groups.
-    patients: (N,) identifiers, over which intervals are; over images where one is missing.
-    resamples: parts of the patients that are left out in turn to estimate the bias of AP; 0 leaves
-        the intervals out and is fast enough for every epoch.
-    seed: of the division into these parts.
+    prevalence: fraction of positives of each class in training, matched by name (mapping, Series)
+        or in the order of class_names, NaN for unknown; default: that of the scored table. It
+        decides the groups.
+    patients: (N,) identifiers for intervals over patients; an image without one is its own patient.
+    resamples: parts of the patients that are left out in turn to estimate the bias of AP; 0: no
+        intervals, fast enough for every epoch.
+    seed: random seed of the division into these parts.
     cuts: head above the first, tail below the second, extreme tail below the third.
 
-    f1_fitted is the best F1 that any threshold reaches on these very rows ("positive" is
-    probability >= threshold): optimistic on a test table. Intervals are those of
-    `core.metrics.intervals`, NaN for a class with fewer than LEAST_PATIENTS positive patients;
-    those of means run over the classes with at least LEAST_IN_MEANS.
+    f1_fitted is the best F1 of any threshold on these rows ("positive" is probability >=
+    threshold): optimistic on a test table. Intervals (`core.metrics.intervals`) are NaN for a class
+    with fewer than LEAST_PATIENTS positive patients; those of means are over the classes with at
+    least LEAST_IN_MEANS.
 
-    Raises UserError (a ValueError) for shapes that differ, repeated names, targets other than 0, 1
-    and NaN, probabilities that are not finite or not within [0, 1], prevalences that are missing
-    or no shares, and cuts that do not descend.
+    Raises UserError (a ValueError) for different shapes, repeated names, targets other than 0, 1
+    and NaN, probabilities that are not finite or not within [0, 1], missing or invalid prevalences,
+    and cuts that do not descend.
     """
     if not 1 >= cuts[0] >= cuts[1] >= cuts[2] >= 0:
         raise UserError(f"the cuts between groups must descend within [0, 1], got {cuts}")
@@ -135,8 +133,8 @@ def paired_difference(
 ) -> PairedDifference:
     """AP and AUROC of the first (N, C) predictions minus those of the second, with intervals.
 
-    What the images have in common cancels, and the interval is that of the difference. Rules for
-    classes, patients and errors as in `evaluate`.
+    The interval is of the difference, in which shared effects of the images cancel. Classes,
+    patients and errors as in `evaluate`.
     """
     names, labels, tables = _checked(targets, (first, second), class_names)
     clusters = _checked_clusters(patients, len(labels), resamples)
@@ -161,7 +159,7 @@ def paired_difference(
 
 
 def _score_classes(labels: FloatArray, scores: FloatArray, names: list[str]) -> pd.DataFrame:
-    """Point values of every class."""
+    """Scores of every class, without intervals."""
     rows = []
     for column in range(len(names)):
         known = ~np.isnan(labels[:, column])
@@ -216,7 +214,7 @@ def _summarise(
 def _add_calibration(
     summary: dict[str, Any], labels: FloatArray, scores: FloatArray, clusters: IntArray
 ) -> None:
-    """Calibration errors without the part of chance, and their intervals."""
+    """Add calibration errors corrected for chance, and their intervals."""
     count = labels.shape[1]
     flat = labels.reshape(-1, 1), scores.reshape(-1, 1), np.repeat(clusters, count)
     classes = Reliability.of(labels, scores, clusters).mean()
@@ -230,7 +228,7 @@ def _add_calibration(
 
 
 def group_of(share: float, cuts: tuple[float, float, float] = GROUP_CUTS) -> str:
-    """The group of a class with this training prevalence: one of GROUPS, or unknown for NaN."""
+    """Group of a class by training prevalence: one of GROUPS, or unknown for NaN."""
     if np.isnan(share):
         return "unknown"
     if share > cuts[0]:
@@ -260,7 +258,7 @@ def _prevalence_by_name(given: Prevalence | None, per_class: pd.DataFrame) -> Fl
 def _checked(
     targets: ArrayLike, tables: Sequence[ArrayLike], class_names: Sequence[str]
 ) -> tuple[list[str], FloatArray, list[FloatArray]]:
-    """Names, labels (N, C) and probabilities (N, C); UserError where one of them is not."""
+    """Validate names, labels (N, C) and probabilities (N, C). Raises UserError."""
     names, labels = list(class_names), np.asarray(targets, dtype=float)
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:

@@ -1,7 +1,7 @@
-"""AP and AUROC of each class, and how far each patient moves them.
+"""AP and AUROC of each class, and the influence of each patient on them.
 
-The error of a value is the sum of what single patients contribute to it, so that the same numbers
-give the variance of a class's value, of a mean over classes and of the difference of two models.
+The error of a value is the sum of the contributions of patients. The same contributions give the
+variance of a class's value, of a mean over classes and of the difference of two models.
 """
 
 import math
@@ -19,29 +19,29 @@ from core.metrics.ap_auroc import Curve, FloatArray, IntArray, divide_known, mea
 Patients = Sequence[Any] | NDArray[Any] | pd.Series
 
 AP, AUROC = 0, 1
-# cells (parts of the patients times thresholds) that the bias of AP may take at once
+# maximum size of the table (parts of the patients x thresholds) for the bias of AP
 CELLS = 4_000_000
 LEAST_PARTS = 50
-# AP's bias falls more slowly than with the number of patients, and the jackknife finds less of it
+# the jackknife underestimates the bias of AP, which falls more slowly than 1 / patients
 RAISED = 1.2
-# patients that a model of the variance counts for, and that of AP, whose own is rarely too small
+# weight, in patients, of the model variance; lower for AP, where the observed one is rarely small
 MODEL_COUNTS, AP_COUNTS = 4.0, 1.0
-# patients of an AUROC and an AP of one half that are added to those of a class, against 0 and 1
+# pseudo-patients with a value of one half, which keep values away from 0 and 1
 ADDED = 0.05
 
 
 @dataclass(frozen=True)
 class Influence:
-    """AP and AUROC (2) of C classes, and what each of K patients adds to their error.
+    """AP and AUROC (2) of C classes, and the contribution of each of K patients to their error.
 
-    values: (2, C); NaN where a class has no positives or no negatives.
-    moves: (2, K, C), by how much a value falls without the patient; the sum of their squares
-        estimates the variance of the value (jackknife).
-    bias: (2, C), how much a value is too high on average (AUROC is not).
-    unseen: (2, C), variance that too few patients do not show.
-    patients: (C,), patients with a positive.
-    fewest: (C,), these, or those with a negative where they are fewer.
-    freedom: (C,), the most degrees of freedom that their variances can have.
+    values: (2, C); NaN for a class without positives or negatives.
+    moves: (2, K, C), decrease of a value without the patient; the sum of their squares estimates
+        the variance of the value (jackknife).
+    bias: (2, C), expected excess of a value (0 for AUROC).
+    unseen: (2, C), variance that too few patients do not reveal.
+    patients: (C,), number of patients with a positive.
+    fewest: (C,), the smaller number of patients with a positive and with a negative.
+    freedom: (C,), upper limit of the degrees of freedom of the variances.
     """
 
     values: FloatArray
@@ -53,11 +53,11 @@ class Influence:
     freedom: FloatArray
 
     def minus(self, other: "Influence") -> "Influence":
-        """The differences to another model's values on the same images."""
+        """Difference to the values of another model on the same images."""
         moves = self.moves - other.moves
         single = (self.moves**2 + other.moves**2).sum(axis=1)
         differ = self.values != other.values
-        # what two models have in common cancels, in what is not seen of it too
+        # shared effects of two models cancel, also in the unseen variance
         shared = divide_known((moves**2).sum(axis=1), single)
         return Influence(
             values=self.values - other.values,
@@ -71,9 +71,9 @@ class Influence:
 
 
 def cluster_indices(patients: Patients | None, images: int) -> IntArray:
-    """Number of the patient of each image, (N,), by the order of patients' names.
+    """Index of the patient of each image, (N,), in the order of patients' names.
 
-    An image without a patient is its own cluster, after these.
+    An image without a patient is a cluster of one, after these.
     """
     if patients is None:
         return np.arange(images, dtype=np.intp)
@@ -87,11 +87,11 @@ def cluster_indices(patients: Patients | None, images: int) -> IntArray:
 def influence(
     labels: FloatArray, scores: FloatArray, clusters: IntArray, parts: int, seed: int
 ) -> Influence:
-    """Measure each class of labels (N, C; NaN is unknown) and scores (N, C).
+    """Measure each class for labels (N, C; NaN: unknown) and scores (N, C).
 
-    clusters: (N,), numbers of the images' patients. parts, seed: the bias of AP is estimated by
-    leaving out each of at most so many random parts of the patients (0: not at all, else at
-    least LEAST_PARTS).
+    clusters: (N,), index of the patient of each image. parts, seed: number (at least LEAST_PARTS)
+    and random seed of the parts of patients that are left out in turn to estimate the bias of AP;
+    0 parts: no estimate.
     """
     number, classes = int(clusters.max()) + 1, labels.shape[1]
     found = Influence(
@@ -114,7 +114,7 @@ def influence(
 
 
 def _measure(found: Influence, column: int, one: "_Ranked") -> None:
-    """Write all of a class but the bias."""
+    """Write all measures of a class except the bias."""
     values = one.curve.scores()
     found.values[:, column] = values
     pulls, sides = one.pulls(values), []
@@ -122,7 +122,7 @@ def _measure(found: Influence, column: int, one: "_Ranked") -> None:
         own, number = one.clusters[inside], found.moves.shape[1]
         images = np.bincount(own, minlength=number).astype(float)
         for moves, pull in zip(found.moves, pulls, strict=True):
-            # the others count for more without the patient; one who has all of a kind stays
+            # weight of the other images without the patient; at least 1
             rest = np.maximum(len(own) - images, 1)
             moves[:, column] += np.bincount(own, weights=pull[inside], minlength=number) / rest
         sides.append((np.count_nonzero(images), len(own) ** 2 / (images**2).sum()))
@@ -136,11 +136,11 @@ def _measure(found: Influence, column: int, one: "_Ranked") -> None:
 def _unseen(
     values: FloatArray, seen: FloatArray, patients: Sequence[int], equal: Sequence[float]
 ) -> FloatArray:
-    """How much the variances of an AP and an AUROC are too small, (2,), by simple models of them.
+    """Missing variance of AP and AUROC, (2,), by simple models.
 
-    For AP that of a share of the positives (Boyd 2013), for AUROC that of normal scores of equal
-    spread: the chance that a positive is above both of two negatives, less the square of the AUROC.
-    patients, equal: of positives, then of negatives.
+    For AP the variance of a proportion of the positives (Boyd 2013); for AUROC that of normal
+    scores of equal spread: the probability that a positive ranks above both of two negatives, minus
+    the square of the AUROC. patients, equal: of positives, then of negatives.
     """
     auroc = towards_half(values[AUROC], min(patients))
     upper = max(auroc, 1 - auroc)
@@ -156,29 +156,29 @@ def _unseen(
 
 
 def towards_half(share: Any, patients: Any) -> Any:
-    """A share of patients with ADDED patients more, half of whom have it; of any one shape."""
+    """Shrink a fraction of patients towards one half by ADDED pseudo-patients; any shape."""
     return (patients * share + ADDED / 2) / (patients + ADDED)
 
 
 def missing_variance(model: Any, seen: Any, equal: Any, counts: float) -> Any:
-    """How much the variance `seen` is too small, of any one shape.
+    """Amount by which the variance `seen` is too small; any shape.
 
-    Few patients near the top of a ranking seldom include one near its bottom, and then show too
-    small a variance. It is averaged with that of a model, which counts for so many patients; equal:
-    how many patients with equally many images would give as much as there is.
+    A few patients near the top of a ranking seldom include one near its bottom, so that their
+    variance is too small. It is averaged with the variance of a `model`, with the weight of
+    `counts` patients against `equal`, the effective number of patients (equally many images each).
     """
     return np.maximum(model - seen, 0) * counts / (counts + equal)
 
 
 @dataclass(frozen=True)
 class _Ranked:
-    """The images of one class with a known label, N."""
+    """Images of one class with a known label, N."""
 
     positive: NDArray[np.bool_]  # (N,)
     scores: FloatArray  # (N,)
     clusters: IntArray  # (N,) numbers of patients
     curve: Curve
-    place: IntArray  # (N,) number of the curve's steps above each image
+    place: IntArray  # (N,) number of steps of the curve above each image
 
     @classmethod
     def of(cls, positive: NDArray[np.bool_], scores: FloatArray, clusters: IntArray) -> "_Ranked":
@@ -187,16 +187,17 @@ class _Ranked:
         return cls(positive, scores, clusters, curve, len(curve.thresholds) - above)
 
     def pulls(self, values: FloatArray) -> FloatArray:
-        """Derivatives of AP and AUROC by the weight of each image, times the images of its kind.
+        """Derivatives (2, N) of AP and AUROC by the weight of each image.
 
-        (2, N). For AUROC these are the placement values less their mean (DeLong 1988).
+        Multiplied by the number of positives or negatives. For AUROC these are the placement values
+        minus their mean (DeLong 1988).
         """
         curve, place = self.curve, self.place
         hits, false = curve.hits, curve.false_positives
         true, positives, negatives = curve.true_positives, curve.positives, curve.negatives
         called = true + false
         changes = np.stack([hits * false, -hits * true]) / called**2
-        # sums over the steps that an image counts in, which for one below all are none
+        # sums over the steps at or below an image; empty for an image below all steps
         raised, lowered = np.pad(changes[:, ::-1].cumsum(axis=1)[:, ::-1], ((0, 0), (0, 1)))
         step = np.minimum(place, len(hits) - 1)
         of_positive = (true / called)[step] - values[AP] + raised[place]
@@ -207,16 +208,16 @@ class _Ranked:
         return np.stack([ap, np.where(self.positive, beaten, beating) - values[AUROC]])
 
     def bias_of_ap(self, order: IntArray, parts: int) -> float:
-        """How much the AP is too high on average, by the jackknife (Quenouille 1956).
+        """Bias of the AP by the jackknife (Quenouille 1956), leaving out parts of the patients.
 
-        From the AP without each part of the patients, which are taken in this order, but those with
-        positives first, so that these are spread over the parts.
+        Patients are distributed in this order, those with positives first, so that each part has
+        some of these.
         """
         steps = len(self.curve.thresholds)
         has = np.zeros(len(order), dtype=np.intp)
         has[self.clusters] = 1
         has[self.clusters[self.positive]] = 2
-        # those without a known label of the class come last, in no part
+        # patients without a known label of the class come last, in no part
         ranked = order[np.argsort(-has[order], kind="stable")]
         patients = np.count_nonzero(has)
         parts = min(int(patients), max(parts, LEAST_PARTS), max(LEAST_PARTS, CELLS // steps))

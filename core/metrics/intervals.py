@@ -1,7 +1,7 @@
-"""Intervals of classes, of means over classes and of differences, over patients.
+"""Intervals over patients of classes, means over classes and differences.
 
 Each is the t interval of a jackknife over patients (Efron & Tibshirani 1993, chapter 11), on the
-logit scale and about the value less its bias. How often they hold:
+logit scale and around the bias-corrected value. Their coverage is measured by
 `python -m benchmarks.studies.coverage`.
 """
 
@@ -26,19 +26,19 @@ from core.metrics.influence import (
     towards_half,
 )
 
-# positive patients (or negative ones where these are fewer) from which a class has an interval
+# least number of patients of the rarer label for the interval of a class
 LEAST_PATIENTS = {"ap": 20, "auroc": 10}
-# those from which a class takes part in the interval of a mean, and how many classes (for each that
-# does) may have between half of these and these: it is their luck that the others have more, and
-# AP grows with the share of positives
+# least number of these patients for a class in the interval of a mean; and the most classes, as a
+# fraction of those, with between half and all of that number: there chance selects the classes, and
+# AP grows with the prevalence
 LEAST_IN_MEANS, MOST_NEAR = 10, 0.25
-# patients of the rarer outcome from which a predictive value has an interval where patients have
-# several images: of those with fewer, the ones that reach a limit are the ones that are too high
+# least number of patients of the rarer outcome for the interval of a predictive value if patients
+# have several images: a lower limit would select values that are too high
 LEAST_RARE = 100
-# the most of a value that may be taken for its bias, and the share of the standard error that a
-# bias must exceed to be taken off for the greater part: its estimate has an error of its own
+# largest fraction of a value that is corrected as bias; and the bias, as a fraction of the standard
+# error, above which most of it is corrected, as its estimate has an error too
 MOST_BIAS, CLEAR_BIAS = 0.6, 1 / 3
-# degrees of freedom for each patient of equal weight
+# degrees of freedom per patient of equal weight
 FREEDOM = 2.0
 
 _ROWS = {"ap": AP, "auroc": AUROC}
@@ -46,7 +46,7 @@ _ROWS = {"ap": AP, "auroc": AUROC}
 
 @dataclass(frozen=True)
 class Estimate:
-    """Values of any shape, their bias and variance, and degrees of freedom of the variance."""
+    """Values of any shape with bias, variance and degrees of freedom of the variance."""
 
     values: FloatArray
     bias: FloatArray
@@ -62,9 +62,9 @@ class Estimate:
         unseen: FloatArray,
         most: FloatArray,
     ) -> "Estimate":
-        """From what each patient adds (K, ...) and at most so many degrees of freedom.
+        """Estimate from contributions of patients (K, ...), with at most `most` degrees of freedom.
 
-        A few patients with much of the variance leave it uncertain (Satterthwaite 1946).
+        The variance is less certain if few patients contribute most of it (Satterthwaite 1946).
         """
         variance = (moves**2).sum(axis=0) + unseen
         fourth = (moves**4).sum(axis=0)
@@ -75,7 +75,7 @@ class Estimate:
         return cls(values, bias * np.nan_to_num(sure), variance, np.minimum(freedom, most))
 
     def corrected(self, *, difference: bool = False) -> FloatArray:
-        """The values less their bias, within 0 and 1 unless they are differences."""
+        """Values minus their bias, within 0 and 1 unless they are differences."""
         if difference:
             return np.clip(self.values - self.bias, -1, 1)
         return np.clip(self.values - np.minimum(self.bias, MOST_BIAS * self.values), 0, 1)
@@ -86,7 +86,7 @@ class Estimate:
         centre = np.clip(self.corrected(), least, 1 - least)
         width = self._width() / (centre * (1 - centre))
         low, high = expit(np.stack([logit(centre) - width, logit(centre) + width]))
-        # an interval holds its own value at both ends of the scale
+        # the interval includes a value of 0 or 1
         low, high = np.where(self.values == 0, 0 * low, low), np.where(self.values == 1, 1.0, high)
         return np.stack([low, np.where(np.isnan(low), np.nan, high)])
 
@@ -95,7 +95,7 @@ class Estimate:
         return np.clip(self.unbounded_interval(), -1, 1)
 
     def unbounded_interval(self) -> FloatArray:
-        """95 % intervals (2, ...) of values that may be any."""
+        """95 % intervals (2, ...) of unbounded values."""
         centre, width = self.values - self.bias, self._width()
         return np.stack([centre - width, centre + width])
 
@@ -112,7 +112,7 @@ def estimate_classes(found: Influence, row: int) -> Estimate:
 
 
 def estimate_mean(found: Influence, row: int, chosen: NDArray[np.bool_]) -> Estimate:
-    """Mean of AP or AUROC over the chosen classes (C,), ()."""
+    """Mean of AP or AUROC over the chosen classes (C,); shape ()."""
     return Estimate.of(
         found.values[row, chosen].mean(),
         found.bias[row, chosen].mean(),
@@ -123,10 +123,9 @@ def estimate_mean(found: Influence, row: int, chosen: NDArray[np.bool_]) -> Esti
 
 
 def mean_losses(losses: FloatArray, clusters: IntArray) -> Estimate:
-    """The mean over classes of the mean loss of each, (), from losses (N, C; NaN is unknown).
+    """Mean over classes of their mean losses (N, C; NaN: unknown); shape ().
 
-    Or of differences of losses, by which two models are compared. Classes without a known label are
-    left out.
+    `losses` may be differences between two models. Classes without a known label are left out.
     """
     known = ~np.isnan(losses)
     classes, patients = known.any(axis=0), len(np.unique(clusters[known.any(axis=1)]))
@@ -149,10 +148,10 @@ def with_intervals(
     *,
     difference: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Add intervals: per_class with ap_low, ap_high, auroc_low, auroc_high, and those of means.
+    """Add intervals: columns ap_low, ap_high, auroc_low, auroc_high, and a summary of the means.
 
-    And for each class positive_patients and ap_corrected, its AP less its bias. groups: name ->
-    (C,) classes of which mAP gets an interval too; difference: the values are differences.
+    Also the columns positive_patients and ap_corrected, the AP minus its bias. groups: name -> (C,)
+    classes, for intervals of their mAP; difference: the values are differences.
     """
     make = Estimate.difference_interval if difference else Estimate.interval
     columns: dict[str, Any] = {"positive_patients": found.patients}
@@ -174,7 +173,7 @@ def with_intervals(
     for metric, (column, inside) in subsets.items():
         chosen = scored & common & inside
         near = scored & ~common & inside & (2 * found.fewest >= LEAST_IN_MEANS)
-        # over one class it is that class's own
+        # a mean over one class follows the rule of that class
         if chosen.sum() == 1:
             chosen &= enough[column]
         if column == "ap" and near.sum() > MOST_NEAR * chosen.sum():
@@ -201,11 +200,11 @@ def share_intervals(
     chosen: bool = False,
     rare: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
-    """Shares (C,) of the images `among` (N, C) that are `right`, and 95 % intervals (2, C).
+    """Proportions (C,) of `right` among the images `among` (N, C), and 95 % intervals (2, C).
 
-    chosen: a threshold was moved until the share was reached. rare: one outcome may be so rare that
-    its few patients decide. Fewer than ten patients have no interval (NaN), and of a rare outcome
-    fewer than LEAST_RARE with equally many images, unless no patient has more than one.
+    chosen: a threshold was adjusted to reach the proportion. rare: one outcome may be rare, so that
+    its few patients decide. No interval (NaN) for fewer than ten patients, and, if `rare`, for
+    fewer than LEAST_RARE effective patients unless each has one image.
     """
     hits, images = count_by_patient(right & among, clusters), count_by_patient(among, clusters)
     count = np.count_nonzero(images, axis=0)
@@ -214,7 +213,7 @@ def share_intervals(
     if chosen:
         bounds = _of_chosen(shares, _effective(estimate, equal, images))
     else:
-        # patients with one image each are as good as any; of a rare outcome others must not be few
+        # a rare outcome needs many patients, unless each has one image
         clear = (equal >= LEAST_RARE) | (not rare)
         bounds = np.where(clear, _with_ends(estimate, equal), np.nan)
         bounds = np.where(images.max(axis=0) <= 1, _of_single(shares, count), bounds)
@@ -224,7 +223,7 @@ def share_intervals(
 def effective_patients(
     right: NDArray[np.bool_], among: NDArray[np.bool_], clusters: IntArray
 ) -> FloatArray:
-    """How many independent patients would tell as much of each share as there are, (C,)."""
+    """Effective number of independent patients for each proportion, (C,)."""
     hits, images = count_by_patient(right & among, clusters), count_by_patient(among, clusters)
     return _effective(*_estimate_shares(hits, images), images)
 
@@ -232,8 +231,8 @@ def effective_patients(
 def _estimate_shares(
     hits: FloatArray, images: FloatArray, *, rare: bool = False
 ) -> tuple[Estimate, FloatArray]:
-    """Shares (C,) of the images of K patients that are hits, (K, C) both; and how many patients
-    with equally many images, or with those of the rarer outcome, give as much, (C,)."""
+    """Proportions (C,) of `hits` among the `images` of K patients, (K, C) both; and the number (C,)
+    of equivalent patients with equally many images, or images of the rarer outcome."""
     total, count = images.sum(axis=0), np.count_nonzero(images, axis=0)
     shares = divide_known(hits.sum(axis=0), total)
     fewer = np.where(shares > 0.5, images - hits, hits)
@@ -246,8 +245,8 @@ def _estimate_shares(
 
 
 def _effective(estimate: Estimate, equal: FloatArray, images: FloatArray) -> FloatArray:
-    """Independent patients by the variance of their shares and how sure it is (Korn & Graubard
-    1998): at least `equal`, and no more than there are images."""
+    """Effective number of patients by the variance of proportions and its degrees of freedom (Korn
+    & Graubard 1998): at least `equal`, at most the number of images."""
     spread = estimate.values * (1 - estimate.values)
     sure = student.ppf(0.975, np.inf) / student.ppf(0.975, np.maximum(estimate.freedom, 1))
     found = np.nan_to_num(divide_known(spread, estimate.variance)) * sure**2
@@ -255,10 +254,10 @@ def _effective(estimate: Estimate, equal: FloatArray, images: FloatArray) -> Flo
 
 
 def _of_chosen(shares: FloatArray, patients: FloatArray) -> FloatArray:
-    """Intervals (2, C) of what a threshold reaches that was moved until these shares were reached.
+    """Intervals (2, C) of the true proportions of a threshold adjusted to reach these `shares`.
 
-    Of n other patients the share above the score of the kth is distributed as the kth of n uniform
-    numbers.
+    The proportion of new patients above the kth of n scores has the distribution of the kth of n
+    uniform numbers.
     """
     cases = np.nan_to_num(shares) * patients
     cuts = np.array([[0.025], [0.975]])
@@ -266,7 +265,7 @@ def _of_chosen(shares: FloatArray, patients: FloatArray) -> FloatArray:
 
 
 def _with_ends(estimate: Estimate, patients: FloatArray) -> FloatArray:
-    """Intervals (2, C) of shares; of none and of all patients the exact one (Brown 2001)."""
+    """Intervals (2, C) of proportions; exact ones for 0 and 1 (Brown 2001)."""
     low, high = estimate.interval()
     far = np.where(np.isnan(low), np.nan, 0.025 ** (1 / np.maximum(patients, 1)))
     low = np.where(estimate.values == 1, far, low)
@@ -274,7 +273,7 @@ def _with_ends(estimate: Estimate, patients: FloatArray) -> FloatArray:
 
 
 def _of_single(shares: FloatArray, patients: IntArray) -> FloatArray:
-    """Jeffreys' intervals (2, C) of shares of independent patients, to 0 and to 1 at both ends."""
+    """Jeffreys intervals (2, C) of proportions of independent patients, extended to 0 and 1."""
     cases = np.nan_to_num(shares) * patients
     cuts = np.array([[0.025], [0.975]])
     low, high = beta.ppf(cuts, cases + 0.5, patients - cases + 0.5)
@@ -282,10 +281,10 @@ def _of_single(shares: FloatArray, patients: IntArray) -> FloatArray:
 
 
 def count_by_patient(images: NDArray[Any], clusters: IntArray) -> FloatArray:
-    """The sum over the images of each of K patients, (K, C), of values (N, C)."""
+    """Sum of values (N, C) over the images of each of K patients, (K, C)."""
     return np.stack([np.bincount(clusters, weights=column) for column in images.T], axis=1)
 
 
 def equal_patients(images: FloatArray) -> FloatArray:
-    """How many patients with equally many images give as much as those of images (K, C); (C,)."""
+    """Equivalent number of patients with equally many images, (C,), for `images` (K, C)."""
     return np.nan_to_num(divide_known(images.sum(axis=0) ** 2, (images**2).sum(axis=0)))

@@ -16,7 +16,7 @@ from core.config.settings_file import check_file
 from core.config.training import BackboneConfig
 from core.config.values import types_of
 from core.errors import UserError, list_first, pluralize, suggest_name
-from core.models.checkpoint import not_finite
+from core.models.checkpoint import find_not_finite
 from core.models.pretrained_weights import checked_loading, first_line
 
 Config = TypeVar("Config", bound=BackboneConfig)
@@ -24,7 +24,7 @@ Head = TypeVar("Head", bound=nn.Module)
 
 
 class Backbone(nn.Module):
-    """Normalises grey images and turns them into timm's features: pooled, or a map of them.
+    """A timm network on normalised grey images: pooled features, or a feature map.
 
     The first convolution of a three-channel model is adapted to one channel; mean and standard
     deviation are the means over channels of timm's values for the model.
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
                 network.set_grad_checkpointing(True)
         except (AssertionError, AttributeError) as error:
             raise UserError(
-                f"{config.model} takes no --grad_checkpointing: leave it out"
+                f"{config.model} does not support --grad_checkpointing: leave it out"
             ) from error
         self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).mean())
         self.register_buffer("std", torch.tensor(network.pretrained_cfg["std"]).mean())
@@ -58,21 +58,21 @@ class Backbone(nn.Module):
         return features if self._pooled else self._as_map(features)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """What the network takes: float (B, 1, H, W) of images, uint8 or in [0, 1]."""
+        """Images (B, 1, H, W), uint8 or in [0, 1], normalised to float."""
         if images.dtype == torch.uint8:
             images = images / 255
         return (images - self.mean) / self.std
 
     def _as_map(self, features: Tensor) -> Tensor:
-        """Unpooled features of any timm network as (B, F, h, w). Raises UserError for no grid."""
+        """Unpooled features as (B, F, h, w). Raises UserError if they are not a grid."""
         if not isinstance(features, Tensor):
             raise _no_map(self._model, f"its features are a {type(features).__name__}")
         if features.ndim == 3:
-            places = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
-            side = math.isqrt(places.shape[1])
-            if side**2 != places.shape[1]:
-                raise _no_map(self._model, f"its {places.shape[1]} tokens are no square grid")
-            features = places.unflatten(1, (side, side))
+            tokens = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
+            side = math.isqrt(tokens.shape[1])
+            if side**2 != tokens.shape[1]:
+                raise _no_map(self._model, f"its {tokens.shape[1]} tokens are not a square grid")
+            features = tokens.unflatten(1, (side, side))
         if features.shape[1] != self.num_features:
             features = features.movedim(-1, 1)
         if features.ndim != 4 or features.shape[1] != self.num_features:
@@ -97,9 +97,9 @@ class Classifier(nn.Module, Generic[Head]):
 
 
 def check_model_name(name: str) -> None:
-    """Raise UserError with the nearest name where timm has no model, or no weights, `name`."""
+    """Raise UserError with the nearest name if timm has no model, or no weights, `name`."""
     base = split_model_name_tag(name)[0]
-    # a name such as "hf-hub:..." would make timm fetch settings of a stranger's choosing
+    # a name such as "hf-hub:..." would make timm fetch foreign settings
     if ":" in name or not timm.is_model(base):
         raise UserError(f"timm has no model '{name}'{suggest_name(name, timm.list_models())}")
     try:
@@ -111,14 +111,14 @@ def check_model_name(name: str) -> None:
 
 @torch.no_grad()
 def check_network(model: nn.Module, name: str, size: int) -> None:
-    """Try `model` on images of `size` pixels a side, which changes its batch statistics.
+    """Run `model` on images of `size` pixels a side, which changes its batch statistics.
 
-    Raises UserError where it takes no such images, or its tensors or outputs are not finite.
+    Raises UserError if it does not accept that size, or its tensors or outputs are not finite.
     """
-    if infinite := not_finite(model.state_dict()):
-        # a training that watches for overflow could not go on
+    if infinite := find_not_finite(model.state_dict()):
+        # the check of non-finite values would stop every training
         raise UserError(
-            f"{name} has numbers that are not finite in {pluralize(len(infinite), 'tensor')} "
+            f"{name} has values that are not finite in {pluralize(len(infinite), 'tensor')} "
             f"({list_first(infinite)}): give another --model"
         )
     images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
@@ -127,33 +127,32 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
         model.get_submodule("backbone").train()(images)
     except UserError:
         raise
-    # a network raises anything at a size that it was not made for
+    # networks raise any exception at an unsupported size
     except Exception as error:
         network: Any = model.get_submodule("backbone.network")
         own = network.pretrained_cfg["input_size"][-1]
-        what, remedy = "takes no images of", f"give --img_size {own}, its own"
+        what, remedy = "does not accept", f"give --img_size {own}, its default"
         if own == size:
-            what, remedy = "fails on one-channel images of its own", "give another --model"
+            what, remedy = "fails on one-channel images of its default", "give another --model"
         raise UserError(
             f"{name} {what} --img_size {size} ({first_line(error)}): {remedy}"
         ) from error
     if not outputs.isfinite().all():
         raise UserError(
-            f"the outputs of {name} on images of --img_size {size} are not finite: its weights "
-            "are damaged, give another file of them"
+            f"the outputs of {name} at --img_size {size} are not finite: its weights are damaged, "
+            "give another file"
         )
 
 
 def model_settings(config: BackboneConfig) -> dict[str, Any]:
-    """What a checkpoint keeps of a method's model settings, for `restore_config`: the network, and
-    the fields that the method adds."""
+    """Model settings for a checkpoint: the network, and the fields that the method adds."""
     shared = {field.name for field in fields(BackboneConfig)} - {"model"}
     return {name: value for name, value in asdict(config).items() if name not in shared}
 
 
 def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
-    """A method's model settings from a checkpoint's, which may be anything. Raises UserError."""
-    origin = "the checkpoint's model settings are not understood"
+    """Model settings of a method from an untrusted checkpoint. Raises UserError."""
+    origin = "the model settings of the checkpoint are invalid"
     checked = check_file(dict(settings), types_of(kind()), origin)
     config = kind(**checked | {"pretrained": False})
     check_model_name(config.model)
@@ -161,7 +160,7 @@ def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
 
 
 def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn.Module:
-    """timm's network. Raises UserError where it cannot be built, or `weights` do not fill it."""
+    """Build timm's network. Raises UserError if that fails, or if `weights` do not fill it."""
     model = config.model
     options: dict[str, Any] = {"in_chans": 1, "num_classes": 0}
     if config.drop_path_rate:
@@ -169,13 +168,13 @@ def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn
     if not pooled:
         options["global_pool"] = ""
     try:
-        # with weights an outline first: what fails then is not their fault
+        # with weights first without memory: an error then is not due to the weights
         with nullcontext() if weights is None else torch.device("meta"):
             network = timm.create_model(model, pretrained=False, **options)
-    # timm's constructors raise anything
+    # timm's constructors raise any exception
     except Exception as error:
         if "drop_path_rate" in str(error):
-            raise UserError(f"{model} takes no --drop_path_rate: leave it out") from error
+            raise UserError(f"{model} does not support --drop_path_rate: leave it out") from error
         if not pooled:
             raise _no_map(model, first_line(error)) from error
         raise UserError(
@@ -190,6 +189,6 @@ def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn
 
 def _no_map(model: str, reason: str) -> UserError:
     return UserError(
-        f"{model} has no map of features, which this method needs ({reason}): give another "
-        "--model, or train with a method that pools them"
+        f"{model} has no feature map, which this method needs ({reason}): give another --model, or "
+        "use a method with pooled features"
     )

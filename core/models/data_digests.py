@@ -1,8 +1,8 @@
 """Digests of the images and patients that a checkpoint was trained and validated on.
 
-In a checkpoint they are one tensor of bytes, which its facts describe part by part: 8 bytes an
-image (63 bits), 4 a patient (32 bits, keyed by the data of the run). The chance that an image
-matches one of 377,110 others is 4e-14, that of a patient and one of 65,000 others 1.5e-5.
+A checkpoint stores them in one tensor of bytes, and its facts describe the sets: 8 bytes an image
+(63 bits), 4 a patient (32 bits, keyed by the data of the run). An image matches one of 377,110
+others by chance with probability 4e-14, a patient one of 65,000 others with 1.5e-5.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# the tensor, and the fact that describes it
+# name of the tensor, and of the fact that describes it
 NAME = "data_digests"
-# of checkpoints that hold them: software that does not know them asks for an update
+# checkpoints with digests: older versions ask for an update
 FORMAT_WITH_DIGESTS = 3
 Role = Literal["training", "validation"]
 _TYPES: dict[str, np.dtype[Any]] = {"images": np.dtype("<i8"), "patients": np.dtype("<u4")}
 
 
 class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the facts hold of a part."""
+    """Description of a digest set in the facts."""
 
     role: Role
     of: Literal["images", "patients"]
@@ -45,8 +45,8 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Sorted digests of images as squares of `size` pixels, or of patients by a `key`."""
+class DigestSet:
+    """Sorted digests of images resized to `size` pixels, or of patients, keyed by `key`."""
 
     role: Role
     digests: np.ndarray
@@ -57,40 +57,40 @@ class Part:
 
     @property
     def of(self) -> Literal["images", "patients"]:
-        """What they are digests of."""
+        """Kind of the digests."""
         return "images" if self.size else "patients"
 
     def has(self, digests: np.ndarray) -> np.ndarray:
-        """Whether each of `digests` (M,) is among these, bool (M,); a digest of 0 is not."""
+        """Membership of each of `digests` (M,) as bool (M,); False for a digest of 0."""
         return np.isin(digests, self.digests) & (digests != 0)
 
 
 @dataclass(frozen=True, eq=False)
 class DataDigests:
-    """The parts of a checkpoint; not `complete` where it started from one that has none."""
+    """Digest sets of a checkpoint; not `complete` if its initial checkpoint has none."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[DigestSet, ...]
     complete: bool = True
 
     @classmethod
     def read(
         cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], path: Path
     ) -> DataDigests | None:
-        """The digests in the tensors and facts of `path`, None without any.
+        """Read the digests from the tensors and facts of `path`; None if there are none.
 
-        Raises UserError where the facts do not describe the tensor.
+        Raises UserError if the facts do not match the tensor.
         """
         if NAME not in tensors:
             return None
         try:
             data = tensors[NAME].numpy().astype(np.uint8, casting="no").tobytes()
-            told = msgspec.convert(facts.get(NAME), _Facts)
+            described = msgspec.convert(facts.get(NAME), _Facts)
             parts, start = [], 0
-            for one in told.parts:
+            for one in described.parts:
                 if (one.of == "images") != (one.size > 0):
-                    raise ValueError("images have a size in pixels, and patients none")
+                    raise ValueError("images need a size in pixels, patients have none")
                 found = np.frombuffer(data, _TYPES[one.of], one.count, start)
-                parts.append(Part(one.role, found, one.size, bytes.fromhex(one.key)))
+                parts.append(DigestSet(one.role, found, one.size, bytes.fromhex(one.key)))
                 start += found.nbytes
             if start != len(data):
                 raise ValueError(f"it has {len(data):,} bytes and {start:,} are described")
@@ -98,10 +98,10 @@ class DataDigests:
             raise UserError(
                 f"{path} does not describe its {NAME} ({error}): copy it again, or train it again"
             ) from error
-        return cls(tuple(parts), told.complete)
+        return cls(tuple(parts), described.complete)
 
-    def written(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """A tensor and facts to add to those of a checkpoint."""
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensor and facts to add to a checkpoint."""
         import torch
 
         arrays = [part.digests.astype(_TYPES[part.of]) for part in self.parts]
@@ -122,7 +122,7 @@ class DataDigests:
 
     @property
     def of_patients(self) -> bool:
-        """Whether it has digests of patients."""
+        """Whether there are digests of patients."""
         return any(not part.size for part in self.parts)
 
     def sizes(self) -> set[int]:
@@ -130,8 +130,10 @@ class DataDigests:
         return {part.size for part in self.parts if part.size}
 
     def with_initial(self, initial: DataDigests | None, *, patients: bool) -> DataDigests:
-        """With those of the checkpoint that this training started from, without its `patients`
-        unless these are wanted; None makes them incomplete."""
+        """Add the digests of the initial checkpoint, those of patients only if `patients`.
+
+        The result is incomplete if `initial` is None.
+        """
         if initial is None:
             return DataDigests(self.parts, complete=False)
         more = [part for part in initial.parts if patients or part.size]
@@ -139,7 +141,7 @@ class DataDigests:
 
 
 def patient_digests(patients: Iterable[str], key: bytes) -> np.ndarray:
-    """32 bits of each patient (N,), uint32, by a `key` of at most 64 bytes."""
+    """Keyed 32-bit digests of patients, uint32 (N,); the `key` has at most 64 bytes."""
     texts = (patient.encode(errors="surrogateescape") for patient in patients)
     data = b"".join(hashlib.blake2b(text, digest_size=4, key=key).digest() for text in texts)
     return np.frombuffer(data, dtype="<u4")

@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, escape_control, list_first
-from core.io.untrusted_files import unsurprising
+from core.io.untrusted_files import strict_json
 from core.models.data_digests import NAME as DIGESTS
 from core.models.data_digests import DataDigests
 from core.models.loaded_model import LoadedModel, ModelInfo
 
-# pixels a side, and classes; a file that claims more is not believed
+# largest values that are accepted from a file
 MAX_SIZE = 8192
 MAX_CLASSES = 10_000
 LONGEST_NAME = 500
 
 
 def load_model(path: str | Path) -> LoadedModel:
-    """The model of a checkpoint, on the CPU in eval mode; unpacks as (module, info) too.
+    """Load the model of a checkpoint, on the CPU in eval mode; unpacks as (module, info) too.
 
-    `predict` takes images as they are. The module takes uint8 or float in [0, 1], (B, 1, H, W), and
-    gives logits (B, C) in the order of `class_names`. A folder is one that `python -m
-    ensemble.export --format folder` made of one checkpoint. Raises UserError where the file is no
-    whole checkpoint of a method that is here.
+    `predict` takes images of any size. The module maps uint8 or float in [0, 1], (B, 1, H, W), to
+    logits (B, C) in the order of `class_names`. `path` may be a folder of `python -m
+    ensemble.export --format folder` with one checkpoint. Raises UserError for a damaged checkpoint
+    or an unknown method.
     """
     import torch
 
@@ -38,7 +38,7 @@ def load_model(path: str | Path) -> LoadedModel:
         path = _weights_in(path)
     tensors, facts = load_tensors(path)
     method = facts.get("method")
-    # the name comes from a file: only a folder that is here may be imported
+    # untrusted: only an existing folder of `methods` may be imported
     if not isinstance(method, str) or method not in method_names():
         raise UserError(f'{path} names the method "{method}"; known: {", ".join(method_names())}')
     info = replace(
@@ -49,20 +49,20 @@ def load_model(path: str | Path) -> LoadedModel:
     kind = importlib.import_module(f"methods.{method}.config").ModelConfig
     try:
         config = restore_config(kind, facts["model"])
-        # as an outline first: a small file may name a network of many gigabytes
+        # without memory first: a small file may name a network of many gigabytes
         with torch.device("meta"):
-            outline = build_model(config, len(info.class_names))
-    # timm raises about anything where settings are not those of a network
+            empty = build_model(config, len(info.class_names))
+    # timm raises any exception for invalid settings
     except Exception as error:
-        raise UserError(f"{path} does not say what model it holds ({error})") from error
-    check_fits(outline, tensors, path)
+        raise UserError(f"{path} does not describe a valid model ({error})") from error
+    check_fits(empty, tensors, path)
     model = build_model(config, len(info.class_names))
     model.load_state_dict(tensors)
     return LoadedModel(model.eval(), info)
 
 
 def _weights_in(folder: Path) -> Path:
-    """The checkpoint of an exported folder. Raises UserError that names those of another one."""
+    """The checkpoint in an exported folder. Raises UserError for any other folder."""
     path = folder / "model.safetensors"
     if path.is_file():
         return path
@@ -75,33 +75,33 @@ def _weights_in(folder: Path) -> Path:
         )
     if found:
         raise UserError(
-            f"{folder} is no exported folder: name one of its files: {list_first(found)}"
+            f"{folder} is not an exported folder: name one of its files: {list_first(found)}"
         )
-    raise UserError(f"{folder} holds no checkpoint: name a folder that does, or a checkpoint")
+    raise UserError(f"{folder} has no checkpoint: name a checkpoint or an exported folder")
 
 
 def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
-    """What the file says of itself, checked: it may come from anywhere."""
+    """Validated description of an untrusted checkpoint. Raises UserError."""
     names, size = facts.get("class_names"), facts.get("img_size")
     names = names if isinstance(names, list) else []
     if len(names) > MAX_CLASSES:
         raise UserError(f"{path} claims {len(names):,} classes, more than {MAX_CLASSES:,}")
-    # a text that can be written, to a terminal too
-    named = all(
+    # printable on a terminal
+    valid = all(
         isinstance(name, str)
         and name.encode(errors="ignore").decode() == escape_control(name) == name != ""
         and len(name) <= LONGEST_NAME
         for name in names
     )
-    if not names or not named or len(set(names)) < len(names):
-        raise UserError(f"{path} does not name its classes, each once")
+    if not names or not valid or len(set(names)) < len(names):
+        raise UserError(f"{path} has no valid list of classes")
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
-        raise UserError(f"{path} does not say what size its images have")
-    return ModelInfo(method, tuple(names), size, unsurprising(facts))
+        raise UserError(f"{path} has no valid image size")
+    return ModelInfo(method, tuple(names), size, strict_json(facts))
 
 
 def method_names() -> list[str]:
-    """The folders of `methods/` that hold a model."""
+    """Names of the methods: folders of `methods/` with a model."""
     spec = find_spec("methods")
     assert spec is not None
     assert spec.submodule_search_locations is not None

@@ -1,4 +1,4 @@
-"""A loaded model: its description, and probabilities of images from files or arrays."""
+"""Loaded model: description, and prediction for image files or arrays."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint says of itself; `facts` holds all of it that is sound (`unsurprising`)."""
+    """Description of a checkpoint; `facts` is its full description after `strict_json`."""
 
     method: str
     class_names: tuple[str, ...]
     image_size: int
     facts: dict[str, Any]
     data_digests: DataDigests | None = None
-    """Of the images that it was trained and validated on; None where the file has none."""
+    """Digests of the training and validation images; None if the file has none."""
 
 
 class LoadedModel(NamedTuple):
-    """A checkpoint's module and description; `module, info = load_model(path)` unpacks them."""
+    """Module and description of a checkpoint; unpacks as `module, info = load_model(path)`."""
 
     module: nn.Module
     info: ModelInfo
 
     @property
     def class_names(self) -> list[str]:
-        """The classes in the order of the outputs."""
+        """Class names in the order of the outputs."""
         return list(self.info.class_names)
 
     @property
     def image_size(self) -> int:
-        """Pixels a side of the square that the network sees."""
+        """Side of the square input image, in pixels."""
         return self.info.image_size
 
     @property
     def method(self) -> str:
-        """The method that trained it."""
+        """Name of the method."""
         return self.info.method
 
     @property
@@ -61,12 +61,12 @@ class LoadedModel(NamedTuple):
         return self.info.facts
 
     def predict(self, images: Image | Iterable[Image]) -> pd.DataFrame:
-        """Uncalibrated probabilities, float32: a row an image, a column a class.
+        """Uncalibrated probabilities, float32, with one row an image and one column a class.
 
-        An image is a file's path or a grey array (H, W) of any size: uint8, or floats in [0, 1],
-        which are rounded to 8 bits. It is resized, and its mirror image averaged in, as in the
-        validation of its run. Rows have the path as it was given, or the array's place from 0.
-        Raises UserError (a ValueError) for another array, and a file that cannot be read.
+        An image is a path or a grey array (H, W) of any size: uint8, or floats in [0, 1], which are
+        rounded to 8 bits. It is resized and averaged with its mirror image, as in the validation of
+        the run. The index holds the given path, or the array's position from 0. Raises UserError (a
+        ValueError) for any other array and an unreadable file.
         """
         import pandas as pd
         import torch
@@ -77,7 +77,7 @@ class LoadedModel(NamedTuple):
         given = _list(images)
         settings = self.facts.get("settings")
         mirrors = not isinstance(settings, dict) or settings.get("tta") is not False
-        # the memory layout of the validation: others round differently
+        # the memory layout of the validation: another one rounds differently
         module = self.module.eval().to(memory_format=torch.channels_last)
         views = validation_views(mirrors)
         device = next(module.parameters()).device
@@ -97,12 +97,12 @@ class LoadedModel(NamedTuple):
         index = pd.Index(names, name="ImageID")
         found = pd.DataFrame(np.concatenate(rows), index=index, columns=self.class_names)
         if not np.isfinite(found.to_numpy()).all():
-            raise UserError("the model gives probabilities that are not finite: train it again")
+            raise UserError("the probabilities of the model are not finite: train it again")
         return found
 
 
 def _list(images: Image | Iterable[Image]) -> list[Image]:
-    """The images as a list. Raises UserError for none, and for what is no image."""
+    """The images as a list. Raises UserError for an empty or invalid argument."""
     if isinstance(images, (str, os.PathLike, np.ndarray)):
         return [images]
     if not isinstance(images, Iterable) or not (given := list(images)):
@@ -114,7 +114,7 @@ def _list(images: Image | Iterable[Image]) -> list[Image]:
 
 
 def _read(image: object, place: int) -> np.ndarray:
-    """Grey uint8 (H, W) of a path or array. Raises UserError, which names an array's `place`."""
+    """Read a path or array as grey uint8 (H, W). Raises UserError with an array's `place`."""
     from core.data.images.decode import read_image
 
     if isinstance(image, (str, os.PathLike)):
@@ -134,7 +134,7 @@ def _read(image: object, place: int) -> np.ndarray:
             f"{what} has the type {image.dtype}: give uint8 from 0 to 255, or floats from 0 to 1"
         )
     low, high = float(image.min()), float(image.max())
-    # NaN is within no bounds
+    # written so that NaN fails
     if not (low >= 0 and high <= 1):
         raise UserError(
             f"{what} has floats from {low:g} to {high:g}: give floats from 0 to 1 without NaN (/ "

@@ -1,4 +1,4 @@
-"""Outputs of a model for a whole set of images, each covered once over all processes."""
+"""Prediction over a set of images, distributed over the ranks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
@@ -14,8 +14,8 @@ from core.data.loading.dataset import Batches
 View = Callable[[Tensor], Tensor]
 
 
-def as_it_is(images: Tensor) -> Tensor:
-    """The images themselves."""
+def identity(images: Tensor) -> Tensor:
+    """Images without change."""
     return images
 
 
@@ -25,8 +25,8 @@ def mirror(images: Tensor) -> Tensor:
 
 
 def validation_views(mirrors: bool) -> tuple[View, ...]:
-    """Augmented copies over which probabilities of a validation are averaged (`--tta`)."""
-    return (as_it_is, mirror) if mirrors else (as_it_is,)
+    """Augmented copies for the mean validation probabilities (`--tta`)."""
+    return (identity, mirror) if mirrors else (identity,)
 
 
 def predict(
@@ -38,23 +38,23 @@ def predict(
     views: Sequence[View],
     title: str = "",
 ) -> np.ndarray:
-    """Probabilities float32 (len(rows), C), averaged over the `views`, as `collect` orders them."""
+    """Probabilities float32 (len(rows), C), averaged over the augmented copies `views`."""
 
     def probabilities(images: Tensor) -> Tensor:
         return mean_probability(model(view(images)) for view in views)
 
-    share_buffers(fabric, model)
+    broadcast_buffers(fabric, model)
     return collect(fabric, probabilities, loader, rows, title=title)
 
 
 def mean_probability(logits: Iterable[Tensor]) -> Tensor:
-    """Probabilities (B, C), float32, averaged over the `logits` (B, C) of several views."""
-    views = [torch.sigmoid(view.float()) for view in logits]
-    return reduce(torch.add, views) / len(views)
+    """Mean probabilities (B, C), float32, of the `logits` (B, C) of several augmented copies."""
+    copies = [torch.sigmoid(copy.float()) for copy in logits]
+    return reduce(torch.add, copies) / len(copies)
 
 
-def share_buffers(fabric: Fabric, model: nn.Module) -> None:
-    """Give every rank the first one's buffers: batch statistics differ."""
+def broadcast_buffers(fabric: Fabric, model: nn.Module) -> None:
+    """Broadcast the buffers of the first rank: batch statistics differ."""
     if fabric.world_size > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
@@ -69,10 +69,11 @@ def collect(
     *,
     title: str = "",
 ) -> np.ndarray:
-    """`outputs` (of images (B, 1, H, W)) in the order of `rows`, float32 (N, C), on all ranks.
+    """Gather `outputs(images (B, 1, H, W))` over a loader: float32 (N, C) on all ranks.
 
-    `loader` covers the rows. The model behind `outputs` is in eval mode, on the device and not
-    wrapped. A `title` shows a progress bar. Raises UserError for an image that cannot be read.
+    The order is that of `rows`, which `loader` covers. The model in `outputs` must be in eval mode,
+    on the device and not wrapped. A `title` shows a progress bar. Raises UserError for an
+    unreadable image.
     """
     results, seen = [], []
     shown = bool(title) and fabric.is_global_zero
@@ -80,15 +81,15 @@ def collect(
         with fabric.autocast():
             results.append(outputs(batch.images.to(fabric.device, non_blocking=True)).float())
         seen.append(batch.rows)
-    return in_order(fabric, results, seen, rows)
+    return restore_order(fabric, results, seen, rows)
 
 
-def in_order(
+def restore_order(
     fabric: Fabric, results: list[Tensor], seen: list[Tensor], rows: np.ndarray
 ) -> np.ndarray:
-    """All ranks' batches of `results` (B, C) joined, without padding, in the order of `rows`.
+    """Gather batches of `results` (B, C) from all ranks, without padding, in the order of `rows`.
 
-    `seen`: the table rows (B,) of each batch of this rank, -1 for padding.
+    `seen`: table rows (B,) of each batch of this rank, -1 for padding.
     """
     gathered = _gather(fabric, torch.cat(results)).cpu().numpy()
     gathered_rows = _gather(fabric, torch.cat(seen).to(fabric.device)).cpu().numpy()
@@ -98,7 +99,7 @@ def in_order(
 
 
 def _gather(fabric: Fabric, values: Tensor) -> Tensor:
-    """All ranks' equally shaped `values`, joined along the first dimension."""
+    """Concatenate the equally shaped `values` of all ranks along the first dimension."""
     if fabric.world_size == 1:
         return values
     gathered = fabric.all_gather(values)

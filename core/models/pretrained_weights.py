@@ -1,4 +1,4 @@
-"""Check of pretrained weights: every tensor of the backbone comes from the file, and is finite."""
+"""Check of pretrained weights: the file fills every tensor of the backbone with finite values."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from core.errors import UserError, list_first
-from core.models.checkpoint import not_finite
+from core.models.checkpoint import find_not_finite
 
 
 @contextmanager
 def checked_loading(path: Path, model: str) -> Iterator[None]:
-    """Refuse weights that do not fill the network of timm's `model` while it is built.
+    """Check the weights in `path` while timm loads them into its network `model`.
 
-    timm renames a file's tensors, loads those that fit, and ignores missing and extra ones. The
-    check takes place between these steps. Raises UserError with names and counts.
+    timm renames the tensors of a file, loads those that fit, and ignores missing and extra ones.
+    The check runs between these steps. Raises UserError with names and counts.
     """
     load: Callable[..., Any] = nn.Module.load_state_dict
 
@@ -36,7 +36,7 @@ def checked_loading(path: Path, model: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    # timm's adapters raise anything on tensors of another network
+    # timm's adapters raise any exception for tensors of another network
     except Exception as error:
         wanted = _backbone_names(model) if names else set()
         missing = _describe({f"of {len(wanted)} tensors missing": wanted - names})
@@ -46,16 +46,16 @@ def checked_loading(path: Path, model: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """The first line of an error's message, or its type if that is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _find_faults(
     network: Any, tensors: Mapping[str, Tensor], names: set[str], model: str
 ) -> dict[str, Collection[str]]:
-    """Names of tensors by what is wrong with them: a file has `names`, `tensors` when adapted.
+    """Names of tensors by fault; `names` are those in the file, `tensors` the adapted ones.
 
-    Left aside are the classifier, and counters and indexes, which are no floats.
+    The classifier and integer tensors are not checked.
     """
     wanted = _floats(network.state_dict())
     common = wanted.keys() & tensors.keys()
@@ -64,7 +64,7 @@ def _find_faults(
     missing = {name for name in wanted.keys() - common if wanted[name].data_ptr() not in filled}
     extra = _floats(tensors).keys() - wanted.keys() - dict(network.named_buffers()).keys()
     if missing or extra:
-        # without pooling a network may end in a norm that its weights do not have
+        # a network without pooling may end in a norm that the weights lack
         standard = _backbone_names(model)
         missing, extra = missing & standard, extra - standard - _classifier_names(network, extra)
     alike = {
@@ -72,7 +72,7 @@ def _find_faults(
         for name in common
         if wanted[name].shape == tensors[name].shape and tensors[name].is_floating_point()
     }
-    spoiled = not_finite({name: tensors[name] for name in common})
+    spoiled = find_not_finite({name: tensors[name] for name in common})
     return {
         f"of {len(wanted)} tensors missing": missing - names,
         f"of {len(wanted)} tensors not adaptable to one channel": missing & names,
@@ -84,7 +84,7 @@ def _find_faults(
 
 def _refusal(path: Path, model: str, reason: str) -> UserError:
     return UserError(
-        f"{path} does not hold weights of {model}: {reason}: give this --model's own file"
+        f"{path} does not hold weights of {model}: {reason}: give the file of this --model"
     )
 
 
@@ -99,9 +99,9 @@ def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _backbone_names(model: str) -> set[str]:
-    """The tensors of the network as timm's weights hold it, without the classifier.
+    """Names of the tensors in timm's weights, without the classifier.
 
-    Weights without a classifier may lack the norm in front of it too (FCMAE's of ConvNeXtV2).
+    Weights without a classifier may also lack the norm before it (FCMAE of ConvNeXtV2).
     """
     with torch.device("meta"):
         network = timm.create_model(model, pretrained=False)
@@ -110,7 +110,7 @@ def _backbone_names(model: str) -> set[str]:
 
 
 def _classifier_names(network: Any, names: set[str]) -> set[str]:
-    """Those of `names` that belong to the classifier, or to a norm beside it."""
+    """Those of `names` that belong to the classifier or the norm before it."""
     layers = network.pretrained_cfg.get("classifier") or ()
     layers = (layers,) if isinstance(layers, str) else layers
     norms = [f"{layer.rpartition('.')[0]}.norm" for layer in layers if "." in layer]

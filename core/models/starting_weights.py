@@ -1,4 +1,4 @@
-"""Starting weights: the file that a training starts from, and the record of it that runs keep."""
+"""Starting weights: file of pretrained weights, and the record of their origin."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from core.config.training import BackboneConfig
 from core.errors import UserError, escape_control
 from core.models.backbone import check_model_name
 
-# longest name that is printed of a record in a file
+# longest name in a record
 _LONGEST = 200
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where starting weights come from; `file` is a name without its folder, "" for none."""
+    """Origin of starting weights; `file` is a name without its folder, or ""."""
 
     name: str
     """The hub's repository, the flag that named the file, or "none"."""
@@ -28,13 +28,13 @@ class Origin:
 
     @classmethod
     def of(cls, name: str, path: Path) -> "Origin":
-        """The origin `name` with the SHA-256 of the file `path`."""
+        """Origin `name` with the SHA-256 of the file `path`."""
         with path.open("rb") as file:
             return cls(name, path.name, hashlib.file_digest(file, "sha256").hexdigest())
 
     @classmethod
     def read(cls, record: object) -> "Origin | None":
-        """The origin in the JSON of a run or checkpoint; None where it holds none."""
+        """Read the origin from the JSON of a run or checkpoint; None if it is missing."""
         values = record if isinstance(record, Mapping) else {}
         texts = [values.get(name) for name in ("name", "file", "sha256")]
         if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
@@ -42,7 +42,7 @@ class Origin:
         return cls(*map(escape_control, map(str, texts)))
 
     def record(self) -> dict[str, str]:
-        """The same as JSON."""
+        """JSON-able record."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -56,12 +56,12 @@ class Origin:
 
 
 def describe_origin(origin: Origin | None) -> str:
-    """An origin in words; None where there is no record of it."""
+    """Describe an origin; None means no record."""
     return origin.describe() if origin else "not recorded"
 
 
 def checkpoint_origin(flag: str, path: Path) -> Origin:
-    """The origin of a model from the checkpoint of `flag`. Raises UserError where it is no file."""
+    """Origin of a model from the checkpoint of `flag`. Raises UserError if it is not a file."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
         raise UserError(f"{flag} {path} {what}: give a checkpoint (.safetensors)")
@@ -69,10 +69,10 @@ def checkpoint_origin(flag: str, path: Path) -> Origin:
 
 
 def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
-    """The file of pretrained weights for the backbone, and the origin of the starting weights.
+    """Find the file of pretrained backbone weights, and the origin of the starting weights.
 
-    Fetches the hub's weights into its cache. There is no such file for --init_from and
-    --no-pretrained. Raises UserError for an unknown model, a missing file and unreachable weights.
+    Downloads weights into the hub's cache. The file is None for --init_from and --no-pretrained.
+    Raises UserError for an unknown model, a missing file and a failed download.
     """
     check_model_name(config.model)
     if config.init_from is not None:
@@ -82,13 +82,13 @@ def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
             raise UserError(f"--weights_file {path} is not there")
         if path.suffix != ".safetensors":
             raise UserError(
-                f"--weights_file {path} must be a .safetensors file, as other formats can run code "
-                f"when they are read: convert it in Python by {_conversion(path)}"
+                f"--weights_file {path} must be a .safetensors file, as other formats can run "
+                f"code: convert it in Python by {_conversion(path)}"
             )
         return path, Origin.of("--weights_file", path)
     if not config.pretrained:
         return None, Origin("none")
-    # settings of weights are kept under timm's current names only
+    # timm lists weights by their current names only
     source = timm.get_pretrained_cfg(get_deprecated_models().get(config.model) or config.model)
     repository = source.hf_hub_id if source else None
     if not repository:
@@ -99,16 +99,16 @@ def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
     fetched = _fetch(repository)
     if fetched is None:
         raise UserError(
-            f"the pretrained weights of {config.model} ({repository}) cannot be fetched, and the "
-            f"hub's folder {constants.HF_HUB_CACHE} does not hold them: give --weights_file "
-            "FILE.safetensors, copy that folder from a computer that has them, or give "
-            "--no-pretrained to train from random weights"
+            f"the pretrained weights of {config.model} ({repository}) cannot be downloaded and are "
+            f"not in the hub's cache {constants.HF_HUB_CACHE}: give --weights_file "
+            "FILE.safetensors, copy that cache from another computer, or give --no-pretrained to "
+            "train from random weights"
         )
     return fetched, Origin.of(repository, fetched)
 
 
 def _conversion(path: Path) -> str:
-    """Two lines of Python that write the tensors of a PyTorch file as safetensors, beside it."""
+    """Two lines of Python that convert a PyTorch file to safetensors."""
     target = str(path.with_suffix(".safetensors"))
     load = f"w = torch.load({str(path)!r}, map_location='cpu', weights_only=True)"
     copies = "{n: t.contiguous().clone() for n, t in w.get('state_dict', w).items()}"
@@ -119,13 +119,13 @@ def _conversion(path: Path) -> str:
 
 
 def _fetch(repository: str) -> Path | None:
-    """Weights from the hub's cache, else from the hub; None where it does not answer."""
+    """Fetch weights from the hub's cache, else from the hub; None if that fails."""
     cached = try_to_load_from_cache(repository, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
     try:
-        # it answers at once or not at all: the download by itself retries for most of a minute
+        # with a short timeout: a download alone retries for most of a minute
         HfApi().model_info(repository, timeout=5)
         return Path(hf_hub_download(repository, "model.safetensors"))
-    except Exception:  # whatever fails here, the weights cannot be had
+    except Exception:  # of any kind: the weights are unavailable
         return None

@@ -1,1 +1,1 @@
-"""Report of a run or an evaluation: one page with its pictures, and tables in the terminal."""
+"""Report of a run or an evaluation: HTML page with figures, tables for the terminal."""

@@ -1,4 +1,4 @@
-"""The pictures of a page: what each shows, and its pixels."""
+"""Figures of a report: heading, caption and PNG."""
 
 import io
 from collections.abc import Mapping
@@ -17,46 +17,46 @@ from core.report.plots.reliability import reliability_figure
 from core.report.plots.style import DOTS_PER_INCH, head_and_tail
 from core.report.plots.training_curves import curves_figure
 
-# a picture wider than this scrolls sideways on a phone: its letters would be too small
+# a wider figure scrolls sideways on a phone, where its text would be too small
 MAX_PHONE_INCHES = 6
 
-# heading and caption of each picture
+# heading and caption of each figure
 HEADINGS = {
     "classes": (
         "AP and AUROC of each class",
-        "Bars of AP and dots of AUROC with 95 % intervals, most prevalent class on top, number of "
+        "AP (bars) and AUROC (dots) with 95 % intervals, most prevalent class on top; number of "
         "positives in brackets. A tick marks chance: the prevalence for AP, 0.5 for AUROC.",
     ),
     "curves": (
-        "Course of the training",
+        "Training curves",
         "Loss, macro metrics and mean learning rates by epoch, one line a fold. A ring marks the "
-        "epoch whose weights were kept, a dotted line a new phase.",
+        "best epoch, a dotted line a new phase.",
     ),
     "precision_recall": (
         "Precision and recall",
-        "Precision against recall of every scored class with its AP. The dotted line is chance, "
-        "the class's prevalence.",
+        "Precision against recall of every scored class, with its AP. The dotted line is chance, "
+        "the prevalence of the class.",
     ),
     "score_histograms": (
         "Scores of positives and negatives",
-        "How the predicted probabilities of positives (in colour) and of negatives (grey) are "
-        "spread, on an axis of log odds; their numbers beside the name. The bars of each kind have "
-        "a sum of 1: where the two lie over each other, the class is not told apart.",
+        "Distribution of predicted probabilities for positives (colour) and negatives (grey), on a "
+        "log-odds axis; their numbers beside the name. The bars of each sum to 1. Where they "
+        "overlap, the class is not separated.",
     ),
     "reliability": (
         "Reliability",
-        "Observed share of positives against predicted probability, all classes pooled in 15 "
+        "Observed fraction of positives against predicted probability, all classes pooled in 15 "
         "bins; below, the number of labels in each bin on a logarithmic scale.",
     ),
     "co_occurrence": (
-        "Labels that come together",
-        "How much more often than by chance two labels come together, in the labels (left) and in "
-        "the predictions (right): red more often, blue less often, white as by chance or too "
-        "rare to tell (rare pairs are drawn towards 1, Norén 2013), grey never known together. "
-        "The pattern should be the same; unsure predictions make it paler.",
+        "Label co-occurrence",
+        "Ratio of observed to chance co-occurrence of two labels, in the labels (left) and in the "
+        "predictions (right). Red: more often than by chance; blue: less often; white: as by "
+        "chance, or too rare (rare pairs shrink towards 1, Norén 2013); grey: never known "
+        "together. The patterns should agree; uncertain predictions make it paler.",
     ),
 }
-# pictures with a row or a small plot for each class
+# figures with a row or a small plot for each class
 _OF_CLASSES = (
     *("classes", "precision_recall", "score_histograms"),
     *("compared", "compared_precision_recall"),
@@ -65,7 +65,7 @@ _OF_CLASSES = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with what it shows."""
+    """A PNG with its heading and caption."""
 
     name: str
     heading: str
@@ -81,7 +81,7 @@ def draw_pictures(
     probabilities: FloatArray,
     history: pd.DataFrame | None = None,
 ) -> list[Picture]:
-    """What can be drawn of HEADINGS for (N, C) tables; the curves for the metrics.csv of a run."""
+    """Draw the figures of HEADINGS for (N, C) tables; `history` is the metrics.csv of a run."""
     data = evaluation, targets, probabilities
     drawn = {
         "classes": classes_figure(evaluation),
@@ -99,7 +99,7 @@ def as_pictures(
     headings: Mapping[str, tuple[str, str]],
     evaluation: Evaluation,
 ) -> list[Picture]:
-    """The figures that are there as PNGs; a caption says so where some of the classes are shown."""
+    """Convert figures to PNGs; the caption notes if only some of the classes are shown."""
     note = head_and_tail(evaluation.per_class)[1]
     pictures = []
     for name, figure in drawn.items():

@@ -1,5 +1,5 @@
 "use strict";
-// A heading of a sortable table becomes a button: numbers fall first, texts rise first.
+// Sort a table by its headings: numbers descending first, texts ascending first.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -19,7 +19,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const compare = (a, b) => {
         const [one, other] = falls ? [key(b), key(a)] : [key(a), key(b)];
         if (!isNumber) return one.localeCompare(other);
-        // what has no number stays below, whichever way
+        // cells without a number last, in both orders
         if (isNaN(one) || isNaN(other)) return isNaN(key(a)) - isNaN(key(b));
         return one - other;
       };
@@ -30,7 +30,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// A table that is wider than its place has a hint that it scrolls.
+// Mark tables that scroll sideways.
 const places = [...document.querySelectorAll(".scroll:has(table)")];
 const mark = () => {
   for (const place of places) place.classList.toggle("cut", place.scrollWidth > place.clientWidth);

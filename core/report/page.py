@@ -1,4 +1,4 @@
-"""One page of HTML that holds all it shows, and the run folder's pictures beside it."""
+"""Self-contained HTML report, and its figures as files in the run folder."""
 
 import base64
 import hashlib
@@ -16,36 +16,38 @@ from core.io.atomic import cannot_write, write_atomically
 from core.report.figures import Picture
 from core.report.plots.style import GROUP_LABELS
 from core.report.tables import GROUP, Table
-from core.report.worst_images import EACH, MOST_CLASSES, Worst
+from core.report.worst_images import EACH, MOST_CLASSES, WorstImages
 
 _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a page shows; what is empty is left out."""
+    """Contents of a report; empty parts are left out."""
 
     title: str
     lead: str
-    """A line under the title: of how many images and classes."""
+    """Line under the title: number of images and classes."""
     sections: Sequence[Table | Picture]
-    """In this order."""
-    worst: Sequence[Worst] = ()
+    """In order of display."""
+    worst: Sequence[WorstImages] = ()
     command: str = ""
-    """How to repeat it."""
+    """Command that reproduces the results."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """What else a reader must know to trust the numbers."""
+    """Data, their digest and the starting weights."""
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def command_again(
+def rerun_command(
     program: Sequence[str],
     unwanted: Collection[str] = ("--overwrite",),
     more: Sequence[str] = (),
 ) -> str:
-    """`program`, this command's words but those unwanted, and `more`, for a shell; of a flag that
-    is there twice the last one counts, and stays alone."""
+    """Shell command: `program`, the flags of this command without the unwanted ones, and `more`.
+
+    Of a repeated flag only the last one remains.
+    """
     flag, found = "", dict[str, list[str]]()
     for word in [*(word for word in sys.argv[1:] if word not in unwanted), *more]:
         if word.startswith("--"):
@@ -56,13 +58,13 @@ def command_again(
 
 
 def write_report(run_dir: Path, contents: Contents) -> Path:
-    """Write run_dir/plots/*.png and run_dir/report.html, and return the latter's path.
+    """Write run_dir/plots/*.png and run_dir/report.html; returns the path of the page.
 
-    Each file appears whole or not at all. Raises UserError where one cannot be written.
+    Each file is written atomically. Raises UserError if one cannot be written.
     """
     plots = run_dir / "plots"
     try:
-        # not its parents: a run folder that was removed stays so
+        # without parents: a run folder that was removed is not created again
         plots.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot_write(plots, error) from error
@@ -74,9 +76,9 @@ def write_report(run_dir: Path, contents: Contents) -> Path:
 
 
 def render(contents: Contents) -> bytes:
-    """The page in UTF-8; it embeds its pictures and needs no network.
+    """Render the page in UTF-8, with embedded figures.
 
-    Names from files are text on it. Its one script serves tables, and no other would run.
+    Names from files are escaped. The content policy admits only its own script, for the tables.
     """
     environment = jinja2.Environment(
         autoescape=True,
@@ -96,5 +98,5 @@ def render(contents: Contents) -> bytes:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
-    # a file's name may be no UTF-8
+    # a file's name may not be valid UTF-8
     return page.encode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""The tables of a page and of the terminal: summary, classes, folds, and what to know of them."""
+"""Tables of a report and of the terminal: summary, classes, folds, sources, notes."""
 
 import textwrap
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from core.metrics.evaluation import GROUPS
 from core.metrics.intervals import LEAST_IN_MEANS, LEAST_PATIENTS
 from core.report.plots.style import GROUP_LABELS, by_prevalence, shorten
 
-# name of each measure in the summary, and for the reader
+# key of each measure in the summary, and its label
 SUMMARY_ROWS = {
     "mAP": "mAP",
     **{f"mAP_{group}": f"mAP, {GROUP_LABELS[group]}" for group in (*GROUPS, "extreme")},
@@ -28,21 +28,21 @@ SUMMARY_ROWS = {
     "RMSCE_flat": "RMS calibration error, flat",
     "Brier": "Brier, mean over classes",
 }
-# of a fold, or of a file among several
+# measures of a fold, or of one of several files
 SHORT_ROWS = ("mAP", "mAP_head", "mAP_medium", "mAP_tail", "mAUROC", "ECE", "Brier")
-# names of classes in a sentence: of more, the table says which they are
+# maximum number of class names in a sentence
 SHOWN_NAMES = 20
 GROUP, INTERVAL = "Group", "95 % interval"
-# share of an interval's width from which the bias of a value is shown
+# bias of a value, as a fraction of the interval's width, above which it is shown
 CLEAR = 0.1
-# columns of text; all others are numbers
+# text columns; all others are numbers
 _TEXTS = (GROUP, INTERVAL)
 CLASS_COLUMNS = ("Class", GROUP, "Positives", "AP", "AUROC", "F1 at 0.5", "ECE")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, of which the first in each row names it: for a page or a terminal."""
+    """Table of text cells, for a page or a terminal; the first cell of a row is its name."""
 
     heading: str
     columns: tuple[str, ...]
@@ -51,11 +51,11 @@ class Table:
     sortable: bool = True
 
     def is_number(self, column: int) -> bool:
-        """Whether its cells are set to the right."""
+        """Whether the column is right-aligned."""
         return column > 0 and self.columns[column] not in _TEXTS
 
     def as_text(self) -> str:
-        """Aligned columns under a rule, and the notes: the table in a terminal, without heading."""
+        """Format the table for a terminal, with notes and without heading."""
         lines = [self.columns, *self.rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         marks = [">" if self.is_number(place) else "<" for place in range(len(widths))]
@@ -66,8 +66,8 @@ class Table:
         return "\n".join([head, rule, *body, *notes])
 
 
-def lead_of(evaluation: Evaluation) -> str:
-    """One line: of how many images, patients and classes."""
+def lead_sentence(evaluation: Evaluation) -> str:
+    """Number of images, patients and classes, on one line."""
     summary = evaluation.summary
     patients = f", {summary['patients']:,} patients" if summary["patients"] else ""
     classes = f"{summary['classes']} classes, {summary['classes_scored']} of them scored"
@@ -75,7 +75,7 @@ def lead_of(evaluation: Evaluation) -> str:
 
 
 def summary_table(evaluation: Evaluation) -> Table:
-    """The means, and the sentences to know of them."""
+    """Table of means, with notes."""
     summary = evaluation.summary
     rows = []
     for metric, label in SUMMARY_ROWS.items():
@@ -99,10 +99,10 @@ def summary_table(evaluation: Evaluation) -> Table:
 
 
 def class_table(evaluation: Evaluation, columns: tuple[str, ...] = CLASS_COLUMNS) -> Table:
-    """One row a class, most prevalent first, with some of CLASS_COLUMNS."""
+    """Table with one row a class, most prevalent first, and some of CLASS_COLUMNS."""
     rows = []
     for name, row in by_prevalence(evaluation.per_class).iterrows():
-        ap, auroc = (with_interval(row, metric) for metric in ("ap", "auroc"))
+        ap, auroc = (format_with_interval(row, metric) for metric in ("ap", "auroc"))
         counts = str(name), GROUP_LABELS[row["group"]], f"{row['positives']:,}"
         cells = (*counts, ap, auroc, number(row["f1"]), number(row["ece"]))
         every = dict(zip(CLASS_COLUMNS, cells, strict=True))
@@ -111,12 +111,11 @@ def class_table(evaluation: Evaluation, columns: tuple[str, ...] = CLASS_COLUMNS
 
 
 def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Table]:
-    """Means of each fold, and the AP of each class by fold; [] for a single one."""
+    """Tables of each fold: means, and AP of each class; [] for a single fold."""
     named = {f"fold {fold}": one for fold, one in folds.items()} | {"all together": pooled}
     note = (
-        "Each fold has a model of its own, scored on the images that it was not trained on; a mean "
-        "is over the classes that are scored in that fold, so that folds with other rare classes "
-        "have other means."
+        "Each fold has its own model, scored on images that it was not trained on. A mean is over "
+        "the classes scored in that fold, so that folds with other rare classes have other means."
     )
     classes = []
     for label, row in by_prevalence(pooled.per_class).iterrows():
@@ -131,11 +130,11 @@ def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Tab
 
 
 def source_tables(pooled: Evaluation, sources: Mapping[str, Evaluation]) -> list[Table]:
-    """Means within each source, and the AUROC and known labels of each class; [] for one."""
+    """Tables of each source: means, AUROC and known labels of each class; [] for one source."""
     named = dict(sources) | {"all together": pooled}
     note = (
-        "Where sources differ in prevalence, scores of all together say in part how "
-        "well sources are distinguished; scores within a source are not."
+        "Where sources differ in prevalence, scores of all together partly measure how well "
+        "sources are distinguished; scores within a source do not."
     )
     classes = []
     for label in map(str, by_prevalence(pooled.per_class).index):
@@ -149,7 +148,7 @@ def source_tables(pooled: Evaluation, sources: Mapping[str, Evaluation]) -> list
 
 
 def _means_of(what: str, pooled: Evaluation, named: Mapping[str, Evaluation], note: str) -> Table:
-    """The means of parts of the images, one row each."""
+    """Table of means with one row for each part of the images."""
     shown = [name for name in SHORT_ROWS if not np.isnan(pooled.summary[name])]
     rows = []
     for name, one in named.items():
@@ -161,9 +160,9 @@ def _means_of(what: str, pooled: Evaluation, named: Mapping[str, Evaluation], no
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """Classes and means for a terminal, at most 100 columns wide."""
+    """Format classes and means for a terminal, at most 100 columns wide."""
     classes = class_table(evaluation, ("Class", "Positives", "AP", "AUROC", GROUP))
-    # "head > 10 %", which leaves room for the intervals
+    # short labels ("head > 10 %") leave room for the intervals
     narrow = str.maketrans("", "", "()")
     rows = [
         [shorten(name), *cells, group.replace(" classes", "").translate(narrow)]
@@ -179,9 +178,9 @@ def number(
     sign: str = "",
     corrected: float | None = None,
 ) -> str:
-    """ "0.812 [0.790, 0.833]", without the interval where there is none, "-" for NaN.
+    """ "0.812 [0.790, 0.833]", without an interval if there is none, "-" for NaN.
 
-    With the value less its bias in brackets, where that differs by a tenth of the interval's width.
+    The bias-corrected value follows in brackets if it differs by a tenth of the interval's width.
     """
     if np.isnan(value):
         return "-"
@@ -193,26 +192,26 @@ def number(
     return f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-def with_interval(row: pd.Series, name: str, sign: str = "") -> str:
-    """A value of a class, and its interval in ..._low and ..._high, if there is one."""
+def format_with_interval(row: pd.Series, name: str, sign: str = "") -> str:
+    """Format a value of a class with its interval in ..._low and ..._high, if any."""
     bounds = row.get(f"{name}_low"), row.get(f"{name}_high")
     return number(row[name], bounds, sign, row.get(f"{name}_corrected"))
 
 
 def known_label_notes(evaluation: Evaluation) -> list[str]:
-    """A note on the share of known labels; [] where all are known."""
+    """Note on the fraction of known labels; [] if all are known."""
     known = evaluation.per_class["n"] / evaluation.summary["images"]
     if known.min() == 1:
         return []
     return [
         f"Scores are of images with a known label, {known.mean():.0%} on average (fewest: "
-        f"{known.idxmin()}, {known.min():.0%}). Where labels are missing for a reason, other "
-        "images may score otherwise."
+        f"{known.idxmin()}, {known.min():.0%}). If labels are not missing at random, scores on "
+        "other images may differ."
     ]
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
-    """What a reader must know of how these numbers came about, one sentence or two each."""
+    """Notes on how the numbers were computed."""
     summary = evaluation.summary
     trained = summary["prevalence_from"] == "training"
     notes = [f"Groups by the prevalence in the {'training data' if trained else 'scored table'}."]
@@ -228,12 +227,12 @@ def _notes(evaluation: Evaluation) -> list[str]:
         notes.append(f"{note}, without {rare}." if rare else f"{note}.")
         if "mAP" not in summary["intervals"] and summary["classes_in_intervals"] > 1:
             notes.append(
-                "mAP has no interval: too many classes have nearly as many, so that luck decides "
-                "which take part."
+                "mAP has no interval: too many classes have nearly that many, so that chance "
+                "decides which are included."
             )
         notes.append(
-            "RMS calibration errors are without the part that chance has in them, ECE is with it. "
-            "In brackets: a value less its bias, where that is above a tenth of the interval."
+            "RMS calibration errors are corrected for chance, ECE is not. In brackets: the value "
+            "minus its bias, if that exceeds a tenth of the interval."
         )
     notes += known_label_notes(evaluation)
     if summary["unscored"]:

@@ -1,4 +1,4 @@
-"""The images on which predictions are the furthest from the labels, as small pictures."""
+"""WorstImages images: those with predictions furthest from their labels, with thumbnails."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,28 +16,28 @@ from core.metrics import Evaluation
 from core.metrics.ap_auroc import FloatArray
 from core.report.plots.style import by_prevalence
 
-# images of each kind and class; classes, the rarest ones
+# images of each kind and class; maximum number of classes, the rarest ones
 EACH, MOST_CLASSES = 3, 30
-# pixels of the longer side
+# longer side of a thumbnail, in pixels
 SIDE = 160
 _QUALITY = 80
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image and what was predicted of it."""
+    """One image and its prediction."""
 
     name: str
     score: float
     rank: int
-    """Place of the score among those of the class's known labels, the highest first, from 1."""
+    """Rank of the score among the known labels of the class, from 1 for the highest."""
     jpeg: bytes
-    """Empty where the image cannot be read."""
+    """Empty if the image cannot be read."""
 
 
 @dataclass(frozen=True)
-class Worst:
-    """The positives of a class with the lowest scores, and its negatives with the highest."""
+class WorstImages:
+    """Positives of a class with the lowest scores, and negatives with the highest."""
 
     name: str
     group: str
@@ -48,11 +48,12 @@ class Worst:
 
 def worst_cases(
     evaluation: Evaluation, table: LabelTable, rows: NDArray[np.intp], probabilities: FloatArray
-) -> list[Worst]:
-    """Of each class the images of `table` that are the furthest off, most prevalent class first.
+) -> list[WorstImages]:
+    """WorstImages images of each class, most prevalent class first.
 
-    probabilities: (N, C) of the images in `rows` (N,). Of more than MOST_CLASSES classes the rarest
-    alone; one of no known prevalence gives way first. An image that cannot be read has no picture.
+    `probabilities` (N, C) of the images in `rows` (N,) of `table`. At most MOST_CLASSES classes,
+    the rarest ones; those of unknown prevalence are left out first. An unreadable image has no
+    thumbnail.
     """
     targets, per_class = table.targets[rows], evaluation.per_class
     rarest = per_class[per_class["n"] > 0].sort_values("prevalence", kind="stable")[:MOST_CLASSES]
@@ -63,7 +64,7 @@ def worst_cases(
         known = np.flatnonzero(~np.isnan(targets[:, column]))
         scores = probabilities[known, column]
         ranks = rankdata(-scores, "min").astype(int)
-        # by score, and where that is the same by place: the same on each machine
+        # ties by position, so that the order is reproducible
         falling = np.argsort(-scores, kind="stable")
         is_positive = targets[known[falling], column] == 1
         misses, alarms = (
@@ -73,14 +74,14 @@ def worst_cases(
             ]
             for places in (falling[is_positive][::-1][:EACH], falling[~is_positive][:EACH])
         )
-        shown.append(Worst(str(name), str(row["group"]), len(known), misses, alarms))
+        shown.append(WorstImages(str(name), str(row["group"]), len(known), misses, alarms))
     return shown
 
 
 def _thumbnail(images: Images, place: int) -> bytes:
     try:
         pixels = images.read(place)
-    # a pack may be gone, or shorter than it was
+    # a pack may be missing or truncated
     except (UserError, OSError, ValueError):
         return b""
     small = shrink_to(pixels, SIDE)

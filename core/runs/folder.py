@@ -21,27 +21,27 @@ from core.errors import UserError
 from core.io.atomic import write_atomically
 from core.io.lock import LOCK, is_held, lock_folder
 from core.runtime.environment import (
+    describe_changes,
+    describe_file_changes,
+    describe_start,
     earlier_starts,
-    kept_starts,
-    this_start,
-    told_changes,
-    told_files,
+    limit_starts,
 )
 from core.runtime.ranks import check_equal
 
-# settings in which the same run may differ from one start to the next
+# settings that may change between starts of a run
 _FREE = {
     *("num_workers", "log_every", "save_minutes", "tensorboard", "run_folds", "preset", "out_dir"),
-    # what is predicted after the training is no part of it
+    # prediction after the training
     *("test_csv", "test_dir", "out_csv", "ensemble_folds"),
 }
-# settings that say how to start, and are no part of what a run is
-_UNKEPT = {"config", "overwrite"}
-# settings in which the machines of one run may differ
-_OF_A_NODE = {*_UNKEPT, "num_workers"}
-# what a start that was killed at once may leave
+# settings of the command only, not recorded
+_NOT_RECORDED = {"config", "overwrite"}
+# settings that may differ between the machines of a run
+_OF_A_NODE = {*_NOT_RECORDED, "num_workers"}
+# files of a start that was killed at once
 _BEFORE_A_RUN = {LOCK, "env.json"}
-# pictures of the report, by name
+# names of the report's figures
 PLOTS = [
     "classes",
     "curves",
@@ -50,13 +50,13 @@ PLOTS = [
     "reliability",
     "co_occurrence",
 ]
-# what a kill leaves of a file that was being written: ours (.name.PID.ending), and safetensors' own
+# temporary files after a kill: ours (.name.PID.ending) and those of safetensors
 _LEFTOVER = re.compile(r"\..+\.\d+\.(json|csv|html|png|safetensors)|\.tmp\w{6}")
 
 
 @dataclass(frozen=True)
 class FoldFiles:
-    """The files of one fold, counted from 1."""
+    """Paths of one fold's files; `fold` counts from 1."""
 
     fold: int
     weights: Path
@@ -72,16 +72,15 @@ def open_run(
     prepared: PreparedData,
     weights: dict[str, str] | None,
 ) -> RunFolder:
-    """The run folder of `settings` (by flag name), made or taken up on the first rank.
+    """Create or resume the run folder for `settings` (by flag name), on the first rank.
 
     `weights` is the record of the starting weights. Raises UserError, before anything is written,
-    where the folder holds something else, and where the processes were given other settings or see
-    other data.
+    if the folder has other files, or if settings or data differ between ranks.
     """
     fingerprint, parts = prepared.fingerprint(), prepared.digests()
     given = {f"--{name}": str(value) for name, value in settings.items() if name not in _OF_A_NODE}
-    mend = "give the same command on each machine, and the same files"
-    check_equal(fabric, given | parts | {"starting weights": str(weights)}, mend)
+    remedy = "give the same command on each machine, and the same files"
+    check_equal(fabric, given | parts | {"starting weights": str(weights)}, remedy)
     folder = RunFolder(config.out_dir, settings["model"])
     if fabric.is_global_zero:
         data = {
@@ -96,16 +95,16 @@ def open_run(
         if not folder.labels.is_file():
             write_labels(folder.labels, prepared.table)
         write_folds(folder.folds, prepared.table, prepared.assignment)
-    # no process goes ahead of what the first one writes
+    # also waits until the first rank has written
     folder.identity = fabric.broadcast(folder.identity)
     return folder
 
 
 def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, Any]) -> None:
-    """Raise UserError where `settings` or `data` are not those of the earlier run."""
+    """Raise UserError if `settings` or `data` differ from those of the earlier run."""
     old = SINCE | earlier.settings
     same_data = earlier.environment.get("data") == data["data"]
-    # labels that were detected then may be given by name
+    # labels that were detected before may now be named
     free = _FREE | ({"labels"} if same_data and not old.get("labels") else set())
     if may_be_random(earlier) and not settings["pretrained"]:
         free |= {"pretrained"}
@@ -114,7 +113,7 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
     if differing and "preset" in names:
         differing.insert(0, "preset")
     differing = [f"{name} ({old.get(name)} there, {settings.get(name)} now)" for name in differing]
-    remedy, start = "leave what differs out to resume it", ""
+    remedy, start = "leave out these flags to resume it", ""
     if differing and "model" not in names:
         trained = [files.weights for files in folds_of(earlier) if files.weights.is_file()]
         start = f" and --init_from {trained[0]} to start from its weights" if trained else ""
@@ -123,18 +122,18 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
         changed = ["images, labels, patients or folds"]
         if isinstance(parts, dict):
             changed = [name for name, one in data["parts"].items() if parts.get(name) != one]
-        differing = [f"the {', '.join(changed) or 'data'} that the same CSV now gives"]
+        differing = [f"the {', '.join(changed) or 'data'} of the CSV"]
         remedy = (
-            "to resume it put the earlier files back, or name its labels by --labels where another "
+            "to resume it restore the earlier files, or name its labels by --labels if another "
             "version detected them"
         )
     weights = earlier.environment.get("starting_weights")
     if not differing and weights and weights != data["starting_weights"]:
         differing = ["the file of its starting weights"]
-        remedy = "put that file back to resume it"
+        remedy = "restore that file to resume it"
     if differing:
         raise UserError(
-            f"{earlier.path} holds a run that differs in {', '.join(differing)}: {remedy}, or give "
+            f"{earlier.path} has a run that differs in {', '.join(differing)}: {remedy}, or give "
             f"another --out_dir{start} (--overwrite deletes that run)"
         )
 
@@ -152,18 +151,18 @@ def may_be_random(earlier: EarlierRun) -> bool:
 
 
 def _digest(settings: dict[str, Any], fingerprint: str) -> str:
-    kept = {name: value for name, value in settings.items() if name not in _FREE | _UNKEPT}
-    # an older run has the same digest
-    kept = {name: value for name, value in kept.items() if SINCE.get(name, ()) != value}
-    text = json.dumps(kept, sort_keys=True) + fingerprint
+    hashed = {name: value for name, value in settings.items() if name not in _FREE | _NOT_RECORDED}
+    # the same digest as of older runs, which lack these settings
+    hashed = {name: value for name, value in hashed.items() if SINCE.get(name, ()) != value}
+    text = json.dumps(hashed, sort_keys=True) + fingerprint
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class RunFolder:
-    """A folder that holds one run: its settings, records, checkpoints and predictions.
+    """Folder of one run: settings, records, checkpoints and predictions.
 
-    `open` sets the `identity`, a text that no run of other settings or data shares, from
-    config.json: 1 and 1.0 on two command lines are one setting.
+    `open` sets `identity`, a digest of settings and data. It is taken from config.json, so that 1
+    and 1.0 on two command lines are equal.
     """
 
     def __init__(self, path: Path, model: str, identity: str = "") -> None:
@@ -175,12 +174,12 @@ class RunFolder:
         self.folds = path / "folds.csv"
         self.labels = path / LABELS
         self.resumed = False
-        # as env.json lists them, this one last
+        # as in env.json, the current one last
         self.starts: list[dict[str, Any]] = []
         self._lock: IO[str] | None = None
 
     def files(self, fold: int) -> FoldFiles:
-        """Where fold `fold` (from 1) keeps its best weights, its state and its predictions."""
+        """Paths of fold `fold` (from 1): best weights, state, predictions, TensorBoard."""
         stem = f"{self.model}_fold{fold}"
         return FoldFiles(
             fold,
@@ -191,24 +190,23 @@ class RunFolder:
         )
 
     def open(self, settings: dict[str, Any], data: dict[str, Any], *, overwrite: bool) -> list[str]:
-        """Make and lock the folder, or resume the run of the same settings and data in it.
+        """Create and lock the folder, or resume its run if settings and data are the same.
 
-        `settings` by flag name; `data` holds digests of data and folds together ("data"), of their
-        "parts" and of the "files", names of the "labels" and the record of the "starting_weights".
-        Returns sentences on what changed since the run began. Raises UserError, before anything is
-        written, where the folder holds other files, a run of other settings or data (unless
-        `overwrite`), or one in progress.
+        `settings` by flag name. `data`: digests of data and folds together ("data"), of their
+        "parts" and of the "files", the "labels" and the record of the "starting_weights". Returns
+        sentences on changes since the run began. Raises UserError, before anything is written, if
+        the folder has other files, a different run (unless `overwrite`) or a run in progress.
         """
-        kept = {name: value for name, value in settings.items() if name not in _UNKEPT}
+        recorded = {name: value for name, value in settings.items() if name not in _NOT_RECORDED}
         earlier = find_run(self.path)
         names = {*os.listdir(self.path)} if self.path.is_dir() else set()
         others = [name for name in names - _BEFORE_A_RUN if not _LEFTOVER.fullmatch(name)]
         if others and earlier is None:
             raise UserError(
-                f"--out_dir {self.path} holds files that are no run's: give a new or empty folder"
+                f"--out_dir {self.path} has files that are not of a run: give a new or empty folder"
             )
         if earlier is not None and not overwrite:
-            _check_same(earlier, kept, data)
+            _check_same(earlier, recorded, data)
         self._make_and_lock()
         for path in (*self.path.glob(".*"), *self.path.glob("plots/.*")):
             if _LEFTOVER.fullmatch(path.name):
@@ -217,30 +215,29 @@ class RunFolder:
             self._clear(earlier)
             earlier = None
         starts = earlier_starts(earlier.environment) if earlier else []
-        self.starts = kept_starts([*starts, this_start() | {"files": data["files"]}])
+        self.starts = limit_starts([*starts, describe_start() | {"files": data["files"]}])
         record = {name: data[name] for name in ("data", "parts", "labels", "starting_weights")}
         self._write_json("env.json", record | {"seed": settings["seed"], "starts": self.starts})
         if earlier is None:
-            # last: a folder with config.json is a run's
-            self._write_json("config.json", kept)
+            # last: config.json marks the folder of a run
+            self._write_json("config.json", recorded)
         self.resumed = earlier is not None
-        self.identity = _digest(earlier.settings if earlier else kept, data["data"])
-        resumed = f"Resuming the run in {self.path}: what no flag sets is as in its config.json."
-        changes = (told_changes(self.starts), told_files(self.starts))
+        self.identity = _digest(earlier.settings if earlier else recorded, data["data"])
+        resumed = f"Resuming the run in {self.path}: settings without a flag are from config.json."
+        changes = (describe_changes(self.starts), describe_file_changes(self.starts))
         sentences = (resumed if earlier else "", *changes)
         return [*filter(None, sentences)]
 
     def check_place(self) -> None:
-        """Raise UserError where the folder is not this run's any more: another may be there."""
+        """Raise UserError if the folder was removed, moved or replaced during the run."""
         if self._lock is not None and not is_held(self.path, self._lock):
             raise UserError(
-                f"{self.path} was removed or moved while this run was training in it: nothing more "
-                "is written there; the same command starts anew, and one with the --out_dir that "
-                "it was moved to goes on"
+                f"{self.path} was removed or moved during the run, which stops: rerun the command "
+                "with the folder's new path as --out_dir to resume, or unchanged to start again"
             )
 
     def release(self) -> None:
-        """Let another run have the folder."""
+        """Release the lock of the folder."""
         if self._lock is not None:
             self._lock.close()
 
@@ -251,17 +248,17 @@ class RunFolder:
             raise UserError(f"--out_dir {self.path} cannot be used: {error.strerror}") from error
 
     def _clear(self, run: EarlierRun) -> None:
-        """Delete what the earlier run wrote, and nothing else.
+        """Delete the files of the earlier run, and nothing else.
 
-        States first, and not config.json and env.json, which are replaced: after a kill in between
-        this still is a run's folder, and a fold without a state starts anew.
+        States first. config.json and env.json are replaced later: after a kill in between, this is
+        still the folder of a run, and a fold without a state starts again.
         """
         folds = folds_of(run)
         paths = [files.state for files in folds]
         for files in folds:
             paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]
         paths += [self.metrics, self.timing, self.folds, self.path / "report.html"]
-        # a run that is so old has none, and who has one there put it there
+        # older runs have no such file; one there is the user's
         paths += [self.labels] if "labels" in run.environment else []
         paths += [self.path / "plots" / f"{name}.png" for name in PLOTS]
         for path in filter(Path.is_file, paths):
@@ -273,11 +270,11 @@ class RunFolder:
 
 
 def folds_of(run: EarlierRun) -> list[FoldFiles]:
-    """The files of each fold of a run. Raises UserError where its settings name none."""
+    """Paths of each fold of a run. Raises UserError if its settings are invalid."""
     model, folds = run.settings.get("model"), run.settings.get("folds", 1)
-    # the name of files, which must not lead out of the folder
+    # part of file names, which must stay in the folder
     is_name = isinstance(model, str) and model == Path(model).name and model not in ("", "..")
     if not is_name or type(folds) is not int or not 1 <= folds <= 1000:
-        raise UserError(f"{run.path / 'config.json'} was changed: put it back, or name another run")
+        raise UserError(f"{run.path / 'config.json'} was changed: restore it, or name another run")
     folder = RunFolder(run.path, str(model))
     return [folder.files(fold) for fold in range(1, folds + 1)]

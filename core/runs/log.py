@@ -1,4 +1,4 @@
-"""Log of a run: rows of metrics and timing, console lines, a progress bar."""
+"""Log of a run: rows of metrics and timing, console lines, progress bar."""
 
 import csv
 import io
@@ -14,44 +14,44 @@ from core.io.atomic import cannot_write, write_atomically
 from core.io.untrusted_files import check_regular
 
 if TYPE_CHECKING:
-    from core.runs.tensorboard import Board
+    from core.runs.tensorboard import TensorBoardLog
 
 
 class FoldLog:
-    """Records and console of one fold; silent on all ranks but the first.
+    """Metrics, timing and console output of one fold, on the first rank only.
 
-    metrics.csv takes values that the same run always gives again, timing.csv the others.
+    metrics.csv has the reproducible values, timing.csv the others.
     """
 
-    board: "Board | None" = None
-    """Where there is one, it is saved with each epoch."""
+    board: "TensorBoardLog | None" = None
+    """Saved with each epoch, if any."""
 
     def __init__(
-        self, metrics: Path, timing: Path, *, title: str, speaks: bool, tensorboard: Path | None
+        self, metrics: Path, timing: Path, *, title: str, is_main: bool, tensorboard: Path | None
     ) -> None:
-        """`tensorboard` is a folder for event files. Raises UserError without that package."""
+        """`tensorboard`: folder of event files. Raises UserError if the package is missing."""
         self.metrics, self.timing = metrics, timing
-        self.title, self.speaks = title, speaks
+        self.title, self.is_main = title, is_main
         self._bar = tqdm(disable=True)
-        if tensorboard and speaks:
+        if tensorboard and is_main:
             try:
-                from core.runs.tensorboard import Board
+                from core.runs.tensorboard import TensorBoardLog
             except ImportError as error:
                 raise UserError(
-                    "--tensorboard needs a package that is not here: pip install -c "
-                    "constraints.txt -e '.[tensorboard]'"
+                    "--tensorboard needs a missing package: pip install -c constraints.txt -e "
+                    "'.[tensorboard]'"
                 ) from error
-            self.board = Board(tensorboard)
+            self.board = TensorBoardLog(tensorboard)
 
     def start(self, images: int, done: int) -> None:
-        """Show a bar over `images`, of which `done` were seen before a resume."""
+        """Show a progress bar over `images`, of which `done` precede a resume."""
         # None: a bar on a terminal only
         self._bar = tqdm(
             desc=self.title,
             total=images,
             initial=done,
             unit="img",
-            disable=None if self.speaks else True,
+            disable=None if self.is_main else True,
             dynamic_ncols=True,
             leave=False,
         )
@@ -61,19 +61,19 @@ class FoldLog:
         self._bar.update(images)
 
     def loss(self, value: float, skipped: int = 0) -> None:
-        """Show the loss beside the bar, and how many updates were skipped where any was."""
+        """Show the loss, and the number of skipped updates if any, beside the bar."""
         more = {"skipped": skipped} if skipped else {}
         self._bar.set_postfix(loss=f"{value:.4f}", **more, refresh=False)
 
     def epoch(self, row: dict[str, Any], timing: dict[str, Any], *, of: int, best: bool) -> None:
-        """Append one epoch to all files and print its line. Raises UserError for a full disk."""
-        if not self.speaks:
+        """Append an epoch to all files and print its line. Raises UserError for a full disk."""
+        if not self.is_main:
             return
         append_row(self.metrics, row)
         append_row(self.timing, timing)
         if self.board is not None:
             self.board.epoch(row["epoch"], row | timing)
-        self.say(
+        self.print(
             f"{self.title}  epoch {row['epoch']:>2}/{of} {row['phase']:<4} "
             f"loss {row['train_loss']:.4f}  mAP {row['mAP']:.3f}  mAUROC {row['mAUROC']:.3f}  "
             f"{timing['images_per_second']:.0f} images/s  {timing['seconds']:.0f} s"
@@ -85,9 +85,9 @@ class FoldLog:
             )
         )
 
-    def say(self, text: str) -> None:
-        """Print a line above the bar, on the first rank only; nothing where it is empty."""
-        if self.speaks and text:
+    def print(self, text: str) -> None:
+        """Print a line above the bar, on the first rank, unless it is empty."""
+        if self.is_main and text:
             tqdm.write(text)
             sys.stdout.flush()
 
@@ -97,9 +97,9 @@ class FoldLog:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Append `row` to a CSV, after a header where the file is new. Raises UserError.
+    """Append `row` to a CSV, with a header if the file is new. Raises UserError.
 
-    A file that an older version began keeps its columns: what it has none for is left out.
+    A file of an older version keeps its columns; other values are left out.
     """
     text = io.StringIO()
     try:
@@ -111,14 +111,14 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
             if not columns:
                 writer.writeheader()
             writer.writerow(row)
-            # one write, so that a kill leaves whole rows
+            # a single write, so that a kill leaves complete rows
             file.write(text.getvalue())
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def cut_back(path: Path, fold: int, epochs: int) -> None:
-    """Drop the rows of `fold` after its first `epochs` epochs, and a last one cut short."""
+def truncate_log(path: Path, fold: int, epochs: int) -> None:
+    """Delete the rows of `fold` after `epochs`, and an incomplete last row. Raises UserError."""
     if not path.exists():
         return
     try:
@@ -126,13 +126,13 @@ def cut_back(path: Path, fold: int, epochs: int) -> None:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}): move it away, and the same command resumes without "
-            "the rows of earlier epochs"
+            f"{path} cannot be read ({error}): move it away, then rerun the command to resume "
+            "without the rows of earlier epochs"
         ) from error
-    # thousands of digits are no number that was written here
+    # at most nine digits: a longer number was not written here
     row = re.compile(rf"{fold},(\d{{1,9}}),")
     rows = [(line, row.match(line)) for line in lines if line.endswith("\n")]
-    kept = [line for line, own in rows if own is None or int(own[1]) <= epochs]
-    if len(kept) < len(lines):
-        data = "".join(kept).encode()
+    remaining = [line for line, own in rows if own is None or int(own[1]) <= epochs]
+    if len(remaining) < len(lines):
+        data = "".join(remaining).encode()
         write_atomically(path, lambda temporary: temporary.write_bytes(data))

@@ -1,4 +1,4 @@
-"""Prediction files, and the labels that belong to them by image and class name."""
+"""Prediction files, and the match with labels by image and class name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from core.errors import UserError, list_first, pluralize
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Probabilities by image (or study) and class, as a file holds them."""
+    """Probabilities by image (or study) and class, read from a file."""
 
     path: Path
     id_column: str
@@ -26,18 +26,17 @@ class Predictions:
     """(N, C) float64 within [0, 1]"""
 
     def select(self, ids: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-        """The probabilities of these images and classes, all of which are here, in their order."""
+        """Probabilities of these images and classes, in this order; all must be present."""
         rows = pd.Index(self.ids).get_indexer(pd.Index(ids))
         columns = np.array([self.class_names.index(name) for name in class_names], dtype=np.intp)
         return self.probabilities[np.ix_(rows, columns)]
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read a CSV of images (or studies) and, in each other column, a class's probabilities.
+    """Read a CSV with a column of images (or studies) and one column of probabilities a class.
 
-    The column of names is found by its usual names, else it is the first one. Raises UserError for
-    a file that is no such table: a name that is blank or there twice, a cell that is no number
-    within [0, 1], by row and column.
+    The column of images is found by its usual names, else it is the first one. Raises UserError,
+    with row and column, for a blank or repeated name and a cell that is not within [0, 1].
     """
     columns = read_columns(path)
     name = find_column(path, columns, "", IMAGE_COLUMNS, "") or next(iter(columns))
@@ -52,7 +51,9 @@ def read_predictions(path: Path) -> Predictions:
         )
     class_names = [column for column in columns if column != name]
     if not class_names or "" in class_names:
-        raise UserError(f"{path} is no predictions file: it needs a named column for each class")
+        raise UserError(
+            f"{path} is not a valid predictions file: it needs a named column for each class"
+        )
     probabilities = np.empty((len(ids), len(class_names)))
     for position, label in enumerate(class_names):
         check_printable(path, label)
@@ -64,7 +65,7 @@ def read_predictions(path: Path) -> Predictions:
             text = column.values[int(wrong.argmax())]
             raise UserError(
                 f"{path}: row {column.row_of(text)} (the header is row 1), column '{label}' holds "
-                f"'{text[:40]}', which is no probability (a number from 0 to 1)"
+                f"'{text[:40]}', which is not a probability (a number from 0 to 1)"
             )
         probabilities[:, position] = values[column.codes]
     return Predictions(path, name, ids, tuple(class_names), probabilities)
@@ -78,29 +79,29 @@ def match_labels(
     common: bool,
     common_images: bool = False,
 ) -> tuple[LabelTable, list[np.ndarray], list[str]]:
-    """Labels and each file's probabilities for the same images and classes, in the labels' order.
+    """Match predictions with labels by image and class, in the order of the labels.
 
-    Predictions without names (`anonymous`) get them back from `labels`. Returns the table
-    without what is left out, one array (N, C) a file, and sentences on that. Unless `common`,
-    raises UserError where an image (unless `common_images`) or a class is in some of the files
-    only; it always does where nothing is left.
+    Predictions of --anonymous runs get their names from `labels`. Returns the table of the shared
+    images and classes, one array (N, C) a file, and notes on what was left out. Raises UserError if
+    nothing is shared, or, unless `common`, if an image (unless `common_images`) or a class is
+    missing in a file.
     """
     ids, names = list(labels.ids), list(labels.class_names)
     predictions = [replace(one, ids=restore_names(one.ids, ids)) for one in predictions]
     notes: list[str] = []
-    refused: list[str] = []
+    errors: list[str] = []
     for table in predictions:
         for what, here, there in (("image", ids, table.ids), ("class", names, table.class_names)):
-            alone = _alone(what, here, there, labels_path, table.path)
-            alone += _alone(what, there, here, table.path, labels_path)
-            notes += alone
+            unmatched = _describe_unmatched(what, here, there, labels_path, table.path)
+            unmatched += _describe_unmatched(what, there, here, table.path, labels_path)
+            notes += unmatched
             if not (common or (common_images and what == "image")):
-                refused += alone
-    if refused:
+                errors += unmatched
+    if errors:
         hint = ""
         if any(map(is_numbered, (table.ids[0] for table in predictions))):
-            hint = " (names of --anonymous are found again by the same list in the same order only)"
-        raise UserError(f"{'; '.join(refused)}{hint}; --common scores what all files have")
+            hint = " (numbers of --anonymous match only the same list in the same order)"
+        raise UserError(f"{'; '.join(errors)}{hint}; --common scores what all files have")
     shared_ids = set(ids).intersection(*(table.ids for table in predictions))
     shared_names = set(names).intersection(*(table.class_names for table in predictions))
     if not shared_ids or not shared_names:
@@ -111,21 +112,21 @@ def match_labels(
         )
     rows = np.array([row for row, name in enumerate(ids) if name in shared_ids])
     columns = [column for column, name in enumerate(names) if name in shared_names]
-    kept = labels.take(rows)
-    kept = replace(
-        kept,
-        targets=kept.targets[:, columns],
+    shared = labels.take(rows)
+    shared = replace(
+        shared,
+        targets=shared.targets[:, columns],
         class_names=tuple(names[column] for column in columns),
     )
-    return kept, [table.select(kept.ids, kept.class_names) for table in predictions], notes
+    return shared, [table.select(shared.ids, shared.class_names) for table in predictions], notes
 
 
-def _alone(
+def _describe_unmatched(
     what: str, names: Sequence[str], others: Sequence[str], path: Path, other: Path
 ) -> list[str]:
-    """A sentence where a file has `names` that the other one has not."""
+    """A sentence on the `names` of a file that are missing in the other, or []."""
     known = set(others)
-    if not (alone := [name for name in names if name not in known]):
+    if not (unmatched := [name for name in names if name not in known]):
         return []
-    number = pluralize(len(alone), what, "classes" if what == "class" else "")
-    return [f"{number} of {path} not in {other}: {list_first(alone)}"]
+    number = pluralize(len(unmatched), what, "classes" if what == "class" else "")
+    return [f"{number} of {path} not in {other}: {list_first(unmatched)}"]

@@ -1,6 +1,6 @@
 """TensorBoard log of a fold: scalars, precision-recall curves, example images.
 
-The package is an extra: this file is imported where `--tensorboard` is given.
+The package is an extra: this module is imported only with `--tensorboard`.
 """
 
 import io
@@ -17,11 +17,11 @@ from torch.utils.tensorboard import summary
 from core.io.atomic import cannot_write
 
 
-class Board:
-    """An event file in `folder`, which is written with each epoch.
+class TensorBoardLog:
+    """Event file in `folder`, written with each epoch.
 
-    TensorBoard's own writer has a thread, which reports a full disk later and in tracebacks, and
-    names the file after the machine.
+    TensorBoard's writer is not used: its thread reports a full disk late and by a traceback, and
+    its file names contain the host.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class Board:
         self._pending = io.BytesIO()
 
     def epoch(self, epoch: int, values: dict[str, Any]) -> None:
-        """Add the numbers among `values`, and write. Raises UserError for a full disk."""
+        """Add the numbers in `values` and write the file. Raises UserError for a full disk."""
         for name, value in values.items():
             if isinstance(value, float):
                 self._add(epoch, summary.scalar(name, value))
@@ -38,7 +38,7 @@ class Board:
     def curves(
         self, epoch: int, names: tuple[str, ...], targets: np.ndarray, probabilities: np.ndarray
     ) -> None:
-        """Add the precision-recall curve of each class that has both kinds among its known labels.
+        """Add the precision-recall curve of each class with known positives and negatives.
 
         `targets` (N, C) with NaN for unknown, `probabilities` (N, C).
         """
@@ -58,7 +58,7 @@ class Board:
     def _write(self) -> None:
         folder = self._path.parent
         try:
-            # not those above: a run folder that was removed stays so
+            # no further parents: a run folder that was removed is not created again
             for one in (folder.parent, folder):
                 one.mkdir(exist_ok=True)
             with self._path.open("ab") as file:

@@ -1,4 +1,4 @@
-"""Quick look for an accelerator, without torch: for `--help`, which must answer at once."""
+"""Detection of an accelerator without torch, for a fast `--help`."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 def has_accelerator(devices: Path = Path("/dev")) -> bool:
-    """True if device files, platform and PyTorch's build suggest what torch would find."""
+    """True if device files, platform and PyTorch's build suggest an accelerator."""
     with suppress(metadata.PackageNotFoundError):
         if metadata.version("torch").endswith("+cpu"):
             return False

@@ -1,4 +1,4 @@
-"""Environment of each start of a run: versions, commit, command; and how two starts differ."""
+"""Environment of each start of a run (versions, commit, command), and changes between starts."""
 
 import platform
 import re
@@ -15,13 +15,13 @@ import core
 from core.errors import doctor_hint, escape_control, list_first
 
 PROJECT = "longtail-cxr"
-# starts that env.json keeps of a run that is stopped and resumed for years
+# maximum number of starts in env.json
 MOST_STARTS = 100
 
 
-def this_start() -> dict[str, Any]:
-    """Time, command and software of this process, as JSON can hold it. No host is named."""
-    # late: what needs versions alone need not wait for torch
+def describe_start() -> dict[str, Any]:
+    """JSON-able time, command and software of this process, without the host's name."""
+    # late: other functions here do not need torch
     from core.runtime.fabric import versions
 
     return {
@@ -35,11 +35,11 @@ def this_start() -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str:
-    """The commit checked out in `folder`, with "-dirty" where files differ from it.
+    """Commit checked out in `folder`, with "-dirty" if files differ from it.
 
-    "" without git, and where `folder` is no checkout itself: one above it may be the user's.
+    "" without git, and if `folder` itself is not a checkout: a parent may be the user's.
     """
-    # its own .git alone: git by itself would look in the folders above too
+    # by default git would search the parent folders too
     git = ["git", "--no-optional-locks", f"--git-dir={folder / '.git'}", f"--work-tree={folder}"]
     git += ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
@@ -59,13 +59,13 @@ def earlier_starts(environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     )
 
 
-def kept_starts(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first and the last of `starts`, `MOST_STARTS` at the most."""
+def limit_starts(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first start and the latest ones, at most `MOST_STARTS`."""
     return starts[:1] + starts[1:][-(MOST_STARTS - 1) :]
 
 
-def told_changes(starts: list[dict[str, Any]]) -> str:
-    """A line on software that the first and the last of `starts` have in other versions, or ""."""
+def describe_changes(starts: list[dict[str, Any]]) -> str:
+    """Describe version changes between the first and the last of `starts`, or ""."""
     if len(starts) < 2:
         return ""
     before, now = _software(starts[0]), _software(starts[-1])
@@ -78,24 +78,24 @@ def told_changes(starts: list[dict[str, Any]]) -> str:
         return ""
     return (
         f"This run began with other software ({list_first(changes, 6)}): its numbers may differ "
-        "from those of a run without a "
-        f"stop{doctor_hint('compares versions with constraints.txt')}."
+        "from those of an uninterrupted run"
+        f"{doctor_hint('compares versions with constraints.txt')}."
     )
 
 
-def told_files(starts: list[dict[str, Any]]) -> str:
-    """A line where the image files are not those of the start before, or ""."""
+def describe_file_changes(starts: list[dict[str, Any]]) -> str:
+    """Warning if the image files differ from those of the previous start, or ""."""
     digests = [start["files"] for start in starts[-2:] if start.get("files")]
     if not all(isinstance(digest, str) for digest in digests) or len(set(digests)) < 2:
         return ""
     return (
-        "Warning: image files changed since the last start of this run (their sizes, or pixels of "
-        "a pack, are others): its numbers are of both; --overwrite starts anew with these."
+        "Warning: image files changed since the last start of this run (file sizes, or pixels of a "
+        "pack): its numbers mix both; --overwrite restarts with the new files."
     )
 
 
 def installed() -> dict[str, str]:
-    """Installed versions of this project and of the packages that it can use."""
+    """Installed versions of this project and its dependencies."""
     try:
         needed = metadata.requires(PROJECT) or []
     except metadata.PackageNotFoundError:
@@ -111,13 +111,13 @@ def installed() -> dict[str, str]:
 
 
 def _is_same(before: str, now: str) -> bool:
-    """Whether two versions are equal; builds (2.14.1+cu130) count where both name one."""
+    """Whether two versions are equal; builds (2.14.1+cu130) are compared if both have one."""
     one, other = before.partition("+"), now.partition("+")
     return one == other or (one[0] == other[0] and one[1] != other[1])
 
 
 def _software(start: Mapping[str, Any]) -> dict[str, str]:
-    """Python, commit and versions of a start, as far as it names them."""
+    """Python, commit and package versions recorded for a start."""
     versions = start.get("versions")
     found = {"python": start.get("python"), "commit": start.get("commit")}
     found |= versions if isinstance(versions, dict) else {}

@@ -1,4 +1,4 @@
-"""Start Fabric under any launcher: processes, precision, threads, seeds."""
+"""Fabric under any launcher: processes, precision, threads, seeds."""
 
 import os
 import warnings
@@ -9,19 +9,20 @@ import torch
 from lightning_fabric import Fabric
 
 from core.errors import UserError
-from core.runtime.ranks import Roll
+from core.runtime.ranks import RankRegistry
 
 
 def preset_for_this_machine() -> str:
-    """`paper` where an accelerator is present, `small` on a CPU."""
+    """`paper` with an accelerator, `small` without."""
     return "paper" if torch.accelerator.is_available() else "small"
 
 
 def make_fabric(*, amp: bool) -> Fabric:
-    """A launched Fabric: one device under plain `python`, all given ones under a launcher.
+    """Create and launch Fabric: one device under plain `python`, all devices of a launcher.
 
-    `amp` asks for autocast on a GPU: bf16, or fp16 with scaling where bf16 is missing. A precision
-    given to `fabric run` wins. Raises UserError for `fabric run --devices auto`.
+    `amp` enables autocast on a GPU: bf16, or fp16 with gradient scaling if bf16 is missing. The
+    precision given to `fabric run` takes priority. Raises UserError for `fabric run --devices
+    auto`.
     """
     under_cli = os.environ.get("LT_CLI_USED") == "1"
     if under_cli and os.environ.get("LT_DEVICES") == "auto":
@@ -31,18 +32,18 @@ def make_fabric(*, amp: bool) -> Fabric:
     options: dict = {} if under_cli else _placement()
     if "LT_PRECISION" not in os.environ:
         options["precision"] = _precision(amp)
-    # Fabric's own affair (torch 2.14 with lightning-fabric 2.6), said at each evaluation
+    # raised inside lightning-fabric 2.6 with torch 2.14, at each evaluation
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated")
     fabric = Fabric(**options)
     if not under_cli:
         fabric.launch()
     if fabric.world_size > 1:
-        Roll().announce()
+        RankRegistry().announce()
     if fabric.device.type != "cpu":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     elif local_processes() > 1:
-        # the launcher gives every process all cores
+        # the launcher gives all cores to every process
         torch.set_num_threads(usable_cores())
     return fabric
 
@@ -53,18 +54,18 @@ def local_processes() -> int:
 
 
 def usable_cores() -> int:
-    """Processor cores that each training process of this host can have."""
+    """Processor cores for each training process of this host."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (cores or 1) // local_processes())
 
 
-def worker_count(asked: Literal["auto"] | int) -> int:
+def worker_count(setting: Literal["auto"] | int) -> int:
     """Decoding processes for each training process; "auto": one a core, at most 8."""
-    return min(8, usable_cores()) if asked == "auto" else asked
+    return min(8, usable_cores()) if setting == "auto" else setting
 
 
 def seed_stream(*parts: int) -> None:
-    """Seed torch from `parts` alone, as in (seed, fold, update, rank): a resume needs no state."""
+    """Seed torch from `parts` only, as (seed, fold, update, rank): a resume needs no state."""
     mixed = 0
     for part in parts:
         mixed = (mixed * 1_000_003 + part + 0x9E3779B9) % 2**63
@@ -72,7 +73,7 @@ def seed_stream(*parts: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of the packages that results depend on."""
     import albumentations
     import numpy
     import pandas

@@ -1,7 +1,7 @@
-"""Ranks of one launch: equal settings on all, and which of them was lost.
+"""Ranks of one launch: check of equal settings, report of a lost rank.
 
 Each rank writes to the launcher's store when it starts and when it ends. The store is read only
-after a failure, so that a training step costs nothing more.
+after a failure, so that training steps have no overhead.
 """
 
 import json
@@ -18,15 +18,15 @@ from torch import Tensor, distributed
 
 from core.errors import UserError, list_first
 
-# less than the 30 s after which torchrun ends those that it asked to end
+# seconds; less than the 30 s after which torchrun kills the remaining ranks
 PATIENCE = 10.0
 _PAUSE = 0.05
 
 
-def check_equal(fabric: Fabric, texts: dict[str, str], mend: str) -> None:
-    """Raise UserError, on all ranks, where they do not have the same `texts`, by what these are.
+def check_equal(fabric: Fabric, texts: dict[str, str], remedy: str) -> None:
+    """Raise UserError, on all ranks, if `texts` (by name) differ between ranks.
 
-    Says which rank differs in what from the first, and how to `mend` it.
+    The message has the rank, the differing names and the `remedy`.
     """
     if fabric.world_size == 1:
         return
@@ -40,13 +40,13 @@ def check_equal(fabric: Fabric, texts: dict[str, str], mend: str) -> None:
     for rank, other in enumerate(others, start=1):
         if differing := [name for name in first | other if first.get(name) != other.get(name)]:
             raise UserError(
-                f"{named([0, rank], fabric.world_size)} do not have the same "
-                f"{list_first(differing)}: {mend}"
+                f"{describe_ranks([0, rank], fabric.world_size)} do not have the same "
+                f"{list_first(differing)}: {remedy}"
             )
 
 
-def named(ranks: Iterable[int], world: int) -> str:
-    """ "process 2 of 4 (rank 1)": numbers as a user counts them, and as PyTorch does."""
+def describe_ranks(ranks: Iterable[int], world: int) -> str:
+    """ "process 2 of 4 (rank 1)": numbers from 1, and PyTorch's ranks from 0."""
     listed = sorted(ranks)
     numbers, own = (
         " and ".join(str(rank + first) for rank in listed)
@@ -59,132 +59,133 @@ def named(ranks: Iterable[int], world: int) -> str:
 
 
 @dataclass
-class Account:
-    """Status of the ranks: waiting for an answer too, ended normally, or crashed."""
+class RankStatus:
+    """Status of the other ranks: waiting, exited normally, or crashed."""
 
-    asking: set[int] = field(default_factory=set)
-    left: set[int] = field(default_factory=set)
-    gone: set[int] = field(default_factory=set)
-    explained: bool = False
-    """One of them printed why it ended."""
-    hosted: bool = True
+    waiting: set[int] = field(default_factory=set)
+    exited: set[int] = field(default_factory=set)
+    crashed: set[int] = field(default_factory=set)
+    is_explained: bool = False
+    """A rank printed why it ended."""
+    has_store: bool = True
     """The store can be reached."""
 
 
-class Roll:
-    """The ranks of this launch, whose processes must be connected."""
+class RankRegistry:
+    """Registry of the ranks of this launch; their process group must be initialized."""
 
     def __init__(self) -> None:
-        # it outlives the connections between the processes
+        # the store outlives the connections between the ranks
         self._store = distributed.distributed_c10d._get_default_store()
         self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
         self._per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         first = self.rank - self.rank % self._per_node
-        # the ranks of this machine, whose processes can be looked up
+        # ranks of this machine, with processes that can be checked
         self._here = range(first, first + self._per_node)
 
     def announce(self) -> None:
-        """Let the others on this machine see later whether this process is alive."""
+        """Register the process id, so that ranks of this machine can check it later."""
         self._store.set(f"pid/{self.rank}", str(os.getpid()))
 
-    def first_to_tell(self) -> bool:
-        """True in the first process that sees an error, which is to print it."""
+    def is_first_to_report(self) -> bool:
+        """True in the first process that reports an error."""
         try:
-            return self._store.add("told", 1) == 1
+            return self._store.add("reported", 1) == 1
         except RuntimeError:
-            # the store went down with a process that told before
+            # the store ended with a process that reported before
             return False
 
-    def leave(self, *, explained: bool) -> None:
-        """Record the normal end of this process; `explained` where it printed why."""
+    def deregister(self, *, explained: bool) -> None:
+        """Record the normal exit of this process; `explained` if it printed why."""
         try:
-            self._store.set(f"left/{self.rank}", json.dumps(explained))
+            self._store.set(f"exited/{self.rank}", json.dumps(explained))
         except RuntimeError:
             return
         if explained and self.world > self._per_node:
-            # the store may end with this node; the others read it once their connection is closed
+            # the store may end with this node; the others read it once their connection closes
             distributed.destroy_process_group()
-            self._account(asks=False)
+            self._wait_for_status(is_waiting=False)
 
     @staticmethod
     def is_loss(error: BaseException) -> bool:
-        """Whether `error` is what a process gets when another one is no longer there."""
+        """Whether `error` means that another process is gone."""
         return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
-    def sibling_is_gone(self) -> bool:
-        """Whether a process of this machine crashed."""
+    def has_lost_sibling(self) -> bool:
+        """Whether a rank of this machine crashed."""
         try:
-            return bool(self._gone_here())
+            return bool(self._find_crashed())
         except RuntimeError:
             return False
 
-    def sentence_of_loss(self) -> str | None:
-        """Which process was lost, found within `PATIENCE` seconds; None where another prints it."""
-        # the launcher asks those that are left to end; they print first
+    def describe_loss(self) -> str | None:
+        """Describe the lost rank, within `PATIENCE` seconds; None if another rank prints it."""
+        # the launcher sends SIGTERM to the remaining ranks; they print first
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        known = self._account(asks=True)
-        tellers = {self.rank} | known.asking
-        if not known.hosted:
+        status = self._wait_for_status(is_waiting=True)
+        reporters = {self.rank} | status.waiting
+        if not status.has_store:
             # without the store the first rank of each machine prints
-            tellers.add(self._here.start)
-        if known.explained or min(tellers) < self.rank:
+            reporters.add(self._here.start)
+        if status.is_explained or min(reporters) < self.rank:
             return None
-        return f"{self._describe(known)}; the same command goes on from the last state"
+        return f"{self._describe(status)}; rerun the same command to resume"
 
-    def _describe(self, known: Account) -> str:
-        silent = {*range(self.world)} - {*self._here} - known.asking - known.left - known.gone
-        if known.gone:
-            ended = "ended without a word: killed, perhaps for want of memory, or crashed"
-            return f"{named(known.gone, self.world)} {ended}"
-        if not known.hosted:
+    def _describe(self, status: RankStatus) -> str:
+        known = status.waiting | status.exited | status.crashed
+        silent = {*range(self.world)} - {*self._here} - known
+        if status.crashed:
+            reason = "ended without a message: killed, perhaps for lack of memory, or crashed"
+            return f"{describe_ranks(status.crashed, self.world)} {reason}"
+        if not status.has_store:
             first = silent & {*range(self._per_node)}
-            lost = f", and {named(first, self.world)} with it" if first else ""
+            lost = f", and {describe_ranks(first, self.world)} with it" if first else ""
             return f"the launcher of the first machine is gone{lost}"
         if silent:
-            lost = "cannot be reached any more: the machine, its launcher or the network is gone"
-            return f"{named(silent, self.world)} {lost}"
+            reason = "cannot be reached any more: the machine, its launcher or the network is gone"
+            return f"{describe_ranks(silent, self.world)} {reason}"
         return "the connection between the processes was lost"
 
-    def _account(self, *, asks: bool) -> Account:
-        """Status once every rank is accounted for, or `PATIENCE` is over.
+    def _wait_for_status(self, *, is_waiting: bool) -> RankStatus:
+        """Status once that of every rank is known, or after `PATIENCE` seconds.
 
-        `asks`: this rank lost another; else it only waits until those that did have read the store.
+        `is_waiting`: this rank lost another one; else it only lets the others read the store.
         """
-        known, until = Account(), time.monotonic() + PATIENCE
+        status, until = RankStatus(), time.monotonic() + PATIENCE
         try:
             while True:
-                left = self._read("left", range(self.world))
-                known.left, known.explained = set(left), any(left.values())
-                known.gone |= self._gone_here()
-                if asks:
-                    self._store.set(f"asks/{self.rank}", json.dumps(sorted(known.gone)))
-                asking = self._read("asks", range(self.world))
-                known.asking = set(asking)
-                known.gone = known.gone.union(*asking.values()) - known.left
-                met = known.asking | known.left | known.gone | {self.rank}
-                if len(met) == self.world or time.monotonic() > until:
-                    return known
+                exited = self._read("exited", range(self.world))
+                status.exited, status.is_explained = set(exited), any(exited.values())
+                status.crashed |= self._find_crashed()
+                if is_waiting:
+                    self._store.set(f"waiting/{self.rank}", json.dumps(sorted(status.crashed)))
+                waiting = self._read("waiting", range(self.world))
+                status.waiting = set(waiting)
+                status.crashed = status.crashed.union(*waiting.values()) - status.exited
+                known = status.waiting | status.exited | status.crashed | {self.rank}
+                if len(known) == self.world or time.monotonic() > until:
+                    return status
                 time.sleep(_PAUSE)
         except RuntimeError:
-            known.hosted = False
-            return known
+            status.has_store = False
+            return status
 
-    def _gone_here(self) -> set[int]:
+    def _find_crashed(self) -> set[int]:
         """Ranks of this machine that crashed."""
-        gone = {rank for rank, pid in self._read("pid", self._here).items() if not _is_there(pid)}
-        # read afterwards: a rank that records its end in between has not crashed
-        return gone - set(self._read("left", gone))
+        gone = {rank for rank, pid in self._read("pid", self._here).items() if not _is_alive(pid)}
+        # read afterwards: a rank that records its exit in between has not crashed
+        return gone - set(self._read("exited", gone))
 
     def _read(self, kind: str, ranks: Iterable[int]) -> dict[int, Any]:
         """Entries of a kind in the store, by rank."""
-        # to get what is not there would wait for it
-        there = [rank for rank in ranks if self._store.check([f"{kind}/{rank}"])]
-        return {rank: json.loads(self._store.get(f"{kind}/{rank}")) for rank in there}
+        # `get` would block on a missing key
+        present = [rank for rank in ranks if self._store.check([f"{kind}/{rank}"])]
+        return {rank: json.loads(self._store.get(f"{kind}/{rank}")) for rank in present}
 
 
-def _is_there(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     if os.name == "nt":
-        # signal 0 is Ctrl-C there
+        # signal 0 is Ctrl-C on Windows
         return True
     try:
         os.kill(pid, 0)

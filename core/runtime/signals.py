@@ -1,4 +1,4 @@
-"""Signals that ask a program to stop: Ctrl-C, SIGTERM, and SIGUSR1 as schedulers send it."""
+"""Stop signals: Ctrl-C, SIGTERM, and SIGUSR1 from schedulers."""
 
 import os
 import signal
@@ -12,38 +12,37 @@ from typing import Any
 STOPS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
-# a terminal and a launcher send the same Ctrl-C to a process
-SECONDS_OF_ONE_WISH = 1.0
+# seconds; a terminal and a launcher both send the same Ctrl-C to a process
+SAME_CTRL_C = 1.0
 
-Asked = Callable[[int], object]
+OnStop = Callable[[int], object]
 
 
-def answer_stops(asked: Asked | None) -> dict[int, Any]:
-    """Let the first of `STOPS` call `asked` with its number; returns what answered them before.
+def handle_stops(on_stop: OnStop | None) -> dict[int, Any]:
+    """Call `on_stop` with the number of the first of `STOPS`; returns the previous handlers.
 
-    A Ctrl-C more than a second later ends the process at once, with exit code 130 and without a
-    word. SIGTERM and SIGUSR1 are the same wish however often a scheduler sends them: to be faster
-    there is SIGKILL. None: as if the first one had come just now.
+    A Ctrl-C more than a second later ends the process at once, silently, with exit code 130.
+    Repeated SIGTERM or SIGUSR1 are ignored. None: as if the first signal had just arrived.
     """
-    since = time.monotonic() if asked is None else None
+    since = time.monotonic() if on_stop is None else None
 
-    def answer(number: int, _: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         nonlocal since
-        if since is None and asked is not None:
+        if since is None and on_stop is not None:
             since = time.monotonic()
-            asked(number)
-        elif number == signal.SIGINT and time.monotonic() - (since or 0) > SECONDS_OF_ONE_WISH:
+            on_stop(number)
+        elif number == signal.SIGINT and time.monotonic() - (since or 0) > SAME_CTRL_C:
             os._exit(128 + number)
 
-    return {number: signal.signal(number, answer) for number in STOPS}
+    return {number: signal.signal(number, handle) for number in STOPS}
 
 
-def leave(number: int) -> None:
-    """Answer a stop where nothing need be brought to its end: raise what ends the program."""
+def exit_on_signal(number: int) -> None:
+    """End the program by an exception, for commands without work to finish."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            # an exception might be lost, or told, in a module that is half imported
+            # during an import an exception might be lost or printed
             os._exit(128 + number)
         frame = frame.f_back
     if number == signal.SIGINT:
@@ -51,7 +50,7 @@ def leave(number: int) -> None:
     sys.exit(128 + number)
 
 
-def put_back(answers: Mapping[Any, Any]) -> None:
-    """Answer the signals again as `answer_stops` found them."""
-    for number, handler in answers.items():
+def restore_handlers(handlers: Mapping[Any, Any]) -> None:
+    """Restore the handlers that `handle_stops` returned."""
+    for number, handler in handlers.items():
         signal.signal(number, handler)

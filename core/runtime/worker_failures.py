@@ -1,6 +1,6 @@
-"""Loader workers that end for lack of files, processes or memory, and the sentence for that.
+"""Failures of loader workers for lack of files, processes or memory, and their messages.
 
-Torch is not imported here: every command needs these sentences.
+Torch is not imported here: every command needs these messages.
 """
 
 import errno
@@ -25,18 +25,18 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-# through it images come from workers; some containers have 64 MB of it
+# carries images from workers; some containers have only 64 MB
 SHARED = Path("/dev/shm")
 # macOS refuses a higher limit; 256 workers need no more
 _ENOUGH_FILES = 10_240
 _FEWER = "give fewer --num_workers"
-_MEND = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)" + doctor_hint(
-    "tells how much is free, and how much the presets need", " --num_workers NUMBER"
+_REMEDY = "give --num_workers 0, or enlarge /dev/shm (docker run --shm-size=8g)" + doctor_hint(
+    "prints how much is free, and how much the presets need", " --num_workers NUMBER"
 )
-# a worker that ends for want of something ends with this plus the errno
+# exit code of a worker that lacks a resource: this plus the errno
 _EXIT = 100
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS, errno.EAGAIN, errno.ENOMEM)
-# what libraries write where they keep no errno
+# messages of libraries that lose the errno
 _WORDS = {
     "Too many open files in system": errno.ENFILE,
     "Too many open files": errno.EMFILE,
@@ -51,7 +51,7 @@ _WORDS = {
 
 
 def allow_open_files() -> None:
-    """Raise the soft limit of open files towards the hard one, as far as workers can need it."""
+    """Raise the soft limit of open files towards the hard one, as far as workers may need."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -62,18 +62,18 @@ def allow_open_files() -> None:
 
 
 def require_files(count: int) -> None:
-    """Raise UserError where so many more files cannot be opened."""
+    """Raise UserError if `count` more files cannot be opened."""
     if number := _files_left(count):
         raise UserError(_reason(number))
 
 
 def is_shortage(error: OSError) -> bool:
-    """Whether files, processes or memory are used up, which is no fault of the file at hand."""
+    """Whether files, processes or memory are used up."""
     return error.errno in _SHORTAGES
 
 
-def cannot_start(error: BaseException) -> UserError | None:
-    """The sentence for loader workers that cannot be started; None where it is something else."""
+def explain_failed_start(error: BaseException) -> UserError | None:
+    """Error for loader workers that cannot be started; None for other errors."""
     lacks_semaphores = isinstance(error, ImportError) and "sem_open" in str(error)
     number = errno.ENOSYS if lacks_semaphores else _number(error)
     if number is None or getattr(error, "filename", None) is not None:
@@ -81,14 +81,14 @@ def cannot_start(error: BaseException) -> UserError | None:
     return UserError(f"no loader worker can be started: {_reason(number)}")
 
 
-def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserError | None:
-    """The sentence for a lost loader worker, or what is used up; None for other errors.
+def explain_lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserError | None:
+    """Error for a lost loader worker or an exhausted resource; None for other errors.
 
-    `exit_codes` are those of workers that ended, negative for a signal; the error may lack them.
+    `exit_codes` are those of ended workers, negative for a signal; the error may lack them.
     """
-    # the number it ended with may be in the cause alone
+    # the exit code may be in the cause only
     text = f"{error} {error.__cause__}"
-    # a mistake in such a process comes in other words
+    # a defect in a worker has other words
     words = ("DataLoader worker (pid", "Pin memory thread exited")
     ended = bool(exit_codes) or isinstance(error, EOFError) or any(word in text for word in words)
     codes = [*map(int, re.findall(r"exit code (\d+)", text)), *exit_codes]
@@ -97,7 +97,7 @@ def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserE
         return UserError(_reason(number))
     if not ended:
         return None
-    # "" where it is not known
+    # "" if unknown
     name = next((signal.Signals(-code).name for code in exit_codes if code < 0), "")
     if found := re.search(r"killed by signal: ([\w ]+)", text):
         names = {signal.strsignal(number): number.name for number in signal.Signals}
@@ -105,28 +105,29 @@ def lost_worker(error: BaseException, exit_codes: tuple[int, ...] = ()) -> UserE
     if name in ("", "SIGKILL"):
         larger = f", or a larger {SHARED}" if sys.platform == "linux" else ""
         return UserError(
-            f"a loader worker was ended{name and f' by {name}'}, for want of memory perhaps "
-            f"({_room()}): the same command goes on; with fewer --num_workers, if need be{larger}"
+            f"a loader worker was ended{name and f' by {name}'}, perhaps for lack of memory "
+            f"({_shared_memory()}): rerun the command to resume, with fewer --num_workers if "
+            f"needed{larger}"
         )
     finds = doctor_hint("finds an image that cannot be read", " --full")
-    return UserError(f"a loader worker crashed ({name}): the same command goes on{finds}")
+    return UserError(f"a loader worker crashed ({name}): rerun the command to resume{finds}")
 
 
 def worker_context() -> BaseContext:
-    """What starts loader workers: they end as `end_on_shortage` says, and at once if they must."""
+    """Multiprocessing context of loader workers, which can be terminated at once."""
     context: Any = copy(multiprocessing.get_context())
     context.Process = _Worker
     return context
 
 
-def end_on_shortage() -> None:
-    """In a worker: end where a batch cannot be sent, which the loader would wait for."""
+def exit_on_shortage() -> None:
+    """In a worker: exit if a batch cannot be sent, as the loader would wait for it."""
     feeder: Any = Queue
     feeder._on_queue_feeder_error = staticmethod(lambda error, _: _end(error))
     before = sys.excepthook
 
     def handle(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        # in the thread that hands over files
+        # in the thread that sends file descriptors
         if _number(error) is not None:
             _end(error)
         before(kind, error, trace)
@@ -148,8 +149,8 @@ class _Worker(multiprocessing.Process):
     @staticmethod
     def _Popen(process: Any) -> Any:  # noqa: N802, as multiprocessing calls it
         started: Any = multiprocessing.Process._Popen(process)
-        # workers ignore SIGTERM, and the interpreter would wait for them at its end; a reference
-        # to itself would keep its files open (on Windows to terminate is to kill)
+        # workers ignore SIGTERM, and the interpreter would wait for them at exit; a reference to
+        # the process itself would keep its files open (on Windows terminate kills)
         if hasattr(signal, "SIGKILL"):
             started.terminate = partial(os.kill, started.pid, signal.SIGKILL)
         return started
@@ -161,21 +162,21 @@ def _end(error: BaseException) -> None:
 
 
 def _number(error: BaseException) -> int | None:
-    """The errno of what is used up, from the error, its words, or a try; None where nothing is."""
+    """Errno of an exhausted resource, by error, message or a trial; None if there is none."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
-    # a connection that a dead worker closed says nothing of the cause
+    # a connection closed by a dead worker does not show the cause
     known = None if isinstance(error, ConnectionError) else getattr(error, "errno", None)
     if known in _SHORTAGES:
         return known
     text = f"{error} {error.__cause__}"
     found = next((number for words, number in _WORDS.items() if words in text), None)
-    # tempfile and others replace the errno by one of their own
+    # tempfile and others replace the errno
     return found or _files_left() or known
 
 
 def _files_left(count: int = 4) -> int | None:
-    """The errno of opening `count` more files; None where that succeeds."""
+    """Errno of opening `count` more files; None if that succeeds."""
     with ExitStack() as files:
         try:
             for _ in range(count):
@@ -191,27 +192,27 @@ def _reason(number: int) -> str:
         limit = f"a process may have {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} here"
         files = f"too many open files: {limit} (ulimit -n); {_FEWER}, or raise the limit "
         files += "(ulimit -n 4096)"
-    remedy = _MEND if sys.platform == "linux" else "give --num_workers 0"
+    remedy = _REMEDY if sys.platform == "linux" else "give --num_workers 0"
     sentences = {
         errno.EMFILE: files,
         errno.ETOOMANYREFS: files,
-        errno.ENFILE: f"too many open files on this computer: {_FEWER}, or end other programs",
+        errno.ENFILE: f"too many open files on this computer: {_FEWER}, or close other programs",
         errno.EAGAIN: "no further process or thread can be started: the limit of processes (ulimit "
         "-u, a container's --pids-limit) or of memory (ulimit -v) is reached; "
         f"{_FEWER}, or raise it",
         errno.ENOMEM: f"memory is used up: {_FEWER} or a smaller --batch_size, or free memory "
         "(ulimit -v)",
-        errno.ENOSPC: f"decoded images find no room in shared memory: {_room()}; {remedy}",
+        errno.ENOSPC: f"shared memory is full: {_shared_memory()}; {remedy}",
     }
-    return sentences.get(number, f"{_room()} ({os.strerror(number)}); {remedy}")
+    return sentences.get(number, f"{_shared_memory()} ({os.strerror(number)}); {remedy}")
 
 
-def _room() -> str:
-    """How much shared memory there is; only Linux limits it by a file system."""
+def _shared_memory() -> str:
+    """Size of shared memory; only Linux limits it by a file system."""
     if sys.platform != "linux":
-        return "no limit of shared memory is known here"
+        return "the limit of shared memory is unknown"
     try:
-        room = shutil.disk_usage(SHARED)
+        usage = shutil.disk_usage(SHARED)
     except OSError:
         return f"{SHARED} is not there"
-    return f"{SHARED} has {format_size(room.total)}, of which {format_size(room.free)} are free"
+    return f"{SHARED} has {format_size(usage.total)}, of which {format_size(usage.free)} are free"

@@ -1,1 +1,1 @@
-"""Training: loop, optimizer, moving average, resume, best checkpoint, and the end of a run."""
+"""Training: loop, optimizer, moving average, resume state, checkpoints, final report."""

@@ -1,4 +1,4 @@
-"""Sources of batches for a phase: images for the whole model, or features for its head."""
+"""Batch sources of a phase: images for the whole model, or features for its head."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,28 +14,28 @@ from core.training.run import Run
 
 
 class BatchSource(Protocol):
-    """Batches for the part of a model that a phase trains."""
+    """Batches for the module that a phase trains."""
 
     @property
     def part(self) -> nn.Module:
-        """The part that takes the batches."""
+        """The trained module, which takes the batches."""
 
     def set_train(self) -> None:
-        """Put what is trained into training mode."""
+        """Set the trained module to training mode."""
 
     def batches(self, first: int, last: int, updates_done: int) -> Iterator[Batch]:
-        """Batches of epochs [first, last) without the first `updates_done` updates."""
+        """Batches of epochs [first, last), without the first `updates_done` updates."""
 
     def predict(self, evaluated: nn.Module, *, again: bool) -> np.ndarray:
-        """Probabilities (V, C) of the validation images by `evaluated`, the model or its average.
+        """Validation probabilities (V, C) by `evaluated`, the model or its average.
 
-        `again`: the phase calls it once more.
+        `again`: a later epoch of the phase will call it again.
         """
 
 
 @dataclass
 class WholeModel:
-    """Images of a fold, for a phase that trains the whole model."""
+    """Images of a fold as batches for the whole model."""
 
     run: Run
     part: nn.Module

@@ -9,18 +9,18 @@ from core.training.l1_penalty import sparse_parameters
 
 
 class MovingAverage:
-    """A copy of a model whose parameters and buffers follow it slowly.
+    """Exponential moving average of a model's parameters and buffers.
 
-    After update t (from 0) the decay is min(decay, (1 + t) / (10 + t)), so that a short run is not
-    an average of its untrained start. Zeros of a parameter that a module names in `sparse` are
-    zeros here at once: an average of what was not 0 would never come to 0.
+    After update t (from 0) the decay is min(decay, (1 + t) / (10 + t)), so that a short run does
+    not average in its untrained weights. Zeros of a `sparse` parameter are copied at once: an
+    average alone would never reach 0.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         ours, theirs = self.module.state_dict(), model.state_dict(keep_vars=True)
-        # tied tensors have several names, and follow once
+        # tied tensors have several names and are averaged once
         names = {id(theirs[name]): name for name in ours}.values()
         pairs = [(ours[name], theirs[name].detach()) for name in names]
         self._floating = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -29,7 +29,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follow the model after its update number `step`, counted from 0."""
+        """Update the average after the model's update number `step`, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         averages = [pair[0] for pair in self._floating]
         values = [pair[1] for pair in self._floating]

@@ -11,23 +11,23 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-# largest part of the free space: checkpoints, resume states and other users need some too
+# largest fraction of the free space; checkpoints and resume states need some too
 SHARE = 0.5
 GB = 1e9
-# copies from a GPU that may run while the next batches are computed
+# copies from a GPU in flight while the next batches are computed
 COPIES = 2
 
 
 class NoRoomError(Exception):
-    """The processes together need more bytes than may be taken: "would need ... in ..."."""
+    """The ranks together need more disk space than they may take."""
 
 
 class FeatureCache:
     """Cache of `count` rows like those of `like` (B, D), in an anonymous file in `folder`.
 
-    The kernel holds in memory what fits; the file is gone when this object or the process is. All
-    ranks make theirs together, of `bytes` in all. Raises NoRoomError, on all of them, where the
-    disk cannot hold the files.
+    The kernel keeps in memory what fits. The file disappears with this object or the process. All
+    ranks create their files together, of `bytes` in total. Raises NoRoomError, on all ranks, if
+    the disk is too small.
     """
 
     def __init__(self, fabric: Fabric, folder: Path, count: int, like: Tensor) -> None:
@@ -35,7 +35,7 @@ class FeatureCache:
         shape = (count, like.shape[1] * like.element_size())
         size = shape[0] * shape[1]
         self.bytes = size * fabric.world_size
-        # one rank looks, before any takes its part
+        # one rank measures, before any allocates
         free = fabric.broadcast(shutil.disk_usage(folder).free)
         no_room = NoRoomError(
             f"would need {self.bytes / GB:.3g} GB in {folder}, where {free / GB:.3g} GB are free "
@@ -46,7 +46,7 @@ class FeatureCache:
         mapped = None
         try:
             with tempfile.TemporaryFile(dir=folder, prefix=".") as file:
-                # a full disk would kill a process that writes to a mapped file (no macOS has this)
+                # a full disk would kill a process that writes to a mapped file (not on macOS)
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)
                 mapped = np.memmap(file, np.uint8, "r+", shape=shape)
@@ -83,7 +83,7 @@ class FeatureCache:
 
 
 def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """A copy in the host's memory, and what to wait for before it is read."""
+    """A copy in host memory, and the event that marks its completion."""
     if values.device.type != "cuda":
         return values.cpu(), None
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

@@ -1,4 +1,4 @@
-"""The end of a run: pooled out-of-fold metrics, the report, and where everything is."""
+"""End of a run: pooled out-of-fold metrics, report, paths of the results."""
 
 import sys
 from collections.abc import Sequence
@@ -15,39 +15,39 @@ from core.io.untrusted_files import check_regular
 from core.metrics import Evaluation, evaluate
 from core.models.starting_weights import describe_origin
 from core.report.figures import draw_pictures
-from core.report.page import Contents, command_again, write_report
+from core.report.page import Contents, rerun_command, write_report
 from core.report.plots.training_curves import FACTOR, NUMBERS, RATE
 from core.report.tables import (
     class_table,
     fold_tables,
     format_table,
-    lead_of,
+    lead_sentence,
     source_tables,
     summary_table,
 )
 from core.report.worst_images import worst_cases
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions
-from core.runtime.environment import told_changes
+from core.runtime.environment import describe_changes
 from core.training.resume import is_finished
 from core.training.run import Run
 
 
 def finish_run(run: Run, try_next: Sequence[str]) -> None:
-    """Score the finished folds, write the report, print a summary; on the first rank.
+    """Score the finished folds, write the report and print a summary, on the first rank.
 
-    `try_next`: flags that are worth a second run once no fold is left.
+    `try_next`: flags to suggest for another run once every fold is trained.
     """
     if not run.fabric.is_global_zero:
         return
     run.folder.check_place()
-    done = finished_folds(run.folder, run.prepared.folds)
+    done = find_finished_folds(run.folder, run.prepared.folds)
     of_folds = [_predictions_of(run.folder, run.prepared, fold) for fold in done]
     evaluation, report = _write_report(run, done, of_folds)
-    # a folder that was put in the place of this one has a report by now that is not its own
+    # the folder may have been replaced while the report was written
     run.folder.check_place()
     images = sum(len(rows) for rows, _ in of_folds)
-    print(f"\nvalidation predictions of {_which(run, done)}, {images:,} images:")
+    print(f"\nvalidation predictions of {_describe_folds(run, done)}, {images:,} images:")
     print(format_table(evaluation))
     if run.prepared.by_image:
         print(f"\n{run.prepared.by_image}")
@@ -59,7 +59,7 @@ def finish_run(run: Run, try_next: Sequence[str]) -> None:
     run.folder.release()
 
 
-def _which(run: Run, done: Sequence[int]) -> str:
+def _describe_folds(run: Run, done: Sequence[int]) -> str:
     folds = run.prepared.folds
     return "the official split" if folds == 1 else f"{len(done)} of {folds} folds"
 
@@ -67,7 +67,7 @@ def _which(run: Run, done: Sequence[int]) -> str:
 def _write_report(
     run: Run, done: Sequence[int], of_folds: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[Evaluation, Path]:
-    """The evaluation of all predictions, and the page that shows it.
+    """Evaluate all predictions and write the report; returns the evaluation and the page's path.
 
     `of_folds`: table rows (V,) and probabilities (V, C) of the folds in `done`.
     """
@@ -91,12 +91,12 @@ def _write_report(
     pictures = draw_pictures(evaluation, targets, probabilities, _read_history(folder.metrics))
     start = folder.starts[-1]
     environment = {name: start[name] for name in ("python", "platform", "commit")}
-    environment |= start["versions"] | {"note": told_changes(folder.starts)}
+    environment |= start["versions"] | {"note": describe_changes(folder.starts)}
     anonymous, dry = config.data.anonymous, ", dry run" if config.run.dry_run else ""
     settings = flat(config, whole_paths=not anonymous)
     contents = Contents(
-        title=f"{folder.path.name}: {folder.model}, {_which(run, done)}{dry}",
-        lead="; ".join(filter(None, (lead_of(evaluation), run.prepared.by_image))),
+        title=f"{folder.path.name}: {folder.model}, {_describe_folds(run, done)}{dry}",
+        lead="; ".join(filter(None, (lead_sentence(evaluation), run.prepared.by_image))),
         sections=[
             summary_table(evaluation),
             *pictures[:1],
@@ -106,7 +106,7 @@ def _write_report(
             *source_tables(evaluation, by_source),
         ],
         worst=() if anonymous else worst_cases(evaluation, table, rows, probabilities),
-        command="" if anonymous else command_again(["python", sys.argv[0]]),
+        command="" if anonymous else rerun_command(["python", sys.argv[0]]),
         facts=_facts(settings, run.prepared) | {"starting weights": describe_origin(run.origin)},
         settings={name: _as_text(value) for name, value in settings.items()},
         environment={name: value for name, value in environment.items() if value},
@@ -115,38 +115,38 @@ def _write_report(
 
 
 def _print_next(run: Run, done: Sequence[int], try_next: Sequence[str]) -> None:
-    """Print the command to give next: the real one after a dry run, the folds left, or another."""
+    """Print the next command: the real run after a dry run, the other folds, or `try_next`."""
     program = ["python", sys.argv[0]]
     if run.measured is not None:
         print(run.measured.describe())
-        print("dry run      all of it works, and its scores mean nothing; now")
+        print("dry run      everything works; its scores mean nothing. Next:")
         dry = {"--dry_run", "--dry-run"}
-        # without the flag a file of settings asked for it
+        # without the flag, --dry_run came from a --config file
         real = [] if dry & set(sys.argv) else ["--no-dry_run"]
-        print(command_again(program, {"--overwrite", *dry}, real), flush=True)
+        print(rerun_command(program, {"--overwrite", *dry}, real), flush=True)
         return
     left = [str(fold) for fold in range(1, run.prepared.folds + 1) if fold not in done]
     more = ["--run_folds", *left] if left else list(try_next)
     if run.folder.resumed and not left:
-        # settings that a resume took from the run are not in its command
+        # the command lacks settings that the resume took from the run
         more = ["--config", str(run.folder.path / "config.json"), *more]
-    print(f"try next     {command_again(program, more=more)}", flush=True)
+    print(f"try next     {rerun_command(program, more=more)}", flush=True)
 
 
-def finished_folds(folder: RunFolder, folds: int) -> list[int]:
-    """Folds (from 1) that are trained to the end. Raises UserError where weights are gone."""
+def find_finished_folds(folder: RunFolder, folds: int) -> list[int]:
+    """Folds (from 1) that are trained to the end. Raises UserError if a checkpoint is missing."""
     done = [fold for fold in range(1, folds + 1) if is_finished(folder.files(fold).state)]
     for fold in done:
         if not folder.files(fold).weights.is_file():
             raise UserError(
-                f"{folder.files(fold).weights} is gone: put it back, or delete "
+                f"{folder.files(fold).weights} is missing: restore it, or delete "
                 f"{folder.files(fold).state.name} there to train that fold again"
             )
     return done
 
 
 def _facts(settings: dict[str, Any], prepared: PreparedData) -> dict[str, str]:
-    """What else it takes to repeat a run: the same data, divided in the same way."""
+    """Description and digest of the data, for the report."""
     table = prepared.table
     patients = "not known" if table.patients is None else f"{len(np.unique(table.patients)):,}"
     files, validated = (_as_text(settings[name]) for name in ("train_csv", "val_csv"))
@@ -154,12 +154,12 @@ def _facts(settings: dict[str, Any], prepared: PreparedData) -> dict[str, str]:
     return {
         "data": f"{files}: {len(table):,} images, patients {patients}",
         "digest": f"{prepared.fingerprint()[:16]} (images, labels, patients and folds)",
-        **({"command": "not told (--anonymous)"} if settings["anonymous"] else {}),
+        **({"command": "not shown (--anonymous)"} if settings["anonymous"] else {}),
     }
 
 
 def _as_text(value: Any) -> str:
-    """A setting as it is given."""
+    """Format a setting as on the command line."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_as_text, value))
     return "" if value is None else str(value)
@@ -168,40 +168,39 @@ def _as_text(value: Any) -> str:
 def _predictions_of(
     folder: RunFolder, prepared: PreparedData, fold: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(table rows, probabilities (rows, C)) of a fold's prediction file, matched by name."""
+    """Table rows (V,) and probabilities (V, C) of a fold's prediction file, matched by name."""
     table, path = prepared.table, folder.files(fold).predictions
     held_out = np.flatnonzero(prepared.assignment == fold - 1)
     ids, predictions = [table.ids[row] for row in held_out], read_predictions(path)
     classes = set(table.class_names) <= set(predictions.class_names)
     if sorted(predictions.ids) != sorted(ids) or not classes:
         raise UserError(
-            f"{path} does not hold the images and classes of fold {fold}: it was changed after "
-            f"the run; put it back, or delete {folder.files(fold).state.name} there to train that "
-            "fold again"
+            f"{path} does not have the images and classes of fold {fold}: restore it, or delete "
+            f"{folder.files(fold).state.name} there to train that fold again"
         )
     return held_out, predictions.select(ids, table.class_names)
 
 
 def _read_history(path: Path) -> pd.DataFrame | None:
-    """metrics.csv; None where it is gone. Raises UserError where no run has written it so."""
+    """Read metrics.csv; None if it is missing. Raises UserError if it is invalid."""
     if not path.exists():
         return None
     try:
         check_regular(path)
         history = pd.read_csv(path)
-        # couplings that version 0.1 fitted have none
+        # couplings fitted by version 0.1 have no such column
         history = history if FACTOR in history else history.assign(**{FACTOR: 1.0})
         if missing := [name for name in (*NUMBERS, "phase") if name not in history]:
             raise ValueError(f"it has no column {missing[0]}")
         for name in (*NUMBERS, *(name for name in map(str, history) if name.endswith(RATE))):
             history[name] = pd.to_numeric(history[name])
         for name in ("fold", "epoch"):
-            # no run has more, and their curves can be drawn
+            # the largest that can be drawn
             if not history[name].isin(range(1, 100_001)).all():
                 raise ValueError(f"not each {name} is a number from 1 to 100,000")
         return history
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}): put it back, or move it away for a report without "
+            f"{path} cannot be read ({error}): restore it, or move it away for a report without "
             "curves"
         ) from error

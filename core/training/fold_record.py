@@ -1,4 +1,4 @@
-"""Records of one fold: resume state, best checkpoint, validation predictions, log."""
+"""Files of one fold: resume state, best checkpoint, validation predictions, log."""
 
 import time
 from collections.abc import Mapping
@@ -16,28 +16,28 @@ from core.errors import pluralize
 from core.io.atomic import write_atomically
 from core.metrics import evaluate
 from core.models.checkpoint import save_tensors
-from core.models.data_digests import DataDigests, Part, Role, patient_digests
-from core.runs.log import FoldLog, cut_back
+from core.models.data_digests import DataDigests, DigestSet, Role, patient_digests
+from core.runs.log import FoldLog, truncate_log
 from core.runtime.ranks import check_equal
 from core.training.ema import MovingAverage
-from core.training.optimizer import scaler_of
+from core.training.optimizer import get_scaler
 from core.training.resume import ResumeState
 from core.training.run import Run
 
-# of an evaluation's summary, what metrics.csv and the checkpoint hold
+# measures of an evaluation's summary in metrics.csv and the checkpoint
 SCORES = ("mAP", "mAUROC", "mF1", "micro_AP", "ECE", "ECE_flat", "classes_scored")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedEpoch:
-    """What is known of an epoch when its last update is done."""
+    """Results of an epoch after its last update, before evaluation."""
 
     phase: str
     train_loss: float
     rates: dict[str, float]
-    """Learning rates, as metrics.csv names them."""
+    """Learning rates by column of metrics.csv."""
     images: int
-    """Images trained on since this start of the command."""
+    """Images trained on since the command started."""
     began: float
     trained: float
     """Times of `time.monotonic`."""
@@ -46,7 +46,7 @@ class TrainedEpoch:
 
 
 class FoldRecord:
-    """What one fold of a run keeps on disk; all ranks make one, the first one writes."""
+    """Files of one fold of a run. Every rank has one; the first rank writes."""
 
     def __init__(
         self, run: Run, data: FoldData, model: nn.Module, average: MovingAverage | None = None
@@ -58,33 +58,33 @@ class FoldRecord:
             folder.metrics,
             folder.timing,
             title=f"fold {data.fold}/{run.prepared.folds}",
-            speaks=fabric.is_global_zero,
+            is_main=fabric.is_global_zero,
             tensorboard=self.files.tensorboard if run.config.loop.tensorboard else None,
         )
         identity = f"{folder.identity} fold {data.fold}"
-        self.state = ResumeState(model, average, fabric.device, identity, scaler_of(fabric))
+        self.state = ResumeState(model, average, fabric.device, identity, get_scaler(fabric))
         self.state.image_digests = data.digests
 
     def begin(self, epochs: Mapping[str, int]) -> bool:
-        """Load the state of an earlier start, if any; False where the fold is finished.
+        """Load the resume state, if any; False if the fold is finished.
 
-        `epochs` by the name of their phase. Raises UserError for a damaged state or one of another
-        run, and where ranks share no folder.
+        `epochs` by phase name. Raises UserError for a damaged or foreign state, and if the ranks
+        do not share the folder.
         """
         fabric, log = self.run.fabric, self.log
         if self.files.state.exists():
             self.state.load(self.files.state, first=fabric.is_global_zero)
         progress = self.state.progress
-        mend = "--out_dir must be one folder that all machines share"
-        check_equal(fabric, {str(self.files.state): str(progress)}, mend)
+        remedy = "--out_dir must be one folder that all machines share"
+        check_equal(fabric, {str(self.files.state): str(progress)}, remedy)
         if progress.finished:
-            log.say(f"{log.title}  finished before (best epoch {progress.best_epoch})")
+            log.print(f"{log.title}  finished before (best epoch {progress.best_epoch})")
             return False
-        log.say(f"{log.title}  {self._describe_start(epochs)}")
-        log.say(progress.recount(self.data.images_per_update))
+        log.print(f"{log.title}  {self._describe_start(epochs)}")
+        log.print(progress.recount(self.data.images_per_update))
         for path in (log.metrics, log.timing) if fabric.is_global_zero else ():
-            # rows of epochs that are trained again
-            cut_back(path, self.data.fold, progress.epoch)
+            # these epochs are trained again
+            truncate_log(path, self.data.fold, progress.epoch)
         return True
 
     def _describe_start(self, epochs: Mapping[str, int]) -> str:
@@ -99,9 +99,9 @@ class FoldRecord:
     def end_epoch(
         self, epoch: TrainedEpoch, epochs: int, module: nn.Module, probabilities: np.ndarray
     ) -> None:
-        """Score validation `probabilities` (V, C), keep `module` if it is the best, log the epoch.
+        """Score validation `probabilities` (V, C), save `module` if it is the best, log the epoch.
 
-        `epochs`: how many the fold has at most.
+        `epochs`: maximum number of epochs of the fold.
         """
         run, progress, loop = self.run, self.state.progress, self.run.config.loop
         scores = score_epoch(run.fabric, self.data, probabilities)
@@ -133,7 +133,7 @@ class FoldRecord:
         self.log.epoch(row | learned, row | timing, of=epochs, best=best)
 
     def save_state(self, phase: str = "", optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Save what a resume needs; all ranks call it together."""
+        """Save the resume state; all ranks call it together."""
         self.data.gather_digests()
         if self.run.fabric.is_global_zero:
             self.run.folder.check_place()
@@ -143,7 +143,7 @@ class FoldRecord:
     def _save_best(
         self, module: nn.Module, probabilities: np.ndarray, scores: dict[str, float]
     ) -> None:
-        """Write predictions, then checkpoint: it always has those of its epoch or a later one."""
+        """Write predictions, then the checkpoint, which is thus never newer than they are."""
         table = self.data.table
         frame = pd.DataFrame(probabilities, columns=list(table.class_names))
         frame.insert(0, "ImageID", np.asarray(table.ids, dtype=object)[self.data.val_rows])
@@ -155,22 +155,24 @@ class FoldRecord:
         facts: dict[str, Any] = self.run.checkpoint_facts() | {
             "epoch": self.state.progress.epoch,
             "fold": self.data.fold,
-            # JSON knows no NaN
+            # JSON has no NaN
             "metrics": {name: v if np.isfinite(v) else None for name, v in scores.items()},
             "training_positives": dict(zip(table.class_names, positives.tolist(), strict=True)),
             "training_known": dict(zip(table.class_names, known.tolist(), strict=True)),
         }
         tensors = module.state_dict()
-        # a state of an earlier version does not say what was trained on before it
+        # a state of an earlier version has no digests
         if self.state.image_digests is not None:
-            digests, described = fold_digests(self.run, self.data).written()
+            digests, described = fold_digests(self.run, self.data).to_tensors()
             tensors, facts = tensors | digests, facts | described
         save_tensors(self.files.weights, tensors, facts)
 
 
 def fold_digests(run: Run, data: FoldData) -> DataDigests:
-    """Digests of the images that were trained and validated on so far, and of all patients of the
-    fold's two parts; no patients with --anonymous, nor of several sources, which prefix them."""
+    """Digests of the images read so far in training and validation, and of the fold's patients.
+
+    Patients are left out with --anonymous, and with several sources, which prefix their names.
+    """
     parts, table = [], data.table
     with_patients = not run.config.data.anonymous
     named = with_patients and table.patients is not None and table.sources is None
@@ -184,10 +186,10 @@ def fold_digests(run: Run, data: FoldData) -> DataDigests:
         rows_read = rows[data.digests[rows] != 0]
         for size in np.unique(sizes[rows_read]).tolist():
             found = np.unique(data.digests[rows_read[sizes[rows_read] == size]])
-            parts.append(Part(role, found, size))
+            parts.append(DigestSet(role, found, size))
         if named and table.patients is not None:
             people = patient_digests(np.unique(table.patients[rows]).tolist(), key)
-            parts.append(Part(role, np.unique(people), key=key))
+            parts.append(DigestSet(role, np.unique(people), key=key))
     digests = DataDigests(tuple(parts))
     if run.initial is None and run.config.model.init_from is None:
         return digests
@@ -195,7 +197,7 @@ def fold_digests(run: Run, data: FoldData) -> DataDigests:
 
 
 def score_epoch(fabric: Fabric, data: FoldData, probabilities: np.ndarray) -> dict[str, float]:
-    """SCORES of validation `probabilities` (V, C), computed once and equal on all ranks."""
+    """SCORES of validation `probabilities` (V, C), computed on the first rank and broadcast."""
     scores: dict[str, float] = {}
     if fabric.is_global_zero:
         targets = data.table.targets[data.val_rows]

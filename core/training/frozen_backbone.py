@@ -1,8 +1,8 @@
-"""Frozen backbone as a source of batches: features in place of images, cached where that pays.
+"""Frozen backbone as a batch source: features in place of images, cached where that pays.
 
 With V cached passes the head epochs 0 .. V-1 compute the features of their images and write them to
-the cache; epoch e from V on trains on those of epoch e mod V, shuffled again. Validation images
-have the same features in every epoch of the phase.
+the cache; epoch e >= V trains on those of epoch e mod V, reshuffled. Features of validation images
+are the same in every epoch of the phase.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
-from core.models.predict import in_order, mean_probability, share_buffers, validation_views
+from core.models.predict import broadcast_buffers, mean_probability, restore_order, validation_views
 from core.training.feature_cache import GB, FeatureCache, NoRoomError
 from core.training.run import Run
 
@@ -25,9 +25,9 @@ from core.training.run import Run
 class FrozenBackbone:
     """Features of a frozen `model.backbone` as batches for `model.head`, in `epochs` of the fold.
 
-    `passes`: training passes whose features are cached in the run folder; 0: none, and nothing of
-    the validation images. Where the disk is too small they are computed again in each epoch, and
-    `say` gets a sentence about it. `pause` is called between batches that train nothing.
+    `passes`: training passes to cache in the run folder; 0: no cache, for validation images
+    neither. If the disk is too small, features are computed in each epoch and `log` gets a note.
+    `pause` is called between batches that only fill the cache.
     """
 
     run: Run
@@ -36,7 +36,7 @@ class FrozenBackbone:
     validation: Batches
     epochs: range
     passes: int
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     pause: Callable[[], None]
     _training: FeatureCache | None = field(default=None, init=False)
     _validation: FeatureCache | None = field(default=None, init=False)
@@ -50,7 +50,7 @@ class FrozenBackbone:
         self._views = validation_views(config.loop.tta)
         self._per_update = self.data.images_per_update // self._fabric.world_size
         self._per_pass = self._per_update * self.data.updates_per_epoch
-        # a pass that no later epoch would train on is not cached
+        # only passes that a later epoch reuses are cached
         self._cached = max(0, min(self.passes, len(self.epochs) - self.passes))
         self._rows = np.zeros(self._cached * self._per_pass, dtype=np.int64)
 
@@ -63,8 +63,8 @@ class FrozenBackbone:
         self.model.get_submodule("backbone").eval()
 
     def batches(self, first: int, last: int, updates_done: int) -> Iterator[Batch]:
-        """Features (B, F) or (B, F, h, w) on the device stand in place of the images."""
-        self._catch_up(first, updates_done)
+        """Batches with features (B, F) or (B, F, h, w), on the device, in place of images."""
+        self._refill_cache(first, updates_done)
         computed = min(last, self.epochs.start + self.passes) if self._cached else last
         if first < computed:
             yield from self._compute(first, computed, updates_done)
@@ -73,31 +73,31 @@ class FrozenBackbone:
             for epoch in range(first, last):
                 yield from self._read_cache(epoch, updates_done if epoch == first else 0)
         elif first < last:
-            # there was no room for a cache
+            # the disk was too small for a cache
             yield from self._compute(first, last, updates_done)
 
     @torch.no_grad()
     def predict(self, evaluated: nn.Module, *, again: bool) -> np.ndarray:
-        share_buffers(self._fabric, evaluated)
+        broadcast_buffers(self._fabric, evaluated)
         head = evaluated.get_submodule("head")
         results, seen = [], []
         for features, batch_rows in self._validation_features(evaluated, again=again):
             with self._fabric.autocast():
-                results.append(mean_probability(head(self._shaped(view)) for view in features))
+                results.append(mean_probability(head(self._unflatten(copy)) for copy in features))
             seen.append(batch_rows)
-        return in_order(self._fabric, results, seen, self.data.val_rows)
+        return restore_order(self._fabric, results, seen, self.data.val_rows)
 
     def _compute(self, first: int, last: int, updates_done: int) -> Iterator[Batch]:
-        """Batches of epochs [first, last), cached where a later epoch takes them."""
+        """Compute batches of epochs [first, last), and cache those that a later epoch reuses."""
         place = (first - self.epochs.start) * self._per_pass + updates_done * self._per_update
         for batch in self.data.training(first, last, updates_done):
             features = self._features(self.model, batch.images)
             self._write_cache(place, features, batch.rows)
             place += len(batch.rows)
-            yield Batch(self._shaped(features), batch.targets, batch.rows)
+            yield Batch(self._unflatten(features), batch.targets, batch.rows)
 
     def _read_cache(self, epoch: int, updates_done: int) -> Iterator[Batch]:
-        """Batches of an epoch that computes no features."""
+        """Batches of an epoch from cached features."""
         assert self._training is not None
         start = (epoch - self.epochs.start) % self.passes * self._per_pass
         random = np.random.default_rng((self._seed, epoch, self._fabric.global_rank))
@@ -107,7 +107,7 @@ class FrozenBackbone:
         ]:
             rows = self._rows[places]
             yield Batch(
-                self._shaped(self._training.read(places)),
+                self._unflatten(self._training.read(places)),
                 torch.from_numpy(self.data.table.targets[rows]),
                 torch.from_numpy(rows),
             )
@@ -116,15 +116,15 @@ class FrozenBackbone:
         if place >= len(self._rows):
             return
         if self._training is None:
-            self._training = self._room(len(self._rows), features, "training")
+            self._training = self._create_cache(len(self._rows), features, "training")
             if self._training is None:
                 self._cached, self._rows = 0, self._rows[:0]
                 return
         self._training.write(place, features)
         self._rows[place : place + len(rows)] = rows.numpy()
 
-    def _catch_up(self, epoch: int, update: int) -> None:
-        """Cache again what was cached before a stop at `update` of `epoch`, where still needed."""
+    def _refill_cache(self, epoch: int, update: int) -> None:
+        """Compute the cache of an earlier start again, for a resume at `update` of `epoch`."""
         if not self._cached:
             return
         done = epoch - self.epochs.start
@@ -135,7 +135,7 @@ class FrozenBackbone:
         for number, count in sorted(updates.items()):
             again = self.epochs.start + number
             batches = islice(self._compute(again, again + 1, 0), count * self._accumulate)
-            title, total = f"features of epoch {again + 1} once more", count * self._accumulate
+            title, total = f"features of epoch {again + 1} again", count * self._accumulate
             disable = None if self._fabric.is_global_zero else True
             for _ in tqdm(batches, title, total, disable=disable, leave=False):
                 self.pause()
@@ -145,7 +145,7 @@ class FrozenBackbone:
     def _validation_features(
         self, evaluated: nn.Module, *, again: bool
     ) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """The features of a batch, by augmented copy, and the batch's rows in the table."""
+        """For each batch its features by augmented copy, and its table rows."""
         if self._validation_rows:
             assert self._validation is not None
             start = 0
@@ -158,7 +158,7 @@ class FrozenBackbone:
         ours, theirs = (
             one.get_submodule("backbone").state_dict() for one in (self.model, evaluated)
         )
-        # an average that starts elsewhere moves
+        # the backbone of a moving average may differ and change
         wanted = again and self.passes > 0 and self._validation_fits
         keep = wanted and all(torch.equal(ours[name], theirs[name]) for name in ours)
         start, seen = 0, []
@@ -167,7 +167,7 @@ class FrozenBackbone:
             features = [self._features(evaluated, view(images)) for view in self._views]
             if keep and self._validation is None:
                 count = len(self.validation) * len(self._views) * len(images)
-                self._validation = self._room(count, features[0], "validation")
+                self._validation = self._create_cache(count, features[0], "validation")
                 keep = self._validation_fits = self._validation is not None
             if keep and self._validation is not None:
                 for rows in features:
@@ -179,30 +179,30 @@ class FrozenBackbone:
 
     @torch.no_grad()
     def _features(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Features as rows (B, D), channels last: so they lie in memory, cached or not."""
+        """Features as rows (B, D), flattened channels last, as in the cache."""
         with self._fabric.autocast():
             images = images.to(self._fabric.device, non_blocking=True)
             features = model.get_submodule("backbone")(images).movedim(1, -1)
         self._shape = features.shape[1:]
         return features.flatten(1).contiguous()
 
-    def _shaped(self, rows: Tensor) -> Tensor:
-        """Rows (B, D) as the features that they were."""
+    def _unflatten(self, rows: Tensor) -> Tensor:
+        """Features (B, F, ...) of rows (B, D)."""
         return rows.unflatten(1, self._shape).movedim(-1, 1)
 
-    def _room(self, count: int, like: Tensor, what: str) -> FeatureCache | None:
+    def _create_cache(self, count: int, like: Tensor, what: str) -> FeatureCache | None:
         folder = self.run.folder.path
         try:
             cache = FeatureCache(self._fabric, folder, count, like)
         except NoRoomError as error:
-            self.say(
-                f"The features of the {what} images {error}: they are computed anew in each head "
-                "epoch, as --head_phase exact does."
+            self.log(
+                f"The features of the {what} images {error}: they are computed in each head epoch, "
+                "as by --head_phase exact."
             )
             return None
         if cache.bytes > GB:
-            self.say(
-                f"Keeps the features of the {what} images, {cache.bytes / GB:.3g} GB, on the disk "
-                f"of {folder} until the head's epochs are over."
+            self.log(
+                f"Caching the features of the {what} images, {cache.bytes / GB:.3g} GB, on the "
+                f"disk of {folder} until the head phase ends."
             )
         return cache

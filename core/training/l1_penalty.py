@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def sparse_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that modules name in their attribute `sparse`, by name in `model`."""
+    """Parameters listed in the attribute `sparse` of their module, by name in `model`."""
     return {
         f"{path}.{name}".removeprefix("."): module.get_parameter(name)
         for path, module in model.named_modules()
@@ -17,12 +17,12 @@ def sparse_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def shrink(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """The proximal step of the L1 penalty, after a step of `optimizer` (proximal AdamW, Yun 2021).
+    """Proximal step of the L1 penalty, after a step of `optimizer` (proximal AdamW, Yun 2021).
 
-    A <- sign(A) max(|A| - lr l1 / (sqrt(v) + eps), 0) with v the bias-corrected second moment: the
-    soft threshold in the optimiser's own metric, so that an entry rests at exactly 0 while its mean
-    gradient (as AdamW sees it, after clipping) is below l1. As a hook of each step that is made it
-    changes nothing where the optimiser's `found_inf` skipped the step.
+    A <- sign(A) max(|A| - lr l1 / (sqrt(v) + eps), 0) with v the bias-corrected second moment: a
+    soft threshold in the metric of the optimizer. An entry stays at exactly 0 while its mean
+    gradient, after clipping, is below l1. A hook of the optimizer's step; no change where
+    `found_inf` skipped the step.
     """
     skip: Tensor | None = getattr(optimizer, "found_inf", None)
     for group in optimizer.param_groups:
@@ -33,5 +33,5 @@ def shrink(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])
             threshold = group["lr"] * group["l1"] / (corrected.sqrt() + group["eps"])
             shrunk = parameter.sign() * (parameter.abs() - threshold).clamp(min=0)
-            # no product: before the first step that counts the threshold is not a number
+            # `where`, not a product: before the first step the threshold is NaN
             parameter.copy_(shrunk if skip is None else torch.where(skip > 0, parameter, shrunk))

@@ -1,4 +1,4 @@
-"""Training loop of one fold: phases, epochs, updates, saved states and stops."""
+"""Training loop of one fold: phases, epochs, updates, resume states and stops."""
 
 import time
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from core.training.frozen_backbone import FrozenBackbone
 from core.training.l1_penalty import shrink
 from core.training.optimizer import (
     Phase,
+    batch_weights,
     build_optimizer,
+    get_scaler,
     make_step,
     rate_factor,
-    scaler_of,
     set_rates,
-    shares_of,
 )
 from core.training.resume import Progress
 from core.training.run import Run
@@ -34,7 +34,7 @@ from core.training.step_monitor import StepMonitor
 
 @dataclass(frozen=True)
 class PhaseTraining:
-    """A wrapped part of the model in training on a source of batches, in `epochs` of the fold."""
+    """One phase in progress: the trained part of the model, its optimizer and its batches."""
 
     phase: Phase
     epochs: range
@@ -42,25 +42,25 @@ class PhaseTraining:
     source: BatchSource
     module: Any
     optimizer: Any
-    """Fabric's wrappers of the part and of its AdamW."""
+    """Fabric's wrappers of the trained part and of its AdamW."""
 
     def rate_factor(self, epoch: int, update: int) -> float:
-        """Part of the peak learning rates at an update of `epoch`, both counted from 0."""
+        """Learning rate at an update of `epoch` (both from 0) as a fraction of its peak."""
         per_epoch = self.updates_per_epoch
         step = (epoch - self.epochs.start) * per_epoch + update
         warmup = round(self.phase.warmup_epochs * per_epoch)
         return rate_factor(step, len(self.epochs) * per_epoch, warmup)
 
     def mean_rates(self, epoch: int) -> dict[str, float]:
-        """Peak rates and mean factor of all updates of `epoch`, as metrics.csv names them."""
+        """Peak rates and mean factor over the updates of `epoch`, by column of metrics.csv."""
         factors = [self.rate_factor(epoch, update) for update in range(self.updates_per_epoch)]
         return self.phase.peak_rates() | {"lr_factor": sum(factors) / self.updates_per_epoch}
 
 
 class FoldTrainer:
-    """Trainer of one fold, which keeps its best weights, its predictions and its resume state.
+    """Trainer of one fold: saves its best weights, predictions and resume state.
 
-    `model` has parts `backbone` and `head` with forward(images) = head(backbone(images)).
+    `model` has the modules `backbone` and `head` with forward(images) = head(backbone(images)).
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class FoldTrainer:
     ) -> None:
         self.run, self.data, self.phases = run, data, phases
         self.fabric, self.optim, self.loop = run.fabric, run.config.optim, run.config.loop
-        # kernels for this layout are the faster ones on GPUs and on CPUs
+        # the faster memory layout on GPUs and CPUs
         self.model = model.to(memory_format=torch.channels_last).to(self.fabric.device)
         self.loss = loss.to(self.fabric.device)
         self.average = MovingAverage(model, self.loop.ema_decay) if self.loop.ema else None
-        # another training may have read these images before
+        # an earlier training may have read these images
         data.digests[:] = 0
         self.record = FoldRecord(run, data, model, self.average)
         self.state, self.log = self.record.state, self.record.log
@@ -90,18 +90,18 @@ class FoldTrainer:
 
     @property
     def progress(self) -> Progress:
-        """How far the fold is."""
+        """Progress of the fold."""
         return self.state.progress
 
     def fit(self) -> None:
-        """Train from the resume state to the end, or to the stop that a signal requests.
+        """Train from the resume state to the end, or until a signal requests a stop.
 
-        Raises SystemExit at a stop, and UserError for an unreadable image, numbers that are not
-        finite (the last state remains) and a state that is damaged or of another run.
+        Raises SystemExit at a stop. Raises UserError for an unreadable image, numbers that are not
+        finite (the last state remains), and a damaged or foreign resume state.
         """
         if not self.record.begin({phase.name: phase.epochs for phase in self.phases}):
             return
-        self.log.say(describe_sampling(self.data))
+        self.log.print(describe_sampling(self.data))
         per_epoch = self.data.updates_per_epoch * self.data.images_per_update
         self.log.start(self.epochs * per_epoch, self._images_done())
         first = 0
@@ -116,7 +116,7 @@ class FoldTrainer:
             self.log.close()
 
     def _train_phase(self, phase: Phase, epochs: range) -> None:
-        """Train to the end of `epochs`: the part is wrapped again, as DDP needs at each change."""
+        """Train one phase; DDP needs a new wrapper whenever the trained part changes."""
         progress = self.progress
         source = self._batch_source(phase, epochs)
         if self.loop.compile:
@@ -125,7 +125,7 @@ class FoldTrainer:
         optimizer = build_optimizer(
             self.model,
             phase,
-            fused=not scaler_of(self.fabric),
+            fused=not get_scaler(self.fabric),
             decay_tokens=self.state.decay_tokens,
         )
         optimizer.register_step_post_hook(shrink)
@@ -154,43 +154,43 @@ class FoldTrainer:
             validation=self.validation,
             epochs=epochs,
             passes=phase.head_views,
-            say=self.log.say,
+            log=self.log.print,
             pause=lambda: self._stop_if_asked(self.monitor.decide()[0]),
         )
 
     def train_epoch(self, training: PhaseTraining, batches: Iterator[Batch]) -> None:
-        """Make the remaining updates of an epoch, each from `accumulate` batches.
+        """Run the remaining updates of an epoch, each from `accumulate` batches.
 
-        Nothing waits for the device, except every `log_every` updates in `_after_update`.
+        The host waits for the device only every `log_every` updates, in `_after_update`.
         """
         fabric, progress, module = self.fabric, self.progress, training.module
         seed, fold = self.run.config.split.seed, self.data.fold
         while progress.update < training.updates_per_epoch:
             update = progress.total_updates
             set_rates(training.optimizer, training.rate_factor(progress.epoch, progress.update))
-            parts = [next(batches) for _ in range(self.optim.accumulate)]
-            known = torch.stack([(~torch.isnan(part.targets)).sum() for part in parts])
-            shares = shares_of(fabric, known.to(fabric.device, non_blocking=True))
-            worst = torch.zeros((), device=fabric.device)
-            for place, (batch, share) in enumerate(zip(parts, shares, strict=True), start=1):
+            micro = [next(batches) for _ in range(self.optim.accumulate)]
+            known = torch.stack([(~torch.isnan(batch.targets)).sum() for batch in micro])
+            weights = batch_weights(fabric, known.to(fabric.device, non_blocking=True))
+            loss_sum = torch.zeros((), device=fabric.device)
+            for place, (batch, weight) in enumerate(zip(micro, weights, strict=True), start=1):
                 # after the batches are fetched: a loader draws from the same stream when it starts
                 seed_stream(seed, fold, update, place, fabric.global_rank)
                 self.monitor.remember(update, batch.rows)
                 images = batch.images.to(fabric.device, non_blocking=True)
                 targets = batch.targets.to(fabric.device, non_blocking=True)
-                with fabric.no_backward_sync(module, enabled=place < len(parts)):
+                with fabric.no_backward_sync(module, enabled=place < len(micro)):
                     loss = self.loss(module(images), targets)
-                    fabric.backward(loss * share)
-                worst = worst + loss.detach()
+                    fabric.backward(loss * weight)
+                loss_sum = loss_sum + loss.detach()
                 self.state.add_loss(loss.detach(), targets)
             norm = fabric.clip_gradients(
                 module, training.optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
             )
             assert norm is not None
-            if scaler_of(fabric):
-                # an overflow of scaled gradients is no fault: the scaler skips the update
+            if get_scaler(fabric):
+                # an overflow of scaled gradients is expected: the scaler skips the update
                 norm = self.state.count_skipped(norm, first=fabric.is_global_zero)
-            make_step(fabric, training.optimizer, skip=self.monitor.mark(update, worst, norm))
+            make_step(fabric, training.optimizer, skip=self.monitor.mark(update, loss_sum, norm))
             if self.average is not None:
                 self.average.update(update)
             progress.update += 1
@@ -205,7 +205,7 @@ class FoldTrainer:
             self.run.measured.lap()
 
     def _log_and_maybe_save(self, training: PhaseTraining) -> None:
-        """Wait for the device, show the loss, save when it is time, stop when asked to."""
+        """Wait for the device and log the loss; save when due, stop when requested."""
         stop, save = self.monitor.decide()
         self.log.loss(*self._gather_sums())
         if save or stop:
@@ -214,10 +214,10 @@ class FoldTrainer:
         self._stop_if_asked(stop)
 
     def _stop_if_asked(self, code: int) -> None:
-        """End the program with `code` where it is not 0; the state must be saved."""
+        """Exit with `code` unless it is 0; the resume state must be saved before."""
         if code:
             self.log.close()
-            self.log.say(
+            self.log.print(
                 f"{self.log.title}  stopped after {self.progress.epoch} epochs and "
                 f"{self.progress.update} updates; rerun the same command to resume "
                 "[resumable]; the same command goes on from here"
@@ -226,17 +226,17 @@ class FoldTrainer:
 
     def _save_state(self, training: PhaseTraining) -> None:
         self.record.save_state(training.phase.name, training.optimizer.optimizer)
-        self.monitor.saved()
+        self.monitor.reset_clock()
 
     def _end_epoch(self, training: PhaseTraining, began: float, images: int) -> None:
-        """Evaluate, keep the weights if they are the best, log the epoch and save the state.
+        """Evaluate, save the weights if they are the best, log the epoch and save the state.
 
-        It `began` at this time of `time.monotonic` and trained on `images` since then.
+        `began`: start of the epoch by `time.monotonic`; `images`: trained on since then.
         """
         if self.monitor.decide()[0]:
-            # a stop does not wait for an evaluation
+            # stop without waiting for an evaluation
             self._log_and_maybe_save(training)
-        # before anything of the epoch is written
+        # before any file of the epoch is written
         self._check_weights()
         trained = time.monotonic()
         train_loss, skipped = self._gather_sums()
@@ -259,11 +259,11 @@ class FoldTrainer:
         )
         self.record.end_epoch(epoch, self.epochs, evaluated, probabilities)
         if skipped >= self.data.updates_per_epoch:
-            self.log.say(
-                "Warning: every update of this epoch overflowed fp16 and was skipped: nothing was "
-                "learnt in it."
+            self.log.print(
+                "Warning: every update of this epoch overflowed fp16 and was skipped, so the "
+                "weights did not change."
             )
-        self.log.say(self.data.describe_blank_images())
+        self.log.print(self.data.describe_blank_images())
         self._save_state(training)
         self._stop_if_asked(self.monitor.decide()[0])
 
@@ -272,16 +272,15 @@ class FoldTrainer:
         return updates * self.data.images_per_update
 
     def _gather_sums(self) -> tuple[float, int]:
-        """Mean loss and skipped updates of this epoch. Raises UserError where none can be made."""
+        """Mean loss and skipped updates of this epoch. Raises UserError if all updates overflow."""
         loss, skipped = self.state.gather(self.fabric)
-        scaler = scaler_of(self.fabric)
+        scaler = get_scaler(self.fabric)
         if scaler is not None and scaler.get_scale() < 1:
             raise UserError(
                 f"gradients overflow fp16 at any scale ({self._where()}, "
-                f"{pluralize(skipped, 'update')} skipped): go on from the last state by `fabric "
-                "run --precision 32-true` (or bf16-mixed), or start anew with lower learning "
-                "rates in "
-                "another --out_dir"
+                f"{pluralize(skipped, 'update')} skipped): resume with `fabric run --precision "
+                "32-true` (or bf16-mixed), or restart with lower learning rates in another "
+                "--out_dir"
             )
         return loss, skipped
 
@@ -292,8 +291,8 @@ class FoldTrainer:
     def _diverged(self, what: str) -> UserError:
         return UserError(
             f"the {what} were not finite after update {self.progress.total_updates} "
-            f"({self._where()}); nothing of it was saved: start anew with lower learning rates in "
-            "another --out_dir"
+            f"({self._where()}) and were not saved: restart with lower learning rates in another "
+            "--out_dir"
         )
 
     def _where(self) -> str:

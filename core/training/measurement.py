@@ -1,4 +1,4 @@
-"""Seconds of a full epoch and peak memory, as a dry run measures them."""
+"""Measurements of a dry run: seconds of a full epoch, peak memory."""
 
 import sys
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ _DECODED = 16
 
 @dataclass
 class Measurement:
-    """Times of a dry run's few updates, and what a full epoch of the real training takes by them.
+    """Estimate of a full epoch's time from the few updates of a dry run.
 
-    `updates` and validation `images` are those of a full epoch of the fold. Loader workers decode a
-    few batches ahead, so that few updates never wait for them: what `workers` of each of `ranks`
-    processes take to decode is measured apart, and the slower of both counts.
+    `updates` and validation `images` are those of a full epoch of the fold. Loader workers decode
+    ahead, so that a few updates never wait for them: decoding by `workers` of each of `ranks`
+    processes is measured separately, and the slower of both counts.
     """
 
     updates: int
@@ -31,29 +31,29 @@ class Measurement:
     workers: int = 0
     ranks: int = 1
     _phases: dict[str, tuple[float, float, bool]] = field(default_factory=dict, init=False)
-    """By name the seconds of an update, those of the evaluation, and whether decoding limits."""
+    """By phase: seconds of an update, seconds of the evaluation, whether decoding is the limit."""
     _laps: list[float] = field(default_factory=list, init=False)
     _evaluation: tuple[float, int] = field(default=(0.0, 0), init=False)
-    """Start of the evaluation, and how many images of this process it had so far."""
+    """Start of the evaluation, and the number of images of this process so far."""
 
     def start(self) -> None:
         """Start the clock of an epoch."""
         self._laps, self._evaluation = [monotonic()], (0.0, 0)
 
     def lap(self) -> None:
-        """Note the end of an update, for which the device was waited."""
+        """Record the end of an update; the device must have been waited for."""
         self._laps.append(monotonic())
 
     def watch(self, batches: Batches) -> Batches:
-        """The validation batches, timed while they are read."""
+        """Wrap the validation batches to time them."""
         return _Timed(batches, self)
 
     def end(self, phase: str, data: FoldData) -> None:
-        """Note the end of the epoch's evaluation."""
+        """Record the end of an epoch's evaluation."""
         ended, (began, evaluated) = monotonic(), self._evaluation
         decoding = self._seconds_of_decoding(data)
         seconds = [later - lap for lap, later in zip(self._laps, self._laps[1:], strict=False)]
-        # the first update also starts workers and allocates
+        # the first update includes the start of workers and allocation
         update = mean(seconds[1:] or seconds)
         read = decoding * data.images_per_update / self.ranks
         an_image = max((ended - began) / evaluated, decoding) if evaluated else 0.0
@@ -61,17 +61,17 @@ class Measurement:
         self._phases[phase] = max(update, read), evaluation, read > update
 
     def _seconds_of_decoding(self, data: FoldData) -> float:
-        """Of one image, by all workers of this process; 0 where updates include it."""
+        """Seconds to decode an image by all workers of this process; 0 if updates include it."""
         if not self.workers:
             return 0.0
-        # imports and first calls
+        # warm-up: imports and first calls
         data.examples(1)
         began = monotonic()
         count = len(data.examples(_DECODED))
         return (monotonic() - began) / max(count, 1) / self.workers
 
     def describe(self) -> str:
-        """Lines with the seconds of an epoch of each phase, and the peak memory."""
+        """Format the seconds of an epoch of each phase, and the peak memory."""
         lines = []
         for phase, (update, evaluation, waits) in self._phases.items():
             total = self.updates * update + evaluation
@@ -90,9 +90,9 @@ class Measurement:
 
 
 class _Timed:
-    """Batches that note when the first one was asked for, or was there, and how many images came.
+    """Batches that record the time of the first one and the number of images.
 
-    The start of loader workers takes seconds once an epoch, however many images there are.
+    With workers the clock starts at the first batch: their start takes seconds once an epoch.
     """
 
     def __init__(self, batches: Batches, measured: Measurement) -> None:
@@ -113,7 +113,7 @@ class _Timed:
 
 
 def peak_memory(device: torch.device) -> str:
-    """The most memory that this process has taken so far; "" where the system does not count it."""
+    """Peak memory of this process so far; "" where the system does not report it."""
     if device.type == "cuda":
         return f"{format_size(torch.cuda.max_memory_allocated(device))} of tensors on {device}"
     try:
@@ -121,6 +121,6 @@ def peak_memory(device: torch.device) -> str:
     except ImportError:  # Windows
         return ""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # KiB but on macOS
+    # KiB, except on macOS
     size = format_size(peak if sys.platform == "darwin" else 1024 * peak)
     return f"{size} in one process, without its loader workers"

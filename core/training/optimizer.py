@@ -1,4 +1,4 @@
-"""Phases of training, AdamW by part and step, gradient scaling of fp16."""
+"""Training phases, AdamW parameter groups, learning rates, fp16 gradient scaling."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from core.training.l1_penalty import sparse_parameters
 
 
 class _Scale(msgspec.Struct, rename={"growth_tracker": "_growth_tracker"}):
-    """State of a gradient scaler that changes in training."""
+    """Saved state of a gradient scaler."""
 
     scale: Annotated[float, Meta(gt=0, le=2.0**127)]
     growth_tracker: Annotated[int, Meta(ge=0, lt=2**31)]
@@ -24,10 +24,10 @@ class _Scale(msgspec.Struct, rename={"growth_tracker": "_growth_tracker"}):
 
 @dataclass(frozen=True)
 class Phase:
-    """Epochs that train the parts named in `rates` (peak learning rates by part).
+    """Epochs that train the modules named in `rates` (peak learning rates by module).
 
-    Without "backbone" it is frozen: in eval mode and without gradient. A part of a part ("head.x")
-    has its own rate.
+    Without "backbone" the backbone is frozen: eval mode, no gradient. A submodule ("head.x") may
+    have its own rate.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Phase:
     weight_decay: float = 0.0
     warmup_epochs: float = 0.0
     l1: float = 0.0
-    """Strength of the L1 penalty on the parameters that modules name in `sparse`."""
+    """Strength of the L1 penalty on `sparse` parameters."""
     head_views: int = 0
-    """Without "backbone": passes whose features are kept for later epochs (`head_phase`)."""
+    """Without "backbone": passes to cache for later epochs (`head_phase`)."""
 
     @property
     def head_only(self) -> bool:
@@ -46,13 +46,13 @@ class Phase:
         return "backbone" not in self.rates
 
     def peak_rates(self) -> dict[str, float]:
-        """Peak learning rates as metrics.csv names them; 0 for a part that rests."""
+        """Peak learning rates by column of metrics.csv; 0 for a frozen module."""
         rates = {f"{part.rpartition('.')[2]}_lr": rate for part, rate in self.rates.items()}
         return {"backbone_lr": 0.0, "head_lr": 0.0} | rates
 
 
 def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
-    """A head-only phase (where asked for), then everything."""
+    """A head-only phase (may have 0 epochs), then a phase that trains the whole model."""
     head = Phase(
         "head",
         optim.warmup_head_epochs,
@@ -67,34 +67,34 @@ def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
 def build_optimizer(
     model: nn.Module, phase: Phase, *, fused: bool = True, decay_tokens: bool = False
 ) -> torch.optim.AdamW:
-    """AdamW over the parts of `model` named in `phase.rates`.
+    """AdamW over the modules of `model` named in `phase.rates`.
 
-    Not decayed are biases, norms, per-class scales (all parameters of one dimension), what modules
-    name in `sparse`, and (but for `decay_tokens`) what timm's networks name in `no_weight_decay`:
-    class and register tokens, position embeddings, tables of relative positions. `fused` lets its
-    `found_inf` skip an update on the device; Fabric's gradient scaling cannot clip then.
+    No weight decay on: parameters of one dimension (biases, norms, per-class scales), `sparse`
+    parameters, and, unless `decay_tokens`, what timm's networks list in `no_weight_decay` (class
+    and register tokens, position embeddings, tables of relative positions). A `fused` optimizer can
+    skip an update on the device by `found_inf`; Fabric's gradient scaling cannot clip with it.
     """
     sparse = {id(parameter) for parameter in sparse_parameters(model).values()}
     tokens = set() if decay_tokens else _undecayed(model)
     groups: list[dict[str, Any]] = []
     taken: set[int] = set()
-    # a part of a part comes before the whole
+    # submodules before the modules that contain them
     for part in sorted(phase.rates, key=len, reverse=True):
         ours = [p for p in model.get_submodule(part).parameters() if id(p) not in taken]
         taken |= {id(parameter) for parameter in ours}
         dense = [p for p in ours if id(p) not in sparse]
-        plain = [p for p in dense if p.ndim <= 1 or id(p) in tokens]
+        undecayed = [p for p in dense if p.ndim <= 1 or id(p) in tokens]
         decayed = [p for p in dense if p.ndim > 1 and id(p) not in tokens]
         peak = {"peak": phase.rates[part], "lr": phase.rates[part], "l1": 0.0}
         groups.append(peak | {"params": decayed, "weight_decay": phase.weight_decay})
-        groups.append(peak | {"params": plain, "weight_decay": 0.0})
+        groups.append(peak | {"params": undecayed, "weight_decay": 0.0})
         penalised = [p for p in ours if id(p) in sparse]
         groups.append(peak | {"params": penalised, "weight_decay": 0.0, "l1": phase.l1})
     return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
 
 
 def _undecayed(model: nn.Module) -> set[int]:
-    """Ids of biases of several dimensions, and of what a network's `no_weight_decay` names."""
+    """Ids of all biases, and of the parameters listed in a network's `no_weight_decay`."""
     found = {id(p) for name, p in model.named_parameters() if name.endswith(".bias")}
     for module in model.modules():
         names: set[str] = getattr(module, "no_weight_decay", set)()
@@ -105,19 +105,19 @@ def _undecayed(model: nn.Module) -> set[int]:
 
 
 def make_step(fabric: Fabric, optimizer: Any, *, skip: Tensor) -> None:
-    """Apply the gradients, unless `skip` (on the device) is 1, and forget them."""
-    if scaler_of(fabric) is None:
-        # the fused AdamW leaves weights and moments alone where this is 1
+    """Apply the gradients, unless `skip` (on the device) is 1, and reset them."""
+    if get_scaler(fabric) is None:
+        # the fused AdamW does not change weights and moments where this is 1
         optimizer.optimizer.found_inf = skip
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-def shares_of(fabric: Fabric, known: Tensor) -> Tensor:
-    """Weights (A,) of the means over an update's batches, of `known` (A,) labels each.
+def batch_weights(fabric: Fabric, known: Tensor) -> Tensor:
+    """Weights (A,) of an update's batches with `known` (A,) labels each.
 
-    With them the sum over A batches, averaged over ranks by DDP, is the mean over all known labels
-    of the update.
+    The weighted sum of the batches' mean losses, averaged over ranks by DDP, is the mean over all
+    known labels of the update.
     """
     total = fabric.all_reduce(known.sum().float(), reduce_op="sum")
     assert isinstance(total, Tensor)
@@ -125,7 +125,7 @@ def shares_of(fabric: Fabric, known: Tensor) -> Tensor:
 
 
 def rate_factor(step: int, steps: int, warmup_steps: int) -> float:
-    """Part of the peak learning rate at `step` of `steps`: linear warm-up, then a cosine to 0."""
+    """Fraction of the peak learning rate at `step` of `steps`: linear warm-up, cosine to 0."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
@@ -137,19 +137,19 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = factor * group["peak"]
 
 
-def scaler_of(fabric: Fabric) -> torch.amp.GradScaler | None:
-    """What scales gradients and skips updates that overflow; None but for fp16."""
+def get_scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
+    """The gradient scaler of fp16, which skips updates that overflow; None otherwise."""
     return getattr(fabric.strategy.precision, "scaler", None)
 
 
 def scale_state(scaler: torch.amp.GradScaler | None) -> dict[str, float]:
-    """State of `scaler` for a resume, as JSON can hold it; waits for the device."""
+    """JSON-able state of `scaler`; waits for the device."""
     state = {} if scaler is None else scaler.state_dict()
     return {name: state[name] for name in _Scale.__struct_encode_fields__ if name in state}
 
 
-def load_scale(scaler: torch.amp.GradScaler | None, kept: dict[str, Any]) -> None:
-    """Give `scaler` what `scale_state` gave. Raises msgspec.ValidationError."""
-    if scaler is not None and kept:
-        state = msgspec.to_builtins(msgspec.convert(kept, _Scale))
+def load_scale(scaler: torch.amp.GradScaler | None, saved: dict[str, Any]) -> None:
+    """Restore what `scale_state` returned. Raises msgspec.ValidationError."""
+    if scaler is not None and saved:
+        state = msgspec.to_builtins(msgspec.convert(saved, _Scale))
         scaler.load_state_dict(scaler.state_dict() | state)

@@ -1,4 +1,4 @@
-"""Resume state of a fold: the same command resumes at the next update."""
+"""Resume state of a fold: weights, optimizer, loss sums and progress in one file."""
 
 import math
 from pathlib import Path
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from core.config.values import Count
 from core.errors import UserError
-from core.models.checkpoint import load_into, load_tensors, part_of, save_tensors
+from core.models.checkpoint import load_into, load_tensors, save_tensors, select_prefix
 from core.training.ema import MovingAverage
 from core.training.optimizer import load_scale, scale_state
 
 
 class Progress(msgspec.Struct, forbid_unknown_fields=True):
-    """How far a fold is. Epochs and updates count what lies behind; `best_epoch` counts from 1."""
+    """Progress of a fold: completed epochs and updates; `best_epoch` counts from 1."""
 
     epoch: Count = 0
     update: Count = 0
@@ -28,39 +28,39 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
     images_per_update: Count = 0
 
     def recount(self, images_per_update: int) -> str:
-        """Count updates of `images_per_update`, and say so where they were of another size."""
+        """Convert the update count to `images_per_update`; returns a note if that changed."""
         before, self.images_per_update = self.images_per_update, images_per_update
         if before in (0, images_per_update):
             return ""
         self.update = self.update * before // images_per_update
         return (
             f"An update now takes {images_per_update} images and took {before} before the stop: "
-            "the run goes on, but not to the same numbers."
+            "the run resumes, but its numbers will differ."
         )
 
     def end_epoch(self, value: float, epochs: int, patience: int | None) -> bool:
-        """Count an epoch of the `epochs` that the monitor gave `value`; whether it is the best yet.
+        """Record an epoch with monitored `value`; True if it is the best so far.
 
-        A fold is finished by its last epoch, or by `patience` of them without a better one.
+        A fold is finished after `epochs`, or after `patience` epochs without a better one.
         """
         self.epoch, self.update = self.epoch + 1, 0
-        # a monitor that is never defined keeps the first epoch
+        # without any finite value the first epoch is the best
         first = self.best_epoch == 0
         best = first or (math.isfinite(value) and (self.best is None or value > self.best))
         if best:
             self.best = value if math.isfinite(value) else None
             self.best_epoch = self.epoch
-        tired = self.epoch - self.best_epoch >= (patience or epochs)
-        self.finished = self.epoch == epochs or tired
+        no_progress = self.epoch - self.best_epoch >= (patience or epochs)
+        self.finished = self.epoch == epochs or no_progress
         return best
 
 
 class ResumeState:
-    """What a stopped fold needs to go on as if it had never stopped; random numbers need nothing.
+    """Resume state of a fold; random numbers need none, as they depend on the step alone.
 
-    `loss_sums` is the running (sum of losses, known labels, skipped updates) of the epoch; skipped
-    updates are counted on the first rank alone. A file is loaded only where its `identity` (run,
-    data and fold) is the same.
+    `loss_sums` holds (sum of losses, known labels, skipped updates) of the epoch; skipped updates
+    are counted on the first rank only. A file is loaded only if its `identity` (run, data and fold)
+    is equal.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class ResumeState:
         self.loss_sums = torch.zeros(3, dtype=precise, device=device)
         self.progress = Progress()
         self.decay_tokens = False
-        """Whether the optimiser decays tokens too, as in states of version 0.1."""
+        """Whether the optimizer decays tokens too, as in states of version 0.1."""
         self.image_digests: np.ndarray | None = None
-        """(N,) int64, filled by `load`; None where a training does not know them."""
+        """(N,) int64, filled by `load`; None if unknown."""
         self._loaded: dict[str, Tensor] = {}
         self._loaded_phase = ""
         self._loaded_path = Path()
@@ -87,7 +87,7 @@ class ResumeState:
     def save(
         self, path: Path, phase: str = "", optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Write everything; a finished fold needs no tensors and no optimiser any more."""
+        """Write the state atomically; that of a finished fold has no tensors."""
         tensors: dict[str, Tensor] = {}
         if not self.progress.finished:
             assert optimizer is not None
@@ -113,20 +113,20 @@ class ResumeState:
         save_tensors(path, tensors, facts)
 
     def add_loss(self, loss: Tensor, targets: Tensor) -> None:
-        """Count the mean `loss` of the known `targets` (B, C)."""
+        """Add a batch's mean `loss` over its known `targets` (B, C)."""
         known = (~torch.isnan(targets)).sum()
         self.loss_sums[:2] += torch.stack([loss * known, known])
 
     def count_skipped(self, norm: Tensor, *, first: bool) -> Tensor:
-        """Count, on the `first` rank, an update whose `norm` overflowed; a norm of 0 for checks."""
+        """Count an overflowed update on the `first` rank; returns a norm of 0 for later checks."""
         if first:
             self.loss_sums[2] += ~torch.isfinite(norm)
         return torch.zeros_like(norm)
 
     def gather(self, fabric: Fabric) -> tuple[float, int]:
-        """Of this epoch, over all ranks: the mean loss of the known labels, and updates skipped.
+        """Mean loss over known labels, and skipped updates, of this epoch on all ranks.
 
-        The sums move to the first rank: its state is the one that is saved.
+        The sums move to the first rank, which saves its state.
         """
         sums = fabric.all_reduce(self.loss_sums.clone(), reduce_op="sum")
         assert isinstance(sums, Tensor)
@@ -135,19 +135,19 @@ class ResumeState:
         return total / max(known, 1), int(skipped)
 
     def is_finite(self) -> bool:
-        """Whether the norms of all weights and averages are; waits for the device."""
+        """Whether all weights and averages are finite; waits for the device."""
         modules = [self.model] + ([self.average.module] if self.average else [])
         tensors = [t for module in modules for t in module.state_dict().values()]
         norms = torch._foreach_norm([t for t in tensors if t.is_floating_point()])
         return bool(torch.stack(norms).isfinite().all())
 
     def load(self, path: Path, *, first: bool) -> None:
-        """Load what `save` wrote, sums on the `first` rank. Raises UserError for any other file."""
+        """Load a state file, the sums on the `first` rank. Raises UserError for any other file."""
         tensors, facts = load_tensors(path)
         if facts.get("run") != self.identity:
             raise UserError(
-                f"{path} is the state of a run with other settings, data or folds: move it to the "
-                "folder of that run, and put this run's own state back"
+                f"{path} is the state of a run with other settings, data or folds: move it back to "
+                "its run, and restore the state of this run"
             )
         try:
             self.progress = msgspec.convert(facts["progress"], Progress)
@@ -159,50 +159,50 @@ class ResumeState:
             if first:
                 self.loss_sums.copy_(tensors["loss_sums"])
         except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
-            raise UserError(f"{path} is no state of a run ({error})") from error
+            raise UserError(f"{path} is not a valid resume state ({error})") from error
         self._load_digests(tensors.get("image_digests"), path)
-        load_into(self.model, part_of(tensors, "model."), path)
+        load_into(self.model, select_prefix(tensors, "model."), path)
         if self.average is not None:
-            load_into(self.average.module, part_of(tensors, "average."), path)
-        self._loaded, self._loaded_path = part_of(tensors, "optimizer."), path
+            load_into(self.average.module, select_prefix(tensors, "average."), path)
+        self._loaded, self._loaded_path = select_prefix(tensors, "optimizer."), path
 
     def _load_digests(self, saved: Tensor | None, path: Path) -> None:
         if saved is None:
-            # a state of an earlier version: what was trained on before it is not known
+            # a state of an earlier version has no digests
             self.image_digests = None
         elif self.image_digests is not None:
             ours = torch.from_numpy(self.image_digests)
             if saved.shape != ours.shape or saved.dtype != ours.dtype:
-                raise UserError(f"{path} is no state of a run (image_digests do not fit)")
+                raise UserError(f"{path} is not a valid resume state (image_digests do not fit)")
             ours.copy_(saved)
 
     def load_optimizer(self, phase: str, optimizer: torch.optim.Optimizer) -> None:
-        """Give the optimiser of `phase` the moments that were saved in it. Raises UserError."""
+        """Copy the saved moments of `phase` into its optimizer. Raises UserError if they differ."""
         if self._loaded and self._loaded_phase == phase:
             for index, parameter in enumerate(_parameters(optimizer)):
-                kept = part_of(self._loaded, f"{index}.")
-                # a parameter that had no part in the loss was never stepped
-                if not kept:
+                saved = select_prefix(self._loaded, f"{index}.")
+                # a parameter without gradient was never stepped
+                if not saved:
                     continue
-                shapes = {name: value.shape for name, value in kept.items()}
+                shapes = {name: value.shape for name, value in saved.items()}
                 moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)
                 if shapes != {"step": torch.Size()} | moments:
                     raise UserError(
-                        f"{self._loaded_path} does not fit its optimiser: move it away, and the "
-                        "fold starts anew"
+                        f"{self._loaded_path} does not fit its optimizer: move it away to restart "
+                        "the fold"
                     )
                 # a fused step reads moments in the parameter's own memory layout
                 optimizer.state[parameter] = {
                     name: torch.empty_like(parameter).copy_(value)
                     if value.ndim
                     else value.to(parameter.device)
-                    for name, value in kept.items()
+                    for name, value in saved.items()
                 }
         self._loaded = {}
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a fold's state file is there and says that its training is over."""
+    """Whether a fold's state file exists and records a finished training."""
     if not path.exists():
         return False
     progress = load_tensors(path)[1].get("progress")

@@ -1,4 +1,4 @@
-"""A training run from its settings to its report: what the recipes of all methods share."""
+"""Training run: preparation, run folder and folds, shared by the recipes of all methods."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,11 +20,11 @@ from core.losses import build_loss
 from core.models.backbone import check_network, model_settings
 from core.models.checkpoint import load_tensors
 from core.models.data_digests import DataDigests
-from core.models.init_from import Initial, find_initial
+from core.models.init_from import InitialWeights, find_initial_weights
 from core.models.starting_weights import Origin, checkpoint_origin, find_weights
 from core.runs.folder import RunFolder, may_be_random, open_run
 from core.runtime.fabric import make_fabric, seed_stream, versions
-from core.training.dry_run import for_dry_run
+from core.training.dry_run import reduce_to_dry_run
 from core.training.measurement import Measurement
 
 # settings of the starting weights
@@ -40,20 +40,20 @@ class Preparation:
     fabric: Fabric
     prepared: PreparedData
     origin: Origin | None = None
-    """Where the starting weights come from; None where a run that is resumed has no record."""
+    """Origin of the starting weights; None if a resumed run has no record of it."""
     weights: Path | None = None
     """File of pretrained weights for the backbone, for `build_model`."""
     needs_weights: bool = True
     """False where each fold to run resumes from its state."""
     measured: Measurement | None = None
-    """Where a dry run notes its times."""
+    """Times of a dry run."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The labels, in the order of the model's outputs."""
+        """Class names in the order of the model's outputs."""
         return self.prepared.table.class_names
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print on the first rank."""
         if self.fabric.is_global_zero:
             print(text)
@@ -61,18 +61,18 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Preparation):
-    """A run whose folder is open."""
+    """A run with its folder open."""
 
     data: list[FoldData]
     folder: RunFolder
-    initial: Initial | None = None
+    initial: InitialWeights | None = None
 
     @cached_property
     def initial_digests(self) -> DataDigests | None:
-        """Digests of the checkpoint that the run started from; None where they are unknown."""
+        """Digests of the initial checkpoint; None if they are unknown."""
         if self.initial is not None:
             return self.initial.info.data_digests
-        # resumed: only the recorded file holds them
+        # resumed: only the recorded file has them
         with suppress(UserError):
             path = self.config.model.init_from
             if checkpoint_origin("--init_from", path) == self.origin:
@@ -80,22 +80,22 @@ class Run(Preparation):
         return None
 
     def folds(self) -> Iterator[FoldData]:
-        """The folds to train; each seeds the random numbers of its model."""
+        """The folds to train; seeds the random numbers of each fold's model."""
         for fold in self.data:
             seed_stream(self.config.split.seed, fold.fold)
             yield fold
 
     def load_initial(self, model: nn.Module) -> None:
-        """Copy the weights of --init_from, where given, into `model`."""
+        """Copy the weights of --init_from, if given, into `model`."""
         if self.initial is not None:
-            self.initial.give(model)
+            self.initial.copy_into(model)
 
     def build_loss(self, fold: FoldData) -> nn.Module:
-        """The loss of the settings, with the class counts of the fold's training part."""
+        """Loss with the class counts of the fold's training images."""
         return _build_loss(self.config, fold)
 
     def checkpoint_facts(self) -> dict[str, Any]:
-        """What each checkpoint says of its run; "model" rebuilds the model."""
+        """Description of the run for each checkpoint; "model" rebuilds the model."""
         return {
             "method": self.method,
             "model": model_settings(self.config.model),
@@ -112,12 +112,12 @@ class Run(Preparation):
 def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Preparation:
     """Start Fabric, find the starting weights, read the table and divide it into folds.
 
-    `origin`: that of a model which the method brings. Raises UserError for weights that cannot be
-    fetched, before the data are read, and for wrong data.
+    `origin`: origin of a model that the method provides itself. Raises UserError for weights that
+    cannot be fetched, before the data are read, and for invalid data.
     """
     fabric = make_fabric(amp=config.loop.amp)
-    say = print if fabric.is_global_zero else lambda _: None
-    say(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
+    log = print if fabric.is_global_zero else lambda _: None
+    log(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
     earlier = _run_to_resume(config)
     weights, needs_weights = None, earlier is None
     if earlier is not None:
@@ -125,16 +125,16 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     elif origin is None:
         weights, origin = find_weights(config.model)
         if (before := _find_earlier(config)) is not None and may_be_random(before):
-            say(
+            log(
                 f"Warning: {config.run.out_dir} has no record of the starting weights of its "
                 f"trained folds. The others start from {origin}: give --no-pretrained if the run "
                 "began from random weights, as version 0.1 did offline."
             )
             origin = None
-    prepared = prepare(config.data, config.split, say, config.loader.source_weights, config.run)
+    prepared = prepare(config.data, config.split, log, config.loader.source_weights, config.run)
     measured = None
     if config.run.dry_run:
-        config, prepared, measured = for_dry_run(config, prepared, fabric, say)
+        config, prepared, measured = reduce_to_dry_run(config, prepared, fabric, log)
     return Preparation(
         method=method,
         config=config,
@@ -148,18 +148,18 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
 
 
 def _find_earlier(config: Any) -> EarlierRun | None:
-    """The run in --out_dir, unless it is not resumed."""
+    """The run in --out_dir; None if it is not resumed."""
     fresh = config.run.overwrite or config.run.dry_run
     return None if fresh else find_run(config.run.out_dir)
 
 
 def _run_to_resume(config: Any) -> EarlierRun | None:
-    """The run in --out_dir where each fold to run has a state, and so needs no starting weights."""
+    """The run in --out_dir if every fold to run has a state and needs no starting weights."""
     if (earlier := _find_earlier(config)) is None:
         return None
     given = flat(config.model)
     if any(earlier.settings.get(name) != given[name] for name in _WEIGHTS):
-        # refused where the folder is opened
+        # `open_run` refuses other starting weights
         return None
     folder, split = RunFolder(config.run.out_dir, config.model.model), config.split
     every = (1,) if config.data.val_csv else range(1, split.folds + 1)
@@ -173,7 +173,7 @@ def start_run(
     build_model: Callable[..., nn.Module],
     transforms: list[Any],
 ) -> Run:
-    """`prepare_run`, then `open_folder`: all that the recipe of a method needs before its folds."""
+    """Prepare a run and open its folder: `prepare_run`, then `open_folder`."""
     return open_folder(prepare_run(method, config), build_model, transforms)
 
 
@@ -182,18 +182,18 @@ def open_folder(
 ) -> Run:
     """Check the network, the folds and the losses, then open the run folder.
 
-    `build_model(config.model, classes, weights)` makes a model to try; None: the method brings its
-    own. `transforms` augment the training images. Raises UserError, before anything is written, for
-    whatever is wrong.
+    `build_model(config.model, classes, weights)` builds a model for the check; None: the method
+    provides its own. `transforms` augment the training images. Raises UserError before anything is
+    written.
     """
     config, fabric = start.config, start.fabric
     initial = None
     if build_model is not None:
         trial = build_model(config.model, len(start.class_names), start.weights)
         if start.needs_weights:
-            initial = find_initial(start.method, config, start.class_names)
+            initial = find_initial_weights(start.method, config, start.class_names)
         if initial is not None:
-            start.say(initial.give(trial))
+            start.log(initial.copy_into(trial))
         check_network(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(transforms, config.split.seed)
     data = fold_data(fabric, start.prepared, config.loader, config.optim.accumulate, augment)

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional
 
-from core.models.predict import View, as_it_is, mirror
+from core.models.predict import View, identity, mirror
 
 
 def turn_and_scale(images: Tensor, *, degrees: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -36,12 +36,12 @@ def scaled_mirror(images: Tensor, *, scale: float) -> Tensor:
 
 
 # a mirror swaps the patient's left and right
-_FLIP: list[View] = [as_it_is, mirror]
+_FLIP: list[View] = [identity, mirror]
 _LIGHT: list[View] = [*_FLIP, *(partial(turn_and_scale, degrees=degrees) for degrees in (5, -5))]
 _MEDIUM: list[View] = [*_LIGHT, *(partial(turn_and_scale, scale=scale) for scale in (1.1, 0.9))]
 
 TTA: dict[str, list[View]] = {
-    "none": [as_it_is],
+    "none": [identity],
     "flip": _FLIP,
     "light": _LIGHT,
     "medium": _MEDIUM,

@@ -11,12 +11,12 @@ import pandas as pd
 
 from core.data.images.find_files import match_images
 from core.report.figures import Picture, as_pictures, draw_pictures
-from core.report.page import Contents, command_again
+from core.report.page import Contents, rerun_command
 from core.report.plots.classes import MOST_FILES, compared_figure
 from core.report.plots.precision_recall import compared_precision_recall
 from core.report.plots.reliability import compared_reliability
-from core.report.tables import Table, class_table, lead_of, summary_table
-from core.report.worst_images import Worst, worst_cases
+from core.report.tables import Table, class_table, lead_sentence, summary_table
+from core.report.worst_images import WorstImages, worst_cases
 from core.runtime.environment import installed
 from ensemble.scoring.comparison import Entry
 from ensemble.scoring.config import Config
@@ -78,7 +78,7 @@ def make_page(
         facts["command"] = "left out (--anonymous)"
     else:
         facts["notes"] = " ".join((*scored.table.notes, *scored.notes))
-    entries, sections, worst = outcome.entries, list[Table | Picture](), list[Worst]()
+    entries, sections, worst = outcome.entries, list[Table | Picture](), list[WorstImages]()
     evaluation, title = entries[0].evaluation, f"{len(entries)} files of predictions"
     if len(entries) > 1:
         sections += _beside(entries, scored)
@@ -94,10 +94,10 @@ def make_page(
             worst = worst_cases(evaluation, scored.table, rows, probabilities)
     return Contents(
         title=f"Scores of {title}",
-        lead=lead_of(evaluation),
+        lead=lead_sentence(evaluation),
         sections=sections,
         worst=worst,
-        command="" if config.anonymous else command_again(_PROGRAM),
+        command="" if config.anonymous else rerun_command(_PROGRAM),
         facts=facts,
         environment={"python": platform.python_version()}
         | {name: version for name, version in installed().items() if name in _NAMED},

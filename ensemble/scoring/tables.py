@@ -16,9 +16,9 @@ from core.report.tables import (
     SHOWN_NAMES,
     SUMMARY_ROWS,
     Table,
+    format_with_interval,
     known_label_notes,
     number,
-    with_interval,
 )
 from ensemble.scoring.comparison import MEANS, Compared, Entry
 from ensemble.scoring.operating_points import POINTS
@@ -45,7 +45,10 @@ def operating_table(points: pd.DataFrame, title: str, order: Sequence[str]) -> T
     rows = []
     for name, row in points.loc[list(order)].iterrows():
         bounds = (row.get("threshold_low"), row.get("threshold_high"))
-        cells = [number(row["threshold"], bounds), *(with_interval(row, one) for one in POINTS)]
+        cells = [
+            number(row["threshold"], bounds),
+            *(format_with_interval(row, one) for one in POINTS),
+        ]
         if other:
             low, high = (row[f"{other}{end}"] for end in ("_low", "_high"))
             cells.append("-" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]")
@@ -131,7 +134,7 @@ def _differences_table(file: Entry, reference: Entry) -> Table:
         cells = []
         for column in MEANS.values():
             both = (one.evaluation.per_class[column][str(name)] for one in (file, reference))
-            cells += [*map(number, both), with_interval(difference, column, "+")]
+            cells += [*map(number, both), format_with_interval(difference, column, "+")]
         rows.append([shorten(name), *cells])
     columns = chain.from_iterable((name[1:], "other", "difference") for name in MEANS)
     heading = f"Differences, {file.label} minus {reference.label} (other)"

@@ -13,7 +13,7 @@ from core.data.loading.dataset import evaluation_loader
 from core.data.loading.fold_data import FoldData
 from core.errors import UserError
 from core.models.backbone import Classifier, restore_config
-from core.models.init_from import Initial, find_initial
+from core.models.init_from import InitialWeights, find_initial_weights
 from core.models.load import load_model
 from core.models.predict import View, collect, mean_probability, validation_views
 from core.models.starting_weights import checkpoint_origin
@@ -59,10 +59,12 @@ def _copy_network(checkpoint: Path, config: Config) -> Config:
     return replace(config, model=model, loader=loader)
 
 
-def _frozen_model(checkpoint: Path, start: Preparation) -> tuple[Classifier[CoupledHead], Initial]:
+def _frozen_model(
+    checkpoint: Path, start: Preparation
+) -> tuple[Classifier[CoupledHead], InitialWeights]:
     """Model of the checkpoint with couplings of 0. Raises UserError if its labels differ."""
     names = start.class_names
-    initial = find_initial(
+    initial = find_initial_weights(
         "label_coupling", start.config, names, path=checkpoint, flag="--couplings_only"
     )
     assert initial is not None
@@ -72,7 +74,7 @@ def _frozen_model(checkpoint: Path, start: Preparation) -> tuple[Classifier[Coup
             f"{', '.join(differing)} in one of them only"
         )
     model = build_model(start.config.model, len(names))
-    start.say(f"Couplings alone, for frozen logits. {initial.give(model)}")
+    start.log(f"Couplings alone, for frozen logits. {initial.copy_into(model)}")
     assert model.head.coupling is not None
     nn.init.zeros_(model.head.coupling.A)
     return model.eval(), initial
@@ -116,7 +118,7 @@ def _fit_fold(
     held_out = [view[torch.from_numpy(fold.val_rows)] for view in logits]
     without = score_epoch(run.fabric, fold, mean_probability(held_out).numpy())
     classes, zeros = len(coupling.A), (coupling.A == 0).sum().item()
-    record.log.say(
+    record.log.print(
         f"{record.log.title}  without couplings mAP {without['mAP']:.3f}  mAUROC "
         f"{without['mAUROC']:.3f}; {zeros - classes} of {classes * (classes - 1)} couplings are "
         "exactly 0"

@@ -17,7 +17,7 @@ from core.io.atomic import check_writable
 from core.models.checkpoint import load_facts
 from core.runtime.fabric import worker_count
 from core.training.dry_run import UPDATES
-from core.training.finish import finish_run, finished_folds
+from core.training.finish import find_finished_folds, finish_run
 from core.training.run import Preparation, Run
 from ensemble.predict.config import MergeConfig, ModelsConfig
 from ensemble.predict.ensemble import Ensemble
@@ -65,7 +65,7 @@ def finish_and_predict(run: Run, test: LabelTable | None) -> None:
     finish_run(run, try_next)
     if test is None:
         return
-    done = finished_folds(run.folder, run.prepared.folds)
+    done = find_finished_folds(run.folder, run.prepared.folds)
     checkpoints = [run.folder.files(fold).weights for fold in done]
     if not config.test.ensemble_folds:
         scores = [load_facts(path)["metrics"][config.loop.monitor] for path in checkpoints]

@@ -65,7 +65,9 @@ def test_each_write_of_a_training(trial_of: TrialOf, soak: bool, fault: Fault) -
         sentence = one.try_full(number, errno="ENOSPC")
         what, name = one.steps[number - 1]
         if what in ("write", "save", "replace"):
-            cause = "No space left on device; make room there, and the same command goes on"
+            cause = (
+                "No space left on device; free some space there, then rerun the command to resume"
+            )
             assert cause in sentence
             assert Path(name).suffix in sentence
 

@@ -18,7 +18,7 @@ from tests.helpers.faults.trials import Trial
 from tests.helpers.training.small_run import MODEL, flags
 
 STATE = f"{MODEL}_fold1.state.safetensors"
-FULL_LOG = "what is printed cannot be written: No space left on device"
+FULL_LOG = "the output cannot be written: No space left on device"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mounts and /proc")
 

@@ -19,7 +19,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"workers": 2, "trouble": "threads"}, "no further process or thread can be started"),
     ({"workers": 2, "trouble": "memory"}, "memory is used up: give fewer --num_workers"),
     ({"workers": 2, "trouble": "files", "files": 200}, FILES),
-    ({"workers": 4, "trouble": "SIGKILL"}, "a loader worker was ended by SIGKILL, for want of"),
+    (
+        {"workers": 4, "trouble": "SIGKILL"},
+        "a loader worker was ended by SIGKILL, perhaps for lack of memory",
+    ),
     ({"workers": 2, "trouble": "SIGSEGV"}, "a loader worker crashed (SIGSEGV)"),
     ({"workers": 2, "trouble": "SIGABRT"}, "a loader worker crashed (SIGABRT)"),
 ]

@@ -96,7 +96,7 @@ def test_a_lost_node_ends_the_other_one(
         both = f"{ranks[0] + 1} and {ranks[1] + 1} of {world}"
         named = f"processes {both} (ranks {ranks[0]} and {ranks[1]})"
     assert named in told
-    assert told.endswith("; the same command goes on from the last state")
+    assert told.endswith("; rerun the same command to resume")
 
 
 @pytest.mark.fault("nodes with other data or settings", tried=4)

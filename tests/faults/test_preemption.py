@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.runtime.signals import SECONDS_OF_ONE_WISH
+from core.runtime.signals import SAME_CTRL_C
 from tests.helpers.faults.commands import predicting, training
 from tests.helpers.faults.launch import Launch, wait_until
 from tests.helpers.faults.launches import INFER, TRAIN, Launches, Place, at
@@ -80,7 +80,7 @@ def test_one_wish_that_comes_twice_is_one(launches: Launches, data: Path, tmp_pa
     words = training(data, tmp_path / "out", "--epochs", 2000)
     launch = launches.start(TRAIN, *words, moment=at("batch", 2), batch_seconds=0.6)
     launch.comes_to_its_moment()
-    for seconds in (0.05, SECONDS_OF_ONE_WISH + 0.2, 0):
+    for seconds in (0.05, SAME_CTRL_C + 0.2, 0):
         launch.send(TERM)
         time.sleep(seconds)
     assert launch.ends() == 128 + TERM
@@ -97,7 +97,7 @@ def test_a_second_ctrl_c_leaves_at_once(
     launch = launches.start(TRAIN, *words, moment=at("batch", 1), batch_seconds=60)
     launch.comes_to_its_moment()
     os.killpg(launch.pid, INT)
-    time.sleep(SECONDS_OF_ONE_WISH + 0.3)
+    time.sleep(SAME_CTRL_C + 0.3)
     assert not launch.has_ended()
     before = launch.printed
     os.killpg(launch.pid, INT)

@@ -18,9 +18,9 @@ from core.data.tables.label_map import read_label_map
 from core.errors import UserError, suggest_name
 from core.io.untrusted_files import read_json
 from core.runs.folder import RunFolder
-from core.runs.log import cut_back
+from core.runs.log import truncate_log
 from core.runs.prediction_files import read_predictions
-from core.runtime.environment import told_changes, told_files
+from core.runtime.environment import describe_changes, describe_file_changes
 from core.training.finish import _read_history
 from ensemble.predict.ensemble_json import read_recipe
 
@@ -41,7 +41,7 @@ REFUSED: list[tuple[Callable[[Path], object], str, str]] = [
     (partial(read_table, image_dir=None), 'ImageID,M\n"a\rb",1\nb,0\n', "row 2 .* carriage return"),
     (read_predictions, STEERS, "has a line break"),
     *(
-        (read_predictions, f"ImageID,M\na,{cell}\n", "no probability")
+        (read_predictions, f"ImageID,M\na,{cell}\n", "not a probability")
         for cell in ("nan", "1.5", -1)
     ),
     (read_label_map, "label,means\nMass,\x1b[2JMass\n", "has a line break"),
@@ -105,7 +105,7 @@ def test_what_has_no_end_is_not_begun(tmp_path: Path, name: str) -> None:
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
-    cut = partial(cut_back, fold=1, epochs=1)
+    cut = partial(truncate_log, fold=1, epochs=1)
     for read in (read_columns, read_recipe, _read_history, read_json, cut, read_predictions):
         with pytest.raises(ValueError, match="a pipe or a device"):
             read(path)
@@ -147,7 +147,7 @@ def test_the_nearest_of_endless_names_is_not_looked_for() -> None:
 def test_epochs_that_are_no_numbers(tmp_path: Path, epoch: str) -> None:
     text = f"fold,epoch,mAP\n1,{epoch},0\n1,1,0\n1,3,0\n"
     path = write(tmp_path / "metrics.csv", text)
-    cut_back(path, 1, 2)
+    truncate_log(path, 1, 2)
     assert path.read_text() == text.removesuffix("1,3,0\n")
 
 
@@ -167,7 +167,7 @@ def test_a_folder_of_a_billion_folds_is_not_deleted(tmp_path: Path) -> None:
 def test_an_environment_that_another_wrote() -> None:
     start = {"files": ["a"], "versions": {"torch\x1b[2J": "2\n" + "0" * 10**6}}
     now = {"files": "b", "versions": {"torch\x1b[2J": "3"}}
-    assert told_files([start, now]) == ""
-    told = told_changes([start, now])
+    assert describe_file_changes([start, now]) == ""
+    told = describe_changes([start, now])
     assert "torch\\x1b[2J 2\\n000" in told
     assert len(told) < 400

@@ -72,7 +72,7 @@ def findings_of(check: Callable[..., object], *arguments: Any) -> Found:
     """The findings of one check."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with redirect_stdout(out):
-        Findings().look(check, *arguments)
+        Findings().attempt(check, *arguments)
     out.seek(0)
     return listed(out.read())
 

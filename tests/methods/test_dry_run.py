@@ -16,7 +16,7 @@ from core.data.splits.prepare import prepare
 from core.errors import UserError
 from core.runtime.fabric import make_fabric
 from core.training import measurement
-from core.training.dry_run import for_dry_run
+from core.training.dry_run import reduce_to_dry_run
 from core.training.resume import is_finished
 from methods import load_model
 from methods.standard_head.config import PRESETS
@@ -67,7 +67,7 @@ def test_a_dry_run_writes_all_that_a_run_does_and_prints_what_it_measured(
     assert few < len(validation)
     updates, evaluation = len(training) // 8, len(validation) / few
     lines = printed.splitlines()
-    last = lines.index("dry run      all of it works, and its scores mean nothing; now")
+    last = lines.index("dry run      everything works; its scores mean nothing. Next:")
     assert "--dry_run" not in lines[last + 1]
     assert lines[last - 1 - len(phases) : last - 1] == [
         f"time         an epoch of phase {phase} takes about {updates + evaluation:.1f} s: "
@@ -100,7 +100,7 @@ def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
     prepared = prepare(data, SplitConfig(folds=2), lambda _: None)
     said: list[str] = []
     fabric = make_fabric(amp=False)
-    short, few, _ = for_dry_run(config, prepared, fabric, said.append)
+    short, few, _ = reduce_to_dry_run(config, prepared, fabric, said.append)
     assert (short.optim.epochs, short.optim.warmup_head_epochs) == (1, 1)
     assert config.optim.epochs > 1
     assert (config.run.out_dir, short.run.out_dir) == (
@@ -118,11 +118,13 @@ def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
     told = f"{len(few.table)} of {len(prepared.table)} images, all into somewhere_dry_run"
     assert told in said[0]
     config.loader.batch_size = len(whole[0])
-    assert len(for_dry_run(config, prepared, fabric, said.append)[1].table) == len(prepared.table)
+    assert len(reduce_to_dry_run(config, prepared, fabric, said.append)[1].table) == len(
+        prepared.table
+    )
     # as the run itself would
     config.loader.batch_size += 1
     with pytest.raises(UserError, match="one update takes"):
-        for_dry_run(config, prepared, fabric, said.append)
+        reduce_to_dry_run(config, prepared, fabric, said.append)
 
 
 def test_where_a_dry_run_may_write(
@@ -138,11 +140,11 @@ def test_where_a_dry_run_may_write(
     before = (dry / "metrics.csv").read_bytes()
     code, _, error = train(*words)
     assert code == 2
-    assert f"{dry}, where --dry_run would write, holds a run that is none" in error
+    assert f"{dry}, the folder of --dry_run, holds a run that is not a dry run" in error
     assert (dry / "metrics.csv").read_bytes() == before
     code, _, error = train(*flags(phantom, Path("/"), "--dry_run"))
     assert code == 2
-    assert "/ has no place beside it" in error
+    assert "--dry_run needs a folder beside --out_dir /: " in error
 
 
 def test_a_dry_run_by_a_file_of_settings_tells_how_to_run_it(

@@ -56,15 +56,15 @@ NETWORKS = [(name, size) for size, names in SIZES.items() for name in names.spli
 # 411 million parameters, and as many numbers again for the gradient, the moments and the average
 TOO_LARGE = {"deepseek_vit"}
 REFUSED = {
-    "csatv2": (METHODS, "fails on one-channel images of its own --img_size 512"),
+    "csatv2": (METHODS, "fails on one-channel images of its default --img_size 512"),
     # bounds of its activations
-    "gemma4_vit_167m": (METHODS, "has numbers that are not finite in 448 tensors"),
+    "gemma4_vit_167m": (METHODS, "has values that are not finite in 448 tensors"),
     **dict.fromkeys(
         (
             *("coat_tiny", "crossvit_tiny_240", "efficientvim_m1", "efficientvit_b0"),
             *("inception_next_atto", "volo_d1_224"),
         ),
-        (("csra_db_cas",), "has no map of features"),
+        (("csra_db_cas",), "has no feature map"),
     ),
 }
 # of those that are quick: tokens, channels last, no map

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.models.checkpoint import load_tensors, save_tensors
-from core.runs.log import append_row, cut_back
+from core.runs.log import append_row, truncate_log
 from tests.conftest import Once, Train
 from tests.helpers.training.small_run import MODEL, flags
 
@@ -73,10 +73,10 @@ def test_a_row_that_was_cut_short_is_written_anew(tmp_path: Path) -> None:
     whole = path.read_text()
     for part in ("1", "1,", "1,2", "1,2,0."):
         path.write_text(whole + part)
-        cut_back(path, 1, 1)
+        truncate_log(path, 1, 1)
         assert path.read_text() == whole, part
     path.write_text("fold,ep")
-    cut_back(path, 1, 0)
+    truncate_log(path, 1, 0)
     append_row(path, {"fold": 1, "epoch": 1, "mAP": 0.25})
     assert path.read_text() == whole
 
@@ -89,7 +89,7 @@ def test_a_state_that_is_spoiled(
     state = out / STATE
     whole = state.read_bytes()
     state.write_bytes(whole[: len(whole) // 2])
-    assert f"{state} is no whole safetensors file" in refused(train, out, arguments)
+    assert f"{state} is not a valid safetensors file" in refused(train, out, arguments)
     state.write_bytes(whole)
     tensors, facts = load_tensors(state)
     save_tensors(state, tensors, facts | {"format_version": 99})
@@ -100,7 +100,7 @@ def test_a_state_that_is_spoiled(
     state.write_bytes(whole)
     assert train(*arguments)[0] == 0
     (out / f"{MODEL}_fold1.safetensors").unlink()
-    assert f"{MODEL}_fold1.safetensors is gone" in refused(train, out, arguments)
+    assert f"{MODEL}_fold1.safetensors is missing" in refused(train, out, arguments)
 
 
 def test_overwrite_does_not_trust_a_changed_config(

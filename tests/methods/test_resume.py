@@ -125,7 +125,7 @@ def test_overwrite_does_not_touch_another_programs_folder(
         (out / name).write_text("{}")
     code, _, error = train(*flags(phantom, out, "--overwrite"))
     assert code == 2
-    assert "no run's" in error
+    assert "not of a run" in error
     assert len([path for path in out.rglob("*") if path.is_file()]) == 4
 
 

@@ -116,7 +116,7 @@ def test_what_is_wrong_with_the_test_images_is_said_before_training(
         (["--test_dir", "nowhere"], "nowhere does not exist"),
         (["--test_csv", "nowhere.csv"], "There is no file nowhere.csv"),
         (["--out_csv", "mine.csv"], "mine.csv is not predictions of these labels"),
-        (["--out_csv", "train.csv"], "train.csv is a file that is read"),
+        (["--out_csv", "train.csv"], "--out_csv would overwrite the input file train.csv"),
         (["--out_csv", "train.csv/s.csv"], "train.csv/s.csv cannot be written"),
         (["--out_csv", "test_images"], "test_images cannot be written"),
     ):
@@ -190,7 +190,7 @@ def test_couplings_alone_refuse_what_has_no_logits_of_these_labels(
         (["--couplings_only", tmp_path / "no.safetensors"], "is not there"),
         (["--couplings_only", spoiled], "tensors: head.classifier.bias)"),
         (["--couplings_only", own, "--no-refiner"], "contradict each other"),
-        (["--couplings_only", own, "--out_dir", own.parent], "lies in --out_dir"),
+        (["--couplings_only", own, "--out_dir", own.parent], "is in --out_dir"),
     ):
         code, _, error = train(*flags(phantom, tmp_path / "out"), *more)
         assert code == 2, told

@@ -22,7 +22,7 @@ from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first, pluralize
 from core.runtime.fabric import worker_count
 from core.runtime.signals import STOPS
-from core.runtime.worker_failures import end_on_shortage, worker_context
+from core.runtime.worker_failures import exit_on_shortage, worker_context
 
 if TYPE_CHECKING:  # prediction does not need albumentations
     from core.data.loading.augmentation import Augmentation
@@ -141,7 +141,7 @@ def _start_worker(_: int) -> None:
     # the training process handles stop signals sent to the whole process group
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
-    end_on_shortage()
+    exit_on_shortage()
 
 
 def evaluation_loader(

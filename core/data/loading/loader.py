@@ -15,7 +15,7 @@ from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from core.errors import UserError, doctor_hint
-from core.runtime.worker_failures import cannot_start, lost_worker
+from core.runtime.worker_failures import explain_failed_start, explain_lost_worker
 
 # seconds for a process to exit after it has closed its files
 _EXIT_TIMEOUT = 5.0
@@ -32,7 +32,7 @@ def _raise_once() -> None:
 
         def hide_loss(error: Any) -> None:
             # raised in a destructor: the next batch reports the lost worker
-            if error.exc_value is None or lost_worker(error.exc_value) is None:
+            if error.exc_value is None or explain_lost_worker(error.exc_value) is None:
                 before(error)
 
         sys.unraisablehook = hide_loss
@@ -94,7 +94,9 @@ class _Batches(_MultiProcessingDataLoaderIter):
         try:
             super().__init__(loader)
         except (OSError, RuntimeError, MemoryError, ImportError) as error:
-            explained = lost_worker(error, self._exit_codes()) or cannot_start(error)
+            explained = explain_lost_worker(error, self._exit_codes()) or explain_failed_start(
+                error
+            )
             self._kill_workers()
             clear_frames(error.__traceback__)
             if explained is None:
@@ -123,7 +125,7 @@ class _Batches(_MultiProcessingDataLoaderIter):
                     if worker.sentinel in ended:
                         # the exit code is available a moment after its files are closed
                         worker.join()
-            explained = lost_worker(error, self._exit_codes())
+            explained = explain_lost_worker(error, self._exit_codes())
             if explained is None:
                 raise
             self._kill_workers()

@@ -24,7 +24,7 @@ from core.data.images.decode import load_image
 from core.data.images.pack_format import Plan, Sha256
 from core.data.pack.inputs import file_state
 from core.errors import UserError
-from core.runtime.signals import STOPS, answer_stops, put_back
+from core.runtime.signals import STOPS, handle_stops, restore_handlers
 from core.runtime.worker_failures import require_files
 
 # seconds between records of finished blocks, each of which syncs the disk
@@ -118,10 +118,10 @@ def _catch_stops() -> Iterator[list[int]]:
             # imported once in the server, not in each process
             forkserver.set_forkserver_preload([__name__, "core.config.command_line"])
             forkserver.ensure_running()
-        answer_stops(received.append)
+        handle_stops(received.append)
         yield received
     finally:
-        put_back(before)
+        restore_handlers(before)
 
 
 def _as_completed(tasks: Iterator[Future[FinishedBlock]], most: int) -> Iterator[FinishedBlock]:

@@ -33,7 +33,7 @@ from core.data.pack.workers import FinishedBlock, decode_blocks
 from core.errors import UserError, format_size, list_first, pluralize
 from core.io.atomic import make_folder, write_atomically
 from core.io.lock import lock_folder
-from core.runtime.worker_failures import lost_worker
+from core.runtime.worker_failures import explain_lost_worker
 
 # deleted in this order, so that an interrupted deletion leaves no pack that looks finished
 _OWN_FILES = (FACTS, BEGUN, DONE, INDEX, IMAGES)
@@ -244,7 +244,7 @@ def _locked(folder: Path) -> Iterator[None]:
         with lock_folder(folder, f"packing into {folder}"):
             yield
     except OSError as error:
-        if explained := lost_worker(error):
+        if explained := explain_lost_worker(error):
             raise explained from error
         raise UserError(
             f"the pack {folder} cannot be written ({error.strerror or error}): fix that, then "

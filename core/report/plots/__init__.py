@@ -1,1 +1,1 @@
-"""The pictures of a report, one file an idea."""
+"""Figures of a report, one module each."""

@@ -1,4 +1,4 @@
-"""AP and AUROC of each class: of one evaluation, or of several files beside each other."""
+"""Figure of AP and AUROC by class, of one evaluation or several files."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ from core.report.plots.style import (
     tidy,
 )
 
-# as many as have a colour of their own
+# one colour for each file
 MOST_FILES = len(COLOURS)
 
 
@@ -41,7 +41,7 @@ def classes_figure(evaluation: Evaluation) -> Figure:
 
 
 def compared_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
-    """The dots and intervals of each file below each other, by what it is called."""
+    """Dots and intervals of several files, by name of the file."""
     handles = [
         Line2D([], [], color=colour, marker="o", label=shorten(name, 44).replace("$", r"\$"))
         for colour, name in zip(COLOURS, evaluations, strict=False)
@@ -55,7 +55,7 @@ def _draw(
     handles: list[Line2D],
     columns: int,
 ) -> tuple[Figure, np.ndarray]:
-    """Dots with intervals, names, limits and legend, and the height of each class."""
+    """Draw dots with intervals, names, limits and legend; returns the height of each class too."""
     tables, count = [one.per_class for one in evaluations], len(evaluations)
     rows, note = head_and_tail(tables[0])
     step = 1.0 + 0.45 * (count - 1)

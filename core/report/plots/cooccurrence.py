@@ -1,4 +1,4 @@
-"""Which labels come together, in the labels and in what was predicted."""
+"""Figure of label co-occurrence, in the labels and the predictions."""
 
 import numpy as np
 import pandas as pd
@@ -8,21 +8,21 @@ from core.metrics import Evaluation
 from core.metrics.ap_auroc import FloatArray
 from core.report.plots.style import by_prevalence, new_figure, shorten
 
-# beyond these the letters of one picture cannot be read
+# more would be illegible
 MOST_CLASSES = 40
 _LIMIT = 3
 
 
 def cooccurrence(targets: FloatArray, probabilities: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """How much more often than by chance two labels come together: observed, predicted, (C, C).
+    """Co-occurrence relative to chance: observed and predicted, (C, C) each.
 
-    Each is log2((O + 1/2) / (E + 1/2)), the information component with its shrinkage towards 0
-    (Noren, Hopstadius & Bate 2013, eq. 1), over the images where both labels are known: O of them
-    have both, and E = n_i n_j / n would by chance. For the predictions O is E times the lift
-    n sum(p_i p_j) / (sum p_i sum p_j), in which the scale of a class's probabilities cancels: where
+    Each is log2((O + 1/2) / (E + 1/2)), the information component with shrinkage towards 0 (Noren,
+    Hopstadius & Bate 2013, eq. 1), over the images where both labels are known: O images have both,
+    E = n_i n_j / n are expected by chance. For the predictions O is E times the lift
+    n sum(p_i p_j) / (sum p_i sum p_j), in which the scale of a class's probabilities cancels: if
     labels are independent given the image, it is the lift of labels drawn from the probabilities.
-    A class whose probabilities are all 0 comes with another as by chance. NaN where no image has
-    both labels known, and for a label with itself.
+    A class with only zero probabilities has the value of chance. NaN if no image has both labels
+    known, and on the diagonal.
     """
     known = (~np.isnan(targets)).astype(float)
     labels = np.nan_to_num(targets)
@@ -44,7 +44,7 @@ def cooccurrence(targets: FloatArray, probabilities: FloatArray) -> tuple[FloatA
 def cooccurrence_figure(
     evaluation: Evaluation, targets: FloatArray, probabilities: FloatArray
 ) -> Figure | None:
-    """Two maps beside each other, most prevalent class first; None where no pair is known."""
+    """Both maps side by side, most prevalent class first; None if no pair is known."""
     table = by_prevalence(evaluation.per_class)
     names = table.index[:MOST_CLASSES]
     columns = evaluation.per_class.index.get_indexer(names)
@@ -62,7 +62,7 @@ def cooccurrence_figure(
     titles = f"Labels{shown}", f"Predictions{_agreement(*maps)}"
     for axis, values, title in zip(axes, maps, titles, strict=True):
         image = axis.imshow(values, cmap="RdBu_r", vmin=-_LIMIT, vmax=_LIMIT)
-        # what is not known is grey, and not white as what is as by chance
+        # unknown pairs are grey; white means chance
         axis.set_facecolor("#d9dce1")
         axis.set_xticks(places, labels, rotation=90, parse_math=False)
         axis.set_title(title, loc="left")
@@ -79,7 +79,7 @@ def cooccurrence_figure(
 
 
 def _agreement(observed: FloatArray, predicted: FloatArray) -> str:
-    """The rank correlation of the two maps over their pairs, in words; "" where it has none."""
+    """Text with the rank correlation of the two maps; "" if it is undefined."""
     pairs = np.triu_indices(len(observed), k=1)
     table = pd.DataFrame({"observed": observed[pairs], "predicted": predicted[pairs]}).dropna()
     if len(table) < 3 or (table.nunique() < 2).any():

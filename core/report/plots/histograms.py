@@ -1,4 +1,4 @@
-"""Scores of positives beside those of negatives, class by class."""
+"""Figure of score histograms of positives and negatives by class."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ from core.report.plots.style import (
 )
 
 BINS = 24
-# scores beyond it, and beyond 1 less it, are drawn there
+# scores are clipped to [_LEAST, 1 - _LEAST]
 _LEAST = 1e-4
 _TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
 
@@ -24,10 +24,10 @@ _TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
 def histograms_figure(
     evaluation: Evaluation, targets: FloatArray, probabilities: FloatArray
 ) -> Figure | None:
-    """One small histogram a class with a known label, most prevalent first; None without any.
+    """One small histogram for each class with a known label, most prevalent first; None without.
 
-    On the axis of log odds, as most scores of a rare class are far below 0.5; the bars of the
-    positives, and those of the negatives, have a sum of 1 each.
+    The axis is log odds, as most scores of a rare class are far below 0.5. The bars of positives
+    and of negatives sum to 1 each.
     """
     table, note = head_and_tail(evaluation.per_class)
     table = table[table["n"] > 0]
@@ -35,15 +35,15 @@ def histograms_figure(
         return None
     scores = logit(np.clip(probabilities, _LEAST, 1 - _LEAST))
     known = scores[~np.isnan(targets)]
-    # scores that are all the same have room too
+    # non-zero width for equal scores
     edges = np.linspace(known.min() - 0.1, known.max() + 0.1, BINS + 1)
     figure, axes = small_multiples(
         len(table),
-        "predicted probability (axis of log odds)",
-        "share of positives, of negatives",
+        "predicted probability (log-odds axis)",
+        "fraction of positives, of negatives",
         note,
     )
-    # they share these: to set them on each of dozens takes seconds
+    # shared by all axes: setting them on dozens of axes takes seconds
     ticks = [tick for tick in _TICKS if expit(edges[0]) <= tick <= expit(edges[-1])]
     if len(ticks) < 3:
         ticks = expit(np.linspace(edges[0], edges[-1], 4)[1:-1]).tolist()

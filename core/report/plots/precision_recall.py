@@ -1,4 +1,4 @@
-"""Precision against recall of each class."""
+"""Figure of precision against recall by class."""
 
 from collections.abc import Mapping
 
@@ -21,14 +21,14 @@ from core.report.plots.style import (
 def precision_recall_figure(
     evaluation: Evaluation, targets: FloatArray, probabilities: FloatArray
 ) -> Figure | None:
-    """One small precision-recall plot a scored class, most prevalent first; None without any."""
+    """One small precision-recall plot for each scored class, most prevalent first; None without."""
     return compared_precision_recall(evaluation, targets, {"": probabilities})
 
 
 def compared_precision_recall(
     evaluation: Evaluation, targets: FloatArray, files: Mapping[str, FloatArray]
 ) -> Figure | None:
-    """The same of several tables (N, C) of probabilities, by what each is called, in each plot."""
+    """Precision-recall plots of several tables (N, C) of probabilities, by name of the table."""
     table = evaluation.per_class
     shown, note = head_and_tail(table)
     scored = shown.index[shown["ap"].notna()]

@@ -1,4 +1,4 @@
-"""Observed share of positives against predicted probability."""
+"""Figure of reliability: observed fraction of positives against predicted probability."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ from core.report.plots.style import COLOURS, GREY, new_figure, shorten, tidy
 def reliability_figure(
     evaluation: Evaluation, targets: FloatArray, probabilities: FloatArray
 ) -> Figure:
-    """All classes pooled in bins, with the gap to the diagonal and the number of labels."""
+    """Reliability of all classes pooled in bins, with gaps to the diagonal and label counts."""
     bins = pd.DataFrame(calibration_bins(targets, probabilities))
     figure = new_figure(5.6, 6.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -34,7 +34,7 @@ def reliability_figure(
 
 
 def compared_reliability(targets: FloatArray, files: Mapping[str, FloatArray]) -> Figure:
-    """The diagrams of several tables (N, C) of probabilities, by what each is called, in one."""
+    """Reliability of several tables (N, C) of probabilities, by name of the table."""
     figure = new_figure(5.6, 5.2)
     axis = figure.subplots()
     for colour, (name, probabilities) in zip(COLOURS, files.items(), strict=False):
@@ -49,7 +49,7 @@ def compared_reliability(targets: FloatArray, files: Mapping[str, FloatArray]) -
 
 
 def _draw_curve(axis: Axes, bins: pd.DataFrame, colour: str, label: str = "") -> pd.DataFrame:
-    """Draw and return the bins with labels."""
+    """Draw a reliability curve; returns the bins that have labels."""
     filled = bins[bins["count"] > 0]
     axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
     shares = filled["confidence"], filled["observed"]

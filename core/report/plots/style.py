@@ -1,4 +1,4 @@
-"""Colours, sizes and small things that all pictures share."""
+"""Colours, sizes and helpers of all figures."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from core.metrics.evaluation import GROUP_CUTS
 
 DOTS_PER_INCH = 130
-# Okabe & Ito (2008): told apart by readers of every kind of colour vision
+# Okabe & Ito (2008): distinguishable with any colour vision
 GROUP_COLOURS = {"head": "#0072B2", "medium": "#009E73", "tail": "#D55E00", "unknown": "#666666"}
-# of groups of classes, with their cuts: "head" alone would be taken for a network's
+# with cuts, as "head" alone might mean the head of a network
 GROUP_LABELS = {
     "head": f"head classes (> {GROUP_CUTS[0] * 100:g} %)",
     "medium": f"medium classes ({GROUP_CUTS[1] * 100:g}-{GROUP_CUTS[0] * 100:g} %)",
@@ -19,33 +19,32 @@ GROUP_LABELS = {
     "extreme": f"extreme tail (< {GROUP_CUTS[2] * 100:g} %)",
     "unknown": "unknown",
 }
-# of folds, and of files that are compared
+# colours of folds and of compared files
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
 GREY = "#8a8f98"
-# more rows or small plots take minutes to draw, and are too many to look at; a whole number of
-# rows of small plots
+# maximum number of classes in a figure, a multiple of the small plots in a row
 HEAD, TAIL = 32, 32
 
 
 def shorten(name: object, width: int = 30) -> str:
-    """The name on one line of at most `width` characters, cut with an ellipsis.
+    """Shorten a name to one line of at most `width` characters, with an ellipsis.
 
-    What of a file's name is no UTF-8 is "?", as no font can draw it.
+    Invalid UTF-8 becomes "?", as no font can draw it.
     """
     line = " ".join(str(name).encode("utf-8", "replace").decode("utf-8").split())
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def by_prevalence(per_class: pd.DataFrame) -> pd.DataFrame:
-    """The rows of an evaluation, most prevalent class first."""
+    """Sort the classes of an evaluation, most prevalent first."""
     return per_class.sort_values("prevalence", ascending=False, na_position="last", kind="stable")
 
 
 def head_and_tail(per_class: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows that a picture of each class shows, most prevalent first, and a note.
+    """Classes to show in a figure, most prevalent first, and a note.
 
-    Of more than HEAD + TAIL classes these are the most and the least prevalent of those with an AP,
-    as the note says; else all, and "".
+    Of more than HEAD + TAIL classes: the most and least prevalent with an AP, which the note
+    explains; else all classes and "".
     """
     rows = by_prevalence(per_class)
     if len(rows) <= HEAD + TAIL:
@@ -58,16 +57,16 @@ def head_and_tail(per_class: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, which finds room for its letters by itself."""
+    """An empty figure of this size in inches, with automatic layout."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def small_multiples(
     count: int, x: str, y: str, note: str = "", **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` small axes in rows of four, named `x` and `y` together; and the axes.
+    """A figure with `count` small axes in rows of four and the shared labels `x` and `y`.
 
-    Their places are given: to find them anew for dozens of axes takes seconds.
+    The layout is fixed: automatic layout of dozens of axes takes seconds.
     """
     columns = min(4, count)
     rows = -(-count // columns)
@@ -96,7 +95,7 @@ def small_multiples(
 
 
 def tidy(axis: Axes) -> None:
-    """No box around the axis, and a light grid behind it."""
+    """Remove the box around an axis, and draw a light grid behind it."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(color="#e4e6ea", lw=0.8)
     axis.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""Losses, macro metrics and learning rates by epoch."""
+"""Figure of losses, macro metrics and learning rates by epoch."""
 
 from typing import Any
 
@@ -10,24 +10,24 @@ from matplotlib.figure import Figure
 from core.report.plots.style import COLOURS, GREY, new_figure, tidy
 
 PANELS = {"train_loss": "Training loss", "mAP": "Macro AP", "mAUROC": "Macro AUROC"}
-# a column of the peak learning rate of each part; the share of it that an epoch had on average
+# columns of the peak learning rate of each module, and of its mean factor in an epoch
 RATE, FACTOR = "_lr", "lr_factor"
-# numbers of a history that are drawn, beside the rates and by "phase"
+# columns that are drawn, besides the rates
 NUMBERS = ("fold", "epoch", "best", FACTOR, *PANELS)
 _STYLES = (("#444444", "-"), ("#CC79A7", "--"), ("#E69F00", ":"), ("#56B4E9", "-."))
 
 
 def curves_figure(history: pd.DataFrame) -> Figure:
-    """Losses and macro metrics by epoch, one line a fold, the kept epoch ringed; learning rates.
+    """Losses, macro metrics and learning rates by epoch; one line a fold, its best epoch ringed.
 
-    history: one row a fold and epoch, with phase, train_loss, mAP, mAUROC, best (1 where the
-    weights were kept), PART_lr (peak rates of the phase) and lr_factor (share of these, the mean
-    over the epoch's updates).
+    `history`: one row a fold and epoch with phase, train_loss, mAP, mAUROC, best (1 if the weights
+    were saved), MODULE_lr (peak rates of the phase) and lr_factor (mean fraction of these over the
+    epoch's updates).
     """
     folds: dict[Any, pd.DataFrame] = {
         fold: run.sort_values("epoch") for fold, run in history.groupby("fold")
     }
-    # the rates and phases are the same in each fold, which may end earlier than others
+    # rates and phases are equal in all folds, which may end at different epochs
     longest = max(folds.values(), key=len)
     epochs, phases = longest["epoch"].to_numpy(dtype=float), longest["phase"].to_numpy()
     starts = np.flatnonzero(phases[1:] != phases[:-1]) + 1
@@ -54,7 +54,7 @@ def curves_figure(history: pd.DataFrame) -> Figure:
 
 
 def _draw_rates(axis: Axes, run: pd.DataFrame, starts: np.ndarray) -> None:
-    """The mean learning rate of each part by epoch, no line where it rests or between phases."""
+    """Draw the mean learning rate of each module, interrupted between phases and where it is 0."""
     epochs = np.insert(run["epoch"].to_numpy(dtype=float), starts, np.nan)
     rates = [n for n in map(str, run) if n.endswith(RATE) and (run[n] > 0).any()]
     for (colour, style), name in zip(_STYLES, rates, strict=False):

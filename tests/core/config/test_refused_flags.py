@@ -8,11 +8,11 @@ import pytest
 from tests.conftest import Call
 from tests.helpers.training.small_run import settings
 
-NO_NAME = "holds a control character, or is longer than settings are"
+NO_NAME = "has a control character, or is too long"
 REFUSED = """
     --labels A,B,A | --labels names a label twice
-    --patient_column a b | --patient_column has 2 of them and --train_csv 1
-    --blank zero unknown zero | --blank has 3 of them and --train_csv 1
+    --patient_column a b | --patient_column has 2 values and --train_csv 1
+    --blank zero unknown zero | --blank has 3 values and --train_csv 1
     --uncertain two | there is no --uncertain 'two'; it has ignore, zero, one
     --folds 1 | --folds must be at least 2
     --run_folds 6 | --run_folds counts from 1 to --folds 5
@@ -80,8 +80,8 @@ OWN = {
 }
 # in a settings file
 FILE: list[tuple[object, str]] = [
-    ('{"epochs": 3', "is no JSON"),
-    ([1, 2], "holds no JSON object"),
+    ('{"epochs": 3', "is not valid JSON"),
+    ([1, 2], "is not a JSON object"),
     ({"batchsize": 3}, "there is no setting 'batchsize': did you mean 'batch_size'?"),
     ({"epochs": "many"}, '--epochs must be a whole number, not "many"'),
     ({"epochs": True}, "--epochs must be a whole number, not true"),
@@ -129,7 +129,8 @@ def test_refused_files(call: Call, tmp_path: Path, content: object, sentence: st
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("no.json", "No such file"), ("", "Is a directory"), ("a", "is no JSON")]
+    ("name", "sentence"),
+    [("no.json", "No such file"), ("", "Is a directory"), ("a", "is not valid JSON")],
 )
 def test_files_that_cannot_be_read(call: Call, tmp_path: Path, name: str, sentence: str) -> None:
     (tmp_path / "a").write_bytes(b'{"labels": "\xe4"}')

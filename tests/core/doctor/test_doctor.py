@@ -53,7 +53,7 @@ def test_a_broken_image_is_named_and_the_others_are_still_checked(
     assert code == 1
     bad = marked(findings, "✗")
     assert f"of {ROWS} images, 1 cannot be read: {first.name}" in bad
-    assert "take their rows out of the CSV" in bad
+    assert "remove their rows from the CSV" in bad
     constant = f"1 image has a single grey level, like failed exports ({second.name})"
     assert constant in marked(findings, "!")
     assert f"(see {1 + [mark for mark, _ in findings].index('✗')})" in text
@@ -90,14 +90,14 @@ def test_labels_that_cannot_be_learnt(doctor: Doctor, data: Path) -> None:
     ("change", "code", "mark", "sentence"),
     [
         (lambda t: t.drop(columns="PatientID"), 0, "!", "has no known patient column"),
-        (lambda t: t.assign(PatientID=range(ROWS)), 0, "!", "each image is another patient's"),
+        (lambda t: t.assign(PatientID=range(ROWS)), 0, "!", "each image has a different patient"),
         (
             lambda t: t.assign(Normal=["large", "0"] * (ROWS // 2)),
             *(1, "✗", "column 'Normal' holds 'large'"),
         ),
         (
             lambda t: t[["ImageID"]].assign(Mass="maybe"),
-            *(1, "-", "need a --train_csv that can be read"),
+            *(1, "-", "need a valid --train_csv"),
         ),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_terminal_that_cannot_print_the_marks(monkeypatch: pytest.MonkeyPatch)
     find.heading("Things")
     find.good("fine")
     find.bad("broken.", "fix it")
-    find.look(Mock(side_effect=UserError("a sentence")))
+    find.attempt(Mock(side_effect=UserError("a sentence")))
     assert find.end() == 1
     out.seek(0)
     lines = ["Things", "  1 ok fine", "  2 NO broken: fix it", "  3 NO a sentence"]

@@ -11,7 +11,7 @@ from core.config.training import LoaderConfig
 from core.data.loading.dataset import PREFETCHED
 from core.doctor import environment
 from core.doctor.__main__ import main
-from core.runtime.worker_failures import lost_worker
+from core.runtime.worker_failures import explain_lost_worker
 from tests.conftest import Call
 from tests.helpers.doctor import findings_of, listed, marked
 
@@ -34,14 +34,14 @@ def test_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pins.write_text("# ours\nnumpy==2.4.6\ntyro==1.2\n")
     found = findings_of(environment.check_packages, pins)
     assert marked(found, "✗") == (
-        "packages are not as the project needs them: tyro 0.9 is not >=1.0, absent is missing: "
+        "packages do not meet the requirements: tyro 0.9 is not >=1.0, absent is missing: "
         "pip install -c constraints.txt -e ."
     )
     assert marked(found, "✓").endswith(", without the extras dicom")
     needs.remove("absent")
     versions["tyro"] = "1.1"
     doubt = marked(findings_of(environment.check_packages, pins), "!")
-    assert doubt.startswith("packages are not as in constraints.txt: tyro 1.1 (1.2)")
+    assert doubt.startswith("packages differ from constraints.txt: tyro 1.1 (1.2)")
     # installed elsewhere there are no constraints
     ((mark, _),) = findings_of(environment.check_packages, tmp_path / "none")
     assert mark == "✓"
@@ -104,9 +104,9 @@ def test_a_driver_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert findings_of(environment.check_accelerator)[0][0] == "!"
     (tmp_path / "version").write_text("NVRM")
     bad = marked(findings_of(environment.check_accelerator), "✗")
-    assert "install the PyTorch that fits the driver" in bad
+    assert "install the PyTorch for this driver" in bad
 
 
 def test_errors_of_workers_point_to_the_doctor_with_their_number() -> None:
-    sentence = str(lost_worker(RuntimeError("DataLoader worker (pid 3): Bus error")))
+    sentence = str(explain_lost_worker(RuntimeError("DataLoader worker (pid 3): Bus error")))
     assert "`python -m core.doctor --num_workers NUMBER`" in sentence

@@ -45,7 +45,7 @@ def test_flags_go_before_those_of_a_file(call: Call, data: Path) -> None:
     assert code == 1
     # as standard_head divides on a CPU unless it is given otherwise
     assert re.search(r"^ +fold +1 +2 +3 +deviation", out, re.MULTILINE)
-    assert f"{ROWS} images of the test can be found in --train_csv" in marked(listed(out), "✗")
+    assert f"{ROWS} images of the test found in --train_csv" in marked(listed(out), "✗")
     _, out, _ = call(main, "--config", data / "c.json", "--folds", 2)
     assert re.search(r"^ +fold +1 +2 +deviation", out, re.MULTILINE)
 
@@ -54,7 +54,7 @@ def test_flags_go_before_those_of_a_file(call: Call, data: Path) -> None:
     ("flags", "sentence"),
     [
         (("--config", '{"folds": 1}'), "--folds must be at least 2, not 1"),
-        (("--config", '{"csv": "x", "epochs": 3}'), "names no data, folds or --out_dir"),
+        (("--config", '{"csv": "x", "epochs": 3}'), "has no data, folds or --out_dir"),
         (("--test_dir", "x"), "--test_csv and --test_dir are compared with --train_csv"),
         (("--num_workers", -1), "--num_workers must be at least 0"),
         (("--method", "x"), "--method"),
@@ -76,6 +76,6 @@ def test_usual_sizes_are_those_of_the_presets(monkeypatch: pytest.MonkeyPatch, p
     """Of standard_head, the method that is named first everywhere."""
     monkeypatch.setattr(environment, "preset_for_this_machine", lambda: preset)
     config = module("standard_head", "config").PRESETS[preset]()
-    usual, folds = environment.usual_settings()
+    usual, folds = environment.default_settings()
     sizes = config.loader.img_size, config.loader.batch_size
     assert (usual.img_size, usual.batch_size, folds) == (*sizes, config.split.folds)

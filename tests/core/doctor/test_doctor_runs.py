@@ -41,7 +41,7 @@ def test_a_finished_run(finished: tuple[Path, str], phantom: Path) -> None:
         f"out-of-fold predictions of {images} images",
         f"{MODEL}_fold1.safetensors: standard_head, {MODEL}, 15 classes",
         "32 px",
-        "its checksum fits",
+        "valid checksum",
     ):
         assert part in good
     assert sorted(path.stat().st_mtime_ns for path in finished[0].rglob("*")) == before
@@ -53,7 +53,7 @@ def test_a_run_that_was_stopped(run: Path) -> None:
     spoil(first, progress=progress | {"finished": False, "epoch": 1, "update": 2})
     second.unlink()
     bad = marked(findings_of(check_run, run), "✗")
-    assert "fold 1 stopped after 1 epochs and 2 updates, fold 2 has not saved anything yet" in bad
+    assert "fold 1 stopped after 1 epochs and 2 updates, fold 2 has no saved state yet" in bad
     command = json.loads((run / "env.json").read_text())["starts"][-1]["command"]
     assert f"rerun `python {command[0]} --preset" in bad
     assert bad.endswith("to resume")
@@ -73,7 +73,7 @@ def test_a_run_that_lost_files(run: Path) -> None:
     bad = marked(findings_of(check_run, run), "✗")
     assert "there is no report.html: rerun `python" in bad
     assert f"{MODEL}_fold1.safetensors is not there" in bad
-    assert f"images of folds.csv: {table['ImageID'][0]} in one of the two only" in bad
+    assert f"images of folds.csv: {table['ImageID'][0]} in only one of the two" in bad
     # a folds.csv that was changed is written again before any fold is trained again
     folds = pd.read_csv(run / "folds.csv", dtype=str)
     folds[:0].to_csv(run / "folds.csv", index=False)
@@ -89,9 +89,11 @@ def test_a_folder_that_is_no_run(run: Path, changed: dict[str, object] | None) -
     text = "{" if changed is None else json.dumps(settings | changed)
     (run / "config.json").write_text(text)
     findings = findings_of(check_run, run)
-    sentence = "cannot be read (it is no JSON" if changed is None else "was changed: put it back"
+    sentence = (
+        "cannot be read (it is not valid JSON" if changed is None else "was changed: restore it"
+    )
     assert sentence in marked(findings, "✗")
-    assert "need a config.json that can be read" in marked(findings, "-")
+    assert "need a valid config.json" in marked(findings, "-")
 
 
 def test_a_folder_that_is_not_there(run: Path, call: Call) -> None:
@@ -107,7 +109,7 @@ def test_a_state_is_no_checkpoint(run: Path) -> None:
     data = state.read_bytes()
     for spoiled in (data[:100], data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]):
         state.write_bytes(spoiled)
-        sentence = "move it away, and its fold starts anew"
+        sentence = "move it away to restart its fold"
         with pytest.raises(UserError, match=f"{sentence}; `python -m core.doctor --run"):
             load_tensors(state)
         assert sentence in marked(findings_of(check_run, run), "✗")
@@ -117,19 +119,19 @@ def test_checkpoints_that_are_damaged(run: Path) -> None:
     path, other = (run / f"{MODEL}_fold{fold}.safetensors" for fold in (1, 2))
     whole = path.read_bytes()
     for data, sentence in (
-        (whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:], "its checksum does not fit"),
-        (whole[:1000], "no whole safetensors file"),
+        (whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:], "its checksum does not match"),
+        (whole[:1000], "not a valid safetensors file"),
     ):
         path.write_bytes(data)
         bad = marked(findings_of(check_checkpoint, path), "✗")
         assert sentence in bad
         # no pointer to the doctor from itself
-        assert bad.endswith(". Copy it anew, or train it")
+        assert bad.endswith(". Copy it again, or train it again")
     tensors, facts = load_tensors(other)
     name = next(name for name in tensors if re.search(r"head.*weight", name))
     tensors[name].view(-1)[0] = float("nan")
     save_tensors(other, tensors, facts)
     bad = marked(findings_of(check_checkpoint, other), "✗")
-    assert f"holds numbers that are not finite ({name})" in bad
+    assert f"has values that are not finite ({name})" in bad
     spoil(other, format_version=99)
     assert "newer than" in marked(findings_of(check_checkpoint, other), "✗")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from core.data.images.decode import read_image
-from core.doctor.near_duplicates import LEAST_CORRELATION, near_pairs, print_of
+from core.doctor.near_duplicates import LEAST_CORRELATION, find_near_pairs, perceptual_hash
 
 
 def changed(pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -36,12 +36,12 @@ def radiographs(real_data: Path) -> list[Path]:
 def test_a_copy_looks_the_same_and_strangers_do_not(radiographs: list[Path]) -> None:
     patients = [path.name[:8] for path in radiographs]
     images = [read_image(path) for path in radiographs]
-    prints = np.stack([print_of(pixels) for pixels in images])
-    assert not near_pairs(prints, np.array(patients)).tolist()
+    prints = np.stack([perceptual_hash(pixels) for pixels in images])
+    assert not find_near_pairs(prints, np.array(patients)).tolist()
     for pixels in images[:10]:
         for how, other in changed(pixels).items():
-            pair = np.stack([print_of(pixels), print_of(other)])
-            assert near_pairs(pair, np.arange(2)).tolist() == [[0, 1]], how
+            pair = np.stack([perceptual_hash(pixels), perceptual_hash(other)])
+            assert find_near_pairs(pair, np.arange(2)).tolist() == [[0, 1]], how
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
@@ -54,13 +54,13 @@ def test_all_pairs_are_compared(rows: int, monkeypatch: pytest.MonkeyPatch) -> N
     alike = np.abs(np.corrcoef(prints)) >= LEAST_CORRELATION
     assert np.argwhere(np.triu(alike, 1)).tolist() == [[3, 40], [6, 7]]
     owners = np.arange(50)
-    assert sorted(near_pairs(prints, owners).tolist()) == [[3, 40], [6, 7]]
+    assert sorted(find_near_pairs(prints, owners).tolist()) == [[3, 40], [6, 7]]
     # two of one patient's own
     owners[40] = 3
-    assert near_pairs(prints, owners).tolist() == [[6, 7]]
-    assert near_pairs(prints[:1], owners[:1]).tolist() == []
+    assert find_near_pairs(prints, owners).tolist() == [[6, 7]]
+    assert find_near_pairs(prints[:1], owners[:1]).tolist() == []
     # many that are alike make no more pairs than images; of two patients, with the other's first
     same = np.ones((99, 576), dtype=np.float32) / 24
-    assert near_pairs(same, np.arange(99)).tolist() == [[0, image] for image in range(1, 99)]
+    assert find_near_pairs(same, np.arange(99)).tolist() == [[0, image] for image in range(1, 99)]
     expected = [[(image + 1) % 2, image] for image in range(1, 99)]
-    assert near_pairs(same, np.arange(99) % 2).tolist() == expected
+    assert find_near_pairs(same, np.arange(99) % 2).tolist() == expected

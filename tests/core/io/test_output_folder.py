@@ -56,7 +56,7 @@ def test_a_file_that_was_put_there_meanwhile_stays(tmp_path: Path) -> None:
         (path / "notes.txt").write_text("mine")
 
     check()
-    with pytest.raises(UserError, match=r"holds what was not made here \(notes.txt\)"):
+    with pytest.raises(UserError, match=r"has other files \(notes.txt\)"):
         write_folder(path, slowly, check)
     assert (path / "notes.txt").read_text() == "mine"
     assert [one.name for one in tmp_path.iterdir()] == ["out"]

@@ -88,7 +88,7 @@ def test_options_reach_the_network() -> None:
 
 def test_a_model_without_stochastic_depth_says_so() -> None:
     config = BackboneConfig(model="dla46_c", pretrained=False, drop_path_rate=0.1)
-    with pytest.raises(UserError, match="dla46_c takes no --drop_path_rate"):
+    with pytest.raises(UserError, match="dla46_c does not support --drop_path_rate"):
         Backbone(config)
 
 

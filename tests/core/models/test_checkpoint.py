@@ -92,7 +92,7 @@ def test_a_truncated_file_and_a_byte_that_was_changed_anywhere(file: Path) -> No
     data = file.read_bytes()
     for length in (0, 5, len(data) // 3, len(data) - 1):
         file.write_bytes(data[:length])
-        assert "no whole safetensors file" in refusal(file)
+        assert "not a valid safetensors file" in refusal(file)
     for place in range(len(data)):
         file.write_bytes(data[:place] + bytes([data[place] ^ 0x20]) + data[place + 1 :])
         # the reader takes a space for another white space, and nothing else
@@ -103,12 +103,15 @@ def test_a_truncated_file_and_a_byte_that_was_changed_anywhere(file: Path) -> No
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        *((data, "no whole safetensors file") for data in (b"\x80\x04\x95" + b"x" * 50, bytes(8))),
-        *((data, "no whole safetensors file") for data in (b"PK\x03\x04", b"\xff" * 64, b"{}")),
+        *(
+            (data, "not a valid safetensors file")
+            for data in (b"\x80\x04\x95" + b"x" * 50, bytes(8))
+        ),
+        *((data, "not a valid safetensors file") for data in (b"PK\x03\x04", b"\xff" * 64, b"{}")),
         *((facts, "") for facts in (None, "5", "[]", "{}", '{"format_version": "1"}')),
-        *((facts, "does not describe itself in JSON") for facts in ("{", "[" * 100_000)),
+        *((facts, "has no valid JSON description") for facts in ("{", "[" * 100_000)),
         (f'{{"format_version": {NEWEST + 1}}}', "update this project"),
-        (f'{{"format_version": {FORMAT_VERSION}}}', "its checksum does not fit"),
+        (f'{{"format_version": {FORMAT_VERSION}}}', "its checksum does not match"),
         (Path(), ""),
         (Path("missing"), "is not there"),
     ],

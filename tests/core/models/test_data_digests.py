@@ -15,7 +15,7 @@ from core.data.images.decode import load_image, read_image
 from core.data.images.digest import image_digest
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
-from core.models.data_digests import NAME, DataDigests, Part, patient_digests
+from core.models.data_digests import NAME, DataDigests, DigestSet, patient_digests
 from methods import load_model
 from tests.conftest import Call, Train
 from tests.helpers.training.small_run import MODEL, flags
@@ -57,8 +57,8 @@ def test_what_is_written_is_read_again_in_few_bytes() -> None:
     patients = np.unique(patient_digests(map(str, range(65_379)), b"key"))
     text = hashlib.blake2b(b"17", key=b"key", digest_size=4).digest()
     assert int.from_bytes(text, "little") in patients
-    parts = Part("training", images, SIZE), Part("validation", patients, key=b"key")
-    tensors, facts = DataDigests(parts, complete=False).written()
+    parts = DigestSet("training", images, SIZE), DigestSet("validation", patients, key=b"key")
+    tensors, facts = DataDigests(parts, complete=False).to_tensors()
     assert tensors[NAME].dtype == torch.uint8
     assert tensors[NAME].numel() < 10e6
     again = DataDigests.read(tensors, facts, Path("a"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import core.models.starting_weights
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
-from core.models.init_from import Initial, class_dimensions, find_initial
+from core.models.init_from import InitialWeights, class_dimensions, find_initial_weights
 from methods import ModelInfo
 from tests.helpers.training.small_run import METHODS, MODEL, contents, flags, module
 
@@ -40,10 +40,10 @@ def build(method: str, classes: int, seed: int, **options: Any) -> nn.Module:
     return model
 
 
-def initial(method: str, source: nn.Module, theirs: str, ours: str, of: str = "") -> Initial:
+def initial(method: str, source: nn.Module, theirs: str, ours: str, of: str = "") -> InitialWeights:
     """That of a checkpoint with classes `theirs` for a run with classes `ours`, one letter each."""
     info = ModelInfo(of or method, tuple(theirs), 32, {})
-    return Initial(Path("a.safetensors"), info, source.state_dict(), method, tuple(ours))
+    return InitialWeights(Path("a.safetensors"), info, source.state_dict(), method, tuple(ours))
 
 
 def head_of(model: nn.Module) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ ROWS = {
 def test_rows_are_matched_by_class_name(method: str, ours: str, theirs: str) -> None:
     source, model = build(method, len(theirs), seed=1), build(method, len(ours), seed=2)
     before, given = head_of(model), head_of(source)
-    told = initial(method, source, theirs, ours).give(model)
+    told = initial(method, source, theirs, ours).copy_into(model)
     after = head_of(model)
     for name in ROWS[method]:
         # heads x classes x features
@@ -83,7 +83,7 @@ def test_rows_are_matched_by_class_name(method: str, ours: str, theirs: str) -> 
     shared = [label for label in ours if label in theirs]
     assert f"head rows of {len(shared)} of {len(ours)} classes ({', '.join(shared)})" in told
     new = [label for label in ours if label not in theirs]
-    assert told.endswith(f"; fresh: {', '.join(new)}." if new else ").")
+    assert told.endswith(f"; new: {', '.join(new)}." if new else ").")
 
 
 def test_couplings_are_matched_along_both_sides() -> None:
@@ -91,7 +91,7 @@ def test_couplings_are_matched_along_both_sides() -> None:
     there = torch.tensor([[0.0, 1, 2], [3, 0, 5], [6, 7, 0]])
     source.get_parameter("head.coupling.A").data.copy_(there)
     model.get_parameter("head.coupling.A").data.zero_()
-    initial("label_coupling", source, "ABC", "CXA").give(model)
+    initial("label_coupling", source, "ABC", "CXA").copy_into(model)
     # from C to A was in the third row and first column
     expected = torch.tensor([[0.0, 0, 6], [0, 0, 0], [2, 0, 0]])
     assert torch.equal(model.get_parameter("head.coupling.A").data, expected)
@@ -117,12 +117,12 @@ def test_every_dimension_of_classes_is_declared(method: str) -> None:
 def test_the_backbone_is_taken_from_any_method(method: str, other: str) -> None:
     source, model = build(other, 3, seed=1), build(method, 3, seed=2)
     before, backbone = head_of(model), source.get_submodule("backbone").state_dict()
-    told = initial(method, source, "ABC", "ABC", of=other).give(model)
+    told = initial(method, source, "ABC", "ABC", of=other).copy_into(model)
     for name, value in model.get_submodule("backbone").state_dict().items():
         assert torch.equal(value, backbone[name])
     assert f"Starts from a.safetensors: backbone ({len(backbone)} tensors)" in told
     if method != other:
-        assert told.endswith(f"; fresh head, as that one's is of {other}.")
+        assert told.endswith(f"; new head, as that of the checkpoint is of {other}.")
         after = head_of(model)
         assert all(torch.equal(after[name], value) for name, value in before.items())
 
@@ -130,10 +130,10 @@ def test_the_backbone_is_taken_from_any_method(method: str, other: str) -> None:
 def test_a_head_of_other_settings_is_fresh() -> None:
     source, model = (build("csra_db_cas", 3, seed=n, csra_heads=n) for n in (1, 2))
     before = head_of(model)
-    told = initial("csra_db_cas", source, "ABC", "AB").give(build("csra_db_cas", 2, 3))
+    told = initial("csra_db_cas", source, "ABC", "AB").copy_into(build("csra_db_cas", 2, 3))
     assert "its attention.weight is 1 x 3 x " in told
     assert "there and would be 2 x 3 x " in told
-    initial("csra_db_cas", source, "ABC", "ABC").give(model)
+    initial("csra_db_cas", source, "ABC", "ABC").copy_into(model)
     assert all(torch.equal(head_of(model)[name], value) for name, value in before.items())
 
 
@@ -142,11 +142,11 @@ def test_a_refiner_that_only_one_has(refined: bool) -> None:
     source = build("label_coupling", 2, seed=1, refiner=not refined)
     model = build("label_coupling", 2, seed=2, refiner=refined)
     before, given = head_of(model), head_of(source)
-    told = initial("label_coupling", source, "AB", "AB").give(model)
+    told = initial("label_coupling", source, "AB", "AB").copy_into(model)
     assert torch.equal(head_of(model)["classifier.weight"], given["classifier.weight"])
     if refined:
         assert torch.equal(head_of(model)["coupling.A"], before["coupling.A"])
-    end = "; fresh: coupling.A." if refined else ". Left out: coupling.A."
+    end = "; new: coupling.A." if refined else ". Left out: coupling.A."
     assert told.endswith(f"2 of 2 classes (A, B){end}")
 
 
@@ -155,7 +155,7 @@ def test_another_backbone_is_refused() -> None:
     start = initial("standard_head", source, "AB", "AB")
     start.tensors["backbone.network.conv_stem.weight"] = torch.zeros(1)
     with pytest.raises(UserError, match=r"does not fit .*: network\.conv_stem\.weight differ"):
-        start.give(model)
+        start.copy_into(model)
 
 
 # --- whole runs ---------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_a_run_starts_from_another_ones_weights(
     assert code == 0, error
     assert f"Starts from {checkpoint}: backbone (" in printed
     assert "head rows of 2 of 2 classes (Mass, Effusion)" in printed
-    assert "Warning: it was trained or validated on images of" in printed
+    assert "Warning: that checkpoint was trained or validated on images of" in printed
     theirs, facts = load_tensors(checkpoint)
     ours, own_facts = load_tensors(tmp_path / "out" / f"{MODEL}_fold1.safetensors")
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
@@ -212,7 +212,7 @@ def test_what_cannot_be_started_from_is_refused_before_anything_is_written(
         (missing, out, "is not there: give a checkpoint (.safetensors)"),
         (folder, out, "is a folder: give a checkpoint (.safetensors)"),
         (spoiled, out, "holds weights that are not finite (1 of 102 tensors: head.6.bias)"),
-        (checkpoint, checkpoint.parent, "lies in --out_dir"),
+        (checkpoint, checkpoint.parent, "is in --out_dir"),
     ):
         code, _, error = train(*flags(phantom, to, "--init_from", path))
         assert (code, error.count("\n")) == (2, 1), sentence
@@ -221,20 +221,20 @@ def test_what_cannot_be_started_from_is_refused_before_anything_is_written(
     assert contents(checkpoint.parent) == before
 
 
-def find(path: Path, model: str = MODEL, **data: Any) -> Initial:
+def find(path: Path, model: str = MODEL, **data: Any) -> InitialWeights:
     """What a run of `model` for one class, on the tables of `data`, takes from `path`."""
     config = module("standard_head", "config").Config()
     for name, value in data.items():
         setattr(config.data, name, value)
     config.model.model, config.model.init_from = model, path
-    found = find_initial("standard_head", config, ["Effusion"])
+    found = find_initial_weights("standard_head", config, ["Effusion"])
     assert found is not None
     return found
 
 
 def test_another_network_is_refused_but_not_another_tag(checkpoint: Path) -> None:
     assert find(checkpoint, f"{MODEL}.r160_in1k").tensors
-    told = "is of --model test_efficientnet and this run of --model test_convnext: give the same"
+    told = "has --model test_efficientnet and this run --model test_convnext: give the same"
     with pytest.raises(UserError, match=told):
         find(checkpoint, "test_convnext")
 
@@ -248,4 +248,4 @@ def test_a_table_that_both_runs_see_is_told_in_any_role(checkpoint: Path, tmp_pa
         given: dict[str, Any] = {"train_csv": (Path("b.csv"),), "val_csv": ()}
         assert find(path, **given).warning == ""
         told = find(path, **given | {ours: (Path("seen.csv"),)}).warning
-        assert "Warning: it was trained or validated on images of seen.csv too" in told
+        assert "Warning: that checkpoint was trained or validated on images of seen.csv too" in told

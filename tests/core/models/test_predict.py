@@ -15,12 +15,12 @@ from core.data.loading.dataset import RadiographDataset, decoding_loader
 from core.data.loading.samplers import evaluation_batches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
-from core.models.predict import as_it_is, predict
+from core.models.predict import identity, predict
 from core.models.predict import mirror as mirrored_view
 
 SIZE, IMAGES = 8, 11
 
-BOTH = (as_it_is, mirrored_view)
+BOTH = (identity, mirrored_view)
 
 
 class Linear(nn.Module):

@@ -10,18 +10,18 @@ import pytest
 
 from core.metrics import evaluate
 from core.report.figures import HEADINGS, Picture, draw_pictures
-from core.report.page import Contents, command_again, write_report
+from core.report.page import Contents, rerun_command, write_report
 from core.report.plots.style import shorten
 from core.report.tables import (
     Table,
     class_table,
     fold_tables,
     format_table,
-    lead_of,
+    lead_sentence,
     source_tables,
     summary_table,
 )
-from core.report.worst_images import Case, Worst
+from core.report.worst_images import Case, WorstImages
 from core.runs.folder import PLOTS
 from tests.helpers.synthetic.report import EVIL, NAMES, TRAINING, made_up_history, made_up_scores
 
@@ -38,7 +38,7 @@ def contents(scored, history, title, **more):
     evaluation, targets, probabilities = scored
     sections: list[Table | Picture] = [summary_table(evaluation), class_table(evaluation)]
     sections += draw_pictures(evaluation, targets, probabilities, history)
-    return Contents(title=title, lead=lead_of(evaluation), sections=sections, **more)
+    return Contents(title=title, lead=lead_sentence(evaluation), sections=sections, **more)
 
 
 class Page(HTMLParser):
@@ -71,7 +71,7 @@ def written(tmp_path_factory, scored):
         scored,
         made_up_history(),
         f"Run {EVIL}",
-        worst=[Worst("Effusion", "head", 1234, cases, [])],
+        worst=[WorstImages("Effusion", "head", 1234, cases, [])],
         command=f"python train.py {EVIL}",
         facts=facts,
         settings={"model": EVIL, "val_csv": ""},
@@ -229,7 +229,7 @@ def test_long_names_are_cut_with_an_ellipsis():
 def test_a_flag_of_the_next_command_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["--out-dir", "a", "--labels", "b", "c", "--overwrite", "--config=d", "--tta"]
     monkeypatch.setattr("sys.argv", ["train.py", *given])
-    again = command_again(["python", "train.py"], more=["--config", "e f", "--out_dir", "g"])
+    again = rerun_command(["python", "train.py"], more=["--config", "e f", "--out_dir", "g"])
     assert again == "python train.py --labels b c --tta --config 'e f' --out_dir g"
 
 

@@ -12,7 +12,7 @@ import pytest
 from packaging.version import Version
 
 from core.runtime import environment
-from core.runtime.environment import commit, kept_starts, told_changes
+from core.runtime.environment import commit, describe_changes, limit_starts
 from tests.conftest import Train
 from tests.helpers.fault_table import Fault
 from tests.helpers.training.small_run import flags
@@ -69,26 +69,26 @@ def started(**more: Any) -> dict[str, Any]:
 
 
 def test_other_software_is_told() -> None:
-    assert told_changes([started()]) == ""
-    assert told_changes([started(), started(time="later", platform="another")]) == ""
-    told = told_changes([started(), started(), started(commit="b", versions={"torch": "2.7"})])
+    assert describe_changes([started()]) == ""
+    assert describe_changes([started(), started(time="later", platform="another")]) == ""
+    told = describe_changes([started(), started(), started(commit="b", versions={"torch": "2.7"})])
     assert "commit a then, b now" in told
     assert "torch 2.6 then, 2.7 now" in told
     # what a start does not tell is no change, and what is spoiled does no harm
-    assert told_changes([started(), started(commit="", versions={"timm": "1"})]) == ""
+    assert describe_changes([started(), started(commit="", versions={"timm": "1"})]) == ""
     # a build of the same version is no other software
     builds = "2.14.1+cu130", "2.14.1", "2.14.1+cpu"
     first, plain, other = (started(versions={"torch": build}) for build in builds)
-    assert told_changes([first, plain]) == told_changes([plain, first]) == ""
-    assert "2.14.1+cu130 then, 2.14.1+cpu now" in told_changes([first, other])
-    assert told_changes([{"versions": 3, "python": ["x"]}, started()]) == ""
+    assert describe_changes([first, plain]) == describe_changes([plain, first]) == ""
+    assert "2.14.1+cu130 then, 2.14.1+cpu now" in describe_changes([first, other])
+    assert describe_changes([{"versions": 3, "python": ["x"]}, started()]) == ""
 
 
 def test_the_first_start_stays_however_many_follow() -> None:
     starts = [{"time": str(number)} for number in range(500)]
-    kept = [int(start["time"]) for start in kept_starts(starts)]
+    kept = [int(start["time"]) for start in limit_starts(starts)]
     assert kept == [0, *range(401, 500)]
-    assert kept_starts(starts[:1]) == starts[:1]
+    assert limit_starts(starts[:1]) == starts[:1]
 
 
 def test_each_start_of_a_run_is_recorded(
@@ -144,7 +144,7 @@ def test_going_on_with_other_data_is_refused_by_what_differs(
         code, _, error = train(*flags(data, out))
         assert code == 2
         assert error.count("\n") == 1
-        named = error.partition("differs in the ")[2].partition(" that the same CSV now gives")[0]
+        named = error.partition("differs in the ")[2].partition(" of the CSV")[0]
         assert what in named.replace(" and ", ", ").split(", ")
         assert "--overwrite" in error
         assert (out / "env.json").read_bytes() == before

@@ -11,14 +11,14 @@ from torch import distributed
 
 from core.runtime import ranks
 
-Join = Callable[[int], ranks.Roll]
+Join = Callable[[int], ranks.RankRegistry]
 
 
 @pytest.fixture
 def join(monkeypatch: pytest.MonkeyPatch) -> Iterator[Join]:
     """One rank of four on two machines, all of which have announced themselves."""
     store = distributed.HashStore()
-    # sentence_of_loss leaves SIGTERM to the launcher
+    # describe_loss leaves SIGTERM to the launcher
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(distributed.distributed_c10d, "_get_default_store", lambda: store)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 4)
@@ -26,11 +26,11 @@ def join(monkeypatch: pytest.MonkeyPatch) -> Iterator[Join]:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(ranks, "PATIENCE", 0.2)
 
-    def as_rank(rank: int) -> ranks.Roll:
+    def as_rank(rank: int) -> ranks.RankRegistry:
         monkeypatch.setattr(distributed, "get_rank", lambda: rank)
-        roll = ranks.Roll()
-        roll.announce()
-        return roll
+        registry = ranks.RankRegistry()
+        registry.announce()
+        return registry
 
     for rank in range(4):
         as_rank(rank)
@@ -40,7 +40,7 @@ def join(monkeypatch: pytest.MonkeyPatch) -> Iterator[Join]:
 
 def test_a_process_that_is_held_up_is_not_told_as_lost(join: Join) -> None:
     """It is on this machine, and there, but has not noticed yet what its neighbour has."""
-    told = join(1).sentence_of_loss()
+    told = join(1).describe_loss()
     assert told is not None
     assert told.startswith("processes 3 and 4 of 4 (ranks 2 and 3) cannot be reached any more")
 
@@ -51,16 +51,16 @@ def test_a_process_that_ended_here_is_named(join: Join, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: ended.pid)
         join(0)
-    told = join(1).sentence_of_loss()
+    told = join(1).describe_loss()
     assert told is not None
-    assert told.startswith("process 1 of 4 (rank 0) ended without a word")
+    assert told.startswith("process 1 of 4 (rank 0) ended without a message")
 
 
 def test_one_of_those_that_ask_tells(join: Join) -> None:
     """The first of them; and none where the user knows from one that left."""
-    assert join(0).sentence_of_loss() is not None
-    assert join(1).sentence_of_loss() is None
-    join(2).leave(explained=False)
-    assert join(0).sentence_of_loss() is not None
-    join(3).leave(explained=True)
-    assert join(0).sentence_of_loss() is None
+    assert join(0).describe_loss() is not None
+    assert join(1).describe_loss() is None
+    join(2).deregister(explained=False)
+    assert join(0).describe_loss() is not None
+    join(3).deregister(explained=True)
+    assert join(0).describe_loss() is None

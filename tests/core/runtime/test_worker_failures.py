@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from core.data.images.decode import read_image
 from core.errors import UserError
-from core.runtime.worker_failures import cannot_start, lost_worker
+from core.runtime.worker_failures import explain_failed_start, explain_lost_worker
 
 
 class Broken:
@@ -33,7 +33,7 @@ class Broken:
 def test_a_mistake_in_such_a_process_is_no_loss_of_it(killed: bool) -> None:
     with pytest.raises(RuntimeError) as raised:
         list(DataLoader(Broken(killed), num_workers=1))  # type: ignore[arg-type]
-    assert ("same command goes on" in str(lost_worker(raised.value))) == killed
+    assert ("rerun the command to resume" in str(explain_lost_worker(raised.value))) == killed
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
@@ -61,20 +61,20 @@ def test_what_the_computer_lacks_is_no_fault_of_an_image(
         (errno.ENFILE, "too many open files on this computer", False),
         (errno.EAGAIN, "no further process or thread can be started", False),
         (errno.ENOMEM, "memory is used up", False),
-        (errno.ENOSPC, "decoded images find no room in shared memory: /dev/shm", True),
+        (errno.ENOSPC, "shared memory is full: /dev/shm", True),
         (errno.ENOENT, "/dev/shm", True),
     ],
 )
 def test_the_sentence_of_a_start_and_of_an_end_name_the_same_cause(
     number: int, told: str, room: bool
 ) -> None:
-    start = str(cannot_start(OSError(number, os.strerror(number))))
+    start = str(explain_failed_start(OSError(number, os.strerror(number))))
     ended = f"DataLoader worker (pid 3) exited unexpectedly with exit code {100 + number}. Details"
-    for sentence in (start, str(lost_worker(RuntimeError(ended)))):
+    for sentence in (start, str(explain_lost_worker(RuntimeError(ended)))):
         assert told in sentence
         assert ("/dev/shm" in sentence) == room
     # the connection of a worker that crashed says nothing of the cause
     reset = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-    assert "crashed (SIGSEGV)" in str(lost_worker(reset, (-signal.SIGSEGV,)))
+    assert "crashed (SIGSEGV)" in str(explain_lost_worker(reset, (-signal.SIGSEGV,)))
     # what has a name is a matter of that file
-    assert cannot_start(OSError(number, os.strerror(number), "a.csv")) is None
+    assert explain_failed_start(OSError(number, os.strerror(number), "a.csv")) is None

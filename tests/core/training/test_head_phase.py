@@ -135,7 +135,7 @@ def test_rows_and_targets_stay_with_their_features(fold: FoldData, tmp_path: Pat
         validation=fold.validation(),
         epochs=range(1, 5),
         passes=2,
-        say=pytest.fail,
+        log=pytest.fail,
         pause=pytest.fail,
     )
     batches = list(source.batches(1, 5, 0))
@@ -223,7 +223,7 @@ def test_a_disk_without_room_is_told_and_changes_nothing(
         monkeypatch.setattr(core.training.feature_cache.os, "posix_fallocate", full, raising=False)
     assert_same(train(fold, tmp_path / "small", 2), exact)
     printed = capsys.readouterr().out
-    assert "are computed anew in each head epoch" in printed
+    assert "are computed in each head epoch" in printed
     if kind == "small":
         assert "where 8e-07 GB are free" in printed
         # two passes of 48 images, and two views of 12, of 8 features in four bytes

@@ -72,7 +72,7 @@ def test_a_progress_that_is_not_understood(
 ) -> None:
     tensors, facts = load_tensors(path)
     save_tensors(path, tensors, facts | {"progress": facts["progress"] | change})
-    with pytest.raises(UserError, match=r"s\.state\.safetensors is no state of a run"):
+    with pytest.raises(UserError, match=r"s\.state\.safetensors is not a valid resume state"):
         start(2.0)[0].load(path, first=True)
 
 
@@ -82,5 +82,5 @@ def test_moments_that_are_not_the_optimisers(name: str, saved: State, path: Path
     save_tensors(path, tensors | {f"optimizer.0.{name}": torch.zeros(3)}, facts)
     state, optimizer = start(2.0)
     state.load(path, first=True)
-    with pytest.raises(UserError, match=r"s\.state\.safetensors does not fit its optimiser"):
+    with pytest.raises(UserError, match=r"s\.state\.safetensors does not fit its optimizer"):
         state.load_optimizer("all", optimizer)

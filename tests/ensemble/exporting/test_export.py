@@ -170,7 +170,7 @@ def test_the_bound_is_on_the_largest_difference(tmp_path: Path) -> None:
         ("--checkpoints {tmp}/run/{one.name}", "without scores by --no-scores"),
         ("--format folder --input float", "--input float needs --format onnx"),
         ("--format folder --any_size", "--any_size needs --format onnx"),
-        ("--output {one.parent} --overwrite", "holds what was not made here"),
+        ("--output {one.parent} --overwrite", "has other files ("),
         ("--checkpoints {tmp}/older/{one.name}", "gone/train.csv, the labels of"),
     ],
 )

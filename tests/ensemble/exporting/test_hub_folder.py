@@ -154,5 +154,5 @@ def test_a_folder_that_is_no_model_is_told_with_what_is_in_it(
         UserError, match=r"name one of its files: \S+_fold1.safetensors, \S+2.s\w+$"
     ):
         load_model(finished[0])
-    with pytest.raises(UserError, match="holds no checkpoint"):
+    with pytest.raises(UserError, match="has no checkpoint"):
         load_model(tmp_path)

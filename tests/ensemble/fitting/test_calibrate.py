@@ -205,7 +205,7 @@ def test_what_it_refuses(
     for arguments, told in (
         ([], "no predictions are given"),
         (both[:2], "no labels are given"),
-        (["--predictions", tmp_path / "bad.csv", *both[2:]], "no probability"),
+        (["--predictions", tmp_path / "bad.csv", *both[2:]], "not a probability"),
         ([*both[:2], "--labels", tmp_path / "no_finding.csv"], "can be scored"),
         ([*both, "--folds", 300], "only 100 patients"),
         ([*both, "--normal_class", "Normla"], "did you mean 'Normal'"),

@@ -28,7 +28,7 @@ VAL = f"{MODEL}_fold2_val.csv"
     ("change", "told"),
     [
         (lambda one: shutil.rmtree(one), "is not a run folder"),
-        (lambda one: (one / "config.json").write_text("{"), "is no JSON"),
+        (lambda one: (one / "config.json").write_text("{"), "is not valid JSON"),
         (lambda one: (one / "config.json").write_text("{}"), "missing required field model"),
         (lambda one: setting(one, folds="2"), "Expected int, got str in .folds"),
         (lambda one: setting(one, folds=10**9), "Expected int <= 1000 in .folds"),
@@ -39,7 +39,7 @@ VAL = f"{MODEL}_fold2_val.csv"
             "fold2.safetensors of a finished fold is missing",
         ),
         (lambda one: (one / VAL).unlink(), "fold2_val.csv of a finished fold is missing"),
-        (lambda one: (one / VAL).write_text("ImageID,Mass\na,2\n"), "no probability"),
+        (lambda one: (one / VAL).write_text("ImageID,Mass\na,2\n"), "not a probability"),
         (lambda one: edit(one / VAL, lambda f: f.drop(columns="Mass")), "Mass only in one of"),
         (lambda one: shutil.copy(one / f"{MODEL}_fold1_val.csv", one / VAL), "45 image(s) of"),
         (lambda one: edit(one / VAL, lambda frame: frame.iloc[1:]), "1 image of"),
@@ -86,12 +86,12 @@ def test_flags_that_cannot_be_meant(command: Command, runs: Runs, tmp_path: Path
         (["--runs", paths[0], paths[0] / ".." / "one"], "given more than once"),
         ([*good, "--folds", 60], "only 45 patients"),
         ([*good, "--output", tmp_path / "e.csv"], "must end in .json"),
-        ([*good, "--output", detour, "--overwrite"], "is a file that is read"),
+        ([*good, "--output", detour, "--overwrite"], "would overwrite the input file"),
         ([*good, "--output", env, "--overwrite"], "which --overwrite does not replace"),
         ([*good, "--output", labels / "e.json"], "lies below a file"),
         (
             [*good, "--labels", beside, "--output", tmp_path / "b.json", "--overwrite"],
-            "b_oof.csv is a file that is read",
+            "b_oof.csv: choose another path",
         ),
     ):
         assert sentence in refusal(command, *arguments)

@@ -179,9 +179,9 @@ def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change,
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"[]", "no JSON object"),
-        (b'{"kind": "calibration", "normal_alpha": -Infinity}', "Infinity is no number"),
-        (b'{"kind": "calibration", "kind": "calibration"}', "twice"),
+        (b"[]", "not a JSON object"),
+        (b'{"kind": "calibration", "normal_alpha": -Infinity}', "Infinity is not a number"),
+        (b'{"kind": "calibration", "kind": "calibration"}', "a key is repeated"),
         (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply"),
         (b" " * 16_000_001, "more than 16,000,000 bytes"),
     ],

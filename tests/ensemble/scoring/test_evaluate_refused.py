@@ -52,7 +52,7 @@ def test_what_is_there_is_replaced_only_with_overwrite(command: Command, files: 
         more += ["--train_csv", files.path("train"), "--overwrite", "--output", path]
         code, _, error = command(*first, *more)
         assert code == 2
-        assert f"{path} is a file that is read" in error
+        assert f"would overwrite the input file {path}" in error
         assert path.read_bytes() == kept
 
 
@@ -80,7 +80,7 @@ def test_what_it_refuses(command: Command, files: Files) -> None:
         ([*good, "--resamples", -1], "--resamples must be at least 0"),
         ([*good, "--sensitivity", 0], "--sensitivity must be above 0"),
         ([*good, "--thresholds", 2], "--thresholds must be within 0 and 1"),
-        ([*good, "--thresholds", files.folder / "broken.json"], "it is no JSON"),
+        ([*good, "--thresholds", files.folder / "broken.json"], "it is not valid JSON"),
         ([*good, "--thresholds", 0.5, "--sensitivity", 0.9], "contradict each other"),
         ([*good, "--gated"], "--gated needs the"),
         ([*good, "--thresholds", 0.5, "--gated"], "--gated needs the"),

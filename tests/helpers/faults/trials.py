@@ -160,7 +160,7 @@ class Trial:
         if ended.code == 0:
             # features that find no room are computed again, and what is left may need no more room
             assert not ended.error
-            if "are computed anew" not in ended.printed:
+            if "are computed in each head epoch" not in ended.printed:
                 assert_same(self.folder, self.undisturbed)
             return ""
         sentence = ended.refusal()

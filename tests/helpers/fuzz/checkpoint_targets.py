@@ -14,7 +14,7 @@ from core.data.images.collection import Images
 from core.errors import UserError
 from core.models.backbone import Backbone, model_settings
 from core.models.checkpoint import load_tensors, save_tensors
-from core.models.init_from import find_initial
+from core.models.init_from import find_initial_weights
 from core.training.ema import MovingAverage
 from core.training.resume import ResumeState, is_finished
 from ensemble.predict.blocks import Block, PredictionBlocks
@@ -105,9 +105,9 @@ def start(path: str) -> None:
     """As --init_from does."""
     config = Config(run=RunConfig(out_dir=OUT / "run"))
     config.model = StandardConfig(model=MODEL, init_from=Path(path))
-    initial = find_initial("standard_head", config, CLASSES)
+    initial = find_initial_weights("standard_head", config, CLASSES)
     assert initial is not None
-    print(initial.give(standard.build_model(config.model, len(CLASSES))))
+    print(initial.copy_into(standard.build_model(config.model, len(CLASSES))))
 
 
 def weights(path: str) -> None:

@@ -29,7 +29,7 @@ from core.errors import UserError
 from core.losses import NAMES, build_loss
 from core.models.checkpoint import load_into, load_tensors
 from core.models.data_digests import NAME
-from core.models.predict import as_it_is, mirror, predict
+from core.models.predict import identity, mirror, predict
 from core.runtime.fabric import make_fabric
 from core.training.loop import FoldTrainer
 from core.training.optimizer import Phase
@@ -47,7 +47,7 @@ VALIDATION_SIZES = (11, 13)
 STOP_AT = 3
 SPOILED = 9
 EVER = 1e9
-BOTH = (as_it_is, mirror)
+BOTH = (identity, mirror)
 ALL = Phase("all", 2, {"backbone": 1e-2, "head": 1e-2})
 HEAD = Phase("head", 1, {"head": 1e-2})
 # brings some couplings back to 0, and others not
@@ -69,8 +69,8 @@ class Witness(StepMonitor):
         if update == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def saved(self) -> None:
-        super().saved()
+    def reset_clock(self) -> None:
+        super().reset_clock()
         self.saved_after.append(len(self.rows))
 
 

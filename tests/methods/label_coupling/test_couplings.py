@@ -166,7 +166,7 @@ def test_source_and_target_are_those_of_the_model(one: Path) -> None:
 SPOILT: list[tuple[Any, dict[str, Any], str]] = [
     (FIRST, {"refiner": False}, "has no couplings"),
     ([[0, nan, 0], [0, 0, 0], [0, 0, 0]], {}, "not finite"),
-    (FIRST, {"class_names": None}, "does not name its classes"),
+    (FIRST, {"class_names": None}, "has no valid list of classes"),
     *((FIRST, {"fold": fold}, "no valid fold number") for fold in (None, 0, 4, True)),
     (FIRST, {"folds": 2.5}, "no valid fold number"),
 ]
@@ -190,10 +190,10 @@ def test_spoilt_checkpoint(folds: list[Path], matrix: Any, facts: Any, words: st
 def test_no_checkpoint(folds: list[Path], one: Path) -> None:
     assert "No checkpoint is given" in refusal()
     assert f"{one} is not there" in refusal(*folds, one)
-    assert f"{one.parent} is no exported folder" in refusal(*folds, one.parent)
+    assert f"{one.parent} is not an exported folder" in refusal(*folds, one.parent)
     for content in (b"text", folds[0].read_bytes()[:-7]):
         one.write_bytes(content)
-        assert f"{one} is no whole safetensors file" in refusal(*folds, one)
+        assert f"{one} is not a valid safetensors file" in refusal(*folds, one)
     assert sorted(one.parent.iterdir()) == [*folds, one]
 
 

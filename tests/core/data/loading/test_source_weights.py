@@ -87,7 +87,7 @@ def test_a_source_without_positives_is_named() -> None:
     ("weights", "sentence"),
     [
         ((1.0,), "has one number: give one for each"),
-        ((0.0, 0.0), "are all 0: nothing would be left"),
+        ((0.0, 0.0), "are all 0: give at least one above 0"),
     ],
 )
 def test_weights_that_are_none(weights: tuple[float, ...], sentence: str) -> None:

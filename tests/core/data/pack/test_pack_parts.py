@@ -114,7 +114,7 @@ def index(old: str, new: str) -> Spoil:
         (index("2.png", "1.png"), "repeated"),
         (index('"name"', '"names"'), "does not hold 10 images"),
         (index('"1.png",', '"1.png",x'), "is not a table"),
-        (lambda pack: (pack / "pack.json").write_text("{"), "is no JSON"),
+        (lambda pack: (pack / "pack.json").write_text("{"), "is not valid JSON"),
         (facts(version=2), "version is not 1"),
         (facts(size=-8), r"Expected `int` >= 1 - at `\$\.size`"),
         (facts(names_sha256="x\n"), r"at `\$\.names_sha256`"),

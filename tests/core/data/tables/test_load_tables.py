@@ -173,9 +173,9 @@ def test_what_is_asked_of_the_joint_table(
     ("settings", "sentence"),
     [
         ({"train_csv": ()}, "--train_csv names no file"),
-        ({"train_dir": (Path("a"),) * 3}, "--train_dir has 3 of them and --"),
-        ({"val_csv": (Path("v"),)}, "--val_csv has 1 of them and --train_csv 2"),
-        ({"source": ("nih",)}, "--source has 1 of them and --train_csv 2"),
+        ({"train_dir": (Path("a"),) * 3}, "--train_dir has 3 values and --"),
+        ({"val_csv": (Path("v"),)}, "--val_csv has 1 value and --train_csv 2"),
+        ({"source": ("nih",)}, "--source has 1 value and --train_csv 2"),
     ],
 )
 def test_lists_that_do_not_belong_together(settings: dict[str, Any], sentence: str) -> None:

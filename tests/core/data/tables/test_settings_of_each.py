@@ -51,7 +51,7 @@ def test_one_value_is_for_all_and_another_number_is_refused(tmp_path: Path) -> N
     paths = csvs(tmp_path)
     for name, values in EACH.items():
         data = data_config(train_csv=paths, **EACH | {name: (*values, values[0])})
-        with pytest.raises(UserError, match=f"--{name} has 3 of them and --train_csv 2"):
+        with pytest.raises(UserError, match=f"--{name} has 3 values and --train_csv 2"):
             check_together(data)
         check_together(data_config(train_csv=paths, **EACH | {name: values[:1]}))
     data = data_config(train_csv=paths, **EACH | {"uncertain": "zero", "patient_column": "none"})

@@ -45,7 +45,9 @@ for _name in ("fitting.calibrators", "fitting.out_of_fold", "fitting.weights", "
     importlib.import_module(f"ensemble.{_name}")
 METHOD = importlib.import_module("methods.standard_head.config").PRESETS
 # which asks git, and no file
-core.runs.folder.this_start = partial(dict, python="3.12", commit="def", versions={"torch": "2.1"})
+core.runs.folder.describe_start = partial(
+    dict, python="3.12", commit="def", versions={"torch": "2.1"}
+)
 OUT = Path(os.environ["FUZZ_OUT"])
 HERE = OUT / "here"
 
@@ -165,7 +167,7 @@ def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None
     assert all(escape_control(sentence) == sentence for sentence in told)
     if overwrite:
         return
-    core.runs.log.cut_back(run.metrics, 1, 1)
+    core.runs.log.truncate_log(run.metrics, 1, 1)
     history = _read_history(run.metrics)
     if history is not None:
         curves_figure(history)
