@@ -155,7 +155,7 @@ def test_a_run_that_began_offline_is_finished_from_random_weights(
     monkeypatch.setattr("core.models.starting_weights._fetch", lambda _: None)
     code, _, error = train("--out_dir", folder)
     assert code == 2
-    assert "cannot be fetched" in error
+    assert "cannot be downloaded" in error
     code, printed, error = train("--out_dir", folder, "--no-pretrained")
     assert code == 0, error
     assert "no record of the starting weights" in printed

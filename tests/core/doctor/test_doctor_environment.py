@@ -47,7 +47,7 @@ def test_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mark == "✓"
     versions.clear()
     found = findings_of(environment.check_packages, tmp_path / "none")
-    assert marked(found, "✗").endswith("are not known: pip install -U longtail-cxr")
+    assert marked(found, "✗").endswith("are unknown: pip install -U longtail-cxr")
 
 
 def set_free(monkeypatch: pytest.MonkeyPatch, free: float) -> None:

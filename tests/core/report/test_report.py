@@ -134,7 +134,7 @@ def test_page_shows_the_worst_cases_and_survives_an_image_that_is_gone(written):
     assert "cannot be read 0.500 rank 3 of 1,234 gone.png" in page.text
     assert "Positives with the lowest scores" in page.text
     assert "Negatives with the highest scores" not in page.text
-    assert "of the 30 rarest, up to 3 images labelled positive" in page.text
+    assert "or the 30 rarest: up to 3 images labelled positive" in page.text
 
 
 def test_page_tells_the_numbers(written, scored):

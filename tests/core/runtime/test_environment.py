@@ -152,7 +152,7 @@ def test_going_on_with_other_data_is_refused_by_what_differs(
     environment = json.loads((out / "env.json").read_text())
     del environment["parts"]
     (out / "env.json").write_text(json.dumps(environment))
-    assert "the images, labels, patients or folds that" in train(*flags(data, out))[2]
+    assert "the images, labels, patients or folds of the CSV" in train(*flags(data, out))[2]
 
 
 def test_other_files_under_the_same_names_are_told(
