@@ -47,7 +47,8 @@ def test_validation_and_predictions_are_complete(
     words = predicting(data, trained, several)
     printed = launches.start(INFER, *words, place=Place(processes)).finishes()
     assert printed.count("predictions  ") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"one.csv", "several.csv"}
+    overlaps = {"one_training_overlap.json", "several_training_overlap.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"one.csv", "several.csv"} | overlaps
     ours, theirs = (pd.read_csv(path, index_col="ImageID") for path in (several, one))
     assert list(ours.index) == pd.read_csv(data / "train.csv")["ImageID"].tolist()
     assert np.abs(ours - theirs).max(axis=None) < 1e-5
