@@ -62,7 +62,7 @@ class TensorBoardLog:
             for one in (folder.parent, folder):
                 one.mkdir(exist_ok=True)
             with self._path.open("ab") as file:
-                if not file.tell():
+                if not os.fstat(file.fileno()).st_size:
                     first = Event(wall_time=time.time(), file_version="brain.Event:2")
                     RecordWriter(file).write(first.SerializeToString())
                 file.write(self._pending.getvalue())
