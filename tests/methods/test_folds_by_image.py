@@ -42,3 +42,34 @@ def test_folds_by_image(phantom: Path, tmp_path: Path, train: Train, call: Call)
     assert code == 0, error
     assert BY_IMAGE not in printed + (out / "report.html").read_text()
     assert load_facts(checkpoint)["by_image"] == ""
+
+
+def test_patients_of_the_paths_stay_where_a_column_is_known_since(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    table = pd.read_csv(phantom / "train.csv")
+    people = table.pop("PatientID")
+    names = list(map(str, table["ImageID"]))
+    numbers = pd.factorize(people)[0].tolist()
+    table["ImageID"] = [f"patient{n:05}/{name}" for n, name in zip(numbers, names, strict=True)]
+    for name, new in zip(names, table["ImageID"], strict=True):
+        (data / "images" / new).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(phantom / "images" / name, data / "images" / new)
+    table.to_csv(data / "train.csv", index=False)
+    command = flags(data, out, "--run_folds", 1, "--epochs", 1, "--warmup_head_epochs", 0)
+    code, printed, error = train(*command)
+    assert code == 0, error
+    assert "Patients are taken from the images' paths" in printed
+    folds = (out / "folds.csv").read_bytes()
+    for mrn in (people, people.where(people.index > 0)):
+        table.assign(MRN=mrn).to_csv(data / "train.csv", index=False)
+        code, printed, error = train(*command)
+        assert code == 0, error
+        assert f"Patients are those of the run in {out}" in printed
+        assert "finished before" in printed
+        assert (out / "folds.csv").read_bytes() == folds
+    # other labels are another run as before
+    table.assign(MRN=people, Mass=1 - table["Mass"]).to_csv(data / "train.csv", index=False)
+    code, _, error = train(*command)
+    assert (code, "differs in the labels" in error) == (2, True)

@@ -20,11 +20,14 @@ IMAGE_COLUMNS = (
     *("ImageID", "Image_name", "Image Index", "dicom_id", "Path", "fpath"),
     *("image_path", "file_path", "filename", "file", "image"),
 )
+# of version 0.1; AS_EARLIER, which is no header's text, asks for these alone
+EARLIER_PATIENT_COLUMNS = ("PatientID", "subject_id", "deid_patient_id", "patient", "subject")
+AS_EARLIER = "\n0.1"
 PATIENT_COLUMNS = (
-    *("PatientID", "subject_id", "deid_patient_id", "patient", "subject", "MRN", "patient_mrn"),
-    *("medical_record_number", "medical_record_no", "medical_record_id", "medical_record", "pid"),
-    *("pat_id", "pt_id", "patient_no", "patient_nr", "patient_number", "patient_num"),
-    *("patient_code", "patient_key", "patient_uid", "subject_no", "subject_number"),
+    *(*EARLIER_PATIENT_COLUMNS, "MRN", "patient_mrn", "medical_record_number"),
+    *("medical_record_no", "medical_record_id", "medical_record", "pid", "pat_id", "pt_id"),
+    *("patient_no", "patient_nr", "patient_number", "patient_num", "patient_code", "patient_key"),
+    *("patient_uid", "subject_no", "subject_number"),
     *("person_id", "participant_id", "participant"),
 )
 STUDY_COLUMNS = ("StudyID", "study", "AccessionNumber", "StudyInstanceUID", "exam_id")

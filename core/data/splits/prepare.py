@@ -13,6 +13,7 @@ import numpy as np
 from core.config.data import DataConfig
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.training import RunConfig, SplitConfig
+from core.data.csv.columns import AS_EARLIER
 from core.data.splits.duplicates import describe_duplicates, find_duplicates, merge_patients
 from core.data.splits.folds import (
     assign_by_name,
@@ -74,17 +75,8 @@ class PreparedData:
 
     @property
     def by_image(self) -> str:
-        """Note for the reports if images of some source were split without patients; else ""."""
-        table = self.table
-        if table.patients is None:
-            return BY_IMAGE
-        own = table.patients == np.asarray(table.ids, dtype=object)
-        sources = [
-            name
-            for source, name in enumerate(table.source_names)
-            if table.sources is not None and own[table.sources == source].all()
-        ]
-        return f"{BY_IMAGE} (source {', '.join(sources)})" if sources else ""
+        """`describe_by_image` of the table."""
+        return describe_by_image(self.table)
 
     def fingerprint(self) -> str:
         """Digest of identifiers, patients, labels and folds."""
@@ -116,6 +108,19 @@ class PreparedData:
         return np.nan_to_num(self.table.targets, nan=-1).astype(np.int8).tobytes()
 
 
+def describe_by_image(table: LabelTable) -> str:
+    """Note for the reports if images of some source were split without patients; else ""."""
+    if table.patients is None:
+        return BY_IMAGE
+    own = table.patients == np.asarray(table.ids, dtype=object)
+    sources = [
+        name
+        for source, name in enumerate(table.source_names)
+        if table.sources is not None and own[table.sources == source].all()
+    ]
+    return f"{BY_IMAGE} (source {', '.join(sources)})" if sources else ""
+
+
 def prepare(
     data: DataConfig,
     split: SplitConfig,
@@ -132,6 +137,7 @@ def prepare(
         earlier = None if run is None or run.overwrite else find_run(run.out_dir)
         if earlier and not data.reading.patient_column:
             data = _without_new_patients(data, earlier, log)
+            return _divide_as_earlier(data, split, log, source_weights, earlier)
         return divide(_gather(data, earlier), data, split, log, source_weights, earlier)
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
@@ -184,6 +190,40 @@ def divide(
         log(sentence)
     prepared = PreparedData(table, assignment, run_folds, table.images.digest())
     check_training(prepared, shares, log)
+    return prepared
+
+
+def _divide_as_earlier(
+    data: DataConfig,
+    split: SplitConfig,
+    log: Callable[[str], None],
+    source_weights: Sequence[float],
+    earlier: EarlierRun,
+) -> PreparedData:
+    """`divide`, by the patient columns of version 0.1 where these alone give the earlier run's
+    patients."""
+    parts, recorded = earlier.environment.get("parts"), earlier.environment["data"]
+    prepared = refusal = None
+    try:
+        prepared = divide(_gather(data, earlier), data, split, log, source_weights, earlier)
+        patients = parts.get("patients") if isinstance(parts, dict) else None
+        if recorded == prepared.fingerprint() or patients == prepared.digests()["patients"]:
+            return prepared
+    except UserError as error:
+        refusal = error
+    given, lines = data.reading.patient_column or "", list[str]()
+    columns = [one or AS_EARLIER for one in ([given] if isinstance(given, str) else given)]
+    data = replace(data, reading=data.reading.change(patient_column=tuple(columns)))
+    with suppress(UserError):
+        before = divide(_gather(data, earlier), data, split, lines.append, source_weights, earlier)
+        if before.fingerprint() == recorded:
+            log(f"Patients are those of the run in {earlier.path}, which knew fewer column names.")
+            for line in lines:
+                log(line)
+            return before
+    if prepared is None:
+        assert refusal is not None
+        raise refusal
     return prepared
 
 

@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from core.config.data import LabelReading
-from core.data.csv.columns import Column, find_column, find_image_column, take_rows
+from core.data.csv.columns import (
+    AS_EARLIER,
+    EARLIER_PATIENT_COLUMNS,
+    PATIENT_COLUMNS,
+    Column,
+    find_column,
+    find_image_column,
+    take_rows,
+)
 from core.data.csv.labels import add_absent, choose_labels, read_targets
 from core.data.csv.patients import likely_patient_columns
 from core.data.csv.views import view_group
@@ -79,9 +87,13 @@ def build_label_table(
     path, views, notes = source.path, reading.views, list(source.notes)
     image = find_image_column(path, source.columns, reading.image_column, source.image)
     requests = {field: getattr(reading, f"{field}_column") for field in FIELDS}
+    patient = source.patient
+    if requests["patient"] == AS_EARLIER:
+        requests["patient"] = ""
+        patient = EARLIER_PATIENT_COLUMNS if patient == PATIENT_COLUMNS else patient
     found = {
         field: find_column(path, source.columns, requests[field], known, f"--{field}_column")
-        for field, known in zip(FIELDS, (source.patient, source.study, source.view), strict=True)
+        for field, known in zip(FIELDS, (patient, source.study, source.view), strict=True)
     }
     used = {image, *filter(None, found.values())}
     columns = _take_split(source, reading.official_split, notes)
