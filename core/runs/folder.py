@@ -116,7 +116,8 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
     remedy, start = "leave out these flags to resume it", ""
     if differing and "model" not in names:
         trained = [files.weights for files in folds_of(earlier) if files.weights.is_file()]
-        start = f" and --init_from {trained[0]} to start from its weights" if trained else ""
+        saw = "" if old.get("val_csv") else " (which saw images that other folds validate on)"
+        start = f" and --init_from {trained[0]} to start from its weights{saw}" if trained else ""
     if not differing and not same_data:
         parts = earlier.environment.get("parts")
         changed = ["images, labels, patients or folds"]

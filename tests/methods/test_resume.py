@@ -31,7 +31,7 @@ def test_the_same_command_again_changes_nothing_and_another_one_is_refused(
     assert "backbone_lr (0.0005 there, 0.5 now)" in error
     assert "--overwrite" in error
     start = f"another --out_dir and --init_from {out / MODEL}_fold1.safetensors to start from its"
-    assert start in error
+    assert f"{start} weights (which saw images that other folds validate on)" in error
     assert contents(out) == before
 
 
