@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported late, to keep --help fast
     from core.data.tables.label_table import LabelTable
 
 _OWN_FILES = re.compile(r"(train|holdout)(_.+)?\.csv")
+_LONGEST_HEADER = 2**20
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,13 +65,16 @@ def main() -> None:
     # late, to keep --help and flag errors fast
     from core.data.splits.folds import count_table
     from core.data.splits.holdout import divide_holdout
+    from core.data.splits.prepare import describe_by_image
     from core.data.tables.load import gather
     from core.io.output_folder import check_folder, write_folder
 
     inputs = [*config.train_csv, *filter(None, [config.reading.label_map])]
-    check = partial(
-        check_folder, config.output, inputs, _OWN_FILES, "holdout", overwrite=config.overwrite
-    )
+
+    def check() -> None:
+        check_folder(config.output, inputs, _OWN_FILES, "holdout", overwrite=config.overwrite)
+        _check_pairs(config.output)
+
     check()
     table = gather(data, images=bool(config.train_dir))
     held_out = divide_holdout(table, config.share, config.seed, print)
@@ -78,13 +82,29 @@ def main() -> None:
     written = write_folder(config.output, partial(_write, data, table, held_out.tolist()), check)
     cells = counts.map("{:,}".format).set_axis(["train", "holdout"], axis=1)
     print(f"\n{cells.to_string()}\n")
-    if table.patients is None:
-        print("split by image: a patient may be on both sides\n")
+    if by_image := describe_by_image(table):
+        print(f"{by_image.replace('folds', 'split', 1)}\n")
     for csv, (train, holdout, left_out) in zip(config.train_csv, written, strict=True):
         if left_out:
             print(f"{left_out:,} rows of {csv} are in neither file: the notes above explain why")
         print(f"train        {config.output / train}")
         print(f"held out     {config.output / holdout}")
+
+
+def _check_pairs(folder: Path) -> None:
+    """Raise UserError where a file has no partner of the same header, as an earlier call wrote."""
+    headers: dict[str, list[bytes]] = {}
+    for path in sorted(folder.glob("*.csv")):
+        with path.open("rb") as file:
+            headers.setdefault(path.name.removeprefix("train").removeprefix("holdout"), []).append(
+                file.readline(_LONGEST_HEADER)
+            )
+    for end, both in headers.items():
+        if len(both) != 2 or both[0] != both[1]:
+            raise UserError(
+                f"{folder}: train{end} and holdout{end} were not written by one earlier call, so "
+                "that --overwrite leaves them alone: name another --output"
+            )
 
 
 def _write(

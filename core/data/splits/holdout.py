@@ -38,7 +38,6 @@ def assign_holdout(
             f"--share {share:g} is {part} of the {what}s and needs at least {part.denominator:,}; "
             f"there {'is' if units == 1 else 'are'} {units:,}: give a simpler share or more {what}s"
         )
-    folds = assign_folds(targets, patients, part.denominator, seed)
     found: list[tuple[int, float, np.ndarray]] = []
     for finer in (1, 2, 4):
         parts, taken = part.denominator * finer, part.numerator * finer

@@ -132,6 +132,19 @@ def test_seed_overwrite_and_equal_images(
     assert set() in sides
 
 
+@pytest.mark.parametrize("name", ["train.csv", "train_x.csv"])
+def test_overwrite_leaves_other_tables_alone(name: str, tmp_path: Path, call: Call) -> None:
+    many_patients().to_csv(tmp_path / "all.csv", index=False)
+    out = tmp_path / "out"
+    words = ["--train_csv", tmp_path / "all.csv", "--output", out]
+    assert call(main, *words)[0] == 0
+    (out / name).write_text("Image,Finding\na.png,1\n")
+    code, _, error = call(main, *words, "--overwrite")
+    assert code == 2
+    assert f"{name} and holdout{name.removeprefix('train')} were not written by one" in error
+    assert (out / name).read_text() == "Image,Finding\na.png,1\n"
+
+
 @pytest.mark.parametrize(("source", "column"), [("vindr/image_labels_train.csv", "image_id")])
 def test_a_known_source_keeps_all_rows_of_an_image(
     source: str, column: str, tmp_path: Path, call: Call
@@ -149,8 +162,13 @@ def test_several_csvs_share_a_patient_out_once(tmp_path: Path, call: Call) -> No
     many_patients().to_csv(tmp_path / "a.csv", index=False)
     many_patients(30).rename(columns={"Rare": "Mass"}).to_csv(tmp_path / "b.csv", index=False)
     csvs = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    code, _, error = call(main, "--train_csv", *csvs, "--output", tmp_path / "new")
+    words = ["--train_csv", *csvs, "--output", tmp_path / "new"]
+    code, printed, error = call(main, *words, "--patient_column", "PatientID", "none")
     assert code == 0, error
+    assert "split by image: a patient may be on both sides (source b)\n" in printed
+    code, printed, error = call(main, *words, "--overwrite")
+    assert code == 0, error
+    assert "split by image" not in printed
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         *("train_a.csv", "holdout_a.csv", "train_b.csv", "holdout_b.csv")
     }
