@@ -34,8 +34,9 @@ async def file_of_form(headers: Headers, body: bytes) -> bytes:
     parser.spool_max_size = len(body)
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        reason = error.message.rstrip(".").replace(". ", ", ").lower()
+    except (MultiPartException, UnicodeError) as error:
+        text = error.message if isinstance(error, MultiPartException) else "invalid charset"
+        reason = text.rstrip(".").replace(". ", ", ").lower()
         raise UserError(
             f"the form cannot be read ({reason}): send one image as its file"
         ) from error

@@ -260,6 +260,14 @@ def test_wrong_forms(page: TestClient, content: dict[str, Any], status: int, tol
         assert told in answer.json()["error"]
 
 
+def test_a_charset_that_decodes_nothing_is_a_wrong_form(page: TestClient) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=b; charset=undefined"}
+    part = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nx\r\n--b--\r\n'
+    answer = page.post("/predict", headers=headers, content=part)
+    assert answer.status_code == 422
+    assert "the form cannot be read (invalid charset)" in answer.json()["error"]
+
+
 def test_a_large_form_is_not_written_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise AssertionError("a temporary file was made")
