@@ -45,7 +45,7 @@ def main() -> None:
     scored, runs, paths = _read(config)
     if config.image_dir is not None:
         scored = add_images(scored, config.image_dir)
-    folds = describe_folds(runs) if runs else None
+    folds = describe_folds(runs, anonymous=config.anonymous) if runs else None
     _print_sources(config, scored, folds)
     overlap = scored.overlap.tables(short_names([*scored.files], anonymous=config.anonymous))
     for one in overlap:

@@ -71,9 +71,12 @@ def read_files_and_runs(paths: Sequence[Path]) -> tuple[list[Predictions], list[
     return tables, list(runs.values())
 
 
-def describe_folds(runs: Sequence[Run]) -> str:
-    """Describe the trained folds of a run, or the common folds of several runs."""
-    names = short_names([run.path for run in runs]).values()
+def describe_folds(runs: Sequence[Run], *, anonymous: bool = False) -> str:
+    """Describe the trained folds of a run, or the common folds of several runs.
+
+    `anonymous`: names without folders.
+    """
+    names = short_names([run.path for run in runs], anonymous=anonymous).values()
     totals = [1 if run.settings.val_csv else run.settings.folds for run in runs]
     trained = [sorted({*run.folds.tolist()}) for run in runs]
     counts = [

@@ -46,12 +46,7 @@ def explain_images(
         member_maps(member, np.zeros((8, 8), dtype=np.uint8), [0])
     for sentence in images.images.check_sizes(ensemble.sizes):
         print(sentence)
-    labels = ensemble.labels()
-    if len(labels) > 1:
-        labels.append(ENSEMBLE)
-    states = [UNCALIBRATED] * len(labels)
-    if config.postprocessing.calibration is not None:
-        states[-1] = "calibrated"
+    labels, states = _labels_and_states(predictor, config)
     pointing = Pointing(labels)
     sheet: list[Row] = []
     listed: list[dict[str, object]] = []
@@ -79,28 +74,43 @@ def explain_images(
             pointing.count(name, boxes[name], list(heats[name]))
         if not show:
             continue
-        rows = []
-        for name in show:
-            own = found[:, class_names.index(name)].tolist()
-            rows.append(Row(name, small, boxes.get(name, ()), [*heats[name]], own, states))
+        own = {name: found[:, class_names.index(name)].tolist() for name in show}
+        rows = [Row(n, small, boxes.get(n, ()), [*heats[n]], own[n], states) for n in show]
         file = f"{place + 1:04}_{_file_name(image)}.png"
         draw(rows, labels).savefig(folder / file, dpi=DOTS_PER_INCH)
         sheet += [_for_sheet(row, image) for row in rows[: SHEET_ROWS - len(sheet)]]
-        listed += [
-            {
-                **{"ImageID": image, "class": row.label, "model": model},
-                **{"probability": one, "calibration": state, "file": file},
-            }
-            for row in rows
-            for model, one, state in zip(labels, row.probabilities, states, strict=True)
-        ]
+        listed += _rows_of_csv(rows, labels, image, file)
     draw(sheet, labels).savefig(folder / "sheet.png", dpi=DOTS_OF_SHEET)
-    tables = {"maps.csv": pd.DataFrame(listed)}
-    if measured:
-        tables["pointing.csv"] = pointing.table(measured)
-    for name, table in tables.items():
-        table.to_csv(folder / name, index=False, float_format="%.8g")
-    return len(listed) // len(labels), tables.get("pointing.csv")
+    points = pointing.table(measured) if measured else None
+    for name, table in (("maps.csv", pd.DataFrame(listed)), ("pointing.csv", points)):
+        if table is not None:
+            table.to_csv(folder / name, index=False, float_format="%.8g")
+    return len(listed) // len(labels), points
+
+
+def _labels_and_states(predictor: Predictor, config: Config) -> tuple[list[str], list[str]]:
+    """Names of the models, the ensemble of several last, and calibration of their probabilities."""
+    labels = predictor.ensemble.labels()
+    if len(labels) > 1:
+        labels.append(ENSEMBLE)
+    states = [UNCALIBRATED] * len(labels)
+    if config.postprocessing.calibration is not None:
+        states[-1] = "calibrated"
+    return labels, states
+
+
+def _rows_of_csv(
+    rows: Sequence[Row], labels: Sequence[str], image: str, file: str
+) -> list[dict[str, object]]:
+    """Rows of maps.csv, one for each class and model of an image."""
+    return [
+        {
+            **{"ImageID": image, "class": row.label, "model": model},
+            **{"probability": one, "calibration": state, "file": file},
+        }
+        for row in rows
+        for model, one, state in zip(labels, row.probabilities, row.states, strict=True)
+    ]
 
 
 def _file_name(image: str) -> str:

@@ -1,6 +1,6 @@
 """Scoring data: predictions and labels matched by image and class, and their evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config.data import LabelReading
-from core.data.csv.columns import find_column
+from core.data.csv.columns import Column, find_column
 from core.data.csv.labels import is_label
 from core.data.csv.non_labels import is_known_non_label
 from core.data.sources import PLAIN, read_source_table
@@ -141,17 +141,10 @@ def read_scored(
     # predictions by study have the id column of the labels' studies
     same = tables[0].id_column if tables[0].id_column in columns else ""
     others = {usual or same, reading.patient_column, *sheet.no_labels, *not_classes}
-    classes = [
-        name
-        for name, column in columns.items()
-        if name in predicted
-        or (name not in others and not is_known_non_label(name) and is_label(column))
-    ]
+    classes = _classes_to_score(columns, predicted, others)
     if not set(predicted).intersection(classes):
-        raise UserError(
-            f"{labels} has no column for any class of {tables[0].path}: "
-            f"{list_first(sorted(predicted))}"
-        )
+        names = list_first(sorted(predicted))
+        raise UserError(f"{labels} has no column for any class of {tables[0].path}: {names}")
     # the column of --by view may be in --meta
     view = reading.view_column if reading.view_column in columns else ""
     named = reading.change(image_column=usual or same, view_column=view)
@@ -161,9 +154,8 @@ def read_scored(
         table = table.take(np.array([name in known for name in table.ids]))
     table = replace(table, notes=(*renamed, *table.notes))
     labelled = table.ids
-    table, arrays, notes = match_labels(
-        tables, table, labels, common=common, common_images=common_images
-    )
+    shared = {"common": common, "common_images": common_images}
+    table, arrays, notes = match_labels(tables, table, labels, **shared)
     files = dict(zip((one.path for one in tables), arrays, strict=True))
     prevalence = training = None
     if train_csv is not None:
@@ -176,6 +168,18 @@ def read_scored(
     table = table.take(order)
     overlap = find_training_overlap(tables, labelled, table, training)
     return Scored(table, files, prevalence, notes, resamples, seed, sheet, overlap)
+
+
+def _classes_to_score(
+    columns: Mapping[str, Column], predicted: Sequence[str], others: Collection[str]
+) -> list[str]:
+    """The columns that are predicted, and those, but `others`, that hold label values alone."""
+    return [
+        name
+        for name, column in columns.items()
+        if name in predicted
+        or (name not in others and not is_known_non_label(name) and is_label(column))
+    ]
 
 
 def read_training(

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score
 from core.runs.folder import RunFolder
 from ensemble.calibrate import main as calibrate
 from ensemble.evaluate import main as evaluate
+from ensemble.fitting.out_of_fold import describe_folds, read_files_and_runs
 from tests.helpers.calls import done, refusal
 from tests.helpers.synthetic.runs import MODEL, NAMES, Command, guesses, labels_of, make_run
 
@@ -80,6 +81,16 @@ def test_nothing_is_written_into_a_run_folder_unasked(
     made = {path.name for path in Path("outputs").glob("*.json")}
     assert made == {"one_metrics.json", "one_leaderboard.json", f"one_{csv.stem}_metrics.json"}
     assert [sorted(path.iterdir()) for path in runs] == before
+
+
+def test_folds_of_runs_with_one_name_show_no_folder_if_anonymous(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    paths = [shutil.copytree(run, tmp_path / f"of_{run.name}" / "run") for run in runs]
+    found = read_files_and_runs(paths)[1]
+    assert str(paths[0]) in describe_folds(found)
+    words = describe_folds(found, anonymous=True)
+    assert words == "common to all runs: 1, 2 (run (1): 1, 2, 3 of 3; run (2): 1, 2 of 3)"
 
 
 def test_runs_of_other_folds_are_compared_on_all_images(
