@@ -60,7 +60,7 @@ def test_patients_of_the_paths_stay_where_a_column_is_known_since(
     command = flags(data, out, "--run_folds", 1, "--epochs", 1, "--warmup_head_epochs", 0)
     code, printed, error = train(*command)
     assert code == 0, error
-    assert "Patients are taken from the images' paths" in printed
+    assert "Patients are read from the image paths" in printed
     folds = (out / "folds.csv").read_bytes()
     for mrn in (people, people.where(people.index > 0)):
         table.assign(MRN=mrn).to_csv(data / "train.csv", index=False)
