@@ -186,6 +186,7 @@ class _Step(NamedTuple):
 
     gains_map: bool
     is_worse: bool  # log loss or Brier score
+    has_interval: bool  # of the difference of mAP
 
     @property
     def is_better(self) -> bool:
@@ -204,6 +205,8 @@ def _describe_gating(calibration: Calibration, alphas: list[float], step: _Step)
     if step.is_better:
         return [f"{text} Recommended: held-out patients show a gain in mAP."]
     reason = "the interval of its gain in mAP on held-out patients does not lie above 0"
+    if not step.has_interval:
+        reason = "there are too few positive patients for an interval of its gain in mAP"
     if step.gains_map:
         reason = "it gains mAP on held-out patients, but its probabilities are worse"
     return [f"{text} Not recommended: {reason}."]
@@ -222,15 +225,15 @@ def _print_scores(config: Config, problem: Problem, tested: OutOfFold, scores: D
         "mAP and mAUROC use an image's rank among all images under the maps of its fold, as the "
         "scales of folds differ. A single map does not change them, apart from ties by isotonic."
     ]
-    step = _Step(gains_map=False, is_worse=False)
+    step = _Step(gains_map=False, is_worse=False, has_interval=False)
     for earlier, stage in pairwise(stages):
         both, names = (tested.ranks[stage], tested.ranks[earlier]), problem.class_names
         gain = paired_difference(problem.targets, *both, names, problem.patients, seed=config.seed)
         both = tested.probabilities[earlier], tested.probabilities[stage]
         text, is_worse = _compare_losses(problem, *both)
         notes.append(f"{earlier} → {stage}: {text} {_describe_gain(gain)}")
-        low = gain.summary["intervals"].get("mAP", (0.0,))[0]
-        step = _Step(gains_map=low > 0, is_worse=is_worse)
+        interval = gain.summary["intervals"].get("mAP")
+        step = _Step(bool(interval and interval[0] > 0), is_worse, interval is not None)
     print(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
     return step
 

@@ -59,6 +59,8 @@ def main() -> None:
     postprocess = make_postprocess(config.postprocessing, names)
     if fabric.is_global_zero:
         print(ensemble)
+        if config.postprocessing.calibration is None:
+            print("calibration  none: --calibration FILE of ensemble.calibrate gives frequencies")
     predictor = Predictor(fabric, ensemble, config.merge, postprocess)
     if images is None or output is None:
         assert config.single is not None
@@ -78,7 +80,8 @@ def _predict_single(predictor: Predictor, image: Path, output: Path | None) -> N
     from core.data.images.decode import read_image
     from core.io.atomic import make_folder, write_atomically
     from ensemble.predict.dataset import digest_at
-    from ensemble.predict.training_overlap import find_overlap
+    from ensemble.predict.ensemble_json import write_document
+    from ensemble.predict.training_overlap import KIND, as_document, find_overlap, overlap_path
 
     pixels, ensemble = read_image(image), predictor.ensemble
     found = pd.Series(predictor.predict_image(pixels), index=predictor.class_names)
@@ -97,6 +100,7 @@ def _predict_single(predictor: Predictor, image: Path, output: Path | None) -> N
         frame.insert(0, "ImageID", image.name)
         make_folder(output.parent)
         write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
+        write_document(overlap_path(output), KIND, as_document(overlap, [image.name]))
         print(f"predictions  {output} (1 image)")
 
 

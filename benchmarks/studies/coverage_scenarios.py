@@ -27,7 +27,8 @@ from core.data.images.collection import Images
 from core.data.sources.source_table import SourceTable
 from core.data.tables.label_table import LabelTable
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
-from core.metrics.intervals import LEAST_IN_MEANS
+from core.metrics.calibration_error import calibration_errors
+from core.metrics.intervals import LEAST_IN_MEANS, mean_losses
 from core.runtime.fabric import usable_cores
 from ensemble.fitting.weights import SINGLE_BEST, Pool, select
 from ensemble.scoring.operating_points import OTHER, TargetPoint, operating_points
@@ -176,11 +177,29 @@ def reliability(
     """Calibration errors of calibrated probabilities, with logits multiplied by `sharpened`."""
     sample = population.draw(random)
     probabilities = population.calibrated(sample.probabilities, sharpened)
-    names = [str(number) for number in range(len(population.aurocs))]
-    summary = evaluate(sample.targets, probabilities, names, patients=sample.patients).summary
-    for what, truth in zip(("RMSCE", "RMSCE_flat"), population.reliability(sharpened), strict=True):
-        low, high = summary["intervals"][what]
-        yield Interval(what, 0, 0.0, low, high, summary[what], truth)
+    found = calibration_errors(sample.targets, probabilities, sample.patients)
+    truths = population.reliability(sharpened)
+    for (what, (value, low, high)), truth in zip(found.items(), truths, strict=True):
+        yield Interval(what, 0, 0.0, low, high, value, truth)
+
+
+def losses(population: Population, random: np.random.Generator) -> Iterator[Interval]:
+    """Log loss and Brier score of overconfident probabilities less those of calibrated ones.
+
+    Its truth is what `table_of` puts there: the mean over all data sets.
+    """
+    sample = population.draw(random)
+    targets, known = sample.targets, population.calibrated(sample.probabilities)
+    sharper = population.calibrated(sample.probabilities, 1.15)
+    kinds = {
+        "log loss": lambda p: -np.where(targets == 1, np.log(p), np.log1p(-p)),
+        "Brier score": lambda p: (p - targets) ** 2,
+    }
+    for name, loss in kinds.items():
+        estimate = mean_losses(loss(sharper) - loss(known), sample.patients)
+        low, high = estimate.unbounded_interval()
+        value = float(estimate.values)
+        yield Interval(f"difference of {name}", 0, 0.0, float(low), float(high), value, np.nan)
 
 
 def gains(population: Population, random: np.random.Generator) -> Iterator[Interval]:
@@ -239,8 +258,10 @@ def scenarios() -> dict[str, Draw]:
         found[f"threshold, {name}"] = partial(points, grid(rho, [10, 20, 50, 200]), 1.0)
         common = grid(rho, [50, 200, 600])
         found[f"calibrated, {name}"] = partial(reliability, common, 1.0)
+        found[f"calibrated, rare, {name}"] = partial(reliability, grid(rho, [10]), 1.0)
         found[f"overconfident, {name}"] = partial(reliability, common, 1.5)
         found[f"slightly overconfident, {name}"] = partial(reliability, common, 1.15)
+        found[f"losses, {name}"] = partial(losses, common)
         for point, least in product(OTHER, (0.8, 0.95)):
             reaching = TargetPoint(point, least)
             found[f"{point} {least}, {name}"] = partial(

@@ -139,11 +139,13 @@ class Population:
         log_odds = self._log_odds(scores)
         given = expit(sharpened * log_odds)
         bins = np.minimum((given * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-        sums = np.zeros((2, CALIBRATION_BINS, len(self.shifts)))
-        for column in range(len(self.shifts)):
-            np.add.at(sums[0, :, column], bins[:, column], density[:, column])
-            gap = density * (expit(log_odds) - given)
-            np.add.at(sums[1, :, column], bins[:, column], gap[:, column])
+        gap = density * (expit(log_odds) - given)
+        sums = np.stack(
+            [
+                [np.bincount(*pair, CALIBRATION_BINS) for pair in zip(bins.T, one.T, strict=True)]
+                for one in (density, gap)
+            ]
+        ).swapaxes(1, 2)
 
         def mean_square(share: FloatArray, gaps: FloatArray) -> FloatArray:
             return (gaps**2 / np.maximum(share, 1e-300)).sum(axis=0)

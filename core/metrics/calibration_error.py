@@ -11,8 +11,8 @@ from core.metrics.ap_auroc import FloatArray, IntArray, divide_known
 from core.metrics.influence import MODEL_COUNTS, missing_variance
 
 CALIBRATION_BINS = 15
-# least number of patients for a bias-corrected calibration error
-LEAST_PATIENTS = 10
+# least number of patients with a positive label for a bias-corrected calibration error
+LEAST_PATIENTS = 20
 
 
 def calibration_bins(targets: FloatArray, probabilities: FloatArray) -> dict[str, NDArray[Any]]:
@@ -45,6 +45,27 @@ def expected_calibration_error(targets: FloatArray, probabilities: FloatArray) -
     return float(np.nansum(gaps) / total) if total else float("nan")
 
 
+def calibration_errors(
+    labels: FloatArray, probabilities: FloatArray, clusters: IntArray
+) -> dict[str, tuple[float, float, float]]:
+    """RMSCE over classes and RMSCE_flat of (N, C) values: value and bounds, see `Reliability`.
+
+    The mean over classes of squared errors, and that of all labels as one class. NaN for too few
+    patients.
+    """
+    columns = labels.shape[1]
+    flat = labels.reshape(-1, 1), probabilities.reshape(-1, 1), np.repeat(clusters, columns)
+    kinds = {
+        "RMSCE": Reliability.of(labels, probabilities, clusters).mean(),
+        "RMSCE_flat": Reliability.of(*flat),
+    }
+    found = {}
+    for name, one in kinds.items():
+        (value,), ((low,), (high,)) = one.roots()
+        found[name] = float(value), float(low), float(high)
+    return found
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Bias-corrected squared calibration errors of C classes, and the influence of K patients.
@@ -55,7 +76,7 @@ class Reliability:
     moves: (K, C), decrease of a value without the patient.
     chance: (C,), variance of a value for a true error of 0.
     gaps: (C,), the value without the bias correction.
-    patients: (C,), number of patients with a label.
+    patients: (C,), number of patients with a positive label.
     """
 
     values: FloatArray
@@ -91,9 +112,9 @@ class Reliability:
     def roots(self) -> tuple[FloatArray, FloatArray]:
         """Root mean squared calibration errors (C,) and their 95 % intervals (2, C).
 
-        NaN for fewer than LEAST_PATIENTS patients. The interval has all true squared errors that a
-        test does not reject, as the variance grows with the true error. Degrees of freedom are the
-        effective number of patients that contribute to the variance.
+        NaN for fewer than LEAST_PATIENTS positive patients. The interval has all true squared
+        errors that a test does not reject, as the variance grows with the true error. Degrees of
+        freedom are the effective number of patients that contribute to the variance.
         """
         seen, fourth = (self.moves**2).sum(axis=0), (self.moves**4).sum(axis=0)
         freedom = np.divide(2 * seen**2, fourth, out=np.full(fourth.shape, 1e9), where=fourth > 0)
@@ -126,18 +147,18 @@ def _reliability(
     gap = gaps.sum(axis=0) / np.maximum(count, 1)
     moves = (gaps - gap * images) / np.maximum(count, 1)
     variance = (moves**2).sum(axis=0) * patients / np.maximum(patients - 1, 1)
-    # a rare label of few patients with many similar images shows too little variance
+    # a rare label of a few patients, or with many similar images, shows too little variance
     equal = divide_known(count**2, (images**2).sum(axis=0))
     unseen = missing_variance(confidence * (1 - confidence) / equal, variance, equal, MODEL_COUNTS)
-    variance = variance + np.where(images.max(axis=0) > 1, unseen, 0)
+    variance = variance + np.nan_to_num(unseen)
     # the gap of a single patient may be due to chance only
     variance = np.where(patients == 1, gap**2, variance)
     share = count / len(y)
     excess = gap**2 - variance
     value = float(share @ excess)
     others = (images @ excess - images.sum(axis=1) * value) / len(y)
-    chance, patients_in_all = float(2 * share**2 @ variance**2), len(np.unique(own))
-    return value, moves @ (2 * share * gap) + others, chance, float(share @ gap**2), patients_in_all
+    chance, positive = float(2 * share**2 @ variance**2), len(np.unique(own[y == 1]))
+    return value, moves @ (2 * share * gap) + others, chance, float(share @ gap**2), positive
 
 
 def _bin_of(probabilities: FloatArray) -> IntArray:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from core.errors import UserError
 from core.metrics.ap_auroc import Curve, FloatArray, IntArray, column_mean
-from core.metrics.calibration_error import Reliability, expected_calibration_error
+from core.metrics.calibration_error import calibration_errors, expected_calibration_error
 from core.metrics.influence import AP, AUROC, Patients, cluster_indices, influence
 from core.metrics.intervals import with_intervals
 
@@ -215,15 +215,11 @@ def _add_calibration(
     summary: dict[str, Any], labels: FloatArray, scores: FloatArray, clusters: IntArray
 ) -> None:
     """Add calibration errors corrected for chance, and their intervals."""
-    count = labels.shape[1]
-    flat = labels.reshape(-1, 1), scores.reshape(-1, 1), np.repeat(clusters, count)
-    classes = Reliability.of(labels, scores, clusters).mean()
-    for name, one in (("RMSCE", classes), ("RMSCE_flat", Reliability.of(*flat))):
-        (value,), bounds = one.roots()
-        summary[name] = float(value)
+    for name, (value, *bounds) in calibration_errors(labels, scores, clusters).items():
+        summary[name] = value
         if not np.isnan(value):
-            summary["intervals"][name] = float(bounds[0, 0]), float(bounds[1, 0])
-            summary["interval_points"][name] = summary["corrected"][name] = float(value)
+            summary["intervals"][name] = tuple(bounds)
+            summary["interval_points"][name] = summary["corrected"][name] = value
             summary["interval_classes"][name] = int((~np.isnan(labels)).any(axis=0).sum())
 
 

@@ -56,14 +56,14 @@ class Influence:
         """Difference to the values of another model on the same images."""
         moves = self.moves - other.moves
         single = (self.moves**2 + other.moves**2).sum(axis=1)
-        differ = self.values != other.values
         # shared effects of two models cancel, also in the unseen variance
         shared = divide_known((moves**2).sum(axis=1), single)
         return Influence(
             values=self.values - other.values,
             moves=moves,
             bias=self.bias - other.bias,
-            unseen=np.where(np.isnan(shared), differ, shared) * (self.unseen + other.unseen),
+            # of two perfect rankings nothing is seen at all
+            unseen=np.where(np.isnan(shared), 1, shared) * (self.unseen + other.unseen),
             patients=self.patients,
             fewest=self.fewest,
             freedom=self.freedom,

@@ -35,6 +35,8 @@ LEAST_IN_MEANS, MOST_NEAR = 10, 0.25
 # least number of patients of the rarer outcome for the interval of a predictive value if patients
 # have several images: a lower limit would select values that are too high
 LEAST_RARE = 100
+# least number of patients for the interval of a mean loss
+LEAST_IN_LOSSES = 50
 # largest fraction of a value that is corrected as bias; and the bias, as a fraction of the standard
 # error, above which most of it is corrected, as its estimate has an error too
 MOST_BIAS, CLEAR_BIAS = 0.6, 1 / 3
@@ -86,8 +88,9 @@ class Estimate:
         centre = np.clip(self.corrected(), least, 1 - least)
         width = self._width() / (centre * (1 - centre))
         low, high = expit(np.stack([logit(centre) - width, logit(centre) + width]))
-        # the interval includes a value of 0 or 1
-        low, high = np.where(self.values == 0, 0 * low, low), np.where(self.values == 1, 1.0, high)
+        # the interval includes its own value at both ends of the scale
+        low = np.where(self.values < least, np.minimum(low, self.values), low)
+        high = np.where(self.values > 1 - least, np.maximum(high, self.values), high)
         return np.stack([low, np.where(np.isnan(low), np.nan, high)])
 
     def difference_interval(self) -> FloatArray:
@@ -126,6 +129,7 @@ def mean_losses(losses: FloatArray, clusters: IntArray) -> Estimate:
     """Mean over classes of their mean losses (N, C; NaN: unknown); shape ().
 
     `losses` may be differences between two models. Classes without a known label are left out.
+    Fewer than LEAST_IN_LOSSES patients have no interval.
     """
     known = ~np.isnan(losses)
     classes, patients = known.any(axis=0), len(np.unique(clusters[known.any(axis=1)]))
@@ -138,7 +142,8 @@ def mean_losses(losses: FloatArray, clusters: IntArray) -> Estimate:
     means = sums.sum(axis=0) / total
     moves = ((sums - means * images) / np.maximum(total - images, 1)).mean(axis=1)
     zero = np.zeros(())
-    return Estimate.of(np.array(means.mean()), zero, moves, zero, np.array(patients - 1.0))
+    most = patients - 1.0 if patients >= LEAST_IN_LOSSES else 0.0
+    return Estimate.of(np.array(means.mean()), zero, moves, zero, np.array(most))
 
 
 def with_intervals(
@@ -261,7 +266,8 @@ def _of_chosen(shares: FloatArray, patients: FloatArray) -> FloatArray:
     """
     cases = np.nan_to_num(shares) * patients
     cuts = np.array([[0.025], [0.975]])
-    return beta.ppf(cuts, np.maximum(cases, 1e-9), patients + 1 - cases)
+    low, high = beta.ppf(cuts, np.maximum(cases, 1e-9), patients + 1 - cases)
+    return np.stack([np.where(shares == 0, 0, low), np.where(shares == 1, 1, high)])
 
 
 def _with_ends(estimate: Estimate, patients: FloatArray) -> FloatArray:

@@ -89,6 +89,8 @@ def _remedy(path: Path) -> str:
         return "Copy it again, or move it away to restart its fold" + doctor_hint(
             "checks the other files of the run", " --run FOLDER"
         )
+    if path.suffix != ".safetensors":
+        return "Only checkpoints of this project (.safetensors) are read"
     return "Copy it again, or train it again" + doctor_hint(
         "checks other checkpoints", " --checkpoint FILES"
     )

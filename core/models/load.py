@@ -31,11 +31,15 @@ def load_model(path: str | Path) -> LoadedModel:
     import torch
 
     from core.models.backbone import restore_config
-    from core.models.checkpoint import check_fits, load_tensors
+    from core.models.checkpoint import STATE_ENDING, check_fits, load_tensors
 
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
+    if path.name.endswith(STATE_ENDING):
+        raise UserError(
+            f"{path} is a resume state, not a checkpoint: name the file without .state beside it"
+        )
     tensors, facts = load_tensors(path)
     method = facts.get("method")
     # untrusted: only an existing folder of `methods` may be imported

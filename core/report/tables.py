@@ -10,6 +10,7 @@ import pandas as pd
 
 from core.errors import list_first
 from core.metrics import Evaluation
+from core.metrics.ap_auroc import column_mean
 from core.metrics.evaluation import GROUPS
 from core.metrics.intervals import LEAST_IN_MEANS, LEAST_PATIENTS
 from core.report.plots.style import GROUP_LABELS, by_prevalence, shorten
@@ -28,6 +29,8 @@ SUMMARY_ROWS = {
     "RMSCE_flat": "RMS calibration error, flat",
     "Brier": "Brier, mean over classes",
 }
+# means of a source over the same classes, and their columns
+SOURCE_MEANS = {"mAP": "ap", "mAUROC": "auroc", "ECE": "ece", "Brier": "brier"}
 # measures of a fold, or of one of several files
 SHORT_ROWS = ("mAP", "mAP_head", "mAP_medium", "mAP_tail", "mAUROC", "ECE", "Brier")
 # maximum number of class names in a sentence
@@ -103,11 +106,17 @@ def class_table(evaluation: Evaluation, columns: tuple[str, ...] = CLASS_COLUMNS
     rows = []
     for name, row in by_prevalence(evaluation.per_class).iterrows():
         ap, auroc = (format_with_interval(row, metric) for metric in ("ap", "auroc"))
-        counts = str(name), GROUP_LABELS[row["group"]], f"{row['positives']:,}"
+        counts = str(name), GROUP_LABELS[row["group"]], _positives(row)
         cells = (*counts, ap, auroc, number(row["f1"]), number(row["ece"]))
         every = dict(zip(CLASS_COLUMNS, cells, strict=True))
         rows.append([every[column] for column in columns])
     return Table("Classes", columns, rows)
+
+
+def _positives(row: pd.Series) -> str:
+    """Positive images of a class, with their patients where these are fewer: "60 (6)"."""
+    patients = row.get("positive_patients", row["positives"])
+    return f"{row['positives']:,}" + (f" ({patients:,})" if patients < row["positives"] else "")
 
 
 def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Table]:
@@ -132,10 +141,6 @@ def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Tab
 def source_tables(pooled: Evaluation, sources: Mapping[str, Evaluation]) -> list[Table]:
     """Tables of each source: means, AUROC and known labels of each class; [] for one source."""
     named = dict(sources) | {"all together": pooled}
-    note = (
-        "Where sources differ in prevalence, scores of all together partly measure how well "
-        "sources are distinguished; scores within a source do not."
-    )
     classes = []
     for label in map(str, by_prevalence(pooled.per_class).index):
         rows = {name: one.per_class.loc[label] for name, one in named.items()}
@@ -144,7 +149,27 @@ def source_tables(pooled: Evaluation, sources: Mapping[str, Evaluation]) -> list
         classes.append([label, *chain(*zip(aurocs, known, strict=True))])
     columns = ("Class", *chain(*((f"AUROC, {name}", "known") for name in named)))
     table = Table("AUROC and known labels of each class by source", columns, classes)
-    return [_means_of("Source", pooled, named, note), table] if len(sources) > 1 else []
+    return [_source_means(pooled, named), table] if len(sources) > 1 else []
+
+
+def _source_means(pooled: Evaluation, named: Mapping[str, Evaluation]) -> Table:
+    """Table of means over the same classes: those scored by each source with at least half."""
+    scored = {name: one.per_class["ap"].notna() for name, one in named.items()}
+    half = pooled.summary["classes_scored"] / 2
+    able = [name for name, known in scored.items() if known.sum() and known.sum() >= half]
+    common = np.logical_and.reduce([scored[name] for name in able or named])
+    rows = []
+    for name, one in named.items():
+        means = (column_mean(one.per_class[column][common]) for column in SOURCE_MEANS.values())
+        cells = [number(mean) for mean in means] if name in able else ["-"] * len(SOURCE_MEANS)
+        rows.append([name, f"{one.summary['images']:,}", *cells])
+    left_out = [str(name) for name in pooled.per_class.index[scored["all together"] & ~common]]
+    note = "Where sources differ in prevalence, scores of all together partly measure how well "
+    note += "sources are distinguished; scores within a source do not."
+    notes = [note, f"Means are over the {np.sum(common)} classes that can be scored in each source"]
+    notes[1] += f", without {list_first(left_out, SHOWN_NAMES)}." if left_out else "."
+    columns = ("Source", "Images", *SOURCE_MEANS)
+    return Table("Sources", columns, rows, tuple(notes), sortable=False)
 
 
 def _means_of(what: str, pooled: Evaluation, named: Mapping[str, Evaluation], note: str) -> Table:
@@ -219,8 +244,9 @@ def _notes(evaluation: Evaluation) -> list[str]:
         units = f"{summary['patients']:,} patients" if summary["patients"] else "images"
         note = (
             f"Intervals: 95 %, by a jackknife over {units}; of a class with at least "
-            f"{LEAST_PATIENTS['ap']} positive patients (AUROC: {LEAST_PATIENTS['auroc']}), of a "
-            f"mean over the {summary['classes_in_intervals']} classes with at least "
+            f"{LEAST_PATIENTS['ap']} patients (AUROC: {LEAST_PATIENTS['auroc']}) with a positive "
+            "label, shown in brackets where they have several, and as many with a negative one; of "
+            f"a mean over the {summary['classes_in_intervals']} classes with at least "
             f"{LEAST_IN_MEANS}"
         )
         rare = list_first(summary["too_rare_for_intervals"], SHOWN_NAMES)

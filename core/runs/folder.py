@@ -224,7 +224,11 @@ class RunFolder:
             self._write_json("config.json", recorded)
         self.resumed = earlier is not None
         self.identity = _digest(earlier.settings if earlier else recorded, data["data"])
-        resumed = f"Resuming the run in {self.path}: settings without a flag are from config.json."
+        resumed = (
+            f"Resuming the run in {self.path} ({self.model}, {settings.get('img_size')} px): "
+            "settings without a flag are from its config.json. Give another --out_dir to begin a "
+            "new run."
+        )
         changes = (describe_changes(self.starts), describe_file_changes(self.starts))
         sentences = (resumed if earlier else "", *changes)
         return [*filter(None, sentences)]

@@ -9,7 +9,7 @@ import jinja2
 
 from core.errors import escape_control
 from core.models.starting_weights import Origin, describe_origin
-from core.report.tables import number
+from core.report.tables import format_with_interval
 from ensemble.exporting.card_scores import FoldScores
 from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.scoring.tables import mean_with_interval
@@ -87,8 +87,7 @@ def _class(
     scored: Any = score.evaluation.per_class.loc[name]
     row["validated"] = f"{scored['positives']:,.0f}"
     for metric in ("ap", "auroc"):
-        bounds = scored.get(f"{metric}_low"), scored.get(f"{metric}_high")
-        row[metric] = number(scored[metric], bounds)
+        row[metric] = format_with_interval(scored, metric)
     return row
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 
 from core.data.images.collection import Images
 from core.data.images.dicom.header import from_headers
@@ -90,10 +91,14 @@ class Overlap:
             "of a patient of its training or validation": related,
         }
         if shown := [f"{rows.sum():,} {what}" for what, rows in found.items() if rows.any()]:
-            unknown = self.counts()[PATIENTS[0]] is None
             lines.append(
-                f"Warning: of {pluralize(len(trained), one, several)}, {', '.join(shown)}"
-                f"{' (patients are not known)' if unknown else ''}: scores on these are too good."
+                f"Warning: of {pluralize(len(trained), one, several)}, {', '.join(shown)}: scores "
+                "on these are too good."
+            )
+        if any(c.known for c in self.checkpoints) and self.counts()[PATIENTS[0]] is None:
+            lines.append(
+                "Patients are not compared, as the checkpoints or the images do not name them. "
+                "Other images of training patients may be among these."
             )
         return lines
 
@@ -116,6 +121,7 @@ def find_overlap(
     patients = None
     if any(m.info.data_digests and m.info.data_digests.of_patients for m in members):
         patients = None if images is None else _patients(images)
+        patients = None if patients is None else pd.factorize(patients.astype(str))
     every = {name: np.zeros(count, dtype=bool) for name in (*IMAGES, *PATIENTS)}
     checkpoints = []
 
@@ -139,6 +145,10 @@ def find_overlap(
                 matches = part.has(_digests_of(patients, part.key))
             flag = f"{'image' if part.size else 'patient'}_in_{part.role}"
             found[flag] = found.get(flag, False) | rows(matches)
+        trained, related = (found.get(names[0], np.zeros(1)) for names in (IMAGES, PATIENTS))
+        if trained.any() and not related.any():
+            # the patient of an image of the training is one of it, unless named otherwise here
+            found = {flag: one for flag, one in found.items() if flag in IMAGES}
         for flag, one in found.items():
             every[flag] |= one
         compared = np.ones(len(row_of), dtype=bool)
@@ -171,9 +181,9 @@ def _patients(images: LabelTable) -> np.ndarray | None:
         return None
 
 
-def _digests_of(patients: np.ndarray, key: bytes) -> np.ndarray:
-    """Digests of patients, uint32 (N,); 0 for an unknown patient."""
-    names, codes = np.unique(patients.astype(str), return_inverse=True)
+def _digests_of(patients: tuple[np.ndarray, np.ndarray], key: bytes) -> np.ndarray:
+    """Digests uint32 (N,) of patients, codes (N,) and names; 0 for an unknown patient."""
+    codes, names = patients
     digests = patient_digests(names.tolist(), key).copy()
     digests[names == ""] = 0
     return digests[codes]

@@ -12,7 +12,7 @@ import pandas as pd
 from core.errors import UserError
 from core.io.atomic import together, write_atomically
 from core.metrics import Evaluation, PairedDifference
-from ensemble.predict.ensemble_json import check_output, write_document
+from ensemble.predict.ensemble_json import check_output, read_document, write_document
 from ensemble.scoring.comparison import MEANS, Entry
 from ensemble.scoring.subgroups import SubgroupScores
 
@@ -33,7 +33,8 @@ def output_paths(
 ) -> tuple[Path, ...]:
     """Paths of the outputs: PREFIX plus each of `endings`, the JSON first.
 
-    The default prefix depends on `predictions`. Raises UserError as `check_output` does.
+    The default prefix depends on `predictions`. Raises UserError as `check_output` does, and where
+    a file beside the JSON is not of the evaluation that wrote it.
     """
     prefix = prefix or _default_prefix(predictions)
     if prefix.name in ("", ".."):
@@ -41,7 +42,20 @@ def output_paths(
     start = prefix.stem if prefix.suffix in endings else prefix.name
     paths = tuple(prefix.with_name(f"{start}{ending}") for ending in endings)
     check_output(paths[0], KIND, inputs, beside=paths[1:], overwrite=overwrite)
+    for path in paths[1:]:
+        # what the JSON of an earlier evaluation does not account for is another's
+        owned = _has_page(paths[0]) if path.suffix == ".html" else paths[0].exists()
+        if path.exists() and not owned:
+            raise UserError(
+                f"{path} is not of an earlier evaluation, so that --overwrite leaves it alone: "
+                "give another --output"
+            )
     return paths
+
+
+def _has_page(scores: Path) -> bool:
+    """Whether the evaluation in this JSON wrote a page beside it."""
+    return scores.exists() and read_document(scores, KIND).get("page") is True
 
 
 def _default_prefix(predictions: Sequence[Path]) -> Path:
@@ -60,6 +74,9 @@ def write_scores(
     paths: Sequence[Path], content: Mapping[str, Any], table: pd.DataFrame, page: bytes | None
 ) -> None:
     """Write the JSON, the CSV and the page if any. NaN becomes null, or an empty cell."""
+    if page is None and _has_page(paths[0]):
+        # it shows earlier scores
+        paths[0].with_suffix(".html").unlink(missing_ok=True)
     with together(*paths):
         write_document(paths[0], KIND, as_json({"page": page is not None, **content}))
         write_atomically(

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from core.data.images.find_files import strip_ending
@@ -100,7 +99,8 @@ def find_training_overlap(
         known = {*map(_bare, training.ids)}
         images = sum(_bare(name) in known for name in scored.ids)
         if training.patients is not None and scored.patients is not None:
-            patients = int(np.isin(scored.patients, training.patients).sum())
+            people = {*training.patients} - {""}
+            patients = int(pd.Index(scored.patients).isin(people).sum())
     return TrainingOverlap(
         files=dict(_by_file(predictions, labelled, scored.ids)),
         images=images,
@@ -115,7 +115,8 @@ def is_out_of_fold(predictions: Path) -> bool:
     if predictions.is_dir():
         return True
     name, run = predictions.name, predictions.with_name("config.json").is_file()
-    return name.endswith("_oof.csv") or (run and name.endswith("_val.csv"))
+    labels = predictions.with_name(f"{name.removesuffix('_oof.csv')}_labels.csv")
+    return (name.endswith("_oof.csv") and labels.is_file()) or (run and name.endswith("_val.csv"))
 
 
 def _by_file(

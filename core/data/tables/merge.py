@@ -177,7 +177,8 @@ def describe_partial_labels(tables: Sequence[LabelTable], files: Sequence[Source
         note = f"Labels of {file.csv} that are not in every CSV: {list_first(names, 12)}."
         if rows:
             lines = "; ".join(_csv_line(*row) for row in rows)
-            note += f" To merge two that mean the same, add to the CSV of --label_map: {lines}"
+            note += " To merge two that mean the same, give --label_map a CSV with the header "
+            note += f"label,means and the rows {lines}"
         notes.append(note)
     return notes
 

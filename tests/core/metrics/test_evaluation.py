@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )
 
 from core.errors import UserError
-from core.metrics import evaluate
+from core.metrics import evaluate, paired_difference
 from core.metrics.calibration_error import Reliability
 from tests.helpers.synthetic.tables import NAMES, table
 
@@ -158,12 +158,30 @@ def test_moves_of_a_calibration_error_are_those_of_leaving_out_each_patient() ->
 def test_a_rare_label_that_no_patient_of_a_bin_has_is_no_calibration_error() -> None:
     """Ten patients with twenty like images at 2 %: that all are negative is chance (82 %)."""
     targets, probabilities = np.zeros((200, 1)), np.full((200, 1), 0.02)
-    (value,), _ = Reliability.of(targets, probabilities, np.arange(200) // 20).roots()
-    assert value == 0
-    squares = Reliability.of(targets, probabilities, np.arange(200) // 20).values
-    np.testing.assert_allclose(squares, 0.02**2 - 0.02 * 0.98 / 10 * 4 / 14)
-    (value,), _ = Reliability.of(targets, probabilities, np.arange(200)).roots()
-    assert value == pytest.approx(0.02)
+    for patients, images in ((10, 20), (200, 1)):
+        found = Reliability.of(targets, probabilities, np.arange(200) // images)
+        model = 0.02 * 0.98 / patients
+        np.testing.assert_allclose(found.values, 0.02**2 - model * 4 / (4 + patients))
+        # no patient has it: there is nothing to print
+        assert np.isnan(found.roots()[0]).all()
+
+
+def test_values_near_the_end_of_the_scale_lie_within_their_intervals() -> None:
+    targets = np.r_[np.ones(20), np.zeros(2000)][:, None]
+    scores = np.linspace(1, 0, 2020)[:, None]
+    scores[19], scores[22] = scores[22].copy(), scores[19].copy()
+    row = evaluate(targets, scores, ["A"]).per_class.loc["A"]
+    assert 0.999 < row["auroc"] < 1
+    assert row["auroc_low"] < row["auroc"] <= row["auroc_high"]
+
+
+def test_two_perfect_models_may_differ_on_other_patients() -> None:
+    random = np.random.default_rng(0)
+    targets = np.r_[np.ones(20), np.zeros(60)][:, None]
+    first, second = (targets / 2 + random.random((80, 1)) * 0.4 for _ in range(2))
+    found = paired_difference(targets, first, second, ["A"]).per_class.loc["A"]
+    assert found["auroc"] == 0
+    assert found["auroc_low"] < -0.01 < 0.01 < found["auroc_high"]
 
 
 # --- groups ---------------------------------------------------------------------------------

@@ -116,6 +116,7 @@ def test_a_mean_loss_and_its_error_by_hand() -> None:
     np.testing.assert_allclose(np.sqrt(found.variance), error, rtol=2e-3)
     low, high = found.unbounded_interval()
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.01)
+    assert np.isnan(mean_losses(losses[:49], np.arange(49)).unbounded_interval()).all()
     # unknown labels count in no class, and a class without one not at all
     two = np.concatenate([losses, losses, np.full((500, 1), np.nan)], axis=1)
     two[::2, 1] = np.nan

@@ -243,7 +243,12 @@ def test_sources_stand_beside_each_other(scored):
     }
     means, classes = source_tables(pooled, found)
     assert [row[0] for row in means.rows] == ["nih", "vindr", "all together"]
-    assert means.rows[0][3] == f"{found['nih'].summary['mAP']:.3f}"
+    scorable = [one.per_class["ap"].notna() for one in found.values()]
+    common = scorable[0] & scorable[1]
+    assert 0 < common.sum() < len(common)
+    expected = [one.per_class["ap"][common].mean() for one in (*found.values(), pooled)]
+    assert [row[2] for row in means.rows] == [f"{mean:.3f}" for mean in expected]
+    assert f"over the {common.sum()} classes" in means.notes[1]
     effusion = next(row for row in classes.rows if row[0] == "Effusion")
     aurocs = [one.per_class.at["Effusion", "auroc"] for one in (*found.values(), pooled)]
     # one of a hundred labels of the first source is unknown

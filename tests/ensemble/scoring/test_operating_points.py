@@ -146,6 +146,13 @@ def test_fewer_than_ten_patients_have_no_interval() -> None:
     assert np.isnan(bounds).tolist() == [[False, True]] * 2
 
 
+def test_a_share_of_all_lies_within_its_interval_where_it_was_chosen() -> None:
+    every = np.ones((30, 1), dtype=bool)
+    (share,), ((low,), (high,)) = share_intervals(every, every, np.arange(30), chosen=True)
+    assert (share, high) == (1, 1)
+    np.testing.assert_allclose(low, 0.025 ** (1 / 30))
+
+
 def test_a_predictive_value_rests_on_the_patients_of_the_rarer_outcome() -> None:
     """Of one image each it is Jeffreys' interval; of several only from a hundred patients on."""
     right, every = np.arange(1000)[:, None] >= 6, np.ones((1000, 1), dtype=bool)

@@ -92,7 +92,9 @@ def test_labels_of_one_source_come_with_the_row_that_joins_them(tmp_path: Path) 
     ]
     assert "Lung nodule (near Lung_nodules)." in notes[0]
     assert notes[1].endswith(": Lung_nodules (near Lung nodule).")
-    assert notes[0].endswith(f"add to the CSV of --label_map: {row}")
+    assert notes[0].endswith(
+        f"give --label_map a CSV with the header label,means and the rows {row}"
+    )
     (tmp_path / "map.csv").write_text(f"label,means\n{row}\n")
     table = gather(
         data_config(train_csv=paths, label_map=tmp_path / "map.csv", **EACH), images=False
