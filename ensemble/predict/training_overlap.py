@@ -121,7 +121,7 @@ def find_overlap(
     patients = None
     if any(m.info.data_digests and m.info.data_digests.of_patients for m in members):
         patients = None if images is None else _patients(images)
-        patients = None if patients is None else pd.factorize(patients.astype(str))
+    people = None if patients is None else pd.factorize(patients.astype(str))
     every = {name: np.zeros(count, dtype=bool) for name in (*IMAGES, *PATIENTS)}
     checkpoints = []
 
@@ -139,10 +139,10 @@ def find_overlap(
         for part in known.parts:
             if part.size:
                 matches = part.has(digests[:, sizes.index(part.size)])
-            elif patients is None:
+            elif people is None:
                 continue
             else:
-                matches = part.has(_digests_of(patients, part.key))
+                matches = part.has(_digests_of(people, part.key))
             flag = f"{'image' if part.size else 'patient'}_in_{part.role}"
             found[flag] = found.get(flag, False) | rows(matches)
         trained, related = (found.get(names[0], np.zeros(1)) for names in (IMAGES, PATIENTS))

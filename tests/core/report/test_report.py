@@ -151,7 +151,7 @@ def test_page_tells_the_numbers(written, scored):
     )
     row = rows.loc["Effusion"]
     assert (
-        f"Effusion head classes (> 10 %) {row['positives']} "
+        f"Effusion head classes (> 10 %) {row['positives']} ({row['positive_patients']}) "
         f"{row['ap']:.3f} [{row['ap_low']:.3f}, {row['ap_high']:.3f}] "
         f"{row['auroc']:.3f} [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}] "
         f"{row['f1']:.3f} {row['ece']:.3f}"
@@ -207,9 +207,10 @@ def test_table_fits_a_hundred_columns_and_tells_the_numbers(scored):
     row = evaluation.per_class.loc["Effusion"]
     ap = f"{row['ap']:.3f} [{row['ap_low']:.3f}, {row['ap_high']:.3f}]"
     auroc = f"{row['auroc']:.3f} [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}]"
-    assert lines[2].split(maxsplit=2) == [
+    assert lines[2].split(maxsplit=3) == [
         "Effusion",
         str(row["positives"]),
+        f"({row['positive_patients']})",
         f"{ap}  {auroc}  head > 10 %",
     ]
     assert lines[5].startswith("A very long name of a very ra… ")
