@@ -31,8 +31,15 @@ def test_what_is_there_is_replaced_only_with_overwrite(command: Command, files: 
             path.unlink()
         out[place].write_text("mine")
         assert f"{out[place].name} exists" in refusal(command, *flags)
+        # without the JSON of an earlier evaluation it is somebody's own
+        assert "not of an earlier evaluation" in refusal(command, *flags, "--overwrite")
         assert [path.read_text() for path in out if path.exists()] == ["mine"]
+        out[place].unlink()
         assert command(*flags, "--overwrite")[0] == 0
+    # a page of earlier scores does not stay beside others
+    assert out[2].exists()
+    assert command(*[word for word in flags if word != "--report"], "--overwrite")[0] == 0
+    assert not out[2].exists()
     # JSON of another kind is never replaced
     out[0].write_text('{"kind": "calibration"}')
     assert "which --overwrite does not replace" in refusal(command, *flags, "--overwrite")

@@ -37,7 +37,7 @@ def test_the_official_test_alone_is_scored(command: Command, tmp_path: Path) -> 
     assert "images of" in error
     code, printed, error = command(*flags, "--official_split", "test")
     assert (code, error) == (0, "")
-    assert "its official test, are taken alone" in printed
+    assert "its official test, are selected" in printed
     mass = read_json(tmp_path / "p_metrics.json")["per_class"]["Mass"]
     assert (mass["n"], mass["positives"], mass["auroc"]) == (2, 1, 1.0)
     # none of the training images has one

@@ -93,6 +93,8 @@ def test_rows_of_the_training_table(command: Command, files: Files, kind: str) -
     path = files.path("best")
     if kind == "out of fold":
         path = path.rename(path.with_name("best_oof.csv"))
+        # as ensemble.choose leaves them
+        labels.to_csv(path.with_name("best_labels.csv"), index=False)
     words = ["--predictions", path, "--labels", files.path("labels"), "--resamples", 0]
     words += ["--train_csv", files.path("training"), "--output", files.folder / "s"]
     printed = " ".join(done(command, *words).split())
