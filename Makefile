@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-browser test-families soak check lock clean
+.PHONY: demo test test-browser test-families soak check docs lock clean
 
 # Train the three methods on procedural radiographs, merge them, and score all on other patients.
 demo: $(INSTALLED)
@@ -30,6 +30,10 @@ soak: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/pip check --disable-pip-version-check
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The page of the Python API, docs/api.md, from the docstrings.
+docs: $(INSTALLED)
+	$(BIN)/python docs/make_api.py
 
 # Resolve the newest versions that pyproject.toml allows and write them to constraints.txt.
 lock:
