@@ -27,7 +27,7 @@ NAMES = {
         "core.metrics.PairedDifference",
         "core.metrics.group_of",
         "ensemble.scoring.operating_points.operating_points",
-        "ensemble.scoring.operating_points.Reaching",
+        "ensemble.scoring.operating_points.TargetPoint",
     ],
     "Training": [
         "core.models.backbone.Backbone",
