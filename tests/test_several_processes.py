@@ -281,7 +281,7 @@ def spoiled_images(phantom: Path, two: Launch, case: str) -> list[str]:
 
 def test_a_spoiled_loss_of_one_rank_ends_all_by_its_images(phantom: Path, two: Launch) -> None:
     images = ", ".join(spoiled_images(phantom, two, "spoiled_loss"))
-    where = f"at update {SPOILED_UPDATE + 1} (fold 1, epoch 1; images {images});"
+    where = f"at update {SPOILED_UPDATE + 1} (fold 1, epoch 1; images {images})"
     assert f"the loss was not finite {where}" in two.seen("spoiled_loss")[0]["ended"]
 
 

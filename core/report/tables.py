@@ -116,7 +116,7 @@ def class_table(evaluation: Evaluation, columns: tuple[str, ...] = CLASS_COLUMNS
 def _positives(row: pd.Series) -> str:
     """Positive images of a class, with their patients where these are fewer: "60 (6)"."""
     patients = row.get("positive_patients", row["positives"])
-    return f"{row['positives']:,}" + (f" ({patients:,})" if patients < row["positives"] else "")
+    return f"{row['positives']:,}" + (f" ({patients:,})" if 0 < patients < row["positives"] else "")
 
 
 def fold_tables(pooled: Evaluation, folds: Mapping[int, Evaluation]) -> list[Table]:

@@ -57,7 +57,7 @@ def test_a_dry_run_writes_all_that_a_run_does_and_prints_what_it_measured(
     expected = {name for name in names(finished_method(method)[0]) if "fold1" not in name}
     if method == "label_coupling":
         assert len(pd.read_csv(dry / submission.name)) == 8
-        expected |= {submission.name}
+        expected |= {submission.name, "submission_training_overlap.json"}
     assert names(dry) == expected
 
     data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))

@@ -87,8 +87,8 @@ def test_a_run_of_two_sources_and_what_it_leaves(
     monkeypatch.chdir(tmp_path)
     code, printed, error = call(choose, "--runs", run_of, "--folds", 2)
     assert code == 0, error
-    assert "labels       ensemble_labels.csv" in printed
-    labels = pd.read_csv("ensemble_labels.csv", index_col="ImageID")
+    assert "labels       outputs/ensemble_labels.csv" in printed
+    labels = pd.read_csv("outputs/ensemble_labels.csv", index_col="ImageID")
     assert set(labels.index) == set(names)
     mass = [*[np.nan] * 60, *second["Mass"]]
     np.testing.assert_array_equal(labels.loc[names, "Mass"], mass)

@@ -108,9 +108,10 @@ def test_lossless_copies_under_other_names_are_found_without_names_too(
     assert rows(found, VALIDATED) == {1, 2, 3}
     assert found["checkpoints"][0]["patient_in_training"] is None
     assert found["checkpoints"][0]["checkpoint"] == checkpoints[0].name
-    assert "3 validated on (patients are not known): scores on these are too good." in printed
+    assert "3 validated on: scores on these are too good." in printed
+    assert "Patients are not compared" in printed
     printed = done(infer, tmp_path / "new" / "0.tif", "--checkpoints", checkpoints[0])
-    assert "of 1 image, 1 validated on (patients are not known)" in printed
+    assert "of 1 image, 1 validated on: scores" in printed
 
 
 def test_a_study_is_counted_where_one_of_its_images_is(
