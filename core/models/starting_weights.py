@@ -83,7 +83,7 @@ def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
         if path.suffix != ".safetensors":
             raise UserError(
                 f"--weights_file {path} must be a .safetensors file, as other formats can run "
-                f"code: convert it in Python by {_conversion(path)}"
+                "code: convert it by the lines of Python in docs/training.md"
             )
         return path, Origin.of("--weights_file", path)
     if not config.pretrained:
@@ -105,17 +105,6 @@ def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
             "train from random weights"
         )
     return fetched, Origin.of(repository, fetched)
-
-
-def _conversion(path: Path) -> str:
-    """Two lines of Python that convert a PyTorch file to safetensors."""
-    target = str(path.with_suffix(".safetensors"))
-    load = f"w = torch.load({str(path)!r}, map_location='cpu', weights_only=True)"
-    copies = "{n: t.contiguous().clone() for n, t in w.get('state_dict', w).items()}"
-    return (
-        f"`import torch; from safetensors.torch import save_file; {load}` and "
-        f"`save_file({copies}, {target!r})`"
-    )
 
 
 def _fetch(repository: str) -> Path | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +25,7 @@ from core.models.starting_weights import Origin, find_weights
 from ensemble.export import main as export
 from tests.conftest import Call, Train
 from tests.helpers.doctor import findings_of, marked
-from tests.helpers.training.small_run import MODEL, flags
+from tests.helpers.training.small_run import MODEL, ROOT, flags
 
 TINY = "test_convnext"
 
@@ -100,22 +101,22 @@ def test_weights_files_that_are_refused(tmp_path: Path) -> None:
             replace(config, pretrained=False).check()
 
 
-def test_the_two_lines_of_a_refusal_convert_a_pytorch_file(tmp_path: Path) -> None:
-    path = tmp_path / "a b.pth"
-    own = timm.create_model(MODEL, pretrained=False).state_dict()
-    # not contiguous, and tied
-    own["conv_stem.weight"] = own["conv_stem.weight"].to(memory_format=torch.channels_last)
-    own["again"] = own["classifier.weight"]
-    for content in (own, {"state_dict": own, "epoch": 3}):
-        torch.save(content, path)
-        with pytest.raises(UserError, match="convert it in Python") as refused:
-            find_weights(BackboneConfig(model=MODEL, weights_file=path))
-        lines = re.findall("`([^`]+)`", str(refused.value))
-        assert len(lines) == 2
-        subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)
-        found = load_file(tmp_path / "a b.safetensors")
-        assert found.keys() == own.keys()
-        assert all(torch.equal(found[name], own[name]) for name in own)
+@pytest.mark.parametrize("name", ["plain", "nested"])
+def test_the_lines_that_a_refusal_names_convert_a_pytorch_file(name: str, tmp_path: Path) -> None:
+    """Also one with tensors that are tied, transposed and in another memory format."""
+    path = tmp_path / "weights.pth"
+    shutil.copy(Path(__file__).parent / "pytorch_files" / f"{name}.pth", path)
+    page = "docs/training.md"
+    with pytest.raises(UserError, match=f"convert it by the lines of Python in {page}"):
+        find_weights(BackboneConfig(model=MODEL, weights_file=path))
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path)
+    found = load_file(tmp_path / "weights.safetensors")
+    head = torch.arange(6.0).reshape(2, 3).T
+    expected = {"stem.weight": torch.arange(54.0).reshape(2, 3, 3, 3), "head.weight": head}
+    expected["again"] = head
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[one], tensor) for one, tensor in expected.items())
 
 
 @pytest.mark.parametrize("record", [None, {}, [1], {"name": "a"}, {"name": "a" * 300}])
