@@ -49,7 +49,7 @@ class LabelReading:
         check_values(self)
 
     def of_csv(self, place: int) -> "LabelReading":
-        """The settings of one of several CSVs."""
+        """The settings of the CSV at `place` (from 0) of several."""
         values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(LabelReading)}
         for name in OF_EACH:
             if isinstance(given := values[name], tuple | list):

@@ -53,13 +53,16 @@ def build_loss(
 ) -> nn.Module:
     """Build the loss `name` for `positives` (C,) among `images` (a number, or known labels (C,)).
 
+    The loss maps logits (B, C) and targets (B, C), which are 1, 0, soft or NaN (unknown, left out),
+    to a scalar.
+
     Options: asl, robust_asl: gamma_neg, gamma_pos, margin; bce: pos_weight; weighted_bce: beta;
     focal: alpha, gamma; cb_focal: beta, gamma; ldam, ldam_drw: max_margin, scale; two_way:
     temperature; distribution_balanced: alpha, beta, mu, neg_scale, kappa, gamma. For any loss:
     logit_adjust (tau), label_smooth (eps), drw_epoch (the first of `epochs`, from 1, that
     re-weights positives; ldam_drw: after 60 % of the epochs by default). A loss with re-weighting
-    has `set_epoch(epoch)`. Raises UserError for an unknown name or option, a value out of range,
-    and contradicting counts.
+    has `set_epoch(epoch)`, from 1. Formulas and papers are in core/losses/README.md. Raises
+    UserError for an unknown name or option, a value out of range, and contradicting counts.
     """
     if name not in NAMES:
         raise UserError(f"there is no loss '{name}'{suggest_name(name, NAMES)}")

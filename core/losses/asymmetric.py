@@ -52,7 +52,7 @@ class RobustAsymmetric(Asymmetric):
 
     The positive term is -[log p + (1-p) - 1.25 (1-p)^2], the expansion of cross-entropy with its
     first two coefficients changed. The negative term has the weight (1.5 - p) p^2 (1.5 - q) with
-    q = 1 - p_m, which decreases for p close to 1.
+    q = 1 - p_m, which decreases for p close to 1. Constants and errors as in `Asymmetric`.
     """
 
     def _positive(self, logits: Tensor) -> Tensor:

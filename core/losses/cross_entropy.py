@@ -8,7 +8,10 @@ from core.losses.statistics import EntryLoss, effective_number_weights
 
 
 class BinaryCrossEntropy(EntryLoss):
-    """-[w y log p + (1-y) log(1-p)], w = 1, or clip((N-n)/n, 1, 10) by class with `pos_weight`."""
+    """-[w y log p + (1-y) log(1-p)], w = 1, or clip((N-n)/n, 1, 10) by class with `pos_weight`.
+
+    positives n: (C,); images N: a number, or known labels (C,).
+    """
 
     weight: Tensor
 
@@ -25,7 +28,10 @@ class BinaryCrossEntropy(EntryLoss):
 
 
 class WeightedCrossEntropy(EntryLoss):
-    """w_c BCE, w_c from the effective number of positives (Cui et al. 2019, eq. 4); beta < 1."""
+    """w_c BCE, w_c from the effective number of `positives` (C,), Cui et al. 2019, eq. 4.
+
+    Raises UserError if beta is outside [0, 1).
+    """
 
     weight: Tensor
 

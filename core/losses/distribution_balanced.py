@@ -16,7 +16,8 @@ class DistributionBalanced(EntryLoss):
     fraction of a class in the probability that class-aware sampling draws the image: (1/n_c) over
     the sum of 1/n_j for the image's positive classes. An image without positives has w = alpha + 1.
     The focal factor (1 - p_t)^gamma uses the logit of the entry, v or -lam v; gamma 0 disables it.
-    The shift by kappa is for training only. Raises UserError if alpha or gamma is negative, beta or
+    The shift by kappa is for training only. positives n: (C,); images, for the prevalence f: a
+    number, or known labels (C,). Raises UserError if alpha or gamma is negative, beta or
     `neg_scale` (lam) is not above 0, or a value is not finite.
     """
 

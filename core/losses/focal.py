@@ -10,7 +10,10 @@ from core.losses.statistics import EntryLoss, effective_number_weights, require
 
 
 class Focal(EntryLoss):
-    """alpha_t (1 - p_t)^gamma BCE (Lin et al. 2017, eq. 5); alpha below 0 disables alpha."""
+    """alpha_t (1 - p_t)^gamma BCE (Lin et al. 2017, eq. 5); alpha below 0 disables alpha.
+
+    Raises UserError if gamma is negative or not finite, or alpha above 1.
+    """
 
     def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
         super().__init__()
@@ -25,7 +28,10 @@ class Focal(EntryLoss):
 
 
 class ClassBalancedFocal(EntryLoss):
-    """w_c (1 - p_t)^gamma BCE, w_c from the effective number (Cui et al. 2019, eq. 8)."""
+    """w_c (1 - p_t)^gamma BCE, w_c from the effective number (Cui et al. 2019, eq. 8).
+
+    positives: (C,). Raises UserError if beta is outside [0, 1), or gamma negative or not finite.
+    """
 
     weight: Tensor
 
@@ -41,5 +47,5 @@ class ClassBalancedFocal(EntryLoss):
 
 
 def focal_entries(margin: Tensor, gamma: float) -> Tensor:
-    """-(1 - p_t)^gamma log p_t, p_t = sigmoid(margin); in log-space for gammas below 1."""
+    """-(1 - p_t)^gamma log p_t, p_t = sigmoid(margin), any shape; in log-space for gamma < 1."""
     return -torch.exp(gamma * logsigmoid(-margin)) * logsigmoid(margin)

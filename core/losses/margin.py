@@ -12,9 +12,9 @@ from core.losses.statistics import EntryLoss, require
 class LabelDistributionAware(EntryLoss):
     """BCE(s (z - y m_c), y) with m_c proportional to n_c^(-1/4) and at most `max_margin`.
 
-    Cao et al. 2019, eq. 13, for binary labels. The paper's scale s of 30 is for cosine logits. The
-    rarest class with positives has `max_margin`, and so have classes without positives. Raises
-    UserError if `max_margin` is outside [0, 1) or `scale` is not above 0.
+    Cao et al. 2019, eq. 13, for binary labels; positives n: (C,). The paper's scale s of 30 is for
+    cosine logits. The rarest class with positives has `max_margin`, and so have classes without
+    positives. Raises UserError if `max_margin` is outside [0, 1) or `scale` is not above 0.
     """
 
     margins: Tensor

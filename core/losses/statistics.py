@@ -65,7 +65,8 @@ class EntryLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scalar mean over known entries of the loss times `weights`; arguments are (B, C).
 
-        The divisor is the number of known entries, with or without weights; 0 without any.
+        The divisor is the number of known entries, with or without weights; 0 without any. Raises
+        ValueError if the shapes of logits and targets differ.
         """
         logits, targets, known = split_known(logits, targets)
         entries = self.entries(logits, targets)

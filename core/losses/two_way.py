@@ -24,8 +24,11 @@ class TwoWay(nn.Module):
         self.temperature = temperature
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar loss; an image or class is weighted by the mean of `weights` (B, C) over its
-        positives."""
+        """Scalar loss of logits and targets (B, C).
+
+        An image or class is weighted by the mean of `weights` (B, C) over its positives. Raises
+        ValueError if the shapes of logits and targets differ.
+        """
         logits, targets, known = split_known(logits, targets)
         images = self._along(1, logits, targets, known, weights)
         return images + self._along(0, logits, targets, known, weights)

@@ -9,7 +9,10 @@ from core.losses.statistics import effective_number_weights, prevalence_log_odds
 
 
 class LogitAdjusted(nn.Module):
-    """Add tau log(f / (1-f)) to the training logits (Menon et al. 2021, eq. 10, binary form)."""
+    """Add tau log(f / (1-f)) to the training logits (Menon et al. 2021, eq. 10, binary form).
+
+    f is the prevalence by `prevalence_log_odds`. Raises UserError if tau is not finite.
+    """
 
     shift: Tensor
 
@@ -20,14 +23,17 @@ class LogitAdjusted(nn.Module):
         self.register_buffer("shift", (tau * prevalence_log_odds(positives, images)).float())
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Wrapped loss of the shifted logits; logits and targets are (B, C)."""
+        """Wrapped loss of the shifted logits; logits, targets and weights are (B, C)."""
         # in half precision a large shift would round away small logits
         raised = logits if logits.element_size() > 4 else logits.float()
         return self.loss(raised + self.shift, targets, weights)
 
 
 class LabelSmoothed(nn.Module):
-    """Replace targets y by y (1 - eps) + eps / 2; unknown ones remain unknown."""
+    """Replace targets y by y (1 - eps) + eps / 2; unknown ones remain unknown.
+
+    Szegedy et al. 2016, section 7, for two outcomes. Raises UserError if eps is outside [0, 1).
+    """
 
     def __init__(self, loss: nn.Module, eps: float) -> None:
         super().__init__()
@@ -35,7 +41,7 @@ class LabelSmoothed(nn.Module):
         self.loss, self.eps = loss, eps
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Wrapped loss of the smoothed targets; logits and targets are (B, C)."""
+        """Wrapped loss of the smoothed targets; logits, targets and weights are (B, C)."""
         precise = targets if targets.element_size() > 4 else targets.float()
         return self.loss(logits, precise * (1 - self.eps) + self.eps / 2, weights)
 
@@ -43,8 +49,8 @@ class LabelSmoothed(nn.Module):
 class DeferredReweighting(nn.Module):
     """Multiply the entries of positives by class weights from `first_epoch` on.
 
-    Cao et al. 2019, algorithm 1. Weights by the effective number of positives, beta .9999; the
-    divisor of the mean is unchanged.
+    Cao et al. 2019, algorithm 1. Weights by the effective number of `positives` (C,), beta .9999;
+    the divisor of the mean is unchanged. Raises UserError if `first_epoch` is below 1.
     """
 
     weight: Tensor

@@ -12,12 +12,19 @@ IntArray = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Curve:
-    """Counts at the G steps of a ranking: the distinct scores of positives."""
+    """Counts at the G steps of a ranking: the distinct scores of positives.
 
-    thresholds: FloatArray  # (G,) distinct scores of positives, descending
-    hits: FloatArray  # (G,) positives of exactly this step
-    false_positives: FloatArray  # (G,) negatives at or above this step
-    false_positives_above: FloatArray  # (G,) negatives strictly above this step
+    thresholds: (G,), distinct scores of positives, descending.
+    hits: (G,), positives of exactly this step.
+    false_positives: (G,), negatives at or above this step.
+    false_positives_above: (G,), negatives strictly above this step.
+    negatives: number of all negatives.
+    """
+
+    thresholds: FloatArray
+    hits: FloatArray
+    false_positives: FloatArray
+    false_positives_above: FloatArray
     negatives: int
 
     @classmethod
@@ -62,13 +69,16 @@ class Curve:
 
 
 def divide_known(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """Quotient, NaN without a warning where the denominator is zero."""
+    """Quotient of arrays of one shape, NaN without a warning where the denominator is zero."""
     result = np.full(numerator.shape, np.nan)
     return np.divide(numerator, denominator, out=result, where=denominator > 0)
 
 
 def mean_of_known(values: FloatArray) -> FloatArray:
-    """Mean along the last axis without NaN; NaN without a warning if there are no values."""
+    """Mean along the last axis without NaN; NaN without a warning if there are no values.
+
+    (..., N) to (...); (N,) to (1,).
+    """
     known = ~np.isnan(values)
     total = np.atleast_1d(np.where(known, values, 0).sum(axis=-1))
     return divide_known(total, np.atleast_1d(known.sum(axis=-1)).astype(float))

@@ -16,8 +16,9 @@ LEAST_PATIENTS = 20
 
 
 def calibration_bins(targets: FloatArray, probabilities: FloatArray) -> dict[str, NDArray[Any]]:
-    """Known labels of any shape in 15 equal-width bins: count, confidence and observed of each.
+    """Known labels in 15 equal-width bins: count, confidence and observed, (15,) each.
 
+    targets: 1, 0 and NaN (unknown), of any shape, and probabilities in [0, 1] of the same shape.
     confidence is the mean probability of a bin, observed its fraction of positives; both are NaN
     for an empty bin. A probability on an edge belongs to the upper bin, 1 to the last one.
     """
@@ -36,8 +37,8 @@ def calibration_bins(targets: FloatArray, probabilities: FloatArray) -> dict[str
 def expected_calibration_error(targets: FloatArray, probabilities: FloatArray) -> float:
     """L1 expected calibration error over 15 equal-width bins (Naeini 2015), NaN without labels.
 
-    Compares the probability of the positive label with the fraction of positives, for arrays of any
-    shape.
+    Compares the probability of the positive label with the fraction of positives. targets (1, 0 and
+    NaN for unknown) and probabilities have the same shape, any.
     """
     table = calibration_bins(targets, probabilities)
     total = table["count"].sum()
@@ -51,7 +52,7 @@ def calibration_errors(
     """RMSCE over classes and RMSCE_flat of (N, C) values: value and bounds, see `Reliability`.
 
     The mean over classes of squared errors, and that of all labels as one class. NaN for too few
-    patients.
+    patients. clusters: (N,), index of the patient of each image.
     """
     columns = labels.shape[1]
     flat = labels.reshape(-1, 1), probabilities.reshape(-1, 1), np.repeat(clusters, columns)

@@ -94,9 +94,10 @@ def evaluate(
     with fewer than LEAST_PATIENTS positive patients; those of means are over the classes with at
     least LEAST_IN_MEANS.
 
-    Raises UserError (a ValueError) for different shapes, repeated names, targets other than 0, 1
-    and NaN, probabilities that are not finite or not within [0, 1], missing or invalid prevalences,
-    and cuts that do not descend.
+    Raises UserError (a ValueError) for different shapes, no image or class, repeated names, targets
+    other than 0, 1 and NaN, probabilities that are not finite or not within [0, 1], missing or
+    invalid prevalences, another number of patients, negative resamples, and cuts that do not
+    descend.
     """
     if not 1 >= cuts[0] >= cuts[1] >= cuts[2] >= 0:
         raise UserError(f"the cuts between groups must descend within [0, 1], got {cuts}")
@@ -133,8 +134,8 @@ def paired_difference(
 ) -> PairedDifference:
     """AP and AUROC of the first (N, C) predictions minus those of the second, with intervals.
 
-    The interval is of the difference, in which shared effects of the images cancel. Classes,
-    patients and errors as in `evaluate`.
+    The interval is of the difference, in which shared effects of the images cancel. Targets,
+    classes, patients (N,), resamples, seed and errors as in `evaluate`.
     """
     names, labels, tables = _checked(targets, (first, second), class_names)
     clusters = _checked_clusters(patients, len(labels), resamples)
@@ -224,7 +225,10 @@ def _add_calibration(
 
 
 def group_of(share: float, cuts: tuple[float, float, float] = GROUP_CUTS) -> str:
-    """Group of a class by training prevalence: one of GROUPS, or unknown for NaN."""
+    """Group of a class by training prevalence: one of GROUPS, or unknown for NaN.
+
+    head above cuts[0], tail below cuts[1], else medium; all are fractions in [0, 1].
+    """
     if np.isnan(share):
         return "unknown"
     if share > cuts[0]:

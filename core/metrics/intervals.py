@@ -48,7 +48,7 @@ _ROWS = {"ap": AP, "auroc": AUROC}
 
 @dataclass(frozen=True)
 class Estimate:
-    """Values of any shape with bias, variance and degrees of freedom of the variance."""
+    """Values, their bias and variance, and the variance's degrees of freedom, of equal shape."""
 
     values: FloatArray
     bias: FloatArray
@@ -108,7 +108,7 @@ class Estimate:
 
 
 def estimate_classes(found: Influence, row: int) -> Estimate:
-    """AP or AUROC of each class, (C,)."""
+    """AP or AUROC of each class, (C,); `row` is AP or AUROC of `core.metrics.influence`."""
     return Estimate.of(
         found.values[row], found.bias[row], found.moves[row], found.unseen[row], found.freedom
     )
@@ -128,8 +128,8 @@ def estimate_mean(found: Influence, row: int, chosen: NDArray[np.bool_]) -> Esti
 def mean_losses(losses: FloatArray, clusters: IntArray) -> Estimate:
     """Mean over classes of their mean losses (N, C; NaN: unknown); shape ().
 
-    `losses` may be differences between two models. Classes without a known label are left out.
-    Fewer than LEAST_IN_LOSSES patients have no interval.
+    `losses` may be differences between two models. clusters: (N,), index of the patient. Classes
+    without a known label are left out. Fewer than LEAST_IN_LOSSES patients have no interval.
     """
     known = ~np.isnan(losses)
     classes, patients = known.any(axis=0), len(np.unique(clusters[known.any(axis=1)]))
@@ -207,9 +207,10 @@ def share_intervals(
 ) -> tuple[FloatArray, FloatArray]:
     """Proportions (C,) of `right` among the images `among` (N, C), and 95 % intervals (2, C).
 
-    chosen: a threshold was adjusted to reach the proportion. rare: one outcome may be rare, so that
-    its few patients decide. No interval (NaN) for fewer than ten patients, and, if `rare`, for
-    fewer than LEAST_RARE effective patients unless each has one image.
+    right: (N, C); clusters: (N,), index of the patient. NaN for a proportion of no images. chosen:
+    a threshold was adjusted to reach the proportion. rare: one outcome may be rare, so that its few
+    patients decide. No interval (NaN) for fewer than ten patients, and, if `rare`, for fewer than
+    LEAST_RARE effective patients unless each has one image.
     """
     hits, images = count_by_patient(right & among, clusters), count_by_patient(among, clusters)
     count = np.count_nonzero(images, axis=0)
@@ -228,7 +229,7 @@ def share_intervals(
 def effective_patients(
     right: NDArray[np.bool_], among: NDArray[np.bool_], clusters: IntArray
 ) -> FloatArray:
-    """Effective number of independent patients for each proportion, (C,)."""
+    """Effective number of independent patients for each proportion of `share_intervals`, (C,)."""
     hits, images = count_by_patient(right & among, clusters), count_by_patient(among, clusters)
     return _effective(*_estimate_shares(hits, images), images)
 

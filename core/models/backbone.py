@@ -27,7 +27,9 @@ class Backbone(nn.Module):
     """A timm network on normalised grey images: pooled features, or a feature map.
 
     The first convolution of a three-channel model is adapted to one channel; mean and standard
-    deviation are the means over channels of timm's values for the model.
+    deviation are the means over channels of timm's values for the model. `weights` is a safetensors
+    file. Raises UserError if timm cannot build the network with these settings, or `weights` do not
+    fill it with finite values.
     """
 
     mean: Tensor
@@ -53,7 +55,10 @@ class Backbone(nn.Module):
         self._pooled, self._model = pooled, config.model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, F), or (B, F, h, w), of images (B, 1, H, W), uint8 or in [0, 1]."""
+        """Features (B, F), or (B, F, h, w), of images (B, 1, H, W), uint8 or in [0, 1].
+
+        F is `num_features`. Raises UserError if features without pooling are not a grid.
+        """
         features = self.network(self.normalised(images))
         return features if self._pooled else self._as_map(features)
 
@@ -91,7 +96,7 @@ class Classifier(nn.Module, Generic[Head]):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C)."""
+        """Logits (B, C) of images (B, 1, H, W), uint8 or in [0, 1]."""
         logits: Tensor = self.head(self.backbone(images))
         return logits
 
@@ -111,7 +116,7 @@ def check_model_name(name: str) -> None:
 
 @torch.no_grad()
 def check_network(model: nn.Module, name: str, size: int) -> None:
-    """Run `model` on images of `size` pixels a side, which changes its batch statistics.
+    """Run `model` on images (B, 1, size, size), which changes its batch statistics.
 
     Raises UserError if it does not accept that size, or its tensors or outputs are not finite.
     """
@@ -151,7 +156,10 @@ def model_settings(config: BackboneConfig) -> dict[str, Any]:
 
 
 def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
-    """Model settings of a method from an untrusted checkpoint. Raises UserError."""
+    """Model settings of a method from an untrusted checkpoint.
+
+    Raises UserError if they are invalid, or timm has no such network.
+    """
     origin = "the model settings of the checkpoint are invalid"
     checked = check_file(dict(settings), types_of(kind()), origin)
     config = kind(**checked | {"pretrained": False})

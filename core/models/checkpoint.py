@@ -29,7 +29,8 @@ _MOST_TENSORS = 100_000
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
     """Write `tensors` and the JSON-able `facts` to one file, atomically.
 
-    Tied tensors are copied for each name: safetensors refuses shared memory.
+    Tensors are of any shape and device. Tied tensors are copied for each name: safetensors refuses
+    shared memory. Raises UserError if the file cannot be written; an old one is then unchanged.
     """
     separate: dict[str, Tensor] = {}
     addresses: set[int] = set()
@@ -44,7 +45,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Load tensors (on the CPU) and facts of a file of `save_tensors`.
+    """Load tensors by name (on the CPU) and facts of a file of `save_tensors`.
 
     Raises UserError for a missing, damaged or foreign file, or a newer format.
     """
@@ -61,7 +62,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_facts(path: Path) -> dict[str, Any]:
-    """Load the facts of a file without verifying its checksum. Raises as `load_tensors` does."""
+    """Load the facts of a file without verifying its checksum.
+
+    Raises UserError for a missing or foreign file, or a newer format.
+    """
     with _open(path) as file:
         return _read_facts(file, path)
 

@@ -101,7 +101,7 @@ class DataDigests:
         return cls(tuple(parts), described.complete)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensor and facts to add to a checkpoint."""
+        """Tensor, uint8 (bytes,), and facts to add to a checkpoint."""
         import torch
 
         arrays = [part.digests.astype(_TYPES[part.of]) for part in self.parts]
@@ -126,7 +126,7 @@ class DataDigests:
         return any(not part.size for part in self.parts)
 
     def sizes(self) -> set[int]:
-        """The sizes at which images are compared."""
+        """The sizes at which images are compared, in pixels a side."""
         return {part.size for part in self.parts if part.size}
 
     def with_initial(self, initial: DataDigests | None, *, patients: bool) -> DataDigests:

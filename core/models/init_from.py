@@ -117,7 +117,7 @@ class InitialWeights:
 
 
 def class_dimensions(head: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Class dimensions by the tensor's name in the head's state."""
+    """Class dimensions, such as (0,), by the tensor's name in the head's state."""
     return {
         f"{path}.{name}".removeprefix("."): dimensions
         for path, module in head.named_modules()

@@ -25,8 +25,8 @@ def load_model(path: str | Path) -> LoadedModel:
 
     `predict` takes images of any size. The module maps uint8 or float in [0, 1], (B, 1, H, W), to
     logits (B, C) in the order of `class_names`. `path` may be a folder of `python -m
-    ensemble.export --format folder` with one checkpoint. Raises UserError for a damaged checkpoint
-    or an unknown method.
+    ensemble.export --format folder` with one checkpoint. Raises UserError for a missing or damaged
+    file, a resume state, any other folder, and an unknown method or invalid settings.
     """
     import torch
 

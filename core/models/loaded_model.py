@@ -24,7 +24,10 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Description of a checkpoint; `facts` is its full description after `strict_json`."""
+    """Description of a checkpoint; `facts` is its full description after `strict_json`.
+
+    `image_size` is the side of the square input, in pixels.
+    """
 
     method: str
     class_names: tuple[str, ...]
@@ -65,8 +68,9 @@ class LoadedModel(NamedTuple):
 
         An image is a path or a grey array (H, W) of any size: uint8, or floats in [0, 1], which are
         rounded to 8 bits. It is resized and averaged with its mirror image, as in the validation of
-        the run. The index holds the given path, or the array's position from 0. Raises UserError (a
-        ValueError) for any other array and an unreadable file.
+        the run. The index (ImageID) holds the given path, or the array's position from 0. Raises
+        UserError (a ValueError) for no image, any other array, an unreadable file, and
+        probabilities that are not finite.
         """
         import pandas as pd
         import torch

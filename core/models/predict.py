@@ -15,7 +15,7 @@ View = Callable[[Tensor], Tensor]
 
 
 def identity(images: Tensor) -> Tensor:
-    """Images without change."""
+    """Images, of any shape, without change."""
     return images
 
 
@@ -38,7 +38,10 @@ def predict(
     views: Sequence[View],
     title: str = "",
 ) -> np.ndarray:
-    """Probabilities float32 (len(rows), C), averaged over the augmented copies `views`."""
+    """Probabilities float32 (N, C), averaged over the augmented copies `views`.
+
+    `loader`, `rows` (N,), `title` and errors as in `collect`.
+    """
 
     def probabilities(images: Tensor) -> Tensor:
         return mean_probability(model(view(images)) for view in views)

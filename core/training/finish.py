@@ -36,7 +36,9 @@ from core.training.run import Run
 def finish_run(run: Run, try_next: Sequence[str]) -> None:
     """Score the finished folds, write the report and print a summary, on the first rank.
 
-    `try_next`: flags to suggest for another run once every fold is trained.
+    `try_next`: flags to suggest for another run once every fold is trained. Raises UserError if a
+    file of a finished fold is missing or invalid, the run folder was removed, or a file cannot be
+    written.
     """
     if not run.fabric.is_global_zero:
         return

@@ -60,7 +60,9 @@ class PhaseTraining:
 class FoldTrainer:
     """Trainer of one fold: saves its best weights, predictions and resume state.
 
-    `model` has the modules `backbone` and `head` with forward(images) = head(backbone(images)).
+    `model` has the modules `backbone` and `head` with forward(images) = head(backbone(images)),
+    from images (B, 1, H, W), uint8, to logits (B, C). `loss` maps logits and targets (B, C) to a
+    scalar.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class FoldTrainer:
 
     @property
     def progress(self) -> Progress:
-        """Progress of the fold."""
+        """Epochs and updates done, and the best score, of the fold."""
         return self.state.progress
 
     def fit(self) -> None:

@@ -27,7 +27,8 @@ class Phase:
     """Epochs that train the modules named in `rates` (peak learning rates by module).
 
     Without "backbone" the backbone is frozen: eval mode, no gradient. A submodule ("head.x") may
-    have its own rate.
+    have its own rate. Weight decay is that of AdamW; warm-up is linear, in epochs, and then a
+    cosine lowers the rates to 0.
     """
 
     name: str

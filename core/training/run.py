@@ -61,7 +61,7 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Preparation):
-    """A run with its folder open."""
+    """A run with its folder open: settings, devices, data of each fold and initial weights."""
 
     data: list[FoldData]
     folder: RunFolder
@@ -86,12 +86,18 @@ class Run(Preparation):
             yield fold
 
     def load_initial(self, model: nn.Module) -> None:
-        """Copy the weights of --init_from, if given, into `model`."""
+        """Copy the weights of --init_from, if given, into `model`.
+
+        Raises UserError if the backbone does not fit.
+        """
         if self.initial is not None:
             self.initial.copy_into(model)
 
     def build_loss(self, fold: FoldData) -> nn.Module:
-        """Loss with the class counts of the fold's training images."""
+        """Loss of the settings, with the class counts of the fold's training images.
+
+        Raises UserError as `core.losses.build_loss` does.
+        """
         return _build_loss(self.config, fold)
 
     def checkpoint_facts(self) -> dict[str, Any]:
@@ -173,7 +179,12 @@ def start_run(
     build_model: Callable[..., nn.Module],
     transforms: list[Any],
 ) -> Run:
-    """Prepare a run and open its folder: `prepare_run`, then `open_folder`."""
+    """Prepare a run and open its folder: `prepare_run`, then `open_folder`.
+
+    `build_model(config.model, classes, weights)` builds a model; `transforms` augment the training
+    images. Raises UserError, before anything is written, for invalid settings, data or weights and
+    for a folder of another run.
+    """
     return open_folder(prepare_run(method, config), build_model, transforms)
 
 

@@ -46,9 +46,10 @@ LARGEST_SLOPE = 1e3
 
 
 def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> Temperature:
-    """sigmoid(logit(p) / T) with the lowest log loss (Guo 2017), T from 1e-3 to 1e3.
+    """sigmoid(logit(p) / T) with the lowest log loss (Guo et al. 2017), T from 1e-3 to 1e3.
 
-    targets: (N,) of 0 and 1. The loss is convex in 1 / T, so its slope has one root.
+    targets: (N,) of 0 and 1; probabilities p: (N,). The loss is convex in 1 / T, so its slope has
+    one root.
     """
     z = logit(probabilities)
 
@@ -68,8 +69,8 @@ def fit_temperature(targets: FloatArray, probabilities: FloatArray) -> Temperatu
 def fit_platt(targets: FloatArray, probabilities: FloatArray) -> Platt:
     """sigmoid(a logit(p) + b) with the lowest log loss for Platt's targets, by scikit-learn.
 
-    targets: (N,) of 0 and 1. For N+ positives and N- negatives Platt (1999) takes
-    (N+ + 1) / (N+ + 2) for 1 and 1 / (N- + 2) for 0. a lies within 1e-3 and 1e3.
+    targets: (N,) of 0 and 1; probabilities p: (N,). For N+ positives and N- negatives Platt (1999)
+    takes (N+ + 1) / (N+ + 2) for 1 and 1 / (N- + 2) for 0. a lies within 1e-3 and 1e3.
     """
     positives = float(targets.sum())
     negatives = len(targets) - positives
@@ -88,7 +89,7 @@ def fit_platt(targets: FloatArray, probabilities: FloatArray) -> Platt:
 
 
 def fit_isotonic(targets: FloatArray, probabilities: FloatArray) -> Isotonic:
-    """Isotonic regression on targets (N,) of 0 and 1 (Zadrozny & Elkan 2002)."""
+    """Isotonic regression of targets (N,), 0 or 1, on probabilities (N,): Zadrozny & Elkan 2002."""
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probabilities, targets)
     values = np.maximum.accumulate(fitted.y_thresholds_)  # equal up to the last bit
     return Isotonic(fitted.X_thresholds_.tolist(), values.tolist())
@@ -104,7 +105,7 @@ FITS: dict[str, Callable[[FloatArray, FloatArray], Identity]] = {
 
 
 def log_losses(targets: FloatArray, probabilities: FloatArray) -> FloatArray:
-    """Log loss of each entry; NaN for an unknown target."""
+    """Log loss of each entry; NaN for an unknown target (NaN). All of one shape, any."""
     p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     losses = -np.where(targets == 1, np.log(p), np.log1p(-p))
     return np.where(np.isnan(targets), np.nan, losses)
@@ -113,7 +114,8 @@ def log_losses(targets: FloatArray, probabilities: FloatArray) -> FloatArray:
 def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float | None:
     """Highest threshold above 0 with the best F1 for targets (N,) of 1, 0 and NaN; None for none.
 
-    "Positive" is probability >= threshold; a threshold of 0 would make all images positive.
+    probabilities: (N,). "Positive" is probability >= threshold; a threshold of 0 would make all
+    images positive.
     """
     curve = Curve.of(probabilities[targets == 1], probabilities[targets == 0])
     usable = curve.thresholds > 0
@@ -125,7 +127,10 @@ def best_threshold(targets: FloatArray, probabilities: FloatArray) -> float | No
 def best_alpha(
     targets: FloatArray, calibrated: FloatArray, class_names: Sequence[str], normal: str | None
 ) -> float:
-    """The smallest of ALPHAS with the best mAP of the other classes."""
+    """The smallest of ALPHAS with the best mAP of the classes but `normal`; 0 without `normal`.
+
+    targets: (N, C) of 1, 0 and NaN; calibrated: probabilities (N, C).
+    """
     if normal is None:
         return 0.0
     others = [column for column, name in enumerate(class_names) if name != normal]
@@ -136,13 +141,17 @@ def best_alpha(
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Predictions to calibrate."""
+    """Predictions to calibrate.
 
-    targets: FloatArray  # (N, C) of 1, 0 and NaN
-    probabilities: FloatArray  # (N, C)
+    targets: (N, C) of 1, 0 and NaN (unknown). probabilities: (N, C). patients: (N,), or None to
+    split by image. normal: name of the normal class, which gates the others, or None.
+    """
+
+    targets: FloatArray
+    probabilities: FloatArray
     class_names: tuple[str, ...]
-    patients: NDArray[np.object_] | None  # (N,)
-    normal: str | None  # normal class, which gates the others
+    patients: NDArray[np.object_] | None
+    normal: str | None
 
     def part(self, rows: NDArray[np.bool_]) -> "Problem":
         """Subset of the images, `rows` bool (N,)."""
@@ -158,7 +167,8 @@ class Problem:
 def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calibration:
     """Choose each class's map by cross-validation over patients, and fit all on all rows.
 
-    Raises UserError if there are fewer patients than folds. `bar` is updated once a class.
+    Also fits the thresholds of best F1 before and after gating, and alpha of normal gating. Raises
+    UserError if there are fewer patients than folds. `bar` is updated once a class.
     """
     assignment = problem.folds(folds, seed)
     patients = np.arange(len(assignment)) if problem.patients is None else problem.patients
@@ -183,7 +193,10 @@ def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calib
 
 
 def allowed_methods(targets: FloatArray, patients: NDArray[Any]) -> list[str]:
-    """Methods with enough positive and negative patients (N,), for targets (N,) of 0 and 1."""
+    """Methods of FITS with enough positive and negative patients (FEWEST), simplest first.
+
+    targets: (N,) of 0 and 1; patients: (N,).
+    """
     fewer = min(len(np.unique(patients[targets == kind])) for kind in (0, 1))
     return [method for method, fewest in FEWEST.items() if fewer >= fewest]
 
@@ -196,8 +209,8 @@ def choose_method(
 ) -> str:
     """The first of `methods` with the lowest cross-validated log loss.
 
-    targets: (N,) of 0 and 1. "identity" if the training part of a fold lacks positives or
-    negatives.
+    targets: (N,) of 0 and 1; probabilities: (N,); assignment: (N,), fold of each row. The first if
+    the training part of a fold lacks positives or negatives.
     """
     folds = np.unique(assignment)
     kinds = (len(np.unique(targets[assignment != fold])) for fold in folds)
@@ -219,14 +232,15 @@ def choose_method(
 class OutOfFold:
     """Cross-validated results (N, C) by stage: BEFORE, CALIBRATED and GATED.
 
-    An image's rank, divided by N, is among all images under the maps of its fold: probabilities
-    of folds with different maps cannot be ranked together.
+    called: True if the probability reaches the fitted threshold. alphas: alpha of each fold. An
+    image's rank, divided by N, is among all images under the maps of its fold: probabilities of
+    folds with different maps cannot be ranked together.
     """
 
     probabilities: dict[str, FloatArray]
     ranks: dict[str, FloatArray]
-    called: dict[str, NDArray[np.bool_]]  # True if the probability reaches the fitted threshold
-    alphas: list[float]  # alpha of each fold
+    called: dict[str, NDArray[np.bool_]]
+    alphas: list[float]
 
 
 BEFORE, CALIBRATED, GATED = "before", "calibrated", "gated"

@@ -33,10 +33,13 @@ SMALLEST_SHARE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Predictions of M models for the same N images, and their labels, contiguous by class."""
+    """Predictions of M models for the same N images, and their labels, contiguous by class.
 
-    predictions: FloatArray  # (M, C, N)
-    targets: NDArray[np.floating]  # (C, N) of 1, 0 and NaN
+    predictions: probabilities (M, C, N). targets: (C, N) of 1, 0 and NaN (unknown).
+    """
+
+    predictions: FloatArray
+    targets: NDArray[np.floating]
 
     def part(self, rows: NDArray[np.bool_]) -> "Pool":
         """Subset of the images, `rows` bool (N,)."""
@@ -139,14 +142,23 @@ STRATEGIES: dict[str, Callable[[Pool, str], FloatArray]] = {
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Result of `select`. Arrays (C, N) are `ranks` of every image under weights that were fitted
-    without its patient's fold."""
+    """Result of `select`.
 
-    weights: Mapping[str, FloatArray]  # strategy → (M,), fitted on all rows
-    held_out: Mapping[str, FloatArray]  # strategy → (C, N)
-    chosen: str  # strategy with the best held-out score
-    procedure: FloatArray  # (C, N), with the strategy chosen without the patient's fold too
-    picks: Sequence[str]  # strategy chosen in each outer fold
+    Arrays (C, N) are `ranks` of every image under weights that were fitted without its patient's
+    fold.
+
+    weights: strategy → (M,) with sum 1, fitted on all rows.
+    held_out: strategy → (C, N).
+    chosen: strategy with the best held-out score.
+    procedure: (C, N), with the strategy chosen without the patient's fold too.
+    picks: strategy chosen in each outer fold.
+    """
+
+    weights: Mapping[str, FloatArray]
+    held_out: Mapping[str, FloatArray]
+    chosen: str
+    procedure: FloatArray
+    picks: Sequence[str]
 
 
 def select(
@@ -154,9 +166,10 @@ def select(
 ) -> Selection:
     """Fit every strategy, choose one, and rank held-out images by nested cross-validation.
 
-    patients: (N,), or None to split by image. In each outer fold an inner cross-validation over
-    the other patients picks the strategy; the final choice has the best held-out score. Raises
-    UserError if no class can be scored, or there are fewer patients than folds.
+    monitor: mAP or mAUROC. patients: (N,), or None to split by image. In each outer fold an inner
+    cross-validation over the other patients picks the strategy; the final choice has the best
+    held-out score. Raises UserError if no class can be scored, or there are fewer patients than
+    folds.
     """
     score = Scorer(pool.targets, monitor)
     if np.isnan(score(pool.predictions[0])):
@@ -194,7 +207,10 @@ def measure_gains(
     patients: NDArray[np.object_] | None,
     seed: int,
 ) -> dict[str, Gain]:
-    """Score each strategy of a selection, with intervals over patients (N,)."""
+    """Score each strategy of a selection, with intervals over patients (N,) or None.
+
+    class_names: C. Returns the gains by name of the strategy, PROCEDURE last.
+    """
     targets, single = pool.targets.T, selection.held_out[SINGLE_BEST].T
     scorers = {metric: Scorer(pool.targets, metric) for metric in METRICS}
     how: dict[str, Any] = {"patients": patients, "seed": seed}

@@ -127,7 +127,7 @@ class PredictionBlocks:
         return Block(positions, rows, unreadable, digests)
 
     def unreadable(self) -> list[tuple[int, str]]:
-        """(position, reason) of all unreadable images."""
+        """(position, reason) of all unreadable images. Raises UserError if a block is damaged."""
         return [pair for path in self._files for pair in _unreadable(load_facts(path))]
 
     def __enter__(self) -> "PredictionBlocks":
@@ -152,7 +152,8 @@ class PredictionBlocks:
     def write_file(self, path: Path, fill: Callable[[Path], object]) -> None:
         """Write `path` by `fill`, whole or not at all, as `write_atomically` does.
 
-        The temporary file is in the folder of the blocks, and is deleted with them.
+        The temporary file is in the folder of the blocks, and is deleted with them. Raises
+        UserError if the folder was removed, or the file cannot be written.
         """
         if self._lock is not None and not is_held(self.folder, self._lock):
             raise UserError(
@@ -167,7 +168,7 @@ class PredictionBlocks:
             raise cannot_write(path, error) from error
 
     def finish(self, fill: Callable[[Path], object]) -> None:
-        """Write the output by `fill`, then delete the blocks."""
+        """Write the output by `fill`, then delete the blocks. Raises as `write_file` does."""
         self.write_file(self.output, fill)
         self._release_on_windows()
         try:

@@ -59,7 +59,10 @@ def find_normal(class_names: Sequence[str], requested: str = "") -> str:
 def normal_gating(
     probabilities: NDArray[Any], class_names: Sequence[str], normal: str, alpha: float
 ) -> NDArray[Any]:
-    """p (1 - p_normal)^alpha for every class but `normal`, (N, C) → (N, C)."""
+    """p (1 - p_normal)^alpha for every class but `normal`, (N, C) → (N, C).
+
+    Raises ValueError if `normal` is not one of `class_names`.
+    """
     column = list(class_names).index(normal)
     gated = probabilities * (1 - probabilities[:, [column]]) ** alpha
     gated[:, column] = probabilities[:, column]
@@ -67,7 +70,7 @@ def normal_gating(
 
 
 def logit(probabilities: NDArray[Any]) -> FloatArray:
-    """log(p / (1 - p)) of probabilities clipped to [1e-6, 1 - 1e-6]."""
+    """log(p / (1 - p)) of probabilities, any shape, clipped to [1e-6, 1 - 1e-6]; float64."""
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), SMALLEST, 1 - SMALLEST)
     return np.log(clipped) - np.log1p(-clipped)
 
@@ -87,7 +90,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, tag_field="method", ta
 
 
 class Temperature(Identity, frozen=True, tag="temperature"):
-    """sigmoid(logit(p) / T)."""
+    """sigmoid(logit(p) / T), Guo et al. 2017."""
 
     temperature: Positive
 
@@ -96,7 +99,7 @@ class Temperature(Identity, frozen=True, tag="temperature"):
 
 
 class Platt(Identity, frozen=True, tag="platt"):
-    """sigmoid(a logit(p) + b)."""
+    """sigmoid(a logit(p) + b), Platt 1999; a is `slope`, b is `offset`."""
 
     slope: Positive
     offset: Finite
@@ -121,7 +124,11 @@ class Isotonic(Identity, frozen=True, tag="isotonic"):
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """Content of a `calibration.json`: a map for each class, then gating by the normal class."""
+    """Content of a `calibration.json`: a map for each class, then gating by the normal class.
+
+    `classes` has an Identity, Temperature, Platt or Isotonic by name of the class; gating is
+    `normal_gating` with `normal_alpha`, 0 for none.
+    """
 
     classes: Annotated[dict[str, Any], Meta(min_length=1)]
     normal_class: str | None
@@ -135,13 +142,19 @@ class Calibration(msgspec.Struct, frozen=True):
             return np.stack([self.classes[name].apply(column) for name, column in pairs], axis=1)
 
     def gate(self, calibrated: FloatArray, class_names: Sequence[str]) -> FloatArray:
-        """Gate calibrated probabilities (N, C) by the normal class with the fitted alpha."""
+        """Gate calibrated probabilities (N, C) by the normal class with the fitted alpha.
+
+        Raises ValueError as `normal_gating` does.
+        """
         if self.normal_class is None or self.normal_alpha == 0:
             return calibrated
         return normal_gating(calibrated, class_names, self.normal_class, self.normal_alpha)
 
     def thresholds(self, class_names: Sequence[str], *, gated: bool) -> FloatArray:
-        """Thresholds (C,), NaN for none. Raises UserError for an unknown class."""
+        """Thresholds (C,) in (0, 1], NaN for none: `gated` ones are for gated probabilities.
+
+        Raises UserError for an unknown class.
+        """
         self.check_known(class_names)
         key = "threshold_gated" if gated else "threshold"
         return np.array([getattr(self.classes[name], key) for name in class_names], dtype=float)
@@ -156,7 +169,10 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 def write_calibration(path: Path, calibration: Calibration, made_from: Mapping[str, Any]) -> None:
-    """Write `calibration.json` with its origin `made_from`, whole or not at all."""
+    """Write `calibration.json` with its origin `made_from`, whole or not at all.
+
+    Raises UserError if it cannot be written.
+    """
     content = msgspec.to_builtins(calibration) | {"made_from": dict(made_from)}
     write_document(path, "calibration", content)
 
@@ -185,7 +201,7 @@ def make_postprocess(
 ) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Function for calibration and gating, if set, of probabilities (N, C) of classes `names`.
 
-    Raises UserError if the calibration is invalid or lacks a class.
+    Raises UserError if the calibration is invalid or lacks a class, or gating has no normal class.
     """
     alpha, normal, calibration = 0.5, config.normal_class, None
     if config.calibration is not None:

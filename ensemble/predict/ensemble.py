@@ -60,10 +60,13 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """M models, their weights, and the classes that they predict together."""
+    """M models, their weights, and the C classes that they predict together.
+
+    shares: (M,), weights of the models, with a sum of 1.
+    """
 
     members: Sequence[Member]
-    shares: NDArray[np.float64]  # (M,) weights with a sum of 1
+    shares: NDArray[np.float64]
     class_names: Sequence[str]
     resume_states: Sequence[Path] = ()
     """Resume states among the given files, which are not loaded."""
@@ -95,12 +98,12 @@ class Ensemble:
 
     @property
     def sizes(self) -> list[int]:
-        """The image sizes of the models, in rising order."""
+        """The image sizes of the models, in pixels a side, in rising order."""
         return sorted({member.info.image_size for member in self.members})
 
     @property
     def digest_sizes(self) -> list[int]:
-        """Image sizes of the digests in the checkpoints, in rising order."""
+        """Image sizes of the digests in the checkpoints, in pixels a side, in rising order."""
         found = (one.info.data_digests for one in self.members)
         return sorted({size for digests in found if digests for size in digests.sizes()})
 

@@ -43,7 +43,11 @@ def write_recipe(
     class_names: Sequence[str],
     made_from: Mapping[str, Any],
 ) -> None:
-    """Write `ensemble.json`: names, weights and checkpoints; whole or not at all."""
+    """Write `ensemble.json`: names, weights and checkpoints; whole or not at all.
+
+    members: (name, weight, checkpoints) of each; weights need no sum of 1. Raises UserError if the
+    file cannot be written.
+    """
     listed = []
     for name, weight, checkpoints in members:
         files = [_relative(file, path.parent) for file in checkpoints]
@@ -107,7 +111,10 @@ def check_output(
 
 
 def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write `content`, without NaN, as JSON of this `kind`, whole or not at all."""
+    """Write `content`, without NaN, as JSON of this `kind`, whole or not at all.
+
+    Raises UserError if it cannot be written.
+    """
     make_folder(path.parent)
     write_atomically(path, lambda temporary: fill_document(temporary, kind, content))
 

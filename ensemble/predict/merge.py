@@ -76,7 +76,10 @@ def _mean(values: Probabilities, shares: np.ndarray) -> Probabilities:
 
 
 def ranks(probabilities: Probabilities, axis: int = 0) -> Probabilities:
-    """Ranks along the `axis` of N images, divided by N; ties get their mean, NaN stays NaN."""
+    """Ranks along the `axis` of N images, divided by N, of the same shape.
+
+    Ties get their mean, NaN stays NaN.
+    """
     return rankdata(probabilities, axis=axis) / probabilities.shape[axis]
 
 

@@ -75,7 +75,10 @@ class Predictor:
         return merged
 
     def predict_models(self, pixels: NDArray[np.uint8]) -> Probabilities:
-        """Probabilities (M, 1, C) of each model for one image, uint8 (H, W) of any size."""
+        """Probabilities (M, 1, C) of each model for one image, uint8 (H, W) of any size.
+
+        NaN for a class that a model lacks. Raises UserError as calling the predictor does.
+        """
         sizes = [torch.from_numpy(resize(pixels, size))[None, None] for size in self.ensemble.sizes]
         return self(sizes).astype(np.float64)
 
@@ -84,5 +87,8 @@ class Predictor:
         return merge_models(probabilities, self.ensemble.shares, self.merge.ensemble_mode)
 
     def predict_image(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Merged and postprocessed probabilities (C,) of one image, uint8 (H, W)."""
+        """Merged and postprocessed probabilities (C,) of one image, uint8 (H, W).
+
+        Raises UserError as calling the predictor does.
+        """
         return self.postprocess(self.merge_models(self.predict_models(pixels)))[0]

@@ -68,7 +68,11 @@ def read_sample(path: Path) -> Sample:
 
 
 def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
-    """Images to predict, in the order of the output. Raises UserError if there are none."""
+    """Images to predict, in the order of the output.
+
+    Raises UserError if there are none, one has no file, is a link out of the folder or has a name
+    that is not UTF-8, and if studies or rows of the sample are missing.
+    """
     images = find_images(
         config.image_dir,
         config.test_csv or config.sample_submission,

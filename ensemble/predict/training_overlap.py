@@ -62,7 +62,7 @@ class Overlap:
     """Bool (R,) by the names in IMAGES and PATIENTS; True if any checkpoint has the row."""
 
     def take(self, rows: np.ndarray) -> "Overlap":
-        """Subset of the rows; the counts of each checkpoint are unchanged."""
+        """Subset of the rows, (K,) int indices; the counts of each checkpoint are unchanged."""
         return replace(self, rows={name: found[rows] for name, found in self.rows.items()})
 
     def counts(self) -> dict[str, int | None]:

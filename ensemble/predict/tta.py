@@ -26,12 +26,12 @@ def turn_and_scale(images: Tensor, *, degrees: float = 0.0, scale: float = 1.0) 
 
 
 def brighten(images: Tensor, *, factor: float) -> Tensor:
-    """Multiply float images in [0, 1] by `factor`, at most 1."""
+    """Multiply float images (B, 1, H, W) in [0, 1] by `factor`; higher results become 1."""
     return (images * factor).clamp(max=1)
 
 
 def scaled_mirror(images: Tensor, *, scale: float) -> Tensor:
-    """Mirror and magnify images."""
+    """Mirror float images (B, 1, H, W) and magnify them by `scale`."""
     return mirror(turn_and_scale(images, scale=scale))
 
 

@@ -83,7 +83,8 @@ def predict_to_csv(
 ) -> None:
     """Predict `images` with all processes, write one CSV, whole or not at all, and print its path.
 
-    Until then the predicted blocks are beside `output`; a rerun resumes from them. Raises
+    batch_size: images in a batch; workers: decoding processes, both per process. Until then the
+    predicted blocks are beside `output`; a rerun resumes from them. Raises
     UserError if an image is unreadable, a pack is too small, a probability is not finite, the
     disk is full, or `output` exists (unless overwritten).
     """

@@ -47,7 +47,7 @@ class Entry:
 
 
 def compare_files(scored: Scored, reference: Path, labels: Mapping[Path, str]) -> list[Entry]:
-    """Compare each file with the file `reference`, in the order of `scored`."""
+    """Compare each file with the file `reference`, on the same images, in the order of `scored`."""
     other, entries = scored.evaluate(reference), []
     for path in scored.files:
         if path == reference:

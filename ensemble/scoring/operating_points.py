@@ -44,7 +44,10 @@ def read_thresholds(given: str, class_names: Sequence[str], *, gated: bool) -> F
 
 @dataclass(frozen=True)
 class TargetPoint:
-    """Target operating point: `point`, sensitivity or specificity, is at least `least`."""
+    """Target operating point: `point`, sensitivity or specificity, is at least `least`.
+
+    Raises UserError unless 0 < least <= 1.
+    """
 
     point: str
     least: float
@@ -60,7 +63,12 @@ class TargetPoint:
     def thresholds(
         self, labels: FloatArray, scores: FloatArray, least: FloatArray | float | None = None
     ) -> FloatArray:
-        """Threshold of each class (C,), by default for `self.least`; NaN without such labels."""
+        """Threshold of each class (C,) for the share `least`, a number or (C,).
+
+        By default for `self.least`. labels: (N, C) of 1, 0 and NaN (unknown); scores: (N, C). The
+        highest threshold for a sensitivity, the lowest for a specificity; NaN without positives (of
+        a specificity: negatives).
+        """
         shares = np.broadcast_to(self.least if least is None else least, labels.shape[1])
         classes = zip(labels.T, scores.T, shares, strict=True)
         return np.array([self._threshold(*one) for one in classes])
@@ -90,14 +98,15 @@ def operating_points(
 ) -> pd.DataFrame:
     """Operating points at thresholds (C,), or at those of a target sensitivity or specificity.
 
-    targets, probabilities: (N, C) as `core.metrics.evaluate` takes and checks them; "positive" is
-    probability >= threshold. Returns a table indexed by class with the columns positives,
-    threshold and POINTS, and with `intervals` the bounds ..._low and ..._high of 95 % intervals
-    over patients, at the printed threshold, on other patients. A TargetPoint adds threshold_low and
-    threshold_high, the sampling variation of the threshold, and specificity_at_sensitivity_low and
-    _high (or the reverse), the other point where the target is reached exactly. NaN for a division
-    by 0, a NaN threshold, and intervals of fewer than ten patients (predictive values, with several
-    images a patient: fewer than a hundred with the rarer outcome).
+    targets, probabilities: (N, C), as `core.metrics.evaluate` takes them, but not checked here;
+    patients: (N,). "Positive" is probability >= threshold. Returns a table indexed by class with
+    the columns positives, threshold and POINTS, and with `intervals` the bounds ..._low and
+    ..._high of 95 % intervals over patients, at the printed threshold, on other patients. A
+    TargetPoint adds threshold_low and threshold_high, the sampling variation of the threshold, and
+    specificity_at_sensitivity_low and _high (or the reverse), the other point where the target is
+    reached exactly. NaN for a division by 0, a NaN threshold, and intervals of fewer than ten
+    patients (predictive values, with several images a patient: fewer than a hundred with the rarer
+    outcome).
     """
     labels, scores = np.asarray(targets, dtype=float), np.asarray(probabilities, dtype=float)
     chosen = at.point if isinstance(at, TargetPoint) else None

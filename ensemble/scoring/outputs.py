@@ -73,7 +73,10 @@ def _default_prefix(predictions: Sequence[Path]) -> Path:
 def write_scores(
     paths: Sequence[Path], content: Mapping[str, Any], table: pd.DataFrame, page: bytes | None
 ) -> None:
-    """Write the JSON, the CSV and the page if any. NaN becomes null, or an empty cell."""
+    """Write the JSON, the CSV and the page if any. NaN becomes null, or an empty cell.
+
+    Raises UserError if one cannot be written; new files are then deleted.
+    """
     if page is None and _has_page(paths[0]):
         # it shows earlier scores
         paths[0].with_suffix(".html").unlink(missing_ok=True)
@@ -89,7 +92,10 @@ def write_scores(
 def class_csv(
     evaluation: Evaluation, points: pd.DataFrame | None, difference: PairedDifference | None
 ) -> pd.DataFrame:
-    """Table of all scores, one row a class."""
+    """Table of all scores, one row a class, indexed by class.
+
+    Columns of `points` follow, and those of `difference` with the prefix difference_.
+    """
     table = evaluation.per_class
     if points is not None:
         # the column `threshold` is that of the best F1

@@ -33,7 +33,7 @@ class Scored:
     files: dict[Path, NDArray[np.float64]]
     """(N, C) each"""
     prevalence: NDArray[np.float64] | None
-    """(C,) of the training table; None without one."""
+    """(C,) of the training table, NaN for unknown; None without one."""
     notes: list[str]
     """Sentences on images and classes that were left out."""
     resamples: int
@@ -52,7 +52,7 @@ class Scored:
         return replace(self, table=table, files=files, prevalence=prevalence)
 
     def evaluate(self, path: Path) -> Evaluation:
-        """Score one of the files."""
+        """Score one of the files, as `core.metrics.evaluate` does."""
         return evaluate(
             self.table.targets,
             self.files[path],

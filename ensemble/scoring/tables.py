@@ -29,7 +29,7 @@ STAR = "*"
 
 
 def operating_table(points: pd.DataFrame, title: str, order: Sequence[str]) -> Table:
-    """Operating points, one row a class, in the given order."""
+    """Operating points, from `operating_points`, one row a class, in the given order."""
     names = ("Sensitivity", "Specificity", "PPV", "NPV")
     columns, notes = ["Class", "Positives", "Threshold", *names], []
     other = next(

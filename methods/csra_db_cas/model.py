@@ -97,7 +97,7 @@ class NormalisedCSRA(nn.Module):
         self.attention = attention
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, C)."""
+        """Logits (B, C) of features (B, F, H, W)."""
         return self.attention(self.norm(features))
 
     @torch.no_grad()
@@ -111,12 +111,16 @@ class CSRAModel(Classifier[NormalisedCSRA]):
     """Classifier with its own heat maps."""
 
     def forward_maps(self, images: Tensor) -> Tensor:
-        """Heat maps (B, C, h, w) of the classes, in logits (see `CSRAHead.maps`)."""
+        """Heat maps (B, C, h, w) of images (B, 1, H, W), in logits (see `CSRAHead.maps`)."""
         return self.head.attention.maps(self.head.norm(self.backbone(images)))
 
 
 def build_model(config: ModelConfig, num_classes: int, weights: Path | None = None) -> CSRAModel:
-    """Build the model, with backbone `weights` if given (see `core.models.starting_weights`)."""
+    """Build the model of images (B, 1, H, W), uint8 or in [0, 1], to logits (B, num_classes).
+
+    `weights` of the backbone are a file as `core.models.starting_weights` finds it. Raises
+    UserError as `Backbone` and `CSRAHead` do.
+    """
     backbone = Backbone(config, weights, pooled=False)
     features = backbone.num_features
     attention = CSRAHead(

@@ -11,7 +11,10 @@ from methods.csra_db_cas.model import build_model
 
 
 def train(config: Config) -> None:
-    """Train every fold: the head alone on a frozen backbone, then the whole model."""
+    """Train every fold: the head alone on a frozen backbone, then the whole model.
+
+    Raises as `start_run` and `FoldTrainer.fit` do.
+    """
     transforms = strong_transforms(config.loader.img_size)
     run = start_run("csra_db_cas", config, build_model, transforms)
     optim, tau = run.config.optim, config.loss.logit_adjust

@@ -26,7 +26,10 @@ if TYPE_CHECKING:  # imported late for a fast --help
 
 
 def format_strongest(table: DataFrame, couplings: Couplings, top: int) -> str:
-    """Format the `top` strongest couplings that act on each label, from the `coupling_table`."""
+    """Format the `top` strongest couplings that act on each label, one a line.
+
+    `table` is the `coupling_table` of `couplings`.
+    """
     from core.report.plots.style import shorten
 
     width = max(len("acted on by"), *(len(shorten(name)) for name in couplings.class_names))
@@ -66,7 +69,7 @@ class Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+    """Run the command line. Raises UserError for invalid checkpoints or an unwritable folder."""
     config = tyro.cli(Config, args=arguments, description=__doc__, use_underscores=True)
     paths = config.checkpoints
     if not paths:

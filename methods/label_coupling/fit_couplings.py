@@ -29,7 +29,11 @@ UPDATES = 1000
 
 
 def train_couplings_only(config: Config, checkpoint: Path) -> None:
-    """Fit couplings for each fold to the logits of `checkpoint`, then predict the test images."""
+    """Fit couplings for each fold to the logits of `checkpoint`, then predict the test images.
+
+    Raises UserError if the checkpoint is invalid, of another method or has other labels, and for
+    invalid data or test images.
+    """
     config = _copy_network(checkpoint, config)
     start = prepare_run("label_coupling", config, checkpoint_origin("--couplings_only", checkpoint))
     check_labels(start.config.model, start.class_names)
@@ -148,7 +152,10 @@ def fit_couplings(
     l1: float,
     lr: float,
 ) -> float:
-    """Fit A to `logits` and `targets` (N, C) in full batches, from 0. Returns the final loss."""
+    """Fit A to `logits` and `targets` (N, C) in full batches, from 0. Returns the final loss.
+
+    l1: strength of the penalty on |A|; lr: peak learning rate, with a cosine to 0 over UPDATES.
+    """
     phase = Phase("couplings", 1, {"coupling": lr}, l1=l1)
     optimizer = build_optimizer(nn.ModuleDict({"coupling": coupling}), phase, fused=False)
     value = torch.zeros(())

@@ -15,7 +15,8 @@ from methods.label_coupling.config import ModelConfig
 class LabelCoupling(nn.Module):
     """z' = z + alpha sigmoid(z) A for logits z (B, C).
 
-    A[i, j] acts from label i on label j; its diagonal is 0. A starts at 0, as the identity.
+    A[i, j], of (C, C), acts from label i on label j; its diagonal has no effect. A starts at 0, as
+    the identity.
     """
 
     # without weight decay, shrunk by the L1 penalty, equally sparse in the moving average
@@ -31,12 +32,12 @@ class LabelCoupling(nn.Module):
         self.register_buffer("off_diagonal", 1 - torch.eye(classes), persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Refined logits (B, C)."""
+        """Refined logits (B, C) of logits (B, C)."""
         return logits + self.alpha * torch.sigmoid(logits) @ (self.A * self.off_diagonal)
 
 
 class CoupledHead(nn.Module):
-    """Dropout → Linear(F, C) → LabelCoupling (if used)."""
+    """Dropout → Linear(F, C) → LabelCoupling (if used); features (B, F) to logits (B, C)."""
 
     class_dimensions: ClassVar = {"classifier.weight": (0,), "classifier.bias": (0,)}
 
@@ -62,7 +63,11 @@ class CoupledHead(nn.Module):
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
 ) -> Classifier[CoupledHead]:
-    """Build the model, with backbone `weights` if given (see `core.models.starting_weights`)."""
+    """Build the model of images (B, 1, H, W), uint8 or in [0, 1], to logits (B, num_classes).
+
+    `weights` of the backbone are a file as `core.models.starting_weights` finds it. Raises
+    UserError as `Backbone` does.
+    """
     backbone = Backbone(config, weights)
     coupling = LabelCoupling(num_classes, config.coupling_alpha) if config.refiner else None
     head = CoupledHead(backbone.num_features, num_classes, config.drop_rate, coupling)

@@ -55,7 +55,8 @@ def find_test_images(start: Preparation) -> LabelTable | None:
 def finish_and_predict(run: Run, test: LabelTable | None) -> None:
     """Score the folds and write the report, then predict the `test` images, if any.
 
-    They are predicted by all finished folds, or by the best one.
+    They are predicted by all finished folds, or by the best one. Raises UserError as
+    `predict_to_csv` does.
     """
     config, out_csv = run.config, run.config.test.out_csv
     other = "bce" if config.loss.loss == "asl" else "asl"

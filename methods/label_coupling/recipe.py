@@ -12,7 +12,10 @@ from methods.label_coupling.predict import find_test_images, finish_and_predict
 
 
 def train(config: Config) -> None:
-    """Train the whole model on every fold, then predict the test images."""
+    """Train the whole model on every fold, then predict the test images.
+
+    Raises as `start_run` and `FoldTrainer.fit` do, and UserError for invalid test images.
+    """
     if config.optim.couplings_only is not None:
         train_couplings_only(config, config.optim.couplings_only)
         return

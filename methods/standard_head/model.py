@@ -13,7 +13,10 @@ HIDDEN = 512
 
 
 class StandardHead(nn.Sequential):
-    """BatchNorm → Dropout → Linear(F, 512) → ReLU → BatchNorm → Dropout → Linear(512, C)."""
+    """BatchNorm → Dropout → Linear(F, 512) → ReLU → BatchNorm → Dropout → Linear(512, C).
+
+    Features (B, F) to logits (B, C).
+    """
 
     # which dimensions count classes (core/models/init_from.py)
     class_dimensions: ClassVar = {"6.weight": (0,), "6.bias": (0,)}
@@ -40,6 +43,10 @@ class StandardHead(nn.Sequential):
 def build_model(
     config: ModelConfig, num_classes: int, weights: Path | None = None
 ) -> Classifier[StandardHead]:
-    """Build the model, with backbone `weights` if given (see `core.models.starting_weights`)."""
+    """Build the model of images (B, 1, H, W), uint8 or in [0, 1], to logits (B, num_classes).
+
+    `weights` of the backbone are a file as `core.models.starting_weights` finds it. Raises
+    UserError as `Backbone` does.
+    """
     backbone = Backbone(config, weights)
     return Classifier(backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate))

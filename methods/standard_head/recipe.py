@@ -11,7 +11,10 @@ from methods.standard_head.model import build_model
 
 
 def train(config: Config) -> None:
-    """Train every fold: the head alone on a frozen backbone, then the whole model."""
+    """Train every fold: the head alone on a frozen backbone, then the whole model.
+
+    Raises as `start_run` and `FoldTrainer.fit` do.
+    """
     run = start_run("standard_head", config, build_model, light_transforms())
     config = run.config
     tau = config.loss.logit_adjust

@@ -54,7 +54,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """`read_image` for the content of a file; `name` is used in error messages."""
+    """`read_image` for the content of a file: uint8 (H, W); `name` is used in error messages.
+
+    Raises UserError as `read_image` does.
+    """
     with _raise_read_errors(name):
         return _decode(data)
 
@@ -79,7 +82,10 @@ def _raise_read_errors(name: str) -> Iterator[None]:
 
 
 def load_image(path: str | Path, size: int) -> np.ndarray:
-    """`read_image`, resized to a square of `size` pixels: uint8 (size, size)."""
+    """`read_image`, resized to a square of `size` pixels: uint8 (size, size).
+
+    Raises UserError as `read_image` does.
+    """
     return resize(read_image(path), size)
 
 
@@ -94,7 +100,7 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def shrink_to(pixels: np.ndarray, longest: int) -> np.ndarray:
-    """Shrink pixels (H, W) so that the longer side is at most `longest`."""
+    """Shrink pixels (H, W) so that the longer side is at most `longest` pixels."""
     shrink = longest / max(pixels.shape)
     if shrink >= 1:
         return pixels

@@ -55,7 +55,8 @@ def _is_blank(images: Images, place: int) -> bool:
 def merge_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray | None:
     """Groups (N,) that no fold may divide: patients, merged if they share an image.
 
-    `first` is from `find_duplicates`. Without duplicates between patients it is `patients` itself.
+    `first` (N,) is from `find_duplicates`; without patients each image is its own group. Without
+    duplicates between patients it is `patients` itself.
     """
     owners = _owners(patients, len(first))
     if (owners == owners[first]).all():
@@ -66,7 +67,10 @@ def merge_patients(patients: np.ndarray | None, first: np.ndarray) -> np.ndarray
 
 
 def describe_duplicates(ids: Sequence[str], patients: np.ndarray | None, first: np.ndarray) -> str:
-    """Warning about images that are duplicates of another patient's; "" if there are none."""
+    """Warning about images that are duplicates of another patient's; "" if there are none.
+
+    ids, patients and `first`, from `find_duplicates`: (N,).
+    """
     owners = _owners(patients, len(first))
     copies = np.flatnonzero(owners != owners[first])
     if not len(copies):
@@ -82,7 +86,8 @@ def describe_duplicates(ids: Sequence[str], patients: np.ndarray | None, first: 
 def check_no_duplicates(train: Sequence[str], val: Sequence[str], first: np.ndarray) -> None:
     """Raise UserError if an image of --val_csv is a duplicate of one of --train_csv.
 
-    `train` and `val` are image names; `first` is `find_duplicates` of both, concatenated.
+    `train` (T) and `val` (V) are image names; `first` (T + V,) is `find_duplicates` of both,
+    concatenated.
     """
     copies = len(train) + np.flatnonzero(first[len(train) :] < len(train))
     if len(copies):

@@ -196,7 +196,10 @@ def _positives(targets: np.ndarray, assignment: np.ndarray) -> np.ndarray:
 def describe_empty_classes(
     targets: np.ndarray, assignment: np.ndarray, class_names: Sequence[str]
 ) -> str:
-    """Warning about classes without a positive in some fold (from 1); "" if there are none."""
+    """Warning about classes without a positive in some fold (from 1); "" if there are none.
+
+    From targets (N, C) and folds (N,), which count from 0.
+    """
     positives = _positives(targets, assignment)
     missing = []
     for name, counts in zip(class_names, positives.T, strict=True):
@@ -213,14 +216,20 @@ def describe_empty_classes(
 
 
 def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:
-    """Write ImageID,PatientID (blank without patients),fold (from 1; 0: never validated)."""
+    """Write ImageID,PatientID (blank without patients),fold (from 1; 0: never validated).
+
+    assignment: (N,) int from 0; -1: never validated. Raises UserError if `path` cannot be written.
+    """
     patients = "" if table.patients is None else table.patients
     frame = pd.DataFrame({"ImageID": table.ids, "PatientID": patients, "fold": assignment + 1})
     write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
 
 
 def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
-    """Fold of each image, (N,) int from 0; None if `path` is invalid or has other images."""
+    """Fold of each image, (N,) int from 0 (-1: never validated), in the order of `table`.
+
+    None if `path` is missing, invalid or has other images.
+    """
     try:
         check_regular(path)
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -22,12 +22,13 @@ _MOST_CHOICES = 500
 def assign_holdout(
     targets: np.ndarray, patients: np.ndarray | None = None, share: float = 0.2, seed: int = 0
 ) -> np.ndarray:
-    """Choose the images that are held out, (N,) bool, from targets (N, C).
+    """Choose the images that are held out, (N,) bool, from targets (N, C) and `patients` (N,).
 
-    The hold-out is one or several folds of `assign_folds`. Of all choices, or 500 random ones, it
-    is the one with the fewest classes without a positive on one side, then the most even share of
-    classes and images. If such a class remains, smaller folds are tried. Raises UserError for fewer
-    patients (images) than the share needs.
+    share: fraction that is held out, above 0 and below 1. The hold-out is one or several folds of
+    `assign_folds`. Of all choices, or 500 random ones, it is the one with the fewest classes
+    without a positive on one side, then the most even share of classes and images. If such a class
+    remains, smaller folds are tried. Raises UserError for fewer patients (images) than the share
+    needs.
     """
     finest = max(_FOLDS, round(1 / min(share, 1 - share)))
     part = Fraction(share).limit_denominator(finest)

@@ -19,7 +19,11 @@ from core.data.tables.load import gather
 def join_official_split(
     train: LabelTable, data: DataConfig, log: Callable[[str], None]
 ) -> tuple[LabelTable, np.ndarray]:
-    """Concatenate the training table (fold -1) and --val_csv (fold 0), and check for overlap."""
+    """Concatenate the training table (fold -1) and --val_csv (fold 0), and check for overlap.
+
+    Returns the table and the fold of each image, (N,) int. Raises UserError like `gather`, and if
+    both parts have an image, a patient or a duplicate in common.
+    """
     val = gather(data, validation=True, labels=train.class_names)
     check_disjoint(train, val)
     images = Images.concatenate([train.images, val.images])

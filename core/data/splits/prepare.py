@@ -54,7 +54,7 @@ class PreparedData:
         return int(self.assignment.max()) + 1
 
     def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """(fold from 1, training rows, validation rows) of each fold to run."""
+        """(fold from 1, training rows (T,), validation rows (V,)) of each fold to run."""
         for fold in self.run_folds:
             held_out = self.assignment == fold - 1
             yield fold, np.flatnonzero(~held_out), np.flatnonzero(held_out)
@@ -154,7 +154,11 @@ def divide(
     source_weights: Sequence[float] = (),
     earlier: EarlierRun | None = None,
 ) -> PreparedData:
-    """`prepare` for a table that is already read; without --val_csv it needs no paths."""
+    """`prepare` for a table that is already read; without --val_csv it needs no paths.
+
+    Raises UserError for invalid folds or weights, an invalid --val_csv or one that overlaps with
+    --train_csv, and if no class has a positive in the training part of a fold.
+    """
     for note in table.notes:
         log(note)
     shares = source_shares(table, source_weights)
@@ -271,7 +275,10 @@ def _folds_of(earlier: EarlierRun, table: LabelTable) -> np.ndarray | None:
 def check_training(
     prepared: PreparedData, shares: np.ndarray | None, log: Callable[[str], None]
 ) -> None:
-    """Log classes without training positives in a fold. Raises UserError if no class has any."""
+    """Log classes without training positives in a fold. Raises UserError if no class has any.
+
+    shares: (S,) of `source_shares`; images of sources with a share of 0 are not counted.
+    """
     names = prepared.table.class_names
     sources = prepared.table.sources
     for fold, training, _ in prepared.rows():

@@ -39,9 +39,10 @@ def source_shares(table: LabelTable, weights: Sequence[float]) -> np.ndarray | N
 def drop_untrained_classes(
     table: LabelTable, shares: np.ndarray, log: Callable[[str], None]
 ) -> LabelTable:
-    """Drop classes that have labels only in sources with a share of 0.
+    """Drop classes that have labels only in sources with a share of 0, and log their names.
 
-    Raises UserError if one of these sources has no label of the remaining classes.
+    shares: (S,) of `source_shares`. Raises UserError if one of these sources has no label of the
+    remaining classes.
     """
     assert table.sources is not None
     known = ~np.isnan(table.targets)

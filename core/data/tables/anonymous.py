@@ -26,7 +26,7 @@ def number_names(names: Sequence[str]) -> list[str]:
 
 
 def anonymize(table: LabelTable) -> LabelTable:
-    """Replace the names of images, patients and studies by numbers; the paths stay readable."""
+    """Replace the names of images, patients and studies by `number_names`; paths are unchanged."""
 
     def number_groups(groups: np.ndarray | None) -> np.ndarray | None:
         """Numbers (N,) str, in the order in which the groups first occur."""

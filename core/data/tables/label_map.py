@@ -46,7 +46,7 @@ class LabelMap:
         return chain
 
     def meaning(self, label: str) -> str:
-        """Final meaning of a label, in the map's spelling."""
+        """Final meaning of a label, in the map's spelling. Raises UserError as `resolve` does."""
         end = self.resolve(label)[-1]
         return self._spellings.get(normalize_name(end), end)
 

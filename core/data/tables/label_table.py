@@ -42,15 +42,19 @@ class LabelTable:
     """Table of N images with C labels. Texts keep the form of the CSV: "00012" stays "00012"."""
 
     ids: list[str]
+    """N distinct image names"""
     images: Images
     """An existing file or a pack row for each image; empty if only the labels were read."""
     patients: np.ndarray | None = None
+    """(N,) str; None if unknown"""
     studies: np.ndarray | None = None
+    """(N,) str; None if unknown"""
     views: np.ndarray | None = None
-    """(N,) str each"""
+    """(N,) str, such as PA; None if unknown"""
     targets: np.ndarray
     """(N, C) float32: 1, 0, and NaN for unknown"""
     class_names: tuple[str, ...]
+    """C labels, in the order of the columns of `targets`"""
     notes: tuple[str, ...] = ()
     """Messages for the user: how the table was interpreted, and warnings."""
     id_column: str = "ImageID"
@@ -58,6 +62,7 @@ class LabelTable:
     sources: np.ndarray | None = None
     """(N,) int: index into `source_names` of each image; None for a single source"""
     source_names: tuple[str, ...] = ()
+    """S names; empty for a single source"""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,7 +88,10 @@ class LabelTable:
 def build_label_table(
     source: SourceTable, image_dir: Path | None, labels: Sequence[str] | None, reading: LabelReading
 ) -> LabelTable:
-    """Select the images of a source and read their files and labels; see `read_table`."""
+    """Select the images of a source and read their files and labels.
+
+    Arguments and errors as in `read_table`.
+    """
     path, views, notes = source.path, reading.views, list(source.notes)
     image = find_image_column(path, source.columns, reading.image_column, source.image)
     requests = {field: getattr(reading, f"{field}_column") for field in FIELDS}
@@ -220,7 +228,7 @@ def _share(taken: np.ndarray) -> str:
 
 
 def read_ids(column: Column) -> list[str]:
-    """Image names of a column.
+    """Image names of a column, N.
 
     Raises UserError for a name that is blank, repeated, outside the folder or unfit for a CSV.
     """

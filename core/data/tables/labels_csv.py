@@ -18,7 +18,10 @@ _KNOWN = ("ImageID", "PatientID", "StudyID", "View", "Source")
 
 
 def write_labels(path: Path, table: LabelTable) -> None:
-    """Write what is known of each image, then a column per class: 1, 0, or blank for unknown."""
+    """Write what is known of each image, then a column per class: 1, 0, or blank for unknown.
+
+    Raises UserError if `path` cannot be written.
+    """
     sources = table.sources
     if sources is not None:
         sources = np.array(table.source_names, dtype=object)[sources]

@@ -31,7 +31,9 @@ def read_table(
 
     `labels` are the label columns in order; by default they are detected from their cells. `fields`
     override those of `reading`. Columns not named there are found by their usual names; patient,
-    study and view also by DICOM headers, if all images are DICOM. Raises UserError with the row or
+    study and view also by DICOM headers, if all images are DICOM. Cells of 1 and 0 become these
+    targets, -1 and blank those of `uncertain` and `blank` in `reading`, by default NaN (blank: the
+    default of the dataset). Raises UserError with the row or
     column for anything missing, ambiguous or not a label.
     """
     reading = (reading or LabelReading()).change(**fields)

@@ -37,6 +37,7 @@ class SourceFile:
 
     @property
     def csv(self) -> Path:
+        """Path of the CSV."""
         return self.source.path
 
     def read(self, labels: Sequence[str] | None) -> LabelTable:
@@ -47,7 +48,7 @@ class SourceFile:
 def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> LabelTable:
     """Rename the labels of a table by `names`, and merge columns that get the same name.
 
-    A merged label is 1 if any of its columns is 1, 0 if all are 0, else unknown.
+    A merged label is 1 if any of its columns is 1, 0 if all are 0, else NaN (unknown).
     """
     columns = defaultdict(list)
     for position, label in enumerate(table.class_names):
