@@ -83,7 +83,8 @@ def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
         if path.suffix != ".safetensors":
             raise UserError(
                 f"--weights_file {path} must be a .safetensors file, as other formats can run "
-                "code: convert it by the lines of Python in docs/training.md"
+                f"code: convert it by `python -m core.models.convert {path} "
+                f"{path.with_suffix('.safetensors').name}`"
             )
         return path, Origin.of("--weights_file", path)
     if not config.pretrained:
