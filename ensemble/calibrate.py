@@ -24,6 +24,7 @@ from core.config.command_line import flags, run
 from core.config.data import LabelReading
 from core.config.values import Folds, Seed
 from core.errors import UserError, pluralize
+from core.runtime.log import logger
 
 if TYPE_CHECKING:  # imported late for a fast --help
     from pandas import DataFrame
@@ -114,10 +115,10 @@ def main() -> None:
         "held_out_classes": as_json(classes),
     }
     write_calibration(config.output, calibration, made_from)
-    print(f"\ncalibration  {config.output}")
+    logger.info(f"\ncalibration  {config.output}")
     gating = " --postprocess normal_gating" if recommended else ""
     path = shlex.quote(str(config.output))
-    print(f"predict      python -m ensemble.infer ... --calibration {path}{gating}")
+    logger.info(f"predict      python -m ensemble.infer ... --calibration {path}{gating}")
 
 
 def _read(config: Config) -> tuple[Problem, list[str]]:
@@ -148,7 +149,7 @@ def _read(config: Config) -> tuple[Problem, list[str]]:
     notes = [*scored.notes, *(note for note in table.notes if note.startswith(starts))]
     notes += [f"Finished folds: {describe_folds(runs)}."] if runs else []
     gating = f"normal class {normal}" if normal else "no normal class: no gating"
-    print(*notes, f"{describe(table)}, {gating}", sep="\n", flush=True)
+    logger.info("\n".join([*notes, f"{describe(table)}, {gating}"]))
     return problem, notes
 
 
@@ -234,7 +235,7 @@ def _print_scores(config: Config, problem: Problem, tested: OutOfFold, scores: D
         notes.append(f"{earlier} → {stage}: {text} {_describe_gain(gain)}")
         interval = gain.summary["intervals"].get("mAP")
         step = _Step(bool(interval and interval[0] > 0), is_worse, interval is not None)
-    print(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
+    logger.info(f"\n{Table('', columns, rows, tuple(notes)).as_text()}")
     return step
 
 
@@ -295,7 +296,7 @@ def _print_classes(calibration: Calibration, classes: DataFrame, notes: list[str
         f"No map with fewer than {FEWEST['platt']} positive or negative patients, no isotonic map "
         f"with fewer than {FEWEST['isotonic']}."
     )
-    print(f"\n{Table('', columns, rows, (note, *notes)).as_text()}")
+    logger.info(f"\n{Table('', columns, rows, (note, *notes)).as_text()}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from core.config.command_line import flags, run
 from core.config.values import Folds, Seed
 from core.errors import UserError, list_first, pluralize
 from core.io.atomic import make_folder, together, write_atomically
+from core.runtime.log import logger
 
 if TYPE_CHECKING:  # imported late for a fast --help
     import numpy as np
@@ -100,11 +101,11 @@ def main() -> None:
     notes = [*left_out, *notes]
     for name, one in zip(names, runs, strict=True):
         folds = pluralize(len(one.checkpoints), "fold")
-        print(f"run {name}: {folds}, {len(one.predictions.ids):,} images")
+        logger.info(f"run {name}: {folds}, {len(one.predictions.ids):,} images")
     doubts = [note for note in table.notes if note.startswith("Warning")]
     for note in filter(None, [*(one.note for one in runs), labels.note, *notes, *doubts]):
-        print(note)
-    print(describe(table), flush=True)
+        logger.info(note)
+    logger.info(describe(table))
     pool = Pool(np.stack([one.T for one in probabilities]), table.targets.T)
     selection = select(pool, table.patients, config.monitor, config.folds, config.seed)
     gains = measure_gains(pool, selection, table.class_names, table.patients, config.seed)
@@ -149,11 +150,13 @@ def _write(
         write_atomically(oof, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
         write_labels(labels, table)
         write_recipe(config.output, members, table.class_names, made_from)
-    print(f"\nweights      {config.output}")
-    print(f"blended      {oof} (out-of-fold, {len(table):,} images)")
-    print(f"labels       {labels} (as the runs read them)")
-    print(f"calibrate    python -m ensemble.calibrate --predictions {shlex.quote(str(oof))}")
-    print(f"predict      python -m ensemble.infer --ensemble {shlex.quote(str(config.output))}")
+    logger.info(f"\nweights      {config.output}")
+    logger.info(f"blended      {oof} (out-of-fold, {len(table):,} images)")
+    logger.info(f"labels       {labels} (as the runs read them)")
+    logger.info(f"calibrate    python -m ensemble.calibrate --predictions {shlex.quote(str(oof))}")
+    logger.info(
+        f"predict      python -m ensemble.infer --ensemble {shlex.quote(str(config.output))}"
+    )
 
 
 def _print_results(
@@ -177,7 +180,7 @@ def _print_results(
         tables.append(Table("", (metric, "own rows", "held out", "gain over single best"), rows))
     tables[-1] = replace(tables[-1], notes=tuple(_verdict(config, selection, gains)))
     for table in tables:
-        print(f"\n{table.as_text()}")
+        logger.info(f"\n{table.as_text()}")
 
 
 def _verdict(config: Config, selection: Selection, gains: Mapping[str, Gain]) -> list[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.config.command_line import flags, run
+from core.runtime.log import logger
 from ensemble.scoring.config import Config, check
 
 if TYPE_CHECKING:  # imported late for a fast --help
@@ -49,7 +50,7 @@ def main() -> None:
     _print_sources(config, scored, folds)
     overlap = scored.overlap.tables(short_names([*scored.files], anonymous=config.anonymous))
     for one in overlap:
-        print(f"{one.heading}:\n{one.as_text()}\n")
+        logger.info(f"\n{one.heading}:\n{one.as_text()}")
     score = _one_file if len(config.predictions) == 1 else _several_files
     outcome = score(config, scored)
     made_from = {
@@ -72,9 +73,9 @@ def main() -> None:
     )
     found = {"made_from": made_from, "training_overlap": shared, **outcome.found}
     write_scores(paths, found, outcome.csv, page)
-    print(f"\nscores       {paths[0]}, {paths[1]}")
+    logger.info(f"\nscores       {paths[0]}, {paths[1]}")
     if page is not None:
-        print(f"report       {paths[2]}")
+        logger.info(f"report       {paths[2]}")
 
 
 def _read(config: Config) -> tuple[Scored, list[Run], tuple[Path, ...]]:
@@ -119,16 +120,15 @@ def _print_sources(config: Config, scored: Scored, folds: str | None) -> None:
     """Print the sources of predictions, labels and prevalences, and notes."""
     from ensemble.scoring.score import describe
 
-    print(f"predictions  {', '.join(map(str, scored.files))}")
+    logger.info(f"predictions  {', '.join(map(str, scored.files))}")
     if folds:
-        print(f"folds        {folds}")
-    print(f"labels       {config.labels}: {describe(scored.table)}")
-    print(f"prevalence   {config.train_csv or 'that of the scored labels (no --train_csv)'}")
+        logger.info(f"folds        {folds}")
+    logger.info(f"labels       {config.labels}: {describe(scored.table)}")
+    logger.info(f"prevalence   {config.train_csv or 'that of the scored labels (no --train_csv)'}")
     for note in scored.table.notes:
-        print(f"note         {note}")
+        logger.info(f"note         {note}")
     for note in scored.notes:
-        print(f"left out     {note}")
-    print()
+        logger.info(f"left out     {note}")
 
 
 def _one_file(config: Config, scored: Scored) -> Outcome:
@@ -174,9 +174,9 @@ def _one_file(config: Config, scored: Scored) -> Outcome:
         scores = score_subgroups(grouping, replace(scored, prevalence=shares), path)
         sections.append(tables.subgroup_table(scores))
         found.setdefault("subgroups", {})[grouping.name] = subgroups_json(scores)
-    print(format_table(evaluation))
+    logger.info(f"\n{format_table(evaluation)}")
     for one in (*beside, *sections):
-        print(f"\n{one.heading}:\n{one.as_text()}")
+        logger.info(f"\n{one.heading}:\n{one.as_text()}")
     return Outcome(found, class_csv(evaluation, points, difference), entries, sections)
 
 
@@ -209,7 +209,7 @@ def _several_files(config: Config, scored: Scored) -> Outcome:
     reference = config.against or config.predictions[0]
     labels = short_names(list(scored.files), anonymous=config.anonymous)
     entries = sort_by_map(compare_files(scored, reference, labels))
-    print(leaderboard_table(entries).as_text())
+    logger.info(f"\n{leaderboard_table(entries).as_text()}")
     names = [config.shown_path(one.path) for one in entries]
     leaderboard = leaderboard_json(entries, names)
     found = {"reference": config.shown_path(reference), "leaderboard": leaderboard}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
 from core.errors import UserError, pluralize
+from core.runtime.log import logger
 from ensemble.heatmaps.config import Config
 
 if TYPE_CHECKING:  # imported late for a fast --help
@@ -72,23 +73,25 @@ def main() -> None:
         raise UserError("heat maps run in one process only: start the command by python")
     # the augmented copies that ensemble.infer and calibrate use by default
     predictor = Predictor(fabric, ensemble, MergeConfig(), postprocess)
-    print(ensemble)
+    logger.info(ensemble)
     rows, pointing = write_folder(
         config.output,
         lambda folder: explain_images(predictor, images, config, folder, lesions, measured),
         check,
     )
     if pointing is not None:
-        print(f"\n{hits_table(pointing).as_text()}\n")
+        logger.info(f"\n{hits_table(pointing).as_text()}\n")
     drawn = pluralize(len(images), "image")
     if config.draw < len(images):
         drawn = f"the first {config.draw:,} of {drawn}; --draw for more"
-    print(f"maps         {config.output} ({drawn}, by {pluralize(len(ensemble.members), 'model')})")
-    print(f"probability  {describe_calibration(calibration, len(ensemble.members))}")
+    logger.info(
+        f"maps         {config.output} ({drawn}, by {pluralize(len(ensemble.members), 'model')})"
+    )
+    logger.info(f"probability  {describe_calibration(calibration, len(ensemble.members))}")
     cut = f" (the first {SHEET_ROWS} of {rows:,} maps)" if rows > SHEET_ROWS else ""
-    print(f"sheet        {config.output / 'sheet.png'}{cut}")
+    logger.info(f"sheet        {config.output / 'sheet.png'}{cut}")
     if pointing is not None:
-        print(f"pointing     {config.output / 'pointing.csv'}")
+        logger.info(f"pointing     {config.output / 'pointing.csv'}")
 
 
 def describe_calibration(calibration: Path | None, models: int) -> str:

@@ -16,6 +16,7 @@ from functools import partial
 
 from core.config.command_line import flags, run
 from core.errors import format_size, pluralize
+from core.runtime.log import logger
 from ensemble.exporting.config import Config
 
 # files of this command; --overwrite replaces no others
@@ -50,24 +51,24 @@ def main() -> None:
         common_size(ensemble)
     if calibration is not None:
         calibration.check_known(ensemble.class_names)
-    print(ensemble, flush=True)
+    logger.info(ensemble)
     members = ensemble.members
     scores = score_members(members) if config.scores else [None] * len(members)
     export = Export(config=config, ensemble=ensemble, calibration=calibration, scores=scores)
     checked = write_folder(config.output, export.write, check)
     models = pluralize(len(members), "model")
     if not graph:
-        print(f"model        {config.output} ({models}; reads back to the same bits)")
-        print(f"card         {config.output / 'README.md'}")
+        logger.info(f"model        {config.output} ({models}; reads back to the same bits)")
+        logger.info(f"card         {config.output / 'README.md'}")
         return
     path = config.output / GRAPH
     state = "calibrated" if export.calibrated else "not calibrated"
     if calibration is not None and not export.calibrated:
         state += ": an isotonic map is too steep for float32; the calibration is in the metadata"
-    print(f"checked      ONNX Runtime against PyTorch, at most {checked}")
+    logger.info(f"checked      ONNX Runtime against PyTorch, at most {checked}")
     size = format_size(path.stat().st_size)
-    print(f"model        {path} ({size}, {models}, views: {config.merge.tta}, {state})")
-    print(f"card         {config.output / 'MODEL_CARD.md'}")
+    logger.info(f"model        {path} ({size}, {models}, views: {config.merge.tta}, {state})")
+    logger.info(f"card         {config.output / 'MODEL_CARD.md'}")
 
 
 if __name__ == "__main__":

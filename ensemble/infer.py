@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
 from core.errors import UserError
+from core.runtime.log import logger
 from ensemble.predict.config import Config
 
 if TYPE_CHECKING:  # imported late for a fast --help
@@ -58,9 +59,11 @@ def main() -> None:
         raise UserError(f"the class {id_column} has the name of the image column: rename the class")
     postprocess = make_postprocess(config.postprocessing, names)
     if fabric.is_global_zero:
-        print(ensemble)
+        logger.info(ensemble)
         if config.postprocessing.calibration is None:
-            print("calibration  none: --calibration FILE of ensemble.calibrate gives frequencies")
+            logger.info(
+                "calibration  none: --calibration FILE of ensemble.calibrate gives frequencies"
+            )
     predictor = Predictor(fabric, ensemble, config.merge, postprocess)
     if images is None or output is None:
         assert config.single is not None
@@ -87,21 +90,21 @@ def _predict_single(predictor: Predictor, image: Path, output: Path | None) -> N
     found = pd.Series(predictor.predict_image(pixels), index=predictor.class_names)
     if not predictor.fabric.is_global_zero:
         return
-    print(f"\n{image}")
+    logger.info(f"\n{image}")
     for name, probability in found.sort_values(ascending=False, kind="stable").items():
-        print(f"{probability:8.4f}  {name}")
+        logger.info(f"{probability:8.4f}  {name}")
     sizes = ensemble.digest_sizes
     digests = np.array([[digest_at(size, pixels, {}) for size in sizes]], dtype=np.int64)
     overlap = find_overlap(ensemble.members, sizes, digests, np.zeros(1, np.int64))
     for sentence in overlap.sentences("image", "images"):
-        print(sentence)
+        logger.info(sentence)
     if output is not None:
         frame = found.to_frame().T
         frame.insert(0, "ImageID", image.name)
         make_folder(output.parent)
         write_atomically(output, lambda path: frame.to_csv(path, index=False, float_format="%.8g"))
         write_document(overlap_path(output), KIND, as_document(overlap, [image.name]))
-        print(f"predictions  {output} (1 image)")
+        logger.info(f"predictions  {output} (1 image)")
 
 
 if __name__ == "__main__":

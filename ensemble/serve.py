@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
 from contextlib import closing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
 from core.errors import UserError
+from core.runtime.log import logger
 from core.runtime.signals import exit_on_signal, handle_stops
 from ensemble.serving.config import Config
 
@@ -48,7 +48,7 @@ def main() -> None:
 
         max_pixels()
         served = ServedModels.load(config, make_fabric(amp=config.amp))
-        print(served.predictor.ensemble)
+        logger.info(served.predictor.ensemble)
         limits = Limits(bytes=config.max_megabytes * 1_000_000)
         app = make_app(served, config.host, limits)
         # no log of requests: a URL may have a patient's name
@@ -64,12 +64,13 @@ def main() -> None:
             timeout_graceful_shutdown=_SECONDS_TO_END,
         )
         port = listener.getsockname()[1]
-        print(f"page         {address(config.host, port)} (research use only; Ctrl-C ends it)")
+        logger.info(
+            f"page         {address(config.host, port)} (research use only; Ctrl-C ends it)"
+        )
         if not config.for_this_machine:
-            print(
+            logger.warning(
                 f"Warning: with --host {config.host} anyone on the network may send images and "
-                "see answers, without a password and unencrypted.",
-                file=sys.stderr,
+                "see answers, without a password and unencrypted."
             )
         serve_until_stopped(uvicorn.Server(settings), listener)
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from core.config.command_line import run
 from core.data.phantom.dataset import make_phantom
+from core.runtime.log import start_logging
 from core.runtime.signals import STOPS, restore_handlers
 from ensemble.infer import main as infer_main
 from tests.helpers.fault_table import (
@@ -51,6 +52,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Files that launch processes go first: one of them at the end would keep one core idle."""
     read_markers(config, items)
     items.sort(key=lambda item: item.path.parent.name not in ("tests", "faults"))
+
+
+@pytest.fixture(autouse=True)
+def console_log() -> None:
+    """The log on the console, as each command starts it."""
+    start_logging()
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ try:
     )
     from core.errors import UserError, suggest_name
     from core.runtime.accelerator import has_accelerator
+    from core.runtime.log import logger, start_logging
     from core.runtime.signals import exit_on_signal, handle_stops
     from core.runtime.worker_failures import allow_open_files, explain_lost_worker
 except KeyboardInterrupt:  # `run`, which handles it later, is not defined yet
@@ -167,6 +168,7 @@ def run(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # line by line also into a log file; a file's name may not be valid UTF-8
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    start_logging(is_main=_first_here())
     allow_open_files()
     handle_stops(exit_on_signal)
     explained = True
@@ -259,7 +261,7 @@ def _print(sentence: str | None) -> bool:
     if sentence is not None:
         # stderr may be on a full disk too
         with suppress(OSError):
-            print(f"error: {sentence}", file=sys.stderr)
+            logger.error(f"error: {sentence}")
         _flush(sys.stderr)
     return sentence is not None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from core.errors import DOCTOR, UserError, escape_control, pluralize
+from core.runtime.log import logger
 
 Result = TypeVar("Result")
 
@@ -27,7 +28,7 @@ class Findings:
 
     def heading(self, title: str) -> None:
         """Start a group of findings."""
-        print(f"\n{title}" if self._found else title)
+        logger.info(f"\n{title}" if self._found else title)
 
     def good(self, sentence: str) -> None:
         """Report a passed check."""
@@ -65,7 +66,7 @@ class Findings:
         text = ", ".join(f"{count} {mark}" for count, mark in counts if count)
         bad = [str(number) for number, kind in enumerate(self._found, 1) if kind == 2]
         wrong = f" (see {', '.join(bad)})" if bad else ""
-        print(f"\n{pluralize(len(self._found), 'check')}: {text}{wrong}")
+        logger.info(f"\n{pluralize(len(self._found), 'check')}: {text}{wrong}")
         return int(bool(bad))
 
     def _print(self, kind: int, sentence: str, remedy: str = "") -> None:
@@ -81,4 +82,4 @@ class Findings:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        print(text, flush=True)
+        logger.info(text)

@@ -15,6 +15,7 @@ from core.doctor.config import Config
 from core.doctor.findings import Findings
 from core.doctor.leaks import TEST, TRAIN, VAL, Tables, check_copies, check_patients_of_test
 from core.errors import UserError, pluralize
+from core.runtime.log import logger
 
 _WARNING = "Warning: "
 
@@ -65,7 +66,7 @@ def _divide(find: Findings, table: LabelTable, config: Config, split: SplitConfi
         if text.startswith(_WARNING):
             find.doubt(text.removeprefix(_WARNING))
         elif "\n" in text:
-            print(textwrap.indent(text, "      "))
+            logger.info(textwrap.indent(text, "      "))
         else:
             find.good(text)
 

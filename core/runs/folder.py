@@ -27,6 +27,7 @@ from core.runtime.environment import (
     earlier_starts,
     limit_starts,
 )
+from core.runtime.log import logger
 from core.runtime.ranks import check_equal
 
 # settings that may change between starts of a run
@@ -91,7 +92,7 @@ def open_run(
             "starting_weights": weights,
         }
         for sentence in folder.open(settings, data, overwrite=config.overwrite):
-            print(sentence)
+            logger.info(sentence)
         if not folder.labels.is_file():
             write_labels(folder.labels, prepared.table)
         write_folds(folder.folds, prepared.table, prepared.assignment)

@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from core.errors import UserError, pluralize
 from core.io.atomic import cannot_write, write_atomically
 from core.io.untrusted_files import check_regular
+from core.runtime.log import logger
 
 if TYPE_CHECKING:
     from core.runs.tensorboard import TensorBoardLog
@@ -73,7 +73,7 @@ class FoldLog:
         append_row(self.timing, timing)
         if self.board is not None:
             self.board.epoch(row["epoch"], row | timing)
-        self.print(
+        logger.info(
             f"{self.title}  epoch {row['epoch']:>2}/{of} {row['phase']:<4} "
             f"loss {row['train_loss']:.4f}  mAP {row['mAP']:.3f}  mAUROC {row['mAUROC']:.3f}  "
             f"{timing['images_per_second']:.0f} images/s  {timing['seconds']:.0f} s"
@@ -84,12 +84,6 @@ class FoldLog:
                 else ""
             )
         )
-
-    def print(self, text: str) -> None:
-        """Print a line above the bar, on the first rank, unless it is empty."""
-        if self.is_main and text:
-            tqdm.write(text)
-            sys.stdout.flush()
 
     def close(self) -> None:
         """Remove the bar."""

@@ -29,6 +29,7 @@ from core.report.worst_images import worst_cases
 from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions
 from core.runtime.environment import describe_changes
+from core.runtime.log import logger
 from core.training.resume import is_finished
 from core.training.run import Run
 
@@ -49,14 +50,14 @@ def finish_run(run: Run, try_next: Sequence[str]) -> None:
     # the folder may have been replaced while the report was written
     run.folder.check_place()
     images = sum(len(rows) for rows, _ in of_folds)
-    print(f"\nvalidation predictions of {_describe_folds(run, done)}, {images:,} images:")
-    print(format_table(evaluation))
+    logger.info(f"\nvalidation predictions of {_describe_folds(run, done)}, {images:,} images:")
+    logger.info(format_table(evaluation))
     if run.prepared.by_image:
-        print(f"\n{run.prepared.by_image}")
-    print(f"\nrun folder   {run.folder.path}")
-    print(f"report       {report}")
+        logger.info(f"\n{run.prepared.by_image}")
+    logger.info(f"\nrun folder   {run.folder.path}")
+    logger.info(f"report       {report}")
     for fold in done:
-        print(f"checkpoint   {run.folder.files(fold).weights}")
+        logger.info(f"checkpoint   {run.folder.files(fold).weights}")
     _print_next(run, done, try_next)
     run.folder.release()
 
@@ -120,19 +121,19 @@ def _print_next(run: Run, done: Sequence[int], try_next: Sequence[str]) -> None:
     """Print the next command: the real run after a dry run, the other folds, or `try_next`."""
     program = ["python", sys.argv[0]]
     if run.measured is not None:
-        print(run.measured.describe())
-        print("dry run      everything works; its scores mean nothing. Next:")
+        logger.info(run.measured.describe())
+        logger.info("dry run      everything works; its scores mean nothing. Next:")
         dry = {"--dry_run", "--dry-run"}
         # without the flag, --dry_run came from a --config file
         real = [] if dry & set(sys.argv) else ["--no-dry_run"]
-        print(rerun_command(program, {"--overwrite", *dry}, real), flush=True)
+        logger.info(rerun_command(program, {"--overwrite", *dry}, real))
         return
     left = [str(fold) for fold in range(1, run.prepared.folds + 1) if fold not in done]
     more = ["--run_folds", *left] if left else list(try_next)
     if run.folder.resumed and not left:
         # the command lacks settings that the resume took from the run
         more = ["--config", str(run.folder.path / "config.json"), *more]
-    print(f"try next     {rerun_command(program, more=more)}", flush=True)
+    logger.info(f"try next     {rerun_command(program, more=more)}")
 
 
 def find_finished_folds(folder: RunFolder, folds: int) -> list[int]:

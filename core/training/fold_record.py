@@ -18,6 +18,7 @@ from core.metrics import evaluate
 from core.models.checkpoint import save_tensors
 from core.models.data_digests import DataDigests, DigestSet, Role, patient_digests
 from core.runs.log import FoldLog, truncate_log
+from core.runtime.log import logger
 from core.runtime.ranks import check_equal
 from core.training.ema import MovingAverage
 from core.training.optimizer import get_scaler
@@ -78,10 +79,11 @@ class FoldRecord:
         remedy = "--out_dir must be one folder that all machines share"
         check_equal(fabric, {str(self.files.state): str(progress)}, remedy)
         if progress.finished:
-            log.print(f"{log.title}  finished before (best epoch {progress.best_epoch})")
+            logger.info(f"{log.title}  finished before (best epoch {progress.best_epoch})")
             return False
-        log.print(f"{log.title}  {self._describe_start(epochs)}")
-        log.print(progress.recount(self.data.images_per_update))
+        logger.info(f"{log.title}  {self._describe_start(epochs)}")
+        if note := progress.recount(self.data.images_per_update):
+            logger.info(note)
         for path in (log.metrics, log.timing) if fabric.is_global_zero else ():
             # these epochs are trained again
             truncate_log(path, self.data.fold, progress.epoch)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
 from core.models.predict import broadcast_buffers, mean_probability, restore_order, validation_views
+from core.runtime.log import logger
 from core.training.feature_cache import GB, FeatureCache, NoRoomError
 from core.training.run import Run
 
@@ -36,7 +37,6 @@ class FrozenBackbone:
     validation: Batches
     epochs: range
     passes: int
-    log: Callable[[str], None]
     pause: Callable[[], None]
     _training: FeatureCache | None = field(default=None, init=False)
     _validation: FeatureCache | None = field(default=None, init=False)
@@ -195,13 +195,13 @@ class FrozenBackbone:
         try:
             cache = FeatureCache(self._fabric, folder, count, like)
         except NoRoomError as error:
-            self.log(
+            logger.info(
                 f"The features of the {what} images {error}: they are computed in each head epoch, "
                 "as by --head_phase exact."
             )
             return None
         if cache.bytes > GB:
-            self.log(
+            logger.info(
                 f"Caching the features of the {what} images, {cache.bytes / GB:.3g} GB, on the "
                 f"disk of {folder} until the head phase ends."
             )

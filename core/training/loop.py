@@ -13,6 +13,7 @@ from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData, describe_sampling
 from core.errors import UserError, pluralize
 from core.runtime.fabric import seed_stream
+from core.runtime.log import logger
 from core.training.batch_source import BatchSource, WholeModel
 from core.training.ema import MovingAverage
 from core.training.fold_record import FoldRecord, TrainedEpoch
@@ -103,7 +104,8 @@ class FoldTrainer:
         """
         if not self.record.begin({phase.name: phase.epochs for phase in self.phases}):
             return
-        self.log.print(describe_sampling(self.data))
+        if table := describe_sampling(self.data):
+            logger.info(table)
         per_epoch = self.data.updates_per_epoch * self.data.images_per_update
         self.log.start(self.epochs * per_epoch, self._images_done())
         first = 0
@@ -156,7 +158,6 @@ class FoldTrainer:
             validation=self.validation,
             epochs=epochs,
             passes=phase.head_views,
-            log=self.log.print,
             pause=lambda: self._stop_if_asked(self.monitor.decide()[0]),
         )
 
@@ -219,7 +220,7 @@ class FoldTrainer:
         """Exit with `code` unless it is 0; the resume state must be saved before."""
         if code:
             self.log.close()
-            self.log.print(
+            logger.info(
                 f"{self.log.title}  stopped after {self.progress.epoch} epochs and "
                 f"{self.progress.update} updates; rerun the same command to resume "
                 "[resumable]; the same command goes on from here"
@@ -261,11 +262,12 @@ class FoldTrainer:
         )
         self.record.end_epoch(epoch, self.epochs, evaluated, probabilities)
         if skipped >= self.data.updates_per_epoch:
-            self.log.print(
+            logger.info(
                 "Warning: every update of this epoch overflowed fp16 and was skipped, so the "
                 "weights did not change."
             )
-        self.log.print(self.data.describe_blank_images())
+        if warning := self.data.describe_blank_images():
+            logger.info(warning)
         self._save_state(training)
         self._stop_if_asked(self.monitor.decide()[0])
 

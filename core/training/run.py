@@ -24,6 +24,7 @@ from core.models.init_from import InitialWeights, find_initial_weights
 from core.models.starting_weights import Origin, checkpoint_origin, find_weights
 from core.runs.folder import RunFolder, may_be_random, open_run
 from core.runtime.fabric import make_fabric, seed_stream, versions
+from core.runtime.log import logger
 from core.training.dry_run import reduce_to_dry_run
 from core.training.measurement import Measurement
 
@@ -52,11 +53,6 @@ class Preparation:
     def class_names(self) -> tuple[str, ...]:
         """Class names in the order of the model's outputs."""
         return self.prepared.table.class_names
-
-    def log(self, text: str) -> None:
-        """Print on the first rank."""
-        if self.fabric.is_global_zero:
-            print(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +118,7 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     cannot be fetched, before the data are read, and for invalid data.
     """
     fabric = make_fabric(amp=config.loop.amp)
-    log = print if fabric.is_global_zero else lambda _: None
-    log(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
+    logger.info(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
     earlier = _run_to_resume(config)
     weights, needs_weights = None, earlier is None
     if earlier is not None:
@@ -131,16 +126,18 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     elif origin is None:
         weights, origin = find_weights(config.model)
         if (before := _find_earlier(config)) is not None and may_be_random(before):
-            log(
+            logger.info(
                 f"Warning: {config.run.out_dir} has no record of the starting weights of its "
                 f"trained folds. The others start from {origin}: give --no-pretrained if the run "
                 "began from random weights, as version 0.1 did offline."
             )
             origin = None
-    prepared = prepare(config.data, config.split, log, config.loader.source_weights, config.run)
+    prepared = prepare(
+        config.data, config.split, logger.info, config.loader.source_weights, config.run
+    )
     measured = None
     if config.run.dry_run:
-        config, prepared, measured = reduce_to_dry_run(config, prepared, fabric, log)
+        config, prepared, measured = reduce_to_dry_run(config, prepared, fabric, logger.info)
     return Preparation(
         method=method,
         config=config,
@@ -204,7 +201,7 @@ def open_folder(
         if start.needs_weights:
             initial = find_initial_weights(start.method, config, start.class_names)
         if initial is not None:
-            start.log(initial.copy_into(trial))
+            logger.info(initial.copy_into(trial))
         check_network(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(transforms, config.split.seed)
     data = fold_data(fabric, start.prepared, config.loader, config.optim.accumulate, augment)

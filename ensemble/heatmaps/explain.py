@@ -15,6 +15,7 @@ from core.data.images.decode import shrink_to
 from core.data.images.find_files import IMAGE_ENDINGS
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
+from core.runtime.log import logger
 from ensemble.heatmaps.config import Config
 from ensemble.heatmaps.draw import DOTS_OF_SHEET, DOTS_PER_INCH, Row, draw
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps, member_maps
@@ -45,7 +46,7 @@ def explain_images(
     for member in ensemble.members:
         member_maps(member, np.zeros((8, 8), dtype=np.uint8), [0])
     for sentence in images.images.check_sizes(ensemble.sizes):
-        print(sentence)
+        logger.info(sentence)
     labels, states = _labels_and_states(predictor, config)
     pointing = Pointing(labels)
     sheet: list[Row] = []

@@ -17,6 +17,7 @@ from core.data.tables.images_to_predict import view_groups
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first, pluralize
 from core.io.atomic import check_writable
+from core.runtime.log import logger
 from ensemble.predict.blocks import Block, PredictionBlocks, blocks_folder, delete_finished_blocks
 from ensemble.predict.dataset import ImagesAtSizes, collate
 from ensemble.predict.ensemble_json import fill_document
@@ -90,8 +91,7 @@ def predict_to_csv(
     """
     fabric = predictor.fabric
     for sentence in images.images.check_sizes(predictor.ensemble.sizes):
-        if fabric.is_global_zero:
-            print(sentence)
+        logger.info(sentence)
     with PredictionBlocks(output, images.images, predictor.identity, batch_size) as blocks:
         missing: list[int] = []
         if fabric.is_global_zero:
@@ -101,21 +101,20 @@ def predict_to_csv(
                 raise UserError(_EXISTS.format(output))
             if others := blocks.clean():
                 old = pluralize(others, "old block")
-                print(f"Deleted {old} of other images, models, views or batches.")
+                logger.info(f"Deleted {old} of other images, models, views or batches.")
             if len(missing) < len(blocks):
                 done = len(blocks) - len(missing)
-                print(f"Resuming: {done:,} of {len(blocks):,} blocks are done.")
+                logger.info(f"Resuming: {done:,} of {len(blocks):,} blocks are done.")
         missing = fabric.broadcast(missing)
         try:
             _predict_blocks(predictor, blocks, missing, workers)
         except (KeyboardInterrupt, SystemExit):
-            if fabric.is_global_zero:
-                print("\nStopped: rerun the same command to resume.")
+            logger.info("\nStopped: rerun the same command to resume.")
             raise
         if fabric.is_global_zero:
             rows = _write_predictions(blocks, images, predictor, options)
             by = pluralize(len(predictor.ensemble.members), "model")
-            print(f"predictions  {output} ({rows} by {by}, views: {predictor.merge.tta})")
+            logger.info(f"predictions  {output} ({rows} by {by}, views: {predictor.merge.tta})")
 
 
 def _predict_blocks(
@@ -181,7 +180,7 @@ def _write_predictions(
     _write_overlap(blocks, images, predictor, anonymous=options.anonymous)
     blocks.finish(fill)
     if unreadable:
-        print(f"left out     {len(unreadable):,} unreadable: {_skipped_path(blocks.output)}")
+        logger.info(f"left out     {len(unreadable):,} unreadable: {_skipped_path(blocks.output)}")
     if images.studies is None:
         return pluralize(rows, "image")
     readable = pluralize(len(images) - len(unreadable), "image")
@@ -230,7 +229,7 @@ def _write_overlap(
     blocks.write_file(path, lambda draft: fill_document(draft, KIND, as_document(overlap, names)))
     unit = ("image", "images") if read.studies is None else ("study", "studies")
     for sentence in overlap.sentences(*unit):
-        print(sentence)
+        logger.info(sentence)
 
 
 def _check_unreadable(

@@ -19,6 +19,7 @@ import tyro
 from core.config.command_line import run
 from core.errors import UserError
 from core.io.atomic import write_atomically
+from core.runtime.log import logger
 from methods.label_coupling.coupling_matrices import Couplings, align, coupling_table, read_fold
 
 if TYPE_CHECKING:  # imported late for a fast --help
@@ -92,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     csv, png = folder / "couplings.csv", folder / "couplings.png"
     write_atomically(csv, lambda path: table.to_csv(path, index=False, float_format="%.8g"))
     write_atomically(png, lambda path: figure.savefig(path, dpi=DOTS_PER_INCH))
-    print(format_strongest(table, couplings, config.top))
-    print(f"\nEvery ordered pair is in {csv}, the heat map in {png}.")
+    logger.info(format_strongest(table, couplings, config.top))
+    logger.info(f"\nEvery ordered pair is in {csv}, the heat map in {png}.")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from core.models.init_from import InitialWeights, find_initial_weights
 from core.models.load import load_model
 from core.models.predict import View, collect, mean_probability, validation_views
 from core.models.starting_weights import checkpoint_origin
+from core.runtime.log import logger
 from core.training.fold_record import FoldRecord, TrainedEpoch, score_epoch
 from core.training.l1_penalty import shrink
 from core.training.optimizer import Phase, build_optimizer, rate_factor, set_rates
@@ -78,7 +79,7 @@ def _frozen_model(
             f"{', '.join(differing)} in one of them only"
         )
     model = build_model(start.config.model, len(names))
-    start.log(f"Couplings alone, for frozen logits. {initial.copy_into(model)}")
+    logger.info(f"Couplings alone, for frozen logits. {initial.copy_into(model)}")
     assert model.head.coupling is not None
     nn.init.zeros_(model.head.coupling.A)
     return model.eval(), initial
@@ -122,7 +123,7 @@ def _fit_fold(
     held_out = [view[torch.from_numpy(fold.val_rows)] for view in logits]
     without = score_epoch(run.fabric, fold, mean_probability(held_out).numpy())
     classes, zeros = len(coupling.A), (coupling.A == 0).sum().item()
-    record.log.print(
+    logger.info(
         f"{record.log.title}  without couplings mAP {without['mAP']:.3f}  mAUROC "
         f"{without['mAUROC']:.3f}; {zeros - classes} of {classes * (classes - 1)} couplings are "
         "exactly 0"

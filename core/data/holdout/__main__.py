@@ -21,6 +21,7 @@ from core.config.command_line import flags, run
 from core.config.data import DataConfig, SourcesReading
 from core.config.values import Seed
 from core.errors import UserError
+from core.runtime.log import logger
 
 if TYPE_CHECKING:  # imported late, to keep --help fast
     from core.data.tables.label_table import LabelTable
@@ -81,14 +82,16 @@ def main() -> None:
     counts = count_table(table.targets, held_out.astype(int), table.class_names, table.patients)
     written = write_folder(config.output, partial(_write, data, table, held_out.tolist()), check)
     cells = counts.map("{:,}".format).set_axis(["train", "holdout"], axis=1)
-    print(f"\n{cells.to_string()}\n")
+    logger.info(f"\n{cells.to_string()}\n")
     if by_image := describe_by_image(table):
-        print(f"{by_image.replace('folds', 'split', 1)}\n")
+        logger.info(f"{by_image.replace('folds', 'split', 1)}\n")
     for csv, (train, holdout, left_out) in zip(config.train_csv, written, strict=True):
         if left_out:
-            print(f"{left_out:,} rows of {csv} are in neither file: the notes above explain why")
-        print(f"train        {config.output / train}")
-        print(f"held out     {config.output / holdout}")
+            logger.info(
+                f"{left_out:,} rows of {csv} are in neither file: the notes above explain why"
+            )
+        logger.info(f"train        {config.output / train}")
+        logger.info(f"held out     {config.output / holdout}")
 
 
 def _check_pairs(folder: Path) -> None:

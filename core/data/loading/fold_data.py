@@ -26,6 +26,7 @@ from core.data.splits.source_weights import source_shares
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first
 from core.runtime.fabric import worker_count
+from core.runtime.log import logger
 
 
 def fold_data(
@@ -37,8 +38,7 @@ def fold_data(
 ) -> list[FoldData]:
     """FoldData of each fold to run. Raises UserError like `FoldData` and `check_packs`."""
     for sentence in check_packs(prepared.table, loader.img_size):
-        if fabric.is_global_zero:
-            print(sentence)
+        logger.info(sentence)
     return [
         FoldData(fabric, fold, prepared.table, training, validation, loader, accumulate, augment)
         for fold, training, validation in prepared.rows()

@@ -21,6 +21,7 @@ from core.config.command_line import flags, run
 from core.config.data import SourcesReading
 from core.config.values import PositiveInt
 from core.errors import UserError, format_size, list_first, pluralize
+from core.runtime.log import logger
 
 if TYPE_CHECKING:  # imported late, to keep --help fast
     from core.data.images.pack_format import Plan
@@ -91,7 +92,7 @@ def main() -> None:
         from core.data.pack.verify import verify_pack
 
         folder = part_folder(config.out, part, parts)
-        print(verify_pack(folder, config.train_dir, config.workers))
+        logger.info(verify_pack(folder, config.train_dir, config.workers))
         return
     if file := next((one for one in (config.out, *config.out.parents) if one.is_file()), None):
         raise UserError(
@@ -115,10 +116,10 @@ def main() -> None:
             overwrite=config.overwrite,
         )
     except KeyboardInterrupt as stop:
-        print("\nStopped. Rerun the same command to resume.")
+        logger.info("\nStopped. Rerun the same command to resume.")
         sys.exit(128 + stop.args[0] if stop.args else 130)
     for name, reason in unreadable.items():
-        print(f"unreadable   {name}: {reason}")
+        logger.info(f"unreadable   {name}: {reason}")
     if unreadable and config.on_bad_image == "error":
         raise UserError(
             f"{len(unreadable):,} of {pluralize(plan.count, 'image')} cannot be read "
@@ -133,7 +134,7 @@ def _print_summary(config: Config, plan: Plan, unreadable: int) -> None:
 
     marked = f", {unreadable:,} of them marked as unreadable" if unreadable else ""
     of_parts = f"part {plan.part} of {plan.parts}, " if plan.parts > 1 else ""
-    print(
+    logger.info(
         f"pack         {config.out} ({of_parts}{pluralize(plan.count, 'image')} of {plan.size} px"
         f"{marked}, {format_size(plan.count * plan.size**2)})"
     )
@@ -141,10 +142,10 @@ def _print_summary(config: Config, plan: Plan, unreadable: int) -> None:
     missing = [part for part, folder in enumerate(folders, 1) if not (folder / FACTS).is_file()]
     if missing:
         word = "part" if len(missing) == 1 else "parts"
-        print(f"not packed yet: {word} {list_first(missing, 12)} of {plan.parts}")
+        logger.info(f"not packed yet: {word} {list_first(missing, 12)} of {plan.parts}")
         return
     csvs = " ".join(map(str, config.train_csv)) or "YOUR_LABELS.csv"
-    print(
+    logger.info(
         f"train        python methods/standard_head/train.py --train_csv {csvs} --train_dir "
         f"{config.out} --img_size {plan.size}"
     )

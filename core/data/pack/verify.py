@@ -13,6 +13,7 @@ from core.data.images.decode import load_image
 from core.data.images.pack_format import Pack, is_pack, open_packs
 from core.data.pack.inputs import changed_rows, index_files
 from core.errors import UserError, list_first, pluralize
+from core.runtime.log import logger
 
 _SHOWN = 20
 
@@ -51,7 +52,7 @@ def verify_pack(folder: Path, files: Path | None, threads: int) -> str:
 
 def _show(what: str, lines: list[str]) -> None:
     for line in lines[:_SHOWN]:
-        print(f"{what:<13}{line}")
+        logger.info(f"{what:<13}{line}")
 
 
 def _wrong_blocks(pack: Pack, threads: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from core.config.command_line import run
+from core.runtime.log import logger
 
 
 def draw(
@@ -30,7 +31,7 @@ def draw(
     # late, to keep --help fast
     from core.data.phantom.dataset import make_phantom, report
 
-    print(report(folder, make_phantom(folder, images, size, seed)))
+    logger.info(report(folder, make_phantom(folder, images, size, seed)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -135,7 +135,6 @@ def test_rows_and_targets_stay_with_their_features(fold: FoldData, tmp_path: Pat
         validation=fold.validation(),
         epochs=range(1, 5),
         passes=2,
-        log=pytest.fail,
         pause=pytest.fail,
     )
     batches = list(source.batches(1, 5, 0))
