@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from core.config.command_line import run
 from core.data.phantom.dataset import make_phantom
-from core.runtime.log import start_logging
+from core.runtime.log import Console, logger, start_logging
 from core.runtime.signals import STOPS, restore_handlers
 from ensemble.infer import main as infer_main
 from tests.helpers.fault_table import (
@@ -56,8 +56,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def console_log() -> None:
-    """The log on the console, as each command starts it."""
-    start_logging()
+    """The log on the console, as a command prints it; pytest has handlers of its own."""
+    logger.handlers[:] = [Console()]
+    start_logging(is_main=True)
 
 
 @pytest.fixture(scope="session")

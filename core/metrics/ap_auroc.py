@@ -1,4 +1,4 @@
-"""AP, AUROC and F1 from counts along the steps of a ranking."""
+"""Average precision, AUROC and F1 from true and false positives at each distinct score."""
 
 from dataclasses import dataclass
 

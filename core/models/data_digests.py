@@ -61,7 +61,7 @@ class DigestSet:
         return "images" if self.size else "patients"
 
     def has(self, digests: np.ndarray) -> np.ndarray:
-        """Membership of each of `digests` (M,) as bool (M,); False for a digest of 0."""
+        """Whether each of `digests` (M,) is in this set, bool (M,); never for 0, an unread image."""
         return np.isin(digests, self.digests) & (digests != 0)
 
 

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from core.errors import UserError
-from core.runtime.log import set_rank
+from core.runtime.log import start_logging
 from core.runtime.ranks import RankRegistry
 
 
@@ -38,7 +38,7 @@ def make_fabric(*, amp: bool) -> Fabric:
     fabric = Fabric(**options)
     if not under_cli:
         fabric.launch()
-    set_rank(is_main=fabric.is_global_zero)
+    start_logging(is_main=fabric.is_global_zero)
     if fabric.world_size > 1:
         RankRegistry().announce()
     if fabric.device.type != "cpu":

@@ -1,7 +1,4 @@
-"""The project's logger: plain lines on the console, those of the first rank alone.
-
-From Python nothing is printed until `start_logging` or `logging.basicConfig(level="INFO")`.
-"""
+"""The project's logger "longtail_cxr": plain lines, those of the first rank alone."""
 
 import logging
 import sys
@@ -9,7 +6,7 @@ import sys
 logger = logging.getLogger("longtail_cxr")
 
 
-class _Console(logging.Handler):
+class Console(logging.Handler):
     """Lines above a progress bar: warnings and errors on stderr, the others on stdout.
 
     Unlike the handlers of `logging` it raises what a stream raises: a closed pipe or a full disk
@@ -27,15 +24,13 @@ class _Console(logging.Handler):
             stream.flush()
 
 
-def start_logging(*, is_main: bool = True) -> None:
-    """Print the project's log on the console; on other ranks (`is_main` False) errors alone."""
-    if not any(isinstance(handler, _Console) for handler in logger.handlers):
-        logger.addHandler(_Console())
-    # an application that embeds a command and logs by itself gets each line once
-    logger.propagate = False
-    set_rank(is_main=is_main)
+def start_logging(*, is_main: bool) -> None:
+    """Print the log on the console, unless an application has handlers of its own.
 
-
-def set_rank(*, is_main: bool) -> None:
-    """Drop all but errors on a rank other than the first."""
+    Ranks other than the first (`is_main` False) log errors alone.
+    """
+    if not logger.hasHandlers():
+        logger.addHandler(Console())
+        # a handler of the root that comes later would print each line again
+        logger.propagate = False
     logger.setLevel(logging.INFO if is_main else logging.ERROR)

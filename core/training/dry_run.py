@@ -76,7 +76,8 @@ def _dry_run_folder(out_dir: Path) -> Path:
     named = out_dir if out_dir.name not in ("", "..") else out_dir.resolve()
     if not named.name:
         raise UserError(
-            f"--dry_run needs a folder beside --out_dir {out_dir}: give another --out_dir"
+            f"--dry_run writes to a folder beside --out_dir, and {out_dir} has none: give another "
+            "--out_dir"
         )
     folder = named.with_name(f"{named.name}_dry_run")
     record = folder / "config.json"

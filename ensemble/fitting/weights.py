@@ -207,9 +207,9 @@ def measure_gains(
     patients: NDArray[np.object_] | None,
     seed: int,
 ) -> dict[str, Gain]:
-    """Score each strategy of a selection, with intervals over patients (N,) or None.
+    """Gain of each way to weight the models over the best single one, with patient intervals.
 
-    class_names: C. Returns the gains by name of the strategy, PROCEDURE last.
+    patients: (N,) or None; class_names: C. Returns the gains by name, PROCEDURE last.
     """
     targets, single = pool.targets.T, selection.held_out[SINGLE_BEST].T
     scorers = {metric: Scorer(pool.targets, metric) for metric in METRICS}

@@ -51,7 +51,7 @@ class ImagesAtSizes(Dataset):
 
 
 def digest_at(size: int, pixels: np.ndarray, resized: Mapping[int, np.ndarray]) -> int:
-    """Digest of pixels (H, W) resized to a square of `size`; reuses `resized` if it is there."""
+    """Digest of pixels (H, W) at a square of `size`, taken from `resized` (by size) or made."""
     return image_digest(resized[size] if size in resized else resize(pixels, size))
 
 

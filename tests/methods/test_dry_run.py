@@ -144,7 +144,7 @@ def test_where_a_dry_run_may_write(
     assert (dry / "metrics.csv").read_bytes() == before
     code, _, error = train(*flags(phantom, Path("/"), "--dry_run"))
     assert code == 2
-    assert "--dry_run needs a folder beside --out_dir /: " in error
+    assert "--dry_run writes to a folder beside --out_dir, and / has none: " in error
 
 
 def test_a_dry_run_by_a_file_of_settings_tells_how_to_run_it(

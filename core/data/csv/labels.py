@@ -101,7 +101,7 @@ def is_label(column: Column) -> bool:
 
 
 def is_always_positive(column: Column) -> bool:
-    """Whether there are several images and all are 1."""
+    """Whether a label column has at least two rows, all of them 1."""
     return len(column.codes) > 1 and all(label_value(text) == 1 for text in column.values)
 
 

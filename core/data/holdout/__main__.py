@@ -78,7 +78,7 @@ def main() -> None:
 
     check()
     table = gather(data, images=bool(config.train_dir))
-    held_out = divide_holdout(table, config.share, config.seed, print)
+    held_out = divide_holdout(table, config.share, config.seed, logger.info)
     counts = count_table(table.targets, held_out.astype(int), table.class_names, table.patients)
     written = write_folder(config.output, partial(_write, data, table, held_out.tolist()), check)
     cells = counts.map("{:,}".format).set_axis(["train", "holdout"], axis=1)
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def _check_pairs(folder: Path) -> None:
-    """Raise UserError where a file has no partner of the same header, as an earlier call wrote."""
+    """Raise UserError if the folder has CSVs that are not pairs of train and hold-out files."""
     headers: dict[str, list[bytes]] = {}
     for path in sorted(folder.glob("*.csv")):
         with path.open("rb") as file:

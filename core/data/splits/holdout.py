@@ -36,8 +36,9 @@ def assign_holdout(
     if units < part.denominator:
         what = "image" if patients is None else "patient"
         raise UserError(
-            f"--share {share:g} is {part} of the {what}s and needs at least {part.denominator:,}; "
-            f"there {'is' if units == 1 else 'are'} {units:,}: give a simpler share or more {what}s"
+            f"--share {share:g} is {part} of the {what}s and needs at least {part.denominator:,} "
+            f"{what}s, but there {'is' if units == 1 else 'are'} {units:,}: give another share, such "
+            f"as 0.5, or more {what}s"
         )
     found: list[tuple[int, float, np.ndarray]] = []
     for finer in (1, 2, 4):

@@ -1,28 +1,17 @@
 """The project's log: streams, ranks, and use from an application."""
 
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from core.runtime.log import logger, set_rank, start_logging
+from core.runtime.log import logger, start_logging
 from tests.helpers.training.small_run import ROOT
 
 
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    handlers = [*logger.handlers]
-    yield
-    logger.handlers[:], logger.propagate = handlers, False
-    start_logging()
-
-
 def test_results_go_to_stdout_and_errors_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    # twice, as a process may run several commands
-    start_logging()
-    start_logging()
+    # a process may run several commands
+    start_logging(is_main=True)
     logger.info("100 % of a line")
     logger.warning("Warning: open")
     logger.error("error: wrong")
@@ -30,7 +19,7 @@ def test_results_go_to_stdout_and_errors_to_stderr(capsys: pytest.CaptureFixture
 
 
 def test_other_ranks_print_errors_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    set_rank(is_main=False)
+    start_logging(is_main=False)
     logger.info("line of each rank")
     logger.error("error: a rank was lost")
     assert capsys.readouterr() == ("", "error: a rank was lost\n")
@@ -40,16 +29,15 @@ def test_an_application_gets_the_lines_by_its_own_logging(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger.handlers.clear()
-    logger.propagate = True
-    with caplog.at_level(logging.INFO, "longtail_cxr"):
-        logger.info("one line")
+    start_logging(is_main=True)
+    logger.info("one line")
     assert caplog.messages == ["one line"]
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_full_disk_raises() -> None:
-    code = "from core.runtime.log import *; start_logging(); logger.info('x')"
+    code = "from core.runtime.log import *; start_logging(is_main=True); logger.info('x')"
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False

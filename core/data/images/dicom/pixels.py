@@ -262,7 +262,7 @@ def _find_decoder(dataset: Dataset) -> tuple[Decoder, _Coded | None]:
 
 
 def _syntax(dataset: Dataset) -> UID:
-    """Transfer syntax of the pixels; if missing, that of the file's elements."""
+    """Transfer syntax of the pixels; if missing, the one by which the data set was parsed."""
     meta = dataset.file_meta
     if not meta.get("TransferSyntaxUID"):
         if dataset["PixelData"].is_undefined_length:
