@@ -61,7 +61,7 @@ class DigestSet:
         return "images" if self.size else "patients"
 
     def has(self, digests: np.ndarray) -> np.ndarray:
-        """Whether each of `digests` (M,) is in this set, bool (M,); never for 0, an unread image."""
+        """Whether each of `digests` (M,) is in this set, bool (M,); never for 0 (unread)."""
         return np.isin(digests, self.digests) & (digests != 0)
 
 

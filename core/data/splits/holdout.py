@@ -37,8 +37,7 @@ def assign_holdout(
         what = "image" if patients is None else "patient"
         raise UserError(
             f"--share {share:g} is {part} of the {what}s and needs at least {part.denominator:,} "
-            f"{what}s, but there {'is' if units == 1 else 'are'} {units:,}: give another share, such "
-            f"as 0.5, or more {what}s"
+            f"{what}s, not {units:,}: give another share, such as 0.5, or more {what}s"
         )
     found: list[tuple[int, float, np.ndarray]] = []
     for finer in (1, 2, 4):
