@@ -204,7 +204,7 @@ def test_classes_that_cannot_be_on_both_sides(tmp_path: Path, call: Call) -> Non
         (["--share", "1"], "--share must be below 1, not 1.0"),
         (["--share", "-.5"], "--share must be above 0"),
         (["--share", ".01"], "is 1/100 of the patients and needs at least 100 patients, not 60"),
-        (["--patient_column", "One"], "is 1/5 of the patients and needs at least 5 patients, not 1"),
+        (["--patient_column", "One"], "is 1/5 of the patients and needs at least 5 patients"),
         (["--output", "t.csv"], "it is a folder, or lies below a file"),
         (["--train_dir", "a", "b"], "--train_dir has 2 values and --train_csv 1"),
         ([*OF_STUDIES, "--share", ".5"], "has a row per study"),
