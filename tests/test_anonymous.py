@@ -20,7 +20,7 @@ from tests.helpers.training.small_run import MODEL, flags
 AT_HOME = {"config.json", "env.json"}
 
 
-def told(folder: Path) -> dict[str, str]:
+def texts_of(folder: Path) -> dict[str, str]:
     """All that the files of a folder say, checkpoints as what they say of themselves."""
     texts = {}
     for path in folder.rglob("*"):
@@ -51,13 +51,13 @@ def test_a_run_without_names_is_that_with_names(
     phantom: Path, finished: tuple[Path, str], anonymous: Path
 ) -> None:
     out, usual = anonymous, finished[0]
-    texts = told(out)
+    texts = texts_of(out)
     assert len(texts) >= 10
     for name in set(texts) - AT_HOME:
         for identifier in identifiers(phantom):
             assert identifier not in texts[name], (name, identifier)
     # a test that cannot find them would not be one
-    assert identifiers(phantom)[0] in "".join(told(usual).values())
+    assert identifiers(phantom)[0] in "".join(texts_of(usual).values())
     # nor pixels
     assert "data:image/jpeg" in (usual / "report.html").read_text()
     assert "data:image/jpeg" not in texts["report.html"]
@@ -140,7 +140,7 @@ def test_a_leaderboard_without_names(
         assert not [one for one in (*table["ImageID"], str(tmp_path)) if one in text]
 
 
-def test_runs_without_names_are_chosen_from(
+def test_runs_without_names_can_be_chosen(
     phantom: Path, anonymous: Path, finished: tuple[Path, str], call: Call, tmp_path: Path
 ) -> None:
     """Their numbers stay, whoever reads which labels, unless --labels names the images."""
@@ -169,7 +169,7 @@ def test_unreadable_images_are_listed_without_names(
     words = ["--checkpoints", checkpoints[0], "--image_dir", images, "--no-use_tta", "--anonymous"]
     out = tmp_path / "p.csv"
     assert infer(*words, "--on_bad_image", "skip", "--output", out)[0] == 0
-    texts = told(tmp_path)
+    texts = texts_of(tmp_path)
     assert set(texts) == {"p.csv", "p_skipped.csv", "p_training_overlap.json"}
     assert "patient_p" not in "".join(texts.values())
     assert len(pd.read_csv(out)) == 3

@@ -51,7 +51,7 @@ def test_two_processes_make_one_run(name: str, phantom: Path, tmp_path: Path) ->
 
 
 @pytest.mark.soak
-def test_mistakes_of_a_launch_are_one_sentence(phantom: Path, tmp_path: Path) -> None:
+def test_errors_of_a_launch_are_one_sentence(phantom: Path, tmp_path: Path) -> None:
     """`fabric run` itself answers 1 to a script's 2; the sentence comes first."""
     words = training(phantom, tmp_path / "out")
     code, printed = launched(STARTS["fabric"], *words, "--labels", "Mas")

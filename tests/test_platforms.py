@@ -70,14 +70,14 @@ def test_sentences_on_workers_name_what_there_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(worker_failures, "resource", None)
     allow_open_files()
-    told = [
+    sentences = [
         str(explain_failed_start(OSError(number, os.strerror(number))))
         for number in (errno.EMFILE, errno.ENOSPC, errno.ENOENT)
     ]
-    assert told[0] == (
+    assert sentences[0] == (
         "no loader worker can be started: too many open files: give fewer --num_workers"
     )
-    for sentence in (*told, str(explain_lost_worker(EOFError()))):
+    for sentence in (*sentences, str(explain_lost_worker(EOFError()))):
         assert "/dev/shm" not in sentence
         assert "--num_workers" in sentence
 

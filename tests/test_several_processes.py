@@ -256,7 +256,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_update(
         assert_equal(ranks.tensors("stop", rank, "_2"), ranks.tensors("bce_1", rank))
 
 
-def test_a_state_that_one_process_does_not_have_is_told(two: Launch) -> None:
+def test_a_state_missing_on_one_process_is_reported(two: Launch) -> None:
     first, second = two.seen("unshared")
     assert first["ended"] == second["ended"]
     assert first["ended"].startswith("processes 1 and 2 of 2 (ranks 0 and 1) do not have the same ")
@@ -289,7 +289,7 @@ def test_a_spoiled_gradient_names_the_images_that_may_have_caused_it(
     phantom: Path, two: Launch
 ) -> None:
     """The sum over ranks is not finite on any of them, whoever caused it."""
-    told = two.seen("spoiled_gradient")[0]["ended"]
-    assert f"the gradient was not finite at update {SPOILED_UPDATE + 1}" in told
+    message = two.seen("spoiled_gradient")[0]["ended"]
+    assert f"the gradient was not finite at update {SPOILED_UPDATE + 1}" in message
     for image in spoiled_images(phantom, two, "spoiled_gradient"):
-        assert image in told
+        assert image in message

@@ -144,19 +144,21 @@ def test_from_upload_to_heat_map(browser: Browser, address: str, image: Path, wi
         assert all(place.startswith(address) for place in seen.requests)
 
 
-def test_a_wrong_file_is_told_and_the_next_one_is_read(
+def test_a_wrong_file_is_reported_and_the_next_one_is_read(
     browser: Browser, address: str, image: Path, tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut.png"
     cut.write_bytes(image.read_bytes()[:200])
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as refused:
         read_image(cut)
     with opened(browser, address, width=PHONE) as seen:
         page = seen.page
         page.set_input_files("#file", image)
         expect(page.locator(".class")).to_have_count(15)
         page.set_input_files("#file", cut)
-        expect(page.get_by_role("alert")).to_have_text(str(told.value).replace(str(cut), "upload"))
+        expect(page.get_by_role("alert")).to_have_text(
+            str(refused.value).replace(str(cut), "upload")
+        )
         expect(page.locator("#status")).to_have_text("cut.png")
         expect(page.locator("#results")).to_be_hidden()
         # larger than the server takes: it is not even sent
@@ -197,7 +199,7 @@ def test_a_dicom_file_that_is_dropped_or_pasted(browser: Browser, address: str, 
         assert seen.errors == []
 
 
-def test_a_server_that_is_gone_is_told(browser: Browser, address: str, image: Path) -> None:
+def test_an_unreachable_server_is_reported(browser: Browser, address: str, image: Path) -> None:
     with opened(browser, address) as seen:
         page = seen.page
         expect(page.locator("#models li")).to_have_count(1)
@@ -208,7 +210,7 @@ def test_a_server_that_is_gone_is_told(browser: Browser, address: str, image: Pa
         )
 
 
-def test_a_file_that_was_changed_since_is_told(
+def test_a_file_changed_since_its_selection_is_reported(
     browser: Browser, address: str, image: Path, tmp_path: Path
 ) -> None:
     given = tmp_path / "given.png"

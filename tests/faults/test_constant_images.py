@@ -54,9 +54,9 @@ def test_batches_of_constant_images_spoil_no_number(
     code, printed, error = train_method(method)(*flags(data, out, "--run_folds", 1, "--epochs", 1))
     assert code == 0, error
     check_finite(out)
-    told = re.findall(r"Warning: (\d+) images? ha\w+ a single grey level", printed)
+    counts = re.findall(r"Warning: (\d+) images? ha\w+ a single grey level", printed)
     # an epoch leaves out a batch at most
-    assert len(names) - 8 <= sum(map(int, told)) <= len(names)
+    assert len(names) - 8 <= sum(map(int, counts)) <= len(names)
     checkpoint = out / f"{MODEL}_fold1.safetensors"
     for batch in (1, 60):
         csv = tmp_path / f"{batch}.csv"
@@ -81,9 +81,9 @@ def test_constant_images_are_named_once_a_fold(
         out = tmp_path / str(workers)
         code, printed, _ = train(*flags(data, out, "--num_workers", workers, "--epochs", 1))
         assert code == 0
-        told = [line for line in printed.splitlines() if "single grey level" in line]
+        warnings = [line for line in printed.splitlines() if "single grey level" in line]
         sentence = (
             "Warning: 2 images have a single grey level, like failed exports "
             f"({planted[0]}, {planted[1]}): remove their rows from the CSV."
         )
-        assert told == [sentence] * 2
+        assert warnings == [sentence] * 2

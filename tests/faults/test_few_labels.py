@@ -63,8 +63,8 @@ def run_of(data: Path, csv: Path, out: Path, *more: object) -> list[str]:
 @pytest.fixture
 def folds(finished: tuple[Path, str], phantom: Path) -> pd.Series:
     """Of each image of the table, a fold of two that have the same patients."""
-    told = pd.read_csv(finished[0] / "folds.csv").set_index("ImageID")["fold"]
-    return told.reindex(pd.read_csv(phantom / "train.csv")["ImageID"]).reset_index(drop=True)
+    written = pd.read_csv(finished[0] / "folds.csv").set_index("ImageID")["fold"]
+    return written.reindex(pd.read_csv(phantom / "train.csv")["ImageID"]).reset_index(drop=True)
 
 
 def official(data: Path, csv: Path, folds: pd.Series, out: Path, *more: object) -> list[str]:

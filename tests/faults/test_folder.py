@@ -109,7 +109,7 @@ def test_a_folder_that_becomes_read_only(
         one.finish()
 
 
-def test_a_read_only_folder_is_told_before_anything_is_computed(
+def test_a_read_only_folder_is_reported_before_anything_is_computed(
     mounts: Launches, data: Path, one: Trial, fault: Fault
 ) -> None:
     closed, work = mounts.folder / "closed", one.command.folder

@@ -98,7 +98,7 @@ def test_skipped_updates_are_counted_and_shown(
 
 
 @OVERFLOW
-def test_a_stopped_run_goes_on_with_its_count_and_its_scale(
+def test_a_stopped_run_resumes_with_its_count_and_its_scale(
     phantom: Path,
     tmp_path: Path,
     train: Train,

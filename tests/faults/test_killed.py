@@ -71,7 +71,7 @@ def trial_of(
 
 
 @pytest.mark.parametrize("name", [*METHODS, "infer", "pack"])
-def test_killed_again_and_again(name: str, trial_of: TrialOf, soak: bool) -> None:
+def test_killed_repeatedly(name: str, trial_of: TrialOf, soak: bool) -> None:
     """At another moment each time, by the clock or by count; alone or with its whole tree."""
     # by count they are the same ones every time
     counts, clock = np.random.default_rng(7), np.random.default_rng()
@@ -95,7 +95,7 @@ def test_killed_again_and_again(name: str, trial_of: TrialOf, soak: bool) -> Non
 @pytest.mark.parametrize(
     "method", [METHODS[0], *(pytest.param(other, marks=SOAK) for other in METHODS[1:])]
 )
-def test_a_killed_training_does_not_start_anew(method: str, trial_of: TrialOf) -> None:
+def test_a_killed_training_does_not_restart(method: str, trial_of: TrialOf) -> None:
     """Which would give the same bits: it resumes at the last update that was saved."""
     one = trial_of(method)
     updates = one.moments["update"]

@@ -47,7 +47,7 @@ def blocks(folder: Path) -> int:
     ],
     ids=["Ctrl-C", "SIGTERM", "SIGTERM to the whole job", "SIGUSR1 to the whole job"],
 )
-def test_an_interrupted_packer_ends_in_peace_and_goes_on(
+def test_an_interrupted_packer_exits_cleanly_and_resumes(
     slow: Launch,
     command: Command,
     call: Call,
@@ -68,7 +68,7 @@ def test_an_interrupted_packer_ends_in_peace_and_goes_on(
     assert (whole.images[1:] == whole.images[0]).all()
 
 
-def test_a_killed_packer_goes_on(slow: Launch, command: Command, call: Call) -> None:
+def test_a_killed_packer_resumes(slow: Launch, command: Command, call: Call) -> None:
     pack = command.folder / "pack"
     slow.send(signal.SIGKILL)
     assert slow.wait() == -signal.SIGKILL

@@ -44,7 +44,7 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if not any(word in line for word in own)]
 
 
-def test_each_cause_is_told_and_nothing_is_left(
+def test_each_cause_is_reported_and_nothing_is_left(
     launches: Launches, soak: bool, fault: Fault
 ) -> None:
     tried = CASES if soak else CASES[1:-1]

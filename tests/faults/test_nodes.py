@@ -28,7 +28,9 @@ def train_until(nodes: list[Launch], out: Path, epochs: int) -> None:
 
 
 @pytest.mark.fault(STOP, tried=2)
-def test_nodes_stop_and_go_on_in_any_number(launches: Launches, data: Path, tmp_path: Path) -> None:
+def test_nodes_stop_and_resume_in_any_number(
+    launches: Launches, data: Path, tmp_path: Path
+) -> None:
     """Two nodes of one process, then one process, then two nodes of two."""
     out = tmp_path / "out"
     words = training(data, out, "--epochs", 20)
@@ -37,8 +39,8 @@ def test_nodes_stop_and_go_on_in_any_number(launches: Launches, data: Path, tmp_
     for node in nodes:
         node.send(signal.SIGTERM)
     assert all(node.ends() for node in nodes)
-    told = nodes[0].printed + nodes[1].printed
-    assert told.count("; the same command goes on from here") == 1, told
+    printed = nodes[0].printed + nodes[1].printed
+    assert printed.count("; the same command goes on from here") == 1, printed
     assert not any(node.has_traceback() for node in nodes)
     alone = launches.start(TRAIN, *words)
     epochs = len(pd.read_csv(out / "metrics.csv"))
@@ -88,15 +90,15 @@ def test_a_lost_node_ends_the_other_one(
     nodes = launches.nodes(TRAIN, *training(data, out, "--epochs", 2000), processes=processes)
     train_until(nodes, out, 2)
     nodes[lost].kill()
-    told = nodes[1 - lost].sentence()
+    message = nodes[1 - lost].sentence()
     ranks = [lost * processes + local for local in range(processes)]
     world = 2 * processes
     named = f"process {ranks[0] + 1} of {world} (rank {ranks[0]})"
     if processes == 2:
         both = f"{ranks[0] + 1} and {ranks[1] + 1} of {world}"
         named = f"processes {both} (ranks {ranks[0]} and {ranks[1]})"
-    assert named in told
-    assert told.endswith("; rerun the same command to resume")
+    assert named in message
+    assert message.endswith("; rerun the same command to resume")
 
 
 @pytest.mark.fault("nodes with other data or settings", tried=4)
@@ -109,7 +111,7 @@ def test_nodes_that_see_other_files_do_not_train(
     table.to_csv(tmp_path / "other.csv", index=False)
     same = training(data, tmp_path / "out")
 
-    def told(*second: object) -> str:
+    def refusal(*second: object) -> str:
         port = launches.port()
         given: list[list[object]] = [[*same], [*same, *second]]
         nodes = [
@@ -123,10 +125,10 @@ def test_nodes_that_see_other_files_do_not_train(
 
     both = "processes 1 and 2 of 2 (ranks 0 and 1) do not have the same"
     mend = "give the same command on each machine, and the same files"
-    other = told("--train_csv", tmp_path / "other.csv")
+    other = refusal("--train_csv", tmp_path / "other.csv")
     assert other == f"{both} --train_csv, labels, folds: {mend}"
-    assert told("--log_every", 3) == f"{both} --log_every: {mend}"
-    assert told("--out_dir", tmp_path / "elsewhere") == f"{both} --out_dir: {mend}"
+    assert refusal("--log_every", 3) == f"{both} --log_every: {mend}"
+    assert refusal("--out_dir", tmp_path / "elsewhere") == f"{both} --out_dir: {mend}"
     nowhere = tmp_path / "nowhere"
-    assert told("--train_dir", nowhere).startswith(f"The image folder {nowhere} does not exist")
+    assert refusal("--train_dir", nowhere).startswith(f"The image folder {nowhere} does not exist")
     assert {path.name for path in tmp_path.iterdir()} == {"other.csv"}

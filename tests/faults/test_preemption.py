@@ -55,7 +55,7 @@ def ends_in_silence(launch: Launch, number: int) -> None:
         ("report", 1, TERM),
     ],
 )
-def test_a_stopped_training_goes_on_to_the_same_bits(
+def test_a_stopped_training_resumes_to_the_same_bits(
     kind: str, count: int, number: int, launches: Launches, data: Path, trained: Path
 ) -> None:
     """In an update or an evaluation, between two folds, while the report is drawn."""
@@ -75,7 +75,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
 
 
 @STOP
-def test_one_wish_that_comes_twice_is_one(launches: Launches, data: Path, tmp_path: Path) -> None:
+def test_a_repeated_signal_counts_once(launches: Launches, data: Path, tmp_path: Path) -> None:
     """`timeout`, launchers and SLURM signal a process and its whole group, at once or later."""
     words = training(data, tmp_path / "out", "--epochs", 2000)
     launch = launches.start(TRAIN, *words, moment=at("batch", 2), batch_seconds=0.6)
@@ -107,7 +107,7 @@ def test_a_second_ctrl_c_leaves_at_once(
 
 @STOP
 @pytest.mark.parametrize("number", [pytest.param(INT, marks=SOAK), USR1])
-def test_a_stopped_prediction_says_how_to_go_on(
+def test_a_stopped_prediction_prints_how_to_resume(
     number: int, launches: Launches, data: Path, trained: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "p.csv"

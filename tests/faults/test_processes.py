@@ -79,16 +79,16 @@ def test_two_processes_predict_at_the_end_of_a_training(
         ("batch", 1),
     ],
 )
-def test_a_killed_process_is_named_and_the_same_command_goes_on(
+def test_a_killed_process_is_named_and_the_same_command_resumes(
     kind: str, rank: int, launches: Launches, data: Path, trained: Path, out: Path
 ) -> None:
     """Also where the others are in the middle of an evaluation."""
     moment = at(kind, 6, rank=rank, signal=signal.SIGKILL)
     launch = launches.start(TRAIN, *training(data, out), place=Place(2), moment=moment)
     launch.comes_to_its_moment(rank)
-    told = launch.sentence()
-    assert told.startswith(f"process {rank + 1} of 2 (rank {rank}) ended without a message: ")
-    assert told.endswith("; rerun the same command to resume")
+    message = launch.sentence()
+    assert message.startswith(f"process {rank + 1} of 2 (rank {rank}) ended without a message: ")
+    assert message.endswith("; rerun the same command to resume")
     assert launch.failed_rank == 1 - rank
     launches.start(TRAIN, *training(data, out), place=Place(2)).finishes()
     assert not differing(out, trained)
@@ -103,8 +103,8 @@ def test_a_killed_process_of_a_prediction_is_named(
     words = predicting(data, trained, output)
     moment = at("block", 2, rank=rank, signal=signal.SIGKILL)
     launch = launches.start(INFER, *words, place=Place(2), moment=moment)
-    told = launch.sentence()
-    assert told.startswith(f"process {rank + 1} of 2 (rank {rank}) ended without a message: ")
+    message = launch.sentence()
+    assert message.startswith(f"process {rank + 1} of 2 (rank {rank}) ended without a message: ")
     assert not output.exists()
     assert "Resuming: " in launches.start(INFER, *words, place=Place(2)).finishes()
     undisturbed = predicting(data, trained, tmp_path / "q.csv")
@@ -137,7 +137,7 @@ def test_an_unreadable_image_of_one_process_ends_all_by_its_name(
 
 
 @BAD_IMAGE
-def test_an_unreadable_image_of_a_prediction_is_told_once(
+def test_an_unreadable_image_of_a_prediction_is_reported_once(
     launches: Launches, data: Path, trained: Path, tmp_path: Path
 ) -> None:
     images, output = tmp_path / "images", tmp_path / "p.csv"
@@ -154,7 +154,7 @@ def test_an_unreadable_image_of_a_prediction_is_told_once(
 
 
 @pytest.mark.fault("start-up that fails in one process of several")
-def test_a_mistake_that_one_process_sees_does_not_let_the_others_wait(
+def test_an_error_of_one_process_does_not_block_the_others(
     launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     """The first rank alone opens the run folder; the other one waits for it."""

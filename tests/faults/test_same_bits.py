@@ -29,16 +29,19 @@ def assert_same_numbers(ours: Path, theirs: Path) -> None:
         if path.suffix == ".csv":
             assert (ours / path.name).read_bytes() == path.read_bytes(), path.name
             continue
-        (found, facts), (expected, told) = load_tensors(ours / path.name), load_tensors(path)
+        (found, facts), (expected, expected_facts) = (
+            load_tensors(ours / path.name),
+            load_tensors(path),
+        )
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
             assert torch.equal(found[name], tensor), (path.name, name)
         # a state of a finished fold is without tensors
         assert len(expected) > 10 or path.name.endswith(".state.safetensors")
-        for one in (facts, told):
+        for one in (facts, expected_facts):
             for setting in FREE & set(one.get("settings", {})):
                 del one["settings"][setting]
-        assert facts == told
+        assert facts == expected_facts
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_how_calls_end(
     assert kinds(watched, function, *inputs) == ends
 
 
-def test_what_is_printed_is_told(watched: Watched) -> None:
+def test_printed_text_is_reported(watched: Watched) -> None:
     for function, argument, kind, text in (
         ("well", [str(watched.out)], "ok", "done\n"),
         ("refuse", ["a.csv has no header"], "refused", "error: a.csv has no header\n"),
@@ -54,7 +54,7 @@ def test_what_is_printed_is_told(watched: Watched) -> None:
         assert (outcome.kind, outcome.text[-len(text) :]) == (kind, text)
 
 
-def test_the_rest_goes_on_after_a_hang(watched: Watched) -> None:
+def test_the_rest_runs_after_a_hang(watched: Watched) -> None:
     assert kinds(watched, "hang", [], longest=0.5) == ["hang"]
     assert kinds(watched, "exit_with", [2, "one"], [2, "two"]) == ["refused", "refused"]
 

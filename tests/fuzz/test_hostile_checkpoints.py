@@ -96,7 +96,9 @@ def test_a_file_that_was_cut_is_refused(watched: Watched, fault: Fault, soak: bo
 
 
 @pytest.mark.parametrize("name", ["state", "standard_head", "weights", "block", "couplings"])
-def test_headers_that_lie(watched: Watched, fault: Fault, soak: bool, name: str) -> None:
+def test_headers_that_do_not_match_the_content(
+    watched: Watched, fault: Fault, soak: bool, name: str
+) -> None:
     files = lying_headers(sound(watched, name))
     if not soak:
         # a name that would steer the terminal was printed as it is
@@ -200,7 +202,7 @@ def test_facts_that_were_found(watched: Watched, fault: Fault) -> None:
         tried(watched, fault, kind, {str(changes): data}, seal=True)
 
 
-def test_what_is_no_file(watched: Watched, fault: Fault) -> None:
+def test_a_missing_or_special_file(watched: Watched, fault: Fault) -> None:
     pipe, folder, zero = (
         watched.out / f"{name}.safetensors" for name in ("pipe", "folder", "zero")
     )

@@ -33,7 +33,7 @@ SLOW = {"deflated bomb.dcm", "runs.dcm", "runs of one.dcm", "no ops.dcm", "small
 }
 
 
-def test_bombs_and_lies(watched: Watched, fault: Fault, soak: bool) -> None:
+def test_bombs_and_wrong_headers(watched: Watched, fault: Fault, soak: bool) -> None:
     files = {name: make for name, make in unwanted_dicom().items() if soak or name not in SLOW}
     fault(FAULT, len(files))
     for name, make in files.items():

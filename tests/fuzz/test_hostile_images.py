@@ -49,7 +49,7 @@ def test_a_spoiled_file_is_refused_or_shows_something(
         assert watched.bad("image_targets:headers", headers) == []
 
 
-def test_bombs_and_what_is_no_image(watched: Watched, fault: Fault, soak: bool) -> None:
+def test_bombs_and_files_that_are_not_images(watched: Watched, fault: Fault, soak: bool) -> None:
     files = {name: make for name, make in unwanted_images().items() if soak or name not in SLOW}
     fault(FAULT, len(files))
     for names in (files.keys() - SLOW, *([name] for name in files.keys() & SLOW)):
@@ -72,7 +72,7 @@ def test_another_kind_of_file_is_named(watched: Watched, fault: Fault) -> None:
         assert f"{path.name} cannot be read: it is not a PNG, JPEG, TIFF or DICOM file" in one.text
 
 
-def test_what_is_no_file(watched: Watched, fault: Fault) -> None:
+def test_a_missing_or_special_file(watched: Watched, fault: Fault) -> None:
     os.mkfifo(watched.out / "pipe.png")
     (watched.out / "folder.png").mkdir()
     for name, target in (("zero.png", "/dev/zero"), ("gone.png", "/nowhere"), ("me.png", "me.png")):

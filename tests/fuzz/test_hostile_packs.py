@@ -100,7 +100,7 @@ def npy(header: str, body: bytes = bytes(112)) -> bytes:
     return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + body
 
 
-def test_arrays_that_lie(watched: Watched, fault: Fault, sound: dict[str, bytes]) -> None:
+def test_arrays_with_wrong_headers(watched: Watched, fault: Fault, sound: dict[str, bytes]) -> None:
     whole = "{'descr': '|u1', 'fortran_order': False, 'shape': (7, 4, 4), }"
     others = {
         "(7, 4, 4)": ("(8, 4, 4)", "(7, 4)", "()", "(-7, 4, 4)", f"({2**40}, {2**40}, 4)"),
@@ -115,7 +115,9 @@ def test_arrays_that_lie(watched: Watched, fault: Fault, sound: dict[str, bytes]
     check_refused(outcomes(watched, fault, sound, [{"images.npy": data} for data in files]))
 
 
-def test_indices_that_lie(watched: Watched, fault: Fault, sound: dict[str, bytes]) -> None:
+def test_indices_that_do_not_match_the_file(
+    watched: Watched, fault: Fault, sound: dict[str, bytes]
+) -> None:
     whole = sound["index.csv"].decode()
     lines = whole.splitlines(keepends=True)
     names = ("../../etc/passwd", "/etc/passwd", "sub/../../x.png", "sub/1.png", "", "sub/\0.png")
@@ -127,7 +129,7 @@ def test_indices_that_lie(watched: Watched, fault: Fault, sound: dict[str, bytes
     check_refused(outcomes(watched, fault, sound, [{"index.csv": one.encode()} for one in texts]))
 
 
-def test_facts_that_lie(
+def test_facts_that_do_not_match_the_tensors(
     watched: Watched, fault: Fault, soak: bool, sound: dict[str, bytes]
 ) -> None:
     whole = json.loads(sound["pack.json"])
@@ -149,7 +151,7 @@ def test_parts_that_are_not_there(watched: Watched, fault: Fault, sound: dict[st
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_no_file(
+def test_a_missing_or_special_file(
     watched: Watched, fault: Fault, sound: dict[str, bytes], name: str
 ) -> None:
     makes: dict[str, Callable[[Path], None]] = {

@@ -79,7 +79,7 @@ def test_the_good_files_are_read(watched: Watched, sandbox: Path) -> None:
     assert "one/a.safetensors is not there" in outcome.text
 
 
-def test_tables_that_somebody_thought_of(watched: Watched, sandbox: Path, fault: Fault) -> None:
+def test_hand_written_tables(watched: Watched, sandbox: Path, fault: Fault) -> None:
     paths = text_cases.special(sandbox / "hostile")
     for name, data in text_cases.small():
         paths.append(sandbox / "hostile" / name)

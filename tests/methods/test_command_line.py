@@ -130,11 +130,11 @@ def test_every_flag_is_explained(help_text: subprocess.CompletedProcess[str]) ->
     entries = re.split(r"^\W (?=--[a-z_]+)", help_text.stdout, flags=re.MULTILINE)[1:]
     assert entries
     for entry in entries:
-        told = re.sub(r"--\w+|\{.*?\}", "", entry.partition("(default")[0])
-        assert len(re.findall(r"[a-z]{2,}", told)) >= 2, entry
+        explanation = re.sub(r"--\w+|\{.*?\}", "", entry.partition("(default")[0])
+        assert len(re.findall(r"[a-z]{2,}", explanation)) >= 2, entry
 
 
-def test_what_the_help_says(method: str, help_text: subprocess.CompletedProcess[str]) -> None:
+def test_the_help_text(method: str, help_text: subprocess.CompletedProcess[str]) -> None:
     text = " ".join(re.sub(r"[│\n]", " ", help_text.stdout).split())
     assert "which swaps the patient's left and right" in text
     assert "would not change a class's AP or AUROC" in text
@@ -194,7 +194,7 @@ def test_a_quick_look_for_an_accelerator(tmp_path: Path, monkeypatch: pytest.Mon
     assert not has_accelerator(tmp_path)
 
 
-def test_a_bare_command_is_legal_and_has_a_run_folder_of_its_own(method: str) -> None:
+def test_a_bare_command_is_valid_and_has_its_own_run_folder(method: str) -> None:
     config = module(method, "config")
     assert parse(config.PRESETS, arguments=[]) == config.Config()
     assert settings(method=method)["out_dir"] == str(Path("outputs") / method)

@@ -80,7 +80,7 @@ def test_a_dry_run_writes_all_that_a_run_does_and_prints_what_it_measured(
     )
 
 
-def test_a_dry_run_begins_anew_and_leaves_the_real_run_alone(
+def test_a_dry_run_restarts_and_leaves_the_real_run_alone(
     phantom: Path, finished_copy: Path, train: Train
 ) -> None:
     before = {path: path.read_bytes() for path in finished_copy.rglob("*") if path.is_file()}
@@ -115,8 +115,8 @@ def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
         assert (chosen.any(axis=0) == every.any(axis=0)).all()
         assert 12 <= len(rows) < 20
         assert set(np.array(few.table.ids)[rows]) <= set(np.array(prepared.table.ids)[of_all])
-    told = f"{len(few.table)} of {len(prepared.table)} images, all into somewhere_dry_run"
-    assert told in said[0]
+    expected = f"{len(few.table)} of {len(prepared.table)} images, all into somewhere_dry_run"
+    assert expected in said[0]
     config.loader.batch_size = len(whole[0])
     assert len(reduce_to_dry_run(config, prepared, fabric, said.append)[1].table) == len(
         prepared.table
@@ -147,7 +147,7 @@ def test_where_a_dry_run_may_write(
     assert "--dry_run writes to a folder beside --out_dir, and / has none: " in error
 
 
-def test_a_dry_run_by_a_file_of_settings_tells_how_to_run_it(
+def test_a_dry_run_with_a_settings_file_prints_how_to_run_it(
     phantom: Path, tmp_path: Path, train: Train
 ) -> None:
     (tmp_path / "c.json").write_text('{"dry_run": true, "run_folds": [1]}')

@@ -32,7 +32,7 @@ def test_every_flag_changes_the_result(
     assert (out / name).read_bytes() != (finished[0] / name).read_bytes()
 
 
-def test_the_head_phase_keeps_as_many_views_as_it_is_told() -> None:
+def test_the_head_phase_caches_the_requested_number_of_passes() -> None:
     def views(**given: object) -> int:
         return two_phases(TwoPhaseConfig(**given))[0].head_views  # type: ignore[arg-type]
 

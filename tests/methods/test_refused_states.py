@@ -67,7 +67,7 @@ def bytes_in(out: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-def test_a_row_that_was_cut_short_is_written_anew(tmp_path: Path) -> None:
+def test_a_truncated_row_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     append_row(path, {"fold": 1, "epoch": 1, "mAP": 0.25})
     whole = path.read_text()

@@ -35,7 +35,7 @@ def test_the_same_command_again_changes_nothing_and_another_one_is_refused(
     assert contents(out) == before
 
 
-def test_overwrite_starts_anew_and_spares_other_files(
+def test_overwrite_restarts_and_spares_other_files(
     finished_copy: Path, phantom: Path, train: Train
 ) -> None:
     out = finished_copy
@@ -100,7 +100,7 @@ def test_a_runs_own_settings_make_it_again(
     assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
-def test_a_stop_that_is_asked_for_while_validating_is_heeded(
+def test_a_stop_requested_during_validation_is_honoured(
     phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"

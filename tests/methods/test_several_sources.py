@@ -54,8 +54,8 @@ def test_a_run_of_two_sources_and_what_it_leaves(
     first, second = (pd.read_csv(path) for path in sources[1:3])
     # the labels of each as its CSV has them
     effusions = first["Effusion"].sum(), second["Pleural Effusion"].sum()
-    told = [[str(count), "of", str(all)] for count, all in zip(effusions, (60, 40), strict=True)]
-    assert ["Pleural", "Effusion", *told[0], *told[1]] in rows
+    counts = [[str(count), "of", str(all)] for count, all in zip(effusions, (60, 40), strict=True)]
+    assert ["Pleural", "Effusion", *counts[0], *counts[1]] in rows
     assert ["Mass", "-", str(second["Mass"].sum()), "of", "40"] in rows
     assert ["Nodule", str(first["Nodule"].sum()), "of", "60", "-"] in rows
     assert "Sampler uniform, fold 1: an epoch makes" in printed

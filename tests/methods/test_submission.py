@@ -81,8 +81,14 @@ def test_the_other_published_flags(train: Train, workplace: Path) -> None:
     files = [Path(f"outputs/label_coupling/{MODEL}_fold{fold}.safetensors") for fold in (1, 2, 3)]
     facts = [load_facts(path) for path in files]
     best = int(np.argmax([fact["metrics"][fact["settings"]["monitor"]] for fact in facts]))
-    told = {"amp": False, "ema": False, "tta": False, "label_smooth": 0.05, "pos_weight": True}
-    assert {name: facts[0]["settings"][name] for name in told} == told
+    expected_flags = {
+        "amp": False,
+        "ema": False,
+        "tta": False,
+        "label_smooth": 0.05,
+        "pos_weight": True,
+    }
+    assert {name: facts[0]["settings"][name] for name in expected_flags} == expected_flags
     frame = pd.read_csv("submission.csv")
     paths = sorted((workplace / "test_images").iterdir())
     assert list(frame["Image_name"]) == [path.stem for path in paths]
@@ -90,7 +96,7 @@ def test_the_other_published_flags(train: Train, workplace: Path) -> None:
     np.testing.assert_allclose(frame.iloc[:, 1:].to_numpy(), expected, atol=2e-6)
 
 
-def test_a_test_csv_says_which_images(train: Train, phantom: Path, tmp_path: Path) -> None:
+def test_a_test_csv_selects_the_images(train: Train, phantom: Path, tmp_path: Path) -> None:
     # a natural place, which is not there before the run
     out = tmp_path / "out" / "s.csv"
     wanted = pd.read_csv(phantom / "test.csv").iloc[[5, 2, 9]]
@@ -103,14 +109,14 @@ def test_a_test_csv_says_which_images(train: Train, phantom: Path, tmp_path: Pat
     assert "(3 images by 1 model" in printed
 
 
-def test_what_is_wrong_with_the_test_images_is_said_before_training(
+def test_problems_of_the_test_images_are_reported_before_training(
     train: Train, workplace: Path
 ) -> None:
     images = sorted((workplace / "test_images").iterdir())
     images[4].write_bytes(images[4].read_bytes()[:300])
     (workplace / "nothing").mkdir()
     Path("mine.csv").write_text("my,own\n1,2\n")
-    for more, told in (
+    for more, expected in (
         ([], f"1 of the 50 images to predict cannot be read: {images[4].name}"),
         (["--test_dir", "nothing"], "nothing holds no image"),
         (["--test_dir", "nowhere"], "nowhere does not exist"),
@@ -121,8 +127,8 @@ def test_what_is_wrong_with_the_test_images_is_said_before_training(
         (["--out_csv", "test_images"], "test_images cannot be written"),
     ):
         code, _, error = train(*PUBLISHED, *QUICK, *more)
-        assert code == 2, told
-        assert told in error
+        assert code == 2, expected
+        assert expected in error
         assert error.count("\n") == 1, error
         assert not Path("outputs").exists()
         assert not Path("submission.csv").exists()
@@ -138,7 +144,7 @@ def test_one_label_cannot_be_coupled(train: Train, phantom: Path, tmp_path: Path
     assert train(*one, "--no-refiner")[0] == 0
 
 
-def test_couplings_alone_leave_the_frozen_model_as_it_is(
+def test_couplings_alone_leave_the_frozen_model_unchanged(
     train: Train, finished_method: Callable[[str], tuple[Path, str]], phantom: Path, tmp_path: Path
 ) -> None:
     base = finished_method("label_coupling")[0] / f"{MODEL}_fold1.safetensors"
@@ -184,7 +190,7 @@ def test_couplings_alone_refuse_what_has_no_logits_of_these_labels(
     tensors, facts = load_tensors(own)
     tensors["head.classifier.bias"][0] = torch.nan
     save_tensors(spoiled, tensors, facts)
-    for more, told in (
+    for more, expected in (
         (["--couplings_only", finished[0] / name], "is a checkpoint of standard_head"),
         (["--couplings_only", own, "--labels", "Effusion,Mass"], "have different labels"),
         (["--couplings_only", tmp_path / "no.safetensors"], "is not there"),
@@ -193,6 +199,6 @@ def test_couplings_alone_refuse_what_has_no_logits_of_these_labels(
         (["--couplings_only", own, "--out_dir", own.parent], "is in --out_dir"),
     ):
         code, _, error = train(*flags(phantom, tmp_path / "out"), *more)
-        assert code == 2, told
-        assert told in " ".join(error.replace("│", " ").split())
+        assert code == 2, expected
+        assert expected in " ".join(error.replace("│", " ").split())
         assert not (tmp_path / "out").exists()

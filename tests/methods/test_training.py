@@ -52,8 +52,8 @@ def test_metrics_has_one_row_an_epoch_with_its_mean_learning_rate(
             falls = epochs * each - rise
             used = [(step + 1) / rise for step in range(rise)]
             used += [(1 + np.cos(np.pi * step / falls)) / 2 for step in range(falls)]
-            told = own.loc[own["phase"] == phase, "lr_factor"]
-            np.testing.assert_allclose(told, np.reshape(used, (epochs, each)).mean(axis=1))
+            factors = own.loc[own["phase"] == phase, "lr_factor"]
+            np.testing.assert_allclose(factors, np.reshape(used, (epochs, each)).mean(axis=1))
 
 
 def test_every_image_is_predicted_once_and_no_patient_is_trained_on_and_validated(

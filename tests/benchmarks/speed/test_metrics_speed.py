@@ -31,7 +31,7 @@ def test_the_loop_scores_each_resample_as_its_repeated_rows(small: Table) -> Non
             np.testing.assert_allclose(scores[:, row, column], expected, atol=1e-12)
 
 
-def test_answers_are_a_time_a_speed_and_that_both_say_the_same(small: Table) -> None:
+def test_the_result_is_a_time_a_speed_and_that_both_agree(small: Table) -> None:
     took, speed, same = compare(small, resamples=20, looped=2)
     assert (took.unit, took.reference, took.ceiling) == ("s", 60, 1)
     assert (speed.unit, speed.floor) == ("/s", 15)

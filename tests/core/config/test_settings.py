@@ -124,7 +124,7 @@ def test_only_rank_0_shows_usage(call: Call, monkeypatch: pytest.MonkeyPatch) ->
         assert call(lambda words=arguments: settings(*words)) == (2, "", "")
 
 
-def test_an_error_of_the_user_is_one_line_and_a_defect_is_none(call: Call) -> None:
+def test_a_user_error_is_one_line_and_a_defect_is_a_traceback(call: Call) -> None:
     def fail(error: Exception) -> None:
         raise error
 
@@ -135,7 +135,7 @@ def test_an_error_of_the_user_is_one_line_and_a_defect_is_none(call: Call) -> No
             run(partial(fail, defect("a defect")))
 
 
-def test_output_that_nobody_reads_ends_it_in_silence() -> None:
+def test_a_closed_output_pipe_ends_it_silently() -> None:
     # `--help | head`, without a reader from the beginning
     reader, writer = os.pipe()
     os.close(reader)
@@ -145,7 +145,7 @@ def test_output_that_nobody_reads_ends_it_in_silence() -> None:
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
-def test_ctrl_c_while_it_is_imported_ends_it_in_silence(tmp_path: Path) -> None:
+def test_ctrl_c_during_import_ends_it_silently(tmp_path: Path) -> None:
     (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt")
     command = [sys.executable, "-m", "core.data.pack", "--help"]
     path = os.environ | {"PYTHONPATH": str(tmp_path)}

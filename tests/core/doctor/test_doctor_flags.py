@@ -37,7 +37,7 @@ def test_settings_of_every_method_are_taken(method: str, tmp_path: Path) -> None
     assert {"train_csv", "folds", "seed", "num_workers", "out_dir"} <= set(expected)
 
 
-def test_flags_go_before_those_of_a_file(call: Call, data: Path) -> None:
+def test_flags_take_precedence_over_a_file(call: Call, data: Path) -> None:
     own: dict[str, Any] = {"train_csv": str(data / "train.csv"), "train-dir": str(data / "images")}
     own |= {"num_workers": 0, "csra_heads": 4, "test_csv": str(data / "train.csv")}
     (data / "c.json").write_text(json.dumps(own))

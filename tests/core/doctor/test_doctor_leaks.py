@@ -55,7 +55,7 @@ def test_the_test_is_compared_with_train_and_val(doctor: Doctor, data: Path) -> 
     assert "no image of the test equals" not in marked(findings, "✓")
 
 
-def test_full_finds_what_looks_the_same_and_is_another_patients(doctor: Doctor, data: Path) -> None:
+def test_full_finds_near_duplicates_of_other_patients(doctor: Doctor, data: Path) -> None:
     table = pd.read_csv(data / "train.csv", dtype=str)
     source = data / "images" / table["ImageID"][5]
     pixels = cv2.imread(str(source), cv2.IMREAD_GRAYSCALE)
@@ -81,7 +81,7 @@ def test_several_columns_for_one_csv_are_refused(doctor: Doctor, data: Path) -> 
 
 
 @pytest.mark.parametrize("has_column", [True, False])
-def test_without_patients_none_are_said_to_be_compared(
+def test_without_patients_no_comparison_of_patients_is_reported(
     doctor: Doctor, data: Path, has_column: bool
 ) -> None:
     part(data, slice(20, 30), "test.csv")

@@ -84,7 +84,7 @@ def test_a_run_that_lost_files(run: Path) -> None:
 @pytest.mark.parametrize(
     "changed", [*({"model": name} for name in ("../x", "", "..")), {"folds": 2e9}, None]
 )
-def test_a_folder_that_is_no_run(run: Path, changed: dict[str, object] | None) -> None:
+def test_a_folder_that_is_not_a_run(run: Path, changed: dict[str, object] | None) -> None:
     settings = json.loads((run / "config.json").read_text())
     text = "{" if changed is None else json.dumps(settings | changed)
     (run / "config.json").write_text(text)
@@ -102,7 +102,7 @@ def test_a_folder_that_is_not_there(run: Path, call: Call) -> None:
     assert "name the --out_dir of a training" in " ".join(out.split())
 
 
-def test_a_state_is_no_checkpoint(run: Path) -> None:
+def test_a_resume_state_is_not_a_checkpoint(run: Path) -> None:
     state = run / f"{MODEL}_fold1.state.safetensors"
     bad = marked(findings_of(check_checkpoint, state), "✗")
     assert bad == f"{state} is a resume state: give --run {run}"

@@ -159,7 +159,7 @@ def test_a_verdict_needs_enough_intervals_and_their_error() -> None:
     assert cells.loc[("AUROC", 20), "error"] == pytest.approx(0.0069, abs=1e-4)
 
 
-def test_a_scenario_that_is_done_is_not_run_again(
+def test_a_finished_scenario_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = partial(classes, grid(0.0, [20]))

@@ -86,7 +86,7 @@ def test_options_reach_the_network() -> None:
     assert any(getattr(m, "grad_checkpointing", False) for m in network.modules())
 
 
-def test_a_model_without_stochastic_depth_says_so() -> None:
+def test_a_model_without_stochastic_depth_is_refused_with_the_reason() -> None:
     config = BackboneConfig(model="dla46_c", pretrained=False, drop_path_rate=0.1)
     with pytest.raises(UserError, match="dla46_c does not support --drop_path_rate"):
         Backbone(config)

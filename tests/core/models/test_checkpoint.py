@@ -119,7 +119,7 @@ def test_a_truncated_file_and_a_byte_that_was_changed_anywhere(file: Path) -> No
     ],
     ids=str,
 )
-def test_what_is_no_file_of_this_project(tmp_path: Path, data: object, sentence: str) -> None:
+def test_a_file_of_another_project(tmp_path: Path, data: object, sentence: str) -> None:
     path = tmp_path / "a.safetensors"
     if isinstance(data, Path):
         path = tmp_path / data

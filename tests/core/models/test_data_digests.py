@@ -90,12 +90,12 @@ def test_digests_that_are_not_described_are_refused(parts: Any) -> None:
     assert DataDigests.read(tensors, {NAME: {"complete": True, "parts": [GOOD]}}, Path("a"))
     with pytest.raises(UserError, match="a does not describe its data_digests"):
         DataDigests.read(tensors, {NAME: {"complete": True, "parts": parts}}, Path("a"))
-    of_floats, told = (
+    of_floats, facts = (
         {NAME: torch.zeros(16).bfloat16()},
         {NAME: {"complete": True, "parts": [GOOD]}},
     )
     with pytest.raises(UserError, match="a does not describe its data_digests"):
-        DataDigests.read(of_floats, told, Path("a"))
+        DataDigests.read(of_floats, facts, Path("a"))
 
 
 def test_a_checkpoint_knows_its_fold(checkpoints: list[Path], phantom: Path) -> None:

@@ -67,7 +67,7 @@ ROWS = {
 def test_rows_are_matched_by_class_name(method: str, ours: str, theirs: str) -> None:
     source, model = build(method, len(theirs), seed=1), build(method, len(ours), seed=2)
     before, given = head_of(model), head_of(source)
-    told = initial(method, source, theirs, ours).copy_into(model)
+    message = initial(method, source, theirs, ours).copy_into(model)
     after = head_of(model)
     for name in ROWS[method]:
         # heads x classes x features
@@ -81,9 +81,9 @@ def test_rows_are_matched_by_class_name(method: str, ours: str, theirs: str) -> 
     for name in after.keys() - set(ROWS[method]) - {"coupling.A"}:
         assert torch.equal(after[name], given[name]), name
     shared = [label for label in ours if label in theirs]
-    assert f"head rows of {len(shared)} of {len(ours)} classes ({', '.join(shared)})" in told
+    assert f"head rows of {len(shared)} of {len(ours)} classes ({', '.join(shared)})" in message
     new = [label for label in ours if label not in theirs]
-    assert told.endswith(f"; new: {', '.join(new)}." if new else ").")
+    assert message.endswith(f"; new: {', '.join(new)}." if new else ").")
 
 
 def test_couplings_are_matched_along_both_sides() -> None:
@@ -117,22 +117,22 @@ def test_every_dimension_of_classes_is_declared(method: str) -> None:
 def test_the_backbone_is_taken_from_any_method(method: str, other: str) -> None:
     source, model = build(other, 3, seed=1), build(method, 3, seed=2)
     before, backbone = head_of(model), source.get_submodule("backbone").state_dict()
-    told = initial(method, source, "ABC", "ABC", of=other).copy_into(model)
+    message = initial(method, source, "ABC", "ABC", of=other).copy_into(model)
     for name, value in model.get_submodule("backbone").state_dict().items():
         assert torch.equal(value, backbone[name])
-    assert f"Starts from a.safetensors: backbone ({len(backbone)} tensors)" in told
+    assert f"Starts from a.safetensors: backbone ({len(backbone)} tensors)" in message
     if method != other:
-        assert told.endswith(f"; new head, as that of the checkpoint is of {other}.")
+        assert message.endswith(f"; new head, as that of the checkpoint is of {other}.")
         after = head_of(model)
         assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_a_head_of_other_settings_is_fresh() -> None:
+def test_a_head_of_other_settings_is_new() -> None:
     source, model = (build("csra_db_cas", 3, seed=n, csra_heads=n) for n in (1, 2))
     before = head_of(model)
-    told = initial("csra_db_cas", source, "ABC", "AB").copy_into(build("csra_db_cas", 2, 3))
-    assert "its attention.weight is 1 x 3 x " in told
-    assert "there and would be 2 x 3 x " in told
+    message = initial("csra_db_cas", source, "ABC", "AB").copy_into(build("csra_db_cas", 2, 3))
+    assert "its attention.weight is 1 x 3 x " in message
+    assert "there and would be 2 x 3 x " in message
     initial("csra_db_cas", source, "ABC", "ABC").copy_into(model)
     assert all(torch.equal(head_of(model)[name], value) for name, value in before.items())
 
@@ -142,12 +142,12 @@ def test_a_refiner_that_only_one_has(refined: bool) -> None:
     source = build("label_coupling", 2, seed=1, refiner=not refined)
     model = build("label_coupling", 2, seed=2, refiner=refined)
     before, given = head_of(model), head_of(source)
-    told = initial("label_coupling", source, "AB", "AB").copy_into(model)
+    message = initial("label_coupling", source, "AB", "AB").copy_into(model)
     assert torch.equal(head_of(model)["classifier.weight"], given["classifier.weight"])
     if refined:
         assert torch.equal(head_of(model)["coupling.A"], before["coupling.A"])
     end = "; new: coupling.A." if refined else ". Left out: coupling.A."
-    assert told.endswith(f"2 of 2 classes (A, B){end}")
+    assert message.endswith(f"2 of 2 classes (A, B){end}")
 
 
 def test_another_backbone_is_refused() -> None:
@@ -166,7 +166,7 @@ def checkpoint(finished: tuple[Path, str]) -> Path:
     return finished[0] / f"{MODEL}_fold1.safetensors"
 
 
-def test_a_run_starts_from_another_ones_weights(
+def test_a_run_starts_from_the_weights_of_another_run(
     checkpoint: Path, train: Train, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With learning rates of nothing it is left with what it took; no hub is asked."""
@@ -194,11 +194,11 @@ def test_a_run_starts_from_another_ones_weights(
 
 def changed(checkpoint: Path, folder: Path, *, nan: bool = False, **facts: Any) -> Path:
     """A copy of the checkpoint that says other things of itself, or has a weight of NaN."""
-    tensors, told = load_tensors(checkpoint)
+    tensors, old_facts = load_tensors(checkpoint)
     if nan:
         tensors["head.6.bias"][0] = torch.nan
     path = folder / "changed.safetensors"
-    save_tensors(path, tensors, told | facts)
+    save_tensors(path, tensors, old_facts | facts)
     return path
 
 
@@ -234,12 +234,14 @@ def find(path: Path, model: str = MODEL, **data: Any) -> InitialWeights:
 
 def test_another_network_is_refused_but_not_another_tag(checkpoint: Path) -> None:
     assert find(checkpoint, f"{MODEL}.r160_in1k").tensors
-    told = "has --model test_efficientnet and this run --model test_convnext: give the same"
-    with pytest.raises(UserError, match=told):
+    expected = "has --model test_efficientnet and this run --model test_convnext: give the same"
+    with pytest.raises(UserError, match=expected):
         find(checkpoint, "test_convnext")
 
 
-def test_a_table_that_both_runs_see_is_told_in_any_role(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_table_used_by_both_runs_is_reported_in_any_role(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     for settings in (None, 5, {"train_csv": {"a": 1}}, {"train_csv": [None, "\0"]}):
         assert find(changed(checkpoint, tmp_path, settings=settings)).warning == ""
     for theirs, ours in product(("train_csv", "val_csv"), repeat=2):
@@ -247,5 +249,7 @@ def test_a_table_that_both_runs_see_is_told_in_any_role(checkpoint: Path, tmp_pa
         path = changed(checkpoint, tmp_path, settings=seen)
         given: dict[str, Any] = {"train_csv": (Path("b.csv"),), "val_csv": ()}
         assert find(path, **given).warning == ""
-        told = find(path, **given | {ours: (Path("seen.csv"),)}).warning
-        assert "Warning: that checkpoint was trained or validated on images of seen.csv too" in told
+        warning = find(path, **given | {ours: (Path("seen.csv"),)}).warning
+        assert (
+            "Warning: that checkpoint was trained or validated on images of seen.csv too" in warning
+        )

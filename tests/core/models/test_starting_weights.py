@@ -98,7 +98,7 @@ def test_weights_files_that_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("record", [None, {}, [1], {"name": "a"}, {"name": "a" * 300}])
-def test_a_record_that_is_none(record: object) -> None:
+def test_an_invalid_record(record: object) -> None:
     assert Origin.read(record) is None
 
 

@@ -59,7 +59,9 @@ def test_many_classes_of_which_hardly_any_can_be_scored() -> None:
     compared_figure({"a": evaluation, "b": evaluation})
 
 
-def test_captions_say_what_is_shown_and_tables_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_describe_what_is_shown_and_tables_stay_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     evaluation, targets, probabilities = synthetic_scores(300, 10)
     monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
     pictures = {one.name: one for one in draw_pictures(evaluation, targets, probabilities)}

@@ -193,9 +193,9 @@ def test_why_a_class_is_not_scored():
     targets = np.array([[0, 1, np.nan, 1], [0, 1, np.nan, 0]])
     evaluation = evaluate(targets, np.full((2, 4), 0.5), list("abcd"), resamples=0)
     axis = classes_figure(evaluation).axes[0]
-    told = {text.get_position()[1]: text.get_text() for text in axis.texts}
+    texts = {text.get_position()[1]: text.get_text() for text in axis.texts}
     names = [label.get_text()[0] for label in axis.get_yticklabels()]
-    reasons = dict(zip(names, map(told.get, axis.get_yticks()), strict=True))
+    reasons = dict(zip(names, map(texts.get, axis.get_yticks()), strict=True))
     lacking = {"a": "positives", "b": "negatives", "c": "known labels"}
     assert reasons == {n: f"not scored: no {what}" for n, what in lacking.items()} | {"d": None}
 

@@ -137,7 +137,7 @@ def test_page_shows_the_worst_cases_and_survives_an_image_that_is_gone(written):
     assert "or the 30 rarest: up to 3 images labelled positive" in page.text
 
 
-def test_page_tells_the_numbers(written, scored):
+def test_page_shows_the_numbers(written, scored):
     _, page = written
     summary, rows = scored[0].summary, scored[0].per_class
     assert "300 images, 150 patients, 5 classes, 4 of them scored" in page.text
@@ -172,11 +172,11 @@ def test_folds_are_beside_each_other(scored):
     means, classes = fold_tables(pooled, halves)
     assert [row[0] for row in means.rows] == ["fold 1", "fold 2", "all together"]
     for row, one in zip(means.rows, (*halves.values(), pooled), strict=True):
-        told = dict(zip(means.columns, row, strict=True))
-        assert told["Images"] == ("300" if one is pooled else "150")
-        assert told["Classes scored"] == str(one.summary["classes_scored"])
+        cells = dict(zip(means.columns, row, strict=True))
+        assert cells["Images"] == ("300" if one is pooled else "150")
+        assert cells["Classes scored"] == str(one.summary["classes_scored"])
         for metric in ("mAP", "mAUROC", "ECE"):
-            assert told[metric] == f"{one.summary[metric]:.3f}"
+            assert cells[metric] == f"{one.summary[metric]:.3f}"
     effusion = classes.rows[0]
     aps = [one.per_class.at["Effusion", "ap"] for one in (*halves.values(), pooled)]
     assert effusion[3:] == [f"{ap:.3f}" for ap in aps]
@@ -198,7 +198,7 @@ def test_report_is_tolerant_of_what_a_run_has_not(tmp_path):
     assert "bootstrap" not in page.text
 
 
-def test_table_fits_a_hundred_columns_and_tells_the_numbers(scored):
+def test_table_fits_a_hundred_columns_and_shows_the_numbers(scored):
     evaluation = scored[0]
     lines = format_table(evaluation).splitlines()
     assert max(len(line) for line in lines) <= 100

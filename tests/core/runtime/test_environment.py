@@ -68,12 +68,14 @@ def started(**more: Any) -> dict[str, Any]:
     return {"python": "3.11.7", "commit": "a", "versions": {"torch": "2.6"}} | more
 
 
-def test_other_software_is_told() -> None:
+def test_other_software_is_reported() -> None:
     assert describe_changes([started()]) == ""
     assert describe_changes([started(), started(time="later", platform="another")]) == ""
-    told = describe_changes([started(), started(), started(commit="b", versions={"torch": "2.7"})])
-    assert "commit a then, b now" in told
-    assert "torch 2.6 then, 2.7 now" in told
+    message = describe_changes(
+        [started(), started(), started(commit="b", versions={"torch": "2.7"})]
+    )
+    assert "commit a then, b now" in message
+    assert "torch 2.6 then, 2.7 now" in message
     # what a start does not tell is no change, and what is spoiled does no harm
     assert describe_changes([started(), started(commit="", versions={"timm": "1"})]) == ""
     # a build of the same version is no other software
@@ -118,7 +120,7 @@ def test_each_start_of_a_run_is_recorded(
     assert [start["commit"] for start in starts] == [first["commit"], "f" * 40, first["commit"]]
 
 
-def test_going_on_with_other_data_is_refused_by_what_differs(
+def test_resuming_with_other_data_is_refused_by_what_differs(
     finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
 ) -> None:
     data = Path(shutil.copytree(phantom, tmp_path / "data"))
@@ -155,7 +157,7 @@ def test_going_on_with_other_data_is_refused_by_what_differs(
     assert "the images, labels, patients or folds of the CSV" in train(*flags(data, out))[2]
 
 
-def test_other_files_under_the_same_names_are_told(
+def test_changed_files_under_the_same_names_are_reported(
     finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
 ) -> None:
     """They are not refused: an image that could not be read is mended in that way."""

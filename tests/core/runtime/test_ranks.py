@@ -38,25 +38,27 @@ def join(monkeypatch: pytest.MonkeyPatch) -> Iterator[Join]:
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_process_that_is_held_up_is_not_told_as_lost(join: Join) -> None:
+def test_a_slow_process_is_not_reported_as_lost(join: Join) -> None:
     """It is on this machine, and there, but has not noticed yet what its neighbour has."""
-    told = join(1).describe_loss()
-    assert told is not None
-    assert told.startswith("processes 3 and 4 of 4 (ranks 2 and 3) cannot be reached any more")
+    message = join(1).describe_loss()
+    assert message is not None
+    assert message.startswith("processes 3 and 4 of 4 (ranks 2 and 3) cannot be reached any more")
 
 
-def test_a_process_that_ended_here_is_named(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ended_on_this_machine_is_named(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: ended.pid)
         join(0)
-    told = join(1).describe_loss()
-    assert told is not None
-    assert told.startswith("process 1 of 4 (rank 0) ended without a message")
+    message = join(1).describe_loss()
+    assert message is not None
+    assert message.startswith("process 1 of 4 (rank 0) ended without a message")
 
 
-def test_one_of_those_that_ask_tells(join: Join) -> None:
+def test_only_one_waiting_process_reports(join: Join) -> None:
     """The first of them; and none where the user knows from one that left."""
     assert join(0).describe_loss() is not None
     assert join(1).describe_loss() is None

@@ -30,14 +30,14 @@ class Broken:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and SIGKILL")
 @pytest.mark.parametrize("killed", [True, False])
-def test_a_mistake_in_such_a_process_is_no_loss_of_it(killed: bool) -> None:
+def test_an_exception_in_a_worker_is_not_reported_as_a_lost_worker(killed: bool) -> None:
     with pytest.raises(RuntimeError) as raised:
         list(DataLoader(Broken(killed), num_workers=1))  # type: ignore[arg-type]
     assert ("rerun the command to resume" in str(explain_lost_worker(raised.value))) == killed
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-def test_what_the_computer_lacks_is_no_fault_of_an_image(
+def test_a_lack_of_resources_is_not_blamed_on_an_image(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be left out of predictions, or noted as unreadable in a pack."""
@@ -55,7 +55,7 @@ def test_what_the_computer_lacks_is_no_fault_of_an_image(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /dev/shm")
 @pytest.mark.parametrize(
-    ("number", "told", "room"),
+    ("number", "expected", "room"),
     [
         (errno.EMFILE, "too many open files: a process may have", False),
         (errno.ENFILE, "too many open files on this computer", False),
@@ -66,12 +66,12 @@ def test_what_the_computer_lacks_is_no_fault_of_an_image(
     ],
 )
 def test_the_sentence_of_a_start_and_of_an_end_name_the_same_cause(
-    number: int, told: str, room: bool
+    number: int, expected: str, room: bool
 ) -> None:
     start = str(explain_failed_start(OSError(number, os.strerror(number))))
     ended = f"DataLoader worker (pid 3) exited unexpectedly with exit code {100 + number}. Details"
     for sentence in (start, str(explain_lost_worker(RuntimeError(ended)))):
-        assert told in sentence
+        assert expected in sentence
         assert ("/dev/shm" in sentence) == room
     # the connection of a worker that crashed says nothing of the cause
     reset = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))

@@ -14,7 +14,7 @@ from core.training.feature_cache import FeatureCache, NoRoomError
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
-def test_rows_come_back_as_they_were(kind: torch.dtype, tmp_path: Path) -> None:
+def test_rows_are_read_back_unchanged(kind: torch.dtype, tmp_path: Path) -> None:
     rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0)).to(kind)
     rows[3, 2] = torch.nan
     kept = FeatureCache(make_fabric(amp=False), tmp_path, 20, rows)

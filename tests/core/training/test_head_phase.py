@@ -84,7 +84,7 @@ def test_how_often_the_backbone_computes(
     assert computed == training * UPDATES * ACCUMULATE + validation * 3
 
 
-def test_an_average_that_still_moves_is_predicted_anew(fold: FoldData, tmp_path: Path) -> None:
+def test_a_changing_moving_average_is_predicted_again(fold: FoldData, tmp_path: Path) -> None:
     """After a phase of the whole model its backbone is not the model's, and follows it."""
     phases = (Phase("all", 1, {"backbone": 1e-2, "head": 1e-2}), replace(HEAD, epochs=3))
     exact, kept = (
@@ -151,7 +151,7 @@ def test_rows_and_targets_stay_with_their_features(fold: FoldData, tmp_path: Pat
 
 
 @pytest.mark.parametrize("stop_at", [UPDATES + 2, 2 * UPDATES + 2])
-def test_a_stopped_phase_goes_on_to_the_same_bits(
+def test_a_stopped_phase_resumes_to_the_same_bits(
     stop_at: int, fold: FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the second kept pass, and in the first that is not computed; then while what was kept is
@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_names_the_images_of_a_kept_batch(
 
 
 @pytest.mark.parametrize("kind", ["small", "fills up"])
-def test_a_disk_without_room_is_told_and_changes_nothing(
+def test_a_disk_without_space_is_reported_and_changes_nothing(
     kind: str,
     fold: FoldData,
     tmp_path: Path,

@@ -66,7 +66,7 @@ def test_a_head_only_phase_leaves_the_backbone_alone(table: LabelTable, tmp_path
         assert torch.equal(value, before[name]) == name.startswith("backbone")
 
 
-def test_updates_of_another_size_are_counted_anew() -> None:
+def test_updates_of_another_size_are_counted_again() -> None:
     """As where a run goes on with two processes in place of one, or the other way round."""
     progress = Progress(epoch=2, update=5, total_updates=25)
     assert progress.recount(8) == ""
@@ -78,7 +78,7 @@ def test_updates_of_another_size_are_counted_anew() -> None:
     assert progress.recount(4) == ""
 
 
-def test_a_run_goes_on_with_updates_of_another_size(
+def test_a_run_resumes_with_updates_of_another_size(
     table: LabelTable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

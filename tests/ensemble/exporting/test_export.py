@@ -93,7 +93,7 @@ def test_the_graph_is_what_infer_does(views: str, merge: str, mode: str) -> None
     assert found.std() > 0.05
 
 
-def test_an_onnx_file_says_what_the_checkpoint_says(
+def test_an_onnx_file_has_the_metadata_of_the_checkpoint(
     export: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
     info = load_model(checkpoints[0])[1]
@@ -127,8 +127,8 @@ def test_an_onnx_file_says_what_the_checkpoint_says(
     for count in (1, 2, 5):
         (probabilities,) = session.run(None, {"images": pixels[:count]})
         np.testing.assert_allclose(probabilities, expected[:count], atol=1e-5)
-    told = (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    whole = path.read_bytes() + told.encode()
+    text = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    whole = path.read_bytes() + text.encode()
     for private in (b"site-packages", bytes(Path(__file__).parents[3]), bytes(phantom)):
         assert private not in whole
     assert not onnx.load(path).graph.node[0].doc_string
@@ -194,7 +194,7 @@ def test_what_cannot_be_is_refused_with_its_reason(
     assert load_facts(one)["img_size"] == 32
 
 
-def test_a_missing_extra_is_told_with_its_command(
+def test_a_missing_extra_is_reported_with_its_command(
     export: Call, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -203,7 +203,7 @@ def test_a_missing_extra_is_told_with_its_command(
     )
 
 
-def test_an_isotonic_map_is_told_and_not_applied() -> None:
+def test_an_isotonic_map_is_described_and_not_applied() -> None:
     isotonic = Isotonic([0.1, 0.2], [0.0, 1.0], threshold=0.5, threshold_gated=0.5)
     calibration = Calibration({"a": MAPS["platt"], "b": isotonic}, None, 0)
     for names, calibrated in ((["a", "b"], False), (["a"], True)):

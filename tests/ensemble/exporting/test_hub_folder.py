@@ -81,7 +81,7 @@ def test_several_checkpoints_are_a_folder_that_infer_takes(
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
 
 
-def test_a_folder_says_of_each_model_which_classes_it_gives(
+def test_a_folder_lists_the_classes_of_each_model(
     export: Call, call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
     names = load_model(checkpoints[0])[1].class_names
@@ -106,7 +106,7 @@ def test_a_folder_says_of_each_model_which_classes_it_gives(
     np.testing.assert_allclose(found.iloc[0], expected, atol=1e-6)
 
 
-def test_what_a_stranger_wrote_into_a_checkpoint_is_told_as_far_as_it_is_sound(
+def test_facts_of_an_untrusted_checkpoint_are_shown_only_where_valid(
     export: Call, checkpoints: list[Path], tmp_path: Path
 ) -> None:
     tensors, facts = load_tensors(checkpoints[0])
@@ -122,8 +122,10 @@ def test_what_a_stranger_wrote_into_a_checkpoint_is_told_as_far_as_it_is_sound(
     save_tensors(path, tensors, facts)
     data = path.read_bytes()
     assert data.count(b'\\"INFINITE\\"') == len(facts["class_names"])
-    told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["facts"]
-    wild = told.replace('"INFINITE"', "1e999")
+    facts_text = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][
+        "facts"
+    ]
+    wild = facts_text.replace('"INFINITE"', "1e999")
     save_file(tensors, path, {"facts": wild, "sha256": _checksum(tensors, wild)})
     printed = done(export, "--checkpoints", path, "--format", "folder")
     assert len(printed) < 1000
@@ -147,7 +149,7 @@ def test_what_was_exported_can_be_exported_again(
     assert load_facts(again / "model.safetensors") == load_facts(first / "model.safetensors")
 
 
-def test_a_folder_that_is_no_model_is_told_with_what_is_in_it(
+def test_a_folder_without_a_model_is_reported_with_its_content(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     with pytest.raises(

@@ -132,12 +132,12 @@ def test_it_calibrates_reports_and_writes(
     calibration = read_calibration(out)
     assert calibration.normal_class == "Normal"
     assert sorted(calibration.classes) == sorted(problem.class_names)
-    told = json.loads(out.read_text())["made_from"]["held_out"]
+    held_out = json.loads(out.read_text())["made_from"]["held_out"]
     before = evaluate(problem.targets, problem.probabilities, problem.class_names, resamples=0)
     for name in ("ECE", "ECE_flat", "mF1", "mAP", "mAUROC"):
-        assert told["before"][name] == pytest.approx(before.summary[name], abs=1e-6)
+        assert held_out["before"][name] == pytest.approx(before.summary[name], abs=1e-6)
         assert f"{before.summary[name]:.3f}" in printed
-    assert told["calibrated"]["ECE"] < 0.12 < told["before"]["ECE"]
+    assert held_out["calibrated"]["ECE"] < 0.12 < held_out["before"]["ECE"]
     assert calibration.normal_alpha in ALPHAS
     assert calibration.normal_alpha > 0
     assert f"alpha {calibration.normal_alpha:g}" in printed
@@ -185,8 +185,8 @@ def test_without_a_normal_class_and_patients(
         pd.read_csv(path).drop(columns=columns, errors="ignore").to_csv(bare, index=False)
     flags = ["--predictions", paths[0], "--labels", paths[1], "--output", tmp_path / "c.json"]
     printed = done(command, *flags, "--folds", 2)
-    told = json.loads((tmp_path / "c.json").read_text())["made_from"]["held_out"]
-    row = " ".join(f"{one['mAP']:.3f}" for one in told.values())
+    held_out = json.loads((tmp_path / "c.json").read_text())["made_from"]["held_out"]
+    row = " ".join(f"{one['mAP']:.3f}" for one in held_out.values())
     line = " ".join(printed.split())
     for sentence in ("no normal class: no gating", "patients not known", f"mAP {row} mAUROC "):
         assert sentence in line
@@ -202,7 +202,7 @@ def test_what_it_refuses(
     both: list[object] = ["--predictions", predictions, "--labels", labels]
     pd.read_csv(labels).replace({1: 0}).to_csv(tmp_path / "no_finding.csv", index=False)
     kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    for arguments, told in (
+    for arguments, expected in (
         ([], "no predictions are given"),
         (both[:2], "no labels are given"),
         (["--predictions", tmp_path / "bad.csv", *both[2:]], "not a probability"),
@@ -217,7 +217,7 @@ def test_what_it_refuses(
         ),
     ):
         more = [] if "--output" in arguments else ["--output", tmp_path / "c.json"]
-        assert told in refusal(command, *arguments, *more)
+        assert expected in refusal(command, *arguments, *more)
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
 

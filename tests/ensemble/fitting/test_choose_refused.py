@@ -17,15 +17,15 @@ def edit(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
 
 
 def setting(path: Path, **values: object) -> None:
-    told = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(told | values))
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | values))
 
 
 VAL = f"{MODEL}_fold2_val.csv"
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (lambda one: shutil.rmtree(one), "is not a run folder"),
         (lambda one: (one / "config.json").write_text("{"), "is not valid JSON"),
@@ -46,11 +46,11 @@ VAL = f"{MODEL}_fold2_val.csv"
     ],
 )
 def test_a_broken_run_is_one_sentence_and_nothing_is_written(
-    command: Command, runs: Runs, tmp_path: Path, change: Callable[[Path], object], told: str
+    command: Command, runs: Runs, tmp_path: Path, change: Callable[[Path], object], expected: str
 ) -> None:
     paths, _, _ = runs
     change(paths[0])
-    assert told in refusal(command, "--runs", *paths)
+    assert expected in refusal(command, "--runs", *paths)
     assert not [*tmp_path.glob("*e*.json"), *tmp_path.glob("*oof*")]
 
 

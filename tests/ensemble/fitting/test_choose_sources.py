@@ -84,7 +84,7 @@ def test_a_patient_column_of_each_csv(command: Command, tmp_path: Path) -> None:
     assert "90 images" in done(command, *flags, "--patient_column", "PatientID")
 
 
-def test_runs_that_took_other_labels_are_told(command: Command, tmp_path: Path) -> None:
+def test_runs_with_other_labels_are_reported(command: Command, tmp_path: Path) -> None:
     csvs, joint = two_sources(tmp_path)
     settings: dict[str, Any] = {"train_csv": [str(csv) for csv in csvs], "val_csv": []}
     paths = runs_of(tmp_path, joint, **settings)

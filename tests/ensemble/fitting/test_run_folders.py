@@ -120,7 +120,7 @@ def change_csv(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (lambda two: shutil.rmtree(two), "is missing: give a CSV of predictions or a run folder"),
         (lambda two: (two / "config.json").unlink(), "is not a run folder"),
@@ -138,10 +138,14 @@ def change_csv(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> 
     ids=["missing", "no run", "unfinished", "other images", "other classes", "different labels"],
 )
 def test_runs_that_cannot_be_compared(
-    command: Command, runs: list[Path], tmp_path: Path, change: Callable[[Path], object], told: str
+    command: Command,
+    runs: list[Path],
+    tmp_path: Path,
+    change: Callable[[Path], object],
+    expected: str,
 ) -> None:
     change(runs[1])
-    assert told in refusal(command, *runs)
+    assert expected in refusal(command, *runs)
     assert not [*tmp_path.glob("e.*")]
 
 

@@ -151,9 +151,9 @@ def test_names_are_kept_out_where_asked_and_only_what_it_made_is_replaced(
     maps, image = tmp_path / "maps", ("--images", "p00000_00", "--classes", "Mass")
     printed = done(explain, *image, "--anonymous")
     before = sorted(maps.iterdir())
-    told = printed + (maps / "maps.csv").read_text() + str([path.name for path in before])
-    assert "p00000" not in told
-    assert re.search(r"0001_[0-9a-f]{8}-000001\.png", told)
+    text = printed + (maps / "maps.csv").read_text() + str([path.name for path in before])
+    assert "p00000" not in text
+    assert re.search(r"0001_[0-9a-f]{8}-000001\.png", text)
     assert explain(*image)[0] == 2
     assert explain(*image, "--anonymous", "--overwrite")[0] == 0
     assert sorted(maps.iterdir()) == before
@@ -218,7 +218,7 @@ def test_boxes_are_found_by_name_where_names_are_kept_out(
     assert "SECRET" not in error
 
 
-def test_a_model_that_lacks_the_class_is_no_miss(
+def test_a_model_without_the_class_does_not_count_as_a_miss(
     explain: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
     names = load_model(checkpoints[0])[1].class_names

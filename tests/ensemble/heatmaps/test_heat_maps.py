@@ -131,7 +131,7 @@ def test_csra_has_its_own_scores_from_the_lowest_to_the_highest() -> None:
             np.testing.assert_allclose(found[image, place], expected, atol=1e-5)
 
 
-def test_it_leaves_the_model_and_the_mode_as_they_were() -> None:
+def test_it_leaves_the_model_and_the_mode_unchanged() -> None:
     model = Toy(nn.Linear(FEATURES, CLASSES)).eval().requires_grad_(False)
     model.head.weight.requires_grad_(True)
     images = noise(1)

@@ -134,7 +134,7 @@ def without(name: str, key: str) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (whole(kind="ensemble"), "not a valid calibration.json"),
         (whole(format_version=2), "format version is '2'"),
@@ -162,7 +162,9 @@ def without(name: str, key: str) -> Change:
         (without("Mass", "threshold_gated"), "missing required field `threshold_gated`"),
     ],
 )
-def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change, told: str) -> None:
+def test_a_document_that_no_fit_writes_is_refused(
+    tmp_path: Path, change: Change, expected: str
+) -> None:
     path = tmp_path / "c.json"
     write_calibration(path, CALIBRATION, {})
     document = json.loads(path.read_text())
@@ -171,13 +173,13 @@ def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change,
     with pytest.raises(UserError) as error:
         read_calibration(path)
     sentence = str(error.value)
-    assert told in sentence
+    assert expected in sentence
     assert str(path) in sentence
     assert not {"\n", "\x1b"} & {*sentence}
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (b"[]", "not a JSON object"),
         (b'{"kind": "calibration", "normal_alpha": -Infinity}', "Infinity is not a number"),
@@ -186,11 +188,11 @@ def test_a_document_that_no_fit_gives_is_refused(tmp_path: Path, change: Change,
         (b" " * 16_000_001, "more than 16,000,000 bytes"),
     ],
 )
-def test_a_text_that_is_no_document_is_refused(tmp_path: Path, text: bytes, told: str) -> None:
+def test_an_invalid_json_document_is_refused(tmp_path: Path, text: bytes, expected: str) -> None:
     path = tmp_path / "c.json"
     with pytest.raises(UserError, match="cannot be read"):
         read_calibration(path)
     path.write_bytes(text)
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=expected) as error:
         read_calibration(path)
     assert "\n" not in str(error.value)

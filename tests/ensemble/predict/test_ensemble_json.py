@@ -48,7 +48,7 @@ def test_a_members_weight_is_shared_by_its_checkpoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "key", "value", "told"),
+    ("place", "key", "value", "expected"),
     [
         ("whole", "kind", "calibration", "not a valid ensemble.json"),
         ("whole", "members", [], "`$.members`"),
@@ -63,7 +63,7 @@ def test_a_members_weight_is_shared_by_its_checkpoints(tmp_path: Path) -> None:
     ],
 )
 def test_a_recipe_that_choose_does_not_write_is_refused(
-    tmp_path: Path, place: str, key: str, value: object, told: str
+    tmp_path: Path, place: str, key: str, value: object, expected: str
 ) -> None:
     document = json.loads(json.dumps(RECIPE))
     (document if place == "whole" else document["members"][0])[key] = value
@@ -71,5 +71,5 @@ def test_a_recipe_that_choose_does_not_write_is_refused(
     path.write_text(json.dumps(document))
     with pytest.raises(UserError) as error:
         read_recipe(path)
-    assert told in str(error.value)
+    assert expected in str(error.value)
     assert "\n" not in str(error.value)

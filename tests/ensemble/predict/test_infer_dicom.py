@@ -68,19 +68,19 @@ def test_a_folder_a_file_and_studies_are_as_the_images(
     assert np.abs(frame.loc[list(STUDIES)].to_numpy() - [first, second]).max() < 1e-5
 
 
-def test_studies_that_the_headers_do_not_tell(
+def test_studies_missing_in_the_headers(
     infer: Infer, start: list[object], folder: Path, tmp_path: Path
 ) -> None:
     (folder / "silent.dcm").write_bytes(dicom(np.zeros((40, 40), np.uint8)))
     sample = write(tmp_path / "s.csv", pd.DataFrame({"ImageID": ["0.dcm"], "Mass": [0]}))
-    for flags, told in (
+    for flags, expected in (
         ([], "1 of 7 DICOM headers lack a study: silent.dcm"),
         (["--view_column", "view"], "--view_column is a column of --test_csv"),
         (["--sample_submission", sample], "--group_by is a column of --test_csv"),
         ([folder / "0.dcm"], "--group_by is for many images"),
     ):
         more = ["--group_by", "study", "--output", tmp_path / "p.csv"]
-        assert told in refusal(infer, *flags, *start, *more)
+        assert expected in refusal(infer, *flags, *start, *more)
     assert not (tmp_path / "p.csv").exists()
 
 

@@ -50,18 +50,18 @@ def test_the_size_of_a_pack_is_looked_at_first(
     small, large = (pack(phantom / "images", size) for size in (24, 40))
     common = ("--checkpoints", *checkpoints, "--output", tmp_path / "out.csv", "--no-use_tta")
     into = ("--output", large / "index.csv", "--overwrite")
-    for flags, told in (
+    for flags, expected in (
         ((small,), "holds images of 24 px and 32 px are needed"),
         ((small, "--group_by", "study"), "which a pack does not have; give the studies"),
         ((large, *into), "index.csv is inside a pack of images: give another --output"),
     ):
-        assert told in refusal(infer, *common, "--image_dir", *flags)
+        assert expected in refusal(infer, *common, "--image_dir", *flags)
     assert not list(tmp_path.glob("*out.csv*"))
     printed = done(infer, *common, "--image_dir", large)
     assert printed.count("40 px, resized to 32 px") == 1
 
 
-def test_marked_images_are_left_out_or_told(
+def test_unreadable_images_are_left_out_or_reported(
     checkpoints: list[Path], six_images: list[Path], infer: Infer, pack: Pack, tmp_path: Path
 ) -> None:
     folder = copied(six_images, tmp_path / "images")

@@ -38,7 +38,7 @@ def first(checkpoints: list[Path], phantom: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ("--image_dir {tmp}/empty", "holds no image"),
         ("--image_dir {tmp}/none", "does not exist"),
@@ -73,7 +73,7 @@ def first(checkpoints: list[Path], phantom: Path) -> list[object]:
     ],
 )
 def test_flags_and_files_that_cannot_be(
-    refused: Refused, first: list, phantom: Path, tmp_path: Path, arguments: str, told: str
+    refused: Refused, first: list, phantom: Path, tmp_path: Path, arguments: str, expected: str
 ) -> None:
     assert "no checkpoint is given" in refused(*first[2:])
     (tmp_path / "empty").mkdir()
@@ -81,11 +81,11 @@ def test_flags_and_files_that_cannot_be(
     (tmp_path / "other.csv").write_text("x,y\n1,2\n")
     image = min((phantom / "images").iterdir())
     (tmp_path / "called.csv").write_text(f"ImageID,Effusion\n{image.name},{image.name}\n")
-    assert told in refused(*first, *arguments.format(tmp=tmp_path, image=image).split())
+    assert expected in refused(*first, *arguments.format(tmp=tmp_path, image=image).split())
 
 
 @pytest.mark.parametrize(
-    ("named", "told"),
+    ("named", "expected"),
     [
         ("../outside.png", "leaves the image folder"),
         ("{tmp}/outside.png", "is outside"),
@@ -94,13 +94,13 @@ def test_flags_and_files_that_cannot_be(
     ],
 )
 def test_names_that_leave_the_folder(
-    refused: Refused, first: list, phantom: Path, tmp_path: Path, named: str, told: str
+    refused: Refused, first: list, phantom: Path, tmp_path: Path, named: str, expected: str
 ) -> None:
     image = min((phantom / "images").iterdir())
     shutil.copy(image, tmp_path / "outside.png")
     csv = tmp_path / "t.csv"
     csv.write_text(f"ImageID,x\n{named.format(tmp=tmp_path)},1\n{image.name},1\n")
-    assert told in refused(*first, "--test_csv", csv)
+    assert expected in refused(*first, "--test_csv", csv)
 
 
 def test_a_name_that_no_csv_can_hold(
@@ -114,7 +114,7 @@ def test_a_name_that_no_csv_can_hold(
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "expected"),
     [
         ({"method": "../../tmp"}, 'names the method "../../tmp"'),
         ({"class_names": [f"class {n}" for n in range(1_000_000)]}, "claims 1,000,000 classes"),
@@ -126,18 +126,18 @@ def test_a_name_that_no_csv_can_hold(
         ({"format_version": 99}, "newer than"),
     ],
 )
-def test_a_checkpoint_that_lies(
+def test_a_checkpoint_with_wrong_facts(
     refused: Refused,
     first: list,
     checkpoints: list[Path],
     tmp_path: Path,
     facts: dict[str, object],
-    told: str,
+    expected: str,
 ) -> None:
     tensors, there = load_tensors(checkpoints[0])
     path = tmp_path / "lies.safetensors"
     save_tensors(path, tensors, there | facts)
-    assert told in refused(*first, "--checkpoints", path)
+    assert expected in refused(*first, "--checkpoints", path)
 
 
 def test_links_out_of_the_folder(
@@ -169,13 +169,13 @@ def test_an_output_that_cannot_be(
     there = tmp_path / "there.csv"
     there.write_text("kept")
     start = [six_images[0], *first[:2]] if single else first
-    for path, told in (
+    for path, expected in (
         (tmp_path, "cannot be written"),
         (there / "p.csv", "cannot be written"),
         (tmp_path / ("n" * 300), "File name too long"),
         (there, "there.csv exists"),
     ):
-        assert told in refusal(infer, *start, "--output", path)
+        assert expected in refusal(infer, *start, "--output", path)
     assert there.read_text() == "kept"
 
 

@@ -39,7 +39,7 @@ def test_studies_are_merged_by_their_views(
     np.testing.assert_allclose(picked.to_numpy(), rows.to_numpy(), atol=1e-6)
 
 
-def test_a_sample_submission_says_which_rows_and_columns(
+def test_a_sample_submission_selects_rows_and_columns(
     infer: Infer, six_flags: list, six_images: list[Path], tmp_path: Path
 ) -> None:
     every = predicted(infer, *six_flags, output=tmp_path / "p.csv")
@@ -52,13 +52,13 @@ def test_a_sample_submission_says_which_rows_and_columns(
         found = predicted(infer, *arguments, *more, output=tmp_path / "s.csv")
         assert found.index.name == "id"
         pd.testing.assert_frame_equal(found, every[columns].loc[rows], atol=1e-6, check_names=False)
-    for frame, told in (
+    for frame, expected in (
         (sample.assign(id=["x.png", *rows[1:]]), "1 of 3 rows of"),
         (sample.assign(Unheard=0), "1 column(s) of"),
         (sample[["id"]], "then a named column for each class"),
     ):
         wrong = ["--sample_submission", write(tmp_path / "wrong.csv", frame)]
-        assert told in refusal(infer, *six_flags, *wrong, "--output", tmp_path / "w.csv")
+        assert expected in refusal(infer, *six_flags, *wrong, "--output", tmp_path / "w.csv")
         assert not (tmp_path / "w.csv").exists()
 
 

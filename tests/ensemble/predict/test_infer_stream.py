@@ -78,7 +78,7 @@ def test_the_shares_of_processes_cover_each_image_once(tmp_path: Path) -> None:
     assert all(len(batch) <= 3 for share in shares for batch in share)
 
 
-def test_what_was_kept_is_for_the_same_models_views_and_images_only(
+def test_cached_predictions_are_reused_for_the_same_models_copies_and_images_only(
     here: list[object], expected: bytes, infer: Infer, tmp_path: Path
 ) -> None:
     out = tmp_path / "p.csv"

@@ -82,8 +82,8 @@ def test_a_leaderboard(command: Command, files: Files, resamples: int, classes: 
         for name in names:
             row, difference = rows[f"{name}.csv"], means[name] - means["best"]
             assert row[f"{metric} ({count})"] == f"{means[name]:.3f}"
-            told = "reference" if name == "best" else f"{difference:+.3f}"
-            assert row[f"{metric} difference ({count})"].split(" ")[0] == told
+            expected = "reference" if name == "best" else f"{difference:+.3f}"
+            assert row[f"{metric} difference ({count})"].split(" ")[0] == expected
             if compared := board[name]:
                 assert compared["classes"] == classes
                 assert compared["left_out"] == [one for one in SCORED if one not in classes]
@@ -123,13 +123,14 @@ def test_subgroups_have_intervals_over_the_same_classes_alone(files: Files) -> N
 
 def test_a_calibration_names_both_sets_of_classes(files: Files) -> None:
     flip, best = (files.probabilities[name] for name in ("flip", "best"))
-    told = _describe_gain(paired_difference(files.targets, flip, best, CLASSES, resamples=20))
+    message = _describe_gain(paired_difference(files.targets, flip, best, CLASSES, resamples=20))
     differences = [
         mean(files, "flip", "mAP", classes) - mean(files, "best", "mAP", classes)
         for classes in (SCORED, NAMES)
     ]
-    assert told.startswith(f"mAP {differences[0]:+.3f} *{differences[1]:+.3f} [")
+    assert message.startswith(f"mAP {differences[0]:+.3f} *{differences[1]:+.3f} [")
     assert (
-        f"over the 5 classes that can be scored. * mean and interval over the {len(NAMES)}" in told
+        f"over the 5 classes that can be scored. * mean and interval over the {len(NAMES)}"
+        in message
     )
-    assert told.endswith(f"positive patients, without {RARE}.")
+    assert message.endswith(f"positive patients, without {RARE}.")

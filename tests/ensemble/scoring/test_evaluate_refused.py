@@ -73,7 +73,7 @@ def test_what_it_refuses(command: Command, files: Files) -> None:
     (files.folder / "folder.json").mkdir()
     (files.folder / "broken.json").write_text("{")
     images: list[object] = ["--image_dir", files.folder]
-    for arguments, told in (
+    for arguments, expected in (
         ([], "no predictions are given"),
         (["--predictions", files.path("best")], "no labels are given"),
         (["--predictions", files.path("no"), *good[2:]], "is missing: give a CSV"),
@@ -109,6 +109,6 @@ def test_what_it_refuses(command: Command, files: Files) -> None:
         before = sorted(files.folder.rglob("*"))
         code, _, error = command(*arguments)
         assert code == 2, arguments
-        assert told in error
+        assert expected in error
         assert error.count("\n") == 1, error
         assert sorted(files.folder.rglob("*")) == before

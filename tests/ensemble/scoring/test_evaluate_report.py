@@ -23,18 +23,18 @@ def test_one_file_has_its_numbers_and_pictures(command: Command, files: Files) -
     expected = evaluate(
         files.targets, files.probabilities["best"], CLASSES, None, files.patients, 20
     )
-    told = words(page)
-    assert "Scores of best.csv 150 images" in told
-    assert f"mAP 5 {expected.summary['mAP']:.3f}" in told
+    text = words(page)
+    assert "Scores of best.csv 150 images" in text
+    assert f"mAP 5 {expected.summary['mAP']:.3f}" in text
     shown = {"head": "head classes (> 10 %)", "tail": "tail classes (< 1 %)"}
     shown["medium"] = "medium classes (1-10 %)"
     for name, row in expected.per_class.iterrows():
-        assert f"{name} {shown[row['group']]} {row['positives']} " in told
-    assert "Operating points at threshold 0.5" in told
+        assert f"{name} {shown[row['group']]} {row['positives']} " in text
+    assert "Operating points at threshold 0.5" in text
     assert page.count("data:image/png") == 5
     assert "data:image/jpeg" not in page
-    assert "Worst cases" not in told
-    assert f"--predictions {files.path('best')} --labels" in told
+    assert "Worst cases" not in text
+    assert f"--predictions {files.path('best')} --labels" in text
     # the scores are those without a page
     assert command(*flags, "--output", files.folder / "plain")[0] == 0
     with_page, without = (read_json(files.folder / f"{name}.json") for name in ("out", "plain"))
@@ -47,23 +47,23 @@ def test_one_file_has_its_numbers_and_pictures(command: Command, files: Files) -
 def test_one_file_beside_another(command: Command, files: Files) -> None:
     flags = ["--predictions", files.path("best"), "--against", files.path("poor"), *files.flags]
     assert command(*flags, "--report")[0] == 0
-    told = words((files.folder / "best_metrics.html").read_text())
+    text = words((files.folder / "best_metrics.html").read_text())
     best, poor = (files.probabilities[name] for name in ("best", "poor"))
     paired = paired_difference(files.targets, best, poor, CLASSES, files.patients, 20).per_class
     scores = [evaluate(files.targets, one, CLASSES, resamples=0) for one in (best, poor)]
     for name, own in paired.iterrows():
         aps = [float(one.per_class["ap"][str(name)]) for one in scores]
         if np.isnan(aps[0]):
-            assert f"{name} - - - - - -" in told
+            assert f"{name} - - - - - -" in text
             continue
         rare = np.isnan(own["ap_low"])
         interval = "" if rare else f" [{own['ap_low']:+.3f}, {own['ap_high']:+.3f}]"
-        assert f" {aps[0]:.3f} {aps[1]:.3f} {own['ap']:+.3f}{interval} " in told, name
-    assert "best.csv" in told
-    assert "poor.csv" in told
-    assert "Files beside each other" in told
-    assert "Differences, best.csv minus poor.csv (other)" in told
-    assert "Differences: the file minus poor.csv; above 0 the file is better." in told
+        assert f" {aps[0]:.3f} {aps[1]:.3f} {own['ap']:+.3f}{interval} " in text, name
+    assert "best.csv" in text
+    assert "poor.csv" in text
+    assert "Files beside each other" in text
+    assert "Differences, best.csv minus poor.csv (other)" in text
+    assert "Differences: the file minus poor.csv; above 0 the file is better." in text
 
 
 @pytest.mark.usefixtures("blank")
@@ -81,10 +81,10 @@ def test_worst_cases_are_shown_where_the_images_are_given(command: Command, file
     code, _, error = command(*flags)
     assert code == 0, error
     page = (files.folder / "best_metrics.html").read_text()
-    told = words(page)
+    text = words(page)
     assert page.count("data:image/jpeg") > 25
     start = "Hernia head classes (> 10 %) Positives with the lowest scores cannot be read"
-    hernia = told[told.rindex("Hernia head classes (> 10 %) Positives with") :]
+    hernia = text[text.rindex("Hernia head classes (> 10 %) Positives with") :]
     assert hernia.startswith(f"{start} {p[worst]:.3f} rank")
     assert f"{worst:03d}.png" in hernia[:200]
     (images / "149.png").unlink()
@@ -125,16 +125,16 @@ def test_a_page_of_two_files_names_the_reference_whichever_is_better(
     for given in (paths, paths[::-1]):
         flags = ["--predictions", *given, "--labels", files.path("labels"), "--resamples", 0]
         assert command(*flags, "--report", "--output", files.folder / "two")[0] == 0
-        told = words((files.folder / "two.html").read_text())
+        text = words((files.folder / "two.html").read_text())
         other = given[1].name
-        told = told.split(f"Differences, {other} minus {given[0].name} (other)")[-1]
-        gain = re.search(r"Effusion [.\d]+ [.\d]+ ([+-])", told)
+        text = text.split(f"Differences, {other} minus {given[0].name} (other)")[-1]
+        gain = re.search(r"Effusion [.\d]+ [.\d]+ ([+-])", text)
         assert gain is not None
         assert gain[1] == ("+" if other == "best.csv" else "-")
 
 
 @pytest.mark.usefixtures("blank")
-def test_a_file_whose_name_is_no_utf_8(command: Command, files: Files) -> None:
+def test_a_file_name_that_is_not_utf_8(command: Command, files: Files) -> None:
     odd = files.folder / os.fsdecode(b"odd\xff.csv")
     odd.write_bytes(files.path("best").read_bytes())
     flags = ["--labels", files.path("labels"), "--resamples", 0, "--report"]

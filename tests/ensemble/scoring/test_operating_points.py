@@ -203,12 +203,12 @@ def test_thresholds_are_one_number_or_those_of_a_calibration(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("given", ["1.5", "nan", "no.json"])
-def test_thresholds_that_are_none_are_refused(given: str) -> None:
+def test_invalid_thresholds_are_refused(given: str) -> None:
     with pytest.raises(UserError, match=r"--thresholds must be within|no\.json cannot be read"):
         read_thresholds(given, NAMES, gated=False)
 
 
 @pytest.mark.parametrize("least", [0, 1.01, float("nan")])
-def test_a_share_that_is_none_is_refused(least: float) -> None:
+def test_an_invalid_share_is_refused(least: float) -> None:
     with pytest.raises(UserError, match="--specificity must be above 0 and at most 1"):
         TargetPoint("specificity", least)

@@ -82,7 +82,7 @@ def test_columns_of_the_labels_and_of_another_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "columns", "told"),
+    ("by", "columns", "expected"),
     [
         (["sex", "sex"], {}, "--by names sex more than once"),
         (["sx"], {"Sex": ["M"] * 6}, r"is not a column of .*labels.csv and .*meta.csv.*'Sex'"),
@@ -98,12 +98,12 @@ def test_columns_of_the_labels_and_of_another_file(tmp_path: Path) -> None:
     ],
 )
 def test_columns_that_make_no_subgroups(
-    by: list[str], columns: dict[str, list[str]], told: str, tmp_path: Path
+    by: list[str], columns: dict[str, list[str]], expected: str, tmp_path: Path
 ) -> None:
     labels = write(tmp_path / "labels.csv", ImageID=IDS)
     given = {key: value for key, value in ({"ImageID": IDS} | columns).items() if value}
     meta = write(tmp_path / "meta.csv", **given)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         groupings(by, IDS, labels, meta)
 
 
@@ -127,7 +127,7 @@ def scored_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return targets, probabilities, random.integers(0, 90, size=240)
 
 
-def test_each_subgroup_is_scored_as_a_table_of_its_own() -> None:
+def test_each_subgroup_is_scored_as_a_separate_table() -> None:
     targets, probabilities, patients = scored_table()
     first, second, third = (np.flatnonzero(np.arange(240) % 5 == k) for k in range(3))
     # C has no positive in the second, and the third has nothing but A, which is fewer than half

@@ -49,9 +49,9 @@ def test_scored_rows_that_were_trained_on_are_in_table_json_and_page(
     part.to_csv(files.path("part"), index=False)
     words = ["--predictions", path, "--labels", files.path("part"), "--common", "--resamples", 0]
     printed = done(command, *words, "--report", "--output", files.folder / "s")
-    told = "of 85 scored rows, 10 trained on by at least one checkpoint: scores on these"
-    assert f"Warning: {told} are too good" in " ".join(printed.split())
-    assert told in " ".join((files.folder / "s.html").read_text().split())
+    expected = "of 85 scored rows, 10 trained on by at least one checkpoint: scores on these"
+    assert f"Warning: {expected} are too good" in " ".join(printed.split())
+    assert expected in " ".join((files.folder / "s.html").read_text().split())
     found = scores(files, "s")
     counts = dict(zip((*IMAGES, *PATIENTS), (10, 0, 10, 0), strict=True))
     assert found["files"] == [{"predictions": str(path), "known": True, **counts}]
@@ -101,5 +101,5 @@ def test_rows_of_the_training_table(command: Command, files: Files, kind: str) -
     people = int(labels[patient].isin(table[patient]).sum())
     images = 30 if kind in ("named", "out of fold") else 0
     assert scores(files, "s")["train_csv"] == {"images": images, "patients": people}
-    told = f"--train_csv has {images}, {people} are of a patient there: unless these are"
-    assert (told in printed) == (kind in ("named", "related"))
+    expected = f"--train_csv has {images}, {people} are of a patient there: unless these are"
+    assert (expected in printed) == (kind in ("named", "related"))

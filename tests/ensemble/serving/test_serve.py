@@ -60,8 +60,8 @@ def png(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def probabilities(told: dict[str, Any]) -> dict[str, float]:
-    return {one["name"]: one["probability"] for one in told["classes"]}
+def probabilities(answer: dict[str, Any]) -> dict[str, float]:
+    return {one["name"]: one["probability"] for one in answer["classes"]}
 
 
 def pixels_of(address: str) -> np.ndarray:
@@ -73,23 +73,23 @@ def pixels_of(address: str) -> np.ndarray:
 def test_probabilities_are_those_of_the_models(
     page: TestClient, folds: tuple[Path, ...], image: Path
 ) -> None:
-    told = asked(page, image.read_bytes())
+    answer = asked(page, image.read_bytes())
     expected = np.mean([said(path, [image])[0] for path in folds], axis=0)
     names = load_model(folds[0])[1].class_names
-    assert list(probabilities(told)) == list(names)
-    np.testing.assert_allclose(list(probabilities(told).values()), expected, rtol=0, atol=1e-6)
-    assert told["image"] == {"width": 40, "height": 40}
-    assert np.array_equal(pixels_of(told["preview"]), read_image(image))
+    assert list(probabilities(answer)) == list(names)
+    np.testing.assert_allclose(list(probabilities(answer).values()), expected, rtol=0, atol=1e-6)
+    assert answer["image"] == {"width": 40, "height": 40}
+    assert np.array_equal(pixels_of(answer["preview"]), read_image(image))
     without = page.post("/predict?preview=false", content=image.read_bytes()).json()
-    assert without == {name: told[name] for name in told if name != "preview"}
+    assert without == {name: answer[name] for name in answer if name != "preview"}
     # without a calibration there are no thresholds
-    assert not told["calibrated"]
-    assert {one["threshold"] for one in told["classes"]} == {None}
-    assert {one["positive"] for one in told["classes"]} == {None}
-    assert any("Not calibrated" in note for note in told["notes"])
+    assert not answer["calibrated"]
+    assert {one["threshold"] for one in answer["classes"]} == {None}
+    assert {one["positive"] for one in answer["classes"]} == {None}
+    assert any("Not calibrated" in note for note in answer["notes"])
 
 
-def test_what_infer_writes_is_what_the_page_tells(
+def test_the_page_shows_what_infer_writes(
     folds: tuple[Path, ...], image: Path, tmp_path: Path, infer: Call
 ) -> None:
     names = list(load_model(folds[0])[1].class_names)
@@ -102,7 +102,7 @@ def test_what_infer_writes_is_what_the_page_tells(
         tta_config="flip_scale",
         ensemble_mode="logit_mean",
     )
-    told = asked(page, image.read_bytes())
+    answer = asked(page, image.read_bytes())
     done(
         infer,
         *(image, "--checkpoints", *folds, "--weights", 1, 3, "--calibration", calibration),
@@ -111,16 +111,16 @@ def test_what_infer_writes_is_what_the_page_tells(
     )
     written = pd.read_csv(tmp_path / "p.csv", index_col=0).iloc[0]
     assert list(written.index) == names
-    np.testing.assert_allclose(list(probabilities(told).values()), written, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(list(probabilities(answer).values()), written, rtol=1e-6, atol=0)
     # the thresholds are those for gated probabilities
-    assert [one["threshold"] for one in told["classes"]] == [0.2] * (len(names) - 1) + [None]
-    for one in told["classes"]:
+    assert [one["threshold"] for one in answer["classes"]] == [0.2] * (len(names) - 1) + [None]
+    for one in answer["classes"]:
         threshold = one["threshold"]
         assert one["positive"] == (None if threshold is None else one["probability"] >= threshold)
-    assert told["calibrated"]
+    assert answer["calibrated"]
     assert served.about()["calibrated"]
-    assert "6 augmented copies" in told["notes"][-1]
-    assert "some of them mirrored" in told["notes"][-1]
+    assert "6 augmented copies" in answer["notes"][-1]
+    assert "some of them mirrored" in answer["notes"][-1]
 
 
 def test_thresholds_of_another_gating_are_not_shown(
@@ -134,9 +134,9 @@ def test_thresholds_of_another_gating_are_not_shown(
         (gated | {"normal_alpha": 0.25}, 0.2),
         (gated | {"normal_alpha": 0.5}, None),
     ):
-        told = asked(serve(**settings, **more)[1], image.read_bytes())
-        assert told["classes"][0]["threshold"] == threshold
-        assert any("No thresholds" in note for note in told["notes"]) == (threshold is None)
+        answer = asked(serve(**settings, **more)[1], image.read_bytes())
+        assert answer["classes"][0]["threshold"] == threshold
+        assert any("No thresholds" in note for note in answer["notes"]) == (threshold is None)
 
 
 def test_classes_are_grouped_by_the_training_counts(
@@ -183,19 +183,19 @@ def test_dicom_is_shown_as_it_is_read(page: TestClient, tmp_path: Path) -> None:
     grey = np.arange(30 * 20, dtype=np.uint16).reshape(30, 20)
     data = dicom(grey, PhotometricInterpretation="MONOCHROME1", ViewPosition="<B>\n")
     (tmp_path / "a.dcm").write_bytes(data)
-    told = asked(page, data)
-    assert told["image"] == {"width": 20, "height": 30}
-    assert np.array_equal(pixels_of(told["preview"]), read_image(tmp_path / "a.dcm"))
-    notes = " ".join(told["notes"])
+    answer = asked(page, data)
+    assert answer["image"] == {"width": 20, "height": 30}
+    assert np.array_equal(pixels_of(answer["preview"]), read_image(tmp_path / "a.dcm"))
+    notes = " ".join(answer["notes"])
     for word in ("MONOCHROME1", r": <B>", "square"):
         assert word in notes
 
 
 def test_a_large_image_is_shown_smaller(page: TestClient) -> None:
-    told = asked(page, png(np.full((1500, 3000), 7, np.uint8)))
-    assert told["image"] == {"width": 3000, "height": 1500}
-    assert pixels_of(told["preview"]).shape == (512, 1024)
-    assert any("All pixels are equal" in note for note in told["notes"])
+    answer = asked(page, png(np.full((1500, 3000), 7, np.uint8)))
+    assert answer["image"] == {"width": 3000, "height": 1500}
+    assert pixels_of(answer["preview"]).shape == (512, 1024)
+    assert any("All pixels are equal" in note for note in answer["notes"])
 
 
 def test_wrong_files_are_refused_by_the_sentence_of_the_commands(
@@ -213,9 +213,9 @@ def test_wrong_files_are_refused_by_the_sentence_of_the_commands(
             assert "--max_megabytes" in answer.json()["error"]
             continue
         (tmp_path / "image").write_bytes(data)
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as error:
             read_image(tmp_path / "image")
-        sentence = str(told.value).replace(str(tmp_path / "image"), "upload")
+        sentence = str(error.value).replace(str(tmp_path / "image"), "upload")
         assert (answer.status_code, answer.json()) == (422, {"error": sentence}), what
         assert page.post("/map?class=Mass", content=data).json() == {"error": sentence}
     assert asked(page, image.read_bytes()) == before
@@ -234,7 +234,7 @@ def test_a_form_with_the_file_is_the_file(page: TestClient, image: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "told"),
+    ("content", "status", "expected"),
     [
         (
             {"files": {"file": ("a.png", b"no image")}},
@@ -252,12 +252,12 @@ def test_a_form_with_the_file_is_the_file(page: TestClient, image: Path) -> None
         ({"content": b"--b\r\n\r\n--b--"}, 422, "the form cannot be read"),
     ],
 )
-def test_wrong_forms(page: TestClient, content: dict[str, Any], status: int, told: str) -> None:
+def test_wrong_forms(page: TestClient, content: dict[str, Any], status: int, expected: str) -> None:
     headers = {"content-type": "multipart/form-data; boundary=b"} if "content" in content else {}
     for path in ("/", "/predict"):
         answer = page.post(path, headers=headers, **content)
         assert (answer.status_code, list(answer.json())) == (status, ["error"])
-        assert told in answer.json()["error"]
+        assert expected in answer.json()["error"]
 
 
 def test_a_charset_that_decodes_nothing_is_a_wrong_form(page: TestClient) -> None:
@@ -280,7 +280,7 @@ def test_a_large_form_is_not_written_to_disk(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "told"),
+    ("path", "status", "expected"),
     [
         ("/map?class=Efusion", 422, "unknown class 'Efusion': did you mean 'Effusion'?"),
         ("/map", 422, "'class' in the address"),
@@ -289,14 +289,14 @@ def test_a_large_form_is_not_written_to_disk(monkeypatch: pytest.MonkeyPatch) ->
         ("/health", 405, "Method Not Allowed"),
     ],
 )
-def test_wrong_addresses(page: TestClient, path: str, status: int, told: str) -> None:
+def test_wrong_addresses(page: TestClient, path: str, status: int, expected: str) -> None:
     answer = page.post(path, content=b"x")
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
-    assert told in answer.json()["error"]
+    assert expected in answer.json()["error"]
 
 
-def test_a_mistake_of_the_program_tells_nothing_of_the_request(
+def test_an_internal_error_reveals_nothing_of_the_request(
     folds: tuple[Path, ...], image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served, page = serve(checkpoints=folds[:1])

@@ -55,7 +55,9 @@ def page(finished: tuple[Path, str]) -> TestClient:
         ({"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"}, False),
     ],
 )
-def test_who_may_ask(page: TestClient, headers: dict[str, str], allowed: bool) -> None:
+def test_allowed_hosts_and_origins(
+    page: TestClient, headers: dict[str, str], allowed: bool
+) -> None:
     answer = page.get("/health", headers=headers)
     assert answer.status_code == (200 if allowed else 403)
     assert ("error" in answer.json()) != allowed
@@ -147,7 +149,7 @@ def test_a_length_that_is_too_large_is_refused_before_anything_is_read() -> None
     assert refused(RequestQueue(Limits(bytes=9)), large) == [413]
 
 
-def test_too_many_are_told_to_come_again() -> None:
+def test_too_many_requests_are_asked_to_retry() -> None:
     turns = RequestQueue(Limits(bytes=9, files=1, requests=2))
     assert refused(turns, *(request(b"a") for _ in range(4)), after=2) == [b"a", b"a", 503, 503]
     turns = RequestQueue(Limits(bytes=9, files=1, seconds_to_wait=0.1))
@@ -235,7 +237,7 @@ def test_eight_clients_at_once_with_wrong_files_among_theirs(
     assert list(tmp_path.rglob("*")) == [tmp_path / "tmp"]
 
 
-def test_a_client_that_goes_away_is_no_trouble(page: TestClient, phantom: Path) -> None:
+def test_a_client_that_disconnects_does_no_harm(page: TestClient, phantom: Path) -> None:
     data = sorted((phantom / "images").iterdir())[0].read_bytes()
     with running(page) as port:
         for sent in (b"", data[:50], data):
@@ -248,7 +250,7 @@ def test_a_client_that_goes_away_is_no_trouble(page: TestClient, phantom: Path) 
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
         (("--port", 70000), "--port must be at most 65535"),
         (("--max_megabytes", 0), "--max_megabytes must be"),
@@ -261,18 +263,18 @@ def test_a_client_that_goes_away_is_no_trouble(page: TestClient, phantom: Path) 
         (("--port", "{taken}"), "error: port {taken} of 127.0.0.1 is in use"),
     ],
 )
-def test_what_it_does_not_start_with(call: Call, flags: tuple[object, ...], told: str) -> None:
+def test_what_it_does_not_start_with(call: Call, flags: tuple[object, ...], expected: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         words = [str(word).format(taken=taken) for word in flags]
         first = ("--checkpoints", "a.safetensors", "--port", 0)
         code, out, error = call(command.main, *first, *words)
     assert (code, out, error.count("\n")) == (2, "", 1)
-    assert told.format(taken=taken) in error
+    assert expected.format(taken=taken) in error
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "python_multipart"])
-def test_without_the_extra_the_command_that_installs_it_is_told(
+def test_without_the_extra_the_install_command_is_reported(
     call: Call, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     found = command.find_spec

@@ -100,10 +100,10 @@ def read(data: bytes) -> np.ndarray:
 
 def refused(data: bytes) -> str:
     """The one sentence with which `decode_image` refuses it."""
-    with pytest.raises(UserError, match=r"^Image image\.dcm cannot be read: .*\.$") as told:
+    with pytest.raises(UserError, match=r"^Image image\.dcm cannot be read: .*\.$") as error:
         read(data)
-    assert "\n" not in str(told.value)
-    return str(told.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def close(pixels: np.ndarray, expected: np.ndarray) -> bool:

@@ -102,11 +102,11 @@ class Guard:
         self, places: tuple[tuple[int, int | None], ...]
     ) -> Callable[[tuple[Any, ...]], str]:
         def look(arguments: tuple[Any, ...]) -> str:
-            told = ""
+            problem = ""
             for path, folder in places:
                 descriptor = -1 if folder is None else arguments[folder]
-                told += self._outside(arguments[path], descriptor)
-            return told
+                problem += self._outside(arguments[path], descriptor)
+            return problem
 
         return look
 

@@ -183,8 +183,8 @@ def at(name: str, path: str) -> None:
     USES[name](path)
 
 
-def _same(tensors: dict, facts: dict, others: dict, told: dict) -> None:
-    assert facts == told
+def _same(tensors: dict, facts: dict, others: dict, expected: dict) -> None:
+    assert facts == expected
     assert tensors.keys() == others.keys()
     assert all(torch.equal(tensors[key], others[key]) for key in others)
 

@@ -31,10 +31,10 @@ def forged(header: Any, body: bytes) -> bytes:
     return joined(json.dumps(header).encode(), body)
 
 
-def with_facts(data: bytes, told: str) -> bytes:
+def with_facts(data: bytes, facts: str) -> bytes:
     """The file with the JSON text `told` as what it says of itself."""
     header, body = header_of(data), split(data)[1]
-    header["__metadata__"]["facts"] = told
+    header["__metadata__"]["facts"] = facts
     return forged(header, body)
 
 

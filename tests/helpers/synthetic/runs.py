@@ -35,9 +35,9 @@ def make_run(
     rows, and the classes in each file, are shuffled."""
     random = np.random.default_rng(seed)
     path.mkdir()
-    told = {"model": MODEL, "folds": count, "train_csv": str(labels), "val_csv": None}
-    told |= {"image_column": "", "patient_column": "", "uncertain": "ignore", "blank": None}
-    (path / "config.json").write_text(json.dumps(told | settings))
+    config = {"model": MODEL, "folds": count, "train_csv": str(labels), "val_csv": None}
+    config |= {"image_column": "", "patient_column": "", "uncertain": "ignore", "blank": None}
+    (path / "config.json").write_text(json.dumps(config | settings))
     rows = random.permutation(len(frame))
     for fold, part in enumerate(np.array_split(rows, count), start=1):
         files = RunFolder(path, MODEL).files(fold)

@@ -55,7 +55,8 @@ def draw_nothing(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     assert hasattr(finish, "draw_pictures")
     dot = imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
     blank = [
-        figures.Picture(name, *told, png=dot, wide=False) for name, told in figures.HEADINGS.items()
+        figures.Picture(name, *heading, png=dot, wide=False)
+        for name, heading in figures.HEADINGS.items()
     ]
     replace(finish, "draw_pictures", lambda *_: blank)
 

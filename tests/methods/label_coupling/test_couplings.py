@@ -58,8 +58,10 @@ def write(
     tensors = build_model(settings, len(names)).state_dict()
     if refiner:
         tensors["head.coupling.A"] = torch.as_tensor(matrix).float()
-    told = {"method": "label_coupling", "model": model_settings(settings), "img_size": 32}
-    save_tensors(path, tensors, told | {"class_names": list(names), "fold": 1, "folds": 3} | facts)
+    facts_of_all = {"method": "label_coupling", "model": model_settings(settings), "img_size": 32}
+    save_tensors(
+        path, tensors, facts_of_all | {"class_names": list(names), "fold": 1, "folds": 3} | facts
+    )
     return path
 
 
@@ -205,8 +207,8 @@ def test_several_runs_and_a_fold_twice(folds: list[Path], one: Path) -> None:
     write(one, [[0, 0.5], [0, 0]], fold=3, names=["Hernia", "Mass"])
     assert f": Edema only in {folds[0]}\n" in refusal(*folds, one)
     write(one, FIRST, fold=3, folds=5)
-    told = f"{folds[0]} is one of 3 folds, {one} is one of 5 folds"
-    assert told in refusal(*folds, one)
+    expected = f"{folds[0]} is one of 3 folds, {one} is one of 5 folds"
+    assert expected in refusal(*folds, one)
     link = one.with_name("z_link")
     link.symlink_to(folds[0])
     for again in (folds[0], link, write(one, SECOND)):

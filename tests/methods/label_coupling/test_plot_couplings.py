@@ -64,8 +64,10 @@ def test_titles_and_colours() -> None:
     matrices[:, 2, 3], matrices[:, 3, 2] = 1e-6, -1e-6
     matrices[:, 0, 3] = 1, -1
     picture = Picture(matrices, names)
-    told = "mean over 2 of 7 folds\nwhite: exactly 0 in each of them, 7 of 12 ordered pairs (58 %)"
-    assert told in picture.figure.get_suptitle()
+    expected = (
+        "mean over 2 of 7 folds\nwhite: exactly 0 in each of them, 7 of 12 ordered pairs (58 %)"
+    )
+    assert expected in picture.figure.get_suptitle()
     assert "source" in picture.axis.get_ylabel()
     assert "target" in picture.axis.get_xlabel()
     assert "weight" in picture.bar.get_ylabel()

@@ -110,13 +110,16 @@ SHORT, LONG = "line 3 has 2 cells and the header 3", "Expected 3 fields in line 
         (b"ImageID,Mass\na.png,1,0\nb.png,1,0\n", "Expected 2 fields in line 2, saw 3"),
         (b'ImageID,Mass\n"a.png,1\nb.png,1\n', "not a regular table"),
         *(
-            (b"ImageID,Mass,Edema\na.png,1,\n".replace(b",", mark) + row.replace(b",", mark), told)
+            (
+                b"ImageID,Mass,Edema\na.png,1,\n".replace(b",", mark) + row.replace(b",", mark),
+                expected,
+            )
             for mark in (b",", b"\t", b";")
-            for row, told in ((b"b.png,1\n", SHORT), (b"b.png,1,0,1\n", LONG))
+            for row, expected in ((b"b.png,1\n", SHORT), (b"b.png,1,0,1\n", LONG))
         ),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_an_invalid_table_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
     with pytest.raises(UserError) as refused:
         read_columns(write(tmp_path, data))
     assert reason in str(refused.value)

@@ -140,7 +140,7 @@ case_id,img_no,TransferSyntaxUID,ImageDir,Pediatric,batch,site,study_year,image_
 
 
 @pytest.mark.parametrize("cells", [["1", "1", "1"], ["1", "0", "1"], ["1.0", "0", "0.5"]])
-def test_header_columns_are_no_labels(tmp_path: Path, cells: list[str]) -> None:
+def test_header_columns_are_not_labels(tmp_path: Path, cells: list[str]) -> None:
     names = [*HEADERS.replace("\n", "").split(","), "(0020,0013)"]
     table = read(tmp_path, dict.fromkeys(names, cells))
     assert table.class_names == ("Effusion",)

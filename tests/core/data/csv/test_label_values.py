@@ -46,7 +46,7 @@ def test_missing_values_are_those_of_pandas(word: str) -> None:
         *("1" * 5000, "0" * 41, "true false", "Nanny", "none found", "+", "-", "=1", "'1'"),
     ],
 )
-def test_what_is_no_label(cell: str) -> None:
+def test_cells_that_are_not_labels(cell: str) -> None:
     assert label_value(cell) is None
 
 

@@ -44,7 +44,7 @@ def test_an_identifier_finds_its_file(tmp_path: Path, identifier: str, file: str
     assert matched(tmp_path, identifier) == [file]
 
 
-def test_the_exact_path_goes_before_a_name_elsewhere(tmp_path: Path) -> None:
+def test_the_exact_path_takes_precedence_over_a_name_elsewhere(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "sub/a.png", "sub/b.png")
     names = ["sub/b.png", "a.png", "sub/a.png"]
     assert matched(tmp_path, *names) == names

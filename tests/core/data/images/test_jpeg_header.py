@@ -74,7 +74,7 @@ def test_junk_behind_the_image_is_not_scans_of_it(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_has_no_end_or_no_start_is_refused(kind: str) -> None:
+def test_a_jpeg_without_start_or_end_is_refused(kind: str) -> None:
     data = encoded(kind)
     for spoiled in (
         data[:-2],

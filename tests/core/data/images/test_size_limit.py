@@ -40,7 +40,7 @@ def test_the_limit_holds_for_every_kind_of_file_and_can_be_moved(
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "1e9", "²", str(2**30 + 1), "9" * 99])
-def test_a_limit_that_is_no_number_is_refused_and_no_image_is_blamed(
+def test_an_invalid_limit_is_refused_and_no_image_is_blamed(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("CXR_MAX_PIXELS", value)
@@ -55,8 +55,8 @@ def test_a_compressed_image_larger_than_its_dicom_header_is_refused() -> None:
     jpeg2000 = bytearray(saved(GREY, "JPEG2000", no_jp2=True))
     jpeg2000[8:16] = struct.pack(">II", 60000, 60000)
     for frame, syntax in ((jpeg, uid.JPEGBaseline8Bit), (jpeg2000, uid.JPEG2000Lossless)):
-        told = refused(dicom(GREY, bytes(frame), syntax))
-        assert "40 x 60 pixels and its compressed image 60,000 x 60,000" in told
+        message = refused(dicom(GREY, bytes(frame), syntax))
+        assert "40 x 60 pixels and its compressed image 60,000 x 60,000" in message
     # the header's own claim, with next to nothing behind it
     assert "60,000 x 60,000 pixels, more than" in refused(dicom(GREY, Rows=60000, Columns=60000))
 

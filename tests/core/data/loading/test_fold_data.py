@@ -158,7 +158,7 @@ def test_a_weight_of_0_leaves_a_source_out_of_training() -> None:
     ]
 
 
-def test_what_each_source_gives_is_said() -> None:
+def test_what_each_source_gives_is_printed() -> None:
     lines = describe_sampling(weighted((3, 1), epoch_size=6400)).splitlines()
     assert lines[0] == "Sampler uniform, fold 2: an epoch makes 6,400 draws from 10 images."
     assert lines[2].split() == ["nih", "6", "4,800"]

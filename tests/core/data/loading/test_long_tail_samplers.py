@@ -41,7 +41,7 @@ def test_class_aware_gives_classes_and_images_their_turns(size: int | None) -> N
         left[c].remove(image)
 
 
-def test_each_cycle_has_an_order_of_its_own() -> None:
+def test_each_cycle_has_its_own_order() -> None:
     owner, targets = one_class_each([4, 4, 4])
     draws = plans("class_aware", targets, 10, 2400)
     first, second = (draws[owner[draws] == c] for c in (0, 1))

@@ -90,6 +90,6 @@ def test_a_source_without_positives_is_named() -> None:
         ((0.0, 0.0), "are all 0: give at least one above 0"),
     ],
 )
-def test_weights_that_are_none(weights: tuple[float, ...], sentence: str) -> None:
+def test_invalid_weights(weights: tuple[float, ...], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         LoaderConfig(source_weights=weights).check()

@@ -86,9 +86,9 @@ def test_other_settings_images_or_files_are_refused(images: Path, call: Call) ->
     (images / "new.png").unlink()
     (images.parent / "4.png").rename(images / "4.png")
     write_image(images / "5.png", 55)
-    told = refusal(call, images)
-    assert "1 file has changed in size or modification time" in told
-    assert "5.png" in told
+    message = refusal(call, images)
+    assert "1 file has changed in size or modification time" in message
+    assert "5.png" in message
     assert (images.parent / "pack" / "images.npy").read_bytes() == kept
     (images.parent / "pack" / "mine.txt").write_text("kept")
     assert call(*packing(images, "--overwrite"))[0] == 0
@@ -96,9 +96,7 @@ def test_other_settings_images_or_files_are_refused(images: Path, call: Call) ->
     assert (images.parent / "pack" / "mine.txt").read_text() == "kept"
 
 
-def test_images_that_cannot_be_read_are_named_and_packed_when_mended(
-    images: Path, call: Call
-) -> None:
+def test_unreadable_images_are_named_and_packed_when_repaired(images: Path, call: Call) -> None:
     good = {name: (images / name).read_bytes() for name in ("2.png", "sub/8.png")}
     (images / "2.png").write_bytes(b"<html>")
     (images / "sub/8.png").write_bytes(good["sub/8.png"][:60])
@@ -123,7 +121,7 @@ def test_images_that_cannot_be_read_are_named_and_packed_when_mended(
     check_pixels(images.parent / "pack", images)
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_written(
     images: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -133,7 +131,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
         (("--out", "taken/below"), "below cannot be made because taken is a file: give a folder"),
         (("--out", "images"), "holds files of something else"),
@@ -145,12 +143,12 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     ],
 )
 def test_flags_that_mean_nothing_are_refused(
-    images: Path, call: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple, told: str
+    images: Path, call: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple, expected: str
 ) -> None:
     monkeypatch.chdir(images.parent)
     Path("taken").write_text("mine")
     Path("empty").mkdir()
-    assert told in refusal(call, images, *flags)
+    assert expected in refusal(call, images, *flags)
     assert not (images.parent / "pack").exists()
     assert Path("taken").read_text() == "mine"
 
@@ -162,7 +160,7 @@ def test_help_needs_no_decoder() -> None:
     assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", code) == 0
 
 
-def test_a_file_that_changes_while_it_is_packed_is_told(
+def test_a_file_that_changes_while_it_is_packed_is_reported(
     images: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = writer.decode_blocks
@@ -188,7 +186,7 @@ def test_a_second_packer_is_refused(images: Path, call: Call) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
-def test_a_disk_that_is_full_in_the_middle_is_told_and_goes_on(
+def test_a_full_disk_is_reported_and_packing_resumes(
     images: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = writer.decode_blocks
@@ -198,9 +196,9 @@ def test_a_disk_that_is_full_in_the_middle_is_told_and_goes_on(
         decode(plan, blocks[1:], index, folder, (Path("/dev/full"), 0), workers, note)
 
     monkeypatch.setattr(writer, "decode_blocks", fill_up)
-    told = refusal(call, images)
-    assert "cannot be written (No space left on device)" in told
-    assert "rerun the command to resume" in told
+    message = refusal(call, images)
+    assert "cannot be written (No space left on device)" in message
+    assert "rerun the command to resume" in message
     assert len((images.parent / "pack" / "pack.blocks.jsonl").read_text().splitlines()) == 1
     monkeypatch.setattr(writer, "decode_blocks", decode)
     assert call(*packing(images))[0] == 0

@@ -50,7 +50,7 @@ def test_parts_read_as_one_pack(images: Path, call: Call) -> None:
     ]
 
 
-def test_parts_that_do_not_belong_together_are_told(images: Path, call: Call) -> None:
+def test_parts_that_do_not_belong_together_are_reported(images: Path, call: Call) -> None:
     pack = images.parent / "pack"
     call(*packing(images, "--part", "1/2"))
     other_size = refusal(call, images, "--part", "2/2", "--size", 16)
@@ -58,8 +58,8 @@ def test_parts_that_do_not_belong_together_are_told(images: Path, call: Call) ->
     assert "was begun with --size 8, not 16" in other_size
     assert "holds a pack in parts" in refusal(call, images)
     write_image(images / "new.png", 50)
-    told = refusal(call, images, "--part", "2/2")
-    assert "was begun with other images (10, not 11)" in told
+    message = refusal(call, images, "--part", "2/2")
+    assert "was begun with other images (10, not 11)" in message
     other = images.parent / "other"
     assert call(*packing(images, "--part", "2/2", "--out", other))[0] == 0
     shutil.copytree(other / "part_2_of_2", pack / "part_2_of_2")
@@ -98,7 +98,7 @@ def index(old: str, new: str) -> Spoil:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "expected"),
     [
         (array(np.zeros((9, SIZE, SIZE), np.uint8)), "does not hold 10 grey images of 8 px"),
         (
@@ -124,11 +124,11 @@ def index(old: str, new: str) -> Spoil:
     ],
 )
 def test_a_spoiled_pack_is_refused_in_one_sentence(
-    images: Path, call: Call, spoil: Spoil, told: str
+    images: Path, call: Call, spoil: Spoil, expected: str
 ) -> None:
     call(*packing(images))
     spoil(images.parent / "pack")
-    with pytest.raises(UserError, match=told) as refused:
+    with pytest.raises(UserError, match=expected) as refused:
         open_packs(images.parent / "pack")
     assert "\n" not in str(refused.value)
     assert "pickle" not in str(refused.value)

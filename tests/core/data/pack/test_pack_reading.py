@@ -71,8 +71,8 @@ def test_a_pack_of_another_size(images: Path, pack: Path) -> None:
     assert check_packs(table, SIZE) == []
     with pytest.raises(UserError, match=r"holds images of 8 px and 16 px are needed.* --size 16"):
         check_packs(table, 16)
-    (told,) = check_packs(table, 5)
-    assert "8 px, resized to 5 px" in told
+    (note,) = check_packs(table, 5)
+    assert "8 px, resized to 5 px" in note
     assert match_images(["0.png"], images).check_sizes([4]) == []
 
 
@@ -94,7 +94,7 @@ def test_a_marked_image_is_refused_with_its_reason(images: Path, call: Call) -> 
         read_table(write_csv(images.parent / "a.csv", ["gone.png"]), pack)
 
 
-def test_predictions_of_a_changed_pack_are_made_anew(images: Path, pack: Path, call: Call) -> None:
+def test_predictions_of_a_changed_pack_are_made_again(images: Path, pack: Path, call: Call) -> None:
     def parts() -> list[Path]:
         found = find_images(pack, None).images
         return PredictionBlocks(images.parent / "p.csv", found, "settings", 2)._files

@@ -13,7 +13,7 @@ __all__ = ["images"]
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
         (("--train_dir", "nowhere"), "--train_dir nowhere is not an image folder: give the"),
         (("--train_dir", "pack"), "--train_dir pack is not an image folder"),
@@ -23,13 +23,13 @@ __all__ = ["images"]
     ],
 )
 def test_flags_that_verify_cannot_follow(
-    images: Path, call: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple, told: str
+    images: Path, call: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple, expected: str
 ) -> None:
     call(*packing(images))
     monkeypatch.chdir(images.parent)
     code, out, err = call(main, "--verify", "--out", "pack", *flags)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert told in err
+    assert expected in err
 
 
 def test_a_part_is_verified_alone(images: Path, call: Call) -> None:
@@ -61,13 +61,15 @@ def test_images_are_compared_with_the_files(images: Path, call: Call) -> None:
     write_image(images / "0.png", 78)
     code, out, err = call(*verify)
     assert code == 2
-    told = ["0.png can be read now", "2.png has other pixels", "sub/9.png is no longer there"]
-    assert [line.removeprefix("differs      ") for line in out.splitlines()] == told
+    expected = ["0.png can be read now", "2.png has other pixels", "sub/9.png is no longer there"]
+    assert [line.removeprefix("differs      ") for line in out.splitlines()] == expected
     assert "has 3 of 10 images not as in" in err
     assert "if that is the folder that was packed" in err
 
 
-def test_a_block_with_a_wrong_checksum_is_told_with_its_images(images: Path, call: Call) -> None:
+def test_a_block_with_a_wrong_checksum_is_reported_with_its_images(
+    images: Path, call: Call
+) -> None:
     call(*packing(images))
     with (images.parent / "pack" / "images.npy").open("rb+") as file:
         file.seek(-1, os.SEEK_END)

@@ -63,7 +63,7 @@ def test_files_and_columns(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "patients"), [(20, 2), (51, 2), (1200, 5)])
-def test_so_many_images_and_patients_of_each_class(images: int, patients: int) -> None:
+def test_counts_of_images_and_patients_of_each_class(images: int, patients: int) -> None:
     for seed in range(3):
         table = draw_labels(images, seed)
         assert table["ImageID"].nunique() == images
@@ -193,7 +193,9 @@ def test_an_interrupted_phantom_is_made_again_with_the_same_bytes(
     assert contents(tmp_path) == contents(folder)
 
 
-def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_what_it_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for begin in ("Drew", "Already there:"):
         main([str(tmp_path), "--images", "20", "--size", "32", "--seed", "5"])
         said = capsys.readouterr().out

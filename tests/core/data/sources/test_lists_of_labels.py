@@ -57,7 +57,7 @@ def test_spellings_of_one_label_are_one_class(read: Read) -> None:
     assert table.targets.tolist() == [[1, 1, 0], [0, 1, 1]]
 
 
-def test_a_column_named_as_a_label_of_the_lists_gives_way(read: Read) -> None:
+def test_a_column_named_as_a_label_of_the_lists_is_dropped(read: Read) -> None:
     header = LISTS.replace("Labels", "Labels,Normal,Report")
     table = read(f"{header}a,1,1,PA,['normal'],0,x\nb,2,2,PA,\"['mass', 'report']\",1,y\n")
     assert positives(table) == [["normal"], ["mass", "report"]]
@@ -94,7 +94,7 @@ def test_a_column_named_as_a_label_of_the_lists_gives_way(read: Read) -> None:
         ),
     ],
 )
-def test_what_is_no_list_of_labels_is_refused(refuse: Refuse, text: str, sentence: str) -> None:
+def test_an_invalid_list_of_labels_is_refused(refuse: Refuse, text: str, sentence: str) -> None:
     refuse(text, sentence)
 
 

@@ -138,7 +138,7 @@ def named(table: LabelTable, chosen: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_table_says_this(name: str) -> None:
+def test_a_published_table_is_read_as_expected(name: str) -> None:
     wanted = dict(PUBLISHED[name])
     table, source = read_table(HERE / name, None), wanted.pop("source")
     assert named(table, table.targets == 1) == wanted.pop("positive")
@@ -154,8 +154,8 @@ def test_a_published_table_says_this(name: str) -> None:
     # recognised, and so told; who says what it is need not be told
     assert recognise(HERE / name, read_columns(HERE / name)) == source
     assert table.notes[0].startswith(f"{HERE / name} is read as {SOURCES[source].table}")
-    told = read_source_table(HERE / name, LabelReading(source=(source,))).notes
-    assert not any("is read as" in note for note in told)
+    notes = read_source_table(HERE / name, LabelReading(source=(source,))).notes
+    assert not any("is read as" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_a_published_table_says_this(name: str) -> None:
         "image,subject_id,study_id,No Finding",
     ],
 )
-def test_a_plain_table_stays_as_it_is(tmp_path: Path, header: str) -> None:
+def test_a_plain_table_stays_unchanged(tmp_path: Path, header: str) -> None:
     path = tmp_path / ("mimic-cxr-own.csv" if header.startswith("image,") else "t.csv")
     path.write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
     sheet = read_source_table(path)
     assert (list(sheet.columns), sheet.notes, sheet.labels) == (header.split(","), (), None)
 
 
-def test_real_plain_tables_stay_as_they_are(real_data: Path) -> None:
+def test_real_plain_tables_stay_unchanged(real_data: Path) -> None:
     files = ["nih1000/train.csv", "nih1000/meta.csv", "nih64/meta.csv"]
     for path in (*(real_data / name for name in files), *(real_data / "labels").iterdir()):
         assert recognise(path, read_columns(path)) == "plain"
@@ -296,7 +296,7 @@ def test_readers_of_vindr_in_any_order(read: Read, readers: str, positive: str) 
 
 
 @pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("True", "False")])
-def test_half_of_the_readers_are_no_majority(read: Read, yes: str, no: str) -> None:
+def test_half_of_the_readers_are_not_a_majority(read: Read, yes: str, no: str) -> None:
     text = f"image_id,rad_id,Mass\na,R1,{yes}\na,R2,{no}\nb,R1,{yes}\nb,R2,{yes}\n"
     assert read(text).targets.tolist() == [[0], [1]]
     assert read(text, readers="any").targets.tolist() == [[1], [1]]
@@ -307,9 +307,9 @@ def test_a_folder_without_the_lists_of_nih(tmp_path: Path) -> None:
     reason = r"\(there is no test_list.txt beside it\): pass --official"
     with pytest.raises(UserError, match=reason):
         read_table(alone, None, official_split="test")
-    told = read_table(alone, None, official_split="train")
-    assert len(told) == 7
-    assert any("Warning: no official test images" in note for note in told.notes)
+    table = read_table(alone, None, official_split="train")
+    assert len(table) == 7
+    assert any("Warning: no official test images" in note for note in table.notes)
     assert not any("no official test" in note for note in read_table(alone, None).notes)
     with pytest.raises(UserError, match="has no official test images: pass --official_split all"):
         read_table(HERE / CXR_LT_2026, None, official_split="test")

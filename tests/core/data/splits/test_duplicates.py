@@ -72,7 +72,7 @@ def test_images_of_a_pack_are_copies_where_every_pixel_is_equal(images: Path, ca
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_blank_images_are_nobodys_copies(packed: bool, images: Path, call: Call) -> None:
+def test_blank_images_are_not_duplicates(packed: bool, images: Path, call: Call) -> None:
     """A hundred failed exports would make one of as many patients, whom no fold could divide."""
     for name in ("black.png", "blank.png", "grey.png"):
         cv2.imwrite(str(images / name), np.full((40, 40), 90 * (name == "grey.png"), np.uint8))
@@ -138,12 +138,12 @@ def test_equal_images_fall_into_one_fold(
     assert sorted(np.bincount(folds.assignment)) == [8] * 5
 
 
-def test_folds_without_copies_are_those_of_before(tmp_path: Path) -> None:
+def test_folds_without_copies_are_unchanged(tmp_path: Path) -> None:
     """Of a table in the order of names, as version 0.1.0 divided it."""
     folds, said = prepared(forty(tmp_path, copies={}), folds=4, seed=0)
     assert "equal" not in said
-    told = "".join(map(str, folds.assignment))
-    assert told == "1130102212213103231000332312213032010203"
+    assigned = "".join(map(str, folds.assignment))
+    assert assigned == "1130102212213103231000332312213032010203"
 
 
 def test_a_copy_in_an_official_split_is_refused(tmp_path: Path, fault: Fault) -> None:

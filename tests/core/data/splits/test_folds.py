@@ -169,12 +169,12 @@ def test_the_table_of_many_folds_fits_the_page() -> None:
 def test_a_class_without_a_positive_in_a_fold_is_named() -> None:
     targets = np.array([[1, 1, 0], [1, 0, 0], [1, np.nan, 0]], dtype=np.float32)
     names = ["Mass", "Hernia", "Fibrosis"]
-    told = describe_empty_classes(targets, np.array([0, 1, 2]), names)
+    message = describe_empty_classes(targets, np.array([0, 1, 2]), names)
     assert (
         "without a positive, and so not scored there: Hernia (fold 2, 3), Fibrosis (any fold); "
-        in told
+        in message
     )
-    assert "; give fewer --folds, or read these classes' scores with care" in told
+    assert "; give fewer --folds, or read these classes' scores with care" in message
     # of an official split
     assert "--folds" not in describe_empty_classes(targets, np.array([-1, 0, 0]), names)
     assert describe_empty_classes(targets[:1, :1], np.array([0]), names[:1]) == ""

@@ -68,8 +68,8 @@ def test_an_official_split_of_each_source(tmp_path: Path) -> None:
     assert run.assignment.tolist() == [-1, -1, -1, -1, 0, 0]
     assert run.table.sources is not None
     assert run.table.sources.tolist() == [0, 0, 1, 1, 0, 1]
-    told = "Warning: the --val_csv of source 'hospital' has no labels of Mass, scored on "
-    assert told + "the other sources only." in said
+    expected = "Warning: the --val_csv of source 'hospital' has no labels of Mass, scored on "
+    assert expected + "the other sources only." in said
     # those of its --train_csv alone: Mass is positive in one of NIH's two and of the hospital's two
     np.testing.assert_allclose(run.prevalence(), [1 / 3, 2 / 4, 0, 1 / 2])
 
@@ -93,8 +93,8 @@ def test_a_class_that_is_never_trained_is_not_scored(tmp_path: Path) -> None:
     assert run.table.class_names == ("Pleural Effusion", "Mass", "Normal")
     assert run.table.targets.shape == (5, 3)
     assert run.prevalence((1, 0)).tolist() == pytest.approx([1 / 3, 1 / 2, 1 / 3])
-    told = "Warning: Hernia: labelled only in sources with a weight of 0 in --source_weights"
-    assert sum(text.startswith(told) for text in said) == 1
+    expected = "Warning: Hernia: labelled only in sources with a weight of 0 in --source_weights"
+    assert sum(text.startswith(expected) for text in said) == 1
     # Mass of NIH has its one positive in one fold, where the hospital's teaches nothing
     fold = 1 + run.assignment[1]
     assert (

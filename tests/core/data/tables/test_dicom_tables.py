@@ -30,7 +30,7 @@ def known(table: LabelTable) -> list[list[str] | None]:
     return [None if values is None else values.tolist() for values in every]
 
 
-def test_the_headers_tell_what_the_csv_does_not(tmp_path: Path) -> None:
+def test_the_headers_complete_the_csv(tmp_path: Path) -> None:
     csv = images(tmp_path, {"PatientID": "007", **PA}, {"PatientID": "7", **LL})
     table = read_table(csv, tmp_path)
     assert known(table) == [["007", "7"], ["1.2", "1.3"], ["PA", "LL"]]
@@ -39,12 +39,12 @@ def test_the_headers_tell_what_the_csv_does_not(tmp_path: Path) -> None:
     assert known(read_table(csv, tmp_path, None, None, **none)) == [None] * 3
 
 
-def test_a_column_goes_over_the_headers(tmp_path: Path) -> None:
+def test_a_column_takes_precedence_over_the_headers(tmp_path: Path) -> None:
     csv = images(tmp_path, {"PatientID": "1", **PA}, {"PatientID": "2", **LL}, more=",PatientID")
     assert known(read_table(csv, tmp_path)) == [["x", "x"], ["1.2", "1.3"], ["PA", "LL"]]
 
 
-def test_headers_of_which_some_are_silent(tmp_path: Path) -> None:
+def test_headers_of_which_some_are_empty(tmp_path: Path) -> None:
     csv = images(tmp_path, {"PatientID": "1"}, {})
     with pytest.raises(UserError, match="1 of 2 DICOM headers name no patient"):
         read_table(csv, tmp_path)

@@ -52,7 +52,7 @@ def test_the_users_rows_are_followed_to_the_end_and_over_ours(tmp_path: Path) ->
     assert label_map.meaning("Mass") == "Mass"
 
 
-def test_a_row_of_the_users_turns_ours_round_or_off(tmp_path: Path) -> None:
+def test_a_row_of_the_user_reverses_or_disables_ours(tmp_path: Path) -> None:
     turned = mapped(tmp_path, "Pleural Effusion,Effusion")
     assert {*map(turned.meaning, ("Effusion", "effusion", "pleural effusion"))} == {"Effusion"}
     kept = mapped(tmp_path, "Effusion,Effusion")

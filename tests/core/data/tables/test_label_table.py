@@ -62,7 +62,7 @@ def texts(table: LabelTable, field: str) -> list[str] | None:
         ),
     ],
 )
-def test_a_table_says_this(
+def test_a_table_is_read_as_expected(
     read: Read,
     text: str,
     class_names: tuple[str, ...],
@@ -108,7 +108,7 @@ def test_a_warning_names_columns_that_may_be_the_patients(read: Read) -> None:
     assert note.endswith("Name it with --patient_column (perhaps Case, Fall).")
 
 
-def test_columns_by_argument_go_before_known_names(read: Read) -> None:
+def test_column_arguments_take_precedence_over_known_names(read: Read) -> None:
     text = "ImageID,film,PatientID,person,visit,angle,Mass\n1,a.png,7,p,v,AP,1\n"
     names = {"image": "film", "patient": "person", "study": "visit", "view": "angle"}
     table = read(text, **{f"{field}_column": name for field, name in names.items()})

@@ -23,7 +23,7 @@ def assert_same(read: LabelTable, table: LabelTable) -> None:
         assert ours is None or ours.tolist() == theirs.tolist()
 
 
-def test_labels_are_read_back_as_they_were(tmp_path: Path) -> None:
+def test_labels_are_read_back_unchanged(tmp_path: Path) -> None:
     table = gather(two(tmp_path))
     write_labels(tmp_path / "labels.csv", table)
     assert_same(read_labels_csv(tmp_path), table)
@@ -49,7 +49,7 @@ def test_labels_are_read_back_as_they_were(tmp_path: Path) -> None:
         ("ImageID,PatientID\na,b\n", "was edited"),
     ],
 )
-def test_what_is_no_labels_csv_is_refused(tmp_path: Path, text: str | None, sentence: str) -> None:
+def test_an_invalid_labels_csv_is_refused(tmp_path: Path, text: str | None, sentence: str) -> None:
     if text is not None:
         (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(UserError, match=sentence):

@@ -61,8 +61,8 @@ def test_one_csv_is_as_read_table_has_it(tmp_path: Path) -> None:
     assert named.class_names == ("Pleural Effusion", "Tumour", "Normal")
     assert named.ids == same.ids
     np.testing.assert_array_equal(named.targets, same.targets)
-    told = [note for note in named.notes if note.startswith("Warning")]
-    assert told == [f"Warning: 'Mas' of --label_map {tmp_path}/map.csv is in no CSV."]
+    warnings = [note for note in named.notes if note.startswith("Warning")]
+    assert warnings == [f"Warning: 'Mas' of --label_map {tmp_path}/map.csv is in no CSV."]
 
 
 def test_a_reading_is_one_object_or_its_fields(tmp_path: Path) -> None:
@@ -94,11 +94,11 @@ def test_two_columns_that_are_one_label(tmp_path: Path) -> None:
     table = read_table(csv, None, label_map=tmp_path / "map.csv", blank="unknown")
     assert table.class_names == ("Pleural Effusion", "Tumour")
     np.testing.assert_array_equal(table.targets[:, 0], [1, 0, NAN, 1, NAN])
-    told = f"Columns Effusion and Pleural Effusion of {csv} are merged into Pleural Effusion"
-    assert any(note.startswith(told) for note in table.notes)
+    expected = f"Columns Effusion and Pleural Effusion of {csv} are merged into Pleural Effusion"
+    assert any(note.startswith(expected) for note in table.notes)
 
 
-def test_a_blank_means_what_its_source_says(tmp_path: Path) -> None:
+def test_a_blank_means_what_its_source_defines(tmp_path: Path) -> None:
     rows = [
         f"train/patient0000{n}/study1/view1_frontal.jpg,Frontal,AP,,{edema}\n"
         for n, edema in ((1, "1"), (2, ""), (3, ""))
@@ -107,7 +107,7 @@ def test_a_blank_means_what_its_source_says(tmp_path: Path) -> None:
     csv.write_text(f"Path,Frontal/Lateral,AP/PA,No Finding,Edema\n{''.join(rows)}")
     own.write_text("ImageID,PatientID,Edema\na.png,a,1\nb.png,b,\nc.png,c,\n")
     # one CSV alone is read as the user says
-    for csvs, blank, targets, told in (
+    for csvs, blank, targets, expected in (
         (
             (own, csv),
             "unknown",
@@ -124,16 +124,16 @@ def test_a_blank_means_what_its_source_says(tmp_path: Path) -> None:
     ):
         table = gather(data_config(train_csv=csvs, blank=blank, labels="Edema"), images=False)
         np.testing.assert_array_equal(table.targets[:, 0], targets)
-        assert told in table.notes
-        assert sum("--blank says" in note for note in table.notes) == told.count("--blank says")
+        assert expected in table.notes
+        assert sum("--blank says" in note for note in table.notes) == expected.count("--blank says")
 
 
 def test_columns_that_differ_in_punctuation_alone_are_refused(tmp_path: Path) -> None:
     csv = write(tmp_path, "a", "ImageID,PatientID,Grade+,Grade-,Mass\n1.png,1,1,0,0\n2.png,2,0,1,1")
     other = write(tmp_path, "b", "ImageID,PatientID,Mass\n1.png,1,1\n2.png,2,0")
     data = data_config(train_csv=(csv, other), train_dir=(tmp_path / "a", tmp_path / "b"))
-    told = rf"columns 'Grade\+' and 'Grade-' of {csv} differ only in case or punctuation"
-    with pytest.raises(UserError, match=told) as refused:
+    expected = rf"columns 'Grade\+' and 'Grade-' of {csv} differ only in case or punctuation"
+    with pytest.raises(UserError, match=expected) as refused:
         gather(data)
     assert "a row 'Grade-,Grade-' in a --label_map" in str(refused.value)
     (tmp_path / "map.csv").write_text("label,means\nGrade-,Grade-\n")

@@ -113,7 +113,7 @@ def test_tables_of_the_same_people_and_images(
     assert table.patients.tolist() == [f"{names[0]}/{patient}" for patient in people]
 
 
-def test_an_image_that_is_left_out_is_told_of(tmp_path: Path) -> None:
+def test_an_image_that_is_left_out_is_reported(tmp_path: Path) -> None:
     paths = save(tmp_path, MIMIC)
     table = joint(paths[f"{STEM}-chexpert"], paths["lt"])
     assert table.studies is not None
@@ -157,21 +157,21 @@ def test_a_list_that_names_no_label_of_the_training_is_0_there(tmp_path: Path) -
     np.testing.assert_array_equal(table.targets[:, [place, 1 - place]], [[1, 0], [0, 0]])
 
 
-def test_patients_of_one_name_in_two_plain_tables_are_told(tmp_path: Path) -> None:
+def test_patients_of_one_name_in_two_plain_tables_are_reported(tmp_path: Path) -> None:
     first, second = two(tmp_path).train_csv
     text = "ImageID,PatientID,Mass\n8.png,9,1\n9.png,7,0"
     more = save(tmp_path, {"x": text, "known": f"{NIH}1.png,Mass,p10", "lt": MIMIC["lt"]})
 
-    def told(*csvs: Path) -> list[str]:
+    def warnings(*csvs: Path) -> list[str]:
         return [note for note in joint(*csvs).notes if "patient name" in note]
 
-    assert told(first, second) == [
+    assert warnings(first, second) == [
         f"Warning: 1 patient name is in both {first} and {second} and counts as different "
         "people. If they are the same, put them in one CSV."
     ]
-    assert told(first, more["x"])[0].startswith("Warning: 2 patient names are in both")
+    assert warnings(first, more["x"])[0].startswith("Warning: 2 patient names are in both")
     # the same numbers in tables of two known sources are other people
-    assert not told(more["lt"], more["known"])
+    assert not warnings(more["lt"], more["known"])
 
 
 def test_images_without_patients_are_patients_of_their_own(tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_images_without_patients_are_patients_of_their_own(tmp_path: Path) -> No
     table = gather(replace(data, train_csv=(*data.train_csv, csv), train_dir=folders))
     assert table.patients is not None
     assert table.patients.tolist()[3:] == ["hospital/7", "hospital/8", "more/x.png", "more/y.png"]
-    told = f"Warning: {csv} has no patients, so each of its images counts as one patient."
-    assert told in table.notes
+    expected = f"Warning: {csv} has no patients, so each of its images counts as one patient."
+    assert expected in table.notes
     assert gather(two(tmp_path, patient_column="none")).patients is None
 
 

@@ -31,7 +31,7 @@ def csvs(folder: Path) -> tuple[Path, Path]:
     return write(folder, "one", ONE), write(folder, "other", OTHER)
 
 
-def test_each_csv_is_read_by_its_own(tmp_path: Path) -> None:
+def test_each_csv_is_read_with_its_own_settings(tmp_path: Path) -> None:
     table = gather(data_config(train_csv=csvs(tmp_path), **EACH), images=False)
     for known, expected in (
         (table.patients, ["one/a", "one/a", "one/b", "other/p", "other/q", "other/q"]),
@@ -69,7 +69,7 @@ def test_a_pack_takes_them_too(tmp_path: Path) -> None:
     assert list_images(tmp_path / "one", paths, reading) == ["1.png", "2.png", "3.png"]
 
 
-def test_a_blank_that_is_given_for_a_source_goes_before_its_own(tmp_path: Path) -> None:
+def test_a_blank_setting_of_the_user_overrides_that_of_the_source(tmp_path: Path) -> None:
     chexpert = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema\n" + "".join(
         f"t/patient0000{n}/study1/v.jpg,F,50,Frontal,AP,{n},\n" for n in (0, 1)
     )

@@ -102,10 +102,10 @@ def _run(folder: Path) -> None:
     frame = pd.DataFrame([row[1:] for row in rows], [row[0] for row in rows], header)
     # where the child copies this folder to
     csv = folder.parents[1] / "out" / "here" / "labels.csv"
-    told = {"model": "toy", "folds": 2, "train_csv": [str(csv)], "out_dir": "one"}
+    config = {"model": "toy", "folds": 2, "train_csv": [str(csv)], "out_dir": "one"}
     run = folder / "one"
     make_run(run, csv, frame, 2, 0)
-    (run / "config.json").write_text(json.dumps(all_settings() | told | {"classes": CLASSES}))
+    (run / "config.json").write_text(json.dumps(all_settings() | config | {"classes": CLASSES}))
     start = {"files": "digest", "python": "3.11.7", "commit": "abc", "versions": {"torch": "2.0"}}
     environment = {"data": "fingerprint", "parts": {"images": "digest"}, "starts": [start, start]}
     (run / "env.json").write_text(json.dumps(environment))

@@ -161,10 +161,10 @@ def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None
             **{"data": "fingerprint", "parts": {"images": "digest"}, "files": "digest"},
             **{"starting_weights": None, "labels": []},
         }
-        told = run.open(settings, data, overwrite=overwrite)
+        notes = run.open(settings, data, overwrite=overwrite)
     finally:
         run.release()
-    assert all(escape_control(sentence) == sentence for sentence in told)
+    assert all(escape_control(sentence) == sentence for sentence in notes)
     if overwrite:
         return
     core.runs.log.truncate_log(run.metrics, 1, 1)

@@ -84,12 +84,12 @@ def test_a_missing_plug_in_is_named(
 ) -> None:
     deep = frame == deep_jpeg()
     monkeypatch.setattr(get_decoder(syntax), "_available", {"gdcm": None} if deep else {})
-    told = refused(dicom(GREY, frame, syntax))
-    assert f"{syntax.name}, which needs the plug-in {plugin}" in told
-    assert told.endswith("pip install pylibjpeg-libjpeg." if deep else f"{INSTALL}.")
+    message = refused(dicom(GREY, frame, syntax))
+    assert f"{syntax.name}, which needs the plug-in {plugin}" in message
+    assert message.endswith("pip install pylibjpeg-libjpeg." if deep else f"{INSTALL}.")
 
 
-def test_without_pydicom_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pydicom_the_install_command_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.data.images.dicom.header.find_spec", lambda _: None)
     assert refused(dicom(GREY)).endswith(
         'pydicom is not installed: pip install -c constraints.txt -e ".[dicom]".'

@@ -51,7 +51,7 @@ def test_headers_are_read_in_order(tmp_path: Path) -> None:
         ("Spain apart", ""),
     ],
 )
-def test_the_series_description_tells_one_view_or_none(
+def test_the_series_description_gives_one_view_or_none(
     tmp_path: Path, description: str, view: str
 ) -> None:
     silent = written(tmp_path, SeriesDescription=description)
@@ -60,7 +60,7 @@ def test_the_series_description_tells_one_view_or_none(
     assert read_headers([speaking])["view"].tolist() == ["RLD"]
 
 
-def test_what_is_no_dicom_is_named(tmp_path: Path) -> None:
+def test_files_that_are_not_dicom_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(bytes(200))
     good = written(tmp_path, PatientID="1")
     with pytest.raises(UserError, match=r"header of .*a\.dcm cannot be read: it is not a DICOM"):
@@ -69,7 +69,7 @@ def test_what_is_no_dicom_is_named(tmp_path: Path) -> None:
         read_headers([str(tmp_path / "gone.dcm")])
 
 
-def test_from_headers_speaks_for_files_that_are_all_dicom(tmp_path: Path) -> None:
+def test_from_headers_is_suggested_where_all_files_are_dicom(tmp_path: Path) -> None:
     paths = [written(tmp_path, PatientID=name, ViewPosition="PA") for name in ("b", "a", "b")]
     found = from_headers(paths)
     assert (found["patient"].tolist(), found["view"].tolist()) == (["b", "a", "b"], ["PA"] * 3)
@@ -82,7 +82,7 @@ def test_from_headers_speaks_for_files_that_are_all_dicom(tmp_path: Path) -> Non
     assert from_headers([]) == {}
 
 
-def test_patients_that_headers_do_not_name_are_told_of(tmp_path: Path) -> None:
+def test_patients_that_headers_do_not_name_are_reported(tmp_path: Path) -> None:
     paths = [written(tmp_path, PatientID=""), written(tmp_path)]
     found = from_headers(paths)
     patients, note = patients_of(found["patient"], paths)

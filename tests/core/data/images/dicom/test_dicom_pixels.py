@@ -148,13 +148,13 @@ def test_segments_of_rle_may_be_padded(padding: tuple[bytes, ...]) -> None:
 def test_damaged_rle_is_refused_with_a_remedy() -> None:
     whole = rle(GREY)
     for frame in (whole[:-50], rle(GREY, GREY), whole[:10], whole[:4] + b"\x20" + whole[5:]):
-        told = refused(dicom(GREY, frame, uid.RLELossless))
-        assert "its pixels, compressed as RLE Lossless, are damaged or not supported" in told
-        assert "convert it to an uncompressed file" in told
+        message = refused(dicom(GREY, frame, uid.RLELossless))
+        assert "its pixels, compressed as RLE Lossless, are damaged or not supported" in message
+        assert "convert it to an uncompressed file" in message
     for name in ("SamplesPerPixel", "PixelRepresentation"):
         missing: dict[str, Any] = {name: None}
-        told = refused(dicom(GREY, whole, uid.RLELossless, **missing))
-        assert f"its header lacks the element {name}: export the file again" in told
+        message = refused(dicom(GREY, whole, uid.RLELossless, **missing))
+        assert f"its header lacks the element {name}: export the file again" in message
 
 
 @pytest.mark.parametrize(

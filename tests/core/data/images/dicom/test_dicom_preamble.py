@@ -88,7 +88,7 @@ NO_DICOM = {
 
 
 @pytest.mark.parametrize("what", NO_DICOM)
-def test_what_is_no_data_set_is_refused(tmp_path: Path, what: str) -> None:
+def test_an_invalid_data_set_is_refused(tmp_path: Path, what: str) -> None:
     assert "it is not a PNG, JPEG, TIFF or DICOM file" in refused(NO_DICOM[what])
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "IM1").write_bytes(NO_DICOM[what])

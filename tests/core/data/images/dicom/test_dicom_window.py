@@ -37,7 +37,9 @@ def bordered(pixels: np.ndarray, padding: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("kind", "written"), [("SS", -1), ("US", 65535), ("US", 63536)])
 @pytest.mark.parametrize("lossy", [None, "01"])
-def test_padding_of_16_bits_is_no_level_of_12(kind: str, written: int, lossy: str | None) -> None:
+def test_padding_of_16_bits_is_not_a_level_of_12(
+    kind: str, written: int, lossy: str | None
+) -> None:
     """Saturated pixels of 12 bits are white, whatever padding was declared and not used."""
     pixels = DEEP.copy()
     pixels[20:30, 20:30] = 4095

@@ -98,7 +98,7 @@ def test_a_table_that_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["pipe", "zeros"])
-def test_what_has_no_end_is_not_begun(tmp_path: Path, name: str) -> None:
+def test_endless_files_are_not_read(tmp_path: Path, name: str) -> None:
     """Reading a pipe waited for ever."""
     path = tmp_path / name
     if name == "pipe":
@@ -119,14 +119,14 @@ def test_columns_that_differ_in_case_only(tmp_path: Path) -> None:
         find_column(path, ["patient_id", "PATIENTID"], "", known, "--x")
 
 
-def test_what_is_told_of_other_columns_is_on_one_line(tmp_path: Path) -> None:
+def test_the_note_on_other_columns_is_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", 'ImageID,Mass,"no\n\x1b[2Jte"\na,1,x\nb,0,y\n')
     notes = read_table(path, None).notes
     assert any("no\\n\\x1b[2Jte" in note for note in notes)
     assert not any("\x1b" in note or "\n" in note for note in notes)
 
 
-def test_names_like_formulas_are_told_and_kept(tmp_path: Path) -> None:
+def test_names_like_formulas_are_reported_and_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "ImageID,=1+1\n=cmd|' /C calc'!A0,1\nb,0\n")
     table = read_table(path, None)
     assert table.ids == ["=cmd|' /C calc'!A0", "b"]
@@ -144,7 +144,7 @@ def test_the_nearest_of_endless_names_is_not_looked_for() -> None:
 
 
 @pytest.mark.parametrize("epoch", ["\u00b2", "9" * 5000])
-def test_epochs_that_are_no_numbers(tmp_path: Path, epoch: str) -> None:
+def test_epochs_that_are_not_numbers(tmp_path: Path, epoch: str) -> None:
     text = f"fold,epoch,mAP\n1,{epoch},0\n1,1,0\n1,3,0\n"
     path = write(tmp_path / "metrics.csv", text)
     truncate_log(path, 1, 2)
@@ -164,10 +164,10 @@ def test_a_folder_of_a_billion_folds_is_not_deleted(tmp_path: Path) -> None:
     run.release()
 
 
-def test_an_environment_that_another_wrote() -> None:
+def test_an_environment_file_of_another_program() -> None:
     start = {"files": ["a"], "versions": {"torch\x1b[2J": "2\n" + "0" * 10**6}}
     now = {"files": "b", "versions": {"torch\x1b[2J": "3"}}
     assert describe_file_changes([start, now]) == ""
-    told = describe_changes([start, now])
-    assert "torch\\x1b[2J 2\\n000" in told
-    assert len(told) < 400
+    message = describe_changes([start, now])
+    assert "torch\\x1b[2J 2\\n000" in message
+    assert len(message) < 400
