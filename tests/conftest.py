@@ -1,4 +1,4 @@
-"""What several tests share."""
+"""Fixtures and hooks shared by several tests."""
 
 import gc
 import os
@@ -38,7 +38,7 @@ collect_ignore_glob = [] if sys.platform == "linux" else ["faults/*", "fuzz/*", 
 Call = Callable[..., tuple[int, str, str]]
 Train = Call
 Once = Callable[[str, Callable[[Path], object]], Path]
-# runs a script whose path comes first
+# runs the script given as first argument
 BLANK = """
 import runpy, sys
 from tests.helpers.training.small_run import draw_nothing
@@ -49,7 +49,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files that launch processes go first: one of them at the end would keep one core idle."""
+    """Run files that launch processes first: at the end, one of them would keep a core idle."""
     read_markers(config, items)
     items.sort(key=lambda item: item.path.parent.name not in ("tests", "faults"))
 
@@ -75,7 +75,7 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def signals_as_they_were() -> Iterator[None]:
-    """What a command answers to signals is meant for a process of its own."""
+    """Restore the signal handlers that a command in this process has replaced."""
     before = {number: signal.getsignal(number) for number in STOPS}
     yield
     restore_handlers(before)
@@ -83,7 +83,7 @@ def signals_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Folder of a name that the first test process to need it fills; no test may change it."""
+    """Shared read-only folder by name, filled by the first test process that needs it."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -128,13 +128,13 @@ def finished_method(phantom: Path, once: Once) -> Callable[[str], tuple[Path, st
 
 @pytest.fixture(scope="session")
 def finished(finished_method: Callable[[str], tuple[Path, str]]) -> tuple[Path, str]:
-    """That run of standard_head."""
+    """Finished run of standard_head."""
     return finished_method("standard_head")
 
 
 @pytest.fixture
 def finished_copy(finished: tuple[Path, str], tmp_path: Path) -> Path:
-    """A copy of that run, `tmp_path`/out, which a test may change or resume."""
+    """Copy of the finished run in `tmp_path`/out, for a test to change or resume."""
     return Path(shutil.copytree(finished[0], tmp_path / "out"))
 
 

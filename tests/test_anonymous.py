@@ -1,4 +1,4 @@
-"""`--anonymous`: what a run, predictions and scores hold names nobody, and can still be scored."""
+"""`--anonymous`: runs, predictions and scores without names, which can still be scored."""
 
 import json
 import re
@@ -16,12 +16,12 @@ from ensemble.evaluate import main as evaluate
 from tests.conftest import Call, Once, Train
 from tests.helpers.training.small_run import MODEL, flags
 
-# what stays at home: the run goes on by them
+# files that are not shared: the run resumes by them
 AT_HOME = {"config.json", "env.json"}
 
 
 def texts_of(folder: Path) -> dict[str, str]:
-    """All that the files of a folder say, checkpoints as what they say of themselves."""
+    """Text of each file of a folder; of checkpoints, their metadata."""
     texts = {}
     for path in folder.rglob("*"):
         if path.suffix in (".csv", ".html", ".json", ".txt"):
@@ -32,7 +32,7 @@ def texts_of(folder: Path) -> dict[str, str]:
 
 
 def identifiers(data: Path, csv: str = "train.csv") -> list[str]:
-    """What must not be found: images, patients where they are long enough to be told, folders."""
+    """Forbidden texts: images, folders, and patients with names long enough to search for."""
     table = pd.read_csv(data / csv, dtype=str)
     return [*table["ImageID"], *(name for name in table["PatientID"] if len(name) > 3), str(data)]
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the user's input is one sentence and exit code 2, and nothing is written.
+"""Bad input of all commands: one error line, exit code 2, nothing written.
 
 What the table refuses is tested in tests/core/data; here each kind is seen through the command.
 """
@@ -25,7 +25,7 @@ def data(phantom: Path, tmp_path: Path) -> Path:
 
 
 def refusal(train: Train, data: Path, *more: object) -> str:
-    """The one sentence that the command ends with; checks that it wrote nothing."""
+    """Error message of the command; checks that it wrote nothing."""
     out = data.parent / "out"
     before = sorted(data.rglob("*"))
     code, _, error = train(*flags(data, out, *more))

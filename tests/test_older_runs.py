@@ -1,7 +1,7 @@
 """Run folders and checkpoints of earlier versions load, resume, finish and predict the same.
 
-`older_runs/0.1.0` was written by commit 141fae5: of each method a run whose first fold is finished
-and whose second one was stopped in the middle of an epoch, and what that commit made of both later.
+`older_runs/0.1.0` was written by commit 141fae5: of each method a run with a finished first fold
+and a second one stopped in the middle of an epoch, and the results of that commit for both.
 """
 
 import json

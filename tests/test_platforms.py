@@ -1,4 +1,4 @@
-"""Without what only POSIX has every module is imported, every --help answered, a model trained."""
+"""Imports, --help and a training without POSIX-only modules."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Public names: scripts outside the project import these and call them so."""
+"""Public names and their parameters, as used by scripts outside the project."""
 
 import inspect
 from importlib import import_module

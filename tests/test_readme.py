@@ -1,4 +1,4 @@
-"""The READMEs' commands are commands: their flags parse, their modules and targets are there."""
+"""Commands of the README and other pages: flags parse, modules and targets exist."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""The README's batch file and its torchrun lines, as far as can be judged without a cluster."""
+"""Batch file and torchrun lines of the docs, as far as testable without a cluster."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Two processes over gloo train as one process does; they see, decide and end together.
+"""Training with two processes over gloo, equal to one process.
 
 `rank_cases` goes through all cases once in one process, and once in two of torchrun's agent.
 """
@@ -39,7 +39,7 @@ class Launch:
         self.folder, self.processes = folder, processes
 
     def seen(self, case: str, time: str = "") -> list[dict[str, Any]]:
-        """What each rank wrote down of `case`; `time` is "_2" for its second start."""
+        """Record of each rank for `case`; `time` is "_2" for its second start."""
         paths = [self.folder / case / f"rank{rank}{time}.json" for rank in range(self.processes)]
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
@@ -269,7 +269,7 @@ SPOILED_UPDATE = (SPOILED - 1) // 2
 
 
 def spoiled_images(phantom: Path, two: Launch, case: str) -> list[str]:
-    """Images of the second rank, whose loss or gradient was spoiled."""
+    """Images of the second rank, where the loss or gradient was spoiled."""
     names = read_table(phantom / "train.csv", phantom / "images").ids
     first, second = two.seen(case)
     assert first["ended"] == second["ended"]

@@ -1,4 +1,4 @@
-"""What is installed is pinned and whole, and a file that would run code runs none."""
+"""Pinned dependencies, and no code execution by hostile files."""
 
 import re
 import subprocess

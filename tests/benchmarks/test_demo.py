@@ -1,4 +1,4 @@
-"""The demo's commands, and that the first one that fails ends it."""
+"""The demo: its commands, and its end at the first failure."""
 
 from pathlib import Path
 

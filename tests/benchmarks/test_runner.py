@@ -1,4 +1,4 @@
-"""What `python -m benchmarks` says, and with which exit code."""
+"""Output and exit codes of `python -m benchmarks`."""
 
 import importlib
 import inspect

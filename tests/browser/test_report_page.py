@@ -1,4 +1,4 @@
-"""The report of a run in a real browser, as on a phone, on a desktop and on paper."""
+"""Run report in a real browser: phone, desktop and print layout."""
 
 import io
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def seen(
 
 
 def column(seen: Opened, heading: str, table: str = "Classes") -> list[str]:
-    """The cells of a column, from above."""
+    """Cells of a column, top to bottom."""
     return seen.page.evaluate(
         """([heading, name]) => {
           const table = document.querySelector(`[aria-label="${name}"] table`);
@@ -48,7 +48,7 @@ def column(seen: Opened, heading: str, table: str = "Classes") -> list[str]:
 
 
 def numbers(cells: list[str]) -> list[float]:
-    """Those of cells that have one: "0.5 [0.4, 0.6]" is 0.5."""
+    """Numbers of the cells that have one: "0.5 [0.4, 0.6]" is 0.5."""
     return [float(cell.split(" ")[0].replace(",", "")) for cell in cells if cell != "-"]
 
 

@@ -75,7 +75,7 @@ def image(phantom: Path) -> Path:
 
 
 def drawn(page: Page) -> int:
-    """How opaque the heat map is where it is most so, of 255."""
+    """Largest opacity of the heat map, of 255."""
     return page.evaluate(
         """() => {
           const map = document.getElementById("map");
@@ -117,7 +117,7 @@ def test_from_upload_to_heat_map(browser: Browser, address: str, image: Path, wi
         expect(hostile).to_have_class("class positive")
         assert page.locator(".tick").count() == 15
 
-        # by the keyboard, a class whose map is not empty
+        # by keyboard, a class with a non-empty map
         row = rows.filter(has_text="Cardiomegaly")
         row.focus()
         page.keyboard.press("Enter")

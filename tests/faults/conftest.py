@@ -1,4 +1,4 @@
-"""What the tests of faults share."""
+"""Fixtures for fault tests."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def data() -> Path:
 
 @pytest.fixture
 def mounts(launches: Launches) -> Launches:
-    """That process where it has a small disk of its own."""
+    """The fork server, where it has its own small disk."""
     if not launches.mounted:
-        pytest.skip("this system lets nobody mount a file system of his own")
+        pytest.skip("this system does not allow user mounts")
     return launches

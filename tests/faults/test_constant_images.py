@@ -1,4 +1,4 @@
-"""Images of one grey level, as failed exports are: they spoil no number, and are named."""
+"""Images of one grey level (failed exports): no NaN, and a warning with their names."""
 
 import re
 import shutil

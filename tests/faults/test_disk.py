@@ -1,4 +1,4 @@
-"""A disk that is full at any write: one sentence, nothing lost, and the same command goes on."""
+"""Full disk at any write: one error line, nothing lost, and the same command resumes."""
 
 import errno
 import os

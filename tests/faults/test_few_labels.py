@@ -1,4 +1,4 @@
-"""Classes and images without what a score or a loss needs: whole runs of each method.
+"""Whole runs of each method with too few labels for a score or a loss.
 
 What is undefined is NaN, named and left out of means; no loss is NaN and no library warns.
 """

@@ -1,4 +1,4 @@
-"""A folder that is read-only, removed or moved; a full log and a small /dev/shm."""
+"""Read-only, removed or moved folders, a full log and a small /dev/shm."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def middle_of(one: Trial, soak: bool, begun: str) -> list[int]:
 
 
 def of_training(one: Trial, soak: bool) -> list[int]:
-    # between two files a run might go on in another's folder, and not notice
+    # between two files a run might continue in another folder unnoticed
     return [*middle_of(one, soak, "folds.csv"), one.number("open", f".{STATE}")]
 
 

@@ -1,4 +1,4 @@
-"""Updates that overflow fp16 are counted and shown, after a stop too; one that always does ends.
+"""fp16 overflow: skipped updates are counted, and permanent overflow ends the run.
 
 There is no GPU: a network in float32, of which a scaler for the CPU scales the gradients; these are
 then rounded to fp16, which has nothing above 65,504.
@@ -25,7 +25,7 @@ OVERFLOW = pytest.mark.fault("fp16 overflow")
 
 
 def scaled(factor: float) -> Callable[..., Fabric]:
-    """Makes a Fabric whose gradients are scaled, by `factor` at first."""
+    """Maker of a Fabric with gradient scaling that starts at `factor`."""
 
     class Rounded(MixedPrecision):
         """Computes in float32, and has fp16's gradients."""
@@ -124,7 +124,7 @@ def test_a_stopped_run_resumes_with_its_count_and_its_scale(
 def test_gradients_that_overflow_at_any_scale_end_the_run(
     phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where they are no numbers: a scaler alone would go on for ever, and learn nothing."""
+    """Gradients that are never finite: a scaler alone would run for ever and learn nothing."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr("core.training.run.make_fabric", scaled(2.0))
@@ -134,7 +134,7 @@ def test_gradients_that_overflow_at_any_scale_end_the_run(
     assert "gradients overflow fp16 at any scale (fold 1, epoch 1, 2 updates skipped)" in error
     assert error.count("\n") == 1
     assert not list(out.glob("*.safetensors"))
-    # in full precision the same command goes on
+    # in full precision the same command resumes
     assert train(*arguments(phantom, out))[0] == 0
 
 

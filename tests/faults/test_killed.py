@@ -1,4 +1,4 @@
-"""A command that is killed at any moment ends, when it is given again, as if nobody had killed it.
+"""Commands killed at any moment, rerun to the result of an undisturbed run.
 
 Commands are forks of a program that has imported everything, so that a kill costs a second.
 """

@@ -1,4 +1,4 @@
-"""A packer that is stopped in its midst keeps what is done, and goes on from there."""
+"""A stopped packer keeps its finished blocks and resumes."""
 
 import os
 import signal

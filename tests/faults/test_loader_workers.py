@@ -1,4 +1,4 @@
-"""Loader workers that cannot start, or are lost: one sentence with the true cause, and an end."""
+"""Loader workers that cannot start or are lost: one error line with the true cause."""
 
 import json
 import resource
@@ -39,7 +39,7 @@ def play(launches: Launches, cases: list[dict[str, Any]]) -> Iterator[tuple[dict
 
 
 def errors(text: str) -> list[str]:
-    """Without what PyTorch says of the number of workers, and of a signal to one."""
+    """Errors without PyTorch's warnings on the number of workers and on a signal."""
     own = ("UserWarning", "check_worker_number", "ERROR: Unexpected")
     return [line for line in text.splitlines() if not any(word in line for word in own)]
 

@@ -1,4 +1,4 @@
-"""Two launchers, each a node, make one launch: they train, stop, go on, and end together."""
+"""Two launchers as nodes of one launch: train, stop, resume and end together."""
 
 import signal
 import time
@@ -59,7 +59,7 @@ def test_nodes_stop_and_resume_in_any_number(
 
 @pytest.mark.soak
 @pytest.mark.fault(STOP)
-def test_two_nodes_go_on_as_one_to_the_same_bits(
+def test_two_nodes_resume_as_one_to_the_same_bits(
     launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     out, words = tmp_path / "out", training(data, tmp_path / "out", "--epochs", 12)
@@ -124,11 +124,11 @@ def test_nodes_that_see_other_files_do_not_train(
         return sentences[0]
 
     both = "processes 1 and 2 of 2 (ranks 0 and 1) do not have the same"
-    mend = "give the same command on each machine, and the same files"
+    remedy = "give the same command on each machine, and the same files"
     other = refusal("--train_csv", tmp_path / "other.csv")
-    assert other == f"{both} --train_csv, labels, folds: {mend}"
-    assert refusal("--log_every", 3) == f"{both} --log_every: {mend}"
-    assert refusal("--out_dir", tmp_path / "elsewhere") == f"{both} --out_dir: {mend}"
+    assert other == f"{both} --train_csv, labels, folds: {remedy}"
+    assert refusal("--log_every", 3) == f"{both} --log_every: {remedy}"
+    assert refusal("--out_dir", tmp_path / "elsewhere") == f"{both} --out_dir: {remedy}"
     nowhere = tmp_path / "nowhere"
     assert refusal("--train_dir", nowhere).startswith(f"The image folder {nowhere} does not exist")
     assert {path.name for path in tmp_path.iterdir()} == {"other.csv"}

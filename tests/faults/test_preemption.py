@@ -1,4 +1,4 @@
-"""A scheduler or an impatient hand stops a command: when it ends, how, and what is then there."""
+"""Stops by a scheduler or Ctrl-C: time and exit code of the end, and files left."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ from tests.helpers.training.small_run import ROOT
 INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
 PASS_ON = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
 SOAK, STOP = pytest.mark.soak, pytest.mark.fault("SIGTERM, SIGUSR1 or Ctrl-C")
-GOES_ON = "; the same command goes on from here"
+RESUME_HINT = "; the same command goes on from here"
 
 
 @pytest.fixture(scope="module")
 def trained(launches: Launches, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training of two folds that nobody stopped; its place is free again."""
+    """Result of an undisturbed training of two folds, moved away."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     launches.start(TRAIN, *two_folds(data, out)).finishes()
     return out.rename(out.with_name("trained"))
@@ -35,7 +35,7 @@ def two_folds(data: Path, out: Path) -> list[str]:
 
 
 def ends_in_silence(launch: Launch, number: int) -> None:
-    """Without a word of its own and at once."""
+    """Assert an immediate end without output."""
     launch.comes_to_its_moment()
     began = time.monotonic()
     assert launch.ends() == 128 + number
@@ -64,7 +64,7 @@ def test_a_stopped_training_resumes_to_the_same_bits(
     launch = launches.start(TRAIN, *words, moment=at(kind, count, signal=number))
     if kind in ("update", "batch"):
         assert launch.ends() == 128 + number
-        assert launch.printed.count(GOES_ON) == 1
+        assert launch.printed.count(RESUME_HINT) == 1
         assert "Traceback" not in launch.printed
     else:
         ends_in_silence(launch, number)
@@ -84,7 +84,7 @@ def test_a_repeated_signal_counts_once(launches: Launches, data: Path, tmp_path:
         launch.send(TERM)
         time.sleep(seconds)
     assert launch.ends() == 128 + TERM
-    assert GOES_ON in launch.printed
+    assert RESUME_HINT in launch.printed
 
 
 @pytest.mark.fault("second Ctrl-C in a long evaluation")
@@ -137,7 +137,7 @@ def test_a_stop_of_a_launch_reaches_its_processes(
     else:
         launch.send(number)
     assert launch.ends() == 1
-    assert launch.printed.count(GOES_ON) == 1
+    assert launch.printed.count(RESUME_HINT) == 1
     assert not launch.errors
     assert not launch.has_traceback()
     assert list(out.glob("*.state.safetensors"))

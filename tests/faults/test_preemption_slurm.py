@@ -1,5 +1,5 @@
-"""The README's batch file with stand-ins for SLURM's commands: it asks for a new start when the run
-says that it was stopped, and never else."""
+"""The documented batch file with fake SLURM commands: it requests a new start if and
+only if the run was stopped."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Several processes on one machine: what one of them meets, all end by, and nothing is lost."""
+"""Several processes on one machine: a failure of one ends all, and nothing is lost."""
 
 import shutil
 import signal
@@ -22,7 +22,7 @@ RANKS = pytest.mark.parametrize("rank", [pytest.param(0, marks=SOAK), 1])
 
 @pytest.fixture(scope="module")
 def trained(launches: Launches, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training of two processes that nobody disturbed."""
+    """Result of an undisturbed training of two processes."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     launches.start(TRAIN, *training(data, out), place=Place(2)).finishes()
     return out.rename(out.with_name("trained"))

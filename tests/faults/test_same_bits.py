@@ -1,5 +1,5 @@
-"""The same command and seed give the same bits on a CPU, for any number of loader workers, in any
-folder, and where the run was stopped in between."""
+"""Equal bits on a CPU by the same command and seed, for any number of loader workers, any folder,
+and after a stop."""
 
 from collections.abc import Callable
 from itertools import product
@@ -16,7 +16,7 @@ from tests.helpers.training.stopped_training import stopped_at
 
 FAULT = "the same command again, with other workers and stops"
 TrainMethod = Callable[[str], Train]
-# what of a checkpoint's settings says how it was made, and not what it is
+# settings of a checkpoint that describe how it was made
 FREE = {"num_workers", "out_dir"}
 
 

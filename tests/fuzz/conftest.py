@@ -1,4 +1,4 @@
-"""What the tests of hostile files share."""
+"""Fixtures for tests of hostile files."""
 
 from collections.abc import Iterator
 

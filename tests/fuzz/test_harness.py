@@ -1,4 +1,4 @@
-"""Each kind of breach is noticed; else the fuzzing would show nothing."""
+"""Detection of each kind of forbidden action by the fuzzing harness."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_printed_text_is_reported(watched: Watched) -> None:
     for function, argument, kind, text in (
         ("well", [str(watched.out)], "ok", "done\n"),
         ("refuse", ["a.csv has no header"], "refused", "error: a.csv has no header\n"),
-        ("fail", [], "traceback", "KeyError: 'nobody catches this'\n"),
+        ("fail", [], "traceback", "KeyError: 'not caught'\n"),
     ):
         (outcome,) = watched.call(f"forbidden_calls:{function}", [argument])
         assert (outcome.kind, outcome.text[-len(text) :]) == (kind, text)

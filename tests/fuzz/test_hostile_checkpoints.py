@@ -1,6 +1,6 @@
-"""A checkpoint, a state or a kept block is taken up as it was written, or refused by its name.
+"""Hostile checkpoints, states and prediction blocks: read as written, or refused by name.
 
-What a file says of itself is the stranger's to choose, its checksum too: that finds damage, and is
+The metadata of a file is under the attacker's control, its checksum too: that finds damage, and is
 no signature.
 """
 
@@ -156,7 +156,7 @@ NAMES: dict[str, list[Any]] = {
 
 
 def odd_facts(watched: Watched, kind: str, soak: bool) -> dict[str, str]:
-    """What a whole file of this kind may say of itself, as JSON."""
+    """Metadata of a valid file of this kind, as JSON."""
     header = header_of(sound(watched, kind))
     if kind == "weights":
         return {}

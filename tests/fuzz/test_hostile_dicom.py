@@ -1,4 +1,4 @@
-"""A DICOM file is read rightly or refused by its name, whatever it says of itself.
+"""Hostile DICOM files: read correctly, or refused by name.
 
 Whole, cut and spoiled ones are tried in test_hostile_images.py.
 """

@@ -1,4 +1,4 @@
-"""An image file is read rightly or refused by its name, whatever is in it and wherever it leads."""
+"""Hostile image files: read correctly, or refused by name."""
 
 import os
 

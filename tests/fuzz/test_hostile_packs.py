@@ -1,4 +1,4 @@
-"""A pack gives the images that its index names, or is refused by the name of the spoiled file."""
+"""Hostile packs: read correctly, or refused with the name of the damaged file."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ HEADER = 128
 
 @pytest.fixture(scope="module")
 def sound(watched: Watched) -> dict[str, bytes]:
-    """The files of a sound pack."""
+    """Files of a valid pack."""
     assert watched.call("pack_targets:make", [[]])[0].kind == "ok"
     return {name: (watched.out / "sound" / name).read_bytes() for name in FILES}
 
@@ -95,7 +95,7 @@ def test_a_spoiled_file(
 
 
 def npy(header: str, body: bytes = bytes(112)) -> bytes:
-    """An array whose header is this text."""
+    """A .npy file with this header."""
     text = header.encode("latin-1") + b"\n"
     return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + body
 

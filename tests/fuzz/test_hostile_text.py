@@ -1,5 +1,5 @@
-"""No CSV and no JSON, whatever is in it, ends in more than one sentence: each is read right or
-refused, within ten seconds and two gigabytes, and nothing of it is run."""
+"""Hostile CSV and JSON: read correctly or refused in one line, within ten seconds and two
+gigabytes, without code execution."""
 
 import json
 from pathlib import Path

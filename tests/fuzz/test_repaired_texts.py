@@ -1,4 +1,4 @@
-"""What the fuzzer found, or would have: each of these ended otherwise before it was mended."""
+"""Regression tests for defects of text reading that the fuzzer found."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Any table of labels that Python writes is read back as it was, whatever its names are."""
+"""Round trip of label tables with any names."""
 
 import csv
 import math

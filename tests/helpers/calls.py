@@ -1,4 +1,4 @@
-"""What a command answers to some arguments: its output, or the sentence by which it refuses."""
+"""Output or error message of a command."""
 
 from collections.abc import Callable
 
@@ -6,14 +6,14 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def done(command: Command, *arguments: object) -> str:
-    """What it prints, where it ends well."""
+    """Output of a command that must succeed."""
     code, printed, error = command(*arguments)
     assert code == 0, error
     return printed
 
 
 def refusal(command: Command, *arguments: object) -> str:
-    """The one sentence."""
+    """Error message (one line) of a command that must fail with exit code 2."""
     code, _, error = command(*arguments)
     assert (code, error[:7], error.count("\n")) == (2, "error: ", 1), (arguments, error)
     return error

@@ -1,4 +1,4 @@
-"""The doctor's command on a small dataset that a test may spoil, and its findings as a list."""
+"""Doctor command on a small dataset, and its findings as a list."""
 
 import io
 import re
@@ -24,14 +24,14 @@ BEGINS = re.compile(r"^ *(\d+) (✓|!|✗|-) ", re.MULTILINE)
 
 @pytest.fixture(autouse=True)
 def sound_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The computer is another file's matter (test_doctor_environment.py), and takes time."""
+    """Skip the checks of the computer (slow; tested in test_doctor_environment.py)."""
     for name in ("packages", "threads", "disk", "memory"):
         monkeypatch.setattr(environment, f"check_{name}", lambda *_: None)
 
 
 @pytest.fixture
 def data(phantom: Path, tmp_path: Path) -> Path:
-    """Some of the phantom's rows with their images, which a test may spoil."""
+    """Some rows of the phantom with their images, for a test to change."""
     folder = tmp_path / "data"
     (folder / "images").mkdir(parents=True)
     table = pd.read_csv(phantom / "train.csv", dtype=str)[:ROWS]

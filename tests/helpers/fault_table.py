@@ -1,4 +1,4 @@
-"""What the tests of faults tried, added up: printed at the end, and kept where `--table` says.
+"""Summary table of the fault tests: printed at the end, written to the file of `--table`.
 
 A test has the marker `fault(name, tried=1)` or takes the fixture of that name. One that fails
 counts as one loss in each of its rows, and one that fails without a row, or does not begin, in a
@@ -39,7 +39,7 @@ def read_markers(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def soak(request: pytest.FixtureRequest) -> bool:
-    """Whether this is the long form."""
+    """Whether the long form (`--soak`) runs."""
     return bool(request.config.getoption("--soak"))
 
 

@@ -43,8 +43,10 @@ def part(checkpoint: Path, path: Path, keep: list[str]) -> Path:
     return path
 
 
-def said(checkpoint: Path, paths: list[Path], *, mirror: bool = True) -> np.ndarray:
-    """Probabilities (N, C) of a model, one image at a time, without loaders, batches or views."""
+def reference_probabilities(
+    checkpoint: Path, paths: list[Path], *, mirror: bool = True
+) -> np.ndarray:
+    """Reference probabilities (N, C) of a model, image by image, without loader or batches."""
     model, info = load_model(checkpoint)
     rows = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""The losses in all their variants, and the batches that their tests share."""
+"""Losses in all variants, and batches for their tests."""
 
 import math
 from typing import Any
@@ -74,7 +74,7 @@ def plain(name: str, **options: Any) -> nn.Module:
 
 
 def at_epoch(loss: Any, epoch: int) -> nn.Module:
-    """The loss as it is in this epoch, counted from 1."""
+    """The loss in this epoch (counted from 1)."""
     loss.set_epoch(epoch)
     return loss
 

@@ -1,4 +1,4 @@
-"""Every loss from its paper, one entry at a time in float64; nothing here calls the project."""
+"""Reference losses by their papers, entry by entry in float64, independent of the project."""
 
 from collections.abc import Sequence
 from math import exp, log
@@ -77,7 +77,7 @@ def rebalancing(
 def costs_of_image(
     name: str, logits: Array, row: Array, positives: Sequence[float], images: Array, **o: Any
 ) -> list[Costs]:
-    """What each entry of one image costs, for each loss whose entries stand alone."""
+    """Cost of each entry of one image, for losses with independent entries."""
     match name:
         case "asl":
             return [asl(z, **o) for z in logits]

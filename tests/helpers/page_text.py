@@ -5,6 +5,6 @@ import re
 
 
 def words(page: str) -> str:
-    """What can be read on it, in one line."""
+    """Visible text of a page in one line."""
     body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", body)).split())

@@ -1,4 +1,4 @@
-"""Models behind the page in this process, for tests of it."""
+"""Models served by the page in this process, for its tests."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ LIMITS = Limits(bytes=1_000_000)
 
 
 def serve(**settings: Any) -> tuple[ServedModels, TestClient]:
-    """The models of these settings, by flag name, and a client of their page."""
+    """Models of these settings (by flag name), and a client of their page."""
     config = Config()
     assign(config, settings)
     config.check()

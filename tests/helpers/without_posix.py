@@ -1,4 +1,4 @@
-"""Imports every module, answers every --help, packs and trains, without what Windows lacks.
+"""Imports, --help, packing and training without the POSIX modules that Windows lacks.
 
     python -m tests.helpers.without_posix FOLDER
 
@@ -32,7 +32,7 @@ FIRST = ("torch", "filelock")
 
 
 def main() -> None:
-    """Print what came out."""
+    """Print the results as JSON."""
     for name in FIRST:
         importlib.import_module(name)
     take_away()
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def take_away() -> None:
-    """Leave this process what it has on Windows."""
+    """Remove the modules and functions that Windows lacks."""
     for name in MODULES:
         # an import of it raises ModuleNotFoundError
         sys.modules[name] = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The command line of each method: the names of its flags, what --help costs and says, presets."""
+"""Command line of each method: flags, --help and presets."""
 
 import os
 import re

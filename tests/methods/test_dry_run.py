@@ -1,4 +1,4 @@
-"""--dry_run: each step of a training and each of its files, in seconds, beside the real run."""
+"""`--dry_run`: each step and file of a training in seconds, apart from the real run."""
 
 import itertools
 import re

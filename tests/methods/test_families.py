@@ -1,4 +1,4 @@
-"""One small network of each family of timm trains, is saved, loaded and predicts, or is refused.
+"""Training, saving and prediction with one small network of each timm family.
 
 All of them by `make test-families`; five of them here, the methods in turn.
 """

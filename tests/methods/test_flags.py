@@ -1,4 +1,4 @@
-"""Each flag of a training is seen to change what it says."""
+"""Effect of each flag of a training."""
 
 from pathlib import Path
 

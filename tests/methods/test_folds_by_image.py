@@ -1,4 +1,4 @@
-"""A run without known patients: it has that on all it leaves, and is resumed as it was begun."""
+"""Run without known patients: mark on its files, and resume."""
 
 import shutil
 from pathlib import Path

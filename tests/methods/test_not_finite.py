@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite ends the run by name, and poisons nothing that is kept."""
+"""Non-finite loss or gradient: the run ends with the images' names and valid checkpoints."""
 
 import re
 from pathlib import Path

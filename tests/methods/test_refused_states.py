@@ -1,4 +1,4 @@
-"""A state that is spoiled or another run's is refused."""
+"""Damaged resume states and those of other runs."""
 
 import errno
 import json
@@ -51,7 +51,7 @@ def half_way(
 
 
 def refused(train: Train, out: Path, arguments: list[str]) -> str:
-    """The sentence with which the command ends; checks that it changed nothing."""
+    """Error message of the command; checks that it changed nothing."""
     before = bytes_in(out)
     code, _, error = train(*arguments)
     assert code == 2

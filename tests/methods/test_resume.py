@@ -1,4 +1,4 @@
-"""The same command goes on where a run stopped; what does not belong to the run is refused."""
+"""Resume with the same command, and errors for files of another run."""
 
 import json
 import os

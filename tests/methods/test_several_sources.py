@@ -1,4 +1,4 @@
-"""A run on two sources with other labels: what it trains on, writes, and goes on with."""
+"""Run on two sources with different labels: training data, files and resume."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""label_coupling predicts a test folder: the published command line, and what can go wrong."""
+"""Predictions of a test folder by label_coupling: published command line and errors."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from core.models.checkpoint import load_facts, load_tensors, save_tensors
 from core.models.data_digests import NAME
 from tests.conftest import Train
-from tests.helpers.infer_files import said
+from tests.helpers.infer_files import reference_probabilities
 from tests.helpers.training.small_run import MODEL, flags
 
 LABELS = "Effusion,Atelectasis,Hernia"
@@ -57,7 +57,10 @@ def test_the_published_command_line(train: Train, workplace: Path) -> None:
     paths = sorted((workplace / "test_images").iterdir())
     assert list(frame["Image_name"]) == [path.name for path in paths]
     folder = workplace / "outputs" / "label_coupling"
-    folds = [said(folder / f"{MODEL}_fold{fold}.safetensors", paths) for fold in (1, 2, 3)]
+    folds = [
+        reference_probabilities(folder / f"{MODEL}_fold{fold}.safetensors", paths)
+        for fold in (1, 2, 3)
+    ]
     np.testing.assert_allclose(frame.iloc[:, 1:].to_numpy(), np.mean(folds, axis=0), atol=2e-6)
     assert "predictions  submission.csv (50 images by 3 models, views: flip)" in printed
     # the same command again: nothing is trained, the same file is written
@@ -92,7 +95,7 @@ def test_the_other_published_flags(train: Train, workplace: Path) -> None:
     frame = pd.read_csv("submission.csv")
     paths = sorted((workplace / "test_images").iterdir())
     assert list(frame["Image_name"]) == [path.stem for path in paths]
-    expected = said(files[best], paths, mirror=False)
+    expected = reference_probabilities(files[best], paths, mirror=False)
     np.testing.assert_allclose(frame.iloc[:, 1:].to_numpy(), expected, atol=2e-6)
 
 
@@ -173,7 +176,7 @@ def test_couplings_alone_leave_the_frozen_model_unchanged(
     # and it predicts what it wrote for its validation images
     frame = pd.read_csv(out / f"{MODEL}_fold2_val.csv", index_col=0)
     paths = [phantom / "images" / str(name) for name in frame.index]
-    expected = said(out / f"{MODEL}_fold2.safetensors", paths)
+    expected = reference_probabilities(out / f"{MODEL}_fold2.safetensors", paths)
     np.testing.assert_allclose(frame.to_numpy(), expected, atol=2e-6)
     assert train(*flags(phantom, out), *only)[1].count("finished before") == 1
 

@@ -1,4 +1,4 @@
-"""Whole runs of standard_head on a small phantom: what they leave behind."""
+"""Whole runs of standard_head on a small phantom, and their files."""
 
 import json
 from pathlib import Path

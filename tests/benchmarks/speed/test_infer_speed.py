@@ -1,4 +1,4 @@
-"""What `python -m benchmarks infer` measures is what it says; its figures are no test."""
+"""`python -m benchmarks infer`: what it measures and prints (no check of speed)."""
 
 import math
 from pathlib import Path

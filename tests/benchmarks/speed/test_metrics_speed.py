@@ -1,4 +1,4 @@
-"""What `python -m benchmarks metrics` measures is what it says; its figures are no test."""
+"""`python -m benchmarks metrics`: what it measures and prints (no check of speed)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks sampler` measures is what it says; its figures are no test."""
+"""`python -m benchmarks sampler`: what it measures and prints (no check of speed)."""
 
 import numpy as np
 import pytest

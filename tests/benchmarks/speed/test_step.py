@@ -1,4 +1,4 @@
-"""The two loops of `python -m benchmarks step` do the same, and it runs; its speed is no test."""
+"""`python -m benchmarks step`: equal work of both loops, and a run (no check of speed)."""
 
 import math
 from dataclasses import replace

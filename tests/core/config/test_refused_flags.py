@@ -1,4 +1,4 @@
-"""Refused values of flags and of a settings file, each with its sentence."""
+"""Invalid values of flags and of a settings file, and their error messages."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A table of a few lines, read as a user's."""
+"""Small label tables, read like a user's."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def read(tmp_path: Path) -> Read:
 
 @pytest.fixture
 def refuse(read: Read) -> Refuse:
-    """refuse(text, sentence, labels, **fields): assert that this is refused with that."""
+    """refuse(text, sentence, labels, **fields): assert that reading fails with that message."""
 
     def refuse(text: str, sentence: str, *labels: Any, **fields: Any) -> None:
         with pytest.raises(UserError, match=sentence) as refused:

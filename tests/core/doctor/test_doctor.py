@@ -1,4 +1,4 @@
-"""The doctor as a command: what it finds of sound and of spoiled data, and its exit code."""
+"""Doctor command: findings on valid and damaged data, and exit codes."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""The doctor finds what is in two CSVs, by name, by bytes, and by its looks."""
+"""Doctor: leaks between two CSVs, by name, bytes and appearance."""
 
 import shutil
 from pathlib import Path

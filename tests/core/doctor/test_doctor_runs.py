@@ -1,4 +1,4 @@
-"""What the doctor says of a finished run, and of one that was stopped or spoiled."""
+"""Doctor on finished, stopped and damaged runs."""
 
 import json
 import re

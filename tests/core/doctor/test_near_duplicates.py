@@ -1,4 +1,4 @@
-"""Which images look the same: copies that were changed, and no strangers."""
+"""Near duplicates: altered copies match, other images do not."""
 
 from pathlib import Path
 

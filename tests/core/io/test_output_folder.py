@@ -1,4 +1,4 @@
-"""A folder that is put in another's place: all of it or none, and nobody's file is lost."""
+"""Atomic replacement of an output folder, without loss of other files."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What each loss is: by its paper's formula, and as other libraries have it."""
+"""Losses against the formulas of their papers and other libraries."""
 
 import importlib
 from collections.abc import Callable

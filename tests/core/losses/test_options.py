@@ -1,4 +1,4 @@
-"""What goes around a loss and into it: prior, class weights, wrappers, schedules, refusals."""
+"""Options of losses: prior, class weights, wrappers, schedules, errors."""
 
 import math
 from decimal import Decimal, localcontext

@@ -1,4 +1,4 @@
-"""What every loss must survive, in every variant and with everything that goes around it."""
+"""Edge cases of every loss, in every variant and with every wrapper."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""The study of coverage in short: its truths are true, and its verdict can fail."""
+"""Short coverage study: reference values, and a verdict that can fail."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What patients add to the error of AP and AUROC, against leaving each of them out."""
+"""Influence of patients on the error of AP and AUROC, against the jackknife."""
 
 import numpy as np
 import pandas as pd

@@ -49,7 +49,7 @@ def test_normalisation_is_the_mean_over_channels(model: str, mean: float, std: f
     torch.testing.assert_close(seen[0], (images() / 255 - mean) / std, rtol=1e-4, atol=1e-4)
 
 
-# networks whose last layer is wider than their feature map are the trap
+# networks with a last layer wider than their feature map are the trap
 @pytest.mark.parametrize("model", [TINY, "test_vit2", "mobilenetv3_small_050", "lcnet_035"])
 def test_width_of_the_features_and_of_floats_as_of_bytes(model: str) -> None:
     backbone = untrained(model)

@@ -1,4 +1,4 @@
-"""Files of tensors are whole or not there, describe themselves, and never run code."""
+"""Checkpoints: atomic writes, metadata, and no code execution."""
 
 import ast
 import errno

@@ -1,4 +1,4 @@
-"""Digests of the training's images and patients: what a checkpoint holds, and of which images."""
+"""Digests of training images and patients in a checkpoint."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""--init_from: what a run takes from another one's checkpoint, by hand-written tensors."""
+"""`--init_from`: tensors taken from another run's checkpoint, by hand-written tensors."""
 
 import hashlib
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def head_of(model: nn.Module) -> dict[str, Tensor]:
 
 # here, there: another order, fewer, more, some of both
 CLASSES = [("CAB", "ABC"), ("BD", "ABCD"), ("XBAY", "AB"), ("XCA", "ABC"), ("A", "A")]
-# the tensors whose rows are classes, by hand
+# tensors with one row per class, by hand
 ROWS = {
     "standard_head": ["6.weight", "6.bias"],
     "csra_db_cas": ["attention.weight", "attention.scale", "attention.bias"],
@@ -193,7 +193,7 @@ def test_a_run_starts_from_the_weights_of_another_run(
 
 
 def changed(checkpoint: Path, folder: Path, *, nan: bool = False, **facts: Any) -> Path:
-    """A copy of the checkpoint that says other things of itself, or has a weight of NaN."""
+    """Copy of the checkpoint with other metadata or a weight of NaN."""
     tensors, old_facts = load_tensors(checkpoint)
     if nan:
         tensors["head.6.bias"][0] = torch.nan

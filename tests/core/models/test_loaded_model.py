@@ -1,4 +1,4 @@
-"""`load_model(path).predict`: the run's own out-of-fold values, and no array that is misread."""
+"""`load_model(path).predict`: the run's out-of-fold values, and refused arrays."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from core.data.images.decode import read_image
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors
 from methods import load_model
-from tests.helpers.infer_files import said
+from tests.helpers.infer_files import reference_probabilities
 from tests.helpers.training.small_run import METHODS, MODEL
 
 GREY = np.arange(64 * 40, dtype=np.uint8).reshape(64, 40)
@@ -63,9 +63,9 @@ def test_a_run_without_mirror_images_predicts_without_them(
     save_tensors(tmp_path / "a.safetensors", tensors, facts)
     paths = sorted((phantom / "images").iterdir())[:3]
     found = load_model(tmp_path / "a.safetensors").predict(paths)
-    truth = said(tmp_path / "a.safetensors", paths, mirror=False)
+    truth = reference_probabilities(tmp_path / "a.safetensors", paths, mirror=False)
     np.testing.assert_allclose(found, truth, atol=1e-6)
-    assert np.abs(said(tmp_path / "a.safetensors", paths) - truth).max() > 1e-5
+    assert np.abs(reference_probabilities(tmp_path / "a.safetensors", paths) - truth).max() > 1e-5
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Each image is predicted once, in the order asked for, whatever the batches."""
+"""Prediction of each image once and in order, for any batch size."""
 
 from pathlib import Path
 

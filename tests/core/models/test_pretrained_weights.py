@@ -1,4 +1,4 @@
-"""A file of pretrained weights fills the backbone, or is refused with names and counts."""
+"""Files of pretrained weights: loading, and errors with names and counts."""
 
 import re
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def tensors_of(model: str = MODEL, **options: Any) -> Tensors:
 
 
 def load(path: Path, tensors: Tensors, model: str = MODEL, pooled: bool = True) -> Tensors:
-    """What the network holds that was made with these tensors."""
+    """State of the network made with these tensors."""
     save_file(tensors, path)
     return Backbone(BackboneConfig(model=model), path, pooled=pooled).network.state_dict()
 

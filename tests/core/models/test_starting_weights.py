@@ -1,4 +1,4 @@
-"""Starting weights: where they come from, what needs no hub, and the record that a run keeps."""
+"""Starting weights: origin, offline use, and their record in a run."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ TINY = "test_convnext"
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """No hub and an empty cache; the repositories that were asked for."""
+    """Disable the hub and empty the cache; return the requested repositories."""
     asked: list[str] = []
 
     def fail(_: HfApi, repository: str, **__: Any) -> None:

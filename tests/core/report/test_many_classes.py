@@ -1,4 +1,4 @@
-"""Thousands of classes: pictures show the head and the tail and say so, tables stay whole."""
+"""Reports of thousands of classes: pictures of head and tail, complete tables."""
 
 import numpy as np
 import pytest

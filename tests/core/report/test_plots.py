@@ -1,4 +1,4 @@
-"""The pictures of a report."""
+"""Pictures of a report."""
 
 import io
 
@@ -17,17 +17,17 @@ from core.report.plots.precision_recall import precision_recall_figure
 from core.report.plots.reliability import reliability_figure
 from core.report.plots.style import shorten
 from core.report.plots.training_curves import curves_figure
-from tests.helpers.synthetic.report import NAMES, TRAINING, made_up_history, made_up_scores
+from tests.helpers.synthetic.report import NAMES, TRAINING, synthetic_history, synthetic_scores
 
 
 @pytest.fixture(scope="module")
 def scored():
-    return made_up_scores()
+    return synthetic_scores()
 
 
 @pytest.fixture
 def history():
-    return made_up_history()
+    return synthetic_history()
 
 
 def axes_of(figure):
@@ -37,7 +37,7 @@ def axes_of(figure):
 
 
 def lines_of(axis, **wanted):
-    """Data of an axis's lines whose properties are as wanted."""
+    """Data of the lines of an axis with these properties."""
     return [
         line.get_xydata()
         for line in axis.lines

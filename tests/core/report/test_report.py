@@ -23,18 +23,24 @@ from core.report.tables import (
 )
 from core.report.worst_images import Case, WorstImages
 from core.runs.folder import PLOTS
-from tests.helpers.synthetic.report import EVIL, NAMES, TRAINING, made_up_history, made_up_scores
+from tests.helpers.synthetic.report import (
+    EVIL,
+    NAMES,
+    TRAINING,
+    synthetic_history,
+    synthetic_scores,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
 def scored():
-    return made_up_scores()
+    return synthetic_scores()
 
 
 def contents(scored, history, title, **more):
-    """A page of all that a run tells."""
+    """Report page with all sections."""
     evaluation, targets, probabilities = scored
     sections: list[Table | Picture] = [summary_table(evaluation), class_table(evaluation)]
     sections += draw_pictures(evaluation, targets, probabilities, history)
@@ -69,7 +75,7 @@ def written(tmp_path_factory, scored):
     cases = [Case(EVIL, 0.25, 7, b"\xff\xd8 a jpeg"), Case("gone.png", 0.5, 3, b"")]
     page = contents(
         scored,
-        made_up_history(),
+        synthetic_history(),
         f"Run {EVIL}",
         worst=[WorstImages("Effusion", "head", 1234, cases, [])],
         command=f"python train.py {EVIL}",

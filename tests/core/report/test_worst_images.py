@@ -1,4 +1,4 @@
-"""The images that are the furthest off: which they are, and their small pictures."""
+"""Choice of the worst predicted images, and their thumbnails."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ NAMES = ("Common", "Rare")
 
 @pytest.fixture
 def table(tmp_path: Path) -> LabelTable:
-    """Twelve images, of which the third is none and the fourth gone; two classes."""
+    """Twelve images (the third invalid, the fourth missing) and two classes."""
     random = np.random.default_rng(5)
     paths = []
     for number in range(12):

@@ -50,7 +50,7 @@ def test_the_commit_is_that_of_the_project_itself(
     inside = checkout / "site-packages"
     inside.mkdir()
     assert commit(inside) == ""
-    # in a hook git says where it is: not here
+    # in a git hook the environment names the repository: not here
     with monkeypatch.context() as patch:
         patch.setenv("GIT_DIR", str(inside))
         assert commit(checkout) == f"{head}-dirty"
@@ -76,9 +76,9 @@ def test_other_software_is_reported() -> None:
     )
     assert "commit a then, b now" in message
     assert "torch 2.6 then, 2.7 now" in message
-    # what a start does not tell is no change, and what is spoiled does no harm
+    # a missing value of a start is not a change, and a damaged one does no harm
     assert describe_changes([started(), started(commit="", versions={"timm": "1"})]) == ""
-    # a build of the same version is no other software
+    # another build of the same version is not other software
     builds = "2.14.1+cu130", "2.14.1", "2.14.1+cpu"
     first, plain, other = (started(versions={"torch": build}) for build in builds)
     assert describe_changes([first, plain]) == describe_changes([plain, first]) == ""
@@ -130,7 +130,7 @@ def test_resuming_with_other_data_is_refused_by_what_differs(
     (out / "config.json").write_text(json.dumps(config))
     table = pd.read_csv(phantom / "train.csv")
     folds = pd.read_csv(out / "folds.csv")["fold"]
-    # two patients of one fold, whose names change places, and no patient's own fold with them
+    # two patients of one fold swap names, so that no patient changes fold
     one, other = table["PatientID"][folds == 1].unique()[:2]
     swapped = table["PatientID"].replace({one: other, other: one})
     flipped = table.assign(Edema=table["Edema"].where(table.index != 3, 1 - table["Edema"]))
@@ -160,7 +160,7 @@ def test_resuming_with_other_data_is_refused_by_what_differs(
 def test_changed_files_under_the_same_names_are_reported(
     finished: tuple[Path, str], phantom: Path, tmp_path: Path, train: Train, fault: Fault
 ) -> None:
-    """They are not refused: an image that could not be read is mended in that way."""
+    """They are not refused: an unreadable image is repaired in that way."""
     fault("a run that is resumed with other software or files", 1)
     data, out = Path(shutil.copytree(phantom, tmp_path / "data")), tmp_path / "out"
     options = ("--run_folds", 1)

@@ -1,4 +1,4 @@
-"""Which processes of a launch are told as lost, by those that are left."""
+"""Report of lost processes of a launch by the remaining ones."""
 
 import os
 import signal

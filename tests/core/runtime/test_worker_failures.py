@@ -1,4 +1,4 @@
-"""Which errors tell of a process that decoded images and is lost."""
+"""Errors that mean a lost image worker."""
 
 import errno
 import os
@@ -73,7 +73,7 @@ def test_the_sentence_of_a_start_and_of_an_end_name_the_same_cause(
     for sentence in (start, str(explain_lost_worker(RuntimeError(ended)))):
         assert expected in sentence
         assert ("/dev/shm" in sentence) == room
-    # the connection of a worker that crashed says nothing of the cause
+    # the connection of a crashed worker does not carry the cause
     reset = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
     assert "crashed (SIGSEGV)" in str(explain_lost_worker(reset, (-signal.SIGSEGV,)))
     # what has a name is a matter of that file

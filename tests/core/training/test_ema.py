@@ -1,4 +1,4 @@
-"""The moving average is the closed form, over parameters and buffers."""
+"""Moving average of parameters and buffers, against its closed form."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Rows that are kept on disk come back as they were, and nothing of them is left."""
+"""Disk-backed feature cache: reading back, and no file left."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The end of a run: which records of it can be drawn, and what its settings are called."""
+"""End of a run: history for the pictures, and names of settings."""
 
 from pathlib import Path
 

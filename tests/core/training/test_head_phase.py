@@ -1,6 +1,6 @@
-"""A head phase whose features are kept: what it computes, and a stop, a NaN or a full disk in it.
+"""Head phase with cached features: results, and a stop, a NaN or a full disk.
 
-The truth for a phase that keeps enough views is the same phase without any kept, to the last bit.
+The truth for a phase that keeps enough views is the same phase without a cache, to the last bit.
 """
 
 import errno

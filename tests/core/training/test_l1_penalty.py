@@ -1,4 +1,4 @@
-"""The proximal step leaves exact zeros, in the moving average too, and nothing else changes."""
+"""Proximal step: exact zeros, in the moving average too, and no other change."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What FoldTrainer promises beside the whole runs of tests/methods: accumulation and freezing."""
+"""FoldTrainer: accumulation and freezing (whole runs are in tests/methods)."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_a_head_only_phase_leaves_the_backbone_alone(table: LabelTable, tmp_path
 
 
 def test_updates_of_another_size_are_counted_again() -> None:
-    """As where a run goes on with two processes in place of one, or the other way round."""
+    """As on resuming with two processes in place of one, or the other way round."""
     progress = Progress(epoch=2, update=5, total_updates=25)
     assert progress.recount(8) == ""
     assert "takes 16 images and took 8" in progress.recount(16)

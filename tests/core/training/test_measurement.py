@@ -1,4 +1,4 @@
-"""What a dry run measures: epochs by a clock that is made up, memory by what the system counts."""
+"""Measurements of a dry run: epochs by a synthetic clock, memory by the system's counters."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def data(images: int) -> Any:
-    """A fold with so many images an update, of which as many as asked for can be decoded."""
+    """Stand-in for a fold with this number of images per update."""
     return SimpleNamespace(images_per_update=images, examples=lambda count: [0] * count)
 
 

@@ -1,4 +1,4 @@
-"""The optimiser trains the parts that it should, by its schedule."""
+"""Optimiser: trained parts and learning rate schedule."""
 
 import pytest
 import timm

@@ -1,4 +1,4 @@
-"""The state of a fold holds all that a resume needs, of any network, and is checked."""
+"""Resume state of a fold: completeness for any network, and validation."""
 
 from pathlib import Path
 from typing import Any

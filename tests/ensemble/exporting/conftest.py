@@ -1,4 +1,4 @@
-"""What tests of `ensemble.export` share."""
+"""Fixtures for tests of `ensemble.export`."""
 
 from pathlib import Path
 

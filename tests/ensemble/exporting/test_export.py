@@ -1,4 +1,4 @@
-"""`python -m ensemble.export`: what is handed on says what the checkpoints say, and no more."""
+"""`python -m ensemble.export`: content and metadata of the exported files."""
 
 import json
 import re
@@ -37,7 +37,7 @@ from ensemble.predict.predictor import Predictor
 from methods import ModelInfo, load_model
 from tests.conftest import Call
 from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import said
+from tests.helpers.infer_files import reference_probabilities
 
 MAPS = {
     "temperature": Temperature(1.7, threshold=0.3, threshold_gated=0.2),
@@ -119,7 +119,7 @@ def test_an_onnx_file_has_the_metadata_of_the_checkpoint(
     }
     assert session.get_inputs()[0].type == "tensor(uint8)"
     images = sorted((phantom / "images").iterdir())[:5]
-    plain = said(checkpoints[0], images)
+    plain = reference_probabilities(checkpoints[0], images)
     logits = np.log(plain / (1 - plain))
     slopes, offsets = np.resize([1 / 1.7, 0.8, 1], len(names)), np.resize([0, -0.4, 0], len(names))
     expected = 1 / (1 + np.exp(-(slopes * logits + offsets)))

@@ -1,4 +1,4 @@
-"""`python -m ensemble.export --format folder`: what is in it, and what it says of that."""
+"""`python -m ensemble.export --format folder`: content and model card."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.conftest import Call
 from tests.helpers.calls import done
-from tests.helpers.infer_files import said
+from tests.helpers.infer_files import reference_probabilities
 
 
 def test_a_folder_loads_back_to_the_same_bits_without_paths(
@@ -100,7 +100,7 @@ def test_a_folder_lists_the_classes_of_each_model(
         *(infer_main, image, "--ensemble", folder / "ensemble.json"),
         *("--output", tmp_path / "p.csv", "--tta_config", "none"),
     )
-    expected = said(checkpoints[0], [image], mirror=False)[0, 4::-1]
+    expected = reference_probabilities(checkpoints[0], [image], mirror=False)[0, 4::-1]
     found = pd.read_csv(tmp_path / "p.csv", index_col=0)
     assert list(found.columns) == fewer
     np.testing.assert_allclose(found.iloc[0], expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Images of other sizes: the graph's own resizing, and the code on the card that does it before."""
+"""Images of other sizes: resizing in the graph and by the code on the model card."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`python -m ensemble.calibrate`: its scores written out fold by fold, its files, its refusals."""
+"""`python -m ensemble.calibrate`: scores fold by fold, files and errors."""
 
 import json
 import re
@@ -102,7 +102,7 @@ def command(call: Command) -> Command:
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path, Problem]:
-    """Predictions whose logits are shifted by 3, labels in another order, and what they are."""
+    """Predictions with logits shifted by 3, labels in another order, and the true values."""
     problem = table(2)
     problem.probabilities[:] = expit(logit(problem.probabilities) + 3).round(7)
     return *write_files(tmp_path, problem), problem
@@ -144,7 +144,7 @@ def test_it_calibrates_reports_and_writes(
     assert "--calibration" in (last := printed.splitlines()[-1])
     assert last.endswith(" --postprocess normal_gating")
     assert "Recommended: held-out patients show a gain in mAP." in " ".join(printed.split())
-    # a shift of all logits by 3 is found, and so told
+    # a shift of all logits by 3 is found and reported
     assert "before → calibrated: log loss -" in " ".join(printed.split())
     assert printed.count(": better.") >= 2
     assert max(map(len, printed.split("\ncalibration  ")[0].splitlines())) <= 102

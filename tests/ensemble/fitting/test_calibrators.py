@@ -86,7 +86,7 @@ def test_maps_rise_and_stay_within_0_and_1(name: str) -> None:
         assert (np.diff(calibrated) >= 0).all()
         assert ((calibrated >= 0) & (calibrated <= 1)).all()
         if given.std() == 0 and name in ("platt", "isotonic"):
-            # nothing to tell images apart by: the share of positives
+            # no difference between images: the share of positives
             np.testing.assert_allclose(calibrated, 0.5, atol=1e-6)
 
 

@@ -159,7 +159,7 @@ def test_labels_are_read_as_the_runs_read_them(
     written = pd.read_csv(tmp_path / "v_labels.csv")
     np.testing.assert_array_equal(written[classes], frame[classes].replace(-1, 1))
     assert set(written["PatientID"]) == set(frame["Person"])
-    # runs that differ need to be told
+    # different runs are reported
     config = tmp_path / "four" / "config.json"
     config.write_text(config.read_text().replace('"one"', '"zero"'))
     assert "give --uncertain to read" in refusal(command, *flags, "--output", tmp_path / "w.json")
@@ -190,13 +190,13 @@ def test_labels_of_the_runs_themselves(
         output = tmp_path / f"{images}.json"
         printed = done(call, evaluate, "--predictions", own, "--output", output)
         assert f"{images} images" in printed
-    # of an official split, whose training images are there too
+    # of an official split that includes its training images
     part = guesses(labels_of(), 2, 5).iloc[:30]
     make_run(tmp_path / "val", labels, part, 1, 5, val_csv=str(labels))
     write_labels(tmp_path / "val" / "labels.csv", table)
     split = ["--runs", tmp_path / "val", "--folds", 2, "--output", tmp_path / "v.json"]
     assert "\n30 images, " in done(command, *split)
-    # one that says something else of an image, and one of an earlier version
+    # one with other labels of an image, and one of an earlier version
     table.targets[3, 0] = 1 - table.targets[3, 0]
     write_labels(paths[1] / "labels.csv", table)
     assert "have different labels for 1 images: give the file to score" in refusal(

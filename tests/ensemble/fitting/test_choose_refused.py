@@ -1,4 +1,4 @@
-"""What `python -m ensemble.choose` refuses is one sentence, exit code 2, and nothing written."""
+"""Errors of `python -m ensemble.choose`: one line, exit code 2, nothing written."""
 
 import json
 import shutil

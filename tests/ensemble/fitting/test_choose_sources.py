@@ -1,4 +1,4 @@
-"""`python -m ensemble.choose` on runs whose labels are of several CSVs, or of a part of one."""
+"""`python -m ensemble.choose` on runs with labels of several CSVs, or of a part of one."""
 
 import json
 from pathlib import Path

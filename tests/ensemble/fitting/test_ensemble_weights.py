@@ -1,4 +1,4 @@
-"""Weights against brute force, loops and optimality conditions; nested scores are not fooled."""
+"""Ensemble weights against brute force, loops and optimality; unbiased nested scores."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ from ensemble.fitting.weights import (
 FloatArray = NDArray[np.float64]
 
 
-def made_up(
+def synthetic_pool(
     seed: int, images: int, noise: tuple[float, ...], classes: int = 4, unknown: float = 0.0
 ) -> Pool:
     """Models that see the same evidence through more or less noise.
@@ -50,7 +50,7 @@ def by_sklearn(pool: Pool, scores: FloatArray, metric: Callable[..., float]) -> 
 
 
 def test_scores_are_those_of_scikit_learn() -> None:
-    pool = made_up(0, 300, (0.5, 2), unknown=0.2)
+    pool = synthetic_pool(0, 300, (0.5, 2), unknown=0.2)
     pool.targets[2] = np.where(np.isnan(pool.targets[2]), np.nan, 0)  # cannot be scored
     for scores in pool.predictions:
         for monitor, metric in (("mAP", average_precision_score), ("mAUROC", roc_auc_score)):
@@ -80,7 +80,7 @@ def greedy_loop(pool: Pool, patience: int) -> FloatArray:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_greedy_is_the_loop_written_out(seed: int) -> None:
-    pool = made_up(seed, 120, (1, 1.2, 2), classes=2, unknown=0.1)
+    pool = synthetic_pool(seed, 120, (1, 1.2, 2), classes=2, unknown=0.1)
     expected = greedy_loop(pool, selection.PATIENCE)
     np.testing.assert_allclose(greedy_selection(pool, "mAP"), expected, atol=1e-12)
 
@@ -88,7 +88,7 @@ def test_greedy_is_the_loop_written_out(seed: int) -> None:
 @pytest.mark.parametrize("noise", [(0.3, 0.4, 0.5), (0.3, 3, 3), (0.5, 0.5, 0.5, 0.5, 4)])
 def test_non_negative_weights_are_optimal(noise: tuple[float, ...]) -> None:
     """For a mixture, d loss / d w_m = -mean(q_m / q): -1 where w_m > 0, not below -1 elsewhere."""
-    pool = made_up(3, 500, noise, unknown=0.2)
+    pool = synthetic_pool(3, 500, noise, unknown=0.2)
     weights = non_negative(pool, "mAP")
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
@@ -140,9 +140,9 @@ def test_no_patient_is_fitted_on_and_held_out_at_once(monkeypatch: pytest.Monkey
 
 
 def test_folds_that_choose_runs_of_other_scales_are_not_ranked_together_at_random() -> None:
-    """Two runs that rank alike, one of which says half as much of everything: whichever of them a
+    """Two runs that rank alike, one of them with halved probabilities: whichever of them a
     fold takes, no image changes its place."""
-    pool = made_up(6, 200, (1,))
+    pool = synthetic_pool(6, 200, (1,))
     pool = Pool(np.concatenate([pool.predictions, pool.predictions / 2]), pool.targets)
     takes = iter([0, 1] * 20)
 
@@ -159,7 +159,7 @@ def test_folds_that_choose_runs_of_other_scales_are_not_ranked_together_at_rando
 
 
 def test_gains_are_scores_and_their_differences() -> None:
-    pool = made_up(4, 150, (0.5, 1, 2), classes=3, unknown=0.1)
+    pool = synthetic_pool(4, 150, (0.5, 1, 2), classes=3, unknown=0.1)
     patients = np.array([f"p{number // 2}" for number in range(150)], dtype=object)
     found = select(pool, patients, "mAP", folds=3, seed=0)
     names = ["a", "b", "c"]
@@ -183,10 +183,10 @@ def test_gains_are_scores_and_their_differences() -> None:
 
 
 def test_one_model_alone_and_what_cannot_be_scored() -> None:
-    alone = select(made_up(0, 60, (1,), classes=2), None, "mAP", folds=3, seed=0)
+    alone = select(synthetic_pool(0, 60, (1,), classes=2), None, "mAP", folds=3, seed=0)
     assert alone.chosen == SINGLE_BEST
     assert all(weights.tolist() == [1] for weights in alone.weights.values())
-    pool = made_up(0, 30, (1, 2))
+    pool = synthetic_pool(0, 30, (1, 2))
     with pytest.raises(UserError, match="nothing can be scored"):
         select(Pool(pool.predictions, np.zeros_like(pool.targets)), None, "mAP", 3, 0)
     people = np.array(["a", "b"] * 15, dtype=object)

@@ -17,7 +17,7 @@ from ensemble.heatmaps.pointing_game import Pointing, highest_place
 from methods import load_model
 from tests.conftest import Call
 from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import part, said
+from tests.helpers.infer_files import part, reference_probabilities
 from tests.helpers.served_page import calibrated
 
 BOXES = "ImageID,finding,x0,y0,x1,y1\n"
@@ -97,7 +97,7 @@ def test_pictures_and_tables_of_some_images(
     assert len(listed) == 2 * 3
     names = list(load_model(checkpoints[0])[1].class_names)
     first = [phantom / "images" / name for name in test[:2]]
-    one, other = (said(path, first) for path in checkpoints)
+    one, other = (reference_probabilities(path, first) for path in checkpoints)
     merged = (one + 3 * other) / 4
     expected = [
         each[image, merged[image].argmax()] for image in range(2) for each in (one, other, merged)
@@ -140,7 +140,7 @@ def test_probabilities_are_those_of_infer(
     last = listed[listed["calibration"] == "calibrated"].set_index("class")["probability"]
     assert len(listed) == len(names) * (1 if number == 1 else 3)
     np.testing.assert_allclose(last[names], truth[names], atol=1e-6)
-    assert np.abs(said(checkpoints[0], [image])[0] - truth).max() > 1e-3
+    assert np.abs(reference_probabilities(checkpoints[0], [image])[0] - truth).max() > 1e-3
     assert f"calibrated by {calibration}" in shown
     assert ("of each model uncalibrated" in shown) == (number > 1)
 

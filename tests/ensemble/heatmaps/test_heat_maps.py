@@ -1,4 +1,4 @@
-"""Heat maps against their definitions, and against a place where the evidence is known to lie."""
+"""Heat maps against their definitions, and against a known location of the evidence."""
 
 import sys
 from pathlib import Path

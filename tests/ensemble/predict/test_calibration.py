@@ -1,4 +1,4 @@
-"""Gating and calibration against their formulas; calibration.json, which anyone may have made."""
+"""Gating and calibration against their formulas; validation of calibration.json."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`ensemble.json`: what is written is read; what anyone else may have written is checked."""
+"""`ensemble.json`: round trip, and validation of untrusted files."""
 
 import json
 from pathlib import Path

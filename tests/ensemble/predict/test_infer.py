@@ -8,7 +8,7 @@ import pandas as pd
 from core.models.checkpoint import load_tensors, save_tensors
 from methods import load_model
 from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import HEAD, Infer, copied, predicted, said
+from tests.helpers.infer_files import HEAD, Infer, copied, predicted, reference_probabilities
 
 
 def test_every_image_of_a_folder_by_two_models(
@@ -26,7 +26,10 @@ def test_every_image_of_a_folder_by_two_models(
     assert list(frame) == ["ImageID", *classes]
     found = frame.set_index("ImageID").loc[[six_images[0].name, six_images[1].name, "deeper/c.png"]]
     assert list(frame["ImageID"]) == sorted(found.index)
-    expected = (said(checkpoints[0], six_images[:3]) + said(checkpoints[1], six_images[:3])) / 2
+    expected = (
+        reference_probabilities(checkpoints[0], six_images[:3])
+        + reference_probabilities(checkpoints[1], six_images[:3])
+    ) / 2
     np.testing.assert_allclose(found.to_numpy(), expected, atol=2e-6)
 
 
@@ -43,7 +46,7 @@ def test_the_images_of_a_csv_in_its_order_with_weights_and_without_views(
     )
     assert list(frame.index) == list(table["ImageID"])
     paths = [phantom / "images" / name for name in frame.index]
-    one, other = (said(path, paths, mirror=False) for path in checkpoints)
+    one, other = (reference_probabilities(path, paths, mirror=False) for path in checkpoints)
     np.testing.assert_allclose(frame.to_numpy(), (one + 3 * other) / 4, atol=2e-6)
 
 

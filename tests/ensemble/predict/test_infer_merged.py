@@ -14,7 +14,7 @@ from ensemble.predict.calibration import Calibration, Identity, Platt, write_cal
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import Infer, part, predicted, said, write
+from tests.helpers.infer_files import Infer, part, predicted, reference_probabilities, write
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def names(checkpoints: list[Path]) -> list[str]:
 def both(checkpoints: list[Path], six_images: list[Path], names: list[str]) -> list[pd.DataFrame]:
     """Probabilities of the six images by each of the two models alone."""
     return [
-        pd.DataFrame(said(path, six_images, mirror=False).astype(float), columns=names)
+        pd.DataFrame(
+            reference_probabilities(path, six_images, mirror=False).astype(float), columns=names
+        )
         for path in checkpoints
     ]
 
@@ -115,7 +117,7 @@ def test_models_of_other_sizes_see_each_image_at_theirs(
     pair = [checkpoints[0], tmp_path / "other.safetensors"]
     save_tensors(pair[1], tensors, facts | {"img_size": 48})
     found = predicted(infer, *six_flags, "--checkpoints", *pair, output=tmp_path / "p.csv")
-    one, other = (said(path, six_images, mirror=False) for path in pair)
+    one, other = (reference_probabilities(path, six_images, mirror=False) for path in pair)
     np.testing.assert_allclose(found, (one + other) / 2, atol=2e-6)
 
 

@@ -1,4 +1,4 @@
-"""`ensemble.infer` with bad input: one sentence, exit code 2, and nothing is written or lost."""
+"""`ensemble.infer` with bad input: one line, exit code 2, nothing written or lost."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`ensemble.infer`: which rows and columns it writes, of images and of studies."""
+"""`ensemble.infer`: rows and columns of its output, for images and studies."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 
 from methods import load_model
 from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import Infer, copied, predicted, said, write
+from tests.helpers.infer_files import Infer, copied, predicted, reference_probabilities, write
 
 
 def test_studies_are_merged_by_their_views(
@@ -66,7 +66,7 @@ def test_a_single_image_prints_a_table(
     infer: Infer, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
 ) -> None:
     names = load_model(checkpoints[0])[1].class_names
-    expected = pd.Series(said(checkpoints[0], six_images[2:3])[0], index=names)
+    expected = pd.Series(reference_probabilities(checkpoints[0], six_images[2:3])[0], index=names)
     model, out = ["--checkpoints", checkpoints[0]], tmp_path / "1.csv"
     for words in (["--image_dir", six_images[2]], [six_images[2]]):
         printed = done(infer, *words, *model, "--output", out, "--overwrite")
@@ -92,17 +92,17 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     names = f"{six_images[1].name}, {six_images[4].name}"
     assert f"2 of 6 images cannot be read: {names}" in refusal(infer, *spoiled)
     assert not out.exists()
-    # what the first start predicted is kept
+    # the predictions of the first start are kept
     assert "Resuming: 1 of 1 blocks are done." in done(infer, *skip)
     found = pd.read_csv(out, index_col=0)
     kept = [six_images[place] for place in (0, 2, 3, 5)]
     assert list(found.index) == [path.name for path in kept]
-    expected = sum(said(path, kept, mirror=False) for path in checkpoints) / 2
+    expected = sum(reference_probabilities(path, kept, mirror=False) for path in checkpoints) / 2
     np.testing.assert_allclose(found.to_numpy(), expected, atol=2e-6)
     table = pd.read_csv(listed)
     assert list(table["ImageID"]) == [six_images[1].name, six_images[4].name]
     assert table["reason"].str.contains("cannot be read").all()
-    # mended, there is nothing left to list
+    # repaired, there is nothing left to list
     for place in (1, 4):
         shutil.copy(six_images[place], folder)
     assert infer(*skip, "--overwrite")[0] == 0
@@ -120,7 +120,7 @@ def test_unreadable_images_are_left_out_and_listed_if_asked_for(
     assert "--on_bad_image" not in error
 
 
-def test_a_study_whose_images_are_skipped_is_listed(
+def test_a_study_with_skipped_images_is_listed(
     infer: Infer, six_flags: list, six_images: list[Path], tmp_path: Path
 ) -> None:
     folder = copied(six_images, tmp_path / "images")

@@ -1,4 +1,4 @@
-"""`ensemble.infer`: what was predicted is kept, by one process or several, and read once."""
+"""`ensemble.infer`: cached blocks of predictions, with one process or several."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def base(checkpoints: list[Path], phantom: Path, names: list[str], tmp_path: Pat
 
 @pytest.fixture
 def expected(base: list[object], infer: Infer, tmp_path: Path) -> bytes:
-    """The predictions of a run that nothing disturbs."""
+    """Predictions of an undisturbed run."""
     assert infer(*base, "--output", tmp_path / "q.csv")[0] == 0
     return (tmp_path / "q.csv").read_bytes()
 
@@ -87,7 +87,7 @@ def test_cached_predictions_are_reused_for_the_same_models_copies_and_images_onl
     spoiled.write_bytes(whole[:100])
     assert infer(*here)[0] == 2
     assert len(list(blocks_folder(out).iterdir())) == 6
-    # one image was mended: its block is made again, and no other
+    # one image was repaired: only its block is made again
     spoiled.write_bytes(whole)
     assert "Resuming: 5 of 6 blocks are done." in done(infer, *here)
     assert out.read_bytes() == expected
@@ -95,7 +95,7 @@ def test_cached_predictions_are_reused_for_the_same_models_copies_and_images_onl
     spoiled.write_bytes(whole[:100])
     assert infer(*here, "--overwrite")[0] == 2
     spoiled.write_bytes(whole)
-    # a command that is refused leaves alone what another one kept
+    # a refused command leaves the blocks of another one
     assert "exists: give another --output" in refusal(infer, *here, "--tta_config", "none")
     assert len(list(blocks_folder(out).glob("*.safetensors"))) == 6
     printed = done(infer, *here, "--overwrite", "--tta_config", "none")

@@ -1,4 +1,4 @@
-"""Each view puts a landmark where a written-out transform puts it."""
+"""Position of a landmark in each augmented copy, against written-out transforms."""
 
 import cv2
 import numpy as np

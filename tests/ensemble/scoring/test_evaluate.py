@@ -1,4 +1,4 @@
-"""`python -m ensemble.evaluate`: its numbers against core.metrics on tables ordered by hand."""
+"""`python -m ensemble.evaluate`: scores against core.metrics on tables ordered by hand."""
 
 import re
 from pathlib import Path

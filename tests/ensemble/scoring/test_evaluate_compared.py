@@ -1,4 +1,4 @@
-"""Means and differences of `ensemble.evaluate` are over the same classes, which are named."""
+"""`ensemble.evaluate` of several files: means and differences over the same classes."""
 
 import re
 from dataclasses import replace
@@ -53,7 +53,7 @@ def files(files: Files, tmp_path: Path) -> Files:
 
 
 def mean(files: Files, name: str, metric: str, classes: list[str]) -> float:
-    """A macro mean by scikit-learn, over the images whose label is known."""
+    """Macro mean by scikit-learn over the images with a known label."""
     values = []
     for place in map(CLASSES.index, classes):
         known = ~np.isnan(files.targets[:, place])

@@ -1,4 +1,4 @@
-"""`python -m ensemble.evaluate`: what it replaces, and what it refuses."""
+"""`python -m ensemble.evaluate`: replaced files and errors."""
 
 from functools import partial
 

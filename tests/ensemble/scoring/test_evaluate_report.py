@@ -1,4 +1,4 @@
-"""`python -m ensemble.evaluate --report`: the page beside the scores."""
+"""`python -m ensemble.evaluate --report`: the report page."""
 
 import os
 import re

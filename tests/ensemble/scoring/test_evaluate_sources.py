@@ -1,4 +1,4 @@
-"""`python -m ensemble.evaluate` scores against a known source's own table."""
+"""`python -m ensemble.evaluate` with the label table of a known source."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def write(path: Path, **columns: Any) -> Path:
 
 
 def of_nih(path: Path, **renamed: str) -> Path:
-    """Predictions for IMAGES, whose mass is found."""
+    """Predictions for IMAGES that find the mass."""
     columns: dict[str, Any] = dict.fromkeys(LABELS, 0.5) | {"Mass": [0.1, 0.9]}
     named = {renamed.get(name.replace(" ", "_"), name): cells for name, cells in columns.items()}
     return write(path, ImageID=IMAGES, **named)
@@ -55,7 +55,7 @@ def test_classes_are_found_by_the_label_map(command: Command, tmp_path: Path) ->
     assert sorted(renamed) == ["Mass is Tumour", "No Finding is Normal"]
     found = read_json(tmp_path / "p_metrics.json")["per_class"]["Tumour"]
     assert (found["n"], found["positives"], found["auroc"]) == (2, 1, 1)
-    # without the user's row nothing says what a Tumour is
+    # without the user's row Tumour has no meaning
     code, _, error = command(*flags)
     assert code == 2
     assert "Tumour" in error
@@ -98,7 +98,7 @@ def test_the_training_table_has_its_own_blanks(command: Command, tmp_path: Path)
 
 
 def test_subgroups_read_the_labels_as_the_scores_do(command: Command, tmp_path: Path) -> None:
-    """Readers of VinDr's kind in other words: --source says so, in three rows an image."""
+    """Readers as in VinDr under other names, in three rows an image; --source selects it."""
     labels = write(
         tmp_path / "l.csv",
         image_id=np.repeat(FOUR, 3),

@@ -129,7 +129,7 @@ def test_a_chosen_threshold_promises_less_than_it_shows() -> None:
     exact = beta.ppf([0.025, 0.975], reached, positives + 1 - reached)
     columns = ["sensitivity_low", "sensitivity_high"]
     np.testing.assert_allclose(chosen[columns].to_numpy()[0], exact)
-    # the last positive tells of none beyond it
+    # no positive lies beyond the last one
     every = operating_points(targets, probabilities, NAMES, TargetPoint("sensitivity", 1.0))
     assert every["threshold_low"].isna().all()
     other = operating_points(targets, probabilities, NAMES, TargetPoint("specificity", 0.8))

@@ -1,4 +1,4 @@
-"""Subgroups: found in the files by name, and scored as if their rows were a table of their own."""
+"""Subgroups: found by name, and scored like separate tables."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ensemble.evaluate on rows that were in a training: by infer's JSON, and by --train_csv."""
+"""`ensemble.evaluate` on training rows, found by infer's JSON or by --train_csv."""
 
 import json
 from pathlib import Path

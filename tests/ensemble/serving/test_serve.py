@@ -1,4 +1,4 @@
-"""The page's endpoints: what the commands say, and the same sentence for what is wrong."""
+"""Endpoints of the page: the results and error messages of the commands."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ from methods import load_model
 from tests.conftest import Call
 from tests.helpers.calls import done
 from tests.helpers.data.dicom_files import dicom
-from tests.helpers.infer_files import said
+from tests.helpers.infer_files import reference_probabilities
 from tests.helpers.served_page import LIMITS, calibrated, serve
 from tests.helpers.training.small_run import MODEL
 
@@ -74,7 +74,7 @@ def test_probabilities_are_those_of_the_models(
     page: TestClient, folds: tuple[Path, ...], image: Path
 ) -> None:
     answer = asked(page, image.read_bytes())
-    expected = np.mean([said(path, [image])[0] for path in folds], axis=0)
+    expected = np.mean([reference_probabilities(path, [image])[0] for path in folds], axis=0)
     names = load_model(folds[0])[1].class_names
     assert list(probabilities(answer)) == list(names)
     np.testing.assert_allclose(list(probabilities(answer).values()), expected, rtol=0, atol=1e-6)

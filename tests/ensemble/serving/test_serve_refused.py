@@ -1,4 +1,4 @@
-"""`python -m ensemble.serve`: who may ask, how many, and what it does not start with."""
+"""`python -m ensemble.serve`: access checks, request limits and refused flags."""
 
 import http.client
 import os
@@ -95,7 +95,7 @@ def test_nothing_is_loaded_from_elsewhere_or_kept(page: TestClient) -> None:
 
 
 def request(*chunks: bytes, pause: float = 0) -> Request:
-    """A request whose body comes in these pieces, each after a pause of so many seconds."""
+    """Request with a body in these pieces, each after a pause in seconds."""
     left = list(chunks)
 
     async def receive() -> dict[str, Any]:

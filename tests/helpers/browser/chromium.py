@@ -1,4 +1,4 @@
-"""A real Chromium for tests: it opens a page and keeps all that goes wrong on it.
+"""Chromium for tests: opens a page and records its errors.
 
 with launched() as browser, opened(browser, "http://127.0.0.1:8000", width=390) as seen:
     seen.page.click("text=Effusion")
@@ -22,7 +22,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 @dataclass
 class Opened:
-    """A page that is open, and what happened on it since."""
+    """An open page and its recorded errors and requests."""
 
     page: Page
     errors: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Opened:
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """A headless Chromium: the machine's own, or else one that is fetched."""
+    """Headless Chromium: the installed one, or else a downloaded one."""
     with sync_playwright() as playwright:
         if _program() is None and not Path(playwright.chromium.executable_path).is_file():
             _fetch()
@@ -46,7 +46,7 @@ def launched() -> Iterator[Browser]:
 
 
 def _program() -> str | None:
-    """The machine's own Chromium."""
+    """Path of the installed Chromium."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
@@ -98,14 +98,14 @@ def opened(
 
 
 def overflow(page: Page) -> int:
-    """By how many CSS pixels the page is wider than its window: it must not scroll sideways."""
+    """Horizontal overflow of the page in CSS pixels (0 if it does not scroll sideways)."""
     return page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
 
 
 def pictures_that_fail(page: Page) -> list[str]:
-    """What is wrong with pictures of the page: they do not load, or have no alternative text."""
+    """Pictures of the page that do not load or have no alternative text."""
     return page.evaluate(
         """async () => {
           const wrong = [];

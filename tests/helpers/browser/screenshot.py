@@ -1,4 +1,4 @@
-"""A picture of a page, as the README shows it.
+"""Screenshot of a page, as in the README.
 
 python -m tests.helpers.browser.screenshot demo/csra_db_cas/report.html docs/report.png
 python -m tests.helpers.browser.screenshot http://127.0.0.1:8000 docs/serve.png \
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=0, help="scroll to here before")
     parser.add_argument("--full", action="store_true", help="the whole page, not its window alone")
     parser.add_argument("--image", type=Path, help="a phantom that a served page is given")
-    parser.add_argument("--class_name", help="the class whose heat map is shown")
+    parser.add_argument("--class_name", help="class to show the heat map of")
     words = parser.parse_args()
     place = words.page if "://" in words.page else Path(words.page)
     size = {"width": words.width, "height": words.height, "scale": words.scale}

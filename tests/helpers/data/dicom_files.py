@@ -1,4 +1,4 @@
-"""DICOM files made by pydicom, and what is read of them, for tests."""
+"""DICOM files made by pydicom and their decoded pixels, for tests."""
 
 import io
 from typing import Any
@@ -63,7 +63,7 @@ def dataset(syntax: UID = ExplicitVRLittleEndian, **elements: Any) -> bytes:
 
 
 def data_set(data: bytes) -> bytes:
-    """A file without preamble and meta information, whose length is its first element."""
+    """The data set of a file, without preamble and meta information."""
     return data[144 + int.from_bytes(data[140:144], "little") :]
 
 
@@ -92,14 +92,14 @@ def table(
 
 
 def read(data: bytes) -> np.ndarray:
-    """What `decode_image` makes of this file."""
+    """Pixels that `decode_image` returns for this file."""
     pixels = decode_image(data, "image.dcm")
     assert pixels.dtype == np.uint8
     return pixels
 
 
 def refused(data: bytes) -> str:
-    """The one sentence with which `decode_image` refuses it."""
+    """Error message of `decode_image` for this file."""
     with pytest.raises(UserError, match=r"^Image image\.dcm cannot be read: .*\.$") as error:
         read(data)
     assert "\n" not in str(error.value)
@@ -107,18 +107,18 @@ def refused(data: bytes) -> str:
 
 
 def close(pixels: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether they are the same but for rounding."""
+    """Whether two images differ by rounding only."""
     return pixels.shape == expected.shape and bool(np.abs(pixels - expected).max() <= 0.51)
 
 
 def percentiles(values: np.ndarray) -> np.ndarray:
-    """The 0.5 and the 99.5 percentile as black and white."""
+    """Values scaled from the 0.5 and 99.5 percentiles to 0 and 255."""
     low, high = np.percentile(values, [0.5, 99.5])
     return np.clip((values - low) / (high - low), 0, 1) * 255
 
 
 def linear(x: np.ndarray, center: float, width: float) -> np.ndarray:
-    """PS3.3 C.11.2.1.2.1, as it is written there."""
+    """Linear window by PS3.3 C.11.2.1.2.1."""
     y = ((x - (center - 0.5)) / (width - 1) + 0.5) * 255
     y = np.where(x <= center - 0.5 - (width - 1) / 2, 0, y)
     return np.where(x > center - 0.5 + (width - 1) / 2, 255, y)

@@ -1,4 +1,4 @@
-"""Images and calls that the tests of packs share."""
+"""Images and calls for tests of packs."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def packing(images: Path, *more: object) -> list[object]:
 
 
 def refusal(call: Call, images: Path, *more: object) -> str:
-    """The one line with which `packing` ends."""
+    """Error message of `packing`."""
     code, _, err = call(*packing(images, *more))
     assert (code, err.count("\n")) == (2, 1)
     return err
@@ -61,7 +61,7 @@ def pack_names(folder: Path) -> list[str]:
 
 
 def check_pixels(folder: Path, images: Path) -> None:
-    """All images of a pack are what training reads from the files."""
+    """Check that each image of a pack equals the one read from its file."""
     for pack in open_packs(folder):
         for name, pixels in zip(pack.index["name"], pack.images, strict=True):
             assert np.array_equal(pixels, load_image(images / name, pack.plan.size)), name

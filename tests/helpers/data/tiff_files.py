@@ -1,4 +1,4 @@
-"""TIFF files by the book, for what no library writes."""
+"""TIFF files from raw parts, for content that no library writes."""
 
 import struct
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Two CSVs of a few images, in different words, for tests of several sources."""
+"""Two CSVs of a few images with different spellings, for tests of several sources."""
 
 from pathlib import Path
 from typing import Any

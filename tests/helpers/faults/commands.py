@@ -1,4 +1,4 @@
-"""Commands that are interrupted: arguments of small runs, and where they write."""
+"""Commands to be interrupted: arguments and output folders of small runs."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from tests.helpers.training.small_run import MODEL, flags
 
 
 def training(data: Path, out: Path, *more: object) -> list[str]:
-    """Two epochs and one of the head, of one fold; its state is kept at each update."""
+    """One fold of two epochs and a head epoch; its state is saved at each update."""
     # few labels: the report's pictures are what takes long
     options = ["--run_folds", 1, "--labels", "Effusion,Normal", "--save_minutes", 1e-9]
     return flags(data, out, "--batch_size", 4, *options, *more)
 
 
 def training_of(method: str, data: Path, folder: Path, *more: object) -> Command:
-    """That training of a method; label_coupling predicts in the end."""
+    """The same training of a given method; label_coupling also predicts."""
     words = training(data, folder / "out", *more)
     if method == "label_coupling":
         words += ["--test_csv", str(data / "test.csv"), "--out_csv", str(folder / "test.csv")]
@@ -83,8 +83,7 @@ OTHERS = {
 
 
 def disk_command(name: str, folder: Path, **places: Path) -> Command:
-    """One of OTHERS, or one fold of a method's training: two epochs of the head, whose features are
-    cached, and one of all."""
+    """One of OTHERS, or a training of one fold: two head epochs (cached features), one of all."""
     if name in OTHERS:
         text = OTHERS[name].format(model=MODEL, work=folder, **{"coupled": ""} | places)
         return Command(name, name, text.split(), folder)
@@ -108,7 +107,7 @@ def data_with_predictions(folder: Path) -> Path:
 
 
 def run_of_many(run: Path, data: Path, made: Path) -> Path:
-    """A run as if it had been of the phantom's test images, which are of more patients."""
+    """Run folder for the phantom's test images, which have more patients."""
     shutil.copytree(run, made)
     # its labels are those of --train_csv, as in a run of before labels.csv
     (made / "labels.csv").unlink()

@@ -1,4 +1,4 @@
-"""Every step with files below a folder, one of which fails: as on a full disk, or as a test says.
+"""File operations below a folder, counted as steps; a test lets one of them fail.
 
 A step is what can fail by itself: to open a file for writing, each write that reaches the system
 (also at flush and close), close, fsync, replace, mkdir, chmod, the reserving of room, safetensors.
@@ -75,7 +75,7 @@ class Steps:
             except OSError as error:
                 with file_open(path, "wb") as file:
                     file.write(b"half of a fi")
-                # as it tells of it
+                # the message of safetensors
                 raise SafetensorError(f"Error: {error.strerror} (os error {error.errno})") from None
             save(tensors, path, metadata)
 

@@ -1,4 +1,4 @@
-"""Commands that start in no time: forked from a process that has imported everything.
+"""Fast start of commands, by a fork of a process that has imported everything.
 
 Reads requests from standard input, a JSON object a line, and answers each with a line:
 
@@ -154,7 +154,7 @@ def command(request: dict[str, Any]) -> int:
 
 
 def redirect(stream: int, path: str) -> None:
-    """Let this process print to a file."""
+    """Redirect the output of this process to a file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, stream)
     os.close(file)

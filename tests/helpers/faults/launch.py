@@ -1,4 +1,4 @@
-"""One launch: a launcher with its processes, or one process."""
+"""One launch: a launcher with its ranks, or a single process."""
 
 import json
 import os
@@ -28,12 +28,12 @@ class Launch:
 
     @property
     def printed(self) -> str:
-        """All that its processes printed."""
+        """Output of all its processes."""
         return "".join(path.read_text(errors="replace") for path in self._printed())
 
     @property
     def error(self) -> str:
-        """What its one process printed as errors."""
+        """Standard error of its single process."""
         path = Path(f"{self.output}.error0")
         return path.read_text() if path.exists() else ""
 
@@ -50,7 +50,7 @@ class Launch:
 
     @cached_property
     def seen(self) -> dict[str, Any]:
-        """What its one process counted until it ended: `moments` by kind, and `steps`."""
+        """Counts of its single process: `moments` by kind, and `steps`."""
         path = Path(f"{self.output}.seen0")
         return json.loads(path.read_text()) if path.exists() else {"moments": {}, "steps": []}
 
@@ -77,20 +77,20 @@ class Launch:
         return code
 
     def finishes(self) -> str:
-        """What it printed until it came to a good end."""
+        """Output of a launch that must succeed."""
         code = self.ends(300)
         assert code == 0, self.printed[-3000:]
         return self.printed
 
     def sentence(self) -> str:
-        """The one sentence that it ended by."""
+        """Its error message (exactly one)."""
         assert self.ends() != 0
         assert len(self.errors) == 1, self.printed
         assert not self.has_traceback()
         return self.errors[0]
 
     def refusal(self) -> str:
-        """The sentence of one process that ended with exit code 2, and nothing else to say."""
+        """Error message of a single process that ended with exit code 2 and no other output."""
         assert self.code == 2, (self.code, self.error[-3000:])
         assert self.error.startswith("error: "), self.error
         assert self.error.count("\n") == 1, self.error
@@ -120,7 +120,7 @@ class Launch:
         return in_session(self.pid)
 
     def has_ended(self) -> bool:
-        """Whether nothing of it is left."""
+        """Whether none of its processes is left."""
         # a file is there once it has a session of its own
         return bool(self._printed()) and not self.processes()
 
@@ -144,7 +144,7 @@ class Launch:
 
 
 def wait_until(true: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for what must happen."""
+    """Wait until the condition holds; fail after a timeout."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"

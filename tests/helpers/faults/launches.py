@@ -1,4 +1,4 @@
-"""Commands in processes of their own, of one or several nodes: started, signalled, waited for."""
+"""Launches of commands on one or several nodes: start, signal and wait."""
 
 import atexit
 import json
@@ -31,12 +31,12 @@ class Place:
 
 
 def at(kind: str, number: int, *, rank: int = 0, **action: Any) -> Moment:
-    """Moment of a forked command, and what happens then; see moments.py."""
+    """Moment of a forked command, and the action at it; see moments.py."""
     return {"kind": kind, "at": number, "rank": rank} | action
 
 
 class Launches:
-    """The program fork_server.py, below whose folder `room` lies a small disk.
+    """The program fork_server.py; below its folder `room` is a small disk.
 
     That disk is a tmpfs where the system lets anybody mount one (`mounted`); its mount is seen by
     the commands alone.
@@ -77,7 +77,7 @@ class Launches:
         environment: dict[str, str] | None = None,
         **more: Any,
     ) -> Launch:
-        """Start a command; the launchers of several nodes get the same `port`. For `more` see
+        """Start a command; launchers of one job share a `port`. For `more` see
         fork_server.py."""
         self._count += 1
         request: dict[str, Any] = {
@@ -92,7 +92,7 @@ class Launches:
         return Launch(self, self._ask(**request, **more)["pid"], request["output"])
 
     def nodes(self, module: str, *arguments: object, processes: int, **more: Any) -> list[Launch]:
-        """Two launchers, each a node of `processes`, that make one launch."""
+        """Two launchers of one job, each a node of `processes`."""
         port = self.port()
         return [
             self.start(module, *arguments, place=Place(processes, 2, node), port=port, **more)
@@ -138,7 +138,7 @@ class Launches:
 
 @cache
 def shared() -> Launches:
-    """One such program for all tests of this process."""
+    """One fork server for all tests of this process."""
     # a short path: sockets of Python's own processes lie in it
     folder = Path(tempfile.mkdtemp())
     # workers of pytest-xdist may be here together

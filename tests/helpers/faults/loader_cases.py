@@ -1,4 +1,4 @@
-"""Loaders in trouble, as a command: plays one case, JSON as its argument."""
+"""Failing data loaders, as a command: runs one case, given as JSON."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from core.data.loading.dataset import decoding_loader
 
 
 class Troubled:
-    """Samples, the seventh of which makes trouble in its worker."""
+    """Samples, the seventh of which fails in its worker."""
 
     def __init__(self, trouble: str) -> None:
         self.trouble, self.files = trouble, list[Any]()
@@ -51,7 +51,7 @@ def fork_thrice() -> None:
 
 
 def main() -> None:
-    """Read two loaders in turn, as a training and its validation do."""
+    """Read two loaders in turn, as training and validation do."""
     case = json.loads(sys.argv[1])
     if "files" in case:
         resource.setrlimit(resource.RLIMIT_NOFILE, (case["files"], case["files"]))

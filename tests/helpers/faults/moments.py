@@ -1,4 +1,4 @@
-"""Moments of a command, counted in its own process, and what happens at a chosen one.
+"""Countable moments of a command, and the action at a chosen one.
 
 `moment` of a request is {"kind", "at", "rank"} and one of {"signal": number}, with `group` to all
 its processes, {"errno": name}: this step with a file fails and, without `once`, all later ones that
@@ -22,7 +22,7 @@ from typing import Any
 import core.models.predict
 from tests.helpers.faults.disk_steps import Step, Steps
 
-# functions whose calls are counted when they have returned
+# functions with calls that are counted on return
 PLACES = {
     "update": [("core.runs.log:FoldLog", "advance")],
     "fold": [("core.training.loop:FoldTrainer", "fit")],
@@ -113,7 +113,7 @@ class Moments:
 
 
 def fill(ballast: Path) -> None:
-    """Let this file take all room that is left on its disk."""
+    """Fill the disk with this file."""
     with ballast.open("ab") as file:
         for size in (2**20, 2**12):
             while True:
@@ -125,7 +125,7 @@ def fill(ballast: Path) -> None:
 
 
 def cover(folder: str) -> None:
-    """Mount a folder over itself, so that nothing can be written there."""
+    """Mount a folder read-only over itself."""
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
 

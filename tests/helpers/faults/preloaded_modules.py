@@ -1,4 +1,4 @@
-"""What forks find imported already: all that commands import late."""
+"""Modules that are imported before the fork: all that commands import late."""
 
 import importlib
 import pkgutil

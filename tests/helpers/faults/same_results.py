@@ -1,4 +1,4 @@
-"""Whether two folders hold the same results, bit for bit."""
+"""Bitwise comparison of two result folders."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def assert_same(ours: Path, theirs: Path) -> None:
 
 
 def differing(ours: Path, theirs: Path) -> set[str]:
-    """Names that are in one folder only, or whose content differs.
+    """Names of files that are in one folder only or differ in content.
 
     Both were written under one path. Of timing.csv the folds and epochs are compared, of env.json
     all but the starts, and of checkpoints and states the tensors and facts: their headers list

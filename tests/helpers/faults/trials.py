@@ -1,4 +1,4 @@
-"""Commands that are interrupted at any moment and given again, until they come to their end."""
+"""Commands that are interrupted at any moment and rerun until they finish."""
 
 import json
 import re
@@ -28,7 +28,7 @@ Drawn = tuple[str, float, bool]
 
 @dataclass(frozen=True)
 class Command:
-    """A command that writes below `folder` alone; `name` says what it does: "training (...)"."""
+    """A command that writes only below `folder`; `name` describes it: "training (...)"."""
 
     name: str
     module: str
@@ -37,7 +37,7 @@ class Command:
 
 
 class Trial:
-    """A command, what it leaves and counts undisturbed, and the launches of it that were killed.
+    """A command, its undisturbed result and counts, and its killed launches.
 
     `threads`: a packer decodes in threads, so that each of its steps is seen.
     """
@@ -54,14 +54,14 @@ class Trial:
         self.undisturbed = Path(tempfile.mkdtemp(dir=launches.folder)) / "undisturbed"
         shutil.move(self.folder, self.undisturbed)
         self.begin()
-        # without what tells a temporary file from that of another process
+        # without the process id in the name of a temporary file
         self.steps = [
             (what, re.sub(r"\.\d+(?=\.\w+$)", "", name)) for what, name in self.first.seen["steps"]
         ]
         self.moments: dict[str, int] = self.first.seen["moments"]
 
     def begin(self) -> None:
-        """Give it an empty folder."""
+        """Empty the folder of the command."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
@@ -77,7 +77,7 @@ class Trial:
         return self.launches.start(self.command.module, *self.command.arguments, **options)
 
     def number(self, what: str, name: str, time: int = 1) -> int:
-        """Number, from 1, of the step `what` with a file of this ending, the `time`th time."""
+        """Number (from 1) of the `time`th step `what` with a file of this ending."""
         numbers = [
             number
             for number, (done, file) in enumerate(self.steps, start=1)
@@ -86,7 +86,7 @@ class Trial:
         return numbers[time - 1]
 
     def kill(self, kind: str, number: float, *, group: bool = False) -> bool:
-        """SIGKILL at a moment, or after so many seconds; whether it had not ended before."""
+        """Send SIGKILL at a moment or after a time; return whether it was still running."""
         if kind == "seconds":
             launch = self.start()
             if launch.wait(number) is None:
@@ -102,7 +102,7 @@ class Trial:
         return launch.killed
 
     def kill_until_it_ends(self, draw: Callable[[float], Drawn]) -> None:
-        """Kill it at moments that are drawn for each start, until it ends before its moment.
+        """Kill the command at a random moment of each start, until it finishes before that moment.
 
         `draw(within)` draws from so many undisturbed runs: a little more of them each time, so that
         one is long enough at last.
@@ -114,13 +114,13 @@ class Trial:
             kind, number, group = draw(within)
 
     def wait_for_killed(self) -> None:
-        """Wait until none of the killed ones has a process left, and forget them."""
+        """Wait for the processes of the killed launches to end, then clear the list."""
         # workers look every 5 s whether their parent lives
         wait_until(lambda: not any(launch.processes() for launch in self.killed), 30)
         self.killed.clear()
 
     def finish(self) -> Launch:
-        """Run it to its end, with the result of the undisturbed run."""
+        """Run to the end and compare with the result of the undisturbed run."""
         launch = self.run()
         self.check(launch)
         return launch
@@ -136,7 +136,7 @@ class Trial:
         assert_same(self.folder, self.undisturbed)
 
     def check_what_is_left(self) -> None:
-        """Check that every file is whole, and none is temporary."""
+        """Check that every file is complete and none is temporary."""
         unfinished = {path.parent for path in self.folder.rglob("phantom.partial")}
         for path in self.folder.rglob("*"):
             assert not path.name.startswith(".") or path.is_dir() or path.name == ".lock", path
@@ -152,7 +152,7 @@ class Trial:
                 json.loads(path.read_text())
 
     def try_full(self, number: int, **action: Any) -> str:
-        """Run it on a disk that is full at a step, make room, run it again; what it said first."""
+        """Run on a disk that is full at a step, free space, rerun; return the first error."""
         self.begin()
         ended = self.run(at("step", number, **action))
         self.launches.make_room()

@@ -1,4 +1,4 @@
-"""What a child that reads hostile files may not do, seen by Python's audit events (PEP 578)."""
+"""Ban on forbidden actions of a child, by Python's audit events (PEP 578)."""
 
 import ast
 import collections
@@ -47,7 +47,7 @@ _PROCESSES = {
 
 @dataclass
 class BreachError(Exception):
-    """Something that no file may make happen."""
+    """A forbidden action."""
 
     kind: str
     """ "outside" or "code"."""
@@ -58,7 +58,7 @@ class BreachError(Exception):
 
 
 class Guard:
-    """From here to the end of the process, forbids and notes what is not to happen."""
+    """Forbid and record forbidden actions until the process ends."""
 
     def __init__(self, out: str) -> None:
         self.breaches: list[BreachError] = []
@@ -111,7 +111,7 @@ class Guard:
         return look
 
     def _outside(self, path: Any, descriptor: int = -1) -> str:
-        """The path, where it does not lie below the output folder."""
+        """The path if it is outside the output folder, else an empty text."""
         if isinstance(path, int) or path == os.devnull:
             return ""
         text = os.fsdecode(path)
@@ -124,7 +124,7 @@ class Guard:
 
 
 def _caller() -> Any:
-    """The frame that raised the event: above this, the function that looks, and the hook."""
+    """Frame that raised the event, above this function, the check and the hook."""
     return sys._getframe(3)
 
 
@@ -151,7 +151,7 @@ def _compiled(arguments: tuple[Any, ...]) -> str:
 
 
 def _imported(arguments: tuple[Any, ...]) -> str:
-    # modules in Python raise "exec" with their own file; those in C say it here
+    # modules in Python raise "exec" with their own file; those in C raise it here
     filename = arguments[1]
     return "" if filename is None or filename.startswith(_TRUSTED) else f"{filename}"
 

@@ -1,4 +1,4 @@
-"""Sound checkpoints, states and kept blocks, and uses of forged ones, in the child."""
+"""Valid checkpoints, states and prediction blocks, and readers of forged ones in the child."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ IDENTITY = "a run, fold 1"
 
 
 def facts_of(method: str) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """Facts (metadata) of a valid checkpoint."""
     _, kind = PARTS[method]
     return {
         "method": method,
@@ -75,7 +75,7 @@ def write_all(folder: str) -> None:
     state.model(torch.randn(5, 3)).square().sum().backward()
     optimizer.step()
     state.save(Path(folder, "state.safetensors"), "whole", optimizer)
-    with kept_blocks() as parts:
+    with prediction_blocks() as parts:
         parts.open()
         block = Block(
             np.arange(5),
@@ -93,7 +93,7 @@ def base(name: str) -> Path:
 
 
 def use(path: str) -> None:
-    """As ensemble.infer does, up to the first image."""
+    """Load a checkpoint, as ensemble.infer does up to the first image."""
     ensemble = Ensemble.load(ModelsConfig(checkpoints=(Path(path),)))
     print(ensemble)
     with torch.no_grad():
@@ -102,7 +102,7 @@ def use(path: str) -> None:
 
 
 def start(path: str) -> None:
-    """As --init_from does."""
+    """Load a checkpoint, as --init_from does."""
     config = Config(run=RunConfig(out_dir=OUT / "run"))
     config.model = StandardConfig(model=MODEL, init_from=Path(path))
     initial = find_initial_weights("standard_head", config, CLASSES)
@@ -111,17 +111,17 @@ def start(path: str) -> None:
 
 
 def weights(path: str) -> None:
-    """As --weights_file does."""
+    """Load a file of weights, as --weights_file does."""
     Backbone(BackboneConfig(model=MODEL, weights_file=Path(path)), Path(path))
 
 
 def couplings(path: str) -> None:
-    """As the table of couplings does."""
+    """Load a checkpoint, as the table of couplings does."""
     read_fold(Path(path))
 
 
 def resume(path: str) -> None:
-    """As a run that goes on does."""
+    """Read a resume state, as a resumed run does."""
     state, optimizer = new_state()
     is_finished(Path(path))
     state.load(Path(path), first=True)
@@ -136,8 +136,8 @@ def new_state() -> tuple[ResumeState, torch.optim.Optimizer]:
 
 
 def block(path: str) -> None:
-    """As predictions that go on do."""
-    parts = kept_blocks()
+    """Read a block of predictions, as a resumed prediction does."""
+    parts = prediction_blocks()
     shutil.copyfile(path, parts._files[0])
     with parts:
         if parts.open():
@@ -145,8 +145,8 @@ def block(path: str) -> None:
         parts.unreadable()
 
 
-def kept_blocks() -> PredictionBlocks:
-    """The place of the blocks of six predictions."""
+def prediction_blocks() -> PredictionBlocks:
+    """Prediction blocks of six images."""
     images = Images.of_files([f"{number}.png" for number in range(6)])
     parts = PredictionBlocks(OUT / "predictions.csv", images, "s", 2)
     parts.folder.mkdir(exist_ok=True)
@@ -154,7 +154,7 @@ def kept_blocks() -> PredictionBlocks:
 
 
 def whole(name: str) -> None:
-    """A sound file is taken up, whatever it is of."""
+    """A valid file of any kind is accepted."""
     USES[name](str(base(name)))
 
 
@@ -171,7 +171,7 @@ def flip(name: str, place: int, mask: int, seal: bool) -> None:
 
 
 def cut(name: str, length: int) -> None:
-    """A file that was cut is never taken up."""
+    """A truncated file is always refused."""
     path = OUT / f"{name}.safetensors"
     path.write_bytes(base(name).read_bytes()[:length])
     USES[name](str(path))
@@ -179,7 +179,7 @@ def cut(name: str, length: int) -> None:
 
 
 def at(name: str, path: str) -> None:
-    """Use the file at this path as one of that kind."""
+    """Read the file at this path as one of that kind."""
     USES[name](path)
 
 

@@ -1,4 +1,4 @@
-"""The process behind `harness.Watched`: imports everything once, and forks for each list of inputs.
+"""Process behind `harness.Watched`: imports everything once, forks for each list of inputs.
 
 `confined_process.py MODULE...` reads requests, a line of JSON each, and answers with an outcome for
 each input as soon as it ended, and with the child's exit code. A child ends early
@@ -49,7 +49,7 @@ def serve() -> None:
         if pid == 0:
             handle(target, request["inputs"], request["longest"], answers)
         _, status = os.waitpid(pid, 0)
-        _tell(answers, {"ended": os.waitstatus_to_exitcode(status)})
+        _send(answers, {"ended": os.waitstatus_to_exitcode(status)})
 
 
 def _import(name: str) -> ModuleType:
@@ -82,14 +82,14 @@ def handle(
             kind, text = guard.breaches[0].kind, "\n".join(str(one) for one in guard.breaches)
         elif (grown := memory.grown()) > most:
             kind, text = "memory", f"{grown / 2**30:.1f} GB"
-        _tell(answers, {"kind": kind, "text": text[-20_000:], "seconds": time.monotonic() - began})
+        _send(answers, {"kind": kind, "text": text[-20_000:], "seconds": time.monotonic() - began})
         if kind not in ("ok", "refused", "traceback"):
             break
     os._exit(0)
 
 
 def _ended(call: Callable[[], Any], printed: int) -> tuple[str, str]:
-    """How one input ended, told as the command line tells it."""
+    """Outcome of one input, as the command line reports it."""
     os.ftruncate(printed, 0)
     os.lseek(printed, 0, os.SEEK_SET)
     try:
@@ -110,7 +110,7 @@ def _ended(call: Callable[[], Any], printed: int) -> tuple[str, str]:
 
 
 def _is_sentence(printed: str) -> bool:
-    """Whether this ends in the one line of an error; decoders may have had their say before."""
+    """Whether this ends in a one-line error; decoders may have printed before."""
     lines = printed.removesuffix("\n").split("\n")
     last = lines[-1]
     return (
@@ -122,7 +122,7 @@ def _is_sentence(printed: str) -> bool:
 
 
 class Memory:
-    """The most memory that this process had resident since `reset`, beyond what it had then."""
+    """Peak resident memory of this process since `reset`, above the value at that time."""
 
     def __init__(self, addresses: int) -> None:
         # opened before anything is refused
@@ -133,7 +133,7 @@ class Memory:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
     def reset(self) -> None:
-        """Measure from here on."""
+        """Restart the measurement."""
         os.write(self._clear, b"5")  # the peak alone (man 5 proc)
         self._before = self._read("VmRSS")
 
@@ -146,7 +146,7 @@ class Memory:
         return 1024 * int(text.split(f"{name}:")[1].split()[0])
 
 
-def _tell(answers: int, answer: dict[str, Any]) -> None:
+def _send(answers: int, answer: dict[str, Any]) -> None:
     data = json.dumps(answer).encode() + b"\n"
     while data:
         data = data[os.write(answers, data) :]

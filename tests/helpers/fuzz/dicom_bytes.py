@@ -1,4 +1,4 @@
-"""DICOM files by the byte, so that they can say what no library would write."""
+"""DICOM files from raw bytes, for content that no library writes."""
 
 import struct
 import zlib
@@ -58,7 +58,7 @@ def built(elements: dict[tuple[int, int], tuple[str, bytes]]) -> bytes:
 
 @cache
 def sound_dicom() -> dict[str, bytes]:
-    """Sound files by name."""
+    """Valid files by name."""
     # nothing is left to chance: the same number spoils the same byte
     made = partial(dicom, SOPInstanceUID="1.2.3")
     lut = np.arange(256, dtype=np.uint8)[::-1].tobytes()
@@ -141,7 +141,7 @@ def _many(groups: range) -> bytes:
 
 
 def unwanted_dicom() -> dict[str, Callable[[], bytes]]:
-    """What makes each file that must be refused, or read within the bounds, by name."""
+    """Makers of hostile files by name: each must be refused, or read within the limits."""
     body = built(image())[len(wrapped(b"")) :]
     runs, empty = b"\x81\0", element((8, 8), "CS", b"")
     preamble = bytes(128) + b"DICM"

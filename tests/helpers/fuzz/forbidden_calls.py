@@ -1,4 +1,4 @@
-"""What no reader may do, so that the tests of the harness see it noticed."""
+"""Forbidden actions that the harness must notice, for its tests."""
 
 import ctypes
 import os
@@ -16,13 +16,13 @@ from core.errors import UserError
 
 
 class Odd(NamedTuple):
-    """What a stranger's stream of objects may name."""
+    """A class that a pickle may name."""
 
     number: int
 
 
 def well(out: str) -> None:
-    """Write where that is allowed."""
+    """Write into the allowed folder."""
     Path(out, "file.txt").write_text("fine")
     Path(out, "file.txt").rename(Path(out, "other.txt"))
     Path(out, "other.txt").unlink()
@@ -30,38 +30,38 @@ def well(out: str) -> None:
 
 
 def refuse(sentence: str) -> None:
-    """As the project refuses a file."""
+    """Raise the error for an invalid file."""
     raise UserError(sentence)
 
 
 def exit_with(code: int, sentence: str) -> None:
-    """As a command ends by itself."""
+    """End with an exit code, as a command does."""
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(code)
 
 
 def fail() -> None:
-    """What is no mistake of the user."""
-    raise KeyError("nobody catches this")
+    """Raise an error that is a defect of the program."""
+    raise KeyError("not caught")
 
 
 def hang() -> None:
-    """Not come to an end."""
+    """Never end."""
     time.sleep(3600)
 
 
 def crash() -> None:
-    """End as a fault in C does."""
+    """End by SIGABRT, as after a fault in C."""
     os.abort()
 
 
 def fill(gigabytes: float) -> None:
-    """Take memory, and give it back before anybody looks."""
+    """Allocate memory and free it before it is measured."""
     np.ones(int(gigabytes * 2**30), dtype=np.uint8)
 
 
 def write(path: str) -> None:
-    """Write somewhere, and hide that it failed."""
+    """Write outside the folder and hide the failure."""
     try:
         Path(path).write_text("x")
     except Exception:
@@ -96,11 +96,11 @@ def import_from(folder: str) -> None:
 
 
 def unpack_objects() -> None:
-    """Let a stream of bytes name a class."""
+    """Unpickle a byte stream that names a class."""
     ForkingPickler.loads(ForkingPickler.dumps(Odd(3)))
 
 
 def connect() -> None:
-    """Reach for the network."""
+    """Open a network connection."""
     with socket.socket() as one:
         one.connect(("127.0.0.1", 9))

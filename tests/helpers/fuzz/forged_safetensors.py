@@ -1,4 +1,4 @@
-"""safetensors files that say what no library would write, their checksum made to fit."""
+"""Forged safetensors files with a matching checksum."""
 
 import json
 import struct
@@ -32,21 +32,21 @@ def forged(header: Any, body: bytes) -> bytes:
 
 
 def with_facts(data: bytes, facts: str) -> bytes:
-    """The file with the JSON text `told` as what it says of itself."""
+    """The file with the JSON text `facts` as its metadata."""
     header, body = header_of(data), split(data)[1]
     header["__metadata__"]["facts"] = facts
     return forged(header, body)
 
 
 def resealed(path: Path) -> None:
-    """Give a file the checksum of what it holds, where it can be read at all."""
+    """Recompute the checksum of a file, where it can be read."""
     data = path.read_bytes()
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             facts = file.metadata()["facts"]
         seal = _checksum(tensors, facts)
-    # whatever is wrong with it, the project is to say it
+    # the project itself is to report the problem
     except Exception:
         return
     header = header_of(data)
@@ -55,7 +55,7 @@ def resealed(path: Path) -> None:
 
 
 def lying_headers(data: bytes) -> dict[str, bytes]:
-    """Files like `data` that lie about a tensor, by what the lie is."""
+    """Files like `data` with a wrong description of a tensor, by the kind of error."""
     body = split(data)[1]
     names = [name for name in header_of(data) if name != "__metadata__"]
     made: dict[str, bytes] = {}

@@ -1,8 +1,8 @@
-"""Runs functions of the project on hostile files, and says how each of the inputs ended.
+"""Run functions of the project on hostile files and report the outcome of each input.
 
 One process (`confined_process.py`) imports everything once and forks a child for each list of
 inputs. The child handles them in a row, under an audit hook, with its memory measured and its time
-limited; where it ends early, the rest goes on in a new child.
+limited; where it ends early, a new child handles the rest.
 """
 
 import json
@@ -23,7 +23,7 @@ GOOD = ("ok", "refused")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one input ended."""
+    """Outcome of one input."""
 
     kind: str
     """"ok", "refused" (one clean line and exit code 2, as a user sees it), "traceback" (anything
@@ -35,12 +35,12 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether this is how an input may end."""
+        """Whether the outcome is allowed."""
         return self.kind in GOOD
 
 
 class Watched:
-    """The process that runs inputs, from `with Watched(folder) as watched` to its end.
+    """Process that runs inputs, within `with Watched(folder) as watched`.
 
     `folder` is the sandbox: children start in its folder `work`, may write below its folder `out`
     and nowhere else. `modules` are imported at the start, so that no child waits for them.
@@ -107,7 +107,7 @@ class Watched:
         return outcomes
 
     def bad(self, target: str, batches: Sequence[Sequence[Any]]) -> list[str]:
-        """A line or more for each input that does not end as it may."""
+        """Report of each input with a forbidden outcome."""
         pairs = zip(batches, self.call(target, batches), strict=True)
         return [
             f"{json.dumps(batch)[:200]}: {outcome.kind} after {outcome.seconds:.2f} s: "
@@ -117,7 +117,7 @@ class Watched:
         ]
 
     def _one_child(self, target: str, inputs: list[list[Any]], longest: float) -> list[Outcome]:
-        """The outcomes until all inputs are handled, or the child is no more."""
+        """Outcomes until all inputs are handled or the child has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = json.dumps({"target": target, "inputs": inputs, "longest": longest})
@@ -133,7 +133,7 @@ class Watched:
         return outcomes
 
     def _snapshot(self) -> set[tuple[str, int, int, int]]:
-        """Path, size, mode and time of change of everything in the sandbox but the output."""
+        """Path, size, mode and modification time of each file in the sandbox but the output."""
         found = set()
         for folder, folders, files in os.walk(self.folder):
             if folder == str(self.folder):

@@ -1,4 +1,4 @@
-"""Sound small images of every kind, and images that no one wants."""
+"""Small valid images of every kind, and hostile ones."""
 
 import io
 import itertools
@@ -94,7 +94,7 @@ def _zip() -> bytes:
 
 
 def _jpeg_of_scans(scans: int, side: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated: each costs a pass over all blocks."""
+    """A progressive JPEG with a repeated last scan: each costs a pass over all blocks."""
     data = saved(np.zeros((8, 8), np.uint8), "JPEG", progressive=True)
     frame = data.index(b"\xff\xc2")
     data = data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 :]
@@ -116,7 +116,7 @@ def _late_markers() -> bytes:
 
 
 def _unwanted_tiffs() -> dict[str, Callable[[], bytes]]:
-    """TIFFs whose strips, tiles and tags are not what the file holds."""
+    """TIFFs with strips, tiles and tags that do not match the content."""
     head = {256: 18, 257: 22, 258: 8, 259: 1, 262: 1, 277: 1, 278: 22}
     thin, pieces = head | {256: 380, 257: 2**17, 278: 1}, 2**17
     huge = head | {256: 9_999, 257: 9_999, 278: 9_999}
@@ -164,7 +164,7 @@ def _unwanted_tiffs() -> dict[str, Callable[[], bytes]]:
 
 
 def _unwanted_pngs() -> dict[str, Callable[[], bytes]]:
-    """PNGs whose header, pixels and texts are not what the file holds."""
+    """PNGs with headers, pixels and texts that do not match the content."""
     few, small = zlib.compress(bytes(19 * 22)), partial(png, 18, 22, 8, 0)
 
     def largest(colour: int, pixel: int) -> bytes:
@@ -210,7 +210,7 @@ def other_files() -> dict[str, bytes]:
 
 
 def unwanted_images() -> dict[str, Callable[[], bytes]]:
-    """What makes each file that must be refused, or read within the bounds, by name."""
+    """Makers of hostile files by name: each must be refused, or read within the limits."""
     return {
         "empty.png": lambda: b"",
         "markers.jpg": lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 20_000_000,

@@ -1,4 +1,4 @@
-"""Reads of spoiled images, in the child: makes the file, reads it, and judges what was read."""
+"""Readers of corrupted images in the child: make the file, read it, check the result."""
 
 import os
 from pathlib import Path
@@ -17,20 +17,20 @@ SOUND = sound_images() | sound_dicom()
 
 
 def cut(name: str, length: int) -> None:
-    """A file that was cut is refused, or nothing was lost with what is missing."""
+    """A truncated file is refused, or its missing part held no pixels."""
     pixels = _read(OUT / name, SOUND[name][:length])
     assert np.array_equal(pixels, _read(OUT / name, SOUND[name])), "pixels are lost in silence"
 
 
 def spoiled(name: str, number: int) -> None:
-    """A spoiled file is refused, or it still shows something; number 0 spoils nothing."""
+    """A corrupted file is refused, or still has content; number 0 changes nothing."""
     pixels = _read(OUT / name, spoil(SOUND[name], number))
     varied = pixels.size < 9 or pixels.min() < pixels.max()
     assert varied or name.startswith("one"), "it is constant"
 
 
 def at(path: str) -> None:
-    """Whatever is at this path."""
+    """Read the file at this path, of any kind."""
     _read(Path(path))
 
 
@@ -41,7 +41,7 @@ def shown(path: str) -> None:
 
 
 def headers(name: str, length: int, number: int) -> None:
-    """What the header of a DICOM file says that was cut to `length`, or spoiled if that is -1."""
+    """Header values of a DICOM file cut to `length`, or corrupted if that is -1."""
     data = SOUND[name]
     path = OUT / f"header of {name}"
     path.write_bytes(spoil(data, number) if length < 0 else data[:length])
@@ -49,7 +49,7 @@ def headers(name: str, length: int, number: int) -> None:
 
 
 def header_at(path: str) -> None:
-    """What the header of a DICOM file says."""
+    """Header values of a DICOM file."""
     found = read_headers([path])
     assert {len(column) for column in found.values()} == {1}
 

@@ -1,4 +1,4 @@
-"""Files spoiled byte by byte, each by a number: the same number always spoils in the same way."""
+"""Reproducible corruption of files: one seed, one corruption."""
 
 import re
 import struct
@@ -47,7 +47,7 @@ def spoil(data: bytes, number: int, *, text: bool = False, reach: int | None = N
 
 
 def _with_other_cell(data: bytes, random: np.random.Generator) -> bytes:
-    """`data` with a cell or value replaced, so that what is behind the first look is reached."""
+    """`data` with a cell or value replaced, to reach checks behind the first one."""
     parts = re.split(rb"([,\n:{}\[\]])", data)
     whole = [one for one in (*_WORDS, *parts) if not re.search(rb'[,\n\r"\0\xff]', one)]
     parts[random.integers(len(parts) // 2 + 1) * 2] = whole[random.integers(len(whole))]
@@ -75,14 +75,14 @@ def _change(data: bytes, random: np.random.Generator, tokens: list[bytes], reach
 
 
 def flipped(data: bytes, place: int, mask: int) -> bytes:
-    """`data` with the bits of `mask` of one byte turned."""
+    """`data` with the bits of `mask` of one byte flipped."""
     changed = bytearray(data)
     changed[place : place + 1] = bytes(byte ^ mask for byte in changed[place : place + 1])
     return bytes(changed)
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks have the checksums of what they now hold."""
+    """The PNG with recomputed checksums of its chunks."""
     fixed, start = data[:8], 8
     while start + 12 <= len(data):
         end = start + 8 + struct.unpack_from(">I", data, start)[0]
@@ -99,7 +99,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour: int, body: bytes, *more: bytes) -> bytes:
-    """A PNG by the book, for what no library writes; `body` is deflated, `more` are chunks."""
+    """PNG from raw parts, for content that no library writes; `body` is deflated."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"".join(
         [_PNG, chunk(b"IHDR", header), *more, chunk(b"IDAT", body), chunk(b"IEND", b"")]

@@ -1,4 +1,4 @@
-"""Uses of spoiled packs, in the child."""
+"""Readers of corrupted packs in the child."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ def make() -> None:
 
 
 def use(folder: str) -> None:
-    """As a training does: all names, and every image."""
+    """Read all names and images, as a training does."""
     packs = open_packs(folder)
     names = [name for pack in packs for name in pack.index["name"]]
     assert len(set(names)) == len(names) == sum(pack.plan.count for pack in packs)

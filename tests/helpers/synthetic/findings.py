@@ -1,4 +1,4 @@
-"""Predictions of findings and of a normal class, for tests."""
+"""Synthetic predictions of findings and a normal class."""
 
 import numpy as np
 from scipy.special import expit
@@ -7,8 +7,8 @@ from ensemble.fitting.calibrators import Problem
 
 
 def table(seed: int, rows: int = 200, exclusive: bool = True) -> Problem:
-    """Three findings and a normal class; with `exclusive`, normal images have no finding, and the
-    model says so better of the normal class than of the others."""
+    """Table of three findings and a normal class; with `exclusive`, normal images have no finding,
+    and the model predicts the normal class best."""
     random = np.random.default_rng(seed)
     normal = random.random(rows) < 0.5
     findings = random.random((rows, 3)) < (0.4, 0.3, 0.2)

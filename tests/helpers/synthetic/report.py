@@ -1,4 +1,4 @@
-"""Scores of five classes and the history of a run, made up, for tests of reports."""
+"""Synthetic scores of five classes and history of a run, for tests of reports."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ NAMES = ["Effusion", "Nodule $x_$", EVIL, "A very long name of a very rare findi
 TRAINING = [0.3, 0.12, 0.05, 0.002, 0.001]
 
 
-def made_up_scores() -> tuple[Evaluation, np.ndarray, np.ndarray]:
+def synthetic_scores() -> tuple[Evaluation, np.ndarray, np.ndarray]:
     """Evaluation, targets and probabilities of five classes, the last without positives."""
     random = np.random.default_rng(0)
     targets = (random.random((300, 5)) < [0.3, 0.2, 0.1, 0, 0]).astype(float)
@@ -22,8 +22,8 @@ def made_up_scores() -> tuple[Evaluation, np.ndarray, np.ndarray]:
     return evaluation, targets, probabilities
 
 
-def made_up_history() -> pd.DataFrame:
-    """Two folds of four epochs in two phases; the weights of epochs 3 and 2 were kept."""
+def synthetic_history() -> pd.DataFrame:
+    """Two folds of four epochs in two phases; the best weights are of epochs 3 and 2."""
     table = pd.DataFrame({"fold": [1] * 4 + [2] * 4, "epoch": [1, 2, 3, 4] * 2})
     table["phase"] = ["head", "all", "all", "all"] * 2
     table["train_loss"] = [0.5, 0.4, 0.3, 0.2] * 2

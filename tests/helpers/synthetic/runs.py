@@ -1,4 +1,4 @@
-"""Run folders without training, for tests."""
+"""Run folders without training."""
 
 import json
 from collections.abc import Callable
@@ -31,8 +31,7 @@ def labels_of(seed: int = 0) -> pd.DataFrame:
 def make_run(
     path: Path, labels: Path, frame: pd.DataFrame, count: int, seed: int, **settings: Any
 ) -> pd.DataFrame:
-    """A run of `count` finished folds whose out-of-fold probabilities are `frame`, by image; its
-    rows, and the classes in each file, are shuffled."""
+    """Write a run of `count` finished folds with out-of-fold probabilities `frame`, shuffled."""
     random = np.random.default_rng(seed)
     path.mkdir()
     config = {"model": MODEL, "folds": count, "train_csv": str(labels), "val_csv": None}
@@ -55,7 +54,7 @@ def guesses(labels: pd.DataFrame, noise: float, seed: int) -> pd.DataFrame:
 
 
 def two_runs(folder: Path) -> Runs:
-    """Two runs, the CSV of their labels, and what they predict."""
+    """Two runs, the CSV of their labels, and their predictions."""
     labels, frame = folder / "labels.csv", labels_of()
     frame.sample(frac=1, random_state=0).to_csv(labels, index=False)
     paths = [folder / "one", folder / "two"]

@@ -1,4 +1,4 @@
-"""Prediction files and their labels, shuffled, for tests of `ensemble.evaluate`."""
+"""Shuffled prediction files and labels for tests of `ensemble.evaluate`."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ RESAMPLES = ["--resamples", 20]
 
 @dataclass
 class Files:
-    """Files whose rows and columns are shuffled, and what they hold in one order."""
+    """Prediction files with shuffled rows and columns, and their values in one order."""
 
     folder: Path
     targets: np.ndarray

@@ -1,4 +1,4 @@
-"""Targets and probabilities of a long tail, for tests of metrics."""
+"""Targets and probabilities of long-tailed classes, for tests of metrics."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Head phases of a network of milliseconds: who computed what, and what the head was given."""
+"""Head phases of a tiny network that counts its forward passes and records the head's input."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ HEAD = Phase("head", 5, {"head": 1e-2})
 
 
 class Watched(nn.Module):
-    """A model of milliseconds that remembers what its parts were given while it trained."""
+    """Tiny model that records the input of its parts during training."""
 
     def __init__(self, classes: int, *, maps: bool) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Watched(nn.Module):
 
 
 class Run(NamedTuple):
-    """What a training left: its folder, its weights, and how many batches each part was given."""
+    """Result of a training: folder, weights, and number of batches of each part."""
 
     folder: Path
     weights: dict[str, Tensor]
@@ -76,7 +76,7 @@ def train(
     spoil: int | None = None,
     **loop: Any,
 ) -> Run:
-    """Train in `folder` with so many kept views; the head's answer number `spoil` is NaN."""
+    """Train in `folder` with so many cached passes; output number `spoil` of the head is NaN."""
     folder.mkdir(exist_ok=True)
     model = watched(fold, maps=maps)
     inputs: list[Tensor] = []
@@ -111,7 +111,7 @@ def train(
 
 
 def assert_same(ours: Run, theirs: Run) -> None:
-    """The same bits: last weights, records, predictions and the weights that were kept as best."""
+    """Assert equal bits of the last and best weights, records and predictions."""
     assert ours.weights.keys() == theirs.weights.keys()
     for name, value in theirs.weights.items():
         assert torch.equal(ours.weights[name], value), name

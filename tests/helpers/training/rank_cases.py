@@ -1,4 +1,4 @@
-"""What each process of a training sees: cases of FoldTrainer one after another, each written down.
+"""Cases of FoldTrainer, with a record of what each rank sees.
 
 A command with the arguments DATA OUT: trains a toy network on the phantom DATA, in one process or
 in those of a launcher. Rank R leaves of each case OUT/CASE/rankR.json and .safetensors beside the
@@ -56,7 +56,7 @@ Sampler = Literal["uniform", "class_aware", "repeat_factor"]
 
 
 class Witness(StepMonitor):
-    """Writes down the rows of each update of this rank, and after which updates it saved."""
+    """Record of the rows of each update of this rank, and of the updates followed by a save."""
 
     rows: dict[int, list[int]]
     saved_after: list[int]
@@ -75,7 +75,7 @@ class Witness(StepMonitor):
 
 
 class Headed(nn.Module):
-    """A model as those of the methods are."""
+    """A model with a head, like those of the methods."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Spoiled(nn.Module):
 
 
 class Cases:
-    """All that the cases share: processes, images, and where to write."""
+    """Shared state of the cases: processes, images and output folder."""
 
     def __init__(self, fabric: Fabric, data: Path, out: Path) -> None:
         self.fabric, self.out = fabric, out
@@ -186,7 +186,7 @@ class Cases:
         save_file(whole, stem.with_suffix(".safetensors"))
 
     def evaluate(self, size: int) -> None:
-        """Predict `size` images, and write down which of them this rank read."""
+        """Predict `size` images and record which of them this rank read."""
         case = f"validation{size}"
         data, model = self.fold(size), self.toy().eval()
         rows = torch.cat([batch.rows for batch in data.validation()]).tolist()
@@ -213,7 +213,7 @@ class Cases:
         self.write(f"{case}_again", {}, {"predictions": torch.from_numpy(again)})
 
     def fit_methods(self) -> None:
-        """The methods' heads, with what else is the method's own."""
+        """Train the head of each method, with its other settings."""
         name = "csra_db_cas"
         self.write("start_csra", {}, self.with_head(name).state_dict())
         options = ("csra", "distribution_balanced", [HEAD, ALL])
@@ -226,7 +226,7 @@ class Cases:
             self.fit(case, phases=phases, model=self.with_head(name), ema=True)
 
     def run(self) -> None:
-        """Everything that tests/test_several_processes.py asks for."""
+        """Run all cases of tests/test_several_processes.py."""
         self.start()
         for loss in LOSSES:
             self.fit(f"{loss}_1", loss)

@@ -1,4 +1,4 @@
-"""A run of a method that takes seconds: two folds, two epochs, and one of the head before these."""
+"""Settings of a run of seconds: two folds, one head epoch, two epochs."""
 
 import importlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ METHODS = ("standard_head", "csra_db_cas", "label_coupling")
 
 
 def script(method: str) -> str:
-    """The method's train.py, seen from ROOT."""
+    """Path of the method's train.py from ROOT."""
     return f"methods/{method}/train.py"
 
 
@@ -48,7 +48,7 @@ def flags(data: Path, out: Path, *more: object) -> list[str]:
 
 
 def draw_nothing(replace: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Let reports have blank pictures: to draw them takes most of so short a run's time."""
+    """Replace the pictures of reports by blank ones (drawing dominates so short a run)."""
     from core.report import figures
     from core.training import finish
 
@@ -62,7 +62,7 @@ def draw_nothing(replace: Callable[[Any, str, Any], None] = setattr) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a run that the same run always gives again, byte for byte."""
+    """Content of the reproducible files of a run."""
     names = ["metrics.csv", "folds.csv", "labels.csv", "config.json"]
     names += [f"{MODEL}_fold{fold}{end}" for fold in (1, 2) for end in (".safetensors", "_val.csv")]
     return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}

@@ -1,4 +1,4 @@
-"""A training in this process that is asked to stop."""
+"""Training in this process with a stop request."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from tests.conftest import Train
 
 
 def stopped_at(train: Train, update: int, *arguments: object) -> str:
-    """Runs the command until a signal asks for a stop at this update; what it printed."""
+    """Run the command until a signal stops it at this update; return its output."""
     updates, advance = 0, FoldLog.advance
 
     def ask(self: FoldLog, images: int) -> None:

@@ -1,4 +1,4 @@
-"""A network of milliseconds, and a table with unknown labels, for tests of the loop itself."""
+"""Tiny network and table with unknown labels for tests of the training loop."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ class Scale(nn.Module):
 
 
 class Toy(nn.Module):
-    """Eight features of an image, by a convolution; with batch norm if asked for."""
+    """Convolution to eight features per image, with optional batch norm."""
 
     def __init__(self, classes: int, norm: nn.Module) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Toy(nn.Module):
 
 
 def half_known(data: Path) -> LabelTable:
-    """The table of a phantom with half of its labels unknown, unevenly over the images."""
+    """Table of a phantom with half of its labels unknown, unevenly over the images."""
     table = read_table(data / "train.csv", data / "images")
     random = np.random.default_rng(0)
     unknown = random.random(table.targets.shape) < random.random((len(table), 1))
@@ -50,7 +50,7 @@ def half_known(data: Path) -> LabelTable:
 def toy_run(
     data: FoldData, folder: Path, *, accumulate: int = 1, fabric: Fabric | None = None, **loop: Any
 ) -> Run:
-    """A run of seed 0 whose only fold is `data`."""
+    """Run of seed 0 with the single fold `data`."""
     config = Config(
         split=SplitConfig(seed=0),
         optim=TwoPhaseConfig(accumulate=accumulate),

@@ -1,4 +1,4 @@
-"""Residual attention is the paper's formula, and its maps are those that the logits come from."""
+"""Residual attention by the paper's formula, and the maps behind its logits."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The couplings that are shown are those of the checkpoints, by name and in the right direction."""
+"""Table of couplings: values of the checkpoints, by name and direction."""
 
 import io
 import re
@@ -53,7 +53,7 @@ Hernia | Mass | -0.125 | against | 1 of 2 folds
 def write(
     path: Path, matrix: Any, names: Sequence[str] = NAMES, *, refiner: bool = True, **facts: Any
 ) -> Path:
-    """A checkpoint, fold 1 of 3 unless `facts` say otherwise."""
+    """A checkpoint, fold 1 of 3 by default."""
     settings = ModelConfig(model=MODEL, pretrained=False, refiner=refiner)
     tensors = build_model(settings, len(names)).state_dict()
     if refiner:
@@ -84,7 +84,7 @@ def show(*arguments: object) -> str:
 
 
 def refusal(*arguments: object) -> str:
-    """The one sentence that the command ends with."""
+    """Error message of the command."""
     code, out, error = call(*arguments)
     assert (code, out) == (2, "")
     assert re.fullmatch("error: .+\n", error)
@@ -159,7 +159,7 @@ def test_source_and_target_are_those_of_the_model(one: Path) -> None:
         model.head.coupling.A[0, 2] = -2
         change = model.head.coupling(torch.zeros(1, 3))[0]
     assert change[:2].tolist() == [0, 0]
-    assert change[2] < 0  # the presence of Mass speaks against Hernia
+    assert change[2] < 0  # Mass makes Hernia less likely
     write(one, model.state_dict()["head.coupling.A"], folds=1)
     wanted = ["Mass | none", "Edema | none", "Hernia | Mass | -2.00 | against | 1 of 1 folds"]
     assert show(one).splitlines()[5:8] == wanted

@@ -1,4 +1,4 @@
-"""The refiner's formula, and what a fit of couplings finds in logits whose truth is known."""
+"""Formula of the refiner, and a fit of couplings to logits with known couplings."""
 
 import math
 

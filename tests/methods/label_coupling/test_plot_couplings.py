@@ -1,4 +1,4 @@
-"""The heat map of couplings shows their blocks, signs and zeros, and can be read."""
+"""Heat map of couplings: blocks, signs, zeros and legibility."""
 
 from itertools import pairwise
 from typing import Any
@@ -38,7 +38,7 @@ def test_labels_without_couplings_come_last_and_a_chain_is_a_chain() -> None:
 
 
 class Picture:
-    """A drawn heat map, as its reader sees it."""
+    """A drawn heat map."""
 
     def __init__(self, matrices: Any, names: list[str]) -> None:
         numbers = list(range(1, len(matrices) + 1))

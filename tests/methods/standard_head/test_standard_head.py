@@ -1,4 +1,4 @@
-"""The standard head is the published one, and a checkpoint is enough to have it back."""
+"""Standard head as published, and its reconstruction from a checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def trained() -> Model:
-    """A model whose every tensor has moved from where it starts."""
+    """A model with every tensor changed from its start."""
     torch.manual_seed(0)
     model = build_model(ModelConfig(model=TINY, pretrained=False, drop_rate=0.1), len(CLASSES))
     for value in model.state_dict().values():
@@ -70,7 +70,7 @@ def test_it_starts_at_the_prior() -> None:
     bias = head.get_parameter("6.bias")
     assert bias.requires_grad
     assert bias.is_leaf
-    # features that tell nothing give the prior itself
+    # uninformative features give the prior
     nn.init.zeros_(head.get_parameter("6.weight"))
     probabilities = torch.sigmoid(head.eval()(torch.randn(4, 8)))
     torch.testing.assert_close(probabilities, prior.float().expand(4, 3))

@@ -1,4 +1,4 @@
-"""A file is read as the text that it holds, or refused with the reason."""
+"""Reading of CSV text, and errors with their reason."""
 
 import csv
 import gzip

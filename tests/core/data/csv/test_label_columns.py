@@ -1,4 +1,4 @@
-"""Which columns become labels: none is lost without a word, and no header column is one."""
+"""Choice of label columns: none is dropped silently, and header columns are excluded."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ NAN = np.nan
 def read(
     folder: Path, others: Mapping[str, Sequence[str]], labels: list[str] | None = None
 ) -> LabelTable:
-    """A table of these columns beside the label Effusion, 0, 1, 0, ..."""
+    """Table of these columns and the label Effusion (0, 1, 0, ...)."""
     path, rows = folder / "t.csv", len(next(iter(others.values())))
     given = {"ImageID": [f"{row}.png" for row in range(rows)], "PatientID": range(rows)}
     effusion = {"Effusion": [str(row % 2) for row in range(rows)]}
@@ -113,7 +113,7 @@ def test_a_column_of_ones_is_a_label_by_request_alone(tmp_path: Path, cell: str)
         assert table.class_names == class_names
         (note,) = [note for note in table.notes if note.startswith("Warning")]
         assert sentence in note
-    # beside a blank a 1 is a label: nobody knows the other images
+    # beside a blank a 1 is a label: the other images are unknown
     assert read(tmp_path, {"Quality": [cell, "", cell, cell]}).class_names[1:] == ("Quality",)
 
 

@@ -1,4 +1,4 @@
-"""A label's cell means what pandas, which knows nothing of this project, reads there."""
+"""Parsing of label cells, against pandas."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The names that datasets give their views, in the groups that a radiologist would make."""
+"""View names of datasets, mapped to radiological projections."""
 
 from core.data.csv.views import view_group
 

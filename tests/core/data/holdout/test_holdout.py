@@ -1,4 +1,4 @@
-"""A hold-out: patients on one side, each class's share on both, rows in their own text."""
+"""Hold-out split: whole patients, stratified classes, unchanged rows."""
 
 import csv
 import gzip

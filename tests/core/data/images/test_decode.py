@@ -1,4 +1,4 @@
-"""Any readable radiograph becomes grey 8 bits; an unreadable one is refused, never made black."""
+"""Decoding to 8-bit grey, and errors (never a black image) for unreadable files."""
 
 import zlib
 from pathlib import Path
@@ -187,7 +187,7 @@ def test_real_radiographs_are_read_as_pillow_reads_them(
 
 
 def test_bytes_of_a_tiff_that_look_like_scans_of_a_jpeg() -> None:
-    """Only where a TIFF holds JPEG do these say anything."""
+    """These tags count only where a TIFF holds JPEG."""
     pixels = np.full((3000, 3000), 0xDA, dtype=np.uint8)
     pixels[:, ::2] = 0xFF
     data = saved(Image.fromarray(pixels), "TIFF")

@@ -1,4 +1,4 @@
-"""An identifier of a CSV leads to its own file, to one of the folder, or to a clear refusal."""
+"""Lookup of image files by the identifiers of a CSV."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A JPEG is read where Pillow reads it whole, whatever lies between its segments."""
+"""JPEG header parser, against Pillow, with any content between segments."""
 
 import io
 import struct

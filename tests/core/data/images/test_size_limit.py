@@ -1,4 +1,4 @@
-"""A decompression bomb is refused before its pixels are there, and the limit can be raised."""
+"""Pixel limit: decompression bombs are refused before decoding, and the limit can be raised."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Each TIFF is the picture that tifffile has of it, by the formulas of README, or is refused."""
+"""TIFF decoding against tifffile and the documented formulas, and refused files."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""A sample's augmentation depends on (seed, epoch, place) alone, and looks as it is said to."""
+"""Augmentation: a function of (seed, epoch, place), with the documented transforms."""
 
 import random
 from functools import partial
@@ -97,13 +97,13 @@ def table(tmp_path: Path) -> LabelTable:
 
 
 def repeating(epoch: int) -> np.ndarray:
-    """A plan of 13 draws from 7 images, of which some come again and again."""
+    """Plan of 13 draws from 7 images, with repetitions."""
     plans = [0, 1, 6, 6, 2, 0, 6, 3, 0, 4, 5, 6, 1], [3, 3, 3, 3, 3, 3, 2, 1, 0, 0, 6, 5, 4]
     return np.array(plans[epoch])
 
 
 def read(table: LabelTable, workers: int, world_size: int = 1) -> list[Batch]:
-    """What each process reads of two epochs of 3 global batches of 4, one after another."""
+    """Samples of each process in two epochs of 3 global batches of 4."""
     read = []
     for rank in range(world_size):
         batches = training_batches(repeating, 4 // world_size, 3, range(2), 0, rank, world_size)

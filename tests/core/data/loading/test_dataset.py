@@ -1,4 +1,4 @@
-"""Batches hold the images that they name; what cannot be read is told, and never a black image."""
+"""Batches and their images; unreadable images are reported and never black."""
 
 import os
 from multiprocessing.reduction import ForkingPickler

@@ -1,4 +1,4 @@
-"""What a fold takes of its images each epoch, and what the user is told of it."""
+"""Draws of a fold per epoch, and their description for the user."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Loader workers that are lost: the cause is known only when their exit code is."""
+"""Lost loader workers: the cause is known once their exit code is."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from core.runtime.worker_failures import _EXIT
 
 
 class LateWorker:
-    """A process whose files are closed before it can be waited for, as at the end of each."""
+    """Process that closes its files before it can be waited for, as at every exit."""
 
     exitcode: int | None = None
 

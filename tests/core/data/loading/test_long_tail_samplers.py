@@ -1,4 +1,4 @@
-"""class_aware and repeat_factor keep to their definitions, draw by draw, on small and real data."""
+"""class_aware and repeat_factor samplers by their definitions, on small and real data."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from core.errors import UserError
 
 
 def plans(name: str, targets: np.ndarray, epochs: int, size: int | None = None) -> np.ndarray:
-    """The plans of the first `epochs` epochs, (epochs, draws)."""
+    """Plans of the first `epochs` epochs, (epochs, draws)."""
     draw = build_sampler(name, targets, seed=4, epoch_size=size)
     return np.stack([draw(epoch) for epoch in range(epochs)])
 
@@ -59,7 +59,7 @@ def test_each_cycle_has_its_own_order() -> None:
 
 
 def test_an_image_of_several_classes_is_drawn_for_each() -> None:
-    # columns of 2, 3 and 4 positives; nobody knows of the last class, and image 6 has no positive
+    # columns of 2, 3 and 4 positives; the last class is unknown, and image 6 has no positive
     nan = np.nan
     targets = np.array(
         [

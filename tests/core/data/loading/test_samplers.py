@@ -1,4 +1,4 @@
-"""Steps that seed and epoch alone decide, however many processes and workers there are."""
+"""Batches by seed and epoch, independent of processes and workers."""
 
 from typing import Any, get_args, get_type_hints
 
@@ -24,7 +24,7 @@ def targets_of(images: int) -> np.ndarray:
 
 
 def training(world_size: int, sampler: str = "uniform", **options: Any) -> list[Batches]:
-    """The batches of each rank: 103 images in global batches of 12, unless said otherwise."""
+    """The batches of each rank: 103 images in global batches of 12, by default."""
     settings: dict[str, Any] = {
         "plan": build_sampler(sampler, targets_of(IMAGES), seed=5),
         "batch_size": 12 // world_size,

@@ -1,4 +1,4 @@
-"""Draws of several sources keep to their weights, and each source to its own sampler."""
+"""Draws of several sources by their weights, each with its own sampler."""
 
 from typing import Any
 

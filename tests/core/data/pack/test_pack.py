@@ -1,4 +1,4 @@
-"""A pack holds what training reads from the files; it is made by one command, or refused."""
+"""Packs: content, command and errors."""
 
 import os
 import shutil

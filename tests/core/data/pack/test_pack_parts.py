@@ -1,4 +1,4 @@
-"""Parts of a pack read as one; a spoiled pack is never read."""
+"""Parts of a pack read as one, and damaged packs."""
 
 import hashlib
 import json
@@ -87,7 +87,7 @@ def facts(**changed: Any) -> Spoil:
 
 
 def index(old: str, new: str) -> Spoil:
-    """A changed index whose checksum is right."""
+    """Change the index and its checksum."""
 
     def change(pack: Path) -> None:
         text = (pack / "index.csv").read_text().replace(old, new)

@@ -1,4 +1,4 @@
-"""A training from a pack is the training from its files; a pack that cannot serve is refused."""
+"""Training from a pack (equal to training from files), and unsuitable packs."""
 
 from dataclasses import replace
 from multiprocessing import get_context

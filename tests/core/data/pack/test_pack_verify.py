@@ -1,4 +1,4 @@
-"""--verify finds what is wrong, and blames no pack for what it was wrongly compared with."""
+"""`--verify`: damaged packs, and comparison with the image files."""
 
 import os
 from pathlib import Path

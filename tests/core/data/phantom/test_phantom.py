@@ -1,4 +1,4 @@
-"""The phantom dataset: what its files hold, what it rewards, and what it never overwrites."""
+"""Phantom dataset: files, signal for a model, and protection of other files."""
 
 import json
 import shutil

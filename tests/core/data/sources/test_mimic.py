@@ -82,7 +82,7 @@ def test_an_image_that_is_there_twice(
     path = of(labels, what)
     rows = path.read_text().splitlines()
     if old:
-        # the same again says nothing new
+        # the same row twice is not a contradiction
         path.write_text("\n".join([*rows, rows[row]]) + "\n")
         assert len(read_table(labels, None, official_split="test")) == 2
     path.write_text("\n".join([*rows, rows[row].replace(old or "\0", "train")]) + "\n")

@@ -151,7 +151,7 @@ def test_a_published_table_is_read_as_expected(name: str) -> None:
         found = getattr(table, field)
         assert (found.tolist() if isinstance(found, np.ndarray) else found) == value
     assert not any("not used" in note for note in table.notes)
-    # recognised, and so told; who says what it is need not be told
+    # recognised, with a note; none where --source names it
     assert recognise(HERE / name, read_columns(HERE / name)) == source
     assert table.notes[0].startswith(f"{HERE / name} is read as {SOURCES[source].table}")
     notes = read_source_table(HERE / name, LabelReading(source=(source,))).notes

@@ -1,4 +1,4 @@
-"""Equal images are found, whatever they are called, and nothing else is."""
+"""Duplicate images by content, independent of file names."""
 
 from itertools import combinations
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_files_are_copies_where_every_byte_is_equal(tmp_path: Path, soak: bool) 
         paths = [str(tmp_path / f"{number}.png") for number in range(len(order))]
         paths.append(str(tmp_path / "gone.png"))
         first = find_duplicates(Images.of_files(paths))
-        # a file without a byte is no image, and one that is gone is told of by its reader
+        # an empty file is not an image, and a missing one is reported by its reader
         data = [contents[content] for content in order]
         equal = {
             (a, b) for a, b in combinations(range(len(data)), 2) if data[a] and data[a] == data[b]
@@ -129,9 +129,9 @@ def test_equal_images_fall_into_one_fold(
     folds, said = prepared(data, folds=5)
     for copy, original in COPIES.items():
         assert folds.assignment[copy] == folds.assignment[original]
-    whose = " of another patient" if patients == "PatientID" else ""
+    owner = " of another patient" if patients == "PatientID" else ""
     assert (
-        f"Warning: 8 images equal another one{whose} (01.png = 00.png, 02.png = 00.png, "
+        f"Warning: 8 images equal another one{owner} (01.png = 00.png, 02.png = 00.png, "
         "03.png = 00.png and 5 more)" in said
     )
     # as the same images were divided before copies were looked for

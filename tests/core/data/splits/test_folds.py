@@ -1,4 +1,4 @@
-"""Folds keep patients whole and give every class its share; what is printed about them is true."""
+"""Folds: whole patients, stratified classes, and the printed summary."""
 
 from dataclasses import replace
 from pathlib import Path

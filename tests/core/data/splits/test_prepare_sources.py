@@ -1,4 +1,4 @@
-"""Folds, prevalences and tables of counts of several sources, held against those by hand."""
+"""Folds, prevalences and counts of several sources, against values by hand."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Labels of two sources are one where, and only where, the maps say so."""
+"""Label maps: which labels of two sources become one."""
 
 from pathlib import Path
 

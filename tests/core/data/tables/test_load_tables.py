@@ -1,4 +1,4 @@
-"""Labels of several CSVs as one table, held against tables written by hand."""
+"""Labels of several CSVs as one table, against tables written by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_a_blank_means_what_its_source_defines(tmp_path: Path) -> None:
     csv, own = tmp_path / "chexpert.csv", tmp_path / "own.csv"
     csv.write_text(f"Path,Frontal/Lateral,AP/PA,No Finding,Edema\n{''.join(rows)}")
     own.write_text("ImageID,PatientID,Edema\na.png,a,1\nb.png,b,\nc.png,c,\n")
-    # one CSV alone is read as the user says
+    # the user's setting holds for one CSV alone
     for csvs, blank, targets, expected in (
         (
             (own, csv),

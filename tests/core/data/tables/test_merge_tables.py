@@ -1,4 +1,4 @@
-"""Images and patients that several CSVs share, or seem to."""
+"""Shared images and patients of several CSVs."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several CSVs that each need other settings, and labels that only one of them has."""
+"""Settings and labels that differ between several CSVs."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Hostile texts that somebody thought of, by name."""
+"""Hand-written hostile texts by name."""
 
 import copy
 import gzip
@@ -104,7 +104,7 @@ def _bomb(start: bytes, block: bytes, times: int) -> bytes:
 
 
 def special(folder: Path) -> list[Path]:
-    """What has the name of a CSV, and is no file on a disk."""
+    """Special files (pipes, devices, folders) with the name of a CSV."""
     made = [
         folder / name for name in ("folder.csv", "pipe.csv", "zeros.csv", "circle.csv", "gone.csv")
     ]
@@ -151,7 +151,7 @@ def _parent(document: Any, path: tuple[Any, ...]) -> Any:
 
 
 def texts_of_json(good: dict[str, Any]) -> Iterator[bytes]:
-    """What is no JSON, or no such document."""
+    """Invalid JSON texts and JSON of the wrong structure."""
     text = json.dumps(good)
     first = next(iter(good))
     yield from (b"", b"null", b"[]", b"3", b'"x"', b"{}", b"{", text[:-1].encode(), b"\xff\xfe")

@@ -1,4 +1,4 @@
-"""Small well-formed files of each kind that holds text, for the fuzzer to spoil."""
+"""Small well-formed text files of each kind, as input of the fuzzer."""
 
 import csv
 import json
@@ -95,7 +95,7 @@ def _scored(folder: Path) -> None:
 
 
 def _run(folder: Path) -> None:
-    """A finished run of two folds, as far as it is read without its weights."""
+    """A finished run of two folds without its weights."""
     folder.mkdir()
     write(folder / "labels.csv", labels(NAMES))
     (_, *header), *rows = predictions(NAMES)

@@ -1,4 +1,4 @@
-"""What is called on hostile texts in the watched child; each checks what it accepts."""
+"""Functions called on hostile texts in the watched child; each checks what it accepts."""
 
 import csv
 import importlib
@@ -53,7 +53,7 @@ HERE = OUT / "here"
 
 
 def spoiled(good: str, victim: str, seed: int | str) -> Path:
-    """A copy of the folder `good`, anew, its file `victim` changed: by a seed, or to a text."""
+    """Fresh copy of the folder `good` with its file `victim` changed: by a seed, or to a text."""
     # by their full names, which the guard can judge
     for path in sorted(HERE.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -93,7 +93,7 @@ def mutated_plain(good: str, name: str, seed: int) -> None:
 
 
 def check_table(table: LabelTable) -> None:
-    """What is true of every table; and what is said of it cannot steer a terminal."""
+    """Check the invariants of a table, and that its notes contain no control characters."""
     count = len(table.ids)
     assert count == len(set(table.ids)) == len(table.targets)
     assert all(table.ids)
@@ -107,7 +107,7 @@ def check_table(table: LabelTable) -> None:
 
 
 def training(good: str, victim: str, seed: int) -> None:
-    """All that a training reads before it builds a model; and the list of folds that it writes."""
+    """Input of a training up to the model, and the folds file that it writes."""
     folder, chance = spoiled(good, victim, seed), random.Random(seed)
     other = folder / "val.csv" if chance.random() < 0.3 else None
     data = data_config(
@@ -152,7 +152,7 @@ def command(good: str, victim: str, seed: int, module: str, *arguments: str) -> 
 
 
 def run_folder(good: str, victim: str, seed: int | str, overwrite: bool) -> None:
-    """A run folder that is taken up: its settings, its records, its predictions."""
+    """Settings, records and predictions of a run folder on resume."""
     folder = spoiled(good, victim, seed) / "one"
     settings = json.loads(Path(good, "one", "config.json").read_text())
     run = RunFolder(folder, settings["model"], "identity")
@@ -199,7 +199,7 @@ def ensemble(path: str) -> None:
 
 
 def calibration(path: str) -> None:
-    """A calibration.json, and what it makes of probabilities."""
+    """A calibration.json, applied to probabilities."""
     read = read_calibration(Path(path))
     names = list(read.classes)
     grid = np.linspace(0, 1, 101)

@@ -1,4 +1,4 @@
-"""Compressed DICOM, and DICOM that is refused by one sentence."""
+"""Compressed DICOM files, and error messages for invalid ones."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""DICOM is shown as the standard says."""
+"""DICOM pixels by the standard."""
 
 import struct
 import warnings
@@ -167,7 +167,7 @@ def test_damaged_rle_is_refused_with_a_remedy() -> None:
     ],
 )
 def test_the_photometric_interpretation_is_followed(colours: str, shape: str, warns: bool) -> None:
-    """C.7.6.3.1.2 and C.8.11.3.1.2; C.11.6 has no say in how the lowest value is shown."""
+    """C.7.6.3.1.2 and C.8.11.3.1.2; C.11.6 does not define how the lowest value is shown."""
     lut = element("PresentationLUTShape", "CS", shape)
     data = dicom(GREY, PhotometricInterpretation=colours, PresentationLUTShape=lut)
     with warnings.catch_warnings(record=True) as found:

@@ -1,4 +1,4 @@
-"""DICOM without preamble, meta information or ending; and what is taken for DICOM by neither."""
+"""DICOM without preamble, meta information or file ending, and files that are not DICOM."""
 
 from pathlib import Path
 from typing import Any

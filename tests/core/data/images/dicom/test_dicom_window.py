@@ -1,5 +1,5 @@
-"""Padding, windows, look-up tables, stored bits and signs of DICOM as the standard has them, in
-files that break its rules: the formulas are those of PS3.3 and PS3.5."""
+"""DICOM padding, windows, look-up tables, stored bits and signs by the formulas of PS3.3 and
+PS3.5, in files that violate the standard."""
 
 import io
 from typing import Any
@@ -209,7 +209,7 @@ def test_rescaling_with_commas_and_blanks(
 
 
 def broken_tables() -> list[list[Dataset]]:
-    """Sequences without a whole look-up table."""
+    """Sequences without a complete look-up table."""
     found: list[list[Dataset]] = [[], [Dataset()]]
     for name, value in (("LUTDescriptor", None), ("LUTData", None), ("LUTData", b"")):
         made = table(np.arange(4096)[::-1], 0)
@@ -284,7 +284,7 @@ def test_only_stored_bits_are_shown(pixels: np.ndarray, high: int, syntax: uid.U
     assert close(read(data), percentiles(pixels))
 
 
-# PS3.5 8.2.4: the bit stream tells how it is decoded
+# PS3.5 8.2.4: the bit stream defines its decoding
 @pytest.mark.parametrize(
     ("pixels", "header"),
     [
