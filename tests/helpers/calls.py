@@ -5,7 +5,7 @@ from collections.abc import Callable
 Command = Callable[..., tuple[int, str, str]]
 
 
-def done(command: Command, *arguments: object) -> str:
+def output_of(command: Command, *arguments: object) -> str:
     """Output of a command that must succeed."""
     code, printed, error = command(*arguments)
     assert code == 0, error

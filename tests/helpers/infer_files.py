@@ -21,20 +21,20 @@ def write(path: Path, frame: pd.DataFrame) -> Path:
     return path
 
 
-def predicted(infer: Infer, *arguments: object, output: Path) -> pd.DataFrame:
+def predict_to_frame(infer: Infer, *arguments: object, output: Path) -> pd.DataFrame:
     code, _, error = infer(*arguments, "--output", output, "--overwrite")
     assert code == 0, error
     return pd.read_csv(output, index_col=0)
 
 
-def copied(images: list[Path], folder: Path) -> Path:
+def copy_images(images: list[Path], folder: Path) -> Path:
     folder.mkdir()
     for path in images:
         shutil.copy(path, folder)
     return folder
 
 
-def part(checkpoint: Path, path: Path, keep: list[str]) -> Path:
+def select_classes(checkpoint: Path, path: Path, keep: list[str]) -> Path:
     """A checkpoint that knows some of the classes only, in the order of `keep`."""
     tensors, facts = load_tensors(checkpoint)
     places = [facts["class_names"].index(name) for name in keep]

@@ -36,7 +36,7 @@ from ensemble.predict.ensemble import Ensemble, Member
 from ensemble.predict.predictor import Predictor
 from methods import ModelInfo, load_model
 from tests.conftest import Call
-from tests.helpers.calls import done, refusal
+from tests.helpers.calls import output_of, refusal
 from tests.helpers.infer_files import reference_probabilities
 
 MAPS = {
@@ -101,7 +101,7 @@ def test_an_onnx_file_has_the_metadata_of_the_checkpoint(
     kinds = list(MAPS.values())
     classes = {name: kinds[place % 3] for place, name in enumerate(names)}
     write_calibration(calibration, Calibration(classes, None, 0), {"labels": "/home/dr/labels.csv"})
-    printed = done(
+    printed = output_of(
         export,
         *("--checkpoints", checkpoints[0], "--calibration", calibration, "--no-scores"),
         *("--image_dir", phantom / "images", "--test_csv", phantom / "test.csv"),

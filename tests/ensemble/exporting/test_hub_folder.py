@@ -18,14 +18,14 @@ from ensemble.infer import main as infer_main
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.conftest import Call
-from tests.helpers.calls import done
+from tests.helpers.calls import output_of
 from tests.helpers.infer_files import reference_probabilities
 
 
 def test_a_folder_loads_back_to_the_same_bits_without_paths(
     export: Call, checkpoints: list[Path], finished: tuple[Path, str], phantom: Path, tmp_path: Path
 ) -> None:
-    done(export, "--checkpoints", checkpoints[0], "--format", "folder")
+    output_of(export, "--checkpoints", checkpoints[0], "--format", "folder")
     folder = tmp_path / "out"
     written = {path.name for path in folder.iterdir()}
     assert written == {"README.md", "config.json", "model.safetensors"}
@@ -58,7 +58,7 @@ def test_a_folder_loads_back_to_the_same_bits_without_paths(
 def test_several_checkpoints_are_a_folder_that_infer_takes(
     export: Call, call: Call, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:
-    done(
+    output_of(
         export,
         *("--checkpoints", *checkpoints, "--weights", 1, 3, "--format", "folder", "--no-scores"),
     )
@@ -77,7 +77,7 @@ def test_several_checkpoints_are_a_folder_that_infer_takes(
         ("--checkpoints", *checkpoints, "--weights", 1, 3),
     )
     for number, way in enumerate(ways):
-        done(call, infer_main, *way, *shared, "--output", tmp_path / f"{number}.csv")
+        output_of(call, infer_main, *way, *shared, "--output", tmp_path / f"{number}.csv")
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
 
 
@@ -87,7 +87,7 @@ def test_a_folder_lists_the_classes_of_each_model(
     names = load_model(checkpoints[0])[1].class_names
     fewer = list(names[4::-1])
     write_recipe(tmp_path / "e.json", [("a", 1, [checkpoints[0]])], fewer, {})
-    done(export, "--ensemble", tmp_path / "e.json", "--format", "folder", "--no-scores")
+    output_of(export, "--ensemble", tmp_path / "e.json", "--format", "folder", "--no-scores")
     folder = tmp_path / "out"
     document = json.loads((folder / "config.json").read_text())
     assert document["class_names"] == fewer
@@ -95,7 +95,7 @@ def test_a_folder_lists_the_classes_of_each_model(
     assert tuple(model["class_names"]) == load_model(folder / model["file"])[1].class_names == names
     assert "--ensemble ensemble.json" in (folder / "README.md").read_text()
     image = sorted((phantom / "images").iterdir())[0]
-    done(
+    output_of(
         call,
         *(infer_main, image, "--ensemble", folder / "ensemble.json"),
         *("--output", tmp_path / "p.csv", "--tta_config", "none"),
@@ -127,7 +127,7 @@ def test_facts_of_an_untrusted_checkpoint_are_shown_only_where_valid(
     ]
     wild = facts_text.replace('"INFINITE"', "1e999")
     save_file(tensors, path, {"facts": wild, "sha256": _checksum(tensors, wild)})
-    printed = done(export, "--checkpoints", path, "--format", "folder")
+    printed = output_of(export, "--checkpoints", path, "--format", "folder")
     assert len(printed) < 1000
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| unknown | unknown |\n" in card
@@ -144,7 +144,7 @@ def test_what_was_exported_can_be_exported_again(
     first, again = tmp_path / "first", tmp_path / "again"
     one = ("--format", "folder", "--checkpoints")
     assert export(*one, checkpoints[0], "--no-scores", "--output", first)[0] == 0
-    done(export, *one, first / "model.safetensors", "--output", again)
+    output_of(export, *one, first / "model.safetensors", "--output", again)
     assert (again / "config.json").read_bytes() == (first / "config.json").read_bytes()
     assert load_facts(again / "model.safetensors") == load_facts(first / "model.safetensors")
 

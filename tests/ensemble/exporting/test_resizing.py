@@ -17,7 +17,7 @@ from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.exporting.resize_graph import resize_in_graph
 from methods import load_model
 from tests.conftest import Call
-from tests.helpers.calls import done
+from tests.helpers.calls import output_of
 
 SHAPES = [(64, 40), (40, 64), (64, 64), (96, 32), (32, 32), (513, 377), (3000, 2047)]
 
@@ -57,7 +57,7 @@ def test_the_code_on_the_card_gives_what_the_model_gives(
     flags: tuple[str, ...],
 ) -> None:
     images = ("--image_dir", phantom / "images")
-    printed = done(export, "--checkpoints", spread, "--no-scores", *images, *flags)
+    printed = output_of(export, "--checkpoints", spread, "--no-scores", *images, *flags)
     assert ("noise of another size" in printed) == ("--any_size" in flags)
     folder, model = tmp_path / "out", load_model(spread)
     found = re.search(r"```python\n(.*?)```", (folder / "MODEL_CARD.md").read_text(), re.S)

@@ -28,7 +28,7 @@ from ensemble.fitting.calibrators import (
     held_out,
 )
 from ensemble.predict.calibration import Identity, normal_gating, read_calibration
-from tests.helpers.calls import done, refusal
+from tests.helpers.calls import output_of, refusal
 from tests.helpers.synthetic.findings import table
 from tests.helpers.synthetic.runs import Command
 
@@ -128,7 +128,7 @@ def test_it_calibrates_reports_and_writes(
     predictions, labels, problem = files
     out = tmp_path / "made" / "c.json"
     flags = ["--predictions", predictions, "--labels", labels, "--folds", 3, "--output", out]
-    printed = done(command, *flags)
+    printed = output_of(command, *flags)
     calibration = read_calibration(out)
     assert calibration.normal_class == "Normal"
     assert sorted(calibration.classes) == sorted(problem.class_names)
@@ -163,7 +163,7 @@ def test_gating_without_a_shown_gain_is_not_recommended(command: Command, tmp_pa
     predictions, labels = write_files(tmp_path, problem)
     out = tmp_path / "c.json"
     flags = ["--predictions", predictions, "--labels", labels, "--folds", 3, "--output", out]
-    printed = done(command, *flags)
+    printed = output_of(command, *flags)
     # the rows of the fit promise a gain, and other patients show none
     assert read_calibration(out).normal_alpha > 0
     line = " ".join(printed.split())
@@ -184,7 +184,7 @@ def test_without_a_normal_class_and_patients(
         columns = ["Normal", "PatientID"]
         pd.read_csv(path).drop(columns=columns, errors="ignore").to_csv(bare, index=False)
     flags = ["--predictions", paths[0], "--labels", paths[1], "--output", tmp_path / "c.json"]
-    printed = done(command, *flags, "--folds", 2)
+    printed = output_of(command, *flags, "--folds", 2)
     held_out = json.loads((tmp_path / "c.json").read_text())["made_from"]["held_out"]
     row = " ".join(f"{one['mAP']:.3f}" for one in held_out.values())
     line = " ".join(printed.split())

@@ -15,14 +15,14 @@ from core.runs.folder import RunFolder
 from ensemble.choose import Config
 from ensemble.evaluate import main as evaluate
 from ensemble.predict.ensemble_json import read_recipe
-from tests.helpers.calls import done, refusal
+from tests.helpers.calls import output_of, refusal
 from tests.helpers.synthetic.runs import MODEL, NAMES, Command, Runs, guesses, labels_of, make_run
 
 
 def test_weights_scores_and_files(command: Command, runs: Runs, tmp_path: Path) -> None:
     paths, labels, guessed = runs
     out = tmp_path / "made" / "e.json"
-    printed = done(command, "--runs", *paths, "--folds", 3, "--output", out)
+    printed = output_of(command, "--runs", *paths, "--folds", 3, "--output", out)
     document = json.loads(out.read_text())
     assert sorted(document["classes"]) == sorted(NAMES)
     members = document["members"]
@@ -98,7 +98,7 @@ def test_unfinished_folds_and_what_all_have(command: Command, runs: Runs, tmp_pa
     assert "--common" in error
     frame = pd.read_csv(labels)
     frame.drop(columns="Mass").to_csv(tmp_path / "fewer.csv", index=False)
-    printed = done(command, *flags, "--common", "--labels", tmp_path / "fewer.csv")
+    printed = output_of(command, *flags, "--common", "--labels", tmp_path / "fewer.csv")
     assert f"Only fold 1, 2 of 3 of {paths[1]} is finished and used." in printed
     assert f"1 class of {paths[0]} not in {tmp_path}/fewer.csv: Mass" in printed
     assert "60 images, " in printed
@@ -123,7 +123,7 @@ def with_fold_1_alone(folder: Path, labels: Path, frame: pd.DataFrame, seed: int
 def test_runs_of_one_fold_alone_are_merged(command: Command, runs: Runs, tmp_path: Path) -> None:
     _, labels, tables = runs
     paths = [with_fold_1_alone(tmp_path / f"half{n}", labels, tables[n], seed=42) for n in (0, 1)]
-    printed = done(command, "--runs", *paths)
+    printed = output_of(command, "--runs", *paths)
     half, whole = len(tables[0]) // 2, len(tables[0])
     assert f"{half} of {whole} images are in the trained folds." in printed
     oof = pd.read_csv(tmp_path / "e_oof.csv", index_col="ImageID")
@@ -153,7 +153,7 @@ def test_labels_are_read_as_the_runs_read_them(
     for name in ("three", "four"):
         make_run(tmp_path / name, labels, guessed, 1, 4, **settings)
     flags = ["--runs", tmp_path / "three", tmp_path / "four", "--folds", 2]
-    printed = done(command, *flags, "--output", tmp_path / "v.json")
+    printed = output_of(command, *flags, "--output", tmp_path / "v.json")
     classes = json.loads((tmp_path / "v.json").read_text())["classes"]
     assert "Only fold" not in printed
     written = pd.read_csv(tmp_path / "v_labels.csv")
@@ -180,7 +180,7 @@ def test_labels_of_the_runs_themselves(
     kept = labels.read_bytes()
     labels.unlink()
     flags = ["--runs", *paths, "--folds", 2, "--output"]
-    printed = done(command, *flags, tmp_path / "e.json")
+    printed = output_of(command, *flags, tmp_path / "e.json")
     assert "has no labels.csv" not in printed
     written = pd.read_csv(tmp_path / "e_labels.csv")
     assert written["ImageID"].tolist() == table.ids
@@ -188,14 +188,14 @@ def test_labels_of_the_runs_themselves(
     # the next commands find them, and those of a run, beside the predictions
     for own, images in ((tmp_path / "e_oof.csv", 90), (paths[0] / f"{MODEL}_fold1_val.csv", 45)):
         output = tmp_path / f"{images}.json"
-        printed = done(call, evaluate, "--predictions", own, "--output", output)
+        printed = output_of(call, evaluate, "--predictions", own, "--output", output)
         assert f"{images} images" in printed
     # of an official split that includes its training images
     part = guesses(labels_of(), 2, 5).iloc[:30]
     make_run(tmp_path / "val", labels, part, 1, 5, val_csv=str(labels))
     write_labels(tmp_path / "val" / "labels.csv", table)
     split = ["--runs", tmp_path / "val", "--folds", 2, "--output", tmp_path / "v.json"]
-    assert "\n30 images, " in done(command, *split)
+    assert "\n30 images, " in output_of(command, *split)
     # one with other labels of an image, and one of an earlier version
     table.targets[3, 0] = 1 - table.targets[3, 0]
     write_labels(paths[1] / "labels.csv", table)
@@ -205,7 +205,7 @@ def test_labels_of_the_runs_themselves(
     (paths[1] / "labels.csv").unlink()
     assert "is missing (searched from" in refusal(command, *flags, tmp_path / "f.json")
     labels.write_bytes(kept)
-    assert f"{paths[1]} is of an earlier version without labels.csv: {labels} is read" in done(
+    assert f"{paths[1]} is of an earlier version without labels.csv: {labels} is read" in output_of(
         command, *flags, tmp_path / "f.json"
     )
 

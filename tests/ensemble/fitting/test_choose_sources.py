@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.calibrate import main as calibrate
-from tests.helpers.calls import done, refusal
+from tests.helpers.calls import output_of, refusal
 from tests.helpers.synthetic.runs import IMAGES, Command, guesses, labels_of, make_run
 
 JOINT = {"Effusion": "Pleural Effusion", "Mass": "Mass", "No_Finding": "Normal"}
@@ -52,7 +52,7 @@ def test_labels_of_two_sources_are_joined_as_the_runs_did(
     settings = {"train_csv": [str(csv) for csv in csvs], "val_csv": []}
     paths = runs_of(tmp_path, joint, **settings)
     out = tmp_path / "e.json"
-    assert "90 images, 45 patients, 3 classes" in done(command, "--runs", *paths)
+    assert "90 images, 45 patients, 3 classes" in output_of(command, "--runs", *paths)
     written = pd.read_csv(tmp_path / "e_labels.csv")
     classes = [str(name) for name in written if name in JOINT.values()]
     assert sorted(classes) == sorted(JOINT.values())
@@ -64,7 +64,7 @@ def test_labels_of_two_sources_are_joined_as_the_runs_did(
     assert json.loads(out.read_text())["made_from"]["labels"] == f"{csvs[0]}, {csvs[1]}"
     # it is what the next command finds
     flags = ["--predictions", tmp_path / "e_oof.csv", "--folds", 2, "--output", tmp_path / "c.json"]
-    assert "90 images, 45 patients, 3 classes" in done(call, calibrate, *flags)
+    assert "90 images, 45 patients, 3 classes" in output_of(call, calibrate, *flags)
     # and is not replaced unasked
     out.unlink()
     (tmp_path / "e_oof.csv").unlink()
@@ -77,11 +77,11 @@ def test_a_patient_column_of_each_csv(command: Command, tmp_path: Path) -> None:
     second.to_csv(csvs[1], index=False)
     settings = {"train_csv": [str(csv) for csv in csvs], "patient_column": ["", "Who"]}
     paths = runs_of(tmp_path, joint, **settings)
-    assert "90 images, 45 patients, 3 classes" in done(command, "--runs", *paths)
+    assert "90 images, 45 patients, 3 classes" in output_of(command, "--runs", *paths)
     joint.to_csv(tmp_path / "joint.csv", index=False)
     flags = ["--runs", *paths, "--labels", tmp_path / "joint.csv", "--overwrite"]
     assert "trained with one --patient_column for each" in refusal(command, *flags)
-    assert "90 images" in done(command, *flags, "--patient_column", "PatientID")
+    assert "90 images" in output_of(command, *flags, "--patient_column", "PatientID")
 
 
 def test_runs_with_other_labels_are_reported(command: Command, tmp_path: Path) -> None:
@@ -106,4 +106,4 @@ def test_runs_with_other_labels_are_reported(command: Command, tmp_path: Path) -
     config.write_text((paths[0] / "config.json").read_text())
     joint.to_csv(tmp_path / "all.csv", index=False)
     given = ["--labels", tmp_path / "all.csv"]
-    assert f"labels       {tmp_path}/e_labels.csv" in done(command, "--runs", *paths, *given)
+    assert f"labels       {tmp_path}/e_labels.csv" in output_of(command, "--runs", *paths, *given)

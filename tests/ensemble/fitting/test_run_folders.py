@@ -15,7 +15,7 @@ from core.runs.folder import RunFolder
 from ensemble.calibrate import main as calibrate
 from ensemble.evaluate import main as evaluate
 from ensemble.fitting.out_of_fold import describe_folds, read_files_and_runs
-from tests.helpers.calls import done, refusal
+from tests.helpers.calls import output_of, refusal
 from tests.helpers.synthetic.runs import MODEL, NAMES, Command, guesses, labels_of, make_run
 
 
@@ -49,7 +49,7 @@ def test_two_runs_are_compared_on_the_folds_of_both(
     command: Command, runs: list[Path], tmp_path: Path
 ) -> None:
     before = [sorted(path.iterdir()) for path in runs]
-    printed = done(command, *runs)
+    printed = output_of(command, *runs)
     assert "common to all runs: 1, 2 (one: 1, 2, 3 of 3; two: 1, 2 of 3)" in printed
     found = json.loads((tmp_path / "e.json").read_text())
     board = {Path(one["predictions"]).name: one for one in found["leaderboard"]}
@@ -61,9 +61,9 @@ def test_two_runs_are_compared_on_the_folds_of_both(
     assert difference == pytest.approx(scores["two"] - scores["one"])
     assert [sorted(path.iterdir()) for path in runs] == before
     # a run alone, all of its folds; and beside a file
-    assert f"{mean_ap(runs[0], (1, 2, 3)):.3f}" in done(command, runs[0], "--overwrite")
+    assert f"{mean_ap(runs[0], (1, 2, 3)):.3f}" in output_of(command, runs[0], "--overwrite")
     files = RunFolder(runs[1], MODEL).files(1)
-    printed = done(command, runs[1], "--predictions", files.predictions, "--overwrite")
+    printed = output_of(command, runs[1], "--predictions", files.predictions, "--overwrite")
     assert "folds        1, 2 of 3" in printed
     assert "30 images, " in printed
 
@@ -76,7 +76,7 @@ def test_nothing_is_written_into_a_run_folder_unasked(
     csv = RunFolder(runs[0], MODEL).files(1).predictions
     for words in ([runs[0]], runs, ["--predictions", csv, "--common"]):
         command = partial(call, evaluate, *words, "--resamples", 0)
-        done(command)
+        output_of(command)
         assert "exists: give another --output, or --overwrite" in refusal(command)
     made = {path.name for path in Path("outputs").glob("*.json")}
     assert made == {"one_metrics.json", "one_leaderboard.json", f"one_{csv.stem}_metrics.json"}
@@ -99,7 +99,7 @@ def test_runs_of_other_folds_are_compared_on_all_images(
     other, labels = tmp_path / "other", tmp_path / "labels.csv"
     make_run(other, labels, guesses(labels_of(), 2, seed=5), 2, seed=9)
     shutil.copy(labels, other)
-    printed = done(command, runs[0], other)
+    printed = output_of(command, runs[0], other)
     assert "divided differently (one: 1, 2, 3 of 3; other: 1, 2 of 2)" in printed
     assert "90 images, " in printed
 
@@ -107,7 +107,7 @@ def test_runs_of_other_folds_are_compared_on_all_images(
 def test_one_run_is_calibrated(call: Command, runs: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "c.json"
     command = partial(call, calibrate, "--folds", 2, "--output", output)
-    printed = done(command, runs[1])
+    printed = output_of(command, runs[1])
     assert "60 images" in printed
     assert "Finished folds: 1, 2 of 3." in printed
     assert sorted(json.loads(output.read_text())["classes"]) == sorted(NAMES)
@@ -154,4 +154,4 @@ def test_a_run_without_labels_needs_their_csv(
 ) -> None:
     (runs[0] / "labels.csv").unlink()
     assert "one has no labels.csv" in refusal(command, runs[0])
-    assert "90 images, " in done(command, runs[0], "--labels", tmp_path / "labels.csv")
+    assert "90 images, " in output_of(command, runs[0], "--labels", tmp_path / "labels.csv")

@@ -16,8 +16,8 @@ from ensemble.explain import main
 from ensemble.heatmaps.pointing_game import Pointing, highest_place
 from methods import load_model
 from tests.conftest import Call
-from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import part, reference_probabilities
+from tests.helpers.calls import output_of, refusal
+from tests.helpers.infer_files import reference_probabilities, select_classes
 from tests.helpers.served_page import calibrated
 
 BOXES = "ImageID,finding,x0,y0,x1,y1\n"
@@ -87,7 +87,7 @@ def test_pictures_and_tables_of_some_images(
     boxes = pd.read_csv(phantom / "boxes.csv")
     test = pd.read_csv(phantom / "test.csv")["ImageID"]
     shown = boxes[boxes["ImageID"].isin(test)]
-    printed = done(
+    printed = output_of(
         explain,
         *("--test_csv", phantom / "test.csv", "--boxes", phantom / "boxes.csv"),
         *("--draw", 2, "--top", 1, "--weights", 1, 3),
@@ -133,8 +133,8 @@ def test_probabilities_are_those_of_infer(
     calibration = calibrated(tmp_path / "c.json", names)
     image = phantom / "images" / "p00000_00.png"
     ours = ("--checkpoints", *checkpoints[:number], "--calibration", calibration)
-    shown = done(explain, *ours, "--images", image.name, "--classes", *names)
-    done(infer, image, *ours, "--output", tmp_path / "p.csv")
+    shown = output_of(explain, *ours, "--images", image.name, "--classes", *names)
+    output_of(infer, image, *ours, "--output", tmp_path / "p.csv")
     truth = pd.read_csv(tmp_path / "p.csv", index_col=0).iloc[0]
     listed = pd.read_csv(tmp_path / "maps" / "maps.csv")
     last = listed[listed["calibration"] == "calibrated"].set_index("class")["probability"]
@@ -149,7 +149,7 @@ def test_names_are_kept_out_where_asked_and_only_what_it_made_is_replaced(
     explain: Call, tmp_path: Path
 ) -> None:
     maps, image = tmp_path / "maps", ("--images", "p00000_00", "--classes", "Mass")
-    printed = done(explain, *image, "--anonymous")
+    printed = output_of(explain, *image, "--anonymous")
     before = sorted(maps.iterdir())
     text = printed + (maps / "maps.csv").read_text() + str([path.name for path in before])
     assert "p00000" not in text
@@ -193,7 +193,7 @@ def test_a_box_may_reach_the_edge_of_a_large_image(explain: Call, tmp_path: Path
         boxes.write_text(f"{BOXES}large.png,Mass,0,798,{right},{bottom}\n")
         assert "leaves the image large.png of 1573 x 1596" in refusal(explain, *words)
     boxes.write_text(f"{BOXES}large.png,Mass,0,798,1573,1596\n")
-    done(explain, *words)
+    output_of(explain, *words)
     table = pd.read_csv(tmp_path / "maps" / "pointing.csv")
     np.testing.assert_allclose(table["chance"], 0.5, atol=1e-3)
 
@@ -208,7 +208,7 @@ def test_boxes_are_found_by_name_where_names_are_kept_out(
     rows = "sub/p.png,Mass,0,0,20,40\n"
     boxes.write_text(f"Image Index,label,x0,y0,x1,y1\n{rows}")
     flags = ("--image_dir", images, "--classes", "Mass", "--anonymous", "--boxes", boxes)
-    done(explain, *flags)
+    output_of(explain, *flags)
     table = pd.read_csv(tmp_path / "maps" / "pointing.csv")
     assert set(table["images"]) == {1}
     np.testing.assert_allclose(table["chance"], 0.5)
@@ -223,9 +223,13 @@ def test_a_model_without_the_class_does_not_count_as_a_miss(
 ) -> None:
     names = load_model(checkpoints[0])[1].class_names
     fewer = [name for name in names if name != "Effusion"]
-    done(
+    output_of(
         explain,
-        *("--checkpoints", checkpoints[0], part(checkpoints[0], tmp_path / "f.safetensors", fewer)),
+        *(
+            "--checkpoints",
+            checkpoints[0],
+            select_classes(checkpoints[0], tmp_path / "f.safetensors", fewer),
+        ),
         *("--test_csv", phantom / "test.csv", "--draw", 1, "--classes", "Effusion"),
         *("--boxes", phantom / "boxes.csv"),
     )

@@ -7,18 +7,24 @@ import pandas as pd
 
 from core.models.checkpoint import load_tensors, save_tensors
 from methods import load_model
-from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import HEAD, Infer, copied, predicted, reference_probabilities
+from tests.helpers.calls import output_of, refusal
+from tests.helpers.infer_files import (
+    HEAD,
+    Infer,
+    copy_images,
+    predict_to_frame,
+    reference_probabilities,
+)
 
 
 def test_every_image_of_a_folder_by_two_models(
     infer: Infer, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
 ) -> None:
-    folder, out = copied(six_images[:3], tmp_path / "images"), tmp_path / "p.csv"
+    folder, out = copy_images(six_images[:3], tmp_path / "images"), tmp_path / "p.csv"
     (folder / "deeper").mkdir()
     (folder / six_images[2].name).rename(folder / "deeper" / "c.png")
     (folder / "notes.txt").write_text("no image")
-    assert f"predictions  {out} (3 images by 2 models" in done(
+    assert f"predictions  {out} (3 images by 2 models" in output_of(
         infer, "--checkpoints", *checkpoints, "--image_dir", folder, "--output", out
     )
     frame = pd.read_csv(out)
@@ -38,7 +44,7 @@ def test_the_images_of_a_csv_in_its_order_with_weights_and_without_views(
 ) -> None:
     table = pd.read_csv(phantom / "test.csv").sample(7, random_state=1)
     table.to_csv(tmp_path / "t.csv", index=False)
-    frame = predicted(
+    frame = predict_to_frame(
         infer,
         *("--checkpoints", *checkpoints, "--weights", 1, 3, "--no-use_tta", "--batch_size", 3),
         *("--test_csv", tmp_path / "t.csv", "--image_dir", phantom / "images"),

@@ -11,7 +11,7 @@ from pydicom import uid
 
 from tests.helpers.calls import refusal
 from tests.helpers.data.dicom_files import data_set, dataset, dicom
-from tests.helpers.infer_files import Infer, predicted, write
+from tests.helpers.infer_files import Infer, predict_to_frame, write
 
 STUDIES = [uid.generate_uid(), uid.generate_uid()]
 NAMES = ["0.dcm", "1.DCM", "2.dicom", "series/IM0003", "series/1.2.840.4", "series/5.IMA"]
@@ -50,17 +50,17 @@ def test_a_folder_a_file_and_studies_are_as_the_images(
     folder: Path,
     tmp_path: Path,
 ) -> None:
-    frame = predicted(infer, *six_flags, output=tmp_path / "png.csv")
+    frame = predict_to_frame(infer, *six_flags, output=tmp_path / "png.csv")
     expected = frame.loc[[path.name for path in six_images]].to_numpy()
-    frame = predicted(infer, *start, output=tmp_path / "p.csv")
+    frame = predict_to_frame(infer, *start, output=tmp_path / "p.csv")
     assert frame.index.tolist() == sorted(NAMES)
     assert np.abs(frame.loc[NAMES].to_numpy() - expected).max() < 1e-5
 
     one = [folder / "series/IM0003", *start[:3], "--no-use_tta"]
-    frame = predicted(infer, *one, output=tmp_path / "one.csv")
+    frame = predict_to_frame(infer, *one, output=tmp_path / "one.csv")
     assert np.abs(frame.to_numpy() - expected[3]).max() < 1e-5
 
-    frame = predicted(infer, *start, "--group_by", "study", output=tmp_path / "p.csv")
+    frame = predict_to_frame(infer, *start, "--group_by", "study", output=tmp_path / "p.csv")
     assert frame.index.name == "StudyInstanceUID"
     # study 0 has images 0 and 2 (PA), 4 (LL); study 1 has 1 (PA), 3 and 5 (LL)
     first = (expected[[0, 2]].mean(0) + expected[4]) / 2
@@ -93,5 +93,5 @@ def test_what_cannot_be_shown_is_named_or_skipped(
     assert "report.dcm" in error
     assert "Basic Text SR Storage" in error
     assert not output.exists()
-    assert len(predicted(infer, *start, "--on_bad_image", "skip", output=output)) == 6
+    assert len(predict_to_frame(infer, *start, "--on_bad_image", "skip", output=output)) == 6
     assert "without pixels" in (tmp_path / "p_skipped.csv").read_text()

@@ -13,8 +13,14 @@ from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.calibration import Calibration, Identity, Platt, write_calibration
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
-from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import Infer, part, predicted, reference_probabilities, write
+from tests.helpers.calls import output_of, refusal
+from tests.helpers.infer_files import (
+    Infer,
+    predict_to_frame,
+    reference_probabilities,
+    select_classes,
+    write,
+)
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def test_resume_states_are_left_out_by_name(
         )
     ):
         output = tmp_path / f"{number}.csv"
-        printed = done(infer, six_images[0], "--checkpoints", *flags, "--output", output)
+        printed = output_of(infer, six_images[0], "--checkpoints", *flags, "--output", output)
         line = f"left out     {states[0]}, {states[1]}: resume states, not checkpoints"
         assert (line in printed.splitlines()) == (number > 0)
         tables.append(output.read_bytes())
@@ -63,7 +69,7 @@ def test_one_checkpoint_gives_its_own_validation_predictions(
 ) -> None:
     own = pd.read_csv(checkpoints[0].with_name(f"{checkpoints[0].stem}_val.csv"), index_col=0)
     csv = write(tmp_path / "names.csv", own.reset_index()[["ImageID"]])
-    found = predicted(
+    found = predict_to_frame(
         *(infer, "--checkpoints", checkpoints[0], "--test_csv", csv),
         *("--image_dir", phantom / "images", "--batch_size", 5),
         output=tmp_path / "p.csv",
@@ -76,7 +82,7 @@ def test_ranks_are_those_among_all_images(
     infer: Infer, six_flags: list, both: list[pd.DataFrame], tmp_path: Path
 ) -> None:
     more = ["--weights", 1, 3, "--ensemble_mode", "rank_mean", "--batch_size", 1]
-    found = predicted(infer, *six_flags, *more, output=tmp_path / "p.csv")
+    found = predict_to_frame(infer, *six_flags, *more, output=tmp_path / "p.csv")
     one, two = (rankdata(each, axis=0) for each in both)
     np.testing.assert_allclose(found, (one + 3 * two) / 4 / 6, atol=3e-6)
 
@@ -89,7 +95,7 @@ def test_checkpoints_with_other_classes(
     names: list[str],
     tmp_path: Path,
 ) -> None:
-    few = part(checkpoints[1], tmp_path / "few.safetensors", names[4:0:-1])
+    few = select_classes(checkpoints[1], tmp_path / "few.safetensors", names[4:0:-1])
     pair = ["--checkpoints", checkpoints[0], few]
     out = tmp_path / "p.csv"
     error = refusal(infer, *six_flags, *pair, "--output", out)
@@ -97,17 +103,17 @@ def test_checkpoints_with_other_classes(
     assert f"do not have the same classes: {missing}" in error
     assert "--classes union or --classes intersection" in error
     more = ["--classes", "union", "--weights", 1, 3]
-    union = predicted(infer, *six_flags, *pair, *more, output=out)
+    union = predict_to_frame(infer, *six_flags, *pair, *more, output=out)
     assert list(union) == names
     expected, shared = both[0].copy(), names[1:5]
     expected[shared] = (both[0][shared] + 3 * both[1][shared]) / 4
     np.testing.assert_allclose(union, expected, atol=2e-6)
     more[1] = "intersection"
-    found = predicted(infer, *six_flags, *pair, *more, output=out)
+    found = predict_to_frame(infer, *six_flags, *pair, *more, output=out)
     pd.testing.assert_frame_equal(found, union[shared])
     # a model without weight takes no part
     more = ["--checkpoints", few, checkpoints[0], "--classes", "union", "--weights", 1, 0]
-    assert list(predicted(infer, *six_flags, *more, output=out)) == names[4:0:-1]
+    assert list(predict_to_frame(infer, *six_flags, *more, output=out)) == names[4:0:-1]
 
 
 def test_models_of_other_sizes_see_each_image_at_theirs(
@@ -116,7 +122,7 @@ def test_models_of_other_sizes_see_each_image_at_theirs(
     tensors, facts = load_tensors(checkpoints[1])
     pair = [checkpoints[0], tmp_path / "other.safetensors"]
     save_tensors(pair[1], tensors, facts | {"img_size": 48})
-    found = predicted(infer, *six_flags, "--checkpoints", *pair, output=tmp_path / "p.csv")
+    found = predict_to_frame(infer, *six_flags, "--checkpoints", *pair, output=tmp_path / "p.csv")
     one, other = (reference_probabilities(path, six_images, mirror=False) for path in pair)
     np.testing.assert_allclose(found, (one + other) / 2, atol=2e-6)
 
@@ -128,7 +134,7 @@ def gated(frame: pd.DataFrame, normal: str, alpha: float) -> pd.DataFrame:
 def test_calibration_and_gating(
     infer: Infer, six_flags: list, names: list[str], tmp_path: Path
 ) -> None:
-    plain = predicted(infer, *six_flags, output=tmp_path / "p.csv")
+    plain = predict_to_frame(infer, *six_flags, output=tmp_path / "p.csv")
     calibration = tmp_path / "c.json"
     maps = dict.fromkeys(names, Identity())
     maps[names[1]] = Platt(2.0, -1.0, threshold=0.5, threshold_gated=0.5)
@@ -144,7 +150,7 @@ def test_calibration_and_gating(
         # gating takes the file's normal class and alpha
         ([*file, *gate], gated(calibrated, names[3], 0.25)),
     ):
-        found = predicted(infer, *six_flags, *more, output=tmp_path / "p.csv")
+        found = predict_to_frame(infer, *six_flags, *more, output=tmp_path / "p.csv")
         np.testing.assert_allclose(found, expected, atol=1e-6)
     del maps[names[0]]
     write_calibration(calibration, Calibration(maps, names[3], 0.25), {})
@@ -162,7 +168,7 @@ def test_an_ensemble_file_names_models_weights_and_classes(
     recipe, chosen = tmp_path / "ensemble.json", names[5:2:-1]
     members = [("one", 0.25, [checkpoints[0]]), ("two", 0.75, [checkpoints[1]])]
     write_recipe(recipe, members, chosen, {})
-    found = predicted(infer, *six_flags[3:], "--ensemble", recipe, output=tmp_path / "p.csv")
+    found = predict_to_frame(infer, *six_flags[3:], "--ensemble", recipe, output=tmp_path / "p.csv")
     assert list(found) == chosen
     np.testing.assert_allclose(found, (both[0] + 3 * both[1])[chosen] / 4, atol=2e-6)
     write_recipe(recipe, members, [*names, "Unheard"], {})

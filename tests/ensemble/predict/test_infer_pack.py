@@ -8,8 +8,8 @@ import pytest
 
 from core.data.pack.__main__ import main as pack_main
 from tests.conftest import Call
-from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import Infer, copied
+from tests.helpers.calls import output_of, refusal
+from tests.helpers.infer_files import Infer, copy_images
 
 Pack = Callable[..., Path]
 
@@ -38,7 +38,7 @@ def test_a_pack_is_predicted_as_its_files(
         outputs = tmp_path / f"files{number}.csv", tmp_path / f"packed{number}.csv"
         for images, output in zip((folder, packed), outputs, strict=True):
             flags = ("--checkpoints", *checkpoints, *more, "--image_dir", images)
-            printed = done(infer, *flags, "--output", output)
+            printed = output_of(infer, *flags, "--output", output)
             assert "resized" not in printed
         assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert pd.read_csv(outputs[1])["ImageID"].tolist() == [names[5], names[3]]
@@ -57,14 +57,14 @@ def test_the_size_of_a_pack_is_looked_at_first(
     ):
         assert expected in refusal(infer, *common, "--image_dir", *flags)
     assert not list(tmp_path.glob("*out.csv*"))
-    printed = done(infer, *common, "--image_dir", large)
+    printed = output_of(infer, *common, "--image_dir", large)
     assert printed.count("40 px, resized to 32 px") == 1
 
 
 def test_unreadable_images_are_left_out_or_reported(
     checkpoints: list[Path], six_images: list[Path], infer: Infer, pack: Pack, tmp_path: Path
 ) -> None:
-    folder = copied(six_images, tmp_path / "images")
+    folder = copy_images(six_images, tmp_path / "images")
     (folder / "bad.png").write_bytes(b"<html>")
     packed = pack(folder, 32, "--on_bad_image", "skip")
     common = ("--checkpoints", *checkpoints, "--image_dir", packed, "--no-use_tta")

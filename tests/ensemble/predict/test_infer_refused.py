@@ -11,8 +11,8 @@ import pytest
 from core.models.checkpoint import load_tensors, save_tensors
 from ensemble.predict.blocks import blocks_folder
 from ensemble.predict.ensemble_json import write_recipe
-from tests.helpers.calls import done, refusal
-from tests.helpers.infer_files import Infer, copied
+from tests.helpers.calls import output_of, refusal
+from tests.helpers.infer_files import Infer, copy_images
 
 Refused = Callable[..., str]
 
@@ -106,7 +106,7 @@ def test_names_that_leave_the_folder(
 def test_a_name_that_no_csv_can_hold(
     refused: Refused, first: list, six_images: list[Path], tmp_path: Path
 ) -> None:
-    folder = copied(six_images[:2], tmp_path / "images")
+    folder = copy_images(six_images[:2], tmp_path / "images")
     (folder / six_images[0].name).rename(folder / "Röntgen 胸.png")
     (folder / six_images[1].name).rename(folder / os.fsdecode(b"bad\xff.png"))
     error = refused(*first, "--image_dir", folder)
@@ -143,8 +143,8 @@ def test_a_checkpoint_with_wrong_facts(
 def test_links_out_of_the_folder(
     infer: Infer, refused: Refused, first: list, six_images: list[Path], tmp_path: Path
 ) -> None:
-    folder = copied(six_images[:1], tmp_path / "images")
-    other = copied(six_images[1:2], tmp_path / "other")
+    folder = copy_images(six_images[:1], tmp_path / "images")
+    other = copy_images(six_images[1:2], tmp_path / "other")
     arguments = [*first[:3], folder]
     # a link within the folder leaves nothing
     (folder / "within.png").symlink_to(folder / six_images[0].name)
@@ -154,7 +154,7 @@ def test_links_out_of_the_folder(
         (folder / link).symlink_to(target)
         assert "pass --follow_links" in refused(*arguments)
         out = tmp_path / f"{link}.csv"
-        done(infer, *arguments, "--follow_links", "--output", out)
+        output_of(infer, *arguments, "--follow_links", "--output", out)
         assert len(pd.read_csv(out)) == 2
         (folder / link).unlink()
     # the folder itself may be one
@@ -182,7 +182,7 @@ def test_an_output_that_cannot_be(
 def test_no_input_is_overwritten(
     infer: Infer, checkpoints: list[Path], six_images: list[Path], tmp_path: Path
 ) -> None:
-    images = copied(six_images, tmp_path / "images")
+    images = copy_images(six_images, tmp_path / "images")
     image, csv = images / six_images[0].name, tmp_path / "predictions.csv"
     csv.write_text(f"ImageID,Effusion\n{image.name},0\n")
     model, recipe = tmp_path / "model.safetensors", tmp_path / "ensemble.json"

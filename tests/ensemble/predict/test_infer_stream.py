@@ -14,7 +14,7 @@ from core.data.images.collection import Images
 from core.data.images.decode import read_image
 from core.io.lock import lock_folder
 from ensemble.predict.blocks import PredictionBlocks, blocks_folder
-from tests.helpers.calls import done, refusal
+from tests.helpers.calls import output_of, refusal
 from tests.helpers.infer_files import Infer
 
 
@@ -89,7 +89,7 @@ def test_cached_predictions_are_reused_for_the_same_models_copies_and_images_onl
     assert len(list(blocks_folder(out).iterdir())) == 6
     # one image was repaired: only its block is made again
     spoiled.write_bytes(whole)
-    assert "Resuming: 5 of 6 blocks are done." in done(infer, *here)
+    assert "Resuming: 5 of 6 blocks are done." in output_of(infer, *here)
     assert out.read_bytes() == expected
 
     spoiled.write_bytes(whole[:100])
@@ -98,7 +98,7 @@ def test_cached_predictions_are_reused_for_the_same_models_copies_and_images_onl
     # a refused command leaves the blocks of another one
     assert "exists: give another --output" in refusal(infer, *here, "--tta_config", "none")
     assert len(list(blocks_folder(out).glob("*.safetensors"))) == 6
-    printed = done(infer, *here, "--overwrite", "--tta_config", "none")
+    printed = output_of(infer, *here, "--overwrite", "--tta_config", "none")
     assert "Deleted 6 old blocks" in printed
     assert "Resuming" not in printed
     assert out.read_bytes() != expected
@@ -120,7 +120,7 @@ def test_a_block_that_is_damaged_is_made_again(
     blocks[5].write_bytes(blocks[5].read_bytes()[:1000])
     spoiled.write_bytes(whole)
     os.utime(spoiled, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert "Resuming: 3 of 6 blocks are done." in done(infer, *here)
+    assert "Resuming: 3 of 6 blocks are done." in output_of(infer, *here)
     assert out.read_bytes() == expected
 
 
@@ -131,4 +131,4 @@ def test_two_at_once_do_not_write_one_file(
     with lock_folder(blocks_folder(out), ""):
         assert "another process is predicting into" in refusal(infer, *base, "--output", out)
     assert not out.exists()
-    done(infer, *base, "--output", out)
+    output_of(infer, *base, "--output", out)

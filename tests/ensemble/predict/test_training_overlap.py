@@ -25,7 +25,7 @@ from ensemble.predict.training_overlap import (
     read_overlap,
 )
 from tests.conftest import Call
-from tests.helpers.calls import done, refusal
+from tests.helpers.calls import output_of, refusal
 from tests.helpers.infer_files import write
 
 TRAINED, VALIDATED = IMAGES
@@ -60,7 +60,7 @@ def test_rows_of_the_training_are_counted_by_fold(
     validation = {row + 1 for row in np.flatnonzero(fold == "1")}
     training = {row + 1 for row in np.flatnonzero(fold != "1")}
     base = ("--test_csv", csv, "--image_dir", phantom / "images", "--output", out, *QUICK)
-    printed = done(infer, "--checkpoints", checkpoints[0], *base)
+    printed = output_of(infer, "--checkpoints", checkpoints[0], *base)
     found = read(out)
     assert rows(found, VALIDATED) == validation == rows(found, PATIENTS[1])
     # what an epoch leaves out was not trained on, but its patient
@@ -72,7 +72,7 @@ def test_rows_of_the_training_are_counted_by_fold(
     assert [one[name] for name in (*IMAGES, *PATIENTS)] == counts
     assert f"Warning: of 60 images, {len(drawn)} trained on by at least one checkpoint" in printed
     # the folds together have trained on nearly all: each on what the other validates on
-    printed = done(infer, "--checkpoints", *checkpoints, *base)
+    printed = output_of(infer, "--checkpoints", *checkpoints, *base)
     both = read(out)
     trained = rows(both, TRAINED)
     assert trained > drawn
@@ -81,10 +81,10 @@ def test_rows_of_the_training_are_counted_by_fold(
     assert both["checkpoints"][0]["image_in_training"] == len(drawn)
     # the same bytes again
     before = overlap_path(out).read_bytes()
-    done(infer, "--checkpoints", *checkpoints, *base)
+    output_of(infer, "--checkpoints", *checkpoints, *base)
     assert overlap_path(out).read_bytes() == before
     # other patients
-    printed = done(
+    printed = output_of(
         infer, *("--checkpoints", *checkpoints, "--test_csv", phantom / "test.csv", *base[2:])
     )
     assert "Warning" not in printed
@@ -103,14 +103,14 @@ def test_lossless_copies_under_other_names_are_found_without_names_too(
     other = next(iter(sorted((phantom / "images").iterdir(), reverse=True)))
     shutil.copy(other, tmp_path / "new" / "3.png")
     base = ("--checkpoints", checkpoints[0], "--image_dir", tmp_path / "new", *QUICK)
-    printed = done(infer, *base, "--anonymous", "--output", tmp_path / "p.csv")
+    printed = output_of(infer, *base, "--anonymous", "--output", tmp_path / "p.csv")
     found = read(tmp_path / "p.csv")
     assert rows(found, VALIDATED) == {1, 2, 3}
     assert found["checkpoints"][0]["patient_in_training"] is None
     assert found["checkpoints"][0]["checkpoint"] == checkpoints[0].name
     assert "3 validated on: scores on these are too good." in printed
     assert "Patients are not compared" in printed
-    printed = done(infer, tmp_path / "new" / "0.tif", "--checkpoints", checkpoints[0])
+    printed = output_of(infer, tmp_path / "new" / "0.tif", "--checkpoints", checkpoints[0])
     assert "of 1 image, 1 validated on: scores" in printed
 
 
@@ -123,7 +123,7 @@ def test_a_study_is_counted_where_one_of_its_images_is(
     out = tmp_path / "p.csv"
     base = ("--checkpoints", checkpoints[0], "--image_dir", phantom / "images", *QUICK)
     csv = write(tmp_path / "s.csv", table)
-    printed = done(infer, *base, "--test_csv", csv, "--group_by", "StudyID", "--output", out)
+    printed = output_of(infer, *base, "--test_csv", csv, "--group_by", "StudyID", "--output", out)
     names = pd.read_csv(out)["StudyID"].tolist()
     assert rows(read(out), VALIDATED) == {names.index("a") + 1}
     assert "of 2 studies, 1 validated on" in printed
@@ -138,7 +138,7 @@ def test_what_is_not_known_is_printed(
     save_tensors(earlier, tensors, facts)
     out = tmp_path / "p.csv"
     base = ("--image_dir", phantom / "images", "--output", out, *QUICK)
-    printed = done(infer, "--checkpoints", earlier, *base)
+    printed = output_of(infer, "--checkpoints", earlier, *base)
     assert "Unknown training images: earlier.safetensors." in printed
     assert "Warning" not in printed
     assert [one["known"] for one in read(out)["checkpoints"]] == [False]
@@ -146,7 +146,7 @@ def test_what_is_not_known_is_printed(
     flags = ("--train_dir", phantom / "images", "--out", tmp_path / "pack", "--size", 36)
     assert call(pack_main, *flags)[0] == 0
     packed = ("--checkpoints", checkpoints[0], "--image_dir", tmp_path / "pack")
-    printed = done(infer, *packed, *base[2:])
+    printed = output_of(infer, *packed, *base[2:])
     assert "Unknown for 110 images: a pack of another size" in printed
     assert read(out)["checkpoints"][0]["not_compared"] == 110
     # nothing else of that name is replaced

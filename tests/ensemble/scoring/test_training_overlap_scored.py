@@ -16,7 +16,7 @@ from ensemble.predict.training_overlap import (
     as_document,
     overlap_path,
 )
-from tests.helpers.calls import Command, done
+from tests.helpers.calls import Command, output_of
 from tests.helpers.synthetic.scores import Files
 
 
@@ -48,7 +48,7 @@ def test_scored_rows_that_were_trained_on_are_in_table_json_and_page(
     part = labels[labels["ImageID"].isin(ids[15:100])][::-1]
     part.to_csv(files.path("part"), index=False)
     words = ["--predictions", path, "--labels", files.path("part"), "--common", "--resamples", 0]
-    printed = done(command, *words, "--report", "--output", files.folder / "s")
+    printed = output_of(command, *words, "--report", "--output", files.folder / "s")
     expected = "of 85 scored rows, 10 trained on by at least one checkpoint: scores on these"
     assert f"Warning: {expected} are too good" in " ".join(printed.split())
     assert expected in " ".join((files.folder / "s.html").read_text().split())
@@ -58,7 +58,7 @@ def test_scored_rows_that_were_trained_on_are_in_table_json_and_page(
     assert (found["rows"], found["train_csv"]) == (85, None)
     # changed rows are no longer those
     pd.read_csv(path, dtype=str)[::-1].to_csv(path, index=False)
-    printed = done(command, *words, "--output", files.folder / "t")
+    printed = output_of(command, *words, "--output", files.folder / "t")
     assert "training_overlap.json of best.csv is damaged, or of other rows" in printed
     (one,) = scores(files, "t")["files"]
     assert (one["known"], one["image_in_training"]) == (False, None)
@@ -69,11 +69,11 @@ def test_a_leaderboard_names_the_file(command: Command, files: Files) -> None:
     beside(paths[0], [])
     beside(paths[1], [], known=False)
     words = ["--predictions", *paths, "--labels", files.path("labels"), "--resamples", 0]
-    printed = " ".join(done(command, *words, "--output", files.folder / "s").split())
+    printed = " ".join(output_of(command, *words, "--output", files.folder / "s").split())
     assert "poor.csv: Unknown training images: b.safetensors." in printed
     assert "best.csv: b" not in printed
     overlap_path(paths[1]).unlink()
-    printed = done(command, *words, "--output", files.folder / "s")
+    printed = output_of(command, *words, "--output", files.folder / "s")
     assert "in a training" not in printed
 
 
@@ -97,7 +97,7 @@ def test_rows_of_the_training_table(command: Command, files: Files, kind: str) -
         labels.to_csv(path.with_name("best_labels.csv"), index=False)
     words = ["--predictions", path, "--labels", files.path("labels"), "--resamples", 0]
     words += ["--train_csv", files.path("training"), "--output", files.folder / "s"]
-    printed = " ".join(done(command, *words).split())
+    printed = " ".join(output_of(command, *words).split())
     people = int(labels[patient].isin(table[patient]).sum())
     images = 30 if kind in ("named", "out of fold") else 0
     assert scores(files, "s")["train_csv"] == {"images": images, "patients": people}

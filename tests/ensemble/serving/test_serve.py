@@ -25,7 +25,7 @@ from ensemble.serving.form import file_of_form
 from ensemble.serving.model import ServedModels
 from methods import load_model
 from tests.conftest import Call
-from tests.helpers.calls import done
+from tests.helpers.calls import output_of
 from tests.helpers.data.dicom_files import dicom
 from tests.helpers.infer_files import reference_probabilities
 from tests.helpers.served_page import LIMITS, calibrated, serve
@@ -103,7 +103,7 @@ def test_the_page_shows_what_infer_writes(
         ensemble_mode="logit_mean",
     )
     answer = asked(page, image.read_bytes())
-    done(
+    output_of(
         infer,
         *(image, "--checkpoints", *folds, "--weights", 1, 3, "--calibration", calibration),
         *("--postprocess", "normal_gating", "--tta_config", "flip_scale"),

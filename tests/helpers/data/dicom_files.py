@@ -98,7 +98,7 @@ def read(data: bytes) -> np.ndarray:
     return pixels
 
 
-def refused(data: bytes) -> str:
+def decode_error(data: bytes) -> str:
     """Error message of `decode_image` for this file."""
     with pytest.raises(UserError, match=r"^Image image\.dcm cannot be read: .*\.$") as error:
         read(data)

@@ -10,7 +10,7 @@ from pydicom import uid
 from core.data.images.decode import decode_image
 from core.data.images.size_limit import MAX_PIXELS, max_pixels
 from core.errors import UserError
-from tests.helpers.data.dicom_files import dicom, refused
+from tests.helpers.data.dicom_files import decode_error, dicom
 from tests.helpers.data.tiff_files import tiff
 from tests.helpers.fuzz.image_files import saved
 
@@ -55,10 +55,12 @@ def test_a_compressed_image_larger_than_its_dicom_header_is_refused() -> None:
     jpeg2000 = bytearray(saved(GREY, "JPEG2000", no_jp2=True))
     jpeg2000[8:16] = struct.pack(">II", 60000, 60000)
     for frame, syntax in ((jpeg, uid.JPEGBaseline8Bit), (jpeg2000, uid.JPEG2000Lossless)):
-        message = refused(dicom(GREY, bytes(frame), syntax))
+        message = decode_error(dicom(GREY, bytes(frame), syntax))
         assert "40 x 60 pixels and its compressed image 60,000 x 60,000" in message
     # the header's own claim, with next to nothing behind it
-    assert "60,000 x 60,000 pixels, more than" in refused(dicom(GREY, Rows=60000, Columns=60000))
+    assert "60,000 x 60,000 pixels, more than" in decode_error(
+        dicom(GREY, Rows=60000, Columns=60000)
+    )
 
 
 @pytest.mark.parametrize("bits", [8, 16])

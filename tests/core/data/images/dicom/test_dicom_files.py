@@ -13,11 +13,11 @@ from tests.helpers.data.compressed_dicom import LOSSLESS, recompressed
 from tests.helpers.data.dicom_files import (
     close,
     dataset,
+    decode_error,
     dicom,
     element,
     percentiles,
     read,
-    refused,
     table,
 )
 from tests.helpers.fuzz.image_files import saved
@@ -84,14 +84,14 @@ def test_a_missing_plug_in_is_named(
 ) -> None:
     deep = frame == deep_jpeg()
     monkeypatch.setattr(get_decoder(syntax), "_available", {"gdcm": None} if deep else {})
-    message = refused(dicom(GREY, frame, syntax))
+    message = decode_error(dicom(GREY, frame, syntax))
     assert f"{syntax.name}, which needs the plug-in {plugin}" in message
     assert message.endswith("pip install pylibjpeg-libjpeg." if deep else f"{INSTALL}.")
 
 
 def test_without_pydicom_the_install_command_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.data.images.dicom.header.find_spec", lambda _: None)
-    assert refused(dicom(GREY)).endswith(
+    assert decode_error(dicom(GREY)).endswith(
         'pydicom is not installed: pip install -c constraints.txt -e ".[dicom]".'
     )
 
@@ -129,4 +129,4 @@ REFUSED: list[tuple[str, bytes]] = [
 
 @pytest.mark.parametrize(("sentence", "data"), REFUSED, ids=[one for one, _ in REFUSED])
 def test_what_is_not_read_is_refused_by_one_sentence(sentence: str, data: bytes) -> None:
-    assert sentence in refused(data)
+    assert sentence in decode_error(data)

@@ -14,12 +14,12 @@ from pydicom import uid
 from tests.helpers.data.compressed_dicom import LOSSLESS, recompressed
 from tests.helpers.data.dicom_files import (
     close,
+    decode_error,
     dicom,
     element,
     linear,
     percentiles,
     read,
-    refused,
     table,
 )
 
@@ -148,12 +148,12 @@ def test_segments_of_rle_may_be_padded(padding: tuple[bytes, ...]) -> None:
 def test_damaged_rle_is_refused_with_a_remedy() -> None:
     whole = rle(GREY)
     for frame in (whole[:-50], rle(GREY, GREY), whole[:10], whole[:4] + b"\x20" + whole[5:]):
-        message = refused(dicom(GREY, frame, uid.RLELossless))
+        message = decode_error(dicom(GREY, frame, uid.RLELossless))
         assert "its pixels, compressed as RLE Lossless, are damaged or not supported" in message
         assert "convert it to an uncompressed file" in message
     for name in ("SamplesPerPixel", "PixelRepresentation"):
         missing: dict[str, Any] = {name: None}
-        message = refused(dicom(GREY, whole, uid.RLELossless, **missing))
+        message = decode_error(dicom(GREY, whole, uid.RLELossless, **missing))
         assert f"its header lacks the element {name}: export the file again" in message
 
 

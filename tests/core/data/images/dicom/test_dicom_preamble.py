@@ -14,10 +14,10 @@ from tests.helpers.data.dicom_files import (
     close,
     data_set,
     dataset,
+    decode_error,
     dicom,
     percentiles,
     read,
-    refused,
 )
 from tests.helpers.fuzz.image_files import saved
 
@@ -65,13 +65,13 @@ def test_bare_data_sets_are_read(tmp_path: Path, what: str) -> None:
     (tmp_path / "image.dcm").write_bytes(BARE[what])
     headers = from_headers([str(tmp_path / "image.dcm")])
     assert [*np.concatenate([*headers.values()])] == ["7", "1.2", "PA"]
-    refused(BARE[what][:400])
+    decode_error(BARE[what][:400])
 
 
 def test_compressed_pixels_need_a_transfer_syntax() -> None:
     data = dicom(GREY, saved(GREY, "JPEG2000", no_jp2=True), uid.JPEG2000Lossless)
     for bare in (data_set(data), bytes(128) + b"DICM" + data_set(data)):
-        assert "it has no Transfer Syntax UID" in refused(bare)
+        assert "it has no Transfer Syntax UID" in decode_error(bare)
     assert np.array_equal(read(data[132:]), GREY)
 
 
@@ -89,7 +89,7 @@ NO_DICOM = {
 
 @pytest.mark.parametrize("what", NO_DICOM)
 def test_an_invalid_data_set_is_refused(tmp_path: Path, what: str) -> None:
-    assert "it is not a PNG, JPEG, TIFF or DICOM file" in refused(NO_DICOM[what])
+    assert "it is not a PNG, JPEG, TIFF or DICOM file" in decode_error(NO_DICOM[what])
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "IM1").write_bytes(NO_DICOM[what])
     assert images_among(tmp_path / "series", ["IM1"]) == []
@@ -100,7 +100,7 @@ def test_deflated_content_is_bounded_without_the_length_of_the_meta_information(
 ) -> None:
     bare = whole(DEFLATED)[132 + 12 :]
     for data in (bare, b"DICM" + bare, bytes(128) + b"DICM" + bare):
-        assert "its content is deflated" in refused(data)
+        assert "its content is deflated" in decode_error(data)
         (tmp_path / "image.dcm").write_bytes(data)
         with pytest.raises(UserError, match="its content is deflated"):
             from_headers([str(tmp_path / "image.dcm")])
