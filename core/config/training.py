@@ -13,8 +13,19 @@ from msgspec import Meta
 from core.config import values
 from core.config.data import DataConfig
 from core.config.loss import LossConfig
-from core.config.values import Count, Fraction, NotNegative, Positive, PositiveInt, Seed, Workers
+from core.config.values import (
+    Count,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveInt,
+    Seed,
+    Workers,
+)
 from core.errors import UserError
+
+# largest image size, also of a checkpoint
+MAX_IMG_SIZE = 8192
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,8 +52,8 @@ class SplitConfig:
 class LoaderConfig:
     """Image size, batches, sampling and loader workers."""
 
-    img_size: Annotated[int, Meta(ge=32)] = 512
-    """Side of the square image, in pixels."""
+    img_size: Annotated[int, Meta(ge=32, le=MAX_IMG_SIZE)] = 512
+    """Side of the square image, in pixels; networks of a fixed size are built for it."""
     # batch norm needs two images
     batch_size: Annotated[int, Meta(ge=2)] = 64
     """Images per batch and process."""
@@ -82,13 +93,31 @@ class BackboneConfig:
     init_from: Path | None = None
     """Start from this checkpoint of another run: its backbone, and, for the same method, the head's
     rows of shared classes."""
+    mean: tuple[float, ...] = ()
+    """Mean of the images for which the starting weights were trained, in [0, 1]; by default timm's
+    for --model. With --std, kept in the checkpoint; --init_from takes them from its checkpoint."""
+    std: tuple[Positive, ...] = ()
+    """Standard deviation of these images; by default timm's for --model."""
+    patch_size: PositiveInt | None = None
+    """Side of a transformer's patches, in pixels, if not timm's for --model."""
     drop_path_rate: Fraction = 0.0
     """Stochastic depth of the backbone."""
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
 
     def check(self) -> None:
-        """Raise UserError if two settings name starting weights."""
+        """Raise UserError if two settings name starting weights, or for several channels."""
+        for name, given in (("mean", self.mean), ("std", self.std)):
+            if len(given) > 1:
+                raise UserError(
+                    f"--{name} has {len(given)} values, but images are grey: give their mean, "
+                    f"--{name} {sum(given) / len(given):.4g}"
+                )
+            if given and self.init_from is not None:
+                raise UserError(
+                    f"--{name} and --init_from contradict each other: leave out --{name}, as the "
+                    "checkpoint has its own"
+                )
         if self.weights_file is not None and not self.pretrained:
             raise UserError(
                 "--weights_file and --no-pretrained contradict each other: leave one out"

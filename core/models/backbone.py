@@ -2,22 +2,26 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from core.config.settings_file import check_file
-from core.config.training import BackboneConfig
+from core.config.training import MAX_IMG_SIZE, BackboneConfig
 from core.config.values import types_of
 from core.errors import UserError, list_first, pluralize, suggest_name
 from core.models.checkpoint import find_not_finite
 from core.models.pretrained_weights import checked_loading, first_line
+
+# sizes to try for a sentence
+_MOST_TRIALS = 24
 
 Config = TypeVar("Config", bound=BackboneConfig)
 Head = TypeVar("Head", bound=nn.Module)
@@ -27,19 +31,25 @@ class Backbone(nn.Module):
     """A timm network on normalised grey images: pooled features, or a feature map.
 
     The first convolution of a three-channel model is adapted to one channel; mean and standard
-    deviation are the means over channels of timm's values for the model. `weights` is a safetensors
-    file. Raises UserError if timm cannot build the network with these settings, or `weights` do not
-    fill it with finite values.
+    deviation are those of `config`, or the means over channels of timm's values for the model.
+    `weights` is a safetensors file. `img_size` is that of networks of a fixed size, for which timm
+    resamples `weights`; None: timm's default. Raises UserError if timm cannot build the network
+    with these settings (SizeError: for this size), or `weights` do not fill it with finite values.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, config: BackboneConfig, weights: Path | None = None, *, pooled: bool = True
+        self,
+        config: BackboneConfig,
+        weights: Path | None = None,
+        *,
+        pooled: bool = True,
+        img_size: int | None = None,
     ) -> None:
         super().__init__()
-        network: Any = _create(config, weights, pooled=pooled)
+        network: Any = _create(config, weights, pooled, img_size)
         try:
             if config.grad_checkpointing:
                 network.set_grad_checkpointing(True)
@@ -47,12 +57,16 @@ class Backbone(nn.Module):
             raise UserError(
                 f"{config.model} does not support --grad_checkpointing: leave it out"
             ) from error
-        self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).mean())
-        self.register_buffer("std", torch.tensor(network.pretrained_cfg["std"]).mean())
+        mean, std = (
+            torch.tensor(getattr(config, name) or network.pretrained_cfg[name]).mean()
+            for name in ("mean", "std")
+        )
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
         # some networks end in a wider layer than their feature map
         self.num_features: int = getattr(network, "head_hidden_size", network.num_features)
         self.network = network
-        self._pooled, self._model = pooled, config.model
+        self._pooled, self._model, self.config = pooled, config.model, config
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, F), or (B, F, h, w), of images (B, 1, H, W), uint8 or in [0, 1].
@@ -134,14 +148,8 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
         raise
     # networks raise any exception at an unsupported size
     except Exception as error:
-        network: Any = model.get_submodule("backbone.network")
-        own = network.pretrained_cfg["input_size"][-1]
-        what, remedy = "does not accept", f"give --img_size {own}, its default"
-        if own == size:
-            what, remedy = "fails on one-channel images of its default", "give another --model"
-        raise UserError(
-            f"{name} {what} --img_size {size} ({first_line(error)}): {remedy}"
-        ) from error
+        backbone: Any = model.get_submodule("backbone")
+        raise refuse_size(backbone.config, size, first_line(error)) from error
     if not outputs.isfinite().all():
         raise UserError(
             f"the outputs of {name} at --img_size {size} are not finite: its weights are damaged, "
@@ -149,9 +157,50 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
         )
 
 
-def model_settings(config: BackboneConfig) -> dict[str, Any]:
-    """Model settings for a checkpoint: the network, and the fields that the method adds."""
+class SizeError(UserError):
+    """Image size that a network cannot be built for."""
+
+
+def refuse_size(config: BackboneConfig, size: int, reason: str) -> UserError:
+    """Error for a network that does not accept `size`, with the nearest size that it accepts."""
+    name = config.model
+    with torch.device("meta"):
+        network: Any = timm.create_model(name, pretrained=False)
+    own = network.pretrained_cfg["input_size"][-1]
+    if own == size and not config.patch_size:
+        return UserError(
+            f"{name} fails on one-channel images of its default --img_size {size} ({reason}): give "
+            "another --model"
+        )
+    sizes = {step * count for step in (14, 16) for count in range(1, MAX_IMG_SIZE // step + 1)}
+    nearest = sorted(sizes - {size, 14, 16, 28}, key=lambda one: (abs(one - size), one))
+    found = next((one for one in nearest[:_MOST_TRIALS] if _accepts(config, one)), None)
+    remedy = f"{found}, the nearest size that it accepts" if found else f"{own}, its default"
+    return UserError(
+        f"{name} does not accept --img_size {size} ({reason}): give --img_size {remedy}"
+    )
+
+
+@torch.no_grad()
+def _accepts(config: BackboneConfig, size: int) -> bool:
+    """Whether the network accepts images of `size`, tried without memory."""
+    try:
+        with torch.device("meta"):
+            Backbone(config, img_size=size).eval()(torch.zeros(1, 1, size, size))
+    # networks raise any exception at an unsupported size
+    except Exception:
+        return False
+    return True
+
+
+def model_settings(config: BackboneConfig, *, sized: bool = True) -> dict[str, Any]:
+    """Model settings for a checkpoint: the network, and the fields that the method adds.
+
+    `sized`: the network is built for the image size of the checkpoint. Older ones lack the patch
+    size, and have timm's default size.
+    """
     shared = {field.name for field in fields(BackboneConfig)} - {"model"}
+    shared -= {"patch_size"} if sized else set()
     return {name: value for name, value in asdict(config).items() if name not in shared}
 
 
@@ -167,7 +216,9 @@ def restore_config(kind: type[Config], settings: Mapping[str, Any]) -> Config:
     return config
 
 
-def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn.Module:
+def _create(
+    config: BackboneConfig, weights: Path | None, pooled: bool, img_size: int | None
+) -> nn.Module:
     """Build timm's network. Raises UserError if that fails, or if `weights` do not fill it."""
     model = config.model
     options: dict[str, Any] = {"in_chans": 1, "num_classes": 0}
@@ -176,9 +227,9 @@ def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn
     if not pooled:
         options["global_pool"] = ""
     try:
-        # with weights first without memory: an error then is not due to the weights
-        with nullcontext() if weights is None else torch.device("meta"):
-            network = timm.create_model(model, pretrained=False, **options)
+        # first without memory: an error then is not due to the weights
+        with torch.device("meta"):
+            default = timm.create_model(model, pretrained=False, **options)
     # timm's constructors raise any exception
     except Exception as error:
         if "drop_path_rate" in str(error):
@@ -188,11 +239,43 @@ def _create(config: BackboneConfig, weights: Path | None, *, pooled: bool) -> nn
         raise UserError(
             f"timm cannot build {model} ({first_line(error)}): give another --model"
         ) from error
+    options |= _size_options(default, config, img_size)
+    if "img_size" in options or "patch_size" in options:
+        try:
+            with torch.device("meta"):
+                _check_patches(timm.create_model(model, pretrained=False, **options), img_size)
+        except Exception as error:
+            raise SizeError(first_line(error)) from error
     if weights is None:
-        return network
+        return timm.create_model(model, pretrained=False, **options)
     with checked_loading(weights, model):
         overlay = {"file": str(weights)}
         return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+
+
+def _size_options(network: Any, config: BackboneConfig, img_size: int | None) -> dict[str, int]:
+    """Those of img_size and patch_size that are given and that the class of `network` takes.
+
+    Raises UserError if it takes no patch size.
+    """
+    takes = signature(type(network).__init__).parameters
+    options = {}
+    if img_size and ("img_size" in takes or network.pretrained_cfg.get("fixed_input_size")):
+        options["img_size"] = img_size
+    if config.patch_size:
+        if "patch_size" not in takes:
+            raise UserError(f"{config.model} does not support --patch_size: leave it out")
+        options["patch_size"] = config.patch_size
+    return options
+
+
+def _check_patches(network: Any, img_size: int | None) -> None:
+    """Raise ValueError if timm would cut off the edge of images of `img_size`."""
+    patches = getattr(network, "patch_embed", None)
+    if not img_size or not isinstance(patches, PatchEmbed) or patches.dynamic_img_pad:
+        return
+    if img_size % (side := patches.patch_size[0]):
+        raise ValueError(f"it is not a multiple of its patches of {side} px")
 
 
 def _no_map(model: str, reason: str) -> UserError:

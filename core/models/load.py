@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from core.config.training import MAX_IMG_SIZE
 from core.errors import UserError, escape_control, list_first
 from core.io.untrusted_files import strict_json
 from core.models.data_digests import NAME as DIGESTS
@@ -15,7 +16,6 @@ from core.models.data_digests import DataDigests
 from core.models.loaded_model import LoadedModel, ModelInfo
 
 # largest values that are accepted from a file
-MAX_SIZE = 8192
 MAX_CLASSES = 10_000
 LONGEST_NAME = 500
 
@@ -54,13 +54,15 @@ def load_model(path: str | Path) -> LoadedModel:
     try:
         config = restore_config(kind, facts["model"])
         # without memory first: a small file may name a network of many gigabytes
+        # older checkpoints have no patch size: theirs are networks of timm's default size
+        size = info.image_size if "patch_size" in facts["model"] else None
         with torch.device("meta"):
-            empty = build_model(config, len(info.class_names))
+            empty = build_model(config, len(info.class_names), img_size=size)
     # timm raises any exception for invalid settings
     except Exception as error:
         raise UserError(f"{path} does not describe a valid model ({error})") from error
     check_fits(empty, tensors, path)
-    model = build_model(config, len(info.class_names))
+    model = build_model(config, len(info.class_names), img_size=size)
     model.load_state_dict(tensors)
     return LoadedModel(model.eval(), info)
 
@@ -99,7 +101,7 @@ def _read_info(method: str, facts: dict[str, Any], path: Path) -> ModelInfo:
     )
     if not names or not valid or len(set(names)) < len(names):
         raise UserError(f"{path} has no valid list of classes")
-    if type(size) is not int or not 1 <= size <= MAX_SIZE:
+    if type(size) is not int or not 1 <= size <= MAX_IMG_SIZE:
         raise UserError(f"{path} has no valid image size")
     return ModelInfo(method, tuple(names), size, strict_json(facts))
 

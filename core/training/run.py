@@ -17,7 +17,7 @@ from core.data.loading.fold_data import FoldData, fold_data
 from core.data.splits.prepare import PreparedData, prepare
 from core.errors import UserError
 from core.losses import build_loss
-from core.models.backbone import check_network, model_settings
+from core.models.backbone import SizeError, check_network, model_settings, refuse_size
 from core.models.checkpoint import load_tensors
 from core.models.data_digests import DataDigests
 from core.models.init_from import InitialWeights, find_initial_weights
@@ -44,6 +44,8 @@ class Preparation:
     """Origin of the starting weights; None if a resumed run has no record of it."""
     weights: Path | None = None
     """File of pretrained weights for the backbone, for `build_model`."""
+    img_size: int | None = None
+    """Image size for `build_model`; None (timm's default) in a resumed run of an older version."""
     needs_weights: bool = True
     """False where each fold to run resumes from its state."""
     measured: Measurement | None = None
@@ -100,7 +102,7 @@ class Run(Preparation):
         """Description of the run for each checkpoint; "model" rebuilds the model."""
         return {
             "method": self.method,
-            "model": model_settings(self.config.model),
+            "model": model_settings(self.config.model, sized=self.img_size is not None),
             "class_names": list(self.class_names),
             "img_size": self.config.loader.img_size,
             "folds": self.prepared.folds,
@@ -121,11 +123,14 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     logger.info(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
     earlier = _run_to_resume(config)
     weights, needs_weights = None, earlier is None
+    before = _find_earlier(config)
+    # older versions built every network at timm's default size
+    sized = before is None or "patch_size" in before.settings
     if earlier is not None:
         origin = Origin.read(earlier.environment.get("starting_weights"))
     elif origin is None:
         weights, origin = find_weights(config.model)
-        if (before := _find_earlier(config)) is not None and may_be_random(before):
+        if before is not None and may_be_random(before):
             logger.info(
                 f"Warning: {config.run.out_dir} has no record of the starting weights of its "
                 f"trained folds. The others start from {origin}: give --no-pretrained if the run "
@@ -145,6 +150,7 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
         prepared=prepared,
         origin=origin,
         weights=weights,
+        img_size=config.loader.img_size if sized else None,
         needs_weights=needs_weights,
         measured=measured,
     )
@@ -190,14 +196,18 @@ def open_folder(
 ) -> Run:
     """Check the network, the folds and the losses, then open the run folder.
 
-    `build_model(config.model, classes, weights)` builds a model for the check; None: the method
-    provides its own. `transforms` augment the training images. Raises UserError before anything is
-    written.
+    `build_model(config.model, classes, weights, img_size=)` builds a model for the check; None: the
+    method provides its own. `transforms` augment the training images. Raises UserError before
+    anything is written.
     """
     config, fabric = start.config, start.fabric
     initial = None
     if build_model is not None:
-        trial = build_model(config.model, len(start.class_names), start.weights)
+        size = start.img_size
+        try:
+            trial = build_model(config.model, len(start.class_names), start.weights, img_size=size)
+        except SizeError as error:
+            raise refuse_size(config.model, config.loader.img_size, str(error)) from error
         if start.needs_weights:
             initial = find_initial_weights(start.method, config, start.class_names)
         if initial is not None:

@@ -115,13 +115,19 @@ class CSRAModel(Classifier[NormalisedCSRA]):
         return self.head.attention.maps(self.head.norm(self.backbone(images)))
 
 
-def build_model(config: ModelConfig, num_classes: int, weights: Path | None = None) -> CSRAModel:
+def build_model(
+    config: ModelConfig,
+    num_classes: int,
+    weights: Path | None = None,
+    *,
+    img_size: int | None = None,
+) -> CSRAModel:
     """Build the model of images (B, 1, H, W), uint8 or in [0, 1], to logits (B, num_classes).
 
     `weights` of the backbone are a file as `core.models.starting_weights` finds it. Raises
     UserError as `Backbone` and `CSRAHead` do.
     """
-    backbone = Backbone(config, weights, pooled=False)
+    backbone = Backbone(config, weights, pooled=False, img_size=img_size)
     features = backbone.num_features
     attention = CSRAHead(
         features, num_classes, config.csra_heads, config.csra_lambda, config.csra_scale

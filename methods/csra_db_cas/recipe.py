@@ -19,7 +19,7 @@ def train(config: Config) -> None:
     run = start_run("csra_db_cas", config, build_model, transforms)
     optim, tau = run.config.optim, config.loss.logit_adjust
     for fold in run.folds():
-        model = build_model(config.model, len(run.class_names), run.weights)
+        model = build_model(config.model, len(run.class_names), run.weights, img_size=run.img_size)
         # logit adjustment adds tau times the prior in training; the bias starts with the rest
         model.head.start_at((1 - tau) * prevalence_log_odds(*fold.drawn_counts()))
         run.load_initial(model)

@@ -111,6 +111,10 @@ class Config(TrainingConfig):
         other = "--init_from" if self.model.refiner else "--no-refiner"
         if self.optim.couplings_only and (self.model.init_from or not self.model.refiner):
             raise UserError(f"--couplings_only and {other} contradict each other: leave one out")
+        if self.optim.couplings_only and (self.model.mean or self.model.std):
+            raise UserError(
+                "--couplings_only takes mean and std from its checkpoint: leave out --mean, --std"
+            )
 
 
 def small() -> Config:

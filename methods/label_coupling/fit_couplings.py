@@ -59,7 +59,9 @@ def _copy_network(checkpoint: Path, config: Config) -> Config:
             "label_coupling (best with --no-refiner)"
         )
     base = restore_config(ModelConfig, info.facts["model"])
-    model = replace(config.model, model=base.model, drop_rate=base.drop_rate)
+    model = replace(
+        config.model, model=base.model, drop_rate=base.drop_rate, patch_size=base.patch_size
+    )
     loader = replace(config.loader, img_size=info.image_size)
     return replace(config, model=model, loader=loader)
 
@@ -78,7 +80,7 @@ def _frozen_model(
             f"--couplings_only {checkpoint} and --labels have different labels: "
             f"{', '.join(differing)} in one of them only"
         )
-    model = build_model(start.config.model, len(names))
+    model = build_model(start.config.model, len(names), img_size=start.img_size)
     logger.info(f"Couplings alone, for frozen logits. {initial.copy_into(model)}")
     assert model.head.coupling is not None
     nn.init.zeros_(model.head.coupling.A)

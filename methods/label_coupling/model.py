@@ -61,14 +61,18 @@ class CoupledHead(nn.Module):
 
 
 def build_model(
-    config: ModelConfig, num_classes: int, weights: Path | None = None
+    config: ModelConfig,
+    num_classes: int,
+    weights: Path | None = None,
+    *,
+    img_size: int | None = None,
 ) -> Classifier[CoupledHead]:
     """Build the model of images (B, 1, H, W), uint8 or in [0, 1], to logits (B, num_classes).
 
     `weights` of the backbone are a file as `core.models.starting_weights` finds it. Raises
     UserError as `Backbone` does.
     """
-    backbone = Backbone(config, weights)
+    backbone = Backbone(config, weights, img_size=img_size)
     coupling = LabelCoupling(num_classes, config.coupling_alpha) if config.refiner else None
     head = CoupledHead(backbone.num_features, num_classes, config.drop_rate, coupling)
     return Classifier(backbone, head)

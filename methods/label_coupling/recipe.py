@@ -33,7 +33,7 @@ def train(config: Config) -> None:
         "all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs, optim.coupling_l1
     )
     for fold in run.folds():
-        model = build_model(config.model, len(run.class_names), run.weights)
+        model = build_model(config.model, len(run.class_names), run.weights, img_size=run.img_size)
         model.head.start_at((1 - tau) * prevalence_log_odds(*fold.drawn_counts()))
         run.load_initial(model)
         FoldTrainer(run, fold, model, run.build_loss(fold), [phase]).fit()

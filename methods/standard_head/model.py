@@ -41,12 +41,16 @@ class StandardHead(nn.Sequential):
 
 
 def build_model(
-    config: ModelConfig, num_classes: int, weights: Path | None = None
+    config: ModelConfig,
+    num_classes: int,
+    weights: Path | None = None,
+    *,
+    img_size: int | None = None,
 ) -> Classifier[StandardHead]:
     """Build the model of images (B, 1, H, W), uint8 or in [0, 1], to logits (B, num_classes).
 
     `weights` of the backbone are a file as `core.models.starting_weights` finds it. Raises
     UserError as `Backbone` does.
     """
-    backbone = Backbone(config, weights)
+    backbone = Backbone(config, weights, img_size=img_size)
     return Classifier(backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate))

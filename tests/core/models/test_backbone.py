@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
 from core.config.training import BackboneConfig
@@ -49,6 +50,16 @@ def test_normalisation_is_the_mean_over_channels(model: str, mean: float, std: f
     torch.testing.assert_close(seen[0], (images() / 255 - mean) / std, rtol=1e-4, atol=1e-4)
 
 
+def test_given_mean_and_std_replace_timms() -> None:
+    config = BackboneConfig(model=TINY, pretrained=False, mean=(0.5307,), std=(1 / 2048,))
+    backbone = Backbone(config)
+    assert backbone.mean.item() == pytest.approx(0.5307)
+    torch.testing.assert_close(
+        backbone.normalised(images()), (images() / 255 - 0.5307) * 2048, rtol=1e-4, atol=1e-2
+    )
+    assert {"mean", "std"} <= backbone.state_dict().keys()
+
+
 # networks with a last layer wider than their feature map are the trap
 @pytest.mark.parametrize("model", [TINY, "test_vit2", "mobilenetv3_small_050", "lcnet_035"])
 def test_width_of_the_features_and_of_floats_as_of_bytes(model: str) -> None:
@@ -84,6 +95,19 @@ def test_options_reach_the_network() -> None:
     rates = [m.drop_prob for m in network.modules() if type(m).__name__ == "DropPath"]
     assert max(rates) == pytest.approx(0.5)
     assert any(getattr(m, "grad_checkpointing", False) for m in network.modules())
+
+
+def test_weights_are_resampled_to_another_image_and_patch_size(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    network: Any = timm.create_model("test_vit", pretrained=False)
+    save_file(network.state_dict(), path)
+    config = BackboneConfig(model="test_vit", patch_size=8)
+    found: Any = Backbone(config, path, img_size=64).network
+    grey = network.patch_embed.proj.weight.sum(1, keepdim=True)
+    expected = resample_patch_embed(grey, [8, 8])
+    torch.testing.assert_close(found.patch_embed.proj.weight, expected, rtol=1e-3, atol=1e-4)
+    expected = resample_abs_pos_embed(network.pos_embed, [8, 8], num_prefix_tokens=1)
+    torch.testing.assert_close(found.pos_embed, expected)
 
 
 def test_a_model_without_stochastic_depth_is_refused_with_the_reason() -> None:
