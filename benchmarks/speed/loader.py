@@ -23,8 +23,8 @@ from benchmarks.images import image_set, make_pack
 from benchmarks.runner import Answer, medians, timed
 from core.data.images.decode import load_image
 from core.data.loading.augmentation import Augmentation, strong_transforms
+from core.data.loading.batches import training_batches
 from core.data.loading.dataset import RadiographDataset, decoding_loader
-from core.data.loading.samplers import training_batches
 from core.data.tables import LabelTable, read_table
 
 SIZE, BATCH, IMAGES = 448, 16, 96

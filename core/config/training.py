@@ -60,6 +60,11 @@ class LoaderConfig:
     sampler: Literal["uniform", "class_aware", "repeat_factor"] = "uniform"
     """Images of an epoch: each once (uniform), drawn class by class (class_aware, Shen 2016), or
     with images of rare classes repeated (repeat_factor, Gupta 2019)."""
+    sampler_mix: Fraction = 0.0
+    """Share of an epoch's draws that are uniform; the others are those of --sampler."""
+    sampler_cap: Annotated[float, Meta(ge=1)] | None = None
+    """Maximum draws an epoch of a class (repeat_factor: of an image) by --sampler, in multiples of
+    its positive images; by default no limit."""
     epoch_size: PositiveInt | None = None
     """Images per epoch; by default the number of images (repeat_factor: with repeats)."""
     source_weights: tuple[NotNegative, ...] = ()
@@ -68,7 +73,10 @@ class LoaderConfig:
     """Processes that decode images, per training process; auto: one a core, at most 8."""
 
     def check(self) -> None:
-        """Raise UserError for a single weight in --source_weights, or only zeros."""
+        """Raise UserError for invalid --source_weights, and settings of no sampler."""
+        if self.sampler == "uniform" and (self.sampler_mix or self.sampler_cap is not None):
+            flag = "--sampler_mix" if self.sampler_mix else "--sampler_cap"
+            raise UserError(f"{flag} has no effect on --sampler uniform: name another sampler")
         weights = self.source_weights
         if len(weights) == 1:
             raise UserError(

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from core.config.training import LoaderConfig
 from core.data.images.decode import resize
 from core.data.images.digest import image_digest
+from core.data.loading.batches import Sample, evaluation_batches
 from core.data.loading.loader import DecodingLoader
-from core.data.loading.samplers import Sample, evaluation_batches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first, pluralize
 from core.runtime.fabric import worker_count

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.config.training import LoaderConfig
 from core.data.loading.augmentation import Augmentation
+from core.data.loading.batches import training_batches
 from core.data.loading.dataset import (
     Batch,
     Batches,
@@ -20,7 +21,7 @@ from core.data.loading.dataset import (
     describe_blank_images,
     evaluation_loader,
 )
-from core.data.loading.samplers import build_mixture, build_sampler, training_batches
+from core.data.loading.samplers import build_mixture, build_sampler
 from core.data.splits.prepare import PreparedData
 from core.data.splits.source_weights import source_shares
 from core.data.tables.label_table import LabelTable
@@ -77,12 +78,18 @@ class FoldData:
         self.digests = np.zeros(len(table), dtype=np.int64)
         """Image digests by row of the table; 0 if not read yet."""
         of_all = loader.sampler, table.targets[train_rows], augment.seed, loader.epoch_size
+        limits = {"mix": loader.sampler_mix, "cap": loader.sampler_cap}
+        self.limits = f", {loader.sampler_mix:.0%} uniform draws" if loader.sampler_mix else ""
+        """Settings of the sampler, as text."""
+        if loader.sampler_cap is not None:
+            self.limits += f", at most {loader.sampler_cap:g} draws of an image for a class"
         try:
             if self.shares is None or table.sources is None:
-                self.sampler = build_sampler(*of_all)
+                self.sampler = build_sampler(*of_all, **limits)
             else:
                 sources = table.sources[train_rows]
-                self.sampler = build_mixture(*of_all, sources, self.shares, table.source_names)
+                of_sources = sources, self.shares, table.source_names
+                self.sampler = build_mixture(*of_all, *of_sources, **limits)
         except UserError as error:
             raise UserError(f"fold {fold}: {error}") from error
         self.images_per_update = loader.batch_size * fabric.world_size * accumulate
@@ -185,8 +192,8 @@ def describe_sampling(data: FoldData) -> str:
     known = table.targets[data.train_rows] == 1
     positive = np.column_stack([known, ~known.any(axis=1)])  # (N, C + 1)
     lines = [
-        f"Sampler {data.sampler.name}, fold {data.fold}: an epoch makes {len(plan):,} draws from "
-        f"{len(known):,} images."
+        f"Sampler {data.sampler.name}{data.limits}, fold {data.fold}: an epoch makes "
+        f"{len(plan):,} draws from {len(known):,} images."
     ]
     if data.shares is not None:
         assert table.sources is not None

@@ -1,13 +1,14 @@
-"""Samplers (endless sequences of draws), and the batches of each rank.
+"""Samplers: endless sequences of draws.
 
 An epoch continues the sequence with the next `epoch_size` draws. Each draw depends only on the seed
 and its place in the sequence, so there is no state to save. With --source_weights each source has
 its own sequence, and another one orders the sources.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,8 +24,8 @@ BLOCK = 2**14
 # minimum number of draws in which the sources have their shares
 MIN_MIX_BLOCK = 64
 
-Sample = tuple[int, int, int]
-"""Epoch, place in the epoch's global plan, and position among the rows (-1: padding)."""
+Draws: TypeAlias = Callable[[int, int], np.ndarray]
+"""(start, stop) -> positions of these draws of an endless sequence, int64."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Sampler:
 
     name: str
     epoch_size: int
-    draws: Callable[[int, int], np.ndarray]
-    """(start, stop) -> positions of these draws of the endless sequence, int64."""
+    draws: Draws
 
     def __call__(self, epoch: int) -> np.ndarray:
         """Positions drawn in `epoch` (from 0), int64 (epoch_size,)."""
@@ -42,12 +42,20 @@ class Sampler:
 
 
 def build_sampler(
-    name: str, targets: np.ndarray, seed: int, epoch_size: int | None = None
+    name: str,
+    targets: np.ndarray,
+    seed: int,
+    epoch_size: int | None = None,
+    *,
+    mix: float = 0.0,
+    cap: float | None = None,
 ) -> Sampler:
     """Build the sampler `name` of `LoaderConfig` for `targets` (N, C) of 1, 0 and NaN (unknown).
 
-    `epoch_size` defaults to N, or to the sum of factors (rounded down) for repeat_factor. Raises
-    UserError if the sampler needs positive labels and there are none.
+    `epoch_size` defaults to N, or to the sum of factors (rounded down) for repeat_factor. `mix` is
+    the share of an epoch's draws that are uniform; `cap` limits the other draws of each class
+    (repeat_factor: of each image) to that multiple of its images. Raises UserError if the sampler
+    needs positive labels and there are none, and if `cap` allows fewer draws than an epoch has.
     """
     length = len(targets)
     if name != "uniform" and not (targets == 1).any():
@@ -55,15 +63,38 @@ def build_sampler(
             f"none of the {length:,} images to train on has a positive label, which --sampler "
             f"{name} needs: check the labels, or use --sampler uniform"
         )
-    draws: Callable[[int, int], np.ndarray]
+    uniform: Draws = partial(draw_shuffled, np.arange(length), (seed,))
     if name == "uniform":
-        draws = partial(draw_shuffled, np.arange(length), (seed,))
-    elif name == "class_aware":
-        draws = partial(draw_by_class, images_by_class(targets), seed)
+        return Sampler(name, epoch_size or length, uniform)
+    draws: Draws
+    if name == "class_aware":
+        size = epoch_size or length
+        draws = draw_classes(images_by_class(targets), seed, size - round(mix * size), cap)
     else:
-        factors = np.rint(repeat_factors(targets) * UNIT).astype(np.int64)
-        draws, length = partial(draw_repeated, factors, seed), int(factors.sum()) // UNIT
-    return Sampler(name, epoch_size or length, draws)
+        factors = np.rint(repeat_factors(targets).clip(max=cap) * UNIT).astype(np.int64)
+        draws, size = partial(draw_repeated, factors, seed), int(factors.sum()) // UNIT
+        size = epoch_size or size
+    if mix:
+        counts = [round(mix * size), size - round(mix * size)]
+        # a random stream that neither part has
+        draws = partial(draw_parts, [uniform, draws], counts, (seed, 0, 0))
+    return Sampler(name, size, draws)
+
+
+def draw_parts(
+    parts: Sequence[Draws], counts: Sequence[int], stream: tuple[int, ...], start: int, stop: int
+) -> np.ndarray:
+    """Draws [start, stop) of epochs that shuffle the next `counts`[k] draws of each part k."""
+
+    def one_epoch(number: int) -> np.ndarray:
+        drawn = [
+            draws(number * count, (number + 1) * count)
+            for draws, count in zip(parts, counts, strict=True)
+            if count
+        ]
+        return np.random.default_rng((*stream, number)).permutation(np.concatenate(drawn))
+
+    return slice_blocks(one_epoch, sum(counts), start, stop)
 
 
 def draw_shuffled(items: np.ndarray, stream: tuple[int, ...], start: int, stop: int) -> np.ndarray:
@@ -104,6 +135,36 @@ def draw_by_class(images_of: list[np.ndarray], seed: int, start: int, stop: int)
         [draw_shuffled(own, (seed, 1 + c), first, last) for c, own in enumerate(images_of)]
     )  # (classes, cycles)
     return drawn[order, np.arange(start, stop) // classes - first]
+
+
+def draw_classes(
+    images_of: list[np.ndarray], seed: int, epoch_size: int, cap: float | None
+) -> Draws:
+    """Class-aware sampling with at most `cap` draws an epoch for each image of a class.
+
+    What a class leaves over at its cap goes to the others in equal parts. Raises UserError if all
+    classes are at their caps before an epoch has `epoch_size` draws.
+    """
+    if cap is None:
+        return partial(draw_by_class, images_of, seed)
+    most = np.floor([cap * len(own) for own in images_of]).astype(int)
+    if most.sum() < epoch_size:
+        raise UserError(
+            f"--sampler_cap {cap:g} allows {most.sum():,} draws an epoch, which has "
+            f"{epoch_size:,}: raise it, or lower --epoch_size"
+        )
+    parts = [partial(draw_shuffled, own, (seed, 1 + c)) for c, own in enumerate(images_of)]
+    return partial(draw_parts, parts, fill_evenly(most, epoch_size).tolist(), (seed, 0))
+
+
+def fill_evenly(most: np.ndarray, total: int) -> np.ndarray:
+    """Divide `total` into parts (K,) as equal as the limits `most` (K,) allow, all int."""
+    order = np.argsort(most, kind="stable")
+    parts = np.zeros_like(most)
+    for rank, place in enumerate(order):
+        # the smallest first: what it leaves over is divided among the rest
+        parts[place] = min(most[place], -(-(total - parts.sum()) // (len(most) - rank)))
+    return parts
 
 
 def repeat_factors(targets: np.ndarray) -> np.ndarray:
@@ -161,12 +222,14 @@ def build_mixture(
     sources: np.ndarray,
     shares: np.ndarray,
     source_names: Sequence[str],
+    **options: Any,
 ) -> Sampler:
     """Build the sampler `name` for each source, mixed by `shares` (S,).
 
     `targets` are (N, C), `sources` (N,) the source index of each image. `epoch_size` defaults to
-    the sum over the drawn sources. Raises UserError like `build_sampler`, with the name of the
-    source, and for a source with a positive share and no images.
+    the sum over the drawn sources; `options` are `mix` and `cap` of `build_sampler`. Raises
+    UserError like `build_sampler`, with the name of the source, and for a source with a positive
+    share and no images.
     """
     drawn = np.flatnonzero(shares > 0).tolist()
     plans, images = [], []
@@ -180,7 +243,7 @@ def build_mixture(
         # independent random streams per source
         own = int(np.random.SeedSequence((seed, source)).generate_state(1)[0])
         try:
-            plans.append(build_sampler(name, targets[rows], own))
+            plans.append(build_sampler(name, targets[rows], own, **options))
         except UserError as error:
             raise UserError(f"source '{source_names[source]}': {error}") from error
         images.append(rows)
@@ -238,40 +301,3 @@ def _count_by_source(shares: np.ndarray, draws: np.ndarray) -> np.ndarray:
     borders = np.concatenate([[0.0], np.cumsum(shares)])
     borders[-1] = 1
     return np.diff(np.floor(np.outer(draws, borders) + 0.5).astype(np.int64), axis=1)
-
-
-def training_batches(
-    plan: Callable[[int], np.ndarray],
-    batch_size: int,
-    batches_per_epoch: int,
-    epochs: range,
-    skip: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Iterator[list[Sample]]:
-    """Batches of samples for `rank`, over all `epochs`, so that workers prefetch across epochs.
-
-    Global batch k of an epoch is plan[k R B : (k+1) R B], cut into slices of B for the R ranks.
-    Batches beyond `batches_per_epoch` and the first `skip` of the first epoch are dropped.
-    """
-    for epoch in epochs:
-        order = plan(epoch)
-        for batch in range(skip if epoch == epochs.start else 0, batches_per_epoch):
-            start = (batch * world_size + rank) * batch_size
-            positions = order[start : start + batch_size].tolist()
-            yield [(epoch, place, p) for place, p in enumerate(positions, start)]
-
-
-def evaluation_batches(
-    images: int, batch_size: int, rank: int = 0, world_size: int = 1
-) -> list[list[Sample]]:
-    """Batches of samples for `rank`, which together have every image once.
-
-    They are padded with -1 to equal number and size, as gathering needs.
-    """
-    batches = -(-images // (batch_size * world_size))
-    padded = np.full(batches * batch_size * world_size, -1)
-    padded[:images] = np.arange(images)
-    mine = padded.reshape(batches, world_size, batch_size)[:, rank].tolist()
-    # in table order, place and position are equal
-    return [[(0, position, position) for position in batch] for batch in mine]

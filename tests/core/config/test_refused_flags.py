@@ -53,6 +53,10 @@ REFUSED = """
     --num_workers x | --num_workers
     --preset smal | no --preset 'smal': did you mean 'small'
     --sampler class-awar | did you mean 'class_aware'
+    --sampler_mix 1.5 --sampler repeat_factor | --sampler_mix must be at most 1
+    --sampler uniform --sampler_mix .5 | --sampler_mix has no effect on --sampler uniform
+    --sampler uniform --sampler_cap 2 | --sampler_cap has no effect on --sampler uniform
+    --sampler_cap .5 --sampler repeat_factor | --sampler_cap must be at least 1
     --monitor auc | no --monitor 'auc': did you mean 'mAUROC'?
 """
 # of flags that not every method has, and of those that depend on the method's phases

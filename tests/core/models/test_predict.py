@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from core.data.images.collection import Images
+from core.data.loading.batches import evaluation_batches
 from core.data.loading.dataset import RadiographDataset, decoding_loader
-from core.data.loading.samplers import evaluation_batches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.models.predict import identity, predict

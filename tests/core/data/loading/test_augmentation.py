@@ -12,8 +12,8 @@ import torch
 
 from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation, light_transforms
+from core.data.loading.batches import training_batches
 from core.data.loading.dataset import Batch, RadiographDataset, decoding_loader
-from core.data.loading.samplers import training_batches
 from core.data.tables.label_table import LabelTable
 
 SIZE = 32

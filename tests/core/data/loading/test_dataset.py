@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from core.data.images.collection import Images
+from core.data.loading.batches import evaluation_batches
 from core.data.loading.dataset import Batch, DecodedImage, RadiographDataset, decoding_loader
-from core.data.loading.samplers import evaluation_batches
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 

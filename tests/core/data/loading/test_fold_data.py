@@ -117,6 +117,18 @@ def test_class_aware_sampling_is_described() -> None:
     ]
 
 
+def test_limits_of_a_sampler_are_described() -> None:
+    data = make_fold(sampler="class_aware", sampler_cap=1.5, sampler_mix=0.2)
+    title, *_, last = describe_sampling(data).splitlines()[:-1]
+    assert title == (
+        "Sampler class_aware, 20% uniform draws, at most 1.5 draws of an image for a class, fold "
+        "2: an epoch makes 60 draws from 60 images."
+    )
+    # of 48 draws 16 each; and those of 12 uniform draws
+    uniform = data.train_rows[make_fold().epoch_plan(0)[:12]]
+    assert int(last.split()[-1]) == 16 + (~(data.table.targets[uniform] == 1).any(axis=1)).sum()
+
+
 def test_repeat_factor_sampling_is_described() -> None:
     data = make_fold(2, training=rare(), sampler="repeat_factor")
     assert describe_sampling(data).splitlines() == [

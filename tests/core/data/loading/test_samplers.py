@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from core.config.training import LoaderConfig
-from core.data.loading.samplers import build_sampler, evaluation_batches, training_batches
+from core.data.loading.batches import evaluation_batches, training_batches
+from core.data.loading.samplers import build_sampler
 
 Batches = list[list[tuple[int, int, int]]]
 IMAGES = 103

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from core.data.images.collection import Images
 from core.data.images.decode import load_image, read_image
 from core.data.images.find_files import match_images
+from core.data.loading.batches import evaluation_batches
 from core.data.loading.dataset import RadiographDataset, decoding_loader
 from core.data.loading.fold_data import check_packs
-from core.data.loading.samplers import evaluation_batches
 from core.data.pack.__main__ import main
 from core.data.tables import LabelTable, read_table
 from core.data.tables.images_to_predict import find_images
