@@ -71,7 +71,9 @@ def build_sampler(
         size = epoch_size or length
         draws = draw_classes(images_by_class(targets), seed, size - round(mix * size), cap)
     else:
-        factors = np.rint(repeat_factors(targets).clip(max=cap) * UNIT).astype(np.int64)
+        factors = np.rint(repeat_factors(targets).clip(1, cap or MOST_REPEATS) * UNIT).astype(
+            np.int64
+        )
         draws, size = partial(draw_repeated, factors, seed), int(factors.sum()) // UNIT
         size = epoch_size or size
     if mix:
