@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.io.untrusted_files import check_regular, read_json
 
 # settings that older runs lack, with their value there
-SINCE = {
+SINCE: dict[str, Any] = {
     **{"anonymous": False, "dry_run": False, "mean": [], "std": [], "patch_size": None},
     **{"sampler_mix": 0.0, "sampler_cap": None},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class FoldData:
         self.digests = np.zeros(len(table), dtype=np.int64)
         """Image digests by row of the table; 0 if not read yet."""
         of_all = loader.sampler, table.targets[train_rows], augment.seed, loader.epoch_size
-        limits = {"mix": loader.sampler_mix, "cap": loader.sampler_cap}
+        limits: dict[str, Any] = {"mix": loader.sampler_mix, "cap": loader.sampler_cap}
         self.limits = f", {loader.sampler_mix:.0%} uniform draws" if loader.sampler_mix else ""
         """Settings of the sampler, as text."""
         if loader.sampler_cap is not None:
