@@ -57,8 +57,8 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def noise(count: int = 2) -> Tensor:
-    return torch.randint(0, 256, (count, 1, SIZE, SIZE), dtype=torch.uint8)
+def noise(count: int = 2, size: int = SIZE) -> Tensor:
+    return torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8)
 
 
 @torch.no_grad()
@@ -68,9 +68,9 @@ def features_of(model: Toy, images: Tensor) -> np.ndarray:
     return network.cells(images / 255).flatten(2).numpy()
 
 
-def enlarged(coarse: np.ndarray) -> np.ndarray:
-    """(4, 4) → (32, 32), by another library."""
-    return cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+def enlarged(coarse: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """(4, 4) → (size, size), by another library."""
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def test_grad_cam_of_a_linear_head_is_the_weighted_sum_of_its_features() -> None:
@@ -131,6 +131,50 @@ def test_csra_has_its_own_scores_from_the_lowest_to_the_highest() -> None:
             np.testing.assert_allclose(found[image, place], expected, atol=1e-5)
 
 
+def test_tokens_are_weighted_by_their_gradients_where_they_enter_the_last_attention() -> None:
+    """Written out for timm's ViT with a class token, 4 x 4 patches."""
+    model: Any = build_model(ModelConfig(model="test_vit"), CLASSES, img_size=64).eval()
+    images = noise(2, 64)
+    vit = model.backbone.network
+    grey = (images / 255 - model.backbone.mean) / model.backbone.std
+    tokens = vit.patch_embed.proj(grey).flatten(2).transpose(1, 2)
+    tokens = torch.cat([vit.cls_token.expand(2, -1, -1), tokens], 1) + vit.pos_embed
+    *blocks, last = vit.blocks
+    for block in blocks:
+        tokens = tokens + block.attn(block.norm1(tokens))
+        tokens = tokens + block.mlp(block.norm2(tokens))
+    entering = last.norm1(tokens)
+    entering.retain_grad()
+    attended = tokens + last.attn(entering)
+    final = vit.norm(attended + last.mlp(last.norm2(attended)))
+    model.head(final[:, 0])[:, 2].sum().backward()
+    patches, gradient = entering[:, 1:].detach().numpy(), entering.grad[:, 1:].numpy()
+    expected = np.einsum("bnf,bf->bn", patches, gradient.mean(1)).clip(min=0).reshape(2, 4, 4)
+    assert (expected.std((1, 2)) > 0).all()
+    found = heat_maps(model, images, [1, 2])[:, 1]
+    for image in range(2):
+        large = enlarged(expected[image], 64)
+        np.testing.assert_allclose(found[image], large / large.max(), atol=1e-4)
+
+
+def test_pooled_tokens_are_weighted_after_the_last_block() -> None:
+    """A network of mean tokens; its map is then, as of a CNN, that of the head's weights."""
+    config = ModelConfig(model="vit_tiny_patch16_dinov3_qkvb")
+    model: Any = build_model(config, CLASSES, img_size=64).eval()
+    network, images = model.backbone.network, noise(1, 64)
+    with torch.no_grad():
+        tokens = network.forward_features(model.backbone.normalised(images))
+    prefix = network.num_prefix_tokens
+    assert (prefix, network.global_pool, tokens.shape[1]) == (5, "avg", prefix + 16)
+    pooled = network.forward_head(tokens).detach().requires_grad_()
+    model.head(pooled)[:, 0].sum().backward()
+    assert isinstance(network.fc_norm, nn.Identity)
+    expected = (tokens[:, prefix:] @ pooled.grad[0] / 16).relu().reshape(4, 4)
+    large = enlarged(expected.numpy(), 64)
+    assert large.std() > 0
+    np.testing.assert_allclose(heat_maps(model, images, [0])[0, 0], large / large.max(), atol=1e-4)
+
+
 def test_it_leaves_the_model_and_the_mode_unchanged() -> None:
     model = Toy(nn.Linear(FEATURES, CLASSES)).eval().requires_grad_(False)
     model.head.weight.requires_grad_(True)
@@ -150,10 +194,10 @@ def test_it_leaves_the_model_and_the_mode_unchanged() -> None:
 
 
 def test_a_model_without_a_map_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    transformer = build_model(ModelConfig(model="test_vit", pretrained=False), CLASSES).eval()
-    images = torch.zeros(1, 1, 160, 160, dtype=torch.uint8)
+    pooled = build_model(ModelConfig(model="pit_ti_224", pretrained=False), CLASSES).eval()
+    images = torch.zeros(1, 1, 224, 224, dtype=torch.uint8)
     with pytest.raises(UserError, match=r"VisionTransformer has no feature map.*csra_db_cas"):
-        heat_maps(transformer, images, [0])
+        heat_maps(pooled, images, [0])
     model = Toy(nn.Linear(FEATURES, CLASSES)).eval()
     nn.init.constant_(model.head.weight, float("nan"))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="not finite"):
