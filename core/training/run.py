@@ -208,6 +208,8 @@ def open_folder(
             trial = build_model(config.model, len(start.class_names), start.weights, img_size=size)
         except SizeError as error:
             raise refuse_size(config.model, config.loader.img_size, str(error)) from error
+        if loaded := getattr(trial.get_submodule("backbone.network"), "weights_summary", ""):
+            logger.info(f"Starting weights: {start.origin}: {loaded}.")
         if start.needs_weights:
             initial = find_initial_weights(start.method, config, start.class_names)
         if initial is not None:
