@@ -105,6 +105,7 @@ FLAGS = {
     "--model dla46x_c --img_size 64 --grad_checkpointing": "does not support --grad_",
     "--loss asl --loss_options margin=1": "asl: margin must lie in [0, 1), not 1.0",
     "--loss bce --loss_options gamma=2": "bce got an unexpected keyword argument 'gamma'",
+    "--model pit_ti_224 --layer_decay 0.5": "timm does not divide PoolingVisionTransformer into",
     "--model mvitv2_tiny --img_size 250": "does not accept --img_size 250 (",
     "--model hiera_tiny_224 --img_size 250": "): give --img_size 256, the nearest size",
     "--model inception_v3 --img_size 64": "): give --img_size 80, the nearest size",

@@ -175,6 +175,16 @@ def test_two_processes_learn_a_methods_head(case: str, one: Launch, two: Launch)
             assert (weights[f"{kind}.{name}"] - value).abs().max() > 100 * CLOSE, name
 
 
+def test_two_processes_learn_head_and_couplings_on_a_frozen_backbone(
+    one: Launch, two: Launch
+) -> None:
+    first = two.tensors("coupling_frozen", rank=0)
+    assert_equal(first, two.tensors("coupling_frozen", rank=1))
+    assert_close(first, one.tensors("coupling_frozen"))
+    for name, value in one.tensors("start_coupling").items():
+        assert torch.equal(first[f"model.{name}"], value) != name.startswith("head"), name
+
+
 @pytest.mark.parametrize("kind", ["model", "average"])
 def test_couplings_of_two_processes_rest_at_the_same_zeros(
     kind: str, one: Launch, two: Launch

@@ -12,7 +12,8 @@ from core.io.untrusted_files import check_regular, read_json
 # settings that older runs lack, with their value there
 SINCE: dict[str, Any] = {
     **{"anonymous": False, "dry_run": False, "mean": [], "std": [], "patch_size": None},
-    **{"sampler_mix": 0.0, "sampler_cap": None},
+    **{"sampler_mix": 0.0, "sampler_cap": None, "head": "mlp", "head_views": 4},
+    **{"layer_decay": 1.0, "freeze_backbone": False, "head_phase": "cached"},
 }
 
 

@@ -59,7 +59,8 @@ def earlier_settings(path: Path, preset: str | None, types: dict[str, Any]) -> d
     run = find_run(path)
     if run is None or preset not in (None, "auto", run.settings.get("preset")):
         return {}
-    settings = {n: value for n, value in (SINCE | run.settings).items() if n not in _OF_A_START}
+    since = {name: value for name, value in SINCE.items() if name in types}
+    settings = {n: value for n, value in (since | run.settings).items() if n not in _OF_A_START}
     try:
         return check_file(settings, types, str(run.path / "config.json"))
     except UserError as error:

@@ -18,6 +18,7 @@ from core.config.values import (
     Fraction,
     NotNegative,
     Positive,
+    PositiveFraction,
     PositiveInt,
     Seed,
     Workers,
@@ -138,8 +139,8 @@ class BackboneConfig:
 class OptimConfig:
     """AdamW with a linear warm-up and a cosine schedule, both by step."""
 
-    epochs: PositiveInt = 30
-    """Epochs that train the whole model, after those of a head phase."""
+    epochs: Count = 30
+    """Epochs that train the whole model, after those of a head phase; 0: the head phase alone."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up at the start of --epochs; at most half of them by default."""
     weight_decay: NotNegative = 0.05
@@ -148,9 +149,31 @@ class OptimConfig:
     """Maximum gradient norm."""
     accumulate: PositiveInt = 1
     """Batches summed into one update."""
+    layer_decay: PositiveFraction = 1.0
+    """Learning rate of each layer of the backbone as a fraction of that of the layer above; the
+    last layer and the head keep theirs (BEiT, Bao 2022). 1: off."""
+    freeze_backbone: bool = False
+    """Train the head alone, in all epochs of all phases, on features of the starting weights: at
+    the rate and weight decay of the head phase, or at --lr where a method has no such phase."""
+    head_phase: Literal["cached", "exact"] = "cached"
+    """Of a frozen backbone. cached: cache the features of --head_views augmented passes and train
+    the later epochs on them; exact: compute features in each epoch. Equal if there are no more
+    epochs than passes."""
+    head_views: PositiveInt = 4
+    """Augmented passes to cache of a frozen backbone."""
 
     def check(self) -> None:
-        """Raise UserError if the warm-up is longer than the training."""
+        """Raise UserError if nothing is trained, or settings of layers or warm-up are invalid."""
+        if not self.all_epochs:
+            raise UserError(
+                "--epochs 0 trains the head phase alone, which this run does not have: give "
+                "--epochs 1 or more"
+            )
+        if self.layer_decay < 1 and self.trains_head_alone:
+            raise UserError(
+                "--layer_decay is for a backbone that is trained: leave out --freeze_backbone and "
+                "--epochs 0, or --layer_decay"
+            )
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(
                 f"--warmup_epochs must lie within 0 and {self.epochs}, not {self.warmup_epochs}"
@@ -160,6 +183,16 @@ class OptimConfig:
     def all_epochs(self) -> int:
         """Total number of epochs of all phases."""
         return self.epochs
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether the backbone is frozen in all epochs."""
+        return self.freeze_backbone or not self.epochs
+
+    @property
+    def cached_passes(self) -> int:
+        """Passes over a frozen backbone to cache; 0: none."""
+        return self.head_views if self.head_phase == "cached" else 0
 
     def shorten_warmup(self, epochs: int) -> None:
         """Limit a default warm-up to half of `epochs`."""
@@ -176,12 +209,6 @@ class TwoPhaseConfig(OptimConfig):
     """Learning rate in the head phase."""
     warmup_head_weight_decay: NotNegative = 0.05
     """Weight decay in the head phase."""
-    head_phase: Literal["cached", "exact"] = "cached"
-    """cached: cache the features of --head_views augmented passes and train the later epochs of the
-    head phase on them; exact: compute features in each epoch. Equal if there are no more epochs
-    than passes."""
-    head_views: PositiveInt = 4
-    """Augmented passes to cache in a cached head phase."""
     backbone_lr: Positive = 1e-5
     """Peak learning rate of the backbone."""
     head_lr: Positive = 1e-4

@@ -93,6 +93,9 @@ class InitialWeights:
         ours, theirs = head.state_dict(), select_prefix(self.tensors, "head.")
         dimensions = class_dimensions(head)
         here, there = self.class_names, self.info.class_names
+        if not ours.keys() & theirs.keys():
+            kinds = f"{next(iter(theirs))} there, {next(iter(ours))} here"
+            return f"; new head, as that of the checkpoint has other layers ({kinds})."
         for name in ours.keys() & theirs.keys():
             shape = list(ours[name].shape)
             for dimension in dimensions.get(name, ()):

@@ -41,12 +41,17 @@ class Origin:
             return None
         return cls(*map(escape_control, map(str, texts)))
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights were random."""
+        return self.name == "none"
+
     def record(self) -> dict[str, str]:
         """JSON-able record."""
         return asdict(self)
 
     def __str__(self) -> str:
-        if self.name == "none":
+        if self.is_random:
             return "random weights (--no-pretrained)"
         return f"{self.name} {self.file}"
 

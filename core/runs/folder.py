@@ -103,7 +103,7 @@ def open_run(
 
 def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, Any]) -> None:
     """Raise UserError if `settings` or `data` differ from those of the earlier run."""
-    old = SINCE | earlier.settings
+    old = {name: value for name, value in SINCE.items() if name in settings} | earlier.settings
     same_data = earlier.environment.get("data") == data["data"]
     # labels that were detected before may now be named
     free = _FREE | ({"labels"} if same_data and not old.get("labels") else set())
@@ -154,8 +154,8 @@ def may_be_random(earlier: EarlierRun) -> bool:
 
 def _digest(settings: dict[str, Any], fingerprint: str) -> str:
     hashed = {name: value for name, value in settings.items() if name not in _FREE | _NOT_RECORDED}
-    # the same digest as of older runs, which lack these settings
-    hashed = {name: value for name, value in hashed.items() if SINCE.get(name, ()) != value}
+    # the same digest as of runs of version 0.1 from before these settings
+    hashed = {n: v for n, v in hashed.items() if n not in ("anonymous", "dry_run") or v}
     text = json.dumps(hashed, sort_keys=True) + fingerprint
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

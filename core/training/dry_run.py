@@ -41,6 +41,9 @@ def reduce_to_dry_run(
         for name in ("epochs", "warmup_epochs", "warmup_head_epochs")
         if hasattr(config.optim, name)
     }
+    if config.optim.freeze_backbone and optim["epochs"]:
+        # one phase, one epoch
+        optim |= dict.fromkeys(optim.keys() & {"warmup_head_epochs"}, 0)
     changes = {
         "run": replace(config.run, out_dir=out_dir, overwrite=True),
         "loader": replace(config.loader, epoch_size=images),

@@ -9,9 +9,11 @@ import msgspec
 import torch
 from lightning_fabric import Fabric
 from msgspec import Meta
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from core.config.training import TwoPhaseConfig
+from core.errors import UserError
 from core.training.l1_penalty import sparse_parameters
 
 
@@ -40,6 +42,8 @@ class Phase:
     """Strength of the L1 penalty on `sparse` parameters."""
     head_views: int = 0
     """Without "backbone": passes to cache for later epochs (`head_phase`)."""
+    layer_decay: float = 1.0
+    """Learning rate of a layer of the backbone relative to that of the layer above."""
 
     @property
     def head_only(self) -> bool:
@@ -53,16 +57,27 @@ class Phase:
 
 
 def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
-    """A head-only phase (may have 0 epochs), then a phase that trains the whole model."""
+    """A head-only phase, then a phase that trains the whole model; either may have 0 epochs.
+
+    With --freeze_backbone all epochs are of the first.
+    """
+    frozen = optim.freeze_backbone
     head = Phase(
         "head",
-        optim.warmup_head_epochs,
+        optim.all_epochs if frozen else optim.warmup_head_epochs,
         {"head": optim.warmup_head_lr},
         optim.warmup_head_weight_decay,
-        head_views=optim.head_views if optim.head_phase == "cached" else 0,
+        head_views=optim.cached_passes,
     )
-    rates = {"backbone": optim.backbone_lr, "head": optim.head_lr}
-    return [head, Phase("all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs)]
+    whole = Phase(
+        "all",
+        0 if frozen else optim.epochs,
+        {"backbone": optim.backbone_lr, "head": optim.head_lr},
+        optim.weight_decay,
+        optim.warmup_epochs,
+        layer_decay=optim.layer_decay,
+    )
+    return [head, whole]
 
 
 def build_optimizer(
@@ -74,24 +89,47 @@ def build_optimizer(
     parameters, and, unless `decay_tokens`, what timm's networks list in `no_weight_decay` (class
     and register tokens, position embeddings, tables of relative positions). A `fused` optimizer can
     skip an update on the device by `found_inf`; Fabric's gradient scaling cannot clip with it.
+    Raises UserError for a layer decay and a network without layer groups.
     """
     sparse = {id(parameter) for parameter in sparse_parameters(model).values()}
     tokens = set() if decay_tokens else _undecayed(model)
+    scales: dict[int, float] = {}
+    if phase.layer_decay < 1 and not phase.head_only:
+        scales = layer_scales(model.get_submodule("backbone.network"), phase.layer_decay)
     groups: list[dict[str, Any]] = []
     taken: set[int] = set()
     # submodules before the modules that contain them
     for part in sorted(phase.rates, key=len, reverse=True):
         ours = [p for p in model.get_submodule(part).parameters() if id(p) not in taken]
         taken |= {id(parameter) for parameter in ours}
-        dense = [p for p in ours if id(p) not in sparse]
-        undecayed = [p for p in dense if p.ndim <= 1 or id(p) in tokens]
-        decayed = [p for p in dense if p.ndim > 1 and id(p) not in tokens]
-        peak = {"peak": phase.rates[part], "lr": phase.rates[part], "l1": 0.0}
-        groups.append(peak | {"params": decayed, "weight_decay": phase.weight_decay})
-        groups.append(peak | {"params": undecayed, "weight_decay": 0.0})
-        penalised = [p for p in ours if id(p) in sparse]
-        groups.append(peak | {"params": penalised, "weight_decay": 0.0, "l1": phase.l1})
+        for scale in sorted({scales.get(id(p), 1.0) for p in ours}, reverse=True):
+            layer = [p for p in ours if scales.get(id(p), 1.0) == scale]
+            dense = [p for p in layer if id(p) not in sparse]
+            undecayed = [p for p in dense if p.ndim <= 1 or id(p) in tokens]
+            decayed = [p for p in dense if p.ndim > 1 and id(p) not in tokens]
+            rate = scale * phase.rates[part]
+            peak = {"peak": rate, "lr": rate, "l1": 0.0}
+            groups.append(peak | {"params": decayed, "weight_decay": phase.weight_decay})
+            groups.append(peak | {"params": undecayed, "weight_decay": 0.0})
+            penalised = [p for p in layer if id(p) in sparse]
+            groups.append(peak | {"params": penalised, "weight_decay": 0.0, "l1": phase.l1})
     return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
+
+
+def layer_scales(network: nn.Module, decay: float) -> dict[int, float]:
+    """`decay` to the power of the number of layers above, by the id of a parameter of `network`.
+
+    Layers are the groups of timm's `param_groups_layer_decay`. Raises UserError if it has none.
+    """
+    matcher: Any = getattr(network, "group_matcher", None)
+    layers = group_parameters(network, matcher(coarse=False), reverse=True) if matcher else {}
+    last = max(layers.values(), default=0)
+    if not last:
+        raise UserError(
+            f"timm does not divide {type(network).__name__} into layers, as --layer_decay needs: "
+            "leave it out, or give another --model"
+        )
+    return {id(p): decay ** (last - layers[name]) for name, p in network.named_parameters()}
 
 
 def _undecayed(model: nn.Module) -> set[int]:

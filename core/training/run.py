@@ -27,6 +27,7 @@ from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.runtime.log import logger
 from core.training.dry_run import reduce_to_dry_run
 from core.training.measurement import Measurement
+from core.training.optimizer import layer_scales
 
 # settings of the starting weights
 _WEIGHTS = ("pretrained", "weights_file", "init_from")
@@ -137,6 +138,11 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
                 "began from random weights, as version 0.1 did offline."
             )
             origin = None
+    if config.optim.trains_head_alone and origin is not None and origin.is_random:
+        logger.info(
+            "Warning: the backbone is frozen at random weights, so that the head trains on random "
+            "features: give --weights_file, --init_from or --pretrained."
+        )
     prepared = prepare(
         config.data, config.split, logger.info, config.loader.source_weights, config.run
     )
@@ -214,6 +220,8 @@ def open_folder(
             initial = find_initial_weights(start.method, config, start.class_names)
         if initial is not None:
             logger.info(initial.copy_into(trial))
+        if config.optim.layer_decay < 1:
+            layer_scales(trial.get_submodule("backbone.network"), config.optim.layer_decay)
         check_network(trial, config.model.model, config.loader.img_size)
     augment = Augmentation(transforms, config.split.seed)
     data = fold_data(fabric, start.prepared, config.loader, config.optim.accumulate, augment)

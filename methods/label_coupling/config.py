@@ -108,6 +108,9 @@ class Config(TrainingConfig):
     def check(self) -> None:
         """Raise UserError if settings of several groups contradict each other."""
         TrainingConfig.check(self)
+        if self.optim.couplings_only and (self.optim.freeze_backbone or self.optim.layer_decay < 1):
+            flag = "--freeze_backbone" if self.optim.freeze_backbone else "--layer_decay"
+            raise UserError(f"--couplings_only trains no backbone and no head: leave out {flag}")
         other = "--init_from" if self.model.refiner else "--no-refiner"
         if self.optim.couplings_only and (self.model.init_from or not self.model.refiner):
             raise UserError(f"--couplings_only and {other} contradict each other: leave one out")

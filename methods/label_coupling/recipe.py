@@ -5,14 +5,14 @@ from core.losses import prevalence_log_odds
 from core.training.loop import FoldTrainer
 from core.training.optimizer import Phase
 from core.training.run import open_folder, prepare_run
-from methods.label_coupling.config import Config
+from methods.label_coupling.config import Config, CouplingOptimConfig
 from methods.label_coupling.fit_couplings import train_couplings_only
 from methods.label_coupling.model import build_model, check_labels
 from methods.label_coupling.predict import find_test_images, finish_and_predict
 
 
 def train(config: Config) -> None:
-    """Train the whole model on every fold, then predict the test images.
+    """Train every fold in one phase, then predict the test images.
 
     Raises as `start_run` and `FoldTrainer.fit` do, and UserError for invalid test images.
     """
@@ -25,16 +25,27 @@ def train(config: Config) -> None:
     rotation, jitter = config.augment.rotation, config.augment.color_jitter
     transforms = crop_transforms(config.loader.img_size, rotation=rotation, jitter=jitter)
     run = open_folder(start, build_model, transforms)
-    optim, tau = run.config.optim, config.loss.logit_adjust
-    rates = {"backbone": optim.lr, "head": optim.lr}
-    if config.model.refiner:
-        rates["head.coupling"] = optim.coupling_lr
-    phase = Phase(
-        "all", optim.epochs, rates, optim.weight_decay, optim.warmup_epochs, optim.coupling_l1
-    )
+    phase = one_phase(run.config.optim, refiner=config.model.refiner)
+    tau = config.loss.logit_adjust
     for fold in run.folds():
         model = build_model(config.model, len(run.class_names), run.weights, img_size=run.img_size)
         model.head.start_at((1 - tau) * prevalence_log_odds(*fold.drawn_counts()))
         run.load_initial(model)
         FoldTrainer(run, fold, model, run.build_loss(fold), [phase]).fit()
     finish_and_predict(run, test)
+
+
+def one_phase(optim: CouplingOptimConfig, *, refiner: bool) -> Phase:
+    """The phase of all epochs: of the whole model, or of the head if the backbone is frozen."""
+    frozen = optim.freeze_backbone
+    rates = {"head": optim.lr} if frozen else {"backbone": optim.lr, "head": optim.lr}
+    return Phase(
+        "head" if frozen else "all",
+        optim.epochs,
+        rates | ({"head.coupling": optim.coupling_lr} if refiner else {}),
+        optim.weight_decay,
+        optim.warmup_epochs,
+        optim.coupling_l1,
+        head_views=optim.cached_passes,
+        layer_decay=optim.layer_decay,
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from core.config.training import (
     BackboneConfig,
@@ -21,7 +22,9 @@ class ModelConfig(BackboneConfig):
     """Backbone and head."""
 
     drop_rate: FractionBelowOne = 0.3
-    """Dropout before each of the head's two linear layers."""
+    """Dropout before each linear layer of the head."""
+    head: Literal["mlp", "linear"] = "mlp"
+    """mlp: two linear layers; linear: a single one, with --freeze_backbone a linear probe."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,5 +1,6 @@
-"""Model of standard_head: pooled features, and a two-layer head with batch norm and dropout."""
+"""Model of standard_head: pooled features, and a two-layer or linear head."""
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +13,18 @@ from methods.standard_head.config import ModelConfig
 HIDDEN = 512
 
 
-class StandardHead(nn.Sequential):
+class Head(nn.Sequential):
+    """Layers from features (B, F) to logits (B, C), of which the last one is linear."""
+
+    @torch.no_grad()
+    def start_at(self, logits: Tensor) -> None:
+        """Make `logits` (C,) the bias of the last layer."""
+        last = self[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias.copy_(logits)
+
+
+class StandardHead(Head):
     """BatchNorm → Dropout → Linear(F, 512) → ReLU → BatchNorm → Dropout → Linear(512, C).
 
     Features (B, F) to logits (B, C).
@@ -32,12 +44,15 @@ class StandardHead(nn.Sequential):
             nn.Linear(HIDDEN, classes),
         )
 
-    @torch.no_grad()
-    def start_at(self, logits: Tensor) -> None:
-        """Make `logits` (C,) the bias of the last layer."""
-        last = self[-1]
-        assert isinstance(last, nn.Linear)
-        last.bias.copy_(logits)
+
+class LinearHead(Head):
+    """BatchNorm → Dropout → Linear(F, C)."""
+
+    class_dimensions: ClassVar = {"linear.weight": (0,), "linear.bias": (0,)}
+
+    def __init__(self, features: int, classes: int, drop_rate: float) -> None:
+        norm, linear = nn.BatchNorm1d(features), nn.Linear(features, classes)
+        super().__init__(OrderedDict(norm=norm, dropout=nn.Dropout(drop_rate), linear=linear))
 
 
 def build_model(
@@ -46,11 +61,12 @@ def build_model(
     weights: Path | None = None,
     *,
     img_size: int | None = None,
-) -> Classifier[StandardHead]:
+) -> Classifier[Head]:
     """Build the model of images (B, 1, H, W), uint8 or in [0, 1], to logits (B, num_classes).
 
     `weights` of the backbone are a file as `core.models.starting_weights` finds it. Raises
     UserError as `Backbone` does.
     """
     backbone = Backbone(config, weights, img_size=img_size)
-    return Classifier(backbone, StandardHead(backbone.num_features, num_classes, config.drop_rate))
+    kind = LinearHead if config.head == "linear" else StandardHead
+    return Classifier(backbone, kind(backbone.num_features, num_classes, config.drop_rate))

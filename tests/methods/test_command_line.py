@@ -24,12 +24,12 @@ LOADER = "img_size batch_size sampler epoch_size source_weights num_workers"
 BACKBONE = "model pretrained weights_file init_from drop_path_rate grad_checkpointing"
 LOSS = "loss loss_options pos_weight logit_adjust label_smooth drw_epoch"
 OPTIM = "epochs warmup_epochs weight_decay clip_norm accumulate"
-TWO_PHASES = "warmup_head_epochs warmup_head_lr warmup_head_weight_decay head_phase head_views"
-TWO_PHASES += " backbone_lr head_lr"
+OPTIM += " layer_decay freeze_backbone head_phase head_views"
+TWO_PHASES = "warmup_head_epochs warmup_head_lr warmup_head_weight_decay backbone_lr head_lr"
 LOOP = "ema ema_decay tta monitor patience amp compile log_every save_minutes tensorboard"
 FLAGS = {
     "standard_head": [
-        *(RUN, DATA, SPLIT, LOADER, BACKBONE, "drop_rate", LOSS, OPTIM, TWO_PHASES, LOOP)
+        *(RUN, DATA, SPLIT, LOADER, BACKBONE, "drop_rate head", LOSS, OPTIM, TWO_PHASES, LOOP)
     ],
     "csra_db_cas": [
         *(RUN, DATA, SPLIT, LOADER, BACKBONE, "csra_heads csra_lambda csra_scale"),

@@ -30,7 +30,12 @@ REFUSED = """
     --loss_options gamma=x | --loss_options takes NAME=NUMBER, not gamma=x
     --loss_options gama=2 | --loss_options: there is no constant 'gama': did you mean 'gamma'?
     --loss_options gamma=2 gamma=3 | --loss_options names gamma twice
-    --epochs 0 | --epochs must be at least 1
+    --epochs -1 | --epochs must be at least 0
+    --epochs 0 --warmup_epochs 0 --warmup_head_epochs 0 | --epochs 0 trains the head phase alone
+    --layer_decay 0 | --layer_decay must be above 0
+    --layer_decay 1.5 | --layer_decay must be at most 1
+    --layer_decay 0.5 --freeze_backbone | --layer_decay is for a backbone that is trained
+    --layer_decay 0.5 --epochs 0 | --layer_decay is for a backbone that is trained
     --warmup_head_epochs -1 | --warmup_head_epochs must be at least 0
     --warmup_epochs 31 | --warmup_epochs must lie within 0 and 30
     --accumulate 0 | --accumulate must be at least 1
@@ -63,6 +68,7 @@ REFUSED = """
 OWN = {
     "standard_head": """
     --drop_rate 1 | --drop_rate must be below 1
+    --head liner | no --head 'liner': did you mean 'linear'?
     """,
     "csra_db_cas": """
     --csra_lambda -0.1 | --csra_lambda must be at least 0
@@ -75,6 +81,9 @@ OWN = {
     --coupling_alpha 0 | --coupling_alpha must be above 0
     --coupling_l1 -1e-4 | --coupling_l1 must be at least 0
     --couplings_only a --init_from b | --couplings_only and --init_from contradict each other
+    --couplings_only a --freeze_backbone | leave out --freeze_backbone
+    --couplings_only a --layer_decay 0.5 | leave out --layer_decay
+    --epochs 0 --freeze_backbone | --epochs 0 trains the head phase alone, which this run does not
     --lr 0 | --lr must be above 0
     --rotation 181 | --rotation must be at most 180
     --drw_epoch 4 | --drw_epoch must lie within 1 and the 3 epochs of the training
@@ -89,7 +98,7 @@ FILE: list[tuple[object, str]] = [
     ({"batchsize": 3}, "there is no setting 'batchsize': did you mean 'batch_size'?"),
     ({"epochs": "many"}, '--epochs must be a whole number, not "many"'),
     ({"epochs": True}, "--epochs must be a whole number, not true"),
-    ({"epochs": -1}, "--epochs must be at least 1, not -1"),
+    ({"epochs": -1}, "--epochs must be at least 0, not -1"),
     ('{"clip_norm": 1e999}', "--clip_norm must be a finite number"),
     ({"run_folds": 1}, "--run_folds must be a list, not 1"),
     ({"run_folds": [1, [2]]}, "each of --run_folds must be a whole number, not [1, [2]]"),

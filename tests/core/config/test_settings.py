@@ -120,7 +120,7 @@ def test_numbers_of_a_preset_are_of_their_fields_type(method: str) -> None:
 
 def test_only_rank_0_shows_usage(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    for arguments in (["--epochs", "0"], ["--epochs", "x"], ["--epoch", "3"], ["--preset"]):
+    for arguments in (["--epochs", "-1"], ["--epochs", "x"], ["--epoch", "3"], ["--preset"]):
         assert call(lambda words=arguments: settings(*words)) == (2, "", "")
 
 

@@ -137,6 +137,20 @@ def test_a_head_of_other_settings_is_new() -> None:
     assert all(torch.equal(head_of(model)[name], value) for name, value in before.items())
 
 
+@pytest.mark.parametrize("heads", [("mlp", "linear"), ("linear", "mlp")])
+def test_a_head_of_other_layers_is_fresh(heads: tuple[str, str]) -> None:
+    source, model = (build("standard_head", 3, seed=n, head=head) for n, head in enumerate(heads))
+    before = head_of(model)
+    message = initial("standard_head", source, "ABC", "ABC").copy_into(model)
+    assert "; new head, as that of the checkpoint has other layers (" in message
+    assert all(torch.equal(head_of(model)[name], value) for name, value in before.items())
+    alike = build("standard_head", 2, seed=2, head=heads[0])
+    assert "head rows of 2 of 2" in initial("standard_head", source, "ABC", "CA").copy_into(alike)
+    dimensions = class_dimensions(alike.get_submodule("head"))
+    (name,) = (name for name in dimensions if name.endswith("weight"))
+    assert torch.equal(head_of(alike)[name], head_of(source)[name][[2, 0]])
+
+
 @pytest.mark.parametrize("refined", [False, True])
 def test_a_refiner_that_only_one_has(refined: bool) -> None:
     source = build("label_coupling", 2, seed=1, refiner=not refined)

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
@@ -30,6 +30,45 @@ def test_what_decays_is_what_decays_by_timm(name: str) -> None:
     older = build_optimizer(model, phase, decay_tokens=True).param_groups
     of_before = {id(p) for p in network.parameters() if p.ndim > 1}
     assert {id(p) for g in older if g["weight_decay"] for p in g["params"]} == of_before
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("test_resnet", "conv1.0.weight", "layer4.0.conv2.weight"),
+        ("test_vit3", "patch_embed.proj.weight", "attn_pool.q.weight"),
+    ],
+)
+def test_rates_of_layers_by_their_closed_form(name: str, first: str, last: str) -> None:
+    """Also those of timm's groups; the first step of AdamW is the rate itself."""
+    network = timm.create_model(name, num_classes=0)
+    # the stem, the blocks, and after the blocks of a ViT its norm and pooling
+    depth = {"test_resnet": 4, "test_vit3": len(getattr(network, "blocks", "")) + 1}[name]
+    model = nn.ModuleDict(
+        {"backbone": nn.ModuleDict({"network": network}), "head": nn.Linear(2, 2)}
+    )
+    rates = {"backbone": 1e-3, "head": 5e-3}
+    phase = Phase("", 1, rates, layer_decay=0.5)
+    optimizer = build_optimizer(model, phase)
+    found = {id(p): group["peak"] for group in optimizer.param_groups for p in group["params"]}
+    scales = {
+        id(p): group["lr_scale"]
+        for group in param_groups_layer_decay(network, layer_decay=0.5)
+        for p in group["params"]
+    }
+    expected = {key: 1e-3 * scale for key, scale in scales.items()}
+    expected |= {id(p): 5e-3 for p in model["head"].parameters()}
+    assert found == expected
+    names = dict(network.named_parameters())
+    assert found[id(names[first])] == 1e-3 * 0.5**depth
+    assert found[id(names[last])] == 1e-3
+    before = {key: value.detach().clone() for key, value in names.items()}
+    for value in model.parameters():
+        value.grad = torch.ones_like(value)
+    optimizer.step()
+    for key, rate in ((first, 1e-3 * 0.5**depth), (last, 1e-3)):
+        moved = before[key] - names[key].detach()
+        torch.testing.assert_close(moved, torch.full_like(moved, rate), rtol=1e-2, atol=1e-7)
 
 
 def torchs_schedule(schedule: str, steps: int) -> list[float]:

@@ -224,6 +224,8 @@ class Cases:
             freely = replace(ALL, name="freely", rates=ALL.rates | {"head.coupling": 5e-2})
             phases = [freely, replace(freely, name="penalised", l1=l1)]
             self.fit(case, phases=phases, model=self.with_head(name), ema=True)
+        frozen = Phase("head", 3, {"head": 1e-2, "head.coupling": 5e-2}, head_views=3)
+        self.fit("coupling_frozen", phases=[frozen], model=self.with_head(name), ema=True)
 
     def run(self) -> None:
         """Run all cases of tests/test_several_processes.py."""

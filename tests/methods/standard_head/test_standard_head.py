@@ -1,7 +1,7 @@
 """Standard head as published, and its reconstruction from a checkpoint."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,10 +13,10 @@ from core.models.backbone import Classifier, model_settings, restore_config
 from core.models.checkpoint import save_tensors
 from methods import load_model
 from methods.standard_head.config import ModelConfig
-from methods.standard_head.model import StandardHead, build_model
+from methods.standard_head.model import Head, LinearHead, StandardHead, build_model
 
 TINY = "test_efficientnet"
-Model = Classifier[StandardHead]
+Model = Classifier[Head]
 CLASSES = ("Mass", "Pleural Thickening", "Ödem")
 FACTS: dict[str, Any] = {
     "method": "standard_head",
@@ -63,15 +63,29 @@ def test_output_by_its_formula() -> None:
     torch.testing.assert_close(head(features), truth, rtol=1e-4, atol=1e-4)
 
 
-def test_it_starts_at_the_prior() -> None:
-    head = StandardHead(8, 3, drop_rate=0.3)
+def test_a_linear_head_is_linear() -> None:
+    """Its logits are an affine map of the features, fitted here by least squares."""
+    torch.manual_seed(0)
+    head = LinearHead(8, 3, drop_rate=0.5)
+    head(5 * torch.randn(64, 8) + 2)
+    features = torch.randn(40, 8, dtype=torch.float64)
+    logits = head.double().eval()(features).detach()
+    ones = torch.cat([features, torch.ones(40, 1, dtype=torch.float64)], dim=1)
+    fitted = ones @ torch.linalg.lstsq(ones, logits).solution
+    torch.testing.assert_close(fitted, logits, rtol=0, atol=1e-9)
+    assert logits.std() > 0.1
+
+
+@pytest.mark.parametrize(("kind", "last"), [(StandardHead, "6"), (LinearHead, "linear")])
+def test_it_starts_at_the_prior(kind: type[StandardHead] | type[LinearHead], last: str) -> None:
+    head = kind(8, 3, drop_rate=0.3)
     prior = torch.tensor([0.5, 0.01, 0.2], dtype=torch.float64)
     head.start_at(torch.log(prior / (1 - prior)))
-    bias = head.get_parameter("6.bias")
+    bias = head.get_parameter(f"{last}.bias")
     assert bias.requires_grad
     assert bias.is_leaf
     # uninformative features give the prior
-    nn.init.zeros_(head.get_parameter("6.weight"))
+    nn.init.zeros_(head.get_parameter(f"{last}.weight"))
     probabilities = torch.sigmoid(head.eval()(torch.randn(4, 8)))
     torch.testing.assert_close(probabilities, prior.float().expand(4, 3))
 
@@ -99,14 +113,16 @@ def test_a_checkpoint_is_enough(
     assert (info.facts["fold"], info.facts["epoch"]) == (2, 7)
 
 
-def test_settings_of_a_checkpoint_make_the_same_model() -> None:
-    config = ModelConfig(model=TINY, drop_rate=0.45, drop_path_rate=0.2, grad_checkpointing=True)
+@pytest.mark.parametrize("head", ["mlp", "linear"])
+def test_settings_of_a_checkpoint_make_the_same_model(head: Literal["mlp", "linear"]) -> None:
+    config = ModelConfig(model=TINY, drop_rate=0.45, drop_path_rate=0.2, head=head)
     model = build_model(restore_config(ModelConfig, model_settings(config)), 2)
     twin = build_model(config, 2)
     assert {n: t.shape for n, t in model.state_dict().items()} == {
         n: t.shape for n, t in twin.state_dict().items()
     }
-    assert [layer.p for layer in model.head if isinstance(layer, nn.Dropout)] == [0.45, 0.45]
+    dropouts = [layer.p for layer in model.head if isinstance(layer, nn.Dropout)]
+    assert dropouts == [0.45] * (2 if head == "mlp" else 1)
 
 
 def refusal(folder: Path, facts: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> str:
