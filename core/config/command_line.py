@@ -51,12 +51,14 @@ def parse(
     arguments: list[str] | None = None,
     description: str | None = None,
     read: Callable[[Path], dict[str, Any]] = load_settings,
+    public_weights: Callable[[str], dict[str, Any]] | None = None,
 ) -> ConfigType:
     """Parse flags over `--config FILE.json` over the run in --out_dir over `--preset`.
 
     `presets` maps a name to a function that creates a Config. Without --preset, `auto` returns the
-    name; without `auto`, the first preset is used. `read` reads the JSON file. Raises UserError for
-    a value out of range, contradicting settings and an invalid file; an invalid flag ends the
+    name; without `auto`, the first preset is used. `read` reads the JSON file; `public_weights`
+    returns the settings of --weights_name, which come before those of the preset. Raises UserError
+    for a value out of range, contradicting settings and an invalid file; an invalid flag ends the
     program with a message and exit code 2.
     """
     words = sys.argv[1:] if arguments is None else arguments
@@ -75,6 +77,8 @@ def parse(
     settings = earlier | settings
     if preset == "auto":
         preset = settings.get("preset", "auto")
+    weights_name = given.get("weights_name") or settings.get("weights_name")
+    row = public_weights(weights_name) if public_weights and weights_name else {}
     if auto is not None and {"-h", "--help"} & {*words}:
         preset, description = _preset_of_help(preset, [*presets], description)
 
@@ -83,6 +87,7 @@ def parse(
         epochs = str(given.get("epochs") or settings.get("epochs", ""))
         if epochs.isdecimal() and hasattr(default, "optim"):
             default.optim.shorten_warmup(int(epochs))
+        assign(default, row)
         assign(default, settings)
         return flags(default, description, words)
 

@@ -14,6 +14,7 @@ SINCE: dict[str, Any] = {
     **{"anonymous": False, "dry_run": False, "mean": [], "std": [], "patch_size": None},
     **{"sampler_mix": 0.0, "sampler_cap": None, "head": "mlp", "head_views": 4},
     **{"layer_decay": 1.0, "freeze_backbone": False, "head_phase": "cached"},
+    "weights_name": None,
 }
 
 

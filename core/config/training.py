@@ -97,8 +97,11 @@ class BackboneConfig:
     pretrained: bool = True
     """Start from timm's ImageNet weights, downloaded from the hub at the first use (an error if
     that fails). --no-pretrained: random weights."""
+    weights_name: str | None = None
+    """Start from these public weights (docs/backbones.md), which set --model, --img_size,
+    --patch_size, --mean and --std; downloaded unless --weights_file holds them."""
     weights_file: Path | None = None
-    """Start from this .safetensors file of the timm model's weights instead of the hub's."""
+    """Start from this .safetensors file of the model's weights instead of the hub's."""
     init_from: Path | None = None
     """Start from this checkpoint of another run: its backbone, and, for the same method, the head's
     rows of shared classes."""
@@ -116,6 +119,15 @@ class BackboneConfig:
 
     def check(self) -> None:
         """Raise UserError if two settings name starting weights, or for several channels."""
+        for name in ("weights_name", "weights_file"):
+            if getattr(self, name) is None:
+                continue
+            if not self.pretrained:
+                raise UserError(
+                    f"--{name} and --no-pretrained contradict each other: leave one out"
+                )
+            if self.init_from is not None:
+                raise UserError(f"--{name} and --init_from contradict each other: leave one out")
         for name, given in (("mean", self.mean), ("std", self.std)):
             if len(given) > 1:
                 raise UserError(
@@ -127,12 +139,6 @@ class BackboneConfig:
                     f"--{name} and --init_from contradict each other: leave out --{name}, as the "
                     "checkpoint has its own"
                 )
-        if self.weights_file is not None and not self.pretrained:
-            raise UserError(
-                "--weights_file and --no-pretrained contradict each other: leave one out"
-            )
-        if self.weights_file is not None and self.init_from is not None:
-            raise UserError("--weights_file and --init_from contradict each other: leave one out")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -253,7 +253,7 @@ def _create(
         return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options)
 
 
-def _size_options(network: Any, config: BackboneConfig, img_size: int | None) -> dict[str, int]:
+def _size_options(network: Any, config: BackboneConfig, img_size: int | None) -> dict[str, Any]:
     """Those of img_size and patch_size that are given and that the class of `network` takes.
 
     Raises UserError if it takes no patch size.
@@ -266,6 +266,11 @@ def _size_options(network: Any, config: BackboneConfig, img_size: int | None) ->
         if "patch_size" not in takes:
             raise UserError(f"{config.model} does not support --patch_size: leave it out")
         options["patch_size"] = config.patch_size
+        patches = getattr(network, "patch_embed", None)
+        if "ref_feat_shape" in takes and config.patch_size != patches.patch_size[0]:
+            # rotary positions count in patches of the size in pretraining
+            side = network.pretrained_cfg["input_size"][-1] // config.patch_size
+            options["ref_feat_shape"] = (side, side)
     return options
 
 

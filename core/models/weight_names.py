@@ -44,7 +44,16 @@ _TORCHVISION_CONVNEXT = (
     (r"^classifier\.0\.", "head.norm."),
     (r"^classifier\.2\.", "head.fc."),
 )
-_LAYOUTS = ((), _TRANSFORMERS, _TORCHVISION_CONVNEXT)
+# for networks that fuse query, key and value, and the halves of SwiGLU
+_EVA_SEPARATE = (
+    (r"\.attn\.q_proj\.weight$", ".attn.qkv.weight#0"),
+    (r"\.attn\.k_proj\.weight$", ".attn.qkv.weight#1"),
+    (r"\.attn\.v_proj\.weight$", ".attn.qkv.weight#2"),
+    (r"\.mlp\.w1\.(\w+)$", r".mlp.fc1.\1#0"),
+    (r"\.mlp\.w2\.(\w+)$", r".mlp.fc1.\1#1"),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+)
+_LAYOUTS = ((), _TRANSFORMERS, _TORCHVISION_CONVNEXT, _EVA_SEPARATE)
 _AVERAGED = re.compile(r"(^|\.|_)(teacher|ema)(\.|_)")
 # parts that a network for features lacks: heads, text encoders, decoders
 _HEADS = re.compile(

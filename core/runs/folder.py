@@ -130,7 +130,7 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
             "version detected them"
         )
     weights = earlier.environment.get("starting_weights")
-    if not differing and weights and weights != data["starting_weights"]:
+    if not differing and weights and _file_of(weights) != _file_of(data["starting_weights"]):
         differing = ["the file of its starting weights"]
         remedy = "restore that file to resume it"
     if differing:
@@ -138,6 +138,12 @@ def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, A
             f"{earlier.path} has a run that differs in {', '.join(differing)}: {remedy}, or give "
             f"another --out_dir{start} (--overwrite deletes that run)"
         )
+
+
+def _file_of(record: Any) -> Any:
+    """The record of starting weights without their name and licence, which older runs lack."""
+    names = ("name", "file", "sha256")
+    return {name: record.get(name) for name in names} if isinstance(record, dict) else record
 
 
 def may_be_random(earlier: EarlierRun) -> bool:

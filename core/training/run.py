@@ -22,6 +22,7 @@ from core.models.checkpoint import load_tensors
 from core.models.data_digests import DataDigests
 from core.models.init_from import InitialWeights, find_initial_weights
 from core.models.starting_weights import Origin, checkpoint_origin, find_weights
+from core.models.weights import find_public_weights
 from core.runs.folder import RunFolder, may_be_random, open_run
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.runtime.log import logger
@@ -30,7 +31,7 @@ from core.training.measurement import Measurement
 from core.training.optimizer import layer_scales
 
 # settings of the starting weights
-_WEIGHTS = ("pretrained", "weights_file", "init_from")
+_WEIGHTS = ("pretrained", "weights_name", "weights_file", "init_from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,8 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
         origin = Origin.read(earlier.environment.get("starting_weights"))
     elif origin is None:
         weights, origin = find_weights(config.model)
+        if origin.licence:
+            logger.info(f"Licence of the weights {origin}: {origin.licence}{_terms(config)}.")
         if before is not None and may_be_random(before):
             logger.info(
                 f"Warning: {config.run.out_dir} has no record of the starting weights of its "
@@ -160,6 +163,12 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
         needs_weights=needs_weights,
         measured=measured,
     )
+
+
+def _terms(config: Any) -> str:
+    """Terms of --weights_name, after a semicolon."""
+    name = config.model.weights_name
+    return f"; {find_public_weights(name).terms}" if name else ""
 
 
 def _find_earlier(config: Any) -> EarlierRun | None:

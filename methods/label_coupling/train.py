@@ -6,12 +6,15 @@ Run `python methods/label_coupling/train.py --train_csv train.csv --train_dir im
 """
 
 from core.config.command_line import machine_preset, parse, run
+from core.models.weights import weights_settings
 from methods.label_coupling.config import PRESETS
 
 
 def main() -> None:
     """Read the command line, then train."""
-    config = parse(PRESETS, auto=machine_preset, description=__doc__)
+    config = parse(
+        PRESETS, auto=machine_preset, description=__doc__, public_weights=weights_settings
+    )
     # imported late for a fast --help
     from methods.label_coupling.recipe import train
 

@@ -12,11 +12,13 @@ from huggingface_hub import HfApi
 from safetensors.torch import save_file
 
 import core.models.starting_weights
+import core.models.weights
 from core.config.training import BackboneConfig
 from core.doctor.checkpoints import check_checkpoint
 from core.errors import UserError
-from core.models.checkpoint import load_facts
+from core.models.checkpoint import load_facts, load_tensors
 from core.models.starting_weights import Origin, find_weights
+from core.models.weights import PublicWeights
 from ensemble.export import main as export
 from tests.conftest import Call, Train
 from tests.helpers.doctor import findings_of, marked
@@ -77,7 +79,9 @@ def test_what_needs_no_hub(
         config, name = BackboneConfig(model=TINY, init_from=path), "--init_from"
     weights, origin = find_weights(config)
     assert weights == (path if kind in ("cache", "file") else None)
-    known = Origin(name, "model.safetensors", digest)
+    # in timm's metadata
+    licence = "apache-2.0" if kind == "cache" else ""
+    known = Origin(name, "model.safetensors", digest, licence=licence)
     assert origin == (Origin("none") if kind == "untrained" else known)
     assert Origin.read(origin.record()) == origin
     assert unreachable == []
@@ -103,19 +107,32 @@ def test_an_invalid_record(record: object) -> None:
 
 
 def test_a_run_records_its_starting_weights_and_resumes_without_them(
-    train: Train, call: Call, phantom: Path, tmp_path: Path
+    train: Train, call: Call, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    row = PublicWeights(
+        **{"name": "tiny", "repository": "a/b", "model": MODEL, "img_size": 64},
+        **{"mean": 0.25, "std": 0.5, "licence": "free", "terms": "for tests", "paper": "none"},
+    )
+    monkeypatch.setattr(core.models.weights, "ROWS", (row,))
     weights, out = tmp_path / "w.safetensors", tmp_path / "out"
     save_file(timm.create_model(MODEL, pretrained=False).state_dict(), weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     words = flags(phantom, out, "--epochs", 1, "--weights_file", weights, "--pretrained")
-    code, _, error = train(*words)
+    words += ["--weights_name", "tiny"]
+    code, printed, error = train(*words)
     assert code == 0, error
+    origin = "--weights_file w.safetensors as tiny"
+    assert f"Licence of the weights {origin}: free (not verified); for tests." in printed
+    assert f"Starting weights: {origin}: " in printed
     record = {"name": "--weights_file", "file": "w.safetensors", "sha256": digest}
+    record |= {"weights_name": "tiny", "licence": "free (not verified)"}
     best = out / f"{MODEL}_fold2.safetensors"
     assert load_facts(best)["starting_weights"] == record
     assert json.loads((out / "env.json").read_text())["starting_weights"] == record
-    in_words = f"--weights_file w.safetensors, SHA-256 {digest}"
+    settings = json.loads((out / "config.json").read_text())
+    assert (settings["weights_name"], settings["mean"], settings["std"]) == ("tiny", [0.25], [0.5])
+    assert load_tensors(best)[0]["backbone.mean"] == 0.25
+    in_words = f"{origin}, licence free (not verified), SHA-256 {digest}"
     assert in_words in (out / "report.html").read_text()
     assert in_words in marked(findings_of(check_checkpoint, best), "✓")
     hub = tmp_path / "hub"
@@ -127,6 +144,11 @@ def test_a_run_records_its_starting_weights_and_resumes_without_them(
     code, printed, error = train(*words)
     assert (code, printed.count("finished before")) == (0, 2), error
     assert json.loads((out / "env.json").read_text())["starting_weights"] == record
+    # older versions recorded no licence
+    environment = json.loads((out / "env.json").read_text())
+    for name in ("weights_name", "licence"):
+        del environment["starting_weights"][name]
+    (out / "env.json").write_text(json.dumps(environment))
     # a fold without a state needs it, and the same one
     (out / f"{MODEL}_fold2.state.safetensors").unlink()
     code, _, error = train(*words)
