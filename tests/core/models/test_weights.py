@@ -22,6 +22,7 @@ from core.models.backbone import Backbone
 from core.models.starting_weights import Origin, find_weights
 from core.models.weights import ROWS, PublicWeights, find_public_weights, weights_settings
 from methods.standard_head.config import PRESETS
+from tests.helpers.training.small_run import ROOT
 
 Tensors = dict[str, Tensor]
 ROW = {row.name: row for row in ROWS}
@@ -291,3 +292,19 @@ def test_another_architecture_and_an_unknown_name() -> None:
         find_weights(config)
     with pytest.raises(UserError, match="there is no --weights_name 'x'"):
         find_public_weights("x")
+
+
+def test_the_page_has_every_row() -> None:
+    page = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    found = {}
+    for line in page.splitlines():
+        if line.startswith("| `") and "weights_name" not in line:
+            _, named, *cells, _ = (cell.strip() for cell in line.split("|"))
+            first, *more = re.findall(r"`([\w-]+)`", named)
+            for name in (first, *(first.rpartition("-")[0] + ending for ending in more)):
+                found[name] = cells
+    assert found.keys() == {row.name for row in ROWS}
+    for row in ROWS:
+        network, *_, verified = found[row.name]
+        assert network.endswith(f", {row.img_size}")
+        assert verified == ("yes" if row.verified else "no")
