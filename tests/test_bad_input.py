@@ -60,6 +60,11 @@ def not_finite() -> bytes:
     return save(tensors)
 
 
+def resnet() -> bytes:
+    """Weights of another architecture."""
+    return save(timm.create_model("resnet18", pretrained=False).state_dict())
+
+
 def edited(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Spoil:
     """Makes another train.csv."""
 
@@ -87,6 +92,12 @@ SPOILED: list[tuple[Spoil, str, list[str]]] = [
     (without_image, "", ["p00000_00.png"]),
     (with_shared_patients, "--val_csv {data}/val.csv", ["p000"]),
     (with_weights(b"no weights"), WEIGHTS, ["weights.safetensors does not hold weights of"]),
+    (with_weights(resnet()), WEIGHTS, ["its tensors are those of resnet18"]),
+    (
+        lambda folder: (folder / "weights.pth").write_bytes(b"x"),
+        WEIGHTS.replace(".safetensors", ".pth"),
+        ["python -m core.models.convert"],
+    ),
     (with_weights(not_finite()), WEIGHTS, ["outputs of test_efficientnet", "are not finite"]),
 ]
 FLAGS = {
@@ -94,6 +105,7 @@ FLAGS = {
     "--folds 50": "50",
     "--model convnextv2_ato": "convnextv2_atto",
     "--batch_size 64": "--batch_size",
+    "--pretrained --weights_name rad-dno": "did you mean 'rad-dino'?",
     "--train_dir nowhere": "nowhere",
     "--img_size 0": "--img_size must be at least 32, not 0",
     "--img_size 20000": "--img_size must be at most 8192, not 20000",

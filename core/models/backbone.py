@@ -259,15 +259,15 @@ def _size_options(network: Any, config: BackboneConfig, img_size: int | None) ->
     Raises UserError if it takes no patch size.
     """
     takes = signature(type(network).__init__).parameters
-    options = {}
+    options: dict[str, Any] = {}
     if img_size and ("img_size" in takes or network.pretrained_cfg.get("fixed_input_size")):
         options["img_size"] = img_size
     if config.patch_size:
         if "patch_size" not in takes:
             raise UserError(f"{config.model} does not support --patch_size: leave it out")
         options["patch_size"] = config.patch_size
-        patches = getattr(network, "patch_embed", None)
-        if "ref_feat_shape" in takes and config.patch_size != patches.patch_size[0]:
+        own = getattr(network, "patch_embed", None)
+        if own is not None and "ref_feat_shape" in takes and own.patch_size[0] != config.patch_size:
             # rotary positions count in patches of the size in pretraining
             side = network.pretrained_cfg["input_size"][-1] // config.patch_size
             options["ref_feat_shape"] = (side, side)

@@ -17,6 +17,10 @@ from core.models.checkpoint import find_not_finite
 from core.models.nearest_model import nearest_model
 from core.models.weight_names import Selected, is_head, select_backbone
 
+# those of the largest models of images and text are fewer
+_MOST_TENSORS, _MOST_COMPARED = 20_000, 4_000
+_LONGEST_NAME = 500
+
 
 @contextmanager
 def checked_loading(path: Path, model: str) -> Iterator[None]:
@@ -50,6 +54,10 @@ def checked_loading(path: Path, model: str) -> Iterator[None]:
     notes.disabled = True
     try:
         tensors = load_file(path)
+        if len(tensors) > _MOST_TENSORS:
+            raise _FaultyError(f"it has {len(tensors):,} tensors", foreign=False)
+        if any(len(name) > _LONGEST_NAME for name in tensors):
+            raise _FaultyError("the name of a tensor is too long", foreign=False)
         yield
         if not loadings:
             raise ValueError(f"timm has no loader for {model}")
@@ -188,7 +196,7 @@ def first_line(error: Exception) -> str:
 
 
 def _refusal(path: Path, model: str, reason: str, tensors: Mapping[str, Tensor]) -> UserError:
-    nearest = nearest_model(tensors, model)
+    nearest = nearest_model(tensors, model) if len(tensors) <= _MOST_COMPARED else None
     remedy = f"its tensors are those of {nearest}" if nearest else "give the file of this --model"
     return UserError(f"{path} does not hold weights of {model}: {reason}: {remedy}")
 

@@ -114,7 +114,7 @@ def _find_pretrained(config: BackboneConfig) -> tuple[Path, Origin]:
     # timm lists weights by their current names only
     source = timm.get_pretrained_cfg(get_deprecated_models().get(config.model) or config.model)
     repository = source.hf_hub_id if source else None
-    if not repository:
+    if source is None or not repository:
         raise UserError(
             f"timm has no pretrained weights of {config.model}: give --weights_file "
             "FILE.safetensors, or --no-pretrained to train from random weights"

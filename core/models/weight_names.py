@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -61,6 +62,9 @@ _HEADS = re.compile(
     r"(\.|$)|(.*\.)?mask_token$"
 )
 
+# of a hostile file there may be thousands
+_DEEPEST, _MOST_PREFIXES = 8, 16
+
 Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 
@@ -112,8 +116,10 @@ def _prefixes(names: Iterable[str], wanted: int) -> list[str]:
     """Prefixes of half as many names as are wanted, and "", which comes first."""
     counts: Counter[str] = Counter()
     for name in names:
-        counts.update(name[: found.end()] for found in re.finditer(r"\.", name))
-    return ["", *(prefix for prefix, count in counts.items() if count >= wanted / 2)]
+        places = islice(re.finditer(r"\.", name), _DEEPEST)
+        counts.update(name[: found.end()] for found in places)
+    likely = [prefix for prefix, n in counts.most_common(_MOST_PREFIXES) if n >= wanted / 2]
+    return ["", *likely]
 
 
 def _renamed(

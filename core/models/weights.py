@@ -73,7 +73,7 @@ class PublicWeights:
 _XRV = "https://github.com/mlmed/torchxrayvision/releases"
 _XRV_TERMS = "licence of the package; the terms of each source of images apply too"
 # [0, 1] to -1024..1024
-_XRV_SCALE: dict[str, float] = {"mean": 0.5, "std": 1 / 2048}
+_XRV_MEAN, _XRV_STD = 0.5, 1 / 2048
 _XRV_TRAINED = {
     "all": "nih-pc-chex-mimic_ch-google-openi-kaggle",
     "nih": "nih",
@@ -83,8 +83,6 @@ _XRV_TRAINED = {
     "mimic-nb": "mimic_nb",
     "mimic-ch": "mimic_ch",
 }
-_CLIP_SCALE: dict[str, float] = {"mean": 0.44916, "std": 0.26857}
-
 ROWS: tuple[PublicWeights, ...] = (
     PublicWeights(
         name="rad-dino",
@@ -146,7 +144,8 @@ ROWS: tuple[PublicWeights, ...] = (
         file="pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt",
         model="resnet50",
         img_size=512,
-        **_XRV_SCALE,
+        mean=_XRV_MEAN,
+        std=_XRV_STD,
         layout="torchvision",
         licence="Apache-2.0",
         terms=_XRV_TERMS,
@@ -161,7 +160,8 @@ ROWS: tuple[PublicWeights, ...] = (
             file=f"{trained}-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
             model="densenet121",
             img_size=224,
-            **_XRV_SCALE,
+            mean=_XRV_MEAN,
+            std=_XRV_STD,
             layout="torchvision",
             whole_module=True,
             licence="Apache-2.0",
@@ -188,7 +188,8 @@ ROWS: tuple[PublicWeights, ...] = (
         file="open_clip_pytorch_model.bin",
         model="vit_base_patch16_224",
         img_size=224,
-        **_CLIP_SCALE,
+        mean=0.44916,
+        std=0.26857,
         layout="open_clip",
         licence="MIT",
         terms="for research; read the model page",

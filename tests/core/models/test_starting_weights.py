@@ -18,7 +18,7 @@ from core.doctor.checkpoints import check_checkpoint
 from core.errors import UserError
 from core.models.checkpoint import load_facts, load_tensors
 from core.models.starting_weights import Origin, find_weights
-from core.models.weights import PublicWeights
+from core.models.weights import find_public_weights
 from ensemble.export import main as export
 from tests.conftest import Call, Train
 from tests.helpers.doctor import findings_of, marked
@@ -109,9 +109,14 @@ def test_an_invalid_record(record: object) -> None:
 def test_a_run_records_its_starting_weights_and_resumes_without_them(
     train: Train, call: Call, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = PublicWeights(
-        **{"name": "tiny", "repository": "a/b", "model": MODEL, "img_size": 64},
-        **{"mean": 0.25, "std": 0.5, "licence": "free", "terms": "for tests", "paper": "none"},
+    row = replace(
+        find_public_weights("rad-dino"),
+        name="tiny",
+        model=MODEL,
+        mean=0.25,
+        std=0.5,
+        licence="free",
+        terms="for tests",
     )
     monkeypatch.setattr(core.models.weights, "ROWS", (row,))
     weights, out = tmp_path / "w.safetensors", tmp_path / "out"

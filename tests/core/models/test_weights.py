@@ -65,7 +65,7 @@ def rename(own: Tensors, *rules: tuple[str, str]) -> Tensors:
 
 def transformers(own: Tensors) -> Tensors:
     """Dinov2Model of transformers 4."""
-    separate = {}
+    separate: Tensors = {}
     for name, tensor in own.items():
         parts = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
         fused = ".attn.qkv." in name
@@ -104,7 +104,7 @@ def eva(own: Tensors) -> Tensors:
 
 def not_fused(own: Tensors) -> Tensors:
     """EVA-02 with query, key, value and the halves of SwiGLU apart."""
-    found = {}
+    found: Tensors = {}
     for name, tensor in eva(own).items():
         parts = {"attn.qkv.weight": [f"attn.{one}_proj.weight" for one in "qkv"]}
         parts |= {f"mlp.w12.{kind}": [f"mlp.w{n}.{kind}" for n in "12"] for kind in KINDS}
@@ -116,7 +116,7 @@ def not_fused(own: Tensors) -> Tensors:
 
 def swin(own: Tensors) -> Tensors:
     """Swin of timm 0.5, which merged patches at the end of a stage, with heads of several tasks."""
-    found = {}
+    found: Tensors = {}
     for name, tensor in own.items():
         stage = re.match(r"layers\.(\d)\.downsample", name)
         old = name.replace(stage[0], f"layers.{int(stage[1]) - 1}.downsample") if stage else name
@@ -190,8 +190,8 @@ def test_a_file_of_each_row(name: str, layout: str, tmp_path: Path) -> None:
         same = own[one] if own[one].shape == tensor.shape else own[one].sum(1, keepdim=True)
         assert torch.allclose(tensor, same, rtol=0, atol=1e-6), one
     image = torch.randint(0, 256, (1, 1, size, size), dtype=torch.uint8)
-    scale = (row.mean, row.std) if row.mean is not None else (0.449, 0.226)
-    grey = (image / 255 - scale[0]) / scale[1]
+    # else ImageNet's, the means over channels
+    grey = (image / 255 - (row.mean or 0.449)) / (row.std or 0.226)
     expected = theirs(grey if "xrv" in name else grey.expand(-1, 3, -1, -1))
     features = ours(image)
     assert torch.allclose(features, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
@@ -201,7 +201,7 @@ def test_rows_of_timm_agree_with_its_metadata() -> None:
     rows = [row for row in ROWS if row.repository.startswith("timm/")]
     assert len(rows) == 4
     for row in rows:
-        source = timm.get_pretrained_cfg(row.repository.removeprefix("timm/"))
+        source: Any = timm.get_pretrained_cfg(row.repository.removeprefix("timm/"))
         assert (source.hf_hub_id, source.license) == (row.repository, row.licence)
         assert source.input_size[-1] == row.img_size
         assert row.verified
