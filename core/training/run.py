@@ -144,7 +144,7 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     if config.optim.trains_head_alone and origin is not None and origin.is_random:
         logger.info(
             "Warning: the backbone is frozen at random weights, so that the head trains on random "
-            "features: give --weights_file, --init_from or --pretrained."
+            "features: give --pretrained, --weights_name, --weights_file or --init_from."
         )
     prepared = prepare(
         config.data, config.split, logger.info, config.loader.source_weights, config.run
