@@ -13,6 +13,7 @@ from core.io.untrusted_files import check_regular, read_json
 SINCE: dict[str, Any] = {
     **{"anonymous": False, "dry_run": False, "mean": [], "std": [], "patch_size": None},
     **{"sampler_mix": 0.0, "sampler_cap": None, "head": "mlp", "head_views": 4},
+    **{"retrain_epochs": 0, "retrain_sampler": "class_aware", "retrain_lr": 1e-3},
     **{"layer_decay": 1.0, "freeze_backbone": False, "head_phase": "cached"},
     "weights_name": None,
 }

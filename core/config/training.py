@@ -167,6 +167,13 @@ class OptimConfig:
     epochs than passes."""
     head_views: PositiveInt = 4
     """Augmented passes to cache of a frozen backbone."""
+    retrain_epochs: Count = 0
+    """Epochs at the end that train the head again, on a backbone frozen at its moving average and
+    images drawn by --retrain_sampler (Kang 2020). The better weights by --monitor are kept."""
+    retrain_sampler: Literal["uniform", "class_aware", "repeat_factor"] = "class_aware"
+    """Sampler of --retrain_epochs."""
+    retrain_lr: Positive = 1e-3
+    """Peak learning rate of the head in --retrain_epochs."""
 
     def check(self) -> None:
         """Raise UserError if nothing is trained, or settings of layers or warm-up are invalid."""
@@ -188,7 +195,7 @@ class OptimConfig:
     @property
     def all_epochs(self) -> int:
         """Total number of epochs of all phases."""
-        return self.epochs
+        return self.epochs + self.retrain_epochs
 
     @property
     def trains_head_alone(self) -> bool:
@@ -223,7 +230,7 @@ class TwoPhaseConfig(OptimConfig):
     @property
     def all_epochs(self) -> int:
         """Total number of epochs of both phases."""
-        return self.warmup_head_epochs + self.epochs
+        return self.warmup_head_epochs + self.epochs + self.retrain_epochs
 
 
 @dataclass(kw_only=True, slots=True)
@@ -291,3 +298,8 @@ class TrainingConfig:
         if first is not None and not 1 <= first <= epochs:
             within = f"within 1 and the {epochs} epochs of the training, all phases"
             raise UserError(f"--drw_epoch must lie {within}, not {first}")
+        if self.optim.retrain_epochs and self.optim.retrain_sampler == self.loader.sampler:
+            raise UserError(
+                f"--retrain_epochs needs another sampler than --sampler {self.loader.sampler}: "
+                "give another --retrain_sampler"
+            )

@@ -38,7 +38,7 @@ def reduce_to_dry_run(
     images = UPDATES * full.images_per_update
     optim = {
         name: min(1, getattr(config.optim, name))
-        for name in ("epochs", "warmup_epochs", "warmup_head_epochs")
+        for name in ("epochs", "warmup_epochs", "warmup_head_epochs", "retrain_epochs")
         if hasattr(config.optim, name)
     }
     if config.optim.freeze_backbone and optim["epochs"]:

@@ -1,7 +1,7 @@
 """Files of one fold: resume state, best checkpoint, validation predictions, log."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,15 +99,20 @@ class FoldRecord:
         return f"resuming at epoch {progress.epoch + 1} of {total} ({plan}){done}"
 
     def end_epoch(
-        self, epoch: TrainedEpoch, epochs: int, module: nn.Module, probabilities: np.ndarray
+        self,
+        epoch: TrainedEpoch,
+        stages: Sequence[int],
+        module: nn.Module,
+        probabilities: np.ndarray,
     ) -> None:
         """Score validation `probabilities` (V, C), save `module` if it is the best, log the epoch.
 
-        `epochs`: maximum number of epochs of the fold.
+        `stages`: see `Progress.end_epoch`; the last is the maximum number of epochs of the fold.
         """
         run, progress, loop = self.run, self.state.progress, self.run.config.loop
         scores = score_epoch(run.fabric, self.data, probabilities)
-        best = progress.end_epoch(scores[loop.monitor], epochs, loop.patience)
+        number = progress.epoch + 1
+        best = progress.end_epoch(scores[loop.monitor], stages, loop.patience)
         self.data.gather_digests()
         if not run.fabric.is_global_zero:
             return
@@ -117,10 +122,10 @@ class FoldRecord:
         if self.log.board is not None:
             data, names = self.data, self.data.table.class_names
             targets = data.table.targets[data.val_rows]
-            self.log.board.curves(progress.epoch, names, targets, probabilities)
-            if progress.epoch == 1 and not run.config.data.anonymous:
+            self.log.board.curves(number, names, targets, probabilities)
+            if number == 1 and not run.config.data.anonymous:
                 self.log.board.images("training images, augmented", data.examples(8))
-        row = {"fold": self.data.fold, "epoch": progress.epoch}
+        row = {"fold": self.data.fold, "epoch": number}
         learned: dict[str, Any] = {"phase": epoch.phase, "train_loss": epoch.train_loss} | scores
         learned |= {"best": int(best)} | epoch.rates
         now = time.monotonic()
@@ -132,7 +137,20 @@ class FoldRecord:
             "device": run.fabric.device.type,
             "skipped": epoch.skipped,
         }
-        self.log.epoch(row | learned, row | timing, of=epochs, best=best)
+        self.log.epoch(row | learned, row | timing, of=stages[-1], best=best)
+        if progress.finished and len(stages) > 1:
+            logger.info(f"{self.log.title}  {self._describe_stages(stages)}")
+
+    def _describe_stages(self, stages: Sequence[int]) -> str:
+        """Best score before and after the head was trained again, and which weights are kept."""
+        rows = pd.read_csv(self.log.metrics).query(f"fold == {self.data.fold}")
+        monitor = self.run.config.loop.monitor
+        before, after = (
+            rows.loc[part, monitor].max()
+            for part in (rows["epoch"] <= stages[0], rows["epoch"] > stages[0])
+        )
+        chosen = "re-trained" if self.state.progress.best_epoch > stages[0] else "first"
+        return f"{monitor} {before:.4f}, re-trained {after:.4f}: the {chosen} weights are kept"
 
     def save_state(self, phase: str = "", optimizer: torch.optim.Optimizer | None = None) -> None:
         """Save the resume state; all ranks call it together."""

@@ -80,6 +80,8 @@ class FoldTrainer:
         self.record = FoldRecord(run, data, model, self.average)
         self.state, self.log = self.record.state, self.record.log
         self.epochs = sum(phase.epochs for phase in phases)
+        first = sum(phase.epochs for phase in phases if not phase.sampler)
+        self.stages = sorted({first, self.epochs} - {0})
         self.monitor = StepMonitor(
             self.fabric,
             data.table.ids,
@@ -122,6 +124,10 @@ class FoldTrainer:
     def _train_phase(self, phase: Phase, epochs: range) -> None:
         """Train one phase; DDP needs a new wrapper whenever the trained part changes."""
         progress = self.progress
+        begins = progress.epoch == epochs.start and not progress.update
+        if phase.sampler and self.average is not None and begins:
+            # the head is trained on the backbone that is evaluated
+            self.model.load_state_dict(self.average.module.state_dict())
         source = self._batch_source(phase, epochs)
         if self.loop.compile:
             source.part.compile()
@@ -151,10 +157,14 @@ class FoldTrainer:
     def _batch_source(self, phase: Phase, epochs: range) -> BatchSource:
         if not phase.head_only:
             return WholeModel(self.run, self.model, self.data, self.validation)
+        data = self.data
+        if phase.sampler:
+            data = data.with_sampler(phase.sampler)
+            logger.info(describe_sampling(data))
         return FrozenBackbone(
             run=self.run,
             model=self.model,
-            data=self.data,
+            data=data,
             validation=self.validation,
             epochs=epochs,
             passes=phase.head_views,
@@ -260,7 +270,7 @@ class FoldTrainer:
             trained=trained,
             skipped=skipped,
         )
-        self.record.end_epoch(epoch, self.epochs, evaluated, probabilities)
+        self.record.end_epoch(epoch, self.stages, evaluated, probabilities)
         if skipped >= self.data.updates_per_epoch:
             logger.info(
                 "Warning: every update of this epoch overflowed fp16 and was skipped, so the "

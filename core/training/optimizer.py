@@ -12,7 +12,7 @@ from msgspec import Meta
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from core.config.training import TwoPhaseConfig
+from core.config.training import OptimConfig, TwoPhaseConfig
 from core.errors import UserError
 from core.training.l1_penalty import sparse_parameters
 
@@ -44,6 +44,8 @@ class Phase:
     """Without "backbone": passes to cache for later epochs (`head_phase`)."""
     layer_decay: float = 1.0
     """Learning rate of a layer of the backbone relative to that of the layer above."""
+    sampler: str = ""
+    """Sampler of a phase that trains the head again; "": that of the fold."""
 
     @property
     def head_only(self) -> bool:
@@ -57,14 +59,14 @@ class Phase:
 
 
 def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
-    """A head-only phase, then a phase that trains the whole model; either may have 0 epochs.
+    """A head-only phase, then one that trains the whole model, then `retraining`.
 
-    With --freeze_backbone all epochs are of the first.
+    Any may have 0 epochs. With --freeze_backbone the first has those of the second.
     """
     frozen = optim.freeze_backbone
     head = Phase(
         "head",
-        optim.all_epochs if frozen else optim.warmup_head_epochs,
+        optim.warmup_head_epochs + (optim.epochs if frozen else 0),
         {"head": optim.warmup_head_lr},
         optim.warmup_head_weight_decay,
         head_views=optim.cached_passes,
@@ -77,7 +79,19 @@ def two_phases(optim: TwoPhaseConfig) -> list[Phase]:
         optim.warmup_epochs,
         layer_decay=optim.layer_decay,
     )
-    return [head, whole]
+    return [head, whole, retraining(optim)]
+
+
+def retraining(optim: OptimConfig) -> Phase:
+    """The phase that trains the head again by another sampler (cRT, Kang 2020)."""
+    return Phase(
+        "retrain",
+        optim.retrain_epochs,
+        {"head": optim.retrain_lr},
+        optim.weight_decay,
+        head_views=optim.cached_passes,
+        sampler=optim.retrain_sampler,
+    )
 
 
 def build_optimizer(

@@ -1,6 +1,7 @@
 """Resume state of a fold: weights, optimizer, loss sums and progress in one file."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,11 +39,14 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
             "the run resumes, but its numbers will differ."
         )
 
-    def end_epoch(self, value: float, epochs: int, patience: int | None) -> bool:
+    def end_epoch(self, value: float, stages: Sequence[int], patience: int | None) -> bool:
         """Record an epoch with monitored `value`; True if it is the best so far.
 
-        A fold is finished after `epochs`, or after `patience` epochs without a better one.
+        `stages`: ends of the ordinary epochs and of the re-training. A stage ends early after
+        `patience` of its epochs without a better one; the fold is finished after the last.
         """
+        start = max((end for end in stages if end <= self.epoch), default=0)
+        end = min(end for end in stages if end > self.epoch)
         self.epoch, self.update = self.epoch + 1, 0
         # without any finite value the first epoch is the best
         first = self.best_epoch == 0
@@ -50,8 +54,12 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
         if best:
             self.best = value if math.isfinite(value) else None
             self.best_epoch = self.epoch
-        no_progress = self.epoch - self.best_epoch >= (patience or epochs)
-        self.finished = self.epoch == epochs or no_progress
+        over = self.epoch == end
+        if patience is not None and self.epoch - max(self.best_epoch, start) >= patience:
+            over = True
+        self.finished = over and end == stages[-1]
+        if over and not self.finished:
+            self.epoch = end
         return best
 
 

@@ -1,9 +1,11 @@
 """Recipe of label_coupling: a linear head refined by learned couplings between the labels."""
 
+from dataclasses import replace
+
 from core.data.loading.augmentation import crop_transforms
 from core.losses import prevalence_log_odds
 from core.training.loop import FoldTrainer
-from core.training.optimizer import Phase
+from core.training.optimizer import Phase, retraining
 from core.training.run import open_folder, prepare_run
 from methods.label_coupling.config import Config, CouplingOptimConfig
 from methods.label_coupling.fit_couplings import train_couplings_only
@@ -25,27 +27,30 @@ def train(config: Config) -> None:
     rotation, jitter = config.augment.rotation, config.augment.color_jitter
     transforms = crop_transforms(config.loader.img_size, rotation=rotation, jitter=jitter)
     run = open_folder(start, build_model, transforms)
-    phase = one_phase(run.config.optim, refiner=config.model.refiner)
+    phases = build_phases(run.config.optim, refiner=config.model.refiner)
     tau = config.loss.logit_adjust
     for fold in run.folds():
         model = build_model(config.model, len(run.class_names), run.weights, img_size=run.img_size)
         model.head.start_at((1 - tau) * prevalence_log_odds(*fold.drawn_counts()))
         run.load_initial(model)
-        FoldTrainer(run, fold, model, run.build_loss(fold), [phase]).fit()
+        FoldTrainer(run, fold, model, run.build_loss(fold), phases).fit()
     finish_and_predict(run, test)
 
 
-def one_phase(optim: CouplingOptimConfig, *, refiner: bool) -> Phase:
-    """The phase of all epochs: of the whole model, or of the head if the backbone is frozen."""
+def build_phases(optim: CouplingOptimConfig, *, refiner: bool) -> list[Phase]:
+    """A phase of the whole model, or of the head if the backbone is frozen, then `retraining`."""
     frozen = optim.freeze_backbone
     rates = {"head": optim.lr} if frozen else {"backbone": optim.lr, "head": optim.lr}
-    return Phase(
+    couplings = {"head.coupling": optim.coupling_lr} if refiner else {}
+    phase = Phase(
         "head" if frozen else "all",
         optim.epochs,
-        rates | ({"head.coupling": optim.coupling_lr} if refiner else {}),
+        rates | couplings,
         optim.weight_decay,
         optim.warmup_epochs,
         optim.coupling_l1,
         head_views=optim.cached_passes,
         layer_decay=optim.layer_decay,
     )
+    again = retraining(optim)
+    return [phase, replace(again, rates=again.rates | couplings, l1=optim.coupling_l1)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from core.data.loading.dataset import (
     describe_blank_images,
     evaluation_loader,
 )
-from core.data.loading.samplers import build_mixture, build_sampler
+from core.data.loading.samplers import Sampler, build_mixture, build_sampler
 from core.data.splits.prepare import PreparedData
 from core.data.splits.source_weights import source_shares
 from core.data.tables.label_table import LabelTable
@@ -78,21 +80,7 @@ class FoldData:
         self._constant, self._reported = np.zeros((2, len(table)), dtype=bool)
         self.digests = np.zeros(len(table), dtype=np.int64)
         """Image digests by row of the table; 0 if not read yet."""
-        of_all = loader.sampler, table.targets[train_rows], augment.seed, loader.epoch_size
-        limits: dict[str, Any] = {"mix": loader.sampler_mix, "cap": loader.sampler_cap}
-        self.limits = f", {loader.sampler_mix:.0%} uniform draws" if loader.sampler_mix else ""
-        """Settings of the sampler, as text."""
-        if loader.sampler_cap is not None:
-            self.limits += f", at most {loader.sampler_cap:g} draws of an image for a class"
-        try:
-            if self.shares is None or table.sources is None:
-                self.sampler = build_sampler(*of_all, **limits)
-            else:
-                sources = table.sources[train_rows]
-                of_sources = sources, self.shares, table.source_names
-                self.sampler = build_mixture(*of_all, *of_sources, **limits)
-        except UserError as error:
-            raise UserError(f"fold {fold}: {error}") from error
+        self.sampler = self._build_sampler()
         self.images_per_update = loader.batch_size * fabric.world_size * accumulate
         self.updates_per_epoch = self.sampler.epoch_size // self.images_per_update
         if not self.updates_per_epoch:
@@ -103,6 +91,35 @@ class FoldData:
                 f"and an epoch of fold {fold} draws {self.sampler.epoch_size}: {other}lower "
                 "--batch_size"
             )
+
+    def _build_sampler(self) -> Sampler:
+        loader, table = self._loader, self.table
+        rows, seed = self.train_rows, self._augment.seed
+        of_all = loader.sampler, table.targets[rows], seed, loader.epoch_size
+        limits: dict[str, Any] = {"mix": loader.sampler_mix, "cap": loader.sampler_cap}
+        try:
+            if self.shares is None or table.sources is None:
+                return build_sampler(*of_all, **limits)
+            of_sources = table.sources[rows], self.shares, table.source_names
+            return build_mixture(*of_all, *of_sources, **limits)
+        except UserError as error:
+            raise UserError(f"fold {self.fold}: {error}") from error
+
+    def with_sampler(self, name: str) -> FoldData:
+        """This fold with another sampler, without its limits, and epochs of equal size."""
+        other, size = copy(self), self.sampler.epoch_size
+        other._loader = replace(
+            self._loader, sampler=name, epoch_size=size, sampler_mix=0.0, sampler_cap=None
+        )
+        other.sampler = other._build_sampler()
+        return other
+
+    @property
+    def sampling(self) -> str:
+        """Name and limits of the sampler."""
+        mix, cap = self._loader.sampler_mix, self._loader.sampler_cap
+        text = self.sampler.name + (f", {mix:.0%} uniform draws" if mix else "")
+        return text + (f", at most {cap:g} draws of an image for a class" if cap else "")
 
     def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
         """Batches of epochs [first, last), skipping the first `updates_done` updates.
@@ -193,7 +210,7 @@ def describe_sampling(data: FoldData) -> str:
     known = table.targets[data.train_rows] == 1
     positive = np.column_stack([known, ~known.any(axis=1)])  # (N, C + 1)
     lines = [
-        f"Sampler {data.sampler.name}{data.limits}, fold {data.fold}: an epoch makes "
+        f"Sampler {data.sampling}, fold {data.fold}: an epoch makes "
         f"{len(plan):,} draws from {len(known):,} images."
     ]
     if data.shares is not None:
