@@ -62,7 +62,7 @@ REFUSED = """
     --sampler uniform --sampler_mix .5 | --sampler_mix has no effect on --sampler uniform
     --sampler uniform --sampler_cap 2 | --sampler_cap has no effect on --sampler uniform
     --sampler_cap .5 --sampler repeat_factor | --sampler_cap must be at least 1
-    --retrain_epochs 2 --sampler class_aware | --retrain_epochs needs another sampler than --sampler class_aware
+    --retrain_epochs 2 --sampler class_aware | --retrain_epochs needs another sampler than --sampler
     --retrain_epochs -1 | --retrain_epochs must be at least 0
     --retrain_lr 0 | --retrain_lr must be above 0
     --monitor auc | no --monitor 'auc': did you mean 'mAUROC'?
