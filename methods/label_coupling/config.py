@@ -108,8 +108,13 @@ class Config(TrainingConfig):
     def check(self) -> None:
         """Raise UserError if settings of several groups contradict each other."""
         TrainingConfig.check(self)
-        if self.optim.couplings_only and (self.optim.freeze_backbone or self.optim.layer_decay < 1):
-            flag = "--freeze_backbone" if self.optim.freeze_backbone else "--layer_decay"
+        optim = self.optim
+        others = {
+            "--freeze_backbone": optim.freeze_backbone,
+            "--layer_decay": optim.layer_decay < 1,
+            "--retrain_epochs": optim.retrain_epochs,
+        }
+        for flag in [flag for flag, given in others.items() if given and optim.couplings_only]:
             raise UserError(f"--couplings_only trains no backbone and no head: leave out {flag}")
         other = "--init_from" if self.model.refiner else "--no-refiner"
         if self.optim.couplings_only and (self.model.init_from or not self.model.refiner):

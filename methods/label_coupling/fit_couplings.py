@@ -142,7 +142,7 @@ def _fit_fold(
     model.head.coupling = coupling
     with torch.no_grad():
         refined = mean_probability(coupling(view) for view in held_out)
-    record.end_epoch(epoch, 1, model, refined.numpy())
+    record.end_epoch(epoch, [1], model, refined.numpy())
     record.save_state()
 
 

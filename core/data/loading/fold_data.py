@@ -107,10 +107,10 @@ class FoldData:
 
     def with_sampler(self, name: str) -> FoldData:
         """This fold with another sampler, without its limits, and epochs of equal size."""
-        other, size = copy(self), self.sampler.epoch_size
-        other._loader = replace(
-            self._loader, sampler=name, epoch_size=size, sampler_mix=0.0, sampler_cap=None
-        )
+        size = self.sampler.epoch_size
+        changes: dict[str, Any] = {"sampler": name, "epoch_size": size}
+        other = copy(self)
+        other._loader = replace(self._loader, **changes, sampler_mix=0.0, sampler_cap=None)
         other.sampler = other._build_sampler()
         return other
 
