@@ -20,15 +20,19 @@ def check_patients_of_test(find: Findings, tables: Tables, config: Config) -> No
     csv, places = config.test_csv, range(len(config.data.train_csv))
     given = [config.data.reading.of_csv(place).patient_column for place in places]
     patients: set[str] = set()
-    if csv is not None and any(one.lower() != "none" for one in given):
+    is_wanted = any(one.lower() != "none" for one in given)
+    if csv is not None and is_wanted:
         columns = read_columns(csv)
         wanted = next((one for one in given if one in columns), "")
         if name := find_column(csv, columns, wanted, PATIENT_COLUMNS, "--patient_column"):
             patients = set(columns[name].values)
     for flag, table in tables.items():
         # with several sources patients are prefixed by the source
-        if not patients or table.patients is None or table.sources is not None:
+        if csv is None or not is_wanted or table.sources is not None:
             find.skip(f"patients of the test in {flag}: they are not named in both")
+        elif not patients or table.patients is None:
+            unknown = f"whether a patient of the test is in {flag} is unknown: no patient column"
+            find.doubt(f"{unknown} (--patient_column names one)")
         elif shared := sorted(patients & set(table.patients)):
             find.bad(*_found(flag, "patient", shared))
         else:

@@ -83,7 +83,7 @@ def divide_holdout(
     UserError like `assign_holdout`, and if a side has no positive at all.
     """
     for note in table.notes:
-        log(note)
+        log(note.replace("in two folds", "in both files (training and held out)"))
     first = find_duplicates(table.images) if table.paths else np.arange(len(table))
     if sentence := describe_duplicates(table.ids, table.patients, first):
         log(sentence)

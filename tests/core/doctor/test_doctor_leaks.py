@@ -92,5 +92,7 @@ def test_without_patients_no_comparison_of_patients_is_reported(
     code, findings, _ = doctor("--test_csv", data / "test.csv", *request)
     assert code == 0
     assert "no image of the test equals another one" in marked(findings, "✓")
-    assert "patients of the test in --train_csv: they are not named" in marked(findings, "-")
+    unknown = "whether a patient of the test is in --train_csv is unknown: no patient column"
+    assert ("patients of the test in --train_csv: they are" in marked(findings, "-")) == has_column
+    assert (unknown in marked(findings, "!")) != has_column
     assert "no patient" not in marked(findings, "✓")

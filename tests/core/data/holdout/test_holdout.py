@@ -98,6 +98,10 @@ def test_what_is_printed_is_what_is_written(tmp_path: Path, call: Call) -> None:
     words = ["--train_csv", tmp_path / "all.csv.gz", "--share", 0.25, "--output", tmp_path / "new"]
     by_image = "split by image: a patient may be on both sides"
     assert by_image in call(main, *words, "--patient_column", "none")[1]
+    many_patients().rename(columns={"PatientID": "Owner"}).to_csv(tmp_path / "all.csv", index=False)
+    code, out, _ = call(main, "--train_csv", tmp_path / "all.csv", *words[2:], "--overwrite")
+    assert code == 0
+    assert "one patient may be in both files (training and held out) and" in out
     _, out, _ = call(main, *words, "--overwrite")
     assert by_image not in out
     for place, frame in enumerate(read_both(tmp_path / "new")):
