@@ -69,6 +69,8 @@ def parse(
     if file := given["config"]:
         settings = check_file(read(Path(file)), types, f"--config {file}")
     preset = given.get("preset") or settings.get("preset") or "auto"
+    weights_name = given.get("weights_name") or settings.get("weights_name")
+    row = public_weights(weights_name) if public_weights and weights_name else {}
     earlier = {}
     # only a training, which may resume its run folder
     if "overwrite" in types and not {"-h", "--help", "--overwrite"} & {*words}:
@@ -77,8 +79,6 @@ def parse(
     settings = earlier | settings
     if preset == "auto":
         preset = settings.get("preset", "auto")
-    weights_name = given.get("weights_name") or settings.get("weights_name")
-    row = public_weights(weights_name) if public_weights and weights_name else {}
     if auto is not None and {"-h", "--help"} & {*words}:
         preset, description = _preset_of_help(preset, [*presets], description)
 

@@ -4,6 +4,7 @@ python -m core.models.convert weights.pth weights.safetensors
 """
 
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -150,6 +151,11 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         raise UserError(f"{path} is a .safetensors file already: give it to --weights_file")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                # torch.save compresses nothing; a small file could fill the memory
+                if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
+                    raise ValueError("it is compressed")
         with torch.serialization.safe_globals(_allowed()):
             return torch.load(path, map_location="cpu", weights_only=True)
     # a damaged or hostile file raises any exception

@@ -20,9 +20,11 @@ STUDENT = {"blocks.0.weight": torch.arange(4.0).reshape(2, 2), "norm.bias": torc
 TEACHER = {name: tensor + 1 for name, tensor in STUDENT.items()}
 
 
-def rewritten(source: Path, path: Path, change: Callable[[bytes], bytes]) -> Path:
+def rewritten(
+    source: Path, path: Path, change: Callable[[bytes], bytes], kind: int = zipfile.ZIP_STORED
+) -> Path:
     """A copy of a PyTorch file with another pickle in it."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", kind) as new:
         for name in old.namelist():
             data = old.read(name)
             new.writestr(name, change(data) if name.endswith("data.pkl") else data)
@@ -87,6 +89,12 @@ def test_code_in_a_file_is_refused_by_name_and_not_run(call: Call, tmp_path: Pat
     assert "is a whole network" in sentence
     assert sentence.count("`") == 6
     assert not ran.exists()
+
+
+def test_a_compressed_file(call: Call, tmp_path: Path) -> None:
+    """A small one could fill the memory."""
+    source = rewritten(FILES / "plain.pth", tmp_path / "a.pth", bytes, zipfile.ZIP_DEFLATED)
+    assert "(it is compressed)" in refusal(call, source, tmp_path / "w.safetensors")
 
 
 def test_damaged_files(call: Call, tmp_path: Path) -> None:

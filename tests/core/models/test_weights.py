@@ -17,6 +17,7 @@ from torch import Tensor
 import core.models.starting_weights
 import core.models.weights
 from core.config.command_line import parse
+from core.config.training import BackboneConfig
 from core.errors import UserError
 from core.models.backbone import Backbone
 from core.models.starting_weights import Origin, find_weights
@@ -54,7 +55,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", narrow)
 
 
-def rename(own: Tensors, *rules: tuple[str, str]) -> Tensors:
+def rename(own: Tensors, *rules: tuple[str, Any]) -> Tensors:
     found = {}
     for name, tensor in own.items():
         for pattern, new in rules:
@@ -195,6 +196,66 @@ def test_a_file_of_each_row(name: str, layout: str, tmp_path: Path) -> None:
     expected = theirs(grey if "xrv" in name else grey.expand(-1, 3, -1, -1))
     features = ours(image)
     assert torch.allclose(features, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def transformers_5(own: Tensors) -> Tensors:
+    """ViTForImageClassification of transformers 5, which has other names of layers."""
+    return {
+        f"vit.{name}": tensor
+        for name, tensor in rename(
+            transformers(own),
+            (r"^encoder\.layer\.", "layers."),
+            (r"\.attention\.attention\.(query|key|value)", r".attention.\1_proj"),
+            (r"(query|key|value)_proj", lambda found: f"{found[1][0]}_proj"),
+            (r"\.output\.dense\.", ".o_proj."),
+            (r"\.norm1\.", ".layernorm_before."),
+            (r"\.norm2\.", ".layernorm_after."),
+        ).items()
+    } | {"classifier.weight": torch.ones(2, 48)}
+
+
+def vit_4(own: Tensors) -> Tensors:
+    """ViTModel of transformers 4."""
+    return rename(
+        transformers(own),
+        (r"\.mlp\.fc1\.", ".intermediate.dense."),
+        (r"\.mlp\.fc2\.", ".output.dense."),
+        (r"\.norm1\.", ".layernorm_before."),
+        (r"\.norm2\.", ".layernorm_after."),
+    ) | {"pooler.dense.weight": torch.ones(48, 48)}
+
+
+def with_registers(own: Tensors) -> Tensors:
+    """Dinov2WithRegistersModel, where the class token has a position too."""
+    found = transformers(own)
+    found["embeddings.register_tokens"] = found.pop("reg_token")
+    positions = found["embeddings.position_embeddings"]
+    found["embeddings.position_embeddings"] = torch.cat([torch.ones(1, 1, 48), positions], 1)
+    found["embeddings.cls_token"] = found["embeddings.cls_token"] - 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("model", "layout"),
+    [
+        ("vit_base_patch16_224", vit_4),
+        ("vit_base_patch16_224", transformers_5),
+        ("vit_small_patch14_reg4_dinov2", with_registers),
+    ],
+)
+def test_names_of_transformers(
+    model: str, layout: Callable[[Tensors], Tensors], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network: Any = timm.create_model(model, num_classes=0, img_size=224)
+    own = {name: one.clone() for name, one in network.state_dict().items()}
+    given = {n: one.clone() for n, one in layout({**own}).items()}
+    save_file(given, tmp_path / "w.safetensors")
+    config = BackboneConfig(model=model)
+    found = Backbone(config, tmp_path / "w.safetensors", img_size=224).network.state_dict()
+    assert found.keys() == own.keys()
+    for name in own.keys() - {"patch_embed.proj.weight"}:
+        assert torch.allclose(found[name], own[name], rtol=0, atol=1e-6), name
 
 
 def test_rows_of_timm_agree_with_its_metadata() -> None:
