@@ -1,7 +1,9 @@
 """Initial weights from another run's checkpoint: the backbone, and rows of the head by class."""
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,18 +75,20 @@ class InitialWeights:
         """Copy the weights that fit into `model`; returns a description.
 
         Of the head: tensors without a class dimension, and the rows of shared classes. A head of
-        another method or other settings is not copied. Raises UserError if the backbone does not
-        fit.
+        another method or other settings is not copied. A backbone of another image or patch size is
+        resampled by timm. Raises UserError if it does not fit.
         """
         backbone = model.get_submodule("backbone")
-        theirs = select_prefix(self.tensors, "backbone.")
+        theirs, resampled = select_prefix(self.tensors, "backbone."), ""
+        if find_mismatches(backbone.state_dict(), theirs):
+            theirs, resampled = _resample(backbone, theirs), ", resampled to this size"
         if names := find_mismatches(backbone.state_dict(), theirs):
             raise UserError(
                 f"--init_from {self.path} does not fit the backbone of {self.method}: "
                 f"{list_first(names)} differ"
             )
         backbone.load_state_dict(theirs)
-        start = f"Starts from {self.path}: backbone ({len(theirs)} tensors)"
+        start = f"Starts from {self.path}: backbone ({len(theirs)} tensors{resampled})"
         return f"{start}{self._copy_head(model.get_submodule('head'))}{self.warning}"
 
     def _copy_head(self, head: nn.Module) -> str:
@@ -117,6 +121,19 @@ class InitialWeights:
         text += f" ({list_first(shared, 12)})" if shared else ""
         text += f"; new: {list_first(new, 12)}." if new else "."
         return text + (f" Left out: {list_first(left_out)}." if left_out else "")
+
+
+def _resample(backbone: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the same network for another image or patch size; unchanged if timm cannot."""
+    network = backbone.get_submodule("network")
+    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    adapted = select_prefix(tensors, "network.")
+    others = tensors.keys() - {f"network.{name}" for name in adapted}
+    # timm's adapters raise any exception for tensors of another network
+    with suppress(Exception):
+        adapted = adapt(adapted, network) if adapt else adapted
+    own = {name: tensors[name] for name in others}
+    return own | {f"network.{name}": tensor for name, tensor in adapted.items()}
 
 
 def class_dimensions(head: nn.Module) -> dict[str, tuple[int, ...]]:

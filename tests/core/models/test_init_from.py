@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 import core.models.starting_weights
@@ -48,6 +49,22 @@ def initial(method: str, source: nn.Module, theirs: str, ours: str, of: str = ""
 
 def head_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.get_submodule("head").state_dict().items()}
+
+
+def test_a_backbone_of_another_image_size_is_resampled() -> None:
+    def vit(size: int) -> nn.Module:
+        part = module("standard_head", "model")
+        config = module("standard_head", "config").ModelConfig(model="test_vit")
+        return part.build_model(config, 2, img_size=size)
+
+    source, model = vit(64), vit(96)
+    message = initial("standard_head", source, "AB", "AB").copy_into(model)
+    assert "tensors, resampled to this size)" in message
+    given, found = (one.get_parameter("backbone.network.pos_embed") for one in (source, model))
+    assert (given.shape[1], found.shape[1]) == (17, 37)
+    torch.testing.assert_close(found, resample_abs_pos_embed(given, [6, 6], num_prefix_tokens=1))
+    name = "backbone.network.blocks.0.mlp.fc1.weight"
+    assert torch.equal(source.get_parameter(name), model.get_parameter(name))
 
 
 # --- rows by name -------------------------------------------------------------------------------
