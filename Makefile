@@ -16,9 +16,10 @@ test: $(INSTALLED)
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser tests/browser
 
-# A small network of each family of timm, trained, saved and loaded by each method.
+# A small network of each family of timm, trained, saved and loaded by each method; sizes.
 test-families: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m families tests/methods/test_families.py
+	$(BIN)/python -m pytest -n 2 -m families tests/methods/test_families.py \
+	  tests/methods/test_sizes.py
 
 # Long form of the tests of faults and hostile files; writes its table to docs/reliability.md.
 soak: $(INSTALLED)
