@@ -111,7 +111,7 @@ def outcome(method: str, network: str, size: int, path: Path) -> str:
         functional.binary_cross_entropy_with_logits(logits, torch.eye(2)).backward()
         optimizer.step()
         optimizer.zero_grad()
-    facts = {"method": method, "model": model_settings(config)}
+    facts: dict[str, Any] = {"method": method, "model": model_settings(config)}
     facts |= {"class_names": [*_CLASSES], "img_size": size}
     save_tensors(path, model.state_dict(), facts)
     with torch.no_grad():

@@ -33,8 +33,8 @@ def test_a_checkpoint_of_an_earlier_version_has_timms_size(tmp_path: Path) -> No
     """Its network of timm's 160 px, which resamples in each forward, was trained on 96 px."""
     config = module("standard_head", "config").ModelConfig(model="test_vit", pretrained=False)
     model = module("standard_head", "model").build_model(config, 2).eval()
-    facts = {"method": "standard_head", "model": model_settings(config, sized=False)}
-    facts |= {"class_names": ["a", "b"], "img_size": 96}
+    facts: dict[str, Any] = {"class_names": ["a", "b"], "img_size": 96}
+    facts |= {"method": "standard_head", "model": model_settings(config, sized=False)}
     save_tensors(tmp_path / "a.safetensors", model.state_dict(), facts)
     loaded: Any = load_model(tmp_path / "a.safetensors").module
     assert loaded.backbone.network.pos_embed.shape[1] == 1 + 10**2
