@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.studies.image_sizes import FAMILIES, cells, outcome
+from benchmarks.image_sizes import FAMILIES, cells, outcome
 from core.models.backbone import model_settings
 from core.models.checkpoint import save_tensors
 from methods import load_model

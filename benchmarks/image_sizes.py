@@ -1,4 +1,4 @@
-"""Networks of a fixed size at other image sizes: `python -m benchmarks.studies.image_sizes`.
+"""Networks of a fixed size at other image sizes: `python -m benchmarks.image_sizes`.
 
 One small network of each family of timm, from random weights, at 64, 96, 160, 224 and its own
 size, by the three methods in turn: refused before training with the nearest size, or two updates,
