@@ -14,6 +14,7 @@ import tyro
 from core.config.command_line import run
 from core.errors import UserError, escape_control, format_size, list_first, pluralize
 from core.io.atomic import check_writable
+from core.runtime.log import logger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,12 +65,12 @@ def convert(
     name = key or next(iter(found))
     tensors = strip_wrappers(_tensors_of(source, found[name]))
     others = [other for other in found if other != name]
-    print(f"{source}: {pluralize(len(tensors), 'tensor')}{f' of {name!r}' if name else ''}")
+    logger.info(f"{source}: {pluralize(len(tensors), 'tensor')}{f' of {name!r}' if name else ''}")
     if others:
-        print(f"It also has {list_first(others, 12)}, which --key selects.")
-    print("\n".join(_list(tensors)))
+        logger.info(f"It also has {list_first(others, 12)}, which --key selects.")
+    logger.info("\n".join(_list(tensors)))
     save_tensors(output, tensors, {"converted_from": source.name})
-    print(f"Wrote {output} ({format_size(output.stat().st_size)}).")
+    logger.info(f"Wrote {output} ({format_size(output.stat().st_size)}).")
 
 
 def find_state_dicts(content: Any) -> dict[str, Mapping[str, Any]]:
