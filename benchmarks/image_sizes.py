@@ -88,8 +88,9 @@ def outcome(method: str, network: str, size: int, path: Path) -> str:
     from torch.nn import functional
 
     from core.errors import UserError
-    from core.models.backbone import SizeError, check_network, model_settings, refuse_size
+    from core.models.backbone import check_network, model_settings, refuse_size
     from core.models.checkpoint import save_tensors
+    from core.models.network_size import SizeError
     from methods import load_model
 
     config = import_module(f"methods.{method}.config").ModelConfig(model=network, pretrained=False)

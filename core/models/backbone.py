@@ -3,13 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from inspect import signature
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import timm
 import torch
-from timm.layers import PatchEmbed
 from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
@@ -18,6 +16,13 @@ from core.config.training import MAX_IMG_SIZE, BackboneConfig
 from core.config.values import types_of
 from core.errors import UserError, list_first, pluralize, suggest_name
 from core.models.checkpoint import find_not_finite
+from core.models.network_size import (
+    SizeError,
+    check_patches,
+    is_buildable,
+    size_options,
+    without_memory,
+)
 from core.models.pretrained_weights import checked_loading, first_line
 
 # sizes to try for a sentence
@@ -157,15 +162,10 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
         )
 
 
-class SizeError(UserError):
-    """Image size that a network cannot be built for."""
-
-
 def refuse_size(config: BackboneConfig, size: int, reason: str) -> UserError:
     """Error for a network that does not accept `size`, with the nearest size that it accepts."""
     name = config.model
-    with torch.device("meta"):
-        network: Any = timm.create_model(name, pretrained=False)
+    network: Any = without_memory(name, {})
     own = network.pretrained_cfg["input_size"][-1]
     if own == size and not config.patch_size:
         return UserError(
@@ -226,12 +226,15 @@ def _create(
         options["drop_path_rate"] = config.drop_path_rate
     if not pooled:
         options["global_pool"] = ""
+    sizes = size_options(config, img_size)
     try:
         # first without memory: an error then is not due to the weights
-        with torch.device("meta"):
-            default = timm.create_model(model, pretrained=False, **options)
+        network = without_memory(model, options | sizes)
+        check_patches(network, img_size if sizes else None)
     # timm's constructors raise any exception
     except Exception as error:
+        if sizes and is_buildable(model, options):
+            raise SizeError(first_line(error)) from error
         if "drop_path_rate" in str(error):
             raise UserError(f"{model} does not support --drop_path_rate: leave it out") from error
         if not pooled:
@@ -239,48 +242,15 @@ def _create(
         raise UserError(
             f"timm cannot build {model} ({first_line(error)}): give another --model"
         ) from error
-    options |= _size_options(default, config, img_size)
-    if "img_size" in options or "patch_size" in options:
-        try:
-            with torch.device("meta"):
-                _check_patches(timm.create_model(model, pretrained=False, **options), img_size)
-        except Exception as error:
-            raise SizeError(first_line(error)) from error
     if weights is None:
-        return timm.create_model(model, pretrained=False, **options)
+        # `load_model` builds without memory too
+        is_meta = torch.get_default_device().type == "meta"
+        return network if is_meta else timm.create_model(model, **options, **sizes)
     with checked_loading(weights, model):
         overlay = {"file": str(weights)}
-        return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-
-
-def _size_options(network: Any, config: BackboneConfig, img_size: int | None) -> dict[str, Any]:
-    """Those of img_size and patch_size that are given and that the class of `network` takes.
-
-    Raises UserError if it takes no patch size.
-    """
-    takes = signature(type(network).__init__).parameters
-    options: dict[str, Any] = {}
-    if img_size and ("img_size" in takes or network.pretrained_cfg.get("fixed_input_size")):
-        options["img_size"] = img_size
-    if config.patch_size:
-        if "patch_size" not in takes:
-            raise UserError(f"{config.model} does not support --patch_size: leave it out")
-        options["patch_size"] = config.patch_size
-        own = getattr(network, "patch_embed", None)
-        if own is not None and "ref_feat_shape" in takes and own.patch_size[0] != config.patch_size:
-            # rotary positions count in patches of the size in pretraining
-            side = network.pretrained_cfg["input_size"][-1] // config.patch_size
-            options["ref_feat_shape"] = (side, side)
-    return options
-
-
-def _check_patches(network: Any, img_size: int | None) -> None:
-    """Raise ValueError if timm would cut off the edge of images of `img_size`."""
-    patches = getattr(network, "patch_embed", None)
-    if not img_size or not isinstance(patches, PatchEmbed) or patches.dynamic_img_pad:
-        return
-    if img_size % (side := patches.patch_size[0]):
-        raise ValueError(f"it is not a multiple of its patches of {side} px")
+        return timm.create_model(
+            model, pretrained=True, pretrained_cfg_overlay=overlay, **options, **sizes
+        )
 
 
 def _no_map(model: str, reason: str) -> UserError:

@@ -17,10 +17,11 @@ from core.data.loading.fold_data import FoldData, fold_data
 from core.data.splits.prepare import PreparedData, prepare
 from core.errors import UserError
 from core.losses import build_loss
-from core.models.backbone import SizeError, check_network, model_settings, refuse_size
+from core.models.backbone import check_network, model_settings, refuse_size
 from core.models.checkpoint import load_tensors
 from core.models.data_digests import DataDigests
 from core.models.init_from import InitialWeights, find_initial_weights
+from core.models.network_size import SizeError
 from core.models.starting_weights import Origin, checkpoint_origin, find_weights
 from core.models.weights import find_public_weights
 from core.runs.folder import RunFolder, may_be_random, open_run
