@@ -58,8 +58,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def console_log() -> None:
     """The log on the console, as a command prints it; pytest has handlers of its own."""
     logger.handlers[:] = [Console()]
-    # pytest-xdist fails on the file names of some tests, which are not UTF-8
-    logger.propagate = False
     start_logging(is_main=True)
 
 

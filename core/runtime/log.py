@@ -6,6 +6,15 @@ import sys
 logger = logging.getLogger("longtail_cxr")
 
 
+def _make_encodable(record: logging.LogRecord) -> bool:
+    """Escape what UTF-8 cannot encode: names of files may hold any bytes."""
+    record.msg = str(record.msg).encode(errors="backslashreplace").decode()
+    return True
+
+
+logger.addFilter(_make_encodable)
+
+
 class Console(logging.Handler):
     """Lines above a progress bar: warnings and errors on stderr, the others on stdout.
 

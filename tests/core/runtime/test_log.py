@@ -29,10 +29,9 @@ def test_an_application_gets_the_lines_by_its_own_logging(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger.handlers.clear()
-    logger.propagate = True
     start_logging(is_main=True)
-    logger.info("one line")
-    assert caplog.messages == ["one line"]
+    logger.info("one \udcff line")
+    assert caplog.messages == ["one \\udcff line"]
     assert capsys.readouterr().out == ""
 
 
