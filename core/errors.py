@@ -7,7 +7,7 @@ from difflib import get_close_matches
 # control characters, line breaks and marks that change the direction of writing
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LONGEST = 1000
-DOCTOR = "; `python -m core.doctor"
+DOCTOR = " `python -m core.doctor"
 
 
 class UserError(ValueError):
@@ -40,9 +40,10 @@ def suggest_name(name: str, names: Iterable[str]) -> str:
     return f"; it has {list_first(list(known.values()), 12)}" if known else ""
 
 
-def doctor_hint(does: str, flags: str = "") -> str:
-    """End of a sentence that recommends `python -m core.doctor`."""
-    return f"{DOCTOR}{flags}` {does}"
+def doctor_hint(does: str, flags: str = "", *, after: str = "") -> str:
+    """The sentence `after`, then a recommendation of `python -m core.doctor`."""
+    sentence = after.rstrip(".")
+    return f"{sentence}{'' if sentence.endswith('?') else ';'}{DOCTOR}{flags}` {does}"
 
 
 def list_first(names: Sequence[object], shown: int = 3) -> str:

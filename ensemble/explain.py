@@ -110,7 +110,8 @@ def _find(config: Config) -> LabelTable:
 
     images = find_images(config.image_dir, config.test_csv, image_column=config.image_column)
     if names := list(config.images):
-        named = match_images(names, config.image_dir)
+        remedy = "Name other --images, or give their folder by --image_dir."
+        named = match_images(names, config.image_dir, remedy)
         images = replace(images, ids=names, images=named, targets=np.empty((len(names), 0)))
     return images
 

@@ -67,7 +67,7 @@ def main() -> None:
         state += ": an isotonic map is too steep for float32; the calibration is in the metadata"
     logger.info(f"checked      ONNX Runtime against PyTorch, at most {checked}")
     size = format_size(path.stat().st_size)
-    logger.info(f"model        {path} ({size}, {models}, views: {config.merge.tta}, {state})")
+    logger.info(f"model        {path} ({size}, {models}, copies: {config.merge.tta}, {state})")
     logger.info(f"card         {config.output / 'MODEL_CARD.md'}")
 
 

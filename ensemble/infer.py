@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.config.command_line import flags, run
-from core.errors import UserError
+from core.errors import UserError, list_first
 from core.runtime.log import logger
 from ensemble.predict.config import Config
 
@@ -28,7 +28,7 @@ def main() -> None:
     # imported late for a fast --help
     from core.data.images.size_limit import max_pixels
     from core.runtime.fabric import make_fabric, worker_count
-    from ensemble.predict.calibration import make_postprocess
+    from ensemble.predict.calibration import make_postprocess, read_calibration
     from ensemble.predict.ensemble import Ensemble
     from ensemble.predict.predictor import Predictor
     from ensemble.predict.rows import read_sample, rows_to_predict
@@ -64,6 +64,11 @@ def main() -> None:
             logger.info(
                 "calibration  none: --calibration FILE of ensemble.calibrate gives frequencies"
             )
+        else:
+            rare = set(read_calibration(config.postprocessing.calibration).too_rare)
+            if found := [name for name in names if name in rare.difference(ensemble.unlearned)]:
+                why = "with too few positive or negative patients"
+                logger.info(f"Warning: not calibrated, {why}: {list_first(found)}.")
     predictor = Predictor(fabric, ensemble, config.merge, postprocess)
     if images is None or output is None:
         assert config.single is not None

@@ -73,7 +73,7 @@ class Findings:
         self._found.append(kind)
         start = f"{len(self._found):3} {self._marks[kind]} "
         # a hint to run the doctor is omitted here
-        sentence = sentence.partition(DOCTOR)[0].rstrip(".")
+        sentence = sentence.partition(DOCTOR)[0].rstrip(".;")
         text = textwrap.fill(
             escape_control(sentence + (f": {remedy}" if remedy else "")),
             WIDTH,

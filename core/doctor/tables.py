@@ -7,6 +7,7 @@ import numpy as np
 
 from core.config.training import SplitConfig
 from core.data.csv.columns import read_columns
+from core.data.images.find_files import missing_remedy
 from core.data.splits.prepare import divide
 from core.data.tables.images_to_predict import find_images
 from core.data.tables.label_table import LabelTable
@@ -52,8 +53,7 @@ def _read_labels(find: Findings, config: Config) -> LabelTable:
     except UserError as error:
         # raises again if the CSV is invalid
         table = gather(config.data, images=False)
-        remedy = "give their folder by --train_dir, or remove the rows of missing images"
-        find.bad(str(error), remedy)
+        find.bad(str(error))
     else:
         find.good(f"each image has a file in {', '.join(map(str, config.data.train_dir))}")
     return table
@@ -78,6 +78,7 @@ def _divide(find: Findings, table: LabelTable, config: Config, split: SplitConfi
 def _read_test(find: Findings, config: Config, train: LabelTable) -> LabelTable:
     csv, folder = config.test_csv, config.test_dir or config.data.train_dir[0]
     is_known = csv is not None and train.id_column in read_columns(csv)
-    test = find_images(folder, csv, image_column=train.id_column if is_known else "")
+    column, remedy = train.id_column if is_known else "", missing_remedy("--test_dir")
+    test = find_images(folder, csv, image_column=column, remedy=remedy)
     find.good(f"{csv or folder}: {pluralize(len(test), 'image')} to predict, each with a file")
     return test

@@ -109,6 +109,7 @@ class Export:
 
     def _write_card(self, path: Path, names: Sequence[str], *, size: int) -> None:
         """Write the card with `names` of the models; `size` is 0 without a graph."""
+        rare = [] if self.calibration is None else self.calibration.too_rare
         write_card(
             path,
             names,
@@ -120,6 +121,8 @@ class Export:
             calibrated=size > 0 and self.calibrated,
             outputs=self._outputs(),
             has_calibration=self.calibration is not None,
+            unlearned=", ".join(self.ensemble.unlearned),
+            too_rare=", ".join(name for name in self.maps if name in rare),
             needs_recipe=needs_recipe(self.ensemble),
         )
 

@@ -172,11 +172,12 @@ def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calib
     """
     assignment = problem.folds(folds, seed)
     patients = np.arange(len(assignment)) if problem.patients is None else problem.patients
-    maps = {}
+    maps, too_rare = {}, []
     for column, name in enumerate(problem.class_names):
         known = ~np.isnan(problem.targets[:, column])
         y, p = problem.targets[known, column], problem.probabilities[known, column]
         methods = allowed_methods(y, patients[known])
+        too_rare += [name] if methods == ["identity"] else []
         maps[name] = FITS[choose_method(y, p, assignment[known], methods)](y, p)
         bar.update()
     names, normal = problem.class_names, problem.normal
@@ -189,7 +190,7 @@ def fit_calibration(problem: Problem, folds: int, seed: int, bar: tqdm) -> Calib
             threshold=best_threshold(problem.targets[:, column], calibrated[:, column]),
             threshold_gated=best_threshold(problem.targets[:, column], gated[:, column]),
         )
-    return Calibration(maps, normal, alpha)
+    return Calibration(maps, normal, alpha, too_rare)
 
 
 def allowed_methods(targets: FloatArray, patients: NDArray[Any]) -> list[str]:

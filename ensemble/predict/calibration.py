@@ -4,7 +4,7 @@
 
 {"kind": "calibration", "format_version": 1,
  "classes": {NAME: {"method": ..., its parameters, "threshold": ..., "threshold_gated": ...}},
- "normal_class": NAME or null, "normal_alpha": ..., "made_from": {...}}
+ "normal_class": NAME or null, "normal_alpha": ..., "too_rare": [NAME, ...], "made_from": {...}}
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -127,12 +127,14 @@ class Calibration(msgspec.Struct, frozen=True):
     """Content of a `calibration.json`: a map for each class, then gating by the normal class.
 
     `classes` has an Identity, Temperature, Platt or Isotonic by name of the class; gating is
-    `normal_gating` with `normal_alpha`, 0 for none.
+    `normal_gating` with `normal_alpha`, 0 for none. `too_rare` are classes with too few positive
+    or negative patients for a map.
     """
 
     classes: Annotated[dict[str, Any], Meta(min_length=1)]
     normal_class: str | None
     normal_alpha: NotNegative
+    too_rare: list[str] = []
 
     def apply(self, probabilities: NDArray[Any], class_names: Sequence[str]) -> FloatArray:
         """Calibrated probabilities (N, C) before gating. Raises UserError for an unknown class."""

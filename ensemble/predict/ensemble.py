@@ -107,6 +107,25 @@ class Ensemble:
         found = (one.info.data_digests for one in self.members)
         return sorted({size for digests in found if digests for size in digests.sizes()})
 
+    @property
+    def unlearned(self) -> list[str]:
+        """Classes without a positive in the training of every model that has them.
+
+        A model without counts, or one that began from another checkpoint, may have learnt them.
+        """
+
+        def is_unlearned(member: Member, name: str) -> bool:
+            count = member.facts("training_positives").get(name)
+            return (
+                type(count) is int and count == 0 and not member.facts("settings").get("init_from")
+            )
+
+        return [
+            name
+            for name in self.class_names
+            if all(is_unlearned(one, name) for one in self.members if name in one.info.class_names)
+        ]
+
     def check_class(self, name: str) -> None:
         """Raise UserError with the most similar name if the ensemble lacks this class."""
         if name not in self.class_names:
@@ -122,7 +141,8 @@ class Ensemble:
         ]
 
     def __str__(self) -> str:
-        """A line for each model with its weight, then the classes that some models lack."""
+        """A line for each model with its weight, then the classes that some models lack and those
+        that none has learnt."""
         rows = [member.summary() for member in self.members]
         lines = []
         for member, row, share in zip(self.members, rows, self.shares, strict=True):
@@ -135,6 +155,12 @@ class Ensemble:
         ]
         if without:
             lines.append(f"Not every model has each class: {list_first(without, 12)}.")
+        if unlearned := self.unlearned:
+            its, it = ("its", "it") if len(unlearned) == 1 else ("their", "them")
+            lines.append(
+                f"Warning: {list_first(unlearned)} had no positive label in training, so {its} "
+                f"predictions mean nothing: leave {it} out with --labels in training."
+            )
         if self.resume_states:
             lines.append(f"left out     {_describe_states(self.resume_states)}")
         return "\n".join(lines)

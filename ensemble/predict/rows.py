@@ -9,6 +9,7 @@ import numpy as np
 
 from core.data.csv.columns import read_columns
 from core.data.images.dicom.header import is_dicom, read_headers
+from core.data.images.find_files import missing_remedy
 from core.data.tables.anonymous import anonymize
 from core.data.tables.images_to_predict import find_images, refuse_links_out
 from core.data.tables.label_table import LabelTable, read_ids
@@ -79,6 +80,7 @@ def rows_to_predict(config: Config, sample: Sample | None) -> LabelTable:
         image_column=config.image_column if config.test_csv or not sample else sample.id_column,
         group_by="" if config.by_headers else config.group_by,
         view_column=config.view_column,
+        remedy=missing_remedy(skips=config.on_bad_image == "skip"),
     )
     if others := [name for name in images.ids if _NOT_UTF8.search(name)]:
         shown = os.fsencode(others[0]).decode(errors="backslashreplace")

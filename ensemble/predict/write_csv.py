@@ -101,7 +101,7 @@ def predict_to_csv(
                 raise UserError(_EXISTS.format(output))
             if others := blocks.clean():
                 old = pluralize(others, "old block")
-                logger.info(f"Deleted {old} of other images, models, views or batches.")
+                logger.info(f"Deleted {old} of other images, models, copies or batches.")
             if len(missing) < len(blocks):
                 done = len(blocks) - len(missing)
                 logger.info(f"Resuming: {done:,} of {len(blocks):,} blocks are done.")
@@ -114,7 +114,7 @@ def predict_to_csv(
         if fabric.is_global_zero:
             rows = _write_predictions(blocks, images, predictor, options)
             by = pluralize(len(predictor.ensemble.members), "model")
-            logger.info(f"predictions  {output} ({rows} by {by}, views: {predictor.merge.tta})")
+            logger.info(f"predictions  {output} ({rows} by {by}, copies: {predictor.merge.tta})")
 
 
 def _predict_blocks(

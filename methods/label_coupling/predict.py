@@ -9,6 +9,7 @@ import pandas as pd
 
 from core.data.csv.columns import read_columns
 from core.data.csv.label_values import label_value
+from core.data.images.find_files import missing_remedy
 from core.data.tables.anonymous import anonymize
 from core.data.tables.images_to_predict import check_readable, find_images
 from core.data.tables.label_table import LabelTable
@@ -39,7 +40,8 @@ def find_test_images(start: Preparation) -> LabelTable | None:
     # without the source's name, which test images do not have
     ids = [name.partition("/")[2] for name in table.ids] if table.source_names else table.ids
     folder = test.test_dir or data.train_dir[0]
-    images = find_images(folder, test.test_csv, image_column=column, like=ids)
+    remedy = missing_remedy("--test_dir")
+    images = find_images(folder, test.test_csv, image_column=column, like=ids, remedy=remedy)
     images = replace(images, id_column=table.id_column)
     if config.run.dry_run:
         images = images.take(np.arange(len(images))[: UPDATES * config.loader.batch_size])

@@ -62,7 +62,7 @@ def test_the_published_command_line(train: Train, workplace: Path) -> None:
         for fold in (1, 2, 3)
     ]
     np.testing.assert_allclose(frame.iloc[:, 1:].to_numpy(), np.mean(folds, axis=0), atol=2e-6)
-    assert "predictions  submission.csv (50 images by 3 models, views: flip)" in printed
+    assert "predictions  submission.csv (50 images by 3 models, copies: flip)" in printed
     # the same command again: nothing is trained, the same file is written
     before = Path("submission.csv").read_bytes()
     again = train(*PUBLISHED, *QUICK, "--out_csv", "again.csv")
@@ -80,7 +80,7 @@ def test_the_other_published_flags(train: Train, workplace: Path) -> None:
     more.append("--no-ensemble_folds")
     code, printed, error = train(*PUBLISHED, *QUICK, *more)
     assert code == 0, error
-    assert "(50 images by 1 model, views: none)" in printed
+    assert "(50 images by 1 model, copies: none)" in printed
     files = [Path(f"outputs/label_coupling/{MODEL}_fold{fold}.safetensors") for fold in (1, 2, 3)]
     facts = [load_facts(path) for path in files]
     best = int(np.argmax([fact["metrics"][fact["settings"]["monitor"]] for fact in facts]))

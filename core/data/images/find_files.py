@@ -71,7 +71,13 @@ def scan_folder(folder: Path) -> list[str]:
     return files
 
 
-def match_images(identifiers: Sequence[str], folder: Path) -> Images:
+def missing_remedy(flag: str = "--image_dir", *, skips: bool = False) -> str:
+    """What to do about missing files of the folder `flag`; `skips`: with --on_bad_image skip."""
+    only = "; --on_bad_image skip is for unreadable files only" if skips else ""
+    return f"Remove the rows of missing images from the CSV, or give their folder by {flag}{only}."
+
+
+def match_images(identifiers: Sequence[str], folder: Path, remedy: str = "") -> Images:
     """Match each identifier to its file in the folder, or its image in a pack.
 
     Identifiers are matched in this order:
@@ -83,7 +89,8 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
     - by all of these without white space around the file name.
 
     A backslash is a separator like "/". Only files of the scan are returned, each once. Raises
-    UserError for files that are missing, ambiguous or repeated, and like `list_folder`.
+    UserError for files that are missing (with `remedy`, or `missing_remedy`), ambiguous or
+    repeated, and like `list_folder`.
     """
     files, packs = list_folder(folder)
     known = set(files)
@@ -96,9 +103,11 @@ def match_images(identifiers: Sequence[str], folder: Path) -> Images:
             missing = {name: path for name, path in missing.items() if name not in matches}
     if missing:
         holds = f"holds {len(files):,} files, such as {min(files)}" if files else "is empty"
+        has = "has" if len(missing) == 1 else "have"
         raise UserError(
-            f"{len(missing):,} of {len(identifiers):,} images have no file in {folder}: "
-            f"{list_first(list(missing))}. That folder {holds}.{_similar(missing, files)}"
+            f"{len(missing):,} of {len(identifiers):,} images {has} no file in {folder}: "
+            f"{list_first(list(missing))}. That folder {holds}.{_similar(missing, files)} "
+            f"{remedy or missing_remedy()}"
         )
     owners: dict[str, str] = {}
     for name in identifiers:

@@ -64,10 +64,8 @@ class DecodingLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, UserError):
-                others = doctor_hint(
-                    "with the same data flags, or --config, names all such images", " --full"
-                )
-                raise UserError(f"{str(batch).rstrip('.')}{others}") from batch
+                does = "with the same data flags, or --config, names all such images"
+                raise UserError(doctor_hint(does, " --full", after=str(batch))) from batch
             if self.constant is not None:
                 self.constant[batch.rows[batch.constant].numpy()] = True
             if self.digests is not None:

@@ -99,11 +99,14 @@ def main() -> None:
             f"--out {config.out} cannot be made because {file} is a file: give a folder"
         )
     # late, to keep --help and flag errors fast
+    from core.data.images.find_files import missing_remedy
     from core.data.pack.inputs import index_files, list_images, plan_part
     from core.data.pack.writer import write_pack
 
     source = config.train_dir or Path("data/images")
-    names = list_images(source, config.train_csv, reading)
+    skips = config.on_bad_image == "skip"
+    remedy = missing_remedy("--train_dir", skips=skips)
+    names = list_images(source, config.train_csv, reading, remedy)
     plan, own = plan_part(names, config.size, part, parts)
     try:
         unreadable = write_pack(
@@ -112,7 +115,7 @@ def main() -> None:
             plan,
             config.out,
             workers=config.workers,
-            skip_unreadable=config.on_bad_image == "skip",
+            skip_unreadable=skips,
             overwrite=config.overwrite,
         )
     except KeyboardInterrupt as stop:

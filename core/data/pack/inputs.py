@@ -21,10 +21,12 @@ _BLOCK_BYTES = 2**21
 _MOST_ROWS = 64
 
 
-def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> list[str]:
+def list_images(
+    folder: Path, csvs: Sequence[Path], reading: LabelReading, remedy: str = ""
+) -> list[str]:
     """Sorted names in `folder` of the images listed in the CSVs, or of all images without CSVs.
 
-    Raises UserError if there are no images or a listed one has no file.
+    Raises UserError if there are no images or, with `remedy`, a listed one has no file.
     """
     if is_pack(folder):
         raise UserError(f"{folder} is a pack already: name the folder of its images")
@@ -39,7 +41,7 @@ def list_images(folder: Path, csvs: Sequence[Path], reading: LabelReading) -> li
         own = reading.of_csv(place)
         sheet = read_source_table(csv, own)
         name = find_image_column(csv, sheet.columns, own.image_column, sheet.image)
-        images = match_images(read_ids(sheet.columns[name]), folder)
+        images = match_images(read_ids(sheet.columns[name]), folder, remedy)
         found.update(path[start:] for path in images.paths)
     return sorted(found)
 

@@ -142,8 +142,8 @@ def prepare(
     except UserError as error:
         if not all(csv.is_file() for csv in data.train_csv):
             raise
-        more = doctor_hint("with the same data flags, or --config, checks all of it")
-        raise UserError(f"{str(error).rstrip('.')}{more}") from error
+        does = "with the same data flags, or --config, checks all of it"
+        raise UserError(doctor_hint(does, after=str(error))) from error
 
 
 def divide(

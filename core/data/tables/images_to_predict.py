@@ -37,12 +37,14 @@ def find_images(
     group_by: str = "",
     view_column: str = "",
     like: Sequence[str] = (),
+    remedy: str = "",
 ) -> LabelTable:
     """Find the images that `csv` names, or all images of `folder`; the table has no labels.
 
     Without a CSV the ids are paths relative to the folder. If the identifiers in `like` have no
     folders or no file extension, the ids have none either, as long as they stay unique. `group_by`
-    is the column of the studies. Raises UserError if there are no images or one has no file.
+    is the column of the studies. Raises UserError if there are no images or, with `remedy`, one has
+    no file.
     """
     if csv is None:
         return _all_images(folder, like)
@@ -57,7 +59,7 @@ def find_images(
                 f"{columns[name].place(value)}: '{value}' in column '{name}' is outside {folder}: "
                 "give paths inside the image folder"
             )
-    images = _unlabelled(ids, find_files.match_images(ids, folder), name)
+    images = _unlabelled(ids, find_files.match_images(ids, folder, remedy), name)
     images = replace(images, patients=_patients(csv, columns, ids))
     if not group_by:
         return images

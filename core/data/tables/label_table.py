@@ -24,7 +24,7 @@ from core.data.csv.patients import likely_patient_columns
 from core.data.csv.views import view_group
 from core.data.images.collection import Images
 from core.data.images.dicom.header import FIELDS, from_headers, patients_of
-from core.data.images.find_files import match_images
+from core.data.images.find_files import match_images, missing_remedy
 from core.data.sources.source_table import SourceTable
 from core.errors import UserError, escape_control, list_first
 
@@ -117,7 +117,9 @@ def build_label_table(
     if labels is None:
         notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
     ids = read_ids(columns[image])
-    images = Images.of_files([]) if image_dir is None else match_images(ids, image_dir)
+    images = Images.of_files([])
+    if image_dir is not None:
+        images = match_images(ids, image_dir, missing_remedy("--train_dir"))
     missing = [f for f in FIELDS if found[f] is None and requests[f].lower() != "none"]
     headers = _read_headers(path, images.paths, missing)
     if found["view"] is None and views != "all":

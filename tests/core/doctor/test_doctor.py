@@ -61,7 +61,7 @@ def test_a_broken_image_is_named_and_the_others_are_still_checked(
     gone.unlink()
     code, findings, _ = doctor("--full")
     assert code == 1
-    missing = f"1 of {ROWS} images have no file in {data / 'images'}: {gone.name}"
+    missing = f"1 of {ROWS} images has no file in {data / 'images'}: {gone.name}"
     assert missing in marked(findings, "✗")
     assert f"{ROWS} images, " in marked(findings, "✓")
     assert "every image needs a file first" in marked(findings, "-")
@@ -152,6 +152,12 @@ def test_errors_of_a_training_point_to_the_doctor(train: Call, data: Path) -> No
         assert (code, error.count("\n")) == (2, 1)
         assert f"; `python -m core.{pointer}" in error
         second.unlink(missing_ok=True)
+    assert "or give their folder by --train_dir; `python" in error
+    # a question needs no semicolon
+    second.touch()
+    edit(data, lambda table: table.assign(Normal=["", "", "0"] * (ROWS // 3)))
+    question = "absent (--blank zero) or unknown (--blank unknown)?"
+    assert f"{question} `python -m core.doctor` with" in train(*flags)[2]
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -15,6 +15,12 @@ from sklearn.metrics import average_precision_score
 from core.errors import UserError
 from core.models.checkpoint import _checksum, load_facts, load_tensors, save_tensors
 from ensemble.infer import main as infer_main
+from ensemble.predict.calibration import (
+    Calibration,
+    Identity,
+    read_calibration,
+    write_calibration,
+)
 from ensemble.predict.ensemble_json import write_recipe
 from methods import load_model
 from tests.conftest import Call
@@ -104,6 +110,23 @@ def test_a_folder_lists_the_classes_of_each_model(
     found = pd.read_csv(tmp_path / "p.csv", index_col=0)
     assert list(found.columns) == fewer
     np.testing.assert_allclose(found.iloc[0], expected, atol=1e-6)
+
+
+def test_the_card_names_classes_never_learnt_and_those_without_a_map(
+    export: Call, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    tensors, facts = load_tensors(checkpoints[0])
+    names = facts["class_names"]
+    facts["training_positives"] = dict.fromkeys(names, 3) | {names[0]: 0}
+    save_tensors(tmp_path / "m.safetensors", tensors, facts)
+    maps = Calibration(dict.fromkeys(names, Identity()), None, 0, names[1:3])
+    write_calibration(tmp_path / "c.json", maps, {})
+    flags = ("--checkpoints", tmp_path / "m.safetensors", "--calibration", tmp_path / "c.json")
+    assert f"Warning: {names[0]} had no" in output_of(export, *flags, "--format", "folder")
+    card = (tmp_path / "out" / "README.md").read_text().replace("\\", "")
+    assert f"training, so that their predictions mean nothing: {names[0]}.\n" in card
+    assert f"because they are too rare: {names[1]}, {names[2]}.\n" in card
+    assert read_calibration(tmp_path / "out" / "calibration.json").too_rare == names[1:3]
 
 
 def test_facts_of_an_untrusted_checkpoint_are_shown_only_where_valid(

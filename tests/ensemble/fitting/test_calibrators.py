@@ -7,6 +7,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score, f1_score, log_loss
+from tqdm import tqdm
 
 from ensemble.fitting import calibrators
 from ensemble.fitting.calibrators import (
@@ -16,6 +17,7 @@ from ensemble.fitting.calibrators import (
     best_alpha,
     best_threshold,
     choose_method,
+    fit_calibration,
     fit_isotonic,
     fit_platt,
     fit_temperature,
@@ -128,6 +130,14 @@ def test_rare_classes_are_given_simple_maps(positives: int, methods: int) -> Non
     assert allowed_methods(np.repeat([1.0, 0.0], 20), np.repeat([0, 1, 2], [20, 10, 10])) == [
         "identity"
     ]
+
+
+def test_classes_too_rare_for_a_map_are_listed() -> None:
+    problem = table(1, rows=60)
+    problem.targets[:, 1] = 0
+    problem.targets[0, 1] = 1
+    fitted = fit_calibration(problem, 2, 0, tqdm(disable=True))
+    assert fitted.too_rare == [problem.class_names[1]]
 
 
 def test_the_method_is_the_one_with_the_least_held_out_loss() -> None:

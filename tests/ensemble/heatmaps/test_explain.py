@@ -163,7 +163,7 @@ def test_names_are_kept_out_where_asked_and_only_what_it_made_is_replaced(
     ("arguments", "sentence"),
     [
         ("--classes Mas", "unknown class 'Mas': did you mean 'Mass'?"),
-        ("--images p9.png", "1 of 1 images have no file in"),
+        ("--images p9.png", "1 of 1 images has no file in"),
         ("--boxes {tmp}/wide.csv", "a box of 'Mass' leaves the image p00000_00.png of 40 x 40"),
         ("--boxes {tmp}/none.csv", "row 2 (the header is row 1) is not a valid box"),
         ("--output {tmp}/own --overwrite", "has other files (notes.txt)"),

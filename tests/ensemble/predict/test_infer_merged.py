@@ -64,6 +64,27 @@ def test_resume_states_are_left_out_by_name(
     assert f"{states[0]}: a resume state, not a checkpoint; give" in error
 
 
+def test_classes_that_no_model_learnt_and_those_without_a_map_are_named(
+    infer: Infer, checkpoints: list[Path], six_images: list[Path], names: list[str], tmp_path: Path
+) -> None:
+    maps = Calibration(dict.fromkeys(names, Identity()), None, 0, [names[0], names[2]])
+    write_calibration(tmp_path / "c.json", maps, {})
+    flags: list[object] = [six_images[0], "--calibration", tmp_path / "c.json", "--checkpoints"]
+    for first in (None, "earlier.safetensors"):
+        # names[0] in no training, names[1] in the second one alone
+        for number, path in enumerate(checkpoints):
+            tensors, facts = load_tensors(path)
+            facts["training_positives"] = dict.fromkeys(names, 3) | {names[0]: 0, names[1]: number}
+            facts["settings"]["init_from"] = first
+            save_tensors(tmp_path / f"{number}.safetensors", tensors, facts)
+        printed = output_of(infer, *flags, *sorted(tmp_path.glob("?.safetensors")))
+        warning = f"Warning: {names[0]} had no positive label in training, so its predictions mean "
+        assert (warning in printed) == (first is None)
+        assert printed.count("had no positive label") == (first is None)
+        rare = names[2:3] if first is None else [names[0], names[2]]
+        assert f"too few positive or negative patients: {', '.join(rare)}." in printed
+
+
 def test_one_checkpoint_gives_its_own_validation_predictions(
     infer: Infer, checkpoints: list[Path], phantom: Path, tmp_path: Path
 ) -> None:

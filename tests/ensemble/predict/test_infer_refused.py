@@ -89,7 +89,7 @@ def test_flags_and_files_that_cannot_be(
     [
         ("../outside.png", "leaves the image folder"),
         ("{tmp}/outside.png", "is outside"),
-        ("outside.png", "have no file in"),
+        ("outside.png", "1 of 2 images has no file in"),
         ("", "has no image"),
     ],
 )
@@ -100,7 +100,11 @@ def test_names_that_leave_the_folder(
     shutil.copy(image, tmp_path / "outside.png")
     csv = tmp_path / "t.csv"
     csv.write_text(f"ImageID,x\n{named.format(tmp=tmp_path)},1\n{image.name},1\n")
-    assert expected in refused(*first, "--test_csv", csv)
+    error = refused(*first, "--test_csv", csv, "--on_bad_image", "skip")
+    assert expected in error
+    is_missing = "no file" in expected
+    assert ("skip is for unreadable files only" in error) == is_missing
+    assert ("or give their folder by --image_dir;" in error) == is_missing
 
 
 def test_a_name_that_no_csv_can_hold(

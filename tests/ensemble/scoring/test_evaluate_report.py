@@ -90,7 +90,7 @@ def test_worst_cases_are_shown_where_the_images_are_given(command: Command, file
     (images / "149.png").unlink()
     code, _, error = command(*flags)
     assert code == 2
-    assert "1 of 150 images have no file" in error
+    assert "1 of 150 images has no file" in error
 
 
 @pytest.mark.usefixtures("blank")

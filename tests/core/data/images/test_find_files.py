@@ -50,7 +50,7 @@ def test_the_exact_path_takes_precedence_over_a_name_elsewhere(tmp_path: Path) -
     assert matched(tmp_path, *names) == names
 
 
-PATIENT_2 = r"1 of 2 images have no file.*patient2.view1\.jpg"
+PATIENT_2 = r"1 of 2 images has no file.*patient2.view1\.jpg"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,8 @@ def test_missing_files_come_in_one_message_with_their_count(tmp_path: Path) -> N
         f"1,201 of 1,202 images have no file in {tmp_path}: images/a.JPEG, gone0.png, gone1.png "
         "and 1,198 more. That folder holds 2 files, such as here.png. 1 of them has a file of "
         "another extension or case: 'images/a.JPEG' is sub/a.dcm. Write the names of the files in "
-        "the CSV."
+        "the CSV. Remove the rows of missing images from the CSV, or give their folder by "
+        "--image_dir."
     )
 
 

@@ -90,7 +90,7 @@ def test_a_marked_image_is_refused_with_its_reason(images: Path, call: Call) -> 
     with pytest.raises(UserError) as refused:
         read_image(images / "3.png")
     assert ImagesAtSizes(table.images, [4])[1] == (1, str(refused.value), [])
-    with pytest.raises(UserError, match=r"1 of 1 images have no file in .*pack: gone\.png"):
+    with pytest.raises(UserError, match=r"1 of 1 images has no file in .*pack: gone\.png"):
         read_table(write_csv(images.parent / "a.csv", ["gone.png"]), pack)
 
 
