@@ -152,6 +152,9 @@ def read_scored(
     if own:
         known = {name for one in tables for name in restore_names(one.ids, table.ids)}
         table = table.take(np.array([name in known for name in table.ids]))
+        # the columns are the run's own
+        rest = (note for note in table.notes if not note.startswith("Columns of"))
+        table = replace(table, notes=tuple(rest))
     table = replace(table, notes=(*renamed, *table.notes))
     labelled = table.ids
     shared = {"common": common, "common_images": common_images}

@@ -112,10 +112,11 @@ def read_groupings(
         else:
             places = " and ".join(map(str, sources))
             more = "" if meta else " (--meta adds the columns of another CSV)"
-            known = [column for columns in sources.values() for column in columns]
-            raise UserError(
-                f"--by {wanted} is not a column of {places}{more}{suggest_name(wanted, known)}"
-            )
+            known = {name: one for columns in sources.values() for name, one in columns.items()}
+            hint = suggest_name(wanted, known)
+            if ages := _ages_among(known) if _kind(wanted) == "age" else []:
+                hint = f": column '{ages[0]}' seems to have ages; name it Age"
+            raise UserError(f"--by {wanted} is not a column of {places}{more}{hint}")
     return groupings
 
 
@@ -213,6 +214,16 @@ def years(text: str) -> float:
     return age if age <= OLDEST else math.nan
 
 
+def _are_ages(texts: Sequence[str]) -> bool:
+    return bool(texts) and not any(math.isnan(years(text)) for text in texts)
+
+
+def _ages_among(columns: Mapping[str, Column]) -> list[str]:
+    """Columns with "age" in the name and an age, or a blank, in each cell."""
+    named = {name: one for name, one in columns.items() if "age" in normalize_name(name)}
+    return [name for name, one in named.items() if _are_ages([text for text in one.values if text])]
+
+
 def _kind(name: str) -> str | None:
     """Key of USUAL_NAMES for a column name."""
     for kind, known in USUAL_NAMES.items():
@@ -250,9 +261,8 @@ def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) ->
     """Divide the images by `rows` of the column."""
     cells = pd.Series(column.cells[rows])
     present = cells.unique().tolist()
-    is_age = _kind(name) == "age"
+    is_age, filled = _kind(name) == "age", [value for value in present if value]
     if is_age:
-        filled = [value for value in present if value]
         if filled and all(math.isnan(years(value)) for value in filled):
             raise UserError(
                 f"--by {name}: {source} has no age such as 58, 058Y or 012M, but "
@@ -262,9 +272,10 @@ def _grouping(name: str, source: str, column: Column, rows: NDArray[np.intp]) ->
     else:
         subgroup = {value: " ".join(value.split()) or UNKNOWN for value in present}
         if len(set(subgroup.values())) > MOST_VALUES:
+            remedy = "; ages are cut into bands if their column is named Age"
             raise UserError(
                 f"--by {name}: {source} has {len(set(subgroup.values())):,} different values, more "
-                f"than {MOST_VALUES}"
+                f"than {MOST_VALUES}{remedy if _are_ages(filled) else ''}"
             )
     of_images = cells.map(subgroup)
     counts = of_images.value_counts()

@@ -116,6 +116,8 @@ def build_label_table(
     notes += left_out
     if labels is None:
         notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
+    taken = [f"{what} '{name}'" for what, name in {"image": image, **found}.items() if name]
+    notes.append(f"Columns of {path}: {', '.join(taken)}.")
     ids = read_ids(columns[image])
     images = Images.of_files([])
     if image_dir is not None:

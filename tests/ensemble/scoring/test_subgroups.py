@@ -87,6 +87,8 @@ def test_columns_of_the_labels_and_of_another_file(tmp_path: Path) -> None:
         (["sex", "sex"], {}, "--by names sex more than once"),
         (["sx"], {"Sex": ["M"] * 6}, r"is not a column of .*labels.csv and .*meta.csv.*'Sex'"),
         (["age"], {"Age": ["old"] * 6}, "has no age such as 58, 058Y or 012M, but old"),
+        (["age"], {"Stage": ["IV"] * 6, "age_at": ["40"] * 6}, "'age_at' seems to have .* it Age$"),
+        (["age"], {"Stage": ["IV"] * 6}, "it has ImageID, Stage$"),
         (["Site"], {"ImageID": [f"{n}.png" for n in range(30)]}, "not a column"),
         (["Sex"], {"ImageID": [*IDS[:4], "7.png", "8.png"], "Sex": ["M"] * 6}, "lacks 2 of the 6"),
         (["Sex"], {"ImageID": [*IDS[:5], IDS[0]], "Sex": ["M"] * 6}, "more than once: 0.png"),
@@ -110,8 +112,11 @@ def test_columns_that_make_no_subgroups(
 def test_too_many_values_make_no_subgroups(tmp_path: Path) -> None:
     ids = [f"{number}.png" for number in range(21)]
     labels = write(tmp_path / "labels.csv", ImageID=ids, PatientID=[f"p{i}" for i in ids])
-    with pytest.raises(UserError, match=r"'PatientID' of .* has 21 different values"):
+    with pytest.raises(UserError, match=r"'PatientID' of .* has 21 different values, .* 20$"):
         groupings(["PatientID"], ids, labels)
+    years = write(tmp_path / "years.csv", ImageID=ids, age_years=[str(20 + i) for i in range(21)])
+    with pytest.raises(UserError, match=r"20; ages are cut into bands if their column is named Ag"):
+        groupings(["age_years"], ids, years)
     # only those of the images that are scored count
     assert len(groupings(["PatientID"], ids[1:], labels)[0].rows) == 20
 

@@ -96,6 +96,8 @@ def test_the_names_of_real_files_are_found(read: Read, image: str, patient: str)
     assert table.ids == ["00012.png", "x.png"]
     assert (texts(table, "patients"), texts(table, "studies")) == (["1", "0"], ["s9", "s8"])
     assert table.class_names == ("Mass",)
+    taken = f": image '{image}', patient '{patient}', study 'study_id'."
+    assert sum(note.endswith(taken) for note in table.notes) == 1
 
 
 def test_a_warning_names_columns_that_may_be_the_patients(read: Read) -> None:
