@@ -88,7 +88,7 @@ def test_columns_of_the_labels_and_of_another_file(tmp_path: Path) -> None:
         (["sx"], {"Sex": ["M"] * 6}, r"is not a column of .*labels.csv and .*meta.csv.*'Sex'"),
         (["age"], {"Age": ["old"] * 6}, "has no age such as 58, 058Y or 012M, but old"),
         (["age"], {"Stage": ["IV"] * 6, "age_at": ["40"] * 6}, "'age_at' seems to have .* it Age$"),
-        (["age"], {"Stage": ["IV"] * 6}, "it has ImageID, Stage$"),
+        (["age"], {"Stage": ["IV"] * 6}, r"did you mean 'Stage'\?$"),
         (["Site"], {"ImageID": [f"{n}.png" for n in range(30)]}, "not a column"),
         (["Sex"], {"ImageID": [*IDS[:4], "7.png", "8.png"], "Sex": ["M"] * 6}, "lacks 2 of the 6"),
         (["Sex"], {"ImageID": [*IDS[:5], IDS[0]], "Sex": ["M"] * 6}, "more than once: 0.png"),
