@@ -74,7 +74,7 @@ def cells(family: str, folder: Path) -> list[str]:
         found.append(str(own))
     else:
         found[-1] = f"{own}: {found[-1]}"
-    # the smallest one, not of csra_db_cas, whose maps are its own
+    # the smallest one, not of csra_db_cas, which has its own maps
     chosen = next((path for path in trained if "csra" not in path.name), None)
     more = ["-", "-"] if chosen is None else [export(chosen, folder), heat_map(chosen)]
     for path in trained:
