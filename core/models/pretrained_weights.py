@@ -127,10 +127,24 @@ class _Loading:
             at_fault = sum(map(len, faults.values()))
             raise _FaultyError(_describe(faults), foreign=at_fault > len(self._wanted) / 10)
         loaded = {name: one for name, one in tensors.items() if name in self._wanted}
+        scale = self._own_scale()
+        self._network.pretrained_cfg = self._network.pretrained_cfg | scale
         self.summary = self._describe_loaded(loaded)
+        if scale:
+            self.summary += "; mean {mean[0]:.4g} and std {std[0]:.4g} of the file".format(**scale)
         own = self._network.state_dict().keys()
         known = {name: tensor for name, tensor in tensors.items() if name in own}
         return type(self._network).load_state_dict(self._network, known, strict=False)
+
+    def _own_scale(self) -> dict[str, tuple[float]]:
+        """Mean and standard deviation in a checkpoint of this project; {} of another file."""
+        if self.selected.prefix != "backbone.network.":
+            return {}
+        names = ("mean", "std")
+        given = [self._file.get(f"backbone.{name}", torch.tensor(torch.nan)) for name in names]
+        if any(one.numel() != 1 or not one.isfinite().all() for one in given) or given[1] <= 0:
+            return {}
+        return {name: (float(one),) for name, one in zip(names, given, strict=True)}
 
     def _call(self, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
         if self._convert is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from timm.models import get_deprecated_models, split_model_name_tag
 from core.config.training import BackboneConfig
 from core.errors import UserError, escape_control
 from core.models.backbone import check_model_name
+from core.models.checkpoint import load_facts
 from core.models.weights import PublicWeights, find_public_weights
 
 # longest name in a record
@@ -78,7 +80,16 @@ def checkpoint_origin(flag: str, path: Path) -> Origin:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
         raise UserError(f"{flag} {path} {what}: give a checkpoint (.safetensors)")
-    return Origin.of(flag, path)
+    return _with_licence(Origin.of(flag, path), path)
+
+
+def _with_licence(origin: Origin, path: Path) -> Origin:
+    """The origin with the licence of the weights from which a checkpoint of this project began."""
+    with suppress(UserError):
+        before = Origin.read(load_facts(path).get("starting_weights"))
+        if before is not None:
+            return replace(origin, licence=before.licence, weights_name=before.weights_name)
+    return origin
 
 
 def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
@@ -94,12 +105,13 @@ def find_weights(config: BackboneConfig) -> tuple[Path | None, Origin]:
     # a tag names pretrained weights, not the network
     if row is not None and split_model_name_tag(config.model)[0] != row.model:
         raise UserError(
-            f"--weights_name {row.name} is of {row.model}, not of --model {config.model}: leave "
-            "--model out"
+            f"--weights_name {row.name} is of {row.model}, and --model, --config or the run in "
+            f"--out_dir has {config.model}: give --model {row.model}, or other weights"
         )
     if (path := config.weights_file) is not None:
         _check_file(path)
-        return path, _of_row(Origin.of("--weights_file", path), path, row)
+        origin = _with_licence(Origin.of("--weights_file", path), path)
+        return path, _of_row(origin, path, row)
     if row is not None:
         fetched = _fetch(row.repository, row.file, row.revision) if row.is_downloadable else None
         if fetched is None:

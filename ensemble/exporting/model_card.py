@@ -69,7 +69,9 @@ def _describe(name: str, member: Member, share: float) -> dict[str, Any]:
     known = {key: UNKNOWN if one is None else one for key, one in member.summary().items()}
     epoch = _number(member.info.facts.get("epoch"), ",.0f")
     start = describe_origin(Origin.read(member.info.facts.get("starting_weights")))
-    return known | {"name": name, "weight": f"{share:.2f}", "epoch": epoch, "start": start}
+    scale = {one: f"{getattr(member.model.backbone, one).item():.4g}" for one in ("mean", "std")}
+    own = {"name": name, "weight": f"{share:.2f}", "epoch": epoch, "start": start}
+    return known | own | scale
 
 
 def _class(

@@ -113,9 +113,14 @@ class Config(TrainingConfig):
             "--freeze_backbone": optim.freeze_backbone,
             "--layer_decay": optim.layer_decay < 1,
             "--retrain_epochs": optim.retrain_epochs,
+            "--weights_name": self.model.weights_name,
+            "--weights_file": self.model.weights_file,
         }
         for flag in [flag for flag, given in others.items() if given and optim.couplings_only]:
-            raise UserError(f"--couplings_only trains no backbone and no head: leave out {flag}")
+            raise UserError(
+                "--couplings_only takes backbone and head from its checkpoint, untrained: leave "
+                f"out {flag}"
+            )
         other = "--init_from" if self.model.refiner else "--no-refiner"
         if self.optim.couplings_only and (self.model.init_from or not self.model.refiner):
             raise UserError(f"--couplings_only and {other} contradict each other: leave one out")

@@ -71,16 +71,26 @@ def build_sampler(
         size = epoch_size or length
         draws = draw_classes(images_by_class(targets), seed, size - round(mix * size), cap)
     else:
-        factors = np.rint(repeat_factors(targets).clip(1, cap or MOST_REPEATS) * UNIT).astype(
-            np.int64
-        )
-        draws, size = partial(draw_repeated, factors, seed), int(factors.sum()) // UNIT
-        size = epoch_size or size
+        draws = partial(draw_repeated, exact_factors(targets, cap), seed)
+        size = epoch_size or default_size(name, targets, cap)
     if mix:
         counts = [round(mix * size), size - round(mix * size)]
         # a random stream that neither part has
         draws = partial(draw_parts, [uniform, draws], counts, (seed, 0, 0))
     return Sampler(name, size, draws)
+
+
+def default_size(name: str, targets: np.ndarray, cap: float | None) -> int:
+    """Draws of an epoch of the sampler `name` for `targets` (N, C), unless they are given."""
+    if name != "repeat_factor":
+        return len(targets)
+    return int(exact_factors(targets, cap).sum()) // UNIT
+
+
+def exact_factors(targets: np.ndarray, cap: float | None) -> np.ndarray:
+    """`repeat_factors` of at most `cap`, in multiples of 1 / UNIT, int64 (N,)."""
+    factors = repeat_factors(targets).clip(1, cap or MOST_REPEATS)
+    return np.rint(factors * UNIT).astype(np.int64)
 
 
 def draw_parts(
@@ -235,6 +245,10 @@ def build_mixture(
     """
     drawn = np.flatnonzero(shares > 0).tolist()
     plans, images = [], []
+    length = epoch_size
+    if length is None:
+        of_source = [targets[sources == source] for source in drawn]
+        length = sum(default_size(name, one, options.get("cap")) for one in of_source)
     for source in drawn:
         rows = np.flatnonzero(sources == source)
         if not len(rows):
@@ -245,11 +259,12 @@ def build_mixture(
         # independent random streams per source
         own = int(np.random.SeedSequence((seed, source)).generate_state(1)[0])
         try:
-            plans.append(build_sampler(name, targets[rows], own, **options))
+            # so that a limit holds for an epoch of all sources
+            size = max(1, round(shares[source] * length)) if options.get("cap") else None
+            plans.append(build_sampler(name, targets[rows], own, size, **options))
         except UserError as error:
             raise UserError(f"source '{source_names[source]}': {error}") from error
         images.append(rows)
-    length = epoch_size or sum(plan.epoch_size for plan in plans)
     return Sampler(name, length, partial(draw_mixed, plans, images, shares[drawn], seed))
 
 

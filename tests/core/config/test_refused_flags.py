@@ -86,6 +86,9 @@ OWN = {
     --couplings_only a --init_from b | --couplings_only and --init_from contradict each other
     --couplings_only a --freeze_backbone | leave out --freeze_backbone
     --couplings_only a --layer_decay 0.5 | leave out --layer_decay
+    --couplings_only a --retrain_epochs 2 | leave out --retrain_epochs
+    --couplings_only a --weights_name rad-dino | leave out --weights_name
+    --couplings_only a --weights_file b | leave out --weights_file
     --epochs 0 --freeze_backbone | --epochs 0 trains the head phase alone, which this run does not
     --lr 0 | --lr must be above 0
     --rotation 181 | --rotation must be at most 180

@@ -16,7 +16,8 @@ import core.models.weights
 from core.config.training import BackboneConfig
 from core.doctor.checkpoints import check_checkpoint
 from core.errors import UserError
-from core.models.checkpoint import load_facts, load_tensors
+from core.models.backbone import Backbone
+from core.models.checkpoint import load_facts, load_tensors, save_tensors
 from core.models.starting_weights import Origin, find_weights
 from core.models.weights import find_public_weights
 from ensemble.export import main as export
@@ -161,3 +162,23 @@ def test_a_run_records_its_starting_weights_and_resumes_without_them(
     save_file(timm.create_model(MODEL, pretrained=False).state_dict(), weights)
     code, _, error = train(*words)
     assert (code, "differs in the file of its starting weights" in error) == (2, True)
+
+
+def test_a_checkpoint_gives_its_scale_and_licence(
+    phantom: Path, tmp_path: Path, train: Train
+) -> None:
+    """As --weights_file, and the licence as --init_from too."""
+    own = tmp_path / "own"
+    scale = ("--mean", 0.4, "--std", 0.2)
+    assert train(*flags(phantom, own, "--run_folds", 1, "--epochs", 1, *scale))[0] == 0
+    path = own / f"{MODEL}_fold1.safetensors"
+    tensors, facts = load_tensors(path)
+    facts["starting_weights"] |= {"licence": "cc-by-nc-4.0", "weights_name": "some"}
+    save_tensors(path, tensors, facts)
+    settings = BackboneConfig(model=MODEL, weights_file=path)
+    found, origin = find_weights(settings)
+    assert (origin.licence, origin.weights_name) == ("cc-by-nc-4.0", "some")
+    assert find_weights(BackboneConfig(model=MODEL, init_from=path))[1].licence == "cc-by-nc-4.0"
+    backbone = Backbone(settings, found)
+    assert (backbone.mean.item(), backbone.std.item()) == pytest.approx((0.4, 0.2))
+    assert "; mean 0.4 and std 0.2 of the file" in str(backbone.network.weights_summary)

@@ -118,6 +118,8 @@ def test_the_card_names_classes_never_learnt_and_those_without_a_map(
     tensors, facts = load_tensors(checkpoints[0])
     names = facts["class_names"]
     facts["training_positives"] = dict.fromkeys(names, 3) | {names[0]: 0}
+    tensors["backbone.mean"].fill_(0.25)
+    tensors["backbone.std"].fill_(0.125)
     save_tensors(tmp_path / "m.safetensors", tensors, facts)
     maps = Calibration(dict.fromkeys(names, Identity()), None, 0, names[1:3])
     write_calibration(tmp_path / "c.json", maps, {})
@@ -125,6 +127,7 @@ def test_the_card_names_classes_never_learnt_and_those_without_a_map(
     assert f"Warning: {names[0]} had no" in output_of(export, *flags, "--format", "folder")
     card = (tmp_path / "out" / "README.md").read_text().replace("\\", "")
     assert f"training, so that their predictions mean nothing: {names[0]}.\n" in card
+    assert "scaled by mean 0.25 and standard deviation 0.125\n" in card
     assert f"because they are too rare: {names[1]}, {names[2]}.\n" in card
     assert read_calibration(tmp_path / "out" / "calibration.json").too_rare == names[1:3]
 

@@ -140,7 +140,7 @@ def test_what_is_not_known_is_printed(
     base = ("--image_dir", phantom / "images", "--output", out, *QUICK)
     printed = output_of(infer, "--checkpoints", earlier, *base)
     assert "Unknown training images: earlier.safetensors." in printed
-    assert "Warning" not in printed
+    assert "Warning: of" not in printed
     assert [one["known"] for one in read(out)["checkpoints"]] == [False]
     # a pack of another size than the training's images
     flags = ("--train_dir", phantom / "images", "--out", tmp_path / "pack", "--size", 36)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.data.loading.samplers import Sampler, build_sampler, fill_evenly
+from core.data.loading.samplers import Sampler, build_mixture, build_sampler, fill_evenly
 from core.errors import UserError
 
 SIZES = [1, 5, 54, 140]
@@ -88,6 +88,21 @@ def test_parts_as_equal_as_their_limits_allow() -> None:
         assert (parts <= most).all()
         # a part below its limit is at most one below the largest
         assert (parts[parts < most] >= parts.max() - 1).all()
+
+
+def test_the_cap_holds_over_the_epoch_of_all_sources() -> None:
+    sources, shares = np.arange(200) % 2, np.array([0.9, 0.1])
+    options: dict[str, Any] = {"sources": sources, "shares": shares, "source_names": ("a", "b")}
+    mixed = build_mixture("class_aware", TARGETS, 3, None, **options, cap=2)
+    of_a = sources == 0
+    for epoch in range(3):
+        drawn = np.bincount(mixed(epoch), minlength=200)
+        for c in range(3):
+            own = of_a & (c == CLASSES)
+            # the sources are mixed within one draw of their shares
+            assert drawn[own].sum() <= 2 * own.sum() + 1
+    with pytest.raises(UserError, match="source 'a': --sampler_cap 1 allows 100 draws"):
+        build_mixture("class_aware", TARGETS, 3, 400, **options, cap=1)
 
 
 def test_more_draws_than_the_cap_allows_are_refused() -> None:
