@@ -12,7 +12,7 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from core.config.settings_file import check_file
-from core.config.training import MAX_IMG_SIZE, BackboneConfig
+from core.config.training import BackboneConfig
 from core.config.values import types_of
 from core.errors import UserError, list_first, pluralize, suggest_name
 from core.models.checkpoint import find_not_finite
@@ -20,6 +20,7 @@ from core.models.network_size import (
     SizeError,
     check_patches,
     is_buildable,
+    likely_sizes,
     size_options,
     without_memory,
 )
@@ -139,26 +140,30 @@ def check_network(model: nn.Module, name: str, size: int) -> None:
 
     Raises UserError if it does not accept that size, or its tensors or outputs are not finite.
     """
+    backbone: Any = model.get_submodule("backbone")
+    others = "give other values of --mean and --std"
     if infinite := find_not_finite(model.state_dict()):
+        own = {*infinite} <= {"backbone.mean", "backbone.std"}
         # the check of non-finite values would stop every training
         raise UserError(
             f"{name} has values that are not finite in {pluralize(len(infinite), 'tensor')} "
-            f"({list_first(infinite)}): give another --model"
+            f"({list_first(infinite)}): {others if own else 'give another --model'}"
         )
     images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
     try:
         outputs = model.eval()(images[:1])
-        model.get_submodule("backbone").train()(images)
+        backbone.train()(images)
     except UserError:
         raise
     # networks raise any exception at an unsupported size
     except Exception as error:
-        backbone: Any = model.get_submodule("backbone")
         raise refuse_size(backbone.config, size, first_line(error)) from error
     if not outputs.isfinite().all():
+        damaged = "its weights are damaged, give another file"
+        given = backbone.config.mean or backbone.config.std
         raise UserError(
-            f"the outputs of {name} at --img_size {size} are not finite: its weights are damaged, "
-            "give another file"
+            f"the outputs of {name} at --img_size {size} are not finite: "
+            f"{others if given else damaged}"
         )
 
 
@@ -172,13 +177,15 @@ def refuse_size(config: BackboneConfig, size: int, reason: str) -> UserError:
             f"{name} fails on one-channel images of its default --img_size {size} ({reason}): give "
             "another --model"
         )
-    sizes = {step * count for step in (14, 16) for count in range(1, MAX_IMG_SIZE // step + 1)}
-    nearest = sorted(sizes - {size, 14, 16, 28}, key=lambda one: (abs(one - size), one))
-    found = next((one for one in nearest[:_MOST_TRIALS] if _accepts(config, one)), None)
-    remedy = f"{found}, the nearest size that it accepts" if found else f"{own}, its default"
-    return UserError(
-        f"{name} does not accept --img_size {size} ({reason}): give --img_size {remedy}"
-    )
+    sizes = {*likely_sizes(network, config.patch_size)} - {size}
+    nearest = sorted(sizes, key=lambda one: (abs(one - size), one))
+    if found := next((one for one in nearest[:_MOST_TRIALS] if _accepts(config, one)), None):
+        remedy = f"give --img_size {found}, the nearest size that it accepts"
+    elif _accepts(config, own):
+        remedy = f"give --img_size {own}, its default"
+    else:
+        remedy = "leave out --patch_size" if config.patch_size else "give another --model"
+    return UserError(f"{name} does not accept --img_size {size} ({reason}): {remedy}")
 
 
 @torch.no_grad()

@@ -157,7 +157,11 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold NaN or infinity in float32."""
-    return sorted(n for n, tensor in tensors.items() if not tensor.float().isfinite().all())
+    return sorted(
+        name
+        for name, one in tensors.items()
+        if not (one if one.is_complex() else one.float()).isfinite().all()
+    )
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

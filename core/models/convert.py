@@ -29,6 +29,8 @@ _WRAPPERS = ("module.", "_orig_mod.")
 _DEEPEST = 3
 # printed tensors at the start and at the end of a long list
 _SHOWN = 8
+# state dicts with a smaller share of the elements of the largest are preferred last
+_SMALL = 0.01
 # most bytes of tensors for a byte of the file
 _LARGEST = 20
 
@@ -54,6 +56,8 @@ def convert(
     check_writable(output, [source], "OUT")
     if output.exists() and not overwrite:
         raise UserError(f"{output} exists: choose another path, or give --overwrite")
+    if not output.parent.is_dir():
+        raise UserError(f"the folder {output.parent} is not there: create it first")
     # late, to keep --help fast
     from core.models.checkpoint import save_tensors
 
@@ -64,7 +68,8 @@ def convert(
         raise UserError(f"{source} has no weights '{key}': it has {list_first([*found], 12)}")
     name = key or next(iter(found))
     tensors = strip_wrappers(_tensors_of(source, found[name]))
-    others = [other for other in found if other != name]
+    # --key cannot name the file itself
+    others = [other for other in found if other not in ("", name)]
     logger.info(f"{source}: {pluralize(len(tensors), 'tensor')}{f' of {name!r}' if name else ''}")
     if others:
         logger.info(f"It also has {list_first(others, 12)}, which --key selects.")
@@ -75,11 +80,19 @@ def convert(
 
 def find_state_dicts(content: Any) -> dict[str, Mapping[str, Any]]:
     """State dicts in a file by dotted name ("" for the file itself), the preferred first."""
-    found = dict(_walk(content, "", 0, set()))
+    from torch import Tensor
 
-    def preference(name: str) -> int:
+    found = dict(_walk(content, "", 0, set()))
+    sizes = {
+        name: sum(one.numel() for one in state.values() if isinstance(one, Tensor))
+        for name, state in found.items()
+    }
+    enough = _SMALL * max(sizes.values(), default=0)
+
+    def preference(name: str) -> tuple[bool, int]:
         last = name.rpartition(".")[2]
-        return KEYS.index(last) if last in KEYS else len(KEYS) + bool(name)
+        place = KEYS.index(last) if last in KEYS else len(KEYS) + bool(name)
+        return sizes[name] < enough, place
 
     return {name: found[name] for name in sorted(found, key=preference)}
 
@@ -113,7 +126,7 @@ def _tensors_of(source: Path, state: Mapping[Any, Any]) -> dict[str, "Tensor"]:
     import torch
 
     tensors = {name: one for name, one in state.items() if isinstance(one, torch.Tensor)}
-    odd = [name for name in tensors if not isinstance(name, str)]
+    odd = [name for name in tensors if not _is_name(name)]
     odd += [
         name
         for name, one in tensors.items()
@@ -121,14 +134,25 @@ def _tensors_of(source: Path, state: Mapping[Any, Any]) -> dict[str, "Tensor"]:
     ]
     if odd:
         raise UserError(
-            f"{source} holds tensors that are sparse, quantized, complex, or lack data or a name "
-            f"({list_first(odd)}): save its weights as plain, named tensors"
+            f"{source} holds tensors that are sparse, quantized, complex, or lack data or a valid "
+            f"name ({list_first([escape_control(str(name)) for name in odd])}): save its weights "
+            "as plain, named tensors"
         )
     size = sum(one.numel() * one.element_size() for one in tensors.values())
     # a view repeats memory: a small file could fill the disk
     if size > _LARGEST * source.stat().st_size:
         raise UserError(f"{source} describes {format_size(size)}, far more than it holds")
     return tensors
+
+
+def _is_name(name: object) -> bool:
+    """Whether a .safetensors file can hold a tensor of this name."""
+    try:
+        # also without a wrapper's prefix
+        return isinstance(name, str) and name.encode().split(b".")[-1] != b"__metadata__"
+    # lone surrogates
+    except UnicodeEncodeError:
+        return False
 
 
 def _list(tensors: Mapping[str, "Tensor"]) -> list[str]:
@@ -182,7 +206,8 @@ def _refusal(path: Path, error: Exception) -> UserError:
     message = str(error)
     blocked = re.findall(r"(?:GLOBAL|class|function|module) ([\w.]+\.[\w.]+)", message)
     try:
-        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals(_allowed()):
+            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     # of the same kinds
     except Exception:
         unsafe = []
@@ -195,8 +220,10 @@ def _refusal(path: Path, error: Exception) -> UserError:
             f"{path} holds {list_first(names)}, which is neither a tensor nor a plain value and "
             "could run code: nothing was read; ask its owner for the state dict alone"
         )
-    first = (message.splitlines() or [type(error).__name__])[0]
-    return UserError(f"{path} is not a file of torch.save, or is damaged ({first})")
+    # the message of a KeyError is the key alone
+    kind = "" if message and isinstance(error, ValueError) else type(error).__name__
+    reason = ": ".join(filter(None, [kind, *message.splitlines()[:1]]))
+    return UserError(f"{path} is not a file of torch.save, or is damaged ({reason})")
 
 
 def _whole_module(path: Path, kind: str) -> UserError:

@@ -23,6 +23,14 @@ _FAMILIES = {
         f"swin_{size}_patch4_window7_224" for size in ("small", "base", "large")
     ),
     "tf_efficientnet_lite0": ("tf_efficientnet_b0", "tf_efficientnet_b4"),
+    "mobilenetv3_small_100": ("mobilenetv3_small_075",),
+    "mobilenetv3_large_100": ("mobilenetv3_large_075",),
+    "regnety_002": ("regnety_032",),
+    "cait_xxs24_224": ("cait_xs24_384", "cait_s24_224"),
+    "deit3_small_patch16_224": ("deit3_base_patch16_224", "deit3_large_patch16_224"),
+    "beit_base_patch16_224": ("beit_large_patch16_224",),
+    "maxvit_tiny_tf_224": ("maxvit_small_tf_224", "maxvit_base_tf_224"),
+    "swinv2_tiny_window8_256": ("swinv2_small_window8_256", "swinv2_base_window8_256"),
 }
 # share of the tensors of file and model together that agree in name and shape
 _ALIKE = 0.8
@@ -33,11 +41,13 @@ def nearest_model(tensors: Mapping[str, Tensor], model: str) -> str | None:
     empty = {name: one.to("meta") for name, one in tensors.items() if one.is_floating_point()}
     if not empty:
         return None
-    family = max(_FAMILIES, key=lambda name: _fit(empty, name, by_shape=False))
-    fits = {name: _fit(empty, name) for name in (family, *_FAMILIES[family])}
-    best = max(fits, key=lambda name: fits[name])
+    named = {name: _fit(empty, name, by_shape=False) for name in _FAMILIES}
+    # ViTs of several families have the same names
+    families = [name for name, fit in named.items() if fit and fit == max(named.values())]
+    fits = {name: _fit(empty, name) for one in families for name in (one, *_FAMILIES[one])}
+    best = max(fits, key=lambda name: fits[name], default=None)
     own = split_model_name_tag(model)[0]
-    return best if best != own and fits[best] >= _ALIKE else None
+    return best if best and best != own and fits[best] >= _ALIKE else None
 
 
 def _fit(tensors: Mapping[str, Tensor], model: str, by_shape: bool = True) -> float:

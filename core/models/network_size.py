@@ -11,7 +11,7 @@ import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
-from core.config.training import BackboneConfig
+from core.config.training import MAX_IMG_SIZE, BackboneConfig
 from core.errors import UserError
 
 
@@ -60,6 +60,17 @@ def size_options(config: BackboneConfig, img_size: int | None) -> dict[str, Any]
             side = network.pretrained_cfg["input_size"][-1] // config.patch_size
             options["ref_feat_shape"] = (side, side)
     return options
+
+
+def likely_sizes(network: Any, patch_size: int | None) -> list[int]:
+    """Image sizes of 32 px or more that timm's `network` may accept with this patch size."""
+    patches = getattr(network, "patch_embed", None)
+    if isinstance(patches, PatchEmbed) and not patches.dynamic_img_pad:
+        steps = {patch_size or patches.patch_size[0]}
+    else:
+        steps = {14, 16, patch_size or 16}
+    sizes = {size for step in steps for size in range(step, MAX_IMG_SIZE + 1, step)}
+    return [size for size in sizes if size >= 32]
 
 
 def check_patches(network: Any, img_size: int | None) -> None:

@@ -8,11 +8,17 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.config.training import BackboneConfig
 from core.errors import UserError
-from core.models.backbone import Backbone, check_model_name
+from core.models.backbone import (
+    Backbone,
+    Classifier,
+    check_model_name,
+    check_network,
+    refuse_size,
+)
 
 # timm's own miniature models; the first has a mean of its own for each colour
 COLOUR, TINY = "test_efficientnet", "test_convnext"
@@ -108,6 +114,29 @@ def test_weights_are_resampled_to_another_image_and_patch_size(tmp_path: Path) -
     torch.testing.assert_close(found.patch_embed.proj.weight, expected, rtol=1e-3, atol=1e-4)
     expected = resample_abs_pos_embed(network.pos_embed, [8, 8], num_prefix_tokens=1)
     torch.testing.assert_close(found.pos_embed, expected)
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "size", "remedy"),
+    [
+        (10, 64, "give --img_size 60, the nearest"),
+        (12, 64, "give --img_size 60, the nearest"),
+        (8, 75, "give --img_size 72, the nearest"),
+        (100, 160, "give --img_size 200, the nearest"),
+        (9000, 160, "leave out --patch_size"),
+        (None, 161, "give --img_size 160, the nearest"),
+    ],
+)
+def test_the_size_that_is_advised(patch_size: int | None, size: int, remedy: str) -> None:
+    config = BackboneConfig(model="test_vit", pretrained=False, patch_size=patch_size)
+    assert f"(why): {remedy}" in str(refuse_size(config, size, "why"))
+
+
+@pytest.mark.parametrize("given", [{"std": (1e-38,)}, {"mean": (1e39,)}])
+def test_outputs_that_are_not_finite_by_the_given_values(given: dict[str, Any]) -> None:
+    config = BackboneConfig(model=TINY, pretrained=False, **given)
+    with pytest.raises(UserError, match=r"not finite.*: give other values of --mean and --std"):
+        check_network(Classifier(Backbone(config), nn.Identity()), TINY, 64)
 
 
 def test_a_model_without_stochastic_depth_is_refused_with_the_reason() -> None:

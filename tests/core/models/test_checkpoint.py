@@ -18,6 +18,7 @@ from core.errors import UserError
 from core.models.checkpoint import (
     FORMAT_VERSION,
     NEWEST,
+    find_not_finite,
     load_into,
     load_tensors,
     save_tensors,
@@ -236,3 +237,9 @@ def test_only_the_converter_reads_pytorch_files_and_runs_nothing_of_them() -> No
     imported = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     names |= {ast.unparse(node) for node in imported}
     assert not [name for name in names if words.search(name)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_complex_values_that_are_not_finite() -> None:
+    tensors = {"a": torch.tensor(complex(1, torch.nan)), "b": torch.tensor(1j)}
+    assert find_not_finite(tensors) == ["a"]

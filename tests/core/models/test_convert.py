@@ -2,9 +2,12 @@
 
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,6 +19,7 @@ FILES = Path(__file__).parent / "pytorch_files"
 HEAD = torch.arange(6.0).reshape(2, 3).T
 # tensors that are tied, transposed and in another memory format
 PLAIN = {"stem.weight": torch.arange(54.0).reshape(2, 3, 3, 3), "head.weight": HEAD, "again": HEAD}
+LARGE = {"fc.weight": torch.zeros(20, 20)}
 STUDENT = {"blocks.0.weight": torch.arange(4.0).reshape(2, 2), "norm.bias": torch.ones(2).half()}
 TEACHER = {name: tensor + 1 for name, tensor in STUDENT.items()}
 
@@ -64,6 +68,25 @@ def test_a_file_of_numpy_1(call: Call, tmp_path: Path) -> None:
     assert load_file(tmp_path / "w.safetensors").keys() == TEACHER.keys()
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"iteration": torch.tensor(3), "weights_of_mine": LARGE}, LARGE),
+        (
+            {"ema": {"decay": torch.tensor(0.9), "shadow": LARGE}, "model": PLAIN | LARGE},
+            PLAIN | LARGE,
+        ),
+        ({"scale": torch.tensor(3.0), "note": "x"}, {"scale": 0}),
+    ],
+)
+def test_a_lone_scalar_does_not_win(
+    content: Any, expected: dict[str, Any], call: Call, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    assert call(main, tmp_path / "a.pth", tmp_path / "w.safetensors")[0] == 0
+    assert load_file(tmp_path / "w.safetensors").keys() == expected.keys()
+
+
 def flipped(data: bytes, place: int) -> bytes:
     at = place % len(data)
     return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
@@ -89,6 +112,20 @@ def test_code_in_a_file_is_refused_by_name_and_not_run(call: Call, tmp_path: Pat
     assert "is a whole network" in sentence
     assert sentence.count("`") == 6
     assert not ran.exists()
+
+
+def test_odd_contents(call: Call, tmp_path: Path) -> None:
+    source, output = tmp_path / "odd.pth", tmp_path / "w.safetensors"
+    for name in ("a\udc80", "__metadata__", "module.__metadata__"):
+        torch.save({name: HEAD}, source)
+        assert "lack data or a valid name (" in refusal(call, source, output)
+    # NumPy scalars are allowed
+    torch.save({"a": HEAD, "b": np.float64(1), "c": Fraction(1, 2)}, source)
+    assert "holds fractions.Fraction, which" in refusal(call, source, output)
+    source.write_text("hello world\n")
+    assert "(KeyError: 101)" in refusal(call, source, output)
+    _, _, error = call(main, tmp_path / "none.pth", tmp_path / "none" / "w.safetensors")
+    assert "none is not there: create it first" in error
 
 
 def test_a_compressed_file(call: Call, tmp_path: Path) -> None:

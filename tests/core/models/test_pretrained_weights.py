@@ -204,7 +204,9 @@ def test_the_line_of_what_was_loaded(tmp_path: Path) -> None:
     assert torch.allclose(network.patch_embed.proj.weight, summed, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["resnet34", "convnextv2_atto"])
+@pytest.mark.parametrize(
+    "model", ["resnet34", "convnextv2_atto", "mobilenetv3_large_100", "deit3_base_patch16_224"]
+)
 def test_the_nearest_model_is_named(model: str, tmp_path: Path) -> None:
     tensors = prefixed("model.")(tensors_of(model, num_classes=14))
     with pytest.raises(UserError, match=rf"its tensors are those of {model}$"):
