@@ -46,6 +46,7 @@ def test_a_checkpoint_of_an_earlier_version_has_timms_size(tmp_path: Path) -> No
 
 
 @pytest.mark.families
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("family", [name for name in FAMILIES if f"| {name}: `" in PAGE])
 def test_the_table_of_sizes(family: str, tmp_path: Path) -> None:
     assert "| " + " | ".join(cells(family, tmp_path)) + " |" in PAGE.splitlines()
