@@ -3,7 +3,7 @@
 One small network of each family of timm, from random weights, at 64, 96, 160, 224 and its own
 size, by the three methods in turn: refused before training with the nearest size, or two updates,
 saved, loaded, with the same logits. Then, once a family, the ONNX graph and a heat map. Prints the
-table of docs/backbones.md; ten minutes on two cores.
+table of docs/backbones.md; about 50 s of processor time a family.
 """
 
 import re

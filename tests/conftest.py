@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def console_log() -> None:
-    """The log on the console, as a command prints it; pytest has handlers of its own."""
+    """The log on the console, as a command prints it; pytest adds other handlers."""
     logger.handlers[:] = [Console()]
     start_logging(is_main=True)
 

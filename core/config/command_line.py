@@ -57,8 +57,8 @@ def parse(
 
     `presets` maps a name to a function that creates a Config. Without --preset, `auto` returns the
     name; without `auto`, the first preset is used. `read` reads the JSON file; `public_weights`
-    returns the settings of --weights_name, which come before those of the preset. Raises UserError
-    for a value out of range, contradicting settings and an invalid file; an invalid flag ends the
+    returns the settings of --weights_name, which override the preset. Raises UserError for a value
+    out of range, contradicting settings and an invalid file; an invalid flag ends the
     program with a message and exit code 2.
     """
     words = sys.argv[1:] if arguments is None else arguments

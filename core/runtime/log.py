@@ -34,7 +34,7 @@ class Console(logging.Handler):
 
 
 def start_logging(*, is_main: bool) -> None:
-    """Print the log on the console, unless an application has handlers of its own.
+    """Print the log on the console, unless an application has set its handlers.
 
     Ranks other than the first (`is_main` False) log errors alone.
     """
