@@ -124,9 +124,9 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     """
     fabric = make_fabric(amp=config.loop.amp)
     logger.info(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
-    earlier = _run_to_resume(config)
-    weights, needs_weights = None, earlier is None
     before = _find_earlier(config)
+    earlier = before if _resumes_all_folds(config, before) else None
+    weights, needs_weights = None, earlier is None
     # older versions built every network at timm's default size
     sized = before is None or "patch_size" in before.settings
     if earlier is not None:
@@ -178,18 +178,18 @@ def _find_earlier(config: Any) -> EarlierRun | None:
     return None if fresh else find_run(config.run.out_dir)
 
 
-def _run_to_resume(config: Any) -> EarlierRun | None:
-    """The run in --out_dir if every fold to run has a state and needs no starting weights."""
-    if (earlier := _find_earlier(config)) is None:
-        return None
+def _resumes_all_folds(config: Any, earlier: EarlierRun | None) -> bool:
+    """Whether every fold to run has a state of the `earlier` run and needs no starting weights."""
+    if earlier is None:
+        return False
     given = flat(config.model)
     if any(earlier.settings.get(name) != given[name] for name in _WEIGHTS):
         # `open_run` refuses other starting weights
-        return None
+        return False
     folder, split = RunFolder(config.run.out_dir, config.model.model), config.split
     every = (1,) if config.data.val_csv else range(1, split.folds + 1)
     states = [folder.files(fold).state for fold in split.run_folds or every]
-    return earlier if all(state.exists() for state in states) else None
+    return all(state.exists() for state in states)
 
 
 def start_run(
