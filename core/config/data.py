@@ -116,6 +116,9 @@ class DataConfig:
     by this single split."""
     labels: str = ""
     """Label columns in this order, 'A,B,"C, with a comma"'; detected when empty."""
+    soft_labels: bool = False
+    """Allow targets between 0 and 1 in --train_csv, such as pseudo-labels. A cell of 1 or 0 is a
+    hard label; validation and scores use these alone."""
     anonymous: bool = False
     """Replace names of images and patients by numbers in the run folder, and omit paths from report
     and checkpoints; config.json and env.json keep the paths for a resume."""

@@ -1,8 +1,8 @@
 """Losses by name; every loss is `forward(logits, targets) -> scalar`.
 
-Logits (B, C), targets (B, C): 1, 0, NaN for unknown, or soft values in between, which weight the
-entries of a positive and a negative. The mean is over known entries, in float32 even under
-autocast. Class statistics are buffers. README.md in this folder recommends which to try.
+Logits (B, C), targets (B, C): 1, 0, NaN for unknown, or soft values y in between, where an entry is
+y L(1) + (1 - y) L(0). The mean is over known entries, in float32 even under autocast. Class
+statistics are buffers. README.md in this folder recommends which to try.
 """
 
 from collections.abc import Callable

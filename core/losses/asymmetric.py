@@ -25,10 +25,10 @@ class Asymmetric(EntryLoss):
         require(0 <= margin < 1, "margin", "lie in [0, 1)", margin)
         self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
 
-    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         # (1-p)^g in log-space: a power of 0 has no gradient for g below 1
         focus = torch.exp(self.gamma_pos * logsigmoid(-logits))
-        return targets * focus * self._positive(logits) + (1 - targets) * self._negative(logits)
+        return focus * self._positive(logits), self._negative(logits)
 
     def _positive(self, logits: Tensor) -> Tensor:
         return -logsigmoid(logits)

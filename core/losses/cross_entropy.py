@@ -22,9 +22,8 @@ class BinaryCrossEntropy(EntryLoss):
         weight = ratio.clamp(1, 10) if pos_weight else torch.ones_like(positives)
         self.register_buffer("weight", weight.float())
 
-    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
-        positive = self.weight * targets * logsigmoid(logits)
-        return -(positive + (1 - targets) * logsigmoid(-logits))
+    def terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return -self.weight * logsigmoid(logits), -logsigmoid(-logits)
 
 
 class WeightedCrossEntropy(EntryLoss):
@@ -39,6 +38,5 @@ class WeightedCrossEntropy(EntryLoss):
         super().__init__()
         self.register_buffer("weight", effective_number_weights(positives, beta).float())
 
-    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
-        entries = targets * logsigmoid(logits) + (1 - targets) * logsigmoid(-logits)
-        return -self.weight * entries
+    def terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return -self.weight * logsigmoid(logits), -self.weight * logsigmoid(-logits)

@@ -14,11 +14,11 @@ class DistributionBalanced(EntryLoss):
 
     Wu et al. 2020, eq. 5 to 9. The weight is w = alpha + sigmoid(beta (r - mu)), where r is the
     fraction of a class in the probability that class-aware sampling draws the image: (1/n_c) over
-    the sum of 1/n_j for the image's positive classes. An image without positives has w = alpha + 1.
-    The focal factor (1 - p_t)^gamma uses the logit of the entry, v or -lam v; gamma 0 disables it.
-    The shift by kappa is for training only. positives n: (C,); images, for the prevalence f: a
-    number, or known labels (C,). Raises UserError if alpha or gamma is negative, beta or
-    `neg_scale` (lam) is not above 0, or a value is not finite.
+    the sum of 1/n_j for the image's positive classes, with a target of at least .5. An image
+    without positives has w = alpha + 1. The focal factor (1 - p_t)^gamma uses the logit of the
+    entry, v or -lam v; gamma 0 disables it. The shift by kappa is for training only. positives n:
+    (C,); images, for the prevalence f: a number, or known labels (C,). Raises UserError if alpha or
+    gamma is negative, beta or `neg_scale` (lam) is not above 0, or a value is not finite.
     """
 
     shift: Tensor
@@ -47,12 +47,12 @@ class DistributionBalanced(EntryLoss):
         self.register_buffer("shift", (kappa * prevalence_log_odds(positives, images)).float())
         self.register_buffer("inverse_counts", (1 / positives.double().clamp(min=0.5)).float())
 
-    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         shifted = logits + self.shift
         positive = focal_entries(shifted, self.gamma)
         negative = focal_entries(-self.neg_scale * shifted, self.gamma) / self.neg_scale
-        entries = targets * positive + (1 - targets) * negative
-        return self._rebalancing(targets > 0.5) * entries
+        weights = self._rebalancing(targets >= 0.5)
+        return weights * positive, weights * negative
 
     def _rebalancing(self, positive: Tensor) -> Tensor:
         """Weights (B, C) of the entries, from the positive labels (B, C)."""

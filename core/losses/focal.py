@@ -22,9 +22,9 @@ class Focal(EntryLoss):
         self.gamma = gamma
         self.alphas = (1.0, 1.0) if alpha < 0 else (alpha, 1 - alpha)
 
-    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
-        entries = self.alphas[0] * targets * focal_entries(logits, self.gamma)
-        return entries + self.alphas[1] * (1 - targets) * focal_entries(-logits, self.gamma)
+    def terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        positive, negative = (focal_entries(one, self.gamma) for one in (logits, -logits))
+        return self.alphas[0] * positive, self.alphas[1] * negative
 
 
 class ClassBalancedFocal(EntryLoss):
@@ -41,9 +41,9 @@ class ClassBalancedFocal(EntryLoss):
         self.gamma = gamma
         self.register_buffer("weight", effective_number_weights(positives, beta).float())
 
-    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
-        entries = targets * focal_entries(logits, self.gamma)
-        return self.weight * (entries + (1 - targets) * focal_entries(-logits, self.gamma))
+    def terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        positive, negative = (focal_entries(one, self.gamma) for one in (logits, -logits))
+        return self.weight * positive, self.weight * negative
 
 
 def focal_entries(margin: Tensor, gamma: float) -> Tensor:

@@ -14,7 +14,8 @@ class LabelDistributionAware(EntryLoss):
 
     Cao et al. 2019, eq. 13, for binary labels; positives n: (C,). The paper's scale s of 30 is for
     cosine logits. The rarest class with positives has `max_margin`, and so have classes without
-    positives. Raises UserError if `max_margin` is outside [0, 1) or `scale` is not above 0.
+    positives; a sum of soft ones below 1 counts as 1. Raises UserError if `max_margin` is outside
+    [0, 1) or `scale` is not above 0.
     """
 
     margins: Tensor
@@ -24,13 +25,12 @@ class LabelDistributionAware(EntryLoss):
         require(0 <= max_margin < 1, "max_margin", "lie in [0, 1)", max_margin)
         require(0 < scale < math.inf, "scale", "be above 0 and finite", scale)
         counts = positives.double()
-        counts = torch.where(counts > 0, counts, torch.inf)
+        counts = torch.where(counts > 0, counts.clamp(min=1), torch.inf)
         rarest = counts.min()
         margins = torch.where(counts.isinf(), 1, (rarest / counts) ** 0.25) * max_margin
         self.scale = scale
         self.register_buffer("margins", margins.float())
 
-    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         positive = -logsigmoid(self.scale * (logits - self.margins))
-        negative = -logsigmoid(-self.scale * logits)
-        return targets * positive + (1 - targets) * negative
+        return positive, -logsigmoid(-self.scale * logits)

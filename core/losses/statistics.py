@@ -1,5 +1,7 @@
 """Class statistics, checks of options, and the base of losses of single entries."""
 
+from typing import TypeAlias
+
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -29,14 +31,15 @@ def effective_number_weights(positives: ArrayLike | Tensor, beta: float) -> Tens
     """Class weights (1 - beta) / (1 - beta^n) for n positives, float64 (C,).
 
     Cui et al. 2019, eq. 2 and 4. Scaled to mean 1 over the classes with positives; a class without
-    positives has weight 1. Raises UserError if beta is outside [0, 1).
+    positives has weight 1, and a sum of soft ones below 1 counts as 1. Raises UserError if beta is
+    outside [0, 1).
     """
     require(0 <= beta < 1, "beta", "lie in [0, 1)", beta)
     counts = torch.as_tensor(positives).double()
     present = counts > 0
     # by logarithms: beta^n would lose its difference from 1 to rounding
     log_beta = torch.log1p(torch.tensor(beta - 1, dtype=torch.float64))
-    weights = (1 - beta) / -torch.expm1(torch.where(present, counts, 1) * log_beta)
+    weights = (1 - beta) / -torch.expm1(counts.clamp(min=1) * log_beta)
     mean = torch.where(present, weights, 0).sum() / present.sum().clamp(min=1)
     return torch.where(present, weights / mean, 1)
 
@@ -55,21 +58,27 @@ def split_known(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor
     return logits.to(dtype), torch.where(known, targets, 0), known
 
 
-class EntryLoss(nn.Module):
-    """Base of losses that are a mean over independent entries."""
+Coefficients: TypeAlias = tuple[Tensor, Tensor]
+"""Factors (B, C) of the positive and the negative terms; y and 1 - y for targets y by default."""
 
-    def entries(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each entry, (B, C), for floating logits and targets; unknown targets are 0."""
+
+class EntryLoss(nn.Module):
+    """Base of losses that are a mean over entries y L(1) + (1 - y) L(0), for hard and soft y."""
+
+    def terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """L(1) and L(0) of each entry, (B, C), for floating logits; unknown targets are 0."""
         raise NotImplementedError
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar mean over known entries of the loss times `weights`; arguments are (B, C).
+    def forward(
+        self, logits: Tensor, targets: Tensor, coefficients: Coefficients | None = None
+    ) -> Tensor:
+        """Scalar mean over the known entries of logits and targets (B, C); 0 without any.
 
-        The divisor is the number of known entries, with or without weights; 0 without any. Raises
-        ValueError if the shapes of logits and targets differ.
+        The divisor is their number, for any `coefficients`. Raises ValueError if the shapes of
+        logits and targets differ.
         """
         logits, targets, known = split_known(logits, targets)
-        entries = self.entries(logits, targets)
-        if weights is not None:
-            entries = weights * entries
+        positive, negative = self.terms(logits, targets)
+        presence, absence = (targets, 1 - targets) if coefficients is None else coefficients
+        entries = presence * positive + absence * negative
         return torch.where(known, entries, 0).sum() / known.sum().clamp(min=1)

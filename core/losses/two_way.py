@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from core.losses.statistics import require, split_known
+from core.losses.statistics import Coefficients, require, split_known
 
 
 class TwoWay(nn.Module):
@@ -14,8 +14,9 @@ class TwoWay(nn.Module):
 
     Kobayashi 2023, eq. 8 to 11. LSE is the log-sum-exp over the negatives or positives of an image,
     and of a class in the batch, so that the loss depends on the division into batches. Means are
-    over images (classes) with a positive; those without a negative add 0. Soft targets weight the
-    sums. Raises UserError if the temperature T is not above 0.
+    over images (classes) with a positive, a target of at least .5; those without a negative add 0.
+    Soft targets y weight the sums: y among the positives, 1 - y among the negatives. Raises
+    UserError if the temperature T is not above 0.
     """
 
     def __init__(self, temperature: float = 4.0) -> None:
@@ -23,13 +24,16 @@ class TwoWay(nn.Module):
         require(0 < temperature < math.inf, "temperature", "be above 0 and finite", temperature)
         self.temperature = temperature
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, targets: Tensor, coefficients: Coefficients | None = None
+    ) -> Tensor:
         """Scalar loss of logits and targets (B, C).
 
-        An image or class is weighted by the mean of `weights` (B, C) over its positives. Raises
+        An image or class is weighted by the mean sum of `coefficients` over its positives. Raises
         ValueError if the shapes of logits and targets differ.
         """
         logits, targets, known = split_known(logits, targets)
+        weights = None if coefficients is None else coefficients[0] + coefficients[1]
         images = self._along(1, logits, targets, known, weights)
         return images + self._along(0, logits, targets, known, weights)
 
@@ -41,7 +45,7 @@ class TwoWay(nn.Module):
         negatives = _log_sum_exp(logits, absence, dim)
         positives = _log_sum_exp(-logits / self.temperature, presence, dim)
         terms = -logsigmoid(-(negatives + self.temperature * positives))
-        positive = presence > 0.5
+        positive = presence >= 0.5
         terms = torch.where(positive.any(dim) & (absence > 0).any(dim), terms, 0)
         if weights is not None:
             terms = terms * (weights * positive).sum(dim) / positive.sum(dim).clamp(min=1)

@@ -2,10 +2,15 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from core.losses.statistics import effective_number_weights, prevalence_log_odds, require
+from core.losses.statistics import (
+    Coefficients,
+    effective_number_weights,
+    prevalence_log_odds,
+    require,
+    split_known,
+)
 
 
 class LogitAdjusted(nn.Module):
@@ -22,11 +27,13 @@ class LogitAdjusted(nn.Module):
         self.loss = loss
         self.register_buffer("shift", (tau * prevalence_log_odds(positives, images)).float())
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Wrapped loss of the shifted logits; logits, targets and weights are (B, C)."""
+    def forward(
+        self, logits: Tensor, targets: Tensor, coefficients: Coefficients | None = None
+    ) -> Tensor:
+        """Wrapped loss of the shifted logits; all arguments are (B, C)."""
         # in half precision a large shift would round away small logits
         raised = logits if logits.element_size() > 4 else logits.float()
-        return self.loss(raised + self.shift, targets, weights)
+        return self.loss(raised + self.shift, targets, coefficients)
 
 
 class LabelSmoothed(nn.Module):
@@ -40,14 +47,20 @@ class LabelSmoothed(nn.Module):
         require(0 <= eps < 1, "label_smooth", "lie in [0, 1)", eps)
         self.loss, self.eps = loss, eps
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Wrapped loss of the smoothed targets; logits, targets and weights are (B, C)."""
+    def forward(
+        self, logits: Tensor, targets: Tensor, coefficients: Coefficients | None = None
+    ) -> Tensor:
+        """Wrapped loss of the smoothed targets and coefficients; all arguments are (B, C)."""
         precise = targets if targets.element_size() > 4 else targets.float()
-        return self.loss(logits, precise * (1 - self.eps) + self.eps / 2, weights)
+        if coefficients is not None:
+            moved = self.eps / 2 * (coefficients[0] + coefficients[1])
+            presence, absence = (one * (1 - self.eps) + moved for one in coefficients)
+            coefficients = presence, absence
+        return self.loss(logits, precise * (1 - self.eps) + self.eps / 2, coefficients)
 
 
 class DeferredReweighting(nn.Module):
-    """Multiply the entries of positives by class weights from `first_epoch` on.
+    """Multiply the terms of positives by class weights w from `first_epoch` on: y w L(1).
 
     Cao et al. 2019, algorithm 1. Weights by the effective number of `positives` (C,), beta .9999;
     the divisor of the mean is unchanged. Raises UserError if `first_epoch` is below 1.
@@ -70,4 +83,5 @@ class DeferredReweighting(nn.Module):
         """Wrapped loss, re-weighted from `first_epoch` on; logits and targets are (B, C)."""
         if not self.active:
             return self.loss(logits, targets)
-        return self.loss(logits, targets, torch.where(targets > 0.5, self.weight, 1))
+        presence = split_known(logits, targets)[1]
+        return self.loss(logits, targets, (self.weight * presence, 1 - presence))

@@ -55,7 +55,7 @@ def worst_cases(
     the rarest ones; those of unknown prevalence are left out first. An unreadable image has no
     thumbnail.
     """
-    targets, per_class = table.targets[rows], evaluation.per_class
+    targets, per_class = table.hard_targets[rows], evaluation.per_class
     rarest = per_class[per_class["n"] > 0].sort_values("prevalence", kind="stable")[:MOST_CLASSES]
     thumbnail = cache(partial(_thumbnail, table.images))
     shown = []

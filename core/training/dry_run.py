@@ -101,8 +101,9 @@ def _choose_rows(table: LabelTable, rows: np.ndarray, images: int, seed: int) ->
     """`images` of the `rows`, or more: at least one positive of each class in each source."""
     order = np.random.default_rng(seed).permutation(rows)
     sources = np.zeros(len(table), dtype=int) if table.sources is None else table.sources
+    positive = table.binary_targets == 1
     needed = [
-        of_source[table.targets[of_source, column] == 1][:1]
+        of_source[positive[of_source, column]][:1]
         for of_source in (order[sources[order] == source] for source in np.unique(sources[order]))
         for column in range(table.targets.shape[1])
     ]

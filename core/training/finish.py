@@ -77,11 +77,11 @@ def _write_report(
     folder, table, config = run.folder, run.prepared.table, run.config
     rows, probabilities = (np.concatenate(part) for part in zip(*of_folds, strict=True))
     prevalence = run.prepared.prevalence(config.loader.source_weights)
-    targets, names = table.targets[rows], table.class_names
+    targets, names = table.hard_targets[rows], table.class_names
     patients = None if table.patients is None else table.patients[rows]
     evaluation = evaluate(targets, probabilities, names, prevalence, patients)
     evaluations = {
-        fold: evaluate(table.targets[held_out], predicted, names, prevalence, resamples=0)
+        fold: evaluate(table.hard_targets[held_out], predicted, names, prevalence, resamples=0)
         for fold, (held_out, predicted) in zip(done, of_folds, strict=True)
     }
     by_source = {}

@@ -121,7 +121,7 @@ class FoldRecord:
             self._save_best(module, probabilities, scores)
         if self.log.board is not None:
             data, names = self.data, self.data.table.class_names
-            targets = data.table.targets[data.val_rows]
+            targets = data.table.hard_targets[data.val_rows]
             self.log.board.curves(number, names, targets, probabilities)
             if number == 1 and not run.config.data.anonymous:
                 self.log.board.images("training images, augmented", data.examples(8))
@@ -172,12 +172,14 @@ class FoldRecord:
             lambda path: frame.to_csv(path, index=False, float_format="%.8g"),
         )
         positives, known = self.data.training_counts()
+        # sums of soft labels, rounded
+        whole = np.rint(positives).astype(int)
         facts: dict[str, Any] = self.run.checkpoint_facts() | {
             "epoch": self.state.progress.epoch,
             "fold": self.data.fold,
             # JSON has no NaN
             "metrics": {name: v if np.isfinite(v) else None for name, v in scores.items()},
-            "training_positives": dict(zip(table.class_names, positives.tolist(), strict=True)),
+            "training_positives": dict(zip(table.class_names, whole.tolist(), strict=True)),
             "training_known": dict(zip(table.class_names, known.tolist(), strict=True)),
         }
         tensors = module.state_dict()
@@ -220,7 +222,7 @@ def score_epoch(fabric: Fabric, data: FoldData, probabilities: np.ndarray) -> di
     """SCORES of validation `probabilities` (V, C), computed on the first rank and broadcast."""
     scores: dict[str, float] = {}
     if fabric.is_global_zero:
-        targets = data.table.targets[data.val_rows]
+        targets = data.table.hard_targets[data.val_rows]
         evaluation = evaluate(targets, probabilities, data.table.class_names, resamples=0)
         scores = {name: float(evaluation.summary[name]) for name in SCORES}
     return fabric.broadcast(scores)

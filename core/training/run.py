@@ -25,6 +25,7 @@ from core.models.network_size import SizeError
 from core.models.starting_weights import Origin, checkpoint_origin, find_weights
 from core.models.weights import find_public_weights
 from core.runs.folder import RunFolder, may_be_random, open_run
+from core.runs.pseudo_labels import check_pseudo_labels
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.runtime.log import logger
 from core.training.dry_run import reduce_to_dry_run
@@ -233,6 +234,10 @@ def open_folder(
         if config.optim.layer_decay < 1:
             layer_scales(trial.get_submodule("backbone.network"), config.optim.layer_decay)
         check_network(trial, config.model.model, config.loader.img_size)
+    for sentence in check_pseudo_labels(
+        start.prepared, config.data.train_csv, anonymous=config.data.anonymous
+    ):
+        logger.info(sentence)
     augment = Augmentation(transforms, config.split.seed)
     data = fold_data(fabric, start.prepared, config.loader, config.optim.accumulate, augment)
     for fold in data:

@@ -29,6 +29,7 @@ class RunSettings:
     folds: Annotated[int, Meta(ge=1, le=1000)]
     train_csv: tuple[str, ...]
     val_csv: tuple[str, ...] = ()
+    soft_labels: bool = False
     seed: int | None = None
 
 

@@ -136,11 +136,13 @@ def _data_of(runs: Sequence[Run], csv: Path | None, given: Mapping[str, Any]) ->
                 )
         return DataConfig(train_csv=(csv,), reading=SourcesReading(**reading))
     train, val = (tuple(map(Path, getattr(first.settings, f"{n}_csv"))) for n in ("train", "val"))
-    return DataConfig(train_csv=train, val_csv=val, reading=first.reading.change(**reading))
+    soft = any(run.settings.soft_labels for run in runs)
+    of_runs = first.reading.change(**reading)
+    return DataConfig(train_csv=train, val_csv=val, soft_labels=soft, reading=of_runs)
 
 
 def _read(data: DataConfig, runs: Sequence[Run]) -> LabelTable:
-    """Read the labels of all predicted classes, in their order, without images."""
+    """Read the hard labels of all predicted classes, in their order, without images."""
     names = list(dict.fromkeys(name for run in runs for name in run.predictions.class_names))
     validation = bool(data.val_csv)
     csvs = data.val_csv or data.train_csv
@@ -149,4 +151,4 @@ def _read(data: DataConfig, runs: Sequence[Run]) -> LabelTable:
         # a training label that no list of --val_csv has is 0
         listed = validation and sheet.lists
         names = [name for name in names if name in sheet.columns or listed] or names
-    return gather(data, labels=names, validation=validation, images=False)
+    return gather(data, labels=names, validation=validation, images=False).hard()

@@ -22,10 +22,10 @@ from core.data.images.dicom.header import from_headers
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first, pluralize
 from core.models.data_digests import patient_digests
+from core.runs.pseudo_labels import KIND, overlap_path
 from ensemble.predict.ensemble import Member
 from ensemble.predict.ensemble_json import convert, read_document
 
-KIND = "training_overlap"
 IMAGES = ("image_in_training", "image_in_validation")
 PATIENTS = ("patient_in_training", "patient_in_validation")
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
@@ -187,12 +187,6 @@ def _digests_of(patients: tuple[np.ndarray, np.ndarray], key: bytes) -> np.ndarr
     digests = patient_digests(names.tolist(), key).copy()
     digests[names == ""] = 0
     return digests[codes]
-
-
-def overlap_path(output: Path) -> Path:
-    """Path of the overlap's JSON beside the predictions `output`."""
-    name = output.name.removesuffix(".gz")
-    return output.with_name(f"{Path(name).stem}_{KIND}.json")
 
 
 def is_overlap(path: Path) -> bool:

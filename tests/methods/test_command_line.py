@@ -16,7 +16,7 @@ from tests.helpers.training.small_run import METHODS, ROOT, module, script, sett
 
 # The command line is an interface: a name that goes or changes breaks somebody's script.
 RUN = "preset out_dir overwrite dry_run config"
-DATA = "train_csv train_dir val_csv labels anonymous"
+DATA = "train_csv train_dir val_csv labels soft_labels anonymous"
 DATA += " source official_split views readers label_map"
 DATA += " image_column patient_column study_column view_column uncertain blank"
 SPLIT = "folds run_folds seed"

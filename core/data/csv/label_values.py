@@ -22,12 +22,18 @@ _NUMBER = re.compile(
 _LONGEST = 40
 
 
-def label_value(cell: str) -> float | None:
-    """1, 0, -1 (uncertain) or NaN (missing); None if the cell is not a label."""
+def label_value(cell: str, *, soft: bool = False) -> float | None:
+    """1, 0, -1 (uncertain) or NaN (missing); None if the cell is not a label.
+
+    If `soft`, numbers between 0 and 1 are labels too.
+    """
     if len(cell) > _LONGEST:
         return None
     known = _WORDS.get(cell.casefold())
-    return _LABELS.get(_number(cell)) if known is None else known
+    if known is not None:
+        return known
+    number = _number(cell)
+    return float(number) if soft and 0 < number < 1 else _LABELS.get(number)
 
 
 def is_missing(cell: str) -> bool:

@@ -14,6 +14,8 @@ from core.errors import UserError, escape_control, list_first, suggest_name
 
 UNCERTAIN = {"ignore": np.nan, "zero": 0.0, "one": 1.0}
 BLANK = {"unknown": np.nan, "zero": 0.0}
+# soft labels of a table without hard ones: 0 and 1 may be rounded
+SOFT_RANGE = (1e-6, 1 - 1e-6)
 # minimum share of label values among the filled cells of a column that looks like a label
 LOOKS_LIKE_LABEL = 0.5
 # pairs of answers that look like labels but are rejected, because F is also a sex
@@ -28,14 +30,19 @@ UNSURE = {"u", "?", "uncertain", "unsure", "unknown", "possible", "equivocal", "
 
 
 def choose_labels(
-    path: Path, columns: dict[str, Column], used: set[str], labels: Sequence[str] | None
+    path: Path,
+    columns: dict[str, Column],
+    used: set[str],
+    labels: Sequence[str] | None,
+    *,
+    soft: bool = False,
 ) -> tuple[tuple[str, ...], list[str]]:
     """Requested labels, checked, or the detected ones; and notes on other columns.
 
-    Raises UserError for an invalid request, and for a column in which most but not all cells are
-    labels.
+    `soft`: numbers between 0 and 1 are labels too. Raises UserError for an invalid request, and for
+    a column in which most but not all cells are labels.
     """
-    labels, notes = _detect_labels(path, columns, used) if labels is None else (labels, [])
+    labels, notes = _detect_labels(path, columns, used, soft) if labels is None else (labels, [])
     if not labels:
         raise UserError("--labels is empty: name at least one column, or leave it out.")
     for name in labels:
@@ -93,9 +100,12 @@ def add_absent(
     return others | added, notes
 
 
-def is_label(column: Column) -> bool:
-    """Whether a column's cells are labels: 1, 0, -1 and blanks, but not 1 for every image."""
-    is_readable = all(label_value(text) is not None for text in column.values)
+def is_label(column: Column, *, soft: bool = False) -> bool:
+    """Whether a column's cells are labels: 1, 0, -1 and blanks, but not 1 for every image.
+
+    If `soft`, numbers between 0 and 1 are labels too.
+    """
+    is_readable = all(label_value(text, soft=soft) is not None for text in column.values)
     is_blank = all(map(is_missing, column.values))
     return is_readable and not is_blank and not is_always_positive(column)
 
@@ -106,13 +116,13 @@ def is_always_positive(column: Column) -> bool:
 
 
 def _detect_labels(
-    path: Path, columns: dict[str, Column], used: set[str]
+    path: Path, columns: dict[str, Column], used: set[str], soft: bool
 ) -> tuple[tuple[str, ...], list[str]]:
     rest = {n: c for n, c in columns.items() if n not in used and not is_known_non_label(n)}
-    found = tuple(name for name, column in rest.items() if is_label(column))
+    found = tuple(name for name, column in rest.items() if is_label(column, soft=soft))
     others = {name: column for name, column in rest.items() if name not in found}
     for name, column in others.items():
-        if (wrong := _wrong_cell(column)) is not None:
+        if (wrong := _wrong_cell(column, soft)) is not None:
             raise UserError(
                 f"{_bad_cell(column, wrong)} If '{name}' is not a label, name the label columns "
                 "with --labels."
@@ -136,20 +146,25 @@ def _detect_labels(
     )
 
 
-def _wrong_cell(column: Column) -> str | None:
+def _wrong_cell(column: Column, soft: bool) -> str | None:
     """First invalid cell of a column that looks like a label; None for any other column."""
-    wrong = next((text for text in column.values if label_value(text) is None), None)
+    wrong = next((text for text in column.values if label_value(text, soft=soft) is None), None)
     if wrong is None:
         return None
     # faster: values of less than a thousandth of the images do not decide
     common = np.flatnonzero(column.counts * 1000 > len(column.codes))
+    if soft:
+        # probabilities are rarely equal
+        common = np.arange(len(column.values))
     texts = [column.values[place] for place in common.tolist()]
-    values, cells = [label_value(text) for text in texts], column.counts[common]
+    values, cells = [label_value(text, soft=soft) for text in texts], column.counts[common]
     is_blank = np.array([is_missing(text) for text in texts], dtype=bool)
     is_filled_label = np.array([value is not None for value in values], dtype=bool) & ~is_blank
     share = cells[is_filled_label].sum() / (len(column.codes) - cells[is_blank].sum())
     # -1 alone often means "no mask" or "no score"
-    is_mostly_label = share >= LOOKS_LIKE_LABEL and bool({0, 1} & set(values))
+    is_mostly_label = share >= LOOKS_LIKE_LABEL and any(
+        value is not None and 0 <= value <= 1 for value in values
+    )
     # words of one language for present and absent, possibly with unsure; F alone is a sex
     sure = {t.casefold() for t, v in zip(texts, values, strict=True) if v is None} - UNSURE
     are_answers = bool(sure) and sure != {"f"} and any(sure <= pair for pair in ANSWERS)
@@ -161,24 +176,40 @@ def _wrong_cell(column: Column) -> str | None:
 
 
 def _bad_cell(column: Column, value: str) -> str:
-    soft = ", and probabilities are not supported yet" if is_probability(value) else ""
+    soft = ", or a probability in --train_csv with --soft_labels" if is_probability(value) else ""
     return f"{column.cell(value)}; a label is 1, 0, -1 (uncertain) or blank{soft}."
 
 
 def read_targets(
-    path: Path, columns: dict[str, Column], names: Sequence[str], uncertain: str, blank: str | None
+    path: Path,
+    columns: dict[str, Column],
+    names: Sequence[str],
+    uncertain: str,
+    blank: str | None,
+    *,
+    soft: bool = False,
 ) -> tuple[np.ndarray, list[str]]:
-    """Targets (N, C) float32 with NaN for unknown, and notes on them."""
-    meaning: dict[float | None, float] = {1.0: 1.0, 0.0: 0.0, -1.0: UNCERTAIN[uncertain]}
+    """Targets (N, C) float32 with NaN for unknown, and notes on them.
+
+    `soft`: numbers between 0 and 1 are labels too. If each image has one, the table has no hard
+    labels, and its 0 and 1 are clipped to SOFT_RANGE.
+    """
     of_blank = BLANK[blank or "unknown"]
+
+    def target(text: str) -> float:
+        value = label_value(text, soft=soft)
+        if value is None or np.isnan(value):
+            return of_blank
+        return UNCERTAIN[uncertain] if value < 0 else value
+
     rows = len(columns[names[0]].codes)
     targets = np.empty((rows, len(names)), dtype=np.float32)
     blanks, words = [], set[str]()
     for position, column in enumerate(columns[name] for name in names):
         for text in column.values:
-            if label_value(text) is None:
+            if label_value(text, soft=soft) is None:
                 raise UserError(_bad_cell(column, text))
-        targets[:, position] = column.each(lambda text: meaning.get(label_value(text), of_blank))
+        targets[:, position] = column.each(target)
         missing = [is_missing(text) for text in column.values]
         words.update(text for text in compress(column.values, missing) if text)
         empty = column.counts[missing].sum() / rows
@@ -190,10 +221,13 @@ def read_targets(
             "mean that the finding is absent (--blank zero) or unknown (--blank unknown)?"
         )
     notes = []
+    if soft and ((targets > 0) & (targets < 1)).any(axis=1).all():
+        targets = np.clip(targets, *SOFT_RANGE)
+        notes.append(f"{path} has soft labels alone: its images train and are never validated.")
     if words:
         notes.append(f"Label cells of {path} that count as blank: {list_first(sorted(words), 12)}.")
-    for what, number in (("positive", 1), ("negative", 0)):
-        is_there = (targets == number).any(axis=0)
+    for what, found in (("positive", targets > 0), ("negative", targets < 1)):
+        is_there = np.any(found, axis=0)
         if not is_there.all():
             without = ", ".join(compress(names, ~is_there))
             effect = "so it cannot be learnt or scored."

@@ -25,6 +25,7 @@ from core.data.loading.dataset import (
     evaluation_loader,
 )
 from core.data.loading.samplers import Sampler, build_mixture, build_sampler
+from core.data.splits.folds import count_positives
 from core.data.splits.prepare import PreparedData
 from core.data.splits.source_weights import source_shares
 from core.data.tables.label_table import LabelTable
@@ -95,7 +96,8 @@ class FoldData:
     def _build_sampler(self) -> Sampler:
         loader, table = self._loader, self.table
         rows, seed = self.train_rows, self._augment.seed
-        of_all = loader.sampler, table.targets[rows], seed, loader.epoch_size
+        # a soft label from .5 on makes an image one of the class's
+        of_all = loader.sampler, table.binary_targets[rows], seed, loader.epoch_size
         limits: dict[str, Any] = {"mix": loader.sampler_mix, "cap": loader.sampler_cap}
         try:
             if self.shares is None or table.sources is None:
@@ -185,9 +187,9 @@ class FoldData:
         )
 
     def training_counts(self, draws: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(positives, known labels) of each class in the training part or its `draws`, int (C,)."""
-        targets = self.table.targets[self.train_rows if draws is None else self.train_rows[draws]]
-        return (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
+        """`count_positives` of the training part or its `draws`."""
+        rows = self.train_rows if draws is None else self.train_rows[draws]
+        return count_positives(self.table.targets[rows])
 
     def drawn_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """`training_counts` over as many draws as there are images, or an epoch's if more."""
@@ -207,7 +209,7 @@ def describe_sampling(data: FoldData) -> str:
     if data.sampler.name == "uniform" and data.shares is None:
         return ""
     plan, table = data.epoch_plan(0), data.table
-    known = table.targets[data.train_rows] == 1
+    known = table.binary_targets[data.train_rows] == 1
     positive = np.column_stack([known, ~known.any(axis=1)])  # (N, C + 1)
     lines = [
         f"Sampler {data.sampling}, fold {data.fold}: an epoch makes "

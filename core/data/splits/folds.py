@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.tables.label_table import LabelTable
-from core.errors import UserError, list_first
+from core.errors import UserError, escape_control, list_first
 from core.io.atomic import write_atomically
 from core.io.untrusted_files import check_regular
 
@@ -96,10 +96,11 @@ def assign_by_name(
 
 def strata(table: LabelTable) -> np.ndarray:
     """Targets to stratify by, (N, C): the labels, and one-hot sources if there are several."""
-    if table.sources is None:
-        return table.targets
-    of_source = table.sources[:, None] == np.arange(len(table.source_names))
-    return np.concatenate([table.targets, of_source.astype(np.float32)], axis=1)
+    targets = table.binary_targets
+    if table.sources is None or len(present := np.unique(table.sources)) < 2:
+        return targets
+    of_source = table.sources[:, None] == present
+    return np.concatenate([targets, of_source.astype(np.float32)], axis=1)
 
 
 def check_disjoint(train: LabelTable, val: LabelTable) -> None:
@@ -124,6 +125,18 @@ def check_disjoint(train: LabelTable, val: LabelTable) -> None:
             f"{list_first(patients)}. Their images inflate every score: remove them from one of "
             "the two, or use --folds in place of --val_csv."
         )
+
+
+def count_positives(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(positives, known labels) of each class, (C,), from targets (N, C).
+
+    Positives are int; float64 sums if there are soft targets.
+    """
+    soft = ((targets > 0) & (targets < 1)).any()
+    known = (~np.isnan(targets)).sum(axis=0)
+    if not soft:
+        return (targets == 1).sum(axis=0), known
+    return np.asarray(np.nansum(targets, axis=0, dtype=np.float64)), known
 
 
 def fold_table(
@@ -166,6 +179,19 @@ def count_table(
     return pd.DataFrame(rows, index=[name[:30] for name in names], columns=range(folds))
 
 
+def inventory(table: LabelTable) -> str:
+    """One line with the numbers of images, patients, studies and views."""
+    parts = [f"{len(table):,} images"]
+    for values, what in ((table.patients, "patients"), (table.studies, "studies")):
+        if values is not None:
+            parts.append(f"{len(np.unique(values)):,} {what}")
+    if table.views is not None:
+        views, counts = np.unique(table.views, return_counts=True)
+        texts = [f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True)]
+        parts.append(f"views {escape_control(list_first(texts, 12))}")
+    return ", ".join(parts)
+
+
 def source_table(table: LabelTable) -> str:
     """Text table of positives and known labels by class and source; "-" if none is known.
 
@@ -175,10 +201,9 @@ def source_table(table: LabelTable) -> str:
     cells: dict[str, list[str]] = {}
     for source, name in enumerate(table.source_names):
         rows = table.sources == source
-        targets = table.targets[rows]
-        known, positives = (~np.isnan(targets)).sum(axis=0), (targets == 1).sum(axis=0)
+        positives, known = count_positives(table.targets[rows])
         cells[name] = [f"{rows.sum():,}"] + [
-            f"{one:,} of {all_known:,}" if all_known else "-"
+            f"{one:,.0f} of {all_known:,}" if all_known else "-"
             for one, all_known in zip(positives, known, strict=True)
         ]
     names = [name[:30] for name in ("images", *table.class_names)]
@@ -216,9 +241,9 @@ def describe_empty_classes(
 
 
 def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:
-    """Write ImageID,PatientID (blank without patients),fold (from 1; 0: never validated).
+    """Write ImageID,PatientID (blank without patients),fold (from 1; 0 or less: never validated).
 
-    assignment: (N,) int from 0; -1: never validated. Raises UserError if `path` cannot be written.
+    assignment: (N,) int of `PreparedData`. Raises UserError if `path` cannot be written.
     """
     patients = "" if table.patients is None else table.patients
     frame = pd.DataFrame({"ImageID": table.ids, "PatientID": patients, "fold": assignment + 1})
@@ -226,7 +251,7 @@ def write_folds(path: Path, table: LabelTable, assignment: np.ndarray) -> None:
 
 
 def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
-    """Fold of each image, (N,) int from 0 (-1: never validated), in the order of `table`.
+    """Fold of each image, (N,) int of `PreparedData`, in the order of `table`.
 
     None if `path` is missing, invalid or has other images.
     """
@@ -235,8 +260,7 @@ def read_folds(path: Path, table: LabelTable) -> np.ndarray | None:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
         same = frame["ImageID"].tolist() == list(table.ids)
         folds = frame["fold"].to_numpy().astype(np.int64)
-        # with an official split, 0 means never validated
-        usable = same and folds.min() >= 0 and folds.max() <= MOST_FOLDS
+        usable = same and folds.min() >= -MOST_FOLDS and 0 <= folds.max() <= MOST_FOLDS
         return folds - 1 if usable else None
     except (OSError, ValueError, KeyError, OverflowError):
         return None

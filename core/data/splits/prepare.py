@@ -14,22 +14,28 @@ from core.config.data import DataConfig
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.training import RunConfig, SplitConfig
 from core.data.csv.columns import AS_EARLIER
-from core.data.splits.duplicates import describe_duplicates, find_duplicates, merge_patients
+from core.data.splits.duplicates import describe_duplicates, find_duplicates
 from core.data.splits.folds import (
-    assign_by_name,
     assign_folds,
+    count_positives,
     describe_empty_classes,
     fold_table,
+    inventory,
     lacks_patients,
     read_folds,
     source_table,
 )
 from core.data.splits.official import join_official_split
+from core.data.splits.soft_labels import (
+    assign_around_soft,
+    describe_soft,
+    drop_soft_duplicates,
+)
 from core.data.splits.source_weights import drop_untrained_classes, source_shares
 from core.data.tables.anonymous import anonymize
 from core.data.tables.label_table import LabelTable
 from core.data.tables.load import gather, source_names
-from core.errors import UserError, doctor_hint, escape_control, list_first
+from core.errors import UserError, doctor_hint, list_first
 
 BY_IMAGE = "folds by image: a patient may be on both sides"
 
@@ -38,8 +44,9 @@ BY_IMAGE = "folds by image: a patient may be on both sides"
 class PreparedData:
     """Table, validation fold of each image and folds to run.
 
-    `assignment` (N,) int counts from 0; -1 is never validated (official split). `run_folds` counts
-    from 1.
+    `assignment` (N,) int counts from 0. Images below 0 are never validated: -1 trains in every fold
+    (official split, soft labels), -2 - k in every fold but k, which validates its patient.
+    `run_folds` counts from 1.
     """
 
     table: LabelTable
@@ -57,10 +64,14 @@ class PreparedData:
         """(fold from 1, training rows (T,), validation rows (V,)) of each fold to run."""
         for fold in self.run_folds:
             held_out = self.assignment == fold - 1
-            yield fold, np.flatnonzero(~held_out), np.flatnonzero(held_out)
+            trained = ~held_out & (self.assignment != -1 - fold)
+            yield fold, np.flatnonzero(trained), np.flatnonzero(held_out)
 
     def prevalence(self, source_weights: Sequence[float] = ()) -> np.ndarray:
-        """Share of positives among each class's known training labels, (C,); NaN if none is known.
+        """Share of positives (sum of targets) among each class's known training labels, (C,).
+
+        NaN if none is known. Images with soft labels alone count only if there are no others, so
+        that groups of classes do not depend on predictions.
 
         Counts all images; with an official split only those of --train_csv; with `source_weights`
         only sources with a weight above 0.
@@ -68,9 +79,9 @@ class PreparedData:
         trained = self.assignment < (0 if self.folds == 1 else self.folds)
         if source_weights and self.table.sources is not None:
             trained &= np.asarray(source_weights)[self.table.sources] > 0
-        targets = self.table.targets[trained]
-        known = (~np.isnan(targets)).sum(axis=0)
-        positives = (targets == 1).sum(axis=0)
+        if (own := trained & ~self.table.is_pseudo).any():
+            trained = own
+        positives, known = count_positives(self.table.targets[trained])
         return np.where(known > 0, positives / np.maximum(known, 1), np.nan)
 
     @property
@@ -105,7 +116,9 @@ class PreparedData:
 
     def _target_bytes(self) -> bytes:
         # NaN has several bit patterns
-        return np.nan_to_num(self.table.targets, nan=-1).astype(np.int8).tobytes()
+        targets = np.nan_to_num(self.table.targets, nan=-1)
+        # one byte each if all are hard
+        return targets.astype(np.float32 if self.table.is_soft.any() else np.int8).tobytes()
 
 
 def describe_by_image(table: LabelTable) -> str:
@@ -168,12 +181,12 @@ def divide(
         first = find_duplicates(table.images) if table.paths else np.arange(len(table))
         if sentence := describe_duplicates(table.ids, table.patients, first):
             log(sentence)
+        table, first = drop_soft_duplicates(table, first, log)
         named = anonymize(table) if data.anonymous else table
         earlier_folds = None if earlier is None else _folds_of(earlier, named)
         if earlier_folds is None:
-            groups = merge_patients(table.patients, first)
             assign = partial(assign_folds, folds=split.folds, seed=split.seed)
-            assignment = assign_by_name(table, groups, assign)
+            assignment = assign_around_soft(table, first, assign)
         else:
             assignment = earlier_folds
         run_folds = split.run_folds or tuple(range(1, split.folds + 1))
@@ -183,12 +196,14 @@ def divide(
             raise UserError("--val_csv defines the only split, fold 1: leave --run_folds out")
         table, assignment = join_official_split(table, data, log)
         run_folds = (1,)
-    log(_inventory(table))
+    log(inventory(table))
     if table.sources is not None:
         log(source_table(table))
+    if data.soft_labels:
+        log(describe_soft(table, assignment))
     validated = assignment >= 0
     patients = None if table.patients is None else table.patients[validated]
-    counted = table.targets[validated], assignment[validated], table.class_names
+    counted = table.hard_targets[validated], assignment[validated], table.class_names
     log(fold_table(*counted, patients))
     if sentence := describe_empty_classes(*counted):
         log(sentence)
@@ -284,7 +299,7 @@ def check_training(
     for fold, training, _ in prepared.rows():
         if shares is not None and sources is not None:
             training = training[shares[sources[training]] > 0]
-        positives = (prepared.table.targets[training] == 1).sum(axis=0)
+        positives, _ = count_positives(prepared.table.targets[training])
         if not positives.any():
             raise UserError(
                 f"no label has a positive among the {len(training):,} training images of fold "
@@ -295,16 +310,3 @@ def check_training(
                 f"Warning: {name} has no positive in the training part of fold {fold}, so that it "
                 "cannot be learnt there."
             )
-
-
-def _inventory(table: LabelTable) -> str:
-    """One line with the numbers of images, patients, studies and views."""
-    parts = [f"{len(table):,} images"]
-    for values, what in ((table.patients, "patients"), (table.studies, "studies")):
-        if values is not None:
-            parts.append(f"{len(np.unique(values)):,} {what}")
-    if table.views is not None:
-        views, counts = np.unique(table.views, return_counts=True)
-        texts = [f"{v or '(blank)'} {n:,}" for v, n in zip(views, counts, strict=True)]
-        parts.append(f"views {escape_control(list_first(texts, 12))}")
-    return ", ".join(parts)

@@ -22,10 +22,11 @@ from core.data.csv.columns import (
     find_image_column,
     read_columns,
 )
+from core.data.csv.patients import PATIENT_IN_PATH
 from core.data.csv.views import view_group
 from core.data.images import find_files
 from core.data.images.collection import Images
-from core.data.tables.label_table import PATIENT_IN_PATH, LabelTable, read_ids
+from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, list_first
 
 

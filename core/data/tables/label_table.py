@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 
@@ -20,19 +21,16 @@ from core.data.csv.columns import (
     take_rows,
 )
 from core.data.csv.labels import add_absent, choose_labels, read_targets
-from core.data.csv.patients import likely_patient_columns
+from core.data.csv.patients import infer_patients, likely_patient_columns, read_patients
 from core.data.csv.views import view_group
 from core.data.images.collection import Images
-from core.data.images.dicom.header import FIELDS, from_headers, patients_of
+from core.data.images.dicom.header import FIELDS, from_headers
 from core.data.images.find_files import match_images, missing_remedy
 from core.data.sources.source_table import SourceTable
 from core.errors import UserError, escape_control, list_first
 
 # first characters of a spreadsheet formula
 FORMULA = "=+-@"
-# spreadsheets round long numbers to 1.90E+38, which merges patients
-ROUNDED_NUMBER = re.compile(r"-?\d+([.,]\d+[eE][+-]?|[eE]\+)\d+")
-PATIENT_IN_PATH = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]")
 # optional per-image fields of a LabelTable
 IMAGE_FIELDS = ("patients", "studies", "views", "sources")
 
@@ -52,7 +50,7 @@ class LabelTable:
     views: np.ndarray | None = None
     """(N,) str, such as PA; None if unknown"""
     targets: np.ndarray
-    """(N, C) float32: 1, 0, and NaN for unknown"""
+    """(N, C) float32: 1, 0, between them for a soft label of the training, and NaN for unknown"""
     class_names: tuple[str, ...]
     """C labels, in the order of the columns of `targets`"""
     notes: tuple[str, ...] = ()
@@ -72,6 +70,33 @@ class LabelTable:
         """Path of each image; empty if only the labels were read."""
         return self.images.paths
 
+    @property
+    def is_soft(self) -> np.ndarray:
+        """(N, C) bool: True for soft labels."""
+        return (self.targets > 0) & (self.targets < 1)
+
+    @cached_property
+    def hard_targets(self) -> np.ndarray:
+        """`targets` for validation and scores: NaN for soft labels."""
+        soft = self.is_soft
+        return np.where(soft, np.float32(np.nan), self.targets) if soft.any() else self.targets
+
+    @property
+    def binary_targets(self) -> np.ndarray:
+        """`targets` for folds and samplers: soft labels are 1 from .5 on, else 0."""
+        return np.where(self.is_soft, self.targets >= 0.5, self.targets).astype(np.float32)
+
+    @property
+    def is_pseudo(self) -> np.ndarray:
+        """(N,) bool: True for images with soft labels and without hard ones."""
+        return self.is_soft.any(axis=1) & np.isnan(self.hard_targets).all(axis=1)
+
+    def hard(self) -> "LabelTable":
+        """Table of hard labels, without the images that have soft ones alone."""
+        if not self.is_soft.any():
+            return self
+        return replace(self, targets=self.hard_targets).take(~self.is_pseudo)
+
     def take(self, rows: np.ndarray) -> "LabelTable":
         """Table of these rows, (M,) int in their order or (N,) bool."""
         places = np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -86,11 +111,16 @@ class LabelTable:
 
 
 def build_label_table(
-    source: SourceTable, image_dir: Path | None, labels: Sequence[str] | None, reading: LabelReading
+    source: SourceTable,
+    image_dir: Path | None,
+    labels: Sequence[str] | None,
+    reading: LabelReading,
+    *,
+    soft: bool = False,
 ) -> LabelTable:
     """Select the images of a source and read their files and labels.
 
-    Arguments and errors as in `read_table`.
+    `soft` allows soft labels; other arguments and errors as in `read_table`.
     """
     path, views, notes = source.path, reading.views, list(source.notes)
     image = find_image_column(path, source.columns, reading.image_column, source.image)
@@ -112,7 +142,7 @@ def build_label_table(
         columns, absent = add_absent(path, columns, chosen, source.labels or ())
         notes += absent
     no_labels = used if chosen is not None else used.union(source.no_labels)
-    class_names, left_out = choose_labels(path, columns, no_labels, chosen)
+    class_names, left_out = choose_labels(path, columns, no_labels, chosen, soft=soft)
     notes += left_out
     if labels is None:
         notes.append(f"Labels ({len(class_names)}, found in {path}): {', '.join(class_names)}.")
@@ -129,17 +159,17 @@ def build_label_table(
         columns, headers = take_rows(columns, wanted), take_rows(headers, wanted)
         ids, images = list(compress(ids, wanted)), images.take(wanted)
     blank = _choose_blank(source, reading.blank, notes)
-    targets, doubts = read_targets(path, columns, class_names, reading.uncertain, blank)
+    targets, doubts = read_targets(path, columns, class_names, reading.uncertain, blank, soft=soft)
     known = used.union(class_names, source.no_labels)
     notes += (*doubts, *_describe_doubtful_names(path, columns, known, [*class_names, *ids]))
     by_field = headers | {f: columns[name] for f, name in found.items() if name is not None}
     patients = None
     if found["patient"] is not None:
-        patients = _read_patients(by_field["patient"])
+        patients = read_patients(by_field["patient"])
     elif "patient" in missing:
         header = by_field.get("patient")
         likely = likely_patient_columns(columns, known)
-        patients, note = _infer_patients(path, header, ids, images.paths, likely)
+        patients, note = infer_patients(path, header, ids, images.paths, likely)
         notes.append(note)
     return LabelTable(
         ids=ids,
@@ -264,43 +294,3 @@ def _read_headers(csv: Path, paths: Sequence[str], wanted: Collection[str]) -> d
         if name == "patient" or any(values):
             read[name] = Column(name, csv, codes.astype(np.int32), values.tolist())
     return read
-
-
-def _read_patients(column: Column) -> np.ndarray:
-    """Patients (N,) str. Raises UserError if one is blank or was rounded by a spreadsheet."""
-    remedy = "pass --patient_column none; then folds may share patients."
-    if "" in column.values:
-        raise UserError(
-            f"{column.place('')} has no patient in '{column.name}'. Fill it in, or {remedy}"
-        )
-    for value in filter(ROUNDED_NUMBER.fullmatch, column.values):
-        raise UserError(
-            f"{column.cell(value)}, a rounded number that merges patients. Use a file that was "
-            f"not saved by a spreadsheet, or {remedy}"
-        )
-    return column.cells
-
-
-def _infer_patients(
-    csv: Path,
-    header: Column | None,
-    ids: Sequence[str],
-    paths: Sequence[str],
-    likely: Sequence[str],
-) -> tuple[np.ndarray | None, str]:
-    """Patients (N,) str from image paths or DICOM headers, else None, and a note for the user.
-
-    The note suggests the `likely` patient columns.
-    """
-    found = [PATIENT_IN_PATH.search(image) for image in ids]
-    patients = [match.group(1) for match in found if match]
-    if len(patients) == len(ids):
-        note = f"Patients are read from the image paths, such as '{patients[0]}' in {ids[0]}."
-        return np.array(patients, dtype=object), note
-    if header is not None:
-        return patients_of(header.cells, paths)
-    hint = f" (perhaps {list_first(likely)})" if likely else ""
-    return None, (
-        f"Warning: {csv} has no known patient column, so images of one patient may be in two folds "
-        f"and inflate every score. Name it with --patient_column{hint}."
-    )

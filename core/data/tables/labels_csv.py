@@ -1,4 +1,4 @@
-"""labels.csv: training labels of a run, stored in its folder."""
+"""labels.csv: hard labels of a run, stored in its folder."""
 
 from itertools import takewhile
 from pathlib import Path
@@ -20,8 +20,10 @@ _KNOWN = ("ImageID", "PatientID", "StudyID", "View", "Source")
 def write_labels(path: Path, table: LabelTable) -> None:
     """Write what is known of each image, then a column per class: 1, 0, or blank for unknown.
 
-    Raises UserError if `path` cannot be written.
+    Soft labels are blank, and images with soft labels alone are left out: neither is scored. Raises
+    UserError if `path` cannot be written.
     """
+    table = table.hard()
     sources = table.sources
     if sources is not None:
         sources = np.array(table.source_names, dtype=object)[sources]
@@ -35,7 +37,7 @@ def write_labels(path: Path, table: LabelTable) -> None:
 
 
 def read_labels_csv(run_folder: Path) -> LabelTable:
-    """Read the training labels of the run in a folder, without its images.
+    """Read the hard labels of the run in a folder, without its images.
 
     With an official split they include the training images (fold 0 in folds.csv). Raises UserError
     if labels.csv is missing, as in older runs, or was edited.

@@ -17,6 +17,7 @@ from core.data.tables import merge
 from core.data.tables.label_map import LabelMap, read_label_map
 from core.data.tables.label_table import LabelTable
 from core.data.tables.merge import SourceFile
+from core.data.tables.prefixes import prefix_sources
 from core.errors import UserError, list_first, normalize_name, suggest_name
 
 
@@ -75,7 +76,8 @@ def gather(
                 f"of blanks ({source.blank})."
             )
             reading.blank = None
-        files.append(SourceFile(source, folder if images else None, name, reading))
+        soft = data.soft_labels and not validation
+        files.append(SourceFile(source, folder if images else None, name, reading, soft))
     wanted = data.label_names if labels is None else list(labels)
     table = _read_files(files, wanted, validation=validation)
     return replace(table, notes=(*table.notes, *notes))
@@ -116,9 +118,9 @@ def _read_files(
     for place, (table, file) in enumerate(zip(tables, files, strict=True)):
         names = _name_labels(table.class_names, spelling, label_map, file.csv)
         tables[place] = merge.rename_labels(table, names, file.csv)
-        if len(files) > 1:
-            tables[place] = merge.prefix_source(tables[place], file, files[same_people[place]].name)
     notes += merge.describe_partial_labels(tables, files)
+    if len(files) > 1:
+        tables = prefix_sources(tables, files, same_people)
     class_names = wanted or list(dict.fromkeys(n for table in tables for n in table.class_names))
     joined = merge.join_tables(tables, files, class_names)
     return replace(joined, notes=(*joined.notes, *notes))

@@ -34,6 +34,8 @@ class SourceFile:
     name: str
     """Prefix of its image names"""
     reading: LabelReading
+    soft: bool = False
+    """Whether soft labels are allowed"""
 
     @property
     def csv(self) -> Path:
@@ -42,13 +44,14 @@ class SourceFile:
 
     def read(self, labels: Sequence[str] | None) -> LabelTable:
         """Read its table with these labels (None: detect them)."""
-        return build_label_table(self.source, self.folder, labels, self.reading)
+        return build_label_table(self.source, self.folder, labels, self.reading, soft=self.soft)
 
 
 def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> LabelTable:
     """Rename the labels of a table by `names`, and merge columns that get the same name.
 
-    A merged label is 1 if any of its columns is 1, 0 if all are 0, else NaN (unknown).
+    A merged label is 1 if any of its columns is 1, else NaN (unknown) if any is, else the largest:
+    0 if all are 0.
     """
     columns = defaultdict(list)
     for position, label in enumerate(table.class_names):
@@ -57,8 +60,7 @@ def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> Lab
     notes = list(table.notes)
     for place, (name, members) in enumerate(columns.items()):
         several = table.targets[:, members]
-        unless_one = np.where((several == 0).all(axis=1), 0, np.nan)
-        targets[:, place] = np.where((several == 1).any(axis=1), 1, unless_one)
+        targets[:, place] = np.where((several == 1).any(axis=1), 1, several.max(axis=1))
         if len(members) > 1:
             alike = " and ".join(table.class_names[member] for member in members)
             notes.append(f"Columns {alike} of {csv} are merged into {name}: 1 if any of them is 1.")
@@ -134,9 +136,13 @@ def _image_keys(names: Iterable[str], source: SourceTable) -> list[str]:
 def describe_shared_patients(
     tables: Sequence[LabelTable], files: Sequence[SourceFile]
 ) -> list[str]:
-    """A warning for each pair of CSVs, not both of known sources, that share patient names."""
+    """A warning for each pair of CSVs, not both of known sources, that share patient names.
+
+    CSVs with soft labels alone are left out: `prefix_sources` finds their patients in the others.
+    """
     warnings = []
-    for one, other in combinations(range(len(tables)), 2):
+    hard = [place for place, table in enumerate(tables) if not table.is_pseudo.all()]
+    for one, other in combinations(hard, 2):
         known = [files[place].source.image != IMAGE_COLUMNS for place in (one, other)]
         first, second = tables[one].patients, tables[other].patients
         if all(known) or first is None or second is None:
@@ -190,26 +196,6 @@ def _csv_line(*cells: str) -> str:
     return text.getvalue()
 
 
-def prefix_source(table: LabelTable, file: SourceFile, people: str) -> LabelTable:
-    """Prefix images with the source's name and "/", patients and studies with `people` and "/"."""
-
-    def add_prefix(values: np.ndarray | None, letter: str) -> np.ndarray | None:
-        if values is None:
-            return None
-        # only once per distinct value
-        codes, distinct = pd.factorize(values)
-        texts = [f"{people}/{value.removeprefix(letter)}" for value in distinct]
-        return np.array(texts, dtype=object)[codes]
-
-    letters = ("p", "s") if file.source.patient == MIMIC_PATIENTS else ("", "")
-    return replace(
-        table,
-        ids=[f"{file.name}/{one}" for one in table.ids],
-        patients=add_prefix(table.patients, letters[0]),
-        studies=add_prefix(table.studies, letters[1]),
-    )
-
-
 def join_tables(
     tables: Sequence[LabelTable], files: Sequence[SourceFile], class_names: Sequence[str]
 ) -> LabelTable:
@@ -224,7 +210,10 @@ def join_tables(
     _refuse_shared_files(tables, files)
     sizes = [len(table) for table in tables]
     notes = [note for table in tables for note in table.notes]
-    patients = _concatenate([t.patients for t in tables], [t.ids for t in tables])
+    patients = None
+    # only to keep the patients of hard labels apart
+    if any(t.patients is not None and not t.is_pseudo.all() for t in tables):
+        patients = _concatenate([t.patients for t in tables], [t.ids for t in tables])
     if patients is not None:
         notes += [
             f"Warning: {file.csv} has no patients, so each of its images counts as one patient."

@@ -20,7 +20,7 @@ __all__ = ["data", "sound_machine"]
 # an interface: a name that goes or changes breaks somebody's script
 FLAGS = "train_csv train_dir val_csv source official_split views readers label_map labels"
 FLAGS += " image_column patient_column study_column view_column uncertain blank anonymous"
-FLAGS += " config test_csv test_dir folds seed full num_workers run checkpoint out_dir"
+FLAGS += " soft_labels config test_csv test_dir folds seed full num_workers run checkpoint out_dir"
 
 
 def test_flags() -> None:

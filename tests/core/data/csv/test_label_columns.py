@@ -74,7 +74,7 @@ def test_a_column_that_looks_like_a_label_stops_with_its_cell(
     message = str(refused.value)
     assert f"row {row} (the header is row 1), column 'Mass' holds '{value}'" in message
     assert "name the label columns with --labels" in message
-    assert ("probabilities are not supported yet" in message) == value.startswith("0.")
+    assert ("with --soft_labels" in message) == value.startswith("0.")
     assert read(tmp_path, {"Mass": cells}, ["Effusion"]).class_names == ("Effusion",)
 
 

@@ -1,0 +1,184 @@
+"""Tables with soft labels: reading, folds, counts and samplers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.config.data import DataConfig, SourcesReading
+from core.config.training import SplitConfig
+from core.data.loading.samplers import images_by_class
+from core.data.splits.folds import count_positives, read_folds, write_folds
+from core.data.splits.prepare import PreparedData, prepare
+from core.data.tables.labels_csv import read_labels_csv, write_labels
+from core.data.tables.load import gather
+from core.errors import UserError
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def hard(tmp_path: Path) -> Path:
+    """train.csv of 40 images of 20 patients, with an image file for each of 60 names."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number in range(60):
+        (tmp_path / "images" / f"{number:02}.png").write_bytes(rng.bytes(50 + number))
+    patients = [f"p{number // 2}" for number in range(40)]
+    labels = {
+        name: (rng.random(40) < share).astype(int) for name, share in (("A", 0.5), ("B", 0.2))
+    }
+    names = [f"{number:02}.png" for number in range(40)]
+    frame = pd.DataFrame({"ImageID": names, "PatientID": patients, **labels})
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    return tmp_path
+
+
+def pseudo(folder: Path, patients: list[str] | None, name: str = "pseudo.csv") -> Path:
+    """CSV of predictions for the last 20 images; two cells are rounded."""
+    values = np.random.default_rng(1).random((20, 2)).round(3)
+    values[0], values[1] = (1.0, 0.4), (0.3, 0.0)
+    frame = pd.DataFrame(values, columns=["A", "B"])
+    frame.insert(0, "ImageID", [f"{number}.png" for number in range(40, 60)])
+    if patients is not None:
+        frame.insert(1, "PatientID", patients)
+    frame.to_csv(folder / name, index=False)
+    return folder / name
+
+
+def divide(folder: Path, *csvs: Path, log: list[str] | None = None, **more: Any) -> PreparedData:
+    config = DataConfig(train_csv=csvs, train_dir=(folder / "images",), soft_labels=True, **more)
+    return prepare(config, SplitConfig(folds=3), [].append if log is None else log.append)
+
+
+def test_a_cell_between_0_and_1_is_a_soft_label(hard: Path) -> None:
+    path = hard / "own.csv"
+    path.write_text("ImageID,A,B\n00.png,1,0.25\n01.png,0,-1\n02.png,5e-1,\n03.png,NA,1.0\n")
+    data = DataConfig(train_csv=(path,), train_dir=(hard / "images",), soft_labels=True)
+    table = gather(data)
+    expected = [[1, 0.25], [0, NAN], [0.5, NAN], [NAN, 1]]
+    np.testing.assert_array_equal(table.targets, np.float32(expected))
+    expected = [[1, NAN], [0, NAN], [NAN, NAN], [NAN, 1]]
+    np.testing.assert_array_equal(table.hard_targets, np.float32(expected))
+    expected = [[1, 0], [0, NAN], [1, NAN], [NAN, 1]]
+    np.testing.assert_array_equal(table.binary_targets, np.float32(expected))
+    assert table.is_pseudo.tolist() == [False, False, True, False]
+    positives, known = count_positives(table.targets)
+    np.testing.assert_allclose(positives, [1.5, 1.25])
+    assert known.tolist() == [3, 2]
+    # images of A, of B, and those without a positive
+    drawn = [rows.tolist() for rows in images_by_class(table.binary_targets)]
+    assert drawn == [[0, 2], [3], [1]]
+    data.reading = SourcesReading(uncertain="one")
+    assert gather(data).targets[1, 1] == 1
+
+
+@pytest.mark.parametrize(("value", "names_flag"), [("0.5", True), ("1.5", False)])
+def test_other_values_are_refused(hard: Path, value: str, names_flag: bool) -> None:
+    path = hard / "own.csv"
+    path.write_text(f"ImageID,A\n00.png,1\n01.png,0\n02.png,{value}\n")
+    data = DataConfig(train_csv=(path,), train_dir=(hard / "images",), soft_labels=not names_flag)
+    with pytest.raises(UserError, match=rf"row 4 .* column 'A' holds '{value}'") as refused:
+        gather(data)
+    assert ("--soft_labels" in str(refused.value)) == names_flag
+
+
+def test_soft_labels_of_the_validation_are_refused(hard: Path) -> None:
+    soft = pseudo(hard, [f"q{number}" for number in range(20)])
+    with pytest.raises(UserError, match=r"pseudo\.csv: row .* in --train_csv with --soft_labels"):
+        divide(hard, hard / "train.csv", val_csv=(soft,))
+
+
+def test_rounded_predictions_are_no_hard_labels(hard: Path) -> None:
+    table = gather(DataConfig(train_csv=(pseudo(hard, None),), soft_labels=True), images=False)
+    assert table.is_pseudo.all()
+    np.testing.assert_allclose(table.targets[:2], [[1, 0.4], [0.3, 0]], atol=2e-6)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["patients", "no patients"])
+@pytest.mark.parametrize("given", [True, False], ids=["pseudo patients", "without"])
+def test_pseudo_labels_leave_the_folds_as_they_are(hard: Path, known: bool, given: bool) -> None:
+    train = hard / "train.csv"
+    if not known:
+        pd.read_csv(train).drop(columns="PatientID").to_csv(train, index=False)
+    alone = divide(hard, train)
+    patients = [f"p{number}" for number in range(10)] + [f"q{number}" for number in range(10)]
+    both = divide(hard, train, pseudo(hard, patients if given else None))
+    assert both.assignment[:40].tolist() == alone.assignment.tolist()
+    assert (both.assignment[40:] < 0).all()
+    np.testing.assert_array_equal(both.table.targets[:40], alone.table.targets)
+    assert len(both.table) == 60
+
+
+def test_pseudo_labels_of_validation_patients_do_not_train(hard: Path, tmp_path: Path) -> None:
+    patients = [f"p{number}" for number in range(10)] + [f"q{number}" for number in range(10)]
+    log: list[str] = []
+    prepared = divide(hard, hard / "train.csv", pseudo(hard, patients), log=log)
+    names = np.array([name.partition("/")[2] for name in prepared.table.ids])
+    owner = np.array([f"p{int(name[:2]) // 2}" for name in names[:40]] + patients)
+    for _, training, validation in prepared.rows():
+        assert not set(owner[training]) & set(owner[validation])
+        assert validation.max() < 40
+        own = np.flatnonzero(np.isin(owner, owner[validation]))
+        assert sorted([*training, *own]) == list(range(60))
+        # some train here, and some do not
+        assert 10 <= (training >= 40).sum() < 20
+    assert any("20 have no hard label and are never validated (10 of them" in one for one in log)
+    # and the same again from the file of a run
+    write_folds(tmp_path / "folds.csv", prepared.table, prepared.assignment)
+    again = read_folds(tmp_path / "folds.csv", prepared.table)
+    assert again is not None
+    assert again.tolist() == prepared.assignment.tolist()
+
+
+def test_one_table_of_both_divides_as_two(hard: Path) -> None:
+    patients = [f"p{number}" for number in range(10)] + [f"q{number}" for number in range(10)]
+    train, soft = hard / "train.csv", pseudo(hard, patients)
+    two = divide(hard, train, soft)
+    rows = [pd.read_csv(path, dtype=str) for path in (soft, train)]
+    # cells of 1 and 0 would be hard labels here
+    rows[0] = rows[0].replace({"1.0": "0.999999", "0.0": "1e-6"})
+    pd.concat(rows).to_csv(hard / "both.csv", index=False)
+    one = divide(hard, hard / "both.csv")
+    assert [*one.assignment[20:], *one.assignment[:20]] == two.assignment.tolist()
+
+
+def test_prevalence_is_of_hard_labelled_images(hard: Path) -> None:
+    alone = divide(hard, hard / "train.csv")
+    both = divide(hard, hard / "train.csv", pseudo(hard, None))
+    np.testing.assert_array_equal(alone.prevalence(), both.prevalence())
+    assert alone.fingerprint() != both.fingerprint()
+
+
+def test_a_copy_of_a_hard_labelled_image_is_left_out(hard: Path) -> None:
+    (hard / "images" / "45.png").write_bytes((hard / "images" / "03.png").read_bytes())
+    log: list[str] = []
+    prepared = divide(hard, hard / "train.csv", pseudo(hard, None), log=log)
+    assert "pseudo/45.png" not in prepared.table.ids
+    assert len(prepared.table) == len(prepared.assignment) == 59
+    assert any("1 image with soft labels alone left out" in one for one in log)
+
+
+def test_soft_labels_alone_cannot_be_validated(hard: Path) -> None:
+    with pytest.raises(UserError, match="add a CSV with hard labels"):
+        divide(hard, pseudo(hard, None))
+
+
+def test_the_digest_of_labels_knows_soft_ones(hard: Path) -> None:
+    soft = pseudo(hard, None)
+    first = divide(hard, hard / "train.csv", soft).digests()
+    frame = pd.read_csv(soft)
+    frame.loc[5, "A"] = 0.123
+    frame.to_csv(soft, index=False)
+    second = divide(hard, hard / "train.csv", soft).digests()
+    assert {name for name in first if first[name] != second[name]} == {"labels"}
+
+
+def test_labels_csv_has_hard_labels_alone(hard: Path, tmp_path: Path) -> None:
+    prepared = divide(hard, hard / "train.csv", pseudo(hard, None))
+    write_labels(tmp_path / "labels.csv", prepared.table)
+    table = read_labels_csv(tmp_path)
+    assert table.ids == prepared.table.ids[:40]
+    np.testing.assert_array_equal(table.targets, prepared.table.targets[:40])
