@@ -103,7 +103,7 @@ def test_soft_labels_count_only_in_the_training(
     found = []
     for place, shift in enumerate((0.0, 0.3)):
         frame = pd.read_csv(pseudo)
-        classes = [name for name in frame if name not in ("ImageID", "PatientID")]
+        classes = frame.columns.difference(["ImageID", "PatientID"])
         frame[classes] = frame[classes].mul(0.6).add(0.05 + shift)
         frame.to_csv(pseudo, index=False)
         out = tmp_path / f"out{place}"

@@ -59,11 +59,11 @@ def test_a_cell_between_0_and_1_is_a_soft_label(hard: Path) -> None:
     data = DataConfig(train_csv=(path,), train_dir=(hard / "images",), soft_labels=True)
     table = gather(data)
     expected = [[1, 0.25], [0, NAN], [0.5, NAN], [NAN, 1]]
-    np.testing.assert_array_equal(table.targets, np.float32(expected))
+    np.testing.assert_array_equal(table.targets, np.array(expected, np.float32))
     expected = [[1, NAN], [0, NAN], [NAN, NAN], [NAN, 1]]
-    np.testing.assert_array_equal(table.hard_targets, np.float32(expected))
+    np.testing.assert_array_equal(table.hard_targets, np.array(expected, np.float32))
     expected = [[1, 0], [0, NAN], [1, NAN], [NAN, 1]]
-    np.testing.assert_array_equal(table.binary_targets, np.float32(expected))
+    np.testing.assert_array_equal(table.binary_targets, np.array(expected, np.float32))
     assert table.is_pseudo.tolist() == [False, False, True, False]
     positives, known = count_positives(table.targets)
     np.testing.assert_allclose(positives, [1.5, 1.25])
