@@ -50,7 +50,8 @@ def pseudo(folder: Path, patients: list[str] | None, name: str = "pseudo.csv") -
 
 def divide(folder: Path, *csvs: Path, log: list[str] | None = None, **more: Any) -> PreparedData:
     config = DataConfig(train_csv=csvs, train_dir=(folder / "images",), soft_labels=True, **more)
-    return prepare(config, SplitConfig(folds=3), [].append if log is None else log.append)
+    lines: list[str] = [] if log is None else log
+    return prepare(config, SplitConfig(folds=3), lines.append)
 
 
 def test_a_cell_between_0_and_1_is_a_soft_label(hard: Path) -> None:
