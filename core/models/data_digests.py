@@ -8,7 +8,7 @@ others by chance with probability 4e-14, a patient one of 65,000 others with 1.5
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -99,6 +99,28 @@ class DataDigests:
                 f"{path} does not describe its {NAME} ({error}): copy it again, or train it again"
             ) from error
         return cls(tuple(parts), described.complete)
+
+    @classmethod
+    def union(cls, several: Sequence[DataDigests | None]) -> DataDigests | None:
+        """Digests of a model made from several: trained on what any was trained on, validated on
+        what any was validated on and none was trained on.
+
+        Incomplete if one is, or is None; None if all are.
+        """
+        known = [one for one in several if one is not None]
+        if not known:
+            return None
+        groups: dict[tuple[Role, int, bytes], list[np.ndarray]] = {}
+        for part in (part for one in known for part in one.parts):
+            groups.setdefault((part.role, part.size, part.key), []).append(part.digests)
+        merged = {group: np.unique(np.concatenate(found)) for group, found in groups.items()}
+        for (role, size, key), digests in merged.items():
+            trained = merged.get(("training", size, key))
+            if role == "validation" and trained is not None:
+                merged[role, size, key] = digests[~np.isin(digests, trained)]
+        parts = (DigestSet(role, found, size, key) for (role, size, key), found in merged.items())
+        complete = len(known) == len(several) and all(one.complete for one in known)
+        return cls(tuple(parts), complete)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensor, uint8 (bytes,), and facts to add to a checkpoint."""

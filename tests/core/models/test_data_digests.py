@@ -199,3 +199,35 @@ def test_a_pack_that_is_larger_than_the_training_is_compared_at_its_own_size(
     folds = pd.read_csv(path.with_name("folds.csv"), dtype=str)
     names = folds.loc[folds["fold"] == "1", "ImageID"].tolist()
     assert held(path, "validation", "images") == digests_of(phantom / "images", names, 36)
+
+
+def test_the_union_of_several_models_validates_on_what_none_was_trained_on() -> None:
+    def images(role: Any, *digests: int, size: int = SIZE) -> DigestSet:
+        return DigestSet(role, np.array(digests, np.int64), size)
+
+    def people(role: Any, *digests: int, key: bytes = b"k") -> DigestSet:
+        return DigestSet(role, np.array(digests, np.uint32), key=key)
+
+    one = DataDigests((images("training", 1, 2), images("validation", 3, 4)))
+    two = DataDigests((images("training", 2, 3), images("validation", 5), people("training", 1)))
+    other = DataDigests((images("training", 4, size=64), people("validation", 1, key=b"other")))
+    found = DataDigests.union([one, two, other])
+    assert found is not None
+    assert found.complete
+    read = {(part.role, part.size, part.key): part.digests.tolist() for part in found.parts}
+    assert read == {
+        ("training", SIZE, b""): [1, 2, 3],
+        ("validation", SIZE, b""): [4, 5],
+        ("training", 0, b"k"): [1],
+        # of another size or key nothing is known
+        ("training", 64, b""): [4],
+        ("validation", 0, b"other"): [1],
+    }
+    tensors, facts = found.to_tensors()
+    again = DataDigests.read(tensors, facts, Path("m"))
+    assert again is not None
+    assert [part.digests.dtype for part in again.parts] == [p.digests.dtype for p in found.parts]
+    assert DataDigests.union([None, None]) is None
+    partly = DataDigests.union([one, None])
+    assert partly is not None
+    assert not partly.complete

@@ -1,0 +1,1 @@
+"""Averaging of the weights of several checkpoints."""
