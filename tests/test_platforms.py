@@ -21,7 +21,7 @@ COMMANDS = {
     "core.data.holdout.__main__",
     *("core.doctor.__main__", "benchmarks.__main__", "benchmarks.studies.nih1000"),
     *(f"ensemble.{name}" for name in ("infer", "evaluate", "choose", "calibrate", "explain")),
-    *("ensemble.export", "ensemble.serve"),
+    *("ensemble.export", "ensemble.serve", "ensemble.average"),
 }
 
 

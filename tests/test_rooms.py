@@ -24,8 +24,15 @@ ORDER = (
         "core.data.phantom",
     ),
     *("core.models", "core.runs", "core.report", "core.training", "core.doctor"),
-    *("ensemble.predict", "ensemble.scoring", "ensemble.fitting", "ensemble.heatmaps"),
-    *("ensemble.exporting", "ensemble.serving", "ensemble", "methods", "benchmarks"),
+    *("ensemble.predict", "ensemble.scoring", "ensemble.fitting", "ensemble.averaging"),
+    *(
+        "ensemble.heatmaps",
+        "ensemble.exporting",
+        "ensemble.serving",
+        "ensemble",
+        "methods",
+        "benchmarks",
+    ),
 )
 TOP = ("core", "methods", "ensemble", "benchmarks")
 # old names of version 0.1, which import what took their place

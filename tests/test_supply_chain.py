@@ -74,6 +74,7 @@ READS = [
     ("ensemble.infer", "{file} --checkpoints {checkpoint} --output {out}.csv", ".npy"),
     ("ensemble.infer", "--ensemble {file} --image_dir {images} --output {out}.csv", ".json"),
     ("ensemble.infer", f"{INFER} --calibration {{file}}", ".json"),
+    ("ensemble.average", "--checkpoints {checkpoint} {file}", ".safetensors"),
     ("ensemble.calibrate", "--predictions {file} --labels {file}", ".csv"),
 ]
 

@@ -17,6 +17,7 @@ COMMANDS = (
     "methods/label_coupling/train.py",
     *("methods.label_coupling.couplings", "core.data.phantom", "core.data.pack"),
     *("ensemble.infer", "ensemble.choose", "ensemble.calibrate", "ensemble.evaluate"),
+    "ensemble.average",
     *("core.doctor", "benchmarks"),
 )
 

@@ -18,7 +18,7 @@ from ensemble.predict.ensemble_json import write_recipe
 # settings in which a slash is not part of a path
 NAMES = ("model", "labels")
 DESCRIBED = (
-    *("model", "fold", "folds", "epoch", "metrics"),
+    *("model", "fold", "folds", "epoch", "metrics", "average"),
     *("training_positives", "training_known", "by_image", "versions"),
 )
 

@@ -1,5 +1,6 @@
 """`python -m ensemble.average` on variants of one trained fold."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from core.models.backbone import model_settings
 from core.models.checkpoint import load_tensors, save_tensors
 from core.models.data_digests import NAME, DataDigests
 from ensemble.average import main
+from ensemble.export import main as export_main
 from methods import load_model
 from tests.conftest import Call
 from tests.helpers.calls import output_of, refusal
@@ -279,3 +281,14 @@ def test_what_is_missing_is_named(
     record = load_model(tmp_path / "out.safetensors").info
     assert record.data_digests is not None
     assert not record.data_digests.complete
+
+
+def test_an_export_describes_the_average(
+    average: Call, call: Call, members: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    output_of(average, "--checkpoints", *members, "--train_csv", phantom / "train.csv")
+    path, out = tmp_path / "out.safetensors", tmp_path / "hub"
+    words = ("--checkpoints", path, "--format", "folder", "--output", out)
+    assert call(export_main, *words)[0] == 0
+    described = json.loads((out / "config.json").read_text())["models"][0]["average"]
+    assert [one["file"] for one in described["members"]] == [one.name for one in members]

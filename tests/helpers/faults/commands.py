@@ -78,6 +78,9 @@ OTHERS = {
     "ensemble.choose": "--runs {run} --common --folds 2 --output {work}/ensemble.json",
     "ensemble.calibrate": "--predictions {data}/predicted.csv --labels {data}/test_labels.csv "
     "--folds 2 --output {work}/calibration.json",
+    "ensemble.average": "--checkpoints {run}/{model}_fold1.safetensors "
+    "{run}/{model}_fold1.safetensors --train_csv {data}/train.csv --image_dir {data}/images "
+    "--num_workers 0 --output {work}/average.safetensors",
     "methods.label_coupling.couplings": "{coupled}/{model}_fold1.safetensors --out_dir {work}/c",
 }
 
