@@ -48,7 +48,7 @@ def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None
 def merge_facts(members: Sequence[Member], record: Mapping[str, Any]) -> dict[str, Any]:
     """Description of the average of `members`: that of the first, with `record` and the members.
 
-    The counts of a class are the largest of the members, whose training images may be the same.
+    The counts of a class are the largest of the members: their training images may be the same.
     """
     every = [member.info.facts for member in members]
     facts = {name: value for name, value in every[0].items() if name not in _OF_ONE}
