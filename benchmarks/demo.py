@@ -2,7 +2,9 @@
 
     python -m benchmarks.demo
 
-Six to ten minutes on two cores. Each command is printed before it runs; all files go to `demo`.
+Six to ten minutes on two cores, eight of processor time. Each command is printed before it runs;
+all files go to `demo`. Expected macro AUROC over the ten classes with five positive patients: 0.85
+merged, 0.83 csra_db_cas, 0.81 label_coupling, 0.79 standard_head.
 """
 
 import shlex
@@ -16,12 +18,19 @@ from benchmarks.runner import start
 from core.errors import UserError
 
 FOLDER = Path("demo")
-METHODS = ("standard_head", "csra_db_cas", "label_coupling")
 TRAINING = [
-    *("--preset", "small", "--no-pretrained", "--img_size", "64"),
+    *("--preset", "small", "--model", "resnet10t", "--no-pretrained", "--img_size", "64"),
     *("--train_csv", "demo/data/train.csv", "--train_dir", "demo/data/images"),
-    *("--folds", "5", "--run_folds", "1", "--epochs", "4"),
+    *("--folds", "5", "--run_folds", "1", "--epochs", "8"),
 ]
+# from random weights: high rates and no head phase
+RATES = ["--warmup_head_epochs", "0", "--backbone_lr", "3e-3", "--head_lr", "3e-3"]
+METHODS = {
+    "standard_head": RATES,
+    # class-aware sampling costs more than it gives on so few images
+    "csra_db_cas": [*RATES, "--sampler", "uniform", "--loss", "bce"],
+    "label_coupling": ["--lr", "3e-3"],
+}
 TEST = ["--test_csv", "demo/data/test.csv", "--image_dir", "demo/data/images", "--overwrite"]
 
 
@@ -43,10 +52,8 @@ def main() -> None:
 def steps() -> Iterator[list[str]]:
     """Arguments of `python` for each step, made after the steps before it have run."""
     yield ["-m", "core.data.phantom", "demo/data", "--images", "1600"]
-    for method in METHODS:
-        rate = "--lr" if method == "label_coupling" else "--backbone_lr"
-        words = (*TRAINING, rate, "1e-3", "--out_dir", f"demo/{method}")
-        yield [f"methods/{method}/train.py", *words]
+    for method, flags in METHODS.items():
+        yield [f"methods/{method}/train.py", *TRAINING, *flags, "--out_dir", f"demo/{method}"]
     singles = [f"demo/{method}.csv" for method in METHODS]
     for method, single in zip(METHODS, singles, strict=True):
         yield infer(method, single, "--no-use_tta")

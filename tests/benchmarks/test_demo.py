@@ -1,10 +1,12 @@
 """The demo: its commands, and its end at the first failure."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from benchmarks import demo
+from core.config.command_line import parse
 from tests.conftest import Call
 
 
@@ -27,6 +29,15 @@ def test_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps[8][3:7] == [predicted[3], *predicted[:3]]
     # the demo may be run again
     assert all("--overwrite" in words for words in steps[4:])
+
+
+@pytest.mark.parametrize("method", demo.METHODS)
+def test_the_flags_of_a_training_do_not_depend_on_defaults_of_the_sampler(method: str) -> None:
+    words = next(words for words in demo.steps() if f"methods/{method}/train.py" in words)
+    config = parse(import_module(f"methods.{method}.config").PRESETS, arguments=words[1:])
+    assert config.run.out_dir == Path("demo", method)
+    assert (config.model.model, config.loader.sampler) == ("resnet10t", "uniform")
+    assert not config.model.pretrained
 
 
 def test_the_first_step_that_fails_ends_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
