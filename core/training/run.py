@@ -12,6 +12,7 @@ from torch import nn
 
 from core.config.earlier_run import EarlierRun, find_run
 from core.config.values import flat
+from core.data.loading.advice import advise
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.fold_data import FoldData, fold_data
 from core.data.splits.prepare import PreparedData, prepare
@@ -211,7 +212,7 @@ def start_run(
 def open_folder(
     start: Preparation, build_model: Callable[..., nn.Module] | None, transforms: list[Any]
 ) -> Run:
-    """Check the network, the folds and the losses, then open the run folder.
+    """Check the network, the folds and the losses, then open the run folder and give advice.
 
     `build_model(config.model, classes, weights, img_size=)` builds a model for the check; None: the
     method provides its own. `transforms` augment the training images. Raises UserError before
@@ -244,6 +245,10 @@ def open_folder(
         _build_loss(config, fold)
     record = start.origin.record() if start.origin else None
     folder = open_run(fabric, config.run, flat(config), start.prepared, record)
+    if build_model is not None and start.needs_weights:
+        targets = start.prepared.table.targets[data[0].train_rows]
+        for line in advise(targets, start.class_names, config.loader, config.loss):
+            logger.info(line)
     return Run(**vars(start), data=data, folder=folder, initial=initial)
 
 

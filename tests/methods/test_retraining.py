@@ -26,6 +26,9 @@ def test_the_head_is_trained_again_and_resumes_to_the_same_bits(
     code, printed, error = train(*whole)
     assert code == 0, error
     assert "Sampler class_aware, fold 1: an epoch makes" in printed
+    # advice: once, before the training
+    assert printed.count("shift probabilities") + printed.count("shifts probabilities") == 1
+    assert printed.index("Advice: --loss") < printed.index("epoch  1/")
     metrics = pd.read_csv(tmp_path / "whole" / "metrics.csv")
     first, again = (metrics[metrics["phase"].eq("retrain") == part] for part in (False, True))
     assert len(again) == 3
@@ -37,8 +40,9 @@ def test_the_head_is_trained_again_and_resumes_to_the_same_bits(
         # in the epoch that computes the features, and in one that reads them
         for updates in (13, 3):
             stopped_at(train, updates, *stopped)
-        code, _, error = train(*stopped)
+        code, printed, error = train(*stopped)
         assert code == 0, error
+        assert "Advice" not in printed
         ours, theirs = (contents(tmp_path / name) for name in ("stopped", "whole"))
         for files in (ours, theirs):
             del files["config.json"], files[f"{MODEL}_fold1.safetensors"]

@@ -18,6 +18,7 @@ def draw(
     images: int = 1200,
     size: int = 160,
     seed: int = 0,
+    rare: float = 1.0,
 ) -> None:
     """Draw a synthetic chest X-ray dataset with known labels, couplings and lesions.
 
@@ -27,11 +28,12 @@ def draw(
         images: Training images; a quarter as many, at least 50, are added for the test.
         size: Pixels a side.
         seed: Random seed of the patients.
+        rare: Factor, up to 1, of the prevalence of findings below 5 %: 0.33 is a longer tail.
     """
     # late, to keep --help fast
     from core.data.phantom.dataset import make_phantom, report
 
-    logger.info(report(folder, make_phantom(folder, images, size, seed)))
+    logger.info(report(folder, make_phantom(folder, images, size, seed, rare)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ gets better scores. Some findings are faint but tend to occur with a more visibl
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,33 +40,45 @@ LEAST_TEST_IMAGES = 50
 RECORD = "phantom.json"
 UNFINISHED = "phantom.partial"
 CONTENT = ("train.csv", "test.csv", "test_labels.csv", "couplings.csv", "boxes.csv", "images")
+# --rare multiplies the prevalence of findings below this one
+COMMON = 0.05
 # increased whenever the same settings give other pixels or labels
 VERSION = 1
 
 
-def draw_states(random: np.random.Generator, count: int) -> NDArray[np.int8]:
-    """Draw label vectors (count, C) with the prevalence and couplings of FINDINGS."""
+def prevalences(rare: float = 1.0) -> dict[str, float]:
+    """Prevalence of each finding; those below `COMMON` are multiplied by `rare`."""
+    return {name: p * rare if p < COMMON else p for name, p in PREVALENCE.items()}
+
+
+def draw_states(
+    random: np.random.Generator, count: int, prevalence: Mapping[str, float]
+) -> NDArray[np.int8]:
+    """Draw label vectors (count, C) with this prevalence and the couplings of FINDINGS."""
     states = np.zeros((count, len(FINDINGS)), np.int8)
     ranks = random.permuted(np.tile(np.arange(count), (len(FINDINGS), 1)), axis=1).T
     # one sample in each of `count` equal strata, so that rare findings keep their prevalence
     chances = (ranks + random.random(states.shape)) / count
     for column, finding in enumerate(FINDINGS):
-        probability: Any = PREVALENCE[finding]
+        probability: Any = prevalence[finding]
         if finding in SOURCES:
             source, strength = SOURCES[finding]
-            share = PREVALENCE[source]
+            share = prevalence[source]
             otherwise = (probability - strength * share) / (1.0 - share)
             probability = np.where(states[:, FINDINGS.index(source)] == 1, strength, otherwise)
         states[:, column] = chances[:, column] < probability
     return states
 
 
-def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> pd.DataFrame:
+def draw_labels(
+    images: int, seed: int = 0, first_patient: int = 0, rare: float = 1.0
+) -> pd.DataFrame:
     """Draw ImageID, PatientID, a 0/1 column per finding, and Normal (1 without findings).
 
-    Patients have several films and are numbered from `first_patient`. On each film a finding has
-    the patient's state with probability `PERSISTENCE`, otherwise it is drawn independently; coupled
-    pairs do so together, so that every film keeps the probabilities.
+    Prevalences are those of `prevalences(rare)`. Patients have several films and are numbered from
+    `first_patient`. On each film a finding has the patient's state with probability `PERSISTENCE`,
+    otherwise it is drawn independently; coupled pairs do so together, so that every film keeps the
+    probabilities.
     """
     random = np.random.default_rng((seed, first_patient, Stream.LABELS))
     ends = np.cumsum(random.integers(*FILMS_OF_A_PATIENT, endpoint=True, size=images))
@@ -75,7 +88,9 @@ def draw_labels(images: int, seed: int = 0, first_patient: int = 0) -> pd.DataFr
     films = np.arange(images) - np.insert(ends, 0, 0)[number]
     group = [FINDINGS.index(SOURCES.get(finding, (finding,))[0]) for finding in FINDINGS]
     keeps = random.random((images, len(FINDINGS)))[:, group] < PERSISTENCE
-    own, fresh = draw_states(random, len(ends))[number], draw_states(random, images)
+    shares = prevalences(rare)
+    own = draw_states(random, len(ends), shares)[number]
+    fresh = draw_states(random, images, shares)
     targets = np.where(keeps, own, fresh)
     plant_missing(number, targets, np.random.default_rng((seed, first_patient, Stream.PLANTED)))
     people = [f"p{first_patient + one:05d}" for one in number]
@@ -149,23 +164,30 @@ def is_complete(folder: Path, record: str) -> bool:
     return False
 
 
-def make_phantom(folder: Path, images: int = 1200, size: int = 160, seed: int = 0) -> bool:
+def make_phantom(
+    folder: Path, images: int = 1200, size: int = 160, seed: int = 0, rare: float = 1.0
+) -> bool:
     """Write the dataset into `folder`; returns False if it is already there.
 
     `images` is the number of training images; a quarter as many, at least 50, of other patients are
-    added for the test. The same arguments give the same bytes. Raises UserError for settings that
-    are too small, a folder with other data, and one that cannot be written.
+    added for the test. `rare` is that of `prevalences`. The same arguments give the same bytes.
+    Raises UserError for invalid settings, a folder with other data, and one that cannot be written.
     """
-    settings = {"images": images, "size": size, "seed": seed}
+    settings: dict[str, float] = {"images": images, "size": size, "seed": seed}
     for name, least in LEAST.items():
         if settings[name] < least:
             raise UserError(f"--{name} is {settings[name]}: give at least {least}.")
+    if not 0 < rare <= 1:
+        raise UserError(f"--rare is {rare:g}: give a number above 0 and up to 1.")
+    if rare != 1:
+        # only then, so that folders of earlier versions are still recognised
+        settings["rare"] = rare
     record = json.dumps({"version": VERSION} | settings)
     if is_complete(folder, record):
         return False
-    train = draw_labels(images, seed)
+    train = draw_labels(images, seed, rare=rare)
     first_patient = int(train["PatientID"].iloc[-1][1:]) + 1
-    test = draw_labels(max(images // 4, LEAST_TEST_IMAGES), seed, first_patient)
+    test = draw_labels(max(images // 4, LEAST_TEST_IMAGES), seed, first_patient, rare)
     couplings = pd.DataFrame(COUPLINGS, columns=["source", "target", "strength"])
     try:
         folder.mkdir(parents=True, exist_ok=True)

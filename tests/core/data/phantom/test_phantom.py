@@ -81,6 +81,16 @@ def test_prevalence_is_that_of_the_table(many: pd.DataFrame) -> None:
     assert 0.25 < many["Normal"].mean() < 0.45
 
 
+def test_a_longer_tail_keeps_common_findings_and_couplings() -> None:
+    table = draw_labels(20_000, seed=1, rare=0.3)
+    for finding, default in PREVALENCE.items():
+        expected = default if default >= 0.05 else 0.3 * default
+        error = 4 * np.sqrt(3 * expected / len(table))
+        assert table[finding].mean() == pytest.approx(expected, abs=error), finding
+    strength = {source: p for source, _, p in COUPLINGS}["Emphysema"]
+    assert table["Fibrosis"][table["Emphysema"] == 1].mean() == pytest.approx(strength, abs=0.2)
+
+
 def test_couplings_and_nothing_else_correlate(many: pd.DataFrame) -> None:
     for source, target, strength in COUPLINGS:
         present = many[source] == 1
@@ -149,6 +159,8 @@ def test_the_same_dataset_is_kept_and_another_refused(folder: Path, tmp_path: Pa
     assert make_phantom(folder, **SETTINGS) is False
     with pytest.raises(UserError, match=r"other settings.*another folder"):
         make_phantom(folder, **{**SETTINGS, "images": 121})
+    with pytest.raises(UserError, match=r"other settings"):
+        make_phantom(folder, **SETTINGS, rare=0.3)
     assert contents(folder) == before
     # one that lost a file is not taken for complete
     shutil.copytree(folder, tmp_path / "copy")
@@ -167,10 +179,13 @@ def test_the_same_dataset_is_kept_and_another_refused(folder: Path, tmp_path: Pa
         ("mine", "data", {"images": 19}, "--images is 19: give at least 20"),
         ("mine", "data", {"size": 31}, "--size"),
         ("mine", "data", {"seed": -1}, "--seed"),
+        ("mine", "data", {"rare": 0.0}, "--rare is 0: give a number above 0 and up to 1"),
+        ("mine", "data", {"rare": 1.5}, "--rare is 1.5"),
+        ("mine", "data", {"rare": float("nan")}, "--rare is nan"),
     ],
 )
 def test_foreign_data_is_never_touched_and_wrong_settings_are_refused(
-    tmp_path: Path, mine: str, below: str, settings: dict[str, int], sentence: str
+    tmp_path: Path, mine: str, below: str, settings: dict[str, Any], sentence: str
 ) -> None:
     (tmp_path / mine).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / mine).write_text("mine")

@@ -1,0 +1,102 @@
+"""Advice before training, from the labels and settings alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.config.loss import LossConfig
+from core.config.training import LoaderConfig
+from core.data.loading.samplers import fill_evenly
+from core.errors import list_first, pluralize
+
+# table of docs/results.md#when-tail-methods-pay (python -m benchmarks.studies.phantom)
+ENOUGH_POSITIVES = 20
+"""Positives in training from which tail methods gained AP for a class."""
+TAIL = 0.01
+"""Prevalence below which a class belongs to the tail."""
+MANY_DRAWS = 4.0
+"""Draws of an image an epoch above which class-aware sampling is reported."""
+SHOWN = 4
+
+
+def advise(
+    targets: np.ndarray, class_names: Sequence[str], loader: LoaderConfig, loss: LossConfig
+) -> list[str]:
+    """Lines of advice for training on `targets` (N, C) of 1, 0 and NaN (unknown); [] without any.
+
+    They name classes that class-aware sampling draws often, the tail's positives against
+    `ENOUGH_POSITIVES`, and a loss for calibrated probabilities.
+    """
+    lines = [
+        _describe_draws(targets, class_names, loader),
+        _describe_tail(targets, class_names),
+        _describe_loss(loss),
+    ]
+    return [line for line in lines if line]
+
+
+def draws_per_image(targets: np.ndarray, loader: LoaderConfig) -> np.ndarray:
+    """Class-aware draws an epoch of a positive image in the turns of its class, float64 (C,).
+
+    Each class with positives, and the images without any, has the same number of turns, within the
+    limits of `loader` if its sampler is class_aware. 0 for a class without positives.
+    """
+    positive = targets == 1
+    counts = positive.sum(axis=0)
+    known = ~np.isnan(targets).all(axis=1)
+    images = np.append(counts, (known & ~positive.any(axis=1)).sum())
+    given, size, cap = images > 0, len(targets), None
+    if loader.sampler == "class_aware":
+        size, cap = loader.epoch_size or size, loader.sampler_cap
+        size -= round(loader.sampler_mix * size)
+    draws = np.zeros(len(images))
+    if cap is None:
+        draws[given] = size / given.sum() / images[given]
+    else:
+        draws[given] = fill_evenly(np.floor(cap * images[given]), size) / images[given]
+    return draws[:-1]
+
+
+def _describe_draws(targets: np.ndarray, class_names: Sequence[str], loader: LoaderConfig) -> str:
+    draws = draws_per_image(targets, loader)
+    often = [c for c in np.argsort(-draws, kind="stable").tolist() if draws[c] > MANY_DRAWS]
+    if not often:
+        return ""
+    named = list_first([f"{class_names[c]} {draws[c]:.0f}" for c in often], SHOWN)
+    verb = "draws" if loader.sampler == "class_aware" else "would draw"
+    return (
+        f"Advice: --sampler class_aware {verb} each image of these classes many times an epoch: "
+        f"{named}; --sampler_cap {MANY_DRAWS:g} is a limit."
+    )
+
+
+def _describe_tail(targets: np.ndarray, class_names: Sequence[str]) -> str:
+    positives = (targets == 1).sum(axis=0)
+    known = (~np.isnan(targets)).sum(axis=0)
+    tail = (positives > 0) & (positives < TAIL * known)
+    if not tail.any():
+        return ""
+    few = np.flatnonzero(tail & (positives < ENOUGH_POSITIVES))
+    count = pluralize(int(tail.sum()), "class", "classes")
+    start = f"Advice: {count} below {TAIL:.0%}; class-aware sampling or --retrain_epochs gained AP "
+    start += f"from about {ENOUGH_POSITIVES} positives on (docs/results.md)"
+    if not len(few):
+        return f"{start}, and each has as many."
+    few = few[np.argsort(positives[few], kind="stable")]
+    named = list_first([f"{class_names[c]} {positives[c]}" for c in few.tolist()], SHOWN)
+    return f"{start}; fewer have {named}."
+
+
+def _describe_loss(loss: LossConfig) -> str:
+    shifts = [f"--loss {loss.loss}"] if loss.loss != "bce" else []
+    shifts += ["--pos_weight"] if loss.pos_weight and loss.loss == "bce" else []
+    shifts += [f"--logit_adjust {loss.logit_adjust:g}"] if loss.logit_adjust else []
+    if not shifts:
+        return ""
+    instead = ["--loss bce"] + (["--logit_adjust 0"] if loss.logit_adjust else [])
+    instead += ["--no-pos_weight"] if loss.pos_weight else []
+    verb = "shift" if len(shifts) > 1 else "shifts"
+    return (
+        f"Advice: {' and '.join(shifts)} {verb} probabilities: where they matter, train with "
+        f"{' '.join(instead)} or run ensemble.calibrate."
+    )
