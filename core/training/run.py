@@ -246,7 +246,7 @@ def open_folder(
     record = start.origin.record() if start.origin else None
     folder = open_run(fabric, config.run, flat(config), start.prepared, record)
     if build_model is not None and start.needs_weights:
-        targets = start.prepared.table.targets[data[0].train_rows]
+        targets = start.prepared.table.binary_targets[data[0].train_rows]
         for line in advise(targets, start.class_names, config.loader, config.loss):
             logger.info(line)
     return Run(**vars(start), data=data, folder=folder, initial=initial)

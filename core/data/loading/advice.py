@@ -9,9 +9,9 @@ from core.config.training import LoaderConfig
 from core.data.loading.samplers import fill_evenly
 from core.errors import list_first, pluralize
 
-# table of docs/results.md#when-tail-methods-pay (python -m benchmarks.studies.phantom)
+# docs/results.md#rare-findings-on-the-phantom (python -m benchmarks.studies.phantom)
 ENOUGH_POSITIVES = 20
-"""Positives in training from which tail methods gained AP for a class."""
+"""Positives in training from which csra_db_cas gained AP for a class, against BCE."""
 TAIL = 0.01
 """Prevalence below which a class belongs to the tail."""
 MANY_DRAWS = 4.0
@@ -78,8 +78,10 @@ def _describe_tail(targets: np.ndarray, class_names: Sequence[str]) -> str:
         return ""
     few = np.flatnonzero(tail & (positives < ENOUGH_POSITIVES))
     count = pluralize(int(tail.sum()), "class", "classes")
-    start = f"Advice: {count} below {TAIL:.0%}; class-aware sampling or --retrain_epochs gained AP "
-    start += f"from about {ENOUGH_POSITIVES} positives on (docs/results.md)"
+    start = (
+        f"Advice: {count} below {TAIL:.0%}; csra_db_cas with class-aware sampling gained AP from "
+    )
+    start += f"about {ENOUGH_POSITIVES} positives on (docs/results.md)"
     if not len(few):
         return f"{start}, and each has as many."
     few = few[np.argsort(positives[few], kind="stable")]

@@ -27,7 +27,7 @@ ROWS = [
     row("csra_db_cas", 1, 0.2, 0.5),
     row("bce", 2, 0.16, 0.4),
     row("csra_db_cas", 2, 0.1, 0.5),
-    # a training whose BCE is missing does not count
+    # a training without its BCE does not count
     row("retrained", 3, 0.9, 0.9),
 ]
 
