@@ -79,9 +79,9 @@ def _describe_tail(targets: np.ndarray, class_names: Sequence[str]) -> str:
     few = np.flatnonzero(tail & (positives < ENOUGH_POSITIVES))
     count = pluralize(int(tail.sum()), "class", "classes")
     start = (
-        f"Advice: {count} below {TAIL:.0%}; csra_db_cas with class-aware sampling gained AP from "
+        f"Advice: {count} below {TAIL:.0%}; on the phantom csra_db_cas with class-aware sampling "
+        f"gained AP from about {ENOUGH_POSITIVES} positives on (docs/results.md)"
     )
-    start += f"about {ENOUGH_POSITIVES} positives on (docs/results.md)"
     if not len(few):
         return f"{start}, and each has as many."
     few = few[np.argsort(positives[few], kind="stable")]
