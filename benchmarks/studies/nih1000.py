@@ -1,72 +1,110 @@
-"""Scores of the methods on real X-rays: `python -m benchmarks.studies.nih1000 [method ...]`.
+"""The methods against a plain loop on real X-rays: `python -m benchmarks.studies.nih1000`.
 
-Three patient-disjoint folds of the 1,000 images of NIH ChestX-ray14 in `nih1000`, 160 px, ImageNet
-weights of tf_efficientnet_lite0, eight epochs, or ten on a frozen backbone; ten to twenty-five
-minutes a recipe, two with a frozen backbone. Each method's defaults, then its parts switched off in
-turn, against those defaults on the same resamples of patients: without the classes that are too
-rare, then also without those that the set was built from. Also prints the processor seconds of each
-recipe, its start and report included. The intervals of each recipe's own means are in
-outputs/nih1000/*.json. Existing run folders are not trained again.
+    python -m benchmarks.studies.nih1000 search           # settings tried on fold 1 of seed 0
+    python -m benchmarks.studies.nih1000 plain_loop csra_db_cas
+
+Three patient-disjoint folds x three seeds of the 1,000 images of NIH ChestX-ray14 in `nih1000`,
+128 px, ImageNet weights of tf_efficientnet_lite0, eight epochs, then two that train the head again
+by class-aware draws. Ten minutes of a processor core for each method and seed. Finished folds are
+not trained again, the command may be stopped at any time, and rows that are missing are shown.
+
+All rows keep the epoch of the best macro AUROC on the fold; the last epoch is shown beside it. Each
+row is paired with the plain loop on the same folds and seeds. Fold 1 of seed 0, on which settings
+were tried, is left out and shown in a table of its own.
 
 Expected (two CPU cores): the tables in docs/results.md.
 """
 
-import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.runner import start
 from benchmarks.studies import runs
 
 OUT = runs.OUT / "nih1000"
-FROZEN = ["--freeze_backbone", "--epochs", "9"]
-# by method: a name, and the flags that differ from its defaults
-RECIPES: dict[str, dict[str, list[str]]] = {
-    "standard_head": {
-        "defaults": [],
-        "bce": ["--loss", "bce", "--logit_adjust", "0"],
-        "frozen": FROZEN,
-        "linear_probe": [*FROZEN, "--head", "linear"],
-    },
-    "csra_db_cas": {
-        "defaults": [],
-        "mean_pooling": ["--csra_lambda", "0"],
-        "bce": ["--loss", "bce"],
-        "uniform": ["--sampler", "uniform"],
-    },
-    "label_coupling": {"defaults": [], "no_refiner": ["--no-refiner"]},
-}
+PLAIN, SEARCH = "plain_loop", "search"
+METHODS = ("standard_head", "csra_db_cas", "label_coupling")
+SEEDS, FOLDS, EPOCHS = (0, 1, 2), (1, 2, 3), 8
+# the fold on which settings were tried, as (seed, fold)
+SEARCHED = (0, 1)
+RECIPES = (PLAIN, *METHODS)
+SETTINGS = [
+    *("--preset", "small", "--model", "tf_efficientnet_lite0", "--img_size", "128"),
+    *("--monitor", "mAUROC", "--retrain_epochs", "2", "--head_views", "1", "--num_workers", "0"),
+]
+# by name: a method, and the flags that differ from SETTINGS
+TRIED: dict[str, tuple[str, list[str]]] = {}
 
 
-def main(methods: list[str]) -> None:
-    for method in methods:
-        trained = [train(method, name, flags) for name, flags in RECIPES[method].items()]
-        runs.score_out_of_fold(trained, runs.TOO_FEW, OUT / f"{method}_13")
-        leave_out = runs.TOO_FEW + runs.BY_CONSTRUCTION
-        runs.score_out_of_fold(trained, leave_out, OUT / f"{method}_11")
-        for run in trained:
-            if (note := seconds_of(run)).exists():
-                print(f"{run.name}: {float(note.read_text()):,.0f} processor seconds")
+def main(names: list[str]) -> None:
+    for name in [name for name in names if name != SEARCH]:
+        for seed in SEEDS:
+            train(name, OUT / f"{name}_{seed}", seed, FOLDS)
+    seed, fold = SEARCHED
+    for name, (method, flags) in TRIED.items() if SEARCH in names else ():
+        train(method, OUT / SEARCH / name, seed, [fold], flags)
+    print_tables()
 
 
-def train(method: str, name: str, flags: Sequence[str]) -> Path:
-    """Train a recipe, unless that is done; notes the processor seconds of a whole training."""
-    out = OUT / f"{method}_{name}"
-    is_new, before = not out.exists(), os.times()
-    # the seconds of loader workers that are killed at the end would not be counted
-    runs.train(method, out, *runs.BUDGET[method], *flags, "--num_workers", "0")
-    if is_new:
-        after = os.times()
-        user = after.children_user - before.children_user
-        system = after.children_system - before.children_system
-        seconds_of(out).write_text(str(user + system))
-    return out
+def train(
+    method: str, out: Path, seed: int, folds: Sequence[int], flags: Sequence[str] = ()
+) -> None:
+    """Train the folds that are not finished."""
+    from benchmarks.studies import paired
+
+    epochs = EPOCHS if method == PLAIN else EPOCHS + 2
+    if all(paired.is_finished(out, fold, epochs) for fold in folds):
+        return
+    if method == PLAIN:
+        train_plain(out, seed, folds, *map(float, flags))
+        return
+    given = (*flags, "--seed", seed, "--run_folds", *folds)
+    runs.train(method, out, *SETTINGS, *given, prefix=("-m", "benchmarks.keep_epochs"))
 
 
-def seconds_of(run: Path) -> Path:
-    """File of a run's processor seconds, beside its folder, which contains only the run."""
-    return run.with_name(f"{run.name}_seconds.txt")
+def train_plain(out: Path, seed: int, folds: Sequence[int], *rate: float) -> None:
+    """Train the plain loop on the folds that are not finished."""
+    import numpy as np
+    import torch
+    from safetensors.torch import save_file
+
+    from benchmarks.studies import paired, plain_loop
+    from core.data.tables import read_table
+    from core.io.atomic import write_atomically
+
+    data = runs.nih1000()
+    table = read_table(data / "train.csv", data / "images")
+    assignment = plain_loop.assign(table, seed)
+    for fold in folds:
+        path = paired.epochs_file(out, fold)
+        if path.exists():
+            continue
+        epochs = plain_loop.train(table, assignment, fold, runs.weights(), seed, *rate)
+        rows = torch.from_numpy(np.flatnonzero(assignment == fold))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, partial(save_file, {"epochs": epochs, "rows": rows}))
+
+
+def print_tables() -> None:
+    """Scores of what is trained, for both sets of labels, then of the fold of the search."""
+    from benchmarks.studies import paired
+
+    labels = paired.Labels.read(runs.nih1000() / "train.csv")
+    every = [(seed, fold) for seed in SEEDS for fold in FOLDS]
+    verdict = [cell for cell in every if cell != SEARCHED]
+    of_verdict, of_search = (
+        {name: {cell: OUT / f"{name}_{cell[0]}" for cell in cells} for name in RECIPES}
+        for cells in (verdict, [SEARCHED])
+    )
+    of_search |= {name: {SEARCHED: OUT / SEARCH / name} for name in TRIED}
+    for leave_out in (runs.TOO_FEW, runs.TOO_FEW + runs.BY_CONSTRUCTION):
+        number = len(labels.columns(leave_out))
+        print(f"\n{number} labels, {len(verdict)} folds of {len(SEEDS)} seeds")
+        paired.print_table(labels, of_verdict, METHODS, leave_out, EPOCHS)
+        print(f"\n{number} labels, fold {SEARCHED[1]} of seed {SEARCHED[0]}, of the search")
+        paired.print_table(labels, of_search, METHODS, leave_out, EPOCHS)
 
 
 if __name__ == "__main__":
-    start(main, __doc__, RECIPES)
+    start(main, __doc__, [*RECIPES, SEARCH])

@@ -49,6 +49,11 @@ def nih1000() -> Path:
     return required_data() / "nih1000"
 
 
+def weights() -> Path:
+    """ImageNet weights of tf_efficientnet_lite0. Raises UserError without real data."""
+    return required_data().parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
+
+
 def draw(seed: int, images: int = 3000) -> Path:
     """Folder of a phantom of 128 pixels, drawn if it is missing."""
     folder = OUT / "phantom" / f"data_{seed}"
@@ -70,11 +75,10 @@ def train(
     prefix: arguments between `python` and the method's script.
     """
     data = data or nih1000()
-    weights = required_data().parent / "weights" / "tf_efficientnet_lite0_in1k.safetensors"
     call(
         *(*prefix, f"methods/{method}/train.py", *flags, "--out_dir", out),
         *("--train_csv", csv or data / "train.csv", "--train_dir", data / "images"),
-        *("--weights_file", weights),
+        *("--weights_file", weights()),
     )
     return out
 

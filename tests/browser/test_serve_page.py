@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from benchmarks.studies.serve_clients import served
+from benchmarks.studies.serve_load.clients import served
 from core.data.images.decode import read_image
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors

@@ -8,8 +8,8 @@ import pytest
 from tests.helpers.training.small_run import ROOT
 
 STUDIES = sorted(
-    path.stem
-    for path in (ROOT / "benchmarks" / "studies").glob("*.py")
+    path.parent.name if path.stem == "__main__" else path.stem
+    for path in (ROOT / "benchmarks" / "studies").rglob("*.py")
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 )
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.studies import coverage_scenarios
-from benchmarks.studies.coverage_scenarios import (
+from benchmarks.studies.coverage import scenarios as coverage_scenarios
+from benchmarks.studies.coverage.scenarios import (
     Interval,
     classes,
     grid,
@@ -18,7 +18,7 @@ from benchmarks.studies.coverage_scenarios import (
     subgroups,
     table_of,
 )
-from benchmarks.studies.interval_simulation import (
+from benchmarks.studies.coverage.simulation import (
     Population,
     RealLabels,
     percentile_intervals,

@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
-from benchmarks.studies.serve_clients import wrong_files
+from benchmarks.studies.serve_load.clients import wrong_files
 from core.data.images.decode import read_image
 from core.errors import UserError
 from core.models.checkpoint import load_tensors, save_tensors

@@ -18,7 +18,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from benchmarks.studies.serve_clients import ask, load, same, wrong_files
+from benchmarks.studies.serve_load.clients import ask, load, same, wrong_files
 from ensemble import serve as command
 from ensemble.serving.app import PAGE
 from ensemble.serving.queue import Limits, RefusedError, RequestQueue

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 from benchmarks.runner import required_data
-from benchmarks.studies.interval_simulation import (
+from benchmarks.studies.coverage.simulation import (
     RHOS,
     Interval,
     Population,

@@ -29,7 +29,7 @@ def main() -> None:
     import pandas as pd
 
     from benchmarks.speed.infer import save_models
-    from benchmarks.studies import serve_clients as clients
+    from benchmarks.studies.serve_load import clients
     from methods.standard_head.config import small
 
     with tempfile.TemporaryDirectory() as name:

@@ -27,7 +27,7 @@ SEED = 1
 def main() -> None:
     import pandas as pd
 
-    from benchmarks.studies import frozen_couplings as frozen
+    from benchmarks.studies.couplings import frozen
 
     test = runs.draw(runs.TEST_SEED, runs.TEST_IMAGES)
     base = runs.train_on_phantom("label_coupling", SEED, *JOINT, "--no-refiner", name="base")

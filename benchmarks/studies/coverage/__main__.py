@@ -18,7 +18,7 @@ def main() -> None:
     """Run the missing scenarios, and print the cells of each."""
     # before NumPy is imported: one core a process
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from benchmarks.studies.coverage_scenarios import run_all, scenarios
+    from benchmarks.studies.coverage.scenarios import run_all, scenarios
 
     for cells in run_all(list(scenarios())):
         name = cells["scenario"].iloc[0]

@@ -1,0 +1,1 @@
+"""Penalty of the label couplings, and recovery of planted ones."""

@@ -1,0 +1,1 @@
+"""Coverage of the intervals of AP, AUROC and proportions, by simulation."""

@@ -1,0 +1,1 @@
+"""Load test of the page of `ensemble.serve`."""
