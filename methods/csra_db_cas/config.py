@@ -53,18 +53,17 @@ class Config(TrainingConfig):
 
 
 def small() -> Config:
-    """ConvNeXtV2-Atto at 96 px: minutes on two cores."""
+    """ConvNeXtV2-Atto at 96 px, each image drawn once an epoch: minutes on two cores."""
     return Config(
         split=SplitConfig(folds=3),
-        loader=LoaderConfig(img_size=96, batch_size=32, sampler="class_aware"),
+        loader=LoaderConfig(img_size=96, batch_size=32),
         model=ModelConfig(model="convnextv2_atto"),
         optim=TwoPhaseConfig(
-            warmup_head_epochs=1,
-            warmup_head_weight_decay=0.01,
-            epochs=15,
-            warmup_epochs=1.0,
-            backbone_lr=5e-4,
-            head_lr=1e-3,
+            epochs=8,
+            warmup_epochs=0.5,
+            warmup_head_epochs=0,
+            backbone_lr=2e-4,
+            head_lr=2e-3,
         ),
         loop=LoopConfig(ema_decay=0.999, log_every=10),
     )

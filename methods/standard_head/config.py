@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from core.config.loss import LossConfig
 from core.config.training import (
     BackboneConfig,
     LoaderConfig,
@@ -37,17 +38,18 @@ class Config(TrainingConfig):
 
 
 def small() -> Config:
-    """ConvNeXtV2-Atto at 96 px: minutes on two cores."""
+    """ConvNeXtV2-Atto at 96 px, fine-tuned with a linear head: minutes on two cores."""
     return Config(
         split=SplitConfig(folds=3),
         loader=LoaderConfig(img_size=96, batch_size=32),
-        model=ModelConfig(model="convnextv2_atto"),
+        model=ModelConfig(model="convnextv2_atto", head="linear"),
+        loss=LossConfig(logit_adjust=0.0),
         optim=TwoPhaseConfig(
-            epochs=15,
-            warmup_epochs=1.0,
-            warmup_head_epochs=1,
-            backbone_lr=5e-4,
-            head_lr=1e-3,
+            epochs=8,
+            warmup_epochs=0.5,
+            warmup_head_epochs=0,
+            backbone_lr=2e-4,
+            head_lr=2e-3,
         ),
         loop=LoopConfig(ema_decay=0.999, log_every=10),
     )
