@@ -58,6 +58,7 @@ def small() -> Config:
         split=SplitConfig(folds=3),
         loader=LoaderConfig(img_size=96, batch_size=32),
         model=ModelConfig(model="convnextv2_atto"),
+        loss=LossConfig(logit_adjust=0.0),
         optim=TwoPhaseConfig(
             epochs=8,
             warmup_epochs=0.5,
