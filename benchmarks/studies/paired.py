@@ -146,7 +146,8 @@ def print_table(
     for parts in zip(*(chosen[name] for name in merged), strict=True):
         shared = [cell for cell in parts[0] if all(cell in part for part in parts)]
         means.append({cell: np.mean([part[cell] for part in parts], axis=0) for cell in shared})
-    chosen[f"mean of the {len(merged)}"] = tuple(means)
+    if merged:
+        chosen[f"mean of the {len(merged)}"] = tuple(means)
     first = next(iter(chosen))
     reference, wanted = chosen[first][0], len(runs[first])
     print("| recipe | folds | macro AUROC | mAP | less the first's | mAP | last epoch | mAP |")

@@ -33,7 +33,7 @@ def assign(table: LabelTable, seed: int) -> np.ndarray:
 
 
 def train(
-    table: LabelTable, folds: np.ndarray, fold: int, weights: Path, seed: int, rate: float = 4e-4
+    table: LabelTable, folds: np.ndarray, fold: int, weights: Path, seed: int, rate: float = 8e-4
 ) -> Tensor:
     """Probabilities of the images of `fold` after each epoch of training on the others, (E, V, C).
 

@@ -41,7 +41,10 @@ def test_a_dry_run_writes_all_that_a_run_does_and_prints_what_it_measured(
     monkeypatch.setattr(measurement, "monotonic", itertools.count().__next__)
     out, submission = tmp_path / "out", tmp_path / "submission.csv"
     words = flags(phantom, out, "--run_folds", 2, "--batch_size", 4, "--accumulate", 2)
-    phases = ["head", "all"] if "warmup_head_epochs" in settings(method=method) else ["all"]
+    phases = ["all"]
+    if "warmup_head_epochs" in settings(method=method):
+        words += ["--warmup_head_epochs", 1]
+        phases = ["head", "all"]
     if method == "label_coupling":
         words += ["--test_csv", str(phantom / "test.csv"), "--out_csv", str(submission)]
     code, printed, error = train_method(method)(*words, "--dry_run")
@@ -94,7 +97,7 @@ def test_a_dry_run_restarts_and_leaves_the_real_run_alone(
 def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
     """Of those that have one; and all of them where there are few."""
     config = PRESETS["small"]()
-    config.loader.batch_size = 6
+    config.loader.batch_size, config.optim.warmup_head_epochs = 6, 3
     config.run.out_dir = Path("somewhere")
     data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))
     prepared = prepare(data, SplitConfig(folds=2), lambda _: None)

@@ -102,7 +102,7 @@ def test_a_preset_is_not_asked_for_where_the_answer_cannot_matter() -> None:
     # refused by one preset alone: the machine decides
     flags = ["--drw_epoch", "20"]
     assert parse(presets, arguments=flags, auto=lambda: "paper").loss.drw_epoch == 20
-    with pytest.raises(UserError, match="within 1 and the 16 epochs"):
+    with pytest.raises(UserError, match="within 1 and the 8 epochs"):
         parse(presets, arguments=flags, auto=lambda: "small")
 
 
