@@ -28,7 +28,15 @@ from tests.helpers.fault_table import (
     read_markers,
     soak,
 )
-from tests.helpers.training.small_run import MODEL, ROOT, draw_nothing, flags, module, script
+from tests.helpers.training.small_run import (
+    MODEL,
+    PARTS,
+    ROOT,
+    draw_nothing,
+    flags,
+    module,
+    script,
+)
 
 __all__ = ["fault", "pytest_addoption", "pytest_terminal_summary", "soak"]
 
@@ -112,7 +120,7 @@ def finished_method(phantom: Path, once: Once) -> Callable[[str], tuple[Path, st
 
     def train(method: str, folder: Path) -> None:
         start = [script(method)] if method == "standard_head" else ["-c", BLANK, script(method)]
-        command = [sys.executable, *start, *flags(phantom, folder / "out")]
+        command = [sys.executable, *start, *PARTS[method], *flags(phantom, folder / "out")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         (folder / "printed.txt").write_text(done.stdout)
@@ -155,12 +163,12 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def train_method(call: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Train]:
-    """Of a method, what runs its train.py in this process: (exit code, stdout, stderr)."""
+    """Of a method, what runs its train.py with `PARTS`: (exit code, stdout, stderr)."""
     draw_nothing(monkeypatch.setattr)
 
     def choose(method: str) -> Train:
         def train(*arguments: object) -> tuple[int, str, str]:
-            ended = call(module(method, "train").main, *arguments)
+            ended = call(module(method, "train").main, *PARTS[method], *arguments)
             # as at the end of a process: a run that was refused lets go of its folder
             gc.collect()
             return ended

@@ -71,7 +71,7 @@ def train(method: str, out: Path, flags: Sequence[object]) -> float:
             *(*flags, "--preset", "small", "--model", "tf_efficientnet_lite0", "--seed", "0"),
             *("--img_size", "160", "--batch_size", "16", "--monitor", "mAUROC", "--overwrite"),
             *("--num_workers", "0", "--epochs", "0", "--warmup_head_epochs", EPOCHS),
-            *("--run_folds", *FOLDS[method]),
+            *("--run_folds", *FOLDS[method], *runs.PUBLISHED[method]),
             prefix=("-c", _TRAIN, note),
         )
     return float(note.read_text()) / len(FOLDS[method])

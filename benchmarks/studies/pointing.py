@@ -28,11 +28,11 @@ TWO_PHASES = [
     *("--backbone_lr", "3e-4", "--head_lr", "1e-3", "--seed", "0"),
 ]
 RECIPES = {
-    "standard_head": TWO_PHASES,
+    "standard_head": [*TWO_PHASES, "--head", "mlp"],
     # uniform, so that the maps have the same prior as those of the other methods
     "csra_db_cas": [*TWO_PHASES, "--sampler", "uniform"],
     # as in the published table
-    "label_coupling": ["--epochs", "3", "--lr", "3e-4", "--monitor", "mAUROC"],
+    "label_coupling": ["--epochs", "3", "--lr", "3e-4", "--monitor", "mAUROC", "--refiner"],
 }
 # the budget of the others, but for the epochs that random weights need
 VIT = [
@@ -41,6 +41,7 @@ VIT = [
     *("--folds", "5", "--run_folds", "1", "--batch_size", "16", "--seed", "0"),
     *("--loss", "bce", "--logit_adjust", "0", "--no-pos_weight"),
     *("--backbone_lr", "1e-3", "--head_lr", "1e-3", "--no-ema", "--drop_rate", "0"),
+    *("--head", "mlp"),
 ]
 
 

@@ -26,10 +26,19 @@ TWO_PHASES = [
     # as in the published tables
     *("--seed", "0"),
 ]
+# heads, losses and samplers of the methods' papers
+PUBLISHED = {
+    "standard_head": ["--head", "mlp", "--logit_adjust", "1"],
+    "csra_db_cas": ["--loss", "distribution_balanced", "--sampler", "class_aware"],
+    "label_coupling": ["--refiner"],
+}
 BUDGET = {
-    "standard_head": EVERY + TWO_PHASES,
-    "csra_db_cas": EVERY + TWO_PHASES,
-    "label_coupling": [*EVERY, "--epochs", "8", "--lr", "2e-4"],
+    "standard_head": [*EVERY, *TWO_PHASES, *PUBLISHED["standard_head"]],
+    "csra_db_cas": [*EVERY, *TWO_PHASES, *PUBLISHED["csra_db_cas"]],
+    "label_coupling": [
+        *(*EVERY, "--epochs", "8", "--lr", "2e-4", "--patience", "3"),
+        *PUBLISHED["label_coupling"],
+    ],
 }
 
 PHANTOM_BUDGET = [

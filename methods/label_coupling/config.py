@@ -121,10 +121,11 @@ class Config(TrainingConfig):
                 "--couplings_only takes backbone and head from its checkpoint, untrained: leave "
                 f"out {flag}"
             )
-        other = "--init_from" if self.model.refiner else "--no-refiner"
-        if self.optim.couplings_only and (self.model.init_from or not self.model.refiner):
-            raise UserError(f"--couplings_only and {other} contradict each other: leave one out")
-        if self.optim.couplings_only and (self.model.mean or self.model.std):
+        if optim.couplings_only and not self.model.refiner:
+            raise UserError("--couplings_only fits the couplings of the refiner: add --refiner")
+        if optim.couplings_only and self.model.init_from:
+            raise UserError("--couplings_only and --init_from contradict each other: leave one out")
+        if optim.couplings_only and (self.model.mean or self.model.std):
             raise UserError(
                 "--couplings_only takes mean and std from its checkpoint: leave out --mean, --std"
             )

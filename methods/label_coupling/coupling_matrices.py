@@ -63,7 +63,7 @@ def read_fold(path: Path) -> FoldCouplings:
     if not isinstance(head, CoupledHead):
         raise UserError(f"{path} is of {info.method}: give a checkpoint of label_coupling")
     if head.coupling is None:
-        raise UserError(f"{path} has no couplings: give one that was trained without --no-refiner")
+        raise UserError(f"{path} has no couplings: give one that was trained with --refiner")
     if type(fold) is not int or type(folds) is not int or not 1 <= fold <= folds:
         raise UserError(f"{path} has no valid fold number: give another checkpoint")
     # without the diagonal, as in the model; + 0.0 turns -0 into 0

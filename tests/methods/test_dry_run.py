@@ -41,10 +41,7 @@ def test_a_dry_run_writes_all_that_a_run_does_and_prints_what_it_measured(
     monkeypatch.setattr(measurement, "monotonic", itertools.count().__next__)
     out, submission = tmp_path / "out", tmp_path / "submission.csv"
     words = flags(phantom, out, "--run_folds", 2, "--batch_size", 4, "--accumulate", 2)
-    phases = ["all"]
-    if "warmup_head_epochs" in settings(method=method):
-        words += ["--warmup_head_epochs", 1]
-        phases = ["head", "all"]
+    phases = ["head", "all"] if "warmup_head_epochs" in settings(method=method) else ["all"]
     if method == "label_coupling":
         words += ["--test_csv", str(phantom / "test.csv"), "--out_csv", str(submission)]
     code, printed, error = train_method(method)(*words, "--dry_run")

@@ -198,7 +198,7 @@ def test_couplings_alone_refuse_what_has_no_logits_of_these_labels(
         (["--couplings_only", own, "--labels", "Effusion,Mass"], "have different labels"),
         (["--couplings_only", tmp_path / "no.safetensors"], "is not there"),
         (["--couplings_only", spoiled], "tensors: head.classifier.bias)"),
-        (["--couplings_only", own, "--no-refiner"], "contradict each other"),
+        (["--couplings_only", own, "--no-refiner"], "add --refiner"),
         (["--couplings_only", own, "--out_dir", own.parent], "is in --out_dir"),
     ):
         code, _, error = train(*flags(phantom, tmp_path / "out"), *more)

@@ -93,7 +93,7 @@ OWN = {
     --lr 0 | --lr must be above 0
     --rotation 181 | --rotation must be at most 180
     --drw_epoch 4 | --drw_epoch must lie within 1 and the 3 epochs of the training
-    --couplings_only a.safetensors --no-refiner | --couplings_only and --no-refiner contradict
+    --couplings_only a.safetensors --no-refiner | the couplings of the refiner: add --refiner
     --head_lr 0.1 | Unrecognized options: --head_lr
     """,
 }

@@ -15,6 +15,12 @@ ROOT = Path(__file__).resolve().parents[3]
 MODEL = "test_efficientnet"
 # what is promised of the command line and of whole runs is tested for each of these
 METHODS = ("standard_head", "csra_db_cas", "label_coupling")
+# parts that the preset `small` leaves out, so that they are tested
+PARTS = {
+    "standard_head": ("--warmup_head_epochs", "1", "--head", "mlp"),
+    "csra_db_cas": ("--warmup_head_epochs", "1", "--sampler", "class_aware"),
+    "label_coupling": ("--refiner",),
+}
 
 
 def script(method: str) -> str:
