@@ -120,7 +120,7 @@ def finished_method(phantom: Path, once: Once) -> Callable[[str], tuple[Path, st
 
     def train(method: str, folder: Path) -> None:
         start = [script(method)] if method == "standard_head" else ["-c", BLANK, script(method)]
-        command = [sys.executable, *start, *PARTS[method], *flags(phantom, folder / "out")]
+        command = [sys.executable, *start, *flags(phantom, folder / "out"), *PARTS[method]]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         (folder / "printed.txt").write_text(done.stdout)
@@ -162,18 +162,28 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def train_method(call: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Train]:
-    """Of a method, what runs its train.py with `PARTS`: (exit code, stdout, stderr)."""
+def train_plain(call: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Train]:
+    """Of a method, what runs its train.py in this process: (exit code, stdout, stderr)."""
     draw_nothing(monkeypatch.setattr)
 
     def choose(method: str) -> Train:
         def train(*arguments: object) -> tuple[int, str, str]:
-            ended = call(module(method, "train").main, *PARTS[method], *arguments)
+            ended = call(module(method, "train").main, *arguments)
             # as at the end of a process: a run that was refused lets go of its folder
             gc.collect()
             return ended
 
         return train
+
+    return choose
+
+
+@pytest.fixture
+def train_method(train_plain: Callable[[str], Train]) -> Callable[[str], Train]:
+    """`train_plain` with the `PARTS` of each method, over which a test's own flags go."""
+
+    def choose(method: str) -> Train:
+        return lambda *arguments: train_plain(method)(*PARTS[method], *arguments)
 
     return choose
 

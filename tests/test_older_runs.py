@@ -104,10 +104,10 @@ def test_a_checkpoint_predicts_the_same(method: str, older: Path, infer: Call) -
     ids=["flags", "config", "both", *METHODS],
 )
 def test_a_run_resumes(
-    method: str, words: list[str], older: Path, train_method: Callable[[str], Train]
+    method: str, words: list[str], older: Path, train_plain: Callable[[str], Train]
 ) -> None:
     before = json.loads((older / method / "config.json").read_text())
-    code, printed, error = train_method(method)(*words)
+    code, printed, error = train_plain(method)(*words)
     assert code == 0, error
     assert printed.count("finished before") == 1
     assert json.loads((older / method / "config.json").read_text()) == before
@@ -115,7 +115,7 @@ def test_a_run_resumes(
 
 
 def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
-    older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+    older: Path, train_plain: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As later versions may have them: another seed, other labels by detection, other folds."""
 
@@ -135,16 +135,16 @@ def test_later_defaults_detection_and_folds_do_not_refuse_an_older_run(
     monkeypatch.setitem(module("standard_head", "config").PRESETS, "small", with_other_defaults)
     monkeypatch.setattr("core.data.csv.labels._detect_labels", detect_less)
     monkeypatch.setattr("core.data.splits.prepare.assign_folds", reverse)
-    code, _, error = train_method("standard_head")(*flags_of("standard_head"))
+    code, _, error = train_plain("standard_head")(*flags_of("standard_head"))
     assert code == 0, error
     assert_finished(older / "standard_head", "standard_head")
 
 
 def test_a_run_that_began_offline_is_finished_from_random_weights(
-    older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+    older: Path, train_plain: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Version 0.1 trained from random weights where it could not fetch any, and kept no record."""
-    train, folder = train_method("standard_head"), older / "standard_head"
+    train, folder = train_plain("standard_head"), older / "standard_head"
     settings = json.loads((folder / "config.json").read_text())
     text = json.dumps(settings | {"pretrained": True}, indent=2)
     (folder / "config.json").write_text(text)
@@ -183,11 +183,11 @@ def test_a_flag_that_contradicts_the_run_is_refused(
     arguments: list[str],
     sentence: str,
     older: Path,
-    train_method: Callable[[str], Train],
+    train_plain: Callable[[str], Train],
 ) -> None:
     shutil.copy("data/train.csv", "other.csv")
     before = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
-    code, _, error = train_method(method)(*arguments, "--out_dir", "standard_head")
+    code, _, error = train_plain(method)(*arguments, "--out_dir", "standard_head")
     assert code == 2
     assert sentence in error
     after = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
@@ -196,10 +196,10 @@ def test_a_flag_that_contradicts_the_run_is_refused(
 
 
 def test_a_run_without_predictions_resumes_by_the_names_of_its_labels(
-    older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+    older: Path, train_plain: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in its first epoch by a version that detects other labels."""
-    train = train_method("standard_head")
+    train = train_plain("standard_head")
     words = [*COMMON.split(), "--out_dir", "early"]
     stopped_at(train, 2, *words)
     environment = json.loads(Path("early/env.json").read_text())
@@ -215,10 +215,10 @@ def test_a_run_without_predictions_resumes_by_the_names_of_its_labels(
 
 
 def test_a_resume_from_another_folder_names_what_is_not_found(
-    older: Path, train_method: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+    older: Path, train_plain: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(older / "data" / "images")
-    code, _, error = train_method("standard_head")("--out_dir", older / "standard_head")
+    code, _, error = train_plain("standard_head")("--out_dir", older / "standard_head")
     assert code == 2
     assert "there is no file data/train.csv below" in error
     assert "where the training was started" in error
@@ -226,7 +226,7 @@ def test_a_resume_from_another_folder_names_what_is_not_found(
 
 @pytest.mark.parametrize("fold", ["9" * 25, "-5", "x", "3", None])
 def test_folds_that_are_not_the_runs_are_computed_again(
-    fold: str | None, older: Path, train_method: Callable[[str], Train]
+    fold: str | None, older: Path, train_plain: Callable[[str], Train]
 ) -> None:
     """Those of a finished fold: no fold's number, another one's, or no file."""
     folds = older / "csra_db_cas" / "folds.csv"
@@ -234,6 +234,6 @@ def test_folds_that_are_not_the_runs_are_computed_again(
     folds.unlink()
     if fold:
         folds.write_text(recorded.replace(",1\n", f",{fold}\n", 1))
-    code, _, error = train_method("csra_db_cas")("--out_dir", "csra_db_cas", "--run_folds", 1)
+    code, _, error = train_plain("csra_db_cas")("--out_dir", "csra_db_cas", "--run_folds", 1)
     assert code == 0, error
     assert folds.read_text() == recorded

@@ -152,6 +152,11 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     prepared = prepare(
         config.data, config.split, logger.info, config.loader.source_weights, config.run
     )
+    # before a dry run leaves out images
+    for sentence in check_pseudo_labels(
+        prepared, config.data.train_csv, anonymous=config.data.anonymous
+    ):
+        logger.info(sentence)
     measured = None
     if config.run.dry_run:
         config, prepared, measured = reduce_to_dry_run(config, prepared, fabric, logger.info)
@@ -235,10 +240,6 @@ def open_folder(
         if config.optim.layer_decay < 1:
             layer_scales(trial.get_submodule("backbone.network"), config.optim.layer_decay)
         check_network(trial, config.model.model, config.loader.img_size)
-    for sentence in check_pseudo_labels(
-        start.prepared, config.data.train_csv, anonymous=config.data.anonymous
-    ):
-        logger.info(sentence)
     augment = Augmentation(transforms, config.split.seed)
     data = fold_data(fabric, start.prepared, config.loader, config.optim.accumulate, augment)
     for fold in data:

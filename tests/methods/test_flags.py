@@ -14,7 +14,7 @@ from tests.helpers.training.small_run import MODEL, flags
 CHANGES = [
     *("--seed 1", "--batch_size 4", "--accumulate 2", "--img_size 40", "--loss bce"),
     *("--loss distribution_balanced", "--loss_options gamma_neg=1 margin=0.2"),
-    *("--logit_adjust 0", "--label_smooth 0.1", "--warmup_head_epochs 0", "--warmup_head_lr 0.1"),
+    *("--logit_adjust 1", "--label_smooth 0.1", "--warmup_head_epochs 0", "--warmup_head_lr 0.1"),
     *("--warmup_epochs 0", "--backbone_lr 0.01", "--head_lr 0.01", "--weight_decay 20"),
     *("--clip_norm 0.001", "--drop_rate 0", "--no-ema", "--layer_decay 0.1", "--head linear"),
     *("--ema_decay 0.1", "--no-tta", "--labels Effusion,Mass", "--patient_column none"),

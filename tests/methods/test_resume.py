@@ -28,7 +28,7 @@ def test_the_same_command_again_changes_nothing_and_another_one_is_refused(
     assert contents(out) == before
     code, _, error = train(*flags(phantom, out, "--backbone_lr", "0.5"))
     assert code == 2
-    assert "backbone_lr (0.0005 there, 0.5 now)" in error
+    assert "backbone_lr (0.0002 there, 0.5 now)" in error
     assert "--overwrite" in error
     start = f"another --out_dir and --init_from {out / MODEL}_fold1.safetensors to start from its"
     assert f"{start} weights (which saw images that other folds validate on)" in error
