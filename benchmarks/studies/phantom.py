@@ -40,7 +40,7 @@ COMMON = [
     *("--folds", "5", "--run_folds", "1", "--batch_size", "32", "--warmup_epochs", "0.5"),
     *("--warmup_head_epochs", "0", "--backbone_lr", "3e-3", "--head_lr", "3e-3", "--no-tta"),
 ]
-BCE = ["--loss", "bce", "--logit_adjust", "0"]
+BCE = ["--head", "mlp", "--loss", "bce", "--logit_adjust", "0"]
 AGAIN = ["--sampler", "class_aware", "--freeze_backbone", "--epochs", "2"]
 RECIPES: dict[str, tuple[str, list[str]]] = {
     "bce": ("standard_head", [*BCE, "--sampler", "uniform"]),
