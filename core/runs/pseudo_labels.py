@@ -44,12 +44,20 @@ def check_pseudo_labels(
         except UserError as error:
             yield f"Soft labels of {csv}: leaks into the validation cannot be checked ({error})."
             continue
+        everyone = _own_names(prepared, np.arange(len(table)))
+        for path, parts in list(teachers.items()):
+            # two names each; 10 times the 32-bit digests that are equal by chance
+            chance = 20 * len(everyone) * sum(len(part.digests) for part in parts) / 2**32
+            if _are_in(parts, everyone).sum() <= chance:
+                del teachers[path]
+                yield (
+                    f"Soft labels of {csv}: leaks of {path} into the validation cannot be checked "
+                    "(none of its patients is in --train_csv)."
+                )
         for fold, _, validated in prepared.rows():
             patients = _own_names(prepared, validated)
             for path, parts in teachers.items():
-                leaks = np.zeros(len(patients), dtype=bool)
-                for part in parts:
-                    leaks |= part.has(patient_digests(patients, part.key))
+                leaks = _are_in([part for part in parts if part.role == "training"], patients)
                 if leaks.any():
                     yield (
                         f"Warning: {path}, which made the soft labels of {csv}, was trained on "
@@ -69,10 +77,24 @@ def _own_names(prepared: PreparedData, rows: np.ndarray) -> list[str]:
     return [name.partition("/")[2] for name in names]
 
 
-def _read_teachers(csv: Path) -> dict[Path, list[DigestSet]]:
-    """Digests of the training patients of each checkpoint that made `csv`.
+def _are_in(parts: Sequence[DigestSet], patients: Sequence[str]) -> np.ndarray:
+    """Whether each patient is in any of `parts`, (N,) bool.
 
-    Raises UserError if there is no record of them, or if they are missing or have no digests.
+    Names match with or without the letter p of MIMIC-CXR, which a table of one source keeps.
+    """
+    numbers = [name.removeprefix("p") for name in patients]
+    found = np.zeros(len(patients), dtype=bool)
+    for part in parts:
+        for names in (numbers, [f"p{number}" for number in numbers]):
+            found |= part.has(patient_digests(names, part.key))
+    return found
+
+
+def _read_teachers(csv: Path) -> dict[Path, list[DigestSet]]:
+    """Digests of the patients of each checkpoint that made `csv`.
+
+    Raises UserError if there is no record of them, or if they are missing or lack digests of
+    training patients.
     """
     record = overlap_path(csv)
     if not record.is_file():
@@ -84,10 +106,14 @@ def _read_teachers(csv: Path) -> dict[Path, list[DigestSet]]:
         raise UserError(f"{record} names no checkpoints") from error
     digests = {path: DataDigests.read(*load_tensors(path), path) for path in paths}
     teachers = {
-        path: [part for part in one.parts if part.of == "patients" and part.role == "training"]
+        path: [part for part in one.parts if part.of == "patients"]
         for path, one in digests.items()
         if one is not None
     }
-    if unknown := [path.name for path in paths if not teachers.get(path)]:
+    if unknown := [
+        path.name
+        for path in paths
+        if not any(part.role == "training" for part in teachers.get(path, ()))
+    ]:
         raise UserError(f"no digests of patients in {list_first(unknown)}")
     return teachers

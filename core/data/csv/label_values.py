@@ -20,12 +20,14 @@ _NUMBER = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _LONGEST = 40
+# soft labels: in float32 others could round to 0 and 1, which are hard
+SOFT_RANGE = (1e-6, 1 - 1e-6)
 
 
 def label_value(cell: str, *, soft: bool = False) -> float | None:
     """1, 0, -1 (uncertain) or NaN (missing); None if the cell is not a label.
 
-    If `soft`, numbers between 0 and 1 are labels too.
+    If `soft`, numbers between 0 and 1 are labels too, clipped to SOFT_RANGE.
     """
     if len(cell) > _LONGEST:
         return None
@@ -33,7 +35,9 @@ def label_value(cell: str, *, soft: bool = False) -> float | None:
     if known is not None:
         return known
     number = _number(cell)
-    return float(number) if soft and 0 < number < 1 else _LABELS.get(number)
+    if soft and 0 < number < 1:
+        return min(max(float(number), SOFT_RANGE[0]), SOFT_RANGE[1])
+    return _LABELS.get(number)
 
 
 def is_missing(cell: str) -> bool:

@@ -8,14 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from core.data.csv.columns import Column
-from core.data.csv.label_values import is_missing, is_probability, label_key, label_value
+from core.data.csv.label_values import (
+    SOFT_RANGE,
+    is_missing,
+    is_probability,
+    label_key,
+    label_value,
+)
 from core.data.csv.non_labels import is_known_non_label
 from core.errors import UserError, escape_control, list_first, suggest_name
 
 UNCERTAIN = {"ignore": np.nan, "zero": 0.0, "one": 1.0}
 BLANK = {"unknown": np.nan, "zero": 0.0}
-# soft labels of a table without hard ones: 0 and 1 may be rounded
-SOFT_RANGE = (1e-6, 1 - 1e-6)
+# minimum share of images with a soft label, among those with any, in a table of soft labels alone
+SOFT_ALONE = 0.9
 # minimum share of label values among the filled cells of a column that looks like a label
 LOOKS_LIKE_LABEL = 0.5
 # pairs of answers that look like labels but are rejected, because F is also a sex
@@ -180,6 +186,16 @@ def _bad_cell(column: Column, value: str) -> str:
     return f"{column.cell(value)}; a label is 1, 0, -1 (uncertain) or blank{soft}."
 
 
+def _has_soft_alone(columns: Sequence[Column]) -> bool:
+    """Whether label columns have soft labels alone: a few rows may have rounded ones (1 and 0)."""
+    known = soft = np.zeros(len(columns[0].codes), dtype=bool)
+    for column in columns:
+        values = column.each(lambda text: label_value(text, soft=True))
+        known = known | (values >= 0)
+        soft = soft | ((values > 0) & (values < 1))
+    return bool(soft.any() and soft.sum() >= SOFT_ALONE * known.sum())
+
+
 def read_targets(
     path: Path,
     columns: dict[str, Column],
@@ -191,8 +207,8 @@ def read_targets(
 ) -> tuple[np.ndarray, list[str]]:
     """Targets (N, C) float32 with NaN for unknown, and notes on them.
 
-    `soft`: numbers between 0 and 1 are labels too. If each image has one, the table has no hard
-    labels, and its 0 and 1 are clipped to SOFT_RANGE.
+    `soft`: numbers between 0 and 1 are labels too. If SOFT_ALONE of the images with a label have
+    one, the table has no hard labels, and its 0 and 1 are clipped to SOFT_RANGE.
     """
     of_blank = BLANK[blank or "unknown"]
 
@@ -221,7 +237,7 @@ def read_targets(
             "mean that the finding is absent (--blank zero) or unknown (--blank unknown)?"
         )
     notes = []
-    if soft and ((targets > 0) & (targets < 1)).any(axis=1).all():
+    if soft and _has_soft_alone([columns[name] for name in names]):
         targets = np.clip(targets, *SOFT_RANGE)
         notes.append(f"{path} has soft labels alone: its images train and are never validated.")
     if words:

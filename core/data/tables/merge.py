@@ -44,7 +44,13 @@ class SourceFile:
 
     def read(self, labels: Sequence[str] | None) -> LabelTable:
         """Read its table with these labels (None: detect them)."""
-        return build_label_table(self.source, self.folder, labels, self.reading, soft=self.soft)
+        table = build_label_table(self.source, self.folder, labels, self.reading, soft=self.soft)
+        pseudo = table.is_pseudo
+        if pseudo.all() or not pseudo.any() or not np.isnan(table.hard_targets).all():
+            return table
+        # soft labels alone, and images that would be validated without a label
+        note = f"Images of {self.csv} without a label are left out: {int((~pseudo).sum()):,}."
+        return replace(table.take(pseudo), notes=(*table.notes, note))
 
 
 def rename_labels(table: LabelTable, names: Mapping[str, str], csv: Path) -> LabelTable:

@@ -98,6 +98,30 @@ def test_rounded_predictions_are_no_hard_labels(hard: Path) -> None:
     np.testing.assert_allclose(table.targets[:2], [[1, 0.4], [0.3, 0]], atol=2e-6)
 
 
+def test_values_near_0_and_1_stay_soft_in_float32(hard: Path) -> None:
+    path = hard / "own.csv"
+    path.write_text("ImageID,A,B\n00.png,0.99999999,1e-300\n01.png,1,0\n02.png,0,1\n")
+    table = gather(DataConfig(train_csv=(path,), soft_labels=True), images=False)
+    assert table.is_soft.tolist() == [[True, True], [False, False], [False, False]]
+    np.testing.assert_allclose(table.targets[0], [1, 0], atol=2e-6)
+
+
+@pytest.mark.parametrize(("rounded", "is_alone"), [(2, True), (3, False)])
+def test_a_tenth_of_rounded_rows_does_not_make_hard_labels(
+    rounded: int, is_alone: bool, hard: Path
+) -> None:
+    frame = pd.read_csv(pseudo(hard, [f"p{number}" for number in range(20)]), dtype=str)
+    frame.loc[2 : 1 + rounded, ["A", "B"]] = ["1", "0"]
+    # rows without a label do not count
+    blank = frame.assign(ImageID=[f"{n:02}.png" for n in range(20)], A="", B="")
+    both = pd.concat([blank[:15], frame])
+    both.to_csv(hard / "pseudo.csv", index=False)
+    table = gather(DataConfig(train_csv=(hard / "pseudo.csv",), soft_labels=True), images=False)
+    assert len(table) == (20 if is_alone else 35)
+    assert table.is_pseudo.all() == is_alone
+    assert any("without a label are left out: 15" in note for note in table.notes) == is_alone
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["patients", "no patients"])
 @pytest.mark.parametrize("given", [True, False], ids=["pseudo patients", "without"])
 def test_pseudo_labels_leave_the_folds_as_they_are(hard: Path, known: bool, given: bool) -> None:
@@ -132,6 +156,52 @@ def test_pseudo_labels_of_validation_patients_do_not_train(hard: Path, tmp_path:
     again = read_folds(tmp_path / "folds.csv", prepared.table)
     assert again is not None
     assert again.tolist() == prepared.assignment.tolist()
+
+
+@pytest.mark.parametrize("letter", ["p", ""], ids=["p", "no p"])
+@pytest.mark.parametrize("column", ["PatientID", "subject_id"])
+@pytest.mark.parametrize("of_train", ["p", ""], ids=["train p", "train no p"])
+def test_patients_of_mimic_match_without_their_letter(
+    letter: str, column: str, of_train: str, hard: Path
+) -> None:
+    frame = pd.read_csv(hard / "train.csv", dtype=str)
+    frame["PatientID"] = of_train + frame["PatientID"].str.removeprefix("p")
+    names = {"ImageID": "dicom_id", "PatientID": "subject_id"}
+    frame = frame.rename(columns=names).assign(study_id="s1", fpath="f")
+    frame.to_csv(hard / "train.csv", index=False)
+    soft = pseudo(hard, [f"{letter}{number}" for number in range(20)])
+    pd.read_csv(soft, dtype=str).rename(columns={"PatientID": column}).to_csv(soft, index=False)
+    log: list[str] = []
+    prepared = divide(hard, hard / "train.csv", soft, log=log)
+    assert any("CXR-LT 2023 or 2024" in one for one in log)
+    # image 40 + n is of the patient of images 2 n and 2 n + 1
+    folds = prepared.assignment
+    assert folds[40:].tolist() == [-2 - fold for fold in folds[:40:2]]
+
+
+def test_other_patients_are_reported(hard: Path) -> None:
+    log: list[str] = []
+    divide(hard, hard / "train.csv", pseudo(hard, [f"q{n}" for n in range(20)]), log=log)
+    assert any("no patient of" in one and "pseudo.csv" in one for one in log)
+    divide(hard, hard / "train.csv", pseudo(hard, [f"p{n}" for n in range(20)]), log=(log := []))
+    assert not any("no patient of" in one for one in log)
+
+
+def test_patients_of_two_csvs_are_left_out(hard: Path) -> None:
+    frame = pd.read_csv(hard / "train.csv", dtype=str)
+    # p9 is in both, as are two images of p0 and one of p9 in the CSV of soft labels
+    frame[:20].to_csv(hard / "one.csv", index=False)
+    frame[20:].replace("p19", "p9").to_csv(hard / "two.csv", index=False)
+    soft = pseudo(hard, ["p9", "p0", "p0", *[f"q{number}" for number in range(17)]])
+    log: list[str] = []
+    prepared = divide(hard, hard / "one.csv", hard / "two.csv", soft, log=log)
+    assert "pseudo/40.png" not in prepared.table.ids
+    assert len(prepared.table) == 59
+    assert (prepared.assignment[40:] < -1).sum() == 2
+    assert any("1 image of" in one and "names of several people" in one for one in log)
+    soft = pseudo(hard, ["p9"] * 20)
+    with pytest.raises(UserError, match="names of several people"):
+        divide(hard, hard / "one.csv", hard / "two.csv", soft)
 
 
 def test_one_table_of_both_divides_as_two(hard: Path) -> None:
