@@ -9,7 +9,7 @@ import pytest
 from core.data.images.collection import Images
 from core.data.splits.prepare import PreparedData
 from core.data.tables.label_table import LabelTable
-from core.models.data_digests import DataDigests, DigestSet, patient_digests
+from core.models.data_digests import DataDigests, DigestSet, Role, patient_digests
 from core.runs.pseudo_labels import check_pseudo_labels
 
 KEY = b"key"
@@ -31,7 +31,7 @@ def prepared(letter: str) -> PreparedData:
 
 
 def check(data: PreparedData, trained: list[str], validated: list[str], folder: Path) -> list[str]:
-    sets = [("training", trained), ("validation", validated)]
+    sets: list[tuple[Role, list[str]]] = [("training", trained), ("validation", validated)]
     parts = [DigestSet(role, np.sort(patient_digests(n, KEY)), key=KEY) for role, n in sets]
     content = {"checkpoints": [{"checkpoint": "teacher.safetensors"}]}
     (folder / "pseudo_training_overlap.json").write_text(json.dumps(content))
