@@ -182,7 +182,9 @@ def _wrong_cell(column: Column, soft: bool) -> str | None:
 
 
 def _bad_cell(column: Column, value: str) -> str:
-    soft = ", or a probability in --train_csv with --soft_labels" if is_probability(value) else ""
+    soft = ""
+    if is_probability(value):
+        soft = ", or, for training only, a probability in --train_csv with --soft_labels"
     return f"{column.cell(value)}; a label is 1, 0, -1 (uncertain) or blank{soft}."
 
 

@@ -99,6 +99,7 @@ def _read_files(
         for place, lost in enumerate(_find_constant_labels(files, tables, label_map)):
             if lost:
                 tables[place] = files[place].read([*tables[place].class_names, *lost])
+        tables = _drop_soft_columns(files, tables, label_map)
         there: list[Sequence[str]] = [table.class_names for table in tables]
     else:
         there = [[name for name in file.source.columns if normalize_name(name)] for file in files]
@@ -178,6 +179,24 @@ def _find_constant_labels(
         ]
         for file, table in zip(files, tables, strict=True)
     ]
+
+
+def _drop_soft_columns(
+    files: Sequence[SourceFile], tables: Sequence[LabelTable], label_map: LabelMap
+) -> list[LabelTable]:
+    """Read CSVs with soft labels alone again, without columns that are no label of another CSV."""
+    hard = [table.class_names for table in tables if not table.is_pseudo.all()]
+    known = {normalize_name(label_map.meaning(name)) for names in hard for name in names}
+    result = list(tables)
+    for place, (file, table) in enumerate(zip(files, tables, strict=True)):
+        means = {name: normalize_name(label_map.meaning(name)) for name in table.class_names}
+        shared = [name for name in table.class_names if means[name] in known]
+        if not known or not table.is_pseudo.all() or len(shared) == len(means):
+            continue
+        if not shared:
+            raise UserError(f"{file.csv} has soft labels alone, and none is in another CSV")
+        result[place] = file.read(shared)
+    return result
 
 
 def _choose_columns(

@@ -83,7 +83,8 @@ def test_other_values_are_refused(hard: Path, value: str, names_flag: bool) -> N
     data = DataConfig(train_csv=(path,), train_dir=(hard / "images",), soft_labels=not names_flag)
     with pytest.raises(UserError, match=rf"row 4 .* column 'A' holds '{value}'") as refused:
         gather(data)
-    assert ("--soft_labels" in str(refused.value)) == names_flag
+    hint = ", or, for training only, a probability in --train_csv with --soft_labels"
+    assert (hint in str(refused.value)) == names_flag
 
 
 def test_soft_labels_of_the_validation_are_refused(hard: Path) -> None:
@@ -177,6 +178,20 @@ def test_patients_of_mimic_match_without_their_letter(
     # image 40 + n is of the patient of images 2 n and 2 n + 1
     folds = prepared.assignment
     assert folds[40:].tolist() == [-2 - fold for fold in folds[:40:2]]
+
+
+def test_other_columns_of_soft_labels_are_no_labels(hard: Path) -> None:
+    soft = pseudo(hard, None)
+    pd.read_csv(soft).assign(quality=np.linspace(0.5, 0.99, 20)).to_csv(soft, index=False)
+    log: list[str] = []
+    table = divide(hard, hard / "train.csv", soft, log=log).table
+    assert table.class_names == ("A", "B")
+    assert any("pseudo.csv that are not used: quality" in one for one in log)
+    asked = divide(hard, hard / "train.csv", soft, labels="A,quality").table
+    assert asked.class_names == ("A", "quality")
+    pd.read_csv(soft).drop(columns=["A", "B"]).to_csv(soft, index=False)
+    with pytest.raises(UserError, match="has soft labels alone, and none is in another CSV"):
+        divide(hard, hard / "train.csv", soft)
 
 
 def test_other_patients_are_reported(hard: Path) -> None:
