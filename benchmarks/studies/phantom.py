@@ -61,7 +61,7 @@ BINS = (0, 5, 10, 20, 40, 80, 160)
 def main() -> None:
     import pandas as pd
 
-    for tail, seed, images, recipe in product(TAILS, SEEDS, EPOCHS, RECIPES):
+    for seed, tail, images, recipe in product(SEEDS, TAILS, EPOCHS, RECIPES):
         rows, keys = read_rows(), dict(zip(KEYS, (tail, seed, images, recipe), strict=True))
         if (rows[KEYS] == list(keys.values())).all(axis=1).any():
             continue
