@@ -6,6 +6,7 @@ The flags are those of the script. Beside the files of the run, <out_dir>/epochs
 has the probabilities of each epoch, (E, V, C), and the rows of the table (V,).
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -46,9 +47,15 @@ class EpochRecord(FoldRecord):
 
 def main() -> None:
     """Run a method's training script with this record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("script", type=Path, help="train.py of a method")
+    parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of the script")
+    given = parser.parse_args()
     core.training.loop.FoldRecord = EpochRecord  # type: ignore[misc]
-    del sys.argv[0]
-    import_module(".".join(Path(sys.argv[0]).with_suffix("").parts)).main()
+    sys.argv = [str(given.script), *given.flags]
+    import_module(".".join(given.script.with_suffix("").parts)).main()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Not a command. Recipes are compared with a reference on the same folds and seeds: predictions of
 the folds of a seed are pooled, scores are means over seeds, and the interval of a difference is
-that of `core.metrics.paired_difference`, from the influence of each patient on these means.
+that of `core.metrics.paired_difference`, from the influence of each patient on these means: of
+these trainings, not of others with more seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -153,8 +154,9 @@ def print_table(
     print("| recipe | folds | macro AUROC | mAP | less the first's | mAP | last epoch | mAP |")
     print("| --- " * 8 + "|")
     for name, (best, last, again) in chosen.items():
-        best, again = (
-            {cell: one for cell, one in part.items() if cell in reference} for part in (best, again)
+        best, last, again = (
+            {cell: one for cell, one in part.items() if cell in reference}
+            for part in (best, last, again)
         )
         cells = [f"{len(best)} of {wanted}", "missing", *[""] * 5]
         if best:

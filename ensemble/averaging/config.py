@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from core.config.data import LabelReading
 from core.config.values import PositiveInt, Seed, Workers
@@ -29,7 +31,8 @@ class Config:
     """Reading of --train_csv."""
     monitor: Literal["mAP", "mAUROC"] = "mAP"
     """Score on the held-out images."""
-    bn_images: PositiveInt = 2000
+    # batch norm needs two images
+    bn_images: Annotated[int, Meta(ge=2)] = 2000
     """Most training images for the batch-norm statistics; they are kept in memory."""
     seed: Seed = 0
     """Seed of the choice of these images."""

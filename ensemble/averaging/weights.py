@@ -22,7 +22,10 @@ def check_same(members: Sequence[Member]) -> None:
     the input, and names and shapes of tensors; all values must be finite.
     """
     first = members[0]
-    for member in members:
+    for place, member in enumerate(members):
+        for other in members[:place]:
+            if member.digest == other.digest:
+                raise UserError(f"{member.path} equals {other.path}: leave one out")
         if found := _difference(first, member):
             raise UserError(
                 f"{member.path} cannot be averaged with {first.path}: {found}; give checkpoints of "

@@ -30,7 +30,7 @@ def advise(
     lines = [
         _describe_draws(targets, class_names, loader),
         _describe_tail(targets, class_names),
-        _describe_loss(loss),
+        _describe_shifts(loader, loss),
     ]
     return [line for line in lines if line]
 
@@ -79,8 +79,9 @@ def _describe_tail(targets: np.ndarray, class_names: Sequence[str]) -> str:
     few = np.flatnonzero(tail & (positives < ENOUGH_POSITIVES))
     count = pluralize(int(tail.sum()), "class", "classes")
     start = (
-        f"Advice: {count} below {TAIL:.0%}; on the phantom csra_db_cas with class-aware sampling "
-        f"gained AP from about {ENOUGH_POSITIVES} positives on (docs/results.md)"
+        f"Advice: {count} below {TAIL:.0%}; on the phantom csra_db_cas with --loss "
+        f"distribution_balanced --sampler class_aware gained AP from about {ENOUGH_POSITIVES} "
+        "positives on (docs/results.md)"
     )
     if not len(few):
         return f"{start}, and each has as many."
@@ -89,16 +90,25 @@ def _describe_tail(targets: np.ndarray, class_names: Sequence[str]) -> str:
     return f"{start}; fewer have {named}."
 
 
-def _describe_loss(loss: LossConfig) -> str:
-    shifts = [f"--loss {loss.loss}"] if loss.loss != "bce" else []
-    shifts += ["--pos_weight"] if loss.pos_weight and loss.loss == "bce" else []
-    shifts += [f"--logit_adjust {loss.logit_adjust:g}"] if loss.logit_adjust else []
-    if not shifts:
+def _describe_shifts(loader: LoaderConfig, loss: LossConfig) -> str:
+    weighted, sampled = loss.pos_weight and loss.loss == "bce", loader.sampler != "uniform"
+    shifts = {
+        f"--loss {loss.loss}": loss.loss != "bce",
+        "--pos_weight": weighted,
+        f"--logit_adjust {loss.logit_adjust:g}": loss.logit_adjust,
+        f"--sampler {loader.sampler}": sampled,
+    }
+    found = [flag for flag, shifted in shifts.items() if shifted]
+    if not found:
         return ""
-    instead = ["--loss bce"] + (["--logit_adjust 0"] if loss.logit_adjust else [])
-    instead += ["--no-pos_weight"] if loss.pos_weight else []
-    verb = "shift" if len(shifts) > 1 else "shifts"
+    instead = {
+        "--loss bce": loss.loss != "bce" or weighted,
+        "--no-pos_weight": loss.pos_weight,
+        "--logit_adjust 0": loss.logit_adjust,
+        "--sampler uniform": sampled,
+    }
+    verb = "shift" if len(found) > 1 else "shifts"
     return (
-        f"Advice: {' and '.join(shifts)} {verb} probabilities: where they matter, train with "
-        f"{' '.join(instead)} or run ensemble.calibrate."
+        f"Advice: {', '.join(found)} {verb} probabilities: where they matter, train with "
+        f"{' '.join(flag for flag, needed in instead.items() if needed)} or run ensemble.calibrate."
     )

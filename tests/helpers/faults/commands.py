@@ -11,19 +11,19 @@ import pandas as pd
 
 from core.data.phantom.dataset import make_phantom
 from tests.helpers.faults.trials import Command
-from tests.helpers.training.small_run import MODEL, flags
+from tests.helpers.training.small_run import MODEL, PARTS, flags
 
 
-def training(data: Path, out: Path, *more: object) -> list[str]:
+def training(data: Path, out: Path, *more: object, method: str = "standard_head") -> list[str]:
     """One fold of two epochs and a head epoch; its state is saved at each update."""
     # few labels: the report's pictures are what takes long
     options = ["--run_folds", 1, "--labels", "Effusion,Normal", "--save_minutes", 1e-9]
-    return flags(data, out, "--batch_size", 4, *options, *more)
+    return flags(data, out, "--batch_size", 4, *PARTS[method], *options, *more)
 
 
 def training_of(method: str, data: Path, folder: Path, *more: object) -> Command:
     """The same training of a given method; label_coupling also predicts."""
-    words = training(data, folder / "out", *more)
+    words = training(data, folder / "out", *more, method=method)
     if method == "label_coupling":
         words += ["--test_csv", str(data / "test.csv"), "--out_csv", str(folder / "test.csv")]
     return Command(f"training ({method})", f"methods.{method}.train", words, folder)
@@ -91,7 +91,7 @@ def disk_command(name: str, folder: Path, **places: Path) -> Command:
         text = OTHERS[name].format(model=MODEL, work=folder, **{"coupled": ""} | places)
         return Command(name, name, text.split(), folder)
     words = flags(places["data"], folder / "out", "--run_folds", 1, "--epochs", 1, "--tensorboard")
-    words += ["--labels", "Effusion,Normal"]
+    words += ["--labels", "Effusion,Normal", *PARTS[name]]
     if name == "label_coupling":
         words += ["--test_csv", f"{places['data']}/test.csv", "--out_csv", f"{folder}/test.csv"]
     else:
