@@ -58,7 +58,13 @@ def test_two_processes_predict_at_the_end_of_a_training(
     launches: Launches, data: Path, tmp_path: Path
 ) -> None:
     out, submission = tmp_path / "out", tmp_path / "submission.csv"
-    words = [*training(data, out), "--test_csv", data / "test.csv", "--test_dir", data / "images"]
+    words = [
+        *training(data, out, method="label_coupling"),
+        "--test_csv",
+        data / "test.csv",
+        "--test_dir",
+        data / "images",
+    ]
     module = "methods.label_coupling.train"
     printed = launches.start(module, *words, "--out_csv", submission, place=Place(2)).finishes()
     assert printed.count("run folder") == 1
