@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from contextlib import ExitStack, suppress
 from copy import copy
 from functools import partial
@@ -130,6 +131,10 @@ def exit_on_shortage() -> None:
         # in the thread that sends file descriptors
         if _number(error) is not None:
             _end(error)
+        in_main = threading.current_thread() is threading.main_thread()
+        if not in_main and isinstance(error, (ConnectionError, EOFError)):
+            # the training process closed the connection, and reports why
+            return
         before(kind, error, trace)
 
     sys.excepthook = handle
