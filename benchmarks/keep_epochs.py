@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import core.training.loop
+from benchmarks.studies.paired import epochs_file
 from core.config.command_line import run
 from core.io.atomic import write_atomically
 from core.training.fold_record import FoldRecord, TrainedEpoch
@@ -34,7 +35,7 @@ class EpochRecord(FoldRecord):
         probabilities: np.ndarray,
     ) -> None:
         """`FoldRecord.end_epoch`; replaces the predictions of epochs that are trained again."""
-        path = self.run.folder.path / "epochs" / f"fold{self.data.fold}.safetensors"
+        path = epochs_file(self.run.folder.path, self.data.fold)
         path.parent.mkdir(exist_ok=True)
         found = torch.from_numpy(probabilities)[None].float()
         done = self.state.progress.epoch

@@ -5,12 +5,12 @@
 
 Three patient-disjoint folds x three seeds of the 1,000 images of NIH ChestX-ray14 in `nih1000`,
 128 px, ImageNet weights of tf_efficientnet_lite0, eight epochs, then two that train the head again
-by class-aware draws. Ten minutes of a processor core for each method and seed. Finished folds are
+by class-aware draws. 13 to 18 minutes on a busy core for each method and seed. Finished folds are
 not trained again, the command may be stopped at any time, and rows that are missing are shown.
 
 All rows keep the epoch of the best macro AUROC on the fold; the last epoch is shown beside it. Each
 row is paired with the plain loop on the same folds and seeds. Fold 1 of seed 0, on which settings
-were tried, is left out and shown in a table of its own.
+were tried, is left out and shown in a separate table.
 
 Expected (two CPU cores): the tables in docs/results.md.
 """

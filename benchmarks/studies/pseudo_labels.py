@@ -3,7 +3,7 @@
 Half of the training patients of each fold of nih1000 lose their labels. `standard_head` is trained
 on the other half, predicts the images without labels, and is trained again on both, with its
 predictions as soft labels. Both are scored on the fold, which neither has seen, and paired over
-the patients. Settings are those of the study `nih1000`; twenty minutes of a processor core a seed.
+the patients. Settings are those of the study `nih1000`; half an hour on a busy core a seed.
 Finished trainings are not repeated, and missing folds are shown.
 
 Expected (two CPU cores): the table in docs/results.md.
