@@ -130,8 +130,8 @@ def _detect_labels(
     for name, column in others.items():
         if (wrong := _wrong_cell(column, soft)) is not None:
             raise UserError(
-                f"{_bad_cell(column, wrong)} If '{name}' is not a label, name the label columns "
-                "with --labels."
+                f"{_bad_cell(column, wrong, soft)} If '{name}' is not a label, name the label "
+                "columns with --labels."
             )
     constant = [name for name, column in others.items() if is_always_positive(column)]
     sentence = (
@@ -142,7 +142,7 @@ def _detect_labels(
         return found, [f"Warning: {sentence}"] if constant else []
     lists = [name for name, column in columns.items() if any("|" in v for v in column.values)]
     words = [(c, text) for c in others.values() for text in c.values if label_value(text) is None]
-    hint = f" {_bad_cell(*words[0])}" if words else ""
+    hint = f" {_bad_cell(*words[0], soft)}" if words else ""
     if lists:
         hint = f" Column '{lists[0]}' has lists of labels: split it, or pass --source nih."
     elif constant:
@@ -181,11 +181,11 @@ def _wrong_cell(column: Column, soft: bool) -> str | None:
     return wrong if is_mostly_label or are_answers or is_soft else None
 
 
-def _bad_cell(column: Column, value: str) -> str:
-    soft = ""
+def _bad_cell(column: Column, value: str, soft: bool) -> str:
+    also = ", or, with --soft_labels, between 0 and 1" if soft else ""
     if is_probability(value):
-        soft = ", or, for training only, a probability in --train_csv with --soft_labels"
-    return f"{column.cell(value)}; a label is 1, 0, -1 (uncertain) or blank{soft}."
+        also = ", or, for training only, a probability in --train_csv with --soft_labels"
+    return f"{column.cell(value)}; a label is 1, 0, -1 (uncertain) or blank{also}."
 
 
 def _has_soft_alone(columns: Sequence[Column]) -> bool:
@@ -226,7 +226,7 @@ def read_targets(
     for position, column in enumerate(columns[name] for name in names):
         for text in column.values:
             if label_value(text, soft=soft) is None:
-                raise UserError(_bad_cell(column, text))
+                raise UserError(_bad_cell(column, text, soft))
         targets[:, position] = column.each(target)
         missing = [is_missing(text) for text in column.values]
         words.update(text for text in compress(column.values, missing) if text)

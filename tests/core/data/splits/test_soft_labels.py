@@ -268,3 +268,11 @@ def test_labels_csv_has_hard_labels_alone(hard: Path, tmp_path: Path) -> None:
     table = read_labels_csv(tmp_path)
     assert table.ids == prepared.table.ids[:40]
     np.testing.assert_array_equal(table.targets, prepared.table.targets[:40])
+
+
+def test_a_cell_above_1_names_the_range_of_soft_labels(tmp_path: Path) -> None:
+    csv = tmp_path / "train.csv"
+    csv.write_text("ImageID,A\na.png,0.3\nb.png,1.2\n")
+    config = DataConfig(train_csv=(csv,), soft_labels=True)
+    with pytest.raises(UserError, match=r"holds '1\.2'.*--soft_labels, between 0 and 1"):
+        gather(config, images=False)
