@@ -16,7 +16,7 @@ from core.io.atomic import check_writable, write_atomically
 # files of `benchmarks/speed`, each with a function `answers(folder)`
 QUESTIONS = (
     *("loader", "step", "infer", "metrics", "split", "startup"),
-    *("pack", "wait", "sampler", "memory"),
+    *("pack", "wait", "sampler", "memory", "precision"),
 )
 
 

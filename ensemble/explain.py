@@ -68,7 +68,7 @@ def main() -> None:
     # after the boxes, which are matched by image name
     if config.anonymous:
         images = anonymize(images)
-    fabric = make_fabric(amp=False)
+    fabric = make_fabric(amp=config.amp)
     if fabric.world_size > 1:
         raise UserError("heat maps run in one process only: start the command by python")
     # the augmented copies that ensemble.infer and calibrate use by default

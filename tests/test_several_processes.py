@@ -97,7 +97,7 @@ def test_plain_python_takes_one_device_of_many(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     made = Mock(return_value=Mock(device=torch.device("cpu"), world_size=1))
     monkeypatch.setattr(core.runtime.fabric, "Fabric", made)
-    core.runtime.fabric.make_fabric(amp=False)
+    core.runtime.fabric.make_fabric(amp="off")
     assert made.call_args.kwargs["devices"] == 1
 
 

@@ -26,6 +26,7 @@ try:
         choices_of,
         flat,
         is_choice,
+        spell_switches,
         types_of,
     )
     from core.errors import UserError, suggest_name
@@ -61,9 +62,9 @@ def parse(
     out of range, contradicting settings and an invalid file; an invalid flag ends the
     program with a message and exit code 2.
     """
-    words = sys.argv[1:] if arguments is None else arguments
     first = next(iter(presets.values()))
     types = types_of(first())
+    words = spell_switches(sys.argv[1:] if arguments is None else arguments, types)
     given = _last_values(words, types)
     settings: dict[str, Any] = {}
     if file := given["config"]:
@@ -133,8 +134,8 @@ def flags(
     default: ConfigType, description: str | None, words: list[str] | None = None
 ) -> ConfigType:
     """Parse flags over the settings of `default`. Raises UserError for a value out of range."""
-    words = sys.argv[1:] if words is None else words
     types = types_of(default)
+    words = spell_switches(sys.argv[1:] if words is None else words, types)
     for name, text in _last_values(words, types).items():
         choices = choices_of(types[name])
         if is_choice(types[name]) and text not in (None, "None", *choices):

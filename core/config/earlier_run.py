@@ -19,6 +19,12 @@ SINCE: dict[str, Any] = {
 }
 
 
+def in_current_terms(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of any version in today's terms: `amp` was true or false, and true was `auto`."""
+    amp = settings.get("amp")
+    return settings | {"amp": "auto" if amp else "off"} if isinstance(amp, bool) else settings
+
+
 @dataclass(frozen=True)
 class EarlierRun:
     """A run started in the folder `path`."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, get_origin
 
-from core.config.earlier_run import SINCE, find_run
+from core.config.earlier_run import SINCE, find_run, in_current_terms
 from core.config.values import convert
 from core.errors import UserError, escape_control, suggest_name
 from core.io.untrusted_files import read_json
@@ -29,7 +29,7 @@ def load_settings(path: Path) -> dict[str, Any]:
     for name in ("config", "overwrite"):
         if name in settings:
             raise UserError(f"--config {path}: {name} belongs on the command line")
-    return settings
+    return in_current_terms(settings)
 
 
 def check_file(settings: dict[str, Any], types: dict[str, Any], origin: str) -> dict[str, Any]:
@@ -60,7 +60,8 @@ def earlier_settings(path: Path, preset: str | None, types: dict[str, Any]) -> d
     if run is None or preset not in (None, "auto", run.settings.get("preset")):
         return {}
     since = {name: value for name, value in SINCE.items() if name in types}
-    settings = {n: value for n, value in (since | run.settings).items() if n not in _OF_A_START}
+    found = since | in_current_terms(run.settings)
+    settings = {name: value for name, value in found.items() if name not in _OF_A_START}
     try:
         return check_file(settings, types, str(run.path / "config.json"))
     except UserError as error:

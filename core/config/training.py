@@ -21,6 +21,7 @@ from core.config.values import (
     PositiveFraction,
     PositiveInt,
     Seed,
+    Switch,
     Workers,
 )
 from core.errors import UserError
@@ -248,8 +249,9 @@ class LoopConfig:
     """Macro metric that selects the best epoch."""
     patience: PositiveInt | None = None
     """Stop a fold after this many epochs without a better one."""
-    amp: bool = True
-    """bf16 (or fp16) autocast on a GPU; a CPU always computes in fp32."""
+    amp: Switch = "auto"
+    """Autocast: on, the same as --amp; off, --no-amp; auto, on for a GPU alone. On a GPU bf16, or
+    fp16 without it. On a CPU with bf16, on times both precisions first and takes the faster."""
     compile: bool = False
     """torch.compile the model."""
     log_every: PositiveInt = 20

@@ -21,6 +21,7 @@ Count = Annotated[int, Meta(ge=0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
 Folds = Annotated[int, Meta(ge=2)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Switch = Literal["auto", "on", "off"]
 Workers = Literal["auto"] | Annotated[int, Meta(ge=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -118,6 +119,18 @@ def convert(name: str, value: Any, kind: Any, origin: str = "") -> Any:
         raise UserError(f"{origin}there is no --{name} '{wrong}'{suggest_name(wrong, choices)}")
     which = f"each of --{name}" if " - at" in reason else f"--{name}"
     raise UserError(f"{origin}{which} must be {_in_words(reason)}, not {json.dumps(value)}")
+
+
+def spell_switches(words: list[str], types: dict[str, Any]) -> list[str]:
+    """A command line with --X and --no-X of each Switch X as `--X on` and `--X off`."""
+    names = [name for name, kind in types.items() if kind == Switch]
+    opposite = {f"--no{mark}{name}": f"--{name}" for name in names for mark in "-_"}
+    spelled = []
+    for word, after in zip(words, [*words[1:], "--"], strict=True):
+        spelled += [opposite[word], "off"] if word in opposite else [word]
+        if word.removeprefix("--") in names and after.startswith("--"):
+            spelled.append("on")
+    return spelled
 
 
 def choices_of(kind: Any) -> list[str]:

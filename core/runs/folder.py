@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from lightning_fabric import Fabric
 
-from core.config.earlier_run import SINCE, EarlierRun, find_run
+from core.config.earlier_run import SINCE, EarlierRun, find_run, in_current_terms
 from core.config.training import RunConfig
 from core.data.splits.folds import write_folds
 from core.data.splits.prepare import PreparedData
@@ -71,17 +71,19 @@ def open_run(
     config: RunConfig,
     settings: dict[str, Any],
     prepared: PreparedData,
-    weights: dict[str, str] | None,
+    origins: dict[str, Any],
 ) -> RunFolder:
     """Create or resume the run folder for `settings` (by flag name), on the first rank.
 
-    `weights` is the record of the starting weights. Raises UserError, before anything is written,
-    if the folder has other files, or if settings or data differ between ranks.
+    `origins`: the record of the "starting_weights", and the "precision" if one was chosen. Raises
+    UserError, before anything is written, if the folder has other files, or if settings or data
+    differ between ranks.
     """
     fingerprint, parts = prepared.fingerprint(), prepared.digests()
     given = {f"--{name}": str(value) for name, value in settings.items() if name not in _OF_A_NODE}
     remedy = "give the same command on each machine, and the same files"
-    check_equal(fabric, given | parts | {"starting weights": str(weights)}, remedy)
+    weights = {"starting weights": str(origins["starting_weights"])}
+    check_equal(fabric, given | parts | weights, remedy)
     folder = RunFolder(config.out_dir, settings["model"])
     if fabric.is_global_zero:
         data = {
@@ -89,7 +91,7 @@ def open_run(
             "parts": parts,
             "files": prepared.files,
             "labels": list(prepared.table.class_names),
-            "starting_weights": weights,
+            **origins,
         }
         for sentence in folder.open(settings, data, overwrite=config.overwrite):
             logger.info(sentence)
@@ -103,7 +105,8 @@ def open_run(
 
 def _check_same(earlier: EarlierRun, settings: dict[str, Any], data: dict[str, Any]) -> None:
     """Raise UserError if `settings` or `data` differ from those of the earlier run."""
-    old = {name: value for name, value in SINCE.items() if name in settings} | earlier.settings
+    since = {name: value for name, value in SINCE.items() if name in settings}
+    old = since | in_current_terms(earlier.settings)
     same_data = earlier.environment.get("data") == data["data"]
     # labels that were detected before may now be named
     free = _FREE | ({"labels"} if same_data and not old.get("labels") else set())
@@ -201,8 +204,8 @@ class RunFolder:
         """Create and lock the folder, or resume its run if settings and data are the same.
 
         `settings` by flag name. `data`: digests of data and folds together ("data"), of their
-        "parts" and of the "files", the "labels" and the record of the "starting_weights". Returns
-        sentences on changes since the run began. Raises UserError, before anything is written, if
+        "parts" and of the "files", the "labels" and the origins of `open_run`. Returns sentences on
+        changes since the run began. Raises UserError, before anything is written, if
         the folder has other files, a different run (unless `overwrite`) or a run in progress.
         """
         recorded = {name: value for name, value in settings.items() if name not in _NOT_RECORDED}
@@ -224,7 +227,7 @@ class RunFolder:
             earlier = None
         starts = earlier_starts(earlier.environment) if earlier else []
         self.starts = limit_starts([*starts, describe_start() | {"files": data["files"]}])
-        record = {name: data[name] for name in ("data", "parts", "labels", "starting_weights")}
+        record = {name: data[name] for name in data if name != "files"}
         self._write_json("env.json", record | {"seed": settings["seed"], "starts": self.starts})
         if earlier is None:
             # last: config.json marks the folder of a run

@@ -8,8 +8,10 @@ import lightning_fabric
 import torch
 from lightning_fabric import Fabric
 
+from core.config.values import Switch
 from core.errors import UserError
 from core.runtime.log import start_logging
+from core.runtime.precision import advise_amp, precision_options
 from core.runtime.ranks import RankRegistry
 
 
@@ -18,12 +20,11 @@ def preset_for_this_machine() -> str:
     return "paper" if torch.accelerator.is_available() else "small"
 
 
-def make_fabric(*, amp: bool) -> Fabric:
+def make_fabric(*, amp: Switch) -> Fabric:
     """Create and launch Fabric: one device under plain `python`, all devices of a launcher.
 
-    `amp` enables autocast on a GPU: bf16, or fp16 with gradient scaling if bf16 is missing. The
-    precision given to `fabric run` takes priority. Raises UserError for `fabric run --devices
-    auto`.
+    `amp`: see `precision_options`; the precision given to `fabric run` takes priority. Raises
+    UserError as they do, and for `fabric run --devices auto`.
     """
     under_cli = os.environ.get("LT_CLI_USED") == "1"
     if under_cli and os.environ.get("LT_DEVICES") == "auto":
@@ -32,13 +33,15 @@ def make_fabric(*, amp: bool) -> Fabric:
         )
     options: dict = {} if under_cli else _placement()
     if "LT_PRECISION" not in os.environ:
-        options["precision"] = _precision(amp)
+        options |= precision_options(amp)
     # raised inside lightning-fabric 2.6 with torch 2.14, at each evaluation
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated")
     fabric = Fabric(**options)
     if not under_cli:
         fabric.launch()
     start_logging(is_main=fabric.is_global_zero)
+    if "LT_PRECISION" not in os.environ:
+        advise_amp(fabric, amp)
     if fabric.world_size > 1:
         RankRegistry().announce()
     if fabric.device.type != "cpu":
@@ -83,12 +86,6 @@ def versions() -> dict[str, str]:
 
     modules = (torch, lightning_fabric, timm, albumentations, numpy, pandas)
     return {module.__name__: str(module.__version__) for module in modules}
-
-
-def _precision(amp: bool) -> str:
-    if not amp or not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 def _placement() -> dict:

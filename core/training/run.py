@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -29,6 +30,7 @@ from core.runs.folder import RunFolder, may_be_random, open_run
 from core.runs.pseudo_labels import check_pseudo_labels
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.runtime.log import logger
+from core.runtime.precision import IMAGES, choose_precision
 from core.training.dry_run import reduce_to_dry_run
 from core.training.measurement import Measurement
 from core.training.optimizer import layer_scales
@@ -55,6 +57,8 @@ class Preparation:
     """False where each fold to run resumes from its state."""
     measured: Measurement | None = None
     """Times of a dry run."""
+    precision: str | None = None
+    """Precision that a resumed run chose on a CPU, by --amp."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -170,6 +174,7 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
         img_size=config.loader.img_size if sized else None,
         needs_weights=needs_weights,
         measured=measured,
+        precision=before.environment.get("precision") if before is not None else None,
     )
 
 
@@ -224,7 +229,7 @@ def open_folder(
     anything is written.
     """
     config, fabric = start.config, start.fabric
-    initial = None
+    initial = precision = None
     if build_model is not None:
         size = start.img_size
         try:
@@ -240,17 +245,39 @@ def open_folder(
         if config.optim.layer_decay < 1:
             layer_scales(trial.get_submodule("backbone.network"), config.optim.layer_decay)
         check_network(trial, config.model.model, config.loader.img_size)
+        precision = _choose_precision(start, trial)
     augment = Augmentation(transforms, config.split.seed)
     data = fold_data(fabric, start.prepared, config.loader, config.optim.accumulate, augment)
     for fold in data:
         _build_loss(config, fold)
     record = start.origin.record() if start.origin else None
-    folder = open_run(fabric, config.run, flat(config), start.prepared, record)
+    origins = {"starting_weights": record} | ({"precision": precision} if precision else {})
+    folder = open_run(fabric, config.run, flat(config), start.prepared, origins)
     if build_model is not None and start.needs_weights:
         targets = start.prepared.table.binary_targets[data[0].train_rows]
         for line in advise(targets, start.class_names, config.loader, config.loss):
             logger.info(line)
     return Run(**vars(start), data=data, folder=folder, initial=initial)
+
+
+def _choose_precision(start: Preparation, model: nn.Module) -> str | None:
+    """Precision of training steps of `model` on a CPU with --amp; changes its weights."""
+    config, fabric = start.config, start.fabric
+    count, size = min(IMAGES, config.loader.batch_size), config.loader.img_size
+    images = torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8)
+    model.to(memory_format=torch.channels_last).train()
+    frozen = config.optim.trains_head_alone
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step() -> None:
+        with torch.set_grad_enabled(not frozen), fabric.autocast():
+            logits = model(images)
+        if not frozen:
+            logits.float().square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return choose_precision(fabric, step, count, start.precision)
 
 
 def _build_loss(config: Any, fold: FoldData) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from core.config.data import LabelReading
-from core.config.values import PositiveInt, Seed, Workers
+from core.config.values import PositiveInt, Seed, Switch, Workers
 from core.errors import UserError
 
 
@@ -40,8 +40,8 @@ class Config:
     """Images in a batch."""
     num_workers: Workers = "auto"
     """Processes that decode images; auto: one a core, at most 8."""
-    amp: bool = True
-    """bf16 (or fp16) autocast on a GPU for scores; a CPU always computes in fp32."""
+    amp: Switch = "auto"
+    """Autocast for scores, as in ensemble.infer."""
     output: Path = Path("outputs/average.safetensors")
     """Output checkpoint."""
     overwrite: bool = False

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.config.values import PositiveInt
+from core.config.values import PositiveInt, Switch
 from core.errors import UserError
 from ensemble.predict.config import ModelsConfig, PostprocessConfig
 
@@ -32,6 +32,8 @@ class Config:
     postprocessing: PostprocessConfig = field(default_factory=PostprocessConfig)
     draw: PositiveInt = 12
     """Number of images to draw, from the first one."""
+    amp: Switch = "auto"
+    """Autocast, as in ensemble.infer."""
     anonymous: bool = False
     """Write numbers instead of image names."""
     output: Path = Path("outputs/maps")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from core.config.values import NotNegative, PositiveInt, Workers
+from core.config.values import NotNegative, PositiveInt, Switch, Workers
 from core.errors import UserError
 
 
@@ -136,8 +136,9 @@ class Config:
     """Images in a batch, per process."""
     num_workers: Workers = "auto"
     """Processes that decode images, per process; auto: one a core, at most 8."""
-    amp: bool = True
-    """bf16 (or fp16) autocast on a GPU; a CPU always computes in fp32."""
+    amp: Switch = "auto"
+    """Autocast: on, the same as --amp; off, --no-amp; auto, on for a GPU alone. On a GPU bf16, or
+    fp16 without it. On a CPU with bf16, on times both precisions first and takes the faster."""
     output: Path | None = None
     """Output CSV (outputs/predictions.csv): names of images, then a column a class."""
     overwrite: bool = False

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.data.images.decode import resize
 from core.errors import UserError
+from core.runtime.precision import IMAGES, choose_precision
 from ensemble.predict.config import MergeConfig
 from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.merge import Probabilities, merge_copies, merge_models
@@ -32,6 +33,8 @@ class Predictor:
         self.class_names = list(ensemble.class_names)
         for member in ensemble.members:
             member.model.to(memory_format=torch.channels_last).to(fabric.device)
+        blank = [torch.zeros(IMAGES, 1, size, size) for size in ensemble.sizes]
+        choose_precision(fabric, lambda: self(blank), IMAGES)
 
     @property
     def identity(self) -> str:

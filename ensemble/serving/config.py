@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from core.config.values import PositiveInt
+from core.config.values import PositiveInt, Switch
 from ensemble.predict.config import MergeConfig, ModelsConfig, PostprocessConfig
 
 
@@ -17,8 +17,8 @@ class Config:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     postprocessing: PostprocessConfig = field(default_factory=PostprocessConfig)
-    amp: bool = True
-    """bf16 (or fp16) autocast on a GPU; a CPU always computes in fp32."""
+    amp: Switch = "auto"
+    """Autocast, as in ensemble.infer."""
     host: str = "127.0.0.1"
     """Address to listen at. With another than the default, anyone on the network can send images:
     without a password and unencrypted."""

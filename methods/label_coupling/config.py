@@ -115,6 +115,7 @@ class Config(TrainingConfig):
             "--retrain_epochs": optim.retrain_epochs,
             "--weights_name": self.model.weights_name,
             "--weights_file": self.model.weights_file,
+            "--amp": self.loop.amp == "on",
         }
         for flag in [flag for flag, given in others.items() if given and optim.couplings_only]:
             raise UserError(

@@ -21,7 +21,7 @@ def serve(**settings: Any) -> tuple[ServedModels, TestClient]:
     config = Config()
     assign(config, settings)
     config.check()
-    served = ServedModels.load(config, make_fabric(amp=True))
+    served = ServedModels.load(config, make_fabric(amp="auto"))
     app = make_app(served, config.host, LIMITS)
     return served, TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 

@@ -99,7 +99,7 @@ def test_few_images_hold_a_positive_of_each_class(phantom: Path) -> None:
     data = DataConfig(train_csv=(phantom / "train.csv",), train_dir=(phantom / "images",))
     prepared = prepare(data, SplitConfig(folds=2), lambda _: None)
     said: list[str] = []
-    fabric = make_fabric(amp=False)
+    fabric = make_fabric(amp="off")
     short, few, _ = reduce_to_dry_run(config, prepared, fabric, said.append)
     assert (short.optim.epochs, short.optim.warmup_head_epochs) == (1, 1)
     assert config.optim.epochs > 1

@@ -85,7 +85,7 @@ def test_the_other_published_flags(train: Train, workplace: Path) -> None:
     facts = [load_facts(path) for path in files]
     best = int(np.argmax([fact["metrics"][fact["settings"]["monitor"]] for fact in facts]))
     expected_flags = {
-        "amp": False,
+        "amp": "off",
         "ema": False,
         "tta": False,
         "label_smooth": 0.05,

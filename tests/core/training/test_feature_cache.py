@@ -17,7 +17,7 @@ from core.training.feature_cache import FeatureCache, NoRoomError
 def test_rows_are_read_back_unchanged(kind: torch.dtype, tmp_path: Path) -> None:
     rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0)).to(kind)
     rows[3, 2] = torch.nan
-    kept = FeatureCache(make_fabric(amp=False), tmp_path, 20, rows)
+    kept = FeatureCache(make_fabric(amp="off"), tmp_path, 20, rows)
     for start in (10, 0):
         kept.write(start, rows[start : start + 10])
     found = kept.read(np.array([3, 19, 0, 3]))
@@ -27,12 +27,12 @@ def test_rows_are_read_back_unchanged(kind: torch.dtype, tmp_path: Path) -> None
 
 def test_the_file_has_no_name(tmp_path: Path) -> None:
     """So that nothing is left after a kill."""
-    FeatureCache(make_fabric(amp=False), tmp_path, 1000, torch.zeros(2, 1000))
+    FeatureCache(make_fabric(amp="off"), tmp_path, 1000, torch.zeros(2, 1000))
     assert os.listdir(tmp_path) == []
 
 
 def test_it_leaves_half_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fabric, like = make_fabric(amp=False), torch.zeros(1, 10)
+    fabric, like = make_fabric(amp="off"), torch.zeros(1, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     FeatureCache(fabric, tmp_path, 12, like)
     with pytest.raises(NoRoomError, match=r"would need 5\.2e-07 GB in .*, where 1e-06 GB are free"):

@@ -30,7 +30,7 @@ def fit_toy(
     torch.manual_seed(0)
     model = Toy(len(table.class_names), norm)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fabric = make_fabric(amp=False)
+    fabric = make_fabric(amp="off")
     rows = np.arange(len(table))
     loader = LoaderConfig(img_size=32, batch_size=batch, num_workers=0)
     data = FoldData(

@@ -57,7 +57,7 @@ def fold_of(data: Path) -> FoldData:
     rows = np.arange(len(table))
     loader = LoaderConfig(img_size=32, batch_size=BATCH, num_workers=0, sampler="class_aware")
     augment = Augmentation(light_transforms(), seed=0)
-    fabric, parts = make_fabric(amp=False), (rows[:-VALIDATION], rows[-VALIDATION:])
+    fabric, parts = make_fabric(amp="off"), (rows[:-VALIDATION], rows[-VALIDATION:])
     return FoldData(fabric, 1, table, *parts, loader, ACCUMULATE, augment)
 
 

@@ -259,4 +259,4 @@ class Cases:
 def main() -> None:
     """Go through the cases."""
     core.training.loop.StepMonitor = Witness  # type: ignore[misc]
-    Cases(make_fabric(amp=False), *map(Path, sys.argv[1:])).run()
+    Cases(make_fabric(amp="off"), *map(Path, sys.argv[1:])).run()

@@ -59,7 +59,7 @@ def toy_run(
     return Run(
         method="standard_head",
         config=config,
-        fabric=fabric or make_fabric(amp=False),
+        fabric=fabric or make_fabric(amp="off"),
         prepared=PreparedData(data.table, np.zeros(len(data.table), dtype=np.int64), (1,)),
         data=[data],
         folder=RunFolder(folder, "toy"),

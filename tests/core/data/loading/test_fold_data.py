@@ -47,7 +47,7 @@ def make_fold(
     settings = LoaderConfig(img_size=32, batch_size=batch_size, num_workers=0, **loader)
     augment = Augmentation([], seed=3)
     return FoldData(
-        make_fabric(amp=False), 2, table, rows[1:], rows[:1], settings, accumulate, augment
+        make_fabric(amp="off"), 2, table, rows[1:], rows[:1], settings, accumulate, augment
     )
 
 

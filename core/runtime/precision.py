@@ -1,0 +1,121 @@
+"""Precision: autocast on a GPU, and on a CPU with --amp where a measurement shows a gain."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from statistics import median
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+
+from core.config.values import Switch
+from core.errors import UserError
+from core.runtime.log import logger
+
+# images of a timed step, and timed steps of each precision after one that is not counted
+IMAGES = 8
+_STEPS = 3
+_FEATURES = {"AMX": "_is_amx_tile_supported", "AVX-512 BF16": "_is_avx512_bf16_supported"}
+
+
+class SwitchedAutocast(MixedPrecision):
+    """bf16 autocast on a CPU; fp32 until `is_on`."""
+
+    def __init__(self) -> None:
+        super().__init__("bf16-mixed", "cpu")
+        self.is_on = False
+
+    def forward_context(self) -> AbstractContextManager:
+        """Autocast, or nothing."""
+        return super().forward_context() if self.is_on else nullcontext()
+
+    def convert_input(self, data: Any) -> Any:
+        """Inputs of a module in the precision of its computation."""
+        return super().convert_input(data) if self.is_on else data
+
+    def convert_output(self, data: Any) -> Any:
+        """Outputs of a module in fp32."""
+        return super().convert_output(data) if self.is_on else data
+
+
+def bf16_of_cpu() -> str:
+    """Name of the processor's instructions for bf16; "" without."""
+    found = (name for name, test in _FEATURES.items() if getattr(torch.cpu, test, bool)())
+    return next(found, "")
+
+
+def precision_options(amp: Switch) -> dict[str, Any]:
+    """Options of Fabric for --amp.
+
+    On a GPU `auto` and `on` are bf16, or fp16 with gradient scaling if bf16 is missing. On a CPU
+    `on` leaves the choice to `choose_precision`, and `auto` is fp32. Raises UserError for `on`
+    with another accelerator.
+    """
+    if amp != "off" and torch.cuda.is_available():
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return {"precision": "bf16-mixed" if has_bf16 else "16-mixed"}
+    if amp != "on":
+        return {"precision": "32-true"}
+    if torch.accelerator.is_available():
+        raise _unavailable()
+    return {"plugins": [SwitchedAutocast()]}
+
+
+def advise_amp(fabric: Fabric, amp: Switch) -> None:
+    """Print what --amp would gain, where this CPU has bf16 and it was not given."""
+    if amp == "auto" and fabric.device.type == "cpu" and (name := bf16_of_cpu()):
+        logger.info(
+            f"This processor computes bf16 ({name}): --amp times it before the start and takes the "
+            "faster precision. ResNet-50 and ConvNeXt-Tiny ran 1.5 to 2.4 times as fast; light "
+            "networks may lose, and probabilities change a little (docs/results.md)."
+        )
+
+
+def choose_precision(
+    fabric: Fabric, step: Callable[[], object], images: int, recorded: str | None = None
+) -> str | None:
+    """Precision of a computation on a CPU with --amp, "bf16" or "fp32"; None without a choice.
+
+    The `recorded` one, or the faster of `step` with `images` images, timed on the first rank and
+    used on all. Raises UserError for a processor without bf16.
+    """
+    autocast = fabric.strategy.precision
+    if not isinstance(autocast, SwitchedAutocast):
+        return None
+    chosen = recorded
+    if chosen is None:
+        if not bf16_of_cpu():
+            raise _unavailable()
+        if fabric.is_global_zero:
+            speeds = _speeds(autocast, step, images)
+            chosen = max(speeds, key=speeds.__getitem__)
+            shown = ", ".join(f"{name} {speed:.3g} images/s" for name, speed in speeds.items())
+            logger.info(f"Precision    {shown} (steps of {images}): {chosen} is used (--amp).")
+        chosen = fabric.broadcast(chosen)
+    else:
+        logger.info(f"Precision    {chosen}, as at the first start (--amp).")
+    autocast.is_on = chosen == "bf16"
+    return chosen
+
+
+def _unavailable() -> UserError:
+    return UserError(
+        f"--amp needs a CUDA GPU, or a processor with {' or '.join(_FEATURES)}, and this machine "
+        "has neither: leave it out"
+    )
+
+
+def _speeds(
+    autocast: SwitchedAutocast, step: Callable[[], object], images: int
+) -> dict[str, float]:
+    """Images a second of `step` in both precisions, in alternation."""
+    seconds: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    for _ in range(1 + _STEPS):
+        for name, values in seconds.items():
+            autocast.is_on = name == "bf16"
+            began = time.perf_counter()
+            step()
+            values.append(time.perf_counter() - began)
+    return {name: images / median(values[1:]) for name, values in seconds.items()}
