@@ -126,7 +126,7 @@ def spell_switches(words: list[str], types: dict[str, Any]) -> list[str]:
     names = [name for name, kind in types.items() if kind == Switch]
     opposite = {f"--no{mark}{name}": f"--{name}" for name in names for mark in "-_"}
     spelled = []
-    for word, after in zip(words, [*words[1:], "--"], strict=True):
+    for word, after in zip(words, [*words[1:], "--"], strict=False):
         spelled += [opposite[word], "off"] if word in opposite else [word]
         if word.removeprefix("--") in names and after.startswith("--"):
             spelled.append("on")

@@ -8,10 +8,9 @@ import lightning_fabric
 import torch
 from lightning_fabric import Fabric
 
-from core.config.values import Switch
 from core.errors import UserError
 from core.runtime.log import start_logging
-from core.runtime.precision import advise_amp, precision_options
+from core.runtime.precision import Amp, advise_amp, precision_options
 from core.runtime.ranks import RankRegistry
 
 
@@ -20,7 +19,7 @@ def preset_for_this_machine() -> str:
     return "paper" if torch.accelerator.is_available() else "small"
 
 
-def make_fabric(*, amp: Switch) -> Fabric:
+def make_fabric(*, amp: Amp) -> Fabric:
     """Create and launch Fabric: one device under plain `python`, all devices of a launcher.
 
     `amp`: see `precision_options`; the precision given to `fabric run` takes priority. Raises

@@ -4,16 +4,16 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
-from core.config.values import Switch
 from core.errors import UserError
 from core.runtime.log import logger
 
+Amp = Literal["auto", "on", "off"]
 # images of a timed step, and timed steps of each precision after one that is not counted
 IMAGES = 8
 _STEPS = 3
@@ -46,7 +46,7 @@ def bf16_of_cpu() -> str:
     return next(found, "")
 
 
-def precision_options(amp: Switch) -> dict[str, Any]:
+def precision_options(amp: Amp) -> dict[str, Any]:
     """Options of Fabric for --amp.
 
     On a GPU `auto` and `on` are bf16, or fp16 with gradient scaling if bf16 is missing. On a CPU
@@ -63,7 +63,7 @@ def precision_options(amp: Switch) -> dict[str, Any]:
     return {"plugins": [SwitchedAutocast()]}
 
 
-def advise_amp(fabric: Fabric, amp: Switch) -> None:
+def advise_amp(fabric: Fabric, amp: Amp) -> None:
     """Print what --amp would gain, where this CPU has bf16 and it was not given."""
     if amp == "auto" and fabric.device.type == "cpu" and (name := bf16_of_cpu()):
         logger.info(

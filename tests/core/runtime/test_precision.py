@@ -110,6 +110,7 @@ def test_a_fabric_without_the_choice_is_left_alone() -> None:
         ("--no_amp --seed 1", "--amp off --seed 1"),
         ("--amp auto", "--amp auto"),
         ("--amp=on --ema", "--amp=on --ema"),
+        ("", ""),
     ],
 )
 def test_flags_of_both_signs_are_spelled_out(given: str, spelled: str) -> None:
