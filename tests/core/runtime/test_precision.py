@@ -46,6 +46,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Callable[
     return of
 
 
+def is_on(fabric: Fabric) -> bool:
+    autocast = fabric.strategy.precision
+    assert isinstance(autocast, SwitchedAutocast)
+    return autocast.is_on
+
+
 @pytest.mark.skipif(not STARTS.exists(), reason="only Linux lists the processor's instructions")
 def test_instructions_are_those_that_the_system_lists() -> None:
     words = STARTS.read_text().split()
@@ -89,12 +95,12 @@ def test_the_faster_precision_is_chosen(
         f"Precision    fp32 8 images/s, bf16 {8 / bf16:.3g} images/s (steps of 8): {chosen} is "
         "used (--amp).\n"
     )
-    assert fabric.strategy.precision.is_on == (chosen == "bf16")
+    assert is_on(fabric) == (chosen == "bf16")
 
 
 def test_a_recorded_precision_is_used_without_timing(fabric: Fabric) -> None:
     assert choose_precision(fabric, pytest.fail, 8, "bf16") == "bf16"
-    assert fabric.strategy.precision.is_on
+    assert is_on(fabric)
 
 
 def test_a_fabric_without_the_choice_is_left_alone() -> None:
