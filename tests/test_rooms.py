@@ -23,7 +23,7 @@ ORDER = (
         "core.data.loading",
         "core.data.phantom",
     ),
-    *("core.models", "core.runs", "core.report", "core.training", "core.doctor"),
+    *("core.models", "core.trackers", "core.runs", "core.report", "core.training", "core.doctor"),
     *("ensemble.predict", "ensemble.scoring", "ensemble.fitting", "ensemble.averaging"),
     *(
         "ensemble.heatmaps",

@@ -222,7 +222,7 @@ def logging_part(task: Task) -> Callable[[], float]:
     minutes = task.config.loop.save_minutes
     monitor = StepMonitor(task.fabric, [], str, remember=every, save_minutes=minutes)
     files = Path("metrics.csv"), Path("timing.csv")
-    log = FoldLog(*files, title="fold 1/1", is_main=True, tensorboard=None)
+    log = FoldLog(*files, title="fold 1/1", is_main=True)
     sums = torch.ones(2, dtype=torch.float64)
 
     def log_loss() -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, redirect_stderr, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_origin
 
 try:
     import tyro
@@ -136,10 +136,12 @@ def flags(
     """Parse flags over the settings of `default`. Raises UserError for a value out of range."""
     types = types_of(default)
     words = spell_switches(sys.argv[1:] if words is None else words, types)
-    for name, text in _last_values(words, types).items():
+    for name, texts in _all_values(words, types).items():
         choices = choices_of(types[name])
-        if is_choice(types[name]) and text not in (None, "None", *choices):
-            raise UserError(f"there is no --{name} '{text}'{suggest_name(str(text), choices)}")
+        several = get_origin(types[name]) is tuple
+        for text in (texts if several else texts[:1]) if is_choice(types[name]) else ():
+            if text not in ("None", *choices):
+                raise UserError(f"there is no --{name} '{text}'{suggest_name(text, choices)}")
     is_first = _first_here()
     # `console_outputs` does not silence an invalid value (tyro 1.0.17)
     with nullcontext() if is_first else redirect_stderr(io.StringIO()):
@@ -158,9 +160,15 @@ def flags(
 
 def _last_values(words: list[str], names: Iterable[str]) -> dict[str, str | None]:
     """The last value of each flag in `names` on a command line; None if it has none."""
+    return {name: next(iter(texts), None) for name, texts in _all_values(words, names).items()}
+
+
+def _all_values(words: list[str], names: Iterable[str]) -> dict[str, list[str]]:
+    """All values after the last occurrence of each flag in `names` on a command line."""
     scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in names:
-        scout.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=name, nargs="?")
+        flags = f"--{name}", f"--{name.replace('_', '-')}"
+        scout.add_argument(*flags, dest=name, nargs="*", default=[])
     return vars(scout.parse_known_args(words)[0])
 
 

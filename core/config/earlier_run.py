@@ -15,7 +15,7 @@ SINCE: dict[str, Any] = {
     **{"sampler_mix": 0.0, "sampler_cap": None, "head": "mlp", "head_views": 4},
     **{"retrain_epochs": 0, "retrain_sampler": "class_aware", "retrain_lr": 1e-3},
     **{"layer_decay": 1.0, "freeze_backbone": False, "head_phase": "cached"},
-    **{"weights_name": None, "soft_labels": False},
+    **{"weights_name": None, "soft_labels": False, "logger": []},
 }
 
 

@@ -258,9 +258,16 @@ class LoopConfig:
     """Steps between two logs of the loss (each waits for the device)."""
     save_minutes: Positive = 10.0
     """Minutes between two saves of the resume state, in addition to one an epoch."""
+    logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Trackers, e.g. --logger tensorboard wandb (each needs the extra of its name): settings,
+    scalars of each epoch, precision-recall curves, pictures, tables (docs/run-folder.md)."""
     tensorboard: bool = False
-    """Write a TensorBoard log: scalars of each epoch, precision-recall curves, training images
-    (needs the extra "tensorboard")."""
+    """The same as --logger tensorboard."""
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of --logger and --tensorboard, each once."""
+        return tuple(dict.fromkeys(("tensorboard",) * self.tensorboard + self.logger))
 
 
 @dataclass(kw_only=True, slots=True)

@@ -20,6 +20,7 @@ from core.data.tables.labels_csv import LABELS, write_labels
 from core.errors import UserError
 from core.io.atomic import write_atomically
 from core.io.lock import LOCK, is_held, lock_folder
+from core.runs.tracked_files import delete_tracked
 from core.runtime.environment import (
     describe_changes,
     describe_file_changes,
@@ -32,7 +33,8 @@ from core.runtime.ranks import check_equal
 
 # settings that may change between starts of a run
 _FREE = {
-    *("num_workers", "log_every", "save_minutes", "tensorboard", "run_folds", "preset", "out_dir"),
+    *("num_workers", "log_every", "save_minutes", "logger", "tensorboard"),
+    *("run_folds", "preset", "out_dir"),
     # prediction after the training
     *("test_csv", "test_dir", "out_csv", "ensemble_folds"),
 }
@@ -63,7 +65,6 @@ class FoldFiles:
     weights: Path
     state: Path
     predictions: Path
-    tensorboard: Path
 
 
 def open_run(
@@ -190,14 +191,13 @@ class RunFolder:
         self._lock: IO[str] | None = None
 
     def files(self, fold: int) -> FoldFiles:
-        """Paths of fold `fold` (from 1): best weights, state, predictions, TensorBoard."""
+        """Paths of fold `fold` (from 1): best weights, state, predictions."""
         stem = f"{self.model}_fold{fold}"
         return FoldFiles(
             fold,
             self.path / f"{stem}.safetensors",
             self.path / f"{stem}.state.safetensors",
             self.path / f"{stem}_val.csv",
-            self.path / "tensorboard" / f"fold{fold}",
         )
 
     def open(self, settings: dict[str, Any], data: dict[str, Any], *, overwrite: bool) -> list[str]:
@@ -271,13 +271,14 @@ class RunFolder:
         folds = folds_of(run)
         paths = [files.state for files in folds]
         for files in folds:
-            paths += [files.weights, files.predictions, *files.tensorboard.glob("events.*")]
+            paths += [files.weights, files.predictions]
         paths += [self.metrics, self.timing, self.folds, self.path / "report.html"]
         # older runs have no such file; one there is the user's
         paths += [self.labels] if "labels" in run.environment else []
         paths += [self.path / "plots" / f"{name}.png" for name in PLOTS]
         for path in filter(Path.is_file, paths):
             path.unlink()
+        delete_tracked(self.path)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2) + "\n"

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -12,9 +12,7 @@ from core.errors import UserError, pluralize
 from core.io.atomic import cannot_write, write_atomically
 from core.io.untrusted_files import check_regular
 from core.runtime.log import logger
-
-if TYPE_CHECKING:
-    from core.runs.tensorboard import TensorBoardLog
+from core.trackers.trackers import Trackers
 
 
 class FoldLog:
@@ -23,25 +21,20 @@ class FoldLog:
     metrics.csv has the reproducible values, timing.csv the others.
     """
 
-    board: "TensorBoardLog | None" = None
-    """Saved with each epoch, if any."""
-
     def __init__(
-        self, metrics: Path, timing: Path, *, title: str, is_main: bool, tensorboard: Path | None
+        self,
+        metrics: Path,
+        timing: Path,
+        *,
+        title: str,
+        is_main: bool,
+        trackers: Trackers | None = None,
     ) -> None:
-        """`tensorboard`: folder of event files. Raises UserError if the package is missing."""
+        """`trackers` also get the numbers of each epoch."""
         self.metrics, self.timing = metrics, timing
+        self.trackers = trackers or Trackers()
         self.title, self.is_main = title, is_main
         self._bar = tqdm(disable=True)
-        if tensorboard and is_main:
-            try:
-                from core.runs.tensorboard import TensorBoardLog
-            except ImportError as error:
-                raise UserError(
-                    "--tensorboard needs a missing package: pip install -c constraints.txt -e "
-                    "'.[tensorboard]'"
-                ) from error
-            self.board = TensorBoardLog(tensorboard)
 
     def start(self, images: int, done: int) -> None:
         """Show a progress bar over `images`, of which `done` precede a resume."""
@@ -66,13 +59,17 @@ class FoldLog:
         self._bar.set_postfix(loss=f"{value:.4f}", **more, refresh=False)
 
     def epoch(self, row: dict[str, Any], timing: dict[str, Any], *, of: int, best: bool) -> None:
-        """Append an epoch to all files and print its line. Raises UserError for a full disk."""
+        """Append an epoch to all logs and print its line. Raises UserError for a full disk."""
         if not self.is_main:
             return
         append_row(self.metrics, row)
         append_row(self.timing, timing)
-        if self.board is not None:
-            self.board.epoch(row["epoch"], row | timing)
+        numbers = {
+            name: float(value)
+            for name, value in (row | timing).items()
+            if isinstance(value, (int, float)) and name not in ("fold", "epoch")
+        }
+        self.trackers.each(lambda tracker: tracker.log_metrics(numbers, row["epoch"]))
         logger.info(
             f"{self.title}  epoch {row['epoch']:>2}/{of} {row['phase']:<4} "
             f"loss {row['train_loss']:.4f}  mAP {row['mAP']:.3f}  mAUROC {row['mAUROC']:.3f}  "

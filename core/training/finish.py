@@ -1,5 +1,6 @@
 """End of a run: pooled out-of-fold metrics, report, paths of the results."""
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from core.config.values import flat
 from core.data.splits.prepare import PreparedData
@@ -18,6 +20,8 @@ from core.report.figures import draw_pictures
 from core.report.page import Contents, rerun_command, write_report
 from core.report.plots.training_curves import FACTOR, NUMBERS, RATE
 from core.report.tables import (
+    SUMMARY_ROWS,
+    Table,
     class_table,
     fold_tables,
     format_table,
@@ -30,6 +34,7 @@ from core.runs.folder import RunFolder
 from core.runs.prediction_files import read_predictions
 from core.runtime.environment import describe_changes
 from core.runtime.log import logger
+from core.trackers.tracker import Tracker
 from core.training.resume import is_finished
 from core.training.run import Run
 
@@ -46,7 +51,9 @@ def finish_run(run: Run, try_next: Sequence[str]) -> None:
     run.folder.check_place()
     done = find_finished_folds(run.folder, run.prepared.folds)
     of_folds = [_predictions_of(run.folder, run.prepared, fold) for fold in done]
-    evaluation, report = _write_report(run, done, of_folds)
+    evaluation, contents = _evaluate_folds(run, done, of_folds)
+    report = write_report(run.folder.path, contents)
+    _track_results(run, evaluation, contents, len(done))
     # the folder may have been replaced while the report was written
     run.folder.check_place()
     images = sum(len(rows) for rows, _ in of_folds)
@@ -67,10 +74,10 @@ def _describe_folds(run: Run, done: Sequence[int]) -> str:
     return "the official split" if folds == 1 else f"{len(done)} of {folds} folds"
 
 
-def _write_report(
+def _evaluate_folds(
     run: Run, done: Sequence[int], of_folds: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[Evaluation, Path]:
-    """Evaluate all predictions and write the report; returns the evaluation and the page's path.
+) -> tuple[Evaluation, Contents]:
+    """Evaluate all predictions; returns the evaluation and the report's contents.
 
     `of_folds`: table rows (V,) and probabilities (V, C) of the folds in `done`.
     """
@@ -114,7 +121,29 @@ def _write_report(
         settings={name: _as_text(value) for name, value in settings.items()},
         environment={name: value for name, value in environment.items() if value},
     )
-    return evaluation, write_report(folder.path, contents)
+    return evaluation, contents
+
+
+def _track_results(run: Run, evaluation: Evaluation, contents: Contents, folds: int) -> None:
+    """Give the trackers the report's numbers and tables, and without --anonymous its figures.
+
+    `folds`: number of finished folds, as the step.
+    """
+    summary, anonymous = evaluation.summary, run.config.data.anonymous
+    numbers = {name: float(summary[name]) for name in SUMMARY_ROWS if name in summary}
+
+    def log(tracker: Tracker) -> None:
+        for section in contents.sections:
+            if isinstance(section, Table):
+                tracker.table(section.heading, section.columns, section.rows, folds)
+            elif not anonymous:
+                pixels = np.asarray(Image.open(io.BytesIO(section.png)).convert("RGB"))
+                tracker.picture(section.heading, pixels, folds)
+        tracker.log_metrics(numbers, folds)
+
+    run.trackers.begin(None)
+    run.trackers.each(log)
+    run.trackers.end(finished=True)
 
 
 def _print_next(run: Run, done: Sequence[int], try_next: Sequence[str]) -> None:

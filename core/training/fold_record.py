@@ -60,7 +60,7 @@ class FoldRecord:
             folder.timing,
             title=f"fold {data.fold}/{run.prepared.folds}",
             is_main=fabric.is_global_zero,
-            tensorboard=self.files.tensorboard if run.config.loop.tensorboard else None,
+            trackers=run.trackers,
         )
         identity = f"{folder.identity} fold {data.fold}"
         self.state = ResumeState(model, average, fabric.device, identity, get_scaler(fabric))
@@ -87,6 +87,7 @@ class FoldRecord:
         for path in (log.metrics, log.timing) if fabric.is_global_zero else ():
             # these epochs are trained again
             truncate_log(path, self.data.fold, progress.epoch)
+        self.run.trackers.begin(self.data.fold)
         return True
 
     def _describe_start(self, epochs: Mapping[str, int]) -> str:
@@ -119,12 +120,7 @@ class FoldRecord:
         run.folder.check_place()
         if best:
             self._save_best(module, probabilities, scores)
-        if self.log.board is not None:
-            data, names = self.data, self.data.table.class_names
-            targets = data.table.hard_targets[data.val_rows]
-            self.log.board.curves(number, names, targets, probabilities)
-            if number == 1 and not run.config.data.anonymous:
-                self.log.board.images("training images, augmented", data.examples(8))
+        self._track_curves(number, probabilities)
         row = {"fold": self.data.fold, "epoch": number}
         learned: dict[str, Any] = {"phase": epoch.phase, "train_loss": epoch.train_loss} | scores
         learned |= {"best": int(best)} | epoch.rates
@@ -140,6 +136,18 @@ class FoldRecord:
         self.log.epoch(row | learned, row | timing, of=stages[-1], best=best)
         if progress.finished and len(stages) > 1:
             logger.info(f"{self.log.title}  {self._describe_stages(stages)}")
+
+    def _track_curves(self, epoch: int, probabilities: np.ndarray) -> None:
+        """Give the trackers the curves of an epoch, and in the first one training images."""
+        data, trackers = self.data, self.run.trackers
+        if not trackers:
+            return
+        validation = data.table.class_names, data.table.hard_targets[data.val_rows], probabilities
+        trackers.each(lambda tracker: tracker.curves(epoch, *validation))
+        if epoch == 1 and not self.run.config.data.anonymous:
+            # side by side
+            row = np.hstack([*data.examples(8)])
+            trackers.each(lambda one: one.picture("training images, augmented", row, epoch))
 
     def _describe_stages(self, stages: Sequence[int]) -> str:
         """Best score before and after the head was trained again, and which weights are kept."""

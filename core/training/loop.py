@@ -120,6 +120,7 @@ class FoldTrainer:
                     first = epochs.stop
         finally:
             self.log.close()
+            self.run.trackers.end(finished=self.progress.finished)
 
     def _train_phase(self, phase: Phase, epochs: range) -> None:
         """Train one phase; DDP needs a new wrapper whenever the trained part changes."""

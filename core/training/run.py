@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,12 @@ from core.models.starting_weights import Origin, checkpoint_origin, find_weights
 from core.models.weights import find_public_weights
 from core.runs.folder import RunFolder, may_be_random, open_run
 from core.runs.pseudo_labels import check_pseudo_labels
+from core.runs.tracked_files import tracking_id
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.runtime.log import logger
 from core.runtime.precision import IMAGES, choose_precision
+from core.trackers.tracker import TrackedRun
+from core.trackers.trackers import Trackers, check_trackers
 from core.training.dry_run import reduce_to_dry_run
 from core.training.measurement import Measurement
 from core.training.optimizer import layer_scales
@@ -73,6 +76,8 @@ class Run(Preparation):
     data: list[FoldData]
     folder: RunFolder
     initial: InitialWeights | None = None
+    trackers: Trackers = field(default_factory=Trackers)
+    """On the first rank, those of --logger."""
 
     @cached_property
     def initial_digests(self) -> DataDigests | None:
@@ -129,6 +134,8 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     cannot be fetched, before the data are read, and for invalid data.
     """
     fabric = make_fabric(amp=config.loop.amp)
+    if fabric.is_global_zero:
+        check_trackers(config.loop.trackers, config.run.out_dir)
     logger.info(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
     before = _find_earlier(config)
     earlier = before if _resumes_all_folds(config, before) else None
@@ -257,7 +264,17 @@ def open_folder(
         targets = start.prepared.table.binary_targets[data[0].train_rows]
         for line in advise(targets, start.class_names, config.loader, config.loss):
             logger.info(line)
-    return Run(**vars(start), data=data, folder=folder, initial=initial)
+    trackers = Trackers()
+    if fabric.is_global_zero:
+        anonymous = config.data.anonymous
+        tracked = TrackedRun(
+            folder=folder.path,
+            id=tracking_id(folder.starts),
+            settings=flat(config, whole_paths=not anonymous),
+            anonymous=anonymous,
+        )
+        trackers = Trackers(config.loop.trackers, tracked)
+    return Run(**vars(start), data=data, folder=folder, initial=initial, trackers=trackers)
 
 
 def _choose_precision(start: Preparation, model: nn.Module) -> str | None:

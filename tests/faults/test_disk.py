@@ -64,7 +64,8 @@ def test_each_write_of_a_training(trial_of: TrialOf, soak: bool, fault: Fault) -
     for number in numbers:
         sentence = one.try_full(number, errno="ENOSPC")
         what, name = one.steps[number - 1]
-        if what in ("write", "save", "replace"):
+        # a tracker alone does not end a training
+        if what in ("write", "save", "replace") and "tensorboard" not in name:
             cause = (
                 "No space left on device; free some space there, then rerun the command to resume"
             )

@@ -38,8 +38,10 @@ def one(launches: Launches, data: Path) -> Trial:
 def middle_of(one: Trial, soak: bool, begun: str) -> list[int]:
     """Steps of a command after that with the file `begun`, before its end."""
     first = max(n for n, (_, name) in enumerate(one.steps[:-1], start=2) if name.endswith(begun))
-    numbers = range(first, len(one.steps))
-    return list(numbers[::12] if soak else numbers[len(numbers) // 3 :][:1])
+    # a tracker alone does not end a training
+    own = (n for n in range(first, len(one.steps)) if "tensorboard" not in one.steps[n - 1][1])
+    numbers = [*own]
+    return numbers[::12] if soak else numbers[len(numbers) // 3 :][:1]
 
 
 def of_training(one: Trial, soak: bool) -> list[int]:

@@ -166,7 +166,7 @@ def test_tensorboard_has_each_epoch_after_a_kill(trial_of: TrialOf) -> None:
     assert one.kill("update", 16)
     one.finish()
     one.finish()
-    (folder,) = one.folder.glob("out/tensorboard/*")
+    (folder,) = one.folder.glob("out/tensorboard/fold*")
     board = EventAccumulator(str(folder)).Reload()
     assert {event.step for event in board.Scalars("mAP")} == {1, 2, 3}
     # no empty ones of starts that had nothing to train

@@ -28,7 +28,8 @@ OPTIM = "epochs warmup_epochs weight_decay clip_norm accumulate"
 OPTIM += " layer_decay freeze_backbone head_phase head_views"
 OPTIM += " retrain_epochs retrain_sampler retrain_lr"
 TWO_PHASES = "warmup_head_epochs warmup_head_lr warmup_head_weight_decay backbone_lr head_lr"
-LOOP = "ema ema_decay tta monitor patience amp compile log_every save_minutes tensorboard"
+LOOP = "ema ema_decay tta monitor patience amp compile log_every save_minutes"
+LOOP += " logger tensorboard"
 FLAGS = {
     "standard_head": [
         *(RUN, DATA, SPLIT, LOADER, BACKBONE, "drop_rate head", LOSS, OPTIM, TWO_PHASES, LOOP)

@@ -19,7 +19,7 @@ def differing(ours: Path, theirs: Path) -> set[str]:
 
     Both were written under one path. Of timing.csv the folds and epochs are compared, of env.json
     all but the starts, and of checkpoints and states the tensors and facts: their headers list
-    these in any order. Event files are TensorBoard's, one for each start.
+    these in any order. TensorBoard has one file for each start, none where it could not write.
     """
     names = _names(theirs)
     return (_names(ours) ^ names) | {
@@ -29,7 +29,7 @@ def differing(ours: Path, theirs: Path) -> set[str]:
 
 def _names(folder: Path) -> set[str]:
     names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    return {name for name in names if "events.out" not in name}
+    return {name for name in names if "tensorboard" not in Path(name).parts}
 
 
 def _content(path: Path) -> object:
