@@ -3,19 +3,12 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
 from core.errors import UserError
 from core.runtime.log import logger
 from core.trackers.tracker import TrackedRun, Tracker
 
-# extra, module and class of each tracker
-_CLASSES = {
-    "tensorboard": "TensorBoardTracker",
-    "wandb": "WandbTracker",
-    "mlflow": "MlflowTracker",
-}
 # the packages send nothing about themselves, print nothing, and give up on a server in a minute
 _QUIET = {
     **{"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"},
@@ -50,8 +43,18 @@ def check_trackers(names: Sequence[str], folder: Path) -> None:
 def _load(name: str) -> type[Tracker]:
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
-    found: type[Tracker] = getattr(import_module(f"core.trackers.{name}"), _CLASSES[name])
-    return found
+    # late: each needs a package of its own
+    if name == "tensorboard":
+        from core.trackers.tensorboard import TensorBoardTracker
+
+        return TensorBoardTracker
+    if name == "wandb":
+        from core.trackers.wandb import WandbTracker
+
+        return WandbTracker
+    from core.trackers.mlflow import MlflowTracker
+
+    return MlflowTracker
 
 
 def _obstacle(place: Path, run: Path) -> str:
