@@ -9,11 +9,12 @@ more than the difference.
 import copy
 import io
 import time
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,11 +59,21 @@ def answers(folder: Path) -> Iterator[Answer]:
 
 
 class Task:
-    """Training task of both loops: model, loss and rates of `config`, and random batches."""
+    """Training task of both loops: model, loss and rates of `config`, and random batches.
 
-    def __init__(self, config: Config, updates: int) -> None:
+    `build` makes the model of `config.model`, `rates` are the learning rates of its parts.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        updates: int,
+        fabric: Fabric | None = None,
+        build: Callable[..., nn.Module] = build_model,
+        rates: Mapping[str, float] | None = None,
+    ) -> None:
         self.config = config
-        self.fabric = Fabric(accelerator="cpu", devices=1)
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         size, batch = config.loader.img_size, config.loader.batch_size
         count = updates * batch + VALIDATION
         random = torch.Generator().manual_seed(0)
@@ -78,25 +89,31 @@ class Task:
             class_names=tuple(f"class {number}" for number in range(CLASSES)),
         )
         seed_stream(0)
-        self._start = build_model(config.model, CLASSES)
-        rates = {"backbone": config.optim.backbone_lr, "head": config.optim.head_lr}
-        self.phase = Phase("all", 1, rates, config.optim.weight_decay)
+        self._start = build(config.model, CLASSES, img_size=size)
+        if rates is None:
+            rates = {"backbone": config.optim.backbone_lr, "head": config.optim.head_lr}
+        self.phase = Phase("all", 1, dict(rates), config.optim.weight_decay)
 
     def model(self) -> nn.Module:
         """New model with the same initial weights, in FoldTrainer's memory layout."""
-        return copy.deepcopy(self._start).to(memory_format=torch.channels_last).train()
+        model = copy.deepcopy(self._start).to(memory_format=torch.channels_last)
+        return model.to(self.fabric.device).train()
 
     def loss(self) -> nn.Module:
         """Loss with the statistics of these labels."""
         settings, targets = self.config.loss, self.table.targets
         counts = (targets == 1).sum(axis=0), len(targets)
-        return build_loss(settings.loss, *counts, logit_adjust=settings.logit_adjust)
+        options = settings.build_options(self.config.optim.all_epochs)
+        return build_loss(settings.loss, *counts, **options).to(self.fabric.device)
 
 
 class BareLoop:
     """Minimal equivalent training: no Fabric, no checks, no log, no schedule."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(
+        self, task: Task, autocast: Callable[[], AbstractContextManager] = nullcontext
+    ) -> None:
+        self.device, self.autocast = task.fabric.device, autocast
         self.loss, self.model = task.loss(), task.model()
         self.optimizer = build_optimizer(self.model, task.phase)
         self.clip_norm, self.ema_decay = task.config.optim.clip_norm, task.config.loop.ema_decay
@@ -105,7 +122,11 @@ class BareLoop:
 
     def update(self, number: int, batch: Batch) -> None:
         """Do update `number`, from 0."""
-        self.loss(self.model(batch.images), batch.targets).backward()
+        images = batch.images.to(self.device, non_blocking=True)
+        targets = batch.targets.to(self.device, non_blocking=True)
+        with self.autocast():
+            logits = self.model(images)
+        self.loss(logits.float(), targets).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()

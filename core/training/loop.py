@@ -175,7 +175,8 @@ class FoldTrainer:
     def train_epoch(self, training: PhaseTraining, batches: Iterator[Batch]) -> None:
         """Run the remaining updates of an epoch, each from `accumulate` batches.
 
-        The host waits for the device only every `log_every` updates, in `_after_update`.
+        The host waits for the device only every `log_every` updates, in `_after_update`; with fp16
+        also in each step, as the scaler reads there whether the gradients overflowed.
         """
         fabric, progress, module = self.fabric, self.progress, training.module
         seed, fold = self.run.config.split.seed, self.data.fold

@@ -199,11 +199,11 @@ class ResumeState:
                         f"{self._loaded_path} does not fit its optimizer: move it away to restart "
                         "the fold"
                     )
-                # a fused step reads moments in the parameter's own memory layout
+                # a fused step reads moments in the parameter's own memory layout, and its count on
+                # the device; any other step would wait for the device once for each count
+                moved = parameter.device if optimizer.defaults.get("fused") else "cpu"
                 optimizer.state[parameter] = {
-                    name: torch.empty_like(parameter).copy_(value)
-                    if value.ndim
-                    else value.to(parameter.device)
+                    name: torch.empty_like(parameter).copy_(value) if value.ndim else value.to(moved)
                     for name, value in saved.items()
                 }
         self._loaded = {}

@@ -84,3 +84,22 @@ def test_moments_that_are_not_the_optimisers(name: str, saved: State, path: Path
     state.load(path, first=True)
     with pytest.raises(UserError, match=r"s\.state\.safetensors does not fit its optimizer"):
         state.load_optimizer("all", optimizer)
+
+
+@pytest.mark.parametrize(("fused", "device"), [(False, "cpu"), (True, "meta")])
+def test_only_a_fused_optimizer_counts_its_steps_on_the_device(
+    fused: bool, device: str, path: Path
+) -> None:
+    """Any other would wait for the device in each update, once for each parameter."""
+    model = nn.Linear(2, 2)
+    state = ResumeState(model, None, torch.device("cpu"), "a run")
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    state.save(path, "all", optimizer)
+    state.load(path, first=True)
+    resumed = torch.optim.AdamW(model.to("meta").parameters())
+    resumed.defaults["fused"] = fused
+    state.load_optimizer("all", resumed)
+    assert {one["step"].device.type for one in resumed.state.values()} == {device}
+    assert {one["exp_avg"].device.type for one in resumed.state.values()} == {"meta"}
