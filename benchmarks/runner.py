@@ -66,7 +66,9 @@ class Answer:
 
 
 def _short(number: float) -> str:
-    """Format with three digits, or without decimals from 1,000 on."""
+    """Format with three digits, or without decimals from 1,000 on; "-" for NaN."""
+    if math.isnan(number):
+        return "-"
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
@@ -125,11 +127,12 @@ def start(
     description: str | None,
     names: Iterable[str] = (),
     with_json: bool = False,
+    extra: Sequence[str] = (),
 ) -> None:
     """Run the command line of a study.
 
-    names: choices of the command line; `study` gets the chosen names, or all. with_json: it also
-    gets the path of --json.
+    names: choices of the command line; `study` gets the chosen names, or all. extra: further
+    choices, only by name. with_json: it also gets the path of --json.
     """
 
     def main() -> None:
@@ -140,7 +143,9 @@ def start(
         )
         if known := list(names):
             hint = f"one of {', '.join(known)}; all if none"
-            parser.add_argument("names", nargs="*", choices=[*known, []], metavar="name", help=hint)
+            hint += f"; only by name: {', '.join(extra)}" if extra else ""
+            choices = [*known, *extra, []]
+            parser.add_argument("names", nargs="*", choices=choices, metavar="name", help=hint)
         if with_json:
             parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
         # intermixed: names may be on both sides of the flag

@@ -41,7 +41,7 @@ from core.training.loop import FoldTrainer
 from core.training.optimizer import Phase, build_optimizer
 from core.training.run import Run
 from core.training.step_monitor import StepMonitor
-from methods.standard_head.config import Config, small
+from methods.standard_head.config import small
 from methods.standard_head.model import build_model
 
 FLOOR = 0.95
@@ -146,7 +146,7 @@ class AlternatingBatches(FoldData):
     request for the next, so everything between two updates is included.
     """
 
-    def __init__(self, task: Task, bare: BareLoop) -> None:
+    def __init__(self, task: Task, bare: BareLoop | None) -> None:
         self._task, self._bare = task, bare
         self.seconds: list[tuple[float, float]] = []
         training, validation = np.split(np.arange(len(task.table)), [-VALIDATION])
@@ -156,6 +156,7 @@ class AlternatingBatches(FoldData):
     def training(self, first_epoch: int, last_epoch: int, updates_done: int) -> Iterator[Batch]:
         """Batches of the only epoch."""
         assert (first_epoch, last_epoch, updates_done) == (0, 1, 0)
+        assert self._bare is not None
         for number, batch in enumerate(self._task.batches):
             began = time.perf_counter()
             self._bare.update(number, batch)

@@ -203,7 +203,9 @@ class ResumeState:
                 # the device; any other step would wait for the device once for each count
                 moved = parameter.device if optimizer.defaults.get("fused") else "cpu"
                 optimizer.state[parameter] = {
-                    name: torch.empty_like(parameter).copy_(value) if value.ndim else value.to(moved)
+                    name: torch.empty_like(parameter).copy_(value)
+                    if value.ndim
+                    else value.to(moved)
                     for name, value in saved.items()
                 }
         self._loaded = {}

@@ -144,9 +144,21 @@ def test_what_is_not_known_is_refused_before_anything_is_measured(
     assert "measured code talks" not in error
 
 
+@pytest.mark.parametrize(
+    ("given", "chosen"), [((), ["fine", "slow"]), (("rare",), ["rare"]), (("slow",), ["slow"])]
+)
+def test_extra_questions_are_asked_only_by_name(
+    call: Call, given: tuple[str, ...], chosen: list[str]
+) -> None:
+    asked: list[str] = []
+    main = partial(start, asked.extend, None, ("fine", "slow"), extra=("rare",))
+    assert call(main, *given)[0] == 0
+    assert asked == chosen
+
+
 def test_every_question_has_a_file_that_answers_it() -> None:
     files = {path.stem for path in Path(benchmarks.speed.__file__).parent.glob("[a-z]*.py")}
-    assert files == set(command.QUESTIONS)
-    for name in command.QUESTIONS:
+    assert files == {*command.QUESTIONS, *command.EXTRA}
+    for name in files:
         module = importlib.import_module(f"benchmarks.speed.{name}")
         assert inspect.isgeneratorfunction(module.answers)

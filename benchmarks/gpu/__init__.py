@@ -1,0 +1,1 @@
+"""Measurements of `python -m benchmarks gpu`."""
