@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-browser test-families soak check docs lock clean
+.PHONY: demo test test-browser test-families test-gpu soak check docs lock clean
 
 # Train the three methods on procedural radiographs, merge them, and score all on other patients.
 demo: $(INSTALLED)
@@ -20,6 +20,10 @@ test-browser: $(INSTALLED)
 test-families: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m families tests/methods/test_families.py \
 	  tests/methods/test_sizes.py
+
+# Branches that only CUDA reaches; skipped, with the reason, without a GPU.
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu -rs tests/gpu
 
 # Long form of the tests of faults and hostile files; writes its table to docs/reliability.md.
 soak: $(INSTALLED)

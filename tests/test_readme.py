@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import QUESTIONS
+from benchmarks.__main__ import EXTRA, QUESTIONS
 from core.config.command_line import flags, parse
 from tests.helpers.training.small_run import METHODS, ROOT, module
 
@@ -63,7 +63,7 @@ def test_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
             rest = rest[rest.index("--") + 1 :] if "--" in rest else []
     assert importlib.util.find_spec(name) is not None
     if name == "benchmarks":
-        assert {*rest} - {"--json", "figures.json"} <= {*QUESTIONS}
+        assert {*rest} - {"--json", "figures.json"} <= {*QUESTIONS, *EXTRA}
     elif name in CONFIGS or name.startswith("ensemble."):
         monkeypatch.setattr(sys, "argv", [name, *(word for word in rest if word != "...")])
         config = flags(importlib.import_module(CONFIGS.get(name, name)).Config(), "")
