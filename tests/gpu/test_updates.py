@@ -93,7 +93,8 @@ def test_values_that_are_not_finite_are_noted_without_a_wait() -> None:
 def test_a_fused_step_is_skipped_on_the_device() -> None:
     gpu, model = fabric(), Toy(3, nn.Identity())
     module = gpu.setup_module(model)
-    optimizer = gpu.setup_optimizers(build_optimizer(model, PHASE))
+    raw = build_optimizer(model, PHASE)
+    optimizer = gpu.setup_optimizers(raw)
     images = torch.rand(2, 1, 32, 32, device=DEVICE) * 255
     weights = []
     for skip in (1.0, 0.0):
@@ -104,7 +105,7 @@ def test_a_fused_step_is_skipped_on_the_device() -> None:
         weights.append(model.head.weight.detach().clone())
     start, moved = weights
     assert (start != moved).all()
-    step = optimizer.optimizer.state[model.head.weight]["step"]
+    step = raw.state[model.head.weight]["step"]
     assert (step.device.type, step.item()) == (DEVICE, 1)
 
 
