@@ -57,6 +57,13 @@ def format_size(size: float) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
+def format_time(seconds: float) -> str:
+    """A duration as "45 s", "12 min" from two minutes on, "3.4 hours" from two hours on."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
+
+
 def pluralize(number: int, one: str, several: str = "") -> str:
     """ "1 file", "2,000 files"; `several` is the irregular plural."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"

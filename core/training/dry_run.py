@@ -16,8 +16,9 @@ from core.errors import UserError
 from core.io.untrusted_files import read_json
 from core.runtime.fabric import worker_count
 from core.training.measurement import Measurement
+from core.training.plan import Plan
 
-# updates of each phase, in a single epoch; and batches of images to predict
+# updates of each epoch, and batches of images to predict
 UPDATES = 2
 
 
@@ -25,7 +26,9 @@ def reduce_to_dry_run(
     config: Any, prepared: PreparedData, fabric: Fabric, log: Callable[[str], None]
 ) -> tuple[Any, PreparedData, Measurement]:
     """Reduce a run to `UPDATES` updates of each phase of the first fold and as many validation
-    images; returns `config`, `prepared` and the measurement of a full epoch.
+    images; returns `config`, `prepared` and the measurement of the run.
+
+    A head phase that reads cached features has a second epoch, which reads them.
 
     Networks, image and batch sizes are unchanged, so that a lack of memory shows. Raises UserError
     if the dry-run folder holds another run, or if the fold cannot be trained on.
@@ -36,14 +39,9 @@ def reduce_to_dry_run(
     options = (config.loader, config.optim.accumulate, augment)
     full = FoldData(fabric, fold, prepared.table, training, validation, *options)
     images = UPDATES * full.images_per_update
-    optim = {
-        name: min(1, getattr(config.optim, name))
-        for name in ("epochs", "warmup_epochs", "warmup_head_epochs", "retrain_epochs")
-        if hasattr(config.optim, name)
-    }
-    if config.optim.freeze_backbone and optim["epochs"]:
-        # one phase, one epoch
-        optim |= dict.fromkeys(optim.keys() & {"warmup_head_epochs"}, 0)
+    plan = Plan.of(config.optim, len(prepared.run_folds))
+    optim: dict[str, Any] = plan.reduced(config.optim)
+    optim["warmup_epochs"] = min(1, config.optim.warmup_epochs, optim["epochs"])
     changes = {
         "run": replace(config.run, out_dir=out_dir, overwrite=True),
         "loader": replace(config.loader, epoch_size=images),
@@ -63,6 +61,7 @@ def reduce_to_dry_run(
         f"{len(prepared.table):,} images, all into {out_dir}."
     )
     measured = Measurement(
+        plan=plan,
         updates=full.updates_per_epoch,
         images=len(full.val_rows),
         device=fabric.device,

@@ -150,7 +150,7 @@ def _print_next(run: Run, done: Sequence[int], try_next: Sequence[str]) -> None:
     """Print the next command: the real run after a dry run, the other folds, or `try_next`."""
     program = ["python", sys.argv[0]]
     if run.measured is not None:
-        logger.info(run.measured.describe())
+        logger.info(run.measured.describe(run.folder.files(done[0]).weights))
         logger.info("dry run      everything works; its scores mean nothing. Next:")
         dry = {"--dry_run", "--dry-run"}
         # without the flag, --dry_run came from a --config file

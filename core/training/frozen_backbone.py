@@ -192,6 +192,8 @@ class FrozenBackbone:
 
     def _create_cache(self, count: int, like: Tensor, what: str) -> FeatureCache | None:
         folder = self.run.folder.path
+        if self.run.measured:
+            self.run.measured.add_features(like[0].nbytes, len(self._views))
         try:
             cache = FeatureCache(self._fabric, folder, count, like)
         except NoRoomError as error:

@@ -142,6 +142,9 @@ class FoldTrainer:
         optimizer.register_step_post_hook(shrink)
         self.state.load_optimizer(phase.name, optimizer)
         wrapped = self.fabric.setup_optimizers(optimizer)
+        if self.run.measured:
+            averaged = [self.average.module] if self.average else []
+            self.run.measured.add_state([self.model, *averaged], optimizer)
         updates = self.data.updates_per_epoch
         training = PhaseTraining(phase, epochs, updates, source, module, wrapped)
         batches = source.batches(progress.epoch, epochs.stop, progress.update)
@@ -281,6 +284,8 @@ class FoldTrainer:
         if warning := self.data.describe_blank_images():
             logger.info(warning)
         self._save_state(training)
+        if self.run.measured:
+            self.run.measured.wrote()
         self._stop_if_asked(self.monitor.decide()[0])
 
     def _images_done(self) -> int:

@@ -13,7 +13,7 @@ import pytest
 from core.config.data import DataConfig
 from core.config.training import SplitConfig
 from core.data.splits.prepare import prepare
-from core.errors import UserError
+from core.errors import UserError, format_size
 from core.runtime.fabric import make_fabric
 from core.training import measurement
 from core.training.dry_run import reduce_to_dry_run
@@ -69,11 +69,14 @@ def test_a_dry_run_writes_all_that_a_run_does_and_prints_what_it_measured(
     lines = printed.splitlines()
     last = lines.index("dry run      everything works; its scores mean nothing. Next:")
     assert "--dry_run" not in lines[last + 1]
-    assert lines[last - 1 - len(phases) : last - 1] == [
+    assert lines[last - 3 - len(phases) : last - 3] == [
         f"time         an epoch of phase {phase} takes about {updates + evaluation:.1f} s: "
         f"{updates} updates of 1 s, {evaluation:.1f} s to evaluate {len(validation)} images"
         for phase in phases
     ]
+    assert re.fullmatch(r"in all       about \d+ s for 1 fold of \d epochs?", lines[last - 3])
+    weights = (dry / f"{MODEL}_fold2.safetensors").stat().st_size
+    assert lines[last - 2].startswith(f"disk         {format_size(weights)} of checkpoints; during")
     assert re.fullmatch(
         r"memory       at most [\d.]+ [GM]B in one process, without its loader workers",
         lines[last - 1],
