@@ -58,10 +58,10 @@ def format_size(size: float) -> str:
 
 
 def format_time(seconds: float) -> str:
-    """A duration as "45 s", "12 min" from two minutes on, "3.4 hours" from two hours on."""
+    """A duration as "45 s", "3.4 min" from two minutes on, "3.4 hours" from two hours on."""
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
 
 
 def pluralize(number: int, one: str, several: str = "") -> str:

@@ -280,7 +280,7 @@ class RunConfig:
     """Delete the earlier run in the run folder and start again."""
     dry_run: bool = False
     """Try the whole command in a minute: two updates of each phase of the first fold, on a few
-    images, in a separate folder beside --out_dir. Prints seconds an epoch and peak memory."""
+    images, in a separate folder beside --out_dir. Prints time, disk space and peak memory."""
     config: Path | None = None
     """JSON file of settings by flag name; overrides the preset, and flags override it."""
 

@@ -2,8 +2,11 @@
 
 import logging
 import sys
+import time
 
 logger = logging.getLogger("longtail_cxr")
+STARTED = time.monotonic()
+"""Start of the program, as this is among the first modules that it imports."""
 
 
 def _make_encodable(record: logging.LogRecord) -> bool:

@@ -13,6 +13,7 @@ from torch import nn
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
 from core.errors import format_size, format_time, pluralize
+from core.runtime.log import STARTED
 from core.training.plan import Plan
 
 # images decoded to measure decoding
@@ -43,13 +44,14 @@ class Measurement:
     device: torch.device
     workers: int = 0
     ranks: int = 1
+    began: float = STARTED
+    """Start of the program."""
     _phases: dict[str, _Epoch] = field(default_factory=dict, init=False)
     _cached: dict[str, _Epoch] = field(default_factory=dict, init=False)
     """Epochs that read the features of those in `_phases`."""
     _laps: list[float] = field(default_factory=list, init=False)
     _evaluation: tuple[float, int] = field(default=(0.0, 0), init=False)
     """Start of the evaluation, and the number of images of this process so far."""
-    _began: float = field(default_factory=lambda: monotonic(), init=False)
     _ended: float = field(default=0.0, init=False)
     _in_epochs: float = field(default=0.0, init=False)
     """Seconds of all epochs; the rest of the dry run is its start and its end."""
@@ -147,13 +149,13 @@ class Measurement:
         return "\n".join(lines)
 
     def total_seconds(self) -> float:
-        """Seconds of the real run, without the imports."""
+        """Seconds of the real run, from the start of the program."""
         a_fold = self.plan.all_epochs * self._files
         for phase, epoch in self._phases.items():
             cached = self.plan.cached(phase)
             a_fold += (self.plan.epochs[phase] - cached) * self._seconds(epoch)
             a_fold += cached * self._seconds(self._cached[phase]) if cached else 0.0
-        return monotonic() - self._began - self._in_epochs + self.plan.folds * a_fold
+        return monotonic() - self.began - self._in_epochs + self.plan.folds * a_fold
 
     def _seconds(self, epoch: _Epoch) -> float:
         return self.updates * epoch.update + epoch.evaluation

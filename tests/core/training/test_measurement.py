@@ -61,8 +61,8 @@ def test_a_run_follows_from_the_times_of_its_updates(
     clock: Callable[..., None], checkpoint: Path
 ) -> None:
     # 9 s for the first update, 2 s and 4 s for the others, 6 s for the evaluation, 10 s for files
-    clock(0, 100, 109, 111, 115, 115, 121, 121, 131)
-    measured = Measurement(plan(2, head=3, all=2), updates=1000, images=400, device=CPU)
+    clock(100, 109, 111, 115, 115, 121, 121, 131)
+    measured = Measurement(plan(2, head=3, all=2), updates=1000, images=400, device=CPU, began=0)
     measured.start()
     for _ in range(3):
         measured.lap()
@@ -92,8 +92,8 @@ def test_epochs_on_cached_features_count_as_the_second_one(
     clock: Callable[..., None], checkpoint: Path
 ) -> None:
     # two updates of 10 s and an evaluation of 20 s of 4 images; then of 1 s, and 2 s
-    clock(0, 0, 10, 20, 20, 40, 40, 40, 40, 41, 42, 44, 44, 44, 44)
-    measured = Measurement(plan(1, 2, head=5), updates=10, images=40, device=CPU)
+    clock(0, 10, 20, 20, 40, 40, 40, 40, 41, 42, 44, 44, 44, 44)
+    measured = Measurement(plan(1, 2, head=5), updates=10, images=40, device=CPU, began=0)
     for sizes in ([4], []):
         measured.start()
         measured.lap()
@@ -165,7 +165,7 @@ def test_a_dry_run_has_each_kind_of_epoch_once(
 
 def test_what_workers_decode_ahead_counts(clock: Callable[..., None], checkpoint: Path) -> None:
     # updates of 1 s; batches after 3 s of start, evaluated in 2 s; 16 images decoded in 32 s
-    clock(0, 0, 5, 6, 6, 9, 11, 20, 52, 52, 52)
+    clock(0, 5, 6, 6, 9, 11, 20, 52, 52, 52)
     measured = Measurement(plan(all=1), updates=10, images=100, device=CPU, workers=2, ranks=5)
     measured.start()
     measured.lap()
