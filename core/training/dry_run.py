@@ -15,8 +15,7 @@ from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.io.untrusted_files import read_json
 from core.runtime.fabric import worker_count
-from core.training.measurement import Measurement
-from core.training.plan import Plan
+from core.training.measurement import Measurement, Plan
 
 # updates of each epoch, and batches of images to predict
 UPDATES = 2

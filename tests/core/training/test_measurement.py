@@ -16,9 +16,8 @@ from core.config.training import TwoPhaseConfig
 from core.data.loading.dataset import Batch
 from core.training import measurement
 from core.training.ema import MovingAverage
-from core.training.measurement import Measurement, peak_memory
+from core.training.measurement import Measurement, Plan, peak_memory
 from core.training.optimizer import two_phases
-from core.training.plan import Plan
 from core.training.resume import ResumeState
 
 CPU = torch.device("cpu")
