@@ -47,7 +47,7 @@ class Plan:
         return max(0, self.epochs[phase] - self.passes) if self.passes and phase != "all" else 0
 
     def kept_passes(self, phase: str) -> int:
-        """Passes of a phase whose features are kept on the disk."""
+        """passes of a phase with features that are kept on the disk."""
         return min(self.passes, self.cached(phase))
 
     def reduced(self, optim: OptimConfig) -> dict[str, int]:

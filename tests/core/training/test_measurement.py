@@ -105,7 +105,7 @@ def test_epochs_on_cached_features_count_as_the_second_one(
     assert line.startswith("time         an epoch of phase head takes about 300.0 s: ")
     assert line.endswith("; 30.0 s from cached features")
     # 2 x 300 s + 3 x 30 s
-    assert run == "in all       about 12 min for 1 fold of 5 epochs"
+    assert run == "in all       about 11.5 min for 1 fold of 5 epochs"
     # features of 2 passes of 10 x 8 images and of 40 images twice, 100 bytes each
     assert disk == "disk         2.0 MB of checkpoints; during the run up to 2.0 MB"
     measured.add_features(100_000, copies=2)
