@@ -28,7 +28,11 @@ METHODS = ("standard_head", "csra_db_cas", "label_coupling")
 SEEDS, FOLDS, EPOCHS = (0, 1, 2), (1, 2, 3), 8
 # the fold on which settings were tried, as (seed, fold)
 SEARCHED = (0, 1)
-RECIPES = (PLAIN, *METHODS)
+# by name in the tables: a method, and its flags beside SETTINGS
+RECIPES: dict[str, tuple[str, list[str]]] = {
+    **{name: (name, []) for name in (PLAIN, *METHODS)},
+    "label_coupling_refiner": ("label_coupling", ["--refiner"]),
+}
 SETTINGS = [
     *("--preset", "small", "--model", "tf_efficientnet_lite0", "--img_size", "128"),
     *("--monitor", "mAUROC", "--retrain_epochs", "2", "--head_views", "1", "--num_workers", "0"),
@@ -60,7 +64,8 @@ TRIED: dict[str, tuple[str, list[str]]] = {
 def main(names: list[str]) -> None:
     for name in [name for name in names if name != SEARCH]:
         for seed in SEEDS:
-            train(name, OUT / f"{name}_{seed}", seed, folds_of(seed))
+            method, flags = RECIPES[name]
+            train(method, OUT / f"{name}_{seed}", seed, folds_of(seed), flags)
     seed, fold = SEARCHED
     for name, (method, flags) in TRIED.items() if SEARCH in names else ():
         train(method, OUT / SEARCH / name, seed, [fold], flags)
