@@ -77,7 +77,7 @@ def test_peers_and_equal_results(rows: dict[str, list[Figure]]) -> None:
     assert memory.measured >= memory.reference > 0
     (waiting,) = rows[f"{METHOD}: waiting for data from a pack"]
     assert 0 < waiting.measured < 100
-    assert rows[TOGETHER[0]][0].against == "3 x 6 passes"
+    assert rows[TOGETHER[0]][0].against == "1 x 6 passes"
     assert rows[f"{METHOD}: {PROCESSES[1]}"][0].measured == 0
 
 
