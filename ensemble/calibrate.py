@@ -85,15 +85,14 @@ def main() -> None:
         )
     config.predictions = given[0]
     # imported late for a fast --help
-    from tqdm import tqdm
-
+    from core.runtime.progress_bar import ProgressBar
     from ensemble.fitting.calibrators import GATED, fit_calibration, held_out
     from ensemble.predict.calibration import write_calibration
     from ensemble.scoring.outputs import as_json
 
     problem, notes = _read(config)
     steps = len(problem.class_names) * (config.folds + 1)
-    with tqdm(total=steps, desc="calibrating classes", disable=None) as bar:
+    with ProgressBar(total=steps, desc="calibrating classes", disable=None) as bar:
         tested = held_out(problem, config.folds, config.seed, bar)
         calibration = fit_calibration(problem, config.folds, config.seed, bar)
     scores, classes = score_stages(problem, tested)

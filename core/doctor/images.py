@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from tqdm import tqdm
 
 from core.data.images.collection import Images
 from core.data.loading.dataset import describe_blank_images
@@ -14,6 +13,7 @@ from core.doctor.leaks import TEST, TRAIN, Tables, owners_of
 from core.doctor.near_duplicates import find_near_pairs, perceptual_hash
 from core.errors import UserError, list_first, pluralize
 from core.runtime.fabric import worker_count
+from core.runtime.progress_bar import ProgressBar
 
 SAMPLE = 200
 
@@ -49,7 +49,9 @@ def check_images(find: Findings, tables: Tables, config: Config) -> None:
 
     with ThreadPoolExecutor(max(1, worker_count(config.num_workers))) as pool:
         found = pool.map(decode, places.tolist())
-        progress = tqdm(found, "decoding", len(places), unit="img", leave=False, disable=None)
+        progress = ProgressBar(
+            found, "decoding", len(places), unit="img", leave=False, disable=None
+        )
         reasons, shapes, constant, hashes = zip(*progress, strict=True)
     chosen = [names[place] for place in places]
     if bad := [name for name, reason in zip(chosen, reasons, strict=True) if reason]:

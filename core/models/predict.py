@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from core.data.loading.dataset import Batches
+from core.runtime.progress_bar import ProgressBar
 
 View = Callable[[Tensor], Tensor]
 
@@ -80,7 +80,7 @@ def collect(
     """
     results, seen = [], []
     shown = bool(title) and fabric.is_global_zero
-    for batch in tqdm(loader, desc=title, disable=None if shown else True):
+    for batch in ProgressBar(loader, desc=title, disable=None if shown else True):
         with fabric.autocast():
             results.append(outputs(batch.images.to(fabric.device, non_blocking=True)).float())
         seen.append(batch.rows)

@@ -209,8 +209,9 @@ class RunFolder:
         the folder has other files, a different run (unless `overwrite`) or a run in progress.
         """
         recorded = {name: value for name, value in settings.items() if name not in _NOT_RECORDED}
-        earlier = find_run(self.path)
+        # names first: another start may create its run in between
         names = {*os.listdir(self.path)} if self.path.is_dir() else set()
+        earlier = find_run(self.path)
         others = [name for name in names - _BEFORE_A_RUN if not _LEFTOVER.fullmatch(name)]
         if others and earlier is None:
             raise UserError(

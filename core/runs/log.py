@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from core.errors import UserError, pluralize
 from core.io.atomic import cannot_write, write_atomically
 from core.io.untrusted_files import check_regular
 from core.runtime.log import logger
+from core.runtime.progress_bar import ProgressBar
 from core.trackers.trackers import Trackers
 
 
@@ -34,12 +33,12 @@ class FoldLog:
         self.metrics, self.timing = metrics, timing
         self.trackers = trackers or Trackers()
         self.title, self.is_main = title, is_main
-        self._bar = tqdm(disable=True)
+        self._bar = ProgressBar(disable=True)
 
     def start(self, images: int, done: int) -> None:
         """Show a progress bar over `images`, of which `done` precede a resume."""
         # None: a bar on a terminal only
-        self._bar = tqdm(
+        self._bar = ProgressBar(
             desc=self.title,
             total=images,
             initial=done,

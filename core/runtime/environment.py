@@ -25,7 +25,8 @@ def describe_start() -> dict[str, Any]:
     from core.runtime.fabric import versions
 
     return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        # two starts in one second have different identities for trackers
+        "time": datetime.now(UTC).isoformat(timespec="microseconds"),
         "command": sys.argv,
         "commit": commit(Path(core.__file__).resolve().parents[1]),
         "python": platform.python_version(),

@@ -5,6 +5,7 @@ The package is an extra: this module is imported only with `--logger tensorboard
 
 import io
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,9 @@ class TensorBoardTracker(Tracker):
 
     def __init__(self, run: TrackedRun, fold: int | None) -> None:
         super().__init__(run, fold)
-        start = f"{time.time():010.0f}.run.{os.getpid()}" if fold else f"{0:010}.run.0"
-        self._path = run.folder / "tensorboard" / self.part / f"events.out.tfevents.{start}.0"
+        folder = run.folder / "tensorboard" / self.part
+        start = f"{_start_number(folder):010}.run.{os.getpid()}" if fold else f"{0:010}.run.0"
+        self._path = folder / f"events.out.tfevents.{start}.0"
         self._mode = "ab" if fold else "wb"
         self._pending = io.BytesIO()
 
@@ -93,3 +95,13 @@ class TensorBoardTracker(Tracker):
         except OSError as error:
             raise cannot_write(self._path, error) from error
         self._mode, self._pending = "ab", io.BytesIO()
+
+
+def _start_number(folder: Path) -> int:
+    """Seconds since 1970, or more if a file of an earlier start would come later by its name.
+
+    TensorBoard reads files in the order of their names, and the clock may have been set back.
+    """
+    names = [path.name for path in folder.glob("events.out.tfevents.*")]
+    found = [re.match(r"events\.out\.tfevents\.(\d{1,10})\.", name) for name in names]
+    return max([round(time.time()), *(int(one[1]) + 1 for one in found if one)])

@@ -12,12 +12,12 @@ from itertools import islice
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData
 from core.models.predict import broadcast_buffers, mean_probability, restore_order, validation_views
 from core.runtime.log import logger
+from core.runtime.progress_bar import ProgressBar
 from core.training.feature_cache import GB, FeatureCache, NoRoomError
 from core.training.run import Run
 
@@ -137,7 +137,7 @@ class FrozenBackbone:
             batches = islice(self._compute(again, again + 1, 0), count * self._accumulate)
             title, total = f"features of epoch {again + 1} again", count * self._accumulate
             disable = None if self._fabric.is_global_zero else True
-            for _ in tqdm(batches, title, total, disable=disable, leave=False):
+            for _ in ProgressBar(batches, title, total, disable=disable, leave=False):
                 self.pause()
                 if not self._cached:
                     return

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from core.data.loading.dataset import decoding_loader
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.models.data_digests import DigestSet
+from core.runtime.progress_bar import ProgressBar
 from ensemble.predict.dataset import DecodedBatch, ImagesAtSizes, collate
 from ensemble.predict.ensemble import Ensemble
 from ensemble.predict.training_overlap import IMAGES, PATIENTS, can_be_compared, find_overlap
@@ -39,7 +39,7 @@ class ImageReader:
         batches = [list(places[start : start + self.batch_size]) for start in starts]
         dataset = ImagesAtSizes(images, [self.size], digest_sizes)
         loader = decoding_loader(dataset, batches, min(self.workers, len(batches)), collate=collate)
-        with tqdm(desc=title, total=len(rows), unit="img", disable=None, leave=False) as bar:
+        with ProgressBar(desc=title, total=len(rows), unit="img", disable=None, leave=False) as bar:
             for batch in loader:
                 for place, reason in batch.unreadable[:1]:
                     raise UserError(f"{self.table.ids[rows[place]]} cannot be read: {reason}")

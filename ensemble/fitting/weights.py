@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from tqdm import tqdm
 
 from core.data.splits.folds import assign_folds
 from core.errors import UserError
 from core.metrics import Evaluation, PairedDifference, evaluate, paired_difference
 from core.metrics.ap_auroc import Curve
+from core.runtime.progress_bar import ProgressBar
 from ensemble.predict.calibration import SMALLEST
 from ensemble.predict.merge import ranks
 
@@ -177,7 +177,7 @@ def select(
     outer = assign_folds(pool.targets.T, patients, folds, seed)
     procedure = np.empty(pool.targets.shape)
     picks: list[str] = []
-    with tqdm(total=folds * (folds + 1) + 1, desc="fitting weights", disable=None) as bar:
+    with ProgressBar(total=folds * (folds + 1) + 1, desc="fitting weights", disable=None) as bar:
         held_out = _held_out(pool, outer, monitor, bar)
         for fold in range(folds):
             inside = outer != fold
@@ -216,7 +216,7 @@ def measure_gains(
     how: dict[str, Any] = {"patients": patients, "seed": seed}
     gains = {}
     held_out = {**selection.held_out, PROCEDURE: selection.procedure}
-    for name, one in tqdm(held_out.items(), desc="intervals", disable=None):
+    for name, one in ProgressBar(held_out.items(), desc="intervals", disable=None):
         found, difference, own_rows = evaluate(targets, one.T, class_names, **how), None, {}
         if name != SINGLE_BEST:
             difference = paired_difference(targets, one.T, single, class_names, **how)
@@ -227,13 +227,13 @@ def measure_gains(
     return gains
 
 
-def _fit(pool: Pool, monitor: str, bar: tqdm) -> dict[str, FloatArray]:
+def _fit(pool: Pool, monitor: str, bar: ProgressBar) -> dict[str, FloatArray]:
     bar.update()
     return {name: fit(pool, monitor) for name, fit in STRATEGIES.items()}
 
 
 def _held_out(
-    pool: Pool, assignment: NDArray[np.int64], monitor: str, bar: tqdm
+    pool: Pool, assignment: NDArray[np.int64], monitor: str, bar: ProgressBar
 ) -> dict[str, FloatArray]:
     """`ranks` (C, N) by strategy, of each fold under weights fitted on the other folds."""
     found = {name: np.empty(pool.targets.shape) for name in STRATEGIES}

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from core.data.images.decode import shrink_to
 from core.data.images.find_files import IMAGE_ENDINGS
 from core.data.tables.label_table import LabelTable
 from core.errors import UserError
 from core.runtime.log import logger
+from core.runtime.progress_bar import ProgressBar
 from ensemble.heatmaps.config import Config
 from ensemble.heatmaps.draw import DOTS_OF_SHEET, DOTS_PER_INCH, Row, draw
 from ensemble.heatmaps.maps import LONGEST_SHOWN, ensemble_maps, member_maps
@@ -52,7 +52,9 @@ def explain_images(
     sheet: list[Row] = []
     listed: list[dict[str, object]] = []
     drawn = range(min(config.draw, len(images)))
-    for place in tqdm(sorted({*drawn, *lesions}), desc="explaining", unit="img", disable=None):
+    for place in ProgressBar(
+        sorted({*drawn, *lesions}), desc="explaining", unit="img", disable=None
+    ):
         pixels, image = images.images.read(place), images.ids[place]
         small = shrink_to(pixels, LONGEST_SHOWN)
         boxes = lesions.get(place, {})

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from core.data.images.pack_format import is_pack
 from core.data.loading.dataset import decoding_loader
@@ -18,6 +17,7 @@ from core.data.tables.label_table import LabelTable
 from core.errors import UserError, list_first, pluralize
 from core.io.atomic import check_writable
 from core.runtime.log import logger
+from core.runtime.progress_bar import ProgressBar
 from ensemble.predict.blocks import Block, PredictionBlocks, blocks_folder, delete_finished_blocks
 from ensemble.predict.dataset import ImagesAtSizes, collate
 from ensemble.predict.ensemble_json import fill_document
@@ -129,7 +129,7 @@ def _predict_blocks(
     stream = iter(decoding_loader(images, batches, workers, collate=collate, pin_memory=pin))
     several = f" (process 1 of {fabric.world_size})" if fabric.world_size > 1 else ""
     total, silent = sum(map(len, batches)), None if fabric.is_global_zero else True
-    with tqdm(desc=f"predicting{several}", total=total, unit="img", disable=silent) as bar:
+    with ProgressBar(desc=f"predicting{several}", total=total, unit="img", disable=silent) as bar:
         models, classes = len(predictor.ensemble.members), len(predictor.class_names)
         for number in mine:
             found = [np.empty((models, 0, classes), np.float32)]

@@ -11,13 +11,16 @@ import pytest
 
 from tests.helpers.fault_table import Fault
 from tests.helpers.faults.commands import OTHERS, data_with_predictions, disk_command, run_of_many
-from tests.helpers.faults.launches import Launches, shared
+from tests.helpers.faults.launches import Launches, at, shared
+from tests.helpers.faults.same_results import differing
 from tests.helpers.faults.trials import Trial
-from tests.helpers.training.small_run import METHODS
+from tests.helpers.training.small_run import METHODS, MODEL
 
 TrialOf = Callable[[str], Trial]
 # in the long form: they need more trainings
 LATER = (*METHODS[1:], "methods.label_coupling.couplings")
+# what label_coupling writes after its report
+PREDICTED = {"test.csv", "test_training_overlap.json"}
 # where a training may fail in the short form: what, with which file, which time
 PLACES = [
     ("save", ".state.safetensors", 1),
@@ -102,6 +105,36 @@ def test_other_reasons_of_a_disk(trial_of: TrialOf, soak: bool, fault: Fault) ->
     for number, reason in zip(numbers, cycle(["EDQUOT", "EFBIG", "EIO"]), strict=False):
         sentence = one.try_full(number, errno=reason, once=True)
         assert not sentence or os.strerror(getattr(errno, reason)) in sentence
+
+
+@pytest.mark.parametrize(
+    "name", ["standard_head", pytest.param("label_coupling", marks=pytest.mark.soak)]
+)
+def test_a_disk_that_fills_in_the_report_of_the_last_epoch(
+    name: str, trial_of: TrialOf, soak: bool, fault: Fault
+) -> None:
+    """What was trained is whole, and is not trained again."""
+    one = trial_of(name)
+    state = f"/{MODEL}_fold1.state.safetensors"
+    trained = max(n for n, step in enumerate(one.steps, 1) if step == ("replace", f"out{state}"))
+    # a tracker alone does not end a training
+    after = [
+        number
+        for number, (what, name) in enumerate(one.steps, start=1)
+        if number > trained and what in ("open", "write") and "tensorboard" not in name
+    ]
+    for number in after if soak else after[1:2]:
+        fault("disk that fills in the report of the last epoch", 1)
+        one.begin()
+        sentence = one.run(at("step", number, errno="ENOSPC")).refusal()
+        assert "cannot be written: No space left on device" in sentence
+        assert "rerun the command to resume" in sentence
+        one.check_what_is_left()
+        unwritten = {Path(found).parts[:2] for found in differing(one.folder, one.undisturbed)}
+        assert {parts[-1] for parts in unwritten} <= {"plots", "report.html", *PREDICTED}
+        again = one.finish()
+        assert "finished before (best epoch" in again.printed
+        assert "update" not in again.seen["moments"]
 
 
 def test_a_disk_that_is_really_full(

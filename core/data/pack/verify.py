@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from core.data.images.decode import load_image
 from core.data.images.pack_format import Pack, is_pack, open_packs
 from core.data.pack.inputs import changed_rows, index_files
 from core.errors import UserError, list_first, pluralize
 from core.runtime.log import logger
+from core.runtime.progress_bar import ProgressBar
 
 _SHOWN = 20
 
@@ -66,7 +66,7 @@ def _wrong_blocks(pack: Pack, threads: int) -> Iterator[str]:
     blocks = range(pack.plan.blocks)
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(is_valid, blocks)
-        for block in tqdm(blocks, desc="verifying", unit="block", disable=None):
+        for block in ProgressBar(blocks, desc="verifying", unit="block", disable=None):
             if not next(results):
                 rows = pack.plan.rows(block)
                 names = list_first(pack.index["name"].iloc[list(rows)].tolist())

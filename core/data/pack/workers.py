@@ -18,12 +18,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from core.data.images.decode import load_image
 from core.data.images.pack_format import Plan, Sha256
 from core.data.pack.inputs import file_state
 from core.errors import UserError
+from core.runtime.progress_bar import ProgressBar
 from core.runtime.signals import STOPS, handle_stops, restore_handlers
 from core.runtime.worker_failures import require_files
 
@@ -75,7 +75,9 @@ def decode_blocks(
         pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
         rows = ((block, index.iloc[list(plan.rows(block))]) for block in blocks)
         tasks = (pool.submit(_decode_block, plan, *one, folder, target) for one in rows)
-        bar = tqdm(desc="packing", total=plan.count, initial=before, unit="img", disable=None)
+        bar = ProgressBar(
+            desc="packing", total=plan.count, initial=before, unit="img", disable=None
+        )
         try:
             for done in _as_completed(tasks, 2 * workers):
                 finished.append(done)

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from core.data.phantom.anatomy import Stream, draw_patient
 from core.data.phantom.lesions import FINDINGS, PREVALENCE, draw_radiograph
 from core.errors import UserError
 from core.io.atomic import cannot_write
+from core.runtime.progress_bar import ProgressBar
 
 NORMAL = "Normal"
 # Source, target, and probability of the target if the source is present. A target has a single
@@ -129,7 +129,9 @@ def draw_images(table: pd.DataFrame, folder: Path, size: int, seed: int) -> pd.D
     """Write a grey PNG of size x size pixels per film; returns the boxes of the lesions."""
     visibility = {finding: FAINT if finding in SOURCES else 1.0 for finding in FINDINGS}
     rows: list[tuple[str | int, ...]] = []
-    with tqdm(total=len(table), desc=f"drawing {folder}", unit="image", disable=None) as progress:
+    with ProgressBar(
+        total=len(table), desc=f"drawing {folder}", unit="image", disable=None
+    ) as progress:
         for person, films in table.groupby("PatientID"):
             patient = draw_patient(seed, int(str(person)[1:]), size)
             for film, (_, row) in enumerate(films.iterrows()):

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
 
 from core.data.images.collection import Images
 from core.errors import UserError, list_first, pluralize
+from core.runtime.progress_bar import ProgressBar
 
 # bytes from the middle of an image that are compared before the whole image
 _SAMPLE = 4096
@@ -161,7 +161,7 @@ def _with_same_sample(places: np.ndarray, content: _Content) -> Iterator[list[in
     # threads, because network file systems are slow to answer
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(digests_of, pieces)
-        digests = np.concatenate([*tqdm(found, "finding duplicates", len(pieces), **shown)])
+        digests = np.concatenate([*ProgressBar(found, "finding duplicates", len(pieces), **shown)])
     order = np.argsort(digests, kind="stable")
     ends = np.flatnonzero(np.diff(digests[order])) + 1
     for alike in np.split(order, ends):

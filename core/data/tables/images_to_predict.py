@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from lightning_fabric import Fabric
-from tqdm import tqdm
 
 from core.data.csv.columns import (
     PATIENT_COLUMNS,
@@ -28,6 +27,7 @@ from core.data.images import find_files
 from core.data.images.collection import Images
 from core.data.tables.label_table import LabelTable, read_ids
 from core.errors import UserError, list_first
+from core.runtime.progress_bar import ProgressBar
 
 
 def find_images(
@@ -155,7 +155,9 @@ def check_readable(fabric: Fabric, table: LabelTable, threads: int) -> None:
     if fabric.is_global_zero:
         with ThreadPoolExecutor(max(1, threads)) as pool:
             errors = pool.map(find_error, range(len(table)))
-            bar = tqdm(errors, desc="checking the test images", total=len(table), disable=None)
+            bar = ProgressBar(
+                errors, desc="checking the test images", total=len(table), disable=None
+            )
             unreadable = [pair for pair in zip(table.ids, bar, strict=True) if pair[1]]
     unreadable = fabric.broadcast(unreadable)
     if unreadable:

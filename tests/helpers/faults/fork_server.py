@@ -7,7 +7,8 @@ Reads requests from standard input, a JSON object a line, and answers each with 
 - Otherwise a command: `module`, `arguments`, `output`. Optional are `place` (fields of
   launches.Place), `port` and `fabric` for a start by torchrun's agent, `environment`, `moment` and
   `folder` (see moments.py), `batch_seconds` for each batch of an evaluation, `stdout` and `stderr`
-  (files), `threads` (a packer decodes in threads), and `finalize` (the interpreter shuts down).
+  (files), `threads` (a packer decodes in threads), `open_files` (their limit), `clock_back`
+  (seconds), and `finalize` (the interpreter shuts down).
   The answer is the process id of the launcher, or of the one process.
 
 Rank N writes to files named `output` with the endings .outN, .errorN and .rankN (its process id).
@@ -33,6 +34,7 @@ from core.config.command_line import run
 from core.data.pack import workers
 from tests.helpers.faults.moments import Moments
 from tests.helpers.faults.preloaded_modules import command_module, import_all
+from tests.helpers.faults.system_faults import limit_open_files, set_clock_back
 from tests.helpers.training.small_run import draw_nothing
 
 # torchrun reads it from the environment; `fabric run` has no flag for it
@@ -139,6 +141,10 @@ def command(request: dict[str, Any]) -> int:
     module = command_module(request["module"])
     # spawned processes import the main module of this one
     sys.modules["__main__"] = module
+    if "clock_back" in request:
+        set_clock_back(request["clock_back"])
+    if "open_files" in request:
+        limit_open_files(request["open_files"])
     code = 0
     try:
         run(module.main)

@@ -21,6 +21,7 @@ from typing import Any
 
 import core.models.predict
 from tests.helpers.faults.disk_steps import Step, Steps
+from tests.helpers.faults.system_faults import kill_worker, set_clock_back
 
 # functions with calls that are counted on return
 PLACES = {
@@ -56,7 +57,7 @@ class Moments:
         for kind, places in PLACES.items():
             for owner, name in places:
                 self._count_calls(pkgutil.resolve_name(owner), name, kind)
-        read = core.models.predict.tqdm
+        read = core.models.predict.ProgressBar
 
         def batches(loader: Any, **options: Any) -> Iterator[Any]:
             for batch in read(loader, **options):
@@ -64,7 +65,7 @@ class Moments:
                 self.count("batch")
                 time.sleep(self.batch_seconds)
 
-        core.models.predict.tqdm = batches
+        setattr(core.models.predict, "ProgressBar", batches)  # noqa: B010
         if self.steps:
             self.steps.install()
 
@@ -136,4 +137,6 @@ CALLS: dict[str, Callable[..., object]] = {
     "mkdir": os.mkdir,
     "mknod": os.mknod,
     "cover": cover,
+    "kill_worker": kill_worker,
+    "set_clock_back": set_clock_back,
 }

@@ -65,15 +65,15 @@ class Trial:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
-    def run(self, moment: Moment | None = None, **files: str) -> Launch:
+    def run(self, moment: Moment | None = None, **more: Any) -> Launch:
         """The command until it ends."""
-        launch = self.start(moment, **files)
+        launch = self.start(moment, **more)
         assert launch.wait() is not None, launch.printed[-3000:]
         return launch
 
-    def start(self, moment: Moment | None = None, **files: str) -> Launch:
-        """The command."""
-        options = self.options | files | ({"moment": moment} if moment else {})
+    def start(self, moment: Moment | None = None, **more: Any) -> Launch:
+        """The command; for `more` see fork_server.py."""
+        options = self.options | more | ({"moment": moment} if moment else {})
         return self.launches.start(self.command.module, *self.command.arguments, **options)
 
     def number(self, what: str, name: str, time: int = 1) -> int:

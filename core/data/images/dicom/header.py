@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from core.data.images.dicom.limits import (
     START,
@@ -24,6 +23,7 @@ from core.data.images.dicom.limits import (
 )
 from core.data.images.size_limit import BYTES, max_pixels
 from core.errors import UserError, list_first
+from core.runtime.progress_bar import ProgressBar
 
 # hospital files often violate the standard (catch_warnings is not thread-safe)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
@@ -61,7 +61,7 @@ def read_headers(paths: Sequence[str]) -> dict[str, np.ndarray]:
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         headers = pool.map(_read_header, paths)
-        rows = list(tqdm(headers, desc="DICOM headers", total=len(paths), disable=None))
+        rows = list(ProgressBar(headers, desc="DICOM headers", total=len(paths), disable=None))
     columns = np.array(rows, dtype=object).reshape(len(rows), 3).T
     return dict(zip(FIELDS, columns, strict=True))
 
