@@ -37,7 +37,7 @@ FEW_FILES = {
     "pack": ([20], range(8, 28, 4)),
 }
 # what a command does when a worker of it is killed
-BUSY = {"training": ("update", [8], range(1, 11, 2)), "infer": ("step", [16], range(4, 44, 12))}
+BUSY = {"training": ("update", [8], range(1, 11, 2)), "infer": ("block", [2], range(1, 5))}
 REFUSED = {
     "training": "another process is training in ",
     "infer": "another process is predicting into | exists: give another --output",
