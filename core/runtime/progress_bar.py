@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 class ProgressBar(tqdm):
-    """tqdm's bar that goes on if the wall clock is set back, where tqdm's would stand still."""
+    """tqdm's bar that continues if the wall clock is set back, where tqdm's would freeze."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

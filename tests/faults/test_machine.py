@@ -166,7 +166,7 @@ def check_logs(out: Path, *, starts: int) -> None:
     assert steps == [1, 2], "TensorBoard draws them in the order of the files' names"
 
 
-def test_a_progress_bar_goes_on_when_the_clock_is_set_back(
+def test_a_progress_bar_continues_when_the_clock_is_set_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 2e9

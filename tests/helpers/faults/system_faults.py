@@ -32,7 +32,7 @@ def _badness(process: int) -> int:
 
 
 def set_clock_back(seconds: float = HOUR) -> None:
-    """Set the wall clock of this process back, in all modules; the monotonic clock goes on."""
+    """Set the wall clock of this process back, in all modules, but not the monotonic clock."""
     now = time.time
 
     class Clock(datetime):
