@@ -42,7 +42,7 @@ docs: $(INSTALLED)
 
 # Resolve the newest versions that pyproject.toml allows and write them to constraints.txt.
 lock:
-	$(PYTHON) -m venv --clear .venv-lock && .venv-lock/bin/pip install -q -e ".[dev]"
+	$(PYTHON) -m venv --clear .venv-lock && .venv-lock/bin/pip install -q -e ".[dev,peers]"
 	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt && rm -rf .venv-lock
 
 clean:

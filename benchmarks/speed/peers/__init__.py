@@ -1,6 +1,6 @@
-"""Whole processes against those that a reader would write. About ten minutes on two cores.
+"""Whole processes against those that a reader would write. About 25 minutes on two cores.
 
-An epoch of `label_coupling` against Lightning's Trainer and against timm's parts, then
+Three epochs of `label_coupling` against Lightning's Trainer and against timm's parts, then
 `ensemble.infer` against a plain loop over the same checkpoints and copies. The commands run in
 turn, on the same images of 1,024 pixels, with the same network, batches, passes and one loader
 worker. Ours also keep a moving average, resume states, intervals and a report.
@@ -23,8 +23,8 @@ from benchmarks.speed.peers.cost import Cost, cost_of
 from core.errors import UserError
 
 HERE = Path(__file__).parent
-MODEL, SIZE, ROUNDS = "tf_efficientnet_lite0", 160, 3
-IMAGES, HELD_OUT = 400, 100
+MODEL, SIZE, EPOCHS, ROUNDS = "tf_efficientnet_lite0", 160, 3, 2
+IMAGES, HELD_OUT = 600, 200
 CEILING, CEILING_PACKED = 1.0, 0.9
 LIGHTNING, TIMM = "Lightning's Trainer", "timm's parts"
 OURS, PACKED = "label_coupling", "label_coupling, packed"
@@ -81,7 +81,7 @@ def draw(folder: Path) -> Path:
 
 
 def of_training(data: Path, folder: Path) -> Iterator[Answer]:
-    """Rows of an epoch, from files and from a pack."""
+    """Rows of a training, from files and from a pack."""
     pack, images = folder / "pack", data / "images"
     table = ("--train_csv", data / "all.csv", "--train_dir", images)
     cost_of(["-m", "core.data.pack", *table, "--size", SIZE, "--out", pack])
@@ -89,7 +89,16 @@ def of_training(data: Path, folder: Path) -> Iterator[Answer]:
     def ours(source: Path, out: str) -> list[object]:
         return [
             *("-c", _TRAIN, "methods/label_coupling/train.py", "--preset", "small"),
-            *("--no-pretrained", "--model", MODEL, "--img_size", SIZE, "--epochs", 1, "--no-tta"),
+            *(
+                "--no-pretrained",
+                "--model",
+                MODEL,
+                "--img_size",
+                SIZE,
+                "--epochs",
+                EPOCHS,
+                "--no-tta",
+            ),
             *("--train_csv", data / "train.csv", "--val_csv", data / "val.csv"),
             *("--train_dir", source, "--num_workers", 1, "--out_dir", folder / out, "--overwrite"),
         ]

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MultilabelAUROC, MultilabelAveragePrecision
 from torchvision import transforms as T
 
-MODEL, SIZE, BATCH, WORKERS, EPOCHS, RATE = "tf_efficientnet_lite0", 160, 32, 1, 1, 4e-4
+MODEL, SIZE, BATCH, WORKERS, EPOCHS, RATE = "tf_efficientnet_lite0", 160, 32, 1, 3, 4e-4
 NORMALIZE = T.Normalize([0.5] * 3, [0.5] * 3)
 TRAINING = T.Compose(
     [

@@ -23,7 +23,7 @@ from timm.utils import AverageMeter, CheckpointSaver, ModelEmaV3, dispatch_clip_
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-MODEL, SIZE, BATCH, WORKERS, EPOCHS, RATE = "tf_efficientnet_lite0", 160, 32, 1, 1, 4e-4
+MODEL, SIZE, BATCH, WORKERS, EPOCHS, RATE = "tf_efficientnet_lite0", 160, 32, 1, 3, 4e-4
 
 
 class Films(Dataset):
