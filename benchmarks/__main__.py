@@ -2,7 +2,7 @@
 
 python -m benchmarks [name ...] [--json FILE]
 
-Without names: all but gpu, which needs one, and dry_run.
+Without names: all but gpu, which needs one, dry_run and peers, which take long.
 """
 
 import importlib
@@ -21,7 +21,7 @@ QUESTIONS = (
     *("pack", "wait", "sampler", "memory", "precision"),
 )
 # only by name; without real data
-EXTRA = ("gpu", "dry_run")
+EXTRA = ("gpu", "dry_run", "peers")
 
 
 def main(names: list[str], json_file: Path | None) -> None:

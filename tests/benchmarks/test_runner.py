@@ -157,7 +157,7 @@ def test_extra_questions_are_asked_only_by_name(
 
 
 def test_every_question_has_a_file_that_answers_it() -> None:
-    files = {path.stem for path in Path(benchmarks.speed.__file__).parent.glob("[a-z]*.py")}
+    files = {path.stem for path in Path(benchmarks.speed.__file__).parent.glob("[a-z]*")}
     assert files == {*command.QUESTIONS, *command.EXTRA}
     for name in files:
         module = importlib.import_module(f"benchmarks.speed.{name}")

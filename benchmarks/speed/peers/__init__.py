@@ -54,11 +54,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def answers(folder: Path) -> Iterator[Answer]:
+def check() -> None:
+    """Raise UserError without Lightning's Trainer."""
     if find_spec("pytorch_lightning") is None:
         raise UserError(
             "the peers need a missing package: pip install -c constraints.txt -e '.[peers]'"
         )
+
+
+def answers(folder: Path) -> Iterator[Answer]:
     data = draw(folder / "data")
     yield from of_training(data, folder)
     yield from of_prediction(data, folder)
