@@ -58,7 +58,7 @@ class Classifier(pl.LightningModule):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.model = timm.create_model(MODEL, num_classes=classes)
+        self.model: Any = timm.create_model(MODEL, num_classes=classes)
         self.scores = torch.nn.ModuleDict(
             {"auroc": MultilabelAUROC(classes), "map": MultilabelAveragePrecision(classes)}
         )

@@ -44,7 +44,7 @@ class Films(Dataset):
 
 def main(data: Path, out: Path) -> None:
     """Train and validate."""
-    augment = create_transform(SIZE, is_training=True, scale=(0.8, 1.0), color_jitter=None)
+    augment = create_transform(SIZE, is_training=True, scale=(0.8, 1.0), color_jitter=0.0)
     training = Films(data, "train.csv", augment)
     validation = Films(data, "val.csv", create_transform(SIZE, crop_pct=1.0))
     loader = DataLoader(training, BATCH, shuffle=True, drop_last=True, num_workers=WORKERS)
