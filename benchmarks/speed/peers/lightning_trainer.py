@@ -21,6 +21,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAUROC, MultilabelAveragePrecision
 from torchvision import transforms as T
 
@@ -58,8 +59,8 @@ class Classifier(pl.LightningModule):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.model: Any = timm.create_model(MODEL, num_classes=classes)
-        self.scores = torch.nn.ModuleDict(
+        self.model = timm.create_model(MODEL, num_classes=classes)
+        self.scores = MetricCollection(
             {"auroc": MultilabelAUROC(classes), "map": MultilabelAveragePrecision(classes)}
         )
 
@@ -71,10 +72,8 @@ class Classifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
-        probabilities = self.model(batch[0]).sigmoid()
-        for name, score in self.scores.items():
-            score.update(probabilities, batch[1].long())
-            self.log(name, score, on_epoch=True)
+        self.scores.update(self.model(batch[0]).sigmoid(), batch[1].long())
+        self.log_dict(self.scores, on_epoch=True)
 
     def on_train_epoch_start(self) -> None:
         self.began, self.seen = time.perf_counter(), 0
