@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, megabytes and images a second of a process; NaN for what it does not tell."""
+    """Seconds, megabytes and images a second of a process; NaN for what it does not print."""
 
     processor: float
     """Seconds of all its processes on all cores."""
