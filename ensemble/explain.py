@@ -41,6 +41,7 @@ def main() -> None:
     from core.data.tables.anonymous import anonymize
     from core.io.output_folder import check_folder, write_folder
     from core.runtime.fabric import make_fabric
+    from core.runtime.precision import advise_amp
     from ensemble.heatmaps.explain import SHEET_ROWS, explain_images
     from ensemble.heatmaps.pointing_game import boxed_classes, boxes_of, hits_table, read_boxes
     from ensemble.predict.calibration import make_postprocess
@@ -74,6 +75,7 @@ def main() -> None:
     # the augmented copies that ensemble.infer and calibrate use by default
     predictor = Predictor(fabric, ensemble, MergeConfig(), postprocess)
     logger.info(ensemble)
+    advise_amp(fabric, config.amp)
     rows, pointing = write_folder(
         config.output,
         lambda folder: explain_images(predictor, images, config, folder, lesions, measured),

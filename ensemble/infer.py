@@ -28,6 +28,7 @@ def main() -> None:
     # imported late for a fast --help
     from core.data.images.size_limit import max_pixels
     from core.runtime.fabric import make_fabric, worker_count
+    from core.runtime.precision import advise_amp
     from ensemble.predict.calibration import make_postprocess, read_calibration
     from ensemble.predict.ensemble import Ensemble
     from ensemble.predict.predictor import Predictor
@@ -60,6 +61,7 @@ def main() -> None:
     postprocess = make_postprocess(config.postprocessing, names)
     if fabric.is_global_zero:
         logger.info(ensemble)
+        advise_amp(fabric, config.amp)
         if config.postprocessing.calibration is None:
             logger.info(
                 "calibration  none: --calibration FILE of ensemble.calibrate gives frequencies"

@@ -42,6 +42,7 @@ def main() -> None:
 
         from core.data.images.size_limit import max_pixels
         from core.runtime.fabric import make_fabric
+        from core.runtime.precision import advise_amp
         from ensemble.serving.app import make_app
         from ensemble.serving.model import ServedModels
         from ensemble.serving.queue import Limits
@@ -49,6 +50,7 @@ def main() -> None:
         max_pixels()
         served = ServedModels.load(config, make_fabric(amp=config.amp))
         logger.info(served.predictor.ensemble)
+        advise_amp(served.predictor.fabric, config.amp)
         limits = Limits(bytes=config.max_megabytes * 1_000_000)
         app = make_app(served, config.host, limits)
         # no log of requests: a URL may have a patient's name

@@ -14,6 +14,7 @@ import pytest
 from core.runtime import worker_failures
 from core.runtime.worker_failures import allow_open_files, explain_failed_start, explain_lost_worker
 from tests.helpers.training.small_run import METHODS, ROOT
+from tests.helpers.without_posix import LEFT_OUT
 
 COMMANDS = {
     *(f"methods.{method}.train" for method in METHODS),
@@ -42,7 +43,8 @@ def test_every_module_is_imported(seen: dict[str, Any]) -> None:
     files = [path.relative_to(ROOT) for package in packages for path in package.rglob("*.py")]
     names = {str(path.with_suffix("")).replace("/", ".").replace("\\", ".") for path in files}
     expected = {name.removesuffix(".__init__") for name in names}
-    assert expected == {*seen["modules"], *(package.name for package in packages)}
+    seen_names = {*seen["modules"], *(package.name for package in packages), *LEFT_OUT}
+    assert expected == seen_names
 
 
 def test_every_command_answers_help(seen: dict[str, Any]) -> None:

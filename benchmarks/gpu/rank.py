@@ -3,6 +3,7 @@
 python -m benchmarks.gpu.rank PLAN BACKEND METHOD DATA OUT
 """
 
+import argparse
 import json
 import sys
 from contextlib import redirect_stdout
@@ -17,13 +18,17 @@ from benchmarks.gpu.plan import Plan
 
 def main() -> None:
     """Train, and print speed and largest difference of the weights between the ranks."""
-    plan, backend, method, data, out = sys.argv[1:]
-    if json.loads(plan)["device"] == "cuda":
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("plan", "backend", "method", "data", "out"):
+        parser.add_argument(name)
+    given = parser.parse_args()
+    plan = Plan(**json.loads(given.plan))
+    if plan.device == "cuda":
         torch.cuda.set_device(0)
     # before Fabric, which would take NCCL
-    torch.distributed.init_process_group(backend)
+    torch.distributed.init_process_group(given.backend)
     with redirect_stdout(sys.stderr):
-        done = train_fold(Plan(**json.loads(plan)), method, Path(data), Path(out))
+        done = train_fold(plan, given.method, Path(given.data), Path(given.out))
     weights = torch.cat([value.detach().flatten() for value in done.model.parameters()])
     low, high = weights.clone(), weights
     torch.distributed.all_reduce(low, torch.distributed.ReduceOp.MIN)

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from core.errors import UserError
 from core.runtime.log import start_logging
-from core.runtime.precision import Amp, advise_amp, precision_options
+from core.runtime.precision import Amp, precision_options
 from core.runtime.ranks import RankRegistry
 
 
@@ -39,8 +39,6 @@ def make_fabric(*, amp: Amp) -> Fabric:
     if not under_cli:
         fabric.launch()
     start_logging(is_main=fabric.is_global_zero)
-    if "LT_PRECISION" not in os.environ:
-        advise_amp(fabric, amp)
     if fabric.world_size > 1:
         RankRegistry().announce()
     if fabric.device.type != "cpu":

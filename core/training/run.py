@@ -31,7 +31,7 @@ from core.runs.pseudo_labels import check_pseudo_labels
 from core.runs.tracked_files import tracking_id
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.runtime.log import logger
-from core.runtime.precision import IMAGES, choose_precision
+from core.runtime.precision import IMAGES, advise_amp, choose_precision
 from core.trackers.tracker import TrackedRun
 from core.trackers.trackers import Trackers, check_trackers
 from core.training.dry_run import reduce_to_dry_run
@@ -137,6 +137,7 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     if fabric.is_global_zero:
         check_trackers(config.loop.trackers, config.run.out_dir)
     logger.info(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
+    advise_amp(fabric, config.loop.amp)
     before = _find_earlier(config)
     earlier = before if _resumes_all_folds(config, before) else None
     weights, needs_weights = None, earlier is None

@@ -27,8 +27,10 @@ FUNCTIONS = (
     *("fork", "register_at_fork", "sched_getaffinity", "posix_fallocate", "pwrite", "geteuid"),
     *("O_NONBLOCK", "getuid", "killpg", "getpgid", "setsid"),
 )
-# On POSIX torch calls os.register_at_fork, and filelock takes fcntl, when they are imported.
-FIRST = ("torch", "filelock")
+# On POSIX torch calls os.register_at_fork, and the others take such modules, when imported.
+FIRST = ("torch", "filelock", "wandb", "mlflow")
+# of an extra that may be missing
+LEFT_OUT = ("benchmarks.speed.peers.lightning_trainer",)
 
 
 def main() -> None:
@@ -71,6 +73,8 @@ def import_all() -> Iterator[str]:
     for package in PACKAGES:
         importlib.import_module(package)
         for module in pkgutil.walk_packages([package], f"{package}."):
+            if module.name in LEFT_OUT:
+                continue
             importlib.import_module(module.name)
             yield module.name
 

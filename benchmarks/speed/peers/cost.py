@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -36,6 +35,9 @@ class Cost:
 
 def cost_of(words: Sequence[object]) -> Cost:
     """Run Python with these arguments to its end. Raises RuntimeError if it fails."""
+    # late: Windows lacks it
+    import resource
+
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, *map(str, words)]
     first, lines, peaks = math.nan, [], [math.nan]

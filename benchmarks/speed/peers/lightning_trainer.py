@@ -6,7 +6,7 @@ DATA has train.csv and val.csv (image name, a column a class) and images. Nothin
 used.
 """
 
-import sys
+import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -111,4 +111,7 @@ def main(data: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    main(**vars(parser.parse_args()))

@@ -6,7 +6,7 @@ Mean of all checkpoints over each image and its mirror image. Models are built b
 nothing else can.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -52,4 +52,8 @@ def main(folder: Path, csv: Path, checkpoints: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), [Path(word) for word in sys.argv[3:]])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("csv", type=Path)
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    main(**vars(parser.parse_args()))
