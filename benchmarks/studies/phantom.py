@@ -101,8 +101,8 @@ def train(tail: str, seed: int, images: int, recipe: str) -> Path:
     method, flags = RECIPES[recipe]
     begin: list[object] = ["--epochs", EPOCHS[images], "--no-pretrained"]
     if recipe == "retrained":
-        first = runs.checkpoints(out.with_name(f"bce_{tail}_{seed}_{images}"))
-        begin = ["--init_from", *first]
+        # finished before, unless only its row is there
+        begin = ["--init_from", *runs.checkpoints(train(tail, seed, images, "bce"))]
     given = ("--train_csv", data / "train.csv", "--train_dir", data / "pack", "--out_dir", out)
     runs.call(f"methods/{method}/train.py", *COMMON, *begin, *flags, "--seed", seed, *given)
     return out

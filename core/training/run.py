@@ -31,7 +31,7 @@ from core.runs.pseudo_labels import check_pseudo_labels
 from core.runs.tracked_files import tracking_id
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.runtime.log import logger
-from core.runtime.precision import IMAGES, advise_amp, choose_precision
+from core.runtime.precision import IMAGES, SwitchedAutocast, advise_amp, choose_precision
 from core.trackers.tracker import TrackedRun
 from core.trackers.trackers import Trackers, check_trackers
 from core.training.dry_run import reduce_to_dry_run
@@ -281,6 +281,8 @@ def open_folder(
 def _choose_precision(start: Preparation, model: nn.Module) -> str | None:
     """Precision of training steps of `model` on a CPU with --amp; changes its weights."""
     config, fabric = start.config, start.fabric
+    if not isinstance(fabric.strategy.precision, SwitchedAutocast):
+        return None
     count, size = min(IMAGES, config.loader.batch_size), config.loader.img_size
     images = torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8)
     model.to(memory_format=torch.channels_last).train()
