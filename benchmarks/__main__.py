@@ -9,6 +9,7 @@ import importlib
 import json
 import sys
 import tempfile
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -40,13 +41,15 @@ def main(names: list[str], json_file: Path | None) -> None:
     out = sys.stdout
     print(HEADER, file=out)
     answers: list[Answer] = []
-    for module in modules:
+    for name, module in zip(names, modules, strict=True):
+        began = time.perf_counter()
         # the measured code prints to stderr, the table to stdout
         with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
             for answer in module.answers(Path(folder)):
                 answers.append(answer)
                 print(answer, file=out, flush=True)
                 _write(answers, json_file)
+        print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     _write(answers, json_file)
     sys.exit(int(any(answer.verdict == "MISSED" for answer in answers)))
 

@@ -33,7 +33,7 @@ from methods.standard_head.model import build_model
 COPIES: Literal["flip_scale"] = "flip_scale"
 SIZES = (96, 96, 128)
 CLASSES = 14
-IMAGES, BATCH, ROUNDS = 32, 32, 7
+IMAGES, BATCH, ROUNDS = 32, 32, 3
 
 
 def answers(folder: Path) -> Iterator[Answer]:

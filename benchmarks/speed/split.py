@@ -19,7 +19,7 @@ from core.data.tables import read_table
 COMMON = 500  # positives of a common class
 FEW, MANY = 100_000, 1_000_000
 STEPS = ("read", "split", "plan")
-ROUNDS = 5
+ROUNDS = 3
 
 # reads, splits and plans argv[2] times; prints the sums of seconds, and on Linux the peak memory
 # in MB

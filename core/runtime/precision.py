@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from torch import nn
 
 from core.errors import UserError
 from core.runtime.log import logger
@@ -64,15 +65,47 @@ def precision_options(amp: Amp) -> dict[str, Any]:
     return {"plugins": [SwitchedAutocast()]}
 
 
-def advise_amp(fabric: Fabric, amp: Amp) -> None:
-    """Print what --amp would gain, where this CPU has bf16 and it was not given."""
+def can_gain(fabric: Fabric, amp: Amp) -> bool:
+    """Whether this CPU has bf16 and --amp was not given."""
     chosen = amp != "auto" or "LT_PRECISION" in os.environ
-    if not chosen and fabric.device.type == "cpu" and (name := bf16_of_cpu()):
+    return not chosen and fabric.device.type == "cpu" and bool(bf16_of_cpu())
+
+
+def advise_amp(fabric: Fabric, amp: Amp, measure: str = "") -> None:
+    """Print what --amp would gain, where it can; `measure` is a sentence on how to measure it."""
+    if can_gain(fabric, amp):
         logger.info(
-            f"This processor computes bf16 ({name}): --amp times it before the start and takes the "
-            "faster precision. ResNet-50 and ConvNeXt-Tiny ran 1.5 to 2.4 times as fast; light "
-            "networks may lose, and probabilities change a little (docs/results.md)."
+            f"This processor computes bf16 ({bf16_of_cpu()}): --amp times it before the start and "
+            "takes the faster precision. ResNet-50 and ConvNeXt-Tiny ran 1.5 to 2.4 times as "
+            "fast; light networks may lose, and probabilities change a little (docs/results.md)."
+            f"{measure}"
         )
+
+
+def training_step(
+    model: nn.Module, autocast: MixedPrecision, images: int, size: int, frozen: bool
+) -> Callable[[], None]:
+    """Update of `model` by random images (N, 1, S, S), or a forward pass of a `frozen` one."""
+    batch = torch.randint(0, 256, (images, 1, size, size), dtype=torch.uint8)
+    model.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step() -> None:
+        with torch.set_grad_enabled(not frozen), autocast.forward_context():
+            logits = model(batch)
+        if not frozen:
+            logits.float().square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return step
+
+
+def log_gain(autocast: SwitchedAutocast, step: Callable[[], object], images: int) -> None:
+    """Print the speeds of `step` with `images` images in both precisions."""
+    speeds = _speeds(autocast, step, images)
+    faster = max(speeds, key=speeds.__getitem__)
+    logger.info(f"Precision    {_shown(speeds, images)}: --amp would use {faster}.")
 
 
 def choose_precision(
@@ -93,8 +126,7 @@ def choose_precision(
         if fabric.is_global_zero:
             speeds = _speeds(autocast, step, images)
             chosen = max(speeds, key=speeds.__getitem__)
-            shown = ", ".join(f"{name} {speed:.3g} images/s" for name, speed in speeds.items())
-            logger.info(f"Precision    {shown} (steps of {images}): {chosen} is used (--amp).")
+            logger.info(f"Precision    {_shown(speeds, images)}: {chosen} is used (--amp).")
         chosen = fabric.broadcast(chosen)
     else:
         logger.info(f"Precision    {chosen}, as at the first start (--amp).")
@@ -107,6 +139,11 @@ def _unavailable() -> UserError:
         f"--amp needs a CUDA GPU, or a processor with {' or '.join(_FEATURES)}, and this machine "
         "has neither: leave it out"
     )
+
+
+def _shown(speeds: dict[str, float], images: int) -> str:
+    found = ", ".join(f"{name} {speed:.3g} images/s" for name, speed in speeds.items())
+    return f"{found} (steps of {images})"
 
 
 def _speeds(

@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -31,7 +31,15 @@ from core.runs.pseudo_labels import check_pseudo_labels
 from core.runs.tracked_files import tracking_id
 from core.runtime.fabric import make_fabric, seed_stream, versions
 from core.runtime.log import logger
-from core.runtime.precision import IMAGES, SwitchedAutocast, advise_amp, choose_precision
+from core.runtime.precision import (
+    IMAGES,
+    SwitchedAutocast,
+    advise_amp,
+    can_gain,
+    choose_precision,
+    log_gain,
+    training_step,
+)
 from core.trackers.tracker import TrackedRun
 from core.trackers.trackers import Trackers, check_trackers
 from core.training.dry_run import reduce_to_dry_run
@@ -137,7 +145,8 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     if fabric.is_global_zero:
         check_trackers(config.loop.trackers, config.run.out_dir)
     logger.info(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
-    advise_amp(fabric, config.loop.amp)
+    measure = "" if config.run.dry_run else " --dry_run measures it for this network."
+    advise_amp(fabric, config.loop.amp, measure)
     before = _find_earlier(config)
     earlier = before if _resumes_all_folds(config, before) else None
     weights, needs_weights = None, earlier is None
@@ -279,25 +288,22 @@ def open_folder(
 
 
 def _choose_precision(start: Preparation, model: nn.Module) -> str | None:
-    """Precision of training steps of `model` on a CPU with --amp; changes its weights."""
-    config, fabric = start.config, start.fabric
-    if not isinstance(fabric.strategy.precision, SwitchedAutocast):
-        return None
+    """Precision of training steps of `model` on a CPU with --amp; changes its weights.
+
+    A dry run without --amp prints what it would gain.
+    """
+    config, fabric, measured = start.config, start.fabric, start.measured
     count, size = min(IMAGES, config.loader.batch_size), config.loader.img_size
-    images = torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8)
-    model.to(memory_format=torch.channels_last).train()
     frozen = config.optim.trains_head_alone
-    optimizer = torch.optim.AdamW(model.parameters())
-
-    def step() -> None:
-        with torch.set_grad_enabled(not frozen), fabric.autocast():
-            logits = model(images)
-        if not frozen:
-            logits.float().square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return choose_precision(fabric, step, count, start.precision)
+    if isinstance(autocast := fabric.strategy.precision, SwitchedAutocast):
+        step = training_step(model, autocast, count, size, frozen)
+        return choose_precision(fabric, step, count, start.precision)
+    if measured is not None and can_gain(fabric, config.loop.amp):
+        autocast, began = SwitchedAutocast(), monotonic()
+        log_gain(autocast, training_step(model, autocast, count, size, frozen), count)
+        # not a part of the run
+        measured.began += monotonic() - began
+    return None
 
 
 def _build_loss(config: Any, fold: FoldData) -> nn.Module:

@@ -200,6 +200,20 @@ def test_the_choice_of_a_run_is_kept_for_its_later_folds(
     np.testing.assert_allclose(runs["off"], runs["bf16"], rtol=0.1)
 
 
+def test_a_dry_run_without_the_flag_measures_what_it_would_gain(
+    train: Train, phantom: Path, tmp_path: Path, fake_speeds: dict[str, float]
+) -> None:
+    fake_speeds |= {"fp32": 5.0, "bf16": 8.0}
+    shown = "Precision    fp32 5 images/s, bf16 8 images/s (steps of 8): --amp would use bf16.\n"
+    for given, lines in (("auto", 1), ("off", 0)):
+        words = flags(phantom, tmp_path / given)
+        code, printed, error = train(*words, "--amp", given, "--dry_run", "--batch_size", 8)
+        assert (code, printed.count(shown)) == (0, lines), error
+        assert "precision" not in json.loads(
+            (tmp_path / f"{given}_dry_run" / "env.json").read_text()
+        )
+
+
 def test_predictions_in_bf16_are_close(
     infer: Call, six_flags: list, tmp_path: Path, fake_speeds: dict[str, float]
 ) -> None:
