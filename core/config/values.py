@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -71,9 +72,14 @@ def types_of(config: Any) -> dict[str, Any]:
     """Types of all settings of a Config, with their ranges, by flag name."""
     types: dict[str, Any] = {}
     for group in groups(config):
-        hints = get_type_hints(type(group), include_extras=True)
+        hints = _hints(type(group))
         types |= {name: hints[name] for name in field_names(group)}
     return types
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def assign(config: Any, settings: dict[str, Any]) -> None:

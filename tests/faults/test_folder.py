@@ -49,7 +49,9 @@ def of_training(one: Trial, soak: bool) -> list[int]:
     return [*middle_of(one, soak, "folds.csv"), one.number("open", f".{STATE}")]
 
 
-@pytest.mark.parametrize("way", ["removed", "moved", "replaced"])
+@pytest.mark.parametrize(
+    "way", ["removed", pytest.param("moved", marks=pytest.mark.soak), "replaced"]
+)
 def test_a_run_folder_that_is_removed_or_moved(
     way: str, one: Trial, soak: bool, fault: Fault
 ) -> None:

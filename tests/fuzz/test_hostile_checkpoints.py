@@ -162,8 +162,9 @@ def odd_facts(watched: Watched, kind: str, soak: bool) -> dict[str, str]:
     if kind == "weights":
         return {}
     facts = json.loads(header["__metadata__"]["facts"])
-    texts = [json.dumps(changed) for changed in leaves(facts)][:: 1 if soak else 97]
-    texts += [text.decode() for text in texts_of_json(facts) if text.isascii()][:: 1 if soak else 9]
+    texts = [json.dumps(changed) for changed in leaves(facts)][:: 1 if soak else 199]
+    plain = [text.decode() for text in texts_of_json(facts) if text.isascii()]
+    texts += plain[:: 1 if soak else 25]
     texts += ["[" + "[]," * 5_000_000 + "[]]"] * soak
     for key, values in NAMES.items():
         if key == "model" and key in facts:

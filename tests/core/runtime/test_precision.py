@@ -19,7 +19,7 @@ from core.runtime import precision
 from core.runtime.precision import SwitchedAutocast, bf16_of_cpu, choose_precision
 from methods.standard_head.config import Config
 from tests.conftest import Call, Train
-from tests.helpers.training.small_run import MODEL, flags
+from tests.helpers.training.small_run import METHODS, MODEL, flags
 
 STARTS = Path("/proc/cpuinfo")
 
@@ -173,15 +173,10 @@ def fake_speeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
     sys.stdout.flush()
 
 
-@pytest.mark.parametrize("method", ["standard_head", "csra_db_cas", "label_coupling"])
 def test_the_choice_of_a_run_is_kept_for_its_later_folds(
-    method: str,
-    train_method: Callable[[str], Train],
-    phantom: Path,
-    tmp_path: Path,
-    fake_speeds: dict[str, float],
+    train: Train, phantom: Path, tmp_path: Path, fake_speeds: dict[str, float]
 ) -> None:
-    train, runs = train_method(method), {}
+    runs = {}
     for name, given in {"off": ["--no-amp"], "fp32": ["--amp"], "bf16": ["--amp"]}.items():
         fake_speeds |= {"fp32": 1.0, "bf16": 2.0 if name == "bf16" else 0.5}
         command = [*flags(phantom, tmp_path / name), *given, "--epochs", 1]
@@ -200,14 +195,19 @@ def test_the_choice_of_a_run_is_kept_for_its_later_folds(
     np.testing.assert_allclose(runs["off"], runs["bf16"], rtol=0.1)
 
 
+@pytest.mark.parametrize("method", METHODS)
 def test_a_dry_run_without_the_flag_measures_what_it_would_gain(
-    train: Train, phantom: Path, tmp_path: Path, fake_speeds: dict[str, float]
+    method: str,
+    train_method: Callable[[str], Train],
+    phantom: Path,
+    tmp_path: Path,
+    fake_speeds: dict[str, float],
 ) -> None:
     fake_speeds |= {"fp32": 5.0, "bf16": 8.0}
     shown = "Precision    fp32 5 images/s, bf16 8 images/s (steps of 8): --amp would use bf16.\n"
     for given, lines in (("auto", 1), ("off", 0)):
         words = flags(phantom, tmp_path / given)
-        code, printed, error = train(*words, "--amp", given, "--dry_run", "--batch_size", 8)
+        code, printed, error = train_method(method)(*words, "--amp", given, "--dry_run")
         assert (code, printed.count(shown)) == (0, lines), error
         assert "precision" not in json.loads(
             (tmp_path / f"{given}_dry_run" / "env.json").read_text()
