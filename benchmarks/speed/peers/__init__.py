@@ -73,7 +73,10 @@ def draw(folder: Path) -> Path:
     source = image_set(folder / "source", "nih1024", images=60, size=1024)
     labels = pd.read_csv(source / "train.csv", index_col=0).drop(columns="PatientID")
     (folder / "images").mkdir(parents=True)
-    rows = labels.iloc[np.arange(IMAGES + HELD_OUT) % len(labels)].copy()
+    # the same image in both parts is refused
+    apart = len(labels) * IMAGES // (IMAGES + HELD_OUT)
+    repeated = np.arange(IMAGES) % apart, apart + np.arange(HELD_OUT) % (len(labels) - apart)
+    rows = labels.iloc[np.concatenate(repeated)].copy()
     names = [f"{number:04d}.png" for number in range(len(rows))]
     for original, name in zip(rows.index, names, strict=True):
         shutil.copy(source / "images" / str(original), folder / "images" / name)
