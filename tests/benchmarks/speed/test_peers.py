@@ -30,6 +30,10 @@ def test_images_are_divided_once(films: Path) -> None:
     assert [len(part) for part in parts] == [16, 8, 24]
     assert sorted(parts[2].index) == sorted(path.name for path in (films / "images").iterdir())
     assert set(np.unique(parts[2])) == {0, 1}
+    seen, held_out = (
+        {(films / "images" / str(name)).read_bytes() for name in part.index} for part in parts[:2]
+    )
+    assert seen.isdisjoint(held_out)
 
 
 def test_timm_trains(
