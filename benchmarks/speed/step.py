@@ -22,7 +22,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.utils.data import DataLoader
 
 from benchmarks.runner import Answer, median_round, medians, timed
 from core.config.training import SplitConfig
@@ -30,6 +29,7 @@ from core.data.images.collection import Images
 from core.data.loading.augmentation import Augmentation
 from core.data.loading.dataset import Batch
 from core.data.loading.fold_data import FoldData
+from core.data.loading.loader import DecodingLoader
 from core.data.splits.prepare import PreparedData
 from core.data.tables.label_table import LabelTable
 from core.losses import build_loss
@@ -164,10 +164,10 @@ class AlternatingBatches(FoldData):
             yield batch
             self.seconds.append((time.perf_counter() - turned, turned - began))
 
-    def validation(self) -> DataLoader:
+    def validation(self) -> DecodingLoader:
         """One small batch."""
         # a list is enough for a DataLoader
-        return DataLoader([self._task.validation], batch_size=None)  # type: ignore[arg-type]
+        return DecodingLoader([self._task.validation], batch_size=None)  # type: ignore[arg-type]
 
 
 class Terminal(io.StringIO):

@@ -72,7 +72,8 @@ def types_of(config: Any) -> dict[str, Any]:
     """Types of all settings of a Config, with their ranges, by flag name."""
     types: dict[str, Any] = {}
     for group in groups(config):
-        hints = _hints(type(group))
+        kind: Any = type(group)
+        hints = _hints(kind)
         types |= {name: hints[name] for name in field_names(group)}
     return types
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.data.loading.dataset import Batch
+from core.data.loading.dataset import Batch, Batches
 from core.data.loading.fold_data import FoldData, describe_sampling
 from core.errors import UserError, pluralize
 from core.runtime.fabric import seed_stream
@@ -89,7 +89,8 @@ class FoldTrainer:
             remember=self.loop.log_every * self.optim.accumulate,
             save_minutes=self.loop.save_minutes,
         )
-        self.validation = data.validation()
+        self._validation = data.validation()
+        self.validation: Batches = self._validation
         if run.measured:
             self.validation = run.measured.watch(self.validation)
 
@@ -119,6 +120,7 @@ class FoldTrainer:
                         self._train_phase(phase, epochs)
                     first = epochs.stop
         finally:
+            self._validation.close()
             self.log.close()
             self.run.trackers.end(finished=self.progress.finished)
 

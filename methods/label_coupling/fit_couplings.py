@@ -102,6 +102,7 @@ def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
         collect(fabric, of(view), images, rows, title=title)
         for view in validation_views(run.config.loop.tta)
     ]
+    images.close()
     for fold in run.data:
         fold.digests[:] = images.digests
     return [torch.from_numpy(logits) for logits in found]

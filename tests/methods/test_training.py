@@ -1,6 +1,7 @@
 """Whole runs of standard_head on a small phantom, and their files."""
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from core.runs.folder import PLOTS
 from methods import load_model
+from methods.standard_head import recipe
 from tests.conftest import Train
 from tests.helpers.training.small_run import MODEL, flags
 
@@ -141,3 +143,19 @@ def test_tensorboard_gets_the_epochs_and_images_where_they_may_be_shown(
     events = EventAccumulator(str(out / "tensorboard" / "fold1")).Reload()
     assert events.Tags()["images"] == []
     assert "mAP" in events.Tags()["scalars"]
+
+
+def test_the_workers_of_a_fold_end_with_it(
+    phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector would end them during the report, and wait seconds for each."""
+    finish, left = recipe.finish_run, [-1]
+
+    def record(*given: object) -> None:
+        left[0] = len(multiprocessing.active_children())
+        finish(*given)
+
+    monkeypatch.setattr(recipe, "finish_run", record)
+    words = ("--num_workers", 1, "--run_folds", 1, "--epochs", 1)
+    assert train(*flags(phantom, tmp_path / "out", *words))[0] == 0
+    assert left == [0]

@@ -17,13 +17,13 @@ from core.data.loading.augmentation import Augmentation
 from core.data.loading.batches import training_batches
 from core.data.loading.dataset import (
     Batch,
-    Batches,
     DecodedImage,
     RadiographDataset,
     decoding_loader,
     describe_blank_images,
     evaluation_loader,
 )
+from core.data.loading.loader import DecodingLoader
 from core.data.loading.samplers import Sampler, build_mixture, build_sampler
 from core.data.splits.folds import count_positives
 from core.data.splits.prepare import PreparedData
@@ -157,8 +157,8 @@ class FoldData:
         read = [dataset[0, place, position] for place, position in enumerate(plan)]
         return np.stack([one.image for one in read if isinstance(one, DecodedImage)])
 
-    def validation(self) -> Batches:
-        """Loader of the validation images; its workers end with it."""
+    def validation(self) -> DecodingLoader:
+        """Loader of the validation images; `close` ends its workers."""
         loader = evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
         loader.constant, loader.digests = self._constant, self.digests
         return loader

@@ -73,6 +73,15 @@ class DecodingLoader(DataLoader):
                 self.digests[rows[rows >= 0]] = batch.digests.numpy()[rows >= 0]
             yield batch
 
+    def close(self) -> None:
+        """End the workers that are kept between iterations.
+
+        The garbage collector closes their queues first, and then waits five seconds for each.
+        """
+        iterator, self._iterator = self._iterator, None
+        if isinstance(iterator, _Batches):
+            iterator._shutdown_workers()
+
     def _get_iterator(self) -> _BaseDataLoaderIter:
         if not self.num_workers:
             return super()._get_iterator()

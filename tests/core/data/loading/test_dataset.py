@@ -1,5 +1,6 @@
 """Batches and their images; unreadable images are reported and never black."""
 
+import multiprocessing
 import os
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -99,6 +100,9 @@ def test_persistent_workers_read_the_same_again(table: LabelTable, workers: int)
     first, second = list(loader), list(loader)
     assert len(first) == len(second) == len(loader) == 3
     assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))
+    assert len(multiprocessing.active_children()) == workers
+    loader.close()
+    assert not multiprocessing.active_children()
     # workers are started afresh on some systems
     sample = ForkingPickler.loads(ForkingPickler.dumps(dataset))[0, 0, 5]
     assert isinstance(sample, DecodedImage)
