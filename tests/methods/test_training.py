@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,7 +152,7 @@ def test_the_workers_of_a_fold_end_with_it(
     """The garbage collector would end them during the report, and wait seconds for each."""
     finish, left = recipe.finish_run, [-1]
 
-    def record(*given: object) -> None:
+    def record(*given: Any) -> None:
         left[0] = len(multiprocessing.active_children())
         finish(*given)
 
