@@ -57,8 +57,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run files that launch processes first: at the end, one of them would keep a core idle."""
+    """Run long files first: at the end, one of them would keep a core idle."""
     read_markers(config, items)
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(tests).parts[0] in ("core", "ensemble"))
     items.sort(key=lambda item: item.path.parent.name not in ("tests", "faults"))
 
 

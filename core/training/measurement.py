@@ -195,8 +195,15 @@ class Measurement:
         a_fold = self.plan.all_epochs * self._files
         for phase, epoch in self._phases.items():
             cached = self.plan.cached(phase)
-            a_fold += (self.plan.epochs[phase] - cached) * self._seconds(epoch)
-            a_fold += cached * self._seconds(self._cached[phase]) if cached else 0.0
+            computed = self.plan.epochs[phase] - cached
+            a_fold += computed * self._seconds(epoch)
+            evaluation = 0.0
+            if cached:
+                a_fold += cached * self._seconds(self._cached[phase])
+                evaluation = self._cached[phase].evaluation
+            if self.plan.passes and phase != "all" and computed:
+                # the first pass keeps the features of the validation images
+                a_fold -= (computed - 1) * (epoch.evaluation - evaluation)
         return monotonic() - self.began - self._in_epochs + self.plan.folds * a_fold
 
     def _seconds(self, epoch: _Epoch) -> float:

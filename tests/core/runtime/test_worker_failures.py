@@ -30,7 +30,11 @@ class Broken:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and SIGKILL")
 @pytest.mark.parametrize("killed", [True, False])
-def test_an_exception_in_a_worker_is_not_reported_as_a_lost_worker(killed: bool) -> None:
+def test_an_exception_in_a_worker_is_not_reported_as_a_lost_worker(
+    killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # seconds that PyTorch's loader waits for its worker
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     with pytest.raises(RuntimeError) as raised:
         list(DataLoader(Broken(killed), num_workers=1))  # type: ignore[arg-type]
     assert ("rerun the command to resume" in str(explain_lost_worker(raised.value))) == killed

@@ -104,12 +104,27 @@ def test_epochs_on_cached_features_count_as_the_second_one(
     line, run, disk, _ = measured.describe(checkpoint).splitlines()
     assert line.startswith("time         an epoch of phase head takes about 300.0 s: ")
     assert line.endswith("; 30.0 s from cached features")
-    # 2 x 300 s + 3 x 30 s
-    assert run == "in all       about 11.5 min for 1 fold of 5 epochs"
+    # 300 s, 100 s of updates and 20 s of evaluation, 3 x 30 s
+    assert run == "in all       about 8.5 min for 1 fold of 5 epochs"
     # features of 2 passes of 10 x 8 images and of 40 images twice, 100 bytes each
     assert disk == "disk         2.0 MB of checkpoints; during the run up to 2.0 MB"
     measured.add_features(100_000, copies=2)
     assert measured._describe_disk(checkpoint).endswith("up to 26.0 MB")
+
+
+def test_validation_images_are_computed_once_where_each_epoch_is_a_new_pass(
+    clock: Callable[..., None], checkpoint: Path
+) -> None:
+    clock(0, 10, 20, 20, 40, 40, 40, 40)
+    measured = Measurement(plan(1, 5, head=3), updates=10, images=40, device=CPU, began=0)
+    measured.start()
+    measured.lap()
+    measured.lap()
+    evaluate(measured, [4])
+    measured.end("head", data(8))
+    measured.wrote()
+    # 3 x 100 s of updates and 200 s of evaluation
+    assert "in all       about 8.33 min" in measured.describe(checkpoint)
 
 
 def test_the_state_is_as_large_as_its_file(checkpoint: Path, tmp_path: Path) -> None:
