@@ -95,7 +95,9 @@ def check(out: Path, csv: Path, case: str, printed: str, error: str) -> None:
     assert not [line for line in error.splitlines() if "Warning" in line]
     history = pd.read_csv(out / "metrics.csv")
     assert np.isfinite(history["train_loss"]).all()
-    assert history["mAP"].max() == pytest.approx(mean_precision(out, csv.with_stem("val")))
+    # six digits of the CSV may tie two of the 27 images
+    expected = pytest.approx(mean_precision(out, csv.with_stem("val")), abs=5e-3)
+    assert history["mAP"].max() == expected
     assert (out / "report.html").exists()
     if case != "images without a known label":
         # four of the five can be scored; of Mass nothing is
