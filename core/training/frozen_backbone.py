@@ -175,6 +175,8 @@ class FrozenBackbone:
                     start += len(rows)
                 seen.append(batch.rows)
             yield features, batch.rows
+        if self.run.measured:
+            self.run.measured.add_features(features[0][0].nbytes, len(self._views))
         self._validation_rows = seen
 
     @torch.no_grad()
@@ -192,8 +194,6 @@ class FrozenBackbone:
 
     def _create_cache(self, count: int, like: Tensor, what: str) -> FeatureCache | None:
         folder = self.run.folder.path
-        if self.run.measured:
-            self.run.measured.add_features(like[0].nbytes, len(self._views))
         try:
             cache = FeatureCache(self._fabric, folder, count, like)
         except NoRoomError as error:

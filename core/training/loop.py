@@ -113,14 +113,13 @@ class FoldTrainer:
         self.log.start(self.epochs * per_epoch, self._images_done())
         first = 0
         try:
-            with self.monitor.catching_signals():
+            with self.monitor.catching_signals(), self._validation:
                 for phase in self.phases:
                     epochs = range(first, first + phase.epochs)
                     if self.progress.epoch < epochs.stop and not self.progress.finished:
                         self._train_phase(phase, epochs)
                     first = epochs.stop
         finally:
-            self._validation.close()
             self.log.close()
             self.run.trackers.end(finished=self.progress.finished)
 

@@ -172,6 +172,8 @@ class Measurement:
                 f"{self.updates:,} updates of {epoch.update:.3g} s, {epoch.evaluation:,.1f} s to "
                 f"evaluate {self.images:,} images"
             )
+            if self._keeps_validation(phase):
+                line += " in the first one"
             if phase in self._cached:
                 line += f"; {self._seconds(self._cached[phase]):,.1f} s from cached features"
             if epoch.waits:
@@ -201,10 +203,13 @@ class Measurement:
             if cached:
                 a_fold += cached * self._seconds(self._cached[phase])
                 evaluation = self._cached[phase].evaluation
-            if self.plan.passes and phase != "all" and computed:
-                # the first pass keeps the features of the validation images
+            if self._keeps_validation(phase):
                 a_fold -= (computed - 1) * (epoch.evaluation - evaluation)
         return monotonic() - self.began - self._in_epochs + self.plan.folds * a_fold
+
+    def _keeps_validation(self, phase: str) -> bool:
+        """Whether the first epoch of a phase keeps the features of the validation images."""
+        return phase != "all" and self.plan.passes > 0 and self.plan.epochs[phase] > 1
 
     def _seconds(self, epoch: _Epoch) -> float:
         return self.updates * epoch.update + epoch.evaluation
@@ -214,7 +219,9 @@ class Measurement:
         weights = self.plan.folds * checkpoint.stat().st_size
         a_row, of_validation = self._features
         passes = max(map(self.plan.kept_passes, self.plan.epochs))
-        features = passes * self.updates * self._per_update * a_row + of_validation
+        features = passes * self.updates * self._per_update * a_row
+        if any(map(self._keeps_validation, self.plan.epochs)):
+            features += of_validation
         during = weights + 2 * self._state + features
         return (
             f"disk         {format_size(weights)} of checkpoints; during the run up to "

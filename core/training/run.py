@@ -145,8 +145,6 @@ def prepare_run(method: str, config: Any, origin: Origin | None = None) -> Prepa
     if fabric.is_global_zero:
         check_trackers(config.loop.trackers, config.run.out_dir)
     logger.info(f"Preset {config.preset} (--preset) on {fabric.world_size} x {fabric.device.type}.")
-    measure = "" if config.run.dry_run else " --dry_run measures it for this network."
-    advise_amp(fabric, config.loop.amp, measure)
     before = _find_earlier(config)
     earlier = before if _resumes_all_folds(config, before) else None
     weights, needs_weights = None, earlier is None
@@ -298,7 +296,9 @@ def _choose_precision(start: Preparation, model: nn.Module) -> str | None:
     if isinstance(autocast := fabric.strategy.precision, SwitchedAutocast):
         step = training_step(model, autocast, count, size, frozen)
         return choose_precision(fabric, step, count, start.precision)
-    if measured is not None and can_gain(fabric, config.loop.amp):
+    if measured is None:
+        advise_amp(fabric, config.loop.amp, " --dry_run measures it for this network.")
+    elif can_gain(fabric, config.loop.amp):
         autocast, began = SwitchedAutocast(), monotonic()
         log_gain(autocast, training_step(model, autocast, count, size, frozen), count)
         # not a part of the run

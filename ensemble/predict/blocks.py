@@ -76,7 +76,7 @@ class PredictionBlocks:
             self._lock = lock_folder(self.folder, f"predicting into {self.output}")
         except OSError as error:
             raise UserError(
-                f"cannot write to {self.folder}: {error.strerror}; choose another --output"
+                f"{self.folder} cannot be written: {error.strerror}; choose another --output"
             ) from error
         missing = []
         for number in range(len(self)):

@@ -18,7 +18,7 @@ import tyro
 
 from core.config.command_line import run
 from core.errors import UserError
-from core.io.atomic import write_atomically
+from core.io.atomic import cannot_write, write_atomically
 from core.runtime.log import logger
 from methods.label_coupling.coupling_matrices import Couplings, align, coupling_table, read_fold
 
@@ -86,10 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table, figure = coupling_table(couplings), heat_map(couplings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise UserError(
             f"--out_dir {folder} is not a folder: {error.strerror}; give a folder"
         ) from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     csv, png = folder / "couplings.csv", folder / "couplings.png"
     write_atomically(csv, lambda path: table.to_csv(path, index=False, float_format="%.8g"))
     write_atomically(png, lambda path: figure.savefig(path, dpi=DOTS_PER_INCH))

@@ -98,11 +98,11 @@ def _logits_of_all(run: Run, model: nn.Module, title: str) -> list[Tensor]:
     def of(view: View) -> Callable[[Tensor], Tensor]:
         return lambda batch: model(view(batch))
 
-    found = [
-        collect(fabric, of(view), images, rows, title=title)
-        for view in validation_views(run.config.loop.tta)
-    ]
-    images.close()
+    with images:
+        found = [
+            collect(fabric, of(view), images, rows, title=title)
+            for view in validation_views(run.config.loop.tta)
+        ]
     for fold in run.data:
         fold.digests[:] = images.digests
     return [torch.from_numpy(logits) for logits in found]

@@ -194,7 +194,12 @@ def test_two_starts_in_the_same_second(
         first = one.start()
         time.sleep(0.15 * number)
         both = [first, one.start()]
-        assert sorted(launch.ends() for launch in both) == [0, 2]
+        codes = sorted(launch.ends() for launch in both)
+        if number and codes == [0, 0]:
+            # the first had ended
+            one.check(both[1])
+            continue
+        assert codes == [0, 2]
         (refused,) = [launch for launch in both if launch.code]
         assert any(words in refused.refusal() for words in REFUSED[name].split("|"))
         one.check(*[launch for launch in both if launch.code == 0])

@@ -1,5 +1,6 @@
 """Whole runs of standard_head on a small phantom, and their files."""
 
+import gc
 import json
 import multiprocessing
 from pathlib import Path
@@ -150,6 +151,8 @@ def test_the_workers_of_a_fold_end_with_it(
     phantom: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The garbage collector would end them during the report, and wait seconds for each."""
+    # ends the workers of earlier tests
+    gc.collect()
     finish, left = recipe.finish_run, [-1]
 
     def record(*given: Any) -> None:

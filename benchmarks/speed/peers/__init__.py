@@ -1,4 +1,4 @@
-"""Whole processes against those that a reader would write. About 25 minutes on two cores.
+"""Whole processes against those that a reader would write. About 20 minutes on two cores.
 
 Three epochs of `label_coupling` against Lightning's Trainer and against timm's parts, then
 `ensemble.infer` against a plain loop over the same checkpoints and copies. The commands run in

@@ -86,8 +86,8 @@ def _describe_tail(targets: np.ndarray, class_names: Sequence[str]) -> str:
     if not len(few):
         return f"{start}; each here has {ENOUGH_POSITIVES} or more."
     few = few[np.argsort(positives[few], kind="stable")]
-    named = list_first([f"{class_names[c]} {positives[c]}" for c in few.tolist()], SHOWN)
-    return f"{start}; here fewer have {named}."
+    named = list_first([f"{class_names[c]} ({positives[c]})" for c in few.tolist()], SHOWN)
+    return f"{start}; here with fewer: {named}."
 
 
 def _describe_shifts(loader: LoaderConfig, loss: LossConfig) -> str:

@@ -147,7 +147,7 @@ def _start_worker(_: int) -> None:
 def evaluation_loader(
     fabric: Fabric, table: LabelTable, rows: np.ndarray, loader: LoaderConfig
 ) -> DecodingLoader:
-    """Loader of this rank's share of the images of `rows`; `close` ends its workers."""
+    """Loader of this rank's share of the images of `rows`; a context that ends its workers."""
     batches = evaluation_batches(
         len(rows), loader.batch_size, fabric.global_rank, fabric.world_size
     )

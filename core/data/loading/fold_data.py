@@ -158,7 +158,7 @@ class FoldData:
         return np.stack([one.image for one in read if isinstance(one, DecodedImage)])
 
     def validation(self) -> DecodingLoader:
-        """Loader of the validation images; `close` ends its workers."""
+        """Loader of the validation images, a context that ends its workers."""
         loader = evaluation_loader(self._fabric, self.table, self.val_rows, self._loader)
         loader.constant, loader.digests = self._constant, self.digests
         return loader

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.util import get_temp_dir
 from traceback import clear_frames
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -73,13 +73,24 @@ class DecodingLoader(DataLoader):
                 self.digests[rows[rows >= 0]] = batch.digests.numpy()[rows >= 0]
             yield batch
 
-    def close(self) -> None:
-        """End the workers that are kept between iterations.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(at_once=kind is not None)
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers that are kept between iterations; `at_once`: also in a batch.
 
         The garbage collector closes their queues first, and then waits five seconds for each.
         """
         iterator, self._iterator = self._iterator, None
-        if isinstance(iterator, _Batches):
+        if not isinstance(iterator, _Batches):
+            return
+        iterator._unregister()
+        if at_once and not iterator._shutdown:
+            iterator._kill_workers()
+        else:
             iterator._shutdown_workers()
 
     def _get_iterator(self) -> _BaseDataLoaderIter:

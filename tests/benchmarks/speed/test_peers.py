@@ -25,9 +25,16 @@ def films(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return peers.draw(tmp_path / "data")
 
 
-def test_images_are_divided_once(films: Path) -> None:
+def test_images_are_divided_once(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = [pd.read_csv(films / f"{name}.csv", index_col=0) for name in ("train", "val", "all")]
     assert [len(part) for part in parts] == [16, 8, 24]
+    # more than there are, so that some repeat
+    monkeypatch.setattr(peers, "IMAGES", 48)
+    monkeypatch.setattr(peers, "HELD_OUT", 24)
+    films = peers.draw(tmp_path / "repeated")
+    parts = [pd.read_csv(films / f"{name}.csv", index_col=0) for name in ("train", "val", "all")]
     assert sorted(parts[2].index) == sorted(path.name for path in (films / "images").iterdir())
     assert set(np.unique(parts[2])) == {0, 1}
     seen, held_out = (

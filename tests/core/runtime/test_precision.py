@@ -195,9 +195,30 @@ def test_the_choice_of_a_run_is_kept_for_its_later_folds(
     np.testing.assert_allclose(runs["off"], runs["bf16"], rtol=0.1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_every_method_trains_in_bf16(
+    method: str,
+    train_method: Callable[[str], Train],
+    phantom: Path,
+    tmp_path: Path,
+    fake_speeds: dict[str, float],
+) -> None:
+    fake_speeds |= {"fp32": 1.0, "bf16": 2.0}
+    losses = []
+    for given in ("off", "on"):
+        words = [*flags(phantom, tmp_path / given), "--epochs", 1, "--run_folds", 1]
+        assert train_method(method)(*words, "--amp", given)[0] == 0
+        losses.append(pd.read_csv(tmp_path / given / "metrics.csv")["train_loss"].to_numpy())
+    assert (losses[0] != losses[1]).all()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("method", "more"), [(METHODS[0], ["--freeze_backbone"]), (METHODS[1], []), (METHODS[2], [])]
+)
 def test_a_dry_run_without_the_flag_measures_what_it_would_gain(
     method: str,
+    more: list[str],
     train_method: Callable[[str], Train],
     phantom: Path,
     tmp_path: Path,
@@ -206,7 +227,7 @@ def test_a_dry_run_without_the_flag_measures_what_it_would_gain(
     fake_speeds |= {"fp32": 5.0, "bf16": 8.0}
     shown = "Precision    fp32 5 images/s, bf16 8 images/s (steps of 8): --amp would use bf16.\n"
     for given, lines in (("auto", 1), ("off", 0)):
-        words = flags(phantom, tmp_path / given)
+        words = flags(phantom, tmp_path / given, *more)
         code, printed, error = train_method(method)(*words, "--amp", given, "--dry_run")
         assert (code, printed.count(shown)) == (0, lines), error
         assert "precision" not in json.loads(

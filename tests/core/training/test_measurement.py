@@ -123,8 +123,13 @@ def test_validation_images_are_computed_once_where_each_epoch_is_a_new_pass(
     evaluate(measured, [4])
     measured.end("head", data(8))
     measured.wrote()
+    measured.add_features(100_000, copies=2)
+    line, run, disk, _ = measured.describe(checkpoint).splitlines()
+    assert line.endswith("200.0 s to evaluate 40 images in the first one")
     # 3 x 100 s of updates and 200 s of evaluation
-    assert "in all       about 8.33 min" in measured.describe(checkpoint)
+    assert run.startswith("in all       about 8.33 min")
+    # 40 images twice, .1 MB each
+    assert disk.endswith("up to 10.0 MB")
 
 
 def test_the_state_is_as_large_as_its_file(checkpoint: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_positives_of_the_tail_are_compared_with_the_study() -> None:
     assert enough.endswith("each here has 20 or more.")
     assert f"in 27 of 29 such classes with {ENOUGH_POSITIVES} positives or more" in fewer
     assert "2 classes below 1%" in fewer
-    assert fewer.endswith(f"here fewer have Hernia 3, Mass {few}.")
+    assert fewer.endswith(f"here with fewer: Hernia (3), Mass ({few}).")
 
 
 def test_prevalence_is_that_of_the_known_labels() -> None:

@@ -1,7 +1,9 @@
 """Batches and their images; unreadable images are reported and never black."""
 
+import gc
 import multiprocessing
 import os
+from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -95,6 +97,8 @@ def test_names_of_any_alphabet(tmp_path: Path, workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_persistent_workers_read_the_same_again(table: LabelTable, workers: int) -> None:
+    # ends the workers of earlier tests
+    gc.collect()
     dataset = RadiographDataset(table, np.arange(7), SIZE)
     loader = decoding_loader(dataset, evaluation_batches(7, 3), workers, persistent=True)
     first, second = list(loader), list(loader)
@@ -102,6 +106,10 @@ def test_persistent_workers_read_the_same_again(table: LabelTable, workers: int)
     assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))
     assert len(multiprocessing.active_children()) == workers
     loader.close()
+    assert not multiprocessing.active_children()
+    with suppress(KeyError), loader:
+        list(loader)
+        raise KeyError
     assert not multiprocessing.active_children()
     # workers are started afresh on some systems
     sample = ForkingPickler.loads(ForkingPickler.dumps(dataset))[0, 0, 5]
