@@ -48,7 +48,9 @@ def answers(folder: Path) -> Iterator[Answer]:
             *("--image_dir", data / "images", "--num_workers", "2", "--output", data / "p.csv"),
         ]
 
-    yield from growth("infer: peak memory", (1_000, 10_000), command, ceiling=1.05)
+    yield from growth(
+        folder / "links", "infer: peak memory", (1_000, 10_000), command, ceiling=1.05
+    )
 
 
 def save_models(folder: Path, config: ModelConfig, sizes: Sequence[int]) -> list[Path]:

@@ -63,7 +63,8 @@ def answers(folder: Path) -> Iterator[Answer]:
                 lambda: [compose(image=image) for _ in range(PASSES) for image in pixels], PASSES
             ),
             "decoding": rate(lambda: decode_and_augment(paths, compose)),
-        }
+        },
+        repeats=3,
     )
     for what, other, against, floor in COMPARISONS:
         question = f"loader, {SIZE} px, from {what}"

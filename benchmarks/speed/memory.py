@@ -8,7 +8,6 @@ import math
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,18 +21,23 @@ SECONDS = 20  # of training, until the peak is reached
 LONG = ("--model", "test_efficientnet", "--img_size", "64", "--epochs", "500", "--run_folds", "1")
 
 
-def answers(_: Path) -> Iterator[Answer]:
+def answers(folder: Path) -> Iterator[Answer]:
     def unpacked(data: Path, images: Path | None = None) -> list[object]:
-        return training(data, data / "out", *LONG, "--num_workers", "2", images=images)
+        out = data / ("packed" if images else "unpacked")
+        return training(data, out, *LONG, "--num_workers", "2", images=images)
 
     def packed(data: Path) -> list[object]:
         return unpacked(data, make_pack(data, 64, data / "pack"))
 
-    yield from growth("peak memory", COUNTS, unpacked, 1.1, seconds=SECONDS)
-    yield from growth("peak memory of its own, packed", COUNTS, packed, 1.1, "Pss_Anon", SECONDS)
+    what = "peak memory"
+    yield from growth(folder, what, COUNTS, unpacked, 1.1, seconds=SECONDS)
+    yield from growth(
+        folder, f"{what} of its own, packed", COUNTS, packed, 1.1, "Pss_Anon", SECONDS
+    )
 
 
 def growth(
+    folder: Path,
     what: str,
     counts: tuple[int, int],
     command: Callable[[Path], Sequence[object]],
@@ -43,15 +47,12 @@ def growth(
 ) -> Iterator[Answer]:
     """Peak memory of a command on many images against few; no answer without /proc.
 
-    counts: numbers of few and of many images. command: makes the arguments of `python` from an
-    image set. kind, seconds: as in `peak_of`.
+    folder: where the images are, or are made. counts: numbers of few and of many images. command:
+    makes the arguments of `python` from an image set. kind, seconds: as in `peak_of`.
     """
     if not can_measure():
         return
-    with tempfile.TemporaryDirectory() as folder:
-        few, many = (
-            peak_of(command(linked_images(Path(folder), count)), kind, seconds) for count in counts
-        )
+    few, many = (peak_of(command(linked_images(folder, count)), kind, seconds) for count in counts)
     against = f"{counts[0]:,} images"
     yield Answer(f"{what}, {counts[1]:,} images", "MB", against, many, few, ceiling=ceiling)
 

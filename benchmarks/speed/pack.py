@@ -32,10 +32,11 @@ def answers(folder: Path) -> Iterator[Answer]:
     # as in a worker
     cv2.setNumThreads(0)
     decoding = timed(lambda: [load_image(path, SIZE) for path in paths])
-    rates = alternate(lambda: count / packing(), lambda: cores * len(paths) / decoding(), repeats=3)
+    rates = alternate(lambda: count / packing(), lambda: cores * len(paths) / decoding(), repeats=2)
     what = f"packing {count} films of 1024² at {SIZE} px"
     yield Answer(what, "images/s", f"{cores} cores x one's decoding", *rates, floor=0.9)
     yield from growth(
+        folder / "few_and_many",
         "packing: peak memory",
         (2_000, 20_000),
         lambda data: command(data / "images", 64, data / "pack"),

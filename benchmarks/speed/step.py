@@ -45,7 +45,7 @@ from methods.standard_head.config import small
 from methods.standard_head.model import build_model
 
 FLOOR = 0.95
-ROUNDS = 10  # of `log_every` updates, each with one log of the loss; the first is warm-up
+ROUNDS = 5  # of `log_every` updates, each with one log of the loss; the first is warm-up
 CLASSES = 14
 PREVALENCE = 0.2
 VALIDATION = 4  # images
