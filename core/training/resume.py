@@ -166,7 +166,7 @@ class ResumeState:
             load_scale(self.scaler, facts["scale"])
             if first:
                 self.loss_sums.copy_(tensors["loss_sums"])
-        except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, msgspec.ValidationError) as error:
             raise UserError(f"{path} is not a valid resume state ({error})") from error
         self._load_digests(tensors.get("image_digests"), path)
         load_into(self.model, select_prefix(tensors, "model."), path)

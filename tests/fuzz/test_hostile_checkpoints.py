@@ -186,6 +186,7 @@ def test_facts_that_are_odd(watched: Watched, fault: Fault, soak: bool, kind: st
 # a traceback, a hang or more than 2 GB before they were refused
 FOUND: list[tuple[str, dict[str, Any]]] = [
     ("state", {"progress": []}),
+    ("state", {"progress": "\ud800"}),
     ("state", {"progress": float("nan")}),
     ("csra_db_cas", {"model": {"csra_lambda": 10**400}}),
     ("label_coupling", {"model": {"coupling_alpha": 10**400}}),
