@@ -2,8 +2,7 @@
 
 python -m benchmarks [name ...] [--json FILE]
 
-Without names: all but gpu, which needs one, precision, which asks about the processor, and dry_run
-and peers, which take long.
+Without names: all but gpu, which needs one, dry_run and peers, which take long.
 """
 
 import importlib
@@ -20,10 +19,10 @@ from core.io.atomic import check_writable, write_atomically
 # files of `benchmarks/speed`, each with a function `answers(folder)`
 QUESTIONS = (
     *("loader", "step", "infer", "metrics", "split", "startup"),
-    *("pack", "wait", "sampler", "memory"),
+    *("pack", "wait", "sampler", "memory", "precision"),
 )
-# only by name; the first without real data
-EXTRA = ("gpu", "dry_run", "peers", "precision")
+# only by name; without real data
+EXTRA = ("gpu", "dry_run", "peers")
 
 
 def main(names: list[str], json_file: Path | None) -> None:

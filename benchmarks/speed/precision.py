@@ -1,4 +1,4 @@
-"""bf16 against fp32 on this CPU: training, prediction, probabilities. A minute on one core.
+"""bf16 against fp32 on this CPU: training, prediction, probabilities. Two minutes on one core.
 
 Steps of eight images as --amp times them, in alternation; then the
 change of probabilities and AUROC over the images of a set, by a head that was trained on a frozen
