@@ -76,7 +76,7 @@ def advise_amp(fabric: Fabric, amp: Amp, measure: str = "") -> None:
     if can_gain(fabric, amp):
         logger.info(
             f"This processor computes bf16 ({bf16_of_cpu()}): --amp times it before the start and "
-            "takes the faster precision. ResNet-50 and ConvNeXt-Tiny ran 1.5 to 2.4 times as "
+            "takes the faster precision. ResNet-50 and ConvNeXt-Tiny ran 1.5 to 2.5 times as "
             "fast; light networks may lose, and probabilities change a little (docs/results.md)."
             f"{measure}"
         )
